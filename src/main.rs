@@ -1,0 +1,4 @@
+//! The command `microkube`.
+fn main() -> std::process::ExitCode {
+    microkube::cli::main()
+}

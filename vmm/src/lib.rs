@@ -1,0 +1,6 @@
+//! The virtual machine monitor: boots a Linux guest on KVM with a handful of virtio devices, built for a hostile guest.
+//!
+//! It knows nothing of Pods, containers, images or YAML, and uses threads and epoll, never tokio.
+
+pub mod config;
+pub mod vsock_control;

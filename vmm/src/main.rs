@@ -1,0 +1,2 @@
+//! The command `microkube-vmm`.
+fn main() {}
