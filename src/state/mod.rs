@@ -1,1 +1,14 @@
-//! state
+//! Records on disk: where they lie, how they are replaced, who owns them, and what is done about owners that died.
+//!
+//! A record is the truth about a Pod; whoever starts next acts on it. What a record means for a Pod's life is decided in
+//! `pod`, not here.
+
+mod paths;
+mod pod_record;
+mod process;
+mod record;
+
+pub use paths::{Paths, PathsError};
+pub use pod_record::{PodRecord, PodRecords, RecordsError};
+pub use process::{ProcessError, ProcessIdentity};
+pub use record::{LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive};

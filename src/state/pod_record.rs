@@ -1,0 +1,283 @@
+//! The record of one Pod, and the set of all of them.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+
+use super::process::ProcessIdentity;
+use super::record::{self, LockedFile, RecordError};
+use super::{Paths, PathsError};
+
+/// What is known of one Pod across processes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodRecord {
+    /// Kubernetes UID of the Pod; also the name of its directories.
+    pub uid: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// The Pod as defaulted and validated.
+    pub pod: Pod,
+    /// The supervisor, once it runs.
+    pub supervisor: Option<ProcessIdentity>,
+    /// The virtual machine monitor, once it runs.
+    pub vmm: Option<ProcessIdentity>,
+}
+
+/// A set of records could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// Another Pod has the name.
+    #[error("pods {0:?} already exists in namespace {1:?}: it is running; end it first or choose another name")]
+    AlreadyExists(String, String),
+    /// A directory cannot be made.
+    #[error(transparent)]
+    Paths(#[from] PathsError),
+    /// A record cannot be read or written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A directory cannot be read or removed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// All Pods of this host.
+#[derive(Debug, Clone)]
+pub struct PodRecords {
+    paths: Paths,
+}
+
+const RECORD_FILE: &str = "pod.json";
+const LOCK_FILE: &str = "lock";
+
+impl PodRecords {
+    /// The records below `paths`.
+    #[must_use]
+    pub fn new(paths: Paths) -> Self {
+        Self { paths }
+    }
+
+    /// Creates the record of a new Pod. The returned lock says that the Pod has an owner; whoever owns the Pod keeps it.
+    ///
+    /// # Errors
+    /// [`RecordsError::AlreadyExists`] when a Pod of that namespace and name has an owner.
+    pub fn create(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
+        self.paths.create()?;
+        let _all = record::lock_exclusive(&self.paths.run_dir().join("pods.lock"))?;
+        for other in self.list()? {
+            if other.namespace == record.namespace && other.name == record.name && !self.is_abandoned(&other.uid)? {
+                return Err(RecordsError::AlreadyExists(
+                    record.name.clone(),
+                    record.namespace.clone(),
+                ));
+            }
+        }
+        for dir in [self.paths.pod_run(&record.uid), self.paths.pod_state(&record.uid)] {
+            super::paths::create_private_dir(&dir).map_err(|source| RecordsError::Io {
+                action: "create",
+                path: dir,
+                source,
+            })?;
+        }
+        let lock = record::lock_exclusive(&self.lock_path(&record.uid))?;
+        if let Err(error) = self.save(record) {
+            self.remove(&record.uid)?;
+            return Err(error);
+        }
+        Ok(lock)
+    }
+
+    /// Replaces a Pod's record.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn save(&self, record: &PodRecord) -> Result<(), RecordsError> {
+        Ok(record::replace_json(
+            &self.paths.pod_state(&record.uid).join(RECORD_FILE),
+            record,
+        )?)
+    }
+
+    /// The record of one Pod.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn get(&self, uid: &str) -> Result<Option<PodRecord>, RecordsError> {
+        Ok(record::read_json(&self.paths.pod_state(uid).join(RECORD_FILE))?)
+    }
+
+    /// UIDs of all Pods of which there is a directory, with or without a readable record.
+    ///
+    /// # Errors
+    /// [`RecordsError::Io`].
+    pub fn uids(&self) -> Result<Vec<String>, RecordsError> {
+        let mut uids = std::collections::BTreeSet::new();
+        for path in [self.paths.pods(), self.paths.run_dir().join("pods")] {
+            let entries = match std::fs::read_dir(&path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => {
+                    return Err(RecordsError::Io {
+                        action: "read",
+                        path,
+                        source,
+                    });
+                }
+            };
+            for entry in entries {
+                let entry = entry.map_err(|source| RecordsError::Io {
+                    action: "read",
+                    path: path.clone(),
+                    source,
+                })?;
+                if let Ok(name) = entry.file_name().into_string() {
+                    uids.insert(name);
+                }
+            }
+        }
+        Ok(uids.into_iter().collect())
+    }
+
+    /// All records that can be read. A damaged one is left to the sweep.
+    ///
+    /// # Errors
+    /// [`RecordsError::Io`].
+    pub fn list(&self) -> Result<Vec<PodRecord>, RecordsError> {
+        let mut records = Vec::new();
+        for uid in self.uids()? {
+            match self.get(&uid) {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("Pod {uid}: {error}"),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Whether a Pod has no owner any more: neither the process that created it nor its supervisor lives.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn is_abandoned(&self, uid: &str) -> Result<bool, RecordsError> {
+        // Looks without making anything: the Pod may be removed by its owner at this moment.
+        if !self.lock_path(uid).exists() {
+            return Ok(true);
+        }
+        match record::try_lock_exclusive(&self.lock_path(uid)) {
+            Ok(lock) => Ok(lock.is_some()),
+            Err(RecordError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Becomes the owner of an abandoned Pod; `None` while it has one.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn claim(&self, uid: &str) -> Result<Option<LockedFile>, RecordsError> {
+        let dir = self.paths.pod_run(uid);
+        super::paths::create_private_dir(&dir).map_err(|source| RecordsError::Io {
+            action: "create",
+            path: dir,
+            source,
+        })?;
+        Ok(record::try_lock_exclusive(&self.lock_path(uid))?)
+    }
+
+    /// Removes a Pod's directories with all they contain. The caller owns the Pod.
+    ///
+    /// # Errors
+    /// [`RecordsError::Io`].
+    pub fn remove(&self, uid: &str) -> Result<(), RecordsError> {
+        // The run directory, with the lock, goes last: as long as anything is left, the sweep finds it.
+        for path in [self.paths.pod_state(uid), self.paths.pod_run(uid)] {
+            match std::fs::remove_dir_all(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => result.map_err(|source| RecordsError::Io {
+                    action: "remove",
+                    path,
+                    source,
+                })?,
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_path(&self, uid: &str) -> PathBuf {
+        self.paths.pod_run(uid).join(LOCK_FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(uid: &str, name: &str) -> PodRecord {
+        PodRecord {
+            uid: uid.to_owned(),
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            pod: Pod::default(),
+            supervisor: None,
+            vmm: None,
+        }
+    }
+
+    fn records() -> (tempfile::TempDir, PodRecords) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        (dir, PodRecords::new(paths))
+    }
+
+    #[test]
+    fn a_second_pod_of_the_same_name_is_refused_while_the_first_has_an_owner() {
+        let (_dir, records) = records();
+        let lock = records.create(&record("u1", "web")).unwrap();
+        let error = records.create(&record("u2", "web")).unwrap_err();
+        assert!(matches!(error, RecordsError::AlreadyExists(..)), "{error}");
+        drop(lock);
+        records.create(&record("u3", "web")).unwrap();
+    }
+
+    #[test]
+    fn an_abandoned_pod_can_be_claimed_and_removed_without_a_trace() {
+        let (dir, records) = records();
+        let lock = records.create(&record("u1", "web")).unwrap();
+        assert!(records.claim("u1").unwrap().is_none());
+        drop(lock);
+        let claimed = records.claim("u1").unwrap();
+        assert!(claimed.is_some());
+        records.remove("u1").unwrap();
+        assert_eq!(records.uids().unwrap(), Vec::<String>::new());
+        assert!(!dir.path().join("state/pods/u1").exists());
+    }
+
+    #[test]
+    fn of_many_processes_that_create_one_name_exactly_one_wins() {
+        let (_dir, records) = records();
+        let won: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|n| {
+                    let records = records.clone();
+                    scope.spawn(move || records.create(&record(&format!("u{n}"), "web")).ok())
+                })
+                .collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(won.len(), 1);
+    }
+}

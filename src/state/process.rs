@@ -1,0 +1,155 @@
+//! Processes named so that a recycled PID is never mistaken for the one that was meant.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use serde::{Deserialize, Serialize};
+
+/// A process: its PID together with the time at which it started (field 22 of `/proc/PID/stat`, clock ticks since boot;
+/// proc(5)) and the boot it started in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    pid: i32,
+    start_time_ticks: u64,
+    boot_id: String,
+}
+
+/// A process could not be looked at or signalled.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} process {pid}")]
+pub struct ProcessError {
+    action: &'static str,
+    pid: i32,
+    #[source]
+    source: std::io::Error,
+}
+
+impl ProcessIdentity {
+    /// The process with this PID; `None` when there is none.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Self {
+            pid,
+            start_time_ticks: start_time_ticks(&stat)?,
+            boot_id: boot_id.trim().to_owned(),
+        })
+    }
+
+    /// This process.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        Self::of(i32::try_from(std::process::id()).ok()?)
+    }
+
+    /// The PID.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether the process still runs (or is a zombie that nobody reaped yet).
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    /// Kills the process with SIGKILL and waits until it has ended, at most `timeout`. Returns whether it has.
+    ///
+    /// # Errors
+    /// [`ProcessError`] when the kernel refuses.
+    pub fn kill(&self, timeout: Duration) -> Result<bool, ProcessError> {
+        let fail = |action| {
+            move |source| ProcessError {
+                action,
+                pid: self.pid,
+                source,
+            }
+        };
+        let pidfd = match pidfd_open(self.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
+            Err(error) => return Err(fail("open")(error)),
+        };
+        // Looked at again only now: the descriptor pins whichever process has the PID.
+        if !self.is_alive() {
+            return Ok(true);
+        }
+        match pidfd_send_sigkill(&pidfd) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
+            result => result.map_err(fail("kill"))?,
+        }
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&pidfd), PollFlags::POLLIN)];
+        loop {
+            match nix::poll::poll(&mut fds, timeout) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(fail("wait for")(errno.into())),
+            }
+        }
+    }
+}
+
+fn pidfd_open(pid: i32) -> std::io::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).map_err(std::io::Error::other)?;
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just returned this descriptor, so it is open and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn pidfd_send_sigkill(pidfd: &OwnedFd) -> std::io::Result<()> {
+    // SAFETY: a null siginfo makes pidfd_send_signal(2) behave as kill(2); the descriptor is open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`. The second field, the command's name in parentheses, may contain anything.
+fn start_time_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_a_name_with_spaces_and_parentheses() {
+        let stat = "42 (a) b) c) S 1 42 42 0 -1 4194560 10 0 0 0 1 2 3 4 20 0 1 0 987654 1000 1 18446744073709551615";
+        assert_eq!(start_time_ticks(stat), Some(987_654));
+        assert_eq!(start_time_ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn a_killed_process_is_no_longer_alive_once_reaped() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let identity = ProcessIdentity::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(identity.is_alive());
+        assert!(identity.kill(Duration::from_secs(10)).unwrap());
+        child.wait().unwrap();
+        assert!(!identity.is_alive());
+        assert!(
+            identity.kill(Duration::from_secs(10)).unwrap(),
+            "killing it again is not an error"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! Files that are replaced whole, and locks on files.
+//!
+//! A reader sees the old content or the new one, never a part, whatever dies in between.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file system refused.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried: "write", "read", "lock".
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The content is not what was written there.
+    #[error("{path} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RecordError {
+    let path = path.to_owned();
+    move |source| RecordError::Io { action, path, source }
+}
+
+/// Replaces a file's content atomically and durably.
+///
+/// # Errors
+/// [`RecordError::Io`]; the old content is then still there.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), RecordError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(dir)
+        .map_err(io("write", path))?;
+    file.write_all(content).map_err(io("write", path))?;
+    file.as_file().sync_data().map_err(io("write", path))?;
+    file.persist(path).map_err(|error| io("write", path)(error.error))?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io("write", path))
+}
+
+/// [`replace_file`] with a value as JSON.
+///
+/// # Errors
+/// See [`replace_file`].
+pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordError> {
+    let content = serde_json::to_vec_pretty(value).map_err(|source| RecordError::Damaged {
+        path: path.to_owned(),
+        source,
+    })?;
+    replace_file(path, &content)
+}
+
+/// Reads a record; `None` when there is no such file.
+///
+/// # Errors
+/// See [`RecordError`].
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
+    match std::fs::read(path) {
+        Ok(content) => serde_json::from_slice(&content)
+            .map(Some)
+            .map_err(|source| RecordError::Damaged {
+                path: path.to_owned(),
+                source,
+            }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io("read", path)(source)),
+    }
+}
+
+/// A file on which this process holds an exclusive `flock`. It is released with the last descriptor, so by the kernel when
+/// the process dies.
+///
+/// The lock belongs to the open file, not to the process: a child that inherits the descriptor holds it too.
+#[derive(Debug)]
+pub struct LockedFile(OwnedFd);
+
+impl LockedFile {
+    /// Takes over a descriptor inherited from the process that took the lock.
+    #[must_use]
+    pub fn from_inherited(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for LockedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits for an exclusive lock on a file, making the file if it is missing.
+///
+/// # Errors
+/// [`RecordError::Io`].
+pub fn lock_exclusive(path: &Path) -> Result<LockedFile, RecordError> {
+    let file = open_lock(path)?;
+    flock(&file, libc::LOCK_EX).map_err(io("lock", path))?;
+    Ok(LockedFile(file.into()))
+}
+
+/// Takes an exclusive lock on a file if nobody holds one; `None` if somebody does.
+///
+/// # Errors
+/// [`RecordError::Io`].
+pub fn try_lock_exclusive(path: &Path) -> Result<Option<LockedFile>, RecordError> {
+    let file = open_lock(path)?;
+    match flock(&file, libc::LOCK_EX | libc::LOCK_NB) {
+        Ok(()) => Ok(Some(LockedFile(file.into()))),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(io("lock", path)(error)),
+    }
+}
+
+// nix's own wrapper unlocks when it is dropped, which would take the lock from a child that inherited it.
+fn flock(file: &File, operation: i32) -> std::io::Result<()> {
+    loop {
+        // SAFETY: flock(2) takes two integers; the descriptor is open while `file` lives.
+        if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File, RecordError> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io("lock", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), None);
+        replace_json(&path, &vec![1_u32]).unwrap();
+        replace_json(&path, &vec![2_u32, 3]).unwrap();
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![2, 3]));
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn a_damaged_record_names_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        std::fs::write(&path, "{").unwrap();
+        let error = read_json::<Vec<u32>>(&path).unwrap_err();
+        assert!(error.to_string().contains("record.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_freed_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = try_lock_exclusive(&path).unwrap();
+        assert!(held.is_some());
+        assert!(try_lock_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(try_lock_exclusive(&path).unwrap().is_some());
+    }
+}
