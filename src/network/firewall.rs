@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use super::cidr::Ipv4Cidr;
 use super::nftables::{
-    Batch, Expression, Family, HOOK_NETDEV_INGRESS, HOOK_POSTROUTING, Header, Hook, PRIORITY_SRCNAT, Verdict,
+    Batch, Expression, Family, HOOK_NETDEV_INGRESS, HOOK_POSTROUTING, Header, Hook, PRIORITY_SRCNAT, Verdict, comments,
 };
 
 const TABLE: &str = "microkube";
@@ -19,8 +19,15 @@ const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 const INTERFACE_NAME_BYTES: usize = 16;
 
-/// Translates what Pods send out of their network to the host's address on the way. Replaces rules from an earlier run.
+/// Translates what Pods send out of their network to the host's address on the way. Replaces rules for another network.
 pub fn ensure_masquerade(subnet: Ipv4Cidr, bridge_name: &str) -> io::Result<()> {
+    let comment = format!("Pods in {subnet} behind {bridge_name}");
+    // Replacing a rule costs a grace period of the kernel's, some 10 ms.
+    if let [Some(existing)] = comments(Family::Ipv4, TABLE, NAT_CHAIN)?.as_slice()
+        && *existing == comment
+    {
+        return Ok(());
+    }
     let mut batch = Batch::default();
     let hook = Hook {
         chain_type: "nat",
@@ -38,6 +45,7 @@ pub fn ensure_masquerade(subnet: Ipv4Cidr, bridge_name: &str) -> io::Result<()> 
         Family::Ipv4,
         TABLE,
         NAT_CHAIN,
+        &comment,
         &[
             // ip saddr SUBNET ip daddr != SUBNET oifname != BRIDGE masquerade
             Expression::LoadPayload {
@@ -88,6 +96,7 @@ pub fn guard_tap(tap_name: &str, mac: [u8; 6], address: Ipv4Addr) -> io::Result<
         Family::Netdev,
         TABLE,
         tap_name,
+        "the Pod's own IPv4",
         &[
             // ether saddr MAC ip saddr ADDRESS accept
             load_mac.clone(),
@@ -110,6 +119,7 @@ pub fn guard_tap(tap_name: &str, mac: [u8; 6], address: Ipv4Addr) -> io::Result<
         Family::Netdev,
         TABLE,
         tap_name,
+        "the Pod's own ARP",
         &[
             // ether saddr MAC arp htype 1 arp ptype ip … arp saddr ether MAC arp saddr ip ADDRESS accept
             load_mac,

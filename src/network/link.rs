@@ -10,7 +10,6 @@ use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::LinkFlags;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 
-use super::cidr::Ipv4Cidr;
 use super::{NetworkConfig, NetworkError, mac_of};
 
 /// A connection to the kernel's routing subsystem, closed on drop.
@@ -46,7 +45,7 @@ impl Links {
         let (index, up) = match self.find(name).await? {
             Some(found) => found,
             None => {
-                self.refuse_overlap(config.subnet, None).await?;
+                self.refuse_overlap(config).await?;
                 // An address of its own: otherwise the bridge takes the lowest of its ports', which changes as Pods come and go while
                 // their neighbour caches still hold the old one.
                 let link = LinkBridge::new(name)
@@ -63,7 +62,13 @@ impl Links {
         };
         let addresses = self.addresses().await?;
         let mut has_gateway = false;
-        for (owner, address, prefix_length) in addresses {
+        for HostAddress {
+            index: owner,
+            address,
+            prefix_length,
+            ..
+        } in addresses
+        {
             if owner != index {
                 continue;
             }
@@ -78,7 +83,7 @@ impl Links {
             }
         }
         if !has_gateway {
-            self.refuse_overlap(config.subnet, Some(index)).await?;
+            self.refuse_overlap(config).await?;
             let added = self
                 .handle
                 .address()
@@ -130,8 +135,8 @@ impl Links {
         }
     }
 
-    /// All IPv4 addresses of the host: interface, address, prefix length.
-    async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>, NetworkError> {
+    /// All IPv4 addresses of the host.
+    async fn addresses(&self) -> Result<Vec<HostAddress>, NetworkError> {
         let mut found = Vec::new();
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses
@@ -139,21 +144,40 @@ impl Links {
             .await
             .map_err(|source| failed("list addresses of", "the host", source))?
         {
-            let local = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            });
+            let mut label = String::new();
+            let mut local = None;
+            for attribute in message.attributes {
+                match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => local = Some(address),
+                    AddressAttribute::Label(name) => label = name,
+                    _ => {}
+                }
+            }
             if let Some(address) = local {
-                found.push((message.header.index, address, message.header.prefix_len));
+                let (index, prefix_length) = (message.header.index, message.header.prefix_len);
+                found.push(HostAddress {
+                    index,
+                    label,
+                    address,
+                    prefix_length,
+                });
             }
         }
         Ok(found)
     }
 
     /// Refuses a Pod network that the host reaches through another interface already.
-    async fn refuse_overlap(&self, subnet: Ipv4Cidr, own_index: Option<u32>) -> Result<(), NetworkError> {
-        for (index, address, prefix_length) in self.addresses().await? {
-            if Some(index) != own_index && subnet.overlaps(address, prefix_length) {
+    async fn refuse_overlap(&self, config: &NetworkConfig) -> Result<(), NetworkError> {
+        let subnet = config.subnet;
+        for HostAddress {
+            label,
+            address,
+            prefix_length,
+            ..
+        } in self.addresses().await?
+        {
+            // By name: another process may have created the bridge since this one looked for it.
+            if label != config.bridge_name && subnet.overlaps(address, prefix_length) {
                 return Err(NetworkError::SubnetInUse {
                     subnet,
                     address,
@@ -163,6 +187,16 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// An IPv4 address of an interface of the host.
+struct HostAddress {
+    /// Index of the interface.
+    index: u32,
+    /// Its name, unless the administrator chose another label.
+    label: String,
+    address: Ipv4Addr,
+    prefix_length: u8,
 }
 
 /// The bridge carries IPv4 only; an interface that made itself an IPv6 address would be a way around the rules.

@@ -98,6 +98,7 @@ const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_DELCHAIN: u16 = 5;
 const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_DELRULE: u16 = 8;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -105,6 +106,7 @@ const NLM_F_ACK: u16 = 0x4;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLMSG_HEADER_BYTES: usize = 16;
 
@@ -170,8 +172,15 @@ impl Batch {
         });
     }
 
-    /// Appends a rule to a chain.
-    pub fn add_rule(&mut self, family: Family, table: &str, chain: &str, expressions: &[Expression<'_>]) {
+    /// Appends a rule to a chain. The comment, at most 127 bytes, is shown by `nft list ruleset` and returned by `comments`.
+    pub fn add_rule(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        comment: &str,
+        expressions: &[Expression<'_>],
+    ) {
         self.change(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family, |attributes| {
             attributes.string(1, table);
             attributes.string(2, chain);
@@ -180,6 +189,11 @@ impl Batch {
                     list.nested(1, |attributes| expression.encode(attributes));
                 }
             });
+            // libnftnl's encoding of user data: type 0 is the comment, a string with its final zero.
+            let mut user_data = vec![0, (comment.len() + 1) as u8];
+            user_data.extend_from_slice(comment.as_bytes());
+            user_data.push(0);
+            attributes.bytes(7, &user_data);
         });
     }
 
@@ -223,19 +237,12 @@ impl Batch {
     /// `EOPNOTSUPP` for a family, hook or expression that this kernel does not have, `EPERM` without `CAP_NET_ADMIN`.
     pub fn commit(self) -> io::Result<()> {
         let (request, end) = self.finish();
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        // The kernel has always answered by the time `send` returns; the limit is there in case it never does.
-        setsockopt(&BorrowedSocket(&socket), ReceiveTimeout, &TimeVal::seconds(10))?;
-        socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+        let socket = send(&request)?;
         // One answer to every change, 1 to end-1; or one to the beginning of the batch (0) that stands for all.
         let mut outstanding = end.saturating_sub(1);
         let mut outcome = Ok(());
         while outstanding > 0 {
-            let (datagram, sender) = socket.recv_from_full()?;
-            if sender.port_number() != 0 {
-                continue;
-            }
+            let datagram = receive(&socket)?;
             for (sequence, errno) in parse_answers(&datagram) {
                 if errno != 0 && outcome.is_ok() {
                     outcome = Err(io::Error::from_raw_os_error(errno));
@@ -250,6 +257,72 @@ impl Batch {
     }
 }
 
+/// The comments of a chain's rules in their order; `None` for a rule without one. A chain that does not exist has no rules.
+pub fn comments(family: Family, table: &str, chain: &str) -> io::Result<Vec<Option<String>>> {
+    const NLM_F_DUMP: u16 = 0x300;
+    let mut request = Batch {
+        bytes: Vec::new(),
+        next_sequence: 0,
+    };
+    let kind = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETRULE;
+    request.message(kind, NLM_F_REQUEST | NLM_F_DUMP, family as u8, 0, |attributes| {
+        attributes.string(1, table);
+        attributes.string(2, chain);
+    });
+    let socket = send(&request.bytes)?;
+    let mut comments = Vec::new();
+    loop {
+        let datagram = receive(&socket)?;
+        for message in messages(&datagram) {
+            match message.kind {
+                NLMSG_DONE => return Ok(comments),
+                NLMSG_ERROR => match message.errno() {
+                    libc::ENOENT => return Ok(Vec::new()),
+                    errno => return Err(io::Error::from_raw_os_error(errno)),
+                },
+                // After a `struct nfgenmsg` come the rule's attributes.
+                _ => comments.push(message.payload.get(4..).and_then(comment_of)),
+            }
+        }
+    }
+}
+
+/// The comment among a rule's attributes.
+fn comment_of(mut attributes: &[u8]) -> Option<String> {
+    while let [a, b, c, d, rest @ ..] = attributes {
+        let (length, kind) = (usize::from(u16::from_ne_bytes([*a, *b])), u16::from_ne_bytes([*c, *d]));
+        let value = rest.get(..length.checked_sub(4)?)?;
+        if kind & !NLA_F_NESTED == 7 {
+            let [0, comment_length, comment @ ..] = value else {
+                return None;
+            };
+            let comment = comment.get(..usize::from(*comment_length))?.strip_suffix(b"\0")?;
+            return String::from_utf8(comment.to_vec()).ok();
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+fn send(request: &[u8]) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    // The kernel has always answered by the time `send` returns; the limit is there in case it never does.
+    setsockopt(&BorrowedSocket(&socket), ReceiveTimeout, &TimeVal::seconds(10))?;
+    socket.send_to(request, &SocketAddr::new(0, 0), 0)?;
+    Ok(socket)
+}
+
+/// The next datagram from the kernel, not from another process.
+fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
+    loop {
+        let (datagram, sender) = socket.recv_from_full()?;
+        if sender.port_number() == 0 {
+            return Ok(datagram);
+        }
+    }
+}
+
 /// Lets `nix` set options of a `netlink_sys::Socket`, which offers its descriptor only as a number.
 struct BorrowedSocket<'a>(&'a Socket);
 
@@ -260,30 +333,47 @@ impl std::os::fd::AsFd for BorrowedSocket<'_> {
     }
 }
 
-/// The (sequence number, errno) pairs of the acknowledgements in a datagram; errno 0 is success.
-fn parse_answers(mut datagram: &[u8]) -> Vec<(u32, i32)> {
-    let mut answers = Vec::new();
-    while let Some(header) = datagram.get(..NLMSG_HEADER_BYTES) {
-        let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
-        let length = u32::from_ne_bytes(word(0)) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let Some(message) = datagram
-            .get(..length)
-            .filter(|message| message.len() >= NLMSG_HEADER_BYTES)
-        else {
+/// A message of the kernel.
+struct Message<'a> {
+    kind: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Of an `NLMSG_ERROR`: the errno, 0 for success.
+    fn errno(&self) -> i32 {
+        match self.payload {
+            [a, b, c, d, ..] => i32::from_ne_bytes([*a, *b, *c, *d]).saturating_neg(),
+            _ => libc::EBADMSG,
+        }
+    }
+}
+
+/// The messages in a datagram, up to the first that is damaged.
+fn messages(mut datagram: &[u8]) -> Vec<Message<'_>> {
+    let mut messages = Vec::new();
+    while let Some(&[a, b, c, d, e, f, _, _, g, h, i, j, ..]) = datagram.get(..NLMSG_HEADER_BYTES) {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(payload) = datagram.get(NLMSG_HEADER_BYTES..length) else {
             break;
         };
-        if kind == NLMSG_ERROR
-            && let Some(&[a, b, c, d]) = message.get(NLMSG_HEADER_BYTES..NLMSG_HEADER_BYTES + 4)
-        {
-            answers.push((
-                u32::from_ne_bytes(word(8)),
-                i32::from_ne_bytes([a, b, c, d]).saturating_neg(),
-            ));
-        }
+        messages.push(Message {
+            kind: u16::from_ne_bytes([e, f]),
+            sequence: u32::from_ne_bytes([g, h, i, j]),
+            payload,
+        });
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    answers
+    messages
+}
+
+/// The (sequence number, errno) pairs of the acknowledgements in a datagram; errno 0 is success.
+fn parse_answers(datagram: &[u8]) -> Vec<(u32, i32)> {
+    let answers = messages(datagram)
+        .into_iter()
+        .filter(|message| message.kind == NLMSG_ERROR);
+    answers.map(|message| (message.sequence, message.errno())).collect()
 }
 
 impl Expression<'_> {
@@ -456,7 +546,7 @@ mod tests {
             Expression::Masquerade,
             Expression::Verdict(Verdict::Accept),
         ];
-        batch.add_rule(Family::Netdev, "microkube", "mk0123", &expressions);
+        batch.add_rule(Family::Netdev, "microkube", "mk0123", "comment", &expressions);
         batch.delete_chain(Family::Netdev, "microkube", "mk0123");
         let (bytes, end) = batch.finish();
         let (mut rest, mut sequence) = (bytes.as_slice(), 0);
@@ -469,6 +559,33 @@ mod tests {
             sequence += 1;
         }
         assert_eq!(sequence, end + 1);
+    }
+
+    #[test]
+    fn a_comment_survives_encoding_and_damage_does_not_panic() {
+        let mut batch = Batch {
+            bytes: Vec::new(),
+            next_sequence: 0,
+        };
+        batch.add_rule(
+            Family::Ipv4,
+            "table",
+            "chain",
+            "10.88.0.0/16",
+            &[Expression::Masquerade],
+        );
+        let attributes = &batch.bytes[20..];
+        assert_eq!(comment_of(attributes).as_deref(), Some("10.88.0.0/16"));
+        for cut in 0..attributes.len() - 3 {
+            assert_eq!(comment_of(&attributes[..cut]), None);
+        }
+        for at in 0..attributes.len() {
+            for byte in [0, 1, 0x7f, 0xff] {
+                let mut damaged = attributes.to_vec();
+                damaged[at] = byte;
+                let _ = comment_of(&damaged);
+            }
+        }
     }
 
     #[test]

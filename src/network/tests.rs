@@ -202,4 +202,118 @@ mod real {
         assert!(!rules.contains("chain mk"), "{rules}");
         assert!(!std::path::Path::new("/sys/class/net").join(tap_name(A)).exists());
     }
+
+    /// Runs `ip` with these arguments.
+    fn ip(arguments: &str) {
+        let status = std::process::Command::new("ip")
+            .args(arguments.split(' '))
+            .status()
+            .unwrap();
+        assert!(status.success(), "ip {arguments}");
+    }
+
+    /// Sees everything that arrives at an interface.
+    fn packet_socket(interface: &str) -> std::fs::File {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+        use std::os::fd::AsRawFd;
+        let all = SockProtocol::EthAll;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_NONBLOCK, all).unwrap();
+        let index = nix::net::if_::if_nametoindex(interface).unwrap();
+        // SAFETY: sockaddr_ll is plain integers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_ifindex = index as i32;
+        // SAFETY: the pointer is to a sockaddr_ll, and the length is its.
+        let bound = unsafe {
+            libc::bind(
+                socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
+        assert_eq!(bound, 0);
+        socket.into()
+    }
+
+    #[tokio::test]
+    #[ignore = "needs root and a network namespace of its own"]
+    async fn the_outside_sees_the_hosts_address() {
+        ip("link add out0 type veth peer name out1");
+        ip("addr add 192.0.2.1/24 dev out0");
+        ip("link set out0 up");
+        ip("link set out1 up");
+        ip("neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev out0");
+        let state = tempfile::tempdir().unwrap();
+        let pod = attach(state.path(), A, &config()).await.unwrap();
+        let outside = packet_socket("out1");
+        let packet = ipv4(pod.address, Ipv4Addr::new(192, 0, 2, 7), 9);
+        (&std::fs::File::from(pod.tap))
+            .write_all(&frame(mac_of(pod.gateway), pod.mac, 0x0800, &packet))
+            .unwrap();
+        let mut arrived = Vec::new();
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end && arrived.is_empty() {
+            let mut buffer = [0; 2048];
+            if let Ok(length) = (&outside).read(&mut buffer)
+                && buffer[12..14] == [8, 0]
+                && buffer[23] == 253
+            {
+                arrived = buffer[14..length].to_vec();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(
+            arrived.get(12..20),
+            Some([192, 0, 2, 1, 192, 0, 2, 7].as_slice()),
+            "{arrived:?}"
+        );
+        release(state.path(), A).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    #[ignore = "needs root and a network namespace of its own"]
+    async fn many_pods_attach_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..40)
+            .map(|n| {
+                let state = state.path().to_owned();
+                tokio::spawn(async move { attach(&state, &format!("{n:08x}-{n:04x}"), &config()).await.unwrap() })
+            })
+            .collect();
+        let mut pods = Vec::new();
+        for task in tasks {
+            pods.push(task.await.unwrap());
+        }
+        println!("40 attached in {:?}", started.elapsed());
+        let mut addresses: Vec<_> = pods.iter().map(|pod| pod.address).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 40);
+        let error = attach(state.path(), "00000000-0000", &config()).await.unwrap_err();
+        assert!(
+            error.to_string().ends_with("the Pod's virtual machine still runs"),
+            "{error}"
+        );
+        assert_eq!(leases(state.path()).unwrap().len(), 40);
+        drop(pods);
+        assert_eq!(sweep(state.path(), |_| false).await.unwrap().len(), 40);
+    }
+
+    #[tokio::test]
+    #[ignore = "needs root and a network namespace of its own"]
+    async fn a_pod_network_that_the_host_uses_is_refused() {
+        ip("link add inner0 type veth peer name inner1");
+        ip("addr add 10.77.3.1/24 dev inner0");
+        let state = tempfile::tempdir().unwrap();
+        let config = NetworkConfig {
+            subnet: "10.77.0.0/16".parse().unwrap(),
+            bridge_name: "mkother0".into(),
+            ..config()
+        };
+        let error = attach(state.path(), A, &config).await.unwrap_err();
+        assert!(matches!(error, NetworkError::SubnetInUse { .. }), "{error}");
+        assert!(!Path::new("/sys/class/net/mkother0").exists());
+    }
 }
