@@ -1,0 +1,173 @@
+//! microkube's nftables rules: Pods reach the outside under the host's address, and cannot pose as somebody else.
+//!
+//! Both are tables named `microkube`, apart from everybody else's. An accept here does not override a drop in a table of
+//! another program (Docker's `FORWARD` policy, for one): nothing here opens what the administrator closed.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use super::cidr::Ipv4Cidr;
+use super::nftables::{
+    Batch, Expression, Family, HOOK_NETDEV_INGRESS, HOOK_POSTROUTING, Header, Hook, PRIORITY_SRCNAT, Verdict, comments,
+};
+
+const TABLE: &str = "microkube";
+const NAT_CHAIN: &str = "postrouting";
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+/// ARP's first fields: Ethernet, IPv4, 6-byte and 4-byte addresses.
+const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
+const INTERFACE_NAME_BYTES: usize = 16;
+
+/// Translates what Pods send out of their network to the host's address on the way. Replaces rules for another network.
+pub fn ensure_masquerade(subnet: Ipv4Cidr, bridge_name: &str) -> io::Result<()> {
+    let comment = format!("Pods in {subnet} behind {bridge_name}");
+    // Replacing a rule costs a grace period of the kernel's, some 10 ms.
+    if let [Some(existing)] = comments(Family::Ipv4, TABLE, NAT_CHAIN)?.as_slice()
+        && *existing == comment
+    {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    let hook = Hook {
+        chain_type: "nat",
+        number: HOOK_POSTROUTING,
+        priority: PRIORITY_SRCNAT,
+        device: None,
+    };
+    batch.add_table(Family::Ipv4, TABLE);
+    batch.add_base_chain(Family::Ipv4, TABLE, NAT_CHAIN, hook, Verdict::Accept);
+    batch.flush_chain(Family::Ipv4, TABLE, NAT_CHAIN);
+    let network = subnet.network().octets();
+    let mask = subnet.mask().octets();
+    let bridge = padded_interface_name(bridge_name);
+    batch.add_rule(
+        Family::Ipv4,
+        TABLE,
+        NAT_CHAIN,
+        &comment,
+        &[
+            // ip saddr SUBNET ip daddr != SUBNET oifname != BRIDGE masquerade
+            Expression::LoadPayload {
+                header: Header::Network,
+                offset: 12,
+                length: 4,
+            },
+            Expression::Mask(&mask),
+            Expression::Equal(&network),
+            Expression::LoadPayload {
+                header: Header::Network,
+                offset: 16,
+                length: 4,
+            },
+            Expression::Mask(&mask),
+            Expression::NotEqual(&network),
+            Expression::LoadOutputInterface,
+            Expression::NotEqual(&bridge),
+            Expression::Masquerade,
+        ],
+    );
+    batch.commit()
+}
+
+/// Lets in from the TAP only IPv4 and ARP that carry the Pod's own MAC and IP address. The chain has the TAP's name.
+pub fn guard_tap(tap_name: &str, mac: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
+    let mut batch = Batch::default();
+    let hook = Hook {
+        chain_type: "filter",
+        number: HOOK_NETDEV_INGRESS,
+        priority: 0,
+        device: Some(tap_name),
+    };
+    batch.add_table(Family::Netdev, TABLE);
+    batch.add_base_chain(Family::Netdev, TABLE, tap_name, hook, Verdict::Drop);
+    batch.flush_chain(Family::Netdev, TABLE, tap_name);
+    let octets = address.octets();
+    let source_mac = [
+        Expression::LoadPayload {
+            header: Header::Link,
+            offset: 6,
+            length: 6,
+        },
+        Expression::Equal(&mac),
+    ];
+    let [load_mac, own_mac] = source_mac;
+    batch.add_rule(
+        Family::Netdev,
+        TABLE,
+        tap_name,
+        "the Pod's own IPv4",
+        &[
+            // ether saddr MAC ip saddr ADDRESS accept
+            load_mac.clone(),
+            own_mac.clone(),
+            Expression::LoadProtocol,
+            Expression::Equal(&ETHERTYPE_IPV4),
+            Expression::LoadPayload {
+                header: Header::Network,
+                offset: 12,
+                length: 4,
+            },
+            Expression::Equal(&octets),
+            Expression::Verdict(Verdict::Accept),
+        ],
+    );
+    let mut arp_sender = [0; 10];
+    arp_sender[..6].copy_from_slice(&mac);
+    arp_sender[6..].copy_from_slice(&octets);
+    batch.add_rule(
+        Family::Netdev,
+        TABLE,
+        tap_name,
+        "the Pod's own ARP",
+        &[
+            // ether saddr MAC arp htype 1 arp ptype ip … arp saddr ether MAC arp saddr ip ADDRESS accept
+            load_mac,
+            own_mac,
+            Expression::LoadProtocol,
+            Expression::Equal(&ETHERTYPE_ARP),
+            Expression::LoadPayload {
+                header: Header::Network,
+                offset: 0,
+                length: 6,
+            },
+            Expression::Equal(&ARP_ETHERNET_IPV4),
+            Expression::LoadPayload {
+                header: Header::Network,
+                offset: 8,
+                length: 10,
+            },
+            Expression::Equal(&arp_sender),
+            Expression::Verdict(Verdict::Accept),
+        ],
+    );
+    batch.commit()
+}
+
+/// Removes the TAP's chain. Kernels before 6.16 removed it together with the device, newer ones keep it for a device of the same
+/// name; either way its absence is no error.
+pub fn forget_tap(tap_name: &str) -> io::Result<()> {
+    let mut batch = Batch::default();
+    batch.flush_chain(Family::Netdev, TABLE, tap_name);
+    batch.delete_chain(Family::Netdev, TABLE, tap_name);
+    match batch.commit() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) || lacks_netdev(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether the error says that this kernel has no nf_tables, or not the ingress hook of devices.
+pub fn lacks_netdev(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
+    )
+}
+
+fn padded_interface_name(name: &str) -> [u8; INTERFACE_NAME_BYTES] {
+    let mut padded = [0; INTERFACE_NAME_BYTES];
+    for (to, from) in padded.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    padded
+}

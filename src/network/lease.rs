@@ -1,0 +1,338 @@
+//! Who has which address: one file per leased address, in a directory that all microkube processes of the host share.
+//!
+//! `leases/<address>` contains the Pod's uid. A lease appears complete or not at all (it is written aside and linked into
+//! place), so that a process killed at any moment leaves either no lease or one that names its owner. Nothing is synced:
+//! after a power cut no Pod is alive, and a lease that has lost its content is released by the next sweep.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use super::cidr::Ipv4Cidr;
+
+/// An address and the Pod that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The Pod's address.
+    pub address: Ipv4Addr,
+    /// The Pod's uid; `None` if the file does not hold one, which only damage to the file system can cause.
+    pub pod_uid: Option<String>,
+}
+
+/// What can go wrong with leases.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The uid is not one.
+    #[error("\"{0}\" cannot be a Pod's uid: it must be 1 to 63 letters, digits and dashes")]
+    BadUid(String),
+    /// No address is left.
+    #[error(
+        "all {count} addresses of the Pod network {subnet} are taken; end some Pods, or choose a larger network with MICROKUBE_POD_CIDR once none runs"
+    )]
+    Exhausted {
+        /// The network.
+        subnet: Ipv4Cidr,
+        /// How many addresses it has for Pods.
+        count: u32,
+    },
+    /// The file system failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A lease file is a uid; more than this is damage.
+const MAX_LEASE_FILE_BYTES: u64 = 256;
+
+/// The lease directory, locked against all other processes while this value lives. The kernel drops the lock with its holder.
+#[derive(Debug)]
+pub struct LeaseStore {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl LeaseStore {
+    /// Opens (and creates if missing) the store below `root` and waits for its lock; nobody holds it for longer than a few
+    /// file operations.
+    pub fn open(root: &Path) -> Result<Self, LeaseError> {
+        for directory in [root.join("leases"), root.join("new")] {
+            fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
+        }
+        let path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        lock.lock().map_err(io_error("lock", &path))?;
+        Ok(Self {
+            root: root.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Leases an address to the Pod: the one it has already, or the next free one after the one leased last, so that an
+    /// address is reused as late as possible (neighbours may still have the old owner in their caches).
+    pub fn acquire(&self, subnet: Ipv4Cidr, pod_uid: &str) -> Result<Ipv4Addr, LeaseError> {
+        check_uid(pod_uid)?;
+        let held = self
+            .list()?
+            .into_iter()
+            .find(|lease| lease.pod_uid.as_deref() == Some(pod_uid));
+        if let Some(lease) = held {
+            if subnet.pod_index(lease.address).is_some() {
+                return Ok(lease.address);
+            }
+            // From a network that was configured before.
+            self.remove(lease.address)?;
+        }
+        let new = self.root.join("new").join(pod_uid);
+        fs::write(&new, pod_uid).map_err(io_error("write", &new))?;
+        let result = self.link_next_free(subnet, &new);
+        remove_if_there(&new)?;
+        result
+    }
+
+    fn link_next_free(&self, subnet: Ipv4Cidr, new: &Path) -> Result<Ipv4Addr, LeaseError> {
+        let count = subnet.pod_address_count();
+        let cursor_path = self.root.join("last");
+        // Only a hint: missing or damaged, the search starts at the beginning.
+        let last = read_bounded(&cursor_path)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        let start = last
+            .and_then(|last| subnet.pod_index(last))
+            .map_or(0, |index| index.wrapping_add(1) % count);
+        for step in 0..count {
+            let index = (u64::from(start) + u64::from(step)) % u64::from(count);
+            let Some(address) = u32::try_from(index).ok().and_then(|index| subnet.pod_address(index)) else {
+                continue;
+            };
+            let path = self.lease_path(address);
+            match fs::hard_link(new, &path) {
+                Ok(()) => {
+                    // In place and not by rename: a torn cursor costs nothing.
+                    fs::write(&cursor_path, address.to_string()).map_err(io_error("write", &cursor_path))?;
+                    return Ok(address);
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io_error("create", &path)(error)),
+            }
+        }
+        Err(LeaseError::Exhausted { subnet, count })
+    }
+
+    /// Releases what the Pod has. Having nothing is no error.
+    pub fn release(&self, pod_uid: &str) -> Result<(), LeaseError> {
+        check_uid(pod_uid)?;
+        remove_if_there(&self.root.join("new").join(pod_uid))?;
+        for lease in self.list()? {
+            if lease.pod_uid.as_deref() == Some(pod_uid) {
+                self.remove(lease.address)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases a lease whoever has it.
+    pub fn remove(&self, address: Ipv4Addr) -> Result<(), LeaseError> {
+        remove_if_there(&self.lease_path(address))
+    }
+
+    /// All leases, in the order of their addresses.
+    pub fn list(&self) -> Result<Vec<Lease>, LeaseError> {
+        list(&self.root)
+    }
+
+    fn lease_path(&self, address: Ipv4Addr) -> PathBuf {
+        self.root.join("leases").join(address.to_string())
+    }
+}
+
+/// All leases below `root`, in the order of their addresses, without taking the lock or creating anything.
+pub fn list(root: &Path) -> Result<Vec<Lease>, LeaseError> {
+    let directory = root.join("leases");
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("list", &directory)(error)),
+    };
+    let mut leases = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io_error("list", &directory))?;
+        // What is not named like an address is not ours.
+        let Some(address) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<Ipv4Addr>().ok())
+        else {
+            continue;
+        };
+        match read_bounded(&entry.path()) {
+            Ok(text) => {
+                let pod_uid = Some(text.trim().to_owned()).filter(|uid| check_uid(uid).is_ok());
+                leases.push(Lease { address, pod_uid });
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::InvalidData => leases.push(Lease { address, pod_uid: None }),
+            Err(error) => return Err(io_error("read", &entry.path())(error)),
+        }
+    }
+    leases.sort_by_key(|lease| lease.address);
+    Ok(leases)
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_LEASE_FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), LeaseError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A uid becomes a file name, so nothing but the characters of a UUID (or of a static Pod's hash) may be in it.
+pub fn check_uid(uid: &str) -> Result<(), LeaseError> {
+    let valid = (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if valid {
+        Ok(())
+    } else {
+        Err(LeaseError::BadUid(uid.to_owned()))
+    }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LeaseError {
+    let path = path.to_owned();
+    move |source| LeaseError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn subnet(text: &str) -> Ipv4Cidr {
+        text.parse().unwrap()
+    }
+
+    fn acquire(root: &Path, cidr: &str, uid: &str) -> Result<Ipv4Addr, LeaseError> {
+        LeaseStore::open(root)?.acquire(subnet(cidr), uid)
+    }
+
+    #[test]
+    fn addresses_are_not_reused_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let first = acquire(root.path(), "10.1.0.0/24", "a").unwrap();
+        assert_eq!(first, Ipv4Addr::new(10, 1, 0, 2));
+        LeaseStore::open(root.path()).unwrap().release("a").unwrap();
+        assert_eq!(
+            acquire(root.path(), "10.1.0.0/24", "b").unwrap(),
+            Ipv4Addr::new(10, 1, 0, 3)
+        );
+    }
+
+    #[test]
+    fn a_pod_keeps_its_address_and_release_is_idempotent() {
+        let root = tempfile::tempdir().unwrap();
+        let first = acquire(root.path(), "10.1.0.0/24", "a").unwrap();
+        assert_eq!(acquire(root.path(), "10.1.0.0/24", "a").unwrap(), first);
+        let store = LeaseStore::open(root.path()).unwrap();
+        store.release("a").unwrap();
+        store.release("a").unwrap();
+        assert_eq!(store.list().unwrap(), []);
+        assert_eq!(fs::read_dir(root.path().join("new")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn exhaustion_is_reported_and_ends_with_a_release() {
+        let root = tempfile::tempdir().unwrap();
+        for uid in ["a", "b", "c", "d", "e"] {
+            acquire(root.path(), "10.1.0.0/29", uid).unwrap();
+        }
+        let error = acquire(root.path(), "10.1.0.0/29", "f").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("all 5 addresses of the Pod network 10.1.0.0/29 are taken")
+        );
+        LeaseStore::open(root.path()).unwrap().release("c").unwrap();
+        assert_eq!(
+            acquire(root.path(), "10.1.0.0/29", "f").unwrap(),
+            Ipv4Addr::new(10, 1, 0, 4)
+        );
+    }
+
+    #[test]
+    fn concurrent_pods_never_share_an_address() {
+        let root = tempfile::tempdir().unwrap();
+        let addresses: Vec<Ipv4Addr> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|thread| {
+                    let root = root.path();
+                    scope.spawn(move || {
+                        (0..20)
+                            .map(|n| acquire(root, "10.1.0.0/24", &format!("{thread}-{n}")).unwrap())
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(addresses.iter().collect::<HashSet<_>>().len(), 160);
+        assert_eq!(list(root.path()).unwrap().len(), 160);
+    }
+
+    #[test]
+    fn damaged_files_are_tolerated() {
+        let root = tempfile::tempdir().unwrap();
+        acquire(root.path(), "10.1.0.0/24", "a").unwrap();
+        fs::write(root.path().join("leases/10.1.0.3"), "").unwrap();
+        fs::write(root.path().join("leases/10.1.0.4"), [0xff; 9]).unwrap();
+        fs::write(root.path().join("leases/10.1.0.5"), "../../x").unwrap();
+        fs::write(root.path().join("leases/README"), "a").unwrap();
+        fs::write(root.path().join("last"), "nonsense").unwrap();
+        let store = LeaseStore::open(root.path()).unwrap();
+        let owners: Vec<_> = store.list().unwrap().into_iter().map(|lease| lease.pod_uid).collect();
+        assert_eq!(owners, [Some("a".to_owned()), None, None, None]);
+        assert_eq!(
+            store.acquire(subnet("10.1.0.0/24"), "b").unwrap(),
+            Ipv4Addr::new(10, 1, 0, 6)
+        );
+    }
+
+    #[test]
+    fn uids_that_would_leave_the_directory_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for uid in ["", "..", "a/b", "a\n", &"a".repeat(64)] {
+            assert!(matches!(
+                acquire(root.path(), "10.1.0.0/24", uid),
+                Err(LeaseError::BadUid(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_changed_network_gives_a_new_address() {
+        let root = tempfile::tempdir().unwrap();
+        acquire(root.path(), "10.1.0.0/24", "a").unwrap();
+        assert_eq!(
+            acquire(root.path(), "10.2.0.0/24", "a").unwrap(),
+            Ipv4Addr::new(10, 2, 0, 2)
+        );
+        assert_eq!(list(root.path()).unwrap().len(), 1);
+    }
+}

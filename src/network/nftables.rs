@@ -1,0 +1,609 @@
+//! nf_tables over netlink: the encoding of a batch of changes, and its exchange with the kernel. Just what microkube's rules need; the
+//! rules themselves are in `firewall`.
+//!
+//! A batch is a transaction: the kernel applies all of it or nothing. The numbers are those of
+//! `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`; all attribute values are big-endian.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+/// Protocol families of tables (`NFPROTO_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4 packets.
+    Ipv4 = 2,
+    /// All frames of one device.
+    Netdev = 5,
+}
+
+/// What becomes of a packet that no rule decided on, or that a rule matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    /// `NF_DROP`
+    Drop = 0,
+    /// `NF_ACCEPT`
+    Accept = 1,
+}
+
+/// Where a packet meets a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hook<'a> {
+    /// `filter`, `nat` …
+    pub chain_type: &'a str,
+    /// `NF_INET_*` or `NF_NETDEV_*`
+    pub number: u32,
+    /// Chains of lower priority come first.
+    pub priority: i32,
+    /// The device, for [`Family::Netdev`].
+    pub device: Option<&'a str>,
+}
+
+/// `NF_INET_POST_ROUTING`
+pub const HOOK_POSTROUTING: u32 = 4;
+/// `NF_NETDEV_INGRESS`
+pub const HOOK_NETDEV_INGRESS: u32 = 0;
+/// `NF_IP_PRI_NAT_SRC`
+pub const PRIORITY_SRCNAT: i32 = 100;
+
+/// Which header a payload offset counts from (`NFT_PAYLOAD_*_HEADER`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Header {
+    /// Ethernet.
+    Link = 0,
+    /// IPv4 or ARP.
+    Network = 1,
+}
+
+/// One step of a rule; a rule ends at the first comparison that fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expression<'a> {
+    /// Loads the frame's EtherType (`meta protocol`).
+    LoadProtocol,
+    /// Loads the name of the outgoing interface, padded with zeros to 16 bytes.
+    LoadOutputInterface,
+    /// Loads bytes of a header.
+    LoadPayload {
+        /// Which header.
+        header: Header,
+        /// First byte.
+        offset: u32,
+        /// Number of bytes, at most 16.
+        length: u32,
+    },
+    /// Keeps only the bits of the mask.
+    Mask(&'a [u8]),
+    /// Goes on only if what was loaded equals this.
+    Equal(&'a [u8]),
+    /// Goes on only if what was loaded differs from this.
+    NotEqual(&'a [u8]),
+    /// Ends the chain.
+    Verdict(Verdict),
+    /// Translates the source address to that of the outgoing interface.
+    Masquerade,
+}
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_DELCHAIN: u16 = 5;
+const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_DELRULE: u16 = 8;
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_APPEND: u16 = 0x800;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLA_F_NESTED: u16 = 0x8000;
+const NLMSG_HEADER_BYTES: usize = 16;
+
+/// `NFT_REG_1`, the only register used.
+const REGISTER: u32 = 1;
+
+/// A transaction being put together.
+#[derive(Debug)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    next_sequence: u32,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let mut batch = Self {
+            bytes: Vec::with_capacity(1024),
+            next_sequence: 0,
+        };
+        batch.message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, 0, NFNL_SUBSYS_NFTABLES, |_| {});
+        batch
+    }
+}
+
+impl Batch {
+    /// Adds a table, unless it exists.
+    pub fn add_table(&mut self, family: Family, table: &str) {
+        self.change(NFT_MSG_NEWTABLE, NLM_F_CREATE, family, |attributes| {
+            attributes.string(1, table)
+        });
+    }
+
+    /// Adds a base chain, unless it exists with the same hook.
+    pub fn add_base_chain(&mut self, family: Family, table: &str, chain: &str, hook: Hook<'_>, policy: Verdict) {
+        self.change(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, |attributes| {
+            attributes.string(1, table);
+            attributes.string(3, chain);
+            attributes.nested(4, |attributes| {
+                attributes.u32(1, hook.number);
+                attributes.u32(2, hook.priority.cast_unsigned());
+                if let Some(device) = hook.device {
+                    attributes.string(3, device);
+                }
+            });
+            attributes.u32(5, policy as u32);
+            attributes.string(7, hook.chain_type);
+        });
+    }
+
+    /// Deletes all rules of a chain, which must exist.
+    pub fn flush_chain(&mut self, family: Family, table: &str, chain: &str) {
+        self.change(NFT_MSG_DELRULE, 0, family, |attributes| {
+            attributes.string(1, table);
+            attributes.string(2, chain);
+        });
+    }
+
+    /// Deletes an empty chain.
+    pub fn delete_chain(&mut self, family: Family, table: &str, chain: &str) {
+        self.change(NFT_MSG_DELCHAIN, 0, family, |attributes| {
+            attributes.string(1, table);
+            attributes.string(3, chain);
+        });
+    }
+
+    /// Appends a rule to a chain. The comment, at most 127 bytes, is shown by `nft list ruleset` and returned by `comments`.
+    pub fn add_rule(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        comment: &str,
+        expressions: &[Expression<'_>],
+    ) {
+        self.change(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family, |attributes| {
+            attributes.string(1, table);
+            attributes.string(2, chain);
+            attributes.nested(4, |list| {
+                for expression in expressions {
+                    list.nested(1, |attributes| expression.encode(attributes));
+                }
+            });
+            // libnftnl's encoding of user data: type 0 is the comment, a string with its final zero.
+            let mut user_data = vec![0, (comment.len() + 1) as u8];
+            user_data.extend_from_slice(comment.as_bytes());
+            user_data.push(0);
+            attributes.bytes(7, &user_data);
+        });
+    }
+
+    fn change(&mut self, kind: u16, flags: u16, family: Family, fill: impl FnOnce(&mut Attributes<'_>)) {
+        self.message(
+            (NFNL_SUBSYS_NFTABLES << 8) | kind,
+            NLM_F_REQUEST | NLM_F_ACK | flags,
+            family as u8,
+            0,
+            fill,
+        );
+    }
+
+    /// A `struct nlmsghdr`, a `struct nfgenmsg` and attributes.
+    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&self.next_sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        self.next_sequence += 1;
+        fill(&mut Attributes { bytes: &mut self.bytes });
+        // Messages are made of this module's own constants and short names: far below 4 GiB.
+        let length = (self.bytes.len() - start) as u32;
+        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    /// The complete transaction, and the sequence number of its end.
+    fn finish(mut self) -> (Vec<u8>, u32) {
+        let end = self.next_sequence;
+        self.message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, 0, NFNL_SUBSYS_NFTABLES, |_| {});
+        (self.bytes, end)
+    }
+
+    /// Hands the transaction to the kernel and waits for its outcome. Blocks for milliseconds at most.
+    ///
+    /// The error is the kernel's for the first change that it refused: `ENOENT` for something that does not exist,
+    /// `EOPNOTSUPP` for a family, hook or expression that this kernel does not have, `EPERM` without `CAP_NET_ADMIN`.
+    pub fn commit(self) -> io::Result<()> {
+        let (request, end) = self.finish();
+        let socket = send(&request)?;
+        // One answer to every change, 1 to end-1; or one to the beginning of the batch (0) that stands for all.
+        let mut outstanding = end.saturating_sub(1);
+        let mut outcome = Ok(());
+        while outstanding > 0 {
+            let datagram = receive(&socket)?;
+            for (sequence, errno) in parse_answers(&datagram) {
+                if errno != 0 && outcome.is_ok() {
+                    outcome = Err(io::Error::from_raw_os_error(errno));
+                }
+                if sequence == 0 && errno != 0 {
+                    return outcome;
+                }
+                outstanding = outstanding.saturating_sub(1);
+            }
+        }
+        outcome
+    }
+}
+
+/// The comments of a chain's rules in their order; `None` for a rule without one. A chain that does not exist has no rules.
+pub fn comments(family: Family, table: &str, chain: &str) -> io::Result<Vec<Option<String>>> {
+    const NLM_F_DUMP: u16 = 0x300;
+    let mut request = Batch {
+        bytes: Vec::new(),
+        next_sequence: 0,
+    };
+    let kind = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETRULE;
+    request.message(kind, NLM_F_REQUEST | NLM_F_DUMP, family as u8, 0, |attributes| {
+        attributes.string(1, table);
+        attributes.string(2, chain);
+    });
+    let socket = send(&request.bytes)?;
+    let mut comments = Vec::new();
+    loop {
+        let datagram = receive(&socket)?;
+        for message in messages(&datagram) {
+            match message.kind {
+                NLMSG_DONE => return Ok(comments),
+                NLMSG_ERROR => match message.errno() {
+                    libc::ENOENT => return Ok(Vec::new()),
+                    errno => return Err(io::Error::from_raw_os_error(errno)),
+                },
+                // After a `struct nfgenmsg` come the rule's attributes.
+                _ => comments.push(message.payload.get(4..).and_then(comment_of)),
+            }
+        }
+    }
+}
+
+/// The comment among a rule's attributes.
+fn comment_of(mut attributes: &[u8]) -> Option<String> {
+    while let [a, b, c, d, rest @ ..] = attributes {
+        let (length, kind) = (usize::from(u16::from_ne_bytes([*a, *b])), u16::from_ne_bytes([*c, *d]));
+        let value = rest.get(..length.checked_sub(4)?)?;
+        if kind & !NLA_F_NESTED == 7 {
+            let [0, comment_length, comment @ ..] = value else {
+                return None;
+            };
+            let comment = comment.get(..usize::from(*comment_length))?.strip_suffix(b"\0")?;
+            return String::from_utf8(comment.to_vec()).ok();
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+fn send(request: &[u8]) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    // The kernel has always answered by the time `send` returns; the limit is there in case it never does.
+    setsockopt(&BorrowedSocket(&socket), ReceiveTimeout, &TimeVal::seconds(10))?;
+    socket.send_to(request, &SocketAddr::new(0, 0), 0)?;
+    Ok(socket)
+}
+
+/// The next datagram from the kernel, not from another process.
+fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
+    loop {
+        let (datagram, sender) = socket.recv_from_full()?;
+        if sender.port_number() == 0 {
+            return Ok(datagram);
+        }
+    }
+}
+
+/// Lets `nix` set options of a `netlink_sys::Socket`, which offers its descriptor only as a number.
+struct BorrowedSocket<'a>(&'a Socket);
+
+impl std::os::fd::AsFd for BorrowedSocket<'_> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        // SAFETY: the socket is borrowed for as long as the result is, so the descriptor stays open.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+/// A message of the kernel.
+struct Message<'a> {
+    kind: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Of an `NLMSG_ERROR`: the errno, 0 for success.
+    fn errno(&self) -> i32 {
+        match self.payload {
+            [a, b, c, d, ..] => i32::from_ne_bytes([*a, *b, *c, *d]).saturating_neg(),
+            _ => libc::EBADMSG,
+        }
+    }
+}
+
+/// The messages in a datagram, up to the first that is damaged.
+fn messages(mut datagram: &[u8]) -> Vec<Message<'_>> {
+    let mut messages = Vec::new();
+    while let Some(&[a, b, c, d, e, f, _, _, g, h, i, j, ..]) = datagram.get(..NLMSG_HEADER_BYTES) {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(payload) = datagram.get(NLMSG_HEADER_BYTES..length) else {
+            break;
+        };
+        messages.push(Message {
+            kind: u16::from_ne_bytes([e, f]),
+            sequence: u32::from_ne_bytes([g, h, i, j]),
+            payload,
+        });
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    messages
+}
+
+/// The (sequence number, errno) pairs of the acknowledgements in a datagram; errno 0 is success.
+fn parse_answers(datagram: &[u8]) -> Vec<(u32, i32)> {
+    let answers = messages(datagram)
+        .into_iter()
+        .filter(|message| message.kind == NLMSG_ERROR);
+    answers.map(|message| (message.sequence, message.errno())).collect()
+}
+
+impl Expression<'_> {
+    fn encode(&self, attributes: &mut Attributes<'_>) {
+        const META_PROTOCOL: u32 = 1;
+        const META_OIFNAME: u32 = 7;
+        match *self {
+            Self::LoadProtocol => load_meta(attributes, META_PROTOCOL),
+            Self::LoadOutputInterface => load_meta(attributes, META_OIFNAME),
+            Self::LoadPayload { header, offset, length } => named(attributes, "payload", |data| {
+                data.u32(1, REGISTER);
+                data.u32(2, header as u32);
+                data.u32(3, offset);
+                data.u32(4, length);
+            }),
+            Self::Mask(mask) => named(attributes, "bitwise", |data| {
+                data.u32(1, REGISTER);
+                data.u32(2, REGISTER);
+                data.u32(3, mask.len() as u32);
+                data.nested(4, |value| value.bytes(1, mask));
+                data.nested(5, |value| value.bytes(1, &vec![0; mask.len()]));
+            }),
+            Self::Equal(value) => compare(attributes, 0, value),
+            Self::NotEqual(value) => compare(attributes, 1, value),
+            Self::Verdict(verdict) => named(attributes, "immediate", |data| {
+                data.u32(1, 0);
+                data.nested(2, |value| value.nested(2, |code| code.u32(1, verdict as u32)));
+            }),
+            Self::Masquerade => named(attributes, "masq", |_| {}),
+        }
+    }
+}
+
+fn load_meta(attributes: &mut Attributes<'_>, key: u32) {
+    named(attributes, "meta", |data| {
+        data.u32(1, REGISTER);
+        data.u32(2, key);
+    });
+}
+
+fn compare(attributes: &mut Attributes<'_>, operation: u32, value: &[u8]) {
+    named(attributes, "cmp", |data| {
+        data.u32(1, REGISTER);
+        data.u32(2, operation);
+        data.nested(3, |data| data.bytes(1, value));
+    });
+}
+
+fn named(attributes: &mut Attributes<'_>, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
+    attributes.string(1, name);
+    attributes.nested(2, fill);
+}
+
+/// Appends netlink attributes (`struct nlattr`: length, type, value, padding to 4 bytes).
+struct Attributes<'a> {
+    bytes: &'a mut Vec<u8>,
+}
+
+impl Attributes<'_> {
+    fn attribute(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        fill(&mut Attributes { bytes: self.bytes });
+        // A rule is a few hundred bytes; 64 KiB cannot be reached.
+        let length = (self.bytes.len() - start) as u16;
+        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        self.attribute(kind | NLA_F_NESTED, fill);
+    }
+
+    fn bytes(&mut self, kind: u16, value: &[u8]) {
+        self.attribute(kind, |attributes| attributes.bytes.extend_from_slice(value));
+    }
+
+    fn u32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    fn string(&mut self, kind: u16, value: &str) {
+        self.attribute(kind, |attributes| {
+            attributes.bytes.extend_from_slice(value.as_bytes());
+            attributes.bytes.push(0);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(bytes: &[u8]) -> Vec<u32> {
+        bytes
+            .chunks(4)
+            .map(|word| u32::from_ne_bytes(word.try_into().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_batch_is_framed_by_begin_and_end() {
+        let (bytes, end) = Batch::default().finish();
+        // length, type and flags, sequence, port, nfgenmsg with resource id 10 in network order
+        assert_eq!(
+            words(&bytes),
+            [20, 0x0001_0010, 0, 0, 0x0a00_0000, 20, 0x0001_0011, 1, 0, 0x0a00_0000]
+        );
+        assert_eq!(end, 1);
+    }
+
+    #[test]
+    fn a_table_is_encoded_as_the_kernel_reads_it() {
+        let mut batch = Batch::default();
+        batch.add_table(Family::Ipv4, "microkube");
+        let (bytes, end) = batch.finish();
+        let message = &bytes[20..56];
+        assert_eq!(words(&message[..20]), [36, 0x0405_0a00, 1, 0, 2]);
+        // length 4 + "microkube\0", type 1, padded to 16
+        assert_eq!(&message[20..], b"\x0e\x00\x01\x00microkube\0\0\0");
+        assert_eq!(end, 2);
+    }
+
+    #[test]
+    fn a_rule_nests_its_expressions() {
+        let mut bytes = Vec::new();
+        Expression::Equal(&[0x08, 0x00]).encode(&mut Attributes { bytes: &mut bytes });
+        let expected: &[u8] = &[
+            8, 0, 1, 0, b'c', b'm', b'p', 0, // NFTA_EXPR_NAME
+            32, 0, 2, 0x80, // NFTA_EXPR_DATA, nested
+            8, 0, 1, 0, 0, 0, 0, 1, // NFTA_CMP_SREG
+            8, 0, 2, 0, 0, 0, 0, 0, // NFTA_CMP_OP: equal
+            12, 0, 3, 0x80, 6, 0, 1, 0, 8, 0, 0, 0, // NFTA_CMP_DATA { NFTA_DATA_VALUE }, padded
+        ];
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn every_attribute_and_message_is_aligned_and_inside_its_parent() {
+        fn check(mut bytes: &[u8]) {
+            while !bytes.is_empty() {
+                let length = usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+                let nested = u16::from_ne_bytes([bytes[2], bytes[3]]) & NLA_F_NESTED != 0;
+                assert!(length >= 4 && length.next_multiple_of(4) <= bytes.len());
+                if nested {
+                    check(&bytes[4..length]);
+                }
+                bytes = &bytes[length.next_multiple_of(4)..];
+            }
+        }
+        let mut batch = Batch::default();
+        let hook = Hook {
+            chain_type: "filter",
+            number: HOOK_NETDEV_INGRESS,
+            priority: -5,
+            device: Some("mk0123"),
+        };
+        batch.add_base_chain(Family::Netdev, "microkube", "mk0123", hook, Verdict::Drop);
+        batch.flush_chain(Family::Netdev, "microkube", "mk0123");
+        let expressions = [
+            Expression::LoadProtocol,
+            Expression::LoadPayload {
+                header: Header::Network,
+                offset: 12,
+                length: 3,
+            },
+            Expression::Mask(&[255, 255, 0]),
+            Expression::NotEqual(&[1, 2, 3]),
+            Expression::Masquerade,
+            Expression::Verdict(Verdict::Accept),
+        ];
+        batch.add_rule(Family::Netdev, "microkube", "mk0123", "comment", &expressions);
+        batch.delete_chain(Family::Netdev, "microkube", "mk0123");
+        let (bytes, end) = batch.finish();
+        let (mut rest, mut sequence) = (bytes.as_slice(), 0);
+        while !rest.is_empty() {
+            let header = words(&rest[..16]);
+            let length = header[0] as usize;
+            assert_eq!((header[2], length % 4), (sequence, 0));
+            check(&rest[20..length]);
+            rest = &rest[length..];
+            sequence += 1;
+        }
+        assert_eq!(sequence, end + 1);
+    }
+
+    #[test]
+    fn a_comment_survives_encoding_and_damage_does_not_panic() {
+        let mut batch = Batch {
+            bytes: Vec::new(),
+            next_sequence: 0,
+        };
+        batch.add_rule(
+            Family::Ipv4,
+            "table",
+            "chain",
+            "10.88.0.0/16",
+            &[Expression::Masquerade],
+        );
+        let attributes = &batch.bytes[20..];
+        assert_eq!(comment_of(attributes).as_deref(), Some("10.88.0.0/16"));
+        for cut in 0..attributes.len() - 3 {
+            assert_eq!(comment_of(&attributes[..cut]), None);
+        }
+        for at in 0..attributes.len() {
+            for byte in [0, 1, 0x7f, 0xff] {
+                let mut damaged = attributes.to_vec();
+                damaged[at] = byte;
+                let _ = comment_of(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_read_without_trusting_lengths() {
+        let mut answer = Vec::new();
+        for (sequence, code) in [(1_u32, 0_i32), (2, -2)] {
+            answer.extend_from_slice(&36_u32.to_ne_bytes());
+            answer.extend_from_slice(&[2, 0, 0, 0]);
+            answer.extend_from_slice(&sequence.to_ne_bytes());
+            answer.extend_from_slice(&[0; 4]);
+            answer.extend_from_slice(&code.to_ne_bytes());
+            answer.extend_from_slice(&[0; 16]);
+        }
+        assert_eq!(parse_answers(&answer), [(1, 0), (2, 2)]);
+        for cut in 0..answer.len() {
+            assert!(parse_answers(&answer[..cut]).len() <= 1);
+        }
+        assert_eq!(parse_answers(&[0; 64]), []);
+        assert_eq!(parse_answers(&[0xff; 64]), []);
+    }
+}
