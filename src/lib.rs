@@ -10,3 +10,4 @@ pub mod manifest;
 pub mod network;
 pub mod pod;
 pub mod state;
+pub mod volume;

@@ -1,6 +1,92 @@
 //! The command line: one file a verb, each with its arguments, its help and its output. No logic of Pods lives here.
 
+mod doctor;
+mod image;
+mod kvm;
+mod machine;
+mod output;
+mod run;
+mod supervise;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for a bad manifest or command line.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs every Kubernetes Pod as its own lightweight KVM microVM.
+#[derive(Debug, Parser)]
+#[command(
+    name = "microkube",
+    version,
+    max_term_width = 100,
+    after_help = "Example:\n  microkube run examples/nginx-sidecar.yaml"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::RunArgs),
+    Image(image::ImageArgs),
+    Doctor(doctor::DoctorArgs),
+    Machine(machine::MachineArgs),
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
+}
+
+/// Why a verb failed, and the exit code that says so.
+#[derive(Debug)]
+struct Failure {
+    exit_code: u8,
+    error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { exit_code: 1, error: error.into() }
+    }
+}
+
+impl Failure {
+    /// The user gave something that cannot be right.
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit_code: EXIT_USAGE, error: error.into() }
+    }
+}
+
 /// Runs the command line of this process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let result = match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Image(args) => image::run(args),
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Machine(args) => machine::run(args),
+        Verb::Supervise(args) => supervise::run(args),
+    };
+    result.unwrap_or_else(|Failure { exit_code, error }| {
+        eprintln!("microkube: {error:#}");
+        ExitCode::from(exit_code)
+    })
+}
+
+/// Warnings go to stderr; `MICROKUBE_LOG` (as `debug` or `microkube::pod=trace`) says otherwise.
+fn start_log() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_env_var("MICROKUBE_LOG")
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .init();
 }

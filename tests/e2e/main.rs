@@ -1,1 +1,15 @@
-fn main() {}
+//! End-to-end tests: real kernel, real KVM, real registry, real images.
+//!
+//! They need root and a KVM that can run guests, and fail where there is none; `make test` runs them in the emulated host
+//! then. They run one after the other, because they count what is left on the host.
+
+mod bad_input;
+mod containers;
+mod faults;
+mod host;
+mod images;
+mod leftovers;
+mod load;
+mod network;
+mod seeds;
+mod vmm;

@@ -1,0 +1,337 @@
+//! `microkube run`: starts a Pod's supervisor and stays attached to it until the Pod ends.
+
+use std::io::{IsTerminal, Read};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{Failure, kvm};
+use super::output::ContainerOutput;
+use crate::manifest;
+use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::timings::{self, Stage};
+use crate::pod::{self};
+use crate::state::{Paths, PodRecord, PodRecords};
+
+/// Logs of so many Pods are kept.
+const KEPT_LOGS: usize = 50;
+
+/// Run a Pod in the foreground
+///
+/// Boots the Pod as a microVM, shows its containers' output, and ends with it. Exits with 0 if every container
+/// succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if the manifest is wrong.
+/// Ctrl-C ends the Pod gracefully, a second Ctrl-C at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml")]
+pub struct RunArgs {
+    /// The Pod's manifest, YAML or JSON; `-` reads standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Show how long each stage of the start takes
+    #[arg(long)]
+    timings: bool,
+    /// Show the log of the guest's kernel and agent
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+    let start = Instant::now();
+    let (text, source) = read_manifest(&args.file).map_err(Failure::usage)?;
+    let pod = manifest::load(&text, &source).map_err(Failure::usage)?;
+    if let Some(exit_code) = kvm::delegate_unless_usable(Some(text))? {
+        return Ok(exit_code);
+    }
+    let manifest_stage = Stage::since("manifest", start);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit_code = runtime.block_on(run_attached(pod, &args, manifest_stage));
+    // A blocked write to a terminal that is stopped must not keep this process from ending.
+    runtime.shutdown_background();
+    Ok(exit_code?)
+}
+
+/// The manifest's text and how it is called in messages.
+fn read_manifest(file: &std::path::Path) -> anyhow::Result<(Vec<u8>, String)> {
+    /// More than any manifest has; the loader's own limit is lower and says so.
+    const MAX_BYTES: u64 = 64 << 20;
+    let (input, source): (Box<dyn Read>, _) = if file.as_os_str() == "-" {
+        (Box::new(std::io::stdin()), "standard input".to_owned())
+    } else {
+        let input = std::fs::File::open(file).with_context(|| format!("cannot open the manifest {}", file.display()))?;
+        (Box::new(input), file.display().to_string())
+    };
+    let mut text = Vec::new();
+    input.take(MAX_BYTES).read_to_end(&mut text).with_context(|| format!("cannot read the manifest {source}"))?;
+    Ok((text, source))
+}
+
+async fn run_attached(mut pod: Pod, args: &RunArgs, manifest_stage: Stage) -> anyhow::Result<ExitCode> {
+    // From here on a signal must end the Pod, not this process.
+    let mut signals = Signals::new()?;
+    let paths = Paths::from_env();
+    paths.create()?;
+    pod::sweep(&paths).await?;
+
+    let record = new_record(&mut pod);
+    let names: Vec<String> =
+        pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.clone()).collect();
+    let records = PodRecords::new(paths.clone());
+    let lock = records.create(&record)?;
+    let (client, server) = std::os::unix::net::UnixStream::pair()?;
+    let supervisor = start_supervisor(&paths, &record, args.debug, lock.as_fd().as_raw_fd(), server.as_raw_fd());
+    let mut supervisor = match supervisor {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            records.remove(&record.uid)?;
+            return Err(error);
+        }
+    };
+    // The supervisor has its own copies: what this process holds would hide its death.
+    drop((lock, server));
+
+    client.set_nonblocking(true)?;
+    let (mut from_supervisor, mut to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
+    let (request_sender, mut requests) = mpsc::channel(4);
+    let sender = request_sender.clone();
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            let request = tokio::select! {
+                number = signals.next() => {
+                    eprintln!("microkube: {}", if asked { "killing the Pod" } else { "ending the Pod (Ctrl-C again kills it)" });
+                    tracing::debug!("received signal {number}");
+                    if asked { Request::Kill } else { Request::Terminate { grace: None } }
+                }
+                Some(request) = requests.recv() => request,
+            };
+            asked = true;
+            send_request(&mut to_supervisor, request).await;
+        }
+    });
+
+    let mut view = View {
+        output: ContainerOutput::new(names.clone()),
+        names,
+        timings: args.timings.then_some(manifest_stage),
+        pulling: None,
+        output_broken: false,
+        requests: request_sender,
+    };
+    loop {
+        match read_frame(&mut from_supervisor).await {
+            Ok(Some(Frame::Notice(Notice::Finished { exit_code, error }))) => {
+                view.end_progress();
+                let _ = supervisor.wait();
+                if let Some(error) = error {
+                    eprintln!("microkube: {error}");
+                }
+                return Ok(ExitCode::from(exit_code));
+            }
+            Ok(Some(frame)) => view.show(frame).await,
+            Ok(None) | Err(_) => break,
+        }
+    }
+    view.end_progress();
+    let status = supervisor.wait()?;
+    pod::sweep(&paths).await?;
+    Err(anyhow!(
+        "the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}",
+        supervisor_log(&paths, &record).display()
+    ))
+}
+
+async fn send_request(to: &mut OwnedWriteHalf, request: Request) {
+    // A supervisor that is gone is noticed where its frames are read.
+    let _ = write_frame(to, &Frame::Request(request)).await;
+}
+
+/// Gives the Pod its UID and, for `generateName`, its name, as the API server does.
+fn new_record(pod: &mut Pod) -> PodRecord {
+    let uid = uuid::Uuid::new_v4().to_string();
+    let metadata = &mut pod.metadata;
+    metadata.uid = Some(uid.clone());
+    let name = match (&metadata.name, &metadata.generate_name) {
+        (Some(name), _) => name.clone(),
+        (None, prefix) => {
+            let suffix: String = uid.chars().filter(char::is_ascii_alphanumeric).take(5).collect();
+            format!("{}{suffix}", prefix.as_deref().unwrap_or_default())
+        }
+    };
+    metadata.name = Some(name.clone());
+    let namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
+    PodRecord { uid, namespace, name, pod: pod.clone(), supervisor: None, vmm: None }
+}
+
+fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
+    paths.logs().join(format!("{}_{}_{}.supervisor.log", record.namespace, record.name, record.uid))
+}
+
+fn start_supervisor(
+    paths: &Paths,
+    record: &PodRecord,
+    debug: bool,
+    lock_fd: RawFd,
+    client_fd: RawFd,
+) -> anyhow::Result<Child> {
+    prune_logs(paths);
+    let log_path = supervisor_log(paths, record);
+    let log = std::fs::File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.args(["supervise", "--uid", &record.uid]);
+    command.args(["--lock-fd", &lock_fd.to_string(), "--client-fd", &client_fd.to_string()]);
+    if debug {
+        command.arg("--debug");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // SAFETY: between fork and exec the closure only calls setsid(2) and fcntl(2), which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            // A session of its own: signals of the terminal are for the client, which asks the supervisor.
+            libc::setsid();
+            for fd in [lock_fd, client_fd] {
+                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command.spawn().context("cannot start the supervisor of the Pod")
+}
+
+/// Forgets the oldest logs of Pods that are gone.
+fn prune_logs(paths: &Paths) {
+    let Ok(entries) = std::fs::read_dir(paths.logs()) else { return };
+    let mut logs: Vec<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .collect();
+    logs.sort();
+    // Two files a Pod, and a third where the log was rotated.
+    for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The signals that ask for the Pod's end.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
+            _ = self.hangup.recv() => libc::SIGHUP,
+            _ = self.quit.recv() => libc::SIGQUIT,
+        }
+    }
+}
+
+/// What the user sees.
+struct View {
+    output: ContainerOutput,
+    names: Vec<String>,
+    /// The first stage, if the stages are to be shown.
+    timings: Option<Stage>,
+    pulling: Option<String>,
+    output_broken: bool,
+    requests: mpsc::Sender<Request>,
+}
+
+impl View {
+    async fn show(&mut self, frame: Frame) {
+        match frame {
+            Frame::Output { container, stream, bytes } => {
+                if self.output_broken {
+                    return;
+                }
+                if let Err(error) = self.output.write(container, stream, &bytes).await {
+                    // As with `kubectl logs -f | head`: nobody reads any more, so there is no reason to go on.
+                    self.output_broken = true;
+                    tracing::info!("output cannot be written: {error}");
+                    let _ = self.requests.send(Request::Terminate { grace: None }).await;
+                }
+            }
+            Frame::Log(bytes) => {
+                use tokio::io::AsyncWriteExt;
+                let _ = tokio::io::stderr().write_all(&bytes).await;
+            }
+            Frame::Notice(notice) => self.notice(notice),
+            Frame::Request(_) => {}
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Warning(text) => eprintln!("microkube: {text}"),
+            Notice::PullProgress { image, received_bytes, total_bytes } => self.progress(&image, received_bytes, total_bytes),
+            Notice::Pulled { .. } => self.end_progress(),
+            Notice::Running { pod_ip, stages } => {
+                if let Some(first) = self.timings.take() {
+                    let mut all = vec![first];
+                    all.extend(stages);
+                    eprint!("{}", timings::table(&all));
+                }
+                tracing::info!("the Pod runs with the address {pod_ip}");
+                if std::io::stderr().is_terminal() {
+                    eprintln!("microkube: the Pod is running, its address is {pod_ip}");
+                }
+            }
+            Notice::ContainerEnded { container, exit_code, reason, message } => {
+                // A container's own failure is its own to explain; what it cannot say itself is said here.
+                if !matches!(reason.as_str(), "Completed" | "Error") {
+                    let name = self.names.get(usize::from(container)).map_or("?", String::as_str);
+                    let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+                    eprintln!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
+                }
+            }
+            Notice::Finished { .. } => {}
+        }
+    }
+
+    fn progress(&mut self, image: &str, received_bytes: u64, total_bytes: Option<u64>) {
+        let first = self.pulling.as_deref() != Some(image);
+        self.pulling = Some(image.to_owned());
+        if std::io::stderr().is_terminal() {
+            let total = total_bytes.map(|total| format!(" of {}", mebibytes(total))).unwrap_or_default();
+            eprint!("\r\x1b[Kmicrokube: pulling {image}: {}{total}", mebibytes(received_bytes));
+        } else if first {
+            eprintln!("microkube: pulling {image}");
+        }
+    }
+
+    fn end_progress(&mut self) {
+        if self.pulling.take().is_some() && std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
+}

@@ -1,0 +1,143 @@
+//! The Pod's machine from the start of its VMM to the agent's first word.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use microkube_protocol::messages::CreateSandboxResponse;
+use microkube_protocol::service::AgentClient;
+use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
+use microkube_vmm::config::VmmEvent;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+use ttrpc::r#async::Client;
+use ttrpc::r#async::transport::Socket;
+
+use super::output::Output;
+use super::supervisor::vmm_end;
+use super::timings::Stage;
+use super::virtual_machine::{MachineStreams, VirtualMachine};
+use super::vsock_link::VsockLink;
+
+/// Streams the guest may have open at once. A container has two or three; more is an attack.
+const MAX_STREAMS: usize = 512;
+
+/// A machine whose agent answers.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The agent.
+    pub agent: AgentClientHandle,
+}
+
+/// The generated client, which cannot be shown, made so.
+#[derive(Clone)]
+pub struct AgentClientHandle(AgentClient);
+
+impl std::fmt::Debug for AgentClientHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AgentClient")
+    }
+}
+
+impl std::ops::Deref for AgentClientHandle {
+    type Target = AgentClient;
+
+    fn deref(&self) -> &AgentClient {
+        &self.0
+    }
+}
+
+/// How long a guest may take from the first instruction to the agent's first word. A hundred times what it takes: a guest
+/// that has not come up by then hangs.
+fn boot_timeout() -> Duration {
+    let configured = std::env::var("MICROKUBE_BOOT_TIMEOUT_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(configured.unwrap_or(if crate::machine::inside() { 90 } else { 10 }))
+}
+
+/// Waits until the agent has connected.
+///
+/// # Errors
+/// When the guest or its VMM ends instead, or nothing happens for too long.
+pub async fn boot(
+    vm: &mut VirtualMachine,
+    streams: MachineStreams,
+    output: &Arc<Output>,
+    vmm_start: Instant,
+    stages: &mut Vec<Stage>,
+) -> anyhow::Result<Sandbox> {
+    let console = Arc::clone(output);
+    let console = tokio::spawn(async move { console.serve_console(streams.console).await });
+    let (control_sender, mut control) = mpsc::channel(1);
+    tokio::spawn(serve_vsock(streams.vsock, Arc::clone(output), control_sender));
+
+    let timeout = boot_timeout();
+    let deadline = tokio::time::sleep(timeout);
+    tokio::pin!(deadline);
+    let mut started = false;
+    let end = loop {
+        tokio::select! {
+            Some(connection) = control.recv() => {
+                let agent = AgentClientHandle(AgentClient::new(Client::new(Socket::new(connection))));
+                return Ok(Sandbox { agent });
+            }
+            event = vm.next_event() => match event {
+                Some(VmmEvent::Started { .. }) if !started => {
+                    started = true;
+                    stages.push(Stage::since("vmm", vmm_start));
+                }
+                event => break vmm_end(event.as_ref()),
+            },
+            () = &mut deadline => break format!(
+                "the guest has not come up within {} s (MICROKUBE_BOOT_TIMEOUT_SECONDS)", timeout.as_secs()
+            ),
+        }
+    };
+    // What the VMM or the guest's kernel wrote last says why; it is complete when the VMM is gone.
+    vm.end(Duration::ZERO).await;
+    let _ = console.await;
+    bail!(end)
+}
+
+/// Distributes the guest's connections until the VMM is gone.
+async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sender<UnixStream>) {
+    let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+    loop {
+        match vsock.accept().await {
+            // Only the first one is the agent: containers start after it.
+            Ok(Some((CONTROL_PORT, stream))) => drop(control.try_send(stream)),
+            Ok(Some((STREAM_PORT, stream))) => {
+                let Ok(permit) = Arc::clone(&streams).try_acquire_owned() else {
+                    tracing::warn!("the guest opens more than {MAX_STREAMS} streams at once: refused");
+                    continue;
+                };
+                let output = Arc::clone(&output);
+                tokio::spawn(async move {
+                    output.serve(stream).await;
+                    drop(permit);
+                });
+            }
+            Ok(Some((port, _))) => tracing::warn!("the guest connects to port {port}, where nobody listens"),
+            Ok(None) => return,
+            Err(error) => return tracing::warn!("the Pod's vsock broke off: {error}"),
+        }
+    }
+}
+
+/// Adds the stages between the guest's first instruction and the sandbox. The guest's clock says how long its kernel took
+/// before the agent's first instruction; the rest of the time until the sandbox was there is the agent's.
+pub fn boot_stages(
+    stages: &mut Vec<Stage>,
+    vmm_start: Instant,
+    agent_connected: Instant,
+    created: &CreateSandboxResponse,
+) {
+    let vmm_ms = stages.iter().find(|stage| stage.name == "vmm").map_or(0.0, |stage| stage.milliseconds);
+    let boot = agent_connected
+        .duration_since(vmm_start)
+        .saturating_sub(Duration::from_secs_f64((vmm_ms / 1000.0).max(0.0)));
+    let agent_ns = created.agent_ready_boottime_ns.saturating_sub(created.agent_start_boottime_ns);
+    // The guest could claim anything; the host's own measure bounds it.
+    let agent = Duration::from_nanos(agent_ns).min(boot);
+    stages.push(Stage::new("kernel", boot - agent));
+    stages.push(Stage::new("agent", agent + agent_connected.elapsed()));
+}

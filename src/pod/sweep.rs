@@ -1,0 +1,79 @@
+//! Releases what dead owners left behind. Every command of microkube sweeps before it does its own work.
+
+use std::time::Duration;
+
+use crate::network;
+use crate::state::{Paths, PodRecords};
+
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Releases the machines, addresses, disks and sockets of all Pods without an owner.
+///
+/// # Errors
+/// The first thing that could not be looked at. What cannot be released is left to the next sweep, with a warning.
+pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
+    let records = PodRecords::new(paths.clone());
+    for uid in records.uids()? {
+        // Held until the Pod is gone, so that two sweeps do not meet.
+        let Some(_lock) = records.claim(&uid)? else { continue };
+        tracing::info!("releasing what the dead supervisor of Pod {uid} left behind");
+        if let Err(error) = release_abandoned(paths, &records, &uid).await {
+            tracing::warn!("Pod {uid} cannot be released: {error:#}");
+        }
+    }
+    let live: std::collections::HashSet<_> = records.uids()?.into_iter().collect();
+    network::sweep(&paths.network(), |uid| live.contains(uid)).await?;
+    Ok(())
+}
+
+async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
+    match records.get(uid) {
+        Ok(Some(record)) => {
+            for process in [record.vmm, record.supervisor].into_iter().flatten() {
+                if !tokio::task::spawn_blocking(move || process.kill(KILL_PATIENCE)).await?? {
+                    anyhow::bail!("a process of it does not end");
+                }
+            }
+        }
+        Ok(None) => {}
+        // Its processes cannot be known; the kernel ends the VMM with its supervisor.
+        Err(error) => tracing::warn!("the record of Pod {uid} is lost: {error}"),
+    }
+    network::release(&paths.network(), uid).await?;
+    records.remove(uid)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::state::{PodRecord, ProcessIdentity};
+
+    #[tokio::test]
+    async fn a_pod_whose_owner_died_is_released_with_its_processes_and_one_that_has_an_owner_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let identity = ProcessIdentity::of(i32::try_from(vmm.id()).unwrap());
+        let record = |uid: &str, vmm| PodRecord {
+            uid: uid.to_owned(),
+            namespace: "default".to_owned(),
+            name: uid.to_owned(),
+            pod: Pod::default(),
+            supervisor: None,
+            vmm,
+        };
+        drop(records.create(&record("dead", identity.clone())).unwrap());
+        let _owned = records.create(&record("alive", None)).unwrap();
+
+        sweep(&paths).await.unwrap();
+
+        assert_eq!(records.uids().unwrap(), ["alive"]);
+        vmm.wait().unwrap();
+        assert!(!identity.unwrap().is_alive());
+    }
+}

@@ -1,0 +1,284 @@
+//! The VMM process of a Pod: what it is given, how it is started, what it reports, how it ends.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+
+use super::artifacts::{self, ArtifactError};
+use super::vsock_link::VsockLink;
+use crate::state::ProcessIdentity;
+
+/// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.
+const JAIL_ID: u32 = 0x006d_6b00;
+
+/// Context id of every guest: each VMM has a vsock space of its own.
+const GUEST_CID: u32 = 3;
+
+/// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
+/// machine at once, which ends the VMM.
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check";
+
+/// What a Pod's machine is made of.
+#[derive(Debug)]
+pub struct MachineSpec {
+    /// Guest RAM, MiB.
+    pub mem_size_mib: u32,
+    /// Virtual CPUs.
+    pub vcpu_count: u8,
+    /// The writable disk, `vda` in the guest.
+    pub scratch: File,
+    /// Read-only EROFS files with their lengths, one after the other on `vdb`.
+    pub layers: Vec<(File, u64)>,
+    /// The Pod's TAP and the guest's MAC address.
+    pub net: Option<(OwnedFd, [u8; 6])>,
+    /// Path of the socket by which a later supervisor finds the guest.
+    pub vsock_path: PathBuf,
+    /// Whether the kernel writes its whole log to the console.
+    pub debug: bool,
+}
+
+/// Name of the scratch disk in the guest.
+pub const SCRATCH_DEVICE: &str = "vda";
+
+/// Name of the disk of layers in the guest.
+pub const LAYERS_DEVICE: &str = "vdb";
+
+/// A machine could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// Something microkube was built with is missing.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// A file cannot be opened.
+    #[error("cannot open {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A system call failed.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
+    move |source| MachineError::System { action, source }
+}
+
+/// A running VMM.
+#[derive(Debug)]
+pub struct VirtualMachine {
+    child: Child,
+    events: tokio::io::Lines<BufReader<pipe::Receiver>>,
+    /// The process, for the Pod's record.
+    pub identity: Option<ProcessIdentity>,
+}
+
+/// The two streams of a new machine.
+#[derive(Debug)]
+pub struct MachineStreams {
+    /// The Pod's vsock.
+    pub vsock: VsockLink,
+    /// The serial console, and what the VMM itself has to complain about.
+    pub console: pipe::Receiver,
+}
+
+impl VirtualMachine {
+    /// Starts the VMM.
+    ///
+    /// # Errors
+    /// See [`MachineError`]. What is wrong with the machine itself is reported by [`Self::next_event`].
+    pub fn start(spec: MachineSpec) -> Result<(Self, MachineStreams), MachineError> {
+        let program = artifacts::vmm_binary()?;
+        let guest = artifacts::guest_image()?;
+        let kernel = open(&guest.kernel)?;
+        let initramfs = open(&guest.initramfs)?;
+        let kvm = open_rw(Path::new("/dev/kvm"))?;
+        let listener = vsock_listener(&spec.vsock_path).map_err(system("listen on the Pod's vsock socket"))?;
+        let (vsock_vmm, vsock) = VsockLink::pair().map_err(system("make a socket"))?;
+        let (console_read, console_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
+        let (event_read, event_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
+        let stderr = console_write.try_clone().map_err(system("duplicate a pipe"))?;
+
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        let mut give = |fd: OwnedFd| -> RawFd {
+            let number = fd.as_raw_fd();
+            fds.push(fd);
+            number
+        };
+        let mut disks = vec![DiskConfig {
+            segments: vec![DiskSegment {
+                length_bytes: spec
+                    .scratch
+                    .metadata()
+                    .map_err(system("look at the scratch disk"))?
+                    .len(),
+                fd: give(spec.scratch.into()),
+            }],
+            read_only: false,
+        }];
+        if !spec.layers.is_empty() {
+            let segments = spec.layers.into_iter();
+            disks.push(DiskConfig {
+                segments: segments
+                    .map(|(file, length_bytes)| DiskSegment {
+                        fd: give(file.into()),
+                        length_bytes,
+                    })
+                    .collect(),
+                read_only: true,
+            });
+        }
+        let config = VmConfig {
+            mem_size_mib: spec.mem_size_mib,
+            vcpu_count: spec.vcpu_count,
+            kvm_fd: give(kvm.into()),
+            kernel_fd: give(kernel.into()),
+            initramfs_fd: Some(give(initramfs.into())),
+            cmdline: format!("{CMDLINE} {}", if spec.debug { "ignore_loglevel" } else { "quiet" }),
+            disks,
+            net: spec.net.map(|(tap, mac)| NetConfig { tap_fd: give(tap), mac }),
+            vsock: Some(VsockConfig {
+                guest_cid: GUEST_CID,
+                listener_fd: give(listener),
+                client_fd: Some(give(vsock_vmm)),
+            }),
+            console_fd: give(console_write),
+            event_fd: Some(give(event_write)),
+            jail: Some(JailConfig {
+                uid: JAIL_ID,
+                gid: JAIL_ID,
+            }),
+        };
+        let config_fd = give(config_file(&config).map_err(system("write the VMM's configuration"))?);
+
+        let mut command = Command::new(program);
+        command
+            .arg("supervised")
+            .args(["--config-fd", &config_fd.to_string()])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .kill_on_drop(true);
+        let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: between fork and exec the closure only calls fcntl(2), which is async-signal-safe; the descriptors stay
+        // open in the parent until `spawn` has returned.
+        unsafe {
+            command.pre_exec(move || {
+                for fd in &inherited {
+                    if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn().map_err(system("start microkube-vmm"))?;
+        drop(fds);
+        let identity = child.id().and_then(|pid| ProcessIdentity::of(i32::try_from(pid).ok()?));
+        let events = pipe::Receiver::from_owned_fd(event_read).map_err(system("read from a pipe"))?;
+        let console = pipe::Receiver::from_owned_fd(console_read).map_err(system("read from a pipe"))?;
+        Ok((
+            Self {
+                child,
+                events: BufReader::new(events).lines(),
+                identity,
+            },
+            MachineStreams { vsock, console },
+        ))
+    }
+
+    /// What the VMM reports next; `None` when it has closed its side, which is when it ends.
+    pub async fn next_event(&mut self) -> Option<VmmEvent> {
+        // The VMM is jailed because it may have been taken over by its guest: what it says is not trusted either.
+        let line = self.events.next_line().await.ok()??;
+        match serde_json::from_str(&line) {
+            Ok(event) => Some(event),
+            Err(error) => {
+                tracing::warn!("the VMM reported something that is not understood: {error}");
+                None
+            }
+        }
+    }
+
+    /// Waits until the VMM has ended.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Gives the VMM some time to end by itself, kills it if it does not, and waits for it.
+    pub async fn end(&mut self, patience: Duration) {
+        if tokio::time::timeout(patience, self.child.wait()).await.is_err()
+            && let Err(error) = self.child.kill().await
+        {
+            tracing::error!("cannot kill the VMM: {error}");
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, MachineError> {
+    File::open(path).map_err(|source| MachineError::Open {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_rw(path: &Path) -> Result<File, MachineError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|source| MachineError::Open {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn close_on_exec_pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = std::io::pipe()?;
+    Ok((read.into(), write.into()))
+}
+
+fn vsock_listener(path: &Path) -> std::io::Result<OwnedFd> {
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&listener, Backlog::new(1)?)?;
+    Ok(listener)
+}
+
+fn config_file(config: &VmConfig) -> std::io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    // SAFETY: memfd_create(2) only reads the name, a NUL-terminated literal.
+    let fd = unsafe { libc::memfd_create(c"vm-config".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor; nobody else owns it.
+    let mut file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    serde_json::to_writer(&mut file, config)?;
+    file.flush()?;
+    file.rewind()?;
+    Ok(file.into())
+}

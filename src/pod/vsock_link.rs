@@ -1,0 +1,166 @@
+//! The Pod's vsock as the supervisor sees it: stream sockets handed over by the VMM on a control socket
+//! (`microkube_vmm::vsock_control`).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use microkube_vmm::vsock_control;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+
+/// The client's end of the control socket.
+#[derive(Debug)]
+pub struct VsockLink {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl VsockLink {
+    /// Makes a control socket and returns the VMM's end and the client's.
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
+        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        set_nonblocking(&client)?;
+        Ok((
+            vmm,
+            Self {
+                socket: AsyncFd::new(client)?,
+            },
+        ))
+    }
+
+    /// The next connection that the guest opens, with the port of the host it asked for; `None` when the VMM is gone.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn accept(&self) -> std::io::Result<Option<(u32, UnixStream)>> {
+        loop {
+            let received = self
+                .socket
+                .async_io(Interest::READABLE, |fd| receive(fd.as_raw_fd()))
+                .await?;
+            match received {
+                Received::Closed => return Ok(None),
+                Received::Connection(port, stream) => {
+                    stream.set_nonblocking(true)?;
+                    return Ok(Some((port, UnixStream::from_std(stream)?)));
+                }
+                Received::NotUnderstood => tracing::warn!("the VMM sent a vsock message that is not understood"),
+            }
+        }
+    }
+
+    /// Opens a connection to a port of the guest. It is closed at once if the guest refuses it.
+    ///
+    /// # Errors
+    /// When the VMM is gone.
+    pub async fn connect(&self, port: u32) -> std::io::Result<UnixStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let message = vsock_control::encode(vsock_control::CONNECT, port);
+        self.socket
+            .async_io(Interest::WRITABLE, |fd| {
+                let fds = [theirs.as_raw_fd()];
+                let control = [ControlMessage::ScmRights(&fds)];
+                let data = [IoSlice::new(&message)];
+                sendmsg::<()>(fd.as_raw_fd(), &data, &control, MsgFlags::MSG_NOSIGNAL, None).map_err(Into::into)
+            })
+            .await?;
+        ours.set_nonblocking(true)?;
+        UnixStream::from_std(ours)
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> std::io::Result<()> {
+    let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL)?;
+    let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+enum Received {
+    Closed,
+    Connection(u32, std::os::unix::net::UnixStream),
+    NotUnderstood,
+}
+
+fn receive(socket: RawFd) -> std::io::Result<Received> {
+    // One byte more than a message, so that a longer one is noticed.
+    let mut data = [0; vsock_control::MESSAGE_BYTES + 1];
+    let mut control = nix::cmsg_space!([RawFd; 4]);
+    let (length, fds) = {
+        let mut slices = [IoSliceMut::new(&mut data)];
+        let message = recvmsg::<()>(socket, &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let mut fds = Vec::new();
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(received) = part {
+                // SAFETY: the kernel has just installed these descriptors for us; nobody else knows them.
+                fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        (message.bytes, fds)
+    };
+    if length == 0 {
+        return Ok(Received::Closed);
+    }
+    let mut fds = fds.into_iter();
+    match (
+        vsock_control::decode(data.get(..length).unwrap_or_default()),
+        fds.next(),
+        fds.next(),
+    ) {
+        (Some((vsock_control::INCOMING, port)), Some(fd), None) => Ok(Received::Connection(port, fd.into())),
+        _ => Ok(Received::NotUnderstood),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn send(socket: &OwnedFd, message: &[u8], fds: &[RawFd]) {
+        let control = [ControlMessage::ScmRights(fds)];
+        sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(message)],
+            &control,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_the_guest_arrives_with_its_port() {
+        let (vmm, link) = VsockLink::pair().unwrap();
+        let (mut guest, theirs) = UnixStream::pair().unwrap();
+        send(&vmm, &[9, 9], &[]);
+        send(
+            &vmm,
+            &vsock_control::encode(vsock_control::INCOMING, 1025),
+            &[theirs.as_raw_fd()],
+        );
+        drop(theirs);
+        let (port, mut stream) = link.accept().await.unwrap().unwrap();
+        assert_eq!(port, 1025);
+        guest.write_all(b"hello").await.unwrap();
+        drop(guest);
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_vmm_ends_the_link() {
+        let (vmm, link) = VsockLink::pair().unwrap();
+        drop(vmm);
+        assert!(link.accept().await.unwrap().is_none());
+        assert!(link.connect(1).await.is_err());
+    }
+}

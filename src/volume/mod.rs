@@ -1,0 +1,6 @@
+//! Storage of Pods on the host: so far the scratch disk, on which the guest keeps the containers' writable layers and the
+//! disk-backed `emptyDir` volumes.
+
+mod scratch;
+
+pub use scratch::{SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk};

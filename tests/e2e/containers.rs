@@ -1,0 +1,251 @@
+//! What a container finds around it, and what is made of its end.
+
+use crate::host::{alone, container, container_with, host, image, pod, pod_with, shell_pod};
+
+#[test]
+fn the_exit_code_of_the_first_container_that_fails_is_the_exit_code_of_run() {
+    let _alone = alone();
+    let busybox = image("busybox");
+    let finished = host().run(&pod(
+        "exit-codes",
+        &[
+            container("late", &busybox, "while [ ! -e /dev/shm/failed ]; do sleep 0.1; done; sleep 1; exit 4"),
+            container("good", &busybox, "exit 0"),
+            container("first", &busybox, "touch /dev/shm/failed; exit 3"),
+        ],
+    ));
+    assert_eq!(finished.code(), 3, "{finished:?}");
+}
+
+#[test]
+fn a_container_killed_by_a_signal_counts_as_128_plus_its_number() {
+    let _alone = alone();
+    let finished = host().run(&shell_pod("signalled", "sh -c 'kill -SEGV $$'; exit $?"));
+    assert_eq!(finished.code(), 128 + libc::SIGSEGV, "{finished:?}");
+}
+
+#[test]
+fn stdout_and_stderr_arrive_apart_and_unchanged() {
+    let _alone = alone();
+    let finished = host().run(&shell_pod("streams", "printf 'out\\0\\n no newline'; printf 'err' >&2; exit 0"));
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\0\n no newline", "err"));
+    finished.success();
+}
+
+#[test]
+fn termination_sends_one_term_to_every_container_and_kills_at_the_end_of_the_grace_period() {
+    let _alone = alone();
+    let busybox = image("busybox");
+    let polite = "trap 'echo got TERM; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    let stubborn = "trap 'echo ignored TERM' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut running = host().start(&pod_with(
+        "graceful",
+        &[container("polite", &busybox, polite), container("stubborn", &busybox, stubborn)],
+        "  terminationGracePeriodSeconds: 4\n",
+    ));
+    running.wait_for("ready");
+    running.wait_for("ready");
+    running.signal(libc::SIGINT);
+    let finished = running.finish();
+    assert_eq!(finished.code(), 137, "{finished:?}");
+    assert_eq!(finished.stdout.matches("got TERM").count(), 1, "{finished:?}");
+    assert_eq!(finished.stdout.matches("ignored TERM").count(), 1, "{finished:?}");
+}
+
+#[test]
+fn a_second_interrupt_kills_at_once() {
+    let _alone = alone();
+    let stubborn = "trap 'echo ignored' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut running = host().start(&pod_with(
+        "impatient",
+        &[container("main", &image("busybox"), stubborn)],
+        // Longer than this test waits: it can only end by the second signal.
+        "  terminationGracePeriodSeconds: 3600\n",
+    ));
+    running.wait_for("ready");
+    running.signal(libc::SIGINT);
+    running.wait_for("ignored");
+    running.signal(libc::SIGINT);
+    assert_eq!(running.finish().code(), 137);
+}
+
+#[test]
+fn command_args_environment_and_working_directory_are_as_kubernetes_defines_them() {
+    let _alone = alone();
+    let busybox = image("busybox");
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: process
+  labels: {{app: demo}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: {busybox}
+    imagePullPolicy: IfNotPresent
+    command: ["/bin/sh", "-c", 'pwd; echo "$GREETING|$1|$2|$POD"', "--"]
+    args: ["$(GREETING) world", "$$(GREETING) $(MISSING)"]
+    workingDir: /made/for/it
+    env:
+    - {{name: WHO, value: hello}}
+    - {{name: GREETING, value: "$(WHO)"}}
+    - name: POD
+      valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
+"#
+    );
+    let text = host().run(&manifest).success();
+    assert_eq!(text, "/made/for/it\nhello|hello world|$(GREETING) $(MISSING)|process\n");
+}
+
+#[test]
+fn the_images_command_runs_when_the_manifest_has_none() {
+    let _alone = alone();
+    // The image's ENTRYPOINT prints its arguments, its CMD, user and directory are its own.
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: defaults}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: main, image: \"{}\"}}\n",
+        image("configured")
+    );
+    let text = host().run(&manifest).success();
+    assert_eq!(text, "cmd one two\n/srv/data\nuid=1234(worker) gid=2345(workers) groups=2345(workers)\n/home/worker\nfrom-image\n");
+}
+
+#[test]
+fn memory_and_semaphores_are_shared_between_containers_and_processes_are_not() {
+    let _alone = alone();
+    let tools = "debian-tools:latest";
+    let first = "ipcmk -S 1 > /dev/null; echo from-first > /dev/shm/message; \
+        while [ ! -e /dev/shm/seen ]; do sleep 0.1; done; exit 0";
+    let second = "until [ -s /dev/shm/message ]; do sleep 0.1; done; cat /dev/shm/message; \
+        ipcs -s | grep -c '^0x'; ls -d /proc/[0-9]* | wc -l; readlink /proc/self/ns/net; touch /dev/shm/seen";
+    let text =
+        host().run(&pod("shared-ipc", &[container("first", tools, first), container("second", tools, second)])).success();
+    assert!(text.contains("[second] from-first\n[second] 1\n"), "{text}");
+    let processes: usize = text.lines().nth(2).unwrap().trim_start_matches("[second] ").trim().parse().unwrap();
+    assert!(processes <= 4, "the container sees only its own processes: {text}");
+}
+
+#[test]
+fn an_empty_dir_is_shared_on_disk_and_in_memory() {
+    let _alone = alone();
+    let busybox = image("busybox");
+    let mounts = "    volumeMounts:\n    - {name: disk, mountPath: /disk}\n    - {name: memory, mountPath: /memory}\n";
+    let writer = "echo one > /disk/file; echo two > /memory/file; touch /disk/ready";
+    let reader = "until [ -e /disk/ready ]; do sleep 0.1; done; cat /disk/file /memory/file; \
+        grep ' /disk ' /proc/mounts | cut -d' ' -f3; grep ' /memory ' /proc/mounts | cut -d' ' -f3; stat -c %a /disk";
+    let volumes = "  volumes:\n  - {name: disk, emptyDir: {}}\n  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}\n";
+    let text = host()
+        .run(&pod_with(
+            "volumes",
+            &[
+                container_with("writer", &busybox, writer, mounts),
+                container_with("reader", &busybox, reader, mounts),
+            ],
+            volumes,
+        ))
+        .success();
+    assert_eq!(text, "[reader] one\n[reader] two\n[reader] ext4\n[reader] tmpfs\n[reader] 777\n");
+}
+
+#[test]
+fn the_root_is_writable_and_a_read_only_one_is_not() {
+    let _alone = alone();
+    let busybox = image("busybox");
+    let more = "    securityContext: {readOnlyRootFilesystem: true}\n";
+    let text = host()
+        .run(&pod(
+            "roots",
+            &[
+                container("writable", &busybox, "echo x > /file && cat /file"),
+                container_with("fixed", &busybox, "echo x 2> /dev/null > /file || echo refused", more),
+            ],
+        ))
+        .success();
+    assert!(text.contains("[writable] x\n") && text.contains("[fixed] refused\n"), "{text}");
+}
+
+#[test]
+fn containers_are_confined_as_dockers_are() {
+    let _alone = alone();
+    let script = "grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status; \
+        mount -t tmpfs none /mnt 2> /dev/null || echo no mount; \
+        mknod /dev/sda b 8 0 && { head -c 1 /dev/sda > /dev/null 2>&1 || echo no device; }; \
+        [ -s /proc/kcore ] || echo masked; \
+        echo 1 2> /dev/null > /proc/sys/kernel/panic || echo read-only; \
+        unshare -U true 2> /dev/null || echo no namespace; \
+        echo null > /dev/null && echo devices";
+    let text = host().run(&shell_pod("confined", script)).success();
+    assert_eq!(
+        text,
+        "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2\nno mount\nno device\nmasked\nread-only\nno namespace\ndevices\n"
+    );
+}
+
+#[test]
+fn limits_size_the_machine_and_bind_the_container() {
+    let _alone = alone();
+    let more = "    resources: {limits: {cpu: 1500m, memory: 200Mi}}\n";
+    let script = "nproc; cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max; grep MemTotal /proc/meminfo | tr -s ' ' | cut -d' ' -f2";
+    let text = host().run(&pod("limits", &[container_with("main", &image("busybox"), script, more)])).success();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..3], ["2", "150000 100000", "209715200"], "{text}");
+    let total_kib: u64 = lines[3].parse().unwrap();
+    assert!((200 << 10..300 << 10).contains(&total_kib), "{text}");
+}
+
+#[test]
+fn a_container_beyond_its_memory_limit_is_killed_and_named() {
+    let _alone = alone();
+    let more = "    resources: {limits: {memory: 32Mi}}\n";
+    let finished =
+        host().run(&pod("hungry", &[container_with("eater", &image("busybox"), "tail /dev/zero", more)]));
+    assert_eq!(finished.code(), 137, "{finished:?}");
+    assert!(finished.stderr.contains("container \"eater\" ended with exit code 137 (OOMKilled)"), "{finished:?}");
+}
+
+#[test]
+fn orphans_are_reaped() {
+    let _alone = alone();
+    let script = "for i in 1 2 3 4 5; do (sleep 0.2 &) ; done; sleep 1; ps -o stat | grep -c Z; exit 0";
+    let text = host().run(&shell_pod("orphans", &format!("sh -c \"{}\"", script.replace('"', "\\\"")))).success();
+    // The shell is PID 1 of its container and reaps what is left to it, as it would anywhere.
+    assert_eq!(text, "0\n");
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_named_and_counts_as_128() {
+    let _alone = alone();
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: typo}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: main, image: \"{}\", imagePullPolicy: IfNotPresent, command: [no-such-program]}}\n",
+        image("busybox")
+    );
+    let finished = host().run(&manifest);
+    assert_eq!(finished.code(), 128, "{finished:?}");
+    assert!(
+        finished.stderr.contains("container \"main\" ended with exit code 128 (StartError)")
+            && finished.stderr.contains("no-such-program")
+            && finished.stderr.contains("executable file not found in $PATH"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn timings_show_every_stage_of_a_start() {
+    let _alone = alone();
+    let finished = host().start_with(&shell_pod("timed", "exit 0"), &["--timings"]).finish();
+    for stage in ["manifest", "image", "network", "vmm", "kernel", "agent", "container", "total"] {
+        assert!(finished.stderr.lines().any(|line| line.starts_with(stage)), "{stage}: {finished:?}");
+    }
+    finished.success();
+}
+
+#[test]
+fn debug_shows_the_log_of_the_guest() {
+    let _alone = alone();
+    let finished = host().start_with(&shell_pod("debugged", "exit 0"), &["--debug"]).finish();
+    assert!(finished.stderr.contains("Linux version 6.12"), "{finished:?}");
+    assert!(finished.stderr.contains("microkube-agent"), "{finished:?}");
+    finished.success();
+}

@@ -1,0 +1,339 @@
+//! The host the tests run on: its directories, its registry, and microkube run on it as a user runs it.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that works, even in the emulated host.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where the tests' registry listens: on loopback, so that plain http is allowed.
+const REGISTRY_PORT: u16 = 5077;
+
+/// The prepared host.
+pub struct Host {
+    pub state_dir: PathBuf,
+    pub run_dir: PathBuf,
+    work_dir: PathBuf,
+}
+
+/// The host, prepared once for all tests of this process.
+pub fn host() -> &'static Host {
+    static HOST: OnceLock<Host> = OnceLock::new();
+    HOST.get_or_init(Host::prepare)
+}
+
+/// An image of the registry.
+pub fn image(name: &str) -> String {
+    format!("127.0.0.1:{REGISTRY_PORT}/test/{name}:latest")
+}
+
+fn source_tree() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Built by `make`: one OCI layout an image.
+pub fn image_layout(name: &str) -> PathBuf {
+    source_tree().join("build/images").join(name)
+}
+
+impl Host {
+    fn prepare() -> Self {
+        microkube_vmm::probe::check_kvm()
+            .unwrap_or_else(|error| panic!("these tests need a KVM that can run guests; use `make test`: {error}"));
+        let base = PathBuf::from("/var/lib/microkube/e2e");
+        let _ = std::fs::remove_dir_all(&base);
+        let host =
+            Self { state_dir: base.join("state"), run_dir: "/run/microkube-e2e".into(), work_dir: base.join("work") };
+        let _ = std::fs::remove_dir_all(&host.run_dir);
+        std::fs::create_dir_all(&host.work_dir).unwrap();
+        host.start_registry();
+        for name in ["nginx", "debian-tools"] {
+            let layout = image_layout(name);
+            let reference = format!("{name}:latest");
+            host.succeed(["image", "load", "--name", &reference, layout.to_str().unwrap()]);
+        }
+        host
+    }
+
+    /// The registry serves what `make` pushed into `build/registry`; it dies with this process.
+    fn start_registry(&self) {
+        let config = self.work_dir.join("registry.yml");
+        let root = source_tree().join("build/registry");
+        std::fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, maintenance: {{readonly: {{enabled: true}}}}}}\nhttp: {{addr: 127.0.0.1:{REGISTRY_PORT}}}\n",
+                root.display()
+            ),
+        )
+        .unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        die_with_this_process(&mut command);
+        // libtest runs every test in a thread of its own, so the registry must not belong to a test's thread.
+        std::thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || command.spawn().expect("docker-registry is installed by `make`").wait())
+            .unwrap();
+        let start = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", REGISTRY_PORT)).is_err() {
+            assert!(start.elapsed() < PATIENCE, "the registry does not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A file of the tests' own.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.work_dir.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// microkube with these arguments, not yet started.
+    pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_microkube"));
+        command
+            .args(args)
+            .env("MICROKUBE_STATE_DIR", &self.state_dir)
+            .env("MICROKUBE_RUN_DIR", &self.run_dir)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs microkube to its end.
+    pub fn output<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
+        let mut command = self.microkube(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(command, None).finish()
+    }
+
+    /// Runs microkube to its end, which must be a success, and returns its stdout.
+    pub fn succeed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let finished = self.output(args);
+        assert!(finished.status.success(), "{finished:?}");
+        finished.stdout
+    }
+
+    /// Starts `microkube run -` with this manifest.
+    pub fn start(&self, manifest: &str) -> Running {
+        self.start_with(manifest, &[])
+    }
+
+    /// Starts `microkube run FLAGS -` with this manifest.
+    pub fn start_with(&self, manifest: &str, flags: &[&str]) -> Running {
+        let mut command = self.microkube([&["run"][..], flags, &["-"][..]].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(command, Some(manifest))
+    }
+
+    /// Runs a Pod to its end.
+    pub fn run(&self, manifest: &str) -> Finished {
+        self.start(manifest).finish()
+    }
+}
+
+/// Makes the kernel kill the process when the thread that starts it ends.
+pub fn die_with_this_process(command: &mut Command) {
+    // SAFETY: prctl(2) is async-signal-safe and touches no memory here.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// A Pod of one container that runs a shell script.
+pub fn shell_pod(name: &str, script: &str) -> String {
+    pod(name, &[container("main", &image("busybox"), script)])
+}
+
+/// A Pod of these containers, without a restart.
+pub fn pod(name: &str, containers: &[String]) -> String {
+    pod_with(name, containers, "")
+}
+
+/// A Pod of these containers with more lines of its spec.
+pub fn pod_with(name: &str, containers: &[String], spec: &str) -> String {
+    let containers = containers.concat();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  restartPolicy: Never\n{spec}  containers:\n{containers}"
+    )
+}
+
+/// A container that runs a shell script.
+pub fn container(name: &str, image: &str, script: &str) -> String {
+    container_with(name, image, script, "")
+}
+
+/// A container that runs a shell script, with more lines of its spec, each indented by four spaces.
+pub fn container_with(name: &str, image: &str, script: &str, more: &str) -> String {
+    let script = serde_json::to_string(script).unwrap();
+    // IfNotPresent: an image that is in the store need not be asked for again.
+    format!(
+        "  - name: {name}\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    command: [\"/bin/sh\", \"-c\", {script}]\n{more}"
+    )
+}
+
+/// A process and what it writes.
+pub struct Running {
+    pub child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    stdout: std::thread::JoinHandle<Vec<u8>>,
+    stderr: std::thread::JoinHandle<Vec<u8>>,
+}
+
+/// How a process ended and all it wrote.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The exit code; a process killed by a signal has none.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("killed by signal {:?}: {self:?}", self.status.signal()))
+    }
+
+    /// Asserts a success and returns stdout.
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert_eq!(self.code(), 0, "{self:?}");
+        self.stdout
+    }
+}
+
+impl Running {
+    pub fn start(mut command: Command, stdin: Option<&str>) -> Self {
+        let mut child = command.spawn().unwrap();
+        if let Some(text) = stdin {
+            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        let (sender, lines) = channel();
+        let stdout = read_lines(child.stdout.take().unwrap(), sender.clone());
+        let stderr = read_lines(child.stderr.take().unwrap(), sender);
+        Self { child, lines, seen: Vec::new(), stdout, stderr }
+    }
+
+    /// Waits until a line with this text has been written to stdout or stderr.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("{text:?} was not written in time: {:#?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => panic!("{text:?} was never written: {:#?}", self.seen),
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) takes integers; the child has not been waited for, so its PID is its own.
+        assert_eq!(unsafe { libc::kill(i32::try_from(self.child.id()).unwrap(), signal) }, 0);
+    }
+
+    /// Waits for the end; a process that takes too long is killed and the test fails.
+    #[track_caller]
+    pub fn finish(mut self) -> Finished {
+        let watchdog = Watchdog::start(self.child.id());
+        let status = self.child.wait().unwrap();
+        watchdog.stop();
+        let text = |thread: std::thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&thread.join().unwrap()).into_owned();
+        let finished = Finished { status, stdout: text(self.stdout), stderr: text(self.stderr) };
+        assert_ne!(finished.status.signal(), Some(libc::SIGALRM), "took too long: {finished:?}");
+        finished
+    }
+}
+
+/// Ends a process that takes too long, with a signal nobody else sends.
+struct Watchdog(std::sync::mpsc::Sender<()>);
+
+impl Watchdog {
+    fn start(pid: u32) -> Self {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            if receiver.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                // SAFETY: kill(2) takes integers; the process has not been waited for yet.
+                unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGALRM) };
+            }
+        });
+        Self(sender)
+    }
+
+    fn stop(self) {
+        drop(self.0);
+    }
+}
+
+fn read_lines(from: impl Read + Send + 'static, lines: std::sync::mpsc::Sender<String>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut all = Vec::new();
+        loop {
+            let start = all.len();
+            if from.read_until(b'\n', &mut all).unwrap_or(0) == 0 {
+                return all;
+            }
+            let _ = lines.send(String::from_utf8_lossy(&all[start..]).trim_end().to_owned());
+        }
+    })
+}
+
+/// An HTTP GET from the host.
+pub fn http_get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = std::net::TcpStream::connect_timeout(
+        &address.parse().map_err(std::io::Error::other)?,
+        Duration::from_secs(20),
+    )?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: pod\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// One test at a time: they count what is on the host.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Waits for a condition that no event announces, at most [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// PIDs of processes whose command line has all of these words.
+pub fn processes(words: &[&str]) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).ok()?;
+            let line: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+            words.iter().all(|word| line.iter().any(|part| part.ends_with(word))).then_some(pid)
+        })
+        .collect()
+}

@@ -1,0 +1,67 @@
+//! Images: from the registry, from a file, by policy.
+
+use crate::host::{alone, host, image, image_layout, shell_pod};
+
+#[test]
+fn images_are_pulled_listed_and_removed() {
+    let _alone = alone();
+    let reference = image("small");
+    host().succeed(["image", "pull", &reference]);
+    let listed = host().succeed(["image", "ls"]);
+    assert!(listed.lines().next().unwrap().starts_with("REPOSITORY"), "{listed}");
+    assert!(listed.contains(reference.rsplit_once(':').unwrap().0), "{listed}");
+    host().succeed(["image", "rm", &reference]);
+    let listed = host().succeed(["image", "ls"]);
+    assert!(!listed.contains("test/small"), "{listed}");
+    let finished = host().output(["image", "rm", &reference]);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+}
+
+#[test]
+fn a_pod_with_pull_policy_never_runs_only_what_is_there() {
+    let _alone = alone();
+    let manifest = shell_pod("never", "echo ran").replace("IfNotPresent", "Never").replace("busybox", "small");
+    let _ = host().output(["image", "rm", &image("small")]);
+    let finished = host().run(&manifest);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(finished.stderr.contains("is not present with pull policy of Never"), "{finished:?}");
+    host().succeed(["image", "pull", &image("small")]);
+    assert_eq!(host().run(&manifest).success(), "ran\n");
+}
+
+#[test]
+fn an_image_is_loaded_from_an_archive() {
+    let _alone = alone();
+    let archive = image_layout("busybox").with_extension("oci.tar");
+    host().succeed(["image", "load", "--name", "loaded:v1", archive.to_str().unwrap()]);
+    let manifest = shell_pod("from-archive", "echo loaded").replace(&image("busybox"), "loaded:v1");
+    assert_eq!(host().run(&manifest).success(), "loaded\n");
+}
+
+#[test]
+fn an_image_of_500_megabytes_is_pulled_and_read_back_unchanged() {
+    let _alone = alone();
+    let script = "sha256sum /big.bin | cut -d' ' -f1; cat /big.sha256";
+    let text = host().run(&shell_pod("large", script).replace(&image("busybox"), &image("large"))).success();
+    let sums: Vec<_> = text.lines().collect();
+    assert!(sums.len() == 2 && sums[0].len() == 64 && sums[0] == sums[1], "{text}");
+}
+
+#[test]
+fn an_image_that_does_not_exist_is_an_error_that_names_it() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let finished = host().run(&shell_pod("missing", "true").replace("busybox", "no-such-image"));
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(finished.stderr.contains("test/no-such-image"), "{finished:?}");
+    assert!(finished.stderr.contains("not found"), "{finished:?}");
+    host().assert_nothing_left_since(&before);
+}
+
+#[test]
+fn a_registry_that_is_down_is_an_error_that_names_it() {
+    let _alone = alone();
+    let finished = host().output(["image", "pull", "127.0.0.1:1/test/busybox:latest"]);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(finished.stderr.contains("127.0.0.1:1"), "{finished:?}");
+}

@@ -1,0 +1,63 @@
+//! Counts what Pods can leave on a host.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::host::{Host, processes};
+
+/// Everything of microkube's that is on the host now.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leftovers {
+    taps: BTreeSet<String>,
+    network_namespaces: BTreeSet<String>,
+    mounts: usize,
+    processes: Vec<i32>,
+    leases: BTreeSet<String>,
+    pods: BTreeSet<String>,
+    nft_chains: usize,
+}
+
+impl Host {
+    /// Looks now.
+    pub fn leftovers(&self) -> Leftovers {
+        let mut processes_left = processes(&["microkube-vmm", "supervised"]);
+        processes_left.extend(processes(&["supervise"]));
+        Leftovers {
+            taps: names(Path::new("/sys/class/net")).into_iter().filter(|name| name.starts_with("mk")).collect(),
+            network_namespaces: network_namespaces(),
+            mounts: std::fs::read_to_string("/proc/mounts").unwrap().lines().count(),
+            processes: processes_left,
+            leases: names(&self.state_dir.join("network/leases")),
+            // Disks and sockets lie in these directories and nowhere else.
+            pods: &names(&self.state_dir.join("pods")) | &names(&self.run_dir.join("pods")),
+            nft_chains: nft_chains(),
+        }
+    }
+
+    /// Runs a command of microkube, which sweeps, and asserts that there is then no more than before.
+    #[track_caller]
+    pub fn assert_nothing_left_since(&self, before: &Leftovers) {
+        self.succeed(["image", "ls"]);
+        assert_eq!(&self.leftovers(), before);
+    }
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return BTreeSet::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.parse::<std::net::Ipv4Addr>().is_ok() || !dir.ends_with("leases")).collect()
+}
+
+fn network_namespaces() -> BTreeSet<String> {
+    let processes = names(Path::new("/proc")).into_iter().filter(|name| name.parse::<i32>().is_ok());
+    processes
+        .filter_map(|pid| Some(std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()?.display().to_string()))
+        .collect()
+}
+
+/// Chains of the table that keeps Pods from spoofing; there is one a TAP.
+fn nft_chains() -> usize {
+    let output = std::process::Command::new("nft").args(["list", "table", "netdev", "microkube"]).output();
+    let output = output.expect("nft is installed by `make`");
+    String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.trim_start().starts_with("chain ")).count()
+}

@@ -1,0 +1,70 @@
+//! Much at once: Pods, bytes, processors.
+
+use std::io::Read;
+use std::process::Stdio;
+
+use crate::host::{Running, alone, container_with, host, image, pod, shell_pod};
+
+#[test]
+fn ten_pods_run_at_once() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let mut pods: Vec<Running> = (0..10)
+        .map(|n| host().start(&shell_pod(&format!("pod-{n}"), "echo ready; trap 'exit 0' TERM; while :; do sleep 0.2; done")))
+        .collect();
+    for pod in &mut pods {
+        pod.wait_for("ready");
+    }
+    for pod in &pods {
+        pod.signal(libc::SIGTERM);
+    }
+    for pod in pods {
+        pod.finish().success();
+    }
+    host().assert_nothing_left_since(&before);
+}
+
+#[test]
+fn two_processors_work_at_the_same_time() {
+    let _alone = alone();
+    let more = "    resources: {limits: {cpu: \"2\"}}\n";
+    // Each half waits for the other while it keeps a processor busy: on one processor without preemption they still end, so
+    // what is asserted is that both processors took part.
+    let script = "nproc; for n in 1 2; do (i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done) & done; wait; \
+        grep -c '^cpu[01] [1-9]' /proc/stat";
+    let text = host().run(&pod("two-cpus", &[container_with("main", &image("busybox"), script, more)])).success();
+    assert_eq!(text, "2\n2\n");
+}
+
+#[test]
+fn a_container_writes_a_gigabyte_to_its_root() {
+    let _alone = alone();
+    let script = "dd if=/dev/zero of=/big bs=1M count=1024 2> /dev/null && sync && stat -c %s /big && rm /big";
+    assert_eq!(host().run(&shell_pod("writer", script)).success(), "1073741824\n");
+}
+
+#[test]
+fn a_hundred_megabytes_of_output_arrive_complete_and_in_order() {
+    const TOTAL: usize = 100 << 20;
+    let _alone = alone();
+    let line = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+\n";
+    let script = format!("yes {} | head -c {TOTAL}", String::from_utf8_lossy(line).trim_end());
+    let manifest = host().file("output.yaml", &shell_pod("output", &script));
+    let mut command = host().microkube(["run", manifest.to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut expected = line.iter().copied().cycle();
+    let (mut total, mut buffer) = (0, vec![0; 1 << 20]);
+    loop {
+        let length = stdout.read(&mut buffer).unwrap();
+        if length == 0 {
+            break;
+        }
+        for (offset, byte) in buffer[..length].iter().enumerate() {
+            assert_eq!(Some(*byte), expected.next(), "byte {}", total + offset);
+        }
+        total += length;
+    }
+    assert_eq!(total, TOTAL);
+    assert!(child.wait().unwrap().success());
+}

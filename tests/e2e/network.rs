@@ -1,0 +1,63 @@
+//! Pods reach each other and the host; addresses are theirs alone.
+
+use crate::host::{alone, container, host, image, pod, shell_pod};
+
+#[test]
+fn the_containers_of_a_pod_share_localhost_and_the_host_name() {
+    let _alone = alone();
+    let busybox = image("busybox");
+    let server = "hostname; mkdir /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www & wait_for_end() { while [ ! -e /dev/shm/done ]; do sleep 0.1; done; }; wait_for_end";
+    let client = "until wget -q -O - http://localhost:8080/; do sleep 0.1; done; hostname; touch /dev/shm/done";
+    let text = host()
+        .run(&pod("shared-net", &[container("server", &busybox, server), container("client", &busybox, client)]))
+        .success();
+    assert!(text.contains("[client] hello\n"), "{text}");
+    assert!(text.contains("[server] shared-net\n"), "{text}");
+    assert!(text.contains("[client] shared-net\n"), "{text}");
+}
+
+#[test]
+fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
+    let _alone = alone();
+    let serve = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/address \\1/'; mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www";
+    let mut first = host().start(&shell_pod("first", serve));
+    let mut second = host().start(&shell_pod("second", serve));
+    let address = |line: String| line.split_once("address ").unwrap().1.to_owned();
+    let first_ip = address(first.wait_for("address "));
+    let second_ip = address(second.wait_for("address "));
+    assert_ne!(first_ip, second_ip);
+
+    let host_server = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = host_server.local_addr().unwrap().port();
+    let script = format!(
+        "for ip in {first_ip} {second_ip}; do until wget -q -O - http://$ip/; do sleep 0.1; done; done; \
+         gateway=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); echo hi | nc $gateway {port}; cat /etc/hosts /etc/resolv.conf /etc/hostname"
+    );
+    let mut third = host().start(&shell_pod("third", &script));
+    let mut greeting = String::new();
+    std::io::Read::read_to_string(&mut host_server.accept().unwrap().0, &mut greeting).unwrap();
+    assert_eq!(greeting, "hi\n");
+    third.wait_for("first");
+    let text = third.finish().success();
+    assert!(text.starts_with("first\nsecond\n"), "{text}");
+    assert!(text.contains("# Kubernetes-managed hosts file.") && text.contains("\tthird\n"), "{text}");
+    assert!(text.ends_with("third\n"), "{text}");
+    for pod in [first, second] {
+        pod.signal(libc::SIGINT);
+        pod.signal(libc::SIGINT);
+        pod.finish();
+    }
+}
+
+#[test]
+fn a_pod_cannot_speak_with_an_address_that_is_not_its_own() {
+    let _alone = alone();
+    let script = "gateway=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); \
+        ping -c 1 -W 20 $gateway > /dev/null && echo reached with its own; \
+        ip addr add 10.88.255.77/16 dev eth0; \
+        ping -c 2 -W 2 -I 10.88.255.77 $gateway > /dev/null || echo refused with another";
+    let more = "    securityContext:\n      capabilities:\n        add: [NET_ADMIN]\n";
+    let manifest = pod("spoofer", &[crate::host::container_with("main", &image("busybox"), script, more)]);
+    let text = host().run(&manifest).success();
+    assert_eq!(text, "reached with its own\nrefused with another\n");
+}
