@@ -1,0 +1,161 @@
+//! Linux capabilities of a container's process, capabilities(7).
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Names in the order of their numbers, linux/capability.h.
+const NAMES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// A set of capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// Parses names such as "CAP_CHOWN"; the name that does not exist is the error.
+    pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
+        names.into_iter().try_fold(Self::default(), |set, name| {
+            let number = NAMES.iter().position(|known| *known == name).ok_or(name)?;
+            Ok(Self(set.0 | (1 << number)))
+        })
+    }
+
+    /// Whether the set has this capability.
+    pub fn has(self, name: &str) -> bool {
+        NAMES
+            .iter()
+            .position(|known| *known == name)
+            .is_some_and(|number| self.0 & (1 << number) != 0)
+    }
+
+    /// Takes what is not in the set out of the calling thread's bounding set, for good.
+    pub fn limit_bounding_set(self) -> io::Result<()> {
+        for number in 0..64_u64 {
+            // SAFETY: no pointers.
+            match unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) } {
+                0 => {}
+                1 if self.0 & (1 << number) != 0 => {}
+                // SAFETY: no pointers.
+                1 => Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) }).map(drop)?,
+                // The first number that the kernel does not know.
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the set the calling thread's permitted and effective set, with nothing inheritable or ambient.
+    pub fn apply(self) -> io::Result<()> {
+        /// `_LINUX_CAPABILITY_VERSION_3`, linux/capability.h.
+        const VERSION_3: u32 = 0x2008_0522;
+        #[repr(C)]
+        struct Header {
+            version: u32,
+            pid: i32,
+        }
+        #[repr(C)]
+        struct Data {
+            effective: u32,
+            permitted: u32,
+            inheritable: u32,
+        }
+        // SAFETY: no pointers.
+        Errno::result(unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+                0,
+                0,
+                0,
+            )
+        })?;
+        let header = Header {
+            version: VERSION_3,
+            pid: 0,
+        };
+        let half = |bits: u64| Data {
+            effective: bits as u32,
+            permitted: bits as u32,
+            inheritable: 0,
+        };
+        let data = [half(self.0 & 0xffff_ffff), half(self.0 >> 32)];
+        // SAFETY: version 3 takes one header and two data elements, which these are.
+        Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_have_the_kernels_numbers() {
+        assert_eq!(Capabilities::parse(["CAP_CHOWN"]), Ok(Capabilities(1)));
+        assert_eq!(Capabilities::parse(["CAP_SYS_ADMIN"]), Ok(Capabilities(1 << 21)));
+        assert_eq!(
+            Capabilities::parse(["CAP_CHECKPOINT_RESTORE"]),
+            Ok(Capabilities(1 << 40))
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_is_named() {
+        assert_eq!(Capabilities::parse(["CAP_KILL", "CAP_FLY"]), Err("CAP_FLY"));
+        assert_eq!(Capabilities::parse(["ALL"]), Err("ALL"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_has_what_it_was_made_of(chosen in proptest::collection::hash_set(0..NAMES.len(), 0..NAMES.len())) {
+            let set = Capabilities::parse(chosen.iter().map(|&number| NAMES[number])).unwrap();
+            for (number, name) in NAMES.iter().enumerate() {
+                prop_assert_eq!(set.has(name), chosen.contains(&number));
+            }
+        }
+    }
+}

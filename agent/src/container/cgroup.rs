@@ -1,0 +1,197 @@
+//! The cgroup of a container: limits, out-of-memory kills, the end of everything in it.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use microkube_protocol::messages::Resources;
+
+use crate::boot::CGROUP_ROOT;
+
+/// Controllers that containers are limited with.
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
+
+/// cgroup v2's own limits of cpu.weight.
+const CPU_WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
+
+/// The cgroup all containers are in.
+fn parent() -> PathBuf {
+    Path::new(CGROUP_ROOT).join("containers")
+}
+
+/// Makes the cgroup that holds the containers' and gives it the controllers. Once per VM.
+pub fn prepare_parent() -> Result<()> {
+    let parent = parent();
+    fs::create_dir_all(&parent).with_context(|| format!("cannot make the cgroup {}", parent.display()))?;
+    for path in [Path::new(CGROUP_ROOT), &parent] {
+        let available = path.join("cgroup.controllers");
+        let available =
+            fs::read_to_string(&available).with_context(|| format!("cannot read {}", available.display()))?;
+        write_value(path, "cgroup.subtree_control", &enable_controllers(&available))?;
+    }
+    Ok(())
+}
+
+/// The line that enables those of the wanted controllers that the kernel has.
+fn enable_controllers(available: &str) -> String {
+    let mut line = String::new();
+    for controller in CONTROLLERS {
+        if available.split_ascii_whitespace().any(|name| name == controller) {
+            let _ = write!(line, "+{controller} ");
+        }
+    }
+    line
+}
+
+/// Kills every process of every container.
+pub fn kill_all() -> io::Result<()> {
+    fs::write(parent().join("cgroup.kill"), "1")
+}
+
+/// One container's cgroup. Dropping it removes the cgroup, with whatever still runs in it.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the cgroup and sets its limits. `name` is a validated container id.
+    pub fn create(name: &str, resources: &Resources) -> Result<Self> {
+        let path = parent().join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+        let cgroup = Self { path };
+        for (file, value) in settings(resources) {
+            write_value(&cgroup.path, file, &value)?;
+        }
+        if resources.memory_limit_bytes > 0 && cgroup.path.join("memory.swap.max").exists() {
+            write_value(&cgroup.path, "memory.swap.max", "0")?;
+        }
+        Ok(cgroup)
+    }
+
+    /// The directory, to start a process in (`CLONE_INTO_CGROUP`) and to attach the device rules to.
+    pub fn open(&self) -> Result<OwnedFd> {
+        let directory = File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
+        Ok(directory.into())
+    }
+
+    /// Whether the kernel killed a process in it for want of memory.
+    pub fn oom_killed(&self) -> bool {
+        fs::read_to_string(self.path.join("memory.events")).is_ok_and(|events| oom_kills(&events) > 0)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.path) {
+            crate::log::warning!("cannot remove the cgroup {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// A privileged container may have made cgroups of its own below.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+fn write_value(cgroup: &Path, file: &str, value: &str) -> Result<()> {
+    let path = cgroup.join(file);
+    fs::write(&path, value).with_context(|| format!("cannot write {value:?} to {}", path.display()))
+}
+
+/// The files to write and their values.
+fn settings(resources: &Resources) -> Vec<(&'static str, String)> {
+    let mut settings = Vec::new();
+    if resources.cpu_quota_us > 0 {
+        let period_us = if resources.cpu_period_us > 0 {
+            resources.cpu_period_us
+        } else {
+            100_000
+        };
+        settings.push(("cpu.max", format!("{} {period_us}", resources.cpu_quota_us)));
+    }
+    if resources.cpu_weight > 0 {
+        let weight = resources.cpu_weight.clamp(*CPU_WEIGHT.start(), *CPU_WEIGHT.end());
+        settings.push(("cpu.weight", weight.to_string()));
+    }
+    if resources.memory_limit_bytes > 0 {
+        settings.push(("memory.max", resources.memory_limit_bytes.to_string()));
+        // As the kubelet does on cgroup v2: a container that lost one process to the limit is not left half alive.
+        settings.push(("memory.oom.group", "1".to_owned()));
+    }
+    if resources.pids_limit > 0 {
+        settings.push(("pids.max", resources.pids_limit.to_string()));
+    }
+    settings
+}
+
+/// The `oom_kill` counter of a memory.events file.
+fn oom_kills(events: &str) -> u64 {
+    events
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn without_limits_nothing_is_written() {
+        assert!(settings(&Resources::default()).is_empty());
+    }
+
+    #[test]
+    fn limits_become_cgroup_v2_values() {
+        let resources = Resources {
+            cpu_quota_us: 50_000,
+            cpu_period_us: 100_000,
+            cpu_weight: 20_000,
+            memory_limit_bytes: 64 << 20,
+            pids_limit: 10,
+            ..Default::default()
+        };
+        let expected = [
+            ("cpu.max", "50000 100000"),
+            ("cpu.weight", "10000"),
+            ("memory.max", "67108864"),
+            ("memory.oom.group", "1"),
+            ("pids.max", "10"),
+        ];
+        let settings = settings(&resources);
+        let settings: Vec<_> = settings.iter().map(|(file, value)| (*file, value.as_str())).collect();
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn only_controllers_that_exist_are_enabled() {
+        assert_eq!(enable_controllers("cpuset cpu memory"), "+cpu +memory ");
+        assert_eq!(enable_controllers(""), "");
+    }
+
+    #[test]
+    fn oom_kills_are_not_confused_with_group_kills() {
+        assert_eq!(oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 1\n"), 2);
+        assert_eq!(oom_kills("oom 3\noom_group_kill 1\n"), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_memory_events_are_read_without_a_panic(events in any::<String>()) {
+            let _ = oom_kills(&events);
+        }
+    }
+}

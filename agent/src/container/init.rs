@@ -1,0 +1,221 @@
+//! The helper that becomes a container: PID 1 of its namespaces until it executes the command.
+//!
+//! It is this program, started again single-threaded, so that everything between the namespaces and execve is ordinary
+//! code. Descriptors 0 to 2 are the container's stdio already; see [`super::spec`] for the others.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
+
+use anyhow::{Context, Error, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, SFlag, fstat, umask};
+use nix::unistd::{Gid, Uid, chdir, dup2_stdin, fchown, getcwd, setgroups, setresgid, setresuid, setsid};
+
+use super::capabilities::Capabilities;
+use super::exec::{self, ExecError};
+use super::rootfs;
+use super::seccomp::Filters;
+use super::spec::{ContainerSpec, FailureKind, REPORT_FD, Report, SPEC_FD};
+use super::user::{self, User, UserError};
+use crate::boot::boottime_ns;
+
+/// Exit status of a helper that failed, as in Docker and containerd for containers that never started.
+const EXIT_START_ERROR: i32 = 128;
+
+/// Open files of a container: soft limit for programs that use select(2), hard limit for those that ask for more. These are
+/// systemd's defaults, which containerd passes on.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// Runs the helper. Does not return when the command was executed.
+pub fn main() -> ! {
+    // SAFETY: the agent starts the helper with these two descriptors open, and nothing else here uses them.
+    let (spec, mut report) = unsafe { (File::from_raw_fd(SPEC_FD), File::from_raw_fd(REPORT_FD)) };
+    if let Err(error) = run(spec, &mut report) {
+        let failed = Report::Failed {
+            kind: kind(&error),
+            message: format!("{error:#}"),
+        };
+        // If the agent cannot be told, the exit status still says that the container did not start.
+        let _ = send(&mut report, &failed);
+    }
+    std::process::exit(EXIT_START_ERROR)
+}
+
+fn kind(error: &Error) -> FailureKind {
+    if let Some(error) = error.downcast_ref::<ExecError>() {
+        error.kind()
+    } else if error.is::<UserError>() {
+        FailureKind::Invalid
+    } else {
+        FailureKind::Internal
+    }
+}
+
+fn send(report: &mut File, message: &Report) -> Result<()> {
+    let mut line = serde_json::to_vec(message).context("cannot encode a report")?;
+    line.push(b'\n');
+    report.write_all(&line).context("cannot report to the agent")
+}
+
+fn run(mut spec_file: File, report: &mut File) -> Result<()> {
+    fcntl(report.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("cannot protect the report pipe")?;
+    let mut spec = Vec::new();
+    spec_file
+        .read_to_end(&mut spec)
+        .context("cannot read the container's specification")?;
+    drop(spec_file);
+    let spec: ContainerSpec = serde_json::from_slice(&spec).context("cannot parse the container's specification")?;
+    let capabilities = Capabilities::parse(spec.capabilities.iter().map(String::as_str))
+        .map_err(|name| Error::msg(format!("unknown capability {name}")))?;
+
+    setsid().context("cannot start a session")?;
+    reset_signals();
+    umask(Mode::empty());
+    // The process is in the container's cgroup already, which therefore becomes the root of the namespace.
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
+    rootfs::enter(&spec)?;
+    if !spec.stdin {
+        dup2_stdin(rootfs::open_null()?).context("cannot set stdin to /dev/null")?;
+    }
+    chdir(&spec.working_dir).with_context(|| format!("cannot enter {}", spec.working_dir.display()))?;
+    // A directory outside the root, which the kernel would report as "(unreachable)", must never be the working directory.
+    let cwd = getcwd().context("cannot determine the working directory")?;
+    anyhow::ensure!(cwd.is_absolute(), "the working directory is outside the container");
+
+    let user = resolve_user(&spec)?;
+    let mut env = spec.env;
+    complete_env(&mut env, &user);
+    own_stdio(&user)?;
+    raise_open_files();
+    drop_privileges(&user, capabilities, spec.seccomp_unconfined, spec.no_new_privileges)?;
+
+    let command = spec.args.first().map(String::as_str).unwrap_or_default();
+    let path = exec::find(command, &env)?;
+    let (args, env) = (exec::c_strings(&spec.args)?, exec::c_strings(&env)?);
+    umask(Mode::from_bits_truncate(0o022));
+    send(
+        report,
+        &Report::Executing {
+            boottime_ns: boottime_ns(),
+        },
+    )?;
+    Err(exec::execute(&path, &args, &env).into())
+}
+
+/// What the Rust runtime and the agent ignore or block, the container must not inherit.
+fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default action is no code of ours. Signals that cannot be set fail harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero signal set is a valid empty one, and the old mask is not wanted.
+    unsafe {
+        let empty: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
+    }
+}
+
+fn resolve_user(spec: &ContainerSpec) -> Result<User> {
+    let read = |path: &str| user::read_database(path.as_ref()).with_context(|| format!("cannot read {path}"));
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    Ok(user::resolve(&spec.user, &spec.supplemental_gids, &passwd, &group)?)
+}
+
+fn complete_env(env: &mut Vec<String>, user: &User) {
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.push(exec::DEFAULT_PATH.to_owned());
+    }
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+}
+
+/// Gives the pipes to the container's user, who could not open /dev/stdout otherwise.
+fn own_stdio(user: &User) -> Result<()> {
+    for number in 0..=2 {
+        // SAFETY: descriptors 0 to 2 are open for the life of the process.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let status = fstat(fd).with_context(|| format!("cannot look at descriptor {number}"))?;
+        if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO {
+            fchown(fd, Some(Uid::from_raw(user.uid)), None)
+                .with_context(|| format!("cannot give descriptor {number} to user {}", user.uid))?;
+        }
+    }
+    Ok(())
+}
+
+fn raise_open_files() {
+    // A kernel with a lower fs.nr_open refuses; its own default then stays, which every program copes with.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1);
+}
+
+fn drop_privileges(
+    user: &User,
+    capabilities: Capabilities,
+    seccomp_unconfined: bool,
+    no_new_privileges: bool,
+) -> Result<()> {
+    let filters = match seccomp_unconfined {
+        true => None,
+        false => Some(Filters::default_profile(capabilities)?),
+    };
+    capabilities
+        .limit_bounding_set()
+        .context("cannot limit the bounding set of capabilities")?;
+    if no_new_privileges {
+        nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
+    }
+    // Installing a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go. The profile allows what follows.
+    if let Some(filters) = filters {
+        filters.install().context("cannot install the seccomp filter")?;
+    }
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).context("cannot set the supplementary groups")?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    setresgid(gid, gid, gid).with_context(|| format!("cannot change to group {gid}"))?;
+    // The permitted set has to survive the change of user, to be cut to the wanted one below. execve clears the flag, and
+    // for a user other than root the capabilities with it.
+    nix::sys::prctl::set_keepcaps(true).context("cannot keep the capabilities")?;
+    setresuid(uid, uid, uid).with_context(|| format!("cannot change to user {uid}"))?;
+    capabilities.apply().context("cannot set the capabilities")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> User {
+        User {
+            uid: 7,
+            gid: 8,
+            groups: Vec::new(),
+            home: "/home/seven".to_owned(),
+        }
+    }
+
+    #[test]
+    fn path_and_home_are_added_where_missing() {
+        let mut env = vec!["A=b".to_owned()];
+        complete_env(&mut env, &user());
+        assert_eq!(env, ["A=b", exec::DEFAULT_PATH, "HOME=/home/seven"]);
+    }
+
+    #[test]
+    fn path_and_home_of_the_request_are_kept() {
+        let mut env = vec!["HOME=".to_owned(), "PATH=/x".to_owned()];
+        complete_env(&mut env, &user());
+        assert_eq!(env, ["HOME=", "PATH=/x"]);
+    }
+
+    #[test]
+    fn failures_are_told_apart_through_their_context() {
+        let missing = Error::from(ExecError::NotInPath("x".to_owned())).context("outer");
+        assert_eq!(kind(&missing), FailureKind::NotFound);
+        let user = Error::from(UserError::UnknownUser("x".to_owned()));
+        assert_eq!(kind(&user), FailureKind::Invalid);
+        assert_eq!(kind(&Error::msg("disk on fire")), FailureKind::Internal);
+    }
+}

@@ -1,0 +1,96 @@
+//! What the agent tells the helper that becomes a container, and what the helper answers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// First argument of the agent's program when it is started as that helper.
+pub const HELPER_ARGUMENT: &str = "container-init";
+
+/// Descriptor from which the helper reads its [`ContainerSpec`] as JSON.
+pub const SPEC_FD: i32 = 3;
+
+/// Descriptor to which the helper writes [`Report`]s, one JSON object a line.
+pub const REPORT_FD: i32 = 4;
+
+/// A container, with all names resolved to paths in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Mounted layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Writable layer of the overlay.
+    pub upper_dir: PathBuf,
+    /// Working directory of the overlay, on the same file system.
+    pub work_dir: PathBuf,
+    /// Directory with the Pod's hosts, resolv.conf and hostname.
+    pub etc_dir: PathBuf,
+    /// The Pod's /dev/shm.
+    pub shm_dir: PathBuf,
+    /// Volumes, in the order in which they are mounted.
+    pub mounts: Vec<VolumeMount>,
+    /// The command line.
+    pub args: Vec<String>,
+    /// NAME=value.
+    pub env: Vec<String>,
+    /// Absolute.
+    pub working_dir: PathBuf,
+    /// USER as the image or the manifest gives it.
+    pub user: String,
+    /// Further groups.
+    pub supplemental_gids: Vec<u32>,
+    /// Names of capabilities.
+    pub capabilities: Vec<String>,
+    /// Whether the default seccomp profile is left out.
+    pub seccomp_unconfined: bool,
+    /// Whether execve may grant privileges.
+    pub no_new_privileges: bool,
+    /// Whether the container's own root file system is read-only.
+    pub read_only_rootfs: bool,
+    /// All devices, no masked or read-only paths.
+    pub privileged: bool,
+    /// Whether descriptor 0 is the stdin pipe; /dev/null otherwise.
+    pub stdin: bool,
+}
+
+/// A volume in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The volume's directory in the guest.
+    pub source: PathBuf,
+    /// Path inside it.
+    pub sub_path: PathBuf,
+    /// Path in the container.
+    pub target: PathBuf,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// What the helper reports. End of file after [`Report::Executing`] means that the command runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// execve is the next call.
+    Executing {
+        /// CLOCK_BOOTTIME.
+        boottime_ns: u64,
+    },
+    /// The container cannot be started.
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// The error chain.
+        message: String,
+    },
+}
+
+/// Kinds of failures that callers tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The command does not exist.
+    NotFound,
+    /// The command may not be executed.
+    PermissionDenied,
+    /// The request does not fit the image: an unknown user, a working directory that is a file.
+    Invalid,
+    /// Anything else.
+    Internal,
+}

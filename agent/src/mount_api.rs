@@ -1,0 +1,386 @@
+//! Safe wrappers around the file-descriptor based mount API (fsopen(2) and its kin), and paths resolved inside a root.
+//!
+//! Everything here works on descriptors, so a path that an image or a container controls is walked exactly once and
+//! never leaves its root. Which file systems are mounted where is decided elsewhere.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+
+/// Attributes of a mount (`MOUNT_ATTR_*`, linux/mount.h).
+pub mod attr {
+    /// No writes.
+    pub const RDONLY: u64 = 0x1;
+    /// set-user-ID bits are ignored.
+    pub const NOSUID: u64 = 0x2;
+    /// Device files do not work.
+    pub const NODEV: u64 = 0x4;
+    /// Nothing can be executed.
+    pub const NOEXEC: u64 = 0x8;
+    /// Access times are updated on every access.
+    pub const STRICTATIME: u64 = 0x20;
+}
+
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+
+/// Symbolic links followed in one path before it is taken for a loop (the kernel's own limit, path_resolution(7)).
+const MAX_SYMLINKS: usize = 40;
+
+/// A file system that is being configured.
+#[derive(Debug)]
+pub struct NewFileSystem(OwnedFd);
+
+impl NewFileSystem {
+    /// Starts to configure a file system of this type.
+    pub fn open(fs_type: &CStr) -> io::Result<Self> {
+        // SAFETY: the type is a valid C string; the call returns a new descriptor or an error.
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)
+    }
+
+    /// Sets an option that has a value.
+    pub fn set(&self, key: &CStr, value: &str) -> io::Result<()> {
+        let value = CString::new(value)?;
+        // SAFETY: key and value are valid C strings that outlive the call.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                FSCONFIG_SET_STRING,
+                key.as_ptr(),
+                value.as_ptr(),
+                0,
+            )
+        })
+    }
+
+    /// Sets an option that has none.
+    pub fn set_flag(&self, key: &CStr) -> io::Result<()> {
+        let none = std::ptr::null::<libc::c_char>();
+        // SAFETY: key is a valid C string; a flag takes neither value nor aux.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                FSCONFIG_SET_FLAG,
+                key.as_ptr(),
+                none,
+                0,
+            )
+        })
+    }
+
+    /// Creates the file system and a mount of it that is not attached anywhere yet.
+    pub fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
+        let none = std::ptr::null::<libc::c_char>();
+        // SAFETY: the create command takes neither key nor value.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                FSCONFIG_CMD_CREATE,
+                none,
+                none,
+                0,
+            )
+        })?;
+        // SAFETY: no pointers; the call returns a new descriptor or an error.
+        owned(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+    }
+}
+
+/// Opens a file system without options.
+pub fn new_mount(fs_type: &CStr, attributes: u64) -> io::Result<OwnedFd> {
+    NewFileSystem::open(fs_type)?.mount(attributes)
+}
+
+/// A detached bind mount of what the descriptor refers to.
+pub fn clone_mount(source: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint;
+    if recursive {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: the path is an empty C string, the descriptor is borrowed for the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
+/// Adds attributes to a mount, and with `recursive` to all below it.
+pub fn add_attributes(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<()> {
+    /// `struct mount_attr`, linux/mount.h.
+    #[repr(C)]
+    struct MountAttr {
+        attr_set: u64,
+        attr_clr: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let attr = MountAttr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let mut flags = libc::AT_EMPTY_PATH as libc::c_uint;
+    if recursive {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: attr is the structure of the size that is passed, the path an empty C string.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+}
+
+/// Attaches a detached mount on top of what the target refers to.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both paths are empty C strings, both descriptors are borrowed for the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+}
+
+/// What a missing path is made as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is an error.
+    Fail,
+    /// Directories with this mode.
+    Directory(Mode),
+    /// An empty file, below directories of mode 0755.
+    File,
+}
+
+/// Opens (`O_PATH`) a path as a process whose root directory is `root` would, and makes what is missing.
+///
+/// Symbolic links, dangling ones too, and `..` are resolved inside the root. No component is resolved by the kernel with
+/// more than its name, so a concurrent change of the tree cannot lead outside.
+pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<OwnedFd> {
+    let mut pending: VecDeque<OsString> = VecDeque::new();
+    push_components(&mut pending, path);
+    let mut stack: Vec<OwnedFd> = Vec::new();
+    let mut links = 0_usize;
+    while let Some(name) = pending.pop_front() {
+        if name == ".." {
+            stack.pop();
+            continue;
+        }
+        let parent = stack.last().map_or(root, AsFd::as_fd);
+        let found = match open_component(parent, &name) {
+            Err(Errno::ENOENT) => {
+                make_component(parent, &name, missing, pending.is_empty())?;
+                open_component(parent, &name)?
+            }
+            other => other?,
+        };
+        match kind(&found)? {
+            SFlag::S_IFLNK => {
+                links += 1;
+                if links > MAX_SYMLINKS {
+                    return Err(Errno::ELOOP.into());
+                }
+                let target = readlinkat(&found, "")?;
+                let target = Path::new(&target);
+                if target.is_absolute() {
+                    stack.clear();
+                }
+                let mut expanded = VecDeque::new();
+                push_components(&mut expanded, target);
+                expanded.append(&mut pending);
+                pending = expanded;
+            }
+            SFlag::S_IFDIR => stack.push(found),
+            _ if pending.is_empty() => return Ok(found),
+            _ => return Err(Errno::ENOTDIR.into()),
+        }
+    }
+    match stack.pop() {
+        Some(found) => Ok(found),
+        None => root.try_clone_to_owned(),
+    }
+}
+
+/// Whether the descriptor refers to a directory.
+pub fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(kind(fd)? == SFlag::S_IFDIR)
+}
+
+fn push_components(pending: &mut VecDeque<OsString>, path: &Path) {
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => pending.push_back(name.to_owned()),
+            Component::ParentDir => pending.push_back(OsString::from_vec(b"..".to_vec())),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+}
+
+fn open_component(parent: BorrowedFd<'_>, name: &OsString) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name.as_os_str(), flags, Mode::empty())
+}
+
+fn make_component(parent: BorrowedFd<'_>, name: &OsString, missing: Missing, last: bool) -> Result<(), Errno> {
+    let made = match missing {
+        Missing::Fail => return Err(Errno::ENOENT),
+        Missing::File if last => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            openat(parent, name.as_os_str(), flags, Mode::from_bits_truncate(0o644)).map(drop)
+        }
+        Missing::File => mkdirat(parent, name.as_os_str(), Mode::from_bits_truncate(0o755)),
+        Missing::Directory(mode) => mkdirat(parent, name.as_os_str(), mode),
+    };
+    match made {
+        // Another container of the Pod was faster, in a volume they share.
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+fn kind(fd: &OwnedFd) -> io::Result<SFlag> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT)
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    check(result)?;
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("microkube-agent-root-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn open(&self, path: &str, missing: Missing) -> io::Result<PathBuf> {
+            let root = OwnedFd::from(fs::File::open(&self.0)?);
+            let found = open_in_root(root.as_fd(), Path::new(path), missing)?;
+            fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const DIRECTORY: Missing = Missing::Directory(Mode::from_bits_truncate(0o755));
+
+    #[test]
+    fn missing_directories_are_made() {
+        let root = Root::new("made");
+        assert_eq!(root.open("/a/b/c", DIRECTORY).unwrap(), root.0.join("a/b/c"));
+        let mode = fs::metadata(root.0.join("a/b")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o700, 0o700);
+    }
+
+    #[test]
+    fn dot_dot_stays_at_the_root() {
+        let root = Root::new("dotdot");
+        assert_eq!(root.open("/../../x", DIRECTORY).unwrap(), root.0.join("x"));
+        assert_eq!(root.open("/..", Missing::Fail).unwrap(), root.0);
+    }
+
+    #[test]
+    fn absolute_links_are_resolved_inside_the_root() {
+        let root = Root::new("absolute");
+        symlink("/etc", root.0.join("link")).unwrap();
+        assert_eq!(
+            root.open("/link/passwd", Missing::File).unwrap(),
+            root.0.join("etc/passwd")
+        );
+        assert!(root.0.join("etc/passwd").is_file());
+    }
+
+    #[test]
+    fn the_target_of_a_dangling_link_is_made() {
+        let root = Root::new("dangling");
+        fs::create_dir(root.0.join("etc")).unwrap();
+        symlink(
+            "../run/systemd/resolve/stub-resolv.conf",
+            root.0.join("etc/resolv.conf"),
+        )
+        .unwrap();
+        let expected = root.0.join("run/systemd/resolve/stub-resolv.conf");
+        assert_eq!(root.open("/etc/resolv.conf", Missing::File).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_link_that_climbs_out_ends_at_the_root() {
+        let root = Root::new("climb");
+        symlink("../../../../../../../etc/shadow", root.0.join("up")).unwrap();
+        assert_eq!(root.open("/up", Missing::File).unwrap(), root.0.join("etc/shadow"));
+    }
+
+    #[test]
+    fn a_loop_of_links_is_an_error() {
+        let root = Root::new("loop");
+        symlink("b", root.0.join("a")).unwrap();
+        symlink("a", root.0.join("b")).unwrap();
+        let error = root.open("/a", DIRECTORY).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn a_path_through_a_file_is_an_error() {
+        let root = Root::new("file");
+        fs::write(root.0.join("file"), "").unwrap();
+        let error = root.open("/file/x", DIRECTORY).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));
+    }
+
+    #[test]
+    fn a_missing_path_is_an_error_where_it_must_exist() {
+        let root = Root::new("missing");
+        let error = root.open("/nothing", Missing::Fail).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+}

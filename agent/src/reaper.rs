@@ -1,0 +1,139 @@
+//! Collects ended processes: the agent's own children, and the orphans that PID 1 inherits.
+//!
+//! Everything that starts a child goes through [`Reaper::spawn`]; nothing else in the agent may wait for processes.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal killed it.
+    Signal(u8),
+}
+
+/// Knows the agent's children and hands their exit statuses over.
+#[derive(Debug, Clone, Default)]
+pub struct Reaper {
+    children: Arc<Mutex<HashMap<i32, oneshot::Sender<ExitStatus>>>>,
+}
+
+impl Reaper {
+    /// Starts a child with `start`, which returns its PID and whatever else; the receiver gets its exit status.
+    ///
+    /// The registry stays locked meanwhile, so that a child that ends at once is not taken for an orphan.
+    pub fn spawn<T>(
+        &self,
+        start: impl FnOnce() -> io::Result<(Pid, T)>,
+    ) -> io::Result<(Pid, T, oneshot::Receiver<ExitStatus>)> {
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pid, other) = start()?;
+        let (sender, receiver) = oneshot::channel();
+        children.insert(pid.as_raw(), sender);
+        Ok((pid, other, receiver))
+    }
+
+    /// Listens for SIGCHLD from now on.
+    pub fn listen() -> io::Result<Signal> {
+        signal(SignalKind::child())
+    }
+
+    /// Collects for ever.
+    pub async fn run(self, mut child_ended: Signal) {
+        while child_ended.recv().await.is_some() {
+            self.collect();
+        }
+    }
+
+    /// Collects all that have ended by now.
+    fn collect(&self) {
+        loop {
+            // The lock is taken before the status is: a child that is being started is registered once we hold it.
+            let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some((pid, status)) = wait_any() else { return };
+            if let Some(sender) = children.remove(&pid) {
+                // Nobody waiting any more is fine.
+                let _ = sender.send(status);
+            }
+        }
+    }
+}
+
+/// Collects one ended process, if there is one.
+///
+/// Not nix's `waitpid`: it fails, after the kernel has forgotten the process, where a real-time signal was the cause.
+fn wait_any() -> Option<(i32, ExitStatus)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: status is a valid pointer for the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        match pid {
+            0 => return None,
+            -1 => match Errno::last() {
+                Errno::EINTR => {}
+                Errno::ECHILD => return None,
+                error => {
+                    crate::log::error!("cannot collect ended processes: {error}");
+                    return None;
+                }
+            },
+            pid => return Some((pid, exit_status(status))),
+        }
+    }
+}
+
+fn exit_status(status: i32) -> ExitStatus {
+    if libc::WIFSIGNALED(status) {
+        ExitStatus::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(0))
+    } else {
+        ExitStatus::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_real_time_signal_is_kept() {
+        assert_eq!(exit_status(libc::SIGRTMIN() + 3), ExitStatus::Signal(37));
+    }
+
+    /// One test, because a reaper collects every child of the process, and tests share a process.
+    #[tokio::test]
+    async fn every_child_gets_its_own_status_however_fast_it_ends() {
+        let reaper = Reaper::default();
+        let signal = Reaper::listen().unwrap();
+        tokio::spawn(reaper.clone().run(signal));
+        let mut waiting = Vec::new();
+        for code in 0..20 {
+            let (_, (), status) = reaper
+                .spawn(|| {
+                    let child = Command::new("/bin/sh").args(["-c", &format!("exit {code}")]).spawn()?;
+                    Ok((Pid::from_raw(i32::try_from(child.id()).unwrap()), ()))
+                })
+                .unwrap();
+            waiting.push((code, status));
+        }
+        let (_, (), killed) = reaper
+            .spawn(|| {
+                let child = Command::new("/bin/sh").args(["-c", "kill -9 $$"]).spawn()?;
+                Ok((Pid::from_raw(i32::try_from(child.id()).unwrap()), ()))
+            })
+            .unwrap();
+        for (code, status) in waiting {
+            assert_eq!(status.await.unwrap(), ExitStatus::Code(code));
+        }
+        assert_eq!(killed.await.unwrap(), ExitStatus::Signal(9));
+    }
+}
