@@ -2,5 +2,11 @@
 //!
 //! It knows nothing of Pods, containers, images or YAML, and uses threads and epoll, never tokio.
 
+pub mod boot;
+pub mod bus;
 pub mod config;
+pub mod cpu;
+pub mod devices;
+pub mod memory;
+pub mod vm;
 pub mod vsock_control;

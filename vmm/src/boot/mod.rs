@@ -1,0 +1,141 @@
+//! What lies in the guest's memory before its first instruction: kernel, initramfs, boot parameters, MP table.
+//!
+//! Linux's 64-bit boot protocol (Documentation/arch/x86/boot.rst). Processor state belongs to [`crate::cpu`].
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+
+use linux_loader::loader::{Elf, KernelLoader};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::memory::GuestMemory;
+
+pub mod layout;
+mod mptable;
+mod params;
+
+/// Why a guest could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The kernel is no ELF file that fits.
+    #[error("cannot load the guest kernel: it must be an uncompressed x86-64 ELF vmlinux that fits guest memory")]
+    Kernel(#[source] linux_loader::loader::Error),
+    /// The entry point is not where the boot page tables map memory.
+    #[error("the guest kernel's entry point {0:#x} lies outside the first GiB")]
+    Entry(u64),
+    /// The initramfs cannot be read.
+    #[error("cannot read the initramfs")]
+    ReadInitramfs(#[source] std::io::Error),
+    /// It does not fit.
+    #[error("the initramfs of {size} bytes does not fit beside the kernel into guest memory: give the guest more memory")]
+    InitramfsSize {
+        /// Bytes.
+        size: u64,
+    },
+    /// Copying it failed.
+    #[error("cannot copy the initramfs into guest memory")]
+    CopyInitramfs(#[source] vm_memory::GuestMemoryError),
+    /// Command line too long.
+    #[error("the kernel command line has {0} bytes, more than the {max} the kernel reads", max = layout::CMDLINE_MAX - 1)]
+    CmdlineTooLong(usize),
+    /// Command line with a zero byte.
+    #[error("the kernel command line contains a zero byte")]
+    CmdlineZero,
+    /// More processors than the MP table has room for.
+    #[error("{0} virtual CPUs are more than the MP table can hold")]
+    TooManyVcpus(u8),
+    /// Guest memory is too small for the tables, which the size check excludes.
+    #[error("cannot write boot tables into guest memory")]
+    WriteTables(#[source] vm_memory::GuestMemoryError),
+}
+
+/// Where the initramfs lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Initramfs {
+    address: u32,
+    size: u32,
+}
+
+/// What is to be booted.
+#[derive(Debug)]
+pub struct BootSource<'a> {
+    /// ELF vmlinux.
+    pub kernel: &'a mut File,
+    /// Initial RAM file system.
+    pub initramfs: Option<&'a mut File>,
+    /// The complete command line.
+    pub cmdline: &'a str,
+}
+
+/// Loads everything; the address of the guest's first instruction.
+pub fn load(memory: &GuestMemory, source: BootSource<'_>, vcpu_count: u8) -> Result<GuestAddress, BootError> {
+    let loaded = Elf::load(memory, None, source.kernel, Some(GuestAddress(layout::HIGH_MEMORY))).map_err(BootError::Kernel)?;
+    if loaded.kernel_load.raw_value() >= layout::IDENTITY_MAPPED {
+        return Err(BootError::Entry(loaded.kernel_load.raw_value()));
+    }
+    let initramfs = source.initramfs.map(|file| load_initramfs(memory, file, loaded.kernel_end)).transpose()?;
+    params::write(memory, source.cmdline, initramfs)?;
+    mptable::write(memory, vcpu_count)?;
+    Ok(loaded.kernel_load)
+}
+
+/// Puts the initramfs at the end of memory below the gap: the kernel's own memory (bss, early page tables) follows its
+/// image and must not be overlapped.
+fn load_initramfs(memory: &GuestMemory, file: &mut File, kernel_end: u64) -> Result<Initramfs, BootError> {
+    const PAGE: u64 = 4096;
+    let size = file.metadata().map_err(BootError::ReadInitramfs)?.size();
+    let too_large = BootError::InitramfsSize { size };
+    let low_end = memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len);
+    let Some(address) = low_end.checked_sub(size).map(|start| start & !(PAGE - 1)) else { return Err(too_large) };
+    if address < kernel_end {
+        return Err(too_large);
+    }
+    let (Ok(start), Ok(length), Ok(count)) = (u32::try_from(address), u32::try_from(size), usize::try_from(size)) else {
+        return Err(too_large);
+    };
+    file.seek(SeekFrom::Start(0)).map_err(BootError::ReadInitramfs)?;
+    memory.read_exact_volatile_from(GuestAddress(address), file, count).map_err(BootError::CopyInitramfs)?;
+    Ok(Initramfs { address: start, size: length })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn an_initramfs_ends_at_the_end_of_low_memory_on_a_page_boundary() {
+        let memory = crate::memory::map(32).unwrap();
+        let mut file = file_of(&[7u8; 5000]);
+        let initramfs = load_initramfs(&memory, &mut file, 0).unwrap();
+        assert_eq!(initramfs, Initramfs { address: (32 << 20) - 8192, size: 5000 });
+        let last: u8 = memory.read_obj(GuestAddress(u64::from(initramfs.address) + 4999)).unwrap();
+        assert_eq!(last, 7);
+    }
+
+    #[test]
+    fn an_initramfs_that_would_overlap_the_kernel_is_refused() {
+        let memory = crate::memory::map(32).unwrap();
+        let mut file = file_of(&[7u8; 5000]);
+        assert!(matches!(
+            load_initramfs(&memory, &mut file, (32 << 20) - 4096),
+            Err(BootError::InitramfsSize { size: 5000 })
+        ));
+    }
+
+    #[test]
+    fn a_file_that_is_no_elf_is_no_kernel() {
+        let memory = crate::memory::map(32).unwrap();
+        let mut kernel = file_of(&[0x1f; 4096]);
+        let source = BootSource { kernel: &mut kernel, initramfs: None, cmdline: "" };
+        assert!(matches!(load(&memory, source, 1), Err(BootError::Kernel(_))));
+    }
+}

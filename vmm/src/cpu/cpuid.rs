@@ -1,0 +1,139 @@
+//! What the guest's CPUID instruction says: what KVM supports, made consistent for each virtual CPU.
+
+use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+
+/// Leaf 1 ECX: VMX. Guests run no guests.
+const VMX: u32 = 1 << 5;
+/// Leaf 1 ECX: the TSC-deadline mode of the APIC timer, which needs no calibration at boot.
+const TSC_DEADLINE: u32 = 1 << 24;
+/// Leaf 1 ECX: running under a hypervisor.
+const HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1 EDX: the number of logical processors in EBX is valid.
+const HTT: u32 = 1 << 28;
+/// Leaf 0x8000_0001 ECX: HTT means several cores rather than threads.
+const CMP_LEGACY: u32 = 1 << 1;
+/// Leaf 0x8000_0001 ECX: SVM, for the same reason as VMX.
+const SVM: u32 = 1 << 2;
+/// Leaf 0x8000_0001 ECX: AMD's extended performance counters; the guest gets none.
+const PERFCTR: u32 = (1 << 23) | (1 << 24) | (1 << 28);
+
+/// The machine as far as CPUID is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Topology {
+    /// Number of virtual CPUs; each is a core of one package.
+    pub vcpu_count: u8,
+    /// Whether KVM offers the TSC-deadline timer (`KVM_CAP_TSC_DEADLINE_TIMER`; its CPUID bit is not in
+    /// `KVM_GET_SUPPORTED_CPUID` because it depends on the in-kernel APIC).
+    pub tsc_deadline: bool,
+}
+
+/// Bits of an APIC id that `vcpu_count` processors need.
+fn apic_id_bits(vcpu_count: u8) -> u32 {
+    u32::from(vcpu_count).next_power_of_two().trailing_zeros()
+}
+
+fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
+    let count = u32::from(topology.vcpu_count);
+    let id = u32::from(apic_id);
+    match (entry.function, entry.index) {
+        (1, _) => {
+            entry.ebx = (entry.ebx & 0xff00) | (count << 16) | (id << 24) | (entry.ebx & 0xff);
+            entry.ecx = (entry.ecx & !(VMX | TSC_DEADLINE)) | HYPERVISOR;
+            if topology.tsc_deadline {
+                entry.ecx |= TSC_DEADLINE;
+            }
+            entry.edx = if count > 1 { entry.edx | HTT } else { entry.edx & !HTT };
+        }
+        // Intel: caches. Levels 1 and 2 belong to a core, level 3 to the package.
+        (4, _) if entry.eax & 0x1f != 0 => {
+            let level = (entry.eax >> 5) & 7;
+            let sharing = if level >= 3 { count - 1 } else { 0 };
+            entry.eax = (entry.eax & 0x3fff) | (sharing << 14) | ((count - 1).min(63) << 26);
+        }
+        // No performance counters.
+        (0xa | 0x8000_0022, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+        // Extended topology: level 0 is the thread (one a core), level 1 the core.
+        (0xb | 0x1f, index) => {
+            let (shift, logical, kind) = match index {
+                0 => (0, 1, 1),
+                1 => (apic_id_bits(topology.vcpu_count), count, 2),
+                _ => (0, 0, 0),
+            };
+            (entry.eax, entry.ebx, entry.ecx, entry.edx) = (shift, logical, (kind << 8) | index, id);
+        }
+        (0x8000_0001, _) => {
+            entry.ecx &= !(SVM | PERFCTR | CMP_LEGACY);
+            if count > 1 {
+                entry.ecx |= CMP_LEGACY;
+            }
+        }
+        // AMD: number of cores and the width of the APIC id.
+        (0x8000_0008, _) => {
+            entry.ecx = (entry.ecx & !0xf0ff) | (count - 1) | (apic_id_bits(topology.vcpu_count) << 12);
+        }
+        // AMD: SVM's own leaf.
+        (0x8000_000a, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+        // AMD: caches.
+        (0x8000_001d, _) if entry.eax & 0x1f != 0 => {
+            let level = (entry.eax >> 5) & 7;
+            let sharing = if level >= 3 { count - 1 } else { 0 };
+            entry.eax = (entry.eax & 0x3fff) | (sharing << 14);
+        }
+        // AMD: extended APIC id, one thread a core, one node.
+        (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (id, id, 0),
+        _ => {}
+    }
+}
+
+/// The CPUID of the virtual CPU `apic_id`.
+#[must_use]
+pub fn for_vcpu(supported: &CpuId, apic_id: u8, topology: Topology) -> CpuId {
+    let mut cpuid = supported.clone();
+    for entry in cpuid.as_mut_slice() {
+        adjust_entry(entry, apic_id, topology);
+    }
+    cpuid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(function: u32, index: u32) -> kvm_cpuid_entry2 {
+        kvm_cpuid_entry2 { function, index, ebx: 0xaa00_0812, ecx: u32::MAX, ..Default::default() }
+    }
+
+    fn adjusted(function: u32, index: u32, id: u8, count: u8) -> kvm_cpuid_entry2 {
+        let supported = CpuId::from_entries(&[leaf(function, index)]).unwrap();
+        for_vcpu(&supported, id, Topology { vcpu_count: count, tsc_deadline: true }).as_slice()[0]
+    }
+
+    #[test]
+    fn leaf_1_names_the_vcpu_and_hides_virtualization() {
+        let entry = adjusted(1, 0, 3, 4);
+        assert_eq!(entry.ebx, 0x0304_0812);
+        assert_eq!(entry.ecx & (VMX | TSC_DEADLINE | HYPERVISOR), TSC_DEADLINE | HYPERVISOR);
+        assert_eq!(entry.edx & HTT, HTT);
+    }
+
+    #[test]
+    fn the_deadline_timer_is_offered_only_where_kvm_has_it() {
+        let supported = CpuId::from_entries(&[leaf(1, 0)]).unwrap();
+        let cpuid = for_vcpu(&supported, 0, Topology { vcpu_count: 1, tsc_deadline: false });
+        assert_eq!(cpuid.as_slice()[0].ecx & TSC_DEADLINE, 0);
+    }
+
+    #[test]
+    fn extended_topology_has_a_level_of_cores() {
+        let core = adjusted(0xb, 1, 2, 3);
+        assert_eq!((core.eax, core.ebx, core.ecx, core.edx), (2, 3, 0x201, 2));
+        let thread = adjusted(0xb, 0, 2, 3);
+        assert_eq!((thread.eax, thread.ebx, thread.ecx, thread.edx), (0, 1, 0x100, 2));
+    }
+
+    #[test]
+    fn svm_and_performance_counters_are_hidden() {
+        assert_eq!(adjusted(0x8000_0001, 0, 0, 1).ecx & (SVM | PERFCTR | CMP_LEGACY), 0);
+        assert_eq!(adjusted(0xa, 0, 0, 1).eax, 0);
+    }
+}

@@ -1,0 +1,148 @@
+//! The thread of a virtual CPU: runs the guest, and answers its accesses to devices.
+
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+use std::thread::JoinHandle;
+
+use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::CpuError;
+use crate::bus::Bus;
+
+/// Stack of a vCPU thread: it only dispatches.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Why a virtual CPU stopped running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest reset or powered off the machine, or triple-faulted, which on a PC is a reset.
+    Guest,
+    /// It was kicked.
+    Kicked,
+    /// KVM cannot go on.
+    Failed(String),
+}
+
+/// What a vCPU thread needs besides its vCPU.
+pub trait Machine: Send + Sync + 'static {
+    /// Port I/O devices.
+    fn pio(&self) -> &Bus;
+    /// Memory-mapped devices.
+    fn mmio(&self) -> &Bus;
+    /// Whether the guest asked a device for a reset of the machine.
+    fn reset_requested(&self) -> bool;
+    /// Called once by the thread when it ends.
+    fn stopped(&self, id: u8, stop: Stop);
+    /// Called by the thread of virtual CPU `id` before the guest's first instruction; an error ends it.
+    fn enter(&self, id: u8) -> Result<(), String>;
+}
+
+/// The signal that gets a thread out of `KVM_RUN`.
+fn kick_signal() -> libc::c_int {
+    vmm_sys_util::signal::SIGRTMIN()
+}
+
+extern "C" fn ignore_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+/// Installs the handler that makes the kick interrupt `KVM_RUN` rather than end the process.
+pub fn install_kick_handler() -> Result<(), std::io::Error> {
+    vmm_sys_util::signal::register_signal_handler(kick_signal(), ignore_kick)
+        .map_err(|error| std::io::Error::from_raw_os_error(error.errno()))
+}
+
+/// A running vCPU thread.
+#[derive(Debug)]
+pub struct VcpuThread {
+    /// The vCPU's `kvm_run`, mapped as long as the vCPU lives, which the thread hands back only when it is joined.
+    run: AtomicPtr<kvm_run>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<VcpuFd>,
+}
+
+impl VcpuThread {
+    /// Starts the thread of virtual CPU `id`. A panic in it must end the process (the commands see to that).
+    pub fn start<M: Machine>(id: u8, mut vcpu: VcpuFd, machine: Arc<M>) -> Result<Self, CpuError> {
+        let run = AtomicPtr::new(std::ptr::from_mut(vcpu.get_kvm_run()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stop_requested = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{id}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let stop = match machine.enter(id) {
+                    Ok(()) => run_guest(id, &mut vcpu, &*machine, &stop_requested),
+                    Err(error) => Stop::Failed(error),
+                };
+                machine.stopped(id, stop);
+                vcpu
+            })
+            .map_err(|source| CpuError::Thread { id, source })?;
+        Ok(Self { run, stop, thread })
+    }
+
+    /// Gets the vCPU out of the guest and waits for its thread.
+    pub fn stop_and_join(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let run = self.run.load(Ordering::SeqCst);
+        // SAFETY: the mapping lives as long as the vCPU, which only `join` below hands over to be dropped. The kernel reads
+        // the byte concurrently, hence the atomic.
+        unsafe { AtomicU8::from_ptr(&raw mut (*run).immediate_exit) }.store(1, Ordering::SeqCst);
+        // SAFETY: the thread has not been joined, so its id is valid; the signal has a handler.
+        unsafe { libc::pthread_kill(self.thread.as_pthread_t(), kick_signal()) };
+        let _ = self.thread.join();
+    }
+}
+
+/// Runs the guest until it, KVM or another thread ends it.
+fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: &AtomicBool) -> Stop {
+    loop {
+        match vcpu.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                machine.pio().write(u64::from(port), data);
+                if machine.reset_requested() {
+                    return Stop::Guest;
+                }
+            }
+            Ok(VcpuExit::IoIn(port, data)) => machine.pio().read(u64::from(port), data),
+            Ok(VcpuExit::MmioRead(address, data)) => machine.mmio().read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => machine.mmio().write(address, data),
+            // With the interrupt controller in the kernel, HLT does not get here; a guest that halts for good is stopped by
+            // whoever watches it.
+            Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+            Ok(VcpuExit::Shutdown) => return Stop::Guest,
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => return Stop::Guest,
+            Ok(VcpuExit::SystemEvent(kind, _)) => {
+                return Stop::Failed(format!("virtual CPU {id}: the guest raised system event {kind} (crash)"));
+            }
+            Ok(VcpuExit::FailEntry(reason, cpu)) => {
+                return Stop::Failed(format!(
+                    "virtual CPU {id}: the processor refused to enter the guest on host CPU {cpu}, reason {reason:#x}"
+                ));
+            }
+            Ok(VcpuExit::InternalError) => return Stop::Failed(describe_internal_error(id, vcpu)),
+            Ok(exit) => return Stop::Failed(format!("virtual CPU {id}: KVM exit that no guest here should cause: {exit:?}")),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(error) => return Stop::Failed(format!("virtual CPU {id}: KVM_RUN failed: {error}")),
+        }
+        if stop_requested.load(Ordering::Relaxed) {
+            return Stop::Kicked;
+        }
+    }
+}
+
+/// What `KVM_EXIT_INTERNAL_ERROR` says, with the place in the guest.
+fn describe_internal_error(id: u8, vcpu: &mut VcpuFd) -> String {
+    // SAFETY: the exit reason says that `internal` is the valid member of the union.
+    let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    let place = vcpu.get_regs().map_or_else(|_| "an unknown place".to_owned(), |regs| format!("{:#x}", regs.rip));
+    let meaning = match suberror {
+        1 => "it cannot emulate an instruction of the guest; run `microkube doctor` to check this host's KVM",
+        2 => "simultaneous exceptions",
+        3 => "an exit while delivering an event",
+        4 => "an unexpected exit reason",
+        _ => "unknown",
+    };
+    format!("virtual CPU {id}: KVM internal error {suberror} at {place}: {meaning}")
+}

@@ -1,0 +1,174 @@
+//! Requests of the block driver (section 5.2.6): parsing, and nothing else.
+
+use super::super::virtio::GuestError;
+use super::super::virtio::chain::Buffers;
+use super::disk::SECTOR_BYTES;
+
+/// Request type: read.
+const TYPE_IN: u32 = 0;
+const TYPE_OUT: u32 = 1;
+const TYPE_FLUSH: u32 = 4;
+const TYPE_GET_ID: u32 = 8;
+const TYPE_DISCARD: u32 = 11;
+const TYPE_WRITE_ZEROES: u32 = 13;
+
+/// Bytes of the header.
+const HEADER_BYTES: usize = 16;
+/// Bytes of a discard segment.
+const RANGE_BYTES: usize = 16;
+/// Most segments of a discard or write-zeroes request.
+pub const MAX_RANGES: u32 = 64;
+/// Flag of a write-zeroes segment: the space may be given back.
+const RANGE_UNMAP: u32 = 1;
+
+/// What is asked for. Offsets and lengths are bytes, and lie on the disk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Read from this offset.
+    Read(u64),
+    /// Write to this offset.
+    Write(u64),
+    /// Make everything written durable.
+    Flush,
+    /// The disk's name.
+    GetId,
+    /// Forget these ranges.
+    Discard(Vec<(u64, u64)>),
+    /// Make these ranges zero.
+    WriteZeroes(Vec<(u64, u64)>),
+    /// The driver asked for something that does not exist.
+    Unsupported,
+    /// The request makes no sense on this disk: out of range, odd length.
+    Invalid,
+}
+
+/// Whether `length` bytes at `sector` lie on the disk; the offset in bytes if so.
+fn on_disk(sector: u64, length: u64, disk_length: u64) -> Option<u64> {
+    let offset = sector.checked_mul(SECTOR_BYTES)?;
+    let end = offset.checked_add(length)?;
+    (end <= disk_length && length % SECTOR_BYTES == 0).then_some(offset)
+}
+
+/// Reads the header, consuming it from `readable`. `writable_data` is the room for data, without the status byte.
+pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64) -> Result<Request, GuestError> {
+    let mut header = [0u8; HEADER_BYTES];
+    if readable.read(&mut header) != HEADER_BYTES {
+        return Err(GuestError::Request("a block request shorter than its header"));
+    }
+    let [a, b, c, d, _, _, _, _, sector @ ..] = header;
+    let sector = u64::from_le_bytes(sector);
+    let transfer = |bytes: usize, make: fn(u64) -> Request| {
+        on_disk(sector, bytes as u64, disk_length).filter(|_| bytes > 0).map_or(Request::Invalid, make)
+    };
+    Ok(match u32::from_le_bytes([a, b, c, d]) {
+        TYPE_IN => transfer(writable_data, Request::Read),
+        TYPE_OUT => transfer(readable.remaining(), Request::Write),
+        TYPE_FLUSH => Request::Flush,
+        TYPE_GET_ID => Request::GetId,
+        TYPE_DISCARD => parse_ranges(readable, disk_length, 0).map_or(Request::Invalid, Request::Discard),
+        TYPE_WRITE_ZEROES => {
+            parse_ranges(readable, disk_length, RANGE_UNMAP).map_or(Request::Invalid, Request::WriteZeroes)
+        }
+        _ => Request::Unsupported,
+    })
+}
+
+/// The ranges of a discard or write-zeroes request; `None` when one is not on the disk or has another flag.
+fn parse_ranges(readable: &mut Buffers<'_>, disk_length: u64, allowed_flags: u32) -> Option<Vec<(u64, u64)>> {
+    let count = readable.remaining() / RANGE_BYTES;
+    if count == 0 || count > MAX_RANGES as usize || readable.remaining() % RANGE_BYTES != 0 {
+        return None;
+    }
+    let mut ranges = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut bytes = [0u8; RANGE_BYTES];
+        readable.read(&mut bytes);
+        let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
+        if u32::from_le_bytes([f0, f1, f2, f3]) & !allowed_flags != 0 {
+            return None;
+        }
+        let length = u64::from(u32::from_le_bytes([n0, n1, n2, n3])) * SECTOR_BYTES;
+        let offset = on_disk(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]), length, disk_length)?;
+        ranges.push((offset, length));
+    }
+    Some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+    use crate::memory::GuestMemory;
+
+    const DISK: u64 = 1 << 20;
+
+    fn parse_bytes(bytes: &[u8], writable: usize) -> Result<Request, GuestError> {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        memory.write_slice(bytes, GuestAddress(0)).unwrap();
+        let mut readable = Buffers::default();
+        readable.push(&memory, GuestAddress(0), bytes.len()).unwrap();
+        parse(&mut readable, writable, DISK)
+    }
+
+    fn header(kind: u32, sector: u64) -> Vec<u8> {
+        [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat()
+    }
+
+    fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+        [&sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn reads_and_writes_must_lie_on_the_disk_in_whole_sectors() {
+        assert_eq!(parse_bytes(&header(TYPE_IN, 2047), 512).unwrap(), Request::Read(2047 * 512));
+        assert_eq!(parse_bytes(&header(TYPE_IN, 2047), 1024).unwrap(), Request::Invalid);
+        assert_eq!(parse_bytes(&header(TYPE_IN, 0), 511).unwrap(), Request::Invalid);
+        assert_eq!(parse_bytes(&header(TYPE_IN, 0), 0).unwrap(), Request::Invalid);
+        assert_eq!(parse_bytes(&header(TYPE_IN, u64::MAX), 512).unwrap(), Request::Invalid);
+        assert_eq!(parse_bytes(&header(TYPE_IN, u64::MAX / 512), 512).unwrap(), Request::Invalid);
+        let mut write = header(TYPE_OUT, 1);
+        write.extend_from_slice(&[0; 1024]);
+        assert_eq!(parse_bytes(&write, 0).unwrap(), Request::Write(512));
+    }
+
+    #[test]
+    fn ranges_are_checked_one_by_one() {
+        let discard = |ranges: Vec<Vec<u8>>| parse_bytes(&[header(TYPE_DISCARD, 0), ranges.concat()].concat(), 0).unwrap();
+        assert_eq!(discard(vec![range(8, 8, 0), range(0, 1, 0)]), Request::Discard(vec![(4096, 4096), (0, 512)]));
+        assert_eq!(discard(vec![range(8, 8, 0), range(2048, 1, 0)]), Request::Invalid);
+        assert_eq!(discard(vec![range(0, 1, 1)]), Request::Invalid);
+        assert_eq!(discard(vec![]), Request::Invalid);
+        assert_eq!(discard(vec![vec![0; 15]]), Request::Invalid);
+        assert_eq!(discard(vec![range(0, 1, 0); 65]), Request::Invalid);
+    }
+
+    #[test]
+    fn unmapping_zeroes_are_accepted_and_unknown_types_answered() {
+        let zeroes = [header(TYPE_WRITE_ZEROES, 0), range(0, 8, 1)].concat();
+        assert_eq!(parse_bytes(&zeroes, 0).unwrap(), Request::WriteZeroes(vec![(0, 4096)]));
+        assert_eq!(parse_bytes(&header(99, 0), 0).unwrap(), Request::Unsupported);
+        assert!(parse_bytes(&header(0, 0)[..15], 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_lies_on_the_disk(
+            kind in prop_oneof![Just(0u32), Just(1), Just(11), Just(13), any::<u32>()],
+            sector in prop_oneof![0u64..4096, any::<u64>()],
+            rest in proptest::collection::vec(any::<u8>(), 0..128),
+            writable in 0usize..8192,
+        ) {
+            let payload = rest.len() as u64;
+            match parse_bytes(&[header(kind, sector), rest].concat(), writable).unwrap() {
+                Request::Read(offset) => prop_assert!(offset + writable as u64 <= DISK),
+                Request::Write(offset) => prop_assert!(offset + payload <= DISK),
+                Request::Discard(ranges) | Request::WriteZeroes(ranges) => {
+                    prop_assert!(ranges.iter().all(|(offset, length)| offset + length <= DISK));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The host's side of the network device.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Bytes of `struct virtio_net_hdr_mrg_rxbuf`, which precedes every frame on the TAP as well as in the queues.
+pub const VNET_HEADER_BYTES: usize = 12;
+
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+const IFF_TAP: libc::c_short = 2;
+const IFF_NO_PI: libc::c_short = 0x1000;
+const IFF_VNET_HDR: libc::c_short = 0x4000;
+const TUN_F_CSUM: libc::c_ulong = 1;
+const TUN_F_TSO4: libc::c_ulong = 2;
+const TUN_F_TSO6: libc::c_ulong = 4;
+
+/// Why a TAP cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// The name is none.
+    #[error("{0:?} is no interface name: 1 to 15 bytes without zero")]
+    Name(String),
+    /// A step failed.
+    #[error("cannot {what}")]
+    Step {
+        /// The step.
+        what: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An attached TAP.
+#[derive(Debug)]
+pub struct Tap(File);
+
+impl Tap {
+    /// Attaches to the TAP `name`, creating it if there is none. For diagnosis; a supervisor hands over an attached one.
+    pub fn attach(name: &str) -> Result<Self, TapError> {
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(|byte| byte == 0) {
+            return Err(TapError::Name(name.to_owned()));
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .map_err(|source| TapError::Step { what: "open /dev/net/tun", source })?;
+        // SAFETY: zeros are a valid ifreq.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        // SAFETY: the ioctl reads and writes an ifreq.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }, "attach to the TAP (TUNSETIFF)")?;
+        Self::new(file)
+    }
+
+    /// Takes over an attached TAP: sets its header size and what the guest can take.
+    pub fn new(file: File) -> Result<Self, TapError> {
+        set_nonblocking(&file).map_err(|source| TapError::Step { what: "make the TAP non-blocking", source })?;
+        let size: libc::c_int = 12;
+        // SAFETY: the ioctl reads an int.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) }, "set the TAP's header size")?;
+        let tap = Self(file);
+        tap.set_offloads(false, false, false)?;
+        Ok(tap)
+    }
+
+    /// Says which frames may be handed to the guest: without checksum, unsegmented TCP over IPv4 and over IPv6.
+    pub fn set_offloads(&self, checksum: bool, tso4: bool, tso6: bool) -> Result<(), TapError> {
+        let mut flags = 0;
+        for (wanted, flag) in [(checksum, TUN_F_CSUM), (checksum && tso4, TUN_F_TSO4), (checksum && tso6, TUN_F_TSO6)] {
+            if wanted {
+                flags |= flag;
+            }
+        }
+        // SAFETY: the ioctl takes flags, no pointer.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), TUNSETOFFLOAD, flags) }, "set the TAP's offloads")
+    }
+
+    /// The descriptor.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+fn check(returned: libc::c_int, what: &'static str) -> Result<(), TapError> {
+    if returned < 0 { Err(TapError::Step { what, source: io::Error::last_os_error() }) } else { Ok(()) }
+}
+
+fn set_nonblocking(file: &File) -> io::Result<()> {
+    // SAFETY: fcntl on an open descriptor.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above.
+    if flags < 0 || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

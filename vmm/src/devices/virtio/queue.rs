@@ -1,0 +1,56 @@
+//! A virtqueue as a device's thread uses it.
+
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+use super::GuestError;
+use super::chain::Chain;
+use super::interrupt::Interrupt;
+use crate::memory::GuestMemory;
+
+/// A virtqueue with the rules that rust-vmm's leaves to its user.
+#[derive(Debug)]
+pub struct VirtQueue {
+    queue: Queue,
+}
+
+impl VirtQueue {
+    /// Takes over a queue that the transport has found valid.
+    #[must_use]
+    pub fn new(queue: Queue) -> Self {
+        Self { queue }
+    }
+
+    /// The next request of the driver.
+    pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, GuestError> {
+        let descriptors = self.queue.iter(memory).map_err(GuestError::Queue)?.next();
+        descriptors.map(|descriptors| Chain::parse(memory, descriptors)).transpose()
+    }
+
+    /// Gives the last popped request back: the next [`Self::pop`] returns it again.
+    pub fn undo_pop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Returns a request, `written` bytes of whose writable buffers are filled.
+    pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: usize) -> Result<(), GuestError> {
+        self.queue.add_used(memory, head, u32::try_from(written).unwrap_or(u32::MAX)).map_err(GuestError::Queue)
+    }
+
+    /// Interrupts the driver if it wants to know of the requests returned since the last call.
+    pub fn signal(&mut self, memory: &GuestMemory, interrupt: &Interrupt) -> Result<(), GuestError> {
+        if self.queue.needs_notification(memory).map_err(GuestError::Queue)? {
+            interrupt.signal_used();
+        }
+        Ok(())
+    }
+
+    /// Asks for a notification when the driver adds a request. `true`: there is one already, and none may come.
+    pub fn enable_notification(&mut self, memory: &GuestMemory) -> Result<bool, GuestError> {
+        self.queue.enable_notification(memory).map_err(GuestError::Queue)
+    }
+
+    /// Tells the driver that it need not notify.
+    pub fn disable_notification(&mut self, memory: &GuestMemory) -> Result<(), GuestError> {
+        self.queue.disable_notification(memory).map_err(GuestError::Queue)
+    }
+}

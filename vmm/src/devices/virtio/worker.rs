@@ -1,0 +1,270 @@
+//! The thread of a device: waits for the driver, for the host and for the transport, and lets the device work.
+//!
+//! A thread per device lives as long as the VM, so that a slow disk holds up nobody else, and no thread is ever started once
+//! the process is jailed.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::GuestError;
+use super::interrupt::Interrupt;
+use super::queue::VirtQueue;
+use crate::memory::GuestMemory;
+
+const STACK_BYTES: usize = 256 << 10;
+
+/// What a device needs while its driver is running.
+#[derive(Debug)]
+pub struct Active {
+    /// Guest RAM.
+    pub memory: GuestMemory,
+    /// In the order of the device's section of the specification.
+    pub queues: Vec<VirtQueue>,
+    /// The device's interrupt.
+    pub interrupt: Arc<Interrupt>,
+    /// Negotiated features.
+    pub features: u64,
+}
+
+/// The part of a device that runs in its own thread.
+pub trait Backend: Send + 'static {
+    /// Registers the host's descriptors; tokens are the device's own.
+    fn start(&mut self, _poll: &Poll) -> io::Result<()> {
+        Ok(())
+    }
+    /// The driver has finished its set-up.
+    fn activate(&mut self, _active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
+        Ok(())
+    }
+    /// The driver notified queue `index`, or may have.
+    fn queue_ready(&mut self, index: usize, active: &mut Active, poll: &Poll) -> Result<(), GuestError>;
+    /// A descriptor registered with `token` is ready. `active` is `None` while no driver runs.
+    fn host_ready(
+        &mut self,
+        _token: u32,
+        _events: EventSet,
+        _active: Option<&mut Active>,
+        _poll: &Poll,
+    ) -> Result<(), GuestError> {
+        Ok(())
+    }
+    /// The driver reset the device.
+    fn reset(&mut self, _poll: &Poll) {}
+    /// The VM ends: whatever the guest was told to be done must be done.
+    fn stop(&mut self, _active: Option<&mut Active>) {}
+}
+
+/// The device's epoll instance.
+#[derive(Debug)]
+pub struct Poll(Epoll);
+
+/// High half of an epoll token: whose it is.
+const OWNER_CONTROL: u64 = 0;
+const OWNER_QUEUE: u64 = 1;
+const OWNER_HOST: u64 = 2;
+
+fn token(owner: u64, token: u32) -> u64 {
+    (owner << 32) | u64::from(token)
+}
+
+impl Poll {
+    /// Watches a descriptor of the host.
+    pub fn add(&self, fd: RawFd, events: EventSet, number: u32) -> io::Result<()> {
+        self.0.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token(OWNER_HOST, number)))
+    }
+
+    /// Watches it for something else.
+    pub fn modify(&self, fd: RawFd, events: EventSet, number: u32) -> io::Result<()> {
+        self.0.ctl(ControlOperation::Modify, fd, EpollEvent::new(events, token(OWNER_HOST, number)))
+    }
+
+    /// Watches it no more; closing it does the same unless it is open elsewhere.
+    pub fn remove(&self, fd: RawFd) -> io::Result<()> {
+        self.0.ctl(ControlOperation::Delete, fd, EpollEvent::default())
+    }
+}
+
+enum Command {
+    Activate(Box<Active>),
+    Reset(SyncSender<()>),
+    Stop,
+}
+
+/// The transport's and the VM's handle on a device's thread.
+#[derive(Debug)]
+pub struct Worker {
+    commands: Sender<Command>,
+    wake: EventFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Activate(_) => "Activate",
+            Self::Reset(_) => "Reset",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+impl Worker {
+    /// Starts a device's thread; `enter` runs in it first. `notifiers` are the eventfds of the device's queues.
+    pub fn start(
+        name: &str,
+        mut backend: impl Backend,
+        notifiers: Vec<EventFd>,
+        enter: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let (commands, received) = channel();
+        let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let poll = Poll(Epoll::new()?);
+        let control = wake.try_clone()?;
+        let watch = |fd: &EventFd, data| {
+            let fd = std::os::fd::AsRawFd::as_raw_fd(fd);
+            poll.0.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))
+        };
+        watch(&control, token(OWNER_CONTROL, 0))?;
+        for (index, notifier) in (0u32..).zip(&notifiers) {
+            watch(notifier, token(OWNER_QUEUE, index))?;
+        }
+        backend.start(&poll)?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            enter();
+            Loop { backend, poll, control, notifiers, received, active: None }.run();
+        })?;
+        Ok(Self { commands, wake, thread: Some(thread) })
+    }
+
+    fn send(&self, command: Command) {
+        // The thread ends only after Stop, so this cannot fail before.
+        if self.commands.send(command).is_ok() {
+            let _ = self.wake.write(1);
+        }
+    }
+
+    /// The driver has finished its set-up.
+    pub fn activate(&self, active: Active) {
+        self.send(Command::Activate(Box::new(active)));
+    }
+
+    /// The driver resets the device. Returns when the device no longer touches guest memory.
+    pub fn reset(&self) {
+        let (done, wait) = sync_channel(1);
+        self.send(Command::Reset(done));
+        let _ = wait.recv();
+    }
+
+    /// Ends the thread once everything is flushed.
+    pub fn stop(&mut self) {
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Loop<B> {
+    backend: B,
+    poll: Poll,
+    control: EventFd,
+    notifiers: Vec<EventFd>,
+    received: Receiver<Command>,
+    active: Option<Box<Active>>,
+}
+
+impl<B: Backend> Loop<B> {
+    fn run(&mut self) {
+        let mut events = [EpollEvent::default(); 64];
+        loop {
+            let count = match self.poll.0.wait(-1, &mut events) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Only a wrong argument makes epoll_wait fail otherwise. The guest notices a device that does nothing.
+                Err(_) => return,
+            };
+            for event in events.iter().take(count) {
+                let number = u32::try_from(event.data() & u64::from(u32::MAX)).unwrap_or(0);
+                match event.data() >> 32 {
+                    OWNER_CONTROL => {
+                        let _ = self.control.read();
+                        if !self.run_commands() {
+                            return;
+                        }
+                    }
+                    OWNER_QUEUE => self.queue_ready(number as usize),
+                    _ => {
+                        let result =
+                            self.backend.host_ready(number, event.event_set(), self.active.as_deref_mut(), &self.poll);
+                        self.settle(result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs what the transport asked for; `false` to end.
+    fn run_commands(&mut self) -> bool {
+        while let Ok(command) = self.received.try_recv() {
+            match command {
+                Command::Activate(active) => {
+                    let active = self.active.insert(active);
+                    let result = self.backend.activate(active, &self.poll);
+                    self.settle(result);
+                    for index in 0..self.notifiers.len() {
+                        self.queue_ready(index);
+                    }
+                }
+                Command::Reset(done) => {
+                    self.active = None;
+                    self.backend.reset(&self.poll);
+                    let _ = done.send(());
+                }
+                Command::Stop => {
+                    self.backend.stop(self.active.as_deref_mut());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn queue_ready(&mut self, index: usize) {
+        if let Some(notifier) = self.notifiers.get(index) {
+            let _ = notifier.read();
+        }
+        if let Some(active) = self.active.as_deref_mut() {
+            let result = self.backend.queue_ready(index, active, &self.poll);
+            self.settle(result);
+        }
+    }
+
+    /// A guest that breaks the rules loses its device until it resets it.
+    fn settle(&mut self, result: Result<(), GuestError>) {
+        if let Err(error) = result {
+            if let Some(active) = self.active.take() {
+                active.interrupt.signal_needs_reset();
+            }
+            self.backend.reset(&self.poll);
+            eprintln!("microkube-vmm: the guest broke a device's rules: {error}{}", source_chain(&error));
+        }
+    }
+}
+
+/// `: cause: cause of the cause`.
+fn source_chain(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,332 @@
+//! One virtual machine: puts memory, devices and processors together, runs them, and takes them apart.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::boot::{self, BootError, BootSource, layout};
+use crate::bus::{Bus, Overlap};
+use crate::config::MAX_VCPU_COUNT;
+use crate::cpu::vcpu::{Machine, Stop, VcpuThread, install_kick_handler};
+use crate::cpu::{self, CpuError, cpuid::Topology, registers};
+use crate::devices::blk::{device::BlkIdentity, disk::Disk, worker::BlkBackend};
+use crate::devices::net::{device::NetIdentity, tap::Tap, worker::NetBackend};
+use crate::devices::rng::{device::RngIdentity, worker::RngBackend};
+use crate::devices::serial::console::Console;
+use crate::devices::serial::device::{
+    I8042_PORT, I8042_PORT_COUNT, ResetDevice, ResetRequest, SERIAL_PORT, SERIAL_PORT_COUNT, SerialDevice,
+};
+use crate::devices::virtio::interrupt::Interrupt;
+use crate::devices::virtio::mmio::{Identity, MmioTransport, QUEUE_NOTIFY};
+use crate::devices::virtio::worker::{Backend, Worker};
+use crate::memory::{self, GuestMemory, MemoryError};
+
+/// How long the console's reader may take for the rest once the guest has stopped.
+const CONSOLE_DRAIN: Duration = Duration::from_secs(2);
+
+/// Everything a virtual machine is made of, opened and ready.
+#[derive(Debug)]
+pub struct VmParts {
+    /// `/dev/kvm`.
+    pub kvm: Kvm,
+    /// Guest RAM, MiB.
+    pub mem_size_mib: u32,
+    /// Number of virtual CPUs.
+    pub vcpu_count: u8,
+    /// ELF vmlinux.
+    pub kernel: File,
+    /// Initial RAM file system.
+    pub initramfs: Option<File>,
+    /// Kernel command line without the devices.
+    pub cmdline: String,
+    /// In the guest's order.
+    pub disks: Vec<Disk>,
+    /// TAP and the guest's MAC address.
+    pub net: Option<(Tap, [u8; 6])>,
+    /// Where the serial console's output goes.
+    pub console: File,
+}
+
+/// Why a virtual machine could not be made or did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// Number of virtual CPUs.
+    #[error("{0} virtual CPUs: it must be 1 to {MAX_VCPU_COUNT}")]
+    VcpuCount(u8),
+    /// Memory.
+    #[error("cannot set up guest memory")]
+    Memory(#[from] MemoryError),
+    /// Kernel and initramfs.
+    #[error("cannot load the guest")]
+    Boot(#[from] BootError),
+    /// Virtual CPUs.
+    #[error("cannot set up the virtual CPUs")]
+    Cpu(#[from] CpuError),
+    /// A KVM ioctl of the VM.
+    #[error("KVM refused to {what}")]
+    Kvm {
+        /// What was asked for.
+        what: &'static str,
+        /// What KVM said.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// A device's thread or descriptor.
+    #[error("cannot start device {name}")]
+    Device {
+        /// Name of its thread.
+        name: String,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A queue size that is none, which is a bug.
+    #[error("device {name} has an impossible queue")]
+    Queue {
+        /// Name of its thread.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: virtio_queue::Error,
+    },
+    /// More devices than interrupt lines.
+    #[error("too many devices: there are interrupt lines for {max} virtio devices", max = MAX_VIRTIO_DEVICES)]
+    TooManyDevices,
+    /// Two devices at one address, which is a bug.
+    #[error("cannot place a device")]
+    Bus(#[from] Overlap),
+    /// Signal handler.
+    #[error("cannot install the signal handler that stops virtual CPUs")]
+    Signal(#[source] io::Error),
+    /// The guest did not end by itself.
+    #[error("the virtual machine failed: {0}")]
+    Failed(String),
+}
+
+/// Number of interrupt lines for virtio devices.
+pub const MAX_VIRTIO_DEVICES: u32 = layout::IRQ_COUNT as u32 - layout::VIRTIO_IRQ_FIRST;
+
+/// What the vCPU threads share.
+#[derive(Debug)]
+struct Shared {
+    pio: Bus,
+    mmio: Bus,
+    reset: ResetRequest,
+    stops: Sender<Stop>,
+}
+
+impl Machine for Shared {
+    fn pio(&self) -> &Bus {
+        &self.pio
+    }
+    fn mmio(&self) -> &Bus {
+        &self.mmio
+    }
+    fn reset_requested(&self) -> bool {
+        self.reset.is_set()
+    }
+    fn stopped(&self, _id: u8, stop: Stop) {
+        // The receiver is gone only when the machine is being taken apart already.
+        let _ = self.stops.send(stop);
+    }
+    fn enter(&self, _id: u8) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A virtual machine that is ready to run.
+#[derive(Debug)]
+pub struct Vm {
+    vcpus: Vec<VcpuFd>,
+    shared: Arc<Shared>,
+    stops: Receiver<Stop>,
+    transports: Vec<Arc<Mutex<MmioTransport>>>,
+    console: Console,
+    // Kept to the last: KVM and the devices refer to them.
+    _vm: VmFd,
+    _memory: GuestMemory,
+}
+
+/// Adds devices to a machine under construction.
+struct Builder {
+    vm: VmFd,
+    memory: GuestMemory,
+    mmio: Bus,
+    transports: Vec<Arc<Mutex<MmioTransport>>>,
+    /// `virtio_mmio.device=` parameters.
+    cmdline_devices: String,
+}
+
+fn eventfd(name: &str) -> Result<EventFd, VmError> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| VmError::Device { name: name.to_owned(), source })
+}
+
+fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
+    move |source| VmError::Kvm { what, source }
+}
+
+impl Builder {
+    /// Adds a virtio device in the next place.
+    fn add_virtio(&mut self, name: &str, identity: impl Identity + 'static, backend: impl Backend) -> Result<(), VmError> {
+        let device_error = |source| VmError::Device { name: name.to_owned(), source };
+        let index = u32::try_from(self.transports.len()).map_err(|_| VmError::TooManyDevices)?;
+        if index >= MAX_VIRTIO_DEVICES {
+            return Err(VmError::TooManyDevices);
+        }
+        let irq = layout::VIRTIO_IRQ_FIRST + index;
+        let address = layout::VIRTIO_MMIO + u64::from(index) * layout::VIRTIO_MMIO_SIZE;
+
+        let mut notifiers = Vec::new();
+        let mut for_worker = Vec::new();
+        for number in 0..identity.queue_sizes().len() {
+            let notifier = eventfd(name)?;
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            self.vm
+                .register_ioevent(&notifier, &IoEventAddress::Mmio(address + QUEUE_NOTIFY), number)
+                .map_err(kvm_error("attach a queue's eventfd (KVM_IOEVENTFD)"))?;
+            for_worker.push(notifier.try_clone().map_err(device_error)?);
+            notifiers.push(notifier);
+        }
+        let interrupt = Arc::new(Interrupt::new(eventfd(name)?));
+        self.vm.register_irqfd(interrupt.line(), irq).map_err(kvm_error("attach a device's interrupt (KVM_IRQFD)"))?;
+        let worker = Worker::start(name, backend, for_worker, || {}).map_err(device_error)?;
+        let transport = MmioTransport::new(Box::new(identity), self.memory.clone(), interrupt, notifiers, worker)
+            .map_err(|source| VmError::Queue { name: name.to_owned(), source })?;
+        let transport = Arc::new(Mutex::new(transport));
+        self.mmio.insert(address, layout::VIRTIO_MMIO_SIZE, Arc::clone(&transport) as _)?;
+        self.transports.push(transport);
+        self.cmdline_devices.push_str(&format!(" virtio_mmio.device=4K@{address:#x}:{irq}"));
+        Ok(())
+    }
+}
+
+/// Puts kernel parameters before ` -- `, after which everything is for init.
+fn with_parameters(cmdline: &str, parameters: &str) -> String {
+    match cmdline.split_once(" -- ") {
+        Some((kernel, init)) => format!("{kernel}{parameters} -- {init}"),
+        None => format!("{cmdline}{parameters}").trim_start().to_owned(),
+    }
+}
+
+fn create_vm(kvm: &Kvm, deadline_timer: bool) -> Result<VmFd, VmError> {
+    let vm = kvm.create_vm().map_err(kvm_error("create a virtual machine (KVM_CREATE_VM)"))?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm_error("place its identity map"))?;
+    vm.set_tss_address(layout::KVM_TSS).map_err(kvm_error("place its TSS"))?;
+    vm.create_irq_chip().map_err(kvm_error("create interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
+    if !deadline_timer {
+        // Without the TSC-deadline timer a kernel calibrates its APIC timer with the PIT.
+        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        vm.create_pit2(config).map_err(kvm_error("create a timer (KVM_CREATE_PIT2)"))?;
+    }
+    Ok(vm)
+}
+
+fn create_vcpus(vm: &VmFd, count: u8, cpuid: &CpuId, topology: Topology, entry: vm_memory::GuestAddress) -> Result<Vec<VcpuFd>, CpuError> {
+    (0..count).map(|id| cpu::create(vm, id, cpuid, topology, (id == 0).then_some(entry))).collect()
+}
+
+impl Vm {
+    /// Builds the machine; its devices' threads run, its processors do not yet.
+    pub fn new(mut parts: VmParts) -> Result<Self, VmError> {
+        if !(1..=MAX_VCPU_COUNT).contains(&parts.vcpu_count) {
+            return Err(VmError::VcpuCount(parts.vcpu_count));
+        }
+        let tsc_deadline = parts.kvm.check_extension(Cap::TscDeadlineTimer);
+        let vm = create_vm(&parts.kvm, tsc_deadline)?;
+        let memory = memory::map(parts.mem_size_mib)?;
+        memory::register(&vm, &memory)?;
+
+        let console = Console::start(parts.console, || {})
+            .map_err(|source| VmError::Device { name: "console".into(), source })?;
+        let (pio, reset) = legacy_devices(&vm, &console)?;
+
+        let mut builder =
+            Builder { vm, memory, mmio: Bus::default(), transports: Vec::new(), cmdline_devices: String::new() };
+        for (index, disk) in parts.disks.into_iter().enumerate() {
+            builder.add_virtio(&format!("blk{index}"), BlkIdentity::new(&disk), BlkBackend::new(disk, index))?;
+        }
+        if let Some((tap, mac)) = parts.net {
+            builder.add_virtio("net", NetIdentity::new(mac), NetBackend::new(tap))?;
+        }
+        builder.add_virtio("rng", RngIdentity, RngBackend)?;
+
+        let cmdline = with_parameters(&parts.cmdline, &builder.cmdline_devices);
+        let source =
+            BootSource { kernel: &mut parts.kernel, initramfs: parts.initramfs.as_mut(), cmdline: &cmdline };
+        let entry = boot::load(&builder.memory, source, parts.vcpu_count)?;
+        registers::write_tables(&builder.memory)?;
+
+        let cpuid = parts.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm_error("say which CPUID it supports"))?;
+        let topology = Topology { vcpu_count: parts.vcpu_count, tsc_deadline };
+        let vcpus = create_vcpus(&builder.vm, parts.vcpu_count, &cpuid, topology, entry)?;
+        let (stop_sender, stops) = channel();
+        let shared = Arc::new(Shared { pio, mmio: builder.mmio, reset, stops: stop_sender });
+        Ok(Self {
+            vcpus,
+            shared,
+            stops,
+            transports: builder.transports,
+            console,
+            _vm: builder.vm,
+            _memory: builder.memory,
+        })
+    }
+
+    /// Runs the guest until it stops or fails, then takes the machine apart: what the guest was told to be written is, and
+    /// its output has been handed over.
+    pub fn run(self) -> Result<(), VmError> {
+        install_kick_handler().map_err(VmError::Signal)?;
+        let mut threads = Vec::with_capacity(self.vcpus.len());
+        let mut failure = None;
+        for (id, vcpu) in (0u8..).zip(self.vcpus) {
+            match VcpuThread::start(id, vcpu, Arc::clone(&self.shared)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    failure = Some(VmError::Cpu(error));
+                    break;
+                }
+            }
+        }
+        let stop = if failure.is_none() { self.stops.recv() } else { Ok(Stop::Kicked) };
+        threads.into_iter().for_each(VcpuThread::stop_and_join);
+        for transport in &self.transports {
+            transport.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        }
+        self.console.finish(CONSOLE_DRAIN);
+        match (failure, stop) {
+            (Some(error), _) => Err(error),
+            (None, Ok(Stop::Failed(reason))) => Err(VmError::Failed(reason)),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// The serial port and the reset line.
+fn legacy_devices(vm: &VmFd, console: &Console) -> Result<(Bus, ResetRequest), VmError> {
+    let interrupt = eventfd("serial")?;
+    vm.register_irqfd(&interrupt, layout::SERIAL_IRQ).map_err(kvm_error("attach the serial port's interrupt"))?;
+    let reset = ResetRequest::default();
+    let mut pio = Bus::default();
+    let serial = SerialDevice::new(interrupt, console.writer());
+    pio.insert(SERIAL_PORT, SERIAL_PORT_COUNT, Arc::new(Mutex::new(serial)))?;
+    pio.insert(I8042_PORT, I8042_PORT_COUNT, Arc::new(Mutex::new(ResetDevice::new(reset.clone()))))?;
+    Ok((pio, reset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_parameters_go_before_the_arguments_of_init() {
+        assert_eq!(with_parameters("quiet", " a=1"), "quiet a=1");
+        assert_eq!(with_parameters("", " a=1"), "a=1");
+        assert_eq!(with_parameters("quiet -- --init-option", " a=1"), "quiet a=1 -- --init-option");
+    }
+}
