@@ -1,7 +1,7 @@
 #!/bin/sh
 # /init of the emulated host's initramfs: makes a KVM host out of a bare kernel, then hands over to microkube as PID 1.
 #
-# From outside it gets: 9p share `control` (settings, one a file: exe, hostname, token), 9p share `modules` (its /lib/modules),
+# From outside it gets: 9p share `control` (microkube, hostname, token, one a file), 9p share `modules` (its /lib/modules),
 # 9p shares host0, host1, ... (the outer machine's root, read-only), disk vda (state), network card eth0 (10.0.2.15, outside is 10.0.2.2).
 PATH=/bin
 fail() {
@@ -17,7 +17,7 @@ mount -t devtmpfs -o mode=755 devtmpfs /dev
 echo /bin/modprobe >/proc/sys/kernel/modprobe
 while read -r module; do insmod "/boot/$module" || fail "module $module cannot be loaded"; done </boot/order
 
-share control /control none
+share control /control loose
 share modules /lib/modules loose
 # Needed by microkube in any case; the others are loaded by the kernel on demand. In the background: the rest does not depend on them.
 (modprobe -a kvm-amd tun bridge veth loop nf_tables nft_chain_nat nft_masq nf_nat nf_conntrack) &
@@ -56,13 +56,16 @@ machine=/root/run/microkube-machine
 cp /bin/busybox "$machine/busybox"
 ln -s busybox "$machine/modprobe"
 echo /run/microkube-machine/modprobe >/proc/sys/kernel/modprobe
-cp "/host$(cat /control/exe)" "$machine/microkube" && chmod 755 "$machine/microkube" || fail "microkube cannot be copied from outside"
-cp /control/token "$machine/token" && chmod 600 "$machine/token" || fail "the token cannot be read"
+cp /control/microkube "$machine/microkube" && chmod 755 "$machine/microkube" || fail "microkube cannot be copied from outside"
+(umask 077 && cp /control/token /control/ready-port "$machine/") || fail "the token cannot be read"
+printf 'nameserver 10.0.2.3\n' >"$machine/resolv.conf"
 sysctl -q -w net.ipv4.ip_forward=1 kernel.panic=-1 fs.inotify.max_user_instances=8192 kernel.printk='3 4 1 3'
 
 wait "$kvm_loader"
 [ -c /dev/kvm ] || fail "kvm_amd did not come up"
 umount /control
+mkdir "$machine/host"
+mount -o move /host "$machine/host"
 mount -o move /lib/modules /root/lib/modules
 mount -o move /proc /root/proc
 mount -o move /sys /root/sys
