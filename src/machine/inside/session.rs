@@ -93,9 +93,13 @@ fn enter_root() -> io::Result<()> {
             None::<&str>,
         )?;
     }
-    // pivot_root(2), "pivot_root(".", ".")": the old root ends up below the new one and is then let go.
+    // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is then let go. Not before it is a slave,
+    // or letting go of what is shared below it would unmount that everywhere.
+    let old_root = std::fs::File::open("/")?;
     std::env::set_current_dir(&root)?;
     nix::unistd::pivot_root(".", ".")?;
+    nix::unistd::fchdir(&old_root)?;
+    mount(None::<&str>, ".", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
     umount2(".", MntFlags::MNT_DETACH)?;
     std::env::set_current_dir("/")
 }
