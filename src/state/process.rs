@@ -61,34 +61,58 @@ impl ProcessIdentity {
     /// # Errors
     /// [`ProcessError`] when the kernel refuses.
     pub fn kill(&self, timeout: Duration) -> Result<bool, ProcessError> {
-        let fail = |action| {
-            move |source| ProcessError {
-                action,
-                pid: self.pid,
-                source,
-            }
-        };
-        let pidfd = match pidfd_open(self.pid) {
-            Ok(pidfd) => pidfd,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
-            Err(error) => return Err(fail("open")(error)),
-        };
-        // Looked at again only now: the descriptor pins whichever process has the PID.
-        if !self.is_alive() {
+        let Some(pidfd) = self.exit_event()? else {
             return Ok(true);
-        }
+        };
         match pidfd_send_sigkill(&pidfd) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
-            result => result.map_err(fail("kill"))?,
+            result => result.map_err(|source| self.error("kill", source))?,
         }
+        self.wait_for(&pidfd, timeout)
+    }
+
+    /// Waits until the process has ended, at most `timeout`. Returns whether it has.
+    ///
+    /// # Errors
+    /// [`ProcessError`] when the kernel refuses.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, ProcessError> {
+        match self.exit_event()? {
+            Some(pidfd) => self.wait_for(&pidfd, timeout),
+            None => Ok(true),
+        }
+    }
+
+    /// A descriptor of exactly this process that becomes readable when it ends; `None` when it has.
+    ///
+    /// # Errors
+    /// [`ProcessError`] when the kernel refuses.
+    pub fn exit_event(&self) -> Result<Option<OwnedFd>, ProcessError> {
+        let pidfd = match pidfd_open(self.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(self.error("open", error)),
+        };
+        // Looked at only now: the descriptor pins whichever process has the PID.
+        Ok(self.is_alive().then_some(pidfd))
+    }
+
+    fn wait_for(&self, pidfd: &OwnedFd, timeout: Duration) -> Result<bool, ProcessError> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&pidfd), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(pidfd), PollFlags::POLLIN)];
         loop {
             match nix::poll::poll(&mut fds, timeout) {
                 Ok(ready) => return Ok(ready > 0),
                 Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(fail("wait for")(errno.into())),
+                Err(errno) => return Err(self.error("wait for", errno.into())),
             }
+        }
+    }
+
+    fn error(&self, action: &'static str, source: std::io::Error) -> ProcessError {
+        ProcessError {
+            action,
+            pid: self.pid,
+            source,
         }
     }
 }

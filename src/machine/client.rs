@@ -1,0 +1,302 @@
+//! The outer side of a command in the emulated host: its standard streams, terminal and signals become frames, its exit code ours.
+
+use super::location::Location;
+use super::protocol::{Command, Exit, Frame, MAX_DATA, Preface, ProtocolError, Request, TOKEN_LEN};
+use super::terminal::{RawTerminal, window_size};
+use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The machine answers in milliseconds; a loaded one may need longer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Signals that are passed on to the command.
+const FORWARDED: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// Variables that name things which exist outside only.
+const NOT_PASSED: [&str; 10] = [
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "MICROKUBE_MACHINE_DIR",
+    "MICROKUBE_RUN_DIR",
+    "MICROKUBE_STATE_DIR",
+    "SSH_AGENT_PID",
+    "SSH_AUTH_SOCK",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+];
+
+/// A command for the emulated host; it runs as root, in this process's directory and environment.
+#[derive(Debug, Clone)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub argv: Vec<OsString>,
+    /// Starts the machine if it is not running.
+    pub start: bool,
+}
+
+/// An authenticated connection to the machine.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+}
+
+impl Connection {
+    /// Connects and shows the secret.
+    pub fn open(port: u16, token: &[u8; TOKEN_LEN]) -> Result<Self> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(MachineError::NoAnswer)?;
+        stream.set_nodelay(true).map_err(MachineError::NoAnswer)?;
+        stream
+            .set_read_timeout(Some(ANSWER_LIMIT))
+            .map_err(MachineError::NoAnswer)?;
+        Preface { token: *token }
+            .write(&mut stream)
+            .map_err(MachineError::NoAnswer)?;
+        match Frame::read(&mut stream).map_err(MachineError::NoAnswer)? {
+            Some(Frame::Ready) => {}
+            Some(other) => return Err(ProtocolError::Unexpected(other.name()).into()),
+            // The machine hangs up on what it does not understand.
+            None => return Err(MachineError::OtherVersion),
+        }
+        stream.set_read_timeout(None).map_err(MachineError::NoAnswer)?;
+        Ok(Self { stream })
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, frame: &Frame) -> std::io::Result<()> {
+        frame.write(&mut self.stream)
+    }
+
+    /// Waits for a frame.
+    pub fn receive(&mut self) -> Result<Frame> {
+        let gone = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        Frame::read(&mut self.stream)
+            .map_err(MachineError::WentAway)?
+            .ok_or_else(|| MachineError::WentAway(gone()))
+    }
+}
+
+/// Runs this process's own command line in the emulated host, starting that if needed. `reason` says why, for the one line that
+/// announces it.
+pub fn run_inside(reason: &str) -> ExitCode {
+    eprintln!("microkube: {reason}; using the emulated host (slow)");
+    let program = match std::env::current_exe() {
+        Ok(program) => program.into_os_string(),
+        Err(error) => return failed(&MachineError::System("finding this program", error)),
+    };
+    let argv = std::iter::once(program).chain(std::env::args_os().skip(1)).collect();
+    match exec(&ExecRequest { argv, start: true }) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &MachineError) -> ExitCode {
+    let mut message = format!("microkube: error: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    eprintln!("{message}");
+    ExitCode::from(EXIT_MACHINE_FAILED)
+}
+
+/// Runs a command in the emulated host with this process's standard streams, terminal and signals, and waits for it.
+///
+/// Signals that are passed on stay blocked in this thread afterwards: the process is expected to end with the command's exit code.
+pub fn exec(request: &ExecRequest) -> Result<Exit> {
+    let location = Location::from_env();
+    let record = if request.start {
+        host::ensure_running(&location)?.0
+    } else {
+        host::running(&location)?
+    };
+    let mut connection = Connection::open(record.port, &control::token(&location)?)?;
+
+    // Before any thread exists, so that all of them inherit the mask and signals reach the descriptor only.
+    let mut signals = SigSet::empty();
+    FORWARDED.into_iter().for_each(|signal| signals.add(signal));
+    signals
+        .thread_block()
+        .map_err(|e| MachineError::System("blocking signals", e.into()))?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
+        .map_err(|e| MachineError::System("receiving signals", e.into()))?;
+
+    let raw = RawTerminal::enter();
+    let command = Command {
+        argv: request.argv.iter().map(|arg| arg.clone().into_vec()).collect(),
+        env: environment(),
+        cwd: std::env::current_dir()
+            .unwrap_or_else(|_| "/".into())
+            .into_os_string()
+            .into_vec(),
+        terminal: raw.as_ref().map(|_| window_size()),
+    };
+    connection
+        .send(&Frame::Request(Request::Exec(command)))
+        .map_err(MachineError::NoAnswer)?;
+
+    let writer = connection.stream.try_clone().map_err(MachineError::NoAnswer)?;
+    let outgoing = Arc::new(Outgoing {
+        stream: Mutex::new(writer),
+        credit: Mutex::new(0),
+        credited: Condvar::new(),
+    });
+    // Neither thread is waited for: one may sit in a read of a terminal for ever. The process ends with the command.
+    let to = Arc::clone(&outgoing);
+    spawn("stdin", move || to.send_stdin())?;
+    let to = Arc::clone(&outgoing);
+    let on_terminal = raw.is_some();
+    spawn("signals", move || to.send_signals(&signals, on_terminal))?;
+
+    let result = receive_output(&mut connection, &outgoing);
+    drop(raw);
+    result
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread
+        .map(drop)
+        .map_err(|e| MachineError::System("starting a thread", e))
+}
+
+fn environment() -> Vec<(Vec<u8>, Vec<u8>)> {
+    std::env::vars_os()
+        .filter(|(name, _)| !NOT_PASSED.iter().any(|not| name.as_bytes() == not.as_bytes()))
+        .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        .collect()
+}
+
+fn receive_output(connection: &mut Connection, outgoing: &Outgoing) -> Result<Exit> {
+    let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());
+    loop {
+        let written = match connection.receive()? {
+            Frame::Stdout(data) => stdout.write_all(&data).and_then(|()| stdout.flush()),
+            Frame::Stderr(data) => stderr.write_all(&data),
+            Frame::StdinCredit(bytes) => {
+                outgoing.add_credit(bytes);
+                Ok(())
+            }
+            Frame::Exited(exit) => return Ok(exit),
+            Frame::Failed(reason) => return Err(MachineError::Refused(reason)),
+            other => return Err(ProtocolError::Unexpected(other.name()).into()),
+        };
+        match written {
+            Ok(()) => {}
+            // Nobody reads any more: what a program that writes to the pipe itself would die of. Hanging up ends the command.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                return Ok(Exit::Signal(libc::SIGPIPE as u8));
+            }
+            Err(error) => return Err(MachineError::System("writing the command's output", error)),
+        }
+    }
+}
+
+/// What several threads send on one connection.
+#[derive(Debug)]
+struct Outgoing {
+    stream: Mutex<TcpStream>,
+    /// Bytes of standard input that may be sent.
+    credit: Mutex<usize>,
+    credited: Condvar,
+}
+
+impl Outgoing {
+    fn send(&self, frame: &Frame) -> std::io::Result<()> {
+        frame.write(&mut *self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add_credit(&self, bytes: u32) {
+        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        *credit = credit.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.credited.notify_one();
+    }
+
+    /// Waits until something may be sent; how much, at most a frame.
+    fn take_credit(&self) -> usize {
+        let credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credit = self
+            .credited
+            .wait_while(credit, |credit| *credit == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        let taken = (*credit).min(MAX_DATA);
+        *credit -= taken;
+        taken
+    }
+
+    fn return_credit(&self, bytes: usize) {
+        *self.credit.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+    }
+
+    /// Sends standard input to its end. Nothing is read that the command did not ask for.
+    fn send_stdin(&self) {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = vec![0; MAX_DATA];
+        loop {
+            let taken = self.take_credit();
+            let room = buffer.get_mut(..taken).unwrap_or_default();
+            let read = match stdin.read(room) {
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                    self.return_credit(taken);
+                    continue;
+                }
+                // Closed, or of a background process: no input.
+                Err(_) => 0,
+            };
+            self.return_credit(taken - read);
+            let frame = match buffer.get(..read) {
+                Some(data) if read > 0 => Frame::Stdin(data.to_vec()),
+                _ => Frame::StdinEnd,
+            };
+            // A broken connection is reported by whoever receives.
+            if self.send(&frame).is_err() || frame == Frame::StdinEnd {
+                return;
+            }
+        }
+    }
+
+    fn send_signals(&self, signals: &SignalFd, on_terminal: bool) {
+        loop {
+            let info = match signals.read_signal() {
+                Ok(Some(info)) => info,
+                Ok(None) | Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            let number = u8::try_from(info.ssi_signo).unwrap_or(0);
+            let frame = if i32::from(number) == libc::SIGWINCH {
+                if !on_terminal {
+                    continue;
+                }
+                Frame::Resized(window_size())
+            } else {
+                // The terminal's driver signals the whole foreground group; kill(2) names one process.
+                Frame::Signal {
+                    number,
+                    group: info.ssi_code == libc::SI_KERNEL,
+                }
+            };
+            if self.send(&frame).is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Starting, stopping and finding the emulated host.
+//!
+//! QEMU itself holds the lock that says that the machine is alive, so neither a recycled PID nor a starter killed half-way can make
+//! a dead machine look alive or the other way round.
+
+use super::client::Connection;
+use super::control;
+use super::location::{Artefacts, Location};
+use super::protocol::{Frame, Request, TOKEN_LEN};
+use super::qemu::{self, Settings};
+use super::{MachineError, Result};
+use crate::state::{LockedFile, ProcessIdentity, lock_exclusive, read_json, replace_json, try_lock_exclusive};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A machine boots in 5 to 10 seconds; a loaded one may need many times that.
+const START_LIMIT: Duration = Duration::from_secs(180);
+/// Inside, processes have 35 seconds to end by themselves.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// Room of the state disk, sparse: it takes what is used.
+const DISK_BYTES: u64 = 64 << 30;
+
+/// What is known of a started machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// QEMU.
+    process: ProcessIdentity,
+    /// Port on the loopback interface on which commands are taken.
+    pub port: u16,
+    memory_mib: u64,
+    /// When it was started, seconds since 1970.
+    started_at_s: i64,
+    /// It answered once. Without this, its starter died or still waits.
+    ready: bool,
+}
+
+/// State of the emulated host.
+#[derive(Debug)]
+pub enum Status {
+    Stopped,
+    /// QEMU runs, but nobody waits for the machine any more, or somebody still does.
+    Starting,
+    Running {
+        pid: i32,
+        uptime: Duration,
+        memory_mib: u64,
+        resident_mib: u64,
+    },
+}
+
+/// State of the emulated host.
+pub fn status() -> Result<Status> {
+    let location = Location::from_env();
+    if !location.exists() || !is_alive(&location)? {
+        return Ok(Status::Stopped);
+    }
+    let Some(record) = read_record(&location)?.filter(|record| record.ready) else {
+        return Ok(Status::Starting);
+    };
+    let pid = record.process.pid();
+    let uptime_s = jiff::Timestamp::now().as_second().saturating_sub(record.started_at_s);
+    Ok(Status::Running {
+        pid,
+        uptime: Duration::from_secs(u64::try_from(uptime_s).unwrap_or(0)),
+        memory_mib: record.memory_mib,
+        resident_mib: resident_mib(pid).unwrap_or(0),
+    })
+}
+
+/// Starts the emulated host; returns whether it was not running before.
+pub fn start() -> Result<bool> {
+    ensure_running(&Location::from_env()).map(|(_, started)| started)
+}
+
+/// Starts the machine if it is not running. Says so on standard error, since it takes seconds.
+pub fn ensure_running(location: &Location) -> Result<(Record, bool)> {
+    location.create()?;
+    let _change = lock(&location.change_lock())?;
+    if is_alive(location)? {
+        if let Some(record) = read_record(location)?.filter(|record| record.ready) {
+            return Ok((record, false));
+        }
+        // Whoever started it died before it was ready (nobody else can be starting it: we hold the lock).
+        kill(location)?;
+    }
+    let qemu = qemu::find()?;
+    let artefacts = Artefacts::find()?;
+    make_disk(&location.disk())?;
+    let began = Instant::now();
+    eprintln!("microkube: starting the emulated host (about 8 s)");
+    let record = boot(&qemu, artefacts, location)?;
+    eprintln!(
+        "microkube: the emulated host is up after {:.1} s",
+        began.elapsed().as_secs_f32()
+    );
+    Ok((record, true))
+}
+
+/// Stops the emulated host, cleanly if it still answers; returns whether it was running.
+pub fn stop() -> Result<bool> {
+    let location = Location::from_env();
+    if !location.exists() {
+        return Ok(false);
+    }
+    let _change = lock(&location.change_lock())?;
+    if !is_alive(&location)? {
+        return Ok(false);
+    }
+    let record = read_record(&location)?.filter(|record| record.ready);
+    let asked = record
+        .as_ref()
+        .is_some_and(|record| shut_down(&location, record).is_ok());
+    let ended = asked && record.is_some_and(|record| record.process.wait(STOP_LIMIT).unwrap_or(false));
+    if !ended {
+        eprintln!("microkube: the emulated host does not stop by itself: it is switched off");
+        kill(&location)?;
+    }
+    for file in [location.record(), location.token(), location.qemu_pid()] {
+        // What is already gone need not be removed.
+        let _ = std::fs::remove_file(file);
+    }
+    control::discard(&location);
+    Ok(true)
+}
+
+/// The running machine's record.
+pub fn running(location: &Location) -> Result<Record> {
+    if !location.exists() || !is_alive(location)? {
+        return Err(MachineError::NotRunning);
+    }
+    read_record(location)?
+        .filter(|record| record.ready)
+        .ok_or(MachineError::NotRunning)
+}
+
+fn shut_down(location: &Location, record: &Record) -> Result<()> {
+    let mut connection = Connection::open(record.port, &control::token(location)?)?;
+    connection
+        .send(&Frame::Request(Request::Shutdown))
+        .map_err(MachineError::NoAnswer)?;
+    match connection.receive()? {
+        Frame::Exited(_) => Ok(()),
+        other => Err(super::protocol::ProtocolError::Unexpected(other.name()).into()),
+    }
+}
+
+fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| MachineError::System("listening on loopback", e))?;
+    let ready_port = listener
+        .local_addr()
+        .map_err(|e| MachineError::System("listening on loopback", e))?
+        .port();
+    let token = control::prepare(location, ready_port)?;
+    let memory_mib = qemu::memory_mib();
+    let port = free_port()?;
+    let settings = Settings {
+        artefacts,
+        location: location.clone(),
+        memory_mib,
+        port,
+    };
+    let mut child = spawn(qemu, &settings)?;
+    let result = i32::try_from(child.id())
+        .ok()
+        .and_then(ProcessIdentity::of)
+        .ok_or_else(|| died(location))
+        .map(|process| Record {
+            process,
+            port,
+            memory_mib,
+            started_at_s: jiff::Timestamp::now().as_second(),
+            ready: false,
+        })
+        .and_then(|mut record| {
+            write_record(location, &record)?;
+            wait_until_ready(&listener, &mut child, &token, location)?;
+            record.ready = true;
+            write_record(location, &record)?;
+            Ok(record)
+        });
+    if result.is_err() {
+        // Errors of killing what may be dead already say nothing.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    control::discard(location);
+    result
+}
+
+/// A port of the loopback interface that nobody listens on. Somebody may take it before QEMU does: QEMU then fails, with a clear
+/// message on the console.
+fn free_port() -> Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|e| MachineError::System("finding a free port", e))
+}
+
+fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
+    let location = &settings.location;
+    let alive = try_lock_exclusive(&location.alive_lock()).map_err(record_error)?;
+    let alive: LockedFile = alive.ok_or(MachineError::NotRunning)?;
+    let console_path = location.console();
+    let file_error = |source| MachineError::File {
+        action: "writing",
+        path: console_path.clone(),
+        source,
+    };
+    let console = std::fs::File::create(&console_path).map_err(file_error)?;
+    let errors = console.try_clone().map_err(file_error)?;
+    let alive_fd = alive.as_fd().as_raw_fd();
+    let mut command = Command::new(qemu);
+    command.args(qemu::arguments(settings)).current_dir("/");
+    command.stdin(Stdio::null()).stdout(console).stderr(errors);
+    // SAFETY: between fork and exec only setsid(2) and fcntl(2) are called, which are async-signal-safe; `alive` is open until spawn
+    // returned.
+    unsafe {
+        command.pre_exec(move || {
+            // Out of reach of the terminal's signals, and keeping the lock after exec.
+            if libc::setsid() < 0 || libc::fcntl(alive_fd, libc::F_SETFD, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().map_err(|e| MachineError::System("starting QEMU", e))?;
+    drop(alive);
+    Ok(child)
+}
+
+/// Waits for the machine's own connection, or its end.
+fn wait_until_ready(
+    listener: &TcpListener,
+    child: &mut Child,
+    token: &[u8; TOKEN_LEN],
+    location: &Location,
+) -> Result<()> {
+    let deadline = Instant::now() + START_LIMIT;
+    let pidfd =
+        crate::state::ProcessIdentity::of(i32::try_from(child.id()).unwrap_or(0)).ok_or_else(|| died(location))?;
+    let exited = pidfd
+        .exit_event()
+        .map_err(|e| MachineError::System("watching QEMU", std::io::Error::other(e)))?;
+    let Some(exited) = exited else {
+        return Err(died(location));
+    };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut events = [
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(exited.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut events, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) => {
+                let (console, tail) = (location.console(), console_tail(location));
+                return Err(MachineError::NotReady {
+                    seconds: START_LIMIT.as_secs(),
+                    console,
+                    tail,
+                });
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(MachineError::System("waiting for the emulated host", errno.into())),
+        }
+        let [connection, exit] = events.map(|event| event.any().unwrap_or(false));
+        if exit {
+            return Err(died(location));
+        }
+        // Anybody on this machine can connect: only the secret counts.
+        if connection && accept_ready(listener, token) {
+            return Ok(());
+        }
+    }
+}
+
+fn accept_ready(listener: &TcpListener, token: &[u8; TOKEN_LEN]) -> bool {
+    let Ok((mut stream, _)) = listener.accept() else {
+        return false;
+    };
+    let mut sent = [0; TOKEN_LEN];
+    stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()
+        && stream.read_exact(&mut sent).is_ok()
+        && super::protocol::Preface { token: sent }.matches(token)
+}
+
+fn died(location: &Location) -> MachineError {
+    MachineError::DiedStarting {
+        console: location.console(),
+        tail: console_tail(location),
+    }
+}
+
+/// The end of the console without QEMU's harmless remarks about features it does not emulate.
+fn console_tail(location: &Location) -> String {
+    const TAIL_BYTES: u64 = 4096;
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = std::fs::File::open(location.console()) {
+        let len = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        // A tail that cannot be read is empty: the error that it belongs to is reported all the same.
+        let _ = file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)));
+        let _ = file.take(TAIL_BYTES).read_to_end(&mut bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text
+        .lines()
+        .filter(|line| !line.contains("TCG doesn't support requested feature") && !line.is_empty());
+    lines
+        .map(|line| line.replace(|c: char| c.is_control(), ""))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Makes the state disk if there is none: all or nothing, whoever dies.
+fn make_disk(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("new");
+    let fail = |reason: String| MachineError::Disk {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = std::fs::File::create(&unfinished).map_err(|e| fail(e.to_string()))?;
+    file.set_len(DISK_BYTES).map_err(|e| fail(e.to_string()))?;
+    let output = Command::new("mke2fs")
+        .args([
+            "-q",
+            "-t",
+            "ext4",
+            "-F",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+        ])
+        .arg(&unfinished)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| fail(format!("mke2fs cannot be run: {e} (apt-get install e2fsprogs)")))?;
+    if !output.status.success() {
+        return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    std::fs::rename(&unfinished, path).map_err(|e| fail(e.to_string()))
+}
+
+fn is_alive(location: &Location) -> Result<bool> {
+    Ok(try_lock_exclusive(&location.alive_lock())
+        .map_err(record_error)?
+        .is_none())
+}
+
+fn kill(location: &Location) -> Result<()> {
+    let from_record = read_record(location)?.map(|record| record.process);
+    let from_qemu = || {
+        let pid = std::fs::read_to_string(location.qemu_pid()).ok()?.trim().parse().ok()?;
+        ProcessIdentity::of(pid)
+    };
+    for process in [from_record, from_qemu()].into_iter().flatten() {
+        if is_alive(location)? && is_qemu(process.pid()) {
+            process
+                .kill(KILL_LIMIT)
+                .map_err(|e| MachineError::System("killing QEMU", std::io::Error::other(e)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The PID file of a machine before this one may name anybody.
+fn is_qemu(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|cmdline| cmdline.windows(17).any(|window| window == b"microkube-machine"))
+}
+
+fn resident_mib(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib / 1024)
+}
+
+fn lock(path: &Path) -> Result<LockedFile> {
+    lock_exclusive(path).map_err(record_error)
+}
+
+fn read_record(location: &Location) -> Result<Option<Record>> {
+    read_json(&location.record()).map_err(record_error)
+}
+
+fn write_record(location: &Location, record: &Record) -> Result<()> {
+    replace_json(&location.record(), record).map_err(record_error)
+}
+
+fn record_error(error: crate::state::RecordError) -> MachineError {
+    MachineError::System("keeping the emulated host's records", std::io::Error::other(error))
+}

@@ -1,0 +1,77 @@
+//! Receives commands from outside: a connection a command, a thread a connection.
+
+use super::command;
+use crate::machine::INSIDE_DIR;
+use crate::machine::protocol::{Exit, Frame, Preface, Request, TOKEN_LEN};
+use crate::machine::qemu::AGENT_PORT;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The outer machine, seen from inside (QEMU's user network).
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// Nobody needs longer to send 40 bytes.
+const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs until it is asked to shut down; PID 1 switches the machine off when this returns.
+pub fn agent() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("microkube machine: the agent failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let mut token = [0; TOKEN_LEN];
+    std::fs::File::open(format!("{INSIDE_DIR}/token"))?.read_exact(&mut token)?;
+    let ready_port = std::fs::read_to_string(format!("{INSIDE_DIR}/ready-port"))?;
+    let ready_port: u16 = ready_port.trim().parse().map_err(io::Error::other)?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, AGENT_PORT))?;
+    TcpStream::connect((OUTSIDE, ready_port))?.write_all(&token)?;
+    for connection in listener.incoming() {
+        let Ok(stream) = connection else { continue };
+        let spawned = std::thread::Builder::new()
+            .name("connection".to_owned())
+            .spawn(move || {
+                if let Err(error) = converse(stream, &token) {
+                    // The other side has gone or talks nonsense: there is nobody to tell but the console.
+                    eprintln!("microkube machine: connection: {error}");
+                }
+            });
+        if let Err(error) = spawned {
+            eprintln!("microkube machine: no thread for a connection: {error}");
+        }
+    }
+    Ok(())
+}
+
+fn converse(mut stream: TcpStream, token: &[u8; TOKEN_LEN]) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PREFACE_LIMIT))?;
+    match Preface::read(&mut stream)? {
+        Some(preface) if preface.matches(token) => {}
+        // Hanging up is the answer to strangers and to other versions.
+        _ => return Ok(()),
+    }
+    Frame::Ready.write(&mut stream)?;
+    match Frame::read(&mut stream)? {
+        Some(Frame::Request(Request::Ping)) => Frame::Exited(Exit::Code(0)).write(&mut stream),
+        Some(Frame::Request(Request::Shutdown)) => {
+            Frame::Exited(Exit::Code(0)).write(&mut stream)?;
+            std::process::exit(0)
+        }
+        Some(Frame::Request(Request::Exec(request))) => {
+            stream.set_read_timeout(None)?;
+            command::run(stream, request)
+        }
+        Some(other) => Err(io::Error::other(format!(
+            "a {} frame instead of a request",
+            other.name()
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,374 @@
+//! One command in the emulated host: its process, its pipes or pseudo terminal, and the connection they are carried over.
+//!
+//! The command is the leader of a session and a process group of its own. When the outer side goes away it is treated as a terminal
+//! treats its programs when it is closed: hang-up first, then force.
+
+use crate::machine::INSIDE_DIR;
+use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW, WindowSize};
+use crate::machine::terminal::set_window_size;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// After a hang-up, before SIGTERM.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(5);
+/// After SIGTERM, before SIGKILL: a little more than a Pod's default grace period.
+const TERMINATION_LIMIT: Duration = Duration::from_secs(35);
+
+/// The command's ends that this side holds.
+struct Streams {
+    input: File,
+    output: File,
+    /// None on a terminal, where both are one.
+    errors: Option<File>,
+    /// The terminal's master.
+    terminal: Option<File>,
+}
+
+/// Sends frames from several threads. After an error nothing is sent any more, and that is remembered.
+struct Sending {
+    stream: Mutex<TcpStream>,
+    broken: AtomicBool,
+}
+
+impl Sending {
+    fn send(&self, frame: &Frame) {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.broken.load(Ordering::Relaxed) && frame.write(&mut *stream).is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the threads tell the one that decides.
+enum Event {
+    Exited(Exit),
+    /// The outer side went away.
+    HungUp,
+}
+
+/// The command's process, which leads a group of its own. Signals and reaping exclude each other, so that no signal ever reaches a
+/// stranger who got the PID next.
+struct Process {
+    pid: Pid,
+    reaped: Mutex<bool>,
+}
+
+impl Process {
+    fn signal(&self, signal: Signal, whole_group: bool) {
+        let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*reaped {
+            // ESRCH: it has just ended.
+            let _ = if whole_group {
+                killpg(self.pid, signal)
+            } else {
+                kill(self.pid, signal)
+            };
+        }
+    }
+
+    fn wait(&self) -> Exit {
+        while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        {
+        }
+        let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        *reaped = true;
+        match waitpid(self.pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => Exit::Code(u8::try_from(code).unwrap_or(u8::MAX)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Exit::Signal(signal as u8),
+            // Cannot be: nobody else waits for it.
+            Ok(_) | Err(_) => Exit::Code(u8::MAX),
+        }
+    }
+}
+
+/// Runs the command to its end.
+pub fn run(stream: TcpStream, request: Request) -> io::Result<()> {
+    let sending = Arc::new(Sending {
+        stream: Mutex::new(stream.try_clone()?),
+        broken: AtomicBool::new(false),
+    });
+    let (pid, streams) = match start(request) {
+        Ok(started) => started,
+        Err(error) => {
+            sending.send(&Frame::Failed(error.to_string()));
+            return Ok(());
+        }
+    };
+    let process = Arc::new(Process {
+        pid,
+        reaped: Mutex::new(false),
+    });
+    let result = carry(stream, &sending, &process, streams);
+    if result.is_err() {
+        // Nothing of a command that cannot be carried stays behind.
+        process.signal(Signal::SIGKILL, true);
+        process.wait();
+    }
+    result
+}
+
+/// Fails only while nobody waits for the process yet.
+fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, streams: Streams) -> io::Result<()> {
+    let Streams {
+        input,
+        output,
+        errors,
+        terminal,
+    } = streams;
+    let (events, received) = mpsc::channel();
+    // The reading end sees the end of file once the command has ended.
+    let (ended, ending) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let ended = Arc::new(ended);
+
+    let mut outputs = Vec::new();
+    let on_terminal = terminal.is_some();
+    for (file, frame) in [
+        (Some(output), Frame::Stdout as fn(Vec<u8>) -> Frame),
+        (errors, Frame::Stderr),
+    ] {
+        let Some(file) = file else { continue };
+        let (sending, ended) = (Arc::clone(sending), Arc::clone(&ended));
+        outputs.push(spawn("output", move || carry_output(file, &ended, &sending, frame))?);
+    }
+    // Bytes of input that may still come: what is queued for the command is bounded by it.
+    let window = Arc::new(AtomicUsize::new(usize::try_from(STDIN_WINDOW).unwrap_or(usize::MAX)));
+    let (to_input, for_input) = mpsc::channel();
+    let (to, granted) = (Arc::clone(sending), Arc::clone(&window));
+    spawn("input", move || {
+        carry_input(input, &for_input, &to, &granted, on_terminal)
+    })?;
+    let (hung_up, target) = (events.clone(), Arc::clone(process));
+    spawn("frames", move || {
+        if let Err(error) = receive(stream, &to_input, &window, &target, terminal.as_ref()) {
+            eprintln!("microkube machine: a command's connection: {error}");
+        }
+        // Nobody listens any more when the command has ended first.
+        let _ = hung_up.send(Event::HungUp);
+    })?;
+    let waiting = Arc::clone(process);
+    spawn("wait", move || {
+        let exit = waiting.wait();
+        drop(ending);
+        // The receiver waits for exactly this.
+        let _ = events.send(Event::Exited(exit));
+    })?;
+    sending.send(&Frame::StdinCredit(STDIN_WINDOW));
+
+    let exit = await_end(&received, process);
+    for output in outputs {
+        // A panic there is printed there.
+        let _ = output.join();
+    }
+    sending.send(&Frame::Exited(exit));
+    Ok(())
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn start(request: Request) -> io::Result<(Pid, Streams)> {
+    let mut command = Command::new(format!("{INSIDE_DIR}/microkube"));
+    command
+        .args(["machine", "inside-session", "--cwd"])
+        .arg(OsString::from_vec(request.cwd))
+        .arg("--");
+    command.args(request.argv.into_iter().map(OsString::from_vec));
+    command.env_clear();
+    let valid = |(name, _): &(Vec<u8>, Vec<u8>)| !name.is_empty() && !name.contains(&b'=');
+    let env = request.env.into_iter().filter(valid);
+    command.envs(env.map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value))));
+    match request.terminal {
+        Some(size) => start_on_terminal(command, size),
+        None => start_on_pipes(command),
+    }
+}
+
+fn start_on_pipes(mut command: Command) -> io::Result<(Pid, Streams)> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // SAFETY: setsid(2) is async-signal-safe.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
+    let mut child = command.spawn()?;
+    let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(io::Error::other("no pipes"));
+    };
+    let file = |fd: OwnedFd| File::from(fd);
+    let streams = Streams {
+        input: file(input.into()),
+        output: file(output.into()),
+        errors: Some(file(errors.into())),
+        terminal: None,
+    };
+    Ok((pid_of(child.id())?, streams))
+}
+
+fn start_on_terminal(mut command: Command, size: WindowSize) -> io::Result<(Pid, Streams)> {
+    let pty = nix::pty::openpty(None, None)?;
+    let (master, slave) = (File::from(pty.master), File::from(pty.slave));
+    for file in [&master, &slave] {
+        nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    }
+    set_window_size(&master, size)?;
+    command
+        .stdin(slave.try_clone()?)
+        .stdout(slave.try_clone()?)
+        .stderr(slave);
+    // SAFETY: setsid(2) and ioctl(2) are async-signal-safe; descriptor 0 is the terminal by then.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+    }
+    let child = command.spawn()?;
+    let streams = Streams {
+        input: master.try_clone()?,
+        output: master.try_clone()?,
+        errors: None,
+        terminal: Some(master),
+    };
+    Ok((pid_of(child.id())?, streams))
+}
+
+fn pid_of(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid).map(Pid::from_raw).map_err(io::Error::other)
+}
+
+/// Waits for the end, and forces it once the outer side has gone.
+fn await_end(received: &Receiver<Event>, process: &Process) -> Exit {
+    // The sender of `Exited` lives until it has sent.
+    let mut limits = [(Signal::SIGTERM, HANG_UP_LIMIT), (Signal::SIGKILL, TERMINATION_LIMIT)].into_iter();
+    let mut next = None;
+    loop {
+        let event = match next {
+            None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some((_, limit)) => received.recv_timeout(limit),
+        };
+        match event {
+            Ok(Event::Exited(exit)) => return exit,
+            Ok(Event::HungUp) => {
+                process.signal(Signal::SIGHUP, true);
+                process.signal(Signal::SIGCONT, true);
+                next = limits.next();
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((signal, _)) = next {
+                    process.signal(signal, true);
+                }
+                next = limits.next();
+            }
+            Err(RecvTimeoutError::Disconnected) => return Exit::Signal(libc::SIGKILL as u8),
+        }
+    }
+}
+
+/// Sends all output until its end. Once the command has ended, until nothing is left: a background process that inherited the
+/// stream does not keep the command alive.
+fn carry_output(mut from: File, ended: &OwnedFd, sending: &Sending, frame: fn(Vec<u8>) -> Frame) {
+    let mut buffer = vec![0; MAX_DATA];
+    loop {
+        let mut events = [
+            PollFd::new(from.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut events, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(_) => return,
+        }
+        let [readable, over] = events.map(|event| event.any().unwrap_or(false));
+        if over && !readable {
+            return;
+        }
+        match from.read(&mut buffer) {
+            // The end of a pseudo terminal is EIO, of a pipe nothing.
+            Ok(0) => return,
+            Ok(read) => sending.send(&frame(buffer.get(..read).unwrap_or_default().to_vec())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// What the outer side has for standard input.
+enum Input {
+    Data(Vec<u8>),
+    End,
+}
+
+fn carry_input(mut to: File, received: &Receiver<Input>, sending: &Sending, window: &AtomicUsize, on_terminal: bool) {
+    for input in received {
+        match input {
+            Input::Data(data) => {
+                if to.write_all(&data).is_err() {
+                    // Nobody reads: as with a closed pipe, the rest is of no interest. Its sender is told nothing more, and so
+                    // sends nothing more.
+                    return;
+                }
+                window.fetch_add(data.len(), Ordering::Relaxed);
+                sending.send(&Frame::StdinCredit(u32::try_from(data.len()).unwrap_or(0)));
+            }
+            // A terminal has no end; what a program reads as one (^D) is a character.
+            Input::End if on_terminal => {}
+            Input::End => return,
+        }
+    }
+}
+
+/// Handles what the outer side sends until it goes away.
+fn receive(
+    mut stream: TcpStream,
+    to_input: &Sender<Input>,
+    window: &AtomicUsize,
+    process: &Process,
+    terminal: Option<&File>,
+) -> io::Result<()> {
+    while let Some(frame) = Frame::read(&mut stream)? {
+        match frame {
+            Frame::Stdin(data) => {
+                let taken = window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(data.len())
+                });
+                taken.map_err(|_| io::Error::other(ProtocolError::InputOverrun))?;
+                // Nobody takes it any more when the command has closed its input.
+                let _ = to_input.send(Input::Data(data));
+            }
+            Frame::StdinEnd => drop(to_input.send(Input::End)),
+            Frame::Signal { number, group: whole } => {
+                let signal = Signal::try_from(i32::from(number)).map_err(io::Error::from)?;
+                process.signal(signal, whole);
+            }
+            Frame::Resized(size) => {
+                if let Some(terminal) = terminal {
+                    set_window_size(terminal, size)?;
+                }
+            }
+            other => return Err(io::Error::other(ProtocolError::Unexpected(other.name()))),
+        }
+    }
+    Ok(())
+}
