@@ -33,7 +33,9 @@ struct Check {
 pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
     let kvm = Check {
         name: "kvm",
-        result: probe::check_kvm().map(|()| "a guest ran on it".to_owned()).map_err(Into::into),
+        result: probe::check_kvm()
+            .map(|()| "a guest ran on it".to_owned())
+            .map_err(Into::into),
         remedy: "run on a machine with VT-x or SVM switched on (in a cloud: with nested virtualisation), as a user who may open /dev/kvm",
         has_fallback: true,
     };
@@ -50,7 +52,13 @@ pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
 
     println!("{:<14} {:<5} DETAIL", "REQUIREMENT", "OK");
     let mut failed = false;
-    for Check { name, result, remedy, has_fallback } in checks {
+    for Check {
+        name,
+        result,
+        remedy,
+        has_fallback,
+    } in checks
+    {
         match result {
             Ok(detail) => println!("{name:<14} {:<5} {detail}", "yes"),
             Err(error) => {
@@ -74,7 +82,12 @@ fn root() -> Check {
     } else {
         Err(anyhow::anyhow!("running as an ordinary user"))
     };
-    Check { name: "root", result, remedy: "run microkube as root (sudo)", has_fallback: false }
+    Check {
+        name: "root",
+        result,
+        remedy: "run microkube as root (sudo)",
+        has_fallback: false,
+    }
 }
 
 async fn network() -> Check {
@@ -85,7 +98,10 @@ async fn network() -> Check {
         let attached = network::attach(&paths.network(), &probe_uid, &config).await;
         network::release(&paths.network(), &probe_uid).await?;
         let attached = attached?;
-        anyhow::Ok(format!("attached {} to {} with the address {}", attached.tap_name, config.bridge_name, attached.address))
+        anyhow::Ok(format!(
+            "attached {} to {} with the address {}",
+            attached.tap_name, config.bridge_name, attached.address
+        ))
     };
     Check {
         name: "network",
@@ -130,14 +146,20 @@ fn guest() -> Check {
         for (path, magic) in [(&guest.kernel, &b"\x7fELF"[..]), (&guest.initramfs, &b"07070"[..])] {
             let mut start = vec![0; magic.len()];
             let mut file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-            std::io::Read::read_exact(&mut file, &mut start).with_context(|| format!("cannot read {}", path.display()))?;
+            std::io::Read::read_exact(&mut file, &mut start)
+                .with_context(|| format!("cannot read {}", path.display()))?;
             if start != magic {
                 bail!("{} is damaged", path.display());
             }
         }
         anyhow::Ok(guest.kernel.display().to_string())
     };
-    Check { name: "guest kernel", result: try_it(), remedy: "make build", has_fallback: false }
+    Check {
+        name: "guest kernel",
+        result: try_it(),
+        remedy: "make build",
+        has_fallback: false,
+    }
 }
 
 fn vmm() -> Check {
@@ -152,7 +174,12 @@ fn vmm() -> Check {
         }
         anyhow::Ok(program.display().to_string())
     };
-    Check { name: "vmm", result: try_it(), remedy: "make build", has_fallback: false }
+    Check {
+        name: "vmm",
+        result: try_it(),
+        remedy: "make build",
+        has_fallback: false,
+    }
 }
 
 fn store() -> Check {

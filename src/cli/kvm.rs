@@ -1,8 +1,10 @@
 //! Where Pods run: on this machine where its KVM can run guests, else in the emulated host.
 
+use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use microkube_vmm::probe;
 
 use super::Failure;
@@ -10,8 +12,8 @@ use crate::machine;
 use crate::state::Paths;
 
 /// Runs this command line in the emulated host if this machine's KVM cannot run guests, and returns its exit code; `None`
-/// where KVM works. `stdin` replaces the standard input, for a verb that has read it already.
-pub(super) fn delegate_unless_usable(stdin: Option<Vec<u8>>) -> Result<Option<ExitCode>, Failure> {
+/// where KVM works. `consumed_stdin` is what the verb has already read of its standard input.
+pub(super) fn delegate_unless_usable(consumed_stdin: Option<&[u8]>) -> Result<Option<ExitCode>, Failure> {
     if machine::is_inside() || is_known_to_work() {
         return Ok(None);
     }
@@ -23,11 +25,24 @@ pub(super) fn delegate_unless_usable(stdin: Option<Vec<u8>>) -> Result<Option<Ex
         // Something the user can put right is not worked around.
         Err(error @ probe::ProbeError::PermissionDenied { .. }) => Err(error.into()),
         Err(error) => {
+            if let Some(text) = consumed_stdin {
+                replace_stdin(text).context("cannot pass standard input on")?;
+            }
             let error = anyhow::Error::from(error);
-            eprintln!("microkube: KVM of this machine cannot run guests ({error:#}); using the emulated host, which is slow");
-            Ok(Some(machine::run_inside(stdin)?))
+            Ok(Some(machine::run_inside(&format!(
+                "KVM of this machine cannot run guests ({error:#})"
+            ))))
         }
     }
+}
+
+/// Makes standard input a file with this content, so that whoever reads it next reads it from the start.
+fn replace_stdin(text: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(text)?;
+    file.rewind()?;
+    nix::unistd::dup2_stdin(file)?;
+    Ok(())
 }
 
 /// Trying KVM takes some milliseconds, and what works once works until the next boot: `/run` is empty then.

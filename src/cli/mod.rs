@@ -12,6 +12,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::pod;
+use crate::state::Paths;
+
 /// Exit code for a bad manifest or command line.
 const EXIT_USAGE: u8 = 2;
 
@@ -47,14 +50,20 @@ struct Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { exit_code: 1, error: error.into() }
+        Self {
+            exit_code: 1,
+            error: error.into(),
+        }
     }
 }
 
 impl Failure {
     /// The user gave something that cannot be right.
     fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit_code: EXIT_USAGE, error: error.into() }
+        Self {
+            exit_code: EXIT_USAGE,
+            error: error.into(),
+        }
     }
 }
 
@@ -64,15 +73,28 @@ pub fn main() -> ExitCode {
     start_log();
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
-        Verb::Image(args) => image::run(args),
+        Verb::Image(args) => run_image(args),
         Verb::Doctor(args) => doctor::run(args),
-        Verb::Machine(args) => machine::run(args),
+        Verb::Machine(args) => return machine::run(args),
         Verb::Supervise(args) => supervise::run(args),
     };
     result.unwrap_or_else(|Failure { exit_code, error }| {
         eprintln!("microkube: {error:#}");
         ExitCode::from(exit_code)
     })
+}
+
+fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
+    // The store lies where the Pods run.
+    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+        return Ok(exit_code);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        pod::sweep(&Paths::from_env()).await?;
+        image::run(args).await
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Warnings go to stderr; `MICROKUBE_LOG` (as `debug` or `microkube::pod=trace`) says otherwise.

@@ -38,7 +38,11 @@ impl ContainerOutput {
     pub async fn write(&mut self, container: u16, stream: OutputStream, bytes: &[u8]) -> std::io::Result<()> {
         let prefixed;
         let bytes = if self.names.len() > 1 {
-            let prefix = prefix(self.names.get(usize::from(container)).map_or("?", String::as_str), container, self.colour);
+            let prefix = prefix(
+                self.names.get(usize::from(container)).map_or("?", String::as_str),
+                container,
+                self.colour,
+            );
             let unfinished = self.unfinished.entry((container, stream)).or_default();
             prefixed = prefix_lines(&prefix, unfinished, bytes);
             prefixed.as_slice()
@@ -58,7 +62,11 @@ async fn write_flushed(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> s
 }
 
 fn prefix(name: &str, container: u16, colour: bool) -> String {
-    if colour { format!("\x1b[3{}m[{name}]\x1b[0m ", 1 + container % 6) } else { format!("[{name}] ") }
+    if colour {
+        format!("\x1b[3{}m[{name}]\x1b[0m ", 1 + container % 6)
+    } else {
+        format!("[{name}] ")
+    }
 }
 
 /// The finished lines of a stream with the prefix in front of each; what is unfinished is kept for the next call. An empty
@@ -102,7 +110,10 @@ mod tests {
 
     #[test]
     fn every_line_gets_the_prefix_however_it_was_cut() {
-        assert_eq!(all(&[b"one\ntw", b"o\nthr", b"ee\n", b""]), "[a] one\n[a] two\n[a] three\n");
+        assert_eq!(
+            all(&[b"one\ntw", b"o\nthr", b"ee\n", b""]),
+            "[a] one\n[a] two\n[a] three\n"
+        );
     }
 
     #[test]

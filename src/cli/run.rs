@@ -13,8 +13,8 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{Failure, kvm};
 use super::output::ContainerOutput;
+use super::{Failure, kvm};
 use crate::manifest;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
@@ -48,7 +48,8 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
     let (text, source) = read_manifest(&args.file).map_err(Failure::usage)?;
     let pod = manifest::load(&text, &source).map_err(Failure::usage)?;
-    if let Some(exit_code) = kvm::delegate_unless_usable(Some(text))? {
+    let consumed_stdin = (args.file.as_os_str() == "-").then_some(text.as_slice());
+    if let Some(exit_code) = kvm::delegate_unless_usable(consumed_stdin)? {
         return Ok(exit_code);
     }
     let manifest_stage = Stage::since("manifest", start);
@@ -66,11 +67,15 @@ fn read_manifest(file: &std::path::Path) -> anyhow::Result<(Vec<u8>, String)> {
     let (input, source): (Box<dyn Read>, _) = if file.as_os_str() == "-" {
         (Box::new(std::io::stdin()), "standard input".to_owned())
     } else {
-        let input = std::fs::File::open(file).with_context(|| format!("cannot open the manifest {}", file.display()))?;
+        let input =
+            std::fs::File::open(file).with_context(|| format!("cannot open the manifest {}", file.display()))?;
         (Box::new(input), file.display().to_string())
     };
     let mut text = Vec::new();
-    input.take(MAX_BYTES).read_to_end(&mut text).with_context(|| format!("cannot read the manifest {source}"))?;
+    input
+        .take(MAX_BYTES)
+        .read_to_end(&mut text)
+        .with_context(|| format!("cannot read the manifest {source}"))?;
     Ok((text, source))
 }
 
@@ -82,12 +87,22 @@ async fn run_attached(mut pod: Pod, args: &RunArgs, manifest_stage: Stage) -> an
     pod::sweep(&paths).await?;
 
     let record = new_record(&mut pod);
-    let names: Vec<String> =
-        pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.clone()).collect();
+    let names: Vec<String> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .map(|container| container.name.clone())
+        .collect();
     let records = PodRecords::new(paths.clone());
     let lock = records.create(&record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
-    let supervisor = start_supervisor(&paths, &record, args.debug, lock.as_fd().as_raw_fd(), server.as_raw_fd());
+    let supervisor = start_supervisor(
+        &paths,
+        &record,
+        args.debug,
+        lock.as_fd().as_raw_fd(),
+        server.as_raw_fd(),
+    );
     let mut supervisor = match supervisor {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -101,7 +116,6 @@ async fn run_attached(mut pod: Pod, args: &RunArgs, manifest_stage: Stage) -> an
     client.set_nonblocking(true)?;
     let (mut from_supervisor, mut to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
     let (request_sender, mut requests) = mpsc::channel(4);
-    let sender = request_sender.clone();
     tokio::spawn(async move {
         let mut asked = false;
         loop {
@@ -168,11 +182,21 @@ fn new_record(pod: &mut Pod) -> PodRecord {
     };
     metadata.name = Some(name.clone());
     let namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
-    PodRecord { uid, namespace, name, pod: pod.clone(), supervisor: None, vmm: None }
+    PodRecord {
+        uid,
+        namespace,
+        name,
+        pod: pod.clone(),
+        supervisor: None,
+        vmm: None,
+    }
 }
 
 fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
-    paths.logs().join(format!("{}_{}_{}.supervisor.log", record.namespace, record.name, record.uid))
+    paths.logs().join(format!(
+        "{}_{}_{}.supervisor.log",
+        record.namespace, record.name, record.uid
+    ))
 }
 
 fn start_supervisor(
@@ -210,7 +234,9 @@ fn start_supervisor(
 
 /// Forgets the oldest logs of Pods that are gone.
 fn prune_logs(paths: &Paths) {
-    let Ok(entries) = std::fs::read_dir(paths.logs()) else { return };
+    let Ok(entries) = std::fs::read_dir(paths.logs()) else {
+        return;
+    };
     let mut logs: Vec<_> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
@@ -266,7 +292,11 @@ struct View {
 impl View {
     async fn show(&mut self, frame: Frame) {
         match frame {
-            Frame::Output { container, stream, bytes } => {
+            Frame::Output {
+                container,
+                stream,
+                bytes,
+            } => {
                 if self.output_broken {
                     return;
                 }
@@ -289,7 +319,11 @@ impl View {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Warning(text) => eprintln!("microkube: {text}"),
-            Notice::PullProgress { image, received_bytes, total_bytes } => self.progress(&image, received_bytes, total_bytes),
+            Notice::PullProgress {
+                image,
+                received_bytes,
+                total_bytes,
+            } => self.progress(&image, received_bytes, total_bytes),
             Notice::Pulled { .. } => self.end_progress(),
             Notice::Running { pod_ip, stages } => {
                 if let Some(first) = self.timings.take() {
@@ -302,7 +336,12 @@ impl View {
                     eprintln!("microkube: the Pod is running, its address is {pod_ip}");
                 }
             }
-            Notice::ContainerEnded { container, exit_code, reason, message } => {
+            Notice::ContainerEnded {
+                container,
+                exit_code,
+                reason,
+                message,
+            } => {
                 // A container's own failure is its own to explain; what it cannot say itself is said here.
                 if !matches!(reason.as_str(), "Completed" | "Error") {
                     let name = self.names.get(usize::from(container)).map_or("?", String::as_str);
@@ -318,8 +357,13 @@ impl View {
         let first = self.pulling.as_deref() != Some(image);
         self.pulling = Some(image.to_owned());
         if std::io::stderr().is_terminal() {
-            let total = total_bytes.map(|total| format!(" of {}", mebibytes(total))).unwrap_or_default();
-            eprint!("\r\x1b[Kmicrokube: pulling {image}: {}{total}", mebibytes(received_bytes));
+            let total = total_bytes
+                .map(|total| format!(" of {}", mebibytes(total)))
+                .unwrap_or_default();
+            eprint!(
+                "\r\x1b[Kmicrokube: pulling {image}: {}{total}",
+                mebibytes(received_bytes)
+            );
         } else if first {
             eprintln!("microkube: pulling {image}");
         }

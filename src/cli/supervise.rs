@@ -31,8 +31,16 @@ pub(super) fn run(args: SuperviseArgs) -> Result<ExitCode, Failure> {
     let lock = LockedFile::from_inherited(inherit(args.lock_fd)?);
     let client = std::os::unix::net::UnixStream::from(inherit(args.client_fd)?);
     let paths = Paths::from_env();
-    let record = PodRecords::new(paths.clone()).get(&args.uid)?.context("the Pod has no record")?;
-    let supervisor = Supervisor { paths, record, lock, client, debug: args.debug };
+    let record = PodRecords::new(paths.clone())
+        .get(&args.uid)?
+        .context("the Pod has no record")?;
+    let supervisor = Supervisor {
+        paths,
+        record,
+        lock,
+        client,
+        debug: args.debug,
+    };
     // One thread: the VMM is to die with its supervisor, which the kernel understands as the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervisor.run())?;

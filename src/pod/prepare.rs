@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
+use microkube_vmm::config::MAX_VCPU_COUNT;
 use tokio::sync::mpsc;
 
 use super::attach::{Frame, Notice};
@@ -15,7 +17,8 @@ use super::supervisor::PlannedContainer;
 use super::timings::Stage;
 use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
 use crate::image::{Image, ImageStore, Progress, PullPolicy};
-use crate::manifest::resources;
+use crate::manifest::downward::PodStatusFields;
+use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};
 use crate::state::{Paths, PodRecord};
 use crate::volume;
@@ -48,7 +51,12 @@ pub fn guest_log_path(paths: &Paths, record: &PodRecord) -> anyhow::Result<PathB
 /// `terminationGracePeriodSeconds` of the Pod.
 #[must_use]
 pub fn grace_period(record: &PodRecord) -> Duration {
-    let seconds = record.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+    let seconds = record
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds)
+        .unwrap_or(30);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
@@ -72,13 +80,30 @@ pub async fn prepare(
     let (layers, layer_ids, layer_files) = lay_out(&images)?;
     let pod_ip = net.address.to_string();
     let hostname = container_spec::hostname(&record.pod);
+    let status = PodStatusFields {
+        uid: record.uid.clone(),
+        pod_ip: Some(net.address),
+        host_ip: Some(net.gateway),
+        node_name: nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_default(),
+    };
     let mut containers = Vec::new();
     for (container, image) in spec.containers.iter().zip(&images) {
-        let ids = image.layers.iter().filter_map(|layer| layer_ids.get(&layer.diff_id).cloned()).collect();
-        containers.push(container_spec::plan(&record.pod, container, image, ids, &pod_ip)?);
+        let ids = image
+            .layers
+            .iter()
+            .filter_map(|layer| layer_ids.get(&layer.diff_id).cloned())
+            .collect();
+        containers.push(container_spec::plan(&record.pod, container, image, ids, &status)?);
     }
     let host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (vcpu_count, mem_size_mib) = resources::vm_size(&record.pod, host_cpus)?;
+    let host_cpus = u8::try_from(host_cpus).unwrap_or(u8::MAX).min(MAX_VCPU_COUNT);
+    let VmSize {
+        vcpu_count,
+        mem_size_mib,
+    } = resources::vm_size(&record.pod, host_cpus);
     let sandbox_request = sandbox_request(&record.pod, &hostname, &net, layers)?;
     let machine = MachineSpec {
         mem_size_mib,
@@ -89,7 +114,13 @@ pub async fn prepare(
         vsock_path: paths.pod_run(&record.uid).join("vsock.sock"),
         debug,
     };
-    Ok(Prepared { machine, pod_ip, sandbox_request, containers, stages: vec![image_stage, network_stage] })
+    Ok(Prepared {
+        machine,
+        pod_ip,
+        sandbox_request,
+        containers,
+        stages: vec![image_stage, network_stage],
+    })
 }
 
 async fn timed<T>(name: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(T, Stage)> {
@@ -124,10 +155,15 @@ async fn images(paths: &Paths, spec: &PodSpec, client: &mpsc::Sender<Frame>) -> 
             images.push(image);
             continue;
         }
-        let progress = ClientProgress { image: reference.clone(), client: client.clone() };
-        let image = store.ensure(&reference, key.1.policy(), &progress).await.with_context(|| {
-            format!("container {:?}", container.name)
-        })?;
+        let progress = ClientProgress {
+            image: reference.clone(),
+            client: client.clone(),
+            layers: Mutex::default(),
+        };
+        let image = store
+            .ensure(&reference, key.1.policy(), &progress)
+            .await
+            .with_context(|| format!("container {:?}", container.name))?;
         let _ = client.send(Frame::Notice(Notice::Pulled { image: reference })).await;
         known.insert(key, images.len());
         images.push(image);
@@ -160,11 +196,27 @@ impl PullPolicyKey {
     }
 }
 
-/// Passes the progress of a pull on to the client. A client that does not keep up misses some of it.
+/// Passes the progress of a pull on to the client, all layers together. A client that does not keep up misses some of it.
 #[derive(Debug)]
 struct ClientProgress {
     image: String,
     client: mpsc::Sender<Frame>,
+    layers: Mutex<HashMap<String, (u64, u64)>>,
+}
+
+impl Progress for ClientProgress {
+    fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64) {
+        let mut layers = self.layers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        layers.insert(digest.to_owned(), (received_bytes, total_bytes));
+        let notice = Notice::PullProgress {
+            image: self.image.clone(),
+            received_bytes: layers.values().map(|(received, _)| received).sum(),
+            total_bytes: Some(layers.values().map(|(_, total)| total).sum()),
+        };
+        let _ = self.client.try_send(Frame::Notice(notice));
+    }
+
+    fn layer_done(&self, _digest: &str, _present: bool) {}
 }
 
 type LayerIds = HashMap<String, String>;
@@ -173,12 +225,14 @@ type LayerIds = HashMap<String, String>;
 fn lay_out(images: &[Image]) -> anyhow::Result<(Vec<Layer>, LayerIds, Vec<(std::fs::File, u64)>)> {
     let (mut layers, mut ids, mut files) = (Vec::new(), LayerIds::new(), Vec::new());
     let mut offset_bytes = 0_u64;
-    for layer in images.iter().flat_map(|image| &image.layers) {
+    let mut opened = Vec::new();
+    for image in images {
+        opened.extend(image.layers.iter().zip(image.open_layers()?));
+    }
+    for (layer, file) in opened {
         if ids.contains_key(&layer.diff_id) {
             continue;
         }
-        let file = std::fs::File::open(&layer.path)
-            .with_context(|| format!("cannot open the layer {} of an image", layer.path.display()))?;
         let id = format!("l{}", layers.len());
         layers.push(Layer {
             id: id.clone(),
@@ -189,7 +243,9 @@ fn lay_out(images: &[Image]) -> anyhow::Result<(Vec<Layer>, LayerIds, Vec<(std::
         });
         ids.insert(layer.diff_id.clone(), id);
         files.push((file, layer.length_bytes));
-        offset_bytes = offset_bytes.checked_add(layer.length_bytes).context("the images are too large")?;
+        offset_bytes = offset_bytes
+            .checked_add(layer.length_bytes)
+            .context("the images are too large")?;
     }
     Ok((layers, ids, files))
 }

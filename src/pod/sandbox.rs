@@ -50,8 +50,10 @@ impl std::ops::Deref for AgentClientHandle {
 /// How long a guest may take from the first instruction to the agent's first word. A hundred times what it takes: a guest
 /// that has not come up by then hangs.
 fn boot_timeout() -> Duration {
-    let configured = std::env::var("MICROKUBE_BOOT_TIMEOUT_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(configured.unwrap_or(if crate::machine::inside() { 90 } else { 10 }))
+    let configured = std::env::var("MICROKUBE_BOOT_TIMEOUT_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs(configured.unwrap_or(if crate::machine::is_inside() { 90 } else { 10 }))
 }
 
 /// Waits until the agent has connected.
@@ -131,11 +133,16 @@ pub fn boot_stages(
     agent_connected: Instant,
     created: &CreateSandboxResponse,
 ) {
-    let vmm_ms = stages.iter().find(|stage| stage.name == "vmm").map_or(0.0, |stage| stage.milliseconds);
+    let vmm_ms = stages
+        .iter()
+        .find(|stage| stage.name == "vmm")
+        .map_or(0.0, |stage| stage.milliseconds);
     let boot = agent_connected
         .duration_since(vmm_start)
         .saturating_sub(Duration::from_secs_f64((vmm_ms / 1000.0).max(0.0)));
-    let agent_ns = created.agent_ready_boottime_ns.saturating_sub(created.agent_start_boottime_ns);
+    let agent_ns = created
+        .agent_ready_boottime_ns
+        .saturating_sub(created.agent_start_boottime_ns);
     // The guest could claim anything; the host's own measure bounds it.
     let agent = Duration::from_nanos(agent_ns).min(boot);
     stages.push(Stage::new("kernel", boot - agent));

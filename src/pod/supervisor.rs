@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use microkube_protocol::messages::{SignalContainerRequest, StartContainerRequest, WaitContainerRequest};
-use microkube_protocol::service::AgentClient;
+
 use microkube_vmm::config::VmmEvent;
 use tokio::sync::mpsc;
 use ttrpc::context::{self, Context};
@@ -19,7 +19,7 @@ use super::guest_log::GuestLog;
 use super::lifecycle::{Action, ContainerState, Event, Exit, Lifecycle};
 use super::output::Output;
 use super::prepare::{self, Prepared};
-use super::sandbox::{self, Sandbox};
+use super::sandbox::{self, AgentClientHandle, Sandbox};
 use super::timings::Stage;
 use super::virtual_machine::VirtualMachine;
 use crate::network;
@@ -61,7 +61,13 @@ impl Supervisor {
     /// # Errors
     /// Only what leaves nobody to tell: everything else reaches the client.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { paths, mut record, lock, client, debug } = self;
+        let Self {
+            paths,
+            mut record,
+            lock,
+            client,
+            debug,
+        } = self;
         client.set_nonblocking(true)?;
         let (from_client, mut to_client) = tokio::net::UnixStream::from_std(client)?.into_split();
         let (frames, mut queue) = mpsc::channel::<Frame>(32);
@@ -79,7 +85,10 @@ impl Supervisor {
         let records = PodRecords::new(paths.clone());
         record.supervisor = ProcessIdentity::current();
         let outcome = drive(&paths, &records, &mut record, &frames, &mut requests, debug).await;
-        let outcome = outcome.unwrap_or_else(|error| Outcome { exit_code: 1, error: Some(format!("{error:#}")) });
+        let outcome = outcome.unwrap_or_else(|error| Outcome {
+            exit_code: 1,
+            error: Some(format!("{error:#}")),
+        });
 
         let released = release(&paths, &records, &record.uid).await;
         let error = match (outcome.error, released) {
@@ -88,7 +97,12 @@ impl Supervisor {
         };
         // Nothing may say that the Pod is over before its name is free again.
         drop(lock);
-        let _ = frames.send(Frame::Notice(Notice::Finished { exit_code: outcome.exit_code, error })).await;
+        let _ = frames
+            .send(Frame::Notice(Notice::Finished {
+                exit_code: outcome.exit_code,
+                error,
+            }))
+            .await;
         drop(frames);
         reader.abort();
         let _ = writer.await;
@@ -130,13 +144,22 @@ async fn drive(
     let log = GuestLog::create(&prepare::guest_log_path(paths, record)?).context("cannot create the guest's log")?;
     let output = Output::new(frames.clone(), log, debug);
 
-    let interrupted = Outcome { exit_code: 130, error: None };
+    let interrupted = Outcome {
+        exit_code: 130,
+        error: None,
+    };
     let mut stages = Vec::new();
     let prepared = tokio::select! {
         prepared = prepare::prepare(paths, record, frames, debug) => prepared?,
         _ = requests.recv() => return Ok(interrupted),
     };
-    let Prepared { machine, pod_ip, sandbox_request, containers, stages: prepare_stages } = prepared;
+    let Prepared {
+        machine,
+        pod_ip,
+        sandbox_request,
+        containers,
+        stages: prepare_stages,
+    } = prepared;
     stages.extend(prepare_stages);
 
     let vmm_start = Instant::now();
@@ -229,17 +252,29 @@ impl Run {
                     self.carry_out(&action, &sender);
                 }
             }
-            if !announced && !self.lifecycle.containers().iter().any(|c| matches!(c, ContainerState::Starting)) {
+            if !announced
+                && !self
+                    .lifecycle
+                    .containers()
+                    .iter()
+                    .any(|c| matches!(c, ContainerState::Starting))
+            {
                 announced = true;
                 self.stages.push(Stage::since("container", containers_start));
                 self.stages.push(Stage::since("total", self.start));
-                let notice = Notice::Running { pod_ip: self.pod_ip.clone(), stages: std::mem::take(&mut self.stages) };
+                let notice = Notice::Running {
+                    pod_ip: self.pod_ip.clone(),
+                    stages: std::mem::take(&mut self.stages),
+                };
                 let _ = self.frames.send(Frame::Notice(notice)).await;
             }
             if self.lifecycle.has_ended() {
                 return;
             }
-            let deadline = self.lifecycle.deadline().map(|at| tokio::time::Instant::from_std(self.start + at));
+            let deadline = self
+                .lifecycle
+                .deadline()
+                .map(|at| tokio::time::Instant::from_std(self.start + at));
             let event = tokio::select! {
                 biased;
                 Some(event) = events.recv() => event,
@@ -294,7 +329,9 @@ impl Run {
     }
 
     fn signal(&self, index: usize, signal: Option<u32>) {
-        let Some(container) = self.containers.get(index) else { return };
+        let Some(container) = self.containers.get(index) else {
+            return;
+        };
         let request = SignalContainerRequest {
             id: container.request.id.clone(),
             signal: signal.unwrap_or(container.stop_signal),
@@ -303,7 +340,10 @@ impl Run {
         let (agent, name) = (self.sandbox.agent.clone(), container.name.clone());
         tokio::spawn(async move {
             if let Err(error) = agent.signal_container(timeout(CALL_TIMEOUT), &request).await {
-                tracing::warn!("container {name:?} could not be sent signal {}: {error}", request.signal);
+                tracing::warn!(
+                    "container {name:?} could not be sent signal {}: {error}",
+                    request.signal
+                );
             }
         });
     }
@@ -313,13 +353,20 @@ impl Run {
             return vm.end(Duration::ZERO).await;
         }
         // Whether it answers does not matter: what counts is that the VMM ends, and `end` sees to that.
-        let _ = self.sandbox.agent.shutdown(timeout(POWER_OFF_PATIENCE), &Default::default()).await;
+        let _ = self
+            .sandbox
+            .agent
+            .shutdown(timeout(POWER_OFF_PATIENCE), &Default::default())
+            .await;
         vm.end(POWER_OFF_PATIENCE).await;
     }
 
     fn outcome(&self) -> Outcome {
         let exit_code = self.lifecycle.first_failure().map_or(0, |(_, exit)| exit.code);
-        Outcome { exit_code, error: self.lost.clone() }
+        Outcome {
+            exit_code,
+            error: self.lost.clone(),
+        }
     }
 }
 
@@ -327,22 +374,33 @@ impl Run {
 struct ContainerRun {
     index: usize,
     containers: Arc<Vec<PlannedContainer>>,
-    agent: AgentClient,
+    agent: AgentClientHandle,
     output: Arc<Output>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl ContainerRun {
     async fn to_the_end(self) {
-        let Some(container) = self.containers.get(self.index) else { return };
+        let Some(container) = self.containers.get(self.index) else {
+            return;
+        };
         let id = container.request.id.as_str();
-        let streams = self.output.expect_container(u16::try_from(self.index).unwrap_or(u16::MAX), id);
-        if let Err(error) = self.agent.start_container(timeout(CALL_TIMEOUT), &container.request).await {
+        let streams = self
+            .output
+            .expect_container(u16::try_from(self.index).unwrap_or(u16::MAX), id);
+        if let Err(error) = self
+            .agent
+            .start_container(timeout(CALL_TIMEOUT), &container.request)
+            .await
+        {
             self.output.forget_container(id);
             return self.report(Event::ContainerStartFailed(self.index, rpc_message(error)));
         }
         self.report(Event::ContainerStarted(self.index));
-        let request = WaitContainerRequest { id: id.to_owned(), ..Default::default() };
+        let request = WaitContainerRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         let exit = match self.agent.wait_container(context::with_timeout(0), &request).await {
             Ok(response) => {
                 let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
@@ -397,6 +455,10 @@ fn describe_loss(output: &Output, what: &str) -> String {
             None => what.to_owned(),
         };
         let lines = log.last_lines(LOG_LINES_IN_ERROR);
-        if lines.is_empty() { what } else { format!("{what}; the end of its log:\n  {}\n", lines.join("\n  ")) }
+        if lines.is_empty() {
+            what
+        } else {
+            format!("{what}; the end of its log:\n  {}\n", lines.join("\n  "))
+        }
     })
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
@@ -217,14 +217,6 @@ impl VirtualMachine {
                 None
             }
         }
-    }
-
-    /// Waits until the VMM has ended.
-    ///
-    /// # Errors
-    /// When it cannot be waited for.
-    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        self.child.wait().await
     }
 
     /// Gives the VMM some time to end by itself, kills it if it does not, and waits for it.

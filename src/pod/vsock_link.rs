@@ -1,13 +1,11 @@
 //! The Pod's vsock as the supervisor sees it: stream sockets handed over by the VMM on a control socket
 //! (`microkube_vmm::vsock_control`).
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use microkube_vmm::vsock_control;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -26,12 +24,9 @@ impl VsockLink {
     pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
         let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         set_nonblocking(&client)?;
-        Ok((
-            vmm,
-            Self {
-                socket: AsyncFd::new(client)?,
-            },
-        ))
+        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        let socket = unsafe { AsyncFd::register(client)? };
+        Ok((vmm, Self { socket }))
     }
 
     /// The next connection that the guest opens, with the port of the host it asked for; `None` when the VMM is gone.
@@ -53,25 +48,6 @@ impl VsockLink {
                 Received::NotUnderstood => tracing::warn!("the VMM sent a vsock message that is not understood"),
             }
         }
-    }
-
-    /// Opens a connection to a port of the guest. It is closed at once if the guest refuses it.
-    ///
-    /// # Errors
-    /// When the VMM is gone.
-    pub async fn connect(&self, port: u32) -> std::io::Result<UnixStream> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let message = vsock_control::encode(vsock_control::CONNECT, port);
-        self.socket
-            .async_io(Interest::WRITABLE, |fd| {
-                let fds = [theirs.as_raw_fd()];
-                let control = [ControlMessage::ScmRights(&fds)];
-                let data = [IoSlice::new(&message)];
-                sendmsg::<()>(fd.as_raw_fd(), &data, &control, MsgFlags::MSG_NOSIGNAL, None).map_err(Into::into)
-            })
-            .await?;
-        ours.set_nonblocking(true)?;
-        UnixStream::from_std(ours)
     }
 }
 
@@ -120,6 +96,9 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
+    use nix::sys::socket::{ControlMessage, sendmsg};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -161,6 +140,5 @@ mod tests {
         let (vmm, link) = VsockLink::pair().unwrap();
         drop(vmm);
         assert!(link.accept().await.unwrap().is_none());
-        assert!(link.connect(1).await.is_err());
     }
 }

@@ -37,31 +37,77 @@ impl Vmm {
         match self {
             Self::Microkube => {
                 command = Command::new(vmm_binary());
-                command.arg("run").arg("--kernel").arg(kernel).arg("--initramfs").arg(initramfs);
-                command.args(["--memory-mib", &MEM_SIZE_MIB.to_string(), "--vcpus", "1", "--cmdline", &cmdline]);
+                command
+                    .arg("run")
+                    .arg("--kernel")
+                    .arg(kernel)
+                    .arg("--initramfs")
+                    .arg(initramfs);
+                command.args([
+                    "--memory-mib",
+                    &MEM_SIZE_MIB.to_string(),
+                    "--vcpus",
+                    "1",
+                    "--cmdline",
+                    &cmdline,
+                ]);
             }
             Self::QemuMicrovm => {
                 command = Command::new("qemu-system-x86_64");
-                command.args(["-M", "microvm,x-option-roms=off,rtc=off,pit=off,pic=off,isa-serial=on,acpi=off"]);
-                command.args(["-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", &format!("{MEM_SIZE_MIB}M")]);
-                command.args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"]);
-                command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", &cmdline]);
+                command.args([
+                    "-M",
+                    "microvm,x-option-roms=off,rtc=off,pit=off,pic=off,isa-serial=on,acpi=off",
+                ]);
+                command.args([
+                    "-accel",
+                    "kvm",
+                    "-cpu",
+                    "host",
+                    "-smp",
+                    "1",
+                    "-m",
+                    &format!("{MEM_SIZE_MIB}M"),
+                ]);
+                command.args([
+                    "-nodefaults",
+                    "-no-user-config",
+                    "-nographic",
+                    "-no-reboot",
+                    "-serial",
+                    "stdio",
+                ]);
+                command
+                    .arg("-kernel")
+                    .arg(kernel)
+                    .arg("-initrd")
+                    .arg(initramfs)
+                    .args(["-append", &cmdline]);
             }
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
     /// Starts a guest and waits for its first word.
     fn boot(self, init_argument: &str) -> (Child, BufReader<ChildStdout>, Duration) {
         let start = Instant::now();
-        let mut child = self.command(init_argument).spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name()));
+        let mut child = self
+            .command(init_argument)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name()));
         let mut console = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut text = String::new();
         while !text.contains(FIRST_WORD) {
             if console.read_line(&mut text).expect("the console is text") == 0 {
                 let output = child.wait_with_output().expect("it was started");
-                panic!("{} did not boot: {text}\n{}", self.name(), String::from_utf8_lossy(&output.stderr));
+                panic!(
+                    "{} did not boot: {text}\n{}",
+                    self.name(),
+                    String::from_utf8_lossy(&output.stderr)
+                );
             }
         }
         let elapsed = start.elapsed();
@@ -86,7 +132,11 @@ impl Vmm {
 
 fn vmm_binary() -> PathBuf {
     let here = std::env::current_exe().expect("/proc is mounted");
-    let found = here.ancestors().skip(1).map(|dir| dir.join("microkube-vmm")).find(|path| path.is_file());
+    let found = here
+        .ancestors()
+        .skip(1)
+        .map(|dir| dir.join("microkube-vmm"))
+        .find(|path| path.is_file());
     found.expect("microkube-vmm is built by `make bench`")
 }
 
@@ -100,7 +150,9 @@ fn pss_without_guest_ram_kib(pid: u32) -> u64 {
         let value = |words: &mut std::str::SplitAsciiWhitespace| words.next().and_then(|word| word.parse().ok());
         match words.next() {
             Some("Size:") => mapping_kib = value(&mut words).unwrap_or(0),
-            Some("Pss:") if mapping_kib < MEM_SIZE_MIB * 1024 * 3 / 4 => total_kib += value(&mut words).unwrap_or(0_u64),
+            Some("Pss:") if mapping_kib < MEM_SIZE_MIB * 1024 * 3 / 4 => {
+                total_kib += value(&mut words).unwrap_or(0_u64)
+            }
             _ => {}
         }
     }
@@ -141,9 +193,18 @@ fn main() {
     println!("{:<16} {:>10} {:>10}", "", "median ms", "p99 ms");
     println!("{:<16} {:>10.1} {:>10.1}", Vmm::Microkube.name(), ours.0, ours.1);
     println!("{:<16} {:>10.1} {:>10.1}", Vmm::QemuMicrovm.name(), theirs.0, theirs.1);
-    println!("{:<16} {:>10.2} {:>10.2}", "QEMU/microkube", theirs.0 / ours.0, theirs.1 / ours.1);
+    println!(
+        "{:<16} {:>10.2} {:>10.2}",
+        "QEMU/microkube",
+        theirs.0 / ours.0,
+        theirs.1 / ours.1
+    );
     println!("\nmemory beyond the guest's RAM while the guest idles (PSS)");
     println!("{:<16} {:>10.2} MiB", Vmm::Microkube.name(), memory[0] as f64 / 1024.0);
-    println!("{:<16} {:>10.2} MiB", Vmm::QemuMicrovm.name(), memory[1] as f64 / 1024.0);
+    println!(
+        "{:<16} {:>10.2} MiB",
+        Vmm::QemuMicrovm.name(),
+        memory[1] as f64 / 1024.0
+    );
     println!("{:<16} {:>10.2}", "QEMU/microkube", memory[1] as f64 / memory[0] as f64);
 }

@@ -9,7 +9,11 @@ fn the_exit_code_of_the_first_container_that_fails_is_the_exit_code_of_run() {
     let finished = host().run(&pod(
         "exit-codes",
         &[
-            container("late", &busybox, "while [ ! -e /dev/shm/failed ]; do sleep 0.1; done; sleep 1; exit 4"),
+            container(
+                "late",
+                &busybox,
+                "while [ ! -e /dev/shm/failed ]; do sleep 0.1; done; sleep 1; exit 4",
+            ),
             container("good", &busybox, "exit 0"),
             container("first", &busybox, "touch /dev/shm/failed; exit 3"),
         ],
@@ -27,8 +31,14 @@ fn a_container_killed_by_a_signal_counts_as_128_plus_its_number() {
 #[test]
 fn stdout_and_stderr_arrive_apart_and_unchanged() {
     let _alone = alone();
-    let finished = host().run(&shell_pod("streams", "printf 'out\\0\\n no newline'; printf 'err' >&2; exit 0"));
-    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\0\n no newline", "err"));
+    let finished = host().run(&shell_pod(
+        "streams",
+        "printf 'out\\0\\n no newline'; printf 'err' >&2; exit 0",
+    ));
+    assert_eq!(
+        (finished.stdout.as_str(), finished.stderr.as_str()),
+        ("out\0\n no newline", "err")
+    );
     finished.success();
 }
 
@@ -40,7 +50,10 @@ fn termination_sends_one_term_to_every_container_and_kills_at_the_end_of_the_gra
     let stubborn = "trap 'echo ignored TERM' TERM; echo ready; while :; do sleep 0.1; done";
     let mut running = host().start(&pod_with(
         "graceful",
-        &[container("polite", &busybox, polite), container("stubborn", &busybox, stubborn)],
+        &[
+            container("polite", &busybox, polite),
+            container("stubborn", &busybox, stubborn),
+        ],
         "  terminationGracePeriodSeconds: 4\n",
     ));
     running.wait_for("ready");
@@ -109,7 +122,10 @@ fn the_images_command_runs_when_the_manifest_has_none() {
         image("configured")
     );
     let text = host().run(&manifest).success();
-    assert_eq!(text, "cmd one two\n/srv/data\nuid=1234(worker) gid=2345(workers) groups=2345(workers)\n/home/worker\nfrom-image\n");
+    assert_eq!(
+        text,
+        "cmd one two\n/srv/data\nuid=1234(worker) gid=2345(workers) groups=2345(workers)\n/home/worker\nfrom-image\n"
+    );
 }
 
 #[test]
@@ -120,10 +136,21 @@ fn memory_and_semaphores_are_shared_between_containers_and_processes_are_not() {
         while [ ! -e /dev/shm/seen ]; do sleep 0.1; done; exit 0";
     let second = "until [ -s /dev/shm/message ]; do sleep 0.1; done; cat /dev/shm/message; \
         ipcs -s | grep -c '^0x'; ls -d /proc/[0-9]* | wc -l; readlink /proc/self/ns/net; touch /dev/shm/seen";
-    let text =
-        host().run(&pod("shared-ipc", &[container("first", tools, first), container("second", tools, second)])).success();
+    let text = host()
+        .run(&pod(
+            "shared-ipc",
+            &[container("first", tools, first), container("second", tools, second)],
+        ))
+        .success();
     assert!(text.contains("[second] from-first\n[second] 1\n"), "{text}");
-    let processes: usize = text.lines().nth(2).unwrap().trim_start_matches("[second] ").trim().parse().unwrap();
+    let processes: usize = text
+        .lines()
+        .nth(2)
+        .unwrap()
+        .trim_start_matches("[second] ")
+        .trim()
+        .parse()
+        .unwrap();
     assert!(processes <= 4, "the container sees only its own processes: {text}");
 }
 
@@ -135,7 +162,8 @@ fn an_empty_dir_is_shared_on_disk_and_in_memory() {
     let writer = "echo one > /disk/file; echo two > /memory/file; touch /disk/ready";
     let reader = "until [ -e /disk/ready ]; do sleep 0.1; done; cat /disk/file /memory/file; \
         grep ' /disk ' /proc/mounts | cut -d' ' -f3; grep ' /memory ' /proc/mounts | cut -d' ' -f3; stat -c %a /disk";
-    let volumes = "  volumes:\n  - {name: disk, emptyDir: {}}\n  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}\n";
+    let volumes =
+        "  volumes:\n  - {name: disk, emptyDir: {}}\n  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}\n";
     let text = host()
         .run(&pod_with(
             "volumes",
@@ -146,7 +174,10 @@ fn an_empty_dir_is_shared_on_disk_and_in_memory() {
             volumes,
         ))
         .success();
-    assert_eq!(text, "[reader] one\n[reader] two\n[reader] ext4\n[reader] tmpfs\n[reader] 777\n");
+    assert_eq!(
+        text,
+        "[reader] one\n[reader] two\n[reader] ext4\n[reader] tmpfs\n[reader] 777\n"
+    );
 }
 
 #[test]
@@ -163,7 +194,10 @@ fn the_root_is_writable_and_a_read_only_one_is_not() {
             ],
         ))
         .success();
-    assert!(text.contains("[writable] x\n") && text.contains("[fixed] refused\n"), "{text}");
+    assert!(
+        text.contains("[writable] x\n") && text.contains("[fixed] refused\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -188,7 +222,12 @@ fn limits_size_the_machine_and_bind_the_container() {
     let _alone = alone();
     let more = "    resources: {limits: {cpu: 1500m, memory: 200Mi}}\n";
     let script = "nproc; cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max; grep MemTotal /proc/meminfo | tr -s ' ' | cut -d' ' -f2";
-    let text = host().run(&pod("limits", &[container_with("main", &image("busybox"), script, more)])).success();
+    let text = host()
+        .run(&pod(
+            "limits",
+            &[container_with("main", &image("busybox"), script, more)],
+        ))
+        .success();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[..3], ["2", "150000 100000", "209715200"], "{text}");
     let total_kib: u64 = lines[3].parse().unwrap();
@@ -199,17 +238,29 @@ fn limits_size_the_machine_and_bind_the_container() {
 fn a_container_beyond_its_memory_limit_is_killed_and_named() {
     let _alone = alone();
     let more = "    resources: {limits: {memory: 32Mi}}\n";
-    let finished =
-        host().run(&pod("hungry", &[container_with("eater", &image("busybox"), "tail /dev/zero", more)]));
+    let finished = host().run(&pod(
+        "hungry",
+        &[container_with("eater", &image("busybox"), "tail /dev/zero", more)],
+    ));
     assert_eq!(finished.code(), 137, "{finished:?}");
-    assert!(finished.stderr.contains("container \"eater\" ended with exit code 137 (OOMKilled)"), "{finished:?}");
+    assert!(
+        finished
+            .stderr
+            .contains("container \"eater\" ended with exit code 137 (OOMKilled)"),
+        "{finished:?}"
+    );
 }
 
 #[test]
 fn orphans_are_reaped() {
     let _alone = alone();
     let script = "for i in 1 2 3 4 5; do (sleep 0.2 &) ; done; sleep 1; ps -o stat | grep -c Z; exit 0";
-    let text = host().run(&shell_pod("orphans", &format!("sh -c \"{}\"", script.replace('"', "\\\"")))).success();
+    let text = host()
+        .run(&shell_pod(
+            "orphans",
+            &format!("sh -c \"{}\"", script.replace('"', "\\\"")),
+        ))
+        .success();
     // The shell is PID 1 of its container and reaps what is left to it, as it would anywhere.
     assert_eq!(text, "0\n");
 }
@@ -224,7 +275,9 @@ fn a_command_that_does_not_exist_is_named_and_counts_as_128() {
     let finished = host().run(&manifest);
     assert_eq!(finished.code(), 128, "{finished:?}");
     assert!(
-        finished.stderr.contains("container \"main\" ended with exit code 128 (StartError)")
+        finished
+            .stderr
+            .contains("container \"main\" ended with exit code 128 (StartError)")
             && finished.stderr.contains("no-such-program")
             && finished.stderr.contains("executable file not found in $PATH"),
         "{finished:?}"
@@ -234,9 +287,23 @@ fn a_command_that_does_not_exist_is_named_and_counts_as_128() {
 #[test]
 fn timings_show_every_stage_of_a_start() {
     let _alone = alone();
-    let finished = host().start_with(&shell_pod("timed", "exit 0"), &["--timings"]).finish();
-    for stage in ["manifest", "image", "network", "vmm", "kernel", "agent", "container", "total"] {
-        assert!(finished.stderr.lines().any(|line| line.starts_with(stage)), "{stage}: {finished:?}");
+    let finished = host()
+        .start_with(&shell_pod("timed", "exit 0"), &["--timings"])
+        .finish();
+    for stage in [
+        "manifest",
+        "image",
+        "network",
+        "vmm",
+        "kernel",
+        "agent",
+        "container",
+        "total",
+    ] {
+        assert!(
+            finished.stderr.lines().any(|line| line.starts_with(stage)),
+            "{stage}: {finished:?}"
+        );
     }
     finished.success();
 }
@@ -244,7 +311,9 @@ fn timings_show_every_stage_of_a_start() {
 #[test]
 fn debug_shows_the_log_of_the_guest() {
     let _alone = alone();
-    let finished = host().start_with(&shell_pod("debugged", "exit 0"), &["--debug"]).finish();
+    let finished = host()
+        .start_with(&shell_pod("debugged", "exit 0"), &["--debug"])
+        .finish();
     assert!(finished.stderr.contains("Linux version 6.12"), "{finished:?}");
     assert!(finished.stderr.contains("microkube-agent"), "{finished:?}");
     finished.success();

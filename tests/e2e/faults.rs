@@ -34,7 +34,9 @@ enum Moment {
 fn reach(moment: Moment, cli: &mut Running) {
     match moment {
         Moment::Early => {}
-        Moment::Booting => wait_until("the VMM runs", || !processes(&["microkube-vmm", "supervised"]).is_empty()),
+        Moment::Booting => wait_until("the VMM runs", || {
+            !processes(&["microkube-vmm", "supervised"]).is_empty()
+        }),
         Moment::Running => {
             cli.wait_for("ready");
         }
@@ -75,7 +77,10 @@ fn a_guest_that_panics_is_reported_with_the_end_of_its_log() {
     // A privileged container owns its machine: it makes the kernel panic when memory runs out, and uses it up.
     let script = "echo 2 > /proc/sys/vm/panic_on_oom && echo armed && tail /dev/zero";
     let more = "    securityContext: {privileged: true}\n";
-    let finished = host().run(&pod("panic", &[container_with("main", &image("busybox"), script, more)]));
+    let finished = host().run(&pod(
+        "panic",
+        &[container_with("main", &image("busybox"), script, more)],
+    ));
     assert_eq!(finished.code(), 137, "{finished:?}");
     assert!(finished.stdout.contains("armed"), "{finished:?}");
     assert!(finished.stderr.contains("Kernel panic - not syncing"), "{finished:?}");
@@ -96,7 +101,10 @@ fn a_guest_that_hangs_in_boot_is_given_up() {
         .stderr(std::process::Stdio::piped());
     let finished = Running::start(command, None).finish();
     assert_eq!(finished.code(), 1, "{finished:?}");
-    assert!(finished.stderr.contains("the guest has not come up within 5 s"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("the guest has not come up within 5 s"),
+        "{finished:?}"
+    );
     host().assert_nothing_left_since(&before);
 }
 
@@ -107,7 +115,11 @@ fn hanging_guest() -> std::path::PathBuf {
     std::fs::create_dir_all(&dir).unwrap();
     let _ = std::fs::remove_file(dir.join("vmlinux"));
     std::os::unix::fs::symlink(tree.join("build/guest/vmlinux"), dir.join("vmlinux")).unwrap();
-    std::fs::copy(tree.join("build/images/hanging-initramfs.cpio"), dir.join("initramfs.cpio")).unwrap();
+    std::fs::copy(
+        tree.join("build/images/hanging-initramfs.cpio"),
+        dir.join("initramfs.cpio"),
+    )
+    .unwrap();
     dir
 }
 
@@ -117,12 +129,29 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     let before = host().leftovers();
     let small = host().state_dir.join("small-disk");
     std::fs::create_dir_all(&small).unwrap();
-    let mount = |args: &[&str]| assert!(std::process::Command::new("mount").args(args).status().unwrap().success());
+    let mount = |args: &[&str]| {
+        assert!(
+            std::process::Command::new("mount")
+                .args(args)
+                .status()
+                .unwrap()
+                .success()
+        )
+    };
     mount(&["-t", "tmpfs", "-o", "size=300k", "tmpfs", small.to_str().unwrap()]);
     let mut command = host().microkube(["image", "pull", &image("busybox")]);
-    command.env("MICROKUBE_STATE_DIR", &small).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+        .env("MICROKUBE_STATE_DIR", &small)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let finished = Running::start(command, None).finish();
-    assert!(std::process::Command::new("umount").arg(&small).status().unwrap().success());
+    assert!(
+        std::process::Command::new("umount")
+            .arg(&small)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(finished.stderr.to_lowercase().contains("no space left"), "{finished:?}");
     host().assert_nothing_left_since(&before);

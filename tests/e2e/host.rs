@@ -48,8 +48,11 @@ impl Host {
             .unwrap_or_else(|error| panic!("these tests need a KVM that can run guests; use `make test`: {error}"));
         let base = PathBuf::from("/var/lib/microkube/e2e");
         let _ = std::fs::remove_dir_all(&base);
-        let host =
-            Self { state_dir: base.join("state"), run_dir: "/run/microkube-e2e".into(), work_dir: base.join("work") };
+        let host = Self {
+            state_dir: base.join("state"),
+            run_dir: "/run/microkube-e2e".into(),
+            work_dir: base.join("work"),
+        };
         let _ = std::fs::remove_dir_all(&host.run_dir);
         std::fs::create_dir_all(&host.work_dir).unwrap();
         host.start_registry();
@@ -74,7 +77,12 @@ impl Host {
         )
         .unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         die_with_this_process(&mut command);
         // libtest runs every test in a thread of its own, so the registry must not belong to a test's thread.
         std::thread::Builder::new()
@@ -128,7 +136,10 @@ impl Host {
     /// Starts `microkube run FLAGS -` with this manifest.
     pub fn start_with(&self, manifest: &str, flags: &[&str]) -> Running {
         let mut command = self.microkube([&["run"][..], flags, &["-"][..]].concat());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Running::start(command, Some(manifest))
     }
 
@@ -203,7 +214,9 @@ pub struct Finished {
 impl Finished {
     /// The exit code; a process killed by a signal has none.
     pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| panic!("killed by signal {:?}: {self:?}", self.status.signal()))
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("killed by signal {:?}: {self:?}", self.status.signal()))
     }
 
     /// Asserts a success and returns stdout.
@@ -223,7 +236,13 @@ impl Running {
         let (sender, lines) = channel();
         let stdout = read_lines(child.stdout.take().unwrap(), sender.clone());
         let stderr = read_lines(child.stderr.take().unwrap(), sender);
-        Self { child, lines, seen: Vec::new(), stdout, stderr }
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+            stdout,
+            stderr,
+        }
     }
 
     /// Waits until a line with this text has been written to stdout or stderr.
@@ -246,7 +265,10 @@ impl Running {
 
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill(2) takes integers; the child has not been waited for, so its PID is its own.
-        assert_eq!(unsafe { libc::kill(i32::try_from(self.child.id()).unwrap(), signal) }, 0);
+        assert_eq!(
+            unsafe { libc::kill(i32::try_from(self.child.id()).unwrap(), signal) },
+            0
+        );
     }
 
     /// Waits for the end; a process that takes too long is killed and the test fails.
@@ -255,9 +277,18 @@ impl Running {
         let watchdog = Watchdog::start(self.child.id());
         let status = self.child.wait().unwrap();
         watchdog.stop();
-        let text = |thread: std::thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&thread.join().unwrap()).into_owned();
-        let finished = Finished { status, stdout: text(self.stdout), stderr: text(self.stderr) };
-        assert_ne!(finished.status.signal(), Some(libc::SIGALRM), "took too long: {finished:?}");
+        let text =
+            |thread: std::thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&thread.join().unwrap()).into_owned();
+        let finished = Finished {
+            status,
+            stdout: text(self.stdout),
+            stderr: text(self.stderr),
+        };
+        assert_ne!(
+            finished.status.signal(),
+            Some(libc::SIGALRM),
+            "took too long: {finished:?}"
+        );
         finished
     }
 }
@@ -282,7 +313,10 @@ impl Watchdog {
     }
 }
 
-fn read_lines(from: impl Read + Send + 'static, lines: std::sync::mpsc::Sender<String>) -> std::thread::JoinHandle<Vec<u8>> {
+fn read_lines(
+    from: impl Read + Send + 'static,
+    lines: std::sync::mpsc::Sender<String>,
+) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut all = Vec::new();
@@ -327,13 +361,18 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// PIDs of processes whose command line has all of these words.
 pub fn processes(words: &[&str]) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| {
             let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).ok()?;
             let line: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-            words.iter().all(|word| line.iter().any(|part| part.ends_with(word))).then_some(pid)
+            words
+                .iter()
+                .all(|word| line.iter().any(|part| part.ends_with(word)))
+                .then_some(pid)
         })
         .collect()
 }

@@ -20,11 +20,16 @@ fn images_are_pulled_listed_and_removed() {
 #[test]
 fn a_pod_with_pull_policy_never_runs_only_what_is_there() {
     let _alone = alone();
-    let manifest = shell_pod("never", "echo ran").replace("IfNotPresent", "Never").replace("busybox", "small");
+    let manifest = shell_pod("never", "echo ran")
+        .replace("IfNotPresent", "Never")
+        .replace("busybox", "small");
     let _ = host().output(["image", "rm", &image("small")]);
     let finished = host().run(&manifest);
     assert_eq!(finished.code(), 1, "{finished:?}");
-    assert!(finished.stderr.contains("is not present with pull policy of Never"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("is not present with pull policy of Never"),
+        "{finished:?}"
+    );
     host().succeed(["image", "pull", &image("small")]);
     assert_eq!(host().run(&manifest).success(), "ran\n");
 }
@@ -42,7 +47,9 @@ fn an_image_is_loaded_from_an_archive() {
 fn an_image_of_500_megabytes_is_pulled_and_read_back_unchanged() {
     let _alone = alone();
     let script = "sha256sum /big.bin | cut -d' ' -f1; cat /big.sha256";
-    let text = host().run(&shell_pod("large", script).replace(&image("busybox"), &image("large"))).success();
+    let text = host()
+        .run(&shell_pod("large", script).replace(&image("busybox"), &image("large")))
+        .success();
     let sums: Vec<_> = text.lines().collect();
     assert!(sums.len() == 2 && sums[0].len() == 64 && sums[0] == sums[1], "{text}");
 }

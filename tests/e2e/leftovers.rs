@@ -23,7 +23,10 @@ impl Host {
         let mut processes_left = processes(&["microkube-vmm", "supervised"]);
         processes_left.extend(processes(&["supervise"]));
         Leftovers {
-            taps: names(Path::new("/sys/class/net")).into_iter().filter(|name| name.starts_with("mk")).collect(),
+            taps: names(Path::new("/sys/class/net"))
+                .into_iter()
+                .filter(|name| name.starts_with("mk"))
+                .collect(),
             network_namespaces: network_namespaces(),
             mounts: std::fs::read_to_string("/proc/mounts").unwrap().lines().count(),
             processes: processes_left,
@@ -43,21 +46,39 @@ impl Host {
 }
 
 fn names(dir: &Path) -> BTreeSet<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return BTreeSet::new() };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return BTreeSet::new();
+    };
     let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.parse::<std::net::Ipv4Addr>().is_ok() || !dir.ends_with("leases")).collect()
+    names
+        .filter(|name| name.parse::<std::net::Ipv4Addr>().is_ok() || !dir.ends_with("leases"))
+        .collect()
 }
 
 fn network_namespaces() -> BTreeSet<String> {
-    let processes = names(Path::new("/proc")).into_iter().filter(|name| name.parse::<i32>().is_ok());
+    let processes = names(Path::new("/proc"))
+        .into_iter()
+        .filter(|name| name.parse::<i32>().is_ok());
     processes
-        .filter_map(|pid| Some(std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()?.display().to_string()))
+        .filter_map(|pid| {
+            Some(
+                std::fs::read_link(format!("/proc/{pid}/ns/net"))
+                    .ok()?
+                    .display()
+                    .to_string(),
+            )
+        })
         .collect()
 }
 
 /// Chains of the table that keeps Pods from spoofing; there is one a TAP.
 fn nft_chains() -> usize {
-    let output = std::process::Command::new("nft").args(["list", "table", "netdev", "microkube"]).output();
+    let output = std::process::Command::new("nft")
+        .args(["list", "table", "netdev", "microkube"])
+        .output();
     let output = output.expect("nft is installed by `make`");
-    String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.trim_start().starts_with("chain ")).count()
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| line.trim_start().starts_with("chain "))
+        .count()
 }

@@ -10,7 +10,12 @@ fn ten_pods_run_at_once() {
     let _alone = alone();
     let before = host().leftovers();
     let mut pods: Vec<Running> = (0..10)
-        .map(|n| host().start(&shell_pod(&format!("pod-{n}"), "echo ready; trap 'exit 0' TERM; while :; do sleep 0.2; done")))
+        .map(|n| {
+            host().start(&shell_pod(
+                &format!("pod-{n}"),
+                "echo ready; trap 'exit 0' TERM; while :; do sleep 0.2; done",
+            ))
+        })
         .collect();
     for pod in &mut pods {
         pod.wait_for("ready");
@@ -32,7 +37,12 @@ fn two_processors_work_at_the_same_time() {
     // what is asserted is that both processors took part.
     let script = "nproc; for n in 1 2; do (i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done) & done; wait; \
         grep -c '^cpu[01] [1-9]' /proc/stat";
-    let text = host().run(&pod("two-cpus", &[container_with("main", &image("busybox"), script, more)])).success();
+    let text = host()
+        .run(&pod(
+            "two-cpus",
+            &[container_with("main", &image("busybox"), script, more)],
+        ))
+        .success();
     assert_eq!(text, "2\n2\n");
 }
 

@@ -9,7 +9,13 @@ fn the_containers_of_a_pod_share_localhost_and_the_host_name() {
     let server = "hostname; mkdir /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www & wait_for_end() { while [ ! -e /dev/shm/done ]; do sleep 0.1; done; }; wait_for_end";
     let client = "until wget -q -O - http://localhost:8080/; do sleep 0.1; done; hostname; touch /dev/shm/done";
     let text = host()
-        .run(&pod("shared-net", &[container("server", &busybox, server), container("client", &busybox, client)]))
+        .run(&pod(
+            "shared-net",
+            &[
+                container("server", &busybox, server),
+                container("client", &busybox, client),
+            ],
+        ))
         .success();
     assert!(text.contains("[client] hello\n"), "{text}");
     assert!(text.contains("[server] shared-net\n"), "{text}");
@@ -40,7 +46,10 @@ fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
     third.wait_for("first");
     let text = third.finish().success();
     assert!(text.starts_with("first\nsecond\n"), "{text}");
-    assert!(text.contains("# Kubernetes-managed hosts file.") && text.contains("\tthird\n"), "{text}");
+    assert!(
+        text.contains("# Kubernetes-managed hosts file.") && text.contains("\tthird\n"),
+        "{text}"
+    );
     assert!(text.ends_with("third\n"), "{text}");
     for pod in [first, second] {
         pod.signal(libc::SIGINT);
@@ -57,7 +66,10 @@ fn a_pod_cannot_speak_with_an_address_that_is_not_its_own() {
         ip addr add 10.88.255.77/16 dev eth0; \
         ping -c 2 -W 2 -I 10.88.255.77 $gateway > /dev/null || echo refused with another";
     let more = "    securityContext:\n      capabilities:\n        add: [NET_ADMIN]\n";
-    let manifest = pod("spoofer", &[crate::host::container_with("main", &image("busybox"), script, more)]);
+    let manifest = pod(
+        "spoofer",
+        &[crate::host::container_with("main", &image("busybox"), script, more)],
+    );
     let text = host().run(&manifest).success();
     assert_eq!(text, "reached with its own\nrefused with another\n");
 }

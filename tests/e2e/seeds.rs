@@ -53,7 +53,8 @@ fn nginx_is_reached_from_the_host_by_the_pods_address_and_ends_gracefully() {
 #[test]
 fn the_sidecar_reaches_nginx_on_localhost() {
     let _alone = alone();
-    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/nginx-sidecar.yaml")).unwrap();
+    let manifest =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/nginx-sidecar.yaml")).unwrap();
     let mut pod = host().start(&manifest);
     pod.wait_for("[debian-sidecar-container] <h1>Welcome to nginx!</h1>");
     pod.wait_for("[debian-sidecar-container] fetched from localhost by my-nginx-pod");

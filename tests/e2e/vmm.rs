@@ -34,5 +34,8 @@ fn a_kernel_that_does_not_exist_is_an_error_that_names_it() {
     let _alone = alone();
     let finished = vmm(&["--kernel", "/no/such/vmlinux"]).finish();
     assert_ne!(finished.code(), 0);
-    assert!(finished.stderr.contains("vmlinux") || finished.stderr.contains("--kernel"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("vmlinux") || finished.stderr.contains("--kernel"),
+        "{finished:?}"
+    );
 }
