@@ -8,5 +8,7 @@ pub mod config;
 pub mod cpu;
 pub mod devices;
 pub mod memory;
+pub mod probe;
+pub mod supervised;
 pub mod vm;
 pub mod vsock_control;

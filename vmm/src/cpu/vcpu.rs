@@ -40,7 +40,7 @@ pub trait Machine: Send + Sync + 'static {
 }
 
 /// The signal that gets a thread out of `KVM_RUN`.
-fn kick_signal() -> libc::c_int {
+pub(crate) fn kick_signal() -> libc::c_int {
     vmm_sys_util::signal::SIGRTMIN()
 }
 
@@ -114,7 +114,9 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
             Ok(VcpuExit::Shutdown) => return Stop::Guest,
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => return Stop::Guest,
             Ok(VcpuExit::SystemEvent(kind, _)) => {
-                return Stop::Failed(format!("virtual CPU {id}: the guest raised system event {kind} (crash)"));
+                return Stop::Failed(format!(
+                    "virtual CPU {id}: the guest raised system event {kind} (crash)"
+                ));
             }
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
                 return Stop::Failed(format!(
@@ -122,7 +124,11 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
                 ));
             }
             Ok(VcpuExit::InternalError) => return Stop::Failed(describe_internal_error(id, vcpu)),
-            Ok(exit) => return Stop::Failed(format!("virtual CPU {id}: KVM exit that no guest here should cause: {exit:?}")),
+            Ok(exit) => {
+                return Stop::Failed(format!(
+                    "virtual CPU {id}: KVM exit that no guest here should cause: {exit:?}"
+                ));
+            }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(error) => return Stop::Failed(format!("virtual CPU {id}: KVM_RUN failed: {error}")),
         }
@@ -136,7 +142,9 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
 fn describe_internal_error(id: u8, vcpu: &mut VcpuFd) -> String {
     // SAFETY: the exit reason says that `internal` is the valid member of the union.
     let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
-    let place = vcpu.get_regs().map_or_else(|_| "an unknown place".to_owned(), |regs| format!("{:#x}", regs.rip));
+    let place = vcpu
+        .get_regs()
+        .map_or_else(|_| "an unknown place".to_owned(), |regs| format!("{:#x}", regs.rip));
     let meaning = match suberror {
         1 => "it cannot emulate an instruction of the guest; run `microkube doctor` to check this host's KVM",
         2 => "simultaneous exceptions",
