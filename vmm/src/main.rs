@@ -75,6 +75,9 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     end_process_on_panic();
+    // One heap for all threads: they allocate little, and every further one costs memory.
+    // SAFETY: called before there is another thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let result = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Probe => probe::check_kvm(Path::new("/dev/kvm")).map_err(Into::into),
@@ -123,6 +126,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         net,
         vsock: None,
         console,
+        confined: false,
     };
     Ok(Vm::new(parts)?.run()?)
 }

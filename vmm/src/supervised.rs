@@ -10,6 +10,7 @@ use crate::config::{DiskConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
 use crate::devices::blk::disk::{Disk, DiskError};
 use crate::devices::net::tap::{Tap, TapError};
 use crate::devices::vsock::worker::VsockBackend;
+use crate::jail::{self, JailError};
 use crate::vm::{Vm, VmError, VmParts};
 
 /// Longest configuration, bytes: a disk of a thousand segments has not a tenth of it.
@@ -70,6 +71,9 @@ pub enum SupervisedError {
     /// The vsock sockets cannot be used.
     #[error("cannot use the sockets of the vsock device")]
     Vsock(#[source] io::Error),
+    /// The process cannot be confined.
+    #[error("cannot enter the jail")]
+    Jail(#[from] JailError),
     /// The machine.
     #[error(transparent)]
     Vm(#[from] VmError),
@@ -169,6 +173,7 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited) -> Result<VmParts, Su
     let kvm = inherited.take(config.kvm_fd, "/dev/kvm")?;
     // SAFETY: the descriptor is ours and given away here.
     let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
+    let confined = config.jail.is_some();
     let disks = config.disks.iter().enumerate();
     Ok(VmParts {
         kvm,
@@ -190,6 +195,7 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited) -> Result<VmParts, Su
             .map(|vsock| take_vsock(vsock, inherited))
             .transpose()?,
         console: inherited.file(config.console_fd, "the console")?,
+        confined,
     })
 }
 
@@ -220,7 +226,12 @@ pub fn run(config_fd: RawFd) -> Result<(), SupervisedError> {
 }
 
 fn run_config(config: VmConfig, inherited: &mut Inherited, reporter: &mut Reporter) -> Result<(), SupervisedError> {
+    let jail = config.jail.clone();
     let parts = take_parts(config, inherited)?;
+    // While there is one thread, and after everything that is opened or configured with privileges.
+    if let Some(jail) = &jail {
+        jail::enter(jail)?;
+    }
     let vm = Vm::new(parts)?;
     reporter.report(&VmmEvent::Started {
         monotonic_ns: monotonic_ns(),

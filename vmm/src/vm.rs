@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
@@ -26,6 +26,8 @@ use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{Identity, MmioTransport, QUEUE_NOTIFY};
 use crate::devices::virtio::worker::{Backend, Worker};
 use crate::devices::vsock::{device::VsockIdentity, worker::VsockBackend};
+use crate::jail::JailError;
+use crate::jail::seccomp::{Role, ThreadFilter};
 use crate::memory::{self, GuestMemory, MemoryError};
 
 /// How long the console's reader may take for the rest once the guest has stopped.
@@ -54,6 +56,8 @@ pub struct VmParts {
     pub vsock: Option<(u32, VsockBackend)>,
     /// Where the serial console's output goes.
     pub console: File,
+    /// Whether the threads make only the system calls they need. The process must have given up gaining privileges.
+    pub confined: bool,
 }
 
 /// Why a virtual machine could not be made or did not run to its end.
@@ -107,6 +111,9 @@ pub enum VmError {
     /// Signal handler.
     #[error("cannot install the signal handler that stops virtual CPUs")]
     Signal(#[source] io::Error),
+    /// The threads cannot be confined.
+    #[error("cannot confine the virtual machine")]
+    Jail(#[from] JailError),
     /// The guest did not end by itself.
     #[error("the virtual machine failed: {0}")]
     Failed(String),
@@ -115,6 +122,31 @@ pub enum VmError {
 /// Number of interrupt lines for virtio devices.
 pub const MAX_VIRTIO_DEVICES: u32 = layout::IRQ_COUNT as u32 - layout::VIRTIO_IRQ_FIRST;
 
+/// Where the vCPU threads wait until the process is ready for the guest.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Whether they may run the guest, once that is decided.
+    decision: Mutex<Option<bool>>,
+    decided: Condvar,
+}
+
+impl Gate {
+    fn decide(&self, run: bool) {
+        *self.decision.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        self.decided.notify_all();
+    }
+
+    fn wait(&self) -> bool {
+        let mut decision = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match *decision {
+                Some(run) => return run,
+                None => decision = self.decided.wait(decision).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
 /// What the vCPU threads share.
 #[derive(Debug)]
 struct Shared {
@@ -122,6 +154,8 @@ struct Shared {
     mmio: Bus,
     reset: ResetRequest,
     stops: Sender<Stop>,
+    vcpu_filter: ThreadFilter,
+    gate: Gate,
 }
 
 impl Machine for Shared {
@@ -138,8 +172,9 @@ impl Machine for Shared {
         // The receiver is gone only when the machine is being taken apart already.
         let _ = self.stops.send(stop);
     }
-    fn enter(&self, _id: u8) -> Result<(), String> {
-        Ok(())
+    fn enter(&self) -> bool {
+        self.vcpu_filter.install_or_abort();
+        self.gate.wait()
     }
 }
 
@@ -148,6 +183,7 @@ impl Machine for Shared {
 pub struct Vm {
     vcpus: Vec<VcpuFd>,
     shared: Arc<Shared>,
+    main_filter: ThreadFilter,
     stops: Receiver<Stop>,
     transports: Vec<Arc<Mutex<MmioTransport>>>,
     console: Console,
@@ -162,6 +198,7 @@ struct Builder {
     memory: GuestMemory,
     mmio: Bus,
     transports: Vec<Arc<Mutex<MmioTransport>>>,
+    confined: bool,
     /// `virtio_mmio.device=` parameters.
     cmdline_devices: String,
 }
@@ -182,6 +219,7 @@ impl Builder {
     fn add_virtio(
         &mut self,
         name: &str,
+        role: Role,
         identity: impl Identity + 'static,
         backend: impl Backend,
     ) -> Result<(), VmError> {
@@ -211,7 +249,9 @@ impl Builder {
         self.vm
             .register_irqfd(interrupt.line(), irq)
             .map_err(kvm_error("attach a device's interrupt (KVM_IRQFD)"))?;
-        let worker = Worker::start(name, backend, for_worker, || {}).map_err(device_error)?;
+        let filter = ThreadFilter::new(role, self.confined)?;
+        let worker =
+            Worker::start(name, backend, for_worker, move || filter.install_or_abort()).map_err(device_error)?;
         let transport = MmioTransport::new(Box::new(identity), self.memory.clone(), interrupt, notifiers, worker)
             .map_err(|source| VmError::Queue {
                 name: name.to_owned(),
@@ -280,9 +320,12 @@ impl Vm {
         let memory = memory::map(parts.mem_size_mib)?;
         memory::register(&vm, &memory)?;
 
-        let console = Console::start(parts.console, || {}).map_err(|source| VmError::Device {
-            name: "console".into(),
-            source,
+        let console_filter = ThreadFilter::new(Role::Console, parts.confined)?;
+        let console = Console::start(parts.console, move || console_filter.install_or_abort()).map_err(|source| {
+            VmError::Device {
+                name: "console".into(),
+                source,
+            }
         })?;
         let (pio, reset) = legacy_devices(&vm, &console)?;
 
@@ -292,21 +335,23 @@ impl Vm {
             mmio: Bus::default(),
             transports: Vec::new(),
             cmdline_devices: String::new(),
+            confined: parts.confined,
         };
         for (index, disk) in parts.disks.into_iter().enumerate() {
             builder.add_virtio(
                 &format!("blk{index}"),
+                Role::Blk,
                 BlkIdentity::new(&disk),
                 BlkBackend::new(disk, index),
             )?;
         }
         if let Some((tap, mac)) = parts.net {
-            builder.add_virtio("net", NetIdentity::new(mac), NetBackend::new(tap))?;
+            builder.add_virtio("net", Role::Net, NetIdentity::new(mac), NetBackend::new(tap))?;
         }
         if let Some((guest_cid, backend)) = parts.vsock {
-            builder.add_virtio("vsock", VsockIdentity::new(guest_cid), backend)?;
+            builder.add_virtio("vsock", Role::Vsock, VsockIdentity::new(guest_cid), backend)?;
         }
-        builder.add_virtio("rng", RngIdentity, RngBackend)?;
+        builder.add_virtio("rng", Role::Rng, RngIdentity, RngBackend)?;
 
         let cmdline = with_parameters(&parts.cmdline, &builder.cmdline_devices);
         let source = BootSource {
@@ -332,10 +377,13 @@ impl Vm {
             mmio: builder.mmio,
             reset,
             stops: stop_sender,
+            vcpu_filter: ThreadFilter::new(Role::Vcpu, parts.confined)?,
+            gate: Gate::default(),
         });
         Ok(Self {
             vcpus,
             shared,
+            main_filter: ThreadFilter::new(Role::Main, parts.confined)?,
             stops,
             transports: builder.transports,
             console,
@@ -349,7 +397,7 @@ impl Vm {
     pub fn run(self) -> Result<(), VmError> {
         install_kick_handler().map_err(VmError::Signal)?;
         let mut threads = Vec::with_capacity(self.vcpus.len());
-        let mut failure = None;
+        let mut failure: Option<VmError> = None;
         for (id, vcpu) in (0u8..).zip(self.vcpus) {
             match VcpuThread::start(id, vcpu, Arc::clone(&self.shared)) {
                 Ok(thread) => threads.push(thread),
@@ -359,6 +407,10 @@ impl Vm {
                 }
             }
         }
+        if failure.is_none() {
+            failure = self.main_filter.install().err().map(VmError::Jail);
+        }
+        self.shared.gate.decide(failure.is_none());
         let stop = if failure.is_none() {
             self.stops.recv()
         } else {

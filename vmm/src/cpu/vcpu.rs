@@ -35,8 +35,8 @@ pub trait Machine: Send + Sync + 'static {
     fn reset_requested(&self) -> bool;
     /// Called once by the thread when it ends.
     fn stopped(&self, id: u8, stop: Stop);
-    /// Called by the thread of virtual CPU `id` before the guest's first instruction; an error ends it.
-    fn enter(&self, id: u8) -> Result<(), String>;
+    /// Called by each thread before it runs the guest; `false` if it is not to run at all.
+    fn enter(&self) -> bool;
 }
 
 /// The signal that gets a thread out of `KVM_RUN`.
@@ -71,9 +71,10 @@ impl VcpuThread {
             .name(format!("vcpu{id}"))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                let stop = match machine.enter(id) {
-                    Ok(()) => run_guest(id, &mut vcpu, &*machine, &stop_requested),
-                    Err(error) => Stop::Failed(error),
+                let stop = if machine.enter() {
+                    run_guest(id, &mut vcpu, &*machine, &stop_requested)
+                } else {
+                    Stop::Kicked
                 };
                 machine.stopped(id, stop);
                 vcpu
