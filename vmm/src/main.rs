@@ -11,6 +11,8 @@ use kvm_ioctls::Kvm;
 use microkube_vmm::config::MAX_VCPU_COUNT;
 use microkube_vmm::devices::blk::disk::{BLOCK_BYTES, Disk, file_length};
 use microkube_vmm::devices::net::tap::Tap;
+use microkube_vmm::probe;
+use microkube_vmm::supervised;
 use microkube_vmm::vm::{Vm, VmParts};
 
 /// The virtual machine monitor of microkube.
@@ -27,9 +29,23 @@ enum Command {
     ///
     /// Ends with exit code 0 when the guest resets its machine (with the default command line that is also what a reboot or
     /// a panic does), with 1 when the machine cannot be set up or fails.
-    #[command(after_help = "Example:\n  microkube-vmm run --kernel build/guest/vmlinux --initramfs build/guest/initramfs.cpio \\\n    \
-                            --disk root.erofs,ro --disk scratch.ext4 --tap tap0 --memory-mib 256 --vcpus 2")]
+    #[command(
+        after_help = "Example:\n  microkube-vmm run --kernel build/guest/vmlinux --initramfs build/guest/initramfs.cpio \\\n    \
+                            --disk root.erofs,ro --disk scratch.ext4 --tap tap0 --memory-mib 256 --vcpus 2"
+    )]
     Run(RunArgs),
+    /// Runs the machine that a supervisor describes, everything opened by it (for microkube itself)
+    ///
+    /// The configuration is JSON, read to its end; it names further inherited descriptors.
+    #[command(after_help = "Example:\n  microkube-vmm supervised --config-fd 3 3<config.json")]
+    Supervised {
+        /// Descriptor to read the configuration from
+        #[arg(long, value_name = "N")]
+        config_fd: i32,
+    },
+    /// Says whether KVM can run a guest here, by running one
+    #[command(after_help = "Example:\n  microkube-vmm probe && echo usable")]
+    Probe,
 }
 
 #[derive(Debug, Args)]
@@ -59,8 +75,13 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     end_process_on_panic();
+    // One heap for all threads: they allocate little, and every further one costs memory.
+    // SAFETY: called before there is another thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let result = match Cli::parse().command {
         Command::Run(args) => run(args),
+        Command::Probe => probe::check_kvm(Path::new("/dev/kvm")).map_err(Into::into),
+        Command::Supervised { config_fd } => supervised::run(config_fd).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,9 +103,18 @@ fn end_process_on_panic() {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     let kvm = Kvm::new().context("cannot open /dev/kvm: it must exist and be readable and writable for this user")?;
-    let disks = args.disks.iter().map(|disk| open_disk(disk)).collect::<anyhow::Result<_>>()?;
+    let disks = args
+        .disks
+        .iter()
+        .map(|disk| open_disk(disk))
+        .collect::<anyhow::Result<_>>()?;
     let net = args.tap.as_deref().map(attach_tap).transpose()?;
-    let console = File::from(std::io::stdout().as_fd().try_clone_to_owned().context("cannot use standard output")?);
+    let console = File::from(
+        std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .context("cannot use standard output")?,
+    );
     let parts = VmParts {
         kvm,
         mem_size_mib: args.memory_mib,
@@ -94,7 +124,9 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         cmdline: args.cmdline,
         disks,
         net,
+        vsock: None,
         console,
+        confined: false,
     };
     Ok(Vm::new(parts)?.run()?)
 }
@@ -106,7 +138,9 @@ fn open(path: &Path) -> anyhow::Result<File> {
 fn open_disk(argument: &str) -> anyhow::Result<Disk> {
     let (path, read_only) = match argument.rsplit_once(',') {
         Some((path, "ro")) => (path, true),
-        Some((_, option)) if !Path::new(argument).exists() => bail!("--disk {argument}: unknown option {option:?}; there is only \"ro\""),
+        Some((_, option)) if !Path::new(argument).exists() => {
+            bail!("--disk {argument}: unknown option {option:?}; there is only \"ro\"")
+        }
         _ => (argument, false),
     };
     let file = OpenOptions::new()
@@ -127,7 +161,10 @@ fn attach_tap(name: &str) -> anyhow::Result<(Tap, [u8; 6])> {
     let mut mac = [0u8; 6];
     // SAFETY: fills the six bytes given.
     if unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } != 6 {
-        bail!("cannot get random bytes for a MAC address: {}", std::io::Error::last_os_error());
+        bail!(
+            "cannot get random bytes for a MAC address: {}",
+            std::io::Error::last_os_error()
+        );
     }
     mac[0] = (mac[0] & 0xfc) | 2;
     Ok((tap, mac))

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
@@ -25,6 +25,9 @@ use crate::devices::serial::device::{
 use crate::devices::virtio::interrupt::Interrupt;
 use crate::devices::virtio::mmio::{Identity, MmioTransport, QUEUE_NOTIFY};
 use crate::devices::virtio::worker::{Backend, Worker};
+use crate::devices::vsock::{device::VsockIdentity, worker::VsockBackend};
+use crate::jail::JailError;
+use crate::jail::seccomp::{Role, ThreadFilter};
 use crate::memory::{self, GuestMemory, MemoryError};
 
 /// How long the console's reader may take for the rest once the guest has stopped.
@@ -49,8 +52,12 @@ pub struct VmParts {
     pub disks: Vec<Disk>,
     /// TAP and the guest's MAC address.
     pub net: Option<(Tap, [u8; 6])>,
+    /// Context id of the guest and the device that serves it.
+    pub vsock: Option<(u32, VsockBackend)>,
     /// Where the serial console's output goes.
     pub console: File,
+    /// Whether the threads make only the system calls they need. The process must have given up gaining privileges.
+    pub confined: bool,
 }
 
 /// Why a virtual machine could not be made or did not run to its end.
@@ -104,6 +111,9 @@ pub enum VmError {
     /// Signal handler.
     #[error("cannot install the signal handler that stops virtual CPUs")]
     Signal(#[source] io::Error),
+    /// The threads cannot be confined.
+    #[error("cannot confine the virtual machine")]
+    Jail(#[from] JailError),
     /// The guest did not end by itself.
     #[error("the virtual machine failed: {0}")]
     Failed(String),
@@ -112,6 +122,31 @@ pub enum VmError {
 /// Number of interrupt lines for virtio devices.
 pub const MAX_VIRTIO_DEVICES: u32 = layout::IRQ_COUNT as u32 - layout::VIRTIO_IRQ_FIRST;
 
+/// Where the vCPU threads wait until the process is ready for the guest.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Whether they may run the guest, once that is decided.
+    decision: Mutex<Option<bool>>,
+    decided: Condvar,
+}
+
+impl Gate {
+    fn decide(&self, run: bool) {
+        *self.decision.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        self.decided.notify_all();
+    }
+
+    fn wait(&self) -> bool {
+        let mut decision = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match *decision {
+                Some(run) => return run,
+                None => decision = self.decided.wait(decision).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
 /// What the vCPU threads share.
 #[derive(Debug)]
 struct Shared {
@@ -119,6 +154,8 @@ struct Shared {
     mmio: Bus,
     reset: ResetRequest,
     stops: Sender<Stop>,
+    vcpu_filter: ThreadFilter,
+    gate: Gate,
 }
 
 impl Machine for Shared {
@@ -135,8 +172,9 @@ impl Machine for Shared {
         // The receiver is gone only when the machine is being taken apart already.
         let _ = self.stops.send(stop);
     }
-    fn enter(&self, _id: u8) -> Result<(), String> {
-        Ok(())
+    fn enter(&self) -> bool {
+        self.vcpu_filter.install_or_abort();
+        self.gate.wait()
     }
 }
 
@@ -145,6 +183,7 @@ impl Machine for Shared {
 pub struct Vm {
     vcpus: Vec<VcpuFd>,
     shared: Arc<Shared>,
+    main_filter: ThreadFilter,
     stops: Receiver<Stop>,
     transports: Vec<Arc<Mutex<MmioTransport>>>,
     console: Console,
@@ -159,12 +198,16 @@ struct Builder {
     memory: GuestMemory,
     mmio: Bus,
     transports: Vec<Arc<Mutex<MmioTransport>>>,
+    confined: bool,
     /// `virtio_mmio.device=` parameters.
     cmdline_devices: String,
 }
 
 fn eventfd(name: &str) -> Result<EventFd, VmError> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| VmError::Device { name: name.to_owned(), source })
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| VmError::Device {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
@@ -173,8 +216,17 @@ fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
 
 impl Builder {
     /// Adds a virtio device in the next place.
-    fn add_virtio(&mut self, name: &str, identity: impl Identity + 'static, backend: impl Backend) -> Result<(), VmError> {
-        let device_error = |source| VmError::Device { name: name.to_owned(), source };
+    fn add_virtio(
+        &mut self,
+        name: &str,
+        role: Role,
+        identity: impl Identity + 'static,
+        backend: impl Backend,
+    ) -> Result<(), VmError> {
+        let device_error = |source| VmError::Device {
+            name: name.to_owned(),
+            source,
+        };
         let index = u32::try_from(self.transports.len()).map_err(|_| VmError::TooManyDevices)?;
         if index >= MAX_VIRTIO_DEVICES {
             return Err(VmError::TooManyDevices);
@@ -194,14 +246,23 @@ impl Builder {
             notifiers.push(notifier);
         }
         let interrupt = Arc::new(Interrupt::new(eventfd(name)?));
-        self.vm.register_irqfd(interrupt.line(), irq).map_err(kvm_error("attach a device's interrupt (KVM_IRQFD)"))?;
-        let worker = Worker::start(name, backend, for_worker, || {}).map_err(device_error)?;
+        self.vm
+            .register_irqfd(interrupt.line(), irq)
+            .map_err(kvm_error("attach a device's interrupt (KVM_IRQFD)"))?;
+        let filter = ThreadFilter::new(role, self.confined)?;
+        let worker =
+            Worker::start(name, backend, for_worker, move || filter.install_or_abort()).map_err(device_error)?;
         let transport = MmioTransport::new(Box::new(identity), self.memory.clone(), interrupt, notifiers, worker)
-            .map_err(|source| VmError::Queue { name: name.to_owned(), source })?;
+            .map_err(|source| VmError::Queue {
+                name: name.to_owned(),
+                source,
+            })?;
         let transport = Arc::new(Mutex::new(transport));
-        self.mmio.insert(address, layout::VIRTIO_MMIO_SIZE, Arc::clone(&transport) as _)?;
+        self.mmio
+            .insert(address, layout::VIRTIO_MMIO_SIZE, Arc::clone(&transport) as _)?;
         self.transports.push(transport);
-        self.cmdline_devices.push_str(&format!(" virtio_mmio.device=4K@{address:#x}:{irq}"));
+        self.cmdline_devices
+            .push_str(&format!(" virtio_mmio.device=4K@{address:#x}:{irq}"));
         Ok(())
     }
 }
@@ -215,20 +276,37 @@ fn with_parameters(cmdline: &str, parameters: &str) -> String {
 }
 
 fn create_vm(kvm: &Kvm, deadline_timer: bool) -> Result<VmFd, VmError> {
-    let vm = kvm.create_vm().map_err(kvm_error("create a virtual machine (KVM_CREATE_VM)"))?;
-    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm_error("place its identity map"))?;
-    vm.set_tss_address(layout::KVM_TSS).map_err(kvm_error("place its TSS"))?;
-    vm.create_irq_chip().map_err(kvm_error("create interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
+    let vm = kvm
+        .create_vm()
+        .map_err(kvm_error("create a virtual machine (KVM_CREATE_VM)"))?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(kvm_error("place its identity map"))?;
+    vm.set_tss_address(layout::KVM_TSS)
+        .map_err(kvm_error("place its TSS"))?;
+    vm.create_irq_chip()
+        .map_err(kvm_error("create interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
     if !deadline_timer {
         // Without the TSC-deadline timer a kernel calibrates its APIC timer with the PIT.
-        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-        vm.create_pit2(config).map_err(kvm_error("create a timer (KVM_CREATE_PIT2)"))?;
+        let config = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        vm.create_pit2(config)
+            .map_err(kvm_error("create a timer (KVM_CREATE_PIT2)"))?;
     }
     Ok(vm)
 }
 
-fn create_vcpus(vm: &VmFd, count: u8, cpuid: &CpuId, topology: Topology, entry: vm_memory::GuestAddress) -> Result<Vec<VcpuFd>, CpuError> {
-    (0..count).map(|id| cpu::create(vm, id, cpuid, topology, (id == 0).then_some(entry))).collect()
+fn create_vcpus(
+    vm: &VmFd,
+    count: u8,
+    cpuid: &CpuId,
+    topology: Topology,
+    entry: vm_memory::GuestAddress,
+) -> Result<Vec<VcpuFd>, CpuError> {
+    (0..count)
+        .map(|id| cpu::create(vm, id, cpuid, topology, (id == 0).then_some(entry)))
+        .collect()
 }
 
 impl Vm {
@@ -242,34 +320,70 @@ impl Vm {
         let memory = memory::map(parts.mem_size_mib)?;
         memory::register(&vm, &memory)?;
 
-        let console = Console::start(parts.console, || {})
-            .map_err(|source| VmError::Device { name: "console".into(), source })?;
+        let console_filter = ThreadFilter::new(Role::Console, parts.confined)?;
+        let console = Console::start(parts.console, move || console_filter.install_or_abort()).map_err(|source| {
+            VmError::Device {
+                name: "console".into(),
+                source,
+            }
+        })?;
         let (pio, reset) = legacy_devices(&vm, &console)?;
 
-        let mut builder =
-            Builder { vm, memory, mmio: Bus::default(), transports: Vec::new(), cmdline_devices: String::new() };
+        let mut builder = Builder {
+            vm,
+            memory,
+            mmio: Bus::default(),
+            transports: Vec::new(),
+            cmdline_devices: String::new(),
+            confined: parts.confined,
+        };
         for (index, disk) in parts.disks.into_iter().enumerate() {
-            builder.add_virtio(&format!("blk{index}"), BlkIdentity::new(&disk), BlkBackend::new(disk, index))?;
+            builder.add_virtio(
+                &format!("blk{index}"),
+                Role::Blk,
+                BlkIdentity::new(&disk),
+                BlkBackend::new(disk, index),
+            )?;
         }
         if let Some((tap, mac)) = parts.net {
-            builder.add_virtio("net", NetIdentity::new(mac), NetBackend::new(tap))?;
+            builder.add_virtio("net", Role::Net, NetIdentity::new(mac), NetBackend::new(tap))?;
         }
-        builder.add_virtio("rng", RngIdentity, RngBackend)?;
+        if let Some((guest_cid, backend)) = parts.vsock {
+            builder.add_virtio("vsock", Role::Vsock, VsockIdentity::new(guest_cid), backend)?;
+        }
+        builder.add_virtio("rng", Role::Rng, RngIdentity, RngBackend)?;
 
         let cmdline = with_parameters(&parts.cmdline, &builder.cmdline_devices);
-        let source =
-            BootSource { kernel: &mut parts.kernel, initramfs: parts.initramfs.as_mut(), cmdline: &cmdline };
+        let source = BootSource {
+            kernel: &mut parts.kernel,
+            initramfs: parts.initramfs.as_mut(),
+            cmdline: &cmdline,
+        };
         let entry = boot::load(&builder.memory, source, parts.vcpu_count)?;
         registers::write_tables(&builder.memory)?;
 
-        let cpuid = parts.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm_error("say which CPUID it supports"))?;
-        let topology = Topology { vcpu_count: parts.vcpu_count, tsc_deadline };
+        let cpuid = parts
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm_error("say which CPUID it supports"))?;
+        let topology = Topology {
+            vcpu_count: parts.vcpu_count,
+            tsc_deadline,
+        };
         let vcpus = create_vcpus(&builder.vm, parts.vcpu_count, &cpuid, topology, entry)?;
         let (stop_sender, stops) = channel();
-        let shared = Arc::new(Shared { pio, mmio: builder.mmio, reset, stops: stop_sender });
+        let shared = Arc::new(Shared {
+            pio,
+            mmio: builder.mmio,
+            reset,
+            stops: stop_sender,
+            vcpu_filter: ThreadFilter::new(Role::Vcpu, parts.confined)?,
+            gate: Gate::default(),
+        });
         Ok(Self {
             vcpus,
             shared,
+            main_filter: ThreadFilter::new(Role::Main, parts.confined)?,
             stops,
             transports: builder.transports,
             console,
@@ -283,7 +397,7 @@ impl Vm {
     pub fn run(self) -> Result<(), VmError> {
         install_kick_handler().map_err(VmError::Signal)?;
         let mut threads = Vec::with_capacity(self.vcpus.len());
-        let mut failure = None;
+        let mut failure: Option<VmError> = None;
         for (id, vcpu) in (0u8..).zip(self.vcpus) {
             match VcpuThread::start(id, vcpu, Arc::clone(&self.shared)) {
                 Ok(thread) => threads.push(thread),
@@ -293,7 +407,15 @@ impl Vm {
                 }
             }
         }
-        let stop = if failure.is_none() { self.stops.recv() } else { Ok(Stop::Kicked) };
+        if failure.is_none() {
+            failure = self.main_filter.install().err().map(VmError::Jail);
+        }
+        self.shared.gate.decide(failure.is_none());
+        let stop = if failure.is_none() {
+            self.stops.recv()
+        } else {
+            Ok(Stop::Kicked)
+        };
         threads.into_iter().for_each(VcpuThread::stop_and_join);
         for transport in &self.transports {
             transport.lock().unwrap_or_else(PoisonError::into_inner).stop();
@@ -310,12 +432,17 @@ impl Vm {
 /// The serial port and the reset line.
 fn legacy_devices(vm: &VmFd, console: &Console) -> Result<(Bus, ResetRequest), VmError> {
     let interrupt = eventfd("serial")?;
-    vm.register_irqfd(&interrupt, layout::SERIAL_IRQ).map_err(kvm_error("attach the serial port's interrupt"))?;
+    vm.register_irqfd(&interrupt, layout::SERIAL_IRQ)
+        .map_err(kvm_error("attach the serial port's interrupt"))?;
     let reset = ResetRequest::default();
     let mut pio = Bus::default();
     let serial = SerialDevice::new(interrupt, console.writer());
     pio.insert(SERIAL_PORT, SERIAL_PORT_COUNT, Arc::new(Mutex::new(serial)))?;
-    pio.insert(I8042_PORT, I8042_PORT_COUNT, Arc::new(Mutex::new(ResetDevice::new(reset.clone()))))?;
+    pio.insert(
+        I8042_PORT,
+        I8042_PORT_COUNT,
+        Arc::new(Mutex::new(ResetDevice::new(reset.clone()))),
+    )?;
     Ok((pio, reset))
 }
 
@@ -327,6 +454,9 @@ mod tests {
     fn device_parameters_go_before_the_arguments_of_init() {
         assert_eq!(with_parameters("quiet", " a=1"), "quiet a=1");
         assert_eq!(with_parameters("", " a=1"), "a=1");
-        assert_eq!(with_parameters("quiet -- --init-option", " a=1"), "quiet a=1 -- --init-option");
+        assert_eq!(
+            with_parameters("quiet -- --init-option", " a=1"),
+            "quiet a=1 -- --init-option"
+        );
     }
 }

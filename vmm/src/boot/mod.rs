@@ -28,7 +28,9 @@ pub enum BootError {
     #[error("cannot read the initramfs")]
     ReadInitramfs(#[source] std::io::Error),
     /// It does not fit.
-    #[error("the initramfs of {size} bytes does not fit beside the kernel into guest memory: give the guest more memory")]
+    #[error(
+        "the initramfs of {size} bytes does not fit beside the kernel into guest memory: give the guest more memory"
+    )]
     InitramfsSize {
         /// Bytes.
         size: u64,
@@ -70,11 +72,15 @@ pub struct BootSource<'a> {
 
 /// Loads everything; the address of the guest's first instruction.
 pub fn load(memory: &GuestMemory, source: BootSource<'_>, vcpu_count: u8) -> Result<GuestAddress, BootError> {
-    let loaded = Elf::load(memory, None, source.kernel, Some(GuestAddress(layout::HIGH_MEMORY))).map_err(BootError::Kernel)?;
+    let loaded =
+        Elf::load(memory, None, source.kernel, Some(GuestAddress(layout::HIGH_MEMORY))).map_err(BootError::Kernel)?;
     if loaded.kernel_load.raw_value() >= layout::IDENTITY_MAPPED {
         return Err(BootError::Entry(loaded.kernel_load.raw_value()));
     }
-    let initramfs = source.initramfs.map(|file| load_initramfs(memory, file, loaded.kernel_end)).transpose()?;
+    let initramfs = source
+        .initramfs
+        .map(|file| load_initramfs(memory, file, loaded.kernel_end))
+        .transpose()?;
     params::write(memory, source.cmdline, initramfs)?;
     mptable::write(memory, vcpu_count)?;
     Ok(loaded.kernel_load)
@@ -87,16 +93,24 @@ fn load_initramfs(memory: &GuestMemory, file: &mut File, kernel_end: u64) -> Res
     let size = file.metadata().map_err(BootError::ReadInitramfs)?.size();
     let too_large = BootError::InitramfsSize { size };
     let low_end = memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len);
-    let Some(address) = low_end.checked_sub(size).map(|start| start & !(PAGE - 1)) else { return Err(too_large) };
+    let Some(address) = low_end.checked_sub(size).map(|start| start & !(PAGE - 1)) else {
+        return Err(too_large);
+    };
     if address < kernel_end {
         return Err(too_large);
     }
-    let (Ok(start), Ok(length), Ok(count)) = (u32::try_from(address), u32::try_from(size), usize::try_from(size)) else {
+    let (Ok(start), Ok(length), Ok(count)) = (u32::try_from(address), u32::try_from(size), usize::try_from(size))
+    else {
         return Err(too_large);
     };
     file.seek(SeekFrom::Start(0)).map_err(BootError::ReadInitramfs)?;
-    memory.read_exact_volatile_from(GuestAddress(address), file, count).map_err(BootError::CopyInitramfs)?;
-    Ok(Initramfs { address: start, size: length })
+    memory
+        .read_exact_volatile_from(GuestAddress(address), file, count)
+        .map_err(BootError::CopyInitramfs)?;
+    Ok(Initramfs {
+        address: start,
+        size: length,
+    })
 }
 
 #[cfg(test)]
@@ -116,8 +130,16 @@ mod tests {
         let memory = crate::memory::map(32).unwrap();
         let mut file = file_of(&[7u8; 5000]);
         let initramfs = load_initramfs(&memory, &mut file, 0).unwrap();
-        assert_eq!(initramfs, Initramfs { address: (32 << 20) - 8192, size: 5000 });
-        let last: u8 = memory.read_obj(GuestAddress(u64::from(initramfs.address) + 4999)).unwrap();
+        assert_eq!(
+            initramfs,
+            Initramfs {
+                address: (32 << 20) - 8192,
+                size: 5000
+            }
+        );
+        let last: u8 = memory
+            .read_obj(GuestAddress(u64::from(initramfs.address) + 4999))
+            .unwrap();
         assert_eq!(last, 7);
     }
 
@@ -135,7 +157,11 @@ mod tests {
     fn a_file_that_is_no_elf_is_no_kernel() {
         let memory = crate::memory::map(32).unwrap();
         let mut kernel = file_of(&[0x1f; 4096]);
-        let source = BootSource { kernel: &mut kernel, initramfs: None, cmdline: "" };
+        let source = BootSource {
+            kernel: &mut kernel,
+            initramfs: None,
+            cmdline: "",
+        };
         assert!(matches!(load(&memory, source, 1), Err(BootError::Kernel(_))));
     }
 }

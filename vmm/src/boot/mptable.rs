@@ -10,7 +10,10 @@ const BUS_ISA: u8 = 0;
 
 /// Sum of all bytes must be zero (section 4.1): the byte that makes it so.
 fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
+    bytes
+        .iter()
+        .fold(0u8, |sum, byte| sum.wrapping_add(*byte))
+        .wrapping_neg()
 }
 
 /// The table for a machine of `vcpu_count` processors, as it lies at `address`: floating pointer, header, entries.
@@ -72,7 +75,9 @@ pub(super) fn write(memory: &GuestMemory, vcpu_count: u8) -> Result<(), BootErro
     if table.len() as u64 > layout::MPTABLE_END - layout::MPTABLE {
         return Err(BootError::TooManyVcpus(vcpu_count));
     }
-    memory.write_slice(&table, GuestAddress(layout::MPTABLE)).map_err(BootError::WriteTables)
+    memory
+        .write_slice(&table, GuestAddress(layout::MPTABLE))
+        .map_err(BootError::WriteTables)
 }
 
 #[cfg(test)]
@@ -103,6 +108,9 @@ mod tests {
         let table = build(2, 0);
         // Two processors, a bus, an I/O APIC, 24 lines, two local lines.
         assert_eq!(u16::from_le_bytes([table[16 + 34], table[16 + 35]]), 2 + 1 + 1 + 24 + 2);
-        assert_eq!(usize::from(u16::from_le_bytes([table[20], table[21]])), table.len() - 16);
+        assert_eq!(
+            usize::from(u16::from_le_bytes([table[20], table[21]])),
+            table.len() - 16
+        );
     }
 }

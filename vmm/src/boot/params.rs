@@ -17,7 +17,11 @@ const LOADER_UNDEFINED: u8 = 0xff;
 /// The memory map: usable low memory, the legacy hole, the rest.
 fn memory_map(memory: &GuestMemory) -> Vec<boot_e820_entry> {
     let mut map = vec![
-        boot_e820_entry { addr: 0, size: layout::MPTABLE, r#type: E820_RAM },
+        boot_e820_entry {
+            addr: 0,
+            size: layout::MPTABLE,
+            r#type: E820_RAM,
+        },
         boot_e820_entry {
             addr: layout::MPTABLE,
             size: layout::HIGH_MEMORY - layout::MPTABLE,
@@ -27,7 +31,11 @@ fn memory_map(memory: &GuestMemory) -> Vec<boot_e820_entry> {
     for region in memory.iter() {
         let start = region.start_addr().raw_value().max(layout::HIGH_MEMORY);
         let end = region.start_addr().raw_value() + region.len();
-        map.push(boot_e820_entry { addr: start, size: end.saturating_sub(start), r#type: E820_RAM });
+        map.push(boot_e820_entry {
+            addr: start,
+            size: end.saturating_sub(start),
+            r#type: E820_RAM,
+        });
     }
     map
 }
@@ -61,9 +69,13 @@ pub(super) fn write(memory: &GuestMemory, cmdline: &str, initramfs: Option<Initr
     }
     let mut bytes = cmdline.as_bytes().to_vec();
     bytes.push(0);
-    memory.write_slice(&bytes, GuestAddress(layout::CMDLINE)).map_err(BootError::WriteTables)?;
+    memory
+        .write_slice(&bytes, GuestAddress(layout::CMDLINE))
+        .map_err(BootError::WriteTables)?;
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    memory.write_obj(build(memory, len, initramfs), GuestAddress(layout::ZERO_PAGE)).map_err(BootError::WriteTables)
+    memory
+        .write_obj(build(memory, len, initramfs), GuestAddress(layout::ZERO_PAGE))
+        .map_err(BootError::WriteTables)
 }
 
 #[cfg(test)]
@@ -74,8 +86,11 @@ mod tests {
     fn the_memory_map_covers_ram_but_neither_the_legacy_hole_nor_the_mmio_gap() {
         let memory = crate::memory::map(4096).unwrap();
         let map = memory_map(&memory);
-        let ram: Vec<(u64, u64)> =
-            map.iter().filter(|entry| entry.r#type == E820_RAM).map(|entry| (entry.addr, entry.addr + entry.size)).collect();
+        let ram: Vec<(u64, u64)> = map
+            .iter()
+            .filter(|entry| entry.r#type == E820_RAM)
+            .map(|entry| (entry.addr, entry.addr + entry.size))
+            .collect();
         assert_eq!(ram, vec![(0, 0x9_fc00), (0x10_0000, 3 << 30), (4 << 30, 5 << 30)]);
     }
 
@@ -83,7 +98,10 @@ mod tests {
     fn a_command_line_that_the_kernel_would_cut_is_refused() {
         let memory = crate::memory::map(32).unwrap();
         assert!(write(&memory, &"a".repeat(2047), None).is_ok());
-        assert!(matches!(write(&memory, &"a".repeat(2048), None), Err(BootError::CmdlineTooLong(2048))));
+        assert!(matches!(
+            write(&memory, &"a".repeat(2048), None),
+            Err(BootError::CmdlineTooLong(2048))
+        ));
         assert!(matches!(write(&memory, "a\0b", None), Err(BootError::CmdlineZero)));
     }
 }

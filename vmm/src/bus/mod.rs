@@ -32,7 +32,9 @@ pub struct Bus {
 
 impl std::fmt::Debug for Bus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.ranges.iter().map(|range| range.start..range.end)).finish()
+        f.debug_list()
+            .entries(self.ranges.iter().map(|range| range.start..range.end))
+            .finish()
     }
 }
 
@@ -42,7 +44,8 @@ impl Bus {
         let end = start.checked_add(size).ok_or(Overlap(start))?;
         let at = self.ranges.partition_point(|range| range.start < start);
         let before = at.checked_sub(1).and_then(|index| self.ranges.get(index));
-        let overlaps = before.is_some_and(|range| range.end > start) || self.ranges.get(at).is_some_and(|range| range.start < end);
+        let overlaps =
+            before.is_some_and(|range| range.end > start) || self.ranges.get(at).is_some_and(|range| range.start < end);
         if size == 0 || overlaps {
             return Err(Overlap(start));
         }
@@ -51,14 +54,19 @@ impl Bus {
     }
 
     fn find(&self, address: u64) -> Option<(&Mutex<dyn BusDevice>, u64)> {
-        let at = self.ranges.partition_point(|range| range.start <= address).checked_sub(1)?;
+        let at = self
+            .ranges
+            .partition_point(|range| range.start <= address)
+            .checked_sub(1)?;
         let range = self.ranges.get(at).filter(|range| address < range.end)?;
         Some((&range.device, address - range.start))
     }
 
     /// Reads; where no device is, all bits are one, as on a PC's bus.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        let Some((device, offset)) = self.find(address) else { return data.fill(0xff) };
+        let Some((device, offset)) = self.find(address) else {
+            return data.fill(0xff);
+        };
         data.fill(0);
         device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
     }
@@ -66,7 +74,10 @@ impl Bus {
     /// Writes; where no device is, nothing happens.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address) {
-            device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+            device
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(offset, data);
         }
     }
 }
@@ -117,8 +128,18 @@ mod tests {
     fn overlapping_devices_are_refused() {
         let mut bus = Bus::default();
         bus.insert(0x100, 8, Arc::new(Mutex::new(Echo(0)))).unwrap();
-        for (start, size) in [(0xf9, 8), (0x100, 1), (0x107, 1), (0x0, 0x1000), (0x200, 0), (u64::MAX, 2)] {
-            assert_eq!(bus.insert(start, size, Arc::new(Mutex::new(Echo(0)))), Err(Overlap(start)));
+        for (start, size) in [
+            (0xf9, 8),
+            (0x100, 1),
+            (0x107, 1),
+            (0x0, 0x1000),
+            (0x200, 0),
+            (u64::MAX, 2),
+        ] {
+            assert_eq!(
+                bus.insert(start, size, Arc::new(Mutex::new(Echo(0)))),
+                Err(Overlap(start))
+            );
         }
         bus.insert(0xf8, 8, Arc::new(Mutex::new(Echo(0)))).unwrap();
     }

@@ -100,12 +100,26 @@ mod tests {
     use super::*;
 
     fn leaf(function: u32, index: u32) -> kvm_cpuid_entry2 {
-        kvm_cpuid_entry2 { function, index, ebx: 0xaa00_0812, ecx: u32::MAX, ..Default::default() }
+        kvm_cpuid_entry2 {
+            function,
+            index,
+            ebx: 0xaa00_0812,
+            ecx: u32::MAX,
+            ..Default::default()
+        }
     }
 
     fn adjusted(function: u32, index: u32, id: u8, count: u8) -> kvm_cpuid_entry2 {
         let supported = CpuId::from_entries(&[leaf(function, index)]).unwrap();
-        for_vcpu(&supported, id, Topology { vcpu_count: count, tsc_deadline: true }).as_slice()[0]
+        for_vcpu(
+            &supported,
+            id,
+            Topology {
+                vcpu_count: count,
+                tsc_deadline: true,
+            },
+        )
+        .as_slice()[0]
     }
 
     #[test]
@@ -119,7 +133,14 @@ mod tests {
     #[test]
     fn the_deadline_timer_is_offered_only_where_kvm_has_it() {
         let supported = CpuId::from_entries(&[leaf(1, 0)]).unwrap();
-        let cpuid = for_vcpu(&supported, 0, Topology { vcpu_count: 1, tsc_deadline: false });
+        let cpuid = for_vcpu(
+            &supported,
+            0,
+            Topology {
+                vcpu_count: 1,
+                tsc_deadline: false,
+            },
+        );
         assert_eq!(cpuid.as_slice()[0].ecx & TSC_DEADLINE, 0);
     }
 

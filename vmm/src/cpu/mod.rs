@@ -69,8 +69,11 @@ pub fn create(
     topology: cpuid::Topology,
     entry: Option<GuestAddress>,
 ) -> Result<VcpuFd, CpuError> {
-    let vcpu = vm.create_vcpu(u64::from(id)).map_err(|source| CpuError::Create { id, source })?;
-    vcpu.set_cpuid2(&cpuid::for_vcpu(supported, id, topology)).map_err(|source| CpuError::Cpuid { id, source })?;
+    let vcpu = vm
+        .create_vcpu(u64::from(id))
+        .map_err(|source| CpuError::Create { id, source })?;
+    vcpu.set_cpuid2(&cpuid::for_vcpu(supported, id, topology))
+        .map_err(|source| CpuError::Cpuid { id, source })?;
     registers::set_msrs(&vcpu)?;
     registers::set_local_interrupts(&vcpu)?;
     if let Some(entry) = entry {

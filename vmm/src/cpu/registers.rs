@@ -21,7 +21,13 @@ const DATA_SELECTOR: u16 = 0x18;
 const TSS_SELECTOR: u16 = 0x20;
 
 /// Flat segments: none, none, 64-bit code, data, a busy TSS of 64 KiB.
-const GDT: [u64; 5] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x008f_8b00_0000_ffff];
+const GDT: [u64; 5] = [
+    0,
+    0,
+    0x00af_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x008f_8b00_0000_ffff,
+];
 
 /// Page table entry: present and writable.
 const PTE_TABLE: u64 = 3;
@@ -54,16 +60,32 @@ fn code_segment() -> kvm_segment {
 }
 
 fn data_segment() -> kvm_segment {
-    kvm_segment { selector: DATA_SELECTOR, type_: 3, db: 1, l: 0, ..code_segment() }
+    kvm_segment {
+        selector: DATA_SELECTOR,
+        type_: 3,
+        db: 1,
+        l: 0,
+        ..code_segment()
+    }
 }
 
 fn tss_segment() -> kvm_segment {
-    kvm_segment { limit: 0xffff, selector: TSS_SELECTOR, type_: 0xb, present: 1, ..Default::default() }
+    kvm_segment {
+        limit: 0xffff,
+        selector: TSS_SELECTOR,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    }
 }
 
 /// Writes the GDT, an empty IDT and page tables that map the first GiB onto itself.
 pub fn write_tables(memory: &GuestMemory) -> Result<(), CpuError> {
-    let write = |value: u64, address: u64| memory.write_obj(value, GuestAddress(address)).map_err(CpuError::WriteTables);
+    let write = |value: u64, address: u64| {
+        memory
+            .write_obj(value, GuestAddress(address))
+            .map_err(CpuError::WriteTables)
+    };
     for (entry, address) in GDT.iter().zip((layout::GDT..).step_by(8)) {
         write(*entry, address)?;
     }
@@ -74,12 +96,17 @@ pub fn write_tables(memory: &GuestMemory) -> Result<(), CpuError> {
     for page in 0..512u64 {
         directory.extend_from_slice(&((page << 21) | PTE_LARGE).to_le_bytes());
     }
-    memory.write_slice(&directory, GuestAddress(layout::PAGE_DIRECTORY)).map_err(CpuError::WriteTables)
+    memory
+        .write_slice(&directory, GuestAddress(layout::PAGE_DIRECTORY))
+        .map_err(CpuError::WriteTables)
 }
 
 /// Puts the boot processor at the kernel's entry point.
 pub fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), CpuError> {
-    let mut sregs = vcpu.get_sregs().map_err(|source| CpuError::Registers { what: "KVM_GET_SREGS", source })?;
+    let mut sregs = vcpu.get_sregs().map_err(|source| CpuError::Registers {
+        what: "KVM_GET_SREGS",
+        source,
+    })?;
     sregs.cs = code_segment();
     (sregs.ds, sregs.es, sregs.fs) = (data_segment(), data_segment(), data_segment());
     (sregs.gs, sregs.ss) = (data_segment(), data_segment());
@@ -90,7 +117,10 @@ pub fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), CpuError
     sregs.cr3 = layout::PML4;
     sregs.cr4 = CR4_PAE;
     sregs.efer = EFER_LME | EFER_LMA;
-    vcpu.set_sregs(&sregs).map_err(|source| CpuError::Registers { what: "KVM_SET_SREGS", source })?;
+    vcpu.set_sregs(&sregs).map_err(|source| CpuError::Registers {
+        what: "KVM_SET_SREGS",
+        source,
+    })?;
     let regs = kvm_regs {
         rip: entry.raw_value(),
         rsp: layout::BOOT_STACK,
@@ -99,19 +129,39 @@ pub fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), CpuError
         rflags: 2, // Bit 1 is always set.
         ..Default::default()
     };
-    vcpu.set_regs(&regs).map_err(|source| CpuError::Registers { what: "KVM_SET_REGS", source })
+    vcpu.set_regs(&regs).map_err(|source| CpuError::Registers {
+        what: "KVM_SET_REGS",
+        source,
+    })
 }
 
 /// Sets the MSRs whose state after reset differs from what firmware would leave.
 pub fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
     let entries = [
-        kvm_msr_entry { index: MSR_IA32_MISC_ENABLE, data: MISC_ENABLE_FAST_STRING, ..Default::default() },
-        kvm_msr_entry { index: MSR_MTRR_DEF_TYPE, data: MTRR_ENABLE_WRITE_BACK, ..Default::default() },
+        kvm_msr_entry {
+            index: MSR_IA32_MISC_ENABLE,
+            data: MISC_ENABLE_FAST_STRING,
+            ..Default::default()
+        },
+        kvm_msr_entry {
+            index: MSR_MTRR_DEF_TYPE,
+            data: MTRR_ENABLE_WRITE_BACK,
+            ..Default::default()
+        },
     ];
-    let msrs = Msrs::from_entries(&entries).map_err(|_| CpuError::Msrs { set: 0, wanted: entries.len() })?;
-    let set = vcpu.set_msrs(&msrs).map_err(|source| CpuError::Registers { what: "KVM_SET_MSRS", source })?;
+    let msrs = Msrs::from_entries(&entries).map_err(|_| CpuError::Msrs {
+        set: 0,
+        wanted: entries.len(),
+    })?;
+    let set = vcpu.set_msrs(&msrs).map_err(|source| CpuError::Registers {
+        what: "KVM_SET_MSRS",
+        source,
+    })?;
     if set != entries.len() {
-        return Err(CpuError::Msrs { set, wanted: entries.len() });
+        return Err(CpuError::Msrs {
+            set,
+            wanted: entries.len(),
+        });
     }
     Ok(())
 }
@@ -129,10 +179,16 @@ fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
 
 /// Wires the local interrupt pins as firmware does: LINT0 to the legacy controller, LINT1 to NMI.
 pub fn set_local_interrupts(vcpu: &VcpuFd) -> Result<(), CpuError> {
-    let mut lapic = vcpu.get_lapic().map_err(|source| CpuError::Registers { what: "KVM_GET_LAPIC", source })?;
+    let mut lapic = vcpu.get_lapic().map_err(|source| CpuError::Registers {
+        what: "KVM_GET_LAPIC",
+        source,
+    })?;
     set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT);
     set_delivery_mode(&mut lapic, APIC_LVT_LINT1, APIC_MODE_NMI);
-    vcpu.set_lapic(&lapic).map_err(|source| CpuError::Registers { what: "KVM_SET_LAPIC", source })
+    vcpu.set_lapic(&lapic).map_err(|source| CpuError::Registers {
+        what: "KVM_SET_LAPIC",
+        source,
+    })
 }
 
 #[cfg(test)]

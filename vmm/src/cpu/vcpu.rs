@@ -35,12 +35,12 @@ pub trait Machine: Send + Sync + 'static {
     fn reset_requested(&self) -> bool;
     /// Called once by the thread when it ends.
     fn stopped(&self, id: u8, stop: Stop);
-    /// Called by the thread of virtual CPU `id` before the guest's first instruction; an error ends it.
-    fn enter(&self, id: u8) -> Result<(), String>;
+    /// Called by each thread before it runs the guest; `false` if it is not to run at all.
+    fn enter(&self) -> bool;
 }
 
 /// The signal that gets a thread out of `KVM_RUN`.
-fn kick_signal() -> libc::c_int {
+pub(crate) fn kick_signal() -> libc::c_int {
     vmm_sys_util::signal::SIGRTMIN()
 }
 
@@ -71,9 +71,10 @@ impl VcpuThread {
             .name(format!("vcpu{id}"))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                let stop = match machine.enter(id) {
-                    Ok(()) => run_guest(id, &mut vcpu, &*machine, &stop_requested),
-                    Err(error) => Stop::Failed(error),
+                let stop = if machine.enter() {
+                    run_guest(id, &mut vcpu, &*machine, &stop_requested)
+                } else {
+                    Stop::Kicked
                 };
                 machine.stopped(id, stop);
                 vcpu
@@ -114,7 +115,9 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
             Ok(VcpuExit::Shutdown) => return Stop::Guest,
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => return Stop::Guest,
             Ok(VcpuExit::SystemEvent(kind, _)) => {
-                return Stop::Failed(format!("virtual CPU {id}: the guest raised system event {kind} (crash)"));
+                return Stop::Failed(format!(
+                    "virtual CPU {id}: the guest raised system event {kind} (crash)"
+                ));
             }
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
                 return Stop::Failed(format!(
@@ -122,7 +125,11 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
                 ));
             }
             Ok(VcpuExit::InternalError) => return Stop::Failed(describe_internal_error(id, vcpu)),
-            Ok(exit) => return Stop::Failed(format!("virtual CPU {id}: KVM exit that no guest here should cause: {exit:?}")),
+            Ok(exit) => {
+                return Stop::Failed(format!(
+                    "virtual CPU {id}: KVM exit that no guest here should cause: {exit:?}"
+                ));
+            }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(error) => return Stop::Failed(format!("virtual CPU {id}: KVM_RUN failed: {error}")),
         }
@@ -136,7 +143,9 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
 fn describe_internal_error(id: u8, vcpu: &mut VcpuFd) -> String {
     // SAFETY: the exit reason says that `internal` is the valid member of the union.
     let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
-    let place = vcpu.get_regs().map_or_else(|_| "an unknown place".to_owned(), |regs| format!("{:#x}", regs.rip));
+    let place = vcpu
+        .get_regs()
+        .map_or_else(|_| "an unknown place".to_owned(), |regs| format!("{:#x}", regs.rip));
     let meaning = match suberror {
         1 => "it cannot emulate an instruction of the guest; run `microkube doctor` to check this host's KVM",
         2 => "simultaneous exceptions",

@@ -6,3 +6,4 @@ pub mod net;
 pub mod rng;
 pub mod serial;
 pub mod virtio;
+pub mod vsock;

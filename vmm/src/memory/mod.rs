@@ -59,7 +59,10 @@ fn ranges(mem_size_mib: u32) -> Vec<(GuestAddress, u64)> {
     if size <= MMIO_GAP_START {
         vec![(GuestAddress(0), size)]
     } else {
-        vec![(GuestAddress(0), MMIO_GAP_START), (GuestAddress(MMIO_GAP_END), size - MMIO_GAP_START)]
+        vec![
+            (GuestAddress(0), MMIO_GAP_START),
+            (GuestAddress(MMIO_GAP_END), size - MMIO_GAP_START),
+        ]
     }
 }
 
@@ -93,8 +96,11 @@ pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
             userspace_addr: region.as_ptr() as u64,
         };
         // SAFETY: the range is a mapping of ours, `memory` keeps it alive and only guest RAM is in it.
-        unsafe { vm.set_user_memory_region(kvm_region) }
-            .map_err(|source| MemoryError::Register { address, size, source })?;
+        unsafe { vm.set_user_memory_region(kvm_region) }.map_err(|source| MemoryError::Register {
+            address,
+            size,
+            source,
+        })?;
     }
     Ok(())
 }
@@ -110,7 +116,10 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_gap_continues_at_4_gib() {
-        assert_eq!(ranges(4096), vec![(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 1 << 30)]);
+        assert_eq!(
+            ranges(4096),
+            vec![(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 1 << 30)]
+        );
     }
 
     #[test]

@@ -30,7 +30,11 @@ impl BlkIdentity {
     /// What is said of `disk`.
     #[must_use]
     pub fn new(disk: &Disk) -> Self {
-        let changes = if disk.read_only() { F_RO } else { F_FLUSH | F_DISCARD | F_WRITE_ZEROES };
+        let changes = if disk.read_only() {
+            F_RO
+        } else {
+            F_FLUSH | F_DISCARD | F_WRITE_ZEROES
+        };
         let mut config = [0u8; 60];
         let mut put = |offset: usize, value: u32| {
             for (to, from) in config.iter_mut().skip(offset).zip(value.to_le_bytes()) {
@@ -51,7 +55,10 @@ impl BlkIdentity {
         for (to, from) in config.iter_mut().zip(sectors) {
             *to = from;
         }
-        Self { features: F_COMMON | F_SEG_MAX | F_BLK_SIZE | changes, config }
+        Self {
+            features: F_COMMON | F_SEG_MAX | F_BLK_SIZE | changes,
+            config,
+        }
     }
 }
 

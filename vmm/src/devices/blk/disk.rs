@@ -100,15 +100,26 @@ impl Disk {
             let actual = file_length(&file).map_err(|source| DiskError::Examine { index, source })?;
             let actual = actual.ok_or(DiskError::Kind { index })?;
             if actual < length {
-                return Err(DiskError::TooShort { index, actual, wanted: length });
+                return Err(DiskError::TooShort {
+                    index,
+                    actual,
+                    wanted: length,
+                });
             }
             segments.push(Segment { file, start, length });
-            start = start.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or(DiskError::TooLong)?;
+            start = start
+                .checked_add(length)
+                .filter(|end| i64::try_from(*end).is_ok())
+                .ok_or(DiskError::TooLong)?;
         }
         if segments.is_empty() {
             return Err(DiskError::Empty);
         }
-        Ok(Self { segments, length: start, read_only })
+        Ok(Self {
+            segments,
+            length: start,
+            read_only,
+        })
     }
 
     /// Size, bytes.
@@ -125,10 +136,17 @@ impl Disk {
 
     /// The segment that holds byte `offset` of the disk, the offset in it, and the bytes from there to its end.
     fn locate(&self, offset: u64) -> Option<(&File, u64, u64)> {
-        let at = self.segments.partition_point(|segment| segment.start <= offset).checked_sub(1)?;
+        let at = self
+            .segments
+            .partition_point(|segment| segment.start <= offset)
+            .checked_sub(1)?;
         let segment = self.segments.get(at)?;
         let inside = offset - segment.start;
-        Some((&segment.file, inside, segment.length.checked_sub(inside).filter(|left| *left > 0)?))
+        Some((
+            &segment.file,
+            inside,
+            segment.length.checked_sub(inside).filter(|left| *left > 0)?,
+        ))
     }
 
     /// Runs `operate` on each part of a range that lies in one file: file, offset, length; it answers how much it did.
@@ -175,7 +193,9 @@ impl Disk {
 
     /// Fills `buffers` from byte `offset` of the disk on.
     pub fn read(&self, offset: u64, buffers: &mut Buffers<'_>) -> io::Result<()> {
-        self.transfer(offset, buffers, |buffers, file, inside| buffers.fill_from_file_at(file.as_fd(), inside))
+        self.transfer(offset, buffers, |buffers, file, inside| {
+            buffers.fill_from_file_at(file.as_fd(), inside)
+        })
     }
 
     /// Writes `buffers` to byte `offset` of the disk on.
@@ -183,7 +203,9 @@ impl Disk {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        self.transfer(offset, buffers, |buffers, file, inside| buffers.drain_to_file_at(file.as_fd(), inside))
+        self.transfer(offset, buffers, |buffers, file, inside| {
+            buffers.drain_to_file_at(file.as_fd(), inside)
+        })
     }
 
     /// Gives the space of a range back to the host; it reads as zeros afterwards.

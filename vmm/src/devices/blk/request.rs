@@ -46,7 +46,7 @@ pub enum Request {
 fn on_disk(sector: u64, length: u64, disk_length: u64) -> Option<u64> {
     let offset = sector.checked_mul(SECTOR_BYTES)?;
     let end = offset.checked_add(length)?;
-    (end <= disk_length && length % SECTOR_BYTES == 0).then_some(offset)
+    (end <= disk_length && length.is_multiple_of(SECTOR_BYTES)).then_some(offset)
 }
 
 /// Reads the header, consuming it from `readable`. `writable_data` is the room for data, without the status byte.
@@ -58,7 +58,9 @@ pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64)
     let [a, b, c, d, _, _, _, _, sector @ ..] = header;
     let sector = u64::from_le_bytes(sector);
     let transfer = |bytes: usize, make: fn(u64) -> Request| {
-        on_disk(sector, bytes as u64, disk_length).filter(|_| bytes > 0).map_or(Request::Invalid, make)
+        on_disk(sector, bytes as u64, disk_length)
+            .filter(|_| bytes > 0)
+            .map_or(Request::Invalid, make)
     };
     Ok(match u32::from_le_bytes([a, b, c, d]) {
         TYPE_IN => transfer(writable_data, Request::Read),
@@ -76,7 +78,7 @@ pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64)
 /// The ranges of a discard or write-zeroes request; `None` when one is not on the disk or has another flag.
 fn parse_ranges(readable: &mut Buffers<'_>, disk_length: u64, allowed_flags: u32) -> Option<Vec<(u64, u64)>> {
     let count = readable.remaining() / RANGE_BYTES;
-    if count == 0 || count > MAX_RANGES as usize || readable.remaining() % RANGE_BYTES != 0 {
+    if count == 0 || count > MAX_RANGES as usize || !readable.remaining().is_multiple_of(RANGE_BYTES) {
         return None;
     }
     let mut ranges = Vec::with_capacity(count);
@@ -88,7 +90,11 @@ fn parse_ranges(readable: &mut Buffers<'_>, disk_length: u64, allowed_flags: u32
             return None;
         }
         let length = u64::from(u32::from_le_bytes([n0, n1, n2, n3])) * SECTOR_BYTES;
-        let offset = on_disk(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]), length, disk_length)?;
+        let offset = on_disk(
+            u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+            length,
+            disk_length,
+        )?;
         ranges.push((offset, length));
     }
     Some(ranges)
@@ -122,12 +128,18 @@ mod tests {
 
     #[test]
     fn reads_and_writes_must_lie_on_the_disk_in_whole_sectors() {
-        assert_eq!(parse_bytes(&header(TYPE_IN, 2047), 512).unwrap(), Request::Read(2047 * 512));
+        assert_eq!(
+            parse_bytes(&header(TYPE_IN, 2047), 512).unwrap(),
+            Request::Read(2047 * 512)
+        );
         assert_eq!(parse_bytes(&header(TYPE_IN, 2047), 1024).unwrap(), Request::Invalid);
         assert_eq!(parse_bytes(&header(TYPE_IN, 0), 511).unwrap(), Request::Invalid);
         assert_eq!(parse_bytes(&header(TYPE_IN, 0), 0).unwrap(), Request::Invalid);
         assert_eq!(parse_bytes(&header(TYPE_IN, u64::MAX), 512).unwrap(), Request::Invalid);
-        assert_eq!(parse_bytes(&header(TYPE_IN, u64::MAX / 512), 512).unwrap(), Request::Invalid);
+        assert_eq!(
+            parse_bytes(&header(TYPE_IN, u64::MAX / 512), 512).unwrap(),
+            Request::Invalid
+        );
         let mut write = header(TYPE_OUT, 1);
         write.extend_from_slice(&[0; 1024]);
         assert_eq!(parse_bytes(&write, 0).unwrap(), Request::Write(512));
@@ -135,8 +147,12 @@ mod tests {
 
     #[test]
     fn ranges_are_checked_one_by_one() {
-        let discard = |ranges: Vec<Vec<u8>>| parse_bytes(&[header(TYPE_DISCARD, 0), ranges.concat()].concat(), 0).unwrap();
-        assert_eq!(discard(vec![range(8, 8, 0), range(0, 1, 0)]), Request::Discard(vec![(4096, 4096), (0, 512)]));
+        let discard =
+            |ranges: Vec<Vec<u8>>| parse_bytes(&[header(TYPE_DISCARD, 0), ranges.concat()].concat(), 0).unwrap();
+        assert_eq!(
+            discard(vec![range(8, 8, 0), range(0, 1, 0)]),
+            Request::Discard(vec![(4096, 4096), (0, 512)])
+        );
         assert_eq!(discard(vec![range(8, 8, 0), range(2048, 1, 0)]), Request::Invalid);
         assert_eq!(discard(vec![range(0, 1, 1)]), Request::Invalid);
         assert_eq!(discard(vec![]), Request::Invalid);

@@ -32,12 +32,19 @@ impl BlkBackend {
         for (to, from) in id.iter_mut().zip(format!("microkube-{index}").bytes()) {
             *to = from;
         }
-        Self { disk, id, error_reported: false }
+        Self {
+            disk,
+            id,
+            error_reported: false,
+        }
     }
 
     /// Executes a request; the number of bytes written to guest memory.
     fn execute(&mut self, mut chain: Chain<'_>) -> Result<usize, GuestError> {
-        let mut status = chain.writable.split_last_byte().ok_or(GuestError::Request("a block request without status"))?;
+        let mut status = chain
+            .writable
+            .split_last_byte()
+            .ok_or(GuestError::Request("a block request without status"))?;
         let room = chain.writable.remaining();
         let request = request::parse(&mut chain.readable, room, self.disk.length())?;
         let (result, written) = match request {
@@ -48,9 +55,12 @@ impl BlkBackend {
                 let count = chain.writable.write(&self.id);
                 (Ok(()), count)
             }
-            Request::Discard(ranges) | Request::WriteZeroes(ranges) => {
-                (ranges.iter().try_for_each(|(offset, length)| self.disk.punch_hole(*offset, *length)), 0)
-            }
+            Request::Discard(ranges) | Request::WriteZeroes(ranges) => (
+                ranges
+                    .iter()
+                    .try_for_each(|(offset, length)| self.disk.punch_hole(*offset, *length)),
+                0,
+            ),
             Request::Unsupported => (Err(io::ErrorKind::Unsupported.into()), 0),
             Request::Invalid => (Err(io::ErrorKind::InvalidInput.into()), 0),
         };
@@ -70,7 +80,10 @@ impl BlkBackend {
         if !self.error_reported && error.kind() != io::ErrorKind::InvalidInput {
             self.error_reported = true;
             let id = String::from_utf8_lossy(&self.id);
-            eprintln!("microkube-vmm: disk {}: {error} (further errors are not reported)", id.trim_end_matches('\0'));
+            eprintln!(
+                "microkube-vmm: disk {}: {error} (further errors are not reported)",
+                id.trim_end_matches('\0')
+            );
         }
     }
 }
@@ -81,7 +94,9 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 impl Backend for BlkBackend {
     fn queue_ready(&mut self, index: usize, active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
-        let Some(queue) = active.queues.get_mut(index) else { return Ok(()) };
+        let Some(queue) = active.queues.get_mut(index) else {
+            return Ok(());
+        };
         loop {
             queue.disable_notification(&active.memory)?;
             while let Some(chain) = queue.pop(&active.memory)? {
@@ -110,7 +125,8 @@ mod tests {
 
     fn file(pattern: u8, length: u64) -> File {
         let file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
-        file.write_all_at(&vec![pattern; usize::try_from(length).unwrap()], 0).unwrap();
+        file.write_all_at(&vec![pattern; usize::try_from(length).unwrap()], 0)
+            .unwrap();
         file
     }
 
@@ -123,11 +139,20 @@ mod tests {
         memory.write_obj(kind, GuestAddress(0)).unwrap();
         memory.write_obj(sector, GuestAddress(8)).unwrap();
         memory.write_obj(0xeeu8, GuestAddress(0x800)).unwrap();
-        let mut chain = Chain { head: 0, readable: Buffers::default(), writable: Buffers::default() };
+        let mut chain = Chain {
+            head: 0,
+            readable: Buffers::default(),
+            writable: Buffers::default(),
+        };
         chain.readable.push(memory, GuestAddress(0), 16).unwrap();
-        let side = if to_device { &mut chain.readable } else { &mut chain.writable };
+        let side = if to_device {
+            &mut chain.readable
+        } else {
+            &mut chain.writable
+        };
         side.push(memory, GuestAddress(0x1000), data / 2).unwrap();
-        side.push(memory, GuestAddress(0x1000 + data as u64 / 2), data - data / 2).unwrap();
+        side.push(memory, GuestAddress(0x1000 + data as u64 / 2), data - data / 2)
+            .unwrap();
         chain.writable.push(memory, GuestAddress(0x800), 1).unwrap();
         backend.execute(chain).unwrap();
         memory.read_obj(GuestAddress(0x800)).unwrap()
@@ -178,7 +203,10 @@ mod tests {
         let mut backend = BlkBackend::new(Disk::new(vec![(file(1, 4096), 4096)], true).unwrap(), 3);
         let memory = memory();
         assert_eq!(run(&mut backend, &memory, 8, 0, 20, false), STATUS_OK);
-        assert_eq!(memory.read_obj::<[u8; 12]>(GuestAddress(0x1000)).unwrap(), *b"microkube-3\0");
+        assert_eq!(
+            memory.read_obj::<[u8; 12]>(GuestAddress(0x1000)).unwrap(),
+            *b"microkube-3\0"
+        );
         assert_eq!(run(&mut backend, &memory, 77, 0, 512, false), STATUS_UNSUPP);
     }
 
@@ -186,7 +214,13 @@ mod tests {
     fn files_that_make_no_disk_are_refused() {
         use super::super::disk::DiskError;
         assert!(matches!(Disk::new(vec![], true), Err(DiskError::Empty)));
-        assert!(matches!(Disk::new(vec![(file(0, 4096), 8192)], true), Err(DiskError::TooShort { .. })));
-        assert!(matches!(Disk::new(vec![(file(0, 4096), 512)], true), Err(DiskError::Unaligned { .. })));
+        assert!(matches!(
+            Disk::new(vec![(file(0, 4096), 8192)], true),
+            Err(DiskError::TooShort { .. })
+        ));
+        assert!(matches!(
+            Disk::new(vec![(file(0, 4096), 512)], true),
+            Err(DiskError::Unaligned { .. })
+        ));
     }
 }

@@ -50,7 +50,10 @@ impl Tap {
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/net/tun")
-            .map_err(|source| TapError::Step { what: "open /dev/net/tun", source })?;
+            .map_err(|source| TapError::Step {
+                what: "open /dev/net/tun",
+                source,
+            })?;
         // SAFETY: zeros are a valid ifreq.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
@@ -58,16 +61,21 @@ impl Tap {
         }
         request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
         // SAFETY: the ioctl reads and writes an ifreq.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }, "attach to the TAP (TUNSETIFF)")?;
+        let attached = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) };
+        check(attached, "attach to the TAP (TUNSETIFF)")?;
         Self::new(file)
     }
 
     /// Takes over an attached TAP: sets its header size and what the guest can take.
     pub fn new(file: File) -> Result<Self, TapError> {
-        set_nonblocking(&file).map_err(|source| TapError::Step { what: "make the TAP non-blocking", source })?;
+        set_nonblocking(&file).map_err(|source| TapError::Step {
+            what: "make the TAP non-blocking",
+            source,
+        })?;
         let size: libc::c_int = 12;
         // SAFETY: the ioctl reads an int.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) }, "set the TAP's header size")?;
+        let sized = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) };
+        check(sized, "set the TAP's header size")?;
         let tap = Self(file);
         tap.set_offloads(false, false, false)?;
         Ok(tap)
@@ -76,13 +84,20 @@ impl Tap {
     /// Says which frames may be handed to the guest: without checksum, unsegmented TCP over IPv4 and over IPv6.
     pub fn set_offloads(&self, checksum: bool, tso4: bool, tso6: bool) -> Result<(), TapError> {
         let mut flags = 0;
-        for (wanted, flag) in [(checksum, TUN_F_CSUM), (checksum && tso4, TUN_F_TSO4), (checksum && tso6, TUN_F_TSO6)] {
+        for (wanted, flag) in [
+            (checksum, TUN_F_CSUM),
+            (checksum && tso4, TUN_F_TSO4),
+            (checksum && tso6, TUN_F_TSO6),
+        ] {
             if wanted {
                 flags |= flag;
             }
         }
         // SAFETY: the ioctl takes flags, no pointer.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), TUNSETOFFLOAD, flags) }, "set the TAP's offloads")
+        check(
+            unsafe { libc::ioctl(self.0.as_raw_fd(), TUNSETOFFLOAD, flags) },
+            "set the TAP's offloads",
+        )
     }
 
     /// The descriptor.
@@ -93,7 +108,14 @@ impl Tap {
 }
 
 fn check(returned: libc::c_int, what: &'static str) -> Result<(), TapError> {
-    if returned < 0 { Err(TapError::Step { what, source: io::Error::last_os_error() }) } else { Ok(()) }
+    if returned < 0 {
+        Err(TapError::Step {
+            what,
+            source: io::Error::last_os_error(),
+        })
+    } else {
+        Ok(())
+    }
 }
 
 fn set_nonblocking(file: &File) -> io::Result<()> {

@@ -42,14 +42,20 @@ impl NetBackend {
     /// Serves `tap`.
     #[must_use]
     pub fn new(tap: Tap) -> Self {
-        Self { tap, tap_readable: false, tap_writable: true }
+        Self {
+            tap,
+            tap_readable: false,
+            tap_writable: true,
+        }
     }
 
     /// Takes buffers from the queue until the largest frame fits (or one, when frames may not be spread), lets the TAP fill
     /// them, returns those that it filled.
     fn receive_one(&mut self, active: &mut Active) -> Result<Progress, GuestError> {
         let memory = &active.memory;
-        let Some(queue) = active.queues.get_mut(QUEUE_RX) else { return Ok(Progress::Done) };
+        let Some(queue) = active.queues.get_mut(QUEUE_RX) else {
+            return Ok(Progress::Done);
+        };
         let large = active.features & (F_GUEST_TSO4 | F_GUEST_TSO6) != 0;
         let wanted = if large { LARGE_FRAME_BYTES } else { SMALL_FRAME_BYTES };
         let mut all = Buffers::default();
@@ -83,7 +89,11 @@ impl NetBackend {
                 give_back(queue, heads.len());
                 // Anything but "nothing there" means that the TAP is gone or down, which brings an event when it changes.
                 self.tap_readable = error.kind() == io::ErrorKind::Interrupted;
-                return Ok(if self.tap_readable { Progress::More } else { Progress::Done });
+                return Ok(if self.tap_readable {
+                    Progress::More
+                } else {
+                    Progress::Done
+                });
             }
         };
         let mut used = 0;
@@ -108,8 +118,7 @@ impl NetBackend {
         while self.tap_readable && self.receive_one(active)? == Progress::More {
             burst += 1;
             if burst == BURST {
-                // Let the other events have their turn: re-arming an edge-triggered descriptor reports it again.
-                self.rearm(poll);
+                poll.run_again();
                 break;
             }
         }
@@ -119,10 +128,18 @@ impl NetBackend {
         }
     }
 
-    fn transmit(&mut self, active: &mut Active) -> Result<(), GuestError> {
+    fn transmit(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let memory = &active.memory;
-        let Some(queue) = active.queues.get_mut(QUEUE_TX) else { return Ok(()) };
+        let Some(queue) = active.queues.get_mut(QUEUE_TX) else {
+            return Ok(());
+        };
+        let mut burst = 0;
         while self.tap_writable {
+            burst += 1;
+            if burst > BURST {
+                poll.run_again();
+                break;
+            }
             queue.disable_notification(memory)?;
             let Some(chain) = queue.pop(memory)? else {
                 if queue.enable_notification(memory)? {
@@ -150,11 +167,6 @@ impl NetBackend {
         }
         queue.signal(memory, &active.interrupt)
     }
-
-    fn rearm(&self, poll: &Poll) {
-        let events = EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED;
-        let _ = poll.modify(self.tap.file().as_raw_fd(), events, TOKEN_TAP);
-    }
 }
 
 impl Backend for NetBackend {
@@ -163,18 +175,25 @@ impl Backend for NetBackend {
         poll.add(self.tap.file().as_raw_fd(), events, TOKEN_TAP)
     }
 
-    fn activate(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
+    fn activate(&mut self, active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
         let has = |feature| active.features & feature != 0;
-        if let Err(error) = self.tap.set_offloads(has(F_GUEST_CSUM), has(F_GUEST_TSO4), has(F_GUEST_TSO6)) {
+        if let Err(error) = self
+            .tap
+            .set_offloads(has(F_GUEST_CSUM), has(F_GUEST_TSO4), has(F_GUEST_TSO6))
+        {
             eprintln!("microkube-vmm: {error}");
         }
         self.tap_readable = true;
-        self.rearm(poll);
+        self.tap_writable = true;
         Ok(())
     }
 
     fn queue_ready(&mut self, index: usize, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
-        if index == QUEUE_RX { self.receive(active, poll) } else { self.transmit(active) }
+        if index == QUEUE_RX {
+            self.receive(active, poll)
+        } else {
+            self.transmit(active, poll)
+        }
     }
 
     fn host_ready(
@@ -189,7 +208,7 @@ impl Backend for NetBackend {
         self.tap_writable |= events.contains(EventSet::OUT);
         let Some(active) = active else { return Ok(()) };
         if writable_again {
-            self.transmit(active)?;
+            self.transmit(active, poll)?;
         }
         self.receive(active, poll)
     }

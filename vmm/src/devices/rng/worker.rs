@@ -12,7 +12,9 @@ pub struct RngBackend;
 
 impl Backend for RngBackend {
     fn queue_ready(&mut self, index: usize, active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
-        let Some(queue) = active.queues.get_mut(index) else { return Ok(()) };
+        let Some(queue) = active.queues.get_mut(index) else {
+            return Ok(());
+        };
         while let Some(mut chain) = queue.pop(&active.memory)? {
             chain.writable.truncate(MAX_REQUEST_BYTES);
             let wanted = chain.writable.remaining();

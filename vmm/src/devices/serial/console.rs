@@ -76,10 +76,13 @@ impl Console {
     pub fn start(output: File, enter: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("console".into()).stack_size(STACK_BYTES).spawn(move || {
-            enter();
-            write_out(&for_thread, output);
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("console".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                enter();
+                write_out(&for_thread, output);
+            })?;
         Ok(Self { shared, thread })
     }
 
@@ -96,8 +99,15 @@ impl Console {
         state.closed = true;
         self.shared.changed.notify_all();
         while !state.pending.is_empty() || state.writing {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return;
+            };
+            state = self
+                .shared
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         drop(state);
         let _ = self.thread.join();
@@ -114,7 +124,9 @@ fn write_out(shared: &Shared, mut output: File) {
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !state.line_complete && !state.closed {
-            let wait = shared.changed.wait_timeout_while(state, LINE_WAIT, |state| !state.line_complete && !state.closed);
+            let wait = shared
+                .changed
+                .wait_timeout_while(state, LINE_WAIT, |state| !state.line_complete && !state.closed);
             state = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.pending.is_empty() && state.closed {
@@ -142,7 +154,10 @@ mod tests {
 
     fn console() -> (Console, std::io::PipeReader) {
         let (reader, writer) = std::io::pipe().unwrap();
-        (Console::start(File::from(OwnedFd::from(writer)), || {}).unwrap(), reader)
+        (
+            Console::start(File::from(OwnedFd::from(writer)), || {}).unwrap(),
+            reader,
+        )
     }
 
     #[test]

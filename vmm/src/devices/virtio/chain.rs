@@ -41,15 +41,26 @@ impl<'m> Buffers<'m> {
     }
 
     /// Appends the guest memory at `address`.
-    pub fn push(&mut self, memory: &'m GuestMemory, address: vm_memory::GuestAddress, len: usize) -> Result<(), GuestError> {
-        let total = self.remaining.checked_add(len).ok_or(GuestError::Chain("longer than the address space"))?;
+    pub fn push(
+        &mut self,
+        memory: &'m GuestMemory,
+        address: vm_memory::GuestAddress,
+        len: usize,
+    ) -> Result<(), GuestError> {
+        let total = self
+            .remaining
+            .checked_add(len)
+            .ok_or(GuestError::Chain("longer than the address space"))?;
         for slice in GuestMemoryBackend::get_slices(memory, address, len) {
             let slice = slice.map_err(GuestError::Memory)?;
             if self.iovecs.len() >= 2 * MAX_DESCRIPTORS {
                 return Err(GuestError::Chain("too many buffers"));
             }
             let guard = slice.ptr_guard_mut();
-            self.iovecs.push(libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: slice.len() });
+            self.iovecs.push(libc::iovec {
+                iov_base: guard.as_ptr().cast(),
+                iov_len: slice.len(),
+            });
         }
         self.remaining = total;
         Ok(())
@@ -90,7 +101,12 @@ impl<'m> Buffers<'m> {
         // SAFETY: the buffer had at least one byte, so this points to its last one.
         let iov_base = unsafe { iovec.iov_base.byte_add(iovec.iov_len) };
         self.remaining -= 1;
-        Some(Buffers { iovecs: vec![libc::iovec { iov_base, iov_len: 1 }], first: 0, remaining: 1, memory: PhantomData })
+        Some(Buffers {
+            iovecs: vec![libc::iovec { iov_base, iov_len: 1 }],
+            first: 0,
+            remaining: 1,
+            memory: PhantomData,
+        })
     }
 
     /// Consumes `len` bytes, or what is left.
@@ -120,7 +136,9 @@ impl<'m> Buffers<'m> {
         let mut done = 0;
         for iovec in self.iovecs.iter().skip(self.first) {
             let count = iovec.iov_len.min(out.len() - done);
-            let Some(target) = out.get_mut(done..done + count) else { break };
+            let Some(target) = out.get_mut(done..done + count) else {
+                break;
+            };
             // SAFETY: the buffer lies in guest memory, mapped for 'm, and has at least `count` bytes; the guest may change
             // it meanwhile, but the copy is of bytes, for which any value is valid. `target` is ours and cannot overlap.
             unsafe { std::ptr::copy_nonoverlapping(iovec.iov_base.cast::<u8>(), target.as_mut_ptr(), count) };
@@ -138,7 +156,9 @@ impl<'m> Buffers<'m> {
         let mut done = 0;
         for iovec in self.iovecs.iter().skip(self.first) {
             let count = iovec.iov_len.min(bytes.len() - done);
-            let Some(source) = bytes.get(done..done + count) else { break };
+            let Some(source) = bytes.get(done..done + count) else {
+                break;
+            };
             // SAFETY: as in `read`, the other way round.
             unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), iovec.iov_base.cast::<u8>(), count) };
             done += count;
@@ -155,7 +175,11 @@ impl<'m> Buffers<'m> {
         let mut object = T::default();
         let bytes = object.as_mut_slice();
         let wanted = bytes.len();
-        if self.read(bytes) == wanted { Ok(object) } else { Err(GuestError::Chain("shorter than its header")) }
+        if self.read(bytes) == wanted {
+            Ok(object)
+        } else {
+            Err(GuestError::Chain("shorter than its header"))
+        }
     }
 
     /// `preadv`: fills from the file at `offset`; the number of bytes, without consuming.
@@ -194,12 +218,20 @@ impl<'m> Buffers<'m> {
         message.msg_iov = iovecs.as_ptr().cast_mut();
         message.msg_iovlen = iovecs.len();
         // SAFETY: as for `drain_to_file_at`; sendmsg does not change the iovecs.
-        result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) })
+        result(unsafe {
+            libc::sendmsg(
+                socket.as_raw_fd(),
+                &raw const message,
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            )
+        })
     }
 
     /// `getrandom`: fills the next buffer with random bytes; the number of bytes, without consuming.
     pub fn fill_with_random(&self) -> io::Result<usize> {
-        let Some(iovec) = self.as_iovecs().iter().find(|iovec| iovec.iov_len > 0) else { return Ok(0) };
+        let Some(iovec) = self.as_iovecs().iter().find(|iovec| iovec.iov_len > 0) else {
+            return Ok(0);
+        };
         // SAFETY: as for `fill_from_file_at`.
         result(unsafe { libc::getrandom(iovec.iov_base, iovec.iov_len, 0) })
     }
@@ -232,7 +264,11 @@ impl<'m> Chain<'m> {
         mut descriptors: virtio_queue::DescriptorChain<&'m GuestMemory>,
     ) -> Result<Self, GuestError> {
         let head = descriptors.head_index();
-        let mut chain = Self { head, readable: Buffers::default(), writable: Buffers::default() };
+        let mut chain = Self {
+            head,
+            readable: Buffers::default(),
+            writable: Buffers::default(),
+        };
         let mut seen = 0;
         let mut ended = false;
         for descriptor in &mut descriptors {
@@ -251,7 +287,11 @@ impl<'m> Chain<'m> {
             }
         }
         // The iterator also ends at whatever it cannot follow.
-        if ended { Ok(chain) } else { Err(GuestError::Chain("it does not end")) }
+        if ended {
+            Ok(chain)
+        } else {
+            Err(GuestError::Chain("it does not end"))
+        }
     }
 }
 
@@ -277,7 +317,9 @@ mod tests {
         let mock = MockSplitQueue::create(memory, GuestAddress(0), 16);
         for (index, (address, len, flags, next)) in descriptors.iter().enumerate() {
             let descriptor = RawDescriptor::from(Descriptor::new(*address, *len, *flags, *next));
-            mock.desc_table().store(u16::try_from(index).unwrap(), descriptor).unwrap();
+            mock.desc_table()
+                .store(u16::try_from(index).unwrap(), descriptor)
+                .unwrap();
         }
         mock.avail().ring().ref_at(0).unwrap().store(0u16);
         mock.avail().idx().store(1u16);
@@ -327,7 +369,11 @@ mod tests {
     #[test]
     fn truncating_and_skipping_count_bytes_across_buffers() {
         let memory = memory();
-        let descriptors = [(0x8000, 4, NEXT | WRITE, 1), (0x8100, 4, NEXT | WRITE, 2), (0x8200, 4, WRITE, 0)];
+        let descriptors = [
+            (0x8000, 4, NEXT | WRITE, 1),
+            (0x8100, 4, NEXT | WRITE, 2),
+            (0x8200, 4, WRITE, 0),
+        ];
         let mut chain = chain_of(&memory, &descriptors).unwrap();
         chain.writable.truncate(9);
         chain.writable.skip(5);

@@ -26,7 +26,11 @@ impl Interrupt {
     /// An interrupt that pulses `line`.
     #[must_use]
     pub fn new(line: EventFd) -> Self {
-        Self { status: AtomicU32::new(0), device_status: AtomicU32::new(0), line }
+        Self {
+            status: AtomicU32::new(0),
+            device_status: AtomicU32::new(0),
+            line,
+        }
     }
 
     /// The line, for connecting it.

@@ -81,8 +81,20 @@ impl MmioTransport {
         notifiers: Vec<EventFd>,
         worker: Worker,
     ) -> Result<Self, virtio_queue::Error> {
-        let queues = identity.queue_sizes().iter().map(|size| Queue::new(*size)).collect::<Result<_, _>>()?;
-        Ok(Self { identity, state: MmioState::default(), queues, notifiers, interrupt, memory, worker })
+        let queues = identity
+            .queue_sizes()
+            .iter()
+            .map(|size| Queue::new(*size))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            identity,
+            state: MmioState::default(),
+            queues,
+            notifiers,
+            interrupt,
+            memory,
+            worker,
+        })
     }
 
     /// The eventfds of the queues, to be attached to [`QUEUE_NOTIFY`].
@@ -109,7 +121,9 @@ impl MmioTransport {
     /// The selected queue while the driver may configure it: after FEATURES_OK, before DRIVER_OK (section 3.1.1).
     fn configurable_queue(&mut self) -> Option<&mut Queue> {
         let allowed = self.has(STATUS_FEATURES_OK) && !self.has(STATUS_DRIVER_OK | STATUS_FAILED);
-        self.queues.get_mut(usize::try_from(self.state.queue_select).ok()?).filter(|_| allowed)
+        self.queues
+            .get_mut(usize::try_from(self.state.queue_select).ok()?)
+            .filter(|_| allowed)
     }
 
     /// Whether any of the status bits is set.
@@ -182,7 +196,9 @@ impl MmioTransport {
     }
 
     fn write_queue_address(&mut self, offset: u64, value: u32) {
-        let Some(queue) = self.configurable_queue().filter(|queue| !queue.ready()) else { return };
+        let Some(queue) = self.configurable_queue().filter(|queue| !queue.ready()) else {
+            return;
+        };
         match offset {
             0x80 => queue.set_desc_table_address(Some(value), None),
             0x84 => queue.set_desc_table_address(None, Some(value)),
@@ -265,11 +281,14 @@ impl BusDevice for MmioTransport {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let Some(config_offset) = offset.checked_sub(CONFIG_SPACE) {
             let config = self.identity.config();
-            let rest = usize::try_from(config_offset).ok().and_then(|start| config.get(start..)).unwrap_or_default();
+            let rest = usize::try_from(config_offset)
+                .ok()
+                .and_then(|start| config.get(start..))
+                .unwrap_or_default();
             for (to, from) in data.iter_mut().zip(rest) {
                 *to = *from;
             }
-        } else if data.len() == 4 && offset % 4 == 0 {
+        } else if data.len() == 4 && offset.is_multiple_of(4) {
             // Registers are 32 bits wide (section 4.2.2.2).
             data.copy_from_slice(&self.read_register(offset).to_le_bytes());
         }
@@ -277,13 +296,17 @@ impl BusDevice for MmioTransport {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         // No device here has a writable configuration field.
-        if let (Ok(bytes), true) = (<[u8; 4]>::try_from(data), offset < CONFIG_SPACE && offset % 4 == 0) {
+        if let (Ok(bytes), true) = (
+            <[u8; 4]>::try_from(data),
+            offset < CONFIG_SPACE && offset.is_multiple_of(4),
+        ) {
             self.write_register(offset, u32::from_le_bytes(bytes));
         }
     }
 }
 
-const _: () = assert!(STATUS_NEEDS_RESET & (STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK) == 0);
+const _: () =
+    assert!(STATUS_NEEDS_RESET & (STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK) == 0);
 
 #[cfg(test)]
 mod tests {
@@ -340,7 +363,10 @@ mod tests {
         let clones = notifiers.iter().map(|fd| fd.try_clone().unwrap()).collect();
         let worker = Worker::start("test", Recorder(sender), clones, || {}).unwrap();
         let interrupt = Arc::new(Interrupt::new(EventFd::new(libc::EFD_NONBLOCK).unwrap()));
-        (MmioTransport::new(Box::new(TestIdentity), memory, interrupt, notifiers, worker).unwrap(), receiver)
+        (
+            MmioTransport::new(Box::new(TestIdentity), memory, interrupt, notifiers, worker).unwrap(),
+            receiver,
+        )
     }
 
     fn read(transport: &mut MmioTransport, offset: u64) -> u32 {

@@ -23,7 +23,9 @@ impl VirtQueue {
     /// The next request of the driver.
     pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, GuestError> {
         let descriptors = self.queue.iter(memory).map_err(GuestError::Queue)?.next();
-        descriptors.map(|descriptors| Chain::parse(memory, descriptors)).transpose()
+        descriptors
+            .map(|descriptors| Chain::parse(memory, descriptors))
+            .transpose()
     }
 
     /// Gives the last popped request back: the next [`Self::pop`] returns it again.
@@ -33,7 +35,9 @@ impl VirtQueue {
 
     /// Returns a request, `written` bytes of whose writable buffers are filled.
     pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: usize) -> Result<(), GuestError> {
-        self.queue.add_used(memory, head, u32::try_from(written).unwrap_or(u32::MAX)).map_err(GuestError::Queue)
+        self.queue
+            .add_used(memory, head, u32::try_from(written).unwrap_or(u32::MAX))
+            .map_err(GuestError::Queue)
     }
 
     /// Interrupts the driver if it wants to know of the requests returned since the last call.

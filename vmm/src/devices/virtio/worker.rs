@@ -3,6 +3,7 @@
 //! A thread per device lives as long as the VM, so that a slow disk holds up nobody else, and no thread is ever started once
 //! the process is jailed.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -57,12 +58,16 @@ pub trait Backend: Send + 'static {
     /// The driver reset the device.
     fn reset(&mut self, _poll: &Poll) {}
     /// The VM ends: whatever the guest was told to be done must be done.
-    fn stop(&mut self, _active: Option<&mut Active>) {}
+    fn stop(&mut self, _active: Option<&mut Active>, _poll: &Poll) {}
 }
 
 /// The device's epoll instance.
 #[derive(Debug)]
-pub struct Poll(Epoll);
+pub struct Poll {
+    epoll: Epoll,
+    /// The device broke off before its work was done.
+    again: Cell<bool>,
+}
 
 /// High half of an epoll token: whose it is.
 const OWNER_CONTROL: u64 = 0;
@@ -74,19 +79,18 @@ fn token(owner: u64, token: u32) -> u64 {
 }
 
 impl Poll {
+    /// The device has more to do, but lets other events have their turn: all its queues are reported again after them.
+    pub fn run_again(&self) {
+        self.again.set(true);
+    }
+
     /// Watches a descriptor of the host.
     pub fn add(&self, fd: RawFd, events: EventSet, number: u32) -> io::Result<()> {
-        self.0.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token(OWNER_HOST, number)))
-    }
-
-    /// Watches it for something else.
-    pub fn modify(&self, fd: RawFd, events: EventSet, number: u32) -> io::Result<()> {
-        self.0.ctl(ControlOperation::Modify, fd, EpollEvent::new(events, token(OWNER_HOST, number)))
-    }
-
-    /// Watches it no more; closing it does the same unless it is open elsewhere.
-    pub fn remove(&self, fd: RawFd) -> io::Result<()> {
-        self.0.ctl(ControlOperation::Delete, fd, EpollEvent::default())
+        self.epoll.ctl(
+            ControlOperation::Add,
+            fd,
+            EpollEvent::new(events, token(OWNER_HOST, number)),
+        )
     }
 }
 
@@ -124,22 +128,41 @@ impl Worker {
     ) -> io::Result<Self> {
         let (commands, received) = channel();
         let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        let poll = Poll(Epoll::new()?);
+        let poll = Poll {
+            epoll: Epoll::new()?,
+            again: Cell::new(false),
+        };
         let control = wake.try_clone()?;
         let watch = |fd: &EventFd, data| {
             let fd = std::os::fd::AsRawFd::as_raw_fd(fd);
-            poll.0.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))
+            poll.epoll
+                .ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, data))
         };
         watch(&control, token(OWNER_CONTROL, 0))?;
         for (index, notifier) in (0u32..).zip(&notifiers) {
             watch(notifier, token(OWNER_QUEUE, index))?;
         }
         backend.start(&poll)?;
-        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
-            enter();
-            Loop { backend, poll, control, notifiers, received, active: None }.run();
-        })?;
-        Ok(Self { commands, wake, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                enter();
+                Loop {
+                    backend,
+                    poll,
+                    control,
+                    notifiers,
+                    received,
+                    active: None,
+                }
+                .run();
+            })?;
+        Ok(Self {
+            commands,
+            wake,
+            thread: Some(thread),
+        })
     }
 
     fn send(&self, command: Command) {
@@ -183,7 +206,8 @@ impl<B: Backend> Loop<B> {
     fn run(&mut self) {
         let mut events = [EpollEvent::default(); 64];
         loop {
-            let count = match self.poll.0.wait(-1, &mut events) {
+            let again = self.poll.again.replace(false);
+            let count = match self.poll.epoll.wait(if again { 0 } else { -1 }, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // Only a wrong argument makes epoll_wait fail otherwise. The guest notices a device that does nothing.
@@ -201,9 +225,15 @@ impl<B: Backend> Loop<B> {
                     OWNER_QUEUE => self.queue_ready(number as usize),
                     _ => {
                         let result =
-                            self.backend.host_ready(number, event.event_set(), self.active.as_deref_mut(), &self.poll);
+                            self.backend
+                                .host_ready(number, event.event_set(), self.active.as_deref_mut(), &self.poll);
                         self.settle(result);
                     }
+                }
+            }
+            if again {
+                for index in 0..self.notifiers.len() {
+                    self.queue_ready(index);
                 }
             }
         }
@@ -227,7 +257,7 @@ impl<B: Backend> Loop<B> {
                     let _ = done.send(());
                 }
                 Command::Stop => {
-                    self.backend.stop(self.active.as_deref_mut());
+                    self.backend.stop(self.active.as_deref_mut(), &self.poll);
                     return false;
                 }
             }
@@ -252,7 +282,10 @@ impl<B: Backend> Loop<B> {
                 active.interrupt.signal_needs_reset();
             }
             self.backend.reset(&self.poll);
-            eprintln!("microkube-vmm: the guest broke a device's rules: {error}{}", source_chain(&error));
+            eprintln!(
+                "microkube-vmm: the guest broke a device's rules: {error}{}",
+                source_chain(&error)
+            );
         }
     }
 }

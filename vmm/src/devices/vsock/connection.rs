@@ -1,0 +1,375 @@
+//! The rules of one connection: its state, its credit in both directions, and what has to be said to the guest next.
+//!
+//! No I/O happens here; [`super::worker`] moves the bytes and reports what it moved.
+
+use super::packet::{Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+
+/// What the guest may have on its way to a host socket that does not take it, bytes.
+pub const BUFFER_BYTES: u32 = 256 << 10;
+/// New credit is announced once it is this much, so that a sender of 64 KiB packets never has to wait for it.
+const ANNOUNCE_BYTES: u32 = BUFFER_BYTES / 4;
+
+/// How far the opening has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The host wants to connect; the guest has not been told.
+    RequestPending,
+    /// It has been told.
+    Requested,
+    /// The guest wants to connect and is to be told that it is.
+    ResponsePending,
+    /// Both know.
+    Established,
+}
+
+/// The guest broke the protocol, or refused: the connection ends with a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reset;
+
+/// A control packet that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Its operation.
+    pub op: Op,
+    /// Its flags.
+    pub flags: u32,
+}
+
+/// State of one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    phase: Phase,
+    /// Size of the guest's receive buffer.
+    peer_buf_alloc: u32,
+    /// What the guest has taken out of it.
+    peer_fwd_cnt: u32,
+    /// Bytes sent to the guest.
+    tx_cnt: u32,
+    /// Bytes of the guest that the host's socket has taken.
+    fwd_cnt: u32,
+    /// The last of these that the guest was told.
+    announced_fwd_cnt: u32,
+    /// Bytes of the guest that wait for the host's socket.
+    buffered: u32,
+    /// Directions the guest has ended.
+    peer_shutdown: u32,
+    /// Directions the host has ended.
+    shutdown: u32,
+    /// Those of them that the guest has been told.
+    announced_shutdown: u32,
+    credit_update_due: bool,
+}
+
+impl Connection {
+    fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            peer_buf_alloc: 0,
+            peer_fwd_cnt: 0,
+            tx_cnt: 0,
+            fwd_cnt: 0,
+            announced_fwd_cnt: 0,
+            buffered: 0,
+            peer_shutdown: 0,
+            shutdown: 0,
+            announced_shutdown: 0,
+            credit_update_due: false,
+        }
+    }
+
+    /// The host wants to connect to the guest.
+    #[must_use]
+    pub fn outgoing() -> Self {
+        Self::new(Phase::RequestPending)
+    }
+
+    /// The guest connected to the host, with this credit.
+    #[must_use]
+    pub fn incoming(buf_alloc: u32, fwd_cnt: u32) -> Self {
+        Self {
+            peer_buf_alloc: buf_alloc,
+            peer_fwd_cnt: fwd_cnt,
+            ..Self::new(Phase::ResponsePending)
+        }
+    }
+
+    /// Whether the guest has not heard of it, so that it survives a reset of the device.
+    #[must_use]
+    pub fn is_unknown_to_guest(&self) -> bool {
+        self.phase == Phase::RequestPending
+    }
+
+    /// A packet of the guest other than a request or a reset. Payload has been announced, not yet moved.
+    pub fn receive(&mut self, op: Op, flags: u32, len: u32, buf_alloc: u32, fwd_cnt: u32) -> Result<(), Reset> {
+        self.peer_buf_alloc = buf_alloc;
+        self.peer_fwd_cnt = fwd_cnt;
+        match (op, self.phase) {
+            (Op::Response, Phase::Requested) => self.phase = Phase::Established,
+            (Op::Rw, Phase::Established) => {
+                if self.peer_shutdown & SHUTDOWN_SEND != 0 || len > BUFFER_BYTES.saturating_sub(self.buffered) {
+                    return Err(Reset);
+                }
+            }
+            (Op::Shutdown, Phase::Established) => self.peer_shutdown |= flags & (SHUTDOWN_RECEIVE | SHUTDOWN_SEND),
+            (Op::CreditUpdate, Phase::Established | Phase::ResponsePending) => {}
+            (Op::CreditRequest, Phase::Established | Phase::ResponsePending) => self.credit_update_due = true,
+            _ => return Err(Reset),
+        }
+        Ok(())
+    }
+
+    /// Payload of the guest: `taken` bytes went to the host's socket at once, `kept` bytes wait for it.
+    pub fn moved_to_host(&mut self, taken: u32, kept: u32) {
+        self.buffered = self.buffered.saturating_add(kept);
+        self.forwarded(taken);
+    }
+
+    /// The host's socket took bytes that had waited.
+    pub fn drained_to_host(&mut self, bytes: u32) {
+        self.buffered = self.buffered.saturating_sub(bytes);
+        self.forwarded(bytes);
+    }
+
+    fn forwarded(&mut self, bytes: u32) {
+        self.fwd_cnt = self.fwd_cnt.wrapping_add(bytes);
+        if self.fwd_cnt.wrapping_sub(self.announced_fwd_cnt) >= ANNOUNCE_BYTES {
+            self.credit_update_due = true;
+        }
+    }
+
+    /// Bytes of the guest that wait for the host's socket.
+    #[must_use]
+    pub fn buffered(&self) -> u32 {
+        self.buffered
+    }
+
+    /// How many bytes the guest can take now; zero in any state in which it takes none.
+    #[must_use]
+    pub fn credit(&self) -> u32 {
+        let may_send = self.phase == Phase::Established
+            && self.shutdown & SHUTDOWN_SEND == 0
+            && self.peer_shutdown & SHUTDOWN_RECEIVE == 0;
+        // A guest that shrinks its buffer or claims to have taken what it never got has no credit.
+        let outstanding = self.tx_cnt.wrapping_sub(self.peer_fwd_cnt);
+        if may_send {
+            self.peer_buf_alloc.saturating_sub(outstanding)
+        } else {
+            0
+        }
+    }
+
+    /// Payload went to the guest.
+    pub fn sent(&mut self, bytes: u32) {
+        self.tx_cnt = self.tx_cnt.wrapping_add(bytes);
+    }
+
+    /// The host ends directions.
+    pub fn shut_down(&mut self, directions: u32) {
+        self.shutdown |= directions;
+    }
+
+    /// The guest sends no more, and everything it sent has been taken.
+    #[must_use]
+    pub fn peer_is_done_sending(&self) -> bool {
+        self.peer_shutdown & SHUTDOWN_SEND != 0 && self.buffered == 0
+    }
+
+    /// The guest receives no more.
+    #[must_use]
+    pub fn peer_is_done_receiving(&self) -> bool {
+        self.peer_shutdown & SHUTDOWN_RECEIVE != 0
+    }
+
+    /// The guest has closed its socket and everything it sent has been taken: a reset is due as confirmation.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.peer_is_done_sending() && self.peer_is_done_receiving()
+    }
+
+    /// The control packet to send next. The caller says with [`Self::announced`] that it sent it.
+    #[must_use]
+    pub fn due(&self) -> Option<Due> {
+        let due = |op, flags| Some(Due { op, flags });
+        match self.phase {
+            Phase::RequestPending => due(Op::Request, 0),
+            Phase::ResponsePending => due(Op::Response, 0),
+            Phase::Requested => None,
+            Phase::Established if self.shutdown & !self.announced_shutdown != 0 => due(Op::Shutdown, self.shutdown),
+            Phase::Established if self.credit_update_due => due(Op::CreditUpdate, 0),
+            Phase::Established => None,
+        }
+    }
+
+    /// A packet was sent. Every packet carries the current credit.
+    pub fn announced(&mut self, op: Op) {
+        self.announced_fwd_cnt = self.fwd_cnt;
+        self.credit_update_due = false;
+        match op {
+            Op::Request => self.phase = Phase::Requested,
+            Op::Response => self.phase = Phase::Established,
+            Op::Shutdown => self.announced_shutdown = self.shutdown,
+            _ => {}
+        }
+    }
+
+    /// The credit that a packet carries: size of the buffer, bytes taken out of it.
+    #[must_use]
+    pub fn credit_fields(&self) -> (u32, u32) {
+        (BUFFER_BYTES, self.fwd_cnt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn established(buf_alloc: u32) -> Connection {
+        let mut connection = Connection::incoming(buf_alloc, 0);
+        assert_eq!(
+            connection.due(),
+            Some(Due {
+                op: Op::Response,
+                flags: 0
+            })
+        );
+        connection.announced(Op::Response);
+        assert_eq!(connection.due(), None);
+        connection
+    }
+
+    #[test]
+    fn a_connection_of_the_host_is_requested_once_and_opens_with_the_response() {
+        let mut connection = Connection::outgoing();
+        assert!(connection.is_unknown_to_guest());
+        assert_eq!(
+            connection.due(),
+            Some(Due {
+                op: Op::Request,
+                flags: 0
+            })
+        );
+        connection.announced(Op::Request);
+        assert_eq!((connection.due(), connection.credit()), (None, 0));
+        connection.receive(Op::Response, 0, 0, 1000, 0).unwrap();
+        assert_eq!(connection.credit(), 1000);
+    }
+
+    #[test]
+    fn packets_that_do_not_fit_the_phase_reset() {
+        let mut connection = Connection::outgoing();
+        assert_eq!(connection.receive(Op::Response, 0, 0, 1000, 0), Err(Reset));
+        connection.announced(Op::Request);
+        assert_eq!(connection.receive(Op::Rw, 0, 1, 1000, 0), Err(Reset));
+        assert_eq!(established(0).receive(Op::Response, 0, 0, 0, 0), Err(Reset));
+    }
+
+    #[test]
+    fn sending_uses_credit_up_and_the_guest_gives_it_back() {
+        let mut connection = established(100);
+        connection.sent(60);
+        assert_eq!(connection.credit(), 40);
+        connection.receive(Op::CreditUpdate, 0, 0, 100, 50).unwrap();
+        assert_eq!(connection.credit(), 90);
+        connection.receive(Op::CreditUpdate, 0, 0, 5, 50).unwrap();
+        assert_eq!(connection.credit(), 0);
+        connection.receive(Op::CreditUpdate, 0, 0, 1000, 61).unwrap();
+        assert_eq!(connection.credit(), 0, "the guest cannot have taken more than it got");
+    }
+
+    #[test]
+    fn more_than_the_buffer_holds_resets() {
+        let mut connection = established(0);
+        connection.receive(Op::Rw, 0, BUFFER_BYTES, 0, 0).unwrap();
+        connection.moved_to_host(0, BUFFER_BYTES);
+        assert_eq!(connection.due(), None, "no credit while the host does not read");
+        assert_eq!(connection.receive(Op::Rw, 0, 1, 0, 0), Err(Reset));
+    }
+
+    #[test]
+    fn credit_is_announced_when_the_host_has_read_a_quarter() {
+        let mut connection = established(0);
+        connection.receive(Op::Rw, 0, 65536, 0, 0).unwrap();
+        connection.moved_to_host(65535, 1);
+        assert_eq!(connection.due(), None);
+        connection.drained_to_host(1);
+        assert_eq!(
+            connection.due(),
+            Some(Due {
+                op: Op::CreditUpdate,
+                flags: 0
+            })
+        );
+        connection.announced(Op::CreditUpdate);
+        assert_eq!(connection.due(), None);
+        connection.receive(Op::CreditRequest, 0, 0, 0, 0).unwrap();
+        assert_eq!(
+            connection.due(),
+            Some(Due {
+                op: Op::CreditUpdate,
+                flags: 0
+            })
+        );
+    }
+
+    #[test]
+    fn each_direction_ends_by_itself() {
+        let mut connection = established(100);
+        connection.receive(Op::Rw, 0, 10, 100, 0).unwrap();
+        connection.moved_to_host(0, 10);
+        connection.receive(Op::Shutdown, SHUTDOWN_SEND, 0, 100, 0).unwrap();
+        assert!(!connection.peer_is_done_sending(), "what was sent before must arrive");
+        assert_eq!(connection.credit(), 100);
+        connection.drained_to_host(10);
+        assert!(connection.peer_is_done_sending() && !connection.is_finished());
+        assert_eq!(connection.receive(Op::Rw, 0, 1, 100, 0), Err(Reset));
+        connection.shut_down(SHUTDOWN_SEND);
+        assert_eq!(
+            connection.due(),
+            Some(Due {
+                op: Op::Shutdown,
+                flags: SHUTDOWN_SEND
+            })
+        );
+        connection.announced(Op::Shutdown);
+        connection.shut_down(SHUTDOWN_RECEIVE);
+        assert_eq!(
+            connection.due(),
+            Some(Due {
+                op: Op::Shutdown,
+                flags: SHUTDOWN_SEND | SHUTDOWN_RECEIVE
+            })
+        );
+        connection.receive(Op::Shutdown, SHUTDOWN_RECEIVE, 0, 100, 0).unwrap();
+        assert!(connection.is_finished());
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_packets_makes_more_wait_than_the_buffer_holds(
+            packets in proptest::collection::vec((1u16..8, any::<u32>(), 0u32..100_000, any::<u32>(), any::<u32>(), 0u32..100_000), 0..100),
+        ) {
+            let mut connection = established(1 << 18);
+            for (op, flags, len, buf_alloc, fwd_cnt, drained) in packets {
+                let op = [Op::Request, Op::Response, Op::Rst, Op::Shutdown, Op::Rw, Op::CreditUpdate, Op::CreditRequest]
+                    [usize::from(op - 1)];
+                if connection.receive(op, flags, len, buf_alloc, fwd_cnt).is_err() {
+                    break;
+                }
+                if op == Op::Rw {
+                    connection.moved_to_host(0, len);
+                }
+                prop_assert!(connection.buffered() <= BUFFER_BYTES);
+                let credit = connection.credit();
+                prop_assert!(credit <= buf_alloc);
+                connection.sent(credit);
+                connection.drained_to_host(drained.min(connection.buffered()));
+                if let Some(due) = connection.due() {
+                    connection.announced(due.op);
+                    prop_assert_eq!(connection.due(), None);
+                }
+            }
+        }
+    }
+}

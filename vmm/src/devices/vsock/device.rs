@@ -1,0 +1,44 @@
+//! What the socket device says of itself (sections 5.10.2 to 5.10.4).
+
+use super::super::virtio::F_COMMON;
+use super::super::virtio::mmio::Identity;
+
+const DEVICE_TYPE: u32 = 19;
+const QUEUE_SIZE: u16 = 256;
+
+/// Queue of packets for the guest.
+pub const QUEUE_RX: usize = 0;
+/// Queue of packets of the guest.
+pub const QUEUE_TX: usize = 1;
+
+/// Identity of the socket device.
+#[derive(Debug)]
+pub struct VsockIdentity {
+    guest_cid: [u8; 8],
+}
+
+impl VsockIdentity {
+    /// A device of the guest with this context id.
+    #[must_use]
+    pub fn new(guest_cid: u32) -> Self {
+        Self {
+            guest_cid: u64::from(guest_cid).to_le_bytes(),
+        }
+    }
+}
+
+impl Identity for VsockIdentity {
+    fn device_type(&self) -> u32 {
+        DEVICE_TYPE
+    }
+    fn features(&self) -> u64 {
+        F_COMMON
+    }
+    fn queue_sizes(&self) -> &[u16] {
+        // The third is for events, of which there are none: the context id never changes.
+        &[QUEUE_SIZE, QUEUE_SIZE, 16]
+    }
+    fn config(&self) -> &[u8] {
+        &self.guest_cid
+    }
+}

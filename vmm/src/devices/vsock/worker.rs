@@ -1,0 +1,533 @@
+//! Moves packets between the queues and the connections' sockets: payload goes straight from and to guest memory.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::epoll::EventSet;
+
+use super::super::virtio::GuestError;
+use super::super::virtio::chain::{Buffers, Chain};
+use super::super::virtio::worker::{Active, Backend, Poll};
+use super::client::{self, Client, Message};
+use super::connection::{Connection, Due};
+use super::device::{QUEUE_RX, QUEUE_TX};
+use super::packet::{
+    HEADER_BYTES, HOST_CID, Header, MAX_PAYLOAD_BYTES, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM,
+};
+use super::table::{Link, Ports, Table};
+
+const TOKEN_LISTENER: u32 = 0;
+const TOKEN_CLIENT: u32 = 1;
+
+/// Resets that wait for room in the guest's queue; no packet of the guest is looked at while there are more.
+const MAX_RESETS: usize = 64;
+/// Packets handled in one direction before others get their turn; as many as a queue holds, so that one round empties it.
+const BURST: usize = 256;
+/// How long the host's readers may take for what is left when the VM has ended.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The socket device's thread.
+#[derive(Debug)]
+pub struct VsockBackend {
+    guest_cid: u64,
+    listener: File,
+    client: Option<Client>,
+    table: Table,
+    /// Resets for ports without a connection.
+    resets: VecDeque<Ports>,
+}
+
+impl VsockBackend {
+    /// Serves the guest `guest_cid`; clients come through `listener`, the first may be there already.
+    pub fn new(guest_cid: u32, listener: OwnedFd, client: Option<OwnedFd>) -> io::Result<Self> {
+        client::set_nonblocking(listener.as_raw_fd())?;
+        Ok(Self {
+            guest_cid: u64::from(guest_cid),
+            listener: File::from(listener),
+            client: client.map(Client::new).transpose()?,
+            table: Table::default(),
+            resets: VecDeque::new(),
+        })
+    }
+
+    // Guest to host.
+
+    /// Handles the guest's packets.
+    fn process_tx(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
+        let Active {
+            memory,
+            queues,
+            interrupt,
+            ..
+        } = active;
+        let Some(queue) = queues.get_mut(QUEUE_TX) else {
+            return Ok(());
+        };
+        queue.disable_notification(memory)?;
+        let mut burst = 0;
+        // With too many resets waiting, the next notification is that of room for them.
+        while self.resets.len() < MAX_RESETS {
+            if burst == BURST {
+                poll.run_again();
+                break;
+            }
+            burst += 1;
+            let Some(chain) = queue.pop(memory)? else {
+                if queue.enable_notification(memory)? {
+                    continue;
+                }
+                break;
+            };
+            let head = chain.head;
+            self.handle_packet(chain, poll)?;
+            queue.add_used(memory, head, 0)?;
+        }
+        queue.signal(memory, interrupt)
+    }
+
+    fn handle_packet(&mut self, chain: Chain<'_>, poll: &Poll) -> Result<(), GuestError> {
+        let mut payload = chain.readable;
+        let mut bytes = [0; HEADER_BYTES];
+        if payload.read(&mut bytes) != HEADER_BYTES {
+            return Err(GuestError::Request("a vsock packet shorter than its header"));
+        }
+        let header = Header::parse(&bytes);
+        let length = usize::try_from(header.len).unwrap_or(usize::MAX);
+        if length > payload.remaining() {
+            return Err(GuestError::Request("a vsock packet shorter than it says"));
+        }
+        payload.truncate(length);
+        let ports = Ports {
+            host: header.dst_port,
+            guest: header.src_port,
+        };
+        if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
+            // Not for this host: nobody to answer.
+            return Ok(());
+        }
+        let Some(op) = header.op.filter(|_| header.socket_type == TYPE_STREAM) else {
+            self.reset(ports);
+            return Ok(());
+        };
+        match (op, self.table.token(ports)) {
+            (Op::Rst, token) => {
+                if let Some(token) = token {
+                    self.table.detach(token);
+                }
+            }
+            (Op::Request, None) => self.accept_guest(&header, ports, poll),
+            (Op::Request, Some(_)) | (_, None) => self.reset(ports),
+            (op, Some(token)) => self.handle_connected(token, op, &header, &mut payload),
+        }
+        Ok(())
+    }
+
+    /// Ends a connection on both sides.
+    fn reset(&mut self, ports: Ports) {
+        if let Some(token) = self.table.token(ports) {
+            self.table.detach(token);
+        }
+        self.resets.push_back(ports);
+    }
+
+    /// The guest connects to a port of the host: whoever serves it is behind the client.
+    fn accept_guest(&mut self, header: &Header, ports: Ports, poll: &Poll) {
+        let offered = match &self.client {
+            Some(client) if !self.table.is_full() => client.offer(ports.host),
+            _ => Err(io::ErrorKind::ConnectionRefused.into()),
+        };
+        let connection = Connection::incoming(header.buf_alloc, header.fwd_cnt);
+        match offered {
+            Ok(socket) => self.add(ports, connection, socket, poll),
+            Err(_) => self.reset(ports),
+        }
+    }
+
+    fn add(&mut self, ports: Ports, connection: Connection, socket: OwnedFd, poll: &Poll) {
+        let fd = socket.as_raw_fd();
+        let token = self.table.insert(ports, connection, socket);
+        let events = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+        match poll.add(fd, events, token) {
+            Ok(()) => self.table.queue(token),
+            Err(_) => self.reset(ports),
+        }
+    }
+
+    fn handle_connected(&mut self, token: u32, op: Op, header: &Header, payload: &mut Buffers<'_>) {
+        let Some(link) = self.table.get_mut(token) else { return };
+        if link
+            .connection
+            .receive(op, header.flags, header.len, header.buf_alloc, header.fwd_cnt)
+            .is_err()
+        {
+            if let Some(ports) = link.ports {
+                self.reset(ports);
+            }
+            return;
+        }
+        if op == Op::Rw {
+            forward_payload(link, payload);
+        }
+        if op == Op::Shutdown && link.connection.peer_is_done_receiving() {
+            // The host learns it when it writes.
+            shut(&link.socket, libc::SHUT_RD);
+        }
+        self.settle(token);
+    }
+
+    /// Does what follows from a change: passes the end of the guest's bytes on, confirms a close, queues what is due.
+    fn settle(&mut self, token: u32) {
+        let Some(link) = self.table.get_mut(token) else { return };
+        let Some(ports) = link.ports else {
+            // Only what was on its way had kept it.
+            return self.table.detach(token);
+        };
+        if link.connection.is_finished() {
+            return self.reset(ports);
+        }
+        if link.connection.peer_is_done_sending() && !link.write_shut {
+            link.write_shut = true;
+            shut(&link.socket, libc::SHUT_WR);
+        }
+        self.table.queue(token);
+    }
+
+    // Host to guest.
+
+    /// Fills the guest's buffers as long as somebody has something to say.
+    fn process_rx(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
+        let Active {
+            memory,
+            queues,
+            interrupt,
+            ..
+        } = active;
+        let Some(queue) = queues.get_mut(QUEUE_RX) else {
+            return Ok(());
+        };
+        let mut burst = 0;
+        loop {
+            if burst == BURST {
+                poll.run_again();
+                break;
+            }
+            burst += 1;
+            let turn = match self.resets.front() {
+                Some(_) => None,
+                None => match self.table.next_turn() {
+                    Some(token) => Some(token),
+                    None => break,
+                },
+            };
+            let Some(chain) = queue.pop(memory)? else {
+                if let Some(token) = turn {
+                    self.table.undo_turn(token);
+                }
+                if queue.enable_notification(memory)? {
+                    continue;
+                }
+                break;
+            };
+            let (head, room) = (chain.head, chain.writable.remaining());
+            if room < HEADER_BYTES {
+                return Err(GuestError::Request("a vsock buffer shorter than a header"));
+            }
+            let written = match turn {
+                None => self.write_reset(chain.writable),
+                Some(token) => {
+                    let written = self.write_turn(token, chain.writable);
+                    self.table.queue(token);
+                    written
+                }
+            };
+            match written {
+                Some(written) => queue.add_used(memory, head, written)?,
+                None => queue.undo_pop(),
+            }
+        }
+        queue.signal(memory, interrupt)
+    }
+
+    fn header(&self, ports: Ports, op: Op) -> Header {
+        Header {
+            src_cid: HOST_CID,
+            dst_cid: self.guest_cid,
+            src_port: ports.host,
+            dst_port: ports.guest,
+            len: 0,
+            socket_type: TYPE_STREAM,
+            op: Some(op),
+            flags: 0,
+            buf_alloc: 0,
+            fwd_cnt: 0,
+        }
+    }
+
+    fn write_reset(&mut self, mut buffers: Buffers<'_>) -> Option<usize> {
+        let ports = self.resets.pop_front()?;
+        Some(buffers.write(&self.header(ports, Op::Rst).to_bytes()))
+    }
+
+    /// Lets one connection say what it has to; `None` when it turns out to be nothing.
+    fn write_turn(&mut self, token: u32, mut buffers: Buffers<'_>) -> Option<usize> {
+        let ports = self.table.get_mut(token)?.ports?;
+        let mut header = self.header(ports, Op::Rw);
+        let link = self.table.get_mut(token)?;
+        let due = link.connection.due();
+        let mut body = buffers.clone();
+        body.skip(HEADER_BYTES);
+        let length = match due {
+            Some(Due { op, flags }) => {
+                (header.op, header.flags) = (Some(op), flags);
+                0
+            }
+            None => read_payload(link, body)?,
+        };
+        header.len = u32::try_from(length).unwrap_or(0);
+        (header.buf_alloc, header.fwd_cnt) = link.connection.credit_fields();
+        link.connection.sent(header.len);
+        link.connection.announced(header.op.unwrap_or(Op::Rw));
+        Some(buffers.write(&header.to_bytes()) + length)
+    }
+
+    // Host side.
+
+    fn accept_client(&mut self, poll: &Poll) {
+        // The newest wins; dropping the old one closes it.
+        while let Ok(client) = client::accept(&self.listener) {
+            self.set_client(client, poll);
+        }
+    }
+
+    fn set_client(&mut self, client: Client, poll: &Poll) {
+        use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+        if poll
+            .add(client.socket_fd(), EventSet::IN | EventSet::READ_HANG_UP, TOKEN_CLIENT)
+            .is_ok()
+        {
+            self.client = Some(client);
+        }
+    }
+
+    fn receive_client(&mut self, poll: &Poll) {
+        while let Some(client) = &self.client {
+            match client.receive() {
+                Ok(Some(Message::Connect { port, socket })) => {
+                    // Dropping the socket refuses.
+                    if !self.table.is_full() {
+                        let ports = self.table.free_ports(port);
+                        self.add(ports, Connection::outgoing(), socket, poll);
+                    }
+                }
+                Ok(Some(Message::Unknown)) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(None) | Err(_) => self.client = None,
+            }
+        }
+    }
+
+    fn socket_ready(&mut self, token: u32, events: EventSet) {
+        let Some(link) = self.table.get_mut(token) else { return };
+        if events.intersects(EventSet::IN | EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR) {
+            link.readable = true;
+        }
+        link.host_closed |= events.intersects(EventSet::HANG_UP | EventSet::ERROR);
+        if events.intersects(EventSet::OUT | EventSet::HANG_UP | EventSet::ERROR) {
+            link.writable = true;
+            drain_pending(link);
+        }
+        self.settle(token);
+    }
+}
+
+/// Takes payload of the guest: to the socket at once as far as it takes it, the rest waits.
+fn forward_payload(link: &mut Link, payload: &mut Buffers<'_>) {
+    let length = payload.remaining();
+    let mut taken = 0;
+    while link.writable && link.pending.is_empty() && !payload.is_empty() {
+        match payload.drain_to_socket(link.socket.as_fd()) {
+            Ok(count) => {
+                payload.skip(count);
+                taken += count;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => link.writable = false,
+            Err(_) => {
+                host_stopped_reading(link);
+                taken = length;
+                break;
+            }
+        }
+    }
+    let kept = length - taken;
+    if kept > 0 {
+        let mut rest = vec![0; kept];
+        payload.read(&mut rest);
+        link.pending.extend(rest);
+    }
+    link.connection
+        .moved_to_host(u32::try_from(taken).unwrap_or(0), u32::try_from(kept).unwrap_or(0));
+}
+
+/// Nobody will read what the guest sends: it is told, and what is on its way goes nowhere.
+fn host_stopped_reading(link: &mut Link) {
+    let lost = u32::try_from(link.pending.len()).unwrap_or(0);
+    link.pending.clear();
+    link.connection.drained_to_host(lost);
+    link.connection.shut_down(SHUTDOWN_RECEIVE);
+}
+
+/// Gives the socket what waits for it.
+fn drain_pending(link: &mut Link) {
+    while link.writable && !link.pending.is_empty() {
+        let (front, _) = link.pending.as_slices();
+        // SAFETY: the pointer and length are those of a slice.
+        let sent = unsafe {
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+            libc::send(link.socket.as_raw_fd(), front.as_ptr().cast(), front.len(), flags)
+        };
+        match usize::try_from(sent) {
+            Ok(count) => {
+                link.pending.drain(..count);
+                link.connection.drained_to_host(u32::try_from(count).unwrap_or(0));
+            }
+            Err(_) => match io::Error::last_os_error().kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => link.writable = false,
+                _ => return host_stopped_reading(link),
+            },
+        }
+    }
+}
+
+/// Reads from the host into guest memory as much as there is credit for; `None` when there is nothing.
+fn read_payload(link: &mut Link, mut body: Buffers<'_>) -> Option<usize> {
+    let credit = usize::try_from(link.connection.credit()).unwrap_or(usize::MAX);
+    body.truncate(credit.min(MAX_PAYLOAD_BYTES));
+    if body.is_empty() {
+        return None;
+    }
+    match body.fill_from(link.socket.as_fd()) {
+        Ok(count) if count > 0 => return Some(count),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Ok(_) => link.connection.shut_down(if link.host_closed {
+            SHUTDOWN_SEND | SHUTDOWN_RECEIVE
+        } else {
+            SHUTDOWN_SEND
+        }),
+        Err(_) => link.connection.shut_down(SHUTDOWN_SEND | SHUTDOWN_RECEIVE),
+    }
+    link.readable = false;
+    None
+}
+
+fn shut(socket: &File, how: libc::c_int) {
+    // SAFETY: shutdown on an open socket; an error means that it is shut already.
+    unsafe { libc::shutdown(socket.as_raw_fd(), how) };
+}
+
+impl Backend for VsockBackend {
+    fn start(&mut self, poll: &Poll) -> io::Result<()> {
+        poll.add(self.listener.as_raw_fd(), EventSet::IN, TOKEN_LISTENER)?;
+        if let Some(client) = self.client.take() {
+            self.set_client(client, poll);
+        }
+        Ok(())
+    }
+
+    fn activate(&mut self, _active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
+        self.table.queue_all();
+        Ok(())
+    }
+
+    fn queue_ready(&mut self, index: usize, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
+        match index {
+            QUEUE_RX | QUEUE_TX => self.exchange(active, poll),
+            _ => Ok(()),
+        }
+    }
+
+    fn host_ready(
+        &mut self,
+        token: u32,
+        events: EventSet,
+        active: Option<&mut Active>,
+        poll: &Poll,
+    ) -> Result<(), GuestError> {
+        match token {
+            TOKEN_LISTENER => self.accept_client(poll),
+            TOKEN_CLIENT => self.receive_client(poll),
+            token => self.socket_ready(token, events),
+        }
+        match active {
+            Some(active) => self.exchange(active, poll),
+            None => Ok(()),
+        }
+    }
+
+    fn reset(&mut self, _poll: &Poll) {
+        self.resets.clear();
+        self.table.detach_known();
+    }
+
+    fn stop(&mut self, active: Option<&mut Active>, poll: &Poll) {
+        if let Some(active) = active {
+            // What the guest put into the queue before it ended still counts. A guest that broke the rules just ends.
+            let _ = self.process_tx(active, poll);
+        }
+        self.drain(Instant::now() + DRAIN);
+    }
+}
+
+impl VsockBackend {
+    /// Both directions, because each makes room for the other: a packet brings credit, room lets a reset out.
+    fn exchange(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
+        self.process_tx(active, poll)?;
+        self.process_rx(active, poll)?;
+        if self.resets.is_empty() {
+            Ok(())
+        } else {
+            self.process_tx(active, poll)
+        }
+    }
+
+    /// Hands the host what the guest has sent, until `deadline`.
+    fn drain(&mut self, deadline: Instant) {
+        loop {
+            let tokens = self.table.tokens_with_pending();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if tokens.is_empty() || left.is_zero() {
+                return;
+            }
+            let mut polled = Vec::with_capacity(tokens.len());
+            for token in &tokens {
+                if let Some(link) = self.table.get_mut(*token) {
+                    polled.push(libc::pollfd {
+                        fd: link.socket.as_raw_fd(),
+                        events: libc::POLLOUT,
+                        revents: 0,
+                    });
+                }
+            }
+            let timeout_ms = libc::c_int::try_from(left.as_millis())
+                .unwrap_or(libc::c_int::MAX)
+                .max(1);
+            let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
+            // SAFETY: pointer and count are those of the vector.
+            if unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) } < 0 {
+                return;
+            }
+            for token in tokens {
+                if let Some(link) = self.table.get_mut(token) {
+                    link.writable = true;
+                    drain_pending(link);
+                }
+            }
+        }
+    }
+}

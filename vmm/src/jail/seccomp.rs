@@ -1,0 +1,299 @@
+//! Which system calls each kind of thread may make. Anything else ends the process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::JailError;
+
+/// What a thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Waits for the end of the machine and takes it apart.
+    Main,
+    /// Runs a virtual CPU.
+    Vcpu,
+    /// Serves a disk.
+    Blk,
+    /// Serves the network.
+    Net,
+    /// Serves sockets.
+    Vsock,
+    /// Serves random numbers.
+    Rng,
+    /// Writes the console's output.
+    Console,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Vcpu => "vcpu",
+            Self::Blk => "blk",
+            Self::Net => "net",
+            Self::Vsock => "vsock",
+            Self::Rng => "rng",
+            Self::Console => "console",
+        }
+    }
+
+    /// System calls beyond [`COMMON`].
+    fn system_calls(self) -> &'static [i64] {
+        match self {
+            Self::Main => &[libc::SYS_tgkill, libc::SYS_getpid, libc::SYS_epoll_wait],
+            Self::Vcpu => &[],
+            Self::Blk => &[
+                libc::SYS_epoll_wait,
+                libc::SYS_preadv,
+                libc::SYS_pwritev,
+                libc::SYS_fallocate,
+                libc::SYS_fdatasync,
+            ],
+            Self::Net => &[libc::SYS_epoll_wait, libc::SYS_readv, libc::SYS_writev],
+            Self::Vsock => &[
+                libc::SYS_epoll_wait,
+                libc::SYS_epoll_ctl,
+                libc::SYS_readv,
+                libc::SYS_sendmsg,
+                libc::SYS_sendto,
+                libc::SYS_recvmsg,
+                libc::SYS_accept4,
+                libc::SYS_shutdown,
+                libc::SYS_fcntl,
+                libc::SYS_poll,
+            ],
+            Self::Rng => &[libc::SYS_epoll_wait, libc::SYS_getrandom],
+            Self::Console => &[],
+        }
+    }
+
+    /// The ioctls allowed.
+    fn ioctls(self) -> &'static [u64] {
+        const KVM_RUN: u64 = 0xae80;
+        const KVM_GET_REGS: u64 = 0x8090_ae81;
+        const TUNSETOFFLOAD: u64 = 0x4004_54d0;
+        match self {
+            Self::Vcpu => &[KVM_RUN, KVM_GET_REGS],
+            Self::Net => &[TUNSETOFFLOAD],
+            _ => &[],
+        }
+    }
+}
+
+/// What any thread needs: eventfds, locks, memory, time, ending, and reporting why it panics.
+const COMMON: &[i64] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_futex,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_sched_yield,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
+    libc::SYS_gettid,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+fn condition(
+    argument: u8,
+    length: SeccompCmpArgLen,
+    operator: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(argument, length, operator, value)?])
+}
+
+fn build(role: Role) -> Result<BpfProgram, seccompiler::BackendError> {
+    use SeccompCmpArgLen::{Dword, Qword};
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for call in COMMON.iter().chain(role.system_calls()) {
+        rules.insert(*call, Vec::new());
+    }
+    // Memory may be allocated, never be made executable.
+    let executable = u64::from(libc::PROT_EXEC.cast_unsigned());
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(call, vec![condition(2, Dword, SeccompCmpOp::MaskedEq(executable), 0)?]);
+    }
+    // The allocator gives memory back, threads their stacks.
+    let advice = [libc::MADV_DONTNEED, libc::MADV_FREE].map(|advice| u64::from(advice.cast_unsigned()));
+    let advice = advice
+        .into_iter()
+        .map(|advice| condition(2, Dword, SeccompCmpOp::Eq, advice));
+    rules.insert(libc::SYS_madvise, advice.collect::<Result<_, _>>()?);
+    if role == Role::Vsock {
+        let unix = u64::from(libc::AF_UNIX.cast_unsigned());
+        rules.insert(libc::SYS_socketpair, vec![condition(0, Dword, SeccompCmpOp::Eq, unix)?]);
+    }
+    let ioctls = role
+        .ioctls()
+        .iter()
+        .map(|request| condition(1, Qword, SeccompCmpOp::Eq, *request));
+    let ioctls: Vec<SeccompRule> = ioctls.collect::<Result<_, _>>()?;
+    if !ioctls.is_empty() {
+        rules.insert(libc::SYS_ioctl, ioctls);
+    }
+    SeccompFilter::new(
+        rules,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    )?
+    .try_into()
+}
+
+/// The system call filter of a thread, ready to be installed by it.
+#[derive(Debug, Clone)]
+pub struct ThreadFilter {
+    role: Role,
+    /// `None`: not confined.
+    program: Option<Arc<BpfProgram>>,
+}
+
+impl ThreadFilter {
+    /// A filter for a thread; nothing is filtered unless `confined`.
+    pub fn new(role: Role, confined: bool) -> Result<Self, JailError> {
+        let program = if confined {
+            Some(build(role).map_err(|error| JailError::Filter(role.name(), error))?)
+        } else {
+            None
+        };
+        Ok(Self {
+            role,
+            program: program.map(Arc::new),
+        })
+    }
+
+    /// Installs it for the calling thread, for good.
+    pub fn install(&self) -> Result<(), JailError> {
+        let Some(program) = &self.program else { return Ok(()) };
+        seccompiler::apply_filter(program).map_err(|error| JailError::Step {
+            what: "install a system call filter (CONFIG_SECCOMP_FILTER is needed)",
+            source: io::Error::other(error.to_string()),
+        })
+    }
+
+    /// Installs it in a thread that has nobody to report to: without its filter it must not go on, nor may the process.
+    pub fn install_or_abort(&self) {
+        if let Err(error) = self.install() {
+            eprintln!("microkube-vmm: {} thread: {error}", self.role.name());
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLES: [Role; 7] = [
+        Role::Main,
+        Role::Vcpu,
+        Role::Blk,
+        Role::Net,
+        Role::Vsock,
+        Role::Rng,
+        Role::Console,
+    ];
+
+    /// Runs `act` in a child process with the role's filter; the signal that ended it, or 0.
+    fn signal_of(role: Role, act: fn()) -> i32 {
+        let filter = ThreadFilter::new(role, true).unwrap();
+        // SAFETY: the child makes system calls only, and ends without running anything of the parent's.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                if filter.install().is_err() {
+                    libc::_exit(1);
+                }
+                act();
+                libc::_exit(0);
+            }
+        }
+        let mut status = 0;
+        // SAFETY: waits for our child and writes its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        if libc::WIFSIGNALED(status) {
+            return libc::WTERMSIG(status);
+        }
+        assert_eq!(libc::WEXITSTATUS(status), 0, "the filter could not be installed");
+        0
+    }
+
+    fn open_file() {
+        // SAFETY: a system call with constant arguments.
+        unsafe { libc::open(c"/etc/passwd".as_ptr(), 0) };
+    }
+
+    fn make_socket() {
+        // SAFETY: as above.
+        unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
+    }
+
+    fn start_program() {
+        // SAFETY: as above.
+        unsafe { libc::execv(c"/bin/true".as_ptr(), [std::ptr::null()].as_ptr()) };
+    }
+
+    fn run_vcpu() {
+        // SAFETY: fails with EBADF.
+        unsafe { libc::ioctl(-1, 0xae80, 0) };
+    }
+
+    fn create_vm() {
+        // SAFETY: as above.
+        unsafe { libc::ioctl(-1, 0xae01, 0) };
+    }
+
+    #[test]
+    fn no_thread_may_open_a_file_make_a_socket_or_start_a_program() {
+        for role in ROLES {
+            for act in [open_file as fn(), make_socket, start_program] {
+                assert_eq!(signal_of(role, act), libc::SIGSYS, "{role:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_may_be_mapped_but_not_be_made_executable() {
+        fn map(protection: libc::c_int) {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: a new mapping, which nobody uses.
+            unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        }
+        for role in ROLES {
+            assert_eq!(
+                signal_of(role, || map(libc::PROT_READ | libc::PROT_WRITE)),
+                0,
+                "{role:?}"
+            );
+            assert_eq!(
+                signal_of(role, || map(libc::PROT_READ | libc::PROT_EXEC)),
+                libc::SIGSYS,
+                "{role:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_ioctls_of_the_role_are_allowed() {
+        assert_eq!(signal_of(Role::Vcpu, run_vcpu), 0);
+        assert_eq!(signal_of(Role::Vcpu, create_vm), libc::SIGSYS);
+        assert_eq!(signal_of(Role::Blk, run_vcpu), libc::SIGSYS);
+    }
+}

@@ -1,0 +1,314 @@
+//! Whether KVM on this host can really run a guest: asked by running one of twenty instructions.
+//!
+//! That `/dev/kvm` exists says little. There are hosts whose KVM emulates every instruction of a guest's kernel one by one,
+//! a thousand times too slow, and gives up at the ones it does not know (`popcnt`, `int3`, `cmpxchg16b`), which every Linux
+//! kernel uses.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::path::{Path, PathBuf};
+
+use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::cpu::registers;
+use crate::memory::{self, GuestMemory};
+
+mod watchdog;
+
+use watchdog::Watchdog;
+
+/// Where the guest's program begins; everything below is tables.
+const CODE: u64 = 0x2_0000;
+/// Where the handler of its breakpoint is.
+const HANDLER: u64 = 0x2_1000;
+/// The 16 bytes it exchanges.
+const DATA: u64 = 0x2_2000;
+/// Its interrupt descriptor table: only the breakpoint's entry is there.
+const IDT: u64 = 0x2_3000;
+const STACK: u64 = 0x2_5000;
+
+/// Iterations of the loop whose time is limited: 0.3 ms on a processor, 2.3 ms under a software emulation of one.
+const LOOP_COUNT: u32 = 1_000_000;
+/// CPU time the guest may use, milliseconds: a hundred times as much as the slowest host on which a guest is of use.
+const CPU_LIMIT_MS: u32 = 250;
+
+/// The population count of this is 32.
+const PATTERN: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+
+/// Why KVM cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// There is no such device.
+    #[error(
+        "{path} does not exist: load the KVM module of this processor (modprobe kvm-intel or kvm-amd) and enable \
+         virtualization in the firmware; in a virtual machine, nested virtualization must be enabled"
+    )]
+    Missing {
+        /// The device.
+        path: PathBuf,
+    },
+    /// It may not be opened.
+    #[error("no permission for {path}: run as root, or join the group that owns it (usually kvm)")]
+    Permission {
+        /// The device.
+        path: PathBuf,
+    },
+    /// It cannot be opened for another reason.
+    #[error("cannot open {path}")]
+    Open {
+        /// The device.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not KVM, or not this one.
+    #[error("{path} speaks KVM API version {version}, not {KVM_API_VERSION}")]
+    ApiVersion {
+        /// The device.
+        path: PathBuf,
+        /// What it answered; negative if it is not KVM.
+        version: i32,
+    },
+    /// Something every KVM of the last ten years has.
+    #[error("this KVM lacks {0}: a newer kernel is needed")]
+    Capability(&'static str),
+    /// A step of the set-up was refused.
+    #[error("KVM refused to {what}")]
+    Refused {
+        /// The step.
+        what: &'static str,
+        /// What KVM said.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// The guest's memory or registers could not be set up.
+    #[error("cannot set up the test guest: {0}")]
+    SetUp(String),
+    /// KVM emulates instead of running, and does not know an instruction.
+    #[error(
+        "KVM cannot run a guest here: it emulates guest instructions and failed at {instruction} \
+         (KVM_EXIT_INTERNAL_ERROR, suberror {suberror}); this host offers no hardware virtualization"
+    )]
+    NotEmulated {
+        /// What it stopped at.
+        instruction: &'static str,
+        /// KVM's code.
+        suberror: u32,
+    },
+    /// KVM runs, but too slowly for anything.
+    #[error(
+        "KVM is far too slow here: a loop of {LOOP_COUNT} iterations used more than {CPU_LIMIT_MS} ms; this host offers no \
+         hardware virtualization"
+    )]
+    TooSlow,
+    /// The guest came to another result than a processor does.
+    #[error("KVM runs a guest wrongly here: {0}")]
+    Wrong(String),
+}
+
+/// Runs a tiny 64-bit guest on the KVM device at `path` (`/dev/kvm`). Takes a few milliseconds where KVM is usable.
+pub fn check_kvm(path: &Path) -> Result<(), ProbeError> {
+    let kvm = open(path)?;
+    let memory = memory::map(memory::MIN_MEM_SIZE_MIB).map_err(|error| ProbeError::SetUp(error.to_string()))?;
+    let (vm, mut vcpu) = create(&kvm, &memory)?;
+    let result = run(&mut vcpu).and_then(|()| check_results(&vcpu, &memory));
+    // Explicit: the virtual machine must not outlive its memory.
+    drop((vcpu, vm));
+    result
+}
+
+fn open(path: &Path) -> Result<Kvm, ProbeError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => ProbeError::Missing { path },
+            io::ErrorKind::PermissionDenied => ProbeError::Permission { path },
+            _ => ProbeError::Open { path, source },
+        }
+    })?;
+    // SAFETY: the descriptor is ours and given away here.
+    let kvm = unsafe { Kvm::from_raw_fd(file.into_raw_fd()) };
+    let version = kvm.get_api_version();
+    if u32::try_from(version) != Ok(KVM_API_VERSION) {
+        return Err(ProbeError::ApiVersion {
+            path: path.to_owned(),
+            version,
+        });
+    }
+    for (capability, name) in [
+        (Cap::Irqchip, "interrupt controllers (KVM_CAP_IRQCHIP)"),
+        (Cap::Ioeventfd, "ioeventfd (KVM_CAP_IOEVENTFD)"),
+        (Cap::Irqfd, "irqfd (KVM_CAP_IRQFD)"),
+        (Cap::ImmediateExit, "immediate exit (KVM_CAP_IMMEDIATE_EXIT)"),
+    ] {
+        if !kvm.check_extension(capability) {
+            return Err(ProbeError::Capability(name));
+        }
+    }
+    Ok(kvm)
+}
+
+/// The guest's program, and where in it the instructions are that a bad KVM stops at.
+fn program() -> (Vec<u8>, Vec<(usize, &'static str)>) {
+    let mut code = vec![0x48, 0xb8]; // mov rax, PATTERN
+    code.extend_from_slice(&PATTERN.to_le_bytes());
+    let mut landmarks = vec![(code.len(), "popcnt")];
+    code.extend_from_slice(&[0xf3, 0x48, 0x0f, 0xb8, 0xf0]); // popcnt rsi, rax
+    landmarks.push((code.len(), "int3"));
+    code.push(0xcc); // int3
+    code.extend_from_slice(&[0x31, 0xc0, 0x31, 0xd2]); // xor eax, eax; xor edx, edx
+    code.extend_from_slice(&[0xbb, 1, 0, 0, 0, 0xb9, 2, 0, 0, 0]); // mov ebx, 1; mov ecx, 2
+    code.push(0xbf); // mov edi, DATA
+    code.extend_from_slice(&u32::try_from(DATA).unwrap_or(0).to_le_bytes());
+    landmarks.push((code.len(), "cmpxchg16b"));
+    code.extend_from_slice(&[0xf0, 0x48, 0x0f, 0xc7, 0x0f]); // lock cmpxchg16b [rdi]
+    code.push(0xb9); // mov ecx, LOOP_COUNT
+    code.extend_from_slice(&LOOP_COUNT.to_le_bytes());
+    landmarks.push((code.len(), "a loop"));
+    code.extend_from_slice(&[0xff, 0xc9, 0x75, 0xfc]); // dec ecx; jnz -4
+    code.push(0xf4); // hlt
+    (code, landmarks)
+}
+
+/// The breakpoint's handler: mov r8d, 1; iretq.
+const HANDLER_CODE: [u8; 8] = [0x41, 0xb8, 1, 0, 0, 0, 0x48, 0xcf];
+
+/// A 64-bit interrupt gate to `HANDLER` through the code segment.
+fn breakpoint_gate() -> [u8; 16] {
+    let [a, b, c, d, ..] = HANDLER.to_le_bytes();
+    [a, b, 0x10, 0, 0, 0x8e, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn create(kvm: &Kvm, memory: &GuestMemory) -> Result<(VmFd, VcpuFd), ProbeError> {
+    let set_up = |error: &dyn std::error::Error| ProbeError::SetUp(error.to_string());
+    let refused = |what| move |source| ProbeError::Refused { what, source };
+    registers::write_tables(memory).map_err(|error| set_up(&error))?;
+    let (code, _) = program();
+    for (bytes, address) in [
+        (code.as_slice(), CODE),
+        (&HANDLER_CODE, HANDLER),
+        (&[0; 16], DATA),
+        (&breakpoint_gate(), IDT + 3 * 16),
+    ] {
+        memory
+            .write_slice(bytes, GuestAddress(address))
+            .map_err(|error| set_up(&error))?;
+    }
+    let vm = kvm
+        .create_vm()
+        .map_err(refused("create a virtual machine (KVM_CREATE_VM)"))?;
+    memory::register(&vm, memory).map_err(|error| set_up(&error))?;
+    let vcpu = vm
+        .create_vcpu(0)
+        .map_err(refused("create a virtual CPU (KVM_CREATE_VCPU)"))?;
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(refused("say which CPUID it supports"))?;
+    vcpu.set_cpuid2(&cpuid)
+        .map_err(refused("set the CPUID (KVM_SET_CPUID2)"))?;
+    registers::set_boot_state(&vcpu, GuestAddress(CODE)).map_err(|error| set_up(&error))?;
+    let mut sregs = vcpu.get_sregs().map_err(refused("read registers (KVM_GET_SREGS)"))?;
+    (sregs.idt.base, sregs.idt.limit) = (IDT, 4 * 16 - 1);
+    vcpu.set_sregs(&sregs)
+        .map_err(refused("set registers (KVM_SET_SREGS)"))?;
+    let mut regs = vcpu.get_regs().map_err(refused("read registers (KVM_GET_REGS)"))?;
+    (regs.rsp, regs.rbp) = (STACK, STACK);
+    vcpu.set_regs(&regs).map_err(refused("set registers (KVM_SET_REGS)"))?;
+    Ok((vm, vcpu))
+}
+
+fn run(vcpu: &mut VcpuFd) -> Result<(), ProbeError> {
+    let watchdog = Watchdog::start(CPU_LIMIT_MS).map_err(|error| ProbeError::SetUp(format!("a timer: {error}")))?;
+    loop {
+        match vcpu.run() {
+            Ok(VcpuExit::Hlt) => return Ok(()),
+            Ok(VcpuExit::Intr) => {}
+            Ok(VcpuExit::InternalError) => return Err(not_emulated(vcpu)),
+            Ok(VcpuExit::Shutdown) => return Err(ProbeError::Wrong("it shuts down where a processor goes on".into())),
+            Ok(exit) => return Err(ProbeError::Wrong(format!("an exit that no processor makes: {exit:?}"))),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(source) => {
+                return Err(ProbeError::Refused {
+                    what: "run a guest (KVM_RUN)",
+                    source,
+                });
+            }
+        }
+        if watchdog.limit_reached() {
+            return Err(ProbeError::TooSlow);
+        }
+    }
+}
+
+fn not_emulated(vcpu: &mut VcpuFd) -> ProbeError {
+    // SAFETY: the exit reason says that `internal` is the valid member of the union.
+    let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    let offset = vcpu
+        .get_regs()
+        .ok()
+        .and_then(|regs| usize::try_from(regs.rip.checked_sub(CODE)?).ok());
+    let (_, landmarks) = program();
+    let known = landmarks.iter().find(|(start, _)| Some(*start) == offset);
+    ProbeError::NotEmulated {
+        instruction: known.map_or("an instruction", |(_, name)| name),
+        suberror,
+    }
+}
+
+/// Whether every instruction did what the processor's manual says.
+fn check_results(vcpu: &VcpuFd, memory: &GuestMemory) -> Result<(), ProbeError> {
+    let regs = vcpu.get_regs().map_err(|source| ProbeError::Refused {
+        what: "read registers (KVM_GET_REGS)",
+        source,
+    })?;
+    let exchanged: [u64; 2] = memory
+        .read_obj(GuestAddress(DATA))
+        .map_err(|error| ProbeError::SetUp(error.to_string()))?;
+    let wrong = |what: String| Err(ProbeError::Wrong(what));
+    match (regs.rsi, regs.r8, exchanged, regs.rcx) {
+        (32, 1, [1, 2], 0) => Ok(()),
+        (32, 1, [1, 2], left) => wrong(format!("a loop stopped with {left} iterations left")),
+        (32, 1, exchanged, _) => wrong(format!("cmpxchg16b stored {exchanged:?}")),
+        (32, _, _, _) => wrong("int3 did not call its handler".into()),
+        (count, ..) => wrong(format!("popcnt counted {count} bits instead of 32")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_device_and_one_that_is_not_kvm_are_told_apart() {
+        assert!(matches!(
+            check_kvm(Path::new("/nonexistent/kvm")),
+            Err(ProbeError::Missing { .. })
+        ));
+        assert!(matches!(
+            check_kvm(Path::new("/dev/null")),
+            Err(ProbeError::ApiVersion { version: -1, .. })
+        ));
+    }
+
+    #[test]
+    fn landmarks_point_at_their_instructions() {
+        let (code, landmarks) = program();
+        let byte = |name| code[landmarks.iter().find(|(_, landmark)| *landmark == name).unwrap().0];
+        assert_eq!(
+            (byte("popcnt"), byte("int3"), byte("cmpxchg16b"), byte("a loop")),
+            (0xf3, 0xcc, 0xf0, 0xff)
+        );
+    }
+
+    #[test]
+    fn the_gate_leads_to_the_handler() {
+        let gate = breakpoint_gate();
+        let offset = u64::from(u16::from_le_bytes([gate[0], gate[1]]))
+            | (u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16);
+        assert_eq!(offset, HANDLER);
+    }
+}

@@ -1,0 +1,317 @@
+//! Running a virtual machine for a supervisor: its configuration comes through a descriptor, and so does everything else.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use kvm_ioctls::Kvm;
+
+use crate::config::{DiskConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
+use crate::devices::blk::disk::{Disk, DiskError};
+use crate::devices::net::tap::{Tap, TapError};
+use crate::devices::vsock::worker::VsockBackend;
+use crate::jail::{self, JailError};
+use crate::vm::{Vm, VmError, VmParts};
+
+/// Longest configuration, bytes: a disk of a thousand segments has not a tenth of it.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Why a supervised machine could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisedError {
+    /// The configuration could not be read.
+    #[error("cannot read the configuration from descriptor {fd}")]
+    Read {
+        /// The descriptor.
+        fd: RawFd,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is too long.
+    #[error("the configuration has more than {MAX_CONFIG_BYTES} bytes")]
+    TooLong,
+    /// It is none.
+    #[error("the configuration is invalid")]
+    Parse(#[source] serde_json::Error),
+    /// A descriptor is not open.
+    #[error("{what}: descriptor {fd} is not open")]
+    NotOpen {
+        /// What it should have been.
+        what: String,
+        /// The descriptor.
+        fd: RawFd,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A descriptor is named twice.
+    #[error("{what}: descriptor {fd} is used for something else already; every use needs a descriptor of its own")]
+    UsedTwice {
+        /// What it should have been.
+        what: String,
+        /// The descriptor.
+        fd: RawFd,
+    },
+    /// A context id that is reserved.
+    #[error("guest context id {0}: 0 to 2 and 4294967295 are reserved")]
+    GuestCid(u32),
+    /// A disk is none.
+    #[error("cannot use disk {index}")]
+    Disk {
+        /// Which one.
+        index: usize,
+        /// Why.
+        #[source]
+        source: DiskError,
+    },
+    /// The TAP is none.
+    #[error("cannot use the TAP")]
+    Tap(#[source] TapError),
+    /// The vsock sockets cannot be used.
+    #[error("cannot use the sockets of the vsock device")]
+    Vsock(#[source] io::Error),
+    /// The process cannot be confined.
+    #[error("cannot enter the jail")]
+    Jail(#[from] JailError),
+    /// The machine.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+}
+
+/// Takes over descriptors that were inherited, each once.
+#[derive(Debug, Default)]
+struct Inherited {
+    taken: Vec<RawFd>,
+}
+
+impl Inherited {
+    fn take(&mut self, fd: RawFd, what: impl Into<String>) -> Result<OwnedFd, SupervisedError> {
+        let what = what.into();
+        if self.taken.contains(&fd) {
+            return Err(SupervisedError::UsedTwice { what, fd });
+        }
+        // SAFETY: fcntl fails if the descriptor is not open.
+        if fd < 0 || unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(SupervisedError::NotOpen {
+                what,
+                fd,
+                source: io::Error::last_os_error(),
+            });
+        }
+        self.taken.push(fd);
+        // SAFETY: it is open, and handed out only once; nobody else in this process knows descriptors it inherited.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn file(&mut self, fd: RawFd, what: impl Into<String>) -> Result<File, SupervisedError> {
+        self.take(fd, what).map(File::from)
+    }
+}
+
+/// Reads the configuration to its end.
+fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<VmConfig, SupervisedError> {
+    let file = inherited.file(fd, "the configuration")?;
+    // Standard streams that the configuration may name are still open, the configuration's own number is free afterwards.
+    let mut text = Vec::new();
+    file.take(MAX_CONFIG_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(|source| SupervisedError::Read { fd, source })?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(SupervisedError::TooLong);
+    }
+    serde_json::from_slice(&text).map_err(SupervisedError::Parse)
+}
+
+/// Reports to the supervisor. One that is gone is no reason to stop: it will be back and look at the process.
+#[derive(Debug)]
+struct Reporter(Option<File>);
+
+impl Reporter {
+    fn report(&mut self, event: &VmmEvent) {
+        let Some(file) = &mut self.0 else { return };
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            if file.write_all(&line).is_err() {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+fn take_disk(index: usize, config: &DiskConfig, inherited: &mut Inherited) -> Result<Disk, SupervisedError> {
+    let mut files = Vec::with_capacity(config.segments.len());
+    for (part, segment) in config.segments.iter().enumerate() {
+        files.push((
+            inherited.file(segment.fd, format!("disk {index}, segment {part}"))?,
+            segment.length_bytes,
+        ));
+    }
+    Disk::new(files, config.read_only).map_err(|source| SupervisedError::Disk { index, source })
+}
+
+fn take_net(config: &NetConfig, inherited: &mut Inherited) -> Result<(Tap, [u8; 6]), SupervisedError> {
+    let tap = Tap::new(inherited.file(config.tap_fd, "the TAP")?).map_err(SupervisedError::Tap)?;
+    Ok((tap, config.mac))
+}
+
+fn take_vsock(config: &VsockConfig, inherited: &mut Inherited) -> Result<(u32, VsockBackend), SupervisedError> {
+    if matches!(config.guest_cid, 0..=2 | u32::MAX) {
+        return Err(SupervisedError::GuestCid(config.guest_cid));
+    }
+    let listener = inherited.take(config.listener_fd, "the vsock listener")?;
+    let client = config
+        .client_fd
+        .map(|fd| inherited.take(fd, "the vsock client"))
+        .transpose()?;
+    let backend = VsockBackend::new(config.guest_cid, listener, client).map_err(SupervisedError::Vsock)?;
+    Ok((config.guest_cid, backend))
+}
+
+fn take_parts(config: VmConfig, inherited: &mut Inherited) -> Result<VmParts, SupervisedError> {
+    use std::os::fd::IntoRawFd;
+    let kvm = inherited.take(config.kvm_fd, "/dev/kvm")?;
+    // SAFETY: the descriptor is ours and given away here.
+    let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
+    let confined = config.jail.is_some();
+    let disks = config.disks.iter().enumerate();
+    Ok(VmParts {
+        kvm,
+        mem_size_mib: config.mem_size_mib,
+        vcpu_count: config.vcpu_count,
+        kernel: inherited.file(config.kernel_fd, "the kernel")?,
+        initramfs: config
+            .initramfs_fd
+            .map(|fd| inherited.file(fd, "the initramfs"))
+            .transpose()?,
+        cmdline: config.cmdline,
+        disks: disks
+            .map(|(index, disk)| take_disk(index, disk, inherited))
+            .collect::<Result<_, _>>()?,
+        net: config.net.as_ref().map(|net| take_net(net, inherited)).transpose()?,
+        vsock: config
+            .vsock
+            .as_ref()
+            .map(|vsock| take_vsock(vsock, inherited))
+            .transpose()?,
+        console: inherited.file(config.console_fd, "the console")?,
+        confined,
+    })
+}
+
+/// CLOCK_MONOTONIC, nanoseconds.
+fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// Runs the machine that the configuration on descriptor `config_fd` describes to its end, and reports what happens.
+pub fn run(config_fd: RawFd) -> Result<(), SupervisedError> {
+    let mut inherited = Inherited::default();
+    let config = read_config(config_fd, &mut inherited)?;
+    // The file was closed at its end; its number may not be used again, which `taken` sees to.
+    let event = config
+        .event_fd
+        .map(|fd| inherited.file(fd, "the event pipe"))
+        .transpose()?;
+    let mut reporter = Reporter(event);
+    let result = run_config(config, &mut inherited, &mut reporter);
+    match &result {
+        Ok(()) => reporter.report(&VmmEvent::GuestStopped),
+        Err(error) => reporter.report(&VmmEvent::Failed { message: chain(error) }),
+    }
+    result
+}
+
+fn run_config(config: VmConfig, inherited: &mut Inherited, reporter: &mut Reporter) -> Result<(), SupervisedError> {
+    let jail = config.jail.clone();
+    let parts = take_parts(config, inherited)?;
+    // While there is one thread, and after everything that is opened or configured with privileges.
+    if let Some(jail) = &jail {
+        jail::enter(jail)?;
+    }
+    let vm = Vm::new(parts)?;
+    reporter.report(&VmmEvent::Started {
+        monotonic_ns: monotonic_ns(),
+    });
+    Ok(vm.run()?)
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    fn config_pipe(text: &[u8]) -> RawFd {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(text).unwrap();
+        OwnedFd::from(reader).into_raw_fd()
+    }
+
+    #[test]
+    fn a_descriptor_can_be_taken_only_once_and_only_if_open() {
+        let mut inherited = Inherited::default();
+        let fd = config_pipe(b"");
+        let _owned = inherited.take(fd, "one").unwrap();
+        assert!(matches!(
+            inherited.take(fd, "two"),
+            Err(SupervisedError::UsedTwice { .. })
+        ));
+        assert!(matches!(
+            inherited.take(-1, "three"),
+            Err(SupervisedError::NotOpen { .. })
+        ));
+        assert!(matches!(
+            inherited.take(1 << 20, "four"),
+            Err(SupervisedError::NotOpen { .. })
+        ));
+    }
+
+    #[test]
+    fn a_configuration_with_an_unknown_field_is_refused() {
+        let error = run(config_pipe(br#"{"mem_size_mib": 1, "surprise": 2}"#)).unwrap_err();
+        assert!(matches!(&error, SupervisedError::Parse(_)));
+        assert!(chain(&error).contains("surprise"));
+    }
+
+    #[test]
+    fn a_failure_is_reported_as_an_event_with_its_causes() {
+        let (mut events, writer) = io::pipe().unwrap();
+        let config = VmConfig {
+            mem_size_mib: 64,
+            vcpu_count: 1,
+            kvm_fd: 1 << 20,
+            kernel_fd: 1 << 21,
+            initramfs_fd: None,
+            cmdline: String::new(),
+            disks: Vec::new(),
+            net: None,
+            vsock: None,
+            console_fd: 1 << 22,
+            event_fd: Some(OwnedFd::from(writer).into_raw_fd()),
+            jail: None,
+        };
+        assert!(run(config_pipe(&serde_json::to_vec(&config).unwrap())).is_err());
+        let mut text = String::new();
+        events.read_to_string(&mut text).unwrap();
+        let event: VmmEvent = serde_json::from_str(text.trim_end()).unwrap();
+        assert!(
+            matches!(event, VmmEvent::Failed { message } if message.contains("/dev/kvm: descriptor 1048576 is not open"))
+        );
+    }
+}
