@@ -75,6 +75,9 @@ impl ImageError {
     }
 }
 
+/// An error of a library below.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why an image could not be brought into the store.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
@@ -99,8 +102,13 @@ pub enum PullError {
         registry: String,
         /// The client's error.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
     },
+    /// TLS cannot be set up on this host.
+    #[error(
+        "no https connection can be made: install the certificates of the well-known authorities (ca-certificates)"
+    )]
+    Tls(#[source] Cause),
     /// The connection broke in the middle of a transfer, or stood still for too long.
     #[error("the connection to registry {registry} broke while {what} was transferred; try again")]
     Cut {
@@ -110,7 +118,7 @@ pub enum PullError {
         what: String,
         /// The client's error.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
     },
     /// The registry answered with an error of its own.
     #[error("registry {registry} answered with an error: {detail}")]

@@ -29,7 +29,12 @@ impl ImageStore {
             path: path.to_path_buf(),
             source: Box::new(source),
         };
-        self.load_files(path, name, progress).map_err(failed)
+        let loaded = self.load_files(path, name, progress);
+        // Removes what a failure left, and what a name meant before.
+        let swept = self.sweep();
+        let images = loaded.map_err(failed)?;
+        swept?;
+        Ok(images)
     }
 
     fn load_files(
@@ -39,7 +44,7 @@ impl ImageStore {
         progress: &dyn Progress,
     ) -> Result<Vec<Image>, PullError> {
         self.sweep()?;
-        let lock = self.lock_shared()?;
+        let _lock = self.lock_shared()?;
         let files = Files::open(path)?;
         let found = if files.exists("index.json") {
             layout_images(&files)?
@@ -64,8 +69,6 @@ impl ImageStore {
             }
             images.extend(self.add_image(&reference, &image.manifest, &config_bytes)?);
         }
-        drop(lock);
-        self.sweep()?;
         Ok(images)
     }
 

@@ -11,7 +11,7 @@ use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 
-use super::error::PullError;
+use super::error::{Cause, PullError};
 use super::manifest::{Blob, MANIFEST_MAX_BYTES, MANIFEST_MEDIA_TYPES};
 use super::reference::{Digest, ImageReference};
 
@@ -203,15 +203,18 @@ fn transfer_error(error: std::io::Error, registry: &str, what: &str, expected: &
             actual: actual.clone(),
         };
     }
-    // The wrapper repeats its source's message.
-    let message = error
-        .get_ref()
-        .and_then(|inner| inner.source())
-        .map(ToString::to_string);
-    let source = message.unwrap_or_else(|| error.to_string()).into();
     PullError::Cut {
         registry: registry.to_owned(),
         what: what.to_owned(),
-        source,
+        source: innermost(&error),
     }
+}
+
+/// The error at the end of the chain: the client's own errors above it only repeat the address in several ways.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> Cause {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string().into()
 }
