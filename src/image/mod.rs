@@ -14,6 +14,8 @@ mod reference;
 mod registry;
 mod store;
 mod tar;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;

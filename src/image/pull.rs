@@ -81,7 +81,7 @@ impl Pull<'_> {
         layers.dedup_by(|a, b| a.diff_id == b.diff_id);
         // Largest first: the last one to end then started early.
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.blob.size_bytes));
-        futures::stream::iter(&layers)
+        futures::stream::iter(layers)
             .map(|layer| self.layer(&registry, layer, &lock))
             .buffer_unordered(LAYERS_AT_ONCE)
             .try_collect::<()>()
@@ -112,14 +112,14 @@ impl Pull<'_> {
         }
     }
 
-    async fn layer(&self, registry: &Registry<'_>, layer: &LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
+    async fn layer(&self, registry: &Registry<'_>, layer: LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
         let digest = layer.blob.digest.as_str();
         if !self.store.has_layer(&layer.diff_id) {
             let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
             let layer_lock = blocking(self.store, move || store.lock_layer(&diff_id)).await??;
             // Another one may have made it meanwhile.
             if !self.store.has_layer(&layer.diff_id) {
-                let converted = retry(|| self.fetch(registry, layer, lock)).await?;
+                let converted = retry(|| self.fetch(registry, &layer, lock)).await?;
                 let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
                 blocking(self.store, move || {
                     let added = store.add_layer(converted.file, &diff_id);

@@ -44,25 +44,19 @@ pub(super) fn write(
     let (build_seconds, build_nanoseconds) = most_common_time(tree, &live);
     let mut places: Places = live
         .into_iter()
-        .map(|(id, links)| {
-            (
-                id,
-                Place {
-                    links,
-                    ..Place::default()
-                },
-            )
+        .map(|links| Place {
+            links,
+            ..Place::default()
         })
         .collect();
-    let directories_start = blocks.next_block()?;
-    let mut directory_block = u64::from(directories_start);
+    let mut directory_block = u64::from(blocks.next_block()?);
     let mut space = Space::default();
-    for (id, place) in &mut places {
-        let inode = tree.inode(*id).ok_or(ErofsError::TooManyEntries)?;
+    for (id, place) in (0..).zip(&mut places).filter(|(_, place)| place.links > 0) {
+        let inode = tree.inode(id).ok_or(ErofsError::TooManyEntries)?;
         prepare(
             tree,
             inode,
-            *id,
+            id,
             place,
             (build_seconds, build_nanoseconds),
             &mut directory_block,
@@ -71,21 +65,20 @@ pub(super) fn write(
         place.nid = space.take(head + usize::from(place.inline_bytes))?;
     }
     let meta_block = u32::try_from(directory_block).map_err(|_| ErofsError::TooLarge)?;
+    let inodes = places.iter().filter(|place| place.links > 0).count() as u64;
     let super_block = SuperBlock {
-        root_nid: u16::try_from(places.get(&ROOT).map_or(0, |place| place.nid)).map_err(|_| ErofsError::TooLarge)?,
-        inodes: places.len() as u64,
+        root_nid: u16::try_from(places.get(ROOT as usize).map_or(0, |place| place.nid))
+            .map_err(|_| ErofsError::TooLarge)?,
+        inodes,
         build_seconds,
         build_nanoseconds,
         blocks: u32::try_from(directory_block + space.blocks()).map_err(|_| ErofsError::TooLarge)?,
         meta_block,
     };
-    for (id, place) in places
-        .iter()
-        .filter(|(_, place)| place.size > u64::from(place.inline_bytes))
-    {
-        match tree.inode(*id).map(|inode| &inode.content) {
+    for (id, place) in numbered(&places).filter(|(_, place)| place.size > u64::from(place.inline_bytes)) {
+        match tree.inode(id).map(|inode| &inode.content) {
             Some(Content::Directory(_)) => {
-                let bytes = encode_directory(&listing(tree, *id, &places).unwrap_or_default());
+                let bytes = encode_directory(&listing(tree, id, &places).unwrap_or_default());
                 blocks.write(
                     bytes
                         .get(..bytes.len() - usize::from(place.inline_bytes))
@@ -110,21 +103,32 @@ pub(super) fn write(
     ))
 }
 
-type Places = BTreeMap<InodeId, Place>;
+/// By inode; those that nothing links to are not written.
+type Places = Vec<Place>;
 
-/// The inodes that the tree still reaches, with their link counts. Replaced ones are gone.
-fn reachable(tree: &Tree) -> BTreeMap<InodeId, u32> {
-    let mut links = BTreeMap::from([(ROOT, 2)]);
+fn numbered(places: &[Place]) -> impl Iterator<Item = (InodeId, &Place)> {
+    (0..).zip(places).filter(|(_, place)| place.links > 0)
+}
+
+/// The link counts of the inodes that the tree still reaches; zero for those that were replaced.
+fn reachable(tree: &Tree) -> Vec<u32> {
+    let mut links = vec![0u32; tree.len()];
+    let mut add = |id: InodeId, count| {
+        if let Some(links) = links.get_mut(id as usize) {
+            *links += count;
+        }
+    };
+    add(ROOT, 2);
     let mut pending = vec![ROOT];
     while let Some(id) = pending.pop() {
         let Some(directory) = tree.directory(id) else { continue };
         for child in directory.entries.values() {
             if tree.directory(*child).is_some() {
-                links.insert(*child, 2);
-                *links.entry(id).or_insert(2) += 1;
+                add(*child, 2);
+                add(id, 1);
                 pending.push(*child);
             } else {
-                *links.entry(*child).or_insert(0) += 1;
+                add(*child, 1);
             }
         }
     }
@@ -132,9 +136,13 @@ fn reachable(tree: &Tree) -> BTreeMap<InodeId, u32> {
 }
 
 /// The time most inodes have: short inodes carry no time of their own but the image's.
-fn most_common_time(tree: &Tree, live: &BTreeMap<InodeId, u32>) -> (i64, u32) {
+fn most_common_time(tree: &Tree, live: &[u32]) -> (i64, u32) {
     let mut counts = BTreeMap::<(i64, u32), u32>::new();
-    for inode in live.keys().filter_map(|id| tree.inode(*id)) {
+    for inode in (0..)
+        .zip(live)
+        .filter(|(_, links)| **links > 0)
+        .filter_map(|(id, _)| tree.inode(id))
+    {
         if inode.attributes.mtime_seconds >= 0 {
             *counts.entry(time(&inode.attributes)).or_default() += 1;
         }
@@ -254,9 +262,9 @@ impl Space {
 type Entry<'a> = (&'a [u8], u8, u64);
 
 /// All entries of a directory with `.` and `..`, in the order of their bytes as the kernel's binary search needs them.
-fn listing<'a>(tree: &'a Tree, id: InodeId, places: &Places) -> Option<Vec<Entry<'a>>> {
+fn listing<'a>(tree: &'a Tree, id: InodeId, places: &[Place]) -> Option<Vec<Entry<'a>>> {
     let directory = tree.directory(id)?;
-    let nid = |id: InodeId| places.get(&id).map_or(0, |place| place.nid);
+    let nid = |id: InodeId| places.get(id as usize).map_or(0, |place| place.nid);
     let mut entries = vec![(b".".as_slice(), 2, nid(id)), (b"..", 2, nid(directory.parent))];
     for (name, child) in &directory.entries {
         let kind = match tree.inode(*child).map(|inode| &inode.content) {
@@ -275,7 +283,7 @@ fn listing<'a>(tree: &'a Tree, id: InodeId, places: &Places) -> Option<Vec<Entry
 }
 
 fn directory_size(tree: &Tree, id: InodeId) -> u64 {
-    let entries = listing(tree, id, &BTreeMap::new()).unwrap_or_default();
+    let entries = listing(tree, id, &[]).unwrap_or_default();
     let groups = block_groups(&entries);
     let last = groups
         .last()
@@ -322,16 +330,16 @@ fn encode_directory(entries: &[Entry<'_>]) -> Vec<u8> {
 /// Writes the inodes in the order of their places, with what follows each of them.
 fn write_inodes(
     tree: &Tree,
-    places: &Places,
+    places: &[Place],
     blocks: &mut BlockWriter<'_>,
     spill: &mut Spill,
 ) -> Result<(), ErofsError> {
-    let mut order: Vec<(u64, InodeId)> = places.iter().map(|(id, place)| (place.nid, *id)).collect();
+    let mut order: Vec<(u64, InodeId)> = numbered(places).map(|(id, place)| (place.nid, id)).collect();
     order.sort_unstable();
     let mut position = 0;
     let mut bytes = Vec::with_capacity(BLOCK);
     for (nid, id) in order {
-        let (Some(inode), Some(place)) = (tree.inode(id), places.get(&id)) else {
+        let (Some(inode), Some(place)) = (tree.inode(id), places.get(id as usize)) else {
             continue;
         };
         blocks.skip(nid * SLOT as u64 - position)?;
@@ -358,7 +366,7 @@ fn inline_data(
     inode: &Inode,
     id: InodeId,
     place: &Place,
-    places: &Places,
+    places: &[Place],
     spill: &mut Spill,
     out: &mut Vec<u8>,
 ) -> Result<(), ErofsError> {

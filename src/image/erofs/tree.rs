@@ -87,6 +87,11 @@ impl Tree {
         }
     }
 
+    /// How many inodes there are, replaced ones included.
+    pub fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
     pub fn inode(&self, id: InodeId) -> Option<&Inode> {
         self.inodes.get(id as usize)
     }

@@ -56,19 +56,15 @@ pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, String> {
 
 fn verify_checksum(record: &[u8; RECORD]) -> Result<(), String> {
     let stored = number(field(record, 148, 8)).ok_or("a header without a checksum")?;
-    let counted = |index: usize, byte: u8| if (148..156).contains(&index) { b' ' } else { byte };
-    let unsigned: i64 = record
-        .iter()
-        .enumerate()
-        .map(|(index, byte)| i64::from(counted(index, *byte)))
-        .sum();
+    // The sum counts its own field as spaces.
+    let own = field(record, 148, 8);
+    let sum = |value: fn(u8) -> i64| {
+        let of = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum + value(*byte));
+        of(record) - of(own) + 8 * i64::from(b' ')
+    };
     // Some old programs summed signed bytes.
-    let signed: i64 = record
-        .iter()
-        .enumerate()
-        .map(|(index, byte)| i64::from(counted(index, *byte) as i8))
-        .sum();
-    if stored == unsigned || stored == signed {
+    let valid = stored == sum(|byte| i64::from(byte)) || stored == sum(|byte| i64::from(byte as i8));
+    if valid {
         Ok(())
     } else {
         Err("a header's checksum is wrong".into())
