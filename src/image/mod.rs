@@ -1,1 +1,106 @@
-//! image
+//! Images: from a registry or an archive into a content-addressed store, each layer as an EROFS disk image.
+//!
+//! [`ImageStore`] is all that other parts need. How layers are stacked and how a container is started from an image's
+//! configuration does not belong here.
+
+mod decompress;
+mod erofs;
+mod error;
+mod layer;
+mod load;
+mod manifest;
+mod pull;
+mod reference;
+mod registry;
+mod store;
+mod tar;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+pub use erofs::ErofsError;
+pub use error::{ImageError, PullError, StoreError};
+pub use oci_spec::image::ImageConfiguration;
+pub use store::{ImageStore, Removed};
+
+/// When to ask the registry, as a container's `imagePullPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Every time; layers that are here already are not fetched again.
+    Always,
+    /// If the image is not here.
+    IfNotPresent,
+    /// Never; the image has to be here.
+    Never,
+}
+
+/// An image of the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// Normalised name, such as `docker.io/library/nginx:latest`.
+    pub reference: String,
+    /// Digest of the configuration, `sha256:…`.
+    pub id: String,
+    /// Digest of the manifest, `sha256:…`.
+    pub manifest_digest: String,
+    /// The image's configuration.
+    pub config: ImageConfiguration,
+    /// From the lowest to the topmost.
+    pub layers: Vec<Layer>,
+    /// Sum of the layers' lengths.
+    pub size_bytes: u64,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of its uncompressed tar stream, `sha256:…`.
+    pub diff_id: String,
+    /// The EROFS file.
+    pub path: PathBuf,
+    /// Length of the file, a multiple of 4096.
+    pub length_bytes: u64,
+}
+
+impl Image {
+    /// Opens the layers' files for reading, lowest first. From then on they stay usable whatever happens to the store.
+    ///
+    /// Between looking an image up and this, another process may remove it: [`ImageError::Removed`] then asks to ensure
+    /// the image once more.
+    pub fn open_layers(&self) -> Result<Vec<File>, ImageError> {
+        let open = |layer: &Layer| {
+            File::open(&layer.path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => ImageError::Removed {
+                    reference: self.reference.clone(),
+                },
+                _ => StoreError::of("open", &layer.path)(error).into(),
+            })
+        };
+        self.layers.iter().map(open).collect()
+    }
+
+    /// When the image was made, as its configuration says (RFC 3339).
+    pub fn created(&self) -> Option<&str> {
+        self.config.created().as_deref()
+    }
+}
+
+/// Hears how adding an image goes on. Layers are named by their digest; calls come from several threads.
+pub trait Progress: Send + Sync {
+    /// So many bytes of a layer have come, of so many.
+    fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64);
+    /// A layer is in the store; `present` if it was there before.
+    fn layer_done(&self, digest: &str, present: bool);
+}
+
+/// Progress that nobody looks at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn layer_bytes(&self, _digest: &str, _received_bytes: u64, _total_bytes: u64) {}
+    fn layer_done(&self, _digest: &str, _present: bool) {}
+}

@@ -1,0 +1,180 @@
+//! EROFS on disk: field layout of the superblock, inodes, directory entries and extended attributes, as in the kernel's
+//! `fs/erofs/erofs_fs.h` (whose format part is also under Apache-2.0). Only what the writer emits: uncompressed, 4096-byte blocks.
+
+/// Block size in bytes, also of directory blocks.
+pub(crate) const BLOCK: usize = 4096;
+/// [`BLOCK`] as a shift.
+pub(crate) const BLOCK_BITS: u8 = 12;
+/// Unit that inodes are placed and numbered in.
+pub(crate) const SLOT: usize = 32;
+/// Where in the image the superblock is.
+pub(crate) const SUPER_OFFSET: usize = 1024;
+/// `EROFS_SUPER_MAGIC_V1`.
+pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
+/// Size of the short inode.
+pub(crate) const COMPACT_INODE: usize = 32;
+/// Size of the full inode.
+pub(crate) const EXTENDED_INODE: usize = 64;
+/// Size of a directory entry without its name.
+pub(crate) const DIRENT: usize = 12;
+/// `EROFS_NAME_LEN`.
+pub(crate) const NAME_MAX: usize = 255;
+/// Size of the header before an inode's extended attributes.
+pub(crate) const XATTR_HEADER: usize = 12;
+
+const FEATURE_COMPAT_SB_CHKSUM: u32 = 1;
+const FEATURE_COMPAT_MTIME: u32 = 2;
+
+/// How an inode's data is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataLayout {
+    /// `EROFS_INODE_FLAT_PLAIN`: in whole blocks.
+    Plain = 0,
+    /// `EROFS_INODE_FLAT_INLINE`: the last, partial block follows the inode.
+    Inline = 2,
+}
+
+/// The values of the superblock that differ between images.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SuperBlock {
+    pub root_nid: u16,
+    pub inodes: u64,
+    pub build_seconds: i64,
+    pub build_nanoseconds: u32,
+    pub blocks: u32,
+    pub meta_block: u32,
+}
+
+impl SuperBlock {
+    /// The image's first block, with the checksum.
+    pub fn encode(&self) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        let mut put = |offset: usize, bytes: &[u8]| {
+            let start = SUPER_OFFSET + offset;
+            block[start..start + bytes.len()].copy_from_slice(bytes);
+        };
+        put(0, &MAGIC.to_le_bytes());
+        put(8, &(FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME).to_le_bytes());
+        put(12, &[BLOCK_BITS]);
+        put(14, &self.root_nid.to_le_bytes());
+        put(16, &self.inodes.to_le_bytes());
+        put(24, &self.build_seconds.to_le_bytes());
+        put(32, &self.build_nanoseconds.to_le_bytes());
+        put(36, &self.blocks.to_le_bytes());
+        put(40, &self.meta_block.to_le_bytes());
+        // The kernel sums from the superblock to the end of its block, with the checksum itself zero.
+        let checksum = crc32c(&block[SUPER_OFFSET..]);
+        block[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&checksum.to_le_bytes());
+        block
+    }
+}
+
+/// The fields of an inode, independent of which of the two forms it is written in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawInode {
+    pub extended: bool,
+    pub layout: DataLayout,
+    pub xattr_bytes: usize,
+    pub mode: u16,
+    pub links: u32,
+    pub size: u64,
+    /// First block of the data, or a device number.
+    pub block_or_device: u32,
+    pub number: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime_seconds: i64,
+    pub mtime_nanoseconds: u32,
+}
+
+impl RawInode {
+    /// Appends the inode to `out`. The values must fit the form chosen.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let format = u16::from(self.extended) | (self.layout as u16) << 1;
+        out.extend(format.to_le_bytes());
+        out.extend(xattr_count(self.xattr_bytes).to_le_bytes());
+        out.extend(self.mode.to_le_bytes());
+        if self.extended {
+            out.extend([0; 2]);
+            out.extend(self.size.to_le_bytes());
+            out.extend(self.block_or_device.to_le_bytes());
+            out.extend(self.number.to_le_bytes());
+            out.extend(self.uid.to_le_bytes());
+            out.extend(self.gid.to_le_bytes());
+            out.extend(self.mtime_seconds.to_le_bytes());
+            out.extend(self.mtime_nanoseconds.to_le_bytes());
+            out.extend(self.links.to_le_bytes());
+            out.extend([0; 16]);
+        } else {
+            out.extend((self.links as u16).to_le_bytes());
+            out.extend((self.size as u32).to_le_bytes());
+            out.extend([0; 4]);
+            out.extend(self.block_or_device.to_le_bytes());
+            out.extend(self.number.to_le_bytes());
+            out.extend((self.uid as u16).to_le_bytes());
+            out.extend((self.gid as u16).to_le_bytes());
+            out.extend([0; 4]);
+        }
+    }
+}
+
+/// `i_xattr_icount` for `bytes` of extended attributes with their header (a multiple of 4, or 0).
+fn xattr_count(bytes: usize) -> u16 {
+    if bytes == 0 {
+        0
+    } else {
+        (1 + (bytes - XATTR_HEADER) / 4) as u16
+    }
+}
+
+/// Splits a full attribute name into EROFS' name index and the rest; `None` for name spaces that EROFS has no index for.
+pub(crate) fn xattr_index(name: &[u8]) -> Option<(u8, &[u8])> {
+    match name {
+        b"system.posix_acl_access" => return Some((2, b"")),
+        b"system.posix_acl_default" => return Some((3, b"")),
+        _ => {}
+    }
+    [(1, b"user.".as_slice()), (4, b"trusted."), (6, b"security.")]
+        .into_iter()
+        .find_map(|(index, prefix)| {
+            name.strip_prefix(prefix)
+                .filter(|rest| !rest.is_empty())
+                .map(|rest| (index, rest))
+        })
+}
+
+/// `new_encode_dev` of the kernel; `None` where a part is too large for it.
+pub(crate) fn device_number(major: u32, minor: u32) -> Option<u32> {
+    (major < 1 << 12 && minor < 1 << 20).then_some((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+}
+
+/// CRC-32C without the final inversion, as the kernel's `crc32c(~0, …)`.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0x82F6_3B78
+            } else {
+                crc >> 1
+            }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_matches_the_published_check_value() {
+        assert_eq!(!crc32c(b"123456789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn device_numbers_encode_as_the_kernel_does() {
+        assert_eq!(device_number(0, 0), Some(0));
+        assert_eq!(device_number(5, 1), Some(0x501));
+        assert_eq!(device_number(259, 0x12345), Some(0x1231_0345));
+        assert_eq!(device_number(4096, 0), None);
+    }
+}

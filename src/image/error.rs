@@ -1,0 +1,220 @@
+//! What can go wrong with images, in terms that a Pod's status and a user can use.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::erofs::ErofsError;
+
+/// Why an image is not there. [`ImageError::reason`] gives the kubelet's word for it.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The name is no image reference.
+    #[error("invalid image name {name:?}: {why}; write it as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]")]
+    InvalidName {
+        /// As given.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The pull policy forbids to fetch it (the kubelet's message).
+    #[error("Container image \"{reference}\" is not present with pull policy of Never")]
+    NeverPull {
+        /// Normalised reference.
+        reference: String,
+    },
+    /// Fetching it failed.
+    #[error("failed to pull image \"{reference}\"")]
+    Pull {
+        /// Normalised reference.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<PullError>,
+    },
+    /// Loading it from a file failed.
+    #[error("failed to load images from {}", path.display())]
+    Load {
+        /// Archive or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<PullError>,
+    },
+    /// No such image in the store.
+    #[error("no image {name:?} here; `microkube image ls` lists what there is")]
+    NotFound {
+        /// As given.
+        name: String,
+    },
+    /// An abbreviated ID fits several images.
+    #[error("{name:?} is the start of several image IDs; give more of it")]
+    Ambiguous {
+        /// As given.
+        name: String,
+    },
+    /// Somebody removed the image between looking it up and opening its layers.
+    #[error("image \"{reference}\" was removed while it was about to be used; it has to be pulled again")]
+    Removed {
+        /// Normalised reference.
+        reference: String,
+    },
+    /// The store on disk could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ImageError {
+    /// The kubelet's waiting reason for a container whose image fails this way (`pkg/kubelet/images/types.go`).
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidName { .. } => "InvalidImageName",
+            Self::NeverPull { .. } => "ErrImageNeverPull",
+            Self::Pull { .. } | Self::Load { .. } | Self::NotFound { .. } | Self::Removed { .. } => "ErrImagePull",
+            Self::Ambiguous { .. } | Self::Store(_) => "ImageInspectError",
+        }
+    }
+}
+
+/// An error of a library below.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an image could not be brought into the store.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The registry has no such repository or tag.
+    #[error("registry {registry} does not have it: check repository and tag")]
+    NotFound {
+        /// Host and port.
+        registry: String,
+    },
+    /// The registry wants other credentials.
+    #[error("registry {registry} denies access: the repository does not exist or needs credentials ({detail})")]
+    Denied {
+        /// Host and port.
+        registry: String,
+        /// What the registry says.
+        detail: String,
+    },
+    /// No connection, or one that broke.
+    #[error("cannot reach registry {registry}: check its name, the network and, for https, its certificate")]
+    Unreachable {
+        /// Host and port.
+        registry: String,
+        /// The client's error.
+        #[source]
+        source: Cause,
+    },
+    /// TLS cannot be set up on this host.
+    #[error(
+        "no https connection can be made: install the certificates of the well-known authorities (ca-certificates)"
+    )]
+    Tls(#[source] Cause),
+    /// The connection broke in the middle of a transfer, or stood still for too long.
+    #[error("the connection to registry {registry} broke while {what} was transferred; try again")]
+    Cut {
+        /// Host and port.
+        registry: String,
+        /// Manifest, configuration or layer.
+        what: String,
+        /// The client's error.
+        #[source]
+        source: Cause,
+    },
+    /// The registry answered with an error of its own.
+    #[error("registry {registry} answered with an error: {detail}")]
+    Registry {
+        /// Host and port.
+        registry: String,
+        /// What it says.
+        detail: String,
+        /// Whether trying again can help.
+        transient: bool,
+    },
+    /// Nothing in it runs here.
+    #[error("it has no variant for linux/amd64, only for {available}")]
+    Platform {
+        /// What it has.
+        available: String,
+    },
+    /// Manifest or configuration make no sense or use something unknown.
+    #[error("its {what} is not usable: {why}")]
+    Invalid {
+        /// Which document.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Content is not what its digest says.
+    #[error("{what} is corrupt: it has digest {actual} instead of {expected}")]
+    Digest {
+        /// Manifest, configuration or layer.
+        what: String,
+        /// From the manifest or configuration.
+        expected: String,
+        /// Computed.
+        actual: String,
+    },
+    /// A layer could not be turned into a disk image.
+    #[error("layer {digest} is not usable")]
+    Layer {
+        /// Digest of the blob.
+        digest: String,
+        /// Why.
+        #[source]
+        source: ErofsError,
+    },
+    /// An archive or directory is not one of images, or has more or less than expected.
+    #[error("{0}")]
+    Archive(String),
+    /// The file to load from could not be read.
+    #[error("cannot read it")]
+    Read(#[source] io::Error),
+    /// The store on disk could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PullError {
+    /// Whether trying again can help.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Cut { .. } | Self::Registry { transient: true, .. })
+    }
+
+    pub(super) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {
+        Self::Invalid {
+            what: what.into(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// An operation on the image store's files failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}{}", path.display(), remedy(source))]
+pub struct StoreError {
+    /// What was tried, as an infinitive.
+    pub action: &'static str,
+    /// On which file or directory.
+    pub path: PathBuf,
+    /// The system's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+impl StoreError {
+    /// For `map_err` after an operation on `path`.
+    pub(super) fn of(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self { action, path, source }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (the file system there is full; free space, or remove images with `microkube image rm`)"
+        }
+        io::ErrorKind::PermissionDenied => " (run as root, or set MICROKUBE_STATE_DIR to a directory of your own)",
+        _ => "",
+    }
+}

@@ -1,0 +1,195 @@
+//! The documents of an image: index, manifest and configuration, in OCI's form and Docker's, validated before use.
+
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
+
+use super::error::PullError;
+use super::reference::Digest;
+
+/// Most bytes a manifest or index may have; what registries accept.
+pub(super) const MANIFEST_MAX_BYTES: u64 = 4 << 20;
+/// Most bytes a configuration may have.
+pub(super) const CONFIG_MAX_BYTES: u64 = 8 << 20;
+/// Most layers an image may have. overlayfs in the guest stacks up to 500.
+const LAYERS_MAX: usize = 500;
+
+/// Media types of manifests and indexes that are understood.
+pub(super) const MANIFEST_MEDIA_TYPES: &[&str] = &[
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
+/// A blob of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blob {
+    pub digest: Digest,
+    pub size_bytes: u64,
+}
+
+/// A layer: the blob as transferred, and the digest of its plain content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LayerBlob {
+    pub blob: Blob,
+    pub diff_id: Digest,
+}
+
+/// What a document with a manifest's media type is.
+#[derive(Debug)]
+pub(super) enum Document {
+    Manifest(Manifest),
+    /// The manifest for this platform is elsewhere.
+    Index(Blob),
+}
+
+/// A manifest.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    pub config: Blob,
+    pub layers: Vec<Blob>,
+}
+
+/// Parses a manifest, or an index and picks what runs here.
+pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| PullError::invalid("manifest", e))?;
+    // Registries and archives may leave the media type out: only an index has `manifests`.
+    if value.get("manifests").is_some() {
+        let index = serde_json::from_value(value).map_err(|error| PullError::invalid("index", error))?;
+        return select(&index).map(Document::Index);
+    }
+    let manifest: ImageManifest =
+        serde_json::from_value(value).map_err(|error| PullError::invalid("manifest", error))?;
+    if manifest.schema_version() != 2 {
+        return Err(PullError::invalid(
+            "manifest",
+            format!("schema version {} is not known", manifest.schema_version()),
+        ));
+    }
+    let config_type = manifest.config().media_type().as_ref();
+    if !matches!(
+        config_type,
+        "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
+    ) {
+        return Err(PullError::invalid(
+            "manifest",
+            format!("it describes no container image but {config_type:?}"),
+        ));
+    }
+    if manifest.layers().len() > LAYERS_MAX {
+        let count = manifest.layers().len();
+        return Err(PullError::invalid(
+            "manifest",
+            format!("{count} layers, {LAYERS_MAX} are supported"),
+        ));
+    }
+    for layer in manifest.layers() {
+        let media_type = layer.media_type();
+        if !is_layer(media_type) {
+            return Err(PullError::invalid(
+                "manifest",
+                format!("layers of the type {media_type} are not supported"),
+            ));
+        }
+    }
+    let config = blob(manifest.config())?;
+    if config.size_bytes > CONFIG_MAX_BYTES {
+        return Err(PullError::invalid(
+            "manifest",
+            format!("a configuration of {} bytes", config.size_bytes),
+        ));
+    }
+    let layers = manifest.layers().iter().map(blob).collect::<Result<_, _>>()?;
+    Ok(Document::Manifest(Manifest { config, layers }))
+}
+
+fn blob(descriptor: &Descriptor) -> Result<Blob, PullError> {
+    let digest = Digest::parse(descriptor.digest().as_ref()).map_err(|why| PullError::invalid("manifest", why))?;
+    Ok(Blob {
+        digest,
+        size_bytes: descriptor.size(),
+    })
+}
+
+fn is_layer(media_type: &MediaType) -> bool {
+    let text = media_type.as_ref();
+    let base = text
+        .strip_suffix("+gzip")
+        .or_else(|| text.strip_suffix("+zstd"))
+        .unwrap_or(text);
+    let base = base
+        .strip_suffix(".gzip")
+        .or_else(|| base.strip_suffix(".zstd"))
+        .unwrap_or(base);
+    matches!(
+        base,
+        "application/vnd.oci.image.layer.v1.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+    )
+}
+
+/// The entry of an index for linux/amd64; the first fitting one, as containerd takes with equal variants.
+pub(super) fn select(index: &ImageIndex) -> Result<Blob, PullError> {
+    let runs_here = |descriptor: &&Descriptor| {
+        descriptor
+            .platform()
+            .as_ref()
+            .is_some_and(|p| *p.os() == Os::Linux && *p.architecture() == Arch::Amd64)
+    };
+    // Entries without a platform are images too (archives of one image often have such); attestations have one.
+    let chosen = index
+        .manifests()
+        .iter()
+        .find(runs_here)
+        .or(match index.manifests().as_slice() {
+            [only] if only.platform().is_none() => Some(only),
+            _ => None,
+        });
+    let Some(chosen) = chosen else {
+        let platforms = index
+            .manifests()
+            .iter()
+            .filter_map(|descriptor| descriptor.platform().as_ref());
+        let mut names: Vec<_> = platforms.map(|p| format!("{}/{}", p.os(), p.architecture())).collect();
+        names.retain(|name| name != "unknown/unknown");
+        names.dedup();
+        names.truncate(20);
+        let available = if names.is_empty() {
+            "nothing".to_owned()
+        } else {
+            names.join(", ")
+        };
+        return Err(PullError::Platform { available });
+    };
+    blob(chosen)
+}
+
+/// Parses a configuration and joins its layers with the manifest's.
+pub(super) fn join(manifest: &Manifest, config: &[u8]) -> Result<(ImageConfiguration, Vec<LayerBlob>), PullError> {
+    let config: ImageConfiguration =
+        serde_json::from_slice(config).map_err(|error| PullError::invalid("configuration", error))?;
+    if *config.os() != Os::Linux || *config.architecture() != Arch::Amd64 {
+        return Err(PullError::Platform {
+            available: format!("{}/{}", config.os(), config.architecture()),
+        });
+    }
+    let diff_ids = config.rootfs().diff_ids();
+    if diff_ids.len() != manifest.layers.len() {
+        let why = format!(
+            "it lists {} layers, the manifest {}",
+            diff_ids.len(),
+            manifest.layers.len()
+        );
+        return Err(PullError::invalid("configuration", why));
+    }
+    let layers = diff_ids.iter().zip(&manifest.layers).map(|(diff_id, blob)| {
+        let diff_id = Digest::parse(diff_id).map_err(|why| PullError::invalid("configuration", why))?;
+        Ok(LayerBlob {
+            blob: blob.clone(),
+            diff_id,
+        })
+    });
+    let layers = layers.collect::<Result<_, PullError>>()?;
+    Ok((config, layers))
+}

@@ -1,0 +1,265 @@
+//! Fetches an image from its registry: documents first, then layers in parallel, each streamed into the store.
+
+use std::future::Future;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use super::error::{ImageError, PullError, StoreError};
+use super::layer::{self, Converted};
+use super::manifest::{self, Document, LayerBlob, Manifest};
+use super::reference::ImageReference;
+use super::registry::Registry;
+use super::store::StoreLock;
+use super::{Image, ImageStore, Progress, PullPolicy};
+
+/// As many layers as containerd and Docker fetch at once.
+const LAYERS_AT_ONCE: usize = 3;
+/// Chunks between the network and the decompression; each is what the connection hands out at once.
+const CHUNKS_AHEAD: usize = 16;
+/// How often something is tried that failed for a reason that may pass, and how long the first wait is. Longer waits are
+/// the caller's (the kubelet's image back-off).
+const ATTEMPTS: u32 = 3;
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+impl ImageStore {
+    /// Makes sure that the image is here, as the policy says, and returns it.
+    pub async fn ensure(
+        &self,
+        reference: &str,
+        policy: PullPolicy,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
+        let name = ImageReference::parse(reference)?;
+        if policy != PullPolicy::Always
+            && let Some(image) = self.get(reference)?
+        {
+            return Ok(image);
+        }
+        if policy == PullPolicy::Never {
+            return Err(ImageError::NeverPull {
+                reference: name.to_string(),
+            });
+        }
+        let pulled = Pull {
+            store: self,
+            name: &name,
+            progress,
+        }
+        .run()
+        .await;
+        pulled.map_err(|source| ImageError::Pull {
+            reference: name.to_string(),
+            source: Box::new(source),
+        })
+    }
+}
+
+struct Pull<'a> {
+    store: &'a ImageStore,
+    name: &'a ImageReference,
+    progress: &'a dyn Progress,
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> Result<Image, PullError> {
+        let store = self.store.clone();
+        let lock = blocking(self.store, move || {
+            store.sweep()?;
+            store.lock_shared()
+        });
+        let lock = Arc::new(lock.await??);
+        let registry = Registry::new(self.name)?;
+        let (manifest_bytes, manifest) = self.manifest(&registry).await?;
+        let config = retry(|| registry.small_blob(&manifest.config, "the configuration")).await?;
+        let (_, mut layers) = manifest::join(&manifest, &config)?;
+        layers.sort_by(|a, b| a.diff_id.cmp(&b.diff_id));
+        layers.dedup_by(|a, b| a.diff_id == b.diff_id);
+        // Largest first: the last one to end then started early.
+        layers.sort_by_key(|layer| std::cmp::Reverse(layer.blob.size_bytes));
+        futures::stream::iter(layers)
+            .map(|layer| self.layer(&registry, layer, &lock))
+            .buffer_unordered(LAYERS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let image = blocking(self.store, move || {
+            let image = store.add_image(&name, &manifest_bytes, &config)?;
+            drop(lock);
+            // What the name meant before may be needed no more.
+            store.sweep()?;
+            Ok::<_, StoreError>(image)
+        });
+        image
+            .await??
+            .ok_or_else(|| PullError::invalid("image", "another process removed it while it was pulled"))
+    }
+
+    async fn manifest(&self, registry: &Registry<'_>) -> Result<(Bytes, Manifest), PullError> {
+        let bytes = retry(|| registry.manifest(None)).await?;
+        let chosen = match manifest::parse(&bytes)? {
+            Document::Manifest(manifest) => return Ok((bytes, manifest)),
+            Document::Index(chosen) => chosen,
+        };
+        let bytes = retry(|| registry.manifest(Some(&chosen.digest))).await?;
+        match manifest::parse(&bytes)? {
+            Document::Manifest(manifest) => Ok((bytes, manifest)),
+            Document::Index(_) => Err(PullError::invalid("index", "it leads to another index")),
+        }
+    }
+
+    async fn layer(&self, registry: &Registry<'_>, layer: LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
+        let digest = layer.blob.digest.as_str();
+        if !self.store.has_layer(&layer.diff_id) {
+            let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
+            let layer_lock = blocking(self.store, move || store.lock_layer(&diff_id)).await??;
+            // Another one may have made it meanwhile.
+            if !self.store.has_layer(&layer.diff_id) {
+                let converted = retry(|| self.fetch(registry, &layer, lock)).await?;
+                let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
+                blocking(self.store, move || {
+                    let added = store.add_layer(converted.file, &diff_id);
+                    drop(layer_lock);
+                    added
+                })
+                .await??;
+                self.progress.layer_done(digest, false);
+                return Ok(());
+            }
+        }
+        self.progress.layer_done(digest, true);
+        Ok(())
+    }
+
+    /// Downloads a layer straight into the conversion.
+    async fn fetch(
+        &self,
+        registry: &Registry<'_>,
+        layer: &LayerBlob,
+        lock: &Arc<StoreLock>,
+    ) -> Result<Converted, PullError> {
+        let digest = layer.blob.digest.as_str();
+        let what = format!("layer {digest}");
+        let mut stream = std::pin::pin!(registry.blob(&layer.blob, &what).await?);
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let directory = self.store.temporary_directory();
+        // The lock goes along: this thread outlives a pull that is given up, and its file must not be swept under it.
+        let lock = Arc::clone(lock);
+        let conversion = tokio::task::spawn_blocking(move || {
+            let _lock = lock;
+            layer::convert(
+                ChunkReader {
+                    receiver,
+                    chunk: Bytes::new(),
+                    ended: false,
+                },
+                &directory,
+            )
+        });
+        let download = async {
+            let mut received = 0u64;
+            while let Some(chunk) = stream.next().await {
+                let chunk = chunk?;
+                received += chunk.len() as u64;
+                if sender.send(Part::Chunk(chunk)).await.is_err() {
+                    // The conversion failed and says why itself.
+                    return Ok(());
+                }
+                self.progress.layer_bytes(digest, received, layer.blob.size_bytes);
+            }
+            let _ = sender.send(Part::End).await;
+            drop(sender);
+            Ok::<_, PullError>(())
+        };
+        let (downloaded, converted) = tokio::join!(download, conversion);
+        downloaded?;
+        let directory = self.store.temporary_directory();
+        let converted = converted.map_err(|error| StoreError::of("convert a layer in", &directory)(error.into()))?;
+        accept(converted, layer, &directory)
+    }
+}
+
+/// Checks a conversion's result against what the image says.
+pub(super) fn accept(
+    converted: Result<Converted, super::erofs::ErofsError>,
+    layer: &LayerBlob,
+    directory: &std::path::Path,
+) -> Result<Converted, PullError> {
+    let converted = converted.map_err(|error| match error {
+        super::erofs::ErofsError::Output(error) => StoreError::of("write a layer in", directory)(error.0).into(),
+        source => PullError::Layer {
+            digest: layer.blob.digest.to_string(),
+            source,
+        },
+    })?;
+    if converted.diff_id != layer.diff_id {
+        return Err(PullError::Digest {
+            what: format!("the content of layer {}", layer.blob.digest),
+            expected: layer.diff_id.to_string(),
+            actual: converted.diff_id.to_string(),
+        });
+    }
+    Ok(converted)
+}
+
+/// Tries again what failed for a reason that may pass.
+async fn retry<T, F: Future<Output = Result<T, PullError>>>(mut operation: impl FnMut() -> F) -> Result<T, PullError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..ATTEMPTS {
+        match operation().await {
+            Err(error) if error.is_transient() => tracing::debug!(%error, "trying again"),
+            result => return result,
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 3;
+    }
+    operation().await
+}
+
+async fn blocking<T: Send + 'static>(
+    store: &ImageStore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StoreError::of("work in", &store.temporary_directory())(error.into()))
+}
+
+enum Part {
+    Chunk(Bytes),
+    /// The download is complete and its digest is right.
+    End,
+}
+
+/// The chunks of a download, read from a thread that may block.
+struct ChunkReader {
+    receiver: mpsc::Receiver<Part>,
+    chunk: Bytes,
+    ended: bool,
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() && !self.ended {
+            match self.receiver.blocking_recv() {
+                Some(Part::Chunk(chunk)) => self.chunk = chunk,
+                Some(Part::End) => self.ended = true,
+                None => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "the download was given up",
+                    ));
+                }
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        let now = self.chunk.split_to(count);
+        if let Some(place) = buffer.get_mut(..count) {
+            place.copy_from_slice(&now);
+        }
+        Ok(count)
+    }
+}

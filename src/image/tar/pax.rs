@@ -1,0 +1,133 @@
+//! PAX extended headers (POSIX.1-2001) with the keys that star and GNU tar added.
+
+use super::sparse::SEGMENTS_MAX;
+use super::sparse::Segment;
+
+/// The keys of one extended header that matter here.
+#[derive(Debug, Default)]
+pub(super) struct Pax {
+    pub path: Option<Vec<u8>>,
+    pub link: Option<Vec<u8>>,
+    pub size: Option<u64>,
+    pub uid: Option<u64>,
+    pub gid: Option<u64>,
+    pub mtime: Option<(i64, u32)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub sparse: PaxSparse,
+}
+
+/// The keys that GNU tar describes sparse files with (formats 0.0, 0.1 and 1.0).
+#[derive(Debug, Default)]
+pub(super) struct PaxSparse {
+    pub major: Option<u64>,
+    pub name: Option<Vec<u8>>,
+    pub real_size: Option<u64>,
+    pub segments: Vec<Segment>,
+    offset: Option<u64>,
+}
+
+impl Pax {
+    /// Parses the records `LENGTH KEY=VALUE\n` of a header; the error says what is wrong.
+    pub fn parse(mut body: &[u8]) -> Result<Self, String> {
+        let mut pax = Self::default();
+        while !body.is_empty() {
+            let (key, value, rest) = record(body).ok_or("a PAX record is broken")?;
+            pax.apply(key, value)?;
+            body = rest;
+        }
+        Ok(pax)
+    }
+
+    fn apply(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            self.xattrs.push((name.to_vec(), value.to_vec()));
+            return Ok(());
+        }
+        let number = || decimal(value).ok_or_else(|| format!("the PAX key {} is not a number", key.escape_ascii()));
+        // An empty value takes the key back (POSIX), which leaves the header's own value.
+        let text = || (!value.is_empty()).then(|| value.to_vec());
+        match key {
+            b"path" => self.path = text(),
+            b"linkpath" => self.link = text(),
+            b"size" => self.size = Some(number()?),
+            b"uid" => self.uid = Some(number()?),
+            b"gid" => self.gid = Some(number()?),
+            b"mtime" => self.mtime = Some(time(value).ok_or("the PAX key mtime is not a time")?),
+            b"GNU.sparse.major" => self.sparse.major = Some(number()?),
+            b"GNU.sparse.name" => self.sparse.name = text(),
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = Some(number()?),
+            b"GNU.sparse.offset" => self.sparse.offset = Some(number()?),
+            b"GNU.sparse.numbytes" => {
+                let offset = self
+                    .sparse
+                    .offset
+                    .take()
+                    .ok_or("a PAX sparse length without an offset")?;
+                self.sparse.push(offset, number()?)?;
+            }
+            b"GNU.sparse.map" => {
+                let mut numbers = value.split(|byte| *byte == b',').map(decimal);
+                while let Some(offset) = numbers.next() {
+                    let pair = offset
+                        .zip(numbers.next().flatten())
+                        .ok_or("a PAX sparse map is broken")?;
+                    self.sparse.push(pair.0, pair.1)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl PaxSparse {
+    fn push(&mut self, offset: u64, length: u64) -> Result<(), String> {
+        if self.segments.len() >= SEGMENTS_MAX {
+            return Err("a sparse file with too many parts".into());
+        }
+        self.segments.push(Segment { offset, length });
+        Ok(())
+    }
+}
+
+/// Splits the first record off: key, value, rest.
+fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = body.iter().take(20).position(|byte| *byte == b' ')?;
+    let length = usize::try_from(decimal(body.get(..space)?)?).ok()?;
+    let text = body.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = text.iter().position(|byte| *byte == b'=')?;
+    Some((text.get(..equals)?, text.get(equals + 1..)?, body.get(length..)?))
+}
+
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |value, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// `[-]SECONDS[.FRACTION]`, rounded down to nanoseconds.
+fn time(text: &[u8]) -> Option<(i64, u32)> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let mut parts = text.splitn(2, |byte| *byte == b'.');
+    let seconds = i64::try_from(decimal(parts.next()?)?).ok()?;
+    let fraction = parts.next().unwrap_or_default();
+    let mut nanoseconds = 0u32;
+    for place in 0..9 {
+        let digit = fraction
+            .get(place)
+            .map_or(Some(0), |byte| byte.checked_sub(b'0').filter(|digit| *digit < 10))?;
+        nanoseconds = nanoseconds * 10 + u32::from(digit);
+    }
+    Some(match (negative, nanoseconds) {
+        (false, _) => (seconds, nanoseconds),
+        (true, 0) => (-seconds, 0),
+        (true, _) => ((-seconds).checked_sub(1)?, 1_000_000_000 - nanoseconds),
+    })
+}
