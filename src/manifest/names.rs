@@ -1,0 +1,191 @@
+//! Kubernetes' rules for names, with its own words for what breaks them
+//! (`apimachinery/pkg/util/validation/validation.go`, `pkg/api/validate/content`).
+
+const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+     with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+     start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const QUALIFIED_NAME_MESSAGE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+     alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
+     start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
+     '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+/// Longest DNS label and longest part of a qualified name, bytes.
+pub const MAX_LABEL_BYTES: usize = 63;
+/// Longest DNS subdomain, bytes.
+pub const MAX_SUBDOMAIN_BYTES: usize = 253;
+
+/// `IsDNS1123Label`: names of containers and volumes, namespaces, host names.
+pub fn dns_label(name: &str) -> Vec<String> {
+    let mut errors = length(name, MAX_LABEL_BYTES);
+    if !is_dns_label(name) {
+        errors.push(LABEL_MESSAGE.to_owned());
+    }
+    errors
+}
+
+/// `IsDNS1123Subdomain`: names of Pods.
+pub fn dns_subdomain(name: &str) -> Vec<String> {
+    let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
+    if !name.split('.').all(is_dns_label) {
+        errors.push(SUBDOMAIN_MESSAGE.to_owned());
+    }
+    errors
+}
+
+/// `IsQualifiedName`: keys of labels and annotations.
+pub fn qualified_name(name: &str) -> Vec<String> {
+    let (prefix, base) = match name.split_once('/') {
+        Some((_, base)) if base.contains('/') => {
+            return vec![format!(
+                "a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                QUALIFIED_NAME_MESSAGE.trim_start_matches("name part ")
+            )];
+        }
+        Some((prefix, base)) => (Some(prefix), base),
+        None => (None, name),
+    };
+    let mut errors = Vec::new();
+    match prefix {
+        Some("") => errors.push("prefix part must be non-empty".to_owned()),
+        Some(prefix) => errors.extend(
+            dns_subdomain(prefix)
+                .into_iter()
+                .map(|error| format!("prefix part {error}")),
+        ),
+        None => {}
+    }
+    if base.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else {
+        errors.extend(
+            length(base, MAX_LABEL_BYTES)
+                .into_iter()
+                .map(|error| format!("name part {error}")),
+        );
+        if !is_word(base) {
+            errors.push(QUALIFIED_NAME_MESSAGE.to_owned());
+        }
+    }
+    errors
+}
+
+/// `IsValidLabelValue`.
+pub fn label_value(value: &str) -> Vec<String> {
+    let mut errors = length(value, MAX_LABEL_BYTES);
+    if !value.is_empty() && !is_word(value) {
+        errors.push(LABEL_VALUE_MESSAGE.to_owned());
+    }
+    errors
+}
+
+/// `IsValidPortName`: an IANA service name.
+pub fn port_name(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > 15 {
+        errors.push("must be no more than 15 characters".to_owned());
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    {
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    }
+    if !name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        errors.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if name.contains("--") {
+        errors.push("must not contain consecutive hyphens".to_owned());
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        errors.push("must not begin or end with a hyphen".to_owned());
+    }
+    errors
+}
+
+/// `IsRelaxedEnvVarName`.
+pub fn variable_name(name: &str) -> Vec<String> {
+    if name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
+        return Vec::new();
+    }
+    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
+}
+
+fn length(name: &str, max: usize) -> Vec<String> {
+    if name.len() > max {
+        vec![format!("must be no more than {max} bytes")]
+    } else {
+        Vec::new()
+    }
+}
+
+fn is_dns_label(name: &str) -> bool {
+    let alphanumeric = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    alphanumeric(name.bytes().next())
+        && alphanumeric(name.bytes().next_back())
+        && name.bytes().all(|byte| alphanumeric(Some(byte)) || byte == b'-')
+}
+
+fn is_word(name: &str) -> bool {
+    let alphanumeric = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    alphanumeric(name.bytes().next())
+        && alphanumeric(name.bytes().next_back())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_subdomains() {
+        for name in ["a", "0", "my-name", "123-abc", &"a".repeat(63)] {
+            assert_eq!(dns_label(name), Vec::<String>::new(), "{name}");
+        }
+        for name in ["", "A", "-a", "a-", "a.b", "a_b", "é", &"a".repeat(64)] {
+            assert_eq!(dns_label(name).len(), 1, "{name}");
+        }
+        for name in [
+            "a",
+            "a.b-c.0",
+            &format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61)),
+        ] {
+            assert_eq!(dns_subdomain(name), Vec::<String>::new(), "{name}");
+        }
+        for name in ["", ".", "a.", "a..b", "Foo", "a b"] {
+            assert_eq!(dns_subdomain(name), [SUBDOMAIN_MESSAGE], "{name}");
+        }
+        assert_eq!(dns_subdomain(&"a".repeat(254)), ["must be no more than 253 bytes"]);
+    }
+
+    #[test]
+    fn qualified_names_and_label_values() {
+        for name in ["app", "app.kubernetes.io/name", "A_b.c-1"] {
+            assert_eq!(qualified_name(name), Vec::<String>::new(), "{name}");
+        }
+        for name in ["", "/a", "a/", "Ex.com/a", "a/b/c", "a b", "-a"] {
+            assert_eq!(qualified_name(name).len(), 1, "{name}");
+        }
+        assert_eq!(label_value(""), Vec::<String>::new());
+        assert_eq!(label_value("v1.2_x"), Vec::<String>::new());
+        assert_eq!(label_value("a b"), [LABEL_VALUE_MESSAGE]);
+        assert_eq!(label_value(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+    }
+
+    #[test]
+    fn port_and_variable_names() {
+        assert_eq!(port_name("http-2"), Vec::<String>::new());
+        for name in ["", "80", "-a", "a--b", "HTTP", &"a".repeat(16)] {
+            assert!(!port_name(name).is_empty(), "{name}");
+        }
+        assert_eq!(variable_name("my.VAR-1 x"), Vec::<String>::new());
+        for name in ["a=b", "a\n", "é"] {
+            assert_eq!(variable_name(name).len(), 1, "{name}");
+        }
+    }
+}

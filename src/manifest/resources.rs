@@ -1,0 +1,274 @@
+//! What a Pod's resources come to: cgroup settings of its containers, its QoS class, and the size of its virtual machine.
+//!
+//! The size of the machine: its memory is the sum of the containers' memory limits plus [`VM_OVERHEAD_MIB`] for the guest's
+//! kernel, agent and page tables. A container without a limit counts as [`UNLIMITED_CONTAINER_MIB`] beside ones that have limits; if
+//! none has, the machine gets [`DEFAULT_VM_MIB`] in all. It has as many virtual CPUs as the cpu limits add up to, rounded
+//! up, one without limits, and never more than the host.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource;
+
+use super::quantity::Quantity;
+
+/// Memory of a machine whose containers have no limits, MiB.
+pub const DEFAULT_VM_MIB: u32 = 512;
+/// Memory for everything but the containers, MiB.
+pub const VM_OVERHEAD_MIB: u32 = 64;
+/// What a container without a memory limit counts for beside others with one, MiB.
+pub const UNLIMITED_CONTAINER_MIB: u32 = 256;
+/// With less the guest does not start, MiB.
+pub const MIN_VM_MIB: u32 = 128;
+
+/// The period of `cpu.max`, microseconds (`quotaPeriod` in `pkg/kubelet/cm/helpers_linux.go`).
+pub const CPU_PERIOD_US: u64 = 100_000;
+/// `minQuotaPeriod` there.
+const MIN_CPU_QUOTA_US: u64 = 1000;
+
+/// cgroup v2 settings of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CgroupSettings {
+    /// Quota of `cpu.max` for every [`CPU_PERIOD_US`], microseconds; 0: no limit.
+    pub cpu_quota_us: u64,
+    /// Period of `cpu.max`, microseconds.
+    pub cpu_period_us: u64,
+    /// `cpu.weight`, 1 to 10000.
+    pub cpu_weight: u64,
+    /// `memory.max`; 0: no limit.
+    pub memory_limit_bytes: u64,
+}
+
+/// Kubernetes' quality of service classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QosClass {
+    /// Every container has equal requests and limits of cpu and memory.
+    Guaranteed,
+    /// Some container has a request or limit.
+    Burstable,
+    /// None has.
+    BestEffort,
+}
+
+impl QosClass {
+    /// As it stands in `status.qosClass`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// The size of a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmSize {
+    /// Number of virtual CPUs.
+    pub vcpu_count: u8,
+    /// Memory, MiB.
+    pub mem_size_mib: u32,
+}
+
+/// cgroup settings of a container of a validated and defaulted Pod.
+pub fn cgroup_settings(container: &Container) -> CgroupSettings {
+    let cpu_limit = limit(container, "cpu").map_or(0, millis);
+    let cpu_quota_us = match cpu_limit {
+        0 => 0,
+        millis => (millis.saturating_mul(CPU_PERIOD_US) / 1000).max(MIN_CPU_QUOTA_US),
+    };
+    CgroupSettings {
+        cpu_quota_us,
+        cpu_period_us: CPU_PERIOD_US,
+        cpu_weight: cpu_weight(request(container, "cpu").map_or(0, millis)),
+        memory_limit_bytes: memory_limit_bytes(container).unwrap_or(0),
+    }
+}
+
+/// `MilliCPUToShares` and runc's conversion of shares to a weight.
+fn cpu_weight(request_millis: u64) -> u64 {
+    const MIN_SHARES: u64 = 2;
+    const MAX_SHARES: u64 = 262_144;
+    let shares = (request_millis.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES);
+    1 + ((shares - MIN_SHARES) * 9999) / (MAX_SHARES - MIN_SHARES)
+}
+
+/// The class of a validated and defaulted Pod (`ComputePodQOS` in `pkg/apis/core/v1/helper/qos/qos.go`).
+pub fn qos_class(pod: &Pod) -> QosClass {
+    let containers = pod
+        .spec
+        .as_ref()
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default();
+    let mut any = false;
+    let mut all_equal = !containers.is_empty();
+    for container in containers {
+        for name in ["cpu", "memory"] {
+            let positive = |amount: Option<Quantity>| amount.filter(|amount| *amount > Quantity::default());
+            let (request, limit) = (positive(request(container, name)), positive(limit(container, name)));
+            any |= request.is_some() || limit.is_some();
+            all_equal &= limit.is_some() && request == limit;
+        }
+    }
+    match (any, all_equal) {
+        (_, true) => QosClass::Guaranteed,
+        (true, false) => QosClass::Burstable,
+        (false, false) => QosClass::BestEffort,
+    }
+}
+
+/// The machine for a validated and defaulted Pod on a host with so many CPUs; see the module's documentation.
+pub fn vm_size(pod: &Pod, host_cpu_count: u8) -> VmSize {
+    const MIB: u64 = 1 << 20;
+    let containers = pod
+        .spec
+        .as_ref()
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default();
+    let limits: Vec<Option<u64>> = containers.iter().map(memory_limit_bytes).collect();
+    let mem_size_mib = if limits.iter().all(Option::is_none) {
+        DEFAULT_VM_MIB
+    } else {
+        let unlimited = u64::from(UNLIMITED_CONTAINER_MIB) * MIB;
+        let sum = limits
+            .iter()
+            .map(|limit| limit.unwrap_or(unlimited))
+            .fold(0, u64::saturating_add);
+        let sum_mib = u32::try_from(sum.div_ceil(MIB)).unwrap_or(u32::MAX);
+        sum_mib.saturating_add(VM_OVERHEAD_MIB).max(MIN_VM_MIB)
+    };
+    let cpu_millis = containers
+        .iter()
+        .filter_map(|container| limit(container, "cpu"))
+        .map(millis)
+        .fold(0, u64::saturating_add);
+    let vcpu_count = u8::try_from(cpu_millis.div_ceil(1000))
+        .unwrap_or(u8::MAX)
+        .clamp(1, host_cpu_count.max(1));
+    VmSize {
+        vcpu_count,
+        mem_size_mib,
+    }
+}
+
+/// A memory limit of zero is none.
+fn memory_limit_bytes(container: &Container) -> Option<u64> {
+    let bytes = limit(container, "memory")?.units();
+    u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+}
+
+fn limit(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.limits.as_ref()?, name)
+}
+
+fn request(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.requests.as_ref()?, name)
+}
+
+fn amount(list: &BTreeMap<String, resource::Quantity>, name: &str) -> Option<Quantity> {
+    list.get(name)?.0.parse().ok()
+}
+
+fn millis(amount: Quantity) -> u64 {
+    u64::try_from(amount.millis()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(resources: &[Value]) -> Pod {
+        let containers: Vec<Value> = resources
+            .iter()
+            .map(|resources| json!({"name": "c", "resources": resources}))
+            .collect();
+        let mut pod =
+            serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": containers}}))
+                .unwrap();
+        super::super::defaults::apply(&mut pod);
+        pod
+    }
+
+    fn settings(resources: &Value) -> CgroupSettings {
+        cgroup_settings(&pod(std::slice::from_ref(resources)).spec.unwrap().containers[0])
+    }
+
+    #[test]
+    fn cgroup_settings_are_the_kubelets() {
+        let found = settings(&json!({"limits": {"cpu": "500m", "memory": "128Mi"}, "requests": {"cpu": "250m"}}));
+        assert_eq!(
+            found,
+            CgroupSettings {
+                cpu_quota_us: 50_000,
+                cpu_period_us: 100_000,
+                cpu_weight: 10,
+                memory_limit_bytes: 134_217_728
+            }
+        );
+        assert_eq!(settings(&json!({"limits": {"cpu": "1m"}})).cpu_quota_us, 1000);
+        assert_eq!(settings(&json!({"limits": {"cpu": "2"}})).cpu_weight, 79);
+        assert_eq!(
+            settings(&json!({})),
+            CgroupSettings {
+                cpu_weight: 1,
+                cpu_period_us: 100_000,
+                ..Default::default()
+            }
+        );
+        assert_eq!(settings(&json!({"requests": {"cpu": "1E"}})).cpu_weight, 10_000);
+        assert_eq!(
+            settings(&json!({"limits": {"cpu": "9E", "memory": "9E"}})).memory_limit_bytes,
+            9_000_000_000_000_000_000
+        );
+    }
+
+    #[test]
+    fn machines_are_sized_from_the_limits() {
+        let size = |resources: &[Value]| {
+            let size = vm_size(&pod(resources), 4);
+            (size.vcpu_count, size.mem_size_mib)
+        };
+        assert_eq!(size(&[json!({}), json!({"requests": {"memory": "2Gi"}})]), (1, 512));
+        assert_eq!(
+            size(&[
+                json!({"limits": {"memory": "100Mi"}}),
+                json!({"limits": {"memory": "1Gi"}})
+            ]),
+            (1, 1188)
+        );
+        assert_eq!(size(&[json!({"limits": {"memory": "100Mi"}}), json!({})]), (1, 420));
+        assert_eq!(size(&[json!({"limits": {"memory": "1Mi"}})]), (1, 128));
+        assert_eq!(
+            size(&[json!({"limits": {"cpu": "1500m"}}), json!({"limits": {"cpu": "600m"}})]),
+            (3, 512)
+        );
+        assert_eq!(
+            size(&[
+                json!({"limits": {"cpu": "9E", "memory": "9E"}}),
+                json!({"limits": {"cpu": "9E", "memory": "9E"}})
+            ]),
+            (4, u32::MAX)
+        );
+    }
+
+    #[test]
+    fn qos_classes_follow_requests_and_limits() {
+        let both = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        assert_eq!(qos_class(&pod(&[both.clone(), both.clone()])), QosClass::Guaranteed);
+        assert_eq!(qos_class(&pod(&[both, json!({})])), QosClass::Burstable);
+        assert_eq!(
+            qos_class(&pod(&[json!({"requests": {"cpu": "1"}})])),
+            QosClass::Burstable
+        );
+        assert_eq!(
+            qos_class(&pod(&[json!({}), json!({"limits": {"ephemeral-storage": "1Gi"}})])),
+            QosClass::BestEffort
+        );
+        let uneven = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "999m"}});
+        assert_eq!(qos_class(&pod(&[uneven])), QosClass::Burstable);
+        let same = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
+        assert_eq!(qos_class(&pod(&[same])), QosClass::Guaranteed);
+    }
+}

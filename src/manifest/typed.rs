@@ -1,0 +1,426 @@
+//! JSON values to Kubernetes' types, strictly: unknown fields and wrong types are collected, all of them, instead of being
+//! dropped or ending at the first.
+//!
+//! `k8s-openapi`'s types ignore unknown fields, and fill in defaults for missing ones. Here a [`serde::Deserializer`] compares the
+//! written fields with those that a type asks for, and stands in a zero value for one of the wrong type to go on.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use super::error::{FieldPath, Problem};
+use super::suggest;
+
+/// The value as a `T`, and everything that is wrong with it. `None` only together with a problem.
+pub fn deserialize<'a, T: Deserialize<'a>>(value: &'a Value, path: &FieldPath) -> (Option<T>, Vec<Problem>) {
+    let problems = RefCell::new(Vec::new());
+    let result = T::deserialize(Strict {
+        value,
+        path: path.clone(),
+        problems: &problems,
+    });
+    let typed = match result {
+        Ok(typed) => Some(typed),
+        Err(Failed::Recorded) => None,
+        Err(Failed::Message(message)) => {
+            problems.borrow_mut().push(Problem::at(path, message));
+            None
+        }
+    };
+    (typed, problems.into_inner())
+}
+
+/// The names of a type's fields, as they are written in a manifest.
+pub fn fields_of<'a, T: Deserialize<'a>>() -> &'static [&'static str] {
+    struct Probe(std::rc::Rc<std::cell::Cell<&'static [&'static str]>>);
+
+    impl<'de> Deserializer<'de> for Probe {
+        type Error = Failed;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Failed> {
+            Err(Failed::Recorded)
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Failed> {
+            self.0.set(fields);
+            Err(Failed::Recorded)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let fields = std::rc::Rc::default();
+    // The probe ends every attempt with an error; the names are what is wanted.
+    let _ = T::deserialize(Probe(std::rc::Rc::clone(&fields)));
+    fields.get()
+}
+
+/// Why deserialization stopped; most problems do not stop it.
+#[derive(Debug)]
+pub enum Failed {
+    /// What a type says about its value.
+    Message(String),
+    /// The problem is in the list already.
+    Recorded,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(message) => f.write_str(message),
+            Self::Recorded => f.write_str("invalid value"),
+        }
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl de::Error for Failed {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::Message(message.to_string())
+    }
+}
+
+struct Strict<'a, 'p> {
+    value: &'a Value,
+    path: FieldPath,
+    problems: &'p RefCell<Vec<Problem>>,
+}
+
+impl<'a, 'p> Strict<'a, 'p> {
+    fn child(&self, value: &'a Value, path: FieldPath) -> Self {
+        Self {
+            value,
+            path,
+            problems: self.problems,
+        }
+    }
+
+    fn wrong_type(&self, expected: &str) {
+        let problem = Problem::at(
+            &self.path,
+            format!("invalid type: {}, expected {expected}", describe(self.value)),
+        );
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Lets the seed read the value; what it refuses is a problem of this value.
+    fn read<S: DeserializeSeed<'a>>(self, seed: S) -> Result<S::Value, Failed> {
+        let (path, problems) = (self.path.clone(), self.problems);
+        seed.deserialize(self).map_err(|error| {
+            if let Failed::Message(message) = error {
+                problems.borrow_mut().push(Problem::at(&path, message));
+            }
+            Failed::Recorded
+        })
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => format!("boolean `{value}`"),
+        Value::Number(value) => format!("number `{value}`"),
+        Value::String(value) => format!("string {:?}", suggest::shorten(value)),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a mapping".to_owned(),
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+            self.deserialize_i64(visitor)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Strict<'de, '_> {
+    type Error = Failed;
+
+    /// For types that read several kinds of values, such as quantities.
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        match self.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(value), ..) => visitor.visit_i64(value),
+                (None, Some(value), _) => visitor.visit_u64(value),
+                (.., value) => visitor.visit_f64(value.unwrap_or_default()),
+            },
+            Value::String(value) => visitor.visit_borrowed_str(value),
+            Value::Array(_) => self.deserialize_seq(visitor),
+            Value::Object(_) => self.deserialize_map(visitor),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        if let Value::Bool(value) = self.value {
+            return visitor.visit_bool(*value);
+        }
+        self.wrong_type("a boolean (true or false)");
+        visitor.visit_bool(false)
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        if let Some(value) = self.value.as_i64() {
+            return visitor.visit_i64(value);
+        }
+        self.wrong_type("an integer");
+        visitor.visit_i64(0)
+    }
+
+    integers! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32
+    deserialize_u64 deserialize_u128 }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        if let Some(value) = self.value.as_f64() {
+            return visitor.visit_f64(value);
+        }
+        self.wrong_type("a number");
+        visitor.visit_f64(0.0)
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        if let Value::String(value) = self.value {
+            return visitor.visit_borrowed_str(value);
+        }
+        let quoted = !matches!(self.value, Value::Array(_) | Value::Object(_) | Value::Null);
+        self.wrong_type(if quoted {
+            "a string: write it in quotes"
+        } else {
+            "a string"
+        });
+        visitor.visit_borrowed_str("")
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        if self.value.is_null() {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Failed> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        let elements = match self.value {
+            Value::Array(elements) => elements.as_slice(),
+            Value::Null => &[],
+            _ => {
+                self.wrong_type("a list");
+                &[]
+            }
+        };
+        visitor.visit_seq(Elements {
+            parent: &self,
+            elements: elements.iter().enumerate(),
+        })
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        self.entries(visitor, |path, key| path.key(key))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Failed> {
+        for key in self.value.as_object().into_iter().flat_map(|object| object.keys()) {
+            if !fields.contains(&key.as_str()) {
+                let path = self.path.field(key);
+                let mut message = format!("unknown field \"{path}\"");
+                if let Some(near) = suggest::nearest(key, fields) {
+                    message += &format!(", did you mean \"{near}\"?");
+                }
+                self.problems.borrow_mut().push(Problem::new(&path, message));
+            }
+        }
+        self.entries(visitor, |path, key| path.field(key))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
+        visitor.visit_unit()
+    }
+
+    serde::forward_to_deserialize_any! {
+        char bytes byte_buf unit unit_struct tuple tuple_struct enum identifier
+    }
+}
+
+impl<'a> Strict<'a, '_> {
+    fn entries<V: Visitor<'a>>(
+        self,
+        visitor: V,
+        child_path: fn(&FieldPath, &str) -> FieldPath,
+    ) -> Result<V::Value, Failed> {
+        let empty = None;
+        let entries = match self.value {
+            Value::Object(object) => Some(object.iter()),
+            Value::Null => empty,
+            _ => {
+                self.wrong_type("a mapping");
+                empty
+            }
+        };
+        visitor.visit_map(Entries {
+            parent: &self,
+            entries: entries.into_iter().flatten(),
+            current: None,
+            child_path,
+        })
+    }
+}
+
+struct Elements<'s, 'a, 'p> {
+    parent: &'s Strict<'a, 'p>,
+    elements: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+}
+
+impl<'a> SeqAccess<'a> for Elements<'_, 'a, '_> {
+    type Error = Failed;
+
+    fn next_element_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Failed> {
+        let Some((index, value)) = self.elements.next() else {
+            return Ok(None);
+        };
+        self.parent
+            .child(value, self.parent.path.index(index))
+            .read(seed)
+            .map(Some)
+    }
+}
+
+struct Entries<'s, 'a, 'p, I> {
+    parent: &'s Strict<'a, 'p>,
+    entries: I,
+    current: Option<(&'a str, &'a Value)>,
+    child_path: fn(&FieldPath, &str) -> FieldPath,
+}
+
+impl<'a, I: Iterator<Item = (&'a String, &'a Value)>> MapAccess<'a> for Entries<'_, 'a, '_, I> {
+    type Error = Failed;
+
+    fn next_key_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Failed> {
+        let Some((key, value)) = self.entries.next() else {
+            return Ok(None);
+        };
+        self.current = Some((key, value));
+        let key: StrDeserializer<'_, Failed> = key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, Failed> {
+        let (key, value) = self.current.take().ok_or(Failed::Recorded)?;
+        self.parent
+            .child(value, (self.child_path)(&self.parent.path, key))
+            .read(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Pod, PodSpec};
+    use serde_json::json;
+
+    use super::*;
+
+    fn problems(value: &Value) -> Vec<String> {
+        deserialize::<Pod>(value, &FieldPath::default())
+            .1
+            .into_iter()
+            .map(|problem| problem.message)
+            .collect()
+    }
+
+    #[test]
+    fn all_unknown_fields_and_wrong_types_are_reported_at_once() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": 5, "labels": {"a.b/c": true}},
+            "spec": {
+                "restartPolcy": "Never",
+                "containers": [
+                    {"name": "a", "imagePullPolice": "Always", "ports": [{"containerPort": "eighty"}]},
+                    {"name": "b", "command": "sh", "env": {"A": "b"}, "tty": "yes", "zzz": 1}
+                ],
+                "volumes": [{"name": "v", "emptyDir": [], "emptyDri": {}}]
+            }
+        });
+        let mut found = problems(&pod);
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "metadata.labels[a.b/c]: invalid type: boolean `true`, expected a string: write it in quotes",
+                "metadata.name: invalid type: number `5`, expected a string: write it in quotes",
+                "spec.containers[0].ports[0].containerPort: invalid type: string \"eighty\", expected an integer",
+                "spec.containers[1].command: invalid type: string \"sh\", expected a list",
+                "spec.containers[1].env: invalid type: a mapping, expected a list",
+                "spec.containers[1].tty: invalid type: string \"yes\", expected a boolean (true or false)",
+                "spec.volumes[0].emptyDir: invalid type: a list, expected a mapping",
+                "unknown field \"spec.containers[0].imagePullPolice\", did you mean \"imagePullPolicy\"?",
+                "unknown field \"spec.containers[1].zzz\"",
+                "unknown field \"spec.restartPolcy\", did you mean \"restartPolicy\"?",
+                "unknown field \"spec.volumes[0].emptyDri\", did you mean \"emptyDir\"?",
+            ]
+        );
+    }
+
+    #[test]
+    fn good_values_come_through() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "annotations": null},
+            "spec": {
+                "terminationGracePeriodSeconds": 3,
+                "containers": [{"name": "a", "resources": {"limits": {"cpu": 1, "memory": "64Mi"}}}]
+            }
+        });
+        let (pod, problems) = deserialize::<Pod>(&pod, &FieldPath::default());
+        assert_eq!(problems, []);
+        let spec = pod.unwrap().spec.unwrap();
+        assert_eq!(spec.termination_grace_period_seconds, Some(3));
+        let limits = spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap();
+        assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("1", "64Mi"));
+    }
+
+    #[test]
+    fn a_number_too_large_for_its_field_is_a_problem_of_that_field() {
+        let pod = json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 99_999_999_999_i64}]}]}});
+        let found = problems(&pod);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].starts_with("spec.containers[0].ports[0].containerPort: invalid value"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn the_names_of_fields_can_be_asked_for() {
+        assert!(fields_of::<PodSpec>().contains(&"terminationGracePeriodSeconds"));
+        assert_eq!(fields_of::<Pod>(), ["apiVersion", "kind", "metadata", "spec", "status"]);
+    }
+}
