@@ -99,7 +99,13 @@ fn enter_root() -> io::Result<()> {
     std::env::set_current_dir(&root)?;
     nix::unistd::pivot_root(".", ".")?;
     nix::unistd::fchdir(&old_root)?;
-    mount(None::<&str>, ".", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+    mount(
+        None::<&str>,
+        ".",
+        None::<&str>,
+        MsFlags::MS_SLAVE | MsFlags::MS_REC,
+        None::<&str>,
+    )?;
     umount2(".", MntFlags::MNT_DETACH)?;
     std::env::set_current_dir("/")
 }
