@@ -110,13 +110,11 @@ impl Artefacts {
             Some(dir) => vec![PathBuf::from(dir)],
             None => {
                 let executable = std::env::current_exe().unwrap_or_default();
-                let working_dir = std::env::current_dir().unwrap_or_default();
                 let mut dirs = Vec::new();
                 if let Some(prefix) = executable.parent().and_then(Path::parent) {
                     dirs.push(prefix.join("lib/microkube/machine"));
                 }
                 dirs.extend(executable.ancestors().skip(1).map(|dir| dir.join("build/machine")));
-                dirs.extend(working_dir.ancestors().map(|dir| dir.join("build/machine")));
                 dirs.push(PathBuf::from("/usr/lib/microkube/machine"));
                 dirs
             }
