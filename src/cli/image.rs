@@ -233,6 +233,16 @@ impl Bars {
     }
 }
 
+impl Drop for Bars {
+    fn drop(&mut self) {
+        // Finished bars stay, and the cursor at the end of the last one.
+        let layers = self.layers.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if layers.values().any(ProgressBar::is_finished) {
+            eprintln!();
+        }
+    }
+}
+
 impl Progress for Bars {
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64) {
         self.layer(digest, total_bytes).set_position(received_bytes);

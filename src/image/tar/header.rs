@@ -63,7 +63,7 @@ fn verify_checksum(record: &[u8; RECORD]) -> Result<(), String> {
         of(record) - of(own) + 8 * i64::from(b' ')
     };
     // Some old programs summed signed bytes.
-    let valid = stored == sum(|byte| i64::from(byte)) || stored == sum(|byte| i64::from(byte as i8));
+    let valid = stored == sum(i64::from) || stored == sum(|byte| i64::from(byte as i8));
     if valid {
         Ok(())
     } else {
