@@ -17,13 +17,13 @@ pub(super) fn delegate_unless_usable(consumed_stdin: Option<&[u8]>) -> Result<Op
     if machine::is_inside() || is_known_to_work() {
         return Ok(None);
     }
-    match probe::check_kvm() {
+    match probe::check_kvm(std::path::Path::new("/dev/kvm")) {
         Ok(()) => {
             remember_that_it_works();
             Ok(None)
         }
         // Something the user can put right is not worked around.
-        Err(error @ probe::ProbeError::PermissionDenied { .. }) => Err(error.into()),
+        Err(error @ probe::ProbeError::Permission { .. }) => Err(error.into()),
         Err(error) => {
             if let Some(text) = consumed_stdin {
                 replace_stdin(text).context("cannot pass standard input on")?;

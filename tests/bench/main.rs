@@ -31,8 +31,8 @@ impl Vmm {
     fn command(self, init_argument: &str) -> Command {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
         let kernel = tree.join("build/guest/vmlinux");
-        let initramfs = tree.join("build/images/hello-initramfs.cpio");
-        let cmdline = format!("{CMDLINE} -- {init_argument}");
+        let initramfs = tree.join("build/guest/test-initramfs.cpio");
+        let cmdline = format!("{CMDLINE} {init_argument}");
         let mut command;
         match self {
             Self::Microkube => {
@@ -115,14 +115,14 @@ impl Vmm {
     }
 
     fn boot_time(self) -> Duration {
-        let (mut child, _console, elapsed) = self.boot("off");
+        let (mut child, _console, elapsed) = self.boot("then-off");
         child.wait().expect("it was started");
         elapsed
     }
 
     /// Memory of the VMM beyond the guest's RAM while the guest idles, KiB (PSS).
     fn overhead_kib(self) -> u64 {
-        let (mut child, _console, _) = self.boot("idle");
+        let (mut child, _console, _) = self.boot("then-idle");
         let kib = pss_without_guest_ram_kib(child.id());
         child.kill().expect("it was started");
         child.wait().expect("it was started");
@@ -175,7 +175,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    if let Err(error) = microkube_vmm::probe::check_kvm() {
+    if let Err(error) = microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm")) {
         panic!("the benchmark needs a KVM that can run guests; use `make bench`: {error}");
     }
     let mut times = [Vec::new(), Vec::new()];

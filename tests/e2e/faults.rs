@@ -92,7 +92,6 @@ fn a_guest_that_hangs_in_boot_is_given_up() {
     let _alone = alone();
     let before = host().leftovers();
     let manifest = host().file("hang.yaml", &shell_pod("hang", "true"));
-    // An initramfs whose /init is not there: the kernel finds nothing to start and panics. One whose init never speaks hangs.
     let mut command = host().microkube(["run", manifest.to_str().unwrap()]);
     command
         .env("MICROKUBE_GUEST_DIR", hanging_guest())
@@ -108,7 +107,7 @@ fn a_guest_that_hangs_in_boot_is_given_up() {
     host().assert_nothing_left_since(&before);
 }
 
-/// A directory with the guest's kernel and an initramfs whose init sleeps for ever.
+/// A directory with the guest's kernel and an initramfs whose init never says a word.
 fn hanging_guest() -> std::path::PathBuf {
     let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = host().state_dir.join("hanging-guest");
@@ -116,7 +115,7 @@ fn hanging_guest() -> std::path::PathBuf {
     let _ = std::fs::remove_file(dir.join("vmlinux"));
     std::os::unix::fs::symlink(tree.join("build/guest/vmlinux"), dir.join("vmlinux")).unwrap();
     std::fs::copy(
-        tree.join("build/images/hanging-initramfs.cpio"),
+        tree.join("build/guest/test-initramfs.cpio"),
         dir.join("initramfs.cpio"),
     )
     .unwrap();

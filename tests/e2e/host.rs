@@ -44,7 +44,7 @@ pub fn image_layout(name: &str) -> PathBuf {
 
 impl Host {
     fn prepare() -> Self {
-        microkube_vmm::probe::check_kvm()
+        microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm"))
             .unwrap_or_else(|error| panic!("these tests need a KVM that can run guests; use `make test`: {error}"));
         let base = PathBuf::from("/var/lib/microkube/e2e");
         let _ = std::fs::remove_dir_all(&base);

@@ -6,6 +6,8 @@
 #   busybox        one layer: busybox with its applets as hard links; /bin/sh
 #   nginx          Debian's nginx-light in the foreground on port 80; STOPSIGNAL SIGQUIT
 #   debian-tools   Debian's essential packages, curl, CA certificates, procps; /bin/bash
+#   small          busybox, under another name
+#   configured     busybox with an ENTRYPOINT, CMD, user, directory and variable of its own
 #   large          busybox and 500 MB of data in four layers, with checksums in /data/SHA256SUMS
 #
 # An image is kept until its recipe here changes. Needs root (mmdebstrap, file owners) and the packages of
@@ -115,10 +117,30 @@ build_large() {
     configure large --config.cmd /bin/sh
 }
 
+build_small() {
+    build_busybox
+    mv "$work/busybox" "$work/small"
+}
+
+build_configured() {
+    build_busybox
+    mv "$work/busybox" "$work/configured"
+    mkdir -p "$work/more/srv/data" "$work/more/home/worker" "$work/more/etc"
+    cp "$work/root/etc/passwd" "$work/root/etc/group" "$work/more/etc/"
+    echo 'worker:x:1234:2345:worker:/home/worker:/bin/sh' >>"$work/more/etc/passwd"
+    echo 'workers:x:2345:' >>"$work/more/etc/group"
+    printf '#!/bin/sh\necho "$*"; pwd; id; echo "$HOME"; echo "$FROM"\n' >"$work/more/entrypoint"
+    chmod 755 "$work/more/entrypoint"
+    tar -C "$work/more" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$work/layer.tar" .
+    add_layer configured "$work/layer.tar"
+    configure configured --config.entrypoint /entrypoint --clear=config.cmd --config.cmd cmd --config.cmd one \
+        --config.cmd two --config.user worker --config.workingdir /srv/data --config.env FROM=from-image
+}
+
 [ $# -gt 0 ] || set -- busybox nginx debian-tools
 for name in "$@"; do
     case $name in
-        busybox | nginx | large) builder=build_$name ;;
+        busybox | nginx | small | configured | large) builder=build_$name ;;
         debian-tools) builder=build_debian_tools ;;
         *) die "unknown image $name" ;;
     esac
