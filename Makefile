@@ -6,13 +6,16 @@
 #   make bench    the VMM against QEMU's microvm
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
-.PHONY: all build requirements kernel programs initramfs machine images run test unit-test e2e bench clean
+.PHONY: all build requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
+	e2e bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 MICROKUBE := $(TARGET_DIR)/release/microkube
+GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/release/examples/guest-init
 AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/release/microkube-agent
+TEST_IMAGES := busybox small configured nginx debian-tools large
 CARGO := cargo --locked
 # The programs find these by themselves when the target directory is the tree's own.
 export MICROKUBE_GUEST_DIR := $(CURDIR)/build/guest
@@ -35,13 +38,22 @@ programs: requirements
 initramfs: programs
 	@guest-image/build-initramfs.sh $(AGENT) build/guest/initramfs.cpio
 
+# A PID 1 for tests and benchmarks of the VMM alone.
+test-initramfs: requirements
+	@$(CARGO) build --release --package microkube-agent --example guest-init --target x86_64-unknown-linux-musl
+	@guest-image/build-initramfs.sh $(GUEST_INIT) build/guest/test-initramfs.cpio
+
 machine: requirements
 	@guest-image/build-emulated-host.sh build/machine
 
-images: requirements
-	@tests/images/build.sh
+example-images: requirements
+	@tests/images/build.sh nginx debian-tools
 
-run: build images
+test-images: requirements
+	@tests/images/build.sh $(TEST_IMAGES)
+	@tests/images/build-registry.sh $(TEST_IMAGES)
+
+run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
 test: unit-test e2e
@@ -49,12 +61,11 @@ test: unit-test e2e
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
 
-e2e: build images
-	@tests/images/build.sh large
-	@tests/e2e.sh $(MICROKUBE)
+e2e: build test-initramfs test-images
+	@tests/on-kvm.sh $(MICROKUBE) test e2e
 
-bench: build
-	@tests/bench.sh $(MICROKUBE)
+bench: build test-initramfs
+	@tests/on-kvm.sh $(MICROKUBE) bench boot
 
 clean:
 	rm -rf build target
