@@ -60,6 +60,7 @@ test: unit-test e2e
 
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
+	@tests/in-namespaces.sh
 
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Runs the unit tests that are marked to be ignored because they change the network: each in a network namespace of its own, as root.
+set -eu
+binary=$(cargo --locked test --package microkube --lib --no-run --message-format=json \
+    | sed -n 's/.*"name":"microkube".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+[ -n "$binary" ] || { echo "in-namespaces: error: the tests were not built" >&2; exit 1; }
+tests=$("$binary" --list --ignored --format=terse | sed -n 's/: test$//p')
+[ -n "$tests" ] || { echo "in-namespaces: error: there is no such test" >&2; exit 1; }
+for test in $tests; do
+    unshare --net "$binary" --exact --ignored "$test"
+done
