@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid, chdir, dup2_stdin, fchown, getcwd, setgroups, setres
 
 use super::capabilities::Capabilities;
 use super::exec::{self, ExecError};
-use super::rootfs;
+use super::rootfs::{self, WorkingDirError};
 use super::seccomp::Filters;
 use super::spec::{ContainerSpec, FailureKind, REPORT_FD, Report, SPEC_FD};
 use super::user::{self, User, UserError};
@@ -47,7 +47,7 @@ pub fn main() -> ! {
 fn kind(error: &Error) -> FailureKind {
     if let Some(error) = error.downcast_ref::<ExecError>() {
         error.kind()
-    } else if error.is::<UserError>() {
+    } else if error.is::<UserError>() || error.is::<WorkingDirError>() {
         FailureKind::Invalid
     } else {
         FailureKind::Internal
@@ -80,7 +80,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     if !spec.stdin {
         dup2_stdin(rootfs::open_null()?).context("cannot set stdin to /dev/null")?;
     }
-    chdir(&spec.working_dir).with_context(|| format!("cannot enter {}", spec.working_dir.display()))?;
+    chdir(&spec.working_dir).map_err(|errno| WorkingDirError::new(&spec.working_dir, errno))?;
     // A directory outside the root, which the kernel would report as "(unreachable)", must never be the working directory.
     let cwd = getcwd().context("cannot determine the working directory")?;
     anyhow::ensure!(cwd.is_absolute(), "the working directory is outside the container");
@@ -96,6 +96,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let path = exec::find(command, &env)?;
     let (args, env) = (exec::c_strings(&spec.args)?, exec::c_strings(&env)?);
     umask(Mode::from_bits_truncate(0o022));
+    close_others_on_exec()?;
     send(
         report,
         &Report::Executing {
@@ -103,6 +104,15 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         },
     )?;
     Err(exec::execute(&path, &args, &env).into())
+}
+
+/// The agent leaves no other descriptor open; should one ever slip through, it ends here, not in the container.
+fn close_others_on_exec() -> Result<()> {
+    // SAFETY: no pointers; the descriptors stay open until execve.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .context("cannot protect the helper's descriptors")
 }
 
 /// What the Rust runtime and the agent ignore or block, the container must not inherit.
