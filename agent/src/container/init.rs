@@ -25,6 +25,9 @@ use crate::boot::boottime_ns;
 /// Exit status of a helper that failed, as in Docker and containerd for containers that never started.
 const EXIT_START_ERROR: i32 = 128;
 
+/// Longest message that is reported, bytes.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
+
 /// Open files of a container: soft limit for programs that use select(2), hard limit for those that ask for more. These are
 /// systemd's defaults, which containerd passes on.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
@@ -36,12 +39,23 @@ pub fn main() -> ! {
     if let Err(error) = run(spec, &mut report) {
         let failed = Report::Failed {
             kind: kind(&error),
-            message: format!("{error:#}"),
+            message: shortened(format!("{error:#}")),
         };
         // If the agent cannot be told, the exit status still says that the container did not start.
         let _ = send(&mut report, &failed);
     }
     std::process::exit(EXIT_START_ERROR)
+}
+
+/// A message may name a command line argument, and those may be megabytes long.
+fn shortened(mut message: String) -> String {
+    if let Some(end) = (0..=MAX_MESSAGE_BYTES).rev().find(|end| message.is_char_boundary(*end))
+        && message.len() > MAX_MESSAGE_BYTES
+    {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
 }
 
 fn kind(error: &Error) -> FailureKind {
@@ -218,6 +232,12 @@ mod tests {
         let mut env = vec!["HOME=".to_owned(), "PATH=/x".to_owned()];
         complete_env(&mut env, &user());
         assert_eq!(env, ["HOME=", "PATH=/x"]);
+    }
+
+    #[test]
+    fn a_message_of_any_length_fits_the_report() {
+        assert_eq!(shortened("short".to_owned()), "short");
+        assert!(shortened("ä".repeat(MAX_MESSAGE_BYTES)).len() <= MAX_MESSAGE_BYTES + 3);
     }
 
     #[test]

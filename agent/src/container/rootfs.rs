@@ -229,7 +229,7 @@ fn copy_devices(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn bind_etc_file(root: BorrowedFd<'_>, etc_dir: &Path, name: &str, read_only: bool) -> Result<()> {
-    let source = open_path(&etc_dir.join(name))?;
+    let source = open_path(etc_dir.join(name))?;
     let target = open_in_root(root, &Path::new("/etc").join(name), Missing::File)?;
     bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
 }
