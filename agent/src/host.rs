@@ -68,7 +68,8 @@ pub async fn control_connections(
             }
         }
     });
-    Ok(stream::iter(dialled).chain(accepted))
+    // ttrpc's server panics on shutdown if its listener has ended before, which a failed accept would make it.
+    Ok(stream::iter(dialled).chain(accepted).chain(stream::pending()))
 }
 
 /// Opens a data stream and announces what it is.

@@ -5,9 +5,15 @@
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 static KMSG: OnceLock<File> = OnceLock::new();
+
+/// Lines from before the kernel's log could be opened.
+static EARLY: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Early lines that are kept; more than a few are not written before the log opens.
+const MAX_EARLY_LINES: usize = 32;
 
 /// Longest message that is written, bytes; the kernel cuts records at 1024 (`PRINTKRB_RECORD_MAX`), prefix included.
 const MAX_MESSAGE_BYTES: usize = 900;
@@ -25,21 +31,36 @@ pub enum Level {
     Info = 6,
 }
 
-/// Opens the kernel's log. Lines before that are lost, and so is a failure: there is nowhere to report it.
+/// Opens the kernel's log. There is nowhere to report a failure.
 pub fn open() {
     if let Ok(kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = KMSG.set(kmsg);
     }
     // Without this the kernel drops all but ten lines in five seconds (printk_devkmsg, admin-guide/sysctl/kernel.rst).
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    if let Some(kmsg) = KMSG.get() {
+        for line in EARLY.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            write_record(kmsg, &line);
+        }
+    }
 }
 
 /// Writes one line.
 pub fn write(level: Level, message: &dyn Display) {
-    if let Some(mut kmsg) = KMSG.get() {
-        // One write is one record.
-        let _ = kmsg.write_all(line(level, &message.to_string()).as_bytes());
+    let line = line(level, &message.to_string());
+    if let Some(kmsg) = KMSG.get() {
+        write_record(kmsg, &line);
+        return;
     }
+    let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+    if early.len() < MAX_EARLY_LINES {
+        early.push(line);
+    }
+}
+
+fn write_record(mut kmsg: &File, line: &str) {
+    // One write is one record. A failed one cannot be reported anywhere.
+    let _ = kmsg.write_all(line.as_bytes());
 }
 
 fn line(level: Level, message: &str) -> String {

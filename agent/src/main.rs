@@ -92,7 +92,9 @@ async fn serve(start_ns: u64) -> Result<()> {
 
     shutdown.notified().await;
     // Waits until every request was answered, the one for the shutdown included.
-    server.disconnect().await;
+    if let Err(error) = server.shutdown().await {
+        log::warning!("cannot end the connections in order: {error}");
+    }
     drop(stop_log);
     if tokio::time::timeout(LOG_TIMEOUT, log_carrier).await.is_err() {
         log::warning!("the host did not take the rest of the log");

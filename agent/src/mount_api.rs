@@ -49,7 +49,10 @@ impl NewFileSystem {
     /// Starts to configure a file system of this type.
     pub fn open(fs_type: &CStr) -> io::Result<Self> {
         // SAFETY: the type is a valid C string; the call returns a new descriptor or an error.
-        owned(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)
+        let new = owned(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)?;
+        // What df and /proc/mounts show; the kernel's own default is "none".
+        new.set(c"source", &fs_type.to_string_lossy())?;
+        Ok(new)
     }
 
     /// Sets an option that has a value.

@@ -14,6 +14,13 @@ use crate::request::InvalidRequest;
 /// `IFNAMSIZ`, linux/if.h, without the terminating NUL.
 const MAX_NAME_BYTES: usize = 15;
 
+/// What containerd and Docker set in the network namespace of a Pod, so that images which rely on it work: every user may listen
+/// on every port, and ping.
+const POD_SYSCTLS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+];
+
 /// A checked [`NetworkInterface`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -168,6 +175,9 @@ pub fn configure(interface: Option<&Interface>) -> Result<()> {
     configurator
         .bring_up("lo")
         .context("cannot bring the loopback interface up")?;
+    for (path, value) in POD_SYSCTLS {
+        fs::write(path, value).with_context(|| format!("cannot write {value:?} to {path}"))?;
+    }
     let Some(interface) = interface else { return Ok(()) };
     let current = find_by_mac(interface.mac)?;
     let name = interface.name.as_str();

@@ -113,7 +113,7 @@ pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidReq
     }
     for variable in &request.env {
         text("env", variable)?;
-        if !variable.split_once('=').is_some_and(|(name, _)| !name.is_empty()) {
+        if variable.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
             return Err(InvalidRequest::new("env", format!("is not NAME=value: {variable:?}")));
         }
     }

@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid, chdir, dup2_stdin, fchown, getcwd, setgroups, setres
 
 use super::capabilities::Capabilities;
 use super::exec::{self, ExecError};
-use super::rootfs;
+use super::rootfs::{self, WorkingDirError};
 use super::seccomp::Filters;
 use super::spec::{ContainerSpec, FailureKind, REPORT_FD, Report, SPEC_FD};
 use super::user::{self, User, UserError};
@@ -24,6 +24,9 @@ use crate::boot::boottime_ns;
 
 /// Exit status of a helper that failed, as in Docker and containerd for containers that never started.
 const EXIT_START_ERROR: i32 = 128;
+
+/// Longest message that is reported, bytes.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
 /// Open files of a container: soft limit for programs that use select(2), hard limit for those that ask for more. These are
 /// systemd's defaults, which containerd passes on.
@@ -36,7 +39,7 @@ pub fn main() -> ! {
     if let Err(error) = run(spec, &mut report) {
         let failed = Report::Failed {
             kind: kind(&error),
-            message: format!("{error:#}"),
+            message: shortened(format!("{error:#}")),
         };
         // If the agent cannot be told, the exit status still says that the container did not start.
         let _ = send(&mut report, &failed);
@@ -44,10 +47,21 @@ pub fn main() -> ! {
     std::process::exit(EXIT_START_ERROR)
 }
 
+/// A message may name a command line argument, and those may be megabytes long.
+fn shortened(mut message: String) -> String {
+    if let Some(end) = (0..=MAX_MESSAGE_BYTES).rev().find(|end| message.is_char_boundary(*end))
+        && message.len() > MAX_MESSAGE_BYTES
+    {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
 fn kind(error: &Error) -> FailureKind {
     if let Some(error) = error.downcast_ref::<ExecError>() {
         error.kind()
-    } else if error.is::<UserError>() {
+    } else if error.is::<UserError>() || error.is::<WorkingDirError>() {
         FailureKind::Invalid
     } else {
         FailureKind::Internal
@@ -80,7 +94,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     if !spec.stdin {
         dup2_stdin(rootfs::open_null()?).context("cannot set stdin to /dev/null")?;
     }
-    chdir(&spec.working_dir).with_context(|| format!("cannot enter {}", spec.working_dir.display()))?;
+    chdir(&spec.working_dir).map_err(|errno| WorkingDirError::new(&spec.working_dir, errno))?;
     // A directory outside the root, which the kernel would report as "(unreachable)", must never be the working directory.
     let cwd = getcwd().context("cannot determine the working directory")?;
     anyhow::ensure!(cwd.is_absolute(), "the working directory is outside the container");
@@ -96,6 +110,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let path = exec::find(command, &env)?;
     let (args, env) = (exec::c_strings(&spec.args)?, exec::c_strings(&env)?);
     umask(Mode::from_bits_truncate(0o022));
+    close_others_on_exec()?;
     send(
         report,
         &Report::Executing {
@@ -103,6 +118,15 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         },
     )?;
     Err(exec::execute(&path, &args, &env).into())
+}
+
+/// The agent leaves no other descriptor open; should one ever slip through, it ends here, not in the container.
+fn close_others_on_exec() -> Result<()> {
+    // SAFETY: no pointers; the descriptors stay open until execve.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .context("cannot protect the helper's descriptors")
 }
 
 /// What the Rust runtime and the agent ignore or block, the container must not inherit.
@@ -208,6 +232,12 @@ mod tests {
         let mut env = vec!["HOME=".to_owned(), "PATH=/x".to_owned()];
         complete_env(&mut env, &user());
         assert_eq!(env, ["HOME=", "PATH=/x"]);
+    }
+
+    #[test]
+    fn a_message_of_any_length_fits_the_report() {
+        assert_eq!(shortened("short".to_owned()), "short");
+        assert!(shortened("ä".repeat(MAX_MESSAGE_BYTES)).len() <= MAX_MESSAGE_BYTES + 3);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -54,6 +54,24 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// A working directory that cannot be used, which is the image's or the manifest's mistake.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("cannot use the working directory {path:?}: {}", errno.desc())]
+pub struct WorkingDirError {
+    path: PathBuf,
+    errno: Errno,
+}
+
+impl WorkingDirError {
+    /// Why which path cannot be used.
+    pub fn new(path: &Path, errno: Errno) -> Self {
+        Self {
+            path: path.to_owned(),
+            errno,
+        }
+    }
+}
+
 /// Builds the container's file system and makes it the root directory of the calling process.
 pub fn enter(spec: &ContainerSpec) -> Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -70,8 +88,10 @@ pub fn enter(spec: &ContainerSpec) -> Result<()> {
     for volume in &spec.mounts {
         mount_volume(root, volume).with_context(|| format!("cannot mount a volume at {}", volume.target.display()))?;
     }
-    open_in_root(root, &spec.working_dir, DIRECTORY)
-        .with_context(|| format!("cannot make the working directory {}", spec.working_dir.display()))?;
+    if let Err(error) = open_in_root(root, &spec.working_dir, DIRECTORY) {
+        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        return Err(WorkingDirError::new(&spec.working_dir, errno).into());
+    }
 
     change_root(root)?;
     if !spec.privileged {
@@ -209,7 +229,7 @@ fn copy_devices(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn bind_etc_file(root: BorrowedFd<'_>, etc_dir: &Path, name: &str, read_only: bool) -> Result<()> {
-    let source = open_path(&etc_dir.join(name))?;
+    let source = open_path(etc_dir.join(name))?;
     let target = open_in_root(root, &Path::new("/etc").join(name), Missing::File)?;
     bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
 }
@@ -264,11 +284,16 @@ fn change_root(root: BorrowedFd<'_>) -> Result<()> {
 
 fn hide_and_protect() -> Result<()> {
     let null = open_path("/dev/null")?;
-    let empty = new_mount(c"tmpfs", attr::RDONLY | NO_SUID_DEV_EXEC).context("cannot mount an empty directory")?;
     for path in MASKED_PATHS {
         let Some(target) = open_if_there(path)? else { continue };
-        let cover = if is_directory(&target)? { &empty } else { &null };
-        bind(cover.as_fd(), target.as_fd(), 0).with_context(|| format!("cannot mask {path}"))?;
+        let cover = if is_directory(&target)? {
+            new_mount(c"tmpfs", attr::RDONLY | NO_SUID_DEV_EXEC)
+        } else {
+            clone_mount(null.as_fd(), false)
+        };
+        cover
+            .and_then(|cover| attach(cover.as_fd(), target.as_fd()))
+            .with_context(|| format!("cannot mask {path}"))?;
     }
     for path in READ_ONLY_PATHS {
         let Some(target) = open_if_there(path)? else { continue };

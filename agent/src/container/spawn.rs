@@ -58,12 +58,10 @@ pub fn start_helper(
     if result == 0 {
         // SAFETY: raw system calls with pointers to the arrays above, as argued; _exit never returns.
         unsafe {
-            let mut target = 0;
-            for number in numbers {
+            for (target, number) in (0..).zip(numbers) {
                 if libc::dup2(number, target) < 0 {
                     libc::_exit(125);
                 }
-                target += 1;
             }
             libc::syscall(
                 libc::SYS_execveat,
