@@ -13,8 +13,8 @@
 
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 MICROKUBE := $(TARGET_DIR)/release/microkube
-GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/release/examples/guest-init
-AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/release/microkube-agent
+GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/examples/guest-init
+AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/microkube-agent
 TEST_IMAGES := busybox small configured nginx debian-tools large
 CARGO := cargo --locked
 # The programs find these by themselves when the target directory is the tree's own.
@@ -33,14 +33,14 @@ kernel: requirements
 
 programs: requirements
 	@$(CARGO) build --release --workspace --exclude microkube-agent
-	@$(CARGO) build --release --package microkube-agent --target x86_64-unknown-linux-musl
+	@$(CARGO) build --profile agent --package microkube-agent --target x86_64-unknown-linux-musl
 
 initramfs: programs
 	@guest-image/build-initramfs.sh $(AGENT) build/guest/initramfs.cpio
 
 # A PID 1 for tests and benchmarks of the VMM alone.
 test-initramfs: requirements
-	@$(CARGO) build --release --package microkube-agent --example guest-init --target x86_64-unknown-linux-musl
+	@$(CARGO) build --profile agent --package microkube-agent --example guest-init --target x86_64-unknown-linux-musl
 	@guest-image/build-initramfs.sh $(GUEST_INIT) build/guest/test-initramfs.cpio
 
 machine: requirements
