@@ -11,13 +11,12 @@ binary=$(cargo --locked test --release --test e2e --no-run --message-format=json
     | sed -n 's/.*"name":"e2e".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -n "$binary" ] || { echo "e2e: error: the test binary was not built" >&2; exit 1; }
 
-# `doctor kvm` boots a tiny guest; it prints what it found in one line.
-if verdict=$("$microkube" doctor kvm 2>&1); then
-    echo "e2e: directly on this machine: $verdict"
-    exec "$binary" "$@"
+if reason=$("$microkube" machine needed); then
+    echo "e2e: in the emulated host (slow): $reason"
+    status=0
+    "$microkube" machine exec -- "$binary" "$@" || status=$?
+    "$microkube" machine stop
+    exit "$status"
 fi
-echo "e2e: in the emulated host (slow): $verdict"
-status=0
-"$microkube" machine exec -- "$binary" "$@" || status=$?
-"$microkube" machine stop
-exit "$status"
+echo "e2e: directly on this machine: $reason"
+exec "$binary" "$@"
