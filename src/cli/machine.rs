@@ -21,6 +21,8 @@ enum Verb {
     Stop,
     /// Show whether it runs (exit code 0: running, 3: stopped)
     Status,
+    /// Say whether Pods need it here (exit code 0: KVM cannot run guests, and why; 1: KVM works)
+    Needed,
     /// Run a command in it, as root, in this directory, with this terminal and environment
     ///
     /// Files of this machine are visible under the same paths. What the command writes is private to it and lost with it, except
@@ -58,6 +60,18 @@ pub fn run(args: MachineArgs) -> ExitCode {
             start: true,
         })
         .map(|exit| ExitCode::from(exit.code())),
+        Verb::Needed => {
+            return match microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm")) {
+                Ok(()) => {
+                    println!("KVM of this machine runs guests");
+                    ExitCode::FAILURE
+                }
+                Err(error) => {
+                    println!("KVM of this machine cannot run guests: {}", chain(&error));
+                    ExitCode::SUCCESS
+                }
+            };
+        }
         Verb::Start => machine::start().map(|started| {
             if !started {
                 println!("the emulated host is running already");
@@ -78,13 +92,15 @@ pub fn run(args: MachineArgs) -> ExitCode {
         Verb::Status => machine::status().map(|status| show(&status)),
     };
     result.unwrap_or_else(|error: MachineError| {
-        let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-        eprintln!(
-            "microkube: error: {}",
-            chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-        );
+        eprintln!("microkube: error: {}", chain(&error));
         ExitCode::from(machine::EXIT_MACHINE_FAILED)
     })
+}
+
+/// An error with everything that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn show(status: &Status) -> ExitCode {

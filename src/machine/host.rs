@@ -56,6 +56,13 @@ pub enum Status {
     },
 }
 
+/// Looks whether the emulated host can be started here, without starting it. Says with what.
+pub fn check() -> Result<String> {
+    let qemu = qemu::find()?;
+    let artefacts = Artefacts::find()?;
+    Ok(format!("{} with {}", qemu.display(), artefacts.kernel.display()))
+}
+
 /// State of the emulated host.
 pub fn status() -> Result<Status> {
     let location = Location::from_env();

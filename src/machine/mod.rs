@@ -18,7 +18,7 @@ mod qemu;
 mod terminal;
 
 pub use client::{ExecRequest, exec, run_inside};
-pub use host::{Status, ensure_running, start, status, stop};
+pub use host::{Status, check, start, status, stop};
 pub use inside::{agent, init, session};
 
 use std::path::PathBuf;

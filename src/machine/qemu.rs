@@ -78,7 +78,8 @@ pub fn arguments(settings: &Settings) -> Vec<OsString> {
     add(&["-accel", "tcg,thread=multi,tb-size=512"]);
     add(&[
         "-cpu",
-        "EPYC,+svm,+npt",
+        // Without XSAVE: a guest that sets XCR0 does so behind the back of kvm_amd, since QEMU does not emulate that intercept.
+        "EPYC,+svm,+npt,-xsave,-avx,-avx2,-fma,-f16c",
         "-smp",
         &PROCESSORS.to_string(),
         "-m",
