@@ -37,16 +37,6 @@ pub fn is_inside() -> bool {
     std::path::Path::new(INSIDE_DIR).is_dir()
 }
 
-/// Whether the emulated host could be started: says from what, or what is missing.
-///
-/// # Errors
-/// [`MachineError::NoQemu`] or [`MachineError::NoArtefacts`].
-pub fn check() -> Result<String> {
-    let qemu = qemu::find()?;
-    let artefacts = location::Artefacts::find()?;
-    Ok(format!("{} with {}", qemu.display(), artefacts.kernel.display()))
-}
-
 /// What can go wrong with the emulated host.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {

@@ -43,10 +43,10 @@ new_image() {
 add_layer() { umoci raw add-layer --image "$work/$1:latest" "$2"; }
 # configure NAME OPTION...
 configure() {
-    name=$1
+    layout=$work/$1
     shift
-    umoci config --image "$work/$name:latest" --architecture amd64 --os linux --config.env "$path_env" "$@"
-    umoci gc --layout "$work/$name"
+    umoci config --image "$layout:latest" --architecture amd64 --os linux --config.env "$path_env" "$@"
+    umoci gc --layout "$layout"
 }
 
 busybox_root() {
