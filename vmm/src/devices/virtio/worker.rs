@@ -79,6 +79,14 @@ fn token(owner: u64, token: u32) -> u64 {
 }
 
 impl Poll {
+    /// One that watches nothing yet.
+    pub(in super::super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            again: Cell::new(false),
+        })
+    }
+
     /// The device has more to do, but lets other events have their turn: all its queues are reported again after them.
     pub fn run_again(&self) {
         self.again.set(true);
@@ -128,10 +136,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let (commands, received) = channel();
         let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        let poll = Poll {
-            epoll: Epoll::new()?,
-            again: Cell::new(false),
-        };
+        let poll = Poll::new()?;
         let control = wake.try_clone()?;
         let watch = |fd: &EventFd, data| {
             let fd = std::os::fd::AsRawFd::as_raw_fd(fd);
