@@ -19,6 +19,8 @@ use super::queue::VirtQueue;
 use crate::memory::GuestMemory;
 
 const STACK_BYTES: usize = 256 << 10;
+/// Broken rules that are reported for each device.
+const MAX_REPORTS: u32 = 8;
 
 /// What a device needs while its driver is running.
 #[derive(Debug)]
@@ -148,12 +150,15 @@ impl Worker {
             watch(notifier, token(OWNER_QUEUE, index))?;
         }
         backend.start(&poll)?;
+        let name = name.to_owned();
         let thread = std::thread::Builder::new()
-            .name(name.to_owned())
+            .name(name.clone())
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 enter();
                 Loop {
+                    name,
+                    reports_left: MAX_REPORTS,
                     backend,
                     poll,
                     control,
@@ -199,6 +204,9 @@ impl Worker {
 }
 
 struct Loop<B> {
+    name: String,
+    /// A guest may break rules as often as it likes, but not fill the log with it.
+    reports_left: u32,
     backend: B,
     poll: Poll,
     control: EventFd,
@@ -287,10 +295,14 @@ impl<B: Backend> Loop<B> {
                 active.interrupt.signal_needs_reset();
             }
             self.backend.reset(&self.poll);
-            eprintln!(
-                "microkube-vmm: the guest broke a device's rules: {error}{}",
-                source_chain(&error)
-            );
+            if self.reports_left > 0 {
+                self.reports_left -= 1;
+                let causes = source_chain(&error);
+                eprintln!(
+                    "microkube-vmm: the guest broke the rules of device {}: {error}{causes}",
+                    self.name
+                );
+            }
         }
     }
 }
