@@ -45,18 +45,25 @@ impl Role {
     /// System calls beyond [`COMMON`].
     fn system_calls(self) -> &'static [i64] {
         match self {
-            Self::Main => &[libc::SYS_tgkill, libc::SYS_getpid, libc::SYS_epoll_wait],
+            Self::Main => &[libc::SYS_tgkill, libc::SYS_getpid],
             Self::Vcpu => &[],
             Self::Blk => &[
                 libc::SYS_epoll_wait,
+                libc::SYS_epoll_pwait,
                 libc::SYS_preadv,
                 libc::SYS_pwritev,
                 libc::SYS_fallocate,
                 libc::SYS_fdatasync,
             ],
-            Self::Net => &[libc::SYS_epoll_wait, libc::SYS_readv, libc::SYS_writev],
+            Self::Net => &[
+                libc::SYS_epoll_wait,
+                libc::SYS_epoll_pwait,
+                libc::SYS_readv,
+                libc::SYS_writev,
+            ],
             Self::Vsock => &[
                 libc::SYS_epoll_wait,
+                libc::SYS_epoll_pwait,
                 libc::SYS_epoll_ctl,
                 libc::SYS_readv,
                 libc::SYS_sendmsg,
@@ -67,7 +74,7 @@ impl Role {
                 libc::SYS_fcntl,
                 libc::SYS_poll,
             ],
-            Self::Rng => &[libc::SYS_epoll_wait, libc::SYS_getrandom],
+            Self::Rng => &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_getrandom],
             Self::Console => &[],
         }
     }

@@ -152,6 +152,33 @@ fn open(path: &Path) -> Result<Kvm, ProbeError> {
     Ok(kvm)
 }
 
+/// A virtual machine that never runs. See [`hold`].
+#[derive(Debug)]
+pub struct KvmHold {
+    _vcpu: VcpuFd,
+    _vm: VmFd,
+}
+
+/// Keeps KVM in the state it has while virtual machines exist, until the result is dropped.
+///
+/// The first and the last virtual machine of a host, and the first virtual CPU whose APIC is off, make its kernel switch
+/// processor features and patch its own code (`preempt_notifier_inc`, `static_branch_inc`). QEMU's software emulation of
+/// several processors does not always survive that: the emulated host's kernel then dies of a stray `int3` in `__schedule`.
+/// A host that is emulated holds one machine as long as it is up.
+pub fn hold(path: &Path) -> Result<KvmHold, ProbeError> {
+    let kvm = open(path)?;
+    let refused = |what| move |source| ProbeError::Refused { what, source };
+    let vm = kvm
+        .create_vm()
+        .map_err(refused("create a virtual machine (KVM_CREATE_VM)"))?;
+    vm.create_irq_chip()
+        .map_err(refused("create interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
+    let vcpu = vm
+        .create_vcpu(0)
+        .map_err(refused("create a virtual CPU (KVM_CREATE_VCPU)"))?;
+    Ok(KvmHold { _vcpu: vcpu, _vm: vm })
+}
+
 /// The guest's program, and where in it the instructions are that a bad KVM stops at.
 fn program() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     let mut code = vec![0x48, 0xb8]; // mov rax, PATTERN

@@ -19,6 +19,8 @@ use super::queue::VirtQueue;
 use crate::memory::GuestMemory;
 
 const STACK_BYTES: usize = 256 << 10;
+/// Broken rules that are reported for each device.
+const MAX_REPORTS: u32 = 8;
 
 /// What a device needs while its driver is running.
 #[derive(Debug)]
@@ -79,6 +81,14 @@ fn token(owner: u64, token: u32) -> u64 {
 }
 
 impl Poll {
+    /// One that watches nothing yet.
+    pub(in super::super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            again: Cell::new(false),
+        })
+    }
+
     /// The device has more to do, but lets other events have their turn: all its queues are reported again after them.
     pub fn run_again(&self) {
         self.again.set(true);
@@ -128,10 +138,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let (commands, received) = channel();
         let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        let poll = Poll {
-            epoll: Epoll::new()?,
-            again: Cell::new(false),
-        };
+        let poll = Poll::new()?;
         let control = wake.try_clone()?;
         let watch = |fd: &EventFd, data| {
             let fd = std::os::fd::AsRawFd::as_raw_fd(fd);
@@ -143,12 +150,15 @@ impl Worker {
             watch(notifier, token(OWNER_QUEUE, index))?;
         }
         backend.start(&poll)?;
+        let name = name.to_owned();
         let thread = std::thread::Builder::new()
-            .name(name.to_owned())
+            .name(name.clone())
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 enter();
                 Loop {
+                    name,
+                    reports_left: MAX_REPORTS,
                     backend,
                     poll,
                     control,
@@ -194,6 +204,9 @@ impl Worker {
 }
 
 struct Loop<B> {
+    name: String,
+    /// A guest may break rules as often as it likes, but not fill the log with it.
+    reports_left: u32,
     backend: B,
     poll: Poll,
     control: EventFd,
@@ -282,10 +295,14 @@ impl<B: Backend> Loop<B> {
                 active.interrupt.signal_needs_reset();
             }
             self.backend.reset(&self.poll);
-            eprintln!(
-                "microkube-vmm: the guest broke a device's rules: {error}{}",
-                source_chain(&error)
-            );
+            if self.reports_left > 0 {
+                self.reports_left -= 1;
+                let causes = source_chain(&error);
+                eprintln!(
+                    "microkube-vmm: the guest broke the rules of device {}: {error}{causes}",
+                    self.name
+                );
+            }
         }
     }
 }

@@ -10,3 +10,6 @@ pub mod device;
 pub mod packet;
 pub mod table;
 pub mod worker;
+
+#[cfg(test)]
+mod tests;

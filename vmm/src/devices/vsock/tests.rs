@@ -1,0 +1,392 @@
+//! The socket device against a driver made by hand: real queues in guest memory, real sockets, no KVM.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use super::super::virtio::interrupt::Interrupt;
+use super::super::virtio::queue::VirtQueue;
+use super::super::virtio::worker::{Active, Backend, Poll};
+use super::client::Client;
+use super::client::tests::client_pair;
+use super::connection::BUFFER_BYTES;
+use super::device::{QUEUE_RX, QUEUE_TX};
+use super::packet::{HEADER_BYTES, Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
+use super::worker::VsockBackend;
+use crate::memory::GuestMemory;
+use crate::vsock_control::{CONNECT, INCOMING, decode, encode};
+
+const SIZE: u16 = 16;
+/// First token of a connection, which the tests use to say that its socket is ready.
+const FIRST: u32 = 2;
+const RX_RING: u64 = 0;
+const TX_RING: u64 = 0x4000;
+const RX_BUFFERS: u64 = 0x1_0000;
+const TX_BUFFERS: u64 = 0x4_0000;
+const RX_BUFFER_BYTES: u64 = 4096;
+const TX_BUFFER_BYTES: u64 = 0x1_1000;
+
+struct Driver {
+    memory: GuestMemory,
+    active: Active,
+    backend: VsockBackend,
+    poll: Poll,
+    supervisor: Client,
+    sent: u16,
+    received: u16,
+}
+
+fn queue(base: u64) -> VirtQueue {
+    let mut queue = Queue::new(SIZE).unwrap();
+    queue.set_desc_table_address(Some(u32::try_from(base).unwrap()), None);
+    queue.set_avail_ring_address(Some(u32::try_from(base).unwrap() + 0x1000), None);
+    queue.set_used_ring_address(Some(u32::try_from(base).unwrap() + 0x2000), None);
+    queue.set_ready(true);
+    VirtQueue::new(queue)
+}
+
+impl Driver {
+    fn new() -> Self {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x20_0000)]).unwrap();
+        let interrupt = Arc::new(Interrupt::new(EventFd::new(libc::EFD_NONBLOCK).unwrap()));
+        let queues = vec![queue(RX_RING), queue(TX_RING), queue(TX_RING)];
+        let active = Active {
+            memory: memory.clone(),
+            queues,
+            interrupt,
+            features: 0,
+        };
+        let (vmm, supervisor) = client_pair();
+        // Any descriptor does for a listener that nobody connects to.
+        let listener = OwnedFd::from(UnixStream::pair().unwrap().0);
+        // SAFETY: a duplicate that is ours.
+        let client = unsafe { std::os::fd::FromRawFd::from_raw_fd(libc::dup(vmm.socket_fd())) };
+        let mut backend = VsockBackend::new(3, listener, Some(client)).unwrap();
+        let poll = Poll::new().unwrap();
+        backend.start(&poll).unwrap();
+        let mut driver = Self {
+            memory,
+            active,
+            backend,
+            poll,
+            supervisor,
+            sent: 0,
+            received: 0,
+        };
+        for index in 0..SIZE {
+            driver.give_rx_buffer(index);
+        }
+        driver
+    }
+
+    fn give_rx_buffer(&mut self, index: u16) {
+        let address = RX_BUFFERS + u64::from(index) * RX_BUFFER_BYTES;
+        self.add(RX_RING, index, address, u32::try_from(RX_BUFFER_BYTES).unwrap(), 2);
+    }
+
+    fn add(&mut self, ring: u64, index: u16, address: u64, len: u32, flags: u16) {
+        let descriptor = GuestAddress(ring + u64::from(index) * 16);
+        self.memory.write_obj(address, descriptor).unwrap();
+        self.memory
+            .write_obj(
+                u64::from(len) | (u64::from(flags) << 32),
+                GuestAddress(descriptor.0 + 8),
+            )
+            .unwrap();
+        let available: u16 = self.memory.read_obj(GuestAddress(ring + 0x1002)).unwrap();
+        self.memory
+            .write_obj(index, GuestAddress(ring + 0x1004 + u64::from(available % SIZE) * 2))
+            .unwrap();
+        self.memory
+            .write_obj(available.wrapping_add(1), GuestAddress(ring + 0x1002))
+            .unwrap();
+    }
+
+    /// Sends bytes as one packet of the guest.
+    fn send_bytes(&mut self, bytes: &[u8]) -> bool {
+        let index = self.sent % SIZE;
+        let address = TX_BUFFERS + u64::from(index) * TX_BUFFER_BYTES;
+        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+        self.add(TX_RING, index, address, u32::try_from(bytes.len()).unwrap(), 0);
+        self.sent = self.sent.wrapping_add(1);
+        self.backend.queue_ready(QUEUE_TX, &mut self.active, &self.poll).is_ok()
+    }
+
+    fn send(&mut self, op: Op, host: u32, flags: u32, payload: &[u8]) {
+        self.send_with_credit(op, host, flags, payload, 65536, 0);
+    }
+
+    fn send_with_credit(&mut self, op: Op, host: u32, flags: u32, payload: &[u8], buf_alloc: u32, fwd_cnt: u32) {
+        let header = Header {
+            src_cid: 3,
+            dst_cid: 2,
+            src_port: 1000,
+            dst_port: host,
+            len: u32::try_from(payload.len()).unwrap(),
+            socket_type: TYPE_STREAM,
+            op: Some(op),
+            flags,
+            buf_alloc,
+            fwd_cnt,
+        };
+        assert!(self.send_bytes(&[&header.to_bytes()[..], payload].concat()));
+    }
+
+    /// Takes the next packet for the guest, and gives its buffer back.
+    fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
+        let used: u16 = self.memory.read_obj(GuestAddress(RX_RING + 0x2002)).unwrap();
+        if used == self.received {
+            return None;
+        }
+        let entry = GuestAddress(RX_RING + 0x2004 + u64::from(self.received % SIZE) * 8);
+        let [index, written]: [u32; 2] = self.memory.read_obj(entry).unwrap();
+        self.received = self.received.wrapping_add(1);
+        let mut bytes = vec![0; usize::try_from(written).unwrap()];
+        let address = RX_BUFFERS + u64::from(index) * RX_BUFFER_BYTES;
+        self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        self.give_rx_buffer(u16::try_from(index).unwrap());
+        let (header, payload) = bytes.split_first_chunk::<HEADER_BYTES>().unwrap();
+        let header = Header::parse(header);
+        assert_eq!(usize::try_from(header.len).unwrap(), payload.len());
+        Some((header, payload.to_vec()))
+    }
+
+    fn expect(&mut self, op: Op) -> (Header, Vec<u8>) {
+        let (header, payload) = self.receive().unwrap_or_else(|| panic!("no packet, expected {op:?}"));
+        assert_eq!(header.op, Some(op));
+        (header, payload)
+    }
+
+    /// Reports events as the thread would.
+    fn host(&mut self, token: u32, events: EventSet) {
+        self.backend
+            .host_ready(token, events, Some(&mut self.active), &self.poll)
+            .unwrap();
+    }
+
+    /// A connection of the guest to port 5000 of the host; the host's end.
+    fn connected(&mut self) -> File {
+        self.send(Op::Request, 5000, 0, &[]);
+        let mut bytes = [0; 8];
+        let (length, socket) = self.supervisor.recv_with_fd(&mut bytes).unwrap();
+        assert_eq!(decode(&bytes[..length]), Some((INCOMING, 5000)));
+        self.expect(Op::Response);
+        socket.unwrap()
+    }
+}
+
+#[test]
+fn bytes_go_both_ways() {
+    let mut driver = Driver::new();
+    let mut socket = driver.connected();
+    driver.send(Op::Rw, 5000, 0, b"from the guest");
+    let mut bytes = [0; 14];
+    socket.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"from the guest");
+    socket.write_all(b"from the host").unwrap();
+    driver.host(FIRST, EventSet::IN);
+    assert_eq!(driver.expect(Op::Rw).1, b"from the host");
+    assert!(driver.receive().is_none());
+}
+
+#[test]
+fn without_a_client_a_connection_is_refused() {
+    let mut driver = Driver::new();
+    let (_, other) = client_pair();
+    drop(std::mem::replace(&mut driver.supervisor, other));
+    driver.send(Op::Request, 5000, 0, &[]);
+    driver.host(1, EventSet::IN);
+    driver.send(Op::Request, 5001, 0, &[]);
+    let refused: Vec<u32> = std::iter::from_fn(|| driver.receive())
+        .filter(|(header, _)| header.op == Some(Op::Rst))
+        .map(|(header, _)| header.src_port)
+        .collect();
+    assert!(refused.contains(&5001), "{refused:?}");
+}
+
+#[test]
+fn a_connection_asked_for_before_the_driver_is_there_waits_for_it() {
+    let mut driver = Driver::new();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    driver
+        .supervisor
+        .send_with_fd(encode(CONNECT, 1024).as_slice(), theirs.as_raw_fd())
+        .unwrap();
+    driver.backend.host_ready(1, EventSet::IN, None, &driver.poll).unwrap();
+    driver.backend.reset(&driver.poll);
+    assert!(driver.receive().is_none());
+    driver.backend.activate(&mut driver.active, &driver.poll).unwrap();
+    driver
+        .backend
+        .queue_ready(QUEUE_RX, &mut driver.active, &driver.poll)
+        .unwrap();
+    let (request, _) = driver.expect(Op::Request);
+    assert_eq!(request.dst_port, 1024);
+    // The guest refuses: the host's end is closed.
+    let header = Header {
+        src_cid: 3,
+        dst_cid: 2,
+        src_port: 1024,
+        dst_port: request.src_port,
+        op: Some(Op::Rst),
+        ..request
+    };
+    assert!(driver.send_bytes(&header.to_bytes()));
+    drop(theirs);
+    assert_eq!((&ours).read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_host_that_does_not_read_stops_the_guest_and_loses_nothing() {
+    let mut driver = Driver::new();
+    let mut socket = driver.connected();
+    let mut expected = Vec::new();
+    let mut credit = BUFFER_BYTES;
+    let mut chunk = 0u8;
+    // The guest sends as long as it has credit.
+    while credit >= 60_000 {
+        let payload = vec![chunk; 60_000];
+        driver.send(Op::Rw, 5000, 0, &payload);
+        expected.extend_from_slice(&payload);
+        chunk = chunk.wrapping_add(1);
+        while let Some((header, _)) = driver.receive() {
+            assert_eq!(header.op, Some(Op::CreditUpdate));
+            let sent = u32::try_from(expected.len()).unwrap();
+            credit = header.buf_alloc - (sent - header.fwd_cnt) + 60_000;
+        }
+        credit -= 60_000;
+    }
+    driver.send(Op::Shutdown, 5000, SHUTDOWN_SEND, &[]);
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).unwrap();
+        all
+    });
+    while !reader.is_finished() {
+        driver.host(FIRST, EventSet::OUT);
+    }
+    assert_eq!(reader.join().unwrap(), expected);
+}
+
+#[test]
+fn a_guest_without_credit_is_sent_nothing() {
+    let mut driver = Driver::new();
+    let mut socket = driver.connected();
+    driver.send_with_credit(Op::CreditUpdate, 5000, 0, &[], 10, 0);
+    socket.write_all(b"0123456789abcdef").unwrap();
+    driver.host(FIRST, EventSet::IN);
+    assert_eq!(driver.expect(Op::Rw).1, b"0123456789");
+    assert!(driver.receive().is_none());
+    driver.send_with_credit(Op::CreditUpdate, 5000, 0, &[], 10, 10);
+    assert_eq!(driver.expect(Op::Rw).1, b"abcdef");
+}
+
+#[test]
+fn a_guest_that_ignores_its_credit_is_cut_off() {
+    let mut driver = Driver::new();
+    let mut socket = driver.connected();
+    let mut reset = false;
+    for _ in 0..40 {
+        driver.send(Op::Rw, 5000, 0, &[7; 65_000]);
+        while let Some((header, _)) = driver.receive() {
+            reset |= header.op == Some(Op::Rst);
+        }
+    }
+    assert!(reset);
+    // What came before still arrives, and then the end.
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).unwrap();
+        all.len()
+    });
+    while !reader.is_finished() {
+        driver.host(FIRST, EventSet::OUT);
+    }
+    assert!(reader.join().unwrap() > usize::try_from(BUFFER_BYTES).unwrap());
+}
+
+#[test]
+fn closing_is_confirmed_on_either_side() {
+    let mut driver = Driver::new();
+    let mut socket = driver.connected();
+    driver.send(Op::Rw, 5000, 0, b"last");
+    driver.send(Op::Shutdown, 5000, SHUTDOWN_SEND | SHUTDOWN_RECEIVE, &[]);
+    driver.expect(Op::Rst);
+    let mut all = Vec::new();
+    socket.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"last");
+
+    let mut driver = Driver::new();
+    let mut socket = driver.connected();
+    socket.write_all(b"last").unwrap();
+    drop(socket);
+    driver.host(FIRST, EventSet::IN | EventSet::HANG_UP);
+    assert_eq!(driver.expect(Op::Rw).1, b"last");
+    assert_eq!(driver.expect(Op::Shutdown).0.flags, SHUTDOWN_SEND | SHUTDOWN_RECEIVE);
+}
+
+#[test]
+fn half_closing_leaves_the_other_direction_open() {
+    let mut driver = Driver::new();
+    let socket = UnixStream::from(OwnedFd::from(driver.connected()));
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    driver.host(FIRST, EventSet::IN | EventSet::READ_HANG_UP);
+    assert_eq!(driver.expect(Op::Shutdown).0.flags, SHUTDOWN_SEND);
+    driver.send(Op::Rw, 5000, 0, b"still open");
+    let mut bytes = [0; 10];
+    (&socket).read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"still open");
+    driver.send(Op::Shutdown, 5000, SHUTDOWN_SEND, &[]);
+    assert_eq!((&socket).read(&mut bytes).unwrap(), 0);
+}
+
+#[test]
+fn packets_for_nobody_are_reset_and_resets_are_not_answered() {
+    let mut driver = Driver::new();
+    driver.send(Op::Rw, 77, 0, b"x");
+    assert_eq!(driver.expect(Op::Rst).0.src_port, 77);
+    driver.send(Op::Rst, 77, 0, &[]);
+    assert!(driver.receive().is_none());
+}
+
+#[test]
+fn a_packet_shorter_than_it_says_breaks_the_rules() {
+    let mut driver = Driver::new();
+    assert!(!driver.send_bytes(&[0; HEADER_BYTES - 1]));
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[24] = 1;
+    assert!(!driver.send_bytes(&bytes));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_packets_make_the_device_panic(
+        packets in proptest::collection::vec((0u16..9, 4999u32..5002, any::<u32>(), 0usize..3000, any::<u32>(), any::<u32>()), 1..60),
+    ) {
+        let mut driver = Driver::new();
+        for (op, host, flags, length, buf_alloc, fwd_cnt) in packets {
+            let mut header = Header::parse(&[0; HEADER_BYTES]);
+            (header.src_cid, header.dst_cid, header.src_port, header.dst_port) = (3, 2, 1000, host);
+            (header.socket_type, header.flags, header.buf_alloc, header.fwd_cnt) = (TYPE_STREAM, flags, buf_alloc, fwd_cnt);
+            header.len = u32::try_from(length).unwrap();
+            let mut bytes = header.to_bytes().to_vec();
+            bytes[30] = op.to_le_bytes()[0];
+            bytes.resize(HEADER_BYTES + length, 1);
+            driver.send_bytes(&bytes);
+            driver.host(FIRST, EventSet::IN | EventSet::OUT);
+            while let Some((header, _)) = driver.receive() {
+                prop_assert!(header.op.is_some());
+            }
+        }
+    }
+}
