@@ -2,11 +2,11 @@
 #
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
 #   make run      what is needed, then the example Pod: nginx and a sidecar
-#   make test     unit tests, then end-to-end tests that boot Pods: on this machine's KVM, or in the emulated host
+#   make test     format, clippy, unit tests, then end-to-end tests that boot Pods: on this machine's KVM, or in the emulated host
 #   make bench    the VMM against QEMU's microvm
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
-.PHONY: all build requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
+.PHONY: all build lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
 	e2e bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
@@ -56,7 +56,11 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-test: unit-test e2e
+test: lint unit-test e2e
+
+lint: requirements
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins

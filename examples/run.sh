@@ -9,13 +9,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 images=$here/../build/images
 
 # Where Pods run: on this machine, or in the emulated host.
-if verdict=$("$microkube" doctor kvm 2>&1); then
-    echo "run: on this machine's KVM: $verdict"
-    on_host=
-else
-    echo "run: in the emulated host (slow): $verdict"
+if reason=$("$microkube" machine needed); then
+    echo "run: in the emulated host (slow): $reason"
     on_host="$microkube machine exec --"
     $on_host true
+else
+    echo "run: on this machine: $reason"
+    on_host=
 fi
 for image in nginx debian-tools; do
     $on_host "$microkube" image ls | grep -q "docker.io/library/$image " ||

@@ -18,12 +18,11 @@ binary=$(cargo --locked $build --no-run --message-format=json \
     | sed -n 's/.*"name":"'"$name"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -n "$binary" ] || { echo "on-kvm: error: $name was not built" >&2; exit 1; }
 
-# Runs a tiny guest, and prints what came of it in one line.
-if verdict=$("$microkube" doctor kvm 2>&1); then
-    echo "$name: directly on this machine: $verdict"
+if ! reason=$("$microkube" machine needed); then
+    echo "$name: directly on this machine: $reason"
     exec "$binary" "$@"
 fi
-echo "$name: in the emulated host (slow): $verdict"
+echo "$name: in the emulated host (slow): $reason"
 # A machine of its own, fresh: one that runs already may be of another build, and is left alone.
 base=$(mktemp -d /var/tmp/microkube-$name.XXXXXX)
 export MICROKUBE_STATE_DIR="$base/state" MICROKUBE_RUN_DIR="$base/run"

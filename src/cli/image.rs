@@ -13,6 +13,7 @@ use crate::image::{Image, ImageStore, Progress, PullPolicy, Quiet};
 
 /// Manage the images on this host
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  microkube image ls")]
 pub struct ImageArgs {
     /// Directory of the state that survives a reboot
     #[arg(

@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Arguments of `microkube machine`.
+/// The emulated host, in which Pods run where KVM cannot run guests
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  microkube machine status\n  microkube machine exec -- microkube doctor")]
 pub struct MachineArgs {
     #[command(subcommand)]
     verb: Verb,
@@ -16,18 +17,22 @@ pub struct MachineArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Start the emulated host (a few seconds); does nothing if it runs
+    #[command(after_help = "Example:\n  microkube machine start")]
     Start,
     /// Stop it: processes are ended, disks written, power off
+    #[command(after_help = "Example:\n  microkube machine stop")]
     Stop,
     /// Show whether it runs (exit code 0: running, 3: stopped)
+    #[command(after_help = "Example:\n  microkube machine status")]
     Status,
     /// Say whether Pods need it here (exit code 0: KVM cannot run guests, and why; 1: KVM works)
+    #[command(after_help = "Example:\n  microkube machine needed && echo Pods run slowly here")]
     Needed,
     /// Run a command in it, as root, in this directory, with this terminal and environment
     ///
     /// Files of this machine are visible under the same paths. What the command writes is private to it and lost with it, except
     /// below /run and /var/lib/microkube, which belong to the emulated host.
-    #[command(after_help = "Example: microkube machine exec -- ls -l /dev/kvm")]
+    #[command(after_help = "Example:\n  microkube machine exec -- ls -l /dev/kvm")]
     Exec {
         /// Command and arguments
         #[arg(required = true, last = true, value_name = "COMMAND")]

@@ -19,7 +19,7 @@ use crate::manifest;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
 use crate::pod::{self};
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// Logs of so many Pods are kept.
 const KEPT_LOGS: usize = 50;
@@ -187,6 +187,7 @@ fn new_record(pod: &mut Pod) -> PodRecord {
         namespace,
         name,
         pod: pod.clone(),
+        client: ProcessIdentity::current(),
         supervisor: None,
         vmm: None,
     }

@@ -77,20 +77,18 @@ impl Walk {
         match support_of(pattern) {
             _ if absent => {}
             Some(Refused(reason)) => self.refuse(path, "", reason),
-            Some(RefusedIf(refused, reason)) => {
-                if refused(value) {
-                    let shown = if value.is_object() || value.is_array() {
-                        String::new()
-                    } else {
-                        format!("{value} is ")
-                    };
-                    self.refuse(path, &shown, reason);
-                }
+            Some(RefusedIf(refused, reason)) if refused(value) => {
+                let shown = if value.is_object() || value.is_array() {
+                    String::new()
+                } else {
+                    format!("{value} is ")
+                };
+                self.refuse(path, &shown, reason);
             }
             Some(Ignored(reason)) => self.ignored.push((path.clone(), reason)),
             // What the table does not know, the strict types refuse; maps of the user's own keys are not looked into.
             Some(Supported) => self.value(value, pattern, path),
-            None => {}
+            Some(RefusedIf(..)) | None => {}
         }
     }
 

@@ -29,10 +29,13 @@ enum Expected {
     Log,
 }
 
+/// Kind and container id, as a stream's header has them.
+type StreamName = (i32, String);
+
 /// Takes in the guest's streams and passes them on to the attached client.
 #[derive(Debug)]
 pub struct Output {
-    expected: Mutex<HashMap<(i32, String), (Expected, oneshot::Sender<()>)>>,
+    expected: Mutex<HashMap<StreamName, (Expected, oneshot::Sender<()>)>>,
     client: mpsc::Sender<Frame>,
     log: Arc<Mutex<GuestLog>>,
     debug: bool,
@@ -124,6 +127,8 @@ impl Output {
             let length = stream.read(&mut buffer).await?;
             let bytes = buffer.get(..length).unwrap_or_default();
             match what {
+                // With `--debug` the kernel writes the same to the console, and earlier.
+                Expected::Log if self.debug => {}
                 Expected::Log => self.log(bytes).await,
                 Expected::Output(container, stream) => {
                     // Fails when the client is gone: then there is nobody to write for, but the guest must not block.

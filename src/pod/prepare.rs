@@ -219,10 +219,14 @@ impl Progress for ClientProgress {
     fn layer_done(&self, _digest: &str, _present: bool) {}
 }
 
+/// Ids of layers in the sandbox, by diff id.
 type LayerIds = HashMap<String, String>;
 
+/// The disk of layers: what the agent is told, what containers refer to, and what the VMM is given.
+type LayerDisk = (Vec<Layer>, LayerIds, Vec<(std::fs::File, u64)>);
+
 /// Puts the layers of all images, each once, one after the other on the disk of layers.
-fn lay_out(images: &[Image]) -> anyhow::Result<(Vec<Layer>, LayerIds, Vec<(std::fs::File, u64)>)> {
+fn lay_out(images: &[Image]) -> anyhow::Result<LayerDisk> {
     let (mut layers, mut ids, mut files) = (Vec::new(), LayerIds::new(), Vec::new());
     let mut offset_bytes = 0_u64;
     let mut opened = Vec::new();

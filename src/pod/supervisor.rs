@@ -210,7 +210,7 @@ async fn drive(
         start,
         lost: None,
     };
-    run.to_the_end(&mut vm, requests).await;
+    run.run_to_end(&mut vm, requests).await;
     run.power_off(&mut vm).await;
     Ok(run.outcome())
 }
@@ -240,7 +240,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_the_end(&mut self, vm: &mut VirtualMachine, requests: &mut mpsc::Receiver<Request>) {
+    async fn run_to_end(&mut self, vm: &mut VirtualMachine, requests: &mut mpsc::Receiver<Request>) {
         let (sender, mut events) = mpsc::unbounded_channel();
         let mut pending = VecDeque::from([Event::SandboxReady]);
         let containers_start = Instant::now();
@@ -319,7 +319,7 @@ impl Run {
                     output: Arc::clone(&self.output),
                     events: events.clone(),
                 };
-                tokio::spawn(run.to_the_end());
+                tokio::spawn(run.run_to_end());
             }
             Action::StopContainer(index) => self.signal(index, None),
             Action::KillContainer(index) => self.signal(index, Some(libc::SIGKILL.unsigned_abs())),
@@ -380,7 +380,7 @@ struct ContainerRun {
 }
 
 impl ContainerRun {
-    async fn to_the_end(self) {
+    async fn run_to_end(self) {
         let Some(container) = self.containers.get(self.index) else {
             return;
         };
@@ -440,7 +440,12 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 /// Says in a sentence how a machine ended that should not have.
 pub(super) fn vmm_end(event: Option<&VmmEvent>) -> String {
     match event {
-        Some(VmmEvent::GuestStopped) => "the Pod's virtual machine turned itself off".to_owned(),
+        Some(VmmEvent::GuestStopped { triple_fault: false }) => {
+            "the Pod's virtual machine turned itself off".to_owned()
+        }
+        Some(VmmEvent::GuestStopped { triple_fault: true }) => {
+            "the Pod's virtual machine crashed (triple fault)".to_owned()
+        }
         Some(VmmEvent::Failed { message }) => format!("the Pod's virtual machine failed: {message}"),
         Some(VmmEvent::Started { .. }) => "the Pod's virtual machine was started twice".to_owned(),
         None => "the Pod's virtual machine monitor died".to_owned(),

@@ -1,12 +1,15 @@
 //! Releases what dead owners left behind. Every command of microkube sweeps before it does its own work.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::network;
-use crate::state::{Paths, PodRecords};
+use crate::state::{LockedFile, Paths, PodRecords};
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a supervisor may take to end a Pod whose command line was killed: longer than the lifecycle's own patience.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Releases the machines, addresses, disks and sockets of all Pods without an owner.
 ///
@@ -16,7 +19,9 @@ pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
         // Held until the Pod is gone, so that two sweeps do not meet.
-        let Some(_lock) = records.claim(&uid)? else { continue };
+        let Some(_lock) = claim(&records, &uid).await? else {
+            continue;
+        };
         tracing::info!("releasing what the dead supervisor of Pod {uid} left behind");
         if let Err(error) = release_abandoned(paths, &records, &uid).await {
             tracing::warn!("Pod {uid} cannot be released: {error:#}");
@@ -25,6 +30,24 @@ pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
     let live: std::collections::HashSet<_> = records.uids()?.into_iter().collect();
     network::sweep(&paths.network(), |uid| live.contains(uid)).await?;
     Ok(())
+}
+
+/// Becomes the owner of a Pod that has none. A Pod whose command line was killed is being ended by its supervisor: that is waited
+/// for, so that what the command line left behind is gone after the next command.
+async fn claim(records: &PodRecords, uid: &str) -> anyhow::Result<Option<LockedFile>> {
+    let start = Instant::now();
+    loop {
+        let lock = records.claim(uid)?;
+        if lock.is_some() || start.elapsed() > END_PATIENCE {
+            return Ok(lock);
+        }
+        match records.get(uid) {
+            Ok(Some(record)) if record.client.as_ref().is_some_and(|client| !client.is_alive()) => {}
+            _ => return Ok(None),
+        }
+        // A lock cannot be waited for with a limit other than by trying again.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
@@ -64,6 +87,7 @@ mod tests {
             namespace: "default".to_owned(),
             name: uid.to_owned(),
             pod: Pod::default(),
+            client: None,
             supervisor: None,
             vmm,
         };

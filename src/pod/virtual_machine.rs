@@ -25,7 +25,7 @@ const GUEST_CID: u32 = 3;
 
 /// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
 /// machine at once, which ends the VMM.
-const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check";
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp";
 
 /// What a Pod's machine is made of.
 #[derive(Debug)]
@@ -179,10 +179,14 @@ impl VirtualMachine {
             .stderr(stderr)
             .kill_on_drop(true);
         let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        // SAFETY: between fork and exec the closure only calls fcntl(2), which is async-signal-safe; the descriptors stay
-        // open in the parent until `spawn` has returned.
+        // SAFETY: between fork and exec the closure only calls prctl(2) and fcntl(2), which are async-signal-safe; the
+        // descriptors stay open in the parent until `spawn` has returned.
         unsafe {
             command.pre_exec(move || {
+                // No machine without a supervisor. The VMM renews this when it changes its user.
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
                 for fd in &inherited {
                     if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                         return Err(std::io::Error::last_os_error());

@@ -21,6 +21,8 @@ pub struct PodRecord {
     pub name: String,
     /// The Pod as defaulted and validated.
     pub pod: Pod,
+    /// The command line that stays attached to the Pod; the Pod ends with it.
+    pub client: Option<ProcessIdentity>,
     /// The supervisor, once it runs.
     pub supervisor: Option<ProcessIdentity>,
     /// The virtual machine monitor, once it runs.
@@ -229,6 +231,7 @@ mod tests {
             namespace: "default".to_owned(),
             name: name.to_owned(),
             pod: Pod::default(),
+            client: None,
             supervisor: None,
             vmm: None,
         }

@@ -50,7 +50,7 @@ impl ProcessIdentity {
         self.pid
     }
 
-    /// Whether the process still runs (or is a zombie that nobody reaped yet).
+    /// Whether the process still runs. One that has ended but was not reaped yet does not.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
@@ -146,10 +146,15 @@ fn pidfd_send_sigkill(pidfd: &OwnedFd) -> std::io::Result<()> {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`. The second field, the command's name in parentheses, may contain anything.
+/// Field 22 of `/proc/PID/stat`; `None` for a process that has ended (state Z or X). The second field, the command's name in
+/// parentheses, may contain anything.
 fn start_time_ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = after_name.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +165,7 @@ mod tests {
     fn the_start_time_is_found_behind_a_name_with_spaces_and_parentheses() {
         let stat = "42 (a) b) c) S 1 42 42 0 -1 4194560 10 0 0 0 1 2 3 4 20 0 1 0 987654 1000 1 18446744073709551615";
         assert_eq!(start_time_ticks(stat), Some(987_654));
+        assert_eq!(start_time_ticks(&stat.replace(" S ", " Z ")), None);
         assert_eq!(start_time_ticks("nonsense"), None);
     }
 

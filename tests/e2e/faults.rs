@@ -114,11 +114,7 @@ fn hanging_guest() -> std::path::PathBuf {
     std::fs::create_dir_all(&dir).unwrap();
     let _ = std::fs::remove_file(dir.join("vmlinux"));
     std::os::unix::fs::symlink(tree.join("build/guest/vmlinux"), dir.join("vmlinux")).unwrap();
-    std::fs::copy(
-        tree.join("build/guest/test-initramfs.cpio"),
-        dir.join("initramfs.cpio"),
-    )
-    .unwrap();
+    std::fs::copy(tree.join("build/guest/test-initramfs.cpio"), dir.join("initramfs.cpio")).unwrap();
     dir
 }
 

@@ -264,11 +264,10 @@ impl Running {
     }
 
     pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).unwrap();
         // SAFETY: kill(2) takes integers; the child has not been waited for, so its PID is its own.
-        assert_eq!(
-            unsafe { libc::kill(i32::try_from(self.child.id()).unwrap(), signal) },
-            0
-        );
+        let result = unsafe { libc::kill(pid, signal) };
+        assert_eq!(result, 0);
     }
 
     /// Waits for the end; a process that takes too long is killed and the test fails.

@@ -24,7 +24,16 @@ fn vmm(args: &[&str]) -> Running {
 #[test]
 fn a_kernel_boots_by_itself_with_its_console_on_stdout() {
     let _alone = alone();
-    let text = vmm(&["--memory-mib", "128", "--vcpus", "2", "--cmdline", "console=ttyS0 reboot=k panic=-1 then-off"]).finish().success();
+    let text = vmm(&[
+        "--memory-mib",
+        "128",
+        "--vcpus",
+        "2",
+        "--cmdline",
+        "console=ttyS0 reboot=k panic=-1 then-off",
+    ])
+    .finish()
+    .success();
     assert!(text.contains("Linux version 6.12"), "{text}");
     assert!(text.contains("hello from PID 1"), "{text}");
 }

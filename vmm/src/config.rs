@@ -103,7 +103,10 @@ pub enum VmmEvent {
         monotonic_ns: u64,
     },
     /// The guest reset or powered off its machine; the process exits with code 0 next.
-    GuestStopped,
+    GuestStopped {
+        /// It was a triple fault, which a healthy guest does not end with.
+        triple_fault: bool,
+    },
     /// The VMM gave up; the process exits with code 1 next.
     Failed {
         /// The error chain.

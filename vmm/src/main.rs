@@ -128,7 +128,8 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         console,
         confined: false,
     };
-    Ok(Vm::new(parts)?.run()?)
+    Vm::new(parts)?.run()?;
+    Ok(())
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {

@@ -7,6 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use kvm_ioctls::Kvm;
 
 use crate::config::{DiskConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
+use crate::cpu::vcpu::GuestEnd;
 use crate::devices::blk::disk::{Disk, DiskError};
 use crate::devices::net::tap::{Tap, TapError};
 use crate::devices::vsock::worker::VsockBackend;
@@ -219,13 +220,19 @@ pub fn run(config_fd: RawFd) -> Result<(), SupervisedError> {
     let mut reporter = Reporter(event);
     let result = run_config(config, &mut inherited, &mut reporter);
     match &result {
-        Ok(()) => reporter.report(&VmmEvent::GuestStopped),
+        Ok(end) => reporter.report(&VmmEvent::GuestStopped {
+            triple_fault: *end == GuestEnd::TripleFault,
+        }),
         Err(error) => reporter.report(&VmmEvent::Failed { message: chain(error) }),
     }
-    result
+    result.map(|_| ())
 }
 
-fn run_config(config: VmConfig, inherited: &mut Inherited, reporter: &mut Reporter) -> Result<(), SupervisedError> {
+fn run_config(
+    config: VmConfig,
+    inherited: &mut Inherited,
+    reporter: &mut Reporter,
+) -> Result<GuestEnd, SupervisedError> {
     let jail = config.jail.clone();
     let parts = take_parts(config, inherited)?;
     // While there is one thread, and after everything that is opened or configured with privileges.

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::boot::{self, BootError, BootSource, layout};
 use crate::bus::{Bus, Overlap};
 use crate::config::MAX_VCPU_COUNT;
-use crate::cpu::vcpu::{Machine, Stop, VcpuThread, install_kick_handler};
+use crate::cpu::vcpu::{GuestEnd, Machine, Stop, VcpuThread, install_kick_handler};
 use crate::cpu::{self, CpuError, cpuid::Topology, registers};
 use crate::devices::blk::{device::BlkIdentity, disk::Disk, worker::BlkBackend};
 use crate::devices::net::{device::NetIdentity, tap::Tap, worker::NetBackend};
@@ -394,7 +394,7 @@ impl Vm {
 
     /// Runs the guest until it stops or fails, then takes the machine apart: what the guest was told to be written is, and
     /// its output has been handed over.
-    pub fn run(self) -> Result<(), VmError> {
+    pub fn run(self) -> Result<GuestEnd, VmError> {
         install_kick_handler().map_err(VmError::Signal)?;
         let mut threads = Vec::with_capacity(self.vcpus.len());
         let mut failure: Option<VmError> = None;
@@ -424,7 +424,9 @@ impl Vm {
         match (failure, stop) {
             (Some(error), _) => Err(error),
             (None, Ok(Stop::Failed(reason))) => Err(VmError::Failed(reason)),
-            (None, _) => Ok(()),
+            (None, Ok(Stop::Guest(end))) => Ok(end),
+            // Nobody kicks a machine that runs, and every thread says why it stopped before it ends.
+            (None, Ok(Stop::Kicked) | Err(_)) => Err(VmError::Failed("the virtual CPUs stopped for no reason".into())),
         }
     }
 }

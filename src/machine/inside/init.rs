@@ -1,12 +1,14 @@
 //! PID 1 of the emulated host: starts the agent, reaps orphans, and switches the machine off when the agent ends.
 
 use crate::machine::INSIDE_DIR;
+use microkube_vmm::probe;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,14 @@ fn run() -> io::Result<()> {
             None::<&str>,
         )?;
     }
+    // Held until the machine is switched off; see there for what happens without.
+    let _kvm = match probe::hold(Path::new("/dev/kvm")) {
+        Ok(held) => Some(held),
+        Err(error) => {
+            eprintln!("microkube machine: KVM cannot be held: {error}");
+            None
+        }
+    };
     let agent = Command::new(format!("{INSIDE_DIR}/microkube"))
         .args(["machine", "inside-agent"])
         .env_clear()

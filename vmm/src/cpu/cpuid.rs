@@ -32,6 +32,12 @@ fn apic_id_bits(vcpu_count: u8) -> u32 {
     u32::from(vcpu_count).next_power_of_two().trailing_zeros()
 }
 
+/// KVM's asynchronous page faults (`KVM_FEATURE_ASYNC_PF`, `_VMEXIT` and `_INT`, kernel: Documentation/virt/kvm/x86/cpuid.rst). They
+/// let a guest do something else while the host reads swapped-out memory back, which is no way to run a host of many Pods; they are
+/// state that a snapshot would have to carry; and QEMU's software emulation of SVM loses the guest's registers when one
+/// is injected.
+const ASYNC_PAGE_FAULTS: u32 = 1 << 4 | 1 << 10 | 1 << 14;
+
 fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
     let count = u32::from(topology.vcpu_count);
     let id = u32::from(apic_id);
@@ -67,6 +73,7 @@ fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
                 entry.ecx |= CMP_LEGACY;
             }
         }
+        (0x4000_0001, _) => entry.eax &= !ASYNC_PAGE_FAULTS,
         // AMD: number of cores and the width of the APIC id.
         (0x8000_0008, _) => {
             entry.ecx = (entry.ecx & !0xf0ff) | (count - 1) | (apic_id_bits(topology.vcpu_count) << 12);
@@ -150,6 +157,21 @@ mod tests {
         assert_eq!((core.eax, core.ebx, core.ecx, core.edx), (2, 3, 0x201, 2));
         let thread = adjusted(0xb, 0, 2, 3);
         assert_eq!((thread.eax, thread.ebx, thread.ecx, thread.edx), (0, 1, 0x100, 2));
+    }
+
+    #[test]
+    fn asynchronous_page_faults_are_hidden() {
+        let mut entry = kvm_cpuid_entry2 {
+            function: 0x4000_0001,
+            eax: u32::MAX,
+            ..Default::default()
+        };
+        let topology = Topology {
+            vcpu_count: 1,
+            tsc_deadline: true,
+        };
+        adjust_entry(&mut entry, 0, topology);
+        assert_eq!(entry.eax, !ASYNC_PAGE_FAULTS);
     }
 
     #[test]

@@ -17,12 +17,21 @@ const STACK_BYTES: usize = 128 << 10;
 /// Why a virtual CPU stopped running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// The guest reset or powered off the machine, or triple-faulted, which on a PC is a reset.
-    Guest,
+    /// The guest ended its machine.
+    Guest(GuestEnd),
     /// It was kicked.
     Kicked,
     /// KVM cannot go on.
     Failed(String),
+}
+
+/// How a guest ended its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// It asked for a reset or to be turned off.
+    Reset,
+    /// It failed so badly that the processor gave up, which resets a PC. Some kernels do it on purpose.
+    TripleFault,
 }
 
 /// What a vCPU thread needs besides its vCPU.
@@ -103,7 +112,7 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
             Ok(VcpuExit::IoOut(port, data)) => {
                 machine.pio().write(u64::from(port), data);
                 if machine.reset_requested() {
-                    return Stop::Guest;
+                    return Stop::Guest(GuestEnd::Reset);
                 }
             }
             Ok(VcpuExit::IoIn(port, data)) => machine.pio().read(u64::from(port), data),
@@ -112,8 +121,10 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
             // With the interrupt controller in the kernel, HLT does not get here; a guest that halts for good is stopped by
             // whoever watches it.
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
-            Ok(VcpuExit::Shutdown) => return Stop::Guest,
-            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => return Stop::Guest,
+            Ok(VcpuExit::Shutdown) => return Stop::Guest(GuestEnd::TripleFault),
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => {
+                return Stop::Guest(GuestEnd::Reset);
+            }
             Ok(VcpuExit::SystemEvent(kind, _)) => {
                 return Stop::Failed(format!(
                     "virtual CPU {id}: the guest raised system event {kind} (crash)"

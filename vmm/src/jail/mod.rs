@@ -14,6 +14,9 @@ pub mod seccomp;
 /// Why the process could not be confined. It must not run a guest then.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
+    /// The supervisor ended meanwhile.
+    #[error("the supervisor has ended")]
+    Orphaned,
     /// A step was refused.
     #[error("cannot {what}")]
     Step {
@@ -48,6 +51,8 @@ const MAX_DESCRIPTORS: libc::rlim_t = 4096;
 
 /// Confines the process, except for its system calls.
 pub fn enter(config: &JailConfig) -> Result<(), JailError> {
+    // SAFETY: getppid(2) takes nothing and always succeeds.
+    let parent = unsafe { libc::getppid() };
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads != 1 {
         return Err(JailError::Threads(threads));
@@ -59,7 +64,21 @@ pub fn enter(config: &JailConfig) -> Result<(), JailError> {
     )?;
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS, "limit the number of descriptors")?;
     namespaces::leave_file_system_and_network()?;
-    drop_privileges(config)
+    drop_privileges(config)?;
+    die_with(parent)
+}
+
+/// Has the kernel kill this process when its parent ends. A change of user revokes such a wish of the parent's (prctl(2),
+/// `PR_SET_PDEATHSIG`), so it is made here, after it.
+fn die_with(parent: libc::pid_t) -> Result<(), JailError> {
+    // SAFETY: this option of prctl(2) takes integers only.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    check(result, "ask to be killed with the supervisor")?;
+    // SAFETY: getppid(2) takes nothing and always succeeds.
+    if unsafe { libc::getppid() } != parent {
+        return Err(JailError::Orphaned);
+    }
+    Ok(())
 }
 
 /// Lowers a limit; one that is lower already stays.
