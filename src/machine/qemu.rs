@@ -75,7 +75,9 @@ pub fn arguments(settings: &Settings) -> Vec<OsString> {
         "none",
         "-no-reboot",
     ]);
-    add(&["-accel", "tcg,thread=multi,tb-size=512"]);
+    // One thread for both processors: with one each, nested guests lost their registers and this kernel died of a stray `int3` under
+    // load (QEMU 7.2), as what one processor does to page tables and code reaches the other too late.
+    add(&["-accel", "tcg,thread=single,tb-size=512"]);
     add(&[
         "-cpu",
         // Without XSAVE: a guest that sets XCR0 does so behind the back of kvm_amd, since QEMU does not emulate that intercept.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes that works, even in the emulated host.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Where the tests' registry listens: on loopback, so that plain http is allowed.
 const REGISTRY_PORT: u16 = 5077;
@@ -199,8 +199,18 @@ pub struct Running {
     pub child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
-    stdout: std::thread::JoinHandle<Vec<u8>>,
-    stderr: std::thread::JoinHandle<Vec<u8>>,
+    stdout: Option<std::thread::JoinHandle<Vec<u8>>>,
+    stderr: Option<std::thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Drop for Running {
+    /// A test that fails leaves nothing that disturbs the next one.
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 /// How a process ended and all it wrote.
@@ -240,8 +250,8 @@ impl Running {
             child,
             lines,
             seen: Vec::new(),
-            stdout,
-            stderr,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
         }
     }
 
@@ -276,12 +286,13 @@ impl Running {
         let watchdog = Watchdog::start(self.child.id());
         let status = self.child.wait().unwrap();
         watchdog.stop();
-        let text =
-            |thread: std::thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&thread.join().unwrap()).into_owned();
+        let text = |thread: Option<std::thread::JoinHandle<Vec<u8>>>| {
+            String::from_utf8_lossy(&thread.unwrap().join().unwrap()).into_owned()
+        };
         let finished = Finished {
             status,
-            stdout: text(self.stdout),
-            stderr: text(self.stderr),
+            stdout: text(self.stdout.take()),
+            stderr: text(self.stderr.take()),
         };
         assert_ne!(
             finished.status.signal(),

@@ -1,6 +1,6 @@
 //! Pods reach each other and the host; addresses are theirs alone.
 
-use crate::host::{alone, container, host, image, pod, shell_pod};
+use crate::host::{alone, container, host, image, pod, pod_with, shell_pod};
 
 #[test]
 fn the_containers_of_a_pod_share_localhost_and_the_host_name() {
@@ -26,8 +26,13 @@ fn the_containers_of_a_pod_share_localhost_and_the_host_name() {
 fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
     let _alone = alone();
     let serve = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/address \\1/'; mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www";
-    let mut first = host().start(&shell_pod("first", serve));
-    let mut second = host().start(&shell_pod("second", serve));
+    // PID 1 has no handler for SIGTERM, so it lives as long as the grace period.
+    let server = |name| {
+        let container = container("main", &image("busybox"), serve);
+        host().start(&pod_with(name, &[container], "  terminationGracePeriodSeconds: 2\n"))
+    };
+    let mut first = server("first");
+    let mut second = server("second");
     let address = |line: String| line.split_once("address ").unwrap().1.to_owned();
     let first_ip = address(first.wait_for("address "));
     let second_ip = address(second.wait_for("address "));
@@ -53,8 +58,7 @@ fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
     assert!(text.ends_with("third\n"), "{text}");
     for pod in [first, second] {
         pod.signal(libc::SIGINT);
-        pod.signal(libc::SIGINT);
-        pod.finish();
+        assert_eq!(pod.finish().code(), 137);
     }
 }
 
