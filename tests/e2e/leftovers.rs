@@ -17,6 +17,18 @@ pub struct Leftovers {
     nft_chains: usize,
 }
 
+impl Leftovers {
+    /// Asserts that each kind of thing is seen where there is one Pod more than `before`: a count that sees nothing proves nothing.
+    #[track_caller]
+    pub fn assert_one_pod_more_than(&self, before: &Self) {
+        assert_eq!(self.taps.len(), before.taps.len() + 1, "TAPs");
+        assert_eq!(self.leases.len(), before.leases.len() + 1, "leases");
+        assert_eq!(self.pods.len(), before.pods.len() + 1, "Pods");
+        assert_eq!(self.processes.len(), before.processes.len() + 2, "VMM and supervisor");
+        assert_eq!(self.nft_chains, before.nft_chains + 1, "nftables chains");
+    }
+}
+
 impl Host {
     /// Looks now.
     pub fn leftovers(&self) -> Leftovers {
@@ -77,6 +89,12 @@ fn nft_chains() -> usize {
         .args(["list", "table", "netdev", "microkube"])
         .output();
     let output = output.expect("nft is installed by `make`");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    // Before the first Pod there is no table; anything else that nft has to say means that it did not count.
+    assert!(
+        output.status.success() || complaint.contains("No such file or directory"),
+        "{complaint}"
+    );
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter(|line| line.trim_start().starts_with("chain "))

@@ -44,6 +44,7 @@ fn nginx_is_reached_from_the_host_by_the_pods_address_and_ends_gracefully() {
         !page.is_empty()
     });
     assert!(page.contains("Welcome to nginx!"), "{page}");
+    host().leftovers().assert_one_pod_more_than(&before);
     pod.signal(libc::SIGINT);
     // nginx's stop signal is SIGQUIT: it ends by itself, so the exit code is 0.
     pod.finish().success();
