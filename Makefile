@@ -17,6 +17,11 @@ GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/examples/guest-init
 AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/microkube-agent
 TEST_IMAGES := busybox small configured nginx debian-tools large
 CARGO := cargo --locked
+# The VMM is linked statically: loading shared libraries would be a part of every Pod's start. (For a target named explicitly flags do not
+# reach build scripts and procedural macros, which cannot be static.)
+VMM_TARGET := x86_64-unknown-linux-gnu
+VMM_CONFIG := target.$(VMM_TARGET).rustflags = ["-C", "target-feature=+crt-static"]
+VMM_BUILT := $(TARGET_DIR)/$(VMM_TARGET)/release/microkube-vmm
 # The programs find these by themselves when the target directory is the tree's own.
 export MICROKUBE_GUEST_DIR := $(CURDIR)/build/guest
 export MICROKUBE_MACHINE_DIR := $(CURDIR)/build/machine
@@ -32,7 +37,9 @@ kernel: requirements
 	@guest-image/build-kernel.sh build/guest/vmlinux
 
 programs: requirements
-	@$(CARGO) build --release --workspace --exclude microkube-agent
+	@$(CARGO) build --release --package microkube
+	@$(CARGO) build --release --package microkube-vmm --target $(VMM_TARGET) --config '$(VMM_CONFIG)'
+	@cmp -s $(VMM_BUILT) $(TARGET_DIR)/release/microkube-vmm || install $(VMM_BUILT) $(TARGET_DIR)/release/microkube-vmm
 	@$(CARGO) build --profile agent --package microkube-agent --target x86_64-unknown-linux-musl
 
 initramfs: programs

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -16,6 +16,7 @@ use crate::config::MAX_VCPU_COUNT;
 use crate::cpu::vcpu::{GuestEnd, Machine, Stop, VcpuThread, install_kick_handler};
 use crate::cpu::{self, CpuError, cpuid::Topology, registers};
 use crate::devices::blk::{device::BlkIdentity, disk::Disk, worker::BlkBackend};
+use crate::devices::ioapic::device::{IOAPIC_SIZE, IoApic, KvmDelivery};
 use crate::devices::net::{device::NetIdentity, tap::Tap, worker::NetBackend};
 use crate::devices::rng::{device::RngIdentity, worker::RngBackend};
 use crate::devices::serial::console::Console;
@@ -84,6 +85,9 @@ pub enum VmError {
         #[source]
         source: kvm_ioctls::Error,
     },
+    /// An older kernel, or a KVM without a local APIC.
+    #[error("KVM of this host lacks {0}: Linux 4.4 or newer has it")]
+    Capability(&'static str),
     /// A device's thread or descriptor.
     #[error("cannot start device {name}")]
     Device {
@@ -188,13 +192,13 @@ pub struct Vm {
     transports: Vec<Arc<Mutex<MmioTransport>>>,
     console: Console,
     // Kept to the last: KVM and the devices refer to them.
-    _vm: VmFd,
+    _vm: Arc<VmFd>,
     _memory: GuestMemory,
 }
 
 /// Adds devices to a machine under construction.
 struct Builder {
-    vm: VmFd,
+    vm: Arc<VmFd>,
     memory: GuestMemory,
     mmio: Bus,
     transports: Vec<Arc<Mutex<MmioTransport>>>,
@@ -267,6 +271,24 @@ impl Builder {
     }
 }
 
+impl Builder {
+    /// The interrupt lines that have a device.
+    fn interrupt_lines(&self) -> Vec<u8> {
+        let virtio = (layout::VIRTIO_IRQ_FIRST..).take(self.transports.len());
+        let lines = std::iter::once(layout::SERIAL_IRQ).chain(virtio);
+        lines.filter_map(|line| u8::try_from(line).ok()).collect()
+    }
+
+    /// Adds the interrupt controller, with as many lines as are used.
+    fn add_ioapic(&mut self, interrupt_lines: &[u8]) -> Result<(), VmError> {
+        let count = interrupt_lines.iter().max().map_or(1, |last| last.saturating_add(1));
+        let ioapic = IoApic::new(count, KvmDelivery(Arc::clone(&self.vm)));
+        self.mmio
+            .insert(u64::from(layout::IOAPIC), IOAPIC_SIZE, Arc::new(Mutex::new(ioapic)))?;
+        Ok(())
+    }
+}
+
 /// Puts kernel parameters before ` -- `, after which everything is for init.
 fn with_parameters(cmdline: &str, parameters: &str) -> String {
     match cmdline.split_once(" -- ") {
@@ -275,7 +297,23 @@ fn with_parameters(cmdline: &str, parameters: &str) -> String {
     }
 }
 
-fn create_vm(kvm: &Kvm, deadline_timer: bool) -> Result<VmFd, VmError> {
+/// An empty machine: its local APICs are KVM's, all else that interrupts go through is ours.
+fn create_vm(kvm: &Kvm) -> Result<Arc<VmFd>, VmError> {
+    // The APIC timer's deadline mode needs no calibration, for which a kernel would look for the PIT.
+    for (capability, name) in [
+        (
+            Cap::SplitIrqchip,
+            "a split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)",
+        ),
+        (
+            Cap::TscDeadlineTimer,
+            "the TSC-deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)",
+        ),
+    ] {
+        if !kvm.check_extension(capability) {
+            return Err(VmError::Capability(name));
+        }
+    }
     let vm = kvm
         .create_vm()
         .map_err(kvm_error("create a virtual machine (KVM_CREATE_VM)"))?;
@@ -283,18 +321,14 @@ fn create_vm(kvm: &Kvm, deadline_timer: bool) -> Result<VmFd, VmError> {
         .map_err(kvm_error("place its identity map"))?;
     vm.set_tss_address(layout::KVM_TSS)
         .map_err(kvm_error("place its TSS"))?;
-    vm.create_irq_chip()
-        .map_err(kvm_error("create interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
-    if !deadline_timer {
-        // Without the TSC-deadline timer a kernel calibrates its APIC timer with the PIT.
-        let config = kvm_pit_config {
-            flags: KVM_PIT_SPEAKER_DUMMY,
-            ..Default::default()
-        };
-        vm.create_pit2(config)
-            .map_err(kvm_error("create a timer (KVM_CREATE_PIT2)"))?;
-    }
-    Ok(vm)
+    let mut split = kvm_enable_cap {
+        cap: KVM_CAP_SPLIT_IRQCHIP,
+        ..Default::default()
+    };
+    split.args[0] = u64::from(layout::IRQ_COUNT);
+    vm.enable_cap(&split)
+        .map_err(kvm_error("create local APICs (KVM_CAP_SPLIT_IRQCHIP)"))?;
+    Ok(Arc::new(vm))
 }
 
 fn create_vcpus(
@@ -315,8 +349,7 @@ impl Vm {
         if !(1..=MAX_VCPU_COUNT).contains(&parts.vcpu_count) {
             return Err(VmError::VcpuCount(parts.vcpu_count));
         }
-        let tsc_deadline = parts.kvm.check_extension(Cap::TscDeadlineTimer);
-        let vm = create_vm(&parts.kvm, tsc_deadline)?;
+        let vm = create_vm(&parts.kvm)?;
         let memory = memory::map(parts.mem_size_mib)?;
         memory::register(&vm, &memory)?;
 
@@ -359,7 +392,9 @@ impl Vm {
             initramfs: parts.initramfs.as_mut(),
             cmdline: &cmdline,
         };
-        let entry = boot::load(&builder.memory, source, parts.vcpu_count)?;
+        let interrupt_lines = builder.interrupt_lines();
+        let entry = boot::load(&builder.memory, source, parts.vcpu_count, &interrupt_lines)?;
+        builder.add_ioapic(&interrupt_lines)?;
         registers::write_tables(&builder.memory)?;
 
         let cpuid = parts
@@ -368,7 +403,6 @@ impl Vm {
             .map_err(kvm_error("say which CPUID it supports"))?;
         let topology = Topology {
             vcpu_count: parts.vcpu_count,
-            tsc_deadline,
         };
         let vcpus = create_vcpus(&builder.vm, parts.vcpu_count, &cpuid, topology, entry)?;
         let (stop_sender, stops) = channel();

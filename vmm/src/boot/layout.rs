@@ -27,11 +27,11 @@ pub const MPTABLE_END: u64 = 0xa_0000;
 /// First address above the legacy area; nothing of the kernel may lie below.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
-/// The I/O APIC that KVM emulates.
+/// The I/O APIC.
 pub const IOAPIC: u32 = 0xfec0_0000;
 /// The local APICs.
 pub const LAPIC: u32 = 0xfee0_0000;
-/// Number of interrupt lines of the I/O APIC.
+/// Most interrupt lines the I/O APIC may have.
 pub const IRQ_COUNT: u8 = 24;
 /// Three pages that KVM needs on Intel processors, and one more below them for its identity map.
 pub const KVM_TSS: usize = 0xfffb_d000;

@@ -71,7 +71,14 @@ pub struct BootSource<'a> {
 }
 
 /// Loads everything; the address of the guest's first instruction.
-pub fn load(memory: &GuestMemory, source: BootSource<'_>, vcpu_count: u8) -> Result<GuestAddress, BootError> {
+///
+/// `interrupt_lines` are the I/O APIC's lines that have a device.
+pub fn load(
+    memory: &GuestMemory,
+    source: BootSource<'_>,
+    vcpu_count: u8,
+    interrupt_lines: &[u8],
+) -> Result<GuestAddress, BootError> {
     let loaded =
         Elf::load(memory, None, source.kernel, Some(GuestAddress(layout::HIGH_MEMORY))).map_err(BootError::Kernel)?;
     if loaded.kernel_load.raw_value() >= layout::IDENTITY_MAPPED {
@@ -82,7 +89,7 @@ pub fn load(memory: &GuestMemory, source: BootSource<'_>, vcpu_count: u8) -> Res
         .map(|file| load_initramfs(memory, file, loaded.kernel_end))
         .transpose()?;
     params::write(memory, source.cmdline, initramfs)?;
-    mptable::write(memory, vcpu_count)?;
+    mptable::write(memory, vcpu_count, interrupt_lines)?;
     Ok(loaded.kernel_load)
 }
 
@@ -162,6 +169,6 @@ mod tests {
             initramfs: None,
             cmdline: "",
         };
-        assert!(matches!(load(&memory, source, 1), Err(BootError::Kernel(_))));
+        assert!(matches!(load(&memory, source, 1, &[4]), Err(BootError::Kernel(_))));
     }
 }

@@ -16,8 +16,8 @@ fn checksum(bytes: &[u8]) -> u8 {
         .wrapping_neg()
 }
 
-/// The table for a machine of `vcpu_count` processors, as it lies at `address`: floating pointer, header, entries.
-fn build(vcpu_count: u8, address: u32) -> Vec<u8> {
+/// The table for a machine of `vcpu_count` processors with devices at `interrupt_lines`, as it lies at `address`: floating pointer, header, entries.
+fn build(vcpu_count: u8, interrupt_lines: &[u8], address: u32) -> Vec<u8> {
     let ioapic_id = vcpu_count; // The first id that is no processor's.
     let mut entries: Vec<u8> = Vec::with_capacity(1024);
     let mut entry_count = 0u16;
@@ -37,12 +37,10 @@ fn build(vcpu_count: u8, address: u32) -> Vec<u8> {
     push(&[1, BUS_ISA, b'I', b'S', b'A', b' ', b' ', b' ']);
     let [a, b, c, d] = layout::IOAPIC.to_le_bytes();
     push(&[2, ioapic_id, APIC_VERSION, 1, a, b, c, d]);
-    for irq in 0..layout::IRQ_COUNT {
+    for &irq in interrupt_lines {
         // Interrupt line: type INT, polarity and trigger of the bus (edge, high), bus, line, I/O APIC, its pin.
         push(&[3, 0, 0, 0, BUS_ISA, irq, ioapic_id, irq]);
     }
-    push(&[4, 3, 0, 0, BUS_ISA, 0, 0, 0]); // ExtINT on LINT0 of the boot processor.
-    push(&[4, 1, 0, 0, BUS_ISA, 0, 0xff, 1]); // NMI on LINT1 of all.
 
     let table_len = u16::try_from(44 + entries.len()).unwrap_or(u16::MAX);
     let mut header = [0u8; 44];
@@ -69,9 +67,9 @@ fn build(vcpu_count: u8, address: u32) -> Vec<u8> {
 }
 
 /// Writes the table where Linux looks for it.
-pub(super) fn write(memory: &GuestMemory, vcpu_count: u8) -> Result<(), BootError> {
+pub(super) fn write(memory: &GuestMemory, vcpu_count: u8, interrupt_lines: &[u8]) -> Result<(), BootError> {
     let address = u32::try_from(layout::MPTABLE).unwrap_or(0);
-    let table = build(vcpu_count, address);
+    let table = build(vcpu_count, interrupt_lines, address);
     if table.len() as u64 > layout::MPTABLE_END - layout::MPTABLE {
         return Err(BootError::TooManyVcpus(vcpu_count));
     }
@@ -85,6 +83,16 @@ mod tests {
     use super::*;
     use crate::config::MAX_VCPU_COUNT;
 
+    const ALL_LINES: [u8; layout::IRQ_COUNT as usize] = {
+        let mut lines = [0; layout::IRQ_COUNT as usize];
+        let mut line = 0;
+        while line < layout::IRQ_COUNT {
+            lines[line as usize] = line;
+            line += 1;
+        }
+        lines
+    };
+
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
@@ -92,7 +100,7 @@ mod tests {
     #[test]
     fn both_checksums_come_out_as_zero() {
         for vcpus in [1, 2, MAX_VCPU_COUNT] {
-            let table = build(vcpus, 0x9_fc00);
+            let table = build(vcpus, &[4, 5, 6], 0x9_fc00);
             assert_eq!(sum(&table[..16]), 0);
             assert_eq!(sum(&table[16..]), 0);
         }
@@ -100,14 +108,14 @@ mod tests {
 
     #[test]
     fn the_largest_table_fits_its_room() {
-        assert!(build(MAX_VCPU_COUNT, 0).len() as u64 <= layout::MPTABLE_END - layout::MPTABLE);
+        assert!(build(MAX_VCPU_COUNT, &ALL_LINES, 0).len() as u64 <= layout::MPTABLE_END - layout::MPTABLE);
     }
 
     #[test]
     fn the_header_counts_its_entries() {
-        let table = build(2, 0);
-        // Two processors, a bus, an I/O APIC, 24 lines, two local lines.
-        assert_eq!(u16::from_le_bytes([table[16 + 34], table[16 + 35]]), 2 + 1 + 1 + 24 + 2);
+        let table = build(2, &[4, 5, 6], 0);
+        // Two processors, a bus, an I/O APIC, three lines.
+        assert_eq!(u16::from_le_bytes([table[16 + 34], table[16 + 35]]), 2 + 1 + 1 + 3);
         assert_eq!(
             usize::from(u16::from_le_bytes([table[20], table[21]])),
             table.len() - 16

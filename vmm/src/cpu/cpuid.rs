@@ -22,9 +22,6 @@ const PERFCTR: u32 = (1 << 23) | (1 << 24) | (1 << 28);
 pub struct Topology {
     /// Number of virtual CPUs; each is a core of one package.
     pub vcpu_count: u8,
-    /// Whether KVM offers the TSC-deadline timer (`KVM_CAP_TSC_DEADLINE_TIMER`; its CPUID bit is not in
-    /// `KVM_GET_SUPPORTED_CPUID` because it depends on the in-kernel APIC).
-    pub tsc_deadline: bool,
 }
 
 /// Bits of an APIC id that `vcpu_count` processors need.
@@ -44,10 +41,8 @@ fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
     match (entry.function, entry.index) {
         (1, _) => {
             entry.ebx = (entry.ebx & 0xff00) | (count << 16) | (id << 24) | (entry.ebx & 0xff);
-            entry.ecx = (entry.ecx & !(VMX | TSC_DEADLINE)) | HYPERVISOR;
-            if topology.tsc_deadline {
-                entry.ecx |= TSC_DEADLINE;
-            }
+            // KVM_GET_SUPPORTED_CPUID leaves the deadline timer out, because it depends on the local APIC being in the kernel.
+            entry.ecx = (entry.ecx & !VMX) | TSC_DEADLINE | HYPERVISOR;
             entry.edx = if count > 1 { entry.edx | HTT } else { entry.edx & !HTT };
         }
         // Intel: caches. Levels 1 and 2 belong to a core, level 3 to the package.
@@ -118,15 +113,7 @@ mod tests {
 
     fn adjusted(function: u32, index: u32, id: u8, count: u8) -> kvm_cpuid_entry2 {
         let supported = CpuId::from_entries(&[leaf(function, index)]).unwrap();
-        for_vcpu(
-            &supported,
-            id,
-            Topology {
-                vcpu_count: count,
-                tsc_deadline: true,
-            },
-        )
-        .as_slice()[0]
+        for_vcpu(&supported, id, Topology { vcpu_count: count }).as_slice()[0]
     }
 
     #[test]
@@ -135,20 +122,6 @@ mod tests {
         assert_eq!(entry.ebx, 0x0304_0812);
         assert_eq!(entry.ecx & (VMX | TSC_DEADLINE | HYPERVISOR), TSC_DEADLINE | HYPERVISOR);
         assert_eq!(entry.edx & HTT, HTT);
-    }
-
-    #[test]
-    fn the_deadline_timer_is_offered_only_where_kvm_has_it() {
-        let supported = CpuId::from_entries(&[leaf(1, 0)]).unwrap();
-        let cpuid = for_vcpu(
-            &supported,
-            0,
-            Topology {
-                vcpu_count: 1,
-                tsc_deadline: false,
-            },
-        );
-        assert_eq!(cpuid.as_slice()[0].ecx & TSC_DEADLINE, 0);
     }
 
     #[test]
@@ -166,10 +139,7 @@ mod tests {
             eax: u32::MAX,
             ..Default::default()
         };
-        let topology = Topology {
-            vcpu_count: 1,
-            tsc_deadline: true,
-        };
+        let topology = Topology { vcpu_count: 1 };
         adjust_entry(&mut entry, 0, topology);
         assert_eq!(entry.eax, !ASYNC_PAGE_FAULTS);
     }

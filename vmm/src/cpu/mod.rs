@@ -75,7 +75,6 @@ pub fn create(
     vcpu.set_cpuid2(&cpuid::for_vcpu(supported, id, topology))
         .map_err(|source| CpuError::Cpuid { id, source })?;
     registers::set_msrs(&vcpu)?;
-    registers::set_local_interrupts(&vcpu)?;
     if let Some(entry) = entry {
         registers::set_boot_state(&vcpu, entry)?;
     }

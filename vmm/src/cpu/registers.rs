@@ -1,7 +1,7 @@
 //! Register state of the boot processor: long mode with paging on, as Linux's 64-bit boot protocol wants it
 //! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
 
-use kvm_bindings::{Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Address, Bytes, GuestAddress};
 
@@ -39,11 +39,6 @@ const MISC_ENABLE_FAST_STRING: u64 = 1;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 /// MTRRs enabled, all memory write-back.
 const MTRR_ENABLE_WRITE_BACK: u64 = (1 << 11) | 6;
-
-const APIC_LVT_LINT0: usize = 0x350;
-const APIC_LVT_LINT1: usize = 0x360;
-const APIC_MODE_NMI: u32 = 4;
-const APIC_MODE_EXTINT: u32 = 7;
 
 fn code_segment() -> kvm_segment {
     kvm_segment {
@@ -166,44 +161,9 @@ pub fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
     Ok(())
 }
 
-/// Overwrites the delivery mode of an entry of the local vector table.
-fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
-    for (byte, slot) in lapic.regs.iter_mut().skip(register).take(4).enumerate() {
-        // The delivery mode is bits 8 to 10: the second byte.
-        if byte == 1 {
-            let [low, ..] = mode.to_le_bytes();
-            *slot = (slot.cast_unsigned() & !7 | low).cast_signed();
-        }
-    }
-}
-
-/// Wires the local interrupt pins as firmware does: LINT0 to the legacy controller, LINT1 to NMI.
-pub fn set_local_interrupts(vcpu: &VcpuFd) -> Result<(), CpuError> {
-    let mut lapic = vcpu.get_lapic().map_err(|source| CpuError::Registers {
-        what: "KVM_GET_LAPIC",
-        source,
-    })?;
-    set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT);
-    set_delivery_mode(&mut lapic, APIC_LVT_LINT1, APIC_MODE_NMI);
-    vcpu.set_lapic(&lapic).map_err(|source| CpuError::Registers {
-        what: "KVM_SET_LAPIC",
-        source,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_delivery_mode_leaves_the_other_bits_alone() {
-        let mut lapic = kvm_lapic_state::default();
-        lapic.regs[APIC_LVT_LINT0] = 0x55;
-        lapic.regs[APIC_LVT_LINT0 + 1] = 0x41;
-        lapic.regs[APIC_LVT_LINT0 + 2] = 1;
-        set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT);
-        assert_eq!(lapic.regs[APIC_LVT_LINT0..APIC_LVT_LINT0 + 4], [0x55, 0x47, 1, 0]);
-    }
 
     #[test]
     fn page_tables_map_the_first_gib_onto_itself() {

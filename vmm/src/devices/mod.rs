@@ -2,6 +2,7 @@
 //! features, configuration space), `worker.rs` (what its thread does) and the formats it speaks.
 
 pub mod blk;
+pub mod ioapic;
 pub mod net;
 pub mod rng;
 pub mod serial;

@@ -83,9 +83,11 @@ impl Role {
     fn ioctls(self) -> &'static [u64] {
         const KVM_RUN: u64 = 0xae80;
         const KVM_GET_REGS: u64 = 0x8090_ae81;
+        const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
         const TUNSETOFFLOAD: u64 = 0x4004_54d0;
         match self {
-            Self::Vcpu => &[KVM_RUN, KVM_GET_REGS],
+            // The last one by the I/O APIC, whose registers a vCPU writes.
+            Self::Vcpu => &[KVM_RUN, KVM_GET_REGS, KVM_SET_GSI_ROUTING],
             Self::Net => &[TUNSETOFFLOAD],
             _ => &[],
         }
