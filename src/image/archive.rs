@@ -59,7 +59,8 @@ impl Files {
         Self::archive(file)
     }
 
-    fn archive(mut file: File) -> Result<Self, PullError> {
+    /// The files of a tar archive that can be read from any place.
+    pub fn archive(mut file: File) -> Result<Self, PullError> {
         file.seek(SeekFrom::Start(0)).map_err(PullError::Read)?;
         let file = Arc::new(file);
         let mut members = BTreeMap::new();

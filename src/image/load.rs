@@ -41,15 +41,7 @@ impl ImageStore {
         self.sweep()?;
         let _lock = self.lock_shared()?;
         let files = Files::open(path, &self.temporary_directory(), self.options().limits.bytes)?;
-        let found = if files.exists("index.json") {
-            layout_images(&files)?
-        } else if files.exists("manifest.json") {
-            docker_images(&files)?
-        } else {
-            return Err(PullError::Archive(
-                "it is neither an OCI layout nor an archive by `docker save`".into(),
-            ));
-        };
+        let found = find_images(&files)?;
         let mut images = Vec::new();
         for (image, reference) in with_names(found, name)? {
             let config = match manifest::parse(&image.manifest)? {
@@ -109,6 +101,38 @@ impl ImageStore {
         self.add_layer(converted.file, &layer.diff_id)?;
         progress.layer_done(digest, false);
         Ok(())
+    }
+}
+
+fn find_images(files: &Files) -> Result<Vec<Found>, PullError> {
+    if files.exists("index.json") {
+        layout_images(files)
+    } else if files.exists("manifest.json") {
+        docker_images(files)
+    } else {
+        let why = "it is neither an OCI layout nor an archive by `docker save`";
+        Err(PullError::Archive(why.into()))
+    }
+}
+
+/// Reads all that loading reads before it converts layers.
+#[cfg(fuzzing)]
+pub(super) fn read_all(files: &Files) {
+    for image in find_images(files).into_iter().flatten() {
+        let Ok(Document::Manifest(manifest)) = manifest::parse(&image.manifest) else {
+            continue;
+        };
+        if let Ok(config) = files.small(&image.config_path, CONFIG_MAX_BYTES) {
+            let _ = manifest::join(&manifest, &config);
+        }
+        for path in &image.layer_paths {
+            if let Ok((file, length)) = files.file(path) {
+                assert_eq!(
+                    io::copy(&mut file.take(length), &mut io::sink()).unwrap_or(length),
+                    length
+                );
+            }
+        }
     }
 }
 

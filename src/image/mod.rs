@@ -8,6 +8,8 @@ mod config;
 mod decompress;
 mod erofs;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layer;
 mod load;
 mod manifest;

@@ -32,6 +32,8 @@ use lower::LowerFile;
 pub use lower::LowerLayers;
 use record::Attributes;
 use tree::{Content, Linked, Tree};
+#[cfg(fuzzing)]
+pub use volume::VolumeInode;
 pub use volume::{Volume, VolumeError};
 
 /// Most bytes of extended attributes a file may have, as in ext4 and XFS (`XATTR_LIST_MAX` bounds the names alike).
