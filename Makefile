@@ -3,11 +3,12 @@
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
 #   make run      what is needed, then the example Pod: nginx and a sidecar
 #   make test     format, clippy, unit tests, then end-to-end tests that boot Pods: on this machine's KVM, or in the emulated host
+#   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
 #   make bench    the VMM against QEMU's microvm
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	e2e bench clean
+	store-test fuzz fuzz-briefly e2e bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -63,7 +64,7 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-test: lint unit-test e2e
+test: lint unit-test store-test fuzz-briefly e2e
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -72,6 +73,17 @@ lint: requirements
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
 	@tests/in-namespaces.sh
+
+# The image store against kernel and other tools: as root, without a virtual machine.
+store-test: requirements test-images
+	@$(CARGO) test --release --test store
+
+FUZZ_SECONDS := 60
+fuzz: requirements
+	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+fuzz-briefly: requirements
+	@tests/fuzz/run.sh 10
 
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e

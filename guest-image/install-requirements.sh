@@ -10,6 +10,8 @@ packages='linux-source-6.12 gcc make flex bison bc libelf-dev libssl-dev xz-util
 packages="$packages qemu-system-x86 busybox-static kmod e2fsprogs"
 # Images and a registry for tests.
 packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables"
+# Other tools that make and load images; what the fuzzing engine is compiled with.
+packages="$packages buildah podman g++"
 
 say() { printf 'requirements: %s\n' "$*"; }
 die() { printf 'requirements: error: %s\n' "$*" >&2; exit 1; }

@@ -3,28 +3,41 @@
 //! [`ImageStore`] is all that other parts need. How layers are stacked and how a container is started from an image's
 //! configuration does not belong here.
 
+mod archive;
+mod config;
 mod decompress;
 mod erofs;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layer;
 mod load;
 mod manifest;
+mod names;
+mod options;
 mod pull;
 mod reference;
 mod registry;
+mod save;
+mod stack;
 mod store;
 mod tar;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
 pub use erofs::ErofsError;
-pub use error::{ImageError, PullError, StoreError};
+pub use error::{ImageError, PullError, StoreError, is_unprintable};
+pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;
-pub use store::{ImageStore, Removed};
+pub use options::{OptionError, Options};
+pub use save::SaveTo;
+pub use store::{ImageStore, Removed, StoreLock};
+pub use verify::{Problem, Verification, Verified};
 
 /// When to ask the registry, as a container's `imagePullPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -114,11 +114,11 @@ impl Pull<'_> {
 
     async fn layer(&self, registry: &Registry<'_>, layer: LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
         let digest = layer.blob.digest.as_str();
-        if !self.store.has_layer(&layer.diff_id) {
+        if !self.store.has_layer(&layer) {
             let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
             let layer_lock = blocking(self.store, move || store.lock_layer(&diff_id)).await??;
             // Another one may have made it meanwhile.
-            if !self.store.has_layer(&layer.diff_id) {
+            if !self.store.has_layer(&layer) {
                 let converted = retry(|| self.fetch(registry, &layer, lock)).await?;
                 let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
                 blocking(self.store, move || {

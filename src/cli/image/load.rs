@@ -1,0 +1,32 @@
+//! `microkube image load`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::print;
+use super::progress::Bars;
+use crate::image::{ImageStore, Progress, Quiet};
+
+/// Add images from an OCI layout (directory or tar archive) or from an archive by `docker save`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  microkube image load ./app.oci.tar --name registry.example.org/app:v1")]
+pub struct LoadArgs {
+    /// Directory or archive
+    path: PathBuf,
+    /// Name of the image, if it has none of its own or is to be called differently
+    #[arg(long)]
+    name: Option<String>,
+}
+
+pub(super) fn run(store: &ImageStore, args: &LoadArgs) -> anyhow::Result<()> {
+    let bars = std::io::stderr().is_terminal().then(Bars::new);
+    let progress: &dyn Progress = bars.as_ref().map_or(&Quiet, |bars| bars);
+    let images = store.load(&args.path, args.name.as_deref(), progress)?;
+    drop(bars);
+    for image in images {
+        print(&format!("loaded {}\n", image.reference))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Entry points of the fuzz targets (`tests/fuzz`), which can reach nothing private.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+
+use super::archive::Files;
+use super::erofs::{self, Limits, LowerLayers, Volume, VolumeInode};
+use super::load;
+use super::manifest::{self, Blob, Manifest};
+use super::reference::Digest;
+use super::tar::{Kind, TarReader};
+
+const LIMITS: Limits = Limits {
+    files: 5_000,
+    bytes: 1 << 24,
+};
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<File>> = RefCell::new((0..3).map(|_| tempfile::tempfile().expect("a scratch file")).collect());
+}
+
+/// An empty file that is used again for the next input.
+fn scratch(index: usize) -> File {
+    SCRATCH.with_borrow(|files| {
+        let mut file = files[index].try_clone().expect("a descriptor");
+        file.set_len(0).expect("an empty file");
+        file.rewind().expect("its start");
+        file
+    })
+}
+
+/// Converts a tar stream, reads the image back, and compares.
+pub fn tar_to_erofs(data: &[u8]) {
+    let image = convert(data, None);
+    if let Some(image) = &image {
+        compare(&read_back(image), data);
+    }
+    // Once more, above something: this stream itself is as good as any.
+    if let Some(mut image) = image {
+        image.rewind().expect("its start");
+        let below = tempfile::tempfile().expect("a file");
+        std::io::copy(&mut image, &mut &below).expect("a copy");
+        let below = LowerLayers::open(vec![below]).expect("what was just written");
+        if let Some(image) = convert(data, Some(&below)) {
+            read_back(&image);
+        }
+    }
+}
+
+fn convert(mut data: &[u8], lower: Option<&LowerLayers>) -> Option<File> {
+    let mut image = scratch(0);
+    let summary = erofs::write_layer(&mut data, &image, [scratch(1), scratch(2)], &LIMITS, lower).ok()?;
+    assert_eq!(image.metadata().expect("its length").len(), summary.length_bytes);
+    image.rewind().expect("its start");
+    Some(image)
+}
+
+/// Every path of an image with its inode and, of small files, its content.
+fn read_back(image: &File) -> BTreeMap<Vec<u8>, (VolumeInode, Vec<u8>)> {
+    let volume = Volume::open(image.try_clone().expect("a descriptor")).expect("an image that opens");
+    volume.verify().expect("an intact image");
+    let mut found = BTreeMap::new();
+    let mut pending = vec![(Vec::new(), volume.root().expect("a root"))];
+    while let Some((path, inode)) = pending.pop() {
+        if inode.kind() == erofs::format::S_IFDIR {
+            let mut last = Vec::new();
+            let mut children = Vec::new();
+            volume
+                .entries(&inode, |name, nid, _| {
+                    assert!(last.as_slice() < name, "names in order");
+                    last = name.to_vec();
+                    if name != b"." && name != b".." {
+                        children.push((name.to_vec(), nid));
+                    }
+                    true
+                })
+                .expect("a directory");
+            for (name, nid) in children {
+                let mut path = path.clone();
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(&name);
+                pending.push((path, volume.inode(nid).expect("an inode")));
+            }
+        }
+        let content = match inode.kind() {
+            erofs::format::S_IFREG | erofs::format::S_IFLNK if inode.size <= 1 << 20 => {
+                volume.small_data(&inode, 1 << 20).expect("content")
+            }
+            _ => Vec::new(),
+        };
+        volume.xattrs(&inode).expect("attributes");
+        assert!(found.insert(path, (inode, content)).is_none(), "a path twice");
+    }
+    found
+}
+
+/// Where no entry depends on another one, each must have come out as it went in.
+fn compare(found: &BTreeMap<Vec<u8>, (VolumeInode, Vec<u8>)>, data: &[u8]) {
+    let mut expected = BTreeMap::new();
+    let mut reader = TarReader::new(data);
+    while let Ok(Some(entry)) = reader.next_entry() {
+        let parts: Vec<_> = entry
+            .path
+            .split(|byte| *byte == b'/')
+            .filter(|part| !matches!(*part, b"" | b"."))
+            .collect();
+        if entry.kind == Kind::HardLink || parts.iter().any(|part| part.starts_with(b".wh.")) {
+            return;
+        }
+        let mut body = Vec::new();
+        if reader.read_to_end(&mut body).is_err() || expected.insert(parts.join(&b'/'), (entry, body)).is_some() {
+            return;
+        }
+    }
+    let is_link = |path: &[u8]| {
+        expected
+            .get(path)
+            .is_some_and(|(entry, _)| entry.kind != Kind::Directory)
+    };
+    for path in expected.keys() {
+        let mut ends = path
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(end, _)| end);
+        if ends.any(|end| is_link(&path[..end])) {
+            return;
+        }
+    }
+    for (path, (entry, body)) in &expected {
+        let (inode, content) = found.get(path).expect("every entry is there");
+        assert_eq!(inode.mode & 0o7777, entry.mode);
+        assert_eq!((inode.uid, inode.gid), (entry.uid, entry.gid));
+        assert_eq!(inode.mtime, (entry.mtime_seconds, entry.mtime_nanoseconds));
+        match (entry.kind, &entry.sparse) {
+            (Kind::File, None) if inode.size <= 1 << 20 => assert!(content == body),
+            (Kind::File, Some(map)) => assert_eq!(inode.size, map.real_size),
+            (Kind::Symlink, _) => assert!(*content == entry.link),
+            _ => {}
+        }
+    }
+}
+
+/// Reads an archive of images as loading does, up to the layers.
+pub fn image_archive(data: &[u8]) {
+    let mut file = scratch(0);
+    file.write_all(data).expect("a copy");
+    let Ok(files) = Files::archive(file) else { return };
+    load::read_all(&files);
+}
+
+/// Parses a configuration as pulling and loading do.
+pub fn image_config(data: &[u8]) {
+    let blob = |digest| Blob { digest, size_bytes: 1 };
+    // The manifest says how many layers there must be.
+    let layers = data.windows(7).filter(|part| part == b"sha256:").count();
+    let manifest = Manifest {
+        config: blob(Digest::of(data)),
+        layers: (0..layers).map(|_| blob(Digest::of(b""))).collect(),
+    };
+    match manifest::join(&manifest, data) {
+        Ok((config, layers)) => {
+            assert_eq!(config.rootfs().diff_ids().len(), layers.len());
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.chars().any(super::is_unprintable), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The image store against the rest of the world, as root but without a virtual machine: the kernel's EROFS and overlayfs, `fsck.erofs`, GNU
+//! tar, and the tools that make and load images. What is missing makes a test fail; `make store-test` installs it.
+
+mod attributes;
+mod crash;
+mod exchange;
+mod mounted;
+mod real_layers;
+mod trees;

@@ -1,0 +1,147 @@
+//! Layers as mounted images, and what is needed around them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use microkube::image::{Image, ImageStore, Quiet};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+/// Runs a program that must succeed; returns what it printed.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}; run guest-image/install-requirements.sh"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A store, and room for other files, on a file system that keeps extended attributes.
+pub struct Fixture {
+    pub directory: TempDir,
+    pub store: ImageStore,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("microkube-store.")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        let store = ImageStore::open(directory.path().join("images")).unwrap();
+        Self { directory, store }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Loads an image of these layers, uncompressed tar archives.
+    pub fn load(&self, name: &str, layers: &[&Path]) -> Image {
+        let layout = self.path("layout");
+        let _ = fs::remove_dir_all(&layout);
+        write_layout(&layout, layers);
+        self.store.load(&layout, Some(name), &Quiet).unwrap().remove(0)
+    }
+}
+
+/// Writes an OCI layout of an image of these layers.
+pub fn write_layout(layout: &Path, layers: &[&Path]) {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |media_type: &str, bytes: &[u8]| {
+        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(blobs.join(&hex), bytes).unwrap();
+        json!({ "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len() })
+    };
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|path| put("application/vnd.oci.image.layer.v1.tar", &fs::read(path).unwrap()))
+        .collect();
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+    let config =
+        json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    let config = put(
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
+    let manifest = put(
+        "application/vnd.oci.image.manifest.v1+json",
+        manifest.to_string().as_bytes(),
+    );
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+}
+
+/// Something mounted, until it is dropped.
+pub struct Mount(pub PathBuf);
+
+impl Mount {
+    /// Mounts a layer's file, after `fsck.erofs` has had nothing to say against it.
+    pub fn layer(file: &Path, at: PathBuf) -> Self {
+        let report = succeed(Command::new("fsck.erofs").arg("--extract").arg(file));
+        assert!(
+            report.contains("No errors found") || !report.to_lowercase().contains("error"),
+            "{report}"
+        );
+        fs::create_dir_all(&at).unwrap();
+        succeed(
+            Command::new("mount")
+                .args(["-t", "erofs", "-o", "loop,ro"])
+                .arg(file)
+                .arg(&at),
+        );
+        Self(at)
+    }
+
+    /// Stacks mounted layers, lowest first.
+    pub fn overlay(layers: &[Mount], at: PathBuf) -> Self {
+        fs::create_dir_all(&at).unwrap();
+        let lower: Vec<_> = layers.iter().rev().map(|layer| layer.0.to_str().unwrap()).collect();
+        let mut options = format!("lowerdir={}", lower.join(":"));
+        if layers.len() == 1 {
+            // overlayfs wants two.
+            let empty = at.with_extension("empty");
+            fs::create_dir_all(&empty).unwrap();
+            options = format!("{options}:{}", empty.display());
+        }
+        succeed(
+            Command::new("mount")
+                .args(["-t", "overlay", "overlay", "-o", &options])
+                .arg(&at),
+        );
+        Self(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(&self.0).status();
+        if !std::thread::panicking() {
+            assert!(status.unwrap().success(), "{}", self.0.display());
+        }
+    }
+}
+
+/// Unpacks an archive as GNU tar does, in full.
+pub fn extract(archive: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    succeed(
+        Command::new("tar")
+            .args([
+                "--extract",
+                "--numeric-owner",
+                "--same-owner",
+                "--same-permissions",
+                "--xattrs",
+                "--xattrs-include=*",
+            ])
+            .args(["--delay-directory-restore", "--file"])
+            .arg(archive)
+            .arg("--directory")
+            .arg(to),
+    );
+}
