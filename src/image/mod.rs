@@ -3,6 +3,7 @@
 //! [`ImageStore`] is all that other parts need. How layers are stacked and how a container is started from an image's
 //! configuration does not belong here.
 
+mod credentials;
 mod decompress;
 mod erofs;
 mod error;
@@ -21,9 +22,12 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+pub use credentials::PullSecret;
 pub use erofs::ErofsError;
 pub use error::{ImageError, PullError, StoreError};
 pub use oci_spec::image::ImageConfiguration;
+#[cfg(fuzzing)]
+pub use registry::fuzzing as registry_fuzzing;
 pub use store::{ImageStore, Removed};
 
 /// When to ask the registry, as a container's `imagePullPolicy`.
@@ -92,6 +96,8 @@ impl Image {
 pub trait Progress: Send + Sync {
     /// So many bytes of a layer have come, of so many.
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64);
+    /// Another process or image is fetching a layer; its result is waited for.
+    fn layer_waiting(&self, _digest: &str) {}
     /// A layer is in the store; `present` if it was there before.
     fn layer_done(&self, digest: &str, present: bool);
 }
