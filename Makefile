@@ -3,11 +3,11 @@
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
 #   make run      what is needed, then the example Pod: nginx and a sidecar
 #   make test     format, clippy, unit tests, then end-to-end tests that boot Pods: on this machine's KVM, or in the emulated host
-#   make bench    the VMM against QEMU's microvm
+#   make bench    the VMM against QEMU's microvm, pulls of images against podman
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	e2e bench clean
+	registry-test e2e bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -56,7 +56,7 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-test: lint unit-test e2e
+test: lint unit-test registry-test e2e
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -66,10 +66,15 @@ unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
 	@tests/in-namespaces.sh
 
+# A real registry, but no Pods: on this machine, whatever its KVM.
+registry-test: requirements test-images
+	@$(CARGO) test --test registry
+
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e
 
-bench: build test-initramfs
+bench: build test-initramfs test-images
+	@$(CARGO) bench --bench pull
 	@tests/on-kvm.sh $(MICROKUBE) bench boot
 
 clean:

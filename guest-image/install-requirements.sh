@@ -9,7 +9,9 @@ packages='linux-source-6.12 gcc make flex bison bc libelf-dev libssl-dev xz-util
 # The emulated host.
 packages="$packages qemu-system-x86 busybox-static kmod e2fsprogs"
 # Images and a registry for tests.
-packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables"
+packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables apache2-utils"
+# What benchmarks compare with.
+packages="$packages podman"
 
 say() { printf 'requirements: %s\n' "$*"; }
 die() { printf 'requirements: error: %s\n' "$*" >&2; exit 1; }
