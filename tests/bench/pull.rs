@@ -39,9 +39,10 @@ impl Tool {
         match self {
             Self::Microkube => {
                 command = Command::new(env!("CARGO_BIN_EXE_microkube"));
+                command.args(["image", "pull", "--on-this-host", "--quiet", image]);
                 command
-                    .args(["image", "pull", "--quiet", image])
-                    .env("MICROKUBE_STATE_DIR", store);
+                    .env("MICROKUBE_STATE_DIR", store)
+                    .env("MICROKUBE_RUN_DIR", store.join("run"));
             }
             Self::Podman => {
                 command = Command::new("podman");
@@ -64,6 +65,10 @@ impl Tool {
         command
     }
 
+    #[expect(
+        clippy::zombie_processes,
+        reason = "waited for with wait4(2), which tells the memory, too"
+    )]
     fn pull(self, work: &Path, image: &str) -> Run {
         let store = work.join(self.name());
         std::fs::create_dir_all(&store).expect("the work directory is writable");

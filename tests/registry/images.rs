@@ -1,5 +1,7 @@
 //! Images in the forms that other tools give them.
 
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -22,36 +24,45 @@ fn image_id(registry: &Registry, name: &str) -> String {
         .to_owned()
 }
 
+/// The files of microkube's layers, with their content.
+fn layers(registry: &Registry) -> Vec<(OsString, Vec<u8>)> {
+    let entries = std::fs::read_dir(registry.path("state/images/layers/sha256")).unwrap();
+    let read = |entry: DirEntry| (entry.file_name(), std::fs::read(entry.path()).unwrap());
+    let mut layers: Vec<_> = entries.map(|entry| read(entry.unwrap())).collect();
+    layers.sort();
+    layers
+}
+
 #[test]
-fn oci_and_docker_manifests_and_zstd_layers_give_the_same_image() {
+fn the_same_image_comes_from_all_forms_of_manifests_and_layers() {
     let registry = Registry::start(&Options::default());
     let source = layout("configured");
     registry.push(&source, "oci", &["--format", "oci"]);
     registry.push(&source, "docker", &["--format", "v2s2"]);
-    registry.push(&source, "zstd", &["--format", "oci", "--dest-compress-format", "zstd"]);
-    let zstd = inspect(&registry, "zstd", "--raw");
-    assert!(
-        zstd["layers"][0]["mediaType"].as_str().unwrap().ends_with("+zstd"),
-        "{zstd}"
-    );
-    let layers = |registry: &Registry| {
-        let directory = registry.path("state/images/layers/sha256");
-        let mut names: Vec<_> = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        names.sort();
-        names
-    };
-    let mut before = None;
-    for name in ["oci", "docker", "zstd"] {
+    // Straight to the registry skopeo would use the layers again that are there.
+    for (name, options) in [
+        ("zstd", &["--dest-compress", "--dest-compress-format", "zstd"][..]),
+        ("plain", &["--dest-decompress"]),
+    ] {
+        let target = format!("dir:{}", registry.path(name).display());
+        let mut command = Command::new("skopeo");
+        command.args(["--insecure-policy", "copy", "--quiet", "--format", "oci"]);
+        succeed(command.args(options).arg(&source).arg(&target));
+        registry.push(&target, name, &["--preserve-digests"]);
+    }
+    let mut expected = None;
+    for (name, media_type) in [
+        ("oci", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("docker", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("plain", "application/vnd.oci.image.layer.v1.tar"),
+    ] {
+        assert_eq!(inspect(&registry, name, "--raw")["layers"][0]["mediaType"], media_type);
         assert_eq!(registry.pull(name).unwrap(), image_id(&registry, name), "{name}");
-        // The content is the same, so no layer is added.
-        assert_eq!(
-            before.get_or_insert_with(|| layers(&registry)),
-            &layers(&registry),
-            "{name}"
-        );
+        let layers = layers(&registry);
+        assert_eq!(layers.len(), 2);
+        assert!(*expected.get_or_insert_with(|| layers.clone()) == layers, "{name}");
+        std::fs::remove_dir_all(registry.path("state")).unwrap();
     }
 }
 

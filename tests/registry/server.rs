@@ -137,8 +137,10 @@ impl Registry {
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         std::fs::create_dir_all(self.path("home")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_microkube"));
+        // Images need no KVM.
         command
             .args(args)
+            .arg("--on-this-host")
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path("home"))
