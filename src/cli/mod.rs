@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
         Verb::Supervise(args) => supervise::run(args),
     };
     result.unwrap_or_else(|Failure { exit_code, error }| {
-        eprintln!("microkube: {error:#}");
+        eprintln!("microkube: {}", for_terminal(&format!("{error:#}")));
         ExitCode::from(exit_code)
     })
 }
@@ -97,6 +97,19 @@ fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
         image::run(args).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Errors may quote what came from outside: images, registries, manifests. Control characters are shown, not sent.
+fn for_terminal(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        if crate::image::is_unprintable(character) && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Warnings go to stderr; `MICROKUBE_LOG` (as `debug` or `microkube::pod=trace`) says otherwise.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::erofs::ErofsError;
+use super::options::OptionError;
 
 /// Why an image is not there. [`ImageError::reason`] gives the kubelet's word for it.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,29 @@ pub enum ImageError {
         /// Normalised reference.
         reference: String,
     },
+    /// The image is there, but not all of what it was transferred as.
+    #[error(
+        "{what} of image \"{reference}\" is not kept here as it was transferred, so the image cannot be saved; pull it again \
+         (with MICROKUBE_KEEP_BLOBS=yes, which is the default)"
+    )]
+    NoBlob {
+        /// Normalised reference.
+        reference: String,
+        /// Which layer.
+        what: String,
+    },
+    /// Writing an archive failed.
+    #[error("cannot write {}", path.display())]
+    Save {
+        /// Archive or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A setting of the environment means nothing.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// The store on disk could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,7 +95,9 @@ impl ImageError {
             Self::InvalidName { .. } => "InvalidImageName",
             Self::NeverPull { .. } => "ErrImageNeverPull",
             Self::Pull { .. } | Self::Load { .. } | Self::NotFound { .. } | Self::Removed { .. } => "ErrImagePull",
-            Self::Ambiguous { .. } | Self::Store(_) => "ImageInspectError",
+            Self::Ambiguous { .. } | Self::NoBlob { .. } | Self::Save { .. } | Self::Option(_) | Self::Store(_) => {
+                "ImageInspectError"
+            }
         }
     }
 }
@@ -250,9 +276,35 @@ impl PullError {
     pub(super) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {
         Self::Invalid {
             what: what.into(),
-            why: why.to_string(),
+            why: printable(&why.to_string()),
         }
     }
+}
+
+/// Longest explanation that quotes what came from outside.
+const QUOTE_MAX_CHARS: usize = 500;
+
+/// Text that may quote what came from outside, for a terminal: control characters are shown, not sent, and it is not endless.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == QUOTE_MAX_CHARS {
+            printable.push('…');
+            break;
+        }
+        if is_unprintable(character) {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+/// Control characters, and those that change the direction of what follows.
+pub fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// An operation on the image store's files failed.

@@ -1,7 +1,8 @@
 //! One layer on its way from a compressed stream to an EROFS file: decompression in one thread, hashing and writing in
-//! another, with a few hundred kilobytes between them.
+//! another, with a few hundred kilobytes between them. The stream is kept as it came, too.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -9,27 +10,70 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::decompress::Decompress;
-use super::erofs::{self, ErofsError, OutputError};
+use super::erofs::{self, ErofsError, LowerLayers, OutputError};
+use super::options::Options;
 use super::reference::Digest;
 
 const CHUNK: usize = 256 * 1024;
 const CHUNKS_AHEAD: usize = 4;
 
-/// A layer as an EROFS file that is not in the store yet, and is deleted when dropped.
+/// A layer that is not in the store yet, and is deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Converted {
-    pub file: NamedTempFile,
+    pub file: LayerFiles,
     /// Digest of the uncompressed stream.
     pub diff_id: Digest,
 }
 
-/// Converts the layer that `compressed` streams into a new file in `directory`. `compressed` is read to its end.
+/// The files of a layer.
+#[derive(Debug)]
+pub(super) struct LayerFiles {
+    pub erofs: NamedTempFile,
+    /// The stream as it came, with its digest.
+    pub blob: Option<(NamedTempFile, Digest)>,
+}
+
+/// Converts the layer that `compressed` streams into new files in `directory`. `compressed` is read to its end.
 pub(super) fn convert(compressed: impl Read + Send, directory: &Path) -> Result<Converted, ErofsError> {
-    let file = tempfile::Builder::new()
-        .prefix("layer-")
-        .tempfile_in(directory)
-        .map_err(OutputError)?;
-    let scratch = tempfile::tempfile_in(directory).map_err(OutputError)?;
+    let options = Options::from_env()?;
+    let blob = tempfile::Builder::new().prefix("blob-").tempfile_in(directory);
+    let mut tee = Tee {
+        inner: compressed,
+        copy: blob.map_err(OutputError)?,
+        hash: Sha256::new(),
+    };
+    let (erofs, diff_id) = write(&mut tee, directory, &options, None)?;
+    let blob = Some((tee.copy, Digest::from_hash(tee.hash)));
+    Ok(Converted {
+        file: LayerFiles { erofs, blob },
+        diff_id,
+    })
+}
+
+/// Converts a layer that is here already; with `lower`, for this place above other layers.
+pub(super) fn convert_blob(
+    blob: File,
+    directory: &Path,
+    options: &Options,
+    lower: Option<&LowerLayers>,
+) -> Result<Converted, ErofsError> {
+    let (erofs, diff_id) = write(blob, directory, options, lower)?;
+    Ok(Converted {
+        file: LayerFiles { erofs, blob: None },
+        diff_id,
+    })
+}
+
+fn write(
+    compressed: impl Read + Send,
+    directory: &Path,
+    options: &Options,
+    lower: Option<&LowerLayers>,
+) -> Result<(NamedTempFile, Digest), ErofsError> {
+    let file = tempfile::Builder::new().prefix("layer-").tempfile_in(directory);
+    let file = file.map_err(OutputError)?;
+    let scratch = || tempfile::tempfile_in(directory).map_err(OutputError);
+    let scratch = [scratch()?, scratch()?];
     let diff_id = std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
         scope.spawn(move || decompress(compressed, &sender));
@@ -39,13 +83,40 @@ pub(super) fn convert(compressed: impl Read + Send, directory: &Path) -> Result<
             chunk: Vec::new(),
             position: 0,
             ended: false,
+            left_bytes: stream_max_bytes(options),
+            max_bytes: options.limits.bytes,
         };
-        erofs::write_layer(&mut stream, file.as_file(), scratch)?;
+        erofs::write_layer(&mut stream, file.as_file(), scratch, &options.limits, lower)?;
         // The digest covers what follows the archive's end, too.
         io::copy(&mut stream, &mut io::sink()).map_err(|error| ErofsError::Tar(error.into()))?;
         Ok::<_, ErofsError>(Digest::from_hash(stream.hash))
     })?;
-    Ok(Converted { file, diff_id })
+    Ok((file, diff_id))
+}
+
+/// How long the uncompressed stream may be: the content, and a few headers for every file.
+fn stream_max_bytes(options: &Options) -> u64 {
+    options
+        .limits
+        .bytes
+        .saturating_add(u64::from(options.limits.files).saturating_mul(2048))
+}
+
+/// Copies and hashes what is read.
+struct Tee<R> {
+    inner: R,
+    copy: NamedTempFile,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        self.hash.update(bytes);
+        self.copy.write_all(bytes)?;
+        Ok(count)
+    }
 }
 
 /// Sends chunks of the plain stream, an empty one at its end. Stops early when nobody listens any more.
@@ -79,6 +150,8 @@ struct Hashing {
     chunk: Vec<u8>,
     position: usize,
     ended: bool,
+    left_bytes: u64,
+    max_bytes: u64,
 }
 
 impl Read for Hashing {
@@ -89,6 +162,9 @@ impl Read for Hashing {
                 .recv()
                 .map_err(|_| io::Error::other("the decompression ended unexpectedly"))?;
             self.chunk = received?;
+            let left = self.left_bytes.checked_sub(self.chunk.len() as u64);
+            let limit = self.max_bytes;
+            self.left_bytes = left.ok_or_else(|| io::Error::other(ErofsError::TooManyBytes { limit }))?;
             self.hash.update(&self.chunk);
             self.position = 0;
             self.ended = self.chunk.is_empty();

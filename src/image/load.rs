@@ -1,28 +1,23 @@
 //! Adds images from files: OCI layouts (a directory, or an archive of one) and what `docker save` writes.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 
 use oci_spec::image::ImageIndex;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::archive::Files;
 use super::error::{ImageError, PullError};
 use super::layer;
 use super::manifest::{self, Blob, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFEST_MAX_BYTES};
 use super::pull::accept;
 use super::reference::{Digest, ImageReference};
-use super::tar::{Kind, TarReader};
 use super::{Image, ImageStore, Progress};
 
-/// Most files an archive of images may have.
-const ARCHIVE_ENTRIES_MAX: usize = 100_000;
-
 impl ImageStore {
-    /// Adds the images in `path`, an OCI layout directory, an archive of one, or an archive by `docker save`. `name` names
-    /// an image that has no name of its own, or renames the only one.
+    /// Adds the images in `path`, an OCI layout directory, an archive of one, or an archive by `docker save`, compressed or not;
+    /// `-` is standard input. `name` names an image that has no name of its own, or renames the only one.
     pub fn load(&self, path: &Path, name: Option<&str>, progress: &dyn Progress) -> Result<Vec<Image>, ImageError> {
         let name = name.map(ImageReference::parse).transpose()?;
         let failed = |source| ImageError::Load {
@@ -45,7 +40,7 @@ impl ImageStore {
     ) -> Result<Vec<Image>, PullError> {
         self.sweep()?;
         let _lock = self.lock_shared()?;
-        let files = Files::open(path)?;
+        let files = Files::open(path, &self.temporary_directory(), self.options().limits.bytes)?;
         let found = if files.exists("index.json") {
             layout_images(&files)?
         } else if files.exists("manifest.json") {
@@ -80,16 +75,23 @@ impl ImageStore {
         progress: &dyn Progress,
     ) -> Result<(), PullError> {
         let digest = layer.blob.digest.as_str();
-        if self.has_layer(&layer.diff_id) {
+        if self.has_layer(layer) {
             progress.layer_done(digest, true);
             return Ok(());
         }
         let _lock = self.lock_layer(&layer.diff_id)?;
-        if self.has_layer(&layer.diff_id) {
+        if self.has_layer(layer) {
             progress.layer_done(digest, true);
             return Ok(());
         }
         let (file, length) = files.file(path)?;
+        if length != layer.blob.size_bytes {
+            let expected = layer.blob.size_bytes;
+            return Err(PullError::invalid(
+                "manifest",
+                format!("it says that layer {digest} has {expected} bytes, but it has {length}"),
+            ));
+        }
         let report = |received| progress.layer_bytes(digest, received, length);
         let mut source = Hashing {
             file,
@@ -252,132 +254,6 @@ fn verify(what: &str, expected: &Digest, actual: &Digest) -> Result<(), PullErro
         expected: expected.to_string(),
         actual: actual.to_string(),
     })
-}
-
-/// The files of a directory or an archive, by their path inside.
-enum Files {
-    Directory(PathBuf),
-    Archive {
-        path: PathBuf,
-        members: BTreeMap<String, Member>,
-    },
-}
-
-enum Member {
-    File { offset: u64, length: u64 },
-    Symlink(String),
-}
-
-impl Files {
-    fn open(path: &Path) -> Result<Self, PullError> {
-        if std::fs::metadata(path).map_err(PullError::Read)?.is_dir() {
-            return Ok(Self::Directory(path.to_path_buf()));
-        }
-        let file = File::open(path).map_err(PullError::Read)?;
-        let mut members = BTreeMap::new();
-        let mut reader = TarReader::new(BufReader::with_capacity(1 << 20, file));
-        let not_tar =
-            |error: super::tar::TarError| PullError::Archive(format!("it is no readable tar archive: {error}"));
-        while let Some(entry) = reader.next_entry().map_err(not_tar)? {
-            let Some(name) = member_name(&entry.path) else { continue };
-            let member = match entry.kind {
-                Kind::File if entry.sparse.is_none() => Member::File {
-                    offset: reader.offset(),
-                    length: entry.stored_bytes,
-                },
-                Kind::Symlink | Kind::HardLink => {
-                    let Ok(target) = String::from_utf8(entry.link) else {
-                        continue;
-                    };
-                    let base = if entry.kind == Kind::Symlink {
-                        name.rsplit_once('/').map_or("", |(base, _)| base)
-                    } else {
-                        ""
-                    };
-                    Member::Symlink(join_path(base, &target))
-                }
-                _ => continue,
-            };
-            if members.len() >= ARCHIVE_ENTRIES_MAX {
-                return Err(PullError::Archive(format!(
-                    "it has more than {ARCHIVE_ENTRIES_MAX} files"
-                )));
-            }
-            members.insert(name, member);
-        }
-        Ok(Self::Archive {
-            path: path.to_path_buf(),
-            members,
-        })
-    }
-
-    fn exists(&self, name: &str) -> bool {
-        match self {
-            Self::Directory(root) => root.join(name).is_file(),
-            Self::Archive { members, .. } => members.contains_key(name),
-        }
-    }
-
-    /// A file's content and length.
-    fn file(&self, name: &str) -> Result<(Box<dyn Read + Send>, u64), PullError> {
-        let missing = || PullError::Archive(format!("the file {name:?} is missing in it"));
-        match self {
-            Self::Directory(root) => {
-                // Names come from the archive's own documents and stay below it.
-                let name = member_name(name.as_bytes()).ok_or_else(missing)?;
-                let file = File::open(root.join(name)).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => missing(),
-                    _ => PullError::Read(error),
-                })?;
-                let length = file.metadata().map_err(PullError::Read)?.len();
-                Ok((Box::new(file), length))
-            }
-            Self::Archive { path, members } => {
-                let mut member = members.get(name).ok_or_else(missing)?;
-                // Older `docker save` links layers that several images share.
-                if let Member::Symlink(target) = member {
-                    member = members.get(target).ok_or_else(missing)?;
-                }
-                let Member::File { offset, length } = member else {
-                    return Err(missing());
-                };
-                let mut file = File::open(path).map_err(PullError::Read)?;
-                file.seek(SeekFrom::Start(*offset)).map_err(PullError::Read)?;
-                Ok((Box::new(file.take(*length)), *length))
-            }
-        }
-    }
-
-    fn small(&self, name: &str, max_bytes: u64) -> Result<Vec<u8>, PullError> {
-        let (file, length) = self.file(name)?;
-        if length > max_bytes {
-            return Err(PullError::Archive(format!(
-                "the file {name:?} in it is too large ({length} bytes)"
-            )));
-        }
-        let mut bytes = Vec::new();
-        file.take(max_bytes).read_to_end(&mut bytes).map_err(PullError::Read)?;
-        Ok(bytes)
-    }
-}
-
-/// A member's path without `./`; `None` where it leads out of the archive.
-fn member_name(path: &[u8]) -> Option<String> {
-    let path = std::str::from_utf8(path).ok()?;
-    let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    (!parts.is_empty() && !parts.contains(&"..")).then(|| parts.join("/"))
-}
-
-fn join_path(base: &str, target: &str) -> String {
-    let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            name => parts.push(name),
-        }
-    }
-    parts.join("/")
 }
 
 /// Hashes and reports what is read.

@@ -226,6 +226,7 @@ pub(super) fn join(manifest: &Manifest, config: &[u8]) -> Result<(ImageConfigura
             available: format!("{}/{}", config.os(), config.architecture()),
         });
     }
+    super::config::check(&config)?;
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() != manifest.layers.len() {
         let why = format!(

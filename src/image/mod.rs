@@ -3,6 +3,8 @@
 //! [`ImageStore`] is all that other parts need. How layers are stacked and how a container is started from an image's
 //! configuration does not belong here.
 
+mod archive;
+mod config;
 mod credentials;
 mod decompress;
 mod erofs;
@@ -10,13 +12,18 @@ mod error;
 mod layer;
 mod load;
 mod manifest;
+mod names;
+mod options;
 mod pull;
 mod reference;
 mod registry;
+mod save;
+mod stack;
 mod store;
 mod tar;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::fs::File;
 use std::io;
@@ -24,11 +31,15 @@ use std::path::PathBuf;
 
 pub use credentials::PullSecret;
 pub use erofs::ErofsError;
-pub use error::{ImageError, PullError, StoreError};
+pub use error::{ImageError, PullError, StoreError, is_unprintable};
+pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;
+pub use options::{OptionError, Options};
 #[cfg(fuzzing)]
 pub use registry::fuzzing as registry_fuzzing;
-pub use store::{ImageStore, Removed};
+pub use save::SaveTo;
+pub use store::{ImageStore, Removed, StoreLock};
+pub use verify::{Problem, Verification, Verified};
 
 /// When to ask the registry, as a container's `imagePullPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

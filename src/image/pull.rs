@@ -134,7 +134,7 @@ impl Pull<'_> {
 
     async fn layer(&self, registry: &Registry, layer: LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
         let digest = layer.blob.digest.as_str();
-        if !self.store.has_layer(&layer.diff_id) {
+        if !self.store.has_layer(&layer) {
             let layer_lock = match self.store.try_lock_layer(&layer.diff_id)? {
                 Some(lock) => lock,
                 None => {
@@ -144,7 +144,7 @@ impl Pull<'_> {
                 }
             };
             // Another one may have made it meanwhile.
-            if !self.store.has_layer(&layer.diff_id) {
+            if !self.store.has_layer(&layer) {
                 let converted = self.fetch_from_any(registry, &layer, lock).await?;
                 let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
                 blocking(self.store, move || {

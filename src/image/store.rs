@@ -4,6 +4,8 @@
 //! lock                          flock: shared while images are added, exclusive while unreferenced content is removed
 //! tmp/                          files being written, and a lock a layer; all of it is stale to whoever has the exclusive lock
 //! layers/sha256/<diff ID>.erofs
+//! layers/sha256/<diff ID>-on-<digest>.erofs    a layer that depends on those below it, for one such stack
+//! blobs/sha256/<digest>         layers as they were transferred
 //! manifests/sha256/<digest>.json
 //! configs/sha256/<digest>.json
 //! references/<name>             which manifest a name means
@@ -11,7 +13,7 @@
 //! Everything appears under its name complete, by renaming. Layers in use are safe from removal because their users hold
 //! them open ([`Image::open_layers`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -21,9 +23,14 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::error::{ImageError, StoreError};
-use super::manifest::{self, CONFIG_MAX_BYTES, Document, MANIFEST_MAX_BYTES, Manifest};
+use super::erofs::Volume;
+use super::error::{ImageError, PullError, StoreError};
+use super::layer::LayerFiles;
+use super::manifest::{self, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFEST_MAX_BYTES, Manifest};
+use super::options::Options;
 use super::reference::{Digest, ImageReference};
+use super::stack::open_volume;
+use super::verify::Verification;
 use super::{Image, Layer};
 
 /// Length of a file name in bytes beyond which a reference is stored under its digest.
@@ -33,6 +40,7 @@ const FILE_NAME_MAX: usize = 240;
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     root: PathBuf,
+    options: Options,
 }
 
 /// What [`ImageStore::remove`] did.
@@ -42,11 +50,23 @@ pub struct Removed {
     pub references: Vec<String>,
     /// Space that is free again, in bytes. Zero where a pull is running; its content goes with the next removal or pull.
     pub freed_bytes: u64,
+    /// Whether content that no name leads to is gone; not so while images are being added.
+    pub swept: bool,
+}
+
+impl Removed {
+    /// Removes what no name leads to any more.
+    pub(super) fn sweep(&mut self, store: &ImageStore) -> Result<(), StoreError> {
+        let freed = store.sweep()?;
+        self.swept = freed.is_some();
+        self.freed_bytes += freed.unwrap_or(0);
+        Ok(())
+    }
 }
 
 /// A lock on the store or a layer, released when dropped.
 #[derive(Debug)]
-pub(super) struct StoreLock {
+pub struct StoreLock {
     _file: Flock<File>,
 }
 
@@ -60,10 +80,16 @@ struct Record {
 impl ImageStore {
     /// Opens the store in `root`, which is made if it does not exist.
     pub fn open(root: PathBuf) -> Result<Self, ImageError> {
+        Self::open_with(root, Options::from_env()?)
+    }
+
+    /// Opens the store in `root` with other settings than the environment's.
+    pub fn open_with(root: PathBuf, options: Options) -> Result<Self, ImageError> {
         for part in [
             "tmp",
             "references",
             "layers/sha256",
+            "blobs/sha256",
             "manifests/sha256",
             "configs/sha256",
         ] {
@@ -71,13 +97,37 @@ impl ImageStore {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(StoreError::of("create", &path))?;
         }
-        Ok(Self { root })
+        Ok(Self { root, options })
     }
 
-    /// The image that `reference` names, if it is here with all its layers.
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The image that `reference` names, if it is here with all its layers. If the settings say so all of them are read, and
+    /// damaged ones made again or removed.
     pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
         let reference = ImageReference::parse(reference)?;
-        Ok(self.read_image(&self.reference_path(&reference))?)
+        let path = self.reference_path(&reference);
+        let image = self.read_image(&path)?;
+        match image {
+            Some(image) if self.options.verify => {
+                let how = Verification {
+                    blobs: false,
+                    repair: true,
+                };
+                for problem in self.verify_image(&image, how)?.problems {
+                    tracing::warn!("image {reference}: {}: {}", problem.what, problem.why);
+                }
+                Ok(self.read_image(&path)?)
+            }
+            image => Ok(image),
+        }
+    }
+
+    /// Keeps all content from being removed as long as the result lives: from looking an image up until its layers are open.
+    pub fn hold(&self) -> Result<StoreLock, ImageError> {
+        Ok(self.lock_shared()?)
     }
 
     /// All images with their names, in the names' order. An image of several names appears once for each.
@@ -99,11 +149,12 @@ impl ImageStore {
             remove_file(&path)?;
             removed.references.push(image.reference);
         }
-        removed.freed_bytes = self.sweep()?;
+        removed.sweep(self)?;
         Ok(removed)
     }
 
-    fn find(&self, reference_or_id: &str) -> Result<Vec<Image>, ImageError> {
+    /// The images that a name, an ID or its unique start stand for: one name, or all names of one image.
+    pub fn find(&self, reference_or_id: &str) -> Result<Vec<Image>, ImageError> {
         let reference = ImageReference::parse(reference_or_id);
         if let Ok(reference) = &reference
             && let Some(image) = self.read_image(&self.reference_path(reference))?
@@ -130,10 +181,10 @@ impl ImageStore {
     }
 
     /// Removes content that no name leads to and what dead processes left, unless images are being added at the moment.
-    /// Returns how many bytes are free again.
-    pub(super) fn sweep(&self) -> Result<u64, StoreError> {
+    /// Returns how many bytes are free again, nothing where images are being added.
+    pub(super) fn sweep(&self) -> Result<Option<u64>, StoreError> {
         let Some(_lock) = self.lock(FlockArg::LockExclusiveNonblock)? else {
-            return Ok(0);
+            return Ok(None);
         };
         let mut keep = BTreeSet::new();
         for path in self.reference_files()? {
@@ -143,12 +194,20 @@ impl ImageStore {
             let config = self.read_file(&self.blob_path("configs", &manifest.config.digest), CONFIG_MAX_BYTES)?;
             keep.insert(self.blob_path("manifests", &record));
             keep.insert(self.blob_path("configs", &manifest.config.digest));
+            keep.extend(manifest.layers.iter().map(|layer| self.layer_blob_path(&layer.digest)));
             if let Some(Ok((_, layers))) = config.map(|config| manifest::join(&manifest, &config)) {
                 keep.extend(layers.iter().map(|layer| self.layer_path(&layer.diff_id)));
+                keep.extend(self.stacked(&layers)?.into_iter().flatten().map(|layer| layer.path));
             }
         }
         let mut freed = 0;
-        for part in ["layers/sha256", "manifests/sha256", "configs/sha256", "tmp"] {
+        for part in [
+            "layers/sha256",
+            "blobs/sha256",
+            "manifests/sha256",
+            "configs/sha256",
+            "tmp",
+        ] {
             for path in files(&self.root.join(part))? {
                 if !keep.contains(&path) {
                     freed += allocated_bytes(&path);
@@ -156,7 +215,7 @@ impl ImageStore {
                 }
             }
         }
-        Ok(freed)
+        Ok(Some(freed))
     }
 
     /// Keeps content from being removed while an image is added. Waits for a removal to end.
@@ -186,13 +245,44 @@ impl ImageStore {
         self.root.join("tmp")
     }
 
-    pub(super) fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.layer_path(diff_id).is_file()
+    /// Whether a layer is here and need not be fetched.
+    pub(super) fn has_layer(&self, layer: &LayerBlob) -> bool {
+        let converted = matches!(open_volume(&self.layer_path(&layer.diff_id)), Ok(Some(_)));
+        converted && (!self.options.keep_blobs || self.has_blob(layer))
     }
 
-    /// Gives a converted layer its name.
-    pub(super) fn add_layer(&self, file: NamedTempFile, diff_id: &Digest) -> Result<(), StoreError> {
-        persist(file, &self.layer_path(diff_id))
+    /// Whether a layer is here as it was transferred.
+    pub(super) fn has_blob(&self, layer: &LayerBlob) -> bool {
+        fs::metadata(self.layer_blob_path(&layer.blob.digest))
+            .is_ok_and(|metadata| metadata.len() == layer.blob.size_bytes)
+    }
+
+    /// Gives the files of a converted layer their names.
+    pub(super) fn add_layer(&self, files: LayerFiles, diff_id: &Digest) -> Result<(), StoreError> {
+        if let Some((blob, digest)) = files.blob {
+            let depends = Volume::open(
+                files
+                    .erofs
+                    .reopen()
+                    .map_err(StoreError::of("open", files.erofs.path()))?,
+            )
+            .is_ok_and(|volume| volume.needs().any());
+            if self.options.keep_blobs || depends {
+                let path = self.layer_blob_path(&digest);
+                // Not made durable: its digest is checked whenever it is used.
+                let persisted = blob.persist(&path);
+                persisted.map_err(|error| StoreError::of("create", &path)(error.error))?;
+            }
+        }
+        persist(files.erofs, &self.layer_path(diff_id))
+    }
+
+    pub(super) fn add_file(&self, file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+        persist(file, path)
+    }
+
+    pub(super) fn layer_blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
     }
 
     /// Adds an image whose layers are all there, and returns it.
@@ -203,26 +293,39 @@ impl ImageStore {
         config: &[u8],
     ) -> Result<Option<Image>, StoreError> {
         let digest = Digest::of(manifest);
+        if let Ok(Document::Manifest(manifest)) = manifest::parse(manifest)
+            && let Ok((_, layers)) = manifest::join(&manifest, config)
+        {
+            self.stack(&layers).map_err(|error| match error {
+                PullError::Store(error) => error,
+                other => StoreError::of("stack the layers in", &self.root)(io::Error::other(other)),
+            })?;
+        }
         self.write(&self.blob_path("configs", &Digest::of(config)), config)?;
         self.write(&self.blob_path("manifests", &digest), manifest)?;
+        self.write_reference(reference, digest.as_str())?;
+        self.read_image(&self.reference_path(reference))
+    }
+
+    /// Makes a name mean a manifest.
+    pub(super) fn write_reference(&self, reference: &ImageReference, manifest: &str) -> Result<(), StoreError> {
         let path = self.reference_path(reference);
         let record = Record {
             reference: reference.to_string(),
-            manifest: digest.to_string(),
+            manifest: manifest.to_owned(),
         };
         let json = serde_json::to_vec(&record).map_err(|error| StoreError::of("write", &path)(error.into()))?;
-        self.write(&path, &json)?;
-        self.read_image(&path)
+        self.write(&path, &json)
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let file = NamedTempFile::new_in(self.temporary_directory());
         let mut file = file.map_err(StoreError::of("create a file in", &self.temporary_directory()))?;
         file.write_all(bytes).map_err(StoreError::of("write", path))?;
         persist(file, path)
     }
 
-    fn read_image(&self, path: &Path) -> Result<Option<Image>, StoreError> {
+    pub(super) fn read_image(&self, path: &Path) -> Result<Option<Image>, StoreError> {
         let Some((digest, manifest)) = self.read_record(path)? else {
             return Ok(None);
         };
@@ -232,34 +335,35 @@ impl ImageStore {
         let Some(bytes) = self.read_file(&self.blob_path("configs", &manifest.config.digest), CONFIG_MAX_BYTES)? else {
             return Ok(None);
         };
+        if Digest::of(&bytes) != manifest.config.digest {
+            return Ok(None);
+        }
         let Ok((config, blobs)) = manifest::join(&manifest, &bytes) else {
             return Ok(None);
         };
-        let mut layers = Vec::new();
-        for blob in blobs {
-            let path = self.layer_path(&blob.diff_id);
-            let length_bytes = match fs::metadata(&path) {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(StoreError::of("read", &path)(error)),
-            };
-            layers.push(Layer {
+        let Some(stacked) = self.stacked(&blobs)? else {
+            return Ok(None);
+        };
+        let layers: Vec<_> = std::iter::zip(&blobs, stacked)
+            .map(|(blob, file)| Layer {
                 diff_id: blob.diff_id.to_string(),
-                path,
-                length_bytes,
-            });
-        }
+                path: file.path,
+                length_bytes: file.length_bytes,
+            })
+            .collect();
+        let distinct: BTreeMap<_, _> = layers.iter().map(|layer| (&layer.path, layer.length_bytes)).collect();
+        let size_bytes = distinct.values().sum();
         Ok(Some(Image {
             reference,
             id: manifest.config.digest.to_string(),
             manifest_digest: digest.to_string(),
-            size_bytes: layers.iter().map(|layer| layer.length_bytes).sum(),
+            size_bytes,
             config,
             layers,
         }))
     }
 
-    fn read_reference(&self, path: &Path) -> Result<Option<String>, StoreError> {
+    pub(super) fn read_reference(&self, path: &Path) -> Result<Option<String>, StoreError> {
         let bytes = self.read_file(path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
         Ok(serde_json::from_slice::<Record>(&bytes)
             .ok()
@@ -267,7 +371,7 @@ impl ImageStore {
     }
 
     /// A reference's manifest with its digest; `None` where anything is missing or broken: such an image is pulled again.
-    fn read_record(&self, path: &Path) -> Result<Option<(Digest, Manifest)>, StoreError> {
+    pub(super) fn read_record(&self, path: &Path) -> Result<Option<(Digest, Manifest)>, StoreError> {
         let Some(bytes) = self.read_file(path, MANIFEST_MAX_BYTES)? else {
             return Ok(None);
         };
@@ -284,7 +388,7 @@ impl ImageStore {
         }
     }
 
-    fn read_file(&self, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn read_file(&self, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -297,22 +401,22 @@ impl ImageStore {
         Ok(Some(bytes))
     }
 
-    fn reference_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+    pub(super) fn reference_files(&self) -> Result<Vec<PathBuf>, StoreError> {
         files(&self.root.join("references"))
     }
 
-    fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+    pub(super) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
         self.root.join("layers/sha256").join(format!("{}.erofs", diff_id.hex()))
     }
 
-    fn blob_path(&self, kind: &str, digest: &Digest) -> PathBuf {
+    pub(super) fn blob_path(&self, kind: &str, digest: &Digest) -> PathBuf {
         self.root
             .join(kind)
             .join("sha256")
             .join(format!("{}.json", digest.hex()))
     }
 
-    fn reference_path(&self, reference: &ImageReference) -> PathBuf {
+    pub(super) fn reference_path(&self, reference: &ImageReference) -> PathBuf {
         // Of what a reference may contain only the slash (and, to be unambiguous, nothing else) cannot stand in a file name.
         let text = reference.to_string();
         let name = text.replace('/', "%2F");
@@ -358,14 +462,14 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     entries.map_err(StoreError::of("read", directory))
 }
 
-fn remove_file(path: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::of("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
-fn allocated_bytes(path: &Path) -> u64 {
+pub(super) fn allocated_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }

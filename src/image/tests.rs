@@ -152,6 +152,7 @@ fn removing_keeps_what_other_names_need() {
     assert!(fixture.store.remove(&id[..12]).unwrap().freed_bytes > 0);
     for part in [
         "layers/sha256",
+        "blobs/sha256",
         "manifests/sha256",
         "configs/sha256",
         "references",
@@ -222,6 +223,7 @@ fn lies_about_content_are_found_out_and_leave_nothing() {
         assert!(chain(&error).contains(expected), "{}", chain(&error));
         for part in [
             "layers/sha256",
+            "blobs/sha256",
             "manifests/sha256",
             "configs/sha256",
             "references",
@@ -273,4 +275,254 @@ fn archives_are_loaded_like_directories() {
             .iter()
             .all(|image| image.id == oci.id && image.layers == oci.layers)
     );
+}
+
+fn damage(path: &Path, offset: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[offset] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_is_saved_has_the_digests_of_what_was_loaded() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let layers = [layer_tar("a", &[7; 100_000]), layer_tar("b", b"2")];
+    let manifest = image(&mut blobs, &layers);
+    let first = fixture
+        .load(&blobs, manifest, Some("example.org/app:v1"))
+        .unwrap()
+        .remove(0);
+    fixture.store.tag("example.org/app:v1", "other:x").unwrap();
+    let archive = fixture.directory.path().join("saved.tar");
+    let mut out = fs::File::create(&archive).unwrap();
+    let id = first.id.clone();
+    let saved = fixture.store.save(&[id], SaveTo::Archive(&mut out), &archive).unwrap();
+    assert_eq!(saved.len(), 2);
+    let directory = fixture.directory.path().join("saved");
+    let name = ["other:x".to_owned()];
+    fixture
+        .store
+        .save(&name, SaveTo::Directory(&directory), &directory)
+        .unwrap();
+    assert!(
+        fixture
+            .store
+            .save(&name, SaveTo::Directory(&directory), &directory)
+            .is_err()
+    );
+    let compressed = fixture.directory.path().join("saved.tar.gz");
+    fs::write(&compressed, gzip(&fs::read(&archive).unwrap())).unwrap();
+    for (path, names) in [
+        (&archive, ["docker.io/library/other:x", "example.org/app:v1"].as_slice()),
+        (&compressed, &["docker.io/library/other:x", "example.org/app:v1"]),
+        (&directory, &["docker.io/library/other:x"]),
+    ] {
+        let other = super::tests::fixture();
+        let mut loaded = other.store.load(path, None, &Quiet).unwrap();
+        loaded.sort_by(|a, b| a.reference.cmp(&b.reference));
+        let found: Vec<_> = loaded.iter().map(|image| image.reference.as_str()).collect();
+        assert_eq!(found, names);
+        assert!(
+            loaded
+                .iter()
+                .all(|image| image.manifest_digest == first.manifest_digest && image.id == first.id)
+        );
+        assert_eq!(other.content("blobs/sha256"), 2);
+    }
+}
+
+#[test]
+fn without_its_blobs_an_image_is_used_but_not_saved() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        keep_blobs: false,
+        ..Options::default()
+    };
+    let store = ImageStore::open_with(directory.path().join("images"), options).unwrap();
+    let fixture = Fixture { directory, store };
+    let mut blobs = Blobs::new();
+    let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
+    fixture.load(&blobs, manifest, Some("example.org/app:v1")).unwrap();
+    assert_eq!(fixture.content("blobs/sha256"), 0);
+    let error = fixture
+        .store
+        .save(
+            &["example.org/app:v1".to_owned()],
+            SaveTo::Archive(&mut Vec::new()),
+            Path::new("x"),
+        )
+        .unwrap_err();
+    assert!(error.to_string().contains("MICROKUBE_KEEP_BLOBS"), "{error}");
+}
+
+#[test]
+fn names_are_given_and_unused_images_removed_with_all_of_them() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let one = image(&mut blobs, &[layer_tar("one", b"1")]);
+    let two = image(&mut blobs, &[layer_tar("two", b"2")]);
+    fixture.load(&blobs, one, Some("example.org/one:v1")).unwrap();
+    fixture.load(&blobs, two, Some("example.org/two:v1")).unwrap();
+    fixture
+        .store
+        .tag("example.org/one:v1", "example.org/one:again")
+        .unwrap();
+    assert!(fixture.store.tag("example.org/missing:v1", "a:b").is_err());
+    assert!(fixture.store.tag("example.org/one:v1", "No Name").is_err());
+    let removed = fixture.store.prune(false, |_| true).unwrap();
+    assert_eq!((removed.references.len(), removed.swept), (0, true));
+    let removed = fixture
+        .store
+        .prune(true, |image| image.reference != "example.org/one:again")
+        .unwrap();
+    assert_eq!(
+        removed.references,
+        ["example.org/two:v1"],
+        "one name in use keeps the others"
+    );
+    assert!(removed.freed_bytes > 0);
+    assert_eq!(fixture.store.list().unwrap().len(), 2);
+    assert_eq!(fixture.content("blobs/sha256"), 1);
+}
+
+#[test]
+fn damage_is_found_and_repaired_from_what_is_here() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let manifest = image(&mut blobs, &[layer_tar("a", &[7; 100_000]), layer_tar("b", b"2")]);
+    let loaded = fixture
+        .load(&blobs, manifest.clone(), Some("example.org/app:v1"))
+        .unwrap()
+        .remove(0);
+    let verify = |repair| {
+        let how = Verification { blobs: true, repair };
+        let found = fixture.store.verify_named(None, how).unwrap();
+        found
+            .iter()
+            .flat_map(|image| &image.problems)
+            .map(|problem| problem.repaired)
+            .collect::<Vec<_>>()
+    };
+    assert!(verify(false).is_empty());
+    // A bit of the content: nothing but reading it tells.
+    damage(&loaded.layers[0].path, 8192);
+    assert_eq!(verify(false), [false]);
+    assert_eq!(verify(true), [true]);
+    assert!(verify(false).is_empty());
+    // The superblock, or the length: the image counts as absent.
+    for broken in [vec![], vec![0; 8192]] {
+        fs::write(&loaded.layers[1].path, broken).unwrap();
+        assert_eq!(fixture.store.get("example.org/app:v1").unwrap(), None);
+        assert_eq!(verify(true), [true]);
+        assert!(fixture.store.get("example.org/app:v1").unwrap().is_some());
+    }
+    // Without an intact copy it is removed, and loading brings it back.
+    for blob in fs::read_dir(fixture.directory.path().join("images/blobs/sha256")).unwrap() {
+        damage(&blob.unwrap().path(), 4);
+    }
+    damage(&loaded.layers[0].path, 8192);
+    assert_eq!(verify(true), [false, false, false]);
+    assert_eq!(fixture.store.get("example.org/app:v1").unwrap(), None);
+    fixture.load(&blobs, manifest, Some("example.org/app:v1")).unwrap();
+    assert!(verify(false).is_empty());
+    // A record, a manifest, a configuration.
+    for part in ["references", "manifests/sha256", "configs/sha256"] {
+        let directory = fixture.directory.path().join("images").join(part);
+        let path = fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        damage(&path, 3);
+        assert_eq!(fixture.store.get("example.org/app:v1").unwrap(), None, "{part}");
+        assert_eq!(verify(false), [false], "{part}");
+        fs::write(&path, bytes).unwrap();
+        assert!(verify(false).is_empty());
+    }
+}
+
+#[test]
+fn damage_is_found_before_use_where_the_settings_say_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        verify: true,
+        ..Options::default()
+    };
+    let store = ImageStore::open_with(directory.path().join("images"), options).unwrap();
+    let fixture = Fixture { directory, store };
+    let mut blobs = Blobs::new();
+    let manifest = image(&mut blobs, &[layer_tar("a", &[7; 100_000])]);
+    let loaded = fixture
+        .load(&blobs, manifest, Some("example.org/app:v1"))
+        .unwrap()
+        .remove(0);
+    let intact = fs::read(&loaded.layers[0].path).unwrap();
+    damage(&loaded.layers[0].path, 8192);
+    assert!(fixture.store.get("example.org/app:v1").unwrap().is_some(), "made again");
+    assert!(fs::read(&loaded.layers[0].path).unwrap() == intact);
+    fs::remove_dir_all(fixture.directory.path().join("images/blobs/sha256")).unwrap();
+    damage(&loaded.layers[0].path, 8192);
+    assert_eq!(
+        fixture.store.get("example.org/app:v1").unwrap(),
+        None,
+        "to be pulled again"
+    );
+}
+
+#[test]
+fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let mut base = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::Directory);
+    header.set_mode(0o1777);
+    header.set_size(0);
+    base.append_data(&mut header, "tmp", std::io::empty()).unwrap();
+    let base = base.into_inner().unwrap();
+    let top = layer_tar("tmp/x", b"1");
+    let on_base = image(&mut blobs, &[base.clone(), top.clone()]);
+    let alone = image(&mut blobs, std::slice::from_ref(&top));
+    let on_base = fixture
+        .load(&blobs, on_base, Some("example.org/on-base:v1"))
+        .unwrap()
+        .remove(0);
+    let alone = fixture
+        .load(&blobs, alone, Some("example.org/alone:v1"))
+        .unwrap()
+        .remove(0);
+    assert_eq!(on_base.layers[1].diff_id, alone.layers[0].diff_id);
+    assert_ne!(on_base.layers[1].path, alone.layers[0].path);
+    let mode_of_tmp = |layer: &Layer| {
+        let volume = erofs::Volume::open(fs::File::open(&layer.path).unwrap()).unwrap();
+        volume.lookup(&volume.root().unwrap(), b"tmp").unwrap().unwrap().mode
+    };
+    assert_eq!(
+        (mode_of_tmp(&on_base.layers[1]), mode_of_tmp(&alone.layers[0])),
+        (0o041777, 0o040755)
+    );
+    fixture.store.remove("example.org/on-base:v1").unwrap();
+    assert_eq!(fixture.content("layers/sha256"), 1);
+    // A link to nothing is refused, with its name.
+    let mut dangling = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::Link);
+    header.set_size(0);
+    dangling.append_link(&mut header, "x", "missing").unwrap();
+    let dangling = image(&mut blobs, &[base, dangling.into_inner().unwrap()]);
+    let error = fixture
+        .load(&blobs, dangling, Some("example.org/dangling:v1"))
+        .unwrap_err();
+    assert!(
+        chain(&error).contains("entry x is a hard link to missing"),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[test]
+fn layouts_do_not_lead_out_of_their_directory() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
+    let layout = fixture.directory.path().join("hostile");
+    write_layout(&layout, &blobs, manifest, Some("example.org/a:v1"));
+    let secret = fixture.directory.path().join("index.json");
+    fs::rename(layout.join("index.json"), &secret).unwrap();
+    std::os::unix::fs::symlink(&secret, layout.join("index.json")).unwrap();
+    let error = fixture.store.load(&layout, None, &Quiet).unwrap_err();
+    assert!(chain(&error).contains("neither an OCI layout"), "{}", chain(&error));
 }

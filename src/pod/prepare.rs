@@ -73,6 +73,9 @@ pub async fn prepare(
     let spec = record.pod.spec.as_ref().context("the Pod has no spec")?;
     // The Secrets that `imagePullSecrets` names.
     let pull_secrets: Vec<PullSecret> = Vec::new();
+    // From here until the layers are open, nobody removes them.
+    let store = ImageStore::open(paths.images())?;
+    let held = tokio::task::spawn_blocking(move || store.hold()).await??;
     let ((images, image_stage), (net, network_stage), scratch) = tokio::try_join!(
         timed("image", images(paths, spec, &pull_secrets, client)),
         timed("network", attach_network(paths, record)),
@@ -80,6 +83,7 @@ pub async fn prepare(
     )?;
 
     let (layers, layer_ids, layer_files) = lay_out(&images)?;
+    drop(held);
     let pod_ip = net.address.to_string();
     let hostname = container_spec::hostname(&record.pod);
     let status = PodStatusFields {
@@ -96,7 +100,7 @@ pub async fn prepare(
         let ids = image
             .layers
             .iter()
-            .filter_map(|layer| layer_ids.get(&layer.diff_id).cloned())
+            .filter_map(|layer| layer_ids.get(&layer.path).cloned())
             .collect();
         containers.push(container_spec::plan(&record.pod, container, image, ids, &status)?);
     }
@@ -230,8 +234,8 @@ impl Progress for ClientProgress {
     fn layer_done(&self, _digest: &str, _present: bool) {}
 }
 
-/// Ids of layers in the sandbox, by diff id.
-type LayerIds = HashMap<String, String>;
+/// Ids of layers in the sandbox, by file.
+type LayerIds = HashMap<PathBuf, String>;
 
 /// The disk of layers: what the agent is told, what containers refer to, and what the VMM is given.
 type LayerDisk = (Vec<Layer>, LayerIds, Vec<(std::fs::File, u64)>);
@@ -245,7 +249,7 @@ fn lay_out(images: &[Image]) -> anyhow::Result<LayerDisk> {
         opened.extend(image.layers.iter().zip(image.open_layers()?));
     }
     for (layer, file) in opened {
-        if ids.contains_key(&layer.diff_id) {
+        if ids.contains_key(&layer.path) {
             continue;
         }
         let id = format!("l{}", layers.len());
@@ -256,7 +260,7 @@ fn lay_out(images: &[Image]) -> anyhow::Result<LayerDisk> {
             length_bytes: layer.length_bytes,
             ..Default::default()
         });
-        ids.insert(layer.diff_id.clone(), id);
+        ids.insert(layer.path.clone(), id);
         files.push((file, layer.length_bytes));
         offset_bytes = offset_bytes
             .checked_add(layer.length_bytes)

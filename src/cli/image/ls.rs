@@ -1,143 +1,185 @@
 //! `microkube image ls`.
 
-use clap::Args;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::print;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::table::{age, size, split_reference, table};
+use super::users::Users;
+use super::{json_text, print};
 use crate::image::{Image, ImageStore};
 
 /// List the images that are here
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  microkube image ls -q")]
+#[command(
+    after_help = "SHARED SIZE is what other images have, too: the rest goes when the image is removed.\n\nExample:\n  microkube image ls --digests"
+)]
 pub struct LsArgs {
     /// Print only the images' IDs
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["digests", "format"])]
     quiet: bool,
+    /// Show the digests of the images' manifests
+    #[arg(long)]
+    digests: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
-pub(super) fn run(store: &ImageStore, args: &LsArgs) -> anyhow::Result<()> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+pub(super) fn run(store: &ImageStore, args: &LsArgs, users: &Users) -> anyhow::Result<()> {
     let images = store.list()?;
     let text = if args.quiet {
         ids(&images)
+    } else if args.format == Format::Json {
+        json_text(&json_list(&images, users))
     } else {
-        table(&images, jiff::Timestamp::now())
+        rows(&images, users, args.digests, jiff::Timestamp::now())
     };
     print(&text)
 }
 
 fn ids(images: &[Image]) -> String {
-    let mut ids: Vec<_> = images.iter().map(|image| format!("{}\n", image.id)).collect();
-    ids.sort();
-    ids.dedup();
-    ids.concat()
+    let ids: BTreeSet<_> = images.iter().map(|image| format!("{}\n", image.id)).collect();
+    ids.into_iter().collect()
 }
 
-fn table(images: &[Image], now: jiff::Timestamp) -> String {
-    let mut rows = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned)];
+/// The size of those of an image's layers that an image with another manifest has, too.
+fn shared_bytes(image: &Image, all: &[Image]) -> u64 {
+    let others: BTreeSet<_> = all
+        .iter()
+        .filter(|other| other.manifest_digest != image.manifest_digest)
+        .flat_map(|other| &other.layers)
+        .map(|layer| &layer.path)
+        .collect();
+    let own: BTreeMap<_, _> = image
+        .layers
+        .iter()
+        .map(|layer| (&layer.path, layer.length_bytes))
+        .collect();
+    own.iter()
+        .filter(|(path, _)| others.contains(*path))
+        .map(|(_, bytes)| bytes)
+        .sum()
+}
+
+fn json_list(images: &[Image], users: &Users) -> serde_json::Value {
+    let entry = |image: &Image| {
+        let (repository, tag) = split_reference(&image.reference);
+        json!({
+            "id": image.id,
+            "name": image.reference,
+            "repository": repository,
+            "tag": tag,
+            "digest": image.manifest_digest,
+            "created": image.created().and_then(|text| text.parse::<jiff::Timestamp>().ok()),
+            "sizeBytes": image.size_bytes,
+            "sharedSizeBytes": shared_bytes(image, images),
+            "usedBy": users.of_image(image, images),
+        })
+    };
+    images.iter().map(entry).collect()
+}
+
+fn rows(images: &[Image], users: &Users, digests: bool, now: jiff::Timestamp) -> String {
+    let mut header = vec![
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "SHARED SIZE",
+        "USED BY",
+    ];
+    if digests {
+        header.insert(2, "DIGEST");
+    }
+    let mut rows = vec![header.into_iter().map(str::to_owned).collect()];
     for image in images {
         let (repository, tag) = split_reference(&image.reference);
-        let id = image
-            .id
-            .strip_prefix("sha256:")
-            .unwrap_or(&image.id)
-            .chars()
-            .take(12)
-            .collect();
+        let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
         let created = image.created().and_then(|text| text.parse().ok());
-        let created = created.map_or_else(|| "-".to_owned(), |time| age(time, now));
-        rows.push([
+        let pods = users.of_image(image, images);
+        let mut row = vec![
             repository.to_owned(),
             tag.to_owned(),
-            id,
-            created,
+            id.chars().take(12).collect(),
+            created.map_or_else(|| "-".to_owned(), |time| age(time, now)),
             size(image.size_bytes),
-        ]);
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.len())
-                .max()
-                .unwrap_or(0);
-            line += &format!("{cell:width$}   ");
+            size(shared_bytes(image, images)),
+            if pods.is_empty() {
+                "-".to_owned()
+            } else {
+                pods.join(",")
+            },
+        ];
+        if digests {
+            row.insert(2, image.manifest_digest.clone());
         }
-        text += line.trim_end();
-        text.push('\n');
+        rows.push(row);
     }
-    text
-}
-
-/// Repository and tag; of an image known by digest only, `<none>` as Docker shows it.
-fn split_reference(reference: &str) -> (&str, &str) {
-    let name = reference.split('@').next().unwrap_or(reference);
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (name, "<none>"),
-    }
-}
-
-fn age(then: jiff::Timestamp, now: jiff::Timestamp) -> String {
-    let seconds = now.as_second().saturating_sub(then.as_second()).max(0);
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7200 => (seconds / 60, "minute"),
-        7200..172_800 => (seconds / 3600, "hour"),
-        172_800..1_209_600 => (seconds / 86_400, "day"),
-        1_209_600..5_184_000 => (seconds / 604_800, "week"),
-        5_184_000..63_072_000 => (seconds / 2_592_000, "month"),
-        _ => (seconds / 31_536_000, "year"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
-}
-
-pub(super) fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in ["kB", "MB", "GB", "TB"] {
-        if value < 1000.0 {
-            break;
-        }
-        value /= 1000.0;
-        unit = next;
-    }
-    if unit == "B" || value >= 100.0 {
-        format!("{value:.0}{unit}")
-    } else {
-        format!("{value:.1}{unit}")
-    }
+    table(&rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::{ImageConfiguration, Layer};
 
-    #[test]
-    fn references_split_into_repository_and_tag() {
-        assert_eq!(
-            split_reference("docker.io/library/nginx:1"),
-            ("docker.io/library/nginx", "1")
-        );
-        assert_eq!(
-            split_reference("localhost:5000/a@sha256:00"),
-            ("localhost:5000/a", "<none>")
-        );
-        assert_eq!(
-            split_reference("localhost:5000/a:b@sha256:00"),
-            ("localhost:5000/a", "b")
-        );
+    fn image(reference: &str, digest: &str, layers: &[(&str, u64)]) -> Image {
+        let layer = |(name, length_bytes): &(&str, u64)| Layer {
+            diff_id: format!("sha256:{name}"),
+            path: name.into(),
+            length_bytes: *length_bytes,
+        };
+        let mut config = ImageConfiguration::default();
+        config.set_created(Some("2026-01-01T00:00:00Z".to_owned()));
+        Image {
+            reference: reference.to_owned(),
+            id: format!("sha256:{digest}00000000000000"),
+            manifest_digest: format!("sha256:{digest}"),
+            config,
+            size_bytes: layers.iter().map(|(_, bytes)| bytes).sum(),
+            layers: layers.iter().map(layer).collect(),
+        }
     }
 
     #[test]
-    fn sizes_and_ages_are_short() {
-        assert_eq!(size(999), "999B");
-        assert_eq!(size(4_096), "4.1kB");
-        assert_eq!(size(115_074_560), "115MB");
-        let then: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(age(then, "2026-01-01T00:00:01Z".parse().unwrap()), "1 second ago");
-        assert_eq!(age(then, "2026-01-04T00:00:00Z".parse().unwrap()), "3 days ago");
-        assert_eq!(age(then, "2025-12-31T00:00:00Z".parse().unwrap()), "0 seconds ago");
+    fn shared_size_is_what_other_images_have_too() {
+        let images = [
+            image("docker.io/library/a:1", "aa", &[("base", 1000), ("a", 10)]),
+            image("docker.io/library/a:2", "aa", &[("base", 1000), ("a", 10)]),
+            image("docker.io/library/b:1", "bb", &[("base", 1000), ("b", 20)]),
+        ];
+        let users = Users::with("docker.io/library/a:2", "default/web");
+        let text = rows(&images, &users, false, "2026-01-03T00:00:00Z".parse().unwrap());
+        let expected = "\
+REPOSITORY            TAG   IMAGE ID       CREATED      SIZE    SHARED SIZE   USED BY
+docker.io/library/a   1     aa0000000000   2 days ago   1.0kB   1.0kB         default/web
+docker.io/library/a   2     aa0000000000   2 days ago   1.0kB   1.0kB         default/web
+docker.io/library/b   1     bb0000000000   2 days ago   1.0kB   1.0kB         -
+";
+        assert_eq!(text, expected);
+        assert!(rows(&images, &users, true, jiff::Timestamp::now()).contains("sha256:bb"));
+        assert_eq!(json_list(&images, &users)[2]["sharedSizeBytes"], 1000);
+    }
+
+    #[test]
+    fn a_created_time_that_is_none_is_not_printed() {
+        let mut evil = image("docker.io/library/a:1", "aa", &[]);
+        evil.config.set_created(Some("\u{1b}[2J".to_owned()));
+        let images = [evil];
+        let text = rows(&images, &Users::default(), true, jiff::Timestamp::now());
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        assert_eq!(
+            json_list(&images, &Users::default())[0]["created"],
+            serde_json::Value::Null
+        );
     }
 }

@@ -1,10 +1,17 @@
 //! `microkube image`: what is in the image store, and what gets in and out of it. One file a verb.
 
+mod inspect;
 mod load;
 mod ls;
 mod progress;
+mod prune;
 mod pull;
 mod rm;
+mod save;
+mod table;
+mod tag;
+mod users;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +19,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::image::ImageStore;
+use crate::image::{ImageStore, is_unprintable};
+use crate::state::Paths;
+use users::Users;
 
 /// Manage the images on this host
 #[derive(Debug, Args)]
@@ -37,26 +46,53 @@ pub struct ImageArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Pull(pull::PullArgs),
+    #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
-    Rm(rm::RmArgs),
+    Inspect(inspect::InspectArgs),
     Load(load::LoadArgs),
+    Save(save::SaveArgs),
+    Tag(tag::TagArgs),
+    Rm(rm::RmArgs),
+    Prune(prune::PruneArgs),
+    Verify(verify::VerifyArgs),
 }
 
 /// Runs a verb of `microkube image`.
 pub async fn run(args: ImageArgs) -> anyhow::Result<()> {
     let store = ImageStore::open(args.state_dir.join("images"))?;
+    let paths = Paths::new(args.state_dir, Paths::from_env().run_dir().to_path_buf());
     match args.verb {
         Verb::Pull(args) => pull::run(&store, &args).await,
         verb => {
             let work = move || match verb {
                 Verb::Pull(_) => Ok(()),
-                Verb::Ls(args) => ls::run(&store, &args),
-                Verb::Rm(args) => rm::run(&store, &args),
+                Verb::Ls(args) => ls::run(&store, &args, &Users::read(&paths)?),
+                Verb::Inspect(args) => inspect::run(&store, &args, &Users::read(&paths)?),
                 Verb::Load(args) => load::run(&store, &args),
+                Verb::Save(args) => save::run(&store, &args),
+                Verb::Tag(args) => tag::run(&store, &args),
+                Verb::Rm(args) => rm::run(&store, &args, &Users::read(&paths)?),
+                Verb::Prune(args) => prune::run(&store, &args, &Users::read(&paths)?),
+                Verb::Verify(args) => verify::run(&store, &args),
             };
             tokio::task::spawn_blocking(work).await.context("the work stopped")?
         }
     }
+}
+
+/// JSON for people and programs, without anything that a terminal would act upon.
+fn json_text(value: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for character in format!("{value:#}").chars() {
+        // JSON itself escapes the other control characters within its texts.
+        if is_unprintable(character) && character != '\n' {
+            text += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
+        }
+    }
+    text.push('\n');
+    text
 }
 
 /// Prints to standard output at once.
@@ -66,5 +102,18 @@ fn print(text: &str) -> anyhow::Result<()> {
         // Whoever reads has seen enough (`| head`).
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_carries_no_control_characters_and_means_the_same() {
+        let value = serde_json::json!({ "Labels": { "a": "\u{1b}[31m\u{9b}2J\u{202e}\u{7f}é" } });
+        let text = json_text(&value);
+        assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::ls::size;
+use super::table::size;
 use crate::image::{Progress, Quiet};
 
 /// What fits where stderr leads.

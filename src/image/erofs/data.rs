@@ -2,12 +2,12 @@
 //! partial last blocks of small files wait in a second file until their inodes are placed.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::format::BLOCK;
-use super::tree::Data;
-use super::{ErofsError, OutputError};
+use super::record::Data;
+use super::spill::Spill;
+use super::{BlockHash, ErofsError, OutputError};
 
 /// What is buffered before it is written, a multiple of the block size.
 const BUFFER: usize = 256 * 1024;
@@ -22,6 +22,7 @@ pub(super) struct BlockWriter<'a> {
     /// Block number of the buffer's start.
     block: u64,
     buffer: Vec<u8>,
+    hash: BlockHash,
 }
 
 impl<'a> BlockWriter<'a> {
@@ -31,7 +32,13 @@ impl<'a> BlockWriter<'a> {
             file,
             block,
             buffer: Vec::with_capacity(BUFFER),
+            hash: BlockHash::default(),
         }
+    }
+
+    /// The digest of all that was written.
+    pub fn digest(self) -> [u8; 16] {
+        self.hash.finish()
     }
 
     /// The next block, once the current one is full.
@@ -104,6 +111,7 @@ impl<'a> BlockWriter<'a> {
             let offset = self.block * BLOCK as u64 + start as u64;
             let bytes = self.buffer.get(start..start + length).unwrap_or_default();
             self.file.write_all_at(bytes, offset).map_err(OutputError)?;
+            self.hash.blocks(offset / BLOCK as u64, bytes);
             start += length;
         }
         self.block += (self.buffer.len() / BLOCK) as u64;
@@ -120,17 +128,22 @@ pub(super) struct FileWriter<'a> {
     first_block: u32,
     written: u64,
     room_for_tail: usize,
+    /// What may still be added.
+    left_bytes: u64,
+    max_bytes: u64,
 }
 
 impl<'a> FileWriter<'a> {
     /// Writes to `file` behind the superblock's block, and partial blocks to `spill`, an empty file.
-    pub fn new(file: &'a File, spill: File) -> Self {
+    pub fn new(file: &'a File, spill: File, max_bytes: u64) -> Self {
         Self {
             blocks: BlockWriter::new(file, 1),
             spill: Spill::new(spill),
             first_block: 0,
             written: 0,
             room_for_tail: 0,
+            left_bytes: max_bytes,
+            max_bytes,
         }
     }
 
@@ -143,13 +156,23 @@ impl<'a> FileWriter<'a> {
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ErofsError> {
-        self.written += bytes.len() as u64;
+        self.count(bytes.len() as u64)?;
         self.blocks.write(bytes)
     }
 
     pub fn skip(&mut self, count: u64) -> Result<(), ErofsError> {
-        self.written = self.written.checked_add(count).ok_or(ErofsError::TooLarge)?;
+        self.count(count)?;
         self.blocks.skip(count)
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), ErofsError> {
+        let limit = self.max_bytes;
+        self.left_bytes = self
+            .left_bytes
+            .checked_sub(bytes)
+            .ok_or(ErofsError::TooManyBytes { limit })?;
+        self.written += bytes;
+        Ok(())
     }
 
     /// Ends the file.
@@ -176,70 +199,5 @@ impl<'a> FileWriter<'a> {
     /// Ends the content: the block writer to go on with, and what waits for the inodes.
     pub fn finish(self) -> (BlockWriter<'a>, Spill) {
         (self.blocks, self.spill)
-    }
-}
-
-/// The partial blocks that wait.
-#[derive(Debug)]
-pub(super) struct Spill {
-    file: File,
-    length: u64,
-    pending: Vec<u8>,
-    window: Vec<u8>,
-    window_offset: u64,
-}
-
-impl Spill {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            length: 0,
-            pending: Vec::new(),
-            window: Vec::new(),
-            window_offset: 0,
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<u64, ErofsError> {
-        let offset = self.length + self.pending.len() as u64;
-        self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= BUFFER {
-            self.flush()?;
-        }
-        Ok(offset)
-    }
-
-    fn flush(&mut self) -> Result<(), ErofsError> {
-        self.file
-            .write_all_at(&self.pending, self.length)
-            .map_err(OutputError)?;
-        self.length += self.pending.len() as u64;
-        self.pending.clear();
-        Ok(())
-    }
-
-    /// Appends `length` bytes from `offset` to `out`. Mostly asked for in ascending order, hence the window.
-    pub fn read(&mut self, offset: u64, length: usize, out: &mut Vec<u8>) -> Result<(), ErofsError> {
-        if !self.pending.is_empty() {
-            self.flush()?;
-        }
-        if self.windowed(offset, length).is_none() {
-            self.window.resize(
-                BUFFER.min(usize::try_from(self.length - offset.min(self.length)).unwrap_or(BUFFER)),
-                0,
-            );
-            self.file.read_exact_at(&mut self.window, offset).map_err(OutputError)?;
-            self.window_offset = offset;
-        }
-        let bytes = self
-            .windowed(offset, length)
-            .ok_or_else(|| OutputError(io::ErrorKind::UnexpectedEof.into()))?;
-        out.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn windowed(&self, offset: u64, length: usize) -> Option<&[u8]> {
-        let start = usize::try_from(offset.checked_sub(self.window_offset)?).ok()?;
-        self.window.get(start..start.checked_add(length)?)
     }
 }

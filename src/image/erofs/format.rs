@@ -22,6 +22,13 @@ pub(crate) const NAME_MAX: usize = 255;
 /// Size of the header before an inode's extended attributes.
 pub(crate) const XATTR_HEADER: usize = 12;
 
+pub(crate) const S_IFIFO: u16 = 0o010000;
+pub(crate) const S_IFCHR: u16 = 0o020000;
+pub(crate) const S_IFDIR: u16 = 0o040000;
+pub(crate) const S_IFBLK: u16 = 0o060000;
+pub(crate) const S_IFREG: u16 = 0o100000;
+pub(crate) const S_IFLNK: u16 = 0o120000;
+
 const FEATURE_COMPAT_SB_CHKSUM: u32 = 1;
 const FEATURE_COMPAT_MTIME: u32 = 2;
 
@@ -43,6 +50,10 @@ pub(crate) struct SuperBlock {
     pub build_nanoseconds: u32,
     pub blocks: u32,
     pub meta_block: u32,
+    /// Digest of everything behind the superblock's block, so that the file tells by itself whether it is intact.
+    pub uuid: [u8; 16],
+    /// Text of at most 15 bytes.
+    pub volume_name: [u8; 16],
 }
 
 impl SuperBlock {
@@ -62,6 +73,8 @@ impl SuperBlock {
         put(32, &self.build_nanoseconds.to_le_bytes());
         put(36, &self.blocks.to_le_bytes());
         put(40, &self.meta_block.to_le_bytes());
+        put(48, &self.uuid);
+        put(64, &self.volume_name);
         // The kernel sums from the superblock to the end of its block, with the checksum itself zero.
         let checksum = crc32c(&block[SUPER_OFFSET..]);
         block[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&checksum.to_le_bytes());

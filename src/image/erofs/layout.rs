@@ -1,224 +1,466 @@
 //! Places inodes and directories once the tree is complete, and writes them behind the content.
 //!
 //! The image ends up as: superblock, content of files, directory blocks, inodes. Inodes that carry data behind them are put
-//! where they fit best, so that small files fill the space that larger ones leave in a block.
+//! where they fit best, so that small files fill the space that larger ones leave in a block. For every entry only a few
+//! numbers are in memory: records are read again, in order, for each of the passes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::data::{BlockWriter, Spill};
+use super::data::BlockWriter;
+use super::directory::Listing;
 use super::format::{
-    BLOCK, COMPACT_INODE, DIRENT, DataLayout, EXTENDED_INODE, RawInode, SLOT, SuperBlock, XATTR_HEADER, device_number,
+    BLOCK, COMPACT_INODE, DataLayout, EXTENDED_INODE, RawInode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
+    SLOT, SuperBlock, XATTR_HEADER,
 };
-use super::tree::{Attributes, Content, Inode, InodeId, ROOT, Tree};
+use super::record::{Record, Type};
+use super::spill::{Spill, Window};
+use super::tree::{InodeId, ROOT, Tree};
 use super::{ErofsError, OutputError, Summary};
 
 /// `trusted.overlay.opaque=y`: name length, index of `trusted.`, value length, name, value, padded to 4 bytes.
-const OPAQUE_XATTR: &[u8; 20] = b"\x0e\x04\x01\x00overlay.opaquey\x00";
-const S_IFIFO: u16 = 0o010000;
-const S_IFCHR: u16 = 0o020000;
-const S_IFDIR: u16 = 0o040000;
-const S_IFBLK: u16 = 0o060000;
-const S_IFREG: u16 = 0o100000;
-const S_IFLNK: u16 = 0o120000;
+pub(super) const OPAQUE_XATTR: &[u8; 20] = b"\x0e\x04\x01\x00overlay.opaquey\x00";
+/// How many blocks with space left are kept in mind.
+const FREE_MAX: usize = 4096;
 
-/// Where an inode goes and in which form.
-#[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    links: u32,
+/// In which form an inode is written, and what follows it.
+#[derive(Debug, Clone, Copy)]
+struct Form {
     extended: bool,
-    inline_bytes: u16,
-    xattr_bytes: u32,
+    inline_bytes: usize,
+    xattr_bytes: usize,
     size: u64,
-    first_block: u32,
-    /// In slots from the metadata's start; an inode's number in EROFS.
-    nid: u64,
 }
 
-/// Writes everything but the content: `blocks` stands behind it, `spill` has the partial blocks.
+impl Form {
+    fn head_bytes(&self) -> usize {
+        inode_bytes(self.extended) + self.xattr_bytes
+    }
+
+    /// How many blocks of its own a directory or symbolic link needs.
+    fn own_blocks(&self) -> u64 {
+        (self.size - self.inline_bytes as u64).div_ceil(BLOCK as u64)
+    }
+}
+
+/// A directory, or a symbolic link that does not fit its inode.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    id: InodeId,
+    size: u32,
+    first_block: u32,
+    /// Where the directory's entries end in [`Layout::children`]; they start where the previous directory's end.
+    children_end: u32,
+}
+
+struct Layout<'t> {
+    tree: &'t Tree<'t>,
+    /// By inode; zero for those that nothing leads to.
+    links: Vec<u32>,
+    /// By inode: where it is, in slots from the metadata's start; its number in EROFS.
+    nids: Vec<u32>,
+    /// The inodes of all directories' entries, directory by directory.
+    children: Vec<InodeId>,
+    /// In the inodes' order.
+    extents: Vec<Extent>,
+    build_time: (i64, u32),
+}
+
+/// Writes everything but the content: `blocks` stands behind it, `tails` has the partial blocks.
 pub(super) fn write(
-    tree: &Tree,
+    tree: &Tree<'_>,
     mut blocks: BlockWriter<'_>,
-    mut spill: Spill,
+    tails: &Spill,
 ) -> Result<(Summary, SuperBlock), ErofsError> {
-    let live = reachable(tree);
-    let (build_seconds, build_nanoseconds) = most_common_time(tree, &live);
-    let mut places: Places = live
-        .into_iter()
-        .map(|links| Place {
-            links,
-            ..Place::default()
-        })
-        .collect();
-    let mut directory_block = u64::from(blocks.next_block()?);
-    let mut space = Space::default();
-    for (id, place) in (0..).zip(&mut places).filter(|(_, place)| place.links > 0) {
-        let inode = tree.inode(id).ok_or(ErofsError::TooManyEntries)?;
-        prepare(
-            tree,
-            inode,
-            id,
-            place,
-            (build_seconds, build_nanoseconds),
-            &mut directory_block,
-        )?;
-        let head = inode_bytes(place.extended) + place.xattr_bytes as usize;
-        place.nid = space.take(head + usize::from(place.inline_bytes))?;
-    }
-    let meta_block = u32::try_from(directory_block).map_err(|_| ErofsError::TooLarge)?;
-    let inodes = places.iter().filter(|place| place.links > 0).count() as u64;
-    let super_block = SuperBlock {
-        root_nid: u16::try_from(places.get(ROOT as usize).map_or(0, |place| place.nid))
-            .map_err(|_| ErofsError::TooLarge)?,
-        inodes,
-        build_seconds,
-        build_nanoseconds,
-        blocks: u32::try_from(directory_block + space.blocks()).map_err(|_| ErofsError::TooLarge)?,
-        meta_block,
-    };
-    for (id, place) in numbered(&places).filter(|(_, place)| place.size > u64::from(place.inline_bytes)) {
-        match tree.inode(id).map(|inode| &inode.content) {
-            Some(Content::Directory(_)) => {
-                let bytes = encode_directory(&listing(tree, id, &places).unwrap_or_default());
-                blocks.write(
-                    bytes
-                        .get(..bytes.len() - usize::from(place.inline_bytes))
-                        .unwrap_or_default(),
-                )?;
-            }
-            // Beside extended attributes that leave no room for it in the inode's block.
-            Some(Content::Symlink(target)) => blocks.write(target)?,
-            _ => {}
-        }
-        blocks.pad()?;
-    }
-    write_inodes(tree, &places, &mut blocks, &mut spill)?;
+    let mut layout = Layout::count(tree)?;
+    layout.build_time = layout.common_time()?;
+    let first = u64::from(blocks.next_block()?);
+    let (meta_block, meta_blocks) = layout.place(first)?;
+    layout.write_extents(&mut blocks)?;
+    layout.write_inodes(&mut blocks, tails)?;
     blocks.pad()?;
     blocks.flush()?;
+    let inodes = layout.links.iter().filter(|links| **links > 0).count() as u64;
+    let needs = tree.needs();
+    let super_block = SuperBlock {
+        root_nid: 0,
+        inodes,
+        build_seconds: layout.build_time.0,
+        build_nanoseconds: layout.build_time.1,
+        blocks: u32::try_from(meta_block + meta_blocks).map_err(|_| ErofsError::TooLarge)?,
+        meta_block: u32::try_from(meta_block).map_err(|_| ErofsError::TooLarge)?,
+        uuid: blocks.digest(),
+        volume_name: needs.encode(),
+    };
     Ok((
         Summary {
             length_bytes: u64::from(super_block.blocks) * BLOCK as u64,
-            inodes: places.len() as u64,
+            inodes,
+            needs,
         },
         super_block,
     ))
 }
 
-/// By inode; those that nothing links to are not written.
-type Places = Vec<Place>;
-
-fn numbered(places: &[Place]) -> impl Iterator<Item = (InodeId, &Place)> {
-    (0..).zip(places).filter(|(_, place)| place.links > 0)
-}
-
-/// The link counts of the inodes that the tree still reaches; zero for those that were replaced.
-fn reachable(tree: &Tree) -> Vec<u32> {
-    let mut links = vec![0u32; tree.len()];
-    let mut add = |id: InodeId, count| {
-        if let Some(links) = links.get_mut(id as usize) {
-            *links += count;
-        }
-    };
-    add(ROOT, 2);
-    let mut pending = vec![ROOT];
-    while let Some(id) = pending.pop() {
-        let Some(directory) = tree.directory(id) else { continue };
-        for child in directory.entries.values() {
-            if tree.directory(*child).is_some() {
-                add(*child, 2);
-                add(id, 1);
-                pending.push(*child);
-            } else {
-                add(*child, 1);
+impl<'t> Layout<'t> {
+    /// Counts the links of what the tree still reaches, and gathers the directories' entries.
+    fn count(tree: &'t Tree<'t>) -> Result<Self, ErofsError> {
+        let (mut window, mut buffer) = (Window::default(), Vec::new());
+        let mut links = vec![0u32; tree.len() as usize];
+        let mut children = Vec::new();
+        for id in 0..tree.len() {
+            let parent = tree.parent(id);
+            // A directory stands before all that is in it.
+            let reached = id == ROOT
+                || (!tree.is_replaced(id)
+                    && links.get(parent as usize).is_some_and(|links| *links > 0)
+                    && tree.kind(parent) == Some(Type::Directory));
+            if !reached {
+                continue;
+            }
+            if id != ROOT {
+                children.push(id);
+            }
+            let mut add = |id: InodeId, count| {
+                if let Some(links) = links.get_mut(id as usize) {
+                    *links += count;
+                }
+            };
+            match tree.kind(id) {
+                Some(Type::Directory) => {
+                    add(id, 2);
+                    if id != ROOT {
+                        add(parent, 1);
+                    }
+                }
+                Some(Type::Link) => add(tree.record(id, &mut window, &mut buffer)?.number, 1),
+                _ => add(id, 1),
             }
         }
+        children.sort_unstable_by_key(|id| (tree.parent(*id), *id));
+        Ok(Self {
+            tree,
+            nids: vec![0; links.len()],
+            links,
+            children,
+            extents: Vec::new(),
+            build_time: (0, 0),
+        })
     }
-    links
-}
 
-/// The time most inodes have: short inodes carry no time of their own but the image's.
-fn most_common_time(tree: &Tree, live: &[u32]) -> (i64, u32) {
-    let mut counts = BTreeMap::<(i64, u32), u32>::new();
-    for inode in (0..)
-        .zip(live)
-        .filter(|(_, links)| **links > 0)
-        .filter_map(|(id, _)| tree.inode(id))
-    {
-        if inode.attributes.mtime_seconds >= 0 {
-            *counts.entry(time(&inode.attributes)).or_default() += 1;
-        }
+    fn reached(&self) -> impl Iterator<Item = (InodeId, u32)> {
+        (0..).zip(self.links.iter().copied()).filter(|(_, links)| *links > 0)
     }
-    // Of equally common ones the earliest, so that the same layer gives the same image.
-    counts
-        .into_iter()
-        .rev()
-        .max_by_key(|(_, count)| *count)
-        .map_or((0, 0), |(time, _)| time)
-}
 
-fn time(attributes: &Attributes) -> (i64, u32) {
-    (attributes.mtime_seconds, attributes.mtime_nanoseconds)
-}
-
-/// Decides everything about an inode but its place, and reserves directory blocks.
-fn prepare(
-    tree: &Tree,
-    inode: &Inode,
-    id: InodeId,
-    place: &mut Place,
-    build_time: (i64, u32),
-    directory_block: &mut u64,
-) -> Result<(), ErofsError> {
-    let opaque = matches!(&inode.content, Content::Directory(directory) if directory.opaque);
-    let entries = inode.attributes.xattrs.len() + if opaque { OPAQUE_XATTR.len() } else { 0 };
-    place.xattr_bytes = if entries == 0 {
-        0
-    } else {
-        (XATTR_HEADER + entries) as u32
-    };
-    let (size, tail) = match &inode.content {
-        Content::Directory(_) => {
-            let size = directory_size(tree, id);
-            (size, (size % BLOCK as u64) as usize)
+    /// A time that many inodes have, if there is one: short inodes carry no time of their own but the image's.
+    fn common_time(&self) -> Result<(i64, u32), ErofsError> {
+        let (mut window, mut buffer) = (Window::default(), Vec::new());
+        let mut candidates = Candidates::default();
+        for (id, _) in self.reached() {
+            let time = time(&self.tree.record(id, &mut window, &mut buffer)?);
+            if time.0 >= 0 {
+                candidates.add(time);
+            }
         }
-        Content::File(data) => (
-            data.size,
-            if data.tail.is_some() {
-                (data.size % BLOCK as u64) as usize
+        Ok(candidates.best())
+    }
+
+    fn form(&self, id: InodeId, record: &Record, links: u32, size: u64, tail: usize) -> Form {
+        let attributes = &record.attributes;
+        let entries = attributes.xattrs.len() + if self.tree.is_opaque(id) { OPAQUE_XATTR.len() } else { 0 };
+        let mut form = Form {
+            extended: time(record) != self.build_time
+                || attributes.uid > u32::from(u16::MAX)
+                || attributes.gid > u32::from(u16::MAX)
+                || links > u32::from(u16::MAX)
+                || size > u64::from(u32::MAX),
+            inline_bytes: 0,
+            xattr_bytes: if entries == 0 { 0 } else { XATTR_HEADER + entries },
+            size,
+        };
+        // The content of files has found its place already.
+        let is_file = self.tree.kind(id) == Some(Type::File);
+        if is_file || form.head_bytes() + tail <= BLOCK {
+            form.inline_bytes = tail;
+        }
+        form
+    }
+
+    /// Decides where everything goes, the directories from block `next` on. Returns the first block of the inodes and their
+    /// number.
+    fn place(&mut self, mut next: u64) -> Result<(u64, u64), ErofsError> {
+        let tree = self.tree;
+        let (mut window, mut names, mut buffer) = (Window::default(), Window::default(), Vec::new());
+        let mut listing = Listing::default();
+        let mut space = Space::default();
+        let mut children_end = 0;
+        for id in 0..tree.len() {
+            let links = self.links.get(id as usize).copied().unwrap_or(0);
+            if links == 0 {
+                continue;
+            }
+            let record = tree.record(id, &mut window, &mut buffer)?;
+            let is_directory = tree.kind(id) == Some(Type::Directory);
+            let size = if is_directory {
+                let start = children_end;
+                let rest = self.children.get(start..).unwrap_or_default();
+                children_end += rest.partition_point(|child| tree.parent(*child) <= id);
+                let children = self.children.get_mut(start..children_end).unwrap_or_default();
+                listing.read(tree, id, children, &mut names)?;
+                for (place, child) in children.iter_mut().zip(listing.order()) {
+                    *place = child;
+                }
+                listing.size()
             } else {
-                0
+                size_of(tree.kind(id), &record)
+            };
+            let form = self.form(id, &record, links, size, tail_of(tree.kind(id), &record, size));
+            let is_file = tree.kind(id) == Some(Type::File);
+            let own_blocks = if is_file { 0 } else { form.own_blocks() };
+            if is_directory || own_blocks > 0 {
+                self.extents.push(Extent {
+                    id,
+                    size: u32::try_from(size).map_err(|_| ErofsError::TooLarge)?,
+                    first_block: u32::try_from(if own_blocks > 0 { next } else { 0 })
+                        .map_err(|_| ErofsError::TooLarge)?,
+                    children_end: u32::try_from(children_end).map_err(|_| ErofsError::TooLarge)?,
+                });
+                next += own_blocks;
+            }
+            let nid = space.take(form.head_bytes() + form.inline_bytes)?;
+            if let Some(place) = self.nids.get_mut(id as usize) {
+                *place = u32::try_from(nid).map_err(|_| ErofsError::TooLarge)?;
+            }
+        }
+        Ok((next, space.next_block))
+    }
+
+    fn nid(&self, id: InodeId) -> u64 {
+        u64::from(self.nids.get(id as usize).copied().unwrap_or(0))
+    }
+
+    fn extent(&self, id: InodeId) -> Option<(Extent, &[InodeId])> {
+        let index = self.extents.binary_search_by_key(&id, |extent| extent.id).ok()?;
+        let extent = self.extents.get(index)?;
+        let start = index
+            .checked_sub(1)
+            .and_then(|previous| self.extents.get(previous))
+            .map_or(0, |previous| previous.children_end);
+        let children = self.children.get(start as usize..extent.children_end as usize)?;
+        Some((*extent, children))
+    }
+
+    /// What an inode's directory entry leads to.
+    fn inode_of(&self, id: InodeId, window: &mut Window, buffer: &mut Vec<u8>) -> Result<InodeId, ErofsError> {
+        match self.tree.kind(id) {
+            Some(Type::Link) => Ok(self.tree.record(id, window, buffer)?.number),
+            _ => Ok(id),
+        }
+    }
+
+    /// Reads a directory in order, its links resolved.
+    fn listing(
+        &self,
+        id: InodeId,
+        children: &[InodeId],
+        listing: &mut Listing,
+        window: &mut Window,
+    ) -> Result<(), ErofsError> {
+        listing.read(self.tree, id, children, window)?;
+        let mut buffer = Vec::new();
+        listing.resolve(|id| self.inode_of(id, window, &mut buffer))
+    }
+
+    /// Writes the blocks that directories and long symbolic links have of their own.
+    fn write_extents(&self, blocks: &mut BlockWriter<'_>) -> Result<(), ErofsError> {
+        let (mut window, mut names, mut buffer) = (Window::default(), Window::default(), Vec::new());
+        let mut listing = Listing::default();
+        for extent in &self.extents {
+            if extent.first_block == 0 {
+                continue;
+            }
+            let record = self.tree.record(extent.id, &mut window, &mut buffer)?;
+            if self.tree.kind(extent.id) != Some(Type::Directory) {
+                blocks.write(&record.target)?;
+                blocks.pad()?;
+                continue;
+            }
+            let form = self.directory_form(extent, &record);
+            let (_, children) = self.extent(extent.id).ok_or(ErofsError::TooLarge)?;
+            self.listing(extent.id, children, &mut listing, &mut names)?;
+            listing.encode(
+                self.tree,
+                |id| self.nid(id),
+                |block, last| {
+                    if last && form.inline_bytes > 0 {
+                        return Ok(());
+                    }
+                    blocks.write(block)?;
+                    blocks.pad()
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn directory_form(&self, extent: &Extent, record: &Record) -> Form {
+        let links = self.links.get(extent.id as usize).copied().unwrap_or(0);
+        let size = u64::from(extent.size);
+        let tail = (size % BLOCK as u64) as usize;
+        self.form(extent.id, record, links, size, tail)
+    }
+
+    /// Writes the inodes in the order of their places, with what follows each of them.
+    fn write_inodes(&self, blocks: &mut BlockWriter<'_>, tails: &Spill) -> Result<(), ErofsError> {
+        let mut order: Vec<InodeId> = self.reached().map(|(id, _)| id).collect();
+        order.sort_unstable_by_key(|id| self.nid(*id));
+        let (mut window, mut names, mut tail_window) = (Window::default(), Window::default(), Window::default());
+        let (mut buffer, mut listing) = (Vec::new(), Listing::default());
+        let mut bytes = Vec::with_capacity(BLOCK);
+        let mut position = 0;
+        for id in order {
+            let record = self.tree.record(id, &mut window, &mut buffer)?;
+            let kind = self.tree.kind(id);
+            let extent = self.extent(id);
+            let form = match (&extent, kind) {
+                (Some((extent, _)), Some(Type::Directory)) => self.directory_form(extent, &record),
+                _ => {
+                    let links = self.links.get(id as usize).copied().unwrap_or(0);
+                    let size = size_of(kind, &record);
+                    self.form(id, &record, links, size, tail_of(kind, &record, size))
+                }
+            };
+            let start = self.nid(id) * SLOT as u64;
+            blocks.skip(start - position)?;
+            bytes.clear();
+            self.raw_inode(id, &record, &form, extent.map_or(0, |(extent, _)| extent.first_block))
+                .encode(&mut bytes);
+            if form.xattr_bytes > 0 {
+                bytes.extend([0; XATTR_HEADER]);
+                bytes.extend_from_slice(&record.attributes.xattrs);
+                if self.tree.is_opaque(id) {
+                    bytes.extend_from_slice(OPAQUE_XATTR);
+                }
+            }
+            match kind {
+                _ if form.inline_bytes == 0 => {}
+                Some(Type::File) => {
+                    let tail = record.data.tail.unwrap_or(0);
+                    tails.read(&mut tail_window, tail, form.inline_bytes, &mut bytes)?;
+                }
+                Some(Type::Symlink) => bytes.extend_from_slice(&record.target),
+                _ => {
+                    let (_, children) = extent.ok_or(ErofsError::TooLarge)?;
+                    self.listing(id, children, &mut listing, &mut names)?;
+                    listing.encode(
+                        self.tree,
+                        |id| self.nid(id),
+                        |block, last| {
+                            if last {
+                                bytes.extend_from_slice(block);
+                            }
+                            Ok(())
+                        },
+                    )?;
+                }
+            }
+            blocks.write(&bytes)?;
+            position = start + bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn raw_inode(&self, id: InodeId, record: &Record, form: &Form, own_block: u32) -> RawInode {
+        let has_blocks = form.size > form.inline_bytes as u64;
+        let (kind, block_or_device) = match self.tree.kind(id) {
+            Some(Type::Directory) => (S_IFDIR, own_block),
+            Some(Type::File) | None => (S_IFREG, if has_blocks { record.data.first_block } else { 0 }),
+            Some(Type::Symlink) => (S_IFLNK, own_block),
+            Some(Type::CharDevice) => (S_IFCHR, record.number),
+            Some(Type::BlockDevice) => (S_IFBLK, record.number),
+            Some(Type::Fifo) => (S_IFIFO, 0),
+            // Links are no inodes.
+            Some(Type::Whiteout | Type::Link) => (S_IFCHR, 0),
+        };
+        let attributes = &record.attributes;
+        RawInode {
+            extended: form.extended,
+            layout: if form.inline_bytes > 0 {
+                DataLayout::Inline
+            } else {
+                DataLayout::Plain
             },
-        ),
-        Content::Symlink(target) => (target.len() as u64, target.len()),
-        _ => (0, 0),
-    };
-    let attributes = &inode.attributes;
-    place.size = size;
-    place.extended = time(attributes) != build_time
-        || attributes.uid > u32::from(u16::MAX)
-        || attributes.gid > u32::from(u16::MAX)
-        || place.links > u32::from(u16::MAX)
-        || size > u64::from(u32::MAX);
-    let fits = inode_bytes(place.extended) + place.xattr_bytes as usize + tail <= BLOCK;
-    match &inode.content {
-        Content::File(data) => {
-            place.inline_bytes = tail as u16;
-            place.first_block = if size == tail as u64 { 0 } else { data.first_block };
+            xattr_bytes: form.xattr_bytes,
+            mode: kind | attributes.mode,
+            links: self.links.get(id as usize).copied().unwrap_or(1),
+            size: form.size,
+            block_or_device,
+            // Only what 32-bit programs see; any number that differs between inodes does.
+            number: id + 1,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mtime_seconds: attributes.mtime_seconds,
+            mtime_nanoseconds: attributes.mtime_nanoseconds,
         }
-        Content::Directory(_) | Content::Symlink(_) => {
-            place.inline_bytes = if fits { tail as u16 } else { 0 };
-            let blocks = (size - u64::from(place.inline_bytes)).div_ceil(BLOCK as u64);
-            if blocks > 0 {
-                place.first_block = u32::try_from(*directory_block).map_err(|_| ErofsError::TooLarge)?;
-                *directory_block += blocks;
-            }
-        }
-        _ => {}
     }
-    Ok(())
+}
+
+fn time(record: &Record) -> (i64, u32) {
+    (record.attributes.mtime_seconds, record.attributes.mtime_nanoseconds)
+}
+
+fn size_of(kind: Option<Type>, record: &Record) -> u64 {
+    match kind {
+        Some(Type::File) => record.data.size,
+        Some(Type::Symlink) => record.target.len() as u64,
+        _ => 0,
+    }
+}
+
+/// What could follow the inode.
+fn tail_of(kind: Option<Type>, record: &Record, size: u64) -> usize {
+    match kind {
+        Some(Type::File) if record.data.tail.is_none() => 0,
+        Some(Type::File | Type::Directory) => (size % BLOCK as u64) as usize,
+        Some(Type::Symlink) => size as usize,
+        _ => 0,
+    }
 }
 
 fn inode_bytes(extended: bool) -> usize {
     if extended { EXTENDED_INODE } else { COMPACT_INODE }
+}
+
+/// Finds the most frequent of many values in one pass and little memory (Misra and Gries' algorithm): exact where few values
+/// occur, else one that is frequent.
+#[derive(Debug, Default)]
+struct Candidates {
+    counts: Vec<((i64, u32), u64)>,
+}
+
+impl Candidates {
+    const MAX: usize = 64;
+
+    fn add(&mut self, value: (i64, u32)) {
+        if let Some((_, count)) = self.counts.iter_mut().find(|(other, _)| *other == value) {
+            *count += 1;
+        } else if self.counts.len() < Self::MAX {
+            self.counts.push((value, 1));
+        } else {
+            self.counts.retain_mut(|(_, count)| {
+                *count -= 1;
+                *count > 0
+            });
+        }
+    }
+
+    /// Of equally common ones the earliest, so that the same layer gives the same image.
+    fn best(&self) -> (i64, u32) {
+        let best = self
+            .counts
+            .iter()
+            .max_by_key(|(value, count)| (*count, std::cmp::Reverse(*value)));
+        best.map_or((0, 0), |(value, _)| *value)
+    }
 }
 
 /// Hands out space for inodes: never across a block's end unless larger than a block.
@@ -251,173 +493,10 @@ impl Space {
         if free >= COMPACT_INODE {
             self.free.insert((free, block));
         }
-    }
-
-    fn blocks(&self) -> u64 {
-        self.next_block
-    }
-}
-
-/// A directory's entry: name, type as in `linux/fs_types.h`, inode number.
-type Entry<'a> = (&'a [u8], u8, u64);
-
-/// All entries of a directory with `.` and `..`, in the order of their bytes as the kernel's binary search needs them.
-fn listing<'a>(tree: &'a Tree, id: InodeId, places: &[Place]) -> Option<Vec<Entry<'a>>> {
-    let directory = tree.directory(id)?;
-    let nid = |id: InodeId| places.get(id as usize).map_or(0, |place| place.nid);
-    let mut entries = vec![(b".".as_slice(), 2, nid(id)), (b"..", 2, nid(directory.parent))];
-    for (name, child) in &directory.entries {
-        let kind = match tree.inode(*child).map(|inode| &inode.content) {
-            Some(Content::File(_)) => 1,
-            Some(Content::Directory(_)) => 2,
-            Some(Content::CharDevice(_) | Content::Whiteout) => 3,
-            Some(Content::BlockDevice(_)) => 4,
-            Some(Content::Fifo) => 5,
-            Some(Content::Symlink(_)) => 7,
-            None => 0,
-        };
-        entries.push((name, kind, nid(*child)));
-    }
-    entries.sort_unstable_by_key(|(name, ..)| *name);
-    Some(entries)
-}
-
-fn directory_size(tree: &Tree, id: InodeId) -> u64 {
-    let entries = listing(tree, id, &[]).unwrap_or_default();
-    let groups = block_groups(&entries);
-    let last = groups
-        .last()
-        .map_or(0, |group| group.iter().map(|(name, ..)| DIRENT + name.len()).sum());
-    (groups.len().saturating_sub(1) * BLOCK + last) as u64
-}
-
-/// Cuts a listing into what fits a block each.
-fn block_groups<'e, 'a>(entries: &'e [Entry<'a>]) -> Vec<&'e [Entry<'a>]> {
-    let mut groups = Vec::new();
-    let mut rest = entries;
-    while !rest.is_empty() {
-        let mut used = 0;
-        let fits = rest.iter().take_while(|(name, ..)| {
-            used += DIRENT + name.len();
-            used <= BLOCK
-        });
-        // Names are limited: a block always holds one.
-        let (group, later) = rest.split_at(fits.count().max(1));
-        groups.push(group);
-        rest = later;
-    }
-    groups
-}
-
-fn encode_directory(entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for group in block_groups(entries) {
-        out.resize(out.len().next_multiple_of(BLOCK), 0);
-        let mut name_offset = group.len() * DIRENT;
-        for (name, kind, nid) in group {
-            out.extend(nid.to_le_bytes());
-            out.extend((name_offset as u16).to_le_bytes());
-            out.extend([*kind, 0]);
-            name_offset += name.len();
-        }
-        for (name, ..) in group {
-            out.extend_from_slice(name);
+        if self.free.len() > FREE_MAX {
+            self.free.pop_first();
         }
     }
-    out
-}
-
-/// Writes the inodes in the order of their places, with what follows each of them.
-fn write_inodes(
-    tree: &Tree,
-    places: &[Place],
-    blocks: &mut BlockWriter<'_>,
-    spill: &mut Spill,
-) -> Result<(), ErofsError> {
-    let mut order: Vec<(u64, InodeId)> = numbered(places).map(|(id, place)| (place.nid, id)).collect();
-    order.sort_unstable();
-    let mut position = 0;
-    let mut bytes = Vec::with_capacity(BLOCK);
-    for (nid, id) in order {
-        let (Some(inode), Some(place)) = (tree.inode(id), places.get(id as usize)) else {
-            continue;
-        };
-        blocks.skip(nid * SLOT as u64 - position)?;
-        bytes.clear();
-        raw_inode(inode, id, place)?.encode(&mut bytes);
-        if place.xattr_bytes > 0 {
-            bytes.extend([0; XATTR_HEADER]);
-            bytes.extend_from_slice(&inode.attributes.xattrs);
-            if matches!(&inode.content, Content::Directory(directory) if directory.opaque) {
-                bytes.extend_from_slice(OPAQUE_XATTR);
-            }
-        }
-        if place.inline_bytes > 0 {
-            inline_data(tree, inode, id, place, places, spill, &mut bytes)?;
-        }
-        blocks.write(&bytes)?;
-        position = nid * SLOT as u64 + bytes.len() as u64;
-    }
-    Ok(())
-}
-
-fn inline_data(
-    tree: &Tree,
-    inode: &Inode,
-    id: InodeId,
-    place: &Place,
-    places: &[Place],
-    spill: &mut Spill,
-    out: &mut Vec<u8>,
-) -> Result<(), ErofsError> {
-    match &inode.content {
-        Content::File(data) => spill.read(data.tail.unwrap_or(0), usize::from(place.inline_bytes), out),
-        Content::Symlink(target) => {
-            out.extend_from_slice(target);
-            Ok(())
-        }
-        _ => {
-            let bytes = encode_directory(&listing(tree, id, places).unwrap_or_default());
-            out.extend_from_slice(
-                bytes
-                    .get(bytes.len() - usize::from(place.inline_bytes)..)
-                    .unwrap_or_default(),
-            );
-            Ok(())
-        }
-    }
-}
-
-fn raw_inode(inode: &Inode, id: InodeId, place: &Place) -> Result<RawInode, ErofsError> {
-    let (kind, block_or_device) = match &inode.content {
-        Content::Directory(_) => (S_IFDIR, place.first_block),
-        Content::File(_) => (S_IFREG, place.first_block),
-        Content::Symlink(_) => (S_IFLNK, place.first_block),
-        Content::CharDevice(device) => (S_IFCHR, *device),
-        Content::BlockDevice(device) => (S_IFBLK, *device),
-        Content::Fifo => (S_IFIFO, 0),
-        Content::Whiteout => (S_IFCHR, device_number(0, 0).unwrap_or(0)),
-    };
-    let attributes = &inode.attributes;
-    Ok(RawInode {
-        extended: place.extended,
-        layout: if place.inline_bytes > 0 {
-            DataLayout::Inline
-        } else {
-            DataLayout::Plain
-        },
-        xattr_bytes: place.xattr_bytes as usize,
-        mode: kind | attributes.mode,
-        links: place.links,
-        size: place.size,
-        block_or_device,
-        // Only what 32-bit programs see; any number that differs between inodes does.
-        number: id.checked_add(1).ok_or(ErofsError::TooManyEntries)?,
-        uid: attributes.uid,
-        gid: attributes.gid,
-        mtime_seconds: attributes.mtime_seconds,
-        mtime_nanoseconds: attributes.mtime_nanoseconds,
-    })
 }
 
 /// Writes the superblock and sets the file's final length. Last, so that a file cut short is no image.

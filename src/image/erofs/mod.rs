@@ -1,33 +1,110 @@
 //! Writes EROFS images, straight from a layer's tar stream: in one pass, without root, without unpacking.
 //!
-//! Content goes to the image while the stream is read; only names and attributes are kept in memory. The same stream always
-//! gives the same bytes. Whiteouts of the OCI layer format become what overlayfs understands. Nothing here knows of
-//! compression, digests or the image store.
+//! Content goes to the image while the stream is read; names and attributes wait in a scratch file, and a few bytes an entry in
+//! memory. The same stream always gives the same bytes. Whiteouts of the OCI layer format become what overlayfs understands.
+//! Nothing here knows of compression, the digests of an image or the image store.
 
 mod data;
+mod directory;
 pub(crate) mod format;
 mod layout;
+mod lower;
 #[cfg(test)]
 mod reader;
+mod record;
+mod spill;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
+use sha2::Sha256;
+
+use super::options::OptionError;
 use super::tar::{Entry, Kind, TarError, TarReader};
 use data::FileWriter;
-use tree::{Attributes, Content, Tree};
+use format::{S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG};
+use lower::LowerFile;
+pub use lower::LowerLayers;
+use record::Attributes;
+use tree::{Content, Linked, Tree};
+pub use volume::{Volume, VolumeError};
 
-/// Most memory names and attributes of a layer may take; about four million files.
-const TREE_MEMORY_MAX_BYTES: usize = 1 << 30;
 /// Most bytes of extended attributes a file may have, as in ext4 and XFS (`XATTR_LIST_MAX` bounds the names alike).
 const XATTRS_MAX_BYTES: usize = 64 * 1024;
 /// `PATH_MAX` of Linux, without the terminating NUL.
 const SYMLINK_MAX_BYTES: usize = 4095;
 const COPY_BUFFER: usize = 64 * 1024;
+
+/// What a layer may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Files, directories, links, replaced ones included.
+    pub files: u32,
+    /// Bytes of content, holes of sparse files included.
+    pub bytes: u64,
+}
+
+/// Variable that says how many files a layer may have.
+pub const MAX_FILES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_FILES";
+/// Variable that says how many bytes a layer may have.
+pub const MAX_BYTES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_BYTES";
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            files: 4_000_000,
+            bytes: 64 << 30,
+        }
+    }
+}
+
+/// What has to be known of the layers below for an image to be right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// It has directories without an entry of their own.
+    pub directories: bool,
+    /// It has hard links to files that it does not have.
+    pub links: bool,
+}
+
+impl Needs {
+    /// Changes with what the writer makes of a layer: images of another version are not used.
+    const VERSION: &str = "microkube-1";
+
+    /// Whether there is anything.
+    pub fn any(self) -> bool {
+        self.directories || self.links
+    }
+
+    fn encode(self) -> [u8; 16] {
+        let mut name = [0; 16];
+        let flags = [(self.directories, "d"), (self.links, "l")];
+        let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
+        let text = format!("{}{flags}", Self::VERSION);
+        for (place, byte) in name.iter_mut().zip(text.bytes()) {
+            *place = byte;
+        }
+        name
+    }
+
+    fn decode(name: &[u8; 16]) -> Option<Self> {
+        let text = name.split(|byte| *byte == 0).next()?;
+        let flags = text.strip_prefix(Self::VERSION.as_bytes())?;
+        Some(Self {
+            directories: flags.contains(&b'd'),
+            links: flags.contains(&b'l'),
+        })
+    }
+}
+
+/// Digest of an image's blocks, those of zeros left out.
+#[derive(Debug, Clone, Default)]
+struct BlockHash(Sha256);
 
 /// Why a layer could not be written as an image.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +120,30 @@ pub enum ErofsError {
         /// What is wrong, as a predicate.
         why: String,
     },
-    /// Names and attributes need more memory than is allowed.
-    #[error("the layer has too many files: their names and attributes exceed {} MiB", TREE_MEMORY_MAX_BYTES >> 20)]
+    /// More files than are allowed.
+    #[error("the layer has more than {limit} files; {MAX_FILES_VARIABLE} sets this limit")]
+    TooManyFiles {
+        /// How many are allowed.
+        limit: u32,
+    },
+    /// More content than is allowed.
+    #[error("the layer has more than {limit} bytes of content; {MAX_BYTES_VARIABLE} sets this limit")]
+    TooManyBytes {
+        /// How many are allowed.
+        limit: u64,
+    },
+    /// Names and attributes need more room than can be addressed.
+    #[error("names and attributes of the layer's files exceed 32 GiB")]
     TooManyEntries,
+    /// A layer below cannot be read.
+    #[error("a layer below cannot be read")]
+    Lower(#[from] VolumeError),
     /// More than EROFS can address.
     #[error("the layer exceeds 16 TiB, the most a layer may have")]
     TooLarge,
+    /// A setting of the environment means nothing.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// The image could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -75,27 +170,39 @@ pub struct Summary {
     pub length_bytes: u64,
     /// How many inodes it has.
     pub inodes: u64,
+    /// What is missing for it to be right.
+    pub needs: Needs,
 }
 
-/// Writes the layer in `tar` to the empty file `image`; `scratch` is another empty file that is of no use afterwards.
+/// Writes the layer in `tar` to the empty file `image`; `scratch` are other empty files that are of no use afterwards.
 ///
-/// `tar` is read to the end of the archive, not of the stream. On an error the files' content is undefined.
-pub fn write_layer(tar: &mut impl Read, image: &File, scratch: File) -> Result<Summary, ErofsError> {
-    let mut tree = Tree::new(TREE_MEMORY_MAX_BYTES);
-    let mut files = FileWriter::new(image, scratch);
+/// Without `lower`, the layers below, an image may come out that is right in no context or only as the lowest one: then it
+/// says so ([`Summary::needs`]). `tar` is read to the end of the archive, not of the stream. On an error the files' content is
+/// undefined.
+pub fn write_layer(
+    tar: &mut impl Read,
+    image: &File,
+    scratch: [File; 2],
+    limits: &Limits,
+    lower: Option<&LowerLayers>,
+) -> Result<Summary, ErofsError> {
+    let [names, tails] = scratch;
+    let mut tree = Tree::new(limits.files, names, lower)?;
+    let mut files = FileWriter::new(image, tails, limits.bytes);
     let mut reader = TarReader::new(tar);
     let mut buffer = vec![0; COPY_BUFFER];
     while let Some(entry) = reader.next_entry()? {
         add(&mut tree, &mut files, &mut reader, entry, &mut buffer)?;
     }
-    let (blocks, spill) = files.finish();
-    let (summary, super_block) = layout::write(&tree, blocks, spill)?;
+    tree.freeze();
+    let (blocks, tails) = files.finish();
+    let (summary, super_block) = layout::write(&tree, blocks, &tails)?;
     layout::seal(image, &super_block)?;
     Ok(summary)
 }
 
 fn add(
-    tree: &mut Tree,
+    tree: &mut Tree<'_>,
     files: &mut FileWriter<'_>,
     body: &mut TarReader<impl Read>,
     entry: Entry,
@@ -113,14 +220,20 @@ fn add(
         return Ok(());
     }
     let content = match entry.kind {
-        Kind::HardLink => return tree.insert_hard_link(&entry.path, &entry.link),
+        Kind::HardLink => {
+            if let Linked::Lower(file) = tree.insert_hard_link(&entry.path, &entry.link)? {
+                copy_up(tree, files, &entry.link, &file, buffer)?;
+                tree.insert_hard_link(&entry.path, &entry.link)?;
+            }
+            return Ok(());
+        }
         Kind::File => {
             let inode = format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len();
             files.begin(inode)?;
             copy(files, body, &entry, buffer)?;
             Content::File(files.end()?)
         }
-        Kind::Directory => Content::Directory(Box::default()),
+        Kind::Directory => Content::Directory,
         Kind::Symlink => {
             if entry.link.is_empty() || entry.link.len() > SYMLINK_MAX_BYTES || entry.link.contains(&0) {
                 return Err(ErofsError::entry(
@@ -128,7 +241,7 @@ fn add(
                     "is a symbolic link with an impossible target",
                 ));
             }
-            Content::Symlink(entry.link.as_slice().into())
+            Content::Symlink(&entry.link)
         }
         Kind::CharDevice | Kind::BlockDevice => {
             let device = format::device_number(entry.device_major, entry.device_minor)
@@ -142,6 +255,37 @@ fn add(
         Kind::Fifo => Content::Fifo,
     };
     tree.insert(&entry.path, attributes, content)
+}
+
+/// Copies a file of a lower layer into this one, as overlayfs does before a file there gets another name.
+fn copy_up(
+    tree: &mut Tree<'_>,
+    files: &mut FileWriter<'_>,
+    path: &[u8],
+    file: &LowerFile,
+    buffer: &mut [u8],
+) -> Result<(), ErofsError> {
+    let attributes = file.attributes()?;
+    let target = file.symlink_target()?;
+    let content = match (&target, file.inode.kind()) {
+        (Some(target), _) => Content::Symlink(target),
+        (None, S_IFREG) => {
+            files.begin(format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len())?;
+            let mut content = file.content();
+            loop {
+                match content.read(buffer).map_err(|error| ErofsError::Lower(error.into()))? {
+                    0 => break,
+                    count => files.write(buffer.get(..count).unwrap_or_default())?,
+                }
+            }
+            Content::File(files.end()?)
+        }
+        (None, S_IFCHR) => Content::CharDevice(file.inode.device),
+        (None, S_IFBLK) => Content::BlockDevice(file.inode.device),
+        (None, S_IFIFO) => Content::Fifo,
+        (None, _) => return Err(ErofsError::Lower(VolumeError::Damaged("a file of an unknown kind"))),
+    };
+    tree.insert(path, attributes, content)
 }
 
 fn copy(
@@ -183,9 +327,9 @@ fn copy(
 }
 
 /// Encodes an entry's extended attributes, in a fixed order.
-fn encode_xattrs(entry: &Entry) -> Result<Box<[u8]>, ErofsError> {
+fn encode_xattrs(entry: &Entry) -> Result<Vec<u8>, ErofsError> {
     if entry.xattrs.is_empty() {
-        return Ok(Box::default());
+        return Ok(Vec::new());
     }
     let mut attributes = BTreeMap::new();
     for (name, value) in &entry.xattrs {
@@ -216,5 +360,5 @@ fn encode_xattrs(entry: &Entry) -> Result<Box<[u8]>, ErofsError> {
             format!("has more than {XATTRS_MAX_BYTES} bytes of extended attributes"),
         ));
     }
-    Ok(out.into())
+    Ok(out)
 }

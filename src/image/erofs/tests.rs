@@ -11,9 +11,42 @@ use super::*;
 
 const S_IFMT: u16 = 0o170000;
 
+fn scratch() -> [File; 2] {
+    [(); 2].map(|()| tempfile::tempfile().unwrap())
+}
+
 fn convert(tar: &[u8]) -> Result<Vec<u8>, ErofsError> {
+    convert_on(tar, None)
+}
+
+/// Layers, lowest first, as what lies below another one.
+fn lower(tars: &[Vec<u8>]) -> LowerLayers {
+    let mut files = Vec::new();
+    for tar in tars {
+        let below = LowerLayers::open(files.iter().map(|file: &File| file.try_clone().unwrap()).collect()).unwrap();
+        let image = tempfile::tempfile().unwrap();
+        write_layer(
+            &mut Cursor::new(tar),
+            &image,
+            scratch(),
+            &Limits::default(),
+            Some(&below),
+        )
+        .unwrap();
+        files.push(image);
+    }
+    LowerLayers::open(files).unwrap()
+}
+
+fn convert_on(tar: &[u8], lower: Option<&LowerLayers>) -> Result<Vec<u8>, ErofsError> {
     let image = tempfile::tempfile().unwrap();
-    let summary = write_layer(&mut Cursor::new(tar), &image, tempfile::tempfile().unwrap())?;
+    let summary = write_layer(&mut Cursor::new(tar), &image, scratch(), &Limits::default(), lower)?;
+    let volume = Volume::open(image.try_clone().unwrap()).unwrap();
+    volume.verify().unwrap();
+    assert_eq!(
+        (volume.needs(), volume.length_bytes()),
+        (summary.needs, summary.length_bytes)
+    );
     let mut bytes = Vec::new();
     io::Seek::rewind(&mut &image).unwrap();
     (&image).read_to_end(&mut bytes).unwrap();
@@ -239,12 +272,14 @@ fn paths_stay_within_the_layer() {
     let tree = tree(&escape);
     assert_eq!(tree[b"etc/passwd".as_slice()].data, b"inside");
     assert_eq!(tree[b"absolute".as_slice()].data, b"inside");
-    for target in ["../outside", "missing", "directory"] {
+    let nothing_below = lower(&[]);
+    for target in ["../outside", "missing", "directory", "/", "directory/.wh.x/y"] {
         let tar = Tar::new()
             .directory("directory", 0o755)
             .link("x", EntryType::Link, target)
             .finish();
-        assert!(matches!(convert(&tar), Err(ErofsError::Entry { .. })), "{target}");
+        let error = convert_on(&tar, Some(&nothing_below)).unwrap_err();
+        assert!(matches!(error, ErofsError::Entry { .. }), "{target}: {error}");
     }
     let looping = Tar::new()
         .link("a", EntryType::Symlink, "b")
@@ -272,7 +307,7 @@ fn sparse_files_are_whole_and_take_no_space() {
     ];
     let tar = Tar::new().pax(&sparse).file("GNUSparseFile.0/sparse", &body).finish();
     let image = tempfile::tempfile().unwrap();
-    write_layer(&mut Cursor::new(&tar), &image, tempfile::tempfile().unwrap()).unwrap();
+    write_layer(&mut Cursor::new(&tar), &image, scratch(), &Limits::default(), None).unwrap();
     let blocks = std::os::unix::fs::MetadataExt::blocks(&image.metadata().unwrap());
     assert!(blocks * 512 < 1 << 20, "{blocks} sectors used");
     let tree = tree(&tar);
@@ -310,6 +345,176 @@ fn a_stream_cut_within_an_entry_is_an_error() {
             "{length}: {error}"
         );
     }
+}
+
+#[test]
+fn directories_without_an_entry_look_as_they_do_below() {
+    let base = Tar::new()
+        .pax(&[("SCHILY.xattr.user.a", b"b")])
+        .add("tmp", EntryType::Directory, b"", |header| {
+            header.set_mode(0o1777);
+            header.set_uid(7);
+        })
+        .directory("usr/bin", 0o711)
+        .link("bin", EntryType::Symlink, "usr/bin")
+        .directory("gone", 0o700)
+        .directory("hidden/below", 0o700)
+        .finish();
+    let middle = Tar::new()
+        .file(".wh.gone", b"")
+        .file("hidden/.wh..wh..opq", b"")
+        .finish();
+    let top = Tar::new()
+        .file("tmp/x", b"1")
+        .file("bin/tool", b"2")
+        .file("gone/x", b"3")
+        .file("hidden/below/x", b"4")
+        .finish();
+    let image = convert(&top).unwrap();
+    assert!(
+        read(&image).contains_key(b"bin/tool".as_slice()),
+        "nothing is known of what lies below"
+    );
+    let below = lower(&[base, middle]);
+    let tree = read(&convert_on(&top, Some(&below)).unwrap());
+    let tmp = &tree[b"tmp".as_slice()];
+    assert_eq!((tmp.mode, tmp.uid, tmp.mtime), (0o041777, 7, (1000, 0)));
+    assert_eq!(tmp.xattrs[&(1, b"a".to_vec())], b"b");
+    assert!(
+        !tree.contains_key(b"bin".as_slice()),
+        "the symbolic link below stays and is followed"
+    );
+    assert_eq!(tree[b"usr/bin/tool".as_slice()].data, b"2");
+    assert_eq!(tree[b"usr/bin".as_slice()].mode, 0o040711);
+    for name in [b"gone".as_slice(), b"hidden/below"] {
+        assert_eq!(tree[name].mode, 0o040755, "{}", name.escape_ascii());
+    }
+}
+
+#[test]
+fn files_below_that_are_linked_to_are_copied() {
+    let big = vec![3; 70_000];
+    let base = Tar::new()
+        .directory("d", 0o750)
+        .pax(&[("SCHILY.xattr.security.capability", b"caps")])
+        .add("d/file", EntryType::Regular, &big, |header| {
+            header.set_mode(0o4755);
+            header.set_uid(5);
+        })
+        .link("d/symlink", EntryType::Symlink, "file")
+        .file("removed", b"")
+        .finish();
+    let below = lower(&[base, Tar::new().file(".wh.removed", b"").finish()]);
+    let top = Tar::new()
+        .link("one", EntryType::Link, "d/file")
+        .link("two", EntryType::Link, "/d/file")
+        .link("three", EntryType::Link, "d/symlink")
+        .finish();
+    let tree = read(&convert_on(&top, Some(&below)).unwrap());
+    let one = &tree[b"one".as_slice()];
+    assert!(one.data == big && one.links == 3 && one.mode == 0o104755 && one.uid == 5);
+    assert_eq!(one.xattrs[&(6, b"capability".to_vec())], b"caps");
+    assert_eq!(tree[b"two".as_slice()].nid, one.nid);
+    assert_eq!(tree[b"d/file".as_slice()].nid, one.nid);
+    assert_eq!(tree[b"d".as_slice()].mode, 0o040750);
+    assert_eq!(tree[b"three".as_slice()].data, b"file");
+    let removed = Tar::new().link("x", EntryType::Link, "removed").finish();
+    assert!(
+        convert_on(&removed, Some(&below))
+            .unwrap_err()
+            .to_string()
+            .contains("hard link to removed")
+    );
+}
+
+#[test]
+fn what_depends_on_layers_below_is_noted() {
+    let needs = |tar: Tar| {
+        let image = tempfile::tempfile().unwrap();
+        let bytes = tar.finish();
+        write_layer(&mut Cursor::new(&bytes), &image, scratch(), &Limits::default(), None)
+            .unwrap()
+            .needs
+    };
+    let needs = |tar| {
+        let needs: Needs = needs(tar);
+        (needs.directories, needs.links)
+    };
+    assert_eq!(needs(Tar::new().directory("a", 0o700).file("a/b", b"")), (false, false));
+    assert_eq!(needs(Tar::new().file("a/b", b"")), (true, false));
+    assert_eq!(needs(Tar::new().file("a/b", b"").directory("a", 0o700)), (false, false));
+    assert_eq!(needs(Tar::new().link("a", EntryType::Link, "b")), (false, true));
+}
+
+#[test]
+fn layers_beyond_the_limits_are_refused_by_name() {
+    let convert = |tar: &[u8], limits| {
+        let image = tempfile::tempfile().unwrap();
+        write_layer(&mut Cursor::new(tar), &image, scratch(), &limits, None)
+    };
+    let limits = Limits { files: 3, bytes: 1000 };
+    let tar = Tar::new().file("a", b"1").file("b", b"1").file("c", b"1");
+    assert!(convert(&tar.finish(), limits).is_ok());
+    let tar = Tar::new()
+        .file("a", b"1")
+        .file("a", b"2")
+        .file("a", b"3")
+        .file("a", b"4");
+    let error = convert(&tar.finish(), limits).unwrap_err().to_string();
+    assert!(
+        error.contains("more than 3 files") && error.contains("MICROKUBE_LAYER_MAX_FILES"),
+        "{error}"
+    );
+    let error = convert(&Tar::new().file("a", &[0; 600]).file("b", &[0; 600]).finish(), limits).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("more than 1000 bytes") && error.contains("MICROKUBE_LAYER_MAX_BYTES"),
+        "{error}"
+    );
+    // A hole counts: whoever reads the file reads it.
+    let sparse: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"sparse"),
+        ("GNU.sparse.realsize", b"9000000000000000000"),
+    ];
+    let mut body = b"0\n".to_vec();
+    body.resize(512, 0);
+    let tar = Tar::new().pax(&sparse).file("x", &body).finish();
+    let error = convert(&tar, Limits::default()).unwrap_err();
+    assert!(matches!(error, ErofsError::TooManyBytes { .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_image_is_recognised() {
+    use std::os::unix::fs::FileExt;
+    let tar = Tar::new()
+        .file("a", &[1; 10_000])
+        .file("zeros", &[0; 100_000])
+        .file("b", b"tail");
+    let image = tempfile::tempfile().unwrap();
+    write_layer(
+        &mut Cursor::new(&tar.finish()),
+        &image,
+        scratch(),
+        &Limits::default(),
+        None,
+    )
+    .unwrap();
+    let open = || Volume::open(image.try_clone().unwrap());
+    let length = open().unwrap().length_bytes();
+    for offset in (4096..length).step_by(997) {
+        let mut byte = [0];
+        image.read_exact_at(&mut byte, offset).unwrap();
+        image.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+        assert!(open().unwrap().verify().is_err(), "{offset}");
+        image.write_all_at(&byte, offset).unwrap();
+    }
+    open().unwrap().verify().unwrap();
+    image.write_all_at(&[7], 1024 + 50).unwrap();
+    assert!(matches!(open(), Err(VolumeError::Damaged(_))));
+    image.set_len(length - 4096).unwrap();
+    assert!(open().is_err());
 }
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,74 @@
+//! `microkube image inspect`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::users::Users;
+use super::{json_text, print};
+use crate::image::{Image, ImageStore};
+
+/// Show all that is known of images, as JSON
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  microkube image inspect nginx:1.27")]
+pub struct InspectArgs {
+    /// Names, IDs, or unique starts of IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+pub(super) fn run(store: &ImageStore, args: &InspectArgs, users: &Users) -> anyhow::Result<()> {
+    let all = store.list()?;
+    let mut shown: Vec<Value> = Vec::new();
+    for name in &args.images {
+        if let Some(image) = store.find(name)?.first() {
+            shown.push(describe(image, &all, users));
+        }
+    }
+    print(&json_text(&shown.into()))
+}
+
+/// With the keys of `docker image inspect` and `podman image inspect`.
+fn describe(image: &Image, all: &[Image], users: &Users) -> Value {
+    let names: Vec<_> = all
+        .iter()
+        .filter(|other| other.manifest_digest == image.manifest_digest)
+        .collect();
+    let tags: Vec<_> = names
+        .iter()
+        .map(|image| &image.reference)
+        .filter(|name| !name.contains('@'))
+        .collect();
+    let mut digests: Vec<_> = names
+        .iter()
+        .map(|other| {
+            format!(
+                "{}@{}",
+                super::table::split_reference(&other.reference).0,
+                image.manifest_digest
+            )
+        })
+        .collect();
+    digests.dedup();
+    let config = &image.config;
+    let layers: Vec<_> = image
+        .layers
+        .iter()
+        .map(|layer| json!({ "DiffID": layer.diff_id, "Path": layer.path, "SizeBytes": layer.length_bytes }))
+        .collect();
+    json!({
+        "Id": image.id,
+        "Digest": image.manifest_digest,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Created": config.created(),
+        "Author": config.author(),
+        "Architecture": config.architecture(),
+        "Os": config.os(),
+        "Config": config.config(),
+        "RootFS": { "Type": "layers", "Layers": config.rootfs().diff_ids() },
+        "History": config.history(),
+        "Size": image.size_bytes,
+        "Layers": layers,
+        "UsedBy": users.of_image(image, all),
+    })
+}

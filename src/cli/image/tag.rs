@@ -1,0 +1,23 @@
+//! `microkube image tag`.
+
+use clap::Args;
+
+use crate::image::ImageStore;
+
+/// Give an image another name
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  microkube image tag nginx:1.27 registry.example.org/web:stable")]
+pub struct TagArgs {
+    /// Name, ID, or unique start of an ID
+    image: String,
+    /// Names it gets, too
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+pub(super) fn run(store: &ImageStore, args: &TagArgs) -> anyhow::Result<()> {
+    for name in &args.names {
+        store.tag(&args.image, name)?;
+    }
+    Ok(())
+}

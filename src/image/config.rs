@@ -1,0 +1,107 @@
+//! Limits on what an image's configuration may ask for: what no process could be started with is refused when the image is added, not
+//! when it is run.
+
+use oci_spec::image::ImageConfiguration;
+
+use super::error::PullError;
+
+/// Most bytes one argument or variable may have (`MAX_ARG_STRLEN` of Linux, with the terminating NUL).
+const STRING_MAX_BYTES: usize = 128 * 1024 - 1;
+/// Most bytes that arguments and variables may have together; Linux takes a quarter of the stack's limit, by default 2 MiB.
+const STRINGS_MAX_BYTES: usize = 1 << 20;
+/// Most arguments and variables.
+const STRINGS_MAX: usize = 10_000;
+/// `PATH_MAX` of Linux without the terminating NUL.
+const PATH_MAX_BYTES: usize = 4095;
+/// Longest user and group, longer than any that `/etc/passwd` may have.
+const USER_MAX_BYTES: usize = 256;
+
+/// Refuses a configuration that no process could be started with.
+pub(super) fn check(config: &ImageConfiguration) -> Result<(), PullError> {
+    let Some(config) = config.config() else { return Ok(()) };
+    let refuse = |why: String| Err(PullError::invalid("configuration", why));
+    let lists = [
+        ("Env", config.env()),
+        ("Entrypoint", config.entrypoint()),
+        ("Cmd", config.cmd()),
+    ];
+    let (mut count, mut bytes) = (0usize, 0usize);
+    for (name, list) in lists {
+        for text in list.iter().flatten() {
+            if text.len() > STRING_MAX_BYTES {
+                return refuse(format!(
+                    "an entry of {name} has {} bytes, {STRING_MAX_BYTES} are possible",
+                    text.len()
+                ));
+            }
+            if text.contains('\0') {
+                return refuse(format!("an entry of {name} contains a NUL character"));
+            }
+            count += 1;
+            bytes = bytes.saturating_add(text.len());
+        }
+    }
+    if count > STRINGS_MAX || bytes > STRINGS_MAX_BYTES {
+        return refuse(format!(
+            "Env, Entrypoint and Cmd have {count} entries of {bytes} bytes, {STRINGS_MAX} of {STRINGS_MAX_BYTES} are possible"
+        ));
+    }
+    if let Some(directory) = config.working_dir()
+        && (directory.len() > PATH_MAX_BYTES || directory.contains('\0'))
+    {
+        return refuse("WorkingDir is no path".to_owned());
+    }
+    if let Some(user) = config.user()
+        && (user.len() > USER_MAX_BYTES || user.chars().any(|c| c.is_control() || c.is_whitespace()))
+    {
+        return refuse("User is no name of a user or group".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(config: serde_json::Value) -> Result<(), String> {
+        let config = serde_json::json!({ "architecture": "amd64", "os": "linux", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [] } });
+        check(&serde_json::from_value(config).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_images_have_is_accepted() {
+        for config in [
+            serde_json::json!({}),
+            serde_json::json!({ "Env": ["PATH=/bin", "EMPTY="], "Cmd": ["sh"], "User": "1000:www-data", "WorkingDir": "/srv" }),
+            serde_json::json!({ "Labels": { "long": "x".repeat(1 << 20) }, "User": "", "WorkingDir": "" }),
+        ] {
+            assert_eq!(checked(config), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_no_process_can_be_started_with_is_refused() {
+        for (config, what) in [
+            (
+                serde_json::json!({ "Env": [format!("A={}", "x".repeat(1 << 20))] }),
+                "an entry of Env",
+            ),
+            (serde_json::json!({ "Env": vec!["A=b"; 20_000] }), "20000 entries"),
+            (
+                serde_json::json!({ "Cmd": vec!["x".repeat(100_000); 20] }),
+                "2000000 bytes",
+            ),
+            (serde_json::json!({ "Entrypoint": ["a\0b"] }), "NUL"),
+            (serde_json::json!({ "User": "x".repeat(1000) }), "User"),
+            (serde_json::json!({ "User": "a\u{1b}[2J" }), "User"),
+            (serde_json::json!({ "WorkingDir": "/a".repeat(4000) }), "WorkingDir"),
+        ] {
+            let error = checked(config).unwrap_err();
+            assert!(
+                error.contains(what) && error.chars().all(|c| !c.is_control()),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What lies below a layer: its directories as they look merged, to give a directory without an entry of its own the attributes
+//! that it has below, and to copy files that a layer links to.
+
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+
+use super::format::{S_IFCHR, S_IFDIR, S_IFLNK};
+use super::layout::OPAQUE_XATTR;
+use super::record::Attributes;
+use super::volume::{Volume, VolumeError, VolumeInode};
+use super::{ErofsError, SYMLINK_MAX_BYTES};
+
+/// The layers below one.
+#[derive(Debug)]
+pub struct LowerLayers {
+    /// Lowest first.
+    volumes: Vec<(Rc<Volume>, VolumeInode)>,
+}
+
+/// A directory of the layers below, as their files of that name look stacked.
+#[derive(Debug)]
+pub(super) struct MergedDirectory {
+    /// Topmost first.
+    parts: Vec<(Rc<Volume>, VolumeInode)>,
+}
+
+/// A file of the layers below that is no directory.
+#[derive(Debug)]
+pub(super) struct LowerFile {
+    volume: Rc<Volume>,
+    pub inode: VolumeInode,
+}
+
+/// What a name means in the layers below.
+#[derive(Debug)]
+pub(super) enum Found {
+    Directory(MergedDirectory),
+    File(LowerFile),
+}
+
+impl LowerLayers {
+    /// The layers in `files`, lowest first.
+    pub fn open(files: Vec<File>) -> Result<Self, VolumeError> {
+        let open = |file| {
+            let volume = Volume::open(file)?;
+            let root = volume.root()?;
+            Ok((Rc::new(volume), root))
+        };
+        Ok(Self {
+            volumes: files.into_iter().map(open).collect::<Result<_, VolumeError>>()?,
+        })
+    }
+
+    pub(super) fn root(&self) -> MergedDirectory {
+        MergedDirectory {
+            parts: self.volumes.iter().rev().cloned().collect(),
+        }
+    }
+
+    /// What `name` means in `directory`, as overlayfs would show it.
+    pub(super) fn lookup(&self, directory: &MergedDirectory, name: &[u8]) -> Result<Option<Found>, ErofsError> {
+        let mut parts = Vec::new();
+        for (volume, inode) in &directory.parts {
+            let Some(found) = volume.lookup(inode, name)? else {
+                continue;
+            };
+            let is_directory = found.kind() == S_IFDIR;
+            if is_directory {
+                let opaque = is_opaque(&volume.xattrs(&found)?);
+                parts.push((Rc::clone(volume), found));
+                if opaque {
+                    break;
+                }
+                continue;
+            }
+            let is_whiteout = found.kind() == S_IFCHR && found.device == 0;
+            if parts.is_empty() && !is_whiteout {
+                let volume = Rc::clone(volume);
+                return Ok(Some(Found::File(LowerFile { volume, inode: found })));
+            }
+            break;
+        }
+        Ok((!parts.is_empty()).then_some(Found::Directory(MergedDirectory { parts })))
+    }
+}
+
+fn is_opaque(xattrs: &[u8]) -> bool {
+    // The writer puts it last.
+    xattrs.ends_with(OPAQUE_XATTR)
+}
+
+fn attributes(volume: &Volume, inode: &VolumeInode) -> Result<Attributes, ErofsError> {
+    let mut xattrs = volume.xattrs(inode)?;
+    if let Some(rest) = xattrs.strip_suffix(OPAQUE_XATTR) {
+        xattrs.truncate(rest.len());
+    }
+    Ok(Attributes {
+        mode: inode.mode & 0o7777,
+        uid: inode.uid,
+        gid: inode.gid,
+        mtime_seconds: inode.mtime.0,
+        mtime_nanoseconds: inode.mtime.1,
+        xattrs,
+    })
+}
+
+impl MergedDirectory {
+    pub fn attributes(&self) -> Result<Attributes, ErofsError> {
+        match self.parts.first() {
+            Some((volume, inode)) => attributes(volume, inode),
+            None => Ok(Attributes::implied()),
+        }
+    }
+}
+
+impl LowerFile {
+    pub fn attributes(&self) -> Result<Attributes, ErofsError> {
+        attributes(&self.volume, &self.inode)
+    }
+
+    /// Where a symbolic link leads; `None` if it is none.
+    pub fn symlink_target(&self) -> Result<Option<Vec<u8>>, ErofsError> {
+        if self.inode.kind() != S_IFLNK {
+            return Ok(None);
+        }
+        Ok(Some(self.volume.small_data(&self.inode, SYMLINK_MAX_BYTES)?))
+    }
+
+    /// The file's content.
+    pub fn content(&self) -> impl io::Read {
+        Content {
+            file: self,
+            position: 0,
+        }
+    }
+}
+
+struct Content<'a> {
+    file: &'a LowerFile,
+    position: u64,
+}
+
+impl io::Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self
+            .file
+            .volume
+            .read_data(&self.file.inode, self.position, buffer)
+            .map_err(io::Error::other)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}

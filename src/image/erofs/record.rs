@@ -1,0 +1,225 @@
+//! What is known of one inode of a layer, as it lies in the scratch file until the inodes are written.
+
+use super::spill::{Spill, Window};
+use super::{ErofsError, OutputError};
+
+/// Records start at multiples of this, so that 32 bits can say where.
+const ALIGN: usize = 8;
+const FIXED: usize = 50;
+
+/// What kind of file an inode, or a name, is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    Directory,
+    File,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    /// Hides a name of lower layers; becomes overlayfs' character device 0/0.
+    Whiteout,
+    /// Another name of an inode.
+    Link,
+}
+
+/// Owner, permissions, times and extended attributes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Attributes {
+    /// Permission bits (07777).
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime_seconds: i64,
+    pub mtime_nanoseconds: u32,
+    /// Encoded entries without the header, a multiple of 4 bytes.
+    pub xattrs: Vec<u8>,
+}
+
+impl Attributes {
+    /// Of a directory that has no entry of its own.
+    pub fn implied() -> Self {
+        Self {
+            mode: 0o755,
+            ..Self::default()
+        }
+    }
+}
+
+/// Where a file's content went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Data {
+    pub size: u64,
+    /// First of the consecutive blocks.
+    pub first_block: u32,
+    /// Where the partial last block waits in the spill, if it is to follow the inode.
+    pub tail: Option<u64>,
+}
+
+/// An inode, or another name of one, with its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub name: Vec<u8>,
+    pub attributes: Attributes,
+    /// Of a file.
+    pub data: Data,
+    /// Of a device; of a link, the inode.
+    pub number: u32,
+    /// Of a symbolic link.
+    pub target: Vec<u8>,
+}
+
+impl Record {
+    /// Appends the record; the result says where it is.
+    pub fn append(&self, spill: &mut Spill, buffer: &mut Vec<u8>) -> Result<u32, ErofsError> {
+        let attributes = &self.attributes;
+        buffer.clear();
+        buffer.extend([
+            u8::try_from(self.name.len()).map_err(|_| ErofsError::TooManyEntries)?,
+            0,
+        ]);
+        buffer.extend(attributes.mode.to_le_bytes());
+        buffer.extend(attributes.uid.to_le_bytes());
+        buffer.extend(attributes.gid.to_le_bytes());
+        buffer.extend(attributes.mtime_seconds.to_le_bytes());
+        buffer.extend(attributes.mtime_nanoseconds.to_le_bytes());
+        buffer.extend((attributes.xattrs.len() as u32).to_le_bytes());
+        buffer.extend(self.data.size.to_le_bytes());
+        buffer.extend(self.data.tail.map_or(0, |tail| tail + 1).to_le_bytes());
+        // A file has no number.
+        buffer.extend((self.data.first_block | self.number).to_le_bytes());
+        buffer.extend((self.target.len() as u16).to_le_bytes());
+        debug_assert_eq!(buffer.len(), FIXED);
+        buffer.extend_from_slice(&self.name);
+        buffer.extend_from_slice(&attributes.xattrs);
+        buffer.extend_from_slice(&self.target);
+        buffer.resize(buffer.len().next_multiple_of(ALIGN), 0);
+        let offset = spill.append(buffer)?;
+        u32::try_from(offset / ALIGN as u64).map_err(|_| ErofsError::TooManyEntries)
+    }
+
+    /// Reads a record back.
+    pub fn read(spill: &Spill, window: &mut Window, place: u32, buffer: &mut Vec<u8>) -> Result<Self, ErofsError> {
+        let fixed = Fixed::read(spill, window, place, buffer)?;
+        let (name, xattrs) = (fixed.name_bytes, fixed.u32(24) as usize);
+        let target = usize::from(fixed.u16(48));
+        let (size, tail, number) = (fixed.u64(28), fixed.u64(36), fixed.u32(44));
+        let attributes = Attributes {
+            mode: fixed.u16(2),
+            uid: fixed.u32(4),
+            gid: fixed.u32(8),
+            mtime_seconds: fixed.u64(12) as i64,
+            mtime_nanoseconds: fixed.u32(20),
+            xattrs: Vec::new(),
+        };
+        buffer.clear();
+        let offset = u64::from(place) * ALIGN as u64 + FIXED as u64;
+        spill.read(window, offset, name + xattrs + target, buffer)?;
+        let (name, rest) = buffer.split_at_checked(name).ok_or_else(broken)?;
+        let (xattrs, target) = rest.split_at_checked(xattrs).ok_or_else(broken)?;
+        Ok(Self {
+            name: name.to_vec(),
+            attributes: Attributes {
+                xattrs: xattrs.to_vec(),
+                ..attributes
+            },
+            data: Data {
+                size,
+                first_block: number,
+                tail: tail.checked_sub(1),
+            },
+            number,
+            target: target.to_vec(),
+        })
+    }
+
+    /// Appends a record's name alone to `out`; returns its length.
+    pub fn read_name(spill: &Spill, window: &mut Window, place: u32, out: &mut Vec<u8>) -> Result<u8, ErofsError> {
+        let offset = u64::from(place) * ALIGN as u64;
+        let start = out.len();
+        spill.read(window, offset, 1, out)?;
+        let length = out.pop().unwrap_or_default();
+        debug_assert_eq!(start, out.len());
+        spill.read(window, offset + FIXED as u64, usize::from(length), out)?;
+        Ok(length)
+    }
+}
+
+fn broken() -> OutputError {
+    OutputError(std::io::ErrorKind::InvalidData.into())
+}
+
+/// The part of a record that always has the same length.
+struct Fixed<'a> {
+    bytes: &'a [u8],
+    name_bytes: usize,
+}
+
+impl<'a> Fixed<'a> {
+    fn read(spill: &Spill, window: &mut Window, place: u32, buffer: &'a mut Vec<u8>) -> Result<Fixed<'a>, ErofsError> {
+        buffer.clear();
+        spill.read(window, u64::from(place) * ALIGN as u64, FIXED, buffer)?;
+        let name_bytes = usize::from(buffer.first().copied().unwrap_or_default());
+        Ok(Fixed {
+            bytes: buffer,
+            name_bytes,
+        })
+    }
+
+    fn array<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let bytes = self.bytes.get(offset..).and_then(|bytes| bytes.first_chunk());
+        bytes.copied().unwrap_or([0; N])
+    }
+
+    fn u16(&self, offset: usize) -> u16 {
+        u16::from_le_bytes(self.array(offset))
+    }
+
+    fn u32(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.array(offset))
+    }
+
+    fn u64(&self, offset: usize) -> u64 {
+        u64::from_le_bytes(self.array(offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_back_as_they_were_written() {
+        let mut spill = Spill::new(tempfile::tempfile().unwrap());
+        let (mut buffer, mut window) = (Vec::new(), Window::default());
+        let file = Record {
+            name: b"name\xff".to_vec(),
+            attributes: Attributes {
+                mode: 0o4755,
+                uid: u32::MAX,
+                gid: 7,
+                mtime_seconds: -5,
+                mtime_nanoseconds: 999_999_999,
+                xattrs: vec![9; 4000],
+            },
+            data: Data {
+                size: 1 << 40,
+                first_block: 77,
+                tail: Some(0),
+            },
+            number: 77,
+            target: Vec::new(),
+        };
+        let link = Record {
+            name: vec![b'x'; 255],
+            target: vec![b'y'; 4095],
+            ..Record::default()
+        };
+        let places = [&file, &link].map(|record| record.append(&mut spill, &mut buffer).unwrap());
+        for (record, place) in [&file, &link].into_iter().zip(places) {
+            assert_eq!(Record::read(&spill, &mut window, place, &mut buffer).unwrap(), *record);
+            let mut name = b"before".to_vec();
+            Record::read_name(&spill, &mut window, place, &mut name).unwrap();
+            assert_eq!(name[6..], record.name);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What users do with names of images: giving another one, and removing those that nobody needs.
+
+use std::collections::BTreeSet;
+
+use super::error::{ImageError, StoreError};
+use super::reference::ImageReference;
+use super::store::{Removed, remove_file};
+use super::{Image, ImageStore};
+
+/// The full form of an image's name, as the store and its users compare it.
+pub fn normalized(name: &str) -> Result<String, ImageError> {
+    Ok(ImageReference::parse(name)?.to_string())
+}
+
+impl ImageStore {
+    /// Gives the image that `source` stands for the name `target`, too.
+    pub fn tag(&self, source: &str, target: &str) -> Result<(), ImageError> {
+        let name = ImageReference::parse(target)?;
+        if target.contains('@') {
+            return Err(ImageError::InvalidName {
+                name: target.to_owned(),
+                why: "a digest cannot be given, only a tag".to_owned(),
+            });
+        }
+        let _lock = self.lock_shared()?;
+        let found = self.find(source)?;
+        let Some(image) = found.first() else {
+            return Err(ImageError::NotFound {
+                name: source.to_owned(),
+            });
+        };
+        Ok(self.write_reference(&name, &image.manifest_digest)?)
+    }
+
+    /// Removes content that no name leads to; with `all`, before that, the names of those images for which `unused` says yes.
+    pub fn prune(&self, all: bool, unused: impl Fn(&Image) -> bool) -> Result<Removed, ImageError> {
+        let mut removed = Removed::default();
+        if all {
+            let images = self.list()?;
+            // An image is kept with all its names.
+            let kept: BTreeSet<_> = images
+                .iter()
+                .filter(|image| !unused(image))
+                .map(|image| image.manifest_digest.clone())
+                .collect();
+            for image in images {
+                if !kept.contains(&image.manifest_digest) {
+                    remove_file(&self.reference_path_of(&image.reference)?)?;
+                    removed.references.push(image.reference);
+                }
+            }
+        }
+        removed.sweep(self)?;
+        Ok(removed)
+    }
+
+    pub(super) fn reference_path_of(&self, reference: &str) -> Result<std::path::PathBuf, StoreError> {
+        let parsed = ImageReference::parse(reference).map_err(|error| {
+            StoreError::of("look into", std::path::Path::new(reference))(std::io::Error::other(error))
+        })?;
+        Ok(self.reference_path(&parsed))
+    }
+}
