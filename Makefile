@@ -4,11 +4,11 @@
 #   make run      what is needed, then the example Pod: nginx and a sidecar
 #   make test     format, clippy, unit tests, then end-to-end tests that boot Pods: on this machine's KVM, or in the emulated host
 #   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
-#   make bench    the VMM against QEMU's microvm
+#   make bench    the VMM against QEMU's microvm, pulls of images against podman
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	store-test fuzz fuzz-briefly e2e bench clean
+	image-test fuzz fuzz-briefly e2e bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -64,7 +64,7 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-test: lint unit-test store-test fuzz-briefly e2e
+test: lint unit-test image-test fuzz-briefly e2e
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -74,9 +74,9 @@ unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
 	@tests/in-namespaces.sh
 
-# The image store against kernel and other tools: as root, without a virtual machine.
-store-test: requirements test-images
-	@$(CARGO) test --release --test store
+# The image store against kernel and other tools, and pulls from a real registry: as root, but no Pods, whatever this machine's KVM.
+image-test: requirements test-images
+	@$(CARGO) test --release --test store --test registry
 
 FUZZ_SECONDS := 60
 fuzz: requirements
@@ -88,7 +88,8 @@ fuzz-briefly: requirements
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e
 
-bench: build test-initramfs
+bench: build test-initramfs test-images
+	@$(CARGO) bench --bench pull
 	@tests/on-kvm.sh $(MICROKUBE) bench boot
 
 clean:

@@ -9,8 +9,8 @@ packages='linux-source-6.12 gcc make flex bison bc libelf-dev libssl-dev xz-util
 # The emulated host.
 packages="$packages qemu-system-x86 busybox-static kmod e2fsprogs"
 # Images and a registry for tests.
-packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables"
-# Other tools that make and load images; what the fuzzing engine is compiled with.
+packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables apache2-utils"
+# Other tools that make, load and pull images, for tests and benchmarks; what the fuzzing engine is compiled with.
 packages="$packages buildah podman g++"
 
 say() { printf 'requirements: %s\n' "$*"; }

@@ -86,7 +86,9 @@ pub fn main() -> ExitCode {
 
 fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
     // The store lies where the Pods run.
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+    if !args.on_this_host
+        && let Some(exit_code) = kvm::delegate_unless_usable(None)?
+    {
         return Ok(exit_code);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

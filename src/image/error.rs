@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::erofs::ErofsError;
 use super::options::OptionError;
@@ -122,7 +123,7 @@ pub enum PullError {
         detail: String,
     },
     /// No connection, or one that broke.
-    #[error("cannot reach registry {registry}: check its name, the network and, for https, its certificate")]
+    #[error("cannot reach registry {registry}: check its name and the network")]
     Unreachable {
         /// Host and port.
         registry: String,
@@ -130,11 +131,67 @@ pub enum PullError {
         #[source]
         source: Cause,
     },
-    /// TLS cannot be set up on this host.
+    /// This host trusts no authority at all.
     #[error(
-        "no https connection can be made: install the certificates of the well-known authorities (ca-certificates)"
+        "the certificate of {registry} cannot be checked: this host has no certificates of authorities; install \
+         ca-certificates, or put the authority of just this registry into /etc/containers/certs.d/{registry}/ca.crt"
     )]
-    Tls(#[source] Cause),
+    NoAuthorities {
+        /// Host and port.
+        registry: String,
+    },
+    /// The registry, or somebody in its place, shows a certificate that is not accepted.
+    #[error(
+        "the certificate of {registry} is not accepted ({why}); if the registry is right, put its authority's certificate \
+         into /etc/containers/certs.d/{registry}/ca.crt"
+    )]
+    Certificate {
+        /// Host and port.
+        registry: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The registry speaks something else than TLS.
+    #[error(
+        "{registry} does not speak https ({why}); if it speaks http and the network to it is safe, say so with `insecure = \
+         true` for it in /etc/containers/registries.conf"
+    )]
+    NotTls {
+        /// Host and port.
+        registry: String,
+        /// What TLS says.
+        why: String,
+    },
+    /// The registry sends elsewhere, in a way that is not followed.
+    #[error("registry {registry} redirects {why}")]
+    Redirect {
+        /// Host and port.
+        registry: String,
+        /// Where or how often.
+        why: String,
+    },
+    /// Credentials are unreadable.
+    #[error("cannot read credentials from {origin}: {why}")]
+    Credentials {
+        /// File, secret or helper.
+        origin: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The host's settings of registries are unusable.
+    #[error("cannot use {}: {why}", path.display())]
+    Configuration {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The host's settings forbid the registry.
+    #[error("images of {prefix} are blocked in /etc/containers/registries.conf")]
+    Blocked {
+        /// As in the settings.
+        prefix: String,
+    },
     /// The connection broke in the middle of a transfer, or stood still for too long.
     #[error("the connection to registry {registry} broke while {what} was transferred; try again")]
     Cut {
@@ -155,6 +212,8 @@ pub enum PullError {
         detail: String,
         /// Whether trying again can help.
         transient: bool,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// Nothing in it runs here.
     #[error("it has no variant for linux/amd64, only for {available}")]
@@ -204,6 +263,14 @@ impl PullError {
     /// Whether trying again can help.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Registry { transient: true, .. })
+    }
+
+    /// How long the registry asks to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Registry { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 
     pub(super) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {

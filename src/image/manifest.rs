@@ -2,6 +2,9 @@
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use super::error::PullError;
 use super::reference::Digest;
 
@@ -49,16 +52,65 @@ pub(super) struct Manifest {
     pub layers: Vec<Blob>,
 }
 
+/// What tells a manifest from an index. Registries and archives may leave the media type out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
+}
+
+impl Kind {
+    /// Whether it is an index. A document that can be read as either is refused: others might read it the other way.
+    fn is_index(&self) -> Result<bool, PullError> {
+        if self.fs_layers.is_some() || self.schema_version == Some(1) {
+            let why = "its schema version 1 is of Docker before 1.10 and no longer supported: push the image anew";
+            return Err(PullError::invalid("manifest", why));
+        }
+        let is_index = self.manifests.is_some();
+        let is_manifest = self.config.is_some() || self.layers.is_some();
+        let stated = match self.media_type.as_deref() {
+            None => is_index,
+            Some(
+                "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json",
+            ) => true,
+            Some(
+                "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json",
+            ) => false,
+            Some(other) => {
+                let shown: String = other.chars().take(100).collect();
+                return Err(PullError::invalid(
+                    "manifest",
+                    format!("it is of the unknown type {shown:?}"),
+                ));
+            }
+        };
+        if is_index && is_manifest || stated != is_index {
+            return Err(PullError::invalid(
+                "manifest",
+                "it is a manifest and an index at the same time",
+            ));
+        }
+        Ok(is_index)
+    }
+}
+
 /// Parses a manifest, or an index and picks what runs here.
 pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| PullError::invalid("manifest", e))?;
-    // Registries and archives may leave the media type out: only an index has `manifests`.
-    if value.get("manifests").is_some() {
-        let index = serde_json::from_value(value).map_err(|error| PullError::invalid("index", error))?;
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(PullError::invalid("manifest", "it is no JSON object"));
+    }
+    let kind: Kind = serde_json::from_slice(bytes).map_err(|e| PullError::invalid("manifest", e))?;
+    if kind.is_index()? {
+        let index = serde_json::from_slice(bytes).map_err(|error| PullError::invalid("index", error))?;
         return select(&index).map(Document::Index);
     }
     let manifest: ImageManifest =
-        serde_json::from_value(value).map_err(|error| PullError::invalid("manifest", error))?;
+        serde_json::from_slice(bytes).map_err(|error| PullError::invalid("manifest", error))?;
     if manifest.schema_version() != 2 {
         return Err(PullError::invalid(
             "manifest",

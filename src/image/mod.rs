@@ -5,6 +5,7 @@
 
 mod archive;
 mod config;
+mod credentials;
 mod decompress;
 mod erofs;
 mod error;
@@ -30,11 +31,14 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+pub use credentials::PullSecret;
 pub use erofs::ErofsError;
 pub use error::{ImageError, PullError, StoreError, is_unprintable};
 pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;
 pub use options::{OptionError, Options};
+#[cfg(fuzzing)]
+pub use registry::fuzzing as registry_fuzzing;
 pub use save::SaveTo;
 pub use store::{ImageStore, Removed, StoreLock};
 pub use verify::{Problem, Verification, Verified};
@@ -105,6 +109,8 @@ impl Image {
 pub trait Progress: Send + Sync {
     /// So many bytes of a layer have come, of so many.
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64);
+    /// Another process or image is fetching a layer; its result is waited for.
+    fn layer_waiting(&self, _digest: &str) {}
     /// A layer is in the store; `present` if it was there before.
     fn layer_done(&self, digest: &str, present: bool);
 }

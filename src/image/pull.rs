@@ -1,19 +1,18 @@
 //! Fetches an image from its registry: documents first, then layers in parallel, each streamed into the store.
 
-use std::future::Future;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+use super::credentials::PullSecret;
 use super::error::{ImageError, PullError, StoreError};
 use super::layer::{self, Converted};
 use super::manifest::{self, Document, LayerBlob, Manifest};
 use super::reference::ImageReference;
-use super::registry::Registry;
+use super::registry::{Environment, Registry};
 use super::store::StoreLock;
 use super::{Image, ImageStore, Progress, PullPolicy};
 
@@ -21,17 +20,31 @@ use super::{Image, ImageStore, Progress, PullPolicy};
 const LAYERS_AT_ONCE: usize = 3;
 /// Chunks between the network and the decompression; each is what the connection hands out at once.
 const CHUNKS_AHEAD: usize = 16;
-/// How often something is tried that failed for a reason that may pass, and how long the first wait is. Longer waits are
-/// the caller's (the kubelet's image back-off).
-const ATTEMPTS: u32 = 3;
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Of a layer that cannot be converted, so much is fetched to see whether it is the registry's content or the transfer that
+/// is at fault.
+const DRAIN_MAX_BYTES: u64 = 64 << 20;
 
 impl ImageStore {
-    /// Makes sure that the image is here, as the policy says, and returns it.
+    /// Makes sure that the image is here, as the policy says, and returns it. Registries that ask for credentials get those of
+    /// `secrets`, then this host's.
     pub async fn ensure(
         &self,
         reference: &str,
         policy: PullPolicy,
+        secrets: &[PullSecret],
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
+        self.ensure_in(Environment::of_process, reference, policy, secrets, progress)
+            .await
+    }
+
+    /// Like [`Self::ensure`], with settings of registries that are read when they are needed.
+    pub(super) async fn ensure_in(
+        &self,
+        environment: impl FnOnce() -> Result<Environment, PullError> + Send,
+        reference: &str,
+        policy: PullPolicy,
+        secrets: &[PullSecret],
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
         let name = ImageReference::parse(reference)?;
@@ -45,13 +58,20 @@ impl ImageStore {
                 reference: name.to_string(),
             });
         }
-        let pulled = Pull {
+        let pull = Pull {
             store: self,
             name: &name,
             progress,
+        };
+        let pulled = match environment() {
+            Ok(environment) => pull.run(&Arc::new(environment), secrets).await,
+            Err(error) => Err(error),
+        };
+        if pulled.is_err() {
+            let store = self.clone();
+            // What the pull began. The error to tell is the pull's own.
+            let _ = blocking(self, move || store.sweep()).await;
         }
-        .run()
-        .await;
         pulled.map_err(|source| ImageError::Pull {
             reference: name.to_string(),
             source: Box::new(source),
@@ -66,16 +86,16 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    async fn run(&self) -> Result<Image, PullError> {
+    async fn run(&self, environment: &Arc<Environment>, secrets: &[PullSecret]) -> Result<Image, PullError> {
         let store = self.store.clone();
         let lock = blocking(self.store, move || {
             store.sweep()?;
             store.lock_shared()
         });
         let lock = Arc::new(lock.await??);
-        let registry = Registry::new(self.name)?;
+        let registry = Registry::new(self.name, environment, secrets)?;
         let (manifest_bytes, manifest) = self.manifest(&registry).await?;
-        let config = retry(|| registry.small_blob(&manifest.config, "the configuration")).await?;
+        let config = registry.small_blob(&manifest.config, "the configuration").await?;
         let (_, mut layers) = manifest::join(&manifest, &config)?;
         layers.sort_by(|a, b| a.diff_id.cmp(&b.diff_id));
         layers.dedup_by(|a, b| a.diff_id == b.diff_id);
@@ -99,27 +119,33 @@ impl Pull<'_> {
             .ok_or_else(|| PullError::invalid("image", "another process removed it while it was pulled"))
     }
 
-    async fn manifest(&self, registry: &Registry<'_>) -> Result<(Bytes, Manifest), PullError> {
-        let bytes = retry(|| registry.manifest(None)).await?;
+    async fn manifest(&self, registry: &Registry) -> Result<(Vec<u8>, Manifest), PullError> {
+        let bytes = registry.manifest(None).await?;
         let chosen = match manifest::parse(&bytes)? {
             Document::Manifest(manifest) => return Ok((bytes, manifest)),
             Document::Index(chosen) => chosen,
         };
-        let bytes = retry(|| registry.manifest(Some(&chosen.digest))).await?;
+        let bytes = registry.manifest(Some(&chosen)).await?;
         match manifest::parse(&bytes)? {
             Document::Manifest(manifest) => Ok((bytes, manifest)),
             Document::Index(_) => Err(PullError::invalid("index", "it leads to another index")),
         }
     }
 
-    async fn layer(&self, registry: &Registry<'_>, layer: LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
+    async fn layer(&self, registry: &Registry, layer: LayerBlob, lock: &Arc<StoreLock>) -> Result<(), PullError> {
         let digest = layer.blob.digest.as_str();
         if !self.store.has_layer(&layer) {
-            let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
-            let layer_lock = blocking(self.store, move || store.lock_layer(&diff_id)).await??;
+            let layer_lock = match self.store.try_lock_layer(&layer.diff_id)? {
+                Some(lock) => lock,
+                None => {
+                    self.progress.layer_waiting(digest);
+                    let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
+                    blocking(self.store, move || store.lock_layer(&diff_id)).await??
+                }
+            };
             // Another one may have made it meanwhile.
             if !self.store.has_layer(&layer) {
-                let converted = retry(|| self.fetch(registry, &layer, lock)).await?;
+                let converted = self.fetch_from_any(registry, &layer, lock).await?;
                 let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
                 blocking(self.store, move || {
                     let added = store.add_layer(converted.file, &diff_id);
@@ -135,16 +161,32 @@ impl Pull<'_> {
         Ok(())
     }
 
+    /// Downloads a layer, once more if a mirror sent something else than it should have.
+    async fn fetch_from_any(
+        &self,
+        registry: &Registry,
+        layer: &LayerBlob,
+        lock: &Arc<StoreLock>,
+    ) -> Result<Converted, PullError> {
+        loop {
+            let sources = registry.usable_source_count();
+            match self.fetch(registry, layer, lock).await {
+                Err(PullError::Digest { .. } | PullError::Invalid { .. })
+                    if registry.usable_source_count() < sources => {}
+                result => return result,
+            }
+        }
+    }
+
     /// Downloads a layer straight into the conversion.
     async fn fetch(
         &self,
-        registry: &Registry<'_>,
+        registry: &Registry,
         layer: &LayerBlob,
         lock: &Arc<StoreLock>,
     ) -> Result<Converted, PullError> {
         let digest = layer.blob.digest.as_str();
-        let what = format!("layer {digest}");
-        let mut stream = std::pin::pin!(registry.blob(&layer.blob, &what).await?);
+        let mut reader = registry.blob(&layer.blob, &format!("layer {digest}"));
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let directory = self.store.temporary_directory();
         // The lock goes along: this thread outlives a pull that is given up, and its file must not be swept under it.
@@ -161,15 +203,15 @@ impl Pull<'_> {
             )
         });
         let download = async {
-            let mut received = 0u64;
-            while let Some(chunk) = stream.next().await {
-                let chunk = chunk?;
-                received += chunk.len() as u64;
+            let total_bytes = layer.blob.size_bytes;
+            while let Some(chunk) = reader.next().await? {
                 if sender.send(Part::Chunk(chunk)).await.is_err() {
-                    // The conversion failed and says why itself.
+                    // The conversion failed and says why itself, unless what came is not what was asked for.
+                    while reader.remaining_bytes() <= DRAIN_MAX_BYTES && reader.next().await?.is_some() {}
                     return Ok(());
                 }
-                self.progress.layer_bytes(digest, received, layer.blob.size_bytes);
+                let received_bytes = total_bytes - reader.remaining_bytes();
+                self.progress.layer_bytes(digest, received_bytes, total_bytes);
             }
             let _ = sender.send(Part::End).await;
             drop(sender);
@@ -204,20 +246,6 @@ pub(super) fn accept(
         });
     }
     Ok(converted)
-}
-
-/// Tries again what failed for a reason that may pass.
-async fn retry<T, F: Future<Output = Result<T, PullError>>>(mut operation: impl FnMut() -> F) -> Result<T, PullError> {
-    let mut wait = FIRST_WAIT;
-    for _ in 1..ATTEMPTS {
-        match operation().await {
-            Err(error) if error.is_transient() => tracing::debug!(%error, "trying again"),
-            result => return result,
-        }
-        tokio::time::sleep(wait).await;
-        wait *= 3;
-    }
-    operation().await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -263,3 +291,6 @@ impl Read for ChunkReader {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

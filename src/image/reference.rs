@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
 use super::error::ImageError;
@@ -86,25 +86,35 @@ impl ImageReference {
         Ok(Self(reference))
     }
 
-    pub fn client_reference(&self) -> &Reference {
-        &self.0
-    }
-
-    /// The host (and port) that serves the image.
+    /// The registry as names have it: `docker.io` for Docker Hub.
     pub fn registry(&self) -> &str {
-        self.0.resolve_registry()
+        self.0.registry()
     }
 
-    /// Whether the registry is on this machine, where plain http is fine: nobody listens in between.
-    pub fn is_loopback(&self) -> bool {
-        let registry = self.registry();
-        let host = match registry.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-            _ => registry,
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    /// The repository, without the registry.
+    pub fn repository(&self) -> &str {
+        self.0.repository()
     }
+
+    /// The tag, if there is one.
+    pub fn tag(&self) -> Option<&str> {
+        self.0.tag()
+    }
+
+    /// The digest, if there is one; it then decides, whatever the tag is.
+    pub fn digest(&self) -> Option<&str> {
+        self.0.digest()
+    }
+}
+
+/// Whether a host (with or without a port) is this machine, where plain http is fine: nobody listens in between.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for ImageReference {
@@ -175,10 +185,10 @@ mod tests {
     #[test]
     fn only_registries_of_this_machine_count_as_loopback() {
         for name in ["localhost:5000/a", "localhost/a", "127.0.0.1:5000/a", "127.8.9.1/a"] {
-            assert!(ImageReference::parse(name).unwrap().is_loopback(), "{name}");
+            assert!(is_loopback(ImageReference::parse(name).unwrap().registry()), "{name}");
         }
         for name in ["nginx", "localhost.example.org/a", "10.0.0.1:5000/a", "128.0.0.1/a"] {
-            assert!(!ImageReference::parse(name).unwrap().is_loopback(), "{name}");
+            assert!(!is_loopback(ImageReference::parse(name).unwrap().registry()), "{name}");
         }
     }
 

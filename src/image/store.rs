@@ -235,6 +235,12 @@ impl ImageStore {
         lock.ok_or_else(|| StoreError::of("lock", &path)(io::ErrorKind::WouldBlock.into()))
     }
 
+    /// Like [`Self::lock_layer`], but without waiting.
+    pub(super) fn try_lock_layer(&self, diff_id: &Digest) -> Result<Option<StoreLock>, StoreError> {
+        let path = self.temporary_directory().join(format!("{}.lock", diff_id.hex()));
+        lock_file(&path, FlockArg::LockExclusiveNonblock)
+    }
+
     pub(super) fn temporary_directory(&self) -> PathBuf {
         self.root.join("tmp")
     }

@@ -2,11 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,9 +11,9 @@ use tempfile::TempDir;
 use super::reference::Digest;
 use super::*;
 
-type Blobs = HashMap<String, Vec<u8>>;
+pub(super) type Blobs = HashMap<String, Vec<u8>>;
 
-fn layer_tar(file: &str, content: &[u8]) -> Vec<u8> {
+pub(super) fn layer_tar(file: &str, content: &[u8]) -> Vec<u8> {
     let mut builder = ::tar::Builder::new(Vec::new());
     let mut header = ::tar::Header::new_gnu();
     header.set_size(content.len() as u64);
@@ -25,13 +22,13 @@ fn layer_tar(file: &str, content: &[u8]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn put(blobs: &mut Blobs, media_type: &str, bytes: Vec<u8>) -> Value {
+pub(super) fn put(blobs: &mut Blobs, media_type: &str, bytes: Vec<u8>) -> Value {
     let digest = Digest::of(&bytes).to_string();
     let descriptor = json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() });
     blobs.insert(digest, bytes);
@@ -39,14 +36,14 @@ fn put(blobs: &mut Blobs, media_type: &str, bytes: Vec<u8>) -> Value {
 }
 
 /// An image of gzipped layers; returns its manifest's descriptor.
-fn image(blobs: &mut Blobs, layers: &[Vec<u8>]) -> Value {
+pub(super) fn image(blobs: &mut Blobs, layers: &[Vec<u8>]) -> Value {
     let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/app"] },
         "rootfs": { "type": "layers", "diff_ids": diff_ids } });
     image_of(blobs, layers, &config)
 }
 
-fn image_of(blobs: &mut Blobs, layers: &[Vec<u8>], config: &Value) -> Value {
+pub(super) fn image_of(blobs: &mut Blobs, layers: &[Vec<u8>], config: &Value) -> Value {
     let config = put(
         blobs,
         "application/vnd.oci.image.config.v1+json",
@@ -74,12 +71,12 @@ fn write_layout(directory: &Path, blobs: &Blobs, mut manifest: Value, name: Opti
     fs::write(directory.join("index.json"), index.to_string()).unwrap();
 }
 
-struct Fixture {
-    directory: TempDir,
-    store: ImageStore,
+pub(super) struct Fixture {
+    pub directory: TempDir,
+    pub store: ImageStore,
 }
 
-fn fixture() -> Fixture {
+pub(super) fn fixture() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let store = ImageStore::open(directory.path().join("images")).unwrap();
     Fixture { directory, store }
@@ -93,14 +90,14 @@ impl Fixture {
         self.store.load(&path, None, &Quiet)
     }
 
-    fn content(&self, part: &str) -> usize {
+    pub fn content(&self, part: &str) -> usize {
         fs::read_dir(self.directory.path().join("images").join(part))
             .unwrap()
             .count()
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
@@ -528,163 +525,4 @@ fn layouts_do_not_lead_out_of_their_directory() {
     std::os::unix::fs::symlink(&secret, layout.join("index.json")).unwrap();
     let error = fixture.store.load(&layout, None, &Quiet).unwrap_err();
     assert!(chain(&error).contains("neither an OCI layout"), "{}", chain(&error));
-}
-
-/// A registry that serves `blobs`, and the tag `v1`. `answer` may replace an answer's body by a shorter one.
-struct TestRegistry {
-    address: String,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-fn registry(blobs: Blobs, tag: &str, cut: impl Fn(&str, usize) -> Option<usize> + Send + 'static) -> TestRegistry {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let requests = Arc::<Mutex<Vec<String>>>::default();
-    let (seen, tag) = (Arc::clone(&requests), tag.to_owned());
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let mut connection = connection.unwrap();
-            let mut lines = BufReader::new(connection.try_clone().unwrap())
-                .lines()
-                .map_while(Result::ok);
-            let Some(request) = lines.next() else { continue };
-            let _ = lines.by_ref().take_while(|line| !line.is_empty()).count();
-            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-            seen.lock().unwrap().push(path.clone());
-            let last = path.rsplit('/').next().unwrap_or_default();
-            let body = blobs.get(if last == "v1" { tag.as_str() } else { last });
-            let head = if body.is_some() || path == "/v2/" {
-                "200 OK"
-            } else {
-                "404 Not Found"
-            };
-            let body = body.cloned().unwrap_or_default();
-            let head = format!(
-                "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            let end = cut(&path, body.len()).unwrap_or(body.len());
-            // A client that has seen enough closes its end.
-            let _ = connection
-                .write_all(head.as_bytes())
-                .and_then(|()| connection.write_all(&body[..end]));
-        }
-    });
-    TestRegistry { address, requests }
-}
-
-/// An index with a foreign platform first, and the image behind it.
-fn index_image(blobs: &mut Blobs) -> String {
-    let mut manifest = image(blobs, &[layer_tar("a", &[1; 200_000]), layer_tar("b", b"2")]);
-    manifest["platform"] = json!({ "os": "linux", "architecture": "amd64" });
-    let other = json!({ "mediaType": manifest["mediaType"], "digest": Digest::of(b"arm").as_str(), "size": 3,
-        "platform": { "os": "linux", "architecture": "arm64" } });
-    let index = json!({ "schemaVersion": 2, "manifests": [other, manifest] });
-    let index = put(
-        blobs,
-        "application/vnd.oci.image.index.v1+json",
-        index.to_string().into_bytes(),
-    );
-    index["digest"].as_str().unwrap().to_owned()
-}
-
-#[tokio::test]
-async fn a_pull_follows_the_index_and_honours_the_policy() {
-    let (fixture, mut blobs) = (fixture(), Blobs::new());
-    let tag = index_image(&mut blobs);
-    let registry = registry(blobs, &tag, |_, _| None);
-    let name = format!("{}/test/app:v1", registry.address);
-    let error = fixture
-        .store
-        .ensure(&name, PullPolicy::Never, &Quiet)
-        .await
-        .unwrap_err();
-    assert_eq!(error.reason(), "ErrImageNeverPull");
-    assert_eq!(
-        error.to_string(),
-        format!("Container image \"{name}\" is not present with pull policy of Never")
-    );
-    assert!(registry.requests.lock().unwrap().is_empty());
-    let image = fixture
-        .store
-        .ensure(&name, PullPolicy::IfNotPresent, &Quiet)
-        .await
-        .unwrap();
-    assert_eq!(image.layers.len(), 2);
-    let layers_fetched = registry
-        .requests
-        .lock()
-        .unwrap()
-        .iter()
-        .filter(|path| path.contains("/blobs/"))
-        .count();
-    assert_eq!(layers_fetched, 3, "configuration and two layers");
-    registry.requests.lock().unwrap().clear();
-    for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
-        assert_eq!(fixture.store.ensure(&name, policy, &Quiet).await.unwrap(), image);
-    }
-    assert!(registry.requests.lock().unwrap().is_empty());
-    assert_eq!(
-        fixture.store.ensure(&name, PullPolicy::Always, &Quiet).await.unwrap(),
-        image
-    );
-    let again = registry.requests.lock().unwrap().clone();
-    let config = format!("/v2/test/app/blobs/{}", image.id);
-    assert!(
-        again.iter().all(|path| !path.contains("/blobs/") || *path == config),
-        "{again:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_cut_transfer_is_tried_again_and_then_reported() {
-    let mut blobs = Blobs::new();
-    let tag = index_image(&mut blobs);
-    for (failures, succeeds) in [(2, true), (usize::MAX, false)] {
-        let fixture = fixture();
-        let count = AtomicUsize::new(0);
-        let is_cut = move |path: &str| path.contains("/blobs/") && count.fetch_add(1, Ordering::Relaxed) < failures;
-        let registry = registry(blobs.clone(), &tag, move |path, length| {
-            is_cut(path).then_some(length / 2)
-        });
-        let result = fixture
-            .store
-            .ensure(&format!("{}/test/app:v1", registry.address), PullPolicy::Always, &Quiet)
-            .await;
-        match result {
-            Ok(_) => assert!(succeeds),
-            Err(error) => {
-                assert!(!succeeds && error.reason() == "ErrImagePull", "{}", chain(&error));
-                assert!(
-                    chain(&error).contains("broke while the configuration"),
-                    "{}",
-                    chain(&error)
-                );
-                assert_eq!((fixture.content("tmp"), fixture.content("references")), (0, 0));
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_the_registry_lacks_is_said_once() {
-    let fixture = fixture();
-    let registry = registry(Blobs::new(), "", |_, _| None);
-    let name = format!("{}/test/none:v1", registry.address);
-    let error = fixture
-        .store
-        .ensure(&name, PullPolicy::Always, &Quiet)
-        .await
-        .unwrap_err();
-    let address = &registry.address;
-    let expected =
-        format!("failed to pull image \"{name}\": registry {address} does not have it: check repository and tag");
-    assert_eq!(chain(&error), expected);
-}
-
-#[test]
-fn a_pull_can_run_on_any_thread() {
-    fn is_send(_: &impl Send) {}
-    let fixture = fixture();
-    is_send(&fixture.store.ensure("nginx", PullPolicy::Never, &Quiet));
 }

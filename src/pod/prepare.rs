@@ -16,7 +16,7 @@ use super::container_spec;
 use super::supervisor::PlannedContainer;
 use super::timings::Stage;
 use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
-use crate::image::{Image, ImageStore, Progress, PullPolicy};
+use crate::image::{Image, ImageStore, Progress, PullPolicy, PullSecret};
 use crate::manifest::downward::PodStatusFields;
 use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};
@@ -71,11 +71,13 @@ pub async fn prepare(
     debug: bool,
 ) -> anyhow::Result<Prepared> {
     let spec = record.pod.spec.as_ref().context("the Pod has no spec")?;
+    // The Secrets that `imagePullSecrets` names.
+    let pull_secrets: Vec<PullSecret> = Vec::new();
     // From here until the layers are open, nobody removes them.
     let store = ImageStore::open(paths.images())?;
     let held = tokio::task::spawn_blocking(move || store.hold()).await??;
     let ((images, image_stage), (net, network_stage), scratch) = tokio::try_join!(
-        timed("image", images(paths, spec, client)),
+        timed("image", images(paths, spec, &pull_secrets, client)),
         timed("network", attach_network(paths, record)),
         scratch_disk(paths, record),
     )?;
@@ -149,7 +151,12 @@ async fn scratch_disk(paths: &Paths, record: &PodRecord) -> anyhow::Result<std::
 }
 
 /// The image of every container, in order; each image once.
-async fn images(paths: &Paths, spec: &PodSpec, client: &mpsc::Sender<Frame>) -> anyhow::Result<Vec<Image>> {
+async fn images(
+    paths: &Paths,
+    spec: &PodSpec,
+    pull_secrets: &[PullSecret],
+    client: &mpsc::Sender<Frame>,
+) -> anyhow::Result<Vec<Image>> {
     let store = ImageStore::open(paths.images())?;
     let mut images: Vec<Image> = Vec::new();
     let mut known: HashMap<(String, PullPolicyKey), usize> = HashMap::new();
@@ -169,7 +176,7 @@ async fn images(paths: &Paths, spec: &PodSpec, client: &mpsc::Sender<Frame>) -> 
             layers: Mutex::default(),
         };
         let image = store
-            .ensure(&reference, key.1.policy(), &progress)
+            .ensure(&reference, key.1.policy(), pull_secrets, &progress)
             .await
             .with_context(|| format!("container {:?}", container.name))?;
         let _ = client.send(Frame::Notice(Notice::Pulled { image: reference })).await;

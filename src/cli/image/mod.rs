@@ -36,6 +36,9 @@ pub struct ImageArgs {
         hide = true
     )]
     state_dir: PathBuf,
+    /// Use this machine's own store, even where Pods run in the emulated host because KVM does not work
+    #[arg(long, global = true, hide = true)]
+    pub(super) on_this_host: bool,
     #[command(subcommand)]
     verb: Verb,
 }

@@ -1,11 +1,26 @@
-//! Progress of layers on the terminal.
+//! Progress of layers: a bar each on a terminal, a line when something has happened elsewhere.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::image::Progress;
+use super::table::size;
+use crate::image::{Progress, Quiet};
+
+/// What fits where stderr leads.
+pub(super) fn for_stderr(quiet: bool) -> Box<dyn Progress> {
+    match (quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Box::new(Quiet),
+        (false, true) => Box::new(Bars::new()),
+        (false, false) => Box::new(Lines::new(std::io::stderr())),
+    }
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().skip("sha256:".len()).take(12).collect()
+}
 
 /// A bar a layer on the terminal.
 #[derive(Debug)]
@@ -23,16 +38,18 @@ impl Bars {
     }
 
     fn layer(&self, digest: &str, total_bytes: u64) -> ProgressBar {
-        let mut layers = self.layers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = layers.entry(digest.to_owned()).or_insert_with(|| {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes:>10}/{total_bytes:<10} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let short: String = digest.chars().skip("sha256:".len()).take(12).collect();
             self.all
                 .add(ProgressBar::new(total_bytes))
                 .with_style(style)
-                .with_prefix(short)
+                .with_prefix(short(digest))
         });
+        if bar.length() == Some(0) && total_bytes > 0 {
+            bar.set_length(total_bytes);
+        }
         bar.clone()
     }
 }
@@ -40,7 +57,7 @@ impl Bars {
 impl Drop for Bars {
     fn drop(&mut self) {
         // Finished bars stay, and the cursor at the end of the last one.
-        let layers = self.layers.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let layers = self.layers.get_mut().unwrap_or_else(PoisonError::into_inner);
         if layers.values().any(ProgressBar::is_finished) {
             eprintln!();
         }
@@ -49,11 +66,76 @@ impl Drop for Bars {
 
 impl Progress for Bars {
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64) {
-        self.layer(digest, total_bytes).set_position(received_bytes);
+        let bar = self.layer(digest, total_bytes);
+        bar.set_message("");
+        bar.set_position(received_bytes);
+    }
+
+    fn layer_waiting(&self, digest: &str) {
+        self.layer(digest, 0).set_message("another process fetches it");
     }
 
     fn layer_done(&self, digest: &str, present: bool) {
         let bar = self.layer(digest, 0);
         bar.finish_with_message(if present { "already here" } else { "done" });
+    }
+}
+
+/// Lines, for logs: one when a layer starts, one when it is done.
+#[derive(Debug)]
+pub(super) struct Lines<W> {
+    state: Mutex<(W, HashSet<String>)>,
+}
+
+impl<W: Write> Lines<W> {
+    pub fn new(to: W) -> Self {
+        Self {
+            state: Mutex::new((to, HashSet::new())),
+        }
+    }
+
+    /// Writes a line, once for each layer if it is about the start.
+    fn line(&self, digest: &str, is_start: bool, text: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (to, started) = &mut *state;
+        if !is_start || started.insert(digest.to_owned()) {
+            // Nobody reads it: no reason to stop.
+            let _ = writeln!(to, "{}: {text}", short(digest));
+        }
+    }
+}
+
+impl<W: Write + Send> Progress for Lines<W> {
+    fn layer_bytes(&self, digest: &str, _received_bytes: u64, total_bytes: u64) {
+        self.line(digest, true, &format!("fetching {}", size(total_bytes)));
+    }
+
+    fn layer_waiting(&self, digest: &str) {
+        self.line(digest, false, "another process fetches it");
+    }
+
+    fn layer_done(&self, digest: &str, present: bool) {
+        self.line(digest, false, if present { "already here" } else { "done" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_the_start_and_the_end_of_each_layer_once() {
+        let lines = Lines::new(Vec::new());
+        let (one, two) = ("sha256:0123456789abcdef", "sha256:fedcba9876543210");
+        lines.layer_done(two, true);
+        for received in [1, 2, 3] {
+            lines.layer_bytes(one, received, 4_096);
+        }
+        lines.layer_done(one, false);
+        let text = String::from_utf8(lines.state.into_inner().unwrap().0).unwrap();
+        assert_eq!(
+            text,
+            "fedcba987654: already here\n0123456789ab: fetching 4.1kB\n0123456789ab: done\n"
+        );
     }
 }

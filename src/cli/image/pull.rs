@@ -1,16 +1,16 @@
 //! `microkube image pull`.
 
-use std::io::IsTerminal;
-
 use clap::Args;
 
 use super::print;
-use super::progress::Bars;
-use crate::image::{ImageStore, Progress, PullPolicy, Quiet};
+use super::progress;
+use crate::image::{ImageStore, PullPolicy};
 
 /// Fetch images from their registries
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  microkube image pull nginx:1.27")]
+#[command(after_help = "Example:\n  microkube image pull nginx:1.27\n\n\
+    Credentials come from the files of `podman login` and `docker login`, mirrors and insecure registries from\n\
+    /etc/containers/registries.conf, certificates from /etc/containers/certs.d and /etc/docker/certs.d.")]
 pub struct PullArgs {
     /// Names of images
     #[arg(required = true, value_name = "IMAGE")]
@@ -22,10 +22,11 @@ pub struct PullArgs {
 
 pub(super) async fn run(store: &ImageStore, args: &PullArgs) -> anyhow::Result<()> {
     for name in &args.images {
-        let bars = (!args.quiet && std::io::stderr().is_terminal()).then(Bars::new);
-        let progress: &dyn Progress = bars.as_ref().map_or(&Quiet, |bars| bars);
-        let image = store.ensure(name, PullPolicy::Always, progress).await?;
-        drop(bars);
+        let progress = progress::for_stderr(args.quiet);
+        let image = store.ensure(name, PullPolicy::Always, &[], &*progress).await;
+        // Before an error is printed, bars are finished.
+        drop(progress);
+        let image = image?;
         let line = if args.quiet { &image.id } else { &image.reference };
         print(&format!("{line}\n"))?;
     }
