@@ -76,7 +76,7 @@ impl PodRecords {
     /// [`RecordsError::AlreadyExists`] when a Pod of that namespace and name has an owner.
     pub fn create(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
         self.paths.create()?;
-        let _all = record::lock_exclusive(&self.paths.run_dir().join("pods.lock"))?;
+        let _all = self.lock_set()?;
         for other in self.list()? {
             if other.namespace == record.namespace && other.name == record.name && !self.is_abandoned(&other.uid)? {
                 return Err(RecordsError::AlreadyExists(
@@ -94,7 +94,7 @@ impl PodRecords {
         }
         let lock = record::lock_exclusive(&self.lock_path(&record.uid))?;
         if let Err(error) = self.save(record) {
-            self.remove(&record.uid)?;
+            self.remove_dirs(&record.uid)?;
             return Err(error);
         }
         Ok(lock)
@@ -183,12 +183,18 @@ impl PodRecords {
         }
     }
 
-    /// Becomes the owner of an abandoned Pod; `None` while it has one.
+    /// Becomes the owner of an abandoned Pod; `None` while it has one, and when nothing is left of it.
     ///
     /// # Errors
-    /// [`RecordsError::Record`].
+    /// [`RecordsError`].
     pub fn claim(&self, uid: &str) -> Result<Option<LockedFile>, RecordsError> {
+        self.paths.create()?;
+        // A Pod that is being created has directories before it has an owner, one that is being removed has them a little longer.
+        let _all = self.lock_set()?;
         let dir = self.paths.pod_run(uid);
+        if !dir.exists() && !self.paths.pod_state(uid).exists() {
+            return Ok(None);
+        }
         super::paths::create_private_dir(&dir).map_err(|source| RecordsError::Io {
             action: "create",
             path: dir,
@@ -200,8 +206,14 @@ impl PodRecords {
     /// Removes a Pod's directories with all they contain. The caller owns the Pod.
     ///
     /// # Errors
-    /// [`RecordsError::Io`].
+    /// [`RecordsError`].
     pub fn remove(&self, uid: &str) -> Result<(), RecordsError> {
+        let _all = self.lock_set()?;
+        self.remove_dirs(uid)
+    }
+
+    /// As [`Self::remove`], by who holds the lock of the set.
+    fn remove_dirs(&self, uid: &str) -> Result<(), RecordsError> {
         // The run directory, with the lock, goes last: as long as anything is left, the sweep finds it.
         for path in [self.paths.pod_state(uid), self.paths.pod_run(uid)] {
             match std::fs::remove_dir_all(&path) {
@@ -214,6 +226,11 @@ impl PodRecords {
             }
         }
         Ok(())
+    }
+
+    /// Held by whoever adds a Pod, removes one, or takes one over, for as long as that takes.
+    fn lock_set(&self) -> Result<LockedFile, RecordsError> {
+        Ok(record::lock_exclusive(&self.paths.run_dir().join("pods.lock"))?)
     }
 
     fn lock_path(&self, uid: &str) -> PathBuf {
@@ -282,5 +299,30 @@ mod tests {
                 .collect()
         });
         assert_eq!(won.len(), 1);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_created_or_removed_is_never_taken_over() {
+        let (_dir, records) = records();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        for uid in records.uids().unwrap() {
+                            assert!(records.claim(&uid).unwrap().is_none(), "{uid} has an owner");
+                        }
+                    }
+                });
+            }
+            let created: Result<(), RecordsError> = (0..300).try_for_each(|n| {
+                let uid = format!("u{n}");
+                let _lock = records.create(&record(&uid, &uid))?;
+                records.save(&record(&uid, &uid))?;
+                records.remove(&uid)
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            created.unwrap();
+        });
     }
 }
