@@ -8,6 +8,7 @@ mod containers;
 mod faults;
 mod host;
 mod images;
+mod images_store;
 mod leftovers;
 mod load;
 mod network;

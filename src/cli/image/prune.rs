@@ -49,10 +49,10 @@ fn until(value: &str, now: jiff::Timestamp) -> Option<Until> {
 }
 
 impl Until {
-    /// An image without a time is as old as can be.
+    /// Of an image without a time nobody knows that it is old.
     fn covers(self, image: &Image) -> bool {
         let created = image.created().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        created.is_none_or(|created| created < self.0)
+        created.is_some_and(|created| created < self.0)
     }
 }
 

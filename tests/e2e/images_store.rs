@@ -1,0 +1,188 @@
+//! What users do with the images of a host, while Pods use them.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::host::{Running, alone, host, image, image_layout, shell_pod};
+
+#[test]
+fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
+    let _alone = alone();
+    let reference = image("small");
+    host().succeed(["image", "pull", &reference]);
+    let manifest = shell_pod("user", "echo started; sleep 600").replace("busybox", "small");
+    let mut pod = host().start(&manifest);
+    pod.wait_for("started");
+    let listed: Value = serde_json::from_str(&host().succeed(["image", "ls", "--format", "json"])).unwrap();
+    let small = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["name"] == reference.as_str())
+        .unwrap();
+    assert_eq!(small["usedBy"], json!(["default/user"]), "{small}");
+    let refused = host().output(["image", "rm", &reference]);
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("used by Pod default/user"), "{refused:?}");
+    host().succeed(["image", "tag", "debian-tools:latest", "unused:v1"]);
+    let pruned = host().succeed(["image", "prune", "--all", "--filter", "until=1000-01-01T00:00:00Z"]);
+    assert!(!pruned.contains("removed"), "{pruned}");
+    host().succeed(["image", "rm", "unused:v1"]);
+    assert!(host().succeed(["image", "ls"]).contains("test/small"));
+    // By force it goes, and the Pod stays.
+    host().succeed(["image", "rm", "--force", &reference]);
+    assert!(!host().succeed(["image", "ls"]).contains("test/small"));
+    assert!(pod.child.try_wait().unwrap().is_none());
+    pod.signal(libc::SIGTERM);
+    pod.finish();
+}
+
+#[test]
+fn images_go_out_and_in_through_pipes() {
+    let _alone = alone();
+    let reference = image("small");
+    host().succeed(["image", "pull", &reference]);
+    host().succeed(["image", "tag", &reference, "piped:v1"]);
+    let inspect = |name: &str| -> Value { serde_json::from_str(&host().succeed(["image", "inspect", name])).unwrap() };
+    let before = inspect("piped:v1");
+    assert_eq!(before[0]["RepoTags"].as_array().unwrap().len(), 2);
+    let mut save = host().microkube(["image", "save", "piped:v1"]);
+    let archive = save.stderr(Stdio::inherit()).output().unwrap();
+    assert!(archive.status.success());
+    host().succeed(["image", "rm", "--force", before[0]["Id"].as_str().unwrap()]);
+    let mut load = host().microkube(["image", "load", "-"]);
+    load.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = load.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(&archive.stdout).unwrap();
+    let loaded = running.wait_with_output().unwrap();
+    assert!(loaded.status.success(), "{loaded:?}");
+    let after = inspect("piped:v1");
+    assert_eq!(
+        (&before[0]["Digest"], &before[0]["Id"]),
+        (&after[0]["Digest"], &after[0]["Id"])
+    );
+    assert!(host().succeed(["image", "verify", "piped:v1"]).contains("intact"));
+    host().succeed(["image", "rm", "piped:v1"]);
+}
+
+#[test]
+fn damage_is_found_and_repaired() {
+    let _alone = alone();
+    host().succeed(["image", "pull", &image("small")]);
+    host().succeed(["image", "tag", &image("small"), "damaged:v1"]);
+    let inspected: Value = serde_json::from_str(&host().succeed(["image", "inspect", "damaged:v1"])).unwrap();
+    let path = inspected[0]["Layers"][0]["Path"].as_str().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, &bytes).unwrap();
+    let found = host().output(["image", "verify", "damaged:v1"]);
+    assert_eq!(found.code(), 1, "{found:?}");
+    assert!(found.stdout.contains("content is not what was written"), "{found:?}");
+    assert!(
+        host()
+            .succeed(["image", "verify", "--repair", "damaged:v1"])
+            .contains("made again")
+    );
+    assert!(host().succeed(["image", "verify", "damaged:v1"]).contains("intact"));
+    host().succeed(["image", "rm", "damaged:v1"]);
+}
+
+/// An image of busybox and as many more layers.
+fn many_layers(count: usize) -> std::path::PathBuf {
+    let layout = host().file("many", "").with_file_name("many-layers");
+    let _ = std::fs::remove_dir_all(&layout);
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let digest = |bytes: &[u8]| {
+        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{hex}")
+    };
+    let put = |media_type: &str, bytes: &[u8]| {
+        let digest = digest(bytes);
+        std::fs::write(blobs.join(&digest[7..]), bytes).unwrap();
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    };
+    let from = image_layout("busybox");
+    let read = |descriptor: &Value| {
+        std::fs::read(
+            from.join("blobs")
+                .join(descriptor["digest"].as_str().unwrap().replace(':', "/")),
+        )
+        .unwrap()
+    };
+    let index: Value = serde_json::from_slice(&std::fs::read(from.join("index.json")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&read(&index["manifests"][0])).unwrap();
+    let mut config: Value = serde_json::from_slice(&read(&manifest["config"])).unwrap();
+    let mut layers = manifest["layers"].as_array().unwrap().clone();
+    for layer in &layers {
+        put("", &read(layer));
+    }
+    let diff_ids = config["rootfs"]["diff_ids"].as_array_mut().unwrap();
+    for number in 0..count {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in [(format!("own/{number}"), number), ("own/last".to_owned(), number)] {
+            let content = format!("{content}\n");
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+        let bytes = tar.into_inner().unwrap();
+        diff_ids.push(digest(&bytes).into());
+        layers.push(put("application/vnd.oci.image.layer.v1.tar", &bytes));
+    }
+    let config = put(
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
+    let manifest = put(
+        "application/vnd.oci.image.manifest.v1+json",
+        manifest.to_string().as_bytes(),
+    );
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    layout
+}
+
+#[test]
+fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
+    let _alone = alone();
+    let layout = many_layers(29);
+    host().succeed(["image", "load", "--name", "many:v1", layout.to_str().unwrap()]);
+    let script = "ls /own | wc -l; cat /own/last; cat /own/0 /own/28";
+    let text = host()
+        .run(&shell_pod("many", script).replace(&image("busybox"), "many:v1"))
+        .success();
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["30", "28", "0", "28"]);
+    host().succeed(["image", "rm", "many:v1"]);
+}
+
+/// Loads what must be refused, and says why it was.
+fn refusal(name: &str, archive: &[u8]) -> String {
+    let path = host().file(name, "");
+    std::fs::write(&path, archive).unwrap();
+    let mut command = host().microkube(["image", "load", "--name", "hostile:v1", path.to_str().unwrap()]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let finished = Running::start(command, None).finish();
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    finished.stderr
+}
+
+#[test]
+fn archives_that_make_no_sense_are_refused_without_a_raw_control_character() {
+    let _alone = alone();
+    for (name, archive) in [
+        ("garbage", b"no archive at all \x1b[2J".repeat(100)),
+        ("empty", Vec::new()),
+        ("gzip", b"\x1f\x8b\x08\x00 and then nothing".to_vec()),
+    ] {
+        let stderr = refusal(name, &archive);
+        assert!(stderr.starts_with("microkube: failed to load images from"), "{stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+    }
+}
