@@ -187,6 +187,7 @@ fn new_record(pod: &mut Pod) -> PodRecord {
         namespace,
         name,
         pod: pod.clone(),
+        pull_secrets: Vec::new(),
         client: ProcessIdentity::current(),
         supervisor: None,
         vmm: None,

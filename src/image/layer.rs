@@ -33,17 +33,24 @@ pub(super) struct LayerFiles {
     pub blob: Option<(NamedTempFile, Digest)>,
 }
 
-/// Converts the layer that `compressed` streams into new files in `directory`. `compressed` is read to its end.
-pub(super) fn convert(compressed: impl Read + Send, directory: &Path) -> Result<Converted, ErofsError> {
+/// Converts the layer that `compressed` streams into new files in `directory`. `compressed` is read to its end. Its digest need
+/// not be computed where it is known already.
+pub(super) fn convert(
+    compressed: impl Read + Send,
+    directory: &Path,
+    known: Option<Digest>,
+) -> Result<Converted, ErofsError> {
     let options = Options::from_env()?;
     let blob = tempfile::Builder::new().prefix("blob-").tempfile_in(directory);
     let mut tee = Tee {
         inner: compressed,
         copy: blob.map_err(OutputError)?,
-        hash: Sha256::new(),
+        hash: known.is_none().then(Sha256::new),
     };
     let (erofs, diff_id) = write(&mut tee, directory, &options, None)?;
-    let blob = Some((tee.copy, Digest::from_hash(tee.hash)));
+    let blob = known
+        .or(tee.hash.map(Digest::from_hash))
+        .map(|digest| (tee.copy, digest));
     Ok(Converted {
         file: LayerFiles { erofs, blob },
         diff_id,
@@ -106,14 +113,16 @@ fn stream_max_bytes(options: &Options) -> u64 {
 struct Tee<R> {
     inner: R,
     copy: NamedTempFile,
-    hash: Sha256,
+    hash: Option<Sha256>,
 }
 
 impl<R: Read> Read for Tee<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         let bytes = buffer.get(..count).unwrap_or_default();
-        self.hash.update(bytes);
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
         self.copy.write_all(bytes)?;
         Ok(count)
     }

@@ -191,6 +191,8 @@ impl Pull<'_> {
         let directory = self.store.temporary_directory();
         // The lock goes along: this thread outlives a pull that is given up, and its file must not be swept under it.
         let lock = Arc::clone(lock);
+        // The reader ends without an error only if this is its digest.
+        let known = Some(layer.blob.digest.clone());
         let conversion = tokio::task::spawn_blocking(move || {
             let _lock = lock;
             layer::convert(
@@ -200,6 +202,7 @@ impl Pull<'_> {
                     ended: false,
                 },
                 &directory,
+                known,
             )
         });
         let download = async {

@@ -20,7 +20,7 @@ use crate::image::{Image, ImageStore, Progress, PullPolicy, PullSecret};
 use crate::manifest::downward::PodStatusFields;
 use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};
-use crate::state::{Paths, PodRecord};
+use crate::state::{Paths, PodRecord, PullSecretRecord};
 use crate::volume;
 
 /// Everything that is decided before the machine starts.
@@ -71,8 +71,7 @@ pub async fn prepare(
     debug: bool,
 ) -> anyhow::Result<Prepared> {
     let spec = record.pod.spec.as_ref().context("the Pod has no spec")?;
-    // The Secrets that `imagePullSecrets` names.
-    let pull_secrets: Vec<PullSecret> = Vec::new();
+    let pull_secrets: Vec<PullSecret> = record.pull_secrets.iter().map(pull_secret).collect();
     // From here until the layers are open, nobody removes them.
     let store = ImageStore::open(paths.images())?;
     let held = tokio::task::spawn_blocking(move || store.hold()).await??;
@@ -148,6 +147,10 @@ async fn scratch_disk(paths: &Paths, record: &PodRecord) -> anyhow::Result<std::
     let templates = paths.scratch_templates();
     let path = paths.pod_state(&record.uid).join("scratch.img");
     Ok(tokio::task::spawn_blocking(move || volume::create_scratch_disk(&templates, &path)).await??)
+}
+
+fn pull_secret(secret: &PullSecretRecord) -> PullSecret {
+    PullSecret::new(&secret.name, secret.docker_config_json.clone().into_bytes())
 }
 
 /// The image of every container, in order; each image once.

@@ -87,6 +87,7 @@ mod tests {
             namespace: "default".to_owned(),
             name: uid.to_owned(),
             pod: Pod::default(),
+            pull_secrets: Vec::new(),
             client: None,
             supervisor: None,
             vmm,

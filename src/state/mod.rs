@@ -9,6 +9,6 @@ mod process;
 mod record;
 
 pub use paths::{Paths, PathsError};
-pub use pod_record::{PodRecord, PodRecords, RecordsError};
+pub use pod_record::{PodRecord, PodRecords, PullSecretRecord, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};
 pub use record::{LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive};

@@ -21,12 +21,33 @@ pub struct PodRecord {
     pub name: String,
     /// The Pod as defaulted and validated.
     pub pod: Pod,
+    /// The Secrets that the Pod's `imagePullSecrets` name, in this order. The record's file is for root alone.
+    #[serde(default)]
+    pub pull_secrets: Vec<PullSecretRecord>,
     /// The command line that stays attached to the Pod; the Pod ends with it.
     pub client: Option<ProcessIdentity>,
     /// The supervisor, once it runs.
     pub supervisor: Option<ProcessIdentity>,
     /// The virtual machine monitor, once it runs.
     pub vmm: Option<ProcessIdentity>,
+}
+
+/// A Secret of the type `kubernetes.io/dockerconfigjson`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullSecretRecord {
+    /// `metadata.name`.
+    pub name: String,
+    /// The value of its key `.dockerconfigjson`, decoded.
+    pub docker_config_json: String,
+}
+
+impl std::fmt::Debug for PullSecretRecord {
+    /// Without the credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PullSecretRecord")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A set of records could not be read or changed.
@@ -248,6 +269,7 @@ mod tests {
             namespace: "default".to_owned(),
             name: name.to_owned(),
             pod: Pod::default(),
+            pull_secrets: Vec::new(),
             client: None,
             supervisor: None,
             vmm: None,
