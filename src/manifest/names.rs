@@ -13,6 +13,14 @@ const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or cons
      start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
      '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const UNDERSCORE_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+     must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+     '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const CONFIG_MAP_KEY_MESSAGE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
+     'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+const HTTP_HEADER_MESSAGE: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+     validation is '[-A-Za-z0-9]+')";
+
 /// Longest DNS label and longest part of a qualified name, bytes.
 pub const MAX_LABEL_BYTES: usize = 63;
 /// Longest DNS subdomain, bytes.
@@ -22,7 +30,12 @@ pub const MAX_SUBDOMAIN_BYTES: usize = 253;
 pub fn dns_label(name: &str) -> Vec<String> {
     let mut errors = length(name, MAX_LABEL_BYTES);
     if !is_dns_label(name) {
-        errors.push(LABEL_MESSAGE.to_owned());
+        let only_dots = name.split('.').all(is_dns_label);
+        errors.push(if only_dots {
+            "must not contain dots".to_owned()
+        } else {
+            LABEL_MESSAGE.to_owned()
+        });
     }
     errors
 }
@@ -34,6 +47,43 @@ pub fn dns_subdomain(name: &str) -> Vec<String> {
         errors.push(SUBDOMAIN_MESSAGE.to_owned());
     }
     errors
+}
+
+/// `IsDNS1123SubdomainWithUnderscore`: domains to search.
+pub fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
+    let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
+    let is_label = |label: &str| {
+        is_dns_label(&label.strip_prefix('_').unwrap_or(label).replace('_', "-")) && !label.ends_with('_')
+    };
+    if !name.split('.').all(is_label) {
+        errors.push(UNDERSCORE_MESSAGE.to_owned());
+    }
+    errors
+}
+
+/// `IsConfigMapKey`: keys of ConfigMaps and Secrets.
+pub fn config_map_key(key: &str) -> Vec<String> {
+    let mut errors = length(key, MAX_SUBDOMAIN_BYTES);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if key.is_empty() || !key.bytes().all(valid) {
+        errors.push(CONFIG_MAP_KEY_MESSAGE.to_owned());
+    }
+    match key {
+        "." => errors.push("must not be '.'".to_owned()),
+        ".." => errors.push("must not be '..'".to_owned()),
+        _ if key.starts_with("..") => errors.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    errors
+}
+
+/// `IsHTTPHeaderName`
+pub fn http_header(name: &str) -> Vec<String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if !name.is_empty() && name.bytes().all(valid) {
+        return Vec::new();
+    }
+    vec![HTTP_HEADER_MESSAGE.to_owned()]
 }
 
 /// `IsQualifiedName`: keys of labels and annotations.

@@ -7,8 +7,14 @@ fn manifest(container: &str, spec: &str) -> String {
     )
 }
 
+fn load_one(text: &[u8], source: &str) -> Result<Pod, ManifestError> {
+    let mut manifests = load(&[Input { source, text }])?;
+    assert_eq!(manifests.pods.len(), 1);
+    Ok(manifests.pods.remove(0))
+}
+
 fn errors(text: &str) -> Vec<String> {
-    let error = load(text.as_bytes(), "pod.yaml").unwrap_err();
+    let error = load_one(text.as_bytes(), "pod.yaml").unwrap_err();
     error.to_string().lines().map(str::to_owned).collect()
 }
 
@@ -45,7 +51,7 @@ spec:
     - name: POD
       valueFrom: {fieldRef: {fieldPath: metadata.name}}
 ";
-    let pod = load(text.as_bytes(), "pod.yaml").unwrap();
+    let pod = load_one(text.as_bytes(), "pod.yaml").unwrap();
     let spec = pod.spec.as_ref().unwrap();
     assert_eq!(spec.containers.len(), 2);
     assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("Always"));
@@ -54,7 +60,7 @@ spec:
     // JSON is YAML, a byte order mark does no harm, and so do empty documents around it.
     let json = serde_json::to_string(&pod).unwrap();
     assert_eq!(
-        load(format!("\u{feff}---\n{json}\n---\n").as_bytes(), "-").unwrap(),
+        load_one(format!("\u{feff}---\n{json}\n---\n").as_bytes(), "-").unwrap(),
         pod
     );
 }
@@ -90,6 +96,7 @@ spec:
         "pod.yaml:12:5: spec.containers[1].name: Duplicate value: \"a\"",
         "pod.yaml:14:5: spec.containers[1].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
          \"IfNotPresent\", \"Never\"",
+        "pod.yaml:15:5: spec.containers[1].livenessProbe: Required value: must specify a handler type",
         "pod.yaml:15:5: spec.containers[1].livenessProbe: not supported by microkube yet: containers are not probed",
         "pod.yaml:17:8: spec.containers[1].volumeMounts[0].name: Not found: \"x\"",
     ];
@@ -121,7 +128,7 @@ containers:
     assert_eq!(
         errors(&flat),
         [
-            "pod.yaml:3:10: metadata.name: Required value: name or generateName is required",
+            "pod.yaml:3:1: metadata.name: Required value: name or generateName is required",
             "pod.yaml:4:1: unknown field \"name\", it belongs into metadata: check the indentation",
             "pod.yaml:5:1: spec: Required value",
             "pod.yaml:6:1: unknown field \"containers\", it belongs into spec: check the indentation",
@@ -134,13 +141,13 @@ fn other_kinds_and_no_objects_at_all_are_said_so() {
     assert_eq!(
         errors("apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 3}\n"),
         [
-            "pod.yaml:2:1: kind: apps/v1, kind Deployment is not supported by microkube yet: only Pods (`apiVersion: v1`, `kind: Pod`) are"
+            "pod.yaml:2:1: kind: apps/v1, kind Deployment is not supported by microkube yet: only Pods (`apiVersion: v1`, `kind: Pod`) and the Secrets for their imagePullSecrets are"
         ]
     );
     assert!(errors("apiVersion: batch/v1\nkind: Job\nmetadata: {name: hello}\n")[0].contains("batch/v1, kind Job"));
     assert!(errors("apiVersion: v1\nkind: pod\n")[0].ends_with("did you mean \"Pod\"?"));
     assert_eq!(
-        errors("apiVersion: v2\nkind: Pod\n"),
+        errors(&manifest("", "").replace("apiVersion: v1", "apiVersion: v2")),
         ["pod.yaml:1:1: apiVersion: Unsupported value: \"v2\": supported values: \"v1\" (for kind Pod)"]
     );
     assert_eq!(
@@ -158,13 +165,11 @@ fn other_kinds_and_no_objects_at_all_are_said_so() {
         );
     }
     assert!(
-        load(b"\x7fELF\x02\x01\xff", "a.out")
+        load_one(b"\x7fELF\x02\x01\xff", "a.out")
             .unwrap_err()
             .to_string()
-            .contains("not text in UTF-8")
+            .contains("is the file a text in UTF-8?")
     );
-    let two = format!("{0}---\n{0}", manifest("", ""));
-    assert!(errors(&two)[0].contains("has 2 documents; only one Pod"));
 }
 
 #[test]
@@ -284,7 +289,7 @@ fn each_rule_has_kubernetes_words() {
         ),
         (
             "  dnsPolicy: None\n",
-            "spec.dnsConfig: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+            "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
         ),
         (
             "  hostAliases: [{ip: 1.2.3}]\n",
@@ -328,5 +333,5 @@ fn what_has_no_effect_on_one_node_is_accepted() {
                 affinity: {nodeAffinity: {}}\n  restartPolicy: Never\n  initContainers: []\n  shareProcessNamespace: false\n";
     let container = "    stdin: false\n    tty: false\n    terminationMessagePolicy: FallbackToLogsOnError\n    \
                      securityContext: {seccompProfile: {type: RuntimeDefault}, capabilities: {drop: [ALL]}}\n";
-    load(manifest(container, spec).as_bytes(), "pod.yaml").unwrap();
+    load_one(manifest(container, spec).as_bytes(), "pod.yaml").unwrap();
 }
