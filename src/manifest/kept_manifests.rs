@@ -9,7 +9,9 @@ use super::{Input, Manifests, load};
 fn files(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests").join(dir);
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|extension| extension != "txt")).collect();
+    let mut files: Vec<PathBuf> = entries
+        .filter(|path| path.extension().is_some_and(|extension| extension != "txt"))
+        .collect();
     files.sort();
     files
 }
@@ -49,7 +51,11 @@ fn valid_manifests_load_unchanged() {
         for pod in &manifests.pods {
             // Everything that is written is in the Pod: it loads from its own words to the same.
             let text = serde_json::to_vec(pod).unwrap();
-            let again = load(&[Input { source: "again", text: &text }]).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let again = load(&[Input {
+                source: "again",
+                text: &text,
+            }])
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             assert_eq!(&again.pods[0], pod, "{}", file.display());
         }
     }

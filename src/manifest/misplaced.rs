@@ -54,13 +54,14 @@ fn owner(name: &str, parent: &str) -> Option<(String, usize)> {
             if rare || (other_containers && !parent.starts_with(owner.split('[').next()?)) {
                 return None;
             }
-            Some((distance(parent, owner), owner != "spec.containers[]", owner))
+            let around = parent.starts_with(owner);
+            Some((distance(parent, owner), !around && owner != "spec.containers[]", owner))
         })
         .collect();
     found.sort_unstable();
-    let (nearest, other_than_containers, owner) = *found.first()?;
-    // Of several that are as near, nobody knows which is meant; but most often it is the container.
-    let ambiguous = other_than_containers && found.get(1).is_some_and(|(second, ..)| *second == nearest);
+    let (nearest, unlikely, owner) = *found.first()?;
+    // Of several that are as near, nobody knows which is meant; but most often it is the container, or what is around the place.
+    let ambiguous = unlikely && found.get(1).is_some_and(|(second, ..)| *second == nearest);
     (nearest <= 3 && !ambiguous).then(|| (owner.to_owned(), nearest))
 }
 
@@ -101,6 +102,11 @@ mod tests {
             ("mountPath", &container, "spec.containers[].volumeMounts[]"),
             ("emptyDir", &spec, "spec.volumes[]"),
             ("fsGroup", &container.field("securityContext"), "spec.securityContext"),
+            (
+                "terminationGracePeriodSeconds",
+                &container,
+                "spec: check the indentation",
+            ),
             (
                 "imagePullPolicy",
                 &container.field("resources"),

@@ -190,6 +190,8 @@ fn is_word(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -236,6 +238,51 @@ mod tests {
         assert_eq!(variable_name("my.VAR-1 x"), Vec::<String>::new());
         for name in ["a=b", "a\n", "é"] {
             assert_eq!(variable_name(name).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_of_secrets_headers_and_search_domains() {
+        for key in [".dockerconfigjson", "key.name", "KEY_NAME", "a-b", "..."] {
+            assert_eq!(config_map_key(key).is_empty(), key != "...", "{key}");
+        }
+        assert_eq!(config_map_key("").len(), 1);
+        assert_eq!(config_map_key("..").len(), 1);
+        assert!(http_header("X-Name").is_empty() && !http_header("").is_empty() && !http_header("X Y").is_empty());
+        for name in ["a.b", "_tcp.a", "a_b.c", "_a_b"] {
+            assert!(dns_subdomain_with_underscore(name).is_empty(), "{name}");
+        }
+        for name in ["", "_", "a_", "__a", "A", "a..b"] {
+            assert_eq!(dns_subdomain_with_underscore(name), [UNDERSCORE_MESSAGE], "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_patterns_say_is_accepted(
+            label in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", word in "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
+            domain in "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?){0,6}"
+        ) {
+            prop_assert!(dns_label(&label).is_empty());
+            prop_assert!(dns_subdomain(&domain).is_empty());
+            prop_assert!(label_value(&word).is_empty());
+            prop_assert!(qualified_name(&word).is_empty());
+            prop_assert!(qualified_name(&[domain, word].join("/")).is_empty());
+        }
+
+        #[test]
+        fn one_foreign_character_makes_any_name_wrong(name in "[a-z0-9]{0,20}", foreign in "[ /@:A-Z\u{e4}\u{1f600}\0\n]", at in 0_usize..20) {
+            let mut wrong = name;
+            let at = at.min(wrong.len());
+            wrong.insert_str(at, &foreign);
+            prop_assert!(!dns_label(&wrong).is_empty());
+            prop_assert!(!dns_subdomain(&wrong).is_empty());
+            prop_assert!(!port_name(&wrong).is_empty());
+        }
+
+        #[test]
+        fn any_text_is_judged(text in ".{0,80}") {
+            let _ = (qualified_name(&text), label_value(&text), variable_name(&text), config_map_key(&text), http_header(&text));
         }
     }
 }

@@ -141,8 +141,8 @@ fn pod(node: &Node, source: &str, found: &mut Vec<Problem>) -> Option<Pod> {
         invalid = validation::validate(&pod);
         pod
     });
+    invalid.extend(refused);
     keep(invalid, mistyped, found);
-    found.extend(refused);
     for (path, reason) in ignored {
         tracing::info!("{source}: {path} has no effect: {reason}");
     }
@@ -164,7 +164,15 @@ fn pull_secret(node: &Node, found: &mut Vec<Problem>) -> Option<Object> {
         type_: Option<String>,
         immutable: Option<bool>,
     }
-    let (fields, mistyped) = typed::deserialize::<Fields>(node, &FieldPath::default());
+    let (fields, mut mistyped) = typed::deserialize::<Fields>(node, &FieldPath::default());
+    for problem in &mut mistyped {
+        if problem.path.starts_with(&FieldPath::default().field("data")) {
+            // What is invalid there, and not of the wrong type, is what the decoder says.
+            problem.message = problem
+                .message
+                .replacen(": Invalid ", ": not valid base64: Invalid ", 1);
+        }
+    }
     let mut invalid = Found::default();
     let object = fields.map(|fields| {
         let mut metadata = fields.metadata.unwrap_or_default();
@@ -237,8 +245,9 @@ fn kind(node: &Node, problems: &mut Problems) -> Kind {
             );
             None
         }
-        Some(_) => {
-            add(&root.field(field), "invalid type: it must be a string".to_owned());
+        Some(value) => {
+            let what = format!("invalid type: {}, expected a string", typed::describe(value));
+            add(&root.field(field), what);
             Some(String::new())
         }
     };

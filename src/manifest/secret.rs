@@ -17,6 +17,9 @@ const DOCKER_CFG: (&str, &str) = ("kubernetes.io/dockercfg", ".dockercfg");
 /// `MaxSecretSize`
 const MAX_DATA_BYTES: usize = 1 << 20;
 
+/// What a Secret holds by its keys, with the places.
+type Values = BTreeMap<String, (FieldPath, Vec<u8>)>;
+
 /// Credentials for registries.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PullSecret {
@@ -44,18 +47,22 @@ pub(super) fn read(secret: Secret, found: &mut Found) -> PullSecret {
     let root = FieldPath::default();
     let data = root.field("data");
     // What is written as text wins, as on the API server.
-    let mut values: BTreeMap<String, Vec<u8>> = secret
-        .data
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key, value.0))
-        .collect();
-    let texts = secret.string_data.into_iter().flatten();
-    values.extend(texts.map(|(key, value)| (key, value.into_bytes())));
-    for key in values.keys() {
-        found.invalid_for_each(&data.key(key), key, names::config_map_key(key));
+    let mut values = Values::new();
+    for (key, value) in secret.data.into_iter().flatten() {
+        values.insert(key.clone(), (data.key(&key), value.0));
     }
-    if values.values().map(Vec::len).fold(0, usize::saturating_add) > MAX_DATA_BYTES {
+    for (key, value) in secret.string_data.into_iter().flatten() {
+        values.insert(key.clone(), (root.field("stringData").key(&key), value.into_bytes()));
+    }
+    for (key, (path, _)) in &values {
+        found.invalid_for_each(path, key, names::config_map_key(key));
+    }
+    if values
+        .values()
+        .map(|(_, value)| value.len())
+        .fold(0, usize::saturating_add)
+        > MAX_DATA_BYTES
+    {
         found.too_long(&data, MAX_DATA_BYTES);
     }
     let docker_config_json = match secret.type_.as_deref().unwrap_or("Opaque") {
@@ -80,15 +87,9 @@ pub(super) fn read(secret: Secret, found: &mut Found) -> PullSecret {
     }
 }
 
-fn config(
-    values: &mut BTreeMap<String, Vec<u8>>,
-    (_, key): (&str, &str),
-    data: &FieldPath,
-    found: &mut Found,
-) -> Vec<u8> {
-    let path = data.key(key);
-    let Some(bytes) = values.remove(key) else {
-        found.required(&path, "");
+fn config(values: &mut Values, (_, key): (&str, &str), data: &FieldPath, found: &mut Found) -> Vec<u8> {
+    let Some((path, bytes)) = values.remove(key) else {
+        found.required(&data.key(key), "");
         return Vec::new();
     };
     match serde_json::from_slice::<Value>(&bytes) {
@@ -113,4 +114,51 @@ fn config(
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Input, load};
+
+    const POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec:\n  imagePullSecrets: [{name: gone}, {name: b}, {name: a}]\n  containers: [{name: c, image: i}]\n";
+
+    fn secret(name: &str, namespace: &str, rest: &str) -> String {
+        format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\n{rest}\n")
+    }
+
+    #[test]
+    fn a_pod_gets_the_secrets_that_it_names_from_its_namespace() {
+        let json = "type: kubernetes.io/dockerconfigjson";
+        let text = [
+            secret("a", "shop", &format!("{json}\ndata: {{.dockerconfigjson: e30=}}\nstringData: {{.dockerconfigjson: '{{\"auths\": {{}}}}'}}")),
+            secret("b", "shop", "type: kubernetes.io/dockercfg\ndata: {.dockercfg: eyJyIjp7fX0=}"),
+            secret("gone", "other", &format!("{json}\ndata: {{.dockerconfigjson: e30=}}")),
+            POD.to_owned(),
+        ]
+        .concat();
+        let manifests = load(&[Input {
+            source: "x.yaml",
+            text: text.as_bytes(),
+        }])
+        .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(manifests.pull_secrets.len(), 3);
+        let found: Vec<(&str, &[u8])> = manifests
+            .pull_secrets_of(&manifests.pods[0])
+            .into_iter()
+            .map(|secret| (secret.name.as_str(), secret.docker_config_json.as_slice()))
+            .collect();
+        assert_eq!(
+            found,
+            [("b", &b"{\"auths\":{\"r\":{}}}"[..]), ("a", b"{\"auths\": {}}")]
+        );
+        let line = text.lines().position(|line| line.contains("imagePullSecrets")).unwrap() + 1;
+        assert_eq!(
+            manifests.warnings,
+            [format!(
+                "x.yaml:{line}:23: there is no Secret \"gone\" in the manifests; images are pulled without it"
+            )]
+        );
+        // Nothing of the credentials gets into logs.
+        assert!(!format!("{manifests:?}").contains("auths"));
+    }
 }

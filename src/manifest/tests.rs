@@ -1,3 +1,7 @@
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
 use super::*;
 
 /// A good Pod, into which the tests below put what they are about.
@@ -151,7 +155,7 @@ fn other_kinds_and_no_objects_at_all_are_said_so() {
         ["pod.yaml:1:1: apiVersion: Unsupported value: \"v2\": supported values: \"v1\" (for kind Pod)"]
     );
     assert_eq!(
-        errors("metadata: {}\n"),
+        errors("replicas: 3\n"),
         [
             "pod.yaml:1:1: apiVersion: Required value: write `apiVersion: v1` for a Pod",
             "pod.yaml:1:1: kind: Required value: write `kind: Pod` for a Pod",
@@ -334,4 +338,96 @@ fn what_has_no_effect_on_one_node_is_accepted() {
     let container = "    stdin: false\n    tty: false\n    terminationMessagePolicy: FallbackToLogsOnError\n    \
                      securityContext: {seccompProfile: {type: RuntimeDefault}, capabilities: {drop: [ALL]}}\n";
     load_one(manifest(container, spec).as_bytes(), "pod.yaml").unwrap();
+}
+
+#[test]
+fn annotations_are_bounded_together() {
+    let text = manifest("", "").replace(
+        "  name: web\n",
+        &format!("  name: web\n  annotations: {{a: {}}}\n", "x".repeat(256 << 10)),
+    );
+    assert_eq!(
+        errors(&text),
+        ["pod.yaml:5:3: metadata.annotations: Too long: may not be more than 262144 bytes"]
+    );
+}
+
+/// A Pod of more than a megabyte, and what a hostile one of that size could have.
+#[test]
+fn a_megabyte_is_loaded_and_a_megabyte_of_faults_is_told() {
+    let mut text = manifest("    env:\n", "");
+    for number in 0..25_000 {
+        let _ = writeln!(
+            text,
+            "    - name: VARIABLE_{number}\n      value: \"some text {number}\""
+        );
+    }
+    assert!(text.len() > 1 << 20);
+    let pod = load_one(text.as_bytes(), "pod.yaml").unwrap();
+    assert_eq!(pod.spec.unwrap().containers[0].env.as_ref().unwrap().len(), 25_000);
+    let faulty = text.replace("      value:", "      valeu:");
+    let error = load_one(faulty.as_bytes(), "pod.yaml").unwrap_err();
+    assert_eq!(error.files[0].problems.len(), error::MAX_PROBLEMS);
+    assert_eq!(
+        error.to_string().lines().next().unwrap(),
+        "pod.yaml:11:7: unknown field \"spec.containers[0].env[0].valeu\", did you mean \"value\"?"
+    );
+    // The same with names that cost the most to compare, and with one mapping that has them all.
+    let mut labels = manifest("", "").replace("  name: web\n", "  name: web\n  labels:\n");
+    let at = labels.find("spec:").unwrap();
+    let many: String = (0..20_000)
+        .map(|number| format!("    \"{}{number} \": x\n", "a".repeat(40)))
+        .collect();
+    labels.insert_str(at, &many);
+    let error = load_one(labels.as_bytes(), "pod.yaml").unwrap_err();
+    assert_eq!(error.files[0].problems.len(), error::MAX_PROBLEMS);
+    let wide: String = (0..20_000)
+        .map(|number| format!("    {}{number}: x\n", "terminationMessagePolici".repeat(2)))
+        .collect();
+    assert!(load_one(manifest(&wide, "").as_bytes(), "pod.yaml").is_err());
+}
+
+proptest! {
+    #[test]
+    fn a_fault_is_found_where_it_is(
+        containers in 1_usize..6, faulty in 0_usize..6, indent in 0_usize..4, flow in any::<bool>(), comments in 0_usize..4,
+        ends in prop_oneof![Just("\n"), Just("\r\n")]
+    ) {
+        let faulty = faulty % containers;
+        let mut text = format!("apiVersion: v1\nkind: Pod\n{}metadata: {{name: web}}\nspec:\n  containers:\n", "# \u{e4}\n".repeat(comments));
+        for number in 0..containers {
+            let fault = if number == faulty { "imag" } else { "image" };
+            let pad = " ".repeat(indent + 2);
+            if flow {
+                let _ = writeln!(text, "{pad}- {{name: \"c{number}\", {fault}: nginx}}");
+            } else {
+                let _ = writeln!(text, "{pad}- name: \"c{number}\"\n{pad}  {fault}: nginx");
+            }
+        }
+        let (line, content) = text.lines().enumerate().find(|(_, line)| line.contains("imag:")).unwrap();
+        let column = content.find("imag:").unwrap() + 1;
+        let expected = format!("pod.yaml:{}:{column}: unknown field \"spec.containers[{faulty}].imag\", did you mean \"image\"?", line + 1);
+        let found = errors(&text.replace('\n', ends));
+        prop_assert!(found.contains(&expected), "{found:?} {expected}");
+        prop_assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn any_bytes_are_loaded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load(&[Input { source: "x", text: &bytes }]);
+    }
+
+    #[test]
+    fn any_change_of_a_manifest_is_loaded_or_refused_with_a_place_inside(at in 0_usize..2000, put in "(\t|\n|:|- |&a |\\*a|[\\[\\]{}\"'#,|>%@!\\\\]){0,3}", cut in 0_usize..9) {
+        let text = include_str!("../../tests/manifests/valid/istio-injected.yaml");
+        let start = (0..=at.min(text.len())).rev().find(|start| text.is_char_boundary(*start)).unwrap();
+        let end = (start + cut..=text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
+        let changed = format!("{}{put}{}", &text[..start], &text[end..]);
+        if let Err(error) = load(&[Input { source: "x", text: changed.as_bytes() }]) {
+            for problem in &error.files[0].problems {
+                let at = problem.location.unwrap();
+                prop_assert!(at.line <= changed.lines().count() + 1, "{problem:?}");
+            }
+        }
+    }
 }

@@ -127,17 +127,31 @@ impl<'a, 'p> Strict<'a, 'p> {
         let place = self.child(self.node, self.path.clone());
         seed.deserialize(self).map_err(|error| {
             if let Failed::Message(message) = error {
-                place.add(Problem::at(
-                    &place.path,
-                    message.replace("IntOrString", "an integer or a string"),
-                ));
+                place.add(Problem::at(&place.path, in_users_words(&message)));
             }
             Failed::Recorded
         })
     }
 }
 
-fn describe(value: &Value) -> String {
+/// What the types of `k8s-openapi` and `serde` say, without the names of Rust.
+fn in_users_words(message: &str) -> String {
+    let expected = [
+        ("IntOrString", "an integer or a string"),
+        ("Quantity", "a quantity"),
+        ("i32", "a 32-bit integer"),
+        ("i64", "a 64-bit integer"),
+    ];
+    let mut message = message
+        .replace("type: sequence,", "type: a list,")
+        .replace("type: map,", "type: a mapping,");
+    for (rust, words) in expected {
+        message = message.replace(&format!("expected {rust}"), &format!("expected {words}"));
+    }
+    message
+}
+
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => format!("boolean `{value}`"),

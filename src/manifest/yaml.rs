@@ -278,7 +278,7 @@ impl<'b> Builder<'b> {
     fn read(&mut self, text: &str) -> Result<(), Failure> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| self.scan_failure(&error))?;
+            let (event, span) = event.map_err(|error| self.scan_failure(&error, text))?;
             let at = self.place(&span);
             self.event(event, at).map_err(|message| {
                 let mut problem = Problem::new(&FieldPath::default(), message);
@@ -307,16 +307,27 @@ impl<'b> Builder<'b> {
         }
     }
 
-    fn scan_failure(&self, error: &ScanError) -> Failure {
+    fn scan_failure(&self, error: &ScanError, text: &str) -> Failure {
         let info = error.info();
-        let hint = if info.contains("mapping values are not allowed") || info.contains("did not find expected") {
+        let hint = if text.contains("{{") {
+            "; if this is a template, it has to be rendered first"
+        } else if info.contains("mapping values are not allowed") || info.contains("did not find expected") {
             "; check the indentation"
         } else {
             ""
         };
         let mut problem = Problem::new(&FieldPath::default(), format!("not valid YAML: {info}{hint}"));
         let marker = error.marker();
-        problem.location = Some(self.location(marker.line(), marker.col()));
+        let mut at = self.location(marker.line(), marker.col());
+        // What is missing at the end is missing in the last line, not in the document after it.
+        let last = lines(text)
+            .enumerate()
+            .last()
+            .map(|(number, line)| (number + 1, line.trim_end().chars().count()));
+        if let Some((number, characters)) = last.filter(|(number, _)| marker.line() > *number) {
+            at = self.location(number, characters);
+        }
+        problem.location = Some(at);
         Failure {
             problem,
             from_scanner: true,
@@ -598,11 +609,10 @@ impl<'b> Builder<'b> {
             Plain::Number(number) => Value::Number(number),
             Plain::NotFinite => {
                 let path = self.value_path();
-                self.problem(
-                    Problem::at(&path, format!("Invalid value: {text}: must be a finite number")),
-                    at,
-                );
-                Value::String(text)
+                let message = format!("Invalid value: {}: must be a finite number", suggest::shorten(&text));
+                self.problem(Problem::at_or_new(&path, message), at);
+                // Stands in for it, so that nothing else is said about it.
+                Value::Number(0.into())
             }
             Plain::Merge | Plain::Text => Value::String(text),
         }

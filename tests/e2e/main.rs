@@ -10,6 +10,7 @@ mod host;
 mod images;
 mod leftovers;
 mod load;
+mod manifests;
 mod network;
 mod seeds;
 mod vmm;
