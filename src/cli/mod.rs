@@ -1,9 +1,11 @@
 //! The command line: one file a verb, each with its arguments, its help and its output. No logic of Pods lives here.
 
 mod doctor;
+mod explain;
 mod image;
 mod kvm;
 mod machine;
+mod manifests;
 mod output;
 mod run;
 mod supervise;
@@ -34,6 +36,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::RunArgs),
+    Explain(explain::ExplainArgs),
     Image(image::ImageArgs),
     Doctor(doctor::DoctorArgs),
     Machine(machine::MachineArgs),
@@ -73,13 +76,18 @@ pub fn main() -> ExitCode {
     start_log();
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
+        Verb::Explain(args) => explain::run(args),
         Verb::Image(args) => run_image(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Machine(args) => return machine::run(args),
         Verb::Supervise(args) => supervise::run(args),
     };
     result.unwrap_or_else(|Failure { exit_code, error }| {
-        eprintln!("microkube: {}", for_terminal(&format!("{error:#}")));
+        if manifests::names_its_file(&error) {
+            eprintln!("{}", for_terminal(&error.to_string()));
+        } else {
+            eprintln!("microkube: {}", for_terminal(&format!("{error:#}")));
+        }
         ExitCode::from(exit_code)
     })
 }

@@ -1,6 +1,6 @@
 //! Containers' output on this process's stdout and stderr.
 //!
-//! One container: its bytes as they are. Several: whole lines, each with the container's name in front.
+//! A container alone: its bytes as they are. One of several: whole lines, each with the container's name in front.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -16,6 +16,7 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct ContainerOutput {
     names: Vec<String>,
+    prefixed: bool,
     unfinished: HashMap<(u16, OutputStream), Vec<u8>>,
     stdout: Stdout,
     stderr: Stderr,
@@ -23,10 +24,11 @@ pub struct ContainerOutput {
 }
 
 impl ContainerOutput {
-    /// For containers of these names.
-    pub fn new(names: Vec<String>) -> Self {
+    /// For containers of these names; `prefixed` puts them before each line.
+    pub fn new(names: Vec<String>, prefixed: bool) -> Self {
         Self {
             names,
+            prefixed,
             unfinished: HashMap::new(),
             stdout: tokio::io::stdout(),
             stderr: tokio::io::stderr(),
@@ -37,7 +39,7 @@ impl ContainerOutput {
     /// Writes what a container wrote; no bytes mean that its stream has ended.
     pub async fn write(&mut self, container: u16, stream: OutputStream, bytes: &[u8]) -> std::io::Result<()> {
         let prefixed;
-        let bytes = if self.names.len() > 1 {
+        let bytes = if self.prefixed {
             let prefix = prefix(
                 self.names.get(usize::from(container)).map_or("?", String::as_str),
                 container,

@@ -1,6 +1,6 @@
 //! `microkube run`: starts a Pod's supervisor and stays attached to it until the Pod ends.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -8,33 +8,37 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
+use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::manifests::Loaded;
 use super::output::ContainerOutput;
-use super::{Failure, kvm};
-use crate::manifest;
+use super::{Failure, kvm, manifests};
+use crate::manifest::Manifests;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
 use crate::pod::{self};
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
+use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord};
 
 /// Logs of so many Pods are kept.
 const KEPT_LOGS: usize = 50;
 
-/// Run a Pod in the foreground
+/// Run Pods in the foreground
 ///
-/// Boots the Pod as a microVM, shows its containers' output, and ends with it. Exits with 0 if every container
-/// succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if the manifest is wrong.
-/// Ctrl-C ends the Pod gracefully, a second Ctrl-C at once.
+/// Boots every Pod of the manifests as a microVM, shows its containers' output, and ends with the last of them. Exits with 0 if
+/// every container succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if a
+/// manifest is wrong. Ctrl-C ends the Pods gracefully, a second Ctrl-C at once.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml")]
+#[command(
+    after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run shop/ registry-secret.yaml"
+)]
 pub struct RunArgs {
-    /// The Pod's manifest, YAML or JSON; `-` reads standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
     /// Show how long each stage of the start takes
     #[arg(long)]
     timings: bool,
@@ -46,52 +50,96 @@ pub struct RunArgs {
 /// Runs the verb.
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
-    let (text, source) = read_manifest(&args.file).map_err(Failure::usage)?;
-    let pod = manifest::load(&text, &source).map_err(Failure::usage)?;
-    let consumed_stdin = (args.file.as_os_str() == "-").then_some(text.as_slice());
-    if let Some(exit_code) = kvm::delegate_unless_usable(consumed_stdin)? {
+    let Loaded {
+        manifests,
+        consumed_stdin,
+    } = manifests::load(&args.paths)?;
+    if let Some(exit_code) = kvm::delegate_unless_usable(consumed_stdin.as_deref())? {
         return Ok(exit_code);
+    }
+    for warning in &manifests.warnings {
+        eprintln!("microkube: warning: {warning}");
     }
     let manifest_stage = Stage::since("manifest", start);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let exit_code = runtime.block_on(run_attached(pod, &args, manifest_stage));
+    let exit_code = runtime.block_on(run_all(manifests, &args, manifest_stage));
     // A blocked write to a terminal that is stopped must not keep this process from ending.
     runtime.shutdown_background();
     Ok(exit_code?)
 }
 
-/// The manifest's text and how it is called in messages.
-fn read_manifest(file: &std::path::Path) -> anyhow::Result<(Vec<u8>, String)> {
-    /// More than any manifest has; the loader's own limit is lower and says so.
-    const MAX_BYTES: u64 = 64 << 20;
-    let (input, source): (Box<dyn Read>, _) = if file.as_os_str() == "-" {
-        (Box::new(std::io::stdin()), "standard input".to_owned())
-    } else {
-        let input =
-            std::fs::File::open(file).with_context(|| format!("cannot open the manifest {}", file.display()))?;
-        (Box::new(input), file.display().to_string())
-    };
-    let mut text = Vec::new();
-    input
-        .take(MAX_BYTES)
-        .read_to_end(&mut text)
-        .with_context(|| format!("cannot read the manifest {source}"))?;
-    Ok((text, source))
-}
-
-async fn run_attached(mut pod: Pod, args: &RunArgs, manifest_stage: Stage) -> anyhow::Result<ExitCode> {
-    // From here on a signal must end the Pod, not this process.
+/// Runs the Pods, all at the same time.
+async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) -> anyhow::Result<ExitCode> {
+    // From here on a signal must end the Pods, not this process.
     let mut signals = Signals::new()?;
     let paths = Paths::from_env();
     paths.create()?;
     pod::sweep(&paths).await?;
 
-    let record = new_record(&mut pod);
-    let names: Vec<String> = pod
+    let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests));
+    let records = records.collect::<anyhow::Result<Vec<_>>>()?;
+    let several = records.len() > 1;
+    let (asked, _) = watch::channel(0_usize);
+    let mut running: FuturesUnordered<_> = records
+        .into_iter()
+        .map(|record| {
+            let label = several.then(|| label(&record));
+            let run = run_attached(record, args, label.clone(), manifest_stage.clone(), asked.subscribe());
+            async move { (label, run.await) }
+        })
+        .collect();
+    let what = if several { "Pods" } else { "Pod" };
+    let mut first_failure = None;
+    loop {
+        tokio::select! {
+            number = signals.next() => {
+                let again = *asked.borrow() > 0;
+                eprintln!("microkube: {}", if again { format!("killing the {what}") } else { format!("ending the {what} (Ctrl-C again kills)") });
+                tracing::debug!("received signal {number}");
+                asked.send_modify(|times| *times += 1);
+            }
+            ended = running.next() => match ended {
+                Some((_, Ok(0))) => {}
+                Some((_, Ok(exit_code))) => {
+                    first_failure.get_or_insert(exit_code);
+                }
+                Some((None, Err(error))) => return Err(error),
+                Some((Some(label), Err(error))) => {
+                    eprintln!("microkube: Pod {label}: {error:#}");
+                    first_failure.get_or_insert(1);
+                }
+                None => return Ok(ExitCode::from(first_failure.unwrap_or(0))),
+            },
+        }
+    }
+}
+
+/// How a Pod is called where there are several.
+fn label(record: &PodRecord) -> String {
+    match record.namespace.as_str() {
+        "default" => record.name.clone(),
+        namespace => format!("{namespace}/{}", record.name),
+    }
+}
+
+/// Runs a Pod and returns its exit code. With a `label` there are others, and everything shown has the label in front.
+async fn run_attached(
+    record: PodRecord,
+    args: &RunArgs,
+    label: Option<String>,
+    manifest_stage: Stage,
+    mut asked: watch::Receiver<usize>,
+) -> anyhow::Result<u8> {
+    let paths = Paths::from_env();
+    let names: Vec<String> = record
+        .pod
         .spec
         .iter()
         .flat_map(|spec| &spec.containers)
-        .map(|container| container.name.clone())
+        .map(|container| match &label {
+            Some(label) => format!("{label}/{}", container.name),
+            None => container.name.clone(),
+        })
         .collect();
     let records = PodRecords::new(paths.clone());
     let lock = records.create(&record)?;
@@ -117,24 +165,25 @@ async fn run_attached(mut pod: Pod, args: &RunArgs, manifest_stage: Stage) -> an
     let (mut from_supervisor, mut to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
     let (request_sender, mut requests) = mpsc::channel(4);
     tokio::spawn(async move {
-        let mut asked = false;
+        let mut ending = false;
         loop {
             let request = tokio::select! {
-                number = signals.next() => {
-                    eprintln!("microkube: {}", if asked { "killing the Pod" } else { "ending the Pod (Ctrl-C again kills it)" });
-                    tracing::debug!("received signal {number}");
-                    if asked { Request::Kill } else { Request::Terminate { grace: None } }
+                Ok(()) = asked.changed() => {
+                    let times = *asked.borrow_and_update();
+                    if ending || times > 1 { Request::Kill } else { Request::Terminate { grace: None } }
                 }
                 Some(request) = requests.recv() => request,
+                else => break,
             };
-            asked = true;
+            ending = true;
             send_request(&mut to_supervisor, request).await;
         }
     });
 
     let mut view = View {
-        output: ContainerOutput::new(names.clone()),
+        output: ContainerOutput::new(names.clone(), label.is_some() || names.len() > 1),
         names,
+        prefix: label.map(|label| format!("Pod {label}: ")).unwrap_or_default(),
         timings: args.timings.then_some(manifest_stage),
         pulling: None,
         output_broken: false,
@@ -146,9 +195,9 @@ async fn run_attached(mut pod: Pod, args: &RunArgs, manifest_stage: Stage) -> an
                 view.end_progress();
                 let _ = supervisor.wait();
                 if let Some(error) = error {
-                    eprintln!("microkube: {error}");
+                    eprintln!("microkube: {}{error}", view.prefix);
                 }
-                return Ok(ExitCode::from(exit_code));
+                return Ok(exit_code);
             }
             Ok(Some(frame)) => view.show(frame).await,
             Ok(None) | Err(_) => break,
@@ -168,8 +217,9 @@ async fn send_request(to: &mut OwnedWriteHalf, request: Request) {
     let _ = write_frame(to, &Frame::Request(request)).await;
 }
 
-/// Gives the Pod its UID and, for `generateName`, its name, as the API server does.
-fn new_record(pod: &mut Pod) -> PodRecord {
+/// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
+fn new_record(pod: &Pod, manifests: &Manifests) -> anyhow::Result<PodRecord> {
+    let mut pod = pod.clone();
     let uid = uuid::Uuid::new_v4().to_string();
     let metadata = &mut pod.metadata;
     metadata.uid = Some(uid.clone());
@@ -181,17 +231,25 @@ fn new_record(pod: &mut Pod) -> PodRecord {
         }
     };
     metadata.name = Some(name.clone());
-    let namespace = metadata.namespace.get_or_insert_with(|| "default".to_owned()).clone();
-    PodRecord {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let pull_secrets = manifests.pull_secrets_of(&pod).into_iter().map(|secret| {
+        Ok(PullSecretRecord {
+            name: secret.name.clone(),
+            docker_config_json: String::from_utf8(secret.docker_config_json.clone())
+                .with_context(|| format!("the Secret {:?} is not text", secret.name))?,
+        })
+    });
+    let pull_secrets = pull_secrets.collect::<anyhow::Result<_>>()?;
+    Ok(PodRecord {
         uid,
         namespace,
         name,
-        pod: pod.clone(),
-        pull_secrets: Vec::new(),
+        pod,
+        pull_secrets,
         client: ProcessIdentity::current(),
         supervisor: None,
         vmm: None,
-    }
+    })
 }
 
 fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
@@ -284,6 +342,8 @@ impl Signals {
 struct View {
     output: ContainerOutput,
     names: Vec<String>,
+    /// Before messages about the Pod, where there are several.
+    prefix: String,
     /// The first stage, if the stages are to be shown.
     timings: Option<Stage>,
     pulling: Option<String>,
@@ -320,7 +380,7 @@ impl View {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Warning(text) => eprintln!("microkube: {text}"),
+            Notice::Warning(text) => eprintln!("microkube: {}{text}", self.prefix),
             Notice::PullProgress {
                 image,
                 received_bytes,
@@ -331,11 +391,14 @@ impl View {
                 if let Some(first) = self.timings.take() {
                     let mut all = vec![first];
                     all.extend(stages);
+                    if !self.prefix.is_empty() {
+                        eprintln!("microkube: {}running", self.prefix);
+                    }
                     eprint!("{}", timings::table(&all));
                 }
                 tracing::info!("the Pod runs with the address {pod_ip}");
                 if std::io::stderr().is_terminal() {
-                    eprintln!("microkube: the Pod is running, its address is {pod_ip}");
+                    eprintln!("microkube: {}the Pod is running, its address is {pod_ip}", self.prefix);
                 }
             }
             Notice::ContainerEnded {

@@ -1,26 +1,23 @@
 //! What the API server fills into a Pod that leaves it open (`pkg/apis/core/v1/defaults.go`).
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HTTPGetAction, Pod, Probe, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Fills in the defaults. The Pod may still be invalid.
 ///
 /// One differs from Kubernetes: without `restartPolicy` it is `Never` instead of `Always`, because containers are not restarted yet.
 pub fn apply(pod: &mut Pod) {
-    let metadata = &mut pod.metadata;
-    if metadata.namespace.as_deref().unwrap_or_default().is_empty() {
-        metadata.namespace = Some("default".to_owned());
-    }
-    if metadata.name.as_deref().unwrap_or_default().is_empty()
-        && let Some(prefix) = metadata.generate_name.as_deref().filter(|prefix| !prefix.is_empty())
-    {
-        metadata.name = Some(generate_name(prefix));
-    }
+    metadata(&mut pod.metadata);
     let Some(spec) = &mut pod.spec else { return };
-    spec.restart_policy.get_or_insert_with(|| "Never".to_owned());
-    spec.dns_policy.get_or_insert_with(|| "ClusterFirst".to_owned());
-    spec.scheduler_name
-        .get_or_insert_with(|| "default-scheduler".to_owned());
-    spec.service_account_name.get_or_insert_with(|| "default".to_owned());
+    fill(&mut spec.restart_policy, "Never");
+    fill(&mut spec.dns_policy, "ClusterFirst");
+    fill(&mut spec.scheduler_name, "default-scheduler");
+    // The older name of the field still counts.
+    let older = spec.service_account.clone().unwrap_or_default();
+    fill(
+        &mut spec.service_account_name,
+        if older.is_empty() { "default" } else { &older },
+    );
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_default();
     let grace = spec.termination_grace_period_seconds.get_or_insert(30);
@@ -29,23 +26,46 @@ pub fn apply(pod: &mut Pod) {
         *grace = 1;
     }
     spec.containers.iter_mut().for_each(container);
+    spec.init_containers.iter_mut().flatten().for_each(container);
     spec.volumes.iter_mut().flatten().for_each(volume);
 }
 
-fn container(container: &mut Container) {
-    let image = container.image.as_deref().unwrap_or_default();
-    if container.image_pull_policy.is_none() {
-        let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
-        container.image_pull_policy = Some(policy.to_owned());
+/// Namespace and generated name of any object.
+pub fn metadata(metadata: &mut ObjectMeta) {
+    if metadata.namespace.as_deref().unwrap_or_default().is_empty() {
+        metadata.namespace = Some("default".to_owned());
     }
-    container
-        .termination_message_path
-        .get_or_insert_with(|| "/dev/termination-log".to_owned());
-    container
-        .termination_message_policy
-        .get_or_insert_with(|| "File".to_owned());
+    if metadata.name.as_deref().unwrap_or_default().is_empty()
+        && let Some(prefix) = metadata.generate_name.as_deref().filter(|prefix| !prefix.is_empty())
+    {
+        metadata.name = Some(generate_name(prefix));
+    }
+}
+
+fn container(container: &mut Container) {
+    for own in [
+        &mut container.liveness_probe,
+        &mut container.readiness_probe,
+        &mut container.startup_probe,
+    ] {
+        own.iter_mut().for_each(probe);
+    }
+    if let Some(lifecycle) = &mut container.lifecycle {
+        for hook in [&mut lifecycle.post_start, &mut lifecycle.pre_stop] {
+            hook.iter_mut()
+                .filter_map(|hook| hook.http_get.as_mut())
+                .for_each(http_get);
+        }
+    }
+    let latest = is_latest(container.image.as_deref().unwrap_or_default());
+    fill(
+        &mut container.image_pull_policy,
+        if latest { "Always" } else { "IfNotPresent" },
+    );
+    fill(&mut container.termination_message_path, "/dev/termination-log");
+    fill(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
-        port.protocol.get_or_insert_with(|| "TCP".to_owned());
+        fill(&mut port.protocol, "TCP");
     }
     for variable in container.env.iter_mut().flatten() {
         if let Some(field) = variable
@@ -53,7 +73,7 @@ fn container(container: &mut Container) {
             .as_mut()
             .and_then(|source| source.field_ref.as_mut())
         {
-            field.api_version.get_or_insert_with(|| "v1".to_owned());
+            fill(&mut field.api_version, "v1");
         }
     }
     if let Some(resources) = &mut container.resources
@@ -64,6 +84,33 @@ fn container(container: &mut Container) {
             requests.entry(name.clone()).or_insert_with(|| limit.clone());
         }
     }
+}
+
+/// Go cannot tell an empty text from none, so one that is written gets the default too.
+fn fill(value: &mut Option<String>, default: &str) {
+    if value.as_deref().unwrap_or_default().is_empty() {
+        *value = Some(default.to_owned());
+    }
+}
+
+/// The same goes for zeros.
+fn probe(probe: &mut Probe) {
+    for (value, default) in [
+        (&mut probe.timeout_seconds, 1),
+        (&mut probe.period_seconds, 10),
+        (&mut probe.success_threshold, 1),
+        (&mut probe.failure_threshold, 3),
+    ] {
+        if value.unwrap_or_default() == 0 {
+            *value = Some(default);
+        }
+    }
+    probe.http_get.iter_mut().for_each(http_get);
+}
+
+fn http_get(action: &mut HTTPGetAction) {
+    fill(&mut action.path, "/");
+    fill(&mut action.scheme, "HTTP");
 }
 
 /// A volume that names no kind is an emptyDir.

@@ -1,6 +1,11 @@
-//! What is wrong with a manifest: all of it at once, each with its place in the file and the field it is about.
+//! What is wrong with manifests: all of it at once, each with its place in the file and the field it is about.
 
 use std::fmt;
+
+use super::suggest;
+
+/// More problems than this are only counted: nobody reads them, and a hostile file could have a million.
+pub(super) const MAX_PROBLEMS: usize = 1000;
 
 /// A step from a value into one that it contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +43,11 @@ impl FieldPath {
         &self.0
     }
 
+    /// Whether this is `other` or a part of it.
+    pub fn starts_with(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
     fn with(&self, segment: Segment) -> Self {
         Self(self.0.iter().cloned().chain([segment]).collect())
     }
@@ -47,9 +57,9 @@ impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, segment) in self.0.iter().enumerate() {
             match segment {
-                Segment::Field(name) if position == 0 => write!(f, "{name}")?,
-                Segment::Field(name) => write!(f, ".{name}")?,
-                Segment::Key(key) => write!(f, "[{key}]")?,
+                Segment::Field(name) if position == 0 => f.write_str(&suggest::shorten(name))?,
+                Segment::Field(name) => write!(f, ".{}", suggest::shorten(name))?,
+                Segment::Key(key) => write!(f, "[{}]", suggest::shorten(key))?,
                 Segment::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -95,34 +105,65 @@ impl Problem {
             message: message.into(),
         }
     }
+
+    /// A problem of a field, or of the document as a whole, which has no name.
+    pub fn at_or_new(path: &FieldPath, what: impl fmt::Display) -> Self {
+        match path.segments() {
+            [] => Self::new(path, what.to_string()),
+            _ => Self::at(path, what),
+        }
+    }
 }
 
-/// A manifest was refused. Displays one line a problem: `pod.yaml:7:5: spec.containers[0].image: Required value`.
+/// What is wrong with one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestError {
-    /// Name of the file, `-` for standard input.
+pub struct FileProblems {
+    /// Name of the file as the user gave it.
     pub source: String,
     /// At least one.
     pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub more: usize,
 }
 
-/// More lines than this help nobody.
-const MAX_SHOWN: usize = 50;
+/// Manifests were refused. Displays one line a problem: `pod.yaml:7:5: spec.containers[0].image: Required value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError {
+    /// At least one, in the order in which they were given.
+    pub files: Vec<FileProblems>,
+}
+
+impl ManifestError {
+    /// One problem of a file as a whole.
+    pub fn of_file(source: &str, message: impl Into<String>) -> Self {
+        let problems = vec![Problem::new(&FieldPath::default(), message)];
+        Self {
+            files: vec![FileProblems {
+                source: source.to_owned(),
+                problems,
+                more: 0,
+            }],
+        }
+    }
+}
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, problem) in self.problems.iter().take(MAX_SHOWN).enumerate() {
-            let separator = if position == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}", self.source)?;
-            if let Some(Location { line, column }) = problem.location {
-                write!(f, ":{line}:{column}")?;
+        let mut separator = "";
+        for FileProblems { source, problems, more } in &self.files {
+            for problem in problems {
+                write!(f, "{separator}{source}")?;
+                separator = "\n";
+                if let Some(Location { line, column }) = problem.location {
+                    write!(f, ":{line}:{column}")?;
+                }
+                write!(f, ": {}", problem.message)?;
             }
-            write!(f, ": {}", problem.message)?;
+            if *more > 0 {
+                write!(f, "{separator}{source}: and {more} more problems")?;
+            }
         }
-        match self.problems.len().checked_sub(MAX_SHOWN) {
-            Some(more @ 1..) => write!(f, "\n{}: and {more} more problems", self.source),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -148,8 +189,11 @@ mod tests {
         let mut problem = Problem::at(&FieldPath::default().field("kind"), "Required value");
         problem.location = Some(Location { line: 3, column: 1 });
         let error = ManifestError {
-            source: "pod.yaml".into(),
-            problems: vec![problem; 52],
+            files: vec![FileProblems {
+                source: "pod.yaml".into(),
+                problems: vec![problem; 50],
+                more: 2,
+            }],
         };
         let text = error.to_string();
         assert_eq!(text.lines().next(), Some("pod.yaml:3:1: kind: Required value"));

@@ -1,184 +1,173 @@
-//! From the text of a manifest to a Pod that is checked, complete, and nothing but what microkube can run.
+//! From the text of manifests to Pods that are checked, complete, and nothing but what microkube can run.
 //!
-//! The stages: `yaml` (text to plain values, within limits), `typed` (to Kubernetes' types, strictly), `support` (what microkube can
-//! do), `defaults` and `validation` (what the API server does). Then come pure functions of the Pod, each in a module of its
-//! own: [`process`], [`resources`], [`security`]. Nothing here reads files, talks to anything, or knows of virtual machines' workings.
+//! The stages: `documents` (bytes to documents), `yaml` (to values with their places, within limits), `objects` (which kind of object it
+//! is), `typed` (to Kubernetes' types, strictly), `support` (what microkube can do), `defaults` and `validation` (what the API server
+//! does). Then come pure functions of the Pod, each in a module of its own: [`process`], [`resources`], [`security`]. Nothing here reads
+//! files, talks to anything, or knows of virtual machines' workings.
+
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-mod container_validation;
 mod defaults;
+mod documents;
 pub mod downward;
 mod error;
 pub mod expansion;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod misplaced;
 mod names;
+mod node;
+mod objects;
 pub mod process;
 pub mod quantity;
 pub mod resources;
+mod scalar;
+pub mod schema;
+mod secret;
 pub mod security;
 mod suggest;
 pub mod support;
+mod support_table;
 mod typed;
 mod validation;
 mod yaml;
 
-pub use error::{FieldPath, Location, ManifestError, Problem, Segment};
+pub use documents::MAX_TEXT_BYTES;
+pub use error::{FieldPath, FileProblems, Location, ManifestError, Problem, Segment};
+pub use secret::PullSecret;
 
-/// How many problems get their line looked up: each lookup reads the text again.
-const MAX_LOCATED: usize = 50;
-/// In a text larger than this only the first few problems get their line.
-const LARGE_TEXT_BYTES: usize = 256 << 10;
-const MAX_LOCATED_IN_LARGE_TEXT: usize = 4;
+use objects::Object;
 
-/// Reads a manifest with one Pod. `source` names it in errors: the file as the user gave it, or `-`.
-///
-/// The Pod has Kubernetes' defaults filled in (see `defaults` for the one exception) and satisfies its rules; only `metadata.uid` is the
-/// caller's to set. The error has everything that is wrong, as far as the text could be understood.
-pub fn load(text: &[u8], source: &str) -> Result<Pod, ManifestError> {
-    let mut pods = load_all(text, source)?;
-    match (pods.pop(), pods.len()) {
-        (Some(pod), 0) => Ok(pod),
-        (None, _) => Err(whole_file(
-            source,
-            "the manifest is empty; it needs a Pod (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)",
-        )),
-        (Some(_), more) => Err(whole_file(
-            source,
-            &format!(
-                "the manifest has {} documents; only one Pod at a time is supported so far: split the file at `---`",
-                more + 1
-            ),
-        )),
+/// A file, or what comes from standard input.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'t> {
+    /// How it is called in messages: as the user gave it.
+    pub source: &'t str,
+    /// What is in it.
+    pub text: &'t [u8],
+}
+
+/// Everything that was in the given files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifests {
+    /// The Pods, at least one, in their order, with different names. They have Kubernetes' defaults filled in (see `defaults` for the one
+    /// exception) and satisfy its rules; only `metadata.uid` is the caller's to set.
+    pub pods: Vec<Pod>,
+    /// Credentials for registries, with different names.
+    pub pull_secrets: Vec<PullSecret>,
+    /// What is odd but no error, each with its place.
+    pub warnings: Vec<String>,
+}
+
+impl Manifests {
+    /// The credentials that a Pod names, in its order. Those that do not exist are left out, as Kubernetes does.
+    pub fn pull_secrets_of<'m>(&'m self, pod: &Pod) -> Vec<&'m PullSecret> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let wanted = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+        wanted
+            .filter_map(|reference| {
+                let named = |secret: &&PullSecret| secret.namespace == namespace && secret.name == reference.name;
+                self.pull_secrets.iter().find(named)
+            })
+            .collect()
     }
 }
 
-/// Reads all documents of a manifest, which must be Pods.
-fn load_all(text: &[u8], source: &str) -> Result<Vec<Pod>, ManifestError> {
-    let Ok(text) = std::str::from_utf8(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)) else {
-        return Err(whole_file(source, "not valid YAML: the file is not text in UTF-8"));
-    };
-    let failed = |problems| ManifestError {
-        source: source.to_owned(),
-        problems,
-    };
-    let documents = yaml::parse(text).map_err(|problem| failed(vec![problem]))?;
-    let mut pods = Vec::new();
-    let mut problems = Vec::new();
-    for (position, document) in &documents {
-        match pod(document, source) {
-            Ok(pod) => pods.push(pod),
-            Err(mut found) => {
-                let large = text.len() > LARGE_TEXT_BYTES;
-                let located = if large { MAX_LOCATED_IN_LARGE_TEXT } else { MAX_LOCATED };
-                for problem in found.iter_mut().take(located) {
-                    problem.location = yaml::locate(text, *position, &problem.path);
+/// Reads manifests. The error has everything that is wrong, as far as the texts could be understood.
+pub fn load(inputs: &[Input<'_>]) -> Result<Manifests, ManifestError> {
+    let mut manifests = Manifests::default();
+    let mut files: Vec<FileProblems> = Vec::new();
+    let mut names: HashMap<(&str, String, String), String> = HashMap::new();
+    let mut missing = Vec::new();
+    for input in inputs {
+        let mut problems = Problems::default();
+        for (place, object) in objects::read(input, &mut problems) {
+            let (kind, metadata): (&str, &ObjectMeta) = match &object {
+                Object::Pod(pod) => ("Pod", &pod.metadata),
+                Object::PullSecret(_, metadata) => ("Secret", metadata),
+            };
+            let name = metadata.name.clone().unwrap_or_default();
+            let key = (kind, metadata.namespace.clone().unwrap_or_default(), name.clone());
+            let here = format!("{}:{}:{}", input.source, place.name_at.line, place.name_at.column);
+            if let Some(first) = names.get(&key) {
+                let path = FieldPath::default().field("metadata").field("name");
+                let what = format!("Duplicate value: {name:?}: the {kind} of this name is at {first} already");
+                let mut problem = Problem::at(&path, what);
+                problem.location = Some(place.name_at);
+                problems.add(problem);
+                continue;
+            }
+            names.insert(key, here);
+            match object {
+                Object::Pod(pod) => {
+                    let references = place.pull_secrets_at.into_iter();
+                    missing.extend(references.map(|(name, at)| (manifests.pods.len(), name, input.source, at)));
+                    manifests.pods.push(*pod);
                 }
-                found.sort_by_key(|problem| problem.location);
-                problems.append(&mut found);
+                Object::PullSecret(secret, _) => manifests.pull_secrets.push(secret),
             }
         }
-    }
-    if problems.is_empty() {
-        Ok(pods)
-    } else {
-        Err(failed(problems))
-    }
-}
-
-/// One document as a Pod.
-fn pod(document: &Value, source: &str) -> Result<Pod, Vec<Problem>> {
-    let root = FieldPath::default();
-    kind(document)?;
-    let (typed, mut problems) = typed::deserialize::<Pod>(document, &root);
-    for problem in &mut problems {
-        hint_at_indentation(problem);
-    }
-    let mistyped = !problems.is_empty();
-    let (refused, ignored) = support::check(document);
-    problems.extend(refused);
-    if let Some(mut pod) = typed {
-        defaults::apply(&mut pod);
-        let invalid = validation::validate(&pod);
-        // A value of the wrong type was read as a zero, about which nobody wants to hear as well.
-        let known: Vec<FieldPath> = problems.iter().map(|problem| problem.path.clone()).collect();
-        problems.extend(
-            invalid
-                .into_iter()
-                .filter(|problem| !mistyped || !known.contains(&problem.path)),
-        );
-        if problems.is_empty() {
-            for (path, reason) in ignored {
-                tracing::info!("{source}: {path} has no effect: {reason}");
-            }
-            return Ok(pod);
+        if !problems.list.is_empty() {
+            files.push(problems.of(input.source));
         }
     }
-    Err(problems)
-}
-
-/// Whether the document says that it is a Pod. A wrong kind is the only problem then: the fields are another kind's.
-fn kind(document: &Value) -> Result<(), Vec<Problem>> {
-    let root = FieldPath::default();
-    let Some(object) = document.as_object() else {
-        let message =
-            "not a Kubernetes object: the document must be a mapping with apiVersion, kind, metadata and spec";
-        return Err(vec![Problem::new(&root, message)]);
-    };
-    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let mut problems = Vec::new();
-    for (field, value, wanted) in [("apiVersion", api_version, "v1"), ("kind", kind, "Pod")] {
-        if value.is_empty() {
-            problems.push(Problem::at(
-                &root.field(field),
-                format!("Required value: write `{field}: {wanted}` for a Pod"),
+    if !files.is_empty() {
+        return Err(ManifestError { files });
+    }
+    if manifests.pods.is_empty() {
+        let sources: Vec<&str> = inputs.iter().map(|input| input.source).collect();
+        let message = if manifests.pull_secrets.is_empty() {
+            "the manifest is empty; it needs a Pod (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)"
+        } else {
+            "there is no Pod in it, only Secrets; it needs a Pod (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)"
+        };
+        return Err(ManifestError::of_file(&sources.join(", "), message));
+    }
+    for (pod, name, source, at) in missing {
+        let known = manifests.pull_secrets_of(&manifests.pods[pod]);
+        if !known.iter().any(|secret| secret.name == name) {
+            manifests.warnings.push(format!(
+                "{source}:{}:{}: there is no Secret {name:?} in the manifests; images are pulled without it",
+                at.line, at.column
             ));
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    if kind != "Pod" {
-        let path = root.field("kind");
-        let near = suggest::nearest(kind, &["Pod"])
-            .map(|_| "; did you mean \"Pod\"?")
-            .unwrap_or_default();
-        let shown = format!("{}, kind {}", suggest::shorten(api_version), suggest::shorten(kind));
-        return Err(vec![Problem::at(
-            &path,
-            format!("{shown} is not supported by microkube yet: only Pods (`apiVersion: v1`, `kind: Pod`) are{near}"),
-        )]);
-    }
-    if api_version != "v1" {
-        let value = suggest::shorten(api_version);
-        let message = format!("Unsupported value: {value:?}: supported values: \"v1\" (for kind Pod)");
-        return Err(vec![Problem::at(&root.field("apiVersion"), message)]);
-    }
-    Ok(())
+    Ok(manifests)
 }
 
-/// The most frequent slip in YAML: a field of `metadata` or `spec` that stands beside it.
-fn hint_at_indentation(problem: &mut Problem) {
-    use k8s_openapi::api::core::v1::PodSpec;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    let [Segment::Field(name)] = problem.path.segments() else {
-        return;
-    };
-    let owner = match name.as_str() {
-        name if typed::fields_of::<ObjectMeta>().contains(&name) => "metadata",
-        name if typed::fields_of::<PodSpec>().contains(&name) => "spec",
-        _ => return,
-    };
-    problem.message += &format!(", it belongs into {owner}: check the indentation");
+/// The problems of a file, so many at most.
+#[derive(Debug, Default)]
+struct Problems {
+    list: Vec<Problem>,
+    more: usize,
 }
 
-fn whole_file(source: &str, message: &str) -> ManifestError {
-    ManifestError {
-        source: source.to_owned(),
-        problems: vec![Problem::new(&FieldPath::default(), message)],
+impl Problems {
+    fn add(&mut self, problem: Problem) {
+        if self.list.len() < error::MAX_PROBLEMS {
+            self.list.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn of(mut self, source: &str) -> FileProblems {
+        self.list.sort_by_key(|problem| problem.location);
+        FileProblems {
+            source: source.to_owned(),
+            problems: self.list,
+            more: self.more,
+        }
     }
 }
 
+#[cfg(test)]
+mod kept_manifests;
 #[cfg(test)]
 mod tests;

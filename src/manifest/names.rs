@@ -13,6 +13,14 @@ const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or cons
      start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
      '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const UNDERSCORE_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+     must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+     '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const CONFIG_MAP_KEY_MESSAGE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
+     'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+const HTTP_HEADER_MESSAGE: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+     validation is '[-A-Za-z0-9]+')";
+
 /// Longest DNS label and longest part of a qualified name, bytes.
 pub const MAX_LABEL_BYTES: usize = 63;
 /// Longest DNS subdomain, bytes.
@@ -22,7 +30,12 @@ pub const MAX_SUBDOMAIN_BYTES: usize = 253;
 pub fn dns_label(name: &str) -> Vec<String> {
     let mut errors = length(name, MAX_LABEL_BYTES);
     if !is_dns_label(name) {
-        errors.push(LABEL_MESSAGE.to_owned());
+        let only_dots = name.split('.').all(is_dns_label);
+        errors.push(if only_dots {
+            "must not contain dots".to_owned()
+        } else {
+            LABEL_MESSAGE.to_owned()
+        });
     }
     errors
 }
@@ -34,6 +47,43 @@ pub fn dns_subdomain(name: &str) -> Vec<String> {
         errors.push(SUBDOMAIN_MESSAGE.to_owned());
     }
     errors
+}
+
+/// `IsDNS1123SubdomainWithUnderscore`: domains to search.
+pub fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
+    let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
+    let is_label = |label: &str| {
+        is_dns_label(&label.strip_prefix('_').unwrap_or(label).replace('_', "-")) && !label.ends_with('_')
+    };
+    if !name.split('.').all(is_label) {
+        errors.push(UNDERSCORE_MESSAGE.to_owned());
+    }
+    errors
+}
+
+/// `IsConfigMapKey`: keys of ConfigMaps and Secrets.
+pub fn config_map_key(key: &str) -> Vec<String> {
+    let mut errors = length(key, MAX_SUBDOMAIN_BYTES);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if key.is_empty() || !key.bytes().all(valid) {
+        errors.push(CONFIG_MAP_KEY_MESSAGE.to_owned());
+    }
+    match key {
+        "." => errors.push("must not be '.'".to_owned()),
+        ".." => errors.push("must not be '..'".to_owned()),
+        _ if key.starts_with("..") => errors.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    errors
+}
+
+/// `IsHTTPHeaderName`
+pub fn http_header(name: &str) -> Vec<String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if !name.is_empty() && name.bytes().all(valid) {
+        return Vec::new();
+    }
+    vec![HTTP_HEADER_MESSAGE.to_owned()]
 }
 
 /// `IsQualifiedName`: keys of labels and annotations.
@@ -140,6 +190,8 @@ fn is_word(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -186,6 +238,51 @@ mod tests {
         assert_eq!(variable_name("my.VAR-1 x"), Vec::<String>::new());
         for name in ["a=b", "a\n", "é"] {
             assert_eq!(variable_name(name).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_of_secrets_headers_and_search_domains() {
+        for key in [".dockerconfigjson", "key.name", "KEY_NAME", "a-b", "..."] {
+            assert_eq!(config_map_key(key).is_empty(), key != "...", "{key}");
+        }
+        assert_eq!(config_map_key("").len(), 1);
+        assert_eq!(config_map_key("..").len(), 1);
+        assert!(http_header("X-Name").is_empty() && !http_header("").is_empty() && !http_header("X Y").is_empty());
+        for name in ["a.b", "_tcp.a", "a_b.c", "_a_b"] {
+            assert!(dns_subdomain_with_underscore(name).is_empty(), "{name}");
+        }
+        for name in ["", "_", "a_", "__a", "A", "a..b"] {
+            assert_eq!(dns_subdomain_with_underscore(name), [UNDERSCORE_MESSAGE], "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_patterns_say_is_accepted(
+            label in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", word in "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
+            domain in "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?){0,6}"
+        ) {
+            prop_assert!(dns_label(&label).is_empty());
+            prop_assert!(dns_subdomain(&domain).is_empty());
+            prop_assert!(label_value(&word).is_empty());
+            prop_assert!(qualified_name(&word).is_empty());
+            prop_assert!(qualified_name(&[domain, word].join("/")).is_empty());
+        }
+
+        #[test]
+        fn one_foreign_character_makes_any_name_wrong(name in "[a-z0-9]{0,20}", foreign in "[ /@:A-Z\u{e4}\u{1f600}\0\n]", at in 0_usize..20) {
+            let mut wrong = name;
+            let at = at.min(wrong.len());
+            wrong.insert_str(at, &foreign);
+            prop_assert!(!dns_label(&wrong).is_empty());
+            prop_assert!(!dns_subdomain(&wrong).is_empty());
+            prop_assert!(!port_name(&wrong).is_empty());
+        }
+
+        #[test]
+        fn any_text_is_judged(text in ".{0,80}") {
+            let _ = (qualified_name(&text), label_value(&text), variable_name(&text), config_map_key(&text), http_header(&text));
         }
     }
 }

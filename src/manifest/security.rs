@@ -1,6 +1,7 @@
 //! What a container may do: its capabilities and switches, from the Pod's and its own security context.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use microkube_protocol::CAPABILITIES;
 
 /// What Docker and containerd give every container.
 const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -20,51 +21,6 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// All capabilities of Linux 6.12 (`include/uapi/linux/capability.h`), in the order of their numbers.
-const ALL_CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// What a manifest's word for a capability means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
@@ -81,7 +37,7 @@ pub fn capability(name: &str) -> Option<Capability> {
     if name == "ALL" {
         return Some(Capability::All);
     }
-    ALL_CAPABILITIES
+    CAPABILITIES
         .iter()
         .find(|known| known.strip_prefix("CAP_") == Some(bare))
         .map(|known| Capability::One(known))
@@ -115,7 +71,7 @@ pub fn confinement(pod: &Pod, container: &Container) -> Confinement {
     let drop = lists.and_then(|lists| lists.drop.as_deref()).unwrap_or_default();
     Confinement {
         capabilities: if privileged {
-            ALL_CAPABILITIES.to_vec()
+            CAPABILITIES.to_vec()
         } else {
             effective_capabilities(add, drop)
         },
@@ -131,7 +87,7 @@ fn effective_capabilities(add: &[String], drop: &[String]) -> Vec<&'static str> 
     let read = |names: &[String]| names.iter().filter_map(|name| capability(name)).collect::<Vec<_>>();
     let (add, drop) = (read(add), read(drop));
     let mut base = if add.contains(&Capability::All) {
-        ALL_CAPABILITIES
+        &CAPABILITIES[..]
     } else {
         DEFAULT_CAPABILITIES
     };
@@ -142,7 +98,7 @@ fn effective_capabilities(add: &[String], drop: &[String]) -> Vec<&'static str> 
         let one = Capability::One(name);
         (base.contains(name) || add.contains(&one)) && !drop.contains(&one)
     };
-    ALL_CAPABILITIES.iter().copied().filter(has).collect()
+    CAPABILITIES.iter().copied().filter(has).collect()
 }
 
 #[cfg(test)]
@@ -157,7 +113,7 @@ mod tests {
     #[test]
     fn capabilities_are_added_to_and_dropped_from_the_default() {
         assert_eq!(effective(&[], &[]).len(), DEFAULT_CAPABILITIES.len());
-        assert!(DEFAULT_CAPABILITIES.iter().all(|name| ALL_CAPABILITIES.contains(name)));
+        assert!(DEFAULT_CAPABILITIES.iter().all(|name| CAPABILITIES.contains(name)));
         assert!(effective(&["NET_ADMIN"], &[]).contains(&"CAP_NET_ADMIN"));
         assert!(!effective(&[], &["net_raw"]).contains(&"CAP_NET_RAW"));
         assert_eq!(effective(&["NET_BIND_SERVICE"], &["ALL"]), ["CAP_NET_BIND_SERVICE"]);

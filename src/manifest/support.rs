@@ -1,12 +1,18 @@
-//! Which fields of a Pod microkube honours, which mean nothing on one machine, and which it refuses for now. One table, checked by a
-//! test against the fields that Kubernetes has.
+//! Which fields of a Pod microkube honours, which mean nothing on one machine, and which it refuses for now. A test compares the table
+//! (`support_table`) with the fields that Kubernetes has.
 
-use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::OnceLock;
 
-use super::error::{FieldPath, Problem};
+use super::error::{FieldPath, MAX_PROBLEMS, Problem};
+use super::node::{Node, Value};
+use super::schema::join;
+use super::suggest;
+use super::support_table::TABLE;
 
 /// What microkube does with a field that is written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
     /// What Kubernetes does.
     Supported,
@@ -14,28 +20,76 @@ pub enum Support {
     Ignored(&'static str),
     /// Nothing yet, so it is an error to write it; says what is missing.
     Refused(&'static str),
-    /// Some values are supported, the others (where the function is true) are refused.
-    RefusedIf(fn(&Value) -> bool, &'static str),
+    /// These values are refused, the others are supported.
+    RefusedIf(Values, &'static str),
 }
 
 use Support::{Ignored, Refused, RefusedIf, Supported};
 
-/// The support of a field by its path, list indices as `[]`.
-pub fn support_of(path: &str) -> Option<Support> {
-    // Init containers are refused as a whole, so there is only one kind of container.
-    TABLE
-        .iter()
-        .find(|(known, _)| *known == path)
-        .map(|(_, support)| *support)
+/// Some of the values of a field, as they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// These.
+    Are(&'static [&'static str]),
+    /// All but these.
+    AreNot(&'static [&'static str]),
+    /// Those that begin so.
+    BeginWith(&'static str),
 }
 
-/// All fields with their support, in the order of the documentation.
+impl Values {
+    fn include(self, value: &str) -> bool {
+        match self {
+            Self::Are(values) => values.contains(&value),
+            Self::AreNot(values) => !values.contains(&value),
+            Self::BeginWith(start) => value.starts_with(start),
+        }
+    }
+}
+
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Are(values) => f.write_str(&values.join(", ")),
+            Self::AreNot(values) => write!(f, "other values than {}", values.join(", ")),
+            Self::BeginWith(start) => write!(f, "{start}…"),
+        }
+    }
+}
+
+/// The support of a field by its path, list indices as `[]`. Fields of what is ignored or refused are ignored or refused with it.
+pub fn support_of(path: &str) -> Option<Support> {
+    if let Some(support) = own_support_of(path) {
+        return Some(support);
+    }
+    let mut outer = path;
+    while let Some(end) = outer.rfind('.') {
+        outer = outer[..end].trim_end_matches("[]");
+        if let Some(support @ (Ignored(_) | Refused(_))) = own_support_of(outer) {
+            return Some(support);
+        }
+    }
+    None
+}
+
+fn own_support_of(path: &str) -> Option<Support> {
+    static BY_PATH: OnceLock<HashMap<&str, Support>> = OnceLock::new();
+    BY_PATH
+        .get_or_init(|| TABLE.iter().copied().collect())
+        .get(path)
+        .copied()
+}
+
+/// All fields with their support but those of fields that are ignored or refused as a whole, in the order of Kubernetes' types.
 pub fn table() -> &'static [(&'static str, Support)] {
     TABLE
 }
 
-/// What a manifest cannot have, and what is ignored in it (field and reason).
-pub fn check(pod: &Value) -> (Vec<Problem>, Vec<(FieldPath, &'static str)>) {
+/// A field that has no effect, and why.
+pub type IgnoredField = (FieldPath, &'static str);
+
+/// What a manifest cannot have, and what is ignored in it.
+pub(super) fn check(pod: &Node) -> (Vec<Problem>, Vec<IgnoredField>) {
     let mut walk = Walk {
         problems: Vec::new(),
         ignored: Vec::new(),
@@ -46,49 +100,53 @@ pub fn check(pod: &Value) -> (Vec<Problem>, Vec<(FieldPath, &'static str)>) {
 
 struct Walk {
     problems: Vec<Problem>,
-    ignored: Vec<(FieldPath, &'static str)>,
+    ignored: Vec<IgnoredField>,
 }
 
 impl Walk {
-    fn value(&mut self, value: &Value, pattern: &str, path: &FieldPath) {
-        match value {
-            Value::Object(object) => {
-                for (key, value) in object {
-                    let pattern = if pattern.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("{pattern}.{key}")
-                    };
-                    self.field(value, &pattern, &path.field(key));
+    fn value(&mut self, node: &Node, pattern: &str, path: &FieldPath) {
+        match &node.value {
+            Value::Map(entries) => {
+                for (key, entry) in entries {
+                    self.field(&entry.value, &join(pattern, key), &path.field(key));
                 }
             }
-            Value::Array(elements) => {
+            Value::List(elements) => {
+                let pattern = format!("{pattern}[]");
                 for (index, element) in elements.iter().enumerate() {
-                    self.value(element, &format!("{pattern}[]"), &path.index(index));
+                    self.value(element, &pattern, &path.index(index));
                 }
             }
             _ => {}
         }
     }
 
-    fn field(&mut self, value: &Value, pattern: &str, path: &FieldPath) {
+    fn field(&mut self, node: &Node, pattern: &str, path: &FieldPath) {
+        if self.problems.len() + self.ignored.len() >= MAX_PROBLEMS {
+            return;
+        }
         // null and an empty list say the same as leaving the field out.
-        let absent = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-        match support_of(pattern) {
+        let absent = match &node.value {
+            Value::Null => true,
+            Value::List(elements) => elements.is_empty(),
+            _ => false,
+        };
+        match own_support_of(pattern) {
             _ if absent => {}
             Some(Refused(reason)) => self.refuse(path, "", reason),
-            Some(RefusedIf(refused, reason)) if refused(value) => {
-                let shown = if value.is_object() || value.is_array() {
-                    String::new()
-                } else {
-                    format!("{value} is ")
-                };
-                self.refuse(path, &shown, reason);
+            Some(RefusedIf(values, reason)) => {
+                if let Some(written) = written(&node.value).filter(|written| values.include(written)) {
+                    let shown = match &node.value {
+                        Value::String(_) => format!("{:?} is ", suggest::shorten(&written)),
+                        _ => format!("{written} is "),
+                    };
+                    self.refuse(path, &shown, reason);
+                }
             }
             Some(Ignored(reason)) => self.ignored.push((path.clone(), reason)),
+            Some(Supported) => self.value(node, pattern, path),
             // What the table does not know, the strict types refuse; maps of the user's own keys are not looked into.
-            Some(Supported) => self.value(value, pattern, path),
-            Some(RefusedIf(..)) | None => {}
+            None => {}
         }
     }
 
@@ -100,422 +158,72 @@ impl Walk {
     }
 }
 
-fn is_true(value: &Value) -> bool {
-    *value == Value::Bool(true)
+/// A single value as it is written.
+fn written(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.clone()),
+        Value::Null | Value::OldBool(_) | Value::List(_) | Value::Map(_) => None,
+    }
 }
-
-fn is_restart(value: &Value) -> bool {
-    *value == "Always" || *value == "OnFailure"
-}
-
-fn is_not_zero(value: &Value) -> bool {
-    *value != 0
-}
-
-fn is_not_none(value: &Value) -> bool {
-    *value != "None"
-}
-
-fn is_not_default(value: &Value) -> bool {
-    *value != "Default"
-}
-
-fn is_not_disabled(value: &Value) -> bool {
-    *value != "Disabled"
-}
-
-fn is_localhost_profile(value: &Value) -> bool {
-    *value == "Localhost"
-}
-
-fn is_huge_pages(value: &Value) -> bool {
-    value.as_str().is_some_and(|medium| medium.starts_with("HugePages"))
-}
-
-fn is_not_linux(value: &Value) -> bool {
-    *value != "linux"
-}
-
-const ONE_NODE: &str = "there is one node, and the Pod runs on it";
-const NO_CLUSTER: &str = "there is no API server that it could be used with";
-const SERVER: &str = "the API server fills it in";
-const RESTARTS: &str = "containers are not restarted; leave it out, or write Never";
-const PROBES: &str = "containers are not probed";
-const IN_VM: &str = "every Pod is a virtual machine of its own, which shares nothing with the host";
-const VOLUME: &str = "emptyDir is the only kind of volume so far";
-const OLD_VOLUME: &str = "Kubernetes itself has dropped or is dropping this kind of volume";
-const NO_OBJECTS: &str = "manifests with several objects come later; write the value itself";
-const WINDOWS: &str = "containers run on Linux";
-const NO_LSM: &str = "the guest kernel has no such security module";
-
-const TABLE: &[(&str, Support)] = &[
-    ("apiVersion", Supported),
-    ("kind", Supported),
-    ("metadata", Supported),
-    ("status", Ignored(SERVER)),
-    ("spec", Supported),
-    // ObjectMeta
-    ("metadata.annotations", Supported),
-    ("metadata.creationTimestamp", Ignored(SERVER)),
-    ("metadata.deletionGracePeriodSeconds", Ignored(SERVER)),
-    ("metadata.deletionTimestamp", Ignored(SERVER)),
-    ("metadata.finalizers", Refused("nothing would ever remove a finalizer")),
-    ("metadata.generateName", Supported),
-    ("metadata.generation", Ignored(SERVER)),
-    ("metadata.labels", Supported),
-    ("metadata.managedFields", Ignored(SERVER)),
-    ("metadata.name", Supported),
-    ("metadata.namespace", Supported),
-    ("metadata.ownerReferences", Ignored("there are no other objects")),
-    ("metadata.resourceVersion", Ignored(SERVER)),
-    ("metadata.selfLink", Ignored(SERVER)),
-    (
-        "metadata.uid",
-        Ignored("every run of a manifest is a new Pod with a uid of its own"),
-    ),
-    // PodSpec
-    (
-        "spec.activeDeadlineSeconds",
-        Refused("Pods run until their containers end; use timeout(1) in the container"),
-    ),
-    ("spec.affinity", Ignored(ONE_NODE)),
-    ("spec.automountServiceAccountToken", Ignored(NO_CLUSTER)),
-    ("spec.containers", Supported),
-    ("spec.dnsConfig", Supported),
-    ("spec.dnsPolicy", Supported),
-    ("spec.enableServiceLinks", Ignored("there are no Services")),
-    (
-        "spec.ephemeralContainers",
-        Refused("containers cannot be added to a Pod; Kubernetes does not take them from a manifest either"),
-    ),
-    ("spec.hostAliases", Supported),
-    ("spec.hostIPC", RefusedIf(is_true, IN_VM)),
-    ("spec.hostNetwork", RefusedIf(is_true, IN_VM)),
-    ("spec.hostPID", RefusedIf(is_true, IN_VM)),
-    ("spec.hostUsers", Ignored(IN_VM)),
-    ("spec.hostname", Supported),
-    ("spec.hostnameOverride", Refused("use spec.hostname")),
-    (
-        "spec.imagePullSecrets",
-        Refused("images are pulled without credentials"),
-    ),
-    (
-        "spec.initContainers",
-        Refused("init containers and sidecars come with the Pod's lifecycle"),
-    ),
-    ("spec.nodeName", Ignored(ONE_NODE)),
-    ("spec.nodeSelector", Ignored(ONE_NODE)),
-    ("spec.os", Supported),
-    (
-        "spec.overhead",
-        Ignored("it depends on a RuntimeClass; microkube adds its own"),
-    ),
-    ("spec.preemptionPolicy", Ignored(ONE_NODE)),
-    ("spec.priority", Ignored(ONE_NODE)),
-    ("spec.priorityClassName", Ignored(ONE_NODE)),
-    ("spec.readinessGates", Refused("nothing could set the condition")),
-    ("spec.resourceClaims", Refused("there are no devices to claim")),
-    ("spec.resources", Refused("set the resources of the containers")),
-    ("spec.restartPolicy", RefusedIf(is_restart, RESTARTS)),
-    (
-        "spec.runtimeClassName",
-        Refused("microkube is the only runtime; leave it out"),
-    ),
-    ("spec.schedulerName", Ignored(ONE_NODE)),
-    ("spec.schedulingGates", Refused("nothing could remove the gate")),
-    ("spec.schedulingGroup", Refused("a Pod is started by itself")),
-    ("spec.securityContext", Supported),
-    ("spec.serviceAccount", Ignored(NO_CLUSTER)),
-    ("spec.serviceAccountName", Ignored(NO_CLUSTER)),
-    ("spec.setHostnameAsFQDN", RefusedIf(is_true, "the Pod has no domain")),
-    (
-        "spec.shareProcessNamespace",
-        RefusedIf(is_true, "every container has a process namespace of its own"),
-    ),
-    ("spec.subdomain", Refused("the Pod has no domain")),
-    ("spec.terminationGracePeriodSeconds", Supported),
-    ("spec.tolerations", Ignored(ONE_NODE)),
-    ("spec.topologySpreadConstraints", Ignored(ONE_NODE)),
-    ("spec.volumes", Supported),
-    ("spec.os.name", RefusedIf(is_not_linux, WINDOWS)),
-    // PodDNSConfig, HostAlias
-    ("spec.dnsConfig.nameservers", Supported),
-    ("spec.dnsConfig.options", Supported),
-    ("spec.dnsConfig.searches", Supported),
-    ("spec.hostAliases[].hostnames", Supported),
-    ("spec.hostAliases[].ip", Supported),
-    // PodSecurityContext
-    ("spec.securityContext.appArmorProfile", Refused(NO_LSM)),
-    ("spec.securityContext.fsGroup", Refused("volumes keep their owner")),
-    (
-        "spec.securityContext.fsGroupChangePolicy",
-        Refused("volumes keep their owner"),
-    ),
-    ("spec.securityContext.runAsGroup", Supported),
-    ("spec.securityContext.runAsNonRoot", Supported),
-    ("spec.securityContext.runAsUser", Supported),
-    ("spec.securityContext.seLinuxChangePolicy", Refused(NO_LSM)),
-    ("spec.securityContext.seLinuxOptions", Refused(NO_LSM)),
-    ("spec.securityContext.seccompProfile", Supported),
-    (
-        "spec.securityContext.seccompProfile.localhostProfile",
-        Refused("only the profiles RuntimeDefault and Unconfined exist"),
-    ),
-    (
-        "spec.securityContext.seccompProfile.type",
-        RefusedIf(
-            is_localhost_profile,
-            "only the profiles RuntimeDefault and Unconfined exist",
-        ),
-    ),
-    ("spec.securityContext.supplementalGroups", Supported),
-    (
-        "spec.securityContext.supplementalGroupsPolicy",
-        Refused("groups of the image are always added"),
-    ),
-    (
-        "spec.securityContext.sysctls",
-        Refused("the Pod's kernel has its default settings"),
-    ),
-    ("spec.securityContext.windowsOptions", Refused(WINDOWS)),
-    // Container
-    ("spec.containers[].args", Supported),
-    ("spec.containers[].command", Supported),
-    ("spec.containers[].env", Supported),
-    ("spec.containers[].envFrom", Refused(NO_OBJECTS)),
-    ("spec.containers[].image", Supported),
-    ("spec.containers[].imagePullPolicy", Supported),
-    ("spec.containers[].lifecycle", Refused("hooks are not run")),
-    ("spec.containers[].livenessProbe", Refused(PROBES)),
-    ("spec.containers[].name", Supported),
-    ("spec.containers[].ports", Supported),
-    ("spec.containers[].readinessProbe", Refused(PROBES)),
-    (
-        "spec.containers[].resizePolicy",
-        Ignored("a running Pod is not resized"),
-    ),
-    ("spec.containers[].resources", Supported),
-    ("spec.containers[].restartPolicy", RefusedIf(is_restart, RESTARTS)),
-    ("spec.containers[].restartPolicyRules", Refused(RESTARTS)),
-    ("spec.containers[].securityContext", Supported),
-    ("spec.containers[].startupProbe", Refused(PROBES)),
-    ("spec.containers[].stdin", RefusedIf(is_true, "standard input is empty")),
-    (
-        "spec.containers[].stdinOnce",
-        RefusedIf(is_true, "standard input is empty"),
-    ),
-    (
-        "spec.containers[].terminationMessagePath",
-        Ignored("termination messages are not read yet"),
-    ),
-    (
-        "spec.containers[].terminationMessagePolicy",
-        Ignored("termination messages are not read yet"),
-    ),
-    (
-        "spec.containers[].tty",
-        RefusedIf(is_true, "containers have no terminal"),
-    ),
-    ("spec.containers[].volumeDevices", Refused(VOLUME)),
-    ("spec.containers[].volumeMounts", Supported),
-    ("spec.containers[].workingDir", Supported),
-    // ContainerPort
-    ("spec.containers[].ports[].containerPort", Supported),
-    (
-        "spec.containers[].ports[].hostIP",
-        Refused("ports are not published on the host; the Pod has an address of its own"),
-    ),
-    (
-        "spec.containers[].ports[].hostPort",
-        RefusedIf(
-            is_not_zero,
-            "ports are not published on the host; the Pod has an address of its own",
-        ),
-    ),
-    ("spec.containers[].ports[].name", Supported),
-    ("spec.containers[].ports[].protocol", Supported),
-    // EnvVar, EnvVarSource, ObjectFieldSelector
-    ("spec.containers[].env[].name", Supported),
-    ("spec.containers[].env[].value", Supported),
-    ("spec.containers[].env[].valueFrom", Supported),
-    ("spec.containers[].env[].valueFrom.configMapKeyRef", Refused(NO_OBJECTS)),
-    ("spec.containers[].env[].valueFrom.fieldRef", Supported),
-    (
-        "spec.containers[].env[].valueFrom.fileKeyRef",
-        Refused("variables are not read from files"),
-    ),
-    (
-        "spec.containers[].env[].valueFrom.resourceFieldRef",
-        Refused("write the value itself"),
-    ),
-    ("spec.containers[].env[].valueFrom.secretKeyRef", Refused(NO_OBJECTS)),
-    ("spec.containers[].env[].valueFrom.fieldRef.apiVersion", Supported),
-    ("spec.containers[].env[].valueFrom.fieldRef.fieldPath", Supported),
-    // ResourceRequirements
-    (
-        "spec.containers[].resources.claims",
-        Refused("there are no devices to claim"),
-    ),
-    ("spec.containers[].resources.limits", Supported),
-    ("spec.containers[].resources.requests", Supported),
-    // SecurityContext, Capabilities
-    ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
-    ("spec.containers[].securityContext.appArmorProfile", Refused(NO_LSM)),
-    ("spec.containers[].securityContext.capabilities", Supported),
-    ("spec.containers[].securityContext.capabilities.add", Supported),
-    ("spec.containers[].securityContext.capabilities.drop", Supported),
-    ("spec.containers[].securityContext.privileged", Supported),
-    (
-        "spec.containers[].securityContext.procMount",
-        RefusedIf(is_not_default, "/proc is always masked; use privileged"),
-    ),
-    ("spec.containers[].securityContext.readOnlyRootFilesystem", Supported),
-    ("spec.containers[].securityContext.runAsGroup", Supported),
-    ("spec.containers[].securityContext.runAsNonRoot", Supported),
-    ("spec.containers[].securityContext.runAsUser", Supported),
-    ("spec.containers[].securityContext.seLinuxOptions", Refused(NO_LSM)),
-    ("spec.containers[].securityContext.seccompProfile", Supported),
-    (
-        "spec.containers[].securityContext.seccompProfile.localhostProfile",
-        Refused("only the profiles RuntimeDefault and Unconfined exist"),
-    ),
-    (
-        "spec.containers[].securityContext.seccompProfile.type",
-        RefusedIf(
-            is_localhost_profile,
-            "only the profiles RuntimeDefault and Unconfined exist",
-        ),
-    ),
-    ("spec.containers[].securityContext.windowsOptions", Refused(WINDOWS)),
-    // VolumeMount
-    ("spec.containers[].volumeMounts[].mountPath", Supported),
-    (
-        "spec.containers[].volumeMounts[].mountPropagation",
-        RefusedIf(is_not_none, "mounts do not propagate"),
-    ),
-    ("spec.containers[].volumeMounts[].name", Supported),
-    ("spec.containers[].volumeMounts[].readOnly", Supported),
-    (
-        "spec.containers[].volumeMounts[].recursiveReadOnly",
-        RefusedIf(is_not_disabled, "use readOnly; nothing is mounted below a volume"),
-    ),
-    ("spec.containers[].volumeMounts[].subPath", Supported),
-    ("spec.containers[].volumeMounts[].subPathExpr", Refused("use subPath")),
-    // Volume, EmptyDirVolumeSource
-    ("spec.volumes[].awsElasticBlockStore", Refused(OLD_VOLUME)),
-    ("spec.volumes[].azureDisk", Refused(OLD_VOLUME)),
-    ("spec.volumes[].azureFile", Refused(OLD_VOLUME)),
-    ("spec.volumes[].cephfs", Refused(OLD_VOLUME)),
-    ("spec.volumes[].cinder", Refused(OLD_VOLUME)),
-    ("spec.volumes[].configMap", Refused(VOLUME)),
-    ("spec.volumes[].csi", Refused(VOLUME)),
-    ("spec.volumes[].downwardAPI", Refused(VOLUME)),
-    ("spec.volumes[].emptyDir", Supported),
-    (
-        "spec.volumes[].emptyDir.medium",
-        RefusedIf(is_huge_pages, "the guest has no huge pages of its own"),
-    ),
-    ("spec.volumes[].emptyDir.sizeLimit", Supported),
-    ("spec.volumes[].ephemeral", Refused(VOLUME)),
-    ("spec.volumes[].fc", Refused(VOLUME)),
-    ("spec.volumes[].flexVolume", Refused(OLD_VOLUME)),
-    ("spec.volumes[].flocker", Refused(OLD_VOLUME)),
-    ("spec.volumes[].gcePersistentDisk", Refused(OLD_VOLUME)),
-    ("spec.volumes[].gitRepo", Refused(OLD_VOLUME)),
-    ("spec.volumes[].glusterfs", Refused(OLD_VOLUME)),
-    ("spec.volumes[].hostPath", Refused(VOLUME)),
-    ("spec.volumes[].image", Refused(VOLUME)),
-    ("spec.volumes[].iscsi", Refused(VOLUME)),
-    ("spec.volumes[].name", Supported),
-    ("spec.volumes[].nfs", Refused(VOLUME)),
-    ("spec.volumes[].persistentVolumeClaim", Refused(VOLUME)),
-    ("spec.volumes[].photonPersistentDisk", Refused(OLD_VOLUME)),
-    ("spec.volumes[].portworxVolume", Refused(OLD_VOLUME)),
-    ("spec.volumes[].projected", Refused(VOLUME)),
-    ("spec.volumes[].quobyte", Refused(OLD_VOLUME)),
-    ("spec.volumes[].rbd", Refused(OLD_VOLUME)),
-    ("spec.volumes[].scaleIO", Refused(OLD_VOLUME)),
-    ("spec.volumes[].secret", Refused(VOLUME)),
-    ("spec.volumes[].storageos", Refused(OLD_VOLUME)),
-    ("spec.volumes[].vsphereVolume", Refused(OLD_VOLUME)),
-];
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use k8s_openapi::api::core::v1;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    use serde_json::json;
-
-    use super::super::typed::fields_of;
+    use super::super::schema::Schema;
+    use super::super::{documents, yaml};
     use super::*;
 
     #[test]
-    fn the_table_has_every_field_of_kubernetes_once_and_no_other() {
-        let types: [(&str, &[&str]); 17] = [
-            ("", fields_of::<v1::Pod>()),
-            ("metadata.", fields_of::<ObjectMeta>()),
-            ("spec.", fields_of::<v1::PodSpec>()),
-            ("spec.os.", fields_of::<v1::PodOS>()),
-            ("spec.dnsConfig.", fields_of::<v1::PodDNSConfig>()),
-            ("spec.hostAliases[].", fields_of::<v1::HostAlias>()),
-            ("spec.securityContext.", fields_of::<v1::PodSecurityContext>()),
-            (
-                "spec.securityContext.seccompProfile.",
-                fields_of::<v1::SeccompProfile>(),
-            ),
-            ("spec.containers[].", fields_of::<v1::Container>()),
-            ("spec.containers[].ports[].", fields_of::<v1::ContainerPort>()),
-            ("spec.containers[].env[].", fields_of::<v1::EnvVar>()),
-            ("spec.containers[].env[].valueFrom.", fields_of::<v1::EnvVarSource>()),
-            ("spec.containers[].resources.", fields_of::<v1::ResourceRequirements>()),
-            ("spec.containers[].securityContext.", fields_of::<v1::SecurityContext>()),
-            (
-                "spec.containers[].securityContext.seccompProfile.",
-                fields_of::<v1::SeccompProfile>(),
-            ),
-            ("spec.containers[].volumeMounts[].", fields_of::<v1::VolumeMount>()),
-            ("spec.volumes[].", fields_of::<v1::Volume>()),
-        ];
-        let more: [(&str, &[&str]); 3] = [
-            (
-                "spec.containers[].env[].valueFrom.fieldRef.",
-                fields_of::<v1::ObjectFieldSelector>(),
-            ),
-            (
-                "spec.containers[].securityContext.capabilities.",
-                fields_of::<v1::Capabilities>(),
-            ),
-            ("spec.volumes[].emptyDir.", fields_of::<v1::EmptyDirVolumeSource>()),
-        ];
-        let expected: HashSet<String> = types
-            .iter()
-            .chain(&more)
-            .inspect(|(prefix, fields)| assert!(!fields.is_empty(), "{prefix}"))
-            .flat_map(|(prefix, fields)| fields.iter().map(move |field| format!("{prefix}{field}")))
+    fn every_field_of_kubernetes_is_in_one_list_and_no_other_is() {
+        let schema = Schema::of_pod();
+        let known: HashSet<&str> = TABLE.iter().map(|(path, _)| *path).collect();
+        assert_eq!(known.len(), TABLE.len(), "a field is there twice");
+        let missing: Vec<&str> = schema
+            .walk()
+            .into_iter()
+            .map(|field| field.path.as_str())
+            .filter(|path| support_of(path).is_none())
             .collect();
-        let table: HashSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
-        assert_eq!(table.len(), TABLE.len(), "a field is there twice");
-        let missing: Vec<_> = expected.difference(&table).collect();
-        let unknown: Vec<_> = table.difference(&expected).collect();
-        assert!(
-            missing.is_empty() && unknown.is_empty(),
-            "missing: {missing:?}, unknown: {unknown:?}"
-        );
+        assert_eq!(missing, [""; 0], "not in the table");
+        let unknown: Vec<&str> = known
+            .iter()
+            .copied()
+            .filter(|path| schema.field(path).is_none())
+            .collect();
+        assert_eq!(unknown, [""; 0], "not in Kubernetes");
+        // Below what is ignored or refused as a whole nothing is looked at.
+        for path in known {
+            let mut outer = path;
+            while let Some(end) = outer.rfind('.') {
+                outer = outer[..end].trim_end_matches("[]");
+                assert!(
+                    !matches!(own_support_of(outer), Some(Ignored(_) | Refused(_))),
+                    "{path} is below {outer}"
+                );
+            }
+        }
     }
 
     #[test]
     fn refused_fields_are_named_and_harmless_values_accepted() {
-        let pod = json!({"spec": {
-            "hostNetwork": false, "hostPID": true, "restartPolicy": "Always", "initContainers": [], "nodeSelector": {"a": "b"},
-            "containers": [
-                {"livenessProbe": {}, "stdin": false, "ports": [{"hostPort": 0}, {"hostPort": 80}], "lifecycle": null},
-                {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}
-            ],
-            "volumes": [{"name": "a", "hostPath": {"path": "/"}}, {"name": "b", "emptyDir": {"medium": "HugePages-2Mi"}}]
-        }});
-        let (problems, ignored) = check(&pod);
+        let text = "
+spec:
+  hostNetwork: false
+  hostPID: true
+  restartPolicy: Always
+  initContainers: []
+  nodeSelector: {a: b}
+  containers:
+  - {livenessProbe: {}, stdin: false, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null}
+  - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]}
+  volumes: [{name: a, hostPath: {path: /}}, {name: b, emptyDir: {medium: HugePages-2Mi}}]
+";
+        let documents = documents::split(text.as_bytes()).unwrap();
+        let (pods, _) = yaml::parse(&documents[0], &mut yaml::Budget::default());
+        let (problems, ignored) = check(&pods[0]);
         let mut paths: Vec<String> = problems.iter().map(|problem| problem.path.to_string()).collect();
         paths.sort();
         assert_eq!(
@@ -536,5 +244,16 @@ mod tests {
             ignored.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(),
             ["spec.nodeSelector"]
         );
+    }
+
+    #[test]
+    fn fields_of_refused_fields_are_refused_with_them() {
+        assert_eq!(
+            support_of("spec.containers[].livenessProbe.httpGet.path"),
+            support_of("spec.containers[].livenessProbe")
+        );
+        assert!(matches!(support_of("spec.affinity.nodeAffinity"), Some(Ignored(_))));
+        assert!(matches!(support_of("spec.initContainers[].image"), Some(Refused(_))));
+        assert_eq!(support_of("spec.containers[].nothing"), None);
     }
 }

@@ -1,3 +1,7 @@
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
 use super::*;
 
 /// A good Pod, into which the tests below put what they are about.
@@ -7,8 +11,14 @@ fn manifest(container: &str, spec: &str) -> String {
     )
 }
 
+fn load_one(text: &[u8], source: &str) -> Result<Pod, ManifestError> {
+    let mut manifests = load(&[Input { source, text }])?;
+    assert_eq!(manifests.pods.len(), 1);
+    Ok(manifests.pods.remove(0))
+}
+
 fn errors(text: &str) -> Vec<String> {
-    let error = load(text.as_bytes(), "pod.yaml").unwrap_err();
+    let error = load_one(text.as_bytes(), "pod.yaml").unwrap_err();
     error.to_string().lines().map(str::to_owned).collect()
 }
 
@@ -45,7 +55,7 @@ spec:
     - name: POD
       valueFrom: {fieldRef: {fieldPath: metadata.name}}
 ";
-    let pod = load(text.as_bytes(), "pod.yaml").unwrap();
+    let pod = load_one(text.as_bytes(), "pod.yaml").unwrap();
     let spec = pod.spec.as_ref().unwrap();
     assert_eq!(spec.containers.len(), 2);
     assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("Always"));
@@ -54,7 +64,7 @@ spec:
     // JSON is YAML, a byte order mark does no harm, and so do empty documents around it.
     let json = serde_json::to_string(&pod).unwrap();
     assert_eq!(
-        load(format!("\u{feff}---\n{json}\n---\n").as_bytes(), "-").unwrap(),
+        load_one(format!("\u{feff}---\n{json}\n---\n").as_bytes(), "-").unwrap(),
         pod
     );
 }
@@ -90,6 +100,7 @@ spec:
         "pod.yaml:12:5: spec.containers[1].name: Duplicate value: \"a\"",
         "pod.yaml:14:5: spec.containers[1].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
          \"IfNotPresent\", \"Never\"",
+        "pod.yaml:15:5: spec.containers[1].livenessProbe: Required value: must specify a handler type",
         "pod.yaml:15:5: spec.containers[1].livenessProbe: not supported by microkube yet: containers are not probed",
         "pod.yaml:17:8: spec.containers[1].volumeMounts[0].name: Not found: \"x\"",
     ];
@@ -121,7 +132,7 @@ containers:
     assert_eq!(
         errors(&flat),
         [
-            "pod.yaml:3:10: metadata.name: Required value: name or generateName is required",
+            "pod.yaml:3:1: metadata.name: Required value: name or generateName is required",
             "pod.yaml:4:1: unknown field \"name\", it belongs into metadata: check the indentation",
             "pod.yaml:5:1: spec: Required value",
             "pod.yaml:6:1: unknown field \"containers\", it belongs into spec: check the indentation",
@@ -134,17 +145,17 @@ fn other_kinds_and_no_objects_at_all_are_said_so() {
     assert_eq!(
         errors("apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 3}\n"),
         [
-            "pod.yaml:2:1: kind: apps/v1, kind Deployment is not supported by microkube yet: only Pods (`apiVersion: v1`, `kind: Pod`) are"
+            "pod.yaml:2:1: kind: apps/v1, kind Deployment is not supported by microkube yet: only Pods (`apiVersion: v1`, `kind: Pod`) and the Secrets for their imagePullSecrets are"
         ]
     );
     assert!(errors("apiVersion: batch/v1\nkind: Job\nmetadata: {name: hello}\n")[0].contains("batch/v1, kind Job"));
     assert!(errors("apiVersion: v1\nkind: pod\n")[0].ends_with("did you mean \"Pod\"?"));
     assert_eq!(
-        errors("apiVersion: v2\nkind: Pod\n"),
+        errors(&manifest("", "").replace("apiVersion: v1", "apiVersion: v2")),
         ["pod.yaml:1:1: apiVersion: Unsupported value: \"v2\": supported values: \"v1\" (for kind Pod)"]
     );
     assert_eq!(
-        errors("metadata: {}\n"),
+        errors("replicas: 3\n"),
         [
             "pod.yaml:1:1: apiVersion: Required value: write `apiVersion: v1` for a Pod",
             "pod.yaml:1:1: kind: Required value: write `kind: Pod` for a Pod",
@@ -158,13 +169,11 @@ fn other_kinds_and_no_objects_at_all_are_said_so() {
         );
     }
     assert!(
-        load(b"\x7fELF\x02\x01\xff", "a.out")
+        load_one(b"\x7fELF\x02\x01\xff", "a.out")
             .unwrap_err()
             .to_string()
-            .contains("not text in UTF-8")
+            .contains("is the file a text in UTF-8?")
     );
-    let two = format!("{0}---\n{0}", manifest("", ""));
-    assert!(errors(&two)[0].contains("has 2 documents; only one Pod"));
 }
 
 #[test]
@@ -284,7 +293,7 @@ fn each_rule_has_kubernetes_words() {
         ),
         (
             "  dnsPolicy: None\n",
-            "spec.dnsConfig: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+            "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
         ),
         (
             "  hostAliases: [{ip: 1.2.3}]\n",
@@ -328,5 +337,97 @@ fn what_has_no_effect_on_one_node_is_accepted() {
                 affinity: {nodeAffinity: {}}\n  restartPolicy: Never\n  initContainers: []\n  shareProcessNamespace: false\n";
     let container = "    stdin: false\n    tty: false\n    terminationMessagePolicy: FallbackToLogsOnError\n    \
                      securityContext: {seccompProfile: {type: RuntimeDefault}, capabilities: {drop: [ALL]}}\n";
-    load(manifest(container, spec).as_bytes(), "pod.yaml").unwrap();
+    load_one(manifest(container, spec).as_bytes(), "pod.yaml").unwrap();
+}
+
+#[test]
+fn annotations_are_bounded_together() {
+    let text = manifest("", "").replace(
+        "  name: web\n",
+        &format!("  name: web\n  annotations: {{a: {}}}\n", "x".repeat(256 << 10)),
+    );
+    assert_eq!(
+        errors(&text),
+        ["pod.yaml:5:3: metadata.annotations: Too long: may not be more than 262144 bytes"]
+    );
+}
+
+/// A Pod of more than a megabyte, and what a hostile one of that size could have.
+#[test]
+fn a_megabyte_is_loaded_and_a_megabyte_of_faults_is_told() {
+    let mut text = manifest("    env:\n", "");
+    for number in 0..25_000 {
+        let _ = writeln!(
+            text,
+            "    - name: VARIABLE_{number}\n      value: \"some text {number}\""
+        );
+    }
+    assert!(text.len() > 1 << 20);
+    let pod = load_one(text.as_bytes(), "pod.yaml").unwrap();
+    assert_eq!(pod.spec.unwrap().containers[0].env.as_ref().unwrap().len(), 25_000);
+    let faulty = text.replace("      value:", "      valeu:");
+    let error = load_one(faulty.as_bytes(), "pod.yaml").unwrap_err();
+    assert_eq!(error.files[0].problems.len(), error::MAX_PROBLEMS);
+    assert_eq!(
+        error.to_string().lines().next().unwrap(),
+        "pod.yaml:11:7: unknown field \"spec.containers[0].env[0].valeu\", did you mean \"value\"?"
+    );
+    // The same with names that cost the most to compare, and with one mapping that has them all.
+    let mut labels = manifest("", "").replace("  name: web\n", "  name: web\n  labels:\n");
+    let at = labels.find("spec:").unwrap();
+    let many: String = (0..20_000)
+        .map(|number| format!("    \"{}{number} \": x\n", "a".repeat(40)))
+        .collect();
+    labels.insert_str(at, &many);
+    let error = load_one(labels.as_bytes(), "pod.yaml").unwrap_err();
+    assert_eq!(error.files[0].problems.len(), error::MAX_PROBLEMS);
+    let wide: String = (0..20_000)
+        .map(|number| format!("    {}{number}: x\n", "terminationMessagePolici".repeat(2)))
+        .collect();
+    assert!(load_one(manifest(&wide, "").as_bytes(), "pod.yaml").is_err());
+}
+
+proptest! {
+    #[test]
+    fn a_fault_is_found_where_it_is(
+        containers in 1_usize..6, faulty in 0_usize..6, indent in 0_usize..4, flow in any::<bool>(), comments in 0_usize..4,
+        ends in prop_oneof![Just("\n"), Just("\r\n")]
+    ) {
+        let faulty = faulty % containers;
+        let mut text = format!("apiVersion: v1\nkind: Pod\n{}metadata: {{name: web}}\nspec:\n  containers:\n", "# \u{e4}\n".repeat(comments));
+        for number in 0..containers {
+            let fault = if number == faulty { "imag" } else { "image" };
+            let pad = " ".repeat(indent + 2);
+            if flow {
+                let _ = writeln!(text, "{pad}- {{name: \"c{number}\", {fault}: nginx}}");
+            } else {
+                let _ = writeln!(text, "{pad}- name: \"c{number}\"\n{pad}  {fault}: nginx");
+            }
+        }
+        let (line, content) = text.lines().enumerate().find(|(_, line)| line.contains("imag:")).unwrap();
+        let column = content.find("imag:").unwrap() + 1;
+        let expected = format!("pod.yaml:{}:{column}: unknown field \"spec.containers[{faulty}].imag\", did you mean \"image\"?", line + 1);
+        let found = errors(&text.replace('\n', ends));
+        prop_assert!(found.contains(&expected), "{found:?} {expected}");
+        prop_assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn any_bytes_are_loaded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load(&[Input { source: "x", text: &bytes }]);
+    }
+
+    #[test]
+    fn any_change_of_a_manifest_is_loaded_or_refused_with_a_place_inside(at in 0_usize..2000, put in "(\t|\n|:|- |&a |\\*a|[\\[\\]{}\"'#,|>%@!\\\\]){0,3}", cut in 0_usize..9) {
+        let text = include_str!("../../tests/manifests/valid/istio-injected.yaml");
+        let start = (0..=at.min(text.len())).rev().find(|start| text.is_char_boundary(*start)).unwrap();
+        let end = (start + cut..=text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
+        let changed = format!("{}{put}{}", &text[..start], &text[end..]);
+        if let Err(error) = load(&[Input { source: "x", text: changed.as_bytes() }]) {
+            for problem in &error.files[0].problems {
+                let at = problem.location.unwrap();
+                prop_assert!(at.line <= changed.lines().count() + 1, "{problem:?}");
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! JSON values to Kubernetes' types, strictly: unknown fields and wrong types are collected, all of them, instead of being
+//! Values to Kubernetes' types, strictly: unknown fields and wrong types are collected, all of them, instead of being
 //! dropped or ending at the first.
 //!
 //! `k8s-openapi`'s types ignore unknown fields, and fill in defaults for missing ones. Here a [`serde::Deserializer`] compares the
@@ -6,19 +6,21 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::Number;
 
-use super::error::{FieldPath, Problem};
-use super::suggest;
+use super::error::{FieldPath, MAX_PROBLEMS, Problem};
+use super::node::{Entry, Node, Value};
+use super::{misplaced, scalar, suggest};
 
 /// The value as a `T`, and everything that is wrong with it. `None` only together with a problem.
-pub fn deserialize<'a, T: Deserialize<'a>>(value: &'a Value, path: &FieldPath) -> (Option<T>, Vec<Problem>) {
+pub fn deserialize<'a, T: Deserialize<'a>>(node: &'a Node, path: &FieldPath) -> (Option<T>, Vec<Problem>) {
     let problems = RefCell::new(Vec::new());
     let result = T::deserialize(Strict {
-        value,
+        node,
         path: path.clone(),
         problems: &problems,
     });
@@ -26,7 +28,7 @@ pub fn deserialize<'a, T: Deserialize<'a>>(value: &'a Value, path: &FieldPath) -
         Ok(typed) => Some(typed),
         Err(Failed::Recorded) => None,
         Err(Failed::Message(message)) => {
-            problems.borrow_mut().push(Problem::at(path, message));
+            problems.borrow_mut().push(Problem::at_or_new(path, message));
             None
         }
     };
@@ -34,6 +36,7 @@ pub fn deserialize<'a, T: Deserialize<'a>>(value: &'a Value, path: &FieldPath) -
 }
 
 /// The names of a type's fields, as they are written in a manifest.
+#[cfg(test)]
 pub fn fields_of<'a, T: Deserialize<'a>>() -> &'static [&'static str] {
     struct Probe(std::rc::Rc<std::cell::Cell<&'static [&'static str]>>);
 
@@ -93,49 +96,83 @@ impl de::Error for Failed {
 }
 
 struct Strict<'a, 'p> {
-    value: &'a Value,
+    node: &'a Node,
     path: FieldPath,
     problems: &'p RefCell<Vec<Problem>>,
 }
 
 impl<'a, 'p> Strict<'a, 'p> {
-    fn child(&self, value: &'a Value, path: FieldPath) -> Self {
+    fn child(&self, node: &'a Node, path: FieldPath) -> Self {
         Self {
-            value,
+            node,
             path,
             problems: self.problems,
         }
     }
 
+    fn add(&self, problem: Problem) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() < MAX_PROBLEMS {
+            problems.push(problem);
+        }
+    }
+
     fn wrong_type(&self, expected: &str) {
-        let problem = Problem::at(
-            &self.path,
-            format!("invalid type: {}, expected {expected}", describe(self.value)),
-        );
-        self.problems.borrow_mut().push(problem);
+        let what = format!("invalid type: {}, expected {expected}", describe(&self.node.value));
+        self.add(Problem::at_or_new(&self.path, what));
     }
 
     /// Lets the seed read the value; what it refuses is a problem of this value.
     fn read<S: DeserializeSeed<'a>>(self, seed: S) -> Result<S::Value, Failed> {
-        let (path, problems) = (self.path.clone(), self.problems);
+        let place = self.child(self.node, self.path.clone());
         seed.deserialize(self).map_err(|error| {
             if let Failed::Message(message) = error {
-                problems.borrow_mut().push(Problem::at(&path, message));
+                place.add(Problem::at(&place.path, in_users_words(&message)));
             }
             Failed::Recorded
         })
     }
 }
 
-fn describe(value: &Value) -> String {
+/// What the types of `k8s-openapi` and `serde` say, without the names of Rust.
+fn in_users_words(message: &str) -> String {
+    let expected = [
+        ("IntOrString", "an integer or a string"),
+        ("Quantity", "a quantity"),
+        ("i32", "a 32-bit integer"),
+        ("i64", "a 64-bit integer"),
+    ];
+    let mut message = message
+        .replace("type: sequence,", "type: a list,")
+        .replace("type: map,", "type: a mapping,");
+    for (rust, words) in expected {
+        message = message.replace(&format!("expected {rust}"), &format!("expected {words}"));
+    }
+    message
+}
+
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => format!("boolean `{value}`"),
         Value::Number(value) => format!("number `{value}`"),
         Value::String(value) => format!("string {:?}", suggest::shorten(value)),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "a mapping".to_owned(),
+        Value::OldBool(word) => format!("`{word}`, a boolean in YAML 1.1 and a string in YAML 1.2"),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a mapping".to_owned(),
     }
+}
+
+/// A number without a fraction, however it is written: `80`, `8e1`.
+fn as_i64(number: &Number) -> Option<i64> {
+    /// Up to here every integer is a floating-point number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    number.as_i64().or_else(|| {
+        let value = number
+            .as_f64()
+            .filter(|value| value.trunc() == *value && value.abs() <= EXACT)?;
+        Some(value as i64)
+    })
 }
 
 macro_rules! integers {
@@ -151,30 +188,37 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
 
     /// For types that read several kinds of values, such as quantities.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        match self.value {
+        match &self.node.value {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
-            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            Value::Number(number) => match (as_i64(number), number.as_u64(), number.as_f64()) {
                 (Some(value), ..) => visitor.visit_i64(value),
                 (None, Some(value), _) => visitor.visit_u64(value),
                 (.., value) => visitor.visit_f64(value.unwrap_or_default()),
             },
             Value::String(value) => visitor.visit_borrowed_str(value),
-            Value::Array(_) => self.deserialize_seq(visitor),
-            Value::Object(_) => self.deserialize_map(visitor),
+            Value::OldBool(_) => self.deserialize_str(visitor),
+            Value::List(_) => self.deserialize_seq(visitor),
+            Value::Map(_) => self.deserialize_map(visitor),
         }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        if let Value::Bool(value) = self.value {
-            return visitor.visit_bool(*value);
+        match &self.node.value {
+            Value::Bool(value) => return visitor.visit_bool(*value),
+            Value::OldBool(word) => {
+                let meant = matches!(scalar::plain(word), scalar::Plain::OldBool(true));
+                self.wrong_type(&format!("a boolean: write {meant}"));
+            }
+            _ => self.wrong_type("a boolean (true or false)"),
         }
-        self.wrong_type("a boolean (true or false)");
         visitor.visit_bool(false)
     }
 
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        if let Some(value) = self.value.as_i64() {
+        if let Value::Number(number) = &self.node.value
+            && let Some(value) = as_i64(number)
+        {
             return visitor.visit_i64(value);
         }
         self.wrong_type("an integer");
@@ -185,8 +229,8 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     deserialize_u64 deserialize_u128 }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        if let Some(value) = self.value.as_f64() {
-            return visitor.visit_f64(value);
+        if let Value::Number(number) = &self.node.value {
+            return visitor.visit_f64(number.as_f64().unwrap_or_default());
         }
         self.wrong_type("a number");
         visitor.visit_f64(0.0)
@@ -197,10 +241,10 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        if let Value::String(value) = self.value {
+        if let Value::String(value) = &self.node.value {
             return visitor.visit_borrowed_str(value);
         }
-        let quoted = !matches!(self.value, Value::Array(_) | Value::Object(_) | Value::Null);
+        let quoted = !matches!(self.node.value, Value::List(_) | Value::Map(_) | Value::Null);
         self.wrong_type(if quoted {
             "a string: write it in quotes"
         } else {
@@ -214,7 +258,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        if self.value.is_null() {
+        if matches!(self.node.value, Value::Null) {
             visitor.visit_none()
         } else {
             visitor.visit_some(self)
@@ -226,8 +270,8 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        let elements = match self.value {
-            Value::Array(elements) => elements.as_slice(),
+        let elements = match &self.node.value {
+            Value::List(elements) => elements.as_slice(),
             Value::Null => &[],
             _ => {
                 self.wrong_type("a list");
@@ -250,14 +294,16 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Failed> {
-        for key in self.value.as_object().into_iter().flat_map(|object| object.keys()) {
-            if !fields.contains(&key.as_str()) {
-                let path = self.path.field(key);
-                let mut message = format!("unknown field \"{path}\"");
-                if let Some(near) = suggest::nearest(key, fields) {
-                    message += &format!(", did you mean \"{near}\"?");
+        if let Value::Map(entries) = &self.node.value {
+            for (key, entry) in entries.iter().filter(|(key, _)| !fields.contains(&key.as_str())) {
+                if self.problems.borrow().len() >= MAX_PROBLEMS {
+                    break;
                 }
-                self.problems.borrow_mut().push(Problem::new(&path, message));
+                let path = self.path.field(key);
+                let hint = misplaced::hint(key, &self.path, fields);
+                let mut problem = Problem::new(&path, format!("unknown field \"{path}\"{hint}"));
+                problem.location = Some(entry.key_at);
+                self.add(problem);
             }
         }
         self.entries(visitor, |path, key| path.field(key))
@@ -279,8 +325,8 @@ impl<'a> Strict<'a, '_> {
         child_path: fn(&FieldPath, &str) -> FieldPath,
     ) -> Result<V::Value, Failed> {
         let empty = None;
-        let entries = match self.value {
-            Value::Object(object) => Some(object.iter()),
+        let entries = match &self.node.value {
+            Value::Map(entries) => Some(entries.iter()),
             Value::Null => empty,
             _ => {
                 self.wrong_type("a mapping");
@@ -298,7 +344,7 @@ impl<'a> Strict<'a, '_> {
 
 struct Elements<'s, 'a, 'p> {
     parent: &'s Strict<'a, 'p>,
-    elements: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    elements: std::iter::Enumerate<std::slice::Iter<'a, Rc<Node>>>,
 }
 
 impl<'a> SeqAccess<'a> for Elements<'_, 'a, '_> {
@@ -318,18 +364,18 @@ impl<'a> SeqAccess<'a> for Elements<'_, 'a, '_> {
 struct Entries<'s, 'a, 'p, I> {
     parent: &'s Strict<'a, 'p>,
     entries: I,
-    current: Option<(&'a str, &'a Value)>,
+    current: Option<(&'a str, &'a Node)>,
     child_path: fn(&FieldPath, &str) -> FieldPath,
 }
 
-impl<'a, I: Iterator<Item = (&'a String, &'a Value)>> MapAccess<'a> for Entries<'_, 'a, '_, I> {
+impl<'a, I: Iterator<Item = (&'a String, &'a Entry)>> MapAccess<'a> for Entries<'_, 'a, '_, I> {
     type Error = Failed;
 
     fn next_key_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Failed> {
-        let Some((key, value)) = self.entries.next() else {
+        let Some((key, entry)) = self.entries.next() else {
             return Ok(None);
         };
-        self.current = Some((key, value));
+        self.current = Some((key, &entry.value));
         let key: StrDeserializer<'_, Failed> = key.as_str().into_deserializer();
         seed.deserialize(key).map(Some)
     }
@@ -347,14 +393,19 @@ mod tests {
     use k8s_openapi::api::core::v1::{Pod, PodSpec};
     use serde_json::json;
 
+    use super::super::{documents, yaml};
     use super::*;
 
-    fn problems(value: &Value) -> Vec<String> {
-        deserialize::<Pod>(value, &FieldPath::default())
-            .1
-            .into_iter()
-            .map(|problem| problem.message)
-            .collect()
+    fn pod(value: &serde_json::Value) -> (Option<Pod>, Vec<Problem>) {
+        let text = value.to_string();
+        let documents = documents::split(text.as_bytes()).unwrap();
+        let (nodes, problems) = yaml::parse(&documents[0], &mut yaml::Budget::default());
+        assert_eq!(problems, []);
+        deserialize::<Pod>(&nodes[0], &FieldPath::default())
+    }
+
+    fn problems(value: &serde_json::Value) -> Vec<String> {
+        pod(value).1.into_iter().map(|problem| problem.message).collect()
     }
 
     #[test]
@@ -392,16 +443,16 @@ mod tests {
 
     #[test]
     fn good_values_come_through() {
-        let pod = json!({
+        let value = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "annotations": null},
             "spec": {
                 "terminationGracePeriodSeconds": 3,
                 "containers": [{"name": "a", "resources": {"limits": {"cpu": 1, "memory": "64Mi"}}}]
             }
         });
-        let (pod, problems) = deserialize::<Pod>(&pod, &FieldPath::default());
+        let (typed, problems) = pod(&value);
         assert_eq!(problems, []);
-        let spec = pod.unwrap().spec.unwrap();
+        let spec = typed.unwrap().spec.unwrap();
         assert_eq!(spec.termination_grace_period_seconds, Some(3));
         let limits = spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap();
         assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("1", "64Mi"));

@@ -1,430 +1,545 @@
-//! YAML text to plain JSON values, one a document, and the way back from a field to its line. Nothing of Kubernetes is known here.
+//! YAML (and with it JSON) to values with their places. Nothing of Kubernetes is known here.
 //!
-//! Hostile text is bounded: its size, the nesting (by the YAML library), and the number of values after aliases are followed.
+//! Hostile text is bounded: the nesting, and the number and size of values after aliases are followed. Problems that leave the structure
+//! readable (a key twice, a tag) are collected; what cannot be read ends the document.
 
-use std::cell::Cell;
-use std::fmt;
+mod text;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-use serde_yaml::Value as Yaml;
+use std::collections::HashMap;
+use std::rc::Rc;
 
-use super::error::{FieldPath, Location, Problem, Segment};
+use indexmap::IndexMap;
+use indexmap::map;
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
-/// The API server's limit for an object is 3 MiB of request.
-pub const MAX_TEXT_BYTES: usize = 4 << 20;
-/// Values of one file with all aliases followed.
+use super::documents::{Document, lines};
+use super::error::{FieldPath, Location, MAX_PROBLEMS, Problem};
+use super::node::{Entry, Node, Value};
+use super::scalar::{self, Plain};
+use super::suggest;
+use text::{Tabs, paired_surrogates, refuse_deep_flow};
+
+/// Values of one file with all aliases followed, and the bytes of their texts.
 const MAX_VALUES: usize = 400_000;
-/// `[` and `{` that are open at once. The library refuses 128 levels, but only after a scan that takes time quadratic in the depth.
-const MAX_OPEN_BRACKETS: usize = 1000;
+const MAX_VALUE_BYTES: usize = 32 << 20;
+/// Lists and mappings in each other. A Pod has 12.
+const MAX_DEPTH: usize = 100;
 
-/// The documents of a file that are not empty, with their position in the file.
-pub fn parse(text: &str) -> Result<Vec<(usize, Value)>, Problem> {
-    if text.len() > MAX_TEXT_BYTES {
-        let limit = MAX_TEXT_BYTES >> 20;
-        return Err(Problem::new(
-            &FieldPath::default(),
-            format!("the file is larger than {limit} MiB; is it a manifest?"),
-        ));
-    }
-    refuse_deep_flow(text)?;
-    let left = Cell::new(MAX_VALUES);
-    for document in serde_yaml::Deserializer::from_str(text) {
-        Count(&left)
-            .deserialize(document)
-            .map_err(|error| yaml_problem(&error, text))?;
-    }
-    let mut documents = Vec::new();
-    for (position, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let mut yaml = <Yaml as de::Deserialize>::deserialize(document).map_err(|error| yaml_problem(&error, text))?;
-        yaml.apply_merge().map_err(|error| yaml_problem(&error, text))?;
-        if !yaml.is_null() {
-            documents.push((position, to_json(yaml, &FieldPath::default())?));
-        }
-    }
-    Ok(documents)
+/// What may still be read of a file.
+#[derive(Debug)]
+pub struct Budget {
+    values: usize,
+    bytes: usize,
 }
 
-/// Where a field is in the text: its key, or the element of a list, or the innermost one around it that exists.
-pub fn locate(text: &str, document: usize, path: &FieldPath) -> Option<Location> {
-    let document = serde_yaml::Deserializer::from_str(text).nth(document)?;
-    // The library tells positions only with its errors, so the search ends with one at the right place.
-    let location = Seek(path.segments()).deserialize(document).err()?.location()?;
-    Some(Location {
-        line: location.line(),
-        column: location.column(),
-    })
-}
-
-/// Keeps text that only wants to keep the scanner busy away from it. It is no YAML parser: it counts brackets, closing ones only outside
-/// comments and of quotes that end in their line. Text in which brackets are balanced, or nearly so, never comes near the limit.
-fn refuse_deep_flow(text: &str) -> Result<(), Problem> {
-    let mut open = 0_usize;
-    for (number, line) in text.lines().enumerate() {
-        let mut rest = line;
-        let mut before = ' ';
-        let mut closing_counts = true;
-        while let Some(character) = rest.chars().next() {
-            rest = &rest[character.len_utf8()..];
-            match character {
-                '[' | '{' => open += 1,
-                ']' | '}' if closing_counts => open = open.saturating_sub(1),
-                '#' if before.is_whitespace() => closing_counts = false,
-                '"' | '\'' if closing_counts => match rest.split_once(character) {
-                    Some((_, after)) => rest = after,
-                    None => closing_counts = false,
-                },
-                _ => {}
-            }
-            before = character;
-        }
-        if open > MAX_OPEN_BRACKETS {
-            let mut problem = Problem::new(&FieldPath::default(), "not valid YAML: brackets are nested too deeply");
-            problem.location = Some(Location {
-                line: number + 1,
-                column: 1,
-            });
-            return Err(problem);
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            values: MAX_VALUES,
+            bytes: MAX_VALUE_BYTES,
         }
     }
-    Ok(())
 }
 
-fn yaml_problem(error: &serde_yaml::Error, text: &str) -> Problem {
-    let mut message = error.to_string();
-    let location = error.location().map(|at| Location {
-        line: at.line(),
-        column: at.column(),
-    });
-    let mut hint = "";
-    if let Some(Location { line, column }) = location {
-        message = message.replacen(&format!(" at line {line} column {column}"), "", 1);
-        let content = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-        if content.trim_start_matches(' ').starts_with('\t') {
-            hint = "; YAML does not allow tabs for indentation, use spaces";
+impl Budget {
+    fn take(&mut self, measure: Measure) -> Result<(), String> {
+        let left = (
+            self.values.checked_sub(measure.values),
+            self.bytes.checked_sub(measure.bytes),
+        );
+        if let (Some(values), Some(bytes)) = left {
+            (self.values, self.bytes) = (values, bytes);
+            return Ok(());
         }
+        let limit = MAX_VALUE_BYTES >> 20;
+        Err(format!(
+            "more than {MAX_VALUES} values, or {limit} MiB, with all aliases followed; is it a manifest?"
+        ))
     }
-    let kind = if message.contains("duplicate entry") {
-        ""
-    } else {
-        "not valid YAML: "
+}
+
+/// What a document holds (several values only if it ends with `...` and goes on), and what is wrong with it.
+pub fn parse(document: &Document<'_>, budget: &mut Budget) -> (Vec<Rc<Node>>, Vec<Problem>) {
+    if let Err(problem) = refuse_deep_flow(document) {
+        return (Vec::new(), vec![problem]);
+    }
+    let text = paired_surrogates(document.text);
+    let mut builder = Builder::new(document.start, budget);
+    let Err(failure) = builder.read(&text) else {
+        return (builder.roots, builder.problems);
     };
-    Problem {
-        path: FieldPath::default(),
-        location,
-        message: format!("{kind}{message}{hint}"),
+    // Tabs as indentation: they are the problem, but what else is wrong can be found without them.
+    let tabs = failure.from_scanner.then(|| Tabs::find(&text)).flatten();
+    let Some(tabs) = tabs else {
+        return (Vec::new(), vec![failure.problem]);
+    };
+    let problem = tabs.problem(document.start);
+    let mut again = Builder::new(document.start, budget);
+    again.tabs = tabs.counts;
+    match again.read(&tabs.replaced) {
+        Ok(()) => {
+            again.problems.push(problem);
+            (again.roots, again.problems)
+        }
+        Err(failure) => (Vec::new(), vec![problem, failure.problem]),
     }
 }
 
-/// Plain data only: no tags, no infinite numbers, and keys that JSON can have.
-fn to_json(yaml: Yaml, path: &FieldPath) -> Result<Value, Problem> {
-    Ok(match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(value) => Value::Bool(value),
-        Yaml::String(value) => Value::String(value),
-        Yaml::Number(number) => {
-            let json = match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(value), ..) => Some(Number::from(value)),
-                (None, Some(value), _) => Some(Number::from(value)),
-                (.., value) => value.and_then(Number::from_f64),
-            };
-            Value::Number(
-                json.ok_or_else(|| Problem::at(path, format!("Invalid value: {number}: must be a finite number")))?,
-            )
+/// Why a document could not be read.
+struct Failure {
+    problem: Problem,
+    from_scanner: bool,
+}
+
+/// What a value counts with all aliases followed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measure {
+    values: usize,
+    bytes: usize,
+    depth: usize,
+}
+
+impl Measure {
+    fn add(&mut self, child: Self) {
+        self.values = self.values.saturating_add(child.values);
+        self.bytes = self.bytes.saturating_add(child.bytes);
+        self.depth = self.depth.max(child.depth + 1);
+    }
+}
+
+struct Frame {
+    at: Location,
+    anchor: usize,
+    /// Without the list or mapping itself.
+    measure: Measure,
+    kind: Kind,
+}
+
+enum Kind {
+    List(Vec<Rc<Node>>),
+    Map {
+        entries: IndexMap<String, Entry>,
+        key: Option<Key>,
+        merged: Vec<(Rc<Node>, Measure)>,
+    },
+}
+
+enum Key {
+    Name(String, Location),
+    Merge(Location),
+    /// The problem is in the list already.
+    Wrong,
+}
+
+struct Builder<'b> {
+    start: Location,
+    tabs: HashMap<usize, usize>,
+    budget: &'b mut Budget,
+    stack: Vec<Frame>,
+    anchors: HashMap<usize, (Rc<Node>, Measure)>,
+    roots: Vec<Rc<Node>>,
+    problems: Vec<Problem>,
+}
+
+impl<'b> Builder<'b> {
+    fn new(start: Location, budget: &'b mut Budget) -> Self {
+        Self {
+            start,
+            tabs: HashMap::new(),
+            budget,
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            roots: Vec::new(),
+            problems: Vec::new(),
         }
-        Yaml::Sequence(elements) => {
-            let elements = elements.into_iter().enumerate();
-            Value::Array(
-                elements
-                    .map(|(index, element)| to_json(element, &path.index(index)))
-                    .collect::<Result<_, _>>()?,
-            )
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Failure> {
+        let mut parser = Parser::new_from_str(text);
+        while let Some(event) = parser.next_event() {
+            let (event, span) = event.map_err(|error| self.scan_failure(&error, text))?;
+            let at = self.place(&span);
+            self.event(event, at).map_err(|message| {
+                let mut problem = Problem::new(&FieldPath::default(), message);
+                problem.location = Some(at);
+                Failure {
+                    problem,
+                    from_scanner: false,
+                }
+            })?;
         }
-        Yaml::Mapping(mapping) => {
-            let mut object = Map::new();
-            for (key, value) in mapping {
-                let key = match key {
-                    Yaml::String(key) => key,
-                    Yaml::Number(key) => key.to_string(),
-                    Yaml::Bool(key) => key.to_string(),
-                    _ => return Err(Problem::at(path, "keys must be plain strings")),
+        Ok(())
+    }
+
+    fn place(&self, span: &Span) -> Location {
+        self.location(span.start.line(), span.start.col())
+    }
+
+    /// A place in the file of one in the document, lines counted from 1, columns from 0.
+    fn location(&self, line: usize, column: usize) -> Location {
+        let line = line.saturating_sub(1);
+        let put_in = self.tabs.get(&line).copied().unwrap_or(0);
+        let before = if line == 0 { self.start.column } else { 1 };
+        Location {
+            line: self.start.line + line,
+            column: before + column.saturating_sub(put_in),
+        }
+    }
+
+    fn scan_failure(&self, error: &ScanError, text: &str) -> Failure {
+        let info = error.info();
+        let hint = if text.contains("{{") {
+            "; if this is a template, it has to be rendered first"
+        } else if info.contains("mapping values are not allowed") || info.contains("did not find expected") {
+            "; check the indentation"
+        } else {
+            ""
+        };
+        let mut problem = Problem::new(&FieldPath::default(), format!("not valid YAML: {info}{hint}"));
+        let marker = error.marker();
+        let mut at = self.location(marker.line(), marker.col());
+        // What is missing at the end is missing in the last line, not in the document after it.
+        let last = lines(text)
+            .enumerate()
+            .last()
+            .map(|(number, line)| (number + 1, line.trim_end().chars().count()));
+        if let Some((number, characters)) = last.filter(|(number, _)| marker.line() > *number) {
+            at = self.location(number, characters);
+        }
+        problem.location = Some(at);
+        Failure {
+            problem,
+            from_scanner: true,
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>, at: Location) -> Result<(), String> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                if self.wants_key() {
+                    let key = self.key(&text, style, tag.as_deref(), at);
+                    // Something else may refer to a key, and means its text.
+                    let value = Value::String(text.into_owned());
+                    self.remember(anchor, Node { at, value });
+                    return self.set_key(key);
+                }
+                let measure = Measure {
+                    values: 1,
+                    bytes: text.len(),
+                    depth: 0,
                 };
-                let child = path.field(&key);
-                let value = to_json(value, &child)?;
-                if object.insert(key, value).is_some() {
-                    return Err(Problem::new(&child, format!("duplicate field \"{child}\"")));
-                }
+                self.budget.take(measure)?;
+                let value = self.scalar(text.into_owned(), style, tag.as_deref(), at);
+                let node = self.remember(anchor, Node { at, value });
+                self.add(node, measure);
+                Ok(())
             }
-            Value::Object(object)
-        }
-        Yaml::Tagged(tagged) => {
-            return Err(Problem::at(
-                path,
-                format!("the YAML tag {} is not allowed here", tagged.tag),
-            ));
-        }
-    })
-}
-
-/// Counts all values, following aliases, until `left` is used up.
-struct Count<'a>(&'a Cell<usize>);
-
-impl Count<'_> {
-    fn one<E: de::Error>(&self) -> Result<(), E> {
-        match self.0.get().checked_sub(1) {
-            Some(left) => self.0.set(left),
-            None => {
-                return Err(E::custom(format_args!(
-                    "more than {MAX_VALUES} values with all aliases followed; is it a manifest?"
-                )));
+            Event::SequenceStart(anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "seq", at);
+                self.open(Kind::List(Vec::new()), anchor, at)
             }
+            Event::MappingStart(anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "map", at);
+                let kind = Kind::Map {
+                    entries: IndexMap::new(),
+                    key: None,
+                    merged: Vec::new(),
+                };
+                self.open(kind, anchor, at)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(anchor) => self.alias(anchor, at),
+            Event::DocumentStart(_) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+        }
+    }
+
+    fn wants_key(&self) -> bool {
+        matches!(
+            self.stack.last().map(|frame| &frame.kind),
+            Some(Kind::Map { key: None, .. })
+        )
+    }
+
+    fn set_key(&mut self, new: Key) -> Result<(), String> {
+        if let Some(Frame {
+            kind: Kind::Map { key, .. },
+            ..
+        }) = self.stack.last_mut()
+        {
+            *key = Some(new);
         }
         Ok(())
     }
-}
 
-impl<'de> DeserializeSeed<'de> for Count<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Count<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+    fn remember(&mut self, anchor: usize, node: Node) -> Rc<Node> {
+        let measure = Measure {
+            values: 1,
+            bytes: node.as_str().map_or(0, str::len),
+            depth: 0,
+        };
+        let node = Rc::new(node);
+        if anchor > 0 {
+            self.anchors.insert(anchor, (Rc::clone(&node), measure));
+        }
+        node
     }
 
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_i128<E: de::Error>(self, _: i128) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_u128<E: de::Error>(self, _: u128) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_none<E: de::Error>(self) -> Result<(), E> {
-        self.one()
-    }
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        self.one()?;
-        while sequence.next_element_seed(Count(self.0))?.is_some() {}
+    fn alias(&mut self, anchor: usize, at: Location) -> Result<(), String> {
+        let Some((node, measure)) = self
+            .anchors
+            .get(&anchor)
+            .map(|(node, measure)| (Rc::clone(node), *measure))
+        else {
+            return Err("not valid YAML: the alias refers to what it is itself a part of".to_owned());
+        };
+        if self.wants_key() {
+            let key = match node.as_str() {
+                Some(text) => Key::Name(text.to_owned(), at),
+                None => self.wrong_key(at),
+            };
+            return self.set_key(key);
+        }
+        if self.stack.len() + measure.depth > MAX_DEPTH {
+            return Err(too_deep());
+        }
+        self.budget.take(measure)?;
+        self.add(node, measure);
         Ok(())
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.one()?;
-        while map.next_key_seed(Count(self.0))?.is_some() {
-            map.next_value_seed(Count(self.0))?;
+
+    fn open(&mut self, kind: Kind, anchor: usize, at: Location) -> Result<(), String> {
+        if self.stack.len() >= MAX_DEPTH {
+            return Err(too_deep());
         }
+        self.budget.take(Measure {
+            values: 1,
+            ..Measure::default()
+        })?;
+        let measure = Measure {
+            values: 1,
+            ..Measure::default()
+        };
+        self.stack.push(Frame {
+            at,
+            anchor,
+            measure,
+            kind,
+        });
         Ok(())
     }
-    fn visit_enum<A: de::EnumAccess<'de>>(self, _: A) -> Result<(), A::Error> {
-        Err(de::Error::custom("YAML tags are not allowed here"))
-    }
-}
 
-/// Walks down a path and fails where it ends.
-struct Seek<'a>(&'a [Segment]);
-
-/// A key on the way; fails if it is the last one.
-struct SeekKey<'a> {
-    wanted: &'a str,
-    last: bool,
-}
-
-fn here<E: de::Error>() -> E {
-    E::custom("here")
-}
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the end of the path")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        if let [Segment::Index(index), rest @ ..] = self.0 {
-            for _ in 0..*index {
-                if sequence.next_element::<de::IgnoredAny>()?.is_none() {
-                    return Err(here());
+    fn close(&mut self) -> Result<(), String> {
+        let Some(frame) = self.stack.pop() else { return Ok(()) };
+        let Frame {
+            at,
+            anchor,
+            mut measure,
+            kind,
+        } = frame;
+        let value = match kind {
+            Kind::List(elements) => Value::List(elements),
+            Kind::Map {
+                mut entries, merged, ..
+            } => {
+                for (node, merged_measure) in merged {
+                    let Value::Map(more) = &node.value else { continue };
+                    self.budget.take(merged_measure)?;
+                    measure.add(merged_measure);
+                    for (name, entry) in more {
+                        entries.entry(name.clone()).or_insert_with(|| Entry {
+                            key_at: entry.key_at,
+                            value: Rc::clone(&entry.value),
+                        });
+                    }
                 }
+                Value::Map(entries)
             }
-            sequence.next_element_seed(Seek(rest))?;
+        };
+        let node = Rc::new(Node { at, value });
+        if anchor > 0 {
+            self.anchors.insert(anchor, (Rc::clone(&node), measure));
         }
-        Err(here())
+        self.add(node, measure);
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if let [Segment::Field(wanted) | Segment::Key(wanted), rest @ ..] = self.0 {
-            while let Some(found) = map.next_key_seed(SeekKey {
-                wanted,
-                last: rest.is_empty(),
-            })? {
-                if found {
-                    return map.next_value_seed(Seek(rest)).and(Err(here()));
+    /// Puts a finished value where it belongs.
+    fn add(&mut self, node: Rc<Node>, measure: Measure) {
+        if self.wants_key() {
+            let key = self.wrong_key(node.at);
+            let _ = self.set_key(key);
+            return;
+        }
+        let Some(frame) = self.stack.last_mut() else {
+            self.roots.push(node);
+            return;
+        };
+        frame.measure.add(measure);
+        match &mut frame.kind {
+            Kind::List(elements) => elements.push(node),
+            Kind::Map { entries, key, merged } => match key.take() {
+                Some(Key::Name(name, key_at)) => match entries.entry(name) {
+                    map::Entry::Vacant(vacant) => {
+                        vacant.insert(Entry { key_at, value: node });
+                    }
+                    map::Entry::Occupied(first) => {
+                        let (name, line) = (first.key().clone(), first.get().key_at.line);
+                        let path = self.path().field(&name);
+                        let message = format!("duplicate field \"{path}\", it is there in line {line} already");
+                        self.problem(Problem::new(&path, message), key_at);
+                    }
+                },
+                Some(Key::Merge(key_at)) => {
+                    let parts = match &node.value {
+                        Value::Map(_) => vec![node],
+                        Value::List(parts) => parts.clone(),
+                        _ => Vec::new(),
+                    };
+                    if parts.is_empty() || parts.iter().any(|part| !matches!(part.value, Value::Map(_))) {
+                        let problem =
+                            Problem::at_or_new(&self.path(), "the merge key << needs a mapping, or a list of mappings");
+                        self.problem(problem, key_at);
+                        return;
+                    }
+                    merged.extend(parts.into_iter().map(|part| (part, measure)));
                 }
-                map.next_value::<de::IgnoredAny>()?;
+                Some(Key::Wrong) | None => {}
+            },
+        }
+    }
+
+    /// The path of the innermost list or mapping that is open.
+    fn path(&self) -> FieldPath {
+        let mut path = FieldPath::default();
+        for frame in self.stack.iter().take(self.stack.len().saturating_sub(1)) {
+            path = match &frame.kind {
+                Kind::List(elements) => path.index(elements.len()),
+                Kind::Map {
+                    key: Some(Key::Name(name, _)),
+                    ..
+                } => path.field(name),
+                Kind::Map { .. } => path,
+            };
+        }
+        path
+    }
+
+    fn problem(&mut self, mut problem: Problem, at: Location) {
+        problem.location = Some(at);
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+
+    fn wrong_key(&mut self, at: Location) -> Key {
+        let problem = Problem::at_or_new(&self.path(), "keys must be plain strings");
+        self.problem(problem, at);
+        Key::Wrong
+    }
+
+    /// A key as Kubernetes reads it; what would not mean the text that is written is refused.
+    fn key(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Location) -> Key {
+        if style != ScalarStyle::Plain || tag.is_some() {
+            return Key::Name(text.to_owned(), at);
+        }
+        let as_written = match scalar::plain(text) {
+            Plain::Text => true,
+            Plain::Bool(value) => value.to_string() == text,
+            Plain::Number(number) => number.to_string() == text,
+            Plain::Merge => return Key::Merge(at),
+            Plain::Null | Plain::OldBool(_) | Plain::NotFinite => false,
+        };
+        if as_written {
+            return Key::Name(text.to_owned(), at);
+        }
+        let shown = suggest::shorten(text);
+        let message = format!("keys must be plain strings: write `{shown}` in quotes");
+        let problem = Problem::at_or_new(&self.path(), message);
+        self.problem(problem, at);
+        Key::Wrong
+    }
+
+    fn scalar(&mut self, text: String, style: ScalarStyle, tag: Option<&Tag>, at: Location) -> Value {
+        let tag = tag.map(|tag| (tag, core_tag(tag)));
+        let plain = match (&tag, style) {
+            (None, ScalarStyle::Plain) => scalar::plain(&text),
+            (Some((_, Some("int" | "float" | "bool" | "null"))), _) => scalar::plain(&text),
+            _ => Plain::Text,
+        };
+        let fits = match &tag {
+            None | Some((_, Some("str"))) => true,
+            Some((_, Some("null"))) => plain == Plain::Null,
+            Some((_, Some("bool"))) => matches!(plain, Plain::Bool(_) | Plain::OldBool(_)),
+            Some((_, Some("int" | "float"))) => matches!(plain, Plain::Number(_)),
+            Some(_) => false,
+        };
+        if let (false, Some((tag, _))) = (fits, &tag) {
+            self.tag_problem(tag, at);
+        }
+        match plain {
+            Plain::Null => Value::Null,
+            Plain::Bool(value) => Value::Bool(value),
+            Plain::OldBool(value) if tag.is_some() => Value::Bool(value),
+            Plain::OldBool(_) => Value::OldBool(text),
+            Plain::Number(number) => Value::Number(number),
+            Plain::NotFinite => {
+                let path = self.value_path();
+                let message = format!("Invalid value: {}: must be a finite number", suggest::shorten(&text));
+                self.problem(Problem::at_or_new(&path, message), at);
+                // Stands in for it, so that nothing else is said about it.
+                Value::Number(0.into())
             }
+            Plain::Merge | Plain::Text => Value::String(text),
         }
-        Err(here())
+    }
+
+    fn collection_tag(&mut self, tag: Option<&Tag>, allowed: &str, at: Location) {
+        if let Some(tag) = tag
+            && core_tag(tag) != Some(allowed)
+        {
+            self.tag_problem(tag, at);
+        }
+    }
+
+    fn tag_problem(&mut self, tag: &Tag, at: Location) {
+        let shown = match core_tag(tag) {
+            Some(name) => format!("!!{name}"),
+            None => format!("{}{}", tag.handle, tag.suffix),
+        };
+        let message = format!("the YAML tag {} is not allowed here", suggest::shorten(&shown));
+        let path = self.value_path();
+        self.problem(Problem::at_or_new(&path, message), at);
+    }
+
+    /// The path of the value that comes next.
+    fn value_path(&self) -> FieldPath {
+        let path = self.path();
+        match self.stack.last().map(|frame| &frame.kind) {
+            Some(Kind::List(elements)) => path.index(elements.len()),
+            Some(Kind::Map {
+                key: Some(Key::Name(name, _)),
+                ..
+            }) => path.field(name),
+            _ => path,
+        }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for SeekKey<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
+/// The name of a tag of YAML's own, `!!str`; `!` alone says that the value is a text.
+fn core_tag(tag: &Tag) -> Option<&str> {
+    if tag.is_yaml_core_schema() {
+        return Some(&tag.suffix);
     }
+    (tag.handle.len() + tag.suffix.len() == 1).then_some("str")
 }
 
-impl Visitor<'_> for SeekKey<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
-        match (key == self.wanted, self.last) {
-            (true, true) => Err(here()),
-            (found, _) => Ok(found),
-        }
-    }
+fn too_deep() -> String {
+    format!("nested more than {MAX_DEPTH} levels deep; is it a manifest?")
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn message(text: &str) -> String {
-        parse(text).unwrap_err().message
-    }
-
-    #[test]
-    fn documents_keep_their_position_and_empty_ones_are_dropped() {
-        let documents = parse("---\n# nothing\n---\na: 1\n---\nb: [x, 1.5, true, ~]\n").unwrap();
-        assert_eq!(
-            documents.iter().map(|(position, _)| *position).collect::<Vec<_>>(),
-            [1, 2]
-        );
-        assert_eq!(documents[1].1, serde_json::json!({"b": ["x", 1.5, true, null]}));
-        assert_eq!(parse("").unwrap(), []);
-        assert_eq!(parse("# only a comment\n").unwrap(), []);
-    }
-
-    #[test]
-    fn duplicates_tags_and_odd_keys_are_refused() {
-        assert!(
-            message("a: 1\na: 2\n").contains("duplicate entry"),
-            "{}",
-            message("a: 1\na: 2\n")
-        );
-        assert_eq!(message("x: {1: a, '1': b}\n"), "duplicate field \"x.1\"");
-        assert!(message("a: !secret x\n").contains("tag"));
-        assert_eq!(message("a: {[1]: 2}\n"), "a: keys must be plain strings");
-        assert_eq!(message("a: .inf\n"), "a: Invalid value: .inf: must be a finite number");
-    }
-
-    #[test]
-    fn tabs_get_a_remedy() {
-        let problem = parse("a:\n\tb: 1\n").unwrap_err();
-        assert_eq!(problem.location.map(|at| at.line), Some(2));
-        assert!(
-            problem
-                .message
-                .ends_with("YAML does not allow tabs for indentation, use spaces"),
-            "{}",
-            problem.message
-        );
-    }
-
-    #[test]
-    fn merge_keys_are_followed() {
-        let documents = parse("base: &base {a: 1, b: 2}\nx:\n  <<: *base\n  b: 3\n").unwrap();
-        assert_eq!(documents[0].1["x"], serde_json::json!({"a": 1, "b": 3}));
-    }
-
-    #[test]
-    fn bombs_end_soon() {
-        let started = Instant::now();
-        let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for level in 1..12 {
-            let before = level - 1;
-            laughs += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{before}"); 10].join(","));
-        }
-        assert!(message(&laughs).contains("aliases") || message(&laughs).contains("repetition"));
-        let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(20_000), "*a,".repeat(20_000));
-        assert!(message(&wide).contains("aliases followed"));
-        for unit in ["[", "[\n\n", "{a: ", "{a: #}\n", "{\"a]\": ", "[a, "] {
-            assert!(message(&unit.repeat(100_000)).contains("nested too deeply"), "{unit:?}");
-        }
-        assert!(message(&"- ".repeat(10_000)).contains("recursion limit"));
-        let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
-        assert!(message(&indented).contains("recursion limit"));
-        assert!(message(&"x".repeat(MAX_TEXT_BYTES + 1)).contains("larger than 4 MiB"));
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    }
-
-    #[test]
-    fn fields_are_found_in_the_text() {
-        let text = "kind: Pod\n---\nspec:\n  containers:\n  - name: a\n    image: b\n  - {name: c}\n";
-        let spec = FieldPath::default().field("spec");
-        let containers = spec.field("containers");
-        let at = |path: &FieldPath| locate(text, 1, path).map(|at| (at.line, at.column)).unwrap();
-        assert_eq!(at(&containers), (4, 3));
-        assert_eq!(at(&containers.index(0).field("image")), (6, 5));
-        assert_eq!(at(&containers.index(1).field("name")), (7, 6));
-        assert_eq!(at(&containers.index(1)), (7, 5));
-        // The innermost that exists.
-        assert_eq!(at(&containers.index(1).field("image")), (7, 5));
-        assert_eq!(at(&spec.field("nothing").index(3)), (4, 3));
-        assert_eq!(locate(text, 9, &spec), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_parsed_or_refused(text in "[-a-z:{}\\[\\]&*!|>'\"#?,\\t\\n 0-9.~<]{0,80}") {
-            let _ = parse(&text);
-            let _ = locate(&text, 0, &FieldPath::default().field("a").index(1));
-        }
-    }
-}
+mod tests;

@@ -67,6 +67,7 @@ fn every_verb_explains_itself_with_an_example() {
     let _alone = alone();
     for verb in [
         &["run"][..],
+        &["explain"],
         &["image"],
         &["image", "pull"],
         &["image", "load"],

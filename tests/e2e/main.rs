@@ -11,6 +11,7 @@ mod images;
 mod images_store;
 mod leftovers;
 mod load;
+mod manifests;
 mod network;
 mod seeds;
 mod vmm;

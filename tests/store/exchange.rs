@@ -124,7 +124,7 @@ fn what_is_pulled_and_saved_has_the_registrys_digests_for_skopeo_and_podman() {
         .build()
         .unwrap();
     let image = runtime
-        .block_on(fixture.store.ensure(&name, PullPolicy::Always, &Quiet))
+        .block_on(fixture.store.ensure(&name, PullPolicy::Always, &[], &Quiet))
         .unwrap();
     assert_eq!(image.manifest_digest, expected);
 

@@ -137,10 +137,8 @@ fn make(root: &Path, nodes: &[Node]) {
             Kind::Device(block, major, minor) => {
                 let kind = if *block { libc::S_IFBLK } else { libc::S_IFCHR };
                 // SAFETY: as above.
-                assert_eq!(
-                    unsafe { libc::mknod(c_path.as_ptr(), kind | 0o600, libc::makedev(*major, *minor)) },
-                    0
-                );
+                let made = unsafe { libc::mknod(c_path.as_ptr(), kind | 0o600, libc::makedev(*major, *minor)) };
+                assert_eq!(made, 0);
             }
         }
         if !matches!(node.kind, Kind::Directory) {

@@ -2,8 +2,10 @@
 //!
 //! Both sides use this crate and share nothing else. What one side alone needs does not belong here.
 
+mod capabilities;
 mod stream_header;
 
+pub use capabilities::CAPABILITIES;
 pub use stream_header::{MAX_STREAM_HEADER_BYTES, StreamHeaderError, decode_stream_header, encode_stream_header};
 
 #[allow(

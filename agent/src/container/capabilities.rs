@@ -2,52 +2,8 @@
 
 use std::io;
 
+use microkube_protocol::CAPABILITIES;
 use nix::errno::Errno;
-
-/// Names in the order of their numbers, linux/capability.h.
-const NAMES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// A set of capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,14 +13,14 @@ impl Capabilities {
     /// Parses names such as "CAP_CHOWN"; the name that does not exist is the error.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
         names.into_iter().try_fold(Self::default(), |set, name| {
-            let number = NAMES.iter().position(|known| *known == name).ok_or(name)?;
+            let number = CAPABILITIES.iter().position(|known| *known == name).ok_or(name)?;
             Ok(Self(set.0 | (1 << number)))
         })
     }
 
     /// Whether the set has this capability.
     pub fn has(self, name: &str) -> bool {
-        NAMES
+        CAPABILITIES
             .iter()
             .position(|known| *known == name)
             .is_some_and(|number| self.0 & (1 << number) != 0)
@@ -151,9 +107,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_has_what_it_was_made_of(chosen in proptest::collection::hash_set(0..NAMES.len(), 0..NAMES.len())) {
-            let set = Capabilities::parse(chosen.iter().map(|&number| NAMES[number])).unwrap();
-            for (number, name) in NAMES.iter().enumerate() {
+        fn a_set_has_what_it_was_made_of(chosen in proptest::collection::hash_set(0..CAPABILITIES.len(), 0..CAPABILITIES.len())) {
+            let set = Capabilities::parse(chosen.iter().map(|&number| CAPABILITIES[number])).unwrap();
+            for (number, name) in CAPABILITIES.iter().enumerate() {
                 prop_assert_eq!(set.has(name), chosen.contains(&number));
             }
         }

@@ -1,0 +1,180 @@
+//! Which manifests a command line names: files, directories and standard input, read within limits.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::Failure;
+use crate::manifest::{self, Input, MAX_TEXT_BYTES, ManifestError, Manifests};
+
+/// All manifests of one command line together.
+const MAX_TOTAL_BYTES: usize = 64 << 20;
+/// What `kubectl` takes from a directory.
+const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
+/// How standard input is called in messages.
+const STDIN: &str = "standard input";
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) manifests: Manifests,
+    /// What standard input had, if it was asked for.
+    pub(super) consumed_stdin: Option<Vec<u8>>,
+}
+
+/// Reads and checks everything that the paths name.
+pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
+    let mut texts = read(paths).map_err(Failure::usage)?;
+    let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
+    let manifests = manifest::load(&inputs).map_err(Failure::usage)?;
+    let stdin = texts.iter().position(|(source, _)| source == STDIN);
+    Ok(Loaded {
+        manifests,
+        consumed_stdin: stdin.map(|index| texts.swap_remove(index).1),
+    })
+}
+
+/// Whether the error explains itself line by line, each with its file, and wants nothing before it.
+pub(super) fn names_its_file(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ManifestError>().is_some()
+}
+
+/// The texts by the names that they have in messages.
+fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut total = 0;
+    for path in paths {
+        let is_stdin = path.as_os_str() == "-";
+        if is_stdin && texts.iter().any(|(source, _)| source == STDIN) {
+            bail!("standard input can be read only once");
+        }
+        let files = if !is_stdin && path.is_dir() {
+            directory(path)?
+        } else {
+            vec![path.clone()]
+        };
+        for file in files {
+            let (source, text) = if is_stdin {
+                (STDIN.to_owned(), bounded(std::io::stdin(), STDIN)?)
+            } else {
+                let source = file.display().to_string();
+                let opened =
+                    std::fs::File::open(&file).with_context(|| format!("cannot open the manifest {source}"))?;
+                let text = bounded(opened, &source)?;
+                (source, text)
+            };
+            total += text.len();
+            if total > MAX_TOTAL_BYTES {
+                bail!("the manifests together are larger than {} MiB", MAX_TOTAL_BYTES >> 20);
+            }
+            texts.push((source, text));
+        }
+    }
+    Ok(texts)
+}
+
+/// The manifests of a directory, without those of the directories in it, by name.
+fn directory(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let context = || format!("cannot read the directory {}", path.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).with_context(context)? {
+        let file = entry.with_context(context)?.path();
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        bail!(
+            "there is no *.yaml, *.yml or *.json in the directory {}",
+            path.display()
+        );
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// One byte more than a manifest may have: the loader says so then.
+fn bounded(input: impl Read, source: &str) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    input
+        .take(MAX_TEXT_BYTES as u64 + 1)
+        .read_to_end(&mut text)
+        .with_context(|| format!("cannot read the manifest {source}"))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str =
+        "{apiVersion: v1, kind: Pod, metadata: {name: NAME}, spec: {containers: [{name: a, image: b}]}}\n";
+
+    fn load_names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
+        match load(paths) {
+            Ok(loaded) => Ok(loaded
+                .manifests
+                .pods
+                .into_iter()
+                .filter_map(|pod| pod.metadata.name)
+                .collect()),
+            Err(failure) => Err(format!("{:#}", failure.error)),
+        }
+    }
+
+    #[test]
+    fn directories_give_their_manifests_by_name_and_nothing_below_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (name, pod) in [
+            ("b.yaml", "b"),
+            ("a.yml", "a"),
+            ("c.json", "c"),
+            ("note.txt", "x"),
+            ("yaml", "y"),
+        ] {
+            std::fs::write(at(name), POD.replace("NAME", pod)).unwrap();
+        }
+        std::fs::create_dir(at("d.yaml")).unwrap();
+        std::fs::write(at("d.yaml/e.yaml"), "wrong").unwrap();
+        assert_eq!(load_names(&[dir.path().to_owned()]).unwrap(), ["a", "b", "c"]);
+        // Named, a file may be called as it likes.
+        assert_eq!(load_names(&[at("note.txt"), at("c.json")]).unwrap(), ["x", "c"]);
+        assert!(
+            load_names(&[at("d.yaml")])
+                .unwrap_err()
+                .contains("e.yaml:1:1: not a Kubernetes object")
+        );
+        std::fs::remove_file(at("d.yaml/e.yaml")).unwrap();
+        assert!(
+            load_names(&[at("d.yaml")])
+                .unwrap_err()
+                .starts_with("there is no *.yaml")
+        );
+        assert!(load_names(&[at("none.yaml")]).unwrap_err().contains("No such file"));
+    }
+
+    #[test]
+    fn a_pod_of_two_files_is_refused_with_both_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"));
+        std::fs::write(&first, POD.replace("NAME", "web")).unwrap();
+        std::fs::write(&second, POD.replace("NAME", "web")).unwrap();
+        assert_eq!(
+            load_names(&[first.clone(), second.clone()]).unwrap_err(),
+            format!(
+                "{}:1:40: metadata.name: Duplicate value: \"web\": the Pod of this name is at {}:1:40 already",
+                second.display(),
+                first.display()
+            )
+        );
+    }
+
+    #[test]
+    fn files_without_end_are_not_read_to_their_end() {
+        let error = load_names(&[PathBuf::from("/dev/zero")]).unwrap_err();
+        assert_eq!(error, "/dev/zero: the file is larger than 4 MiB; is it a manifest?");
+    }
+}

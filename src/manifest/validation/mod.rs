@@ -1,0 +1,161 @@
+//! Kubernetes' rules for a Pod, in its words and formats (`pkg/apis/core/validation/validation.go`), for the fields that microkube
+//! supports or accepts, and for those that it is going to support. Works on the defaulted Pod and finds all problems.
+
+mod container;
+mod found;
+mod handlers;
+pub(super) mod metadata;
+mod network;
+mod resources;
+mod scheduling;
+mod security;
+mod volumes;
+
+use std::collections::HashSet;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+use super::error::{FieldPath, Problem};
+pub(super) use found::Found;
+
+/// Everything that is wrong with the Pod.
+pub(super) fn validate(pod: &Pod) -> Vec<Problem> {
+    let mut found = Found::default();
+    metadata::validate(&pod.metadata, &mut found);
+    let path = FieldPath::default().field("spec");
+    match &pod.spec {
+        Some(spec) => pod_spec(spec, &path, &mut found),
+        None => found.required(&path, ""),
+    }
+    found.0
+}
+
+fn pod_spec(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
+    let volume_names = volumes::validate(
+        spec.volumes.as_deref().unwrap_or_default(),
+        &path.field("volumes"),
+        found,
+    );
+    containers(spec, &volume_names, path, found);
+    let policy = spec.restart_policy.as_deref().unwrap_or_default();
+    if policy.is_empty() {
+        found.required(&path.field("restartPolicy"), "");
+    } else {
+        found.one_of(&path.field("restartPolicy"), policy, &["Always", "OnFailure", "Never"]);
+    }
+    if let Some(seconds) = spec.active_deadline_seconds {
+        found.between(&path.field("activeDeadlineSeconds"), seconds, 1, i64::from(i32::MAX));
+    }
+    network::validate(spec, path, found);
+    scheduling::validate(spec, path, found);
+    if let Some(context) = &spec.security_context {
+        security::of_pod(context, &path.field("securityContext"), found);
+    }
+    for (index, reference) in spec.image_pull_secrets.iter().flatten().enumerate() {
+        // Kubernetes takes one without a name, which then means nothing.
+        if reference.name.is_empty() {
+            found.required(&path.field("imagePullSecrets").index(index).field("name"), "");
+        }
+    }
+    resources::amounts(spec.overhead.as_ref(), &path.field("overhead"), found);
+    if let Some(os) = &spec.os {
+        let path = path.field("os").field("name");
+        if os.name.is_empty() {
+            found.required(&path, "");
+        } else {
+            found.one_of(&path, &os.name, &["linux", "windows"]);
+        }
+    }
+    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
+        let path = path.field("shareProcessNamespace");
+        found.invalid(
+            &path,
+            format_args!("true"),
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
+    }
+    if spec.host_users == Some(false) {
+        for (field, shared) in [
+            ("hostNetwork", spec.host_network),
+            ("hostPID", spec.host_pid),
+            ("hostIPC", spec.host_ipc),
+        ] {
+            if shared == Some(true) {
+                found.forbidden(&path.field(field), "when `pod.Spec.HostUsers` is false");
+            }
+        }
+    }
+    if spec
+        .ephemeral_containers
+        .as_ref()
+        .is_some_and(|containers| !containers.is_empty())
+    {
+        found.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
+    }
+}
+
+fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
+    let grace = spec.termination_grace_period_seconds.unwrap_or_default();
+    let regular = path.field("containers");
+    if spec.containers.is_empty() {
+        found.required(&regular, "");
+    }
+    let mut names = HashSet::new();
+    let mut host_ports = HashSet::new();
+    for (index, own) in spec.containers.iter().enumerate() {
+        let path = regular.index(index);
+        container::validate(own, volumes, &path, found);
+        unique_name(own, &mut names, &path, found);
+        unique_host_ports(own, &mut host_ports, &path, found);
+        handlers::hooks_and_probes(own, grace, &path, found);
+        if own.restart_policy.is_some() {
+            found.forbidden(&path.field("restartPolicy"), "may not be set for non-init containers");
+        }
+    }
+    for (index, own) in spec.init_containers.iter().flatten().enumerate() {
+        let path = path.field("initContainers").index(index);
+        container::validate(own, volumes, &path, found);
+        unique_name(own, &mut names, &path, found);
+        // Init containers run one after the other.
+        unique_host_ports(own, &mut HashSet::new(), &path, found);
+        if let Some(policy) = &own.restart_policy {
+            found.one_of(&path.field("restartPolicy"), policy, &["Always"]);
+        }
+        if own.restart_policy.as_deref() == Some("Always") {
+            handlers::hooks_and_probes(own, grace, &path, found);
+            continue;
+        }
+        for (field, there) in [
+            ("lifecycle", own.lifecycle.is_some()),
+            ("livenessProbe", own.liveness_probe.is_some()),
+            ("readinessProbe", own.readiness_probe.is_some()),
+            ("startupProbe", own.startup_probe.is_some()),
+        ] {
+            if there {
+                let detail = "may not be set for init containers without restartPolicy=Always";
+                found.forbidden(&path.field(field), detail);
+            }
+        }
+    }
+}
+
+fn unique_name<'c>(container: &'c Container, names: &mut HashSet<&'c str>, path: &FieldPath, found: &mut Found) {
+    if !container.name.is_empty() && !names.insert(container.name.as_str()) {
+        found.duplicate(&path.field("name"), container.name.as_str());
+    }
+}
+
+fn unique_host_ports(container: &Container, seen: &mut HashSet<String>, path: &FieldPath, found: &mut Found) {
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        let Some(number) = port.host_port.filter(|number| *number != 0) else {
+            continue;
+        };
+        let protocol = port.protocol.as_deref().unwrap_or_default();
+        let key = format!("{protocol}/{}/{number}", port.host_ip.as_deref().unwrap_or_default());
+        if seen.contains(&key) {
+            found.duplicate(&path.field("ports").index(index).field("hostPort"), key.as_str());
+        } else {
+            seen.insert(key);
+        }
+    }
+}

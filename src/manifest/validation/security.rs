@@ -1,0 +1,125 @@
+//! Kubernetes' rules for security contexts.
+
+use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SeccompProfile, SecurityContext};
+
+use super::super::error::FieldPath;
+use super::super::security::capability;
+use super::found::Found;
+
+/// Largest user and group id, as Kubernetes has it.
+const MAX_ID: i64 = i32::MAX as i64;
+
+/// Checks the Pod's security context.
+pub(super) fn of_pod(context: &PodSecurityContext, path: &FieldPath, found: &mut Found) {
+    let own = [
+        ("fsGroup", context.fs_group),
+        ("runAsUser", context.run_as_user),
+        ("runAsGroup", context.run_as_group),
+    ];
+    ids(&own, path, found);
+    for (index, gid) in context.supplemental_groups.iter().flatten().enumerate() {
+        found.between(&path.field("supplementalGroups").index(index), *gid, 0, MAX_ID);
+    }
+    for (field, value, allowed) in [
+        (
+            "fsGroupChangePolicy",
+            &context.fs_group_change_policy,
+            ["Always", "OnRootMismatch"],
+        ),
+        (
+            "seLinuxChangePolicy",
+            &context.se_linux_change_policy,
+            ["MountOption", "Recursive"],
+        ),
+        (
+            "supplementalGroupsPolicy",
+            &context.supplemental_groups_policy,
+            ["Merge", "Strict"],
+        ),
+    ] {
+        if let Some(value) = value {
+            found.one_of(&path.field(field), value, &allowed);
+        }
+    }
+    let mut names = std::collections::HashSet::new();
+    for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
+        let path = path.field("sysctls").index(index).field("name");
+        if sysctl.name.is_empty() {
+            found.required(&path, "");
+        } else if !names.insert(sysctl.name.as_str()) {
+            found.duplicate(&path, sysctl.name.as_str());
+        }
+    }
+    seccomp(context.seccomp_profile.as_ref(), &path.field("seccompProfile"), found);
+}
+
+/// Checks a container's security context.
+pub(super) fn of_container(context: &SecurityContext, path: &FieldPath, found: &mut Found) {
+    let own = [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)];
+    ids(&own, path, found);
+    if let Some(mount) = &context.proc_mount {
+        found.one_of(&path.field("procMount"), mount, &["Default", "Unmasked"]);
+    }
+    seccomp(context.seccomp_profile.as_ref(), &path.field("seccompProfile"), found);
+    if let Some(list) = &context.capabilities {
+        capabilities(list, &path.field("capabilities"), found);
+    }
+    if context.allow_privilege_escalation == Some(false) {
+        if context.privileged == Some(true) {
+            let detail = "Invalid value: cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+            found.add(path, detail);
+        }
+        let added = context
+            .capabilities
+            .as_ref()
+            .and_then(|list| list.add.as_deref())
+            .unwrap_or_default();
+        // Kubernetes looks for this one spelling.
+        if added.iter().any(|name| name == "CAP_SYS_ADMIN") {
+            let detail =
+                "Invalid value: cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            found.add(path, detail);
+        }
+    }
+}
+
+fn ids(ids: &[(&str, Option<i64>)], path: &FieldPath, found: &mut Found) {
+    for (name, id) in ids {
+        if let Some(id) = id {
+            found.between(&path.field(name), *id, 0, MAX_ID);
+        }
+    }
+}
+
+fn seccomp(profile: Option<&SeccompProfile>, path: &FieldPath, found: &mut Found) {
+    let Some(profile) = profile else { return };
+    let type_path = path.field("type");
+    if profile.type_.is_empty() {
+        found.required(&type_path, "type is required when seccompProfile is set");
+    } else {
+        found.one_of(
+            &type_path,
+            &profile.type_,
+            &["Localhost", "RuntimeDefault", "Unconfined"],
+        );
+    }
+    let path = path.field("localhostProfile");
+    match (profile.type_.as_str(), &profile.localhost_profile) {
+        ("Localhost", None) => found.required(&path, "must be set when seccomp type is Localhost"),
+        ("Localhost", Some(file)) => found.descending(&path, file),
+        (_, Some(file)) => found.invalid(&path, file.as_str(), "can only be set when seccomp type is Localhost"),
+        (_, None) => {}
+    }
+}
+
+/// The capabilities are known ones, so that a misspelt one is not just not there.
+fn capabilities(capabilities: &Capabilities, path: &FieldPath, found: &mut Found) {
+    for (field, names) in [("add", &capabilities.add), ("drop", &capabilities.drop)] {
+        for (index, name) in names.iter().flatten().enumerate() {
+            if capability(name).is_none() {
+                let detail = "must be ALL or the name of a Linux capability without CAP_, such as NET_ADMIN";
+                found.invalid(&path.field(field).index(index), name.as_str(), detail);
+            }
+        }
+    }
+}

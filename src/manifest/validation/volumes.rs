@@ -1,0 +1,49 @@
+//! Kubernetes' rules for the volumes that a Pod declares.
+
+use std::collections::HashSet;
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::super::error::FieldPath;
+use super::super::names;
+use super::found::Found;
+use super::resources;
+
+/// Checks the volumes and returns their names.
+pub(super) fn validate<'s>(volumes: &'s [Volume], path: &FieldPath, found: &mut Found) -> HashSet<&'s str> {
+    let mut names = HashSet::new();
+    for (index, volume) in volumes.iter().enumerate() {
+        let path = path.index(index);
+        let name = path.field("name");
+        if volume.name.is_empty() {
+            found.required(&name, "");
+        } else {
+            found.invalid_for_each(&name, &volume.name, names::dns_label(&volume.name));
+            if !names.insert(volume.name.as_str()) {
+                found.duplicate(&name, volume.name.as_str());
+            }
+        }
+        // Every field but the name is a kind of volume.
+        let written = serde_json::to_value(volume).unwrap_or_default();
+        let kinds = written
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key)
+            .filter(|key| *key != "name");
+        for kind in kinds.skip(1) {
+            found.forbidden(&path.field(kind), "may not specify more than 1 volume type");
+        }
+        if let Some(empty_dir) = &volume.empty_dir {
+            let path = path.field("emptyDir");
+            let medium = empty_dir.medium.as_deref().unwrap_or_default();
+            if !medium.starts_with("HugePages") {
+                found.one_of(&path.field("medium"), medium, &["", "Memory"]);
+            }
+            if let Some(limit) = &empty_dir.size_limit {
+                resources::quantity(&limit.0, &path.field("sizeLimit"), found);
+            }
+        }
+    }
+    names
+}

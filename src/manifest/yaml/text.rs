@@ -1,0 +1,131 @@
+//! What is done to a text before the scanner sees it, and when the scanner has given it up: looks at lines and characters only.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::super::documents::{Document, lines};
+use super::super::error::{FieldPath, Location, Problem};
+
+/// `[` and `{` that are open at once: the scanner's time is quadratic in them.
+const MAX_OPEN_BRACKETS: usize = 200;
+
+/// Keeps text that only wants to keep the scanner busy away from it. It is no YAML parser: it counts brackets, closing ones only outside
+/// comments and of quotes that end in their line. Text in which brackets are balanced, or nearly so, never comes near the limit.
+pub(super) fn refuse_deep_flow(document: &Document<'_>) -> Result<(), Problem> {
+    let mut open = 0_usize;
+    for (number, line) in lines(document.text).enumerate() {
+        let mut rest = line;
+        let mut before = ' ';
+        let mut closing_counts = true;
+        while let Some(character) = rest.chars().next() {
+            rest = &rest[character.len_utf8()..];
+            match character {
+                '[' | '{' => open += 1,
+                ']' | '}' if closing_counts => open = open.saturating_sub(1),
+                '#' if before.is_whitespace() => closing_counts = false,
+                '"' | '\'' if closing_counts => match rest.split_once(character) {
+                    Some((_, after)) => rest = after,
+                    None => closing_counts = false,
+                },
+                _ => {}
+            }
+            before = character;
+        }
+        if open > MAX_OPEN_BRACKETS {
+            let mut problem = Problem::new(&FieldPath::default(), "not valid YAML: brackets are nested too deeply");
+            problem.location = Some(Location {
+                line: document.start.line + number,
+                column: 1,
+            });
+            return Err(problem);
+        }
+    }
+    Ok(())
+}
+
+/// JSON writes characters beyond U+FFFF as two escapes, which YAML does not know.
+pub(super) fn paired_surrogates(text: &str) -> Cow<'_, str> {
+    let hex = |text: &str, range: std::ops::Range<usize>| u16::from_str_radix(text.get(range)?, 16).ok();
+    if !text.trim_start().starts_with('{') || !text.contains("\\u") {
+        return Cow::Borrowed(text);
+    }
+    let mut replaced = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        replaced.push_str(before);
+        let pair = (escape.get(..2) == Some("\\u") && escape.get(6..8) == Some("\\u"))
+            .then(|| Some([hex(escape, 2..6)?, hex(escape, 8..12)?]))
+            .flatten()
+            .and_then(|units| char::decode_utf16(units).next()?.ok())
+            .filter(|character| *character > '\u{ffff}');
+        let length = match pair {
+            Some(character) => {
+                replaced.push_str(&format!("\\U{:08X}", u32::from(character)));
+                12
+            }
+            // The escaped character may itself be a backslash.
+            None => {
+                let length = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
+                replaced.push_str(&escape[..length]);
+                length
+            }
+        };
+        rest = &escape[length..];
+    }
+    replaced.push_str(rest);
+    Cow::Owned(replaced)
+}
+
+/// Lines that are indented with tabs.
+pub(super) struct Tabs {
+    pub(super) replaced: String,
+    /// By line, how many characters the replacement has put in.
+    pub(super) counts: HashMap<usize, usize>,
+    first: (usize, usize),
+}
+
+impl Tabs {
+    /// The spaces that stand in for a tab.
+    const SPACES: &'static str = "  ";
+
+    pub(super) fn find(text: &str) -> Option<Self> {
+        let mut tabs = Self {
+            replaced: String::with_capacity(text.len()),
+            counts: HashMap::new(),
+            first: (0, 0),
+        };
+        for (number, line) in lines(text).enumerate() {
+            let content = line.trim_start_matches([' ', '\t']);
+            let indentation = &line[..line.len() - content.len()];
+            let count = indentation.matches('\t').count();
+            if count > 0 && !content.trim().is_empty() {
+                if tabs.counts.is_empty() {
+                    tabs.first = (number, indentation.find('\t').unwrap_or_default());
+                }
+                tabs.counts.insert(number, count * (Self::SPACES.len() - 1));
+                tabs.replaced.push_str(&indentation.replace('\t', Self::SPACES));
+            } else {
+                tabs.replaced.push_str(indentation);
+            }
+            tabs.replaced.push_str(content);
+        }
+        (!tabs.counts.is_empty()).then_some(tabs)
+    }
+
+    pub(super) fn problem(&self, start: Location) -> Problem {
+        let more = match self.counts.len() - 1 {
+            0 => String::new(),
+            1 => " (in 1 more line too)".to_owned(),
+            more => format!(" (in {more} more lines too)"),
+        };
+        let message = format!("not valid YAML: tabs are not allowed for indentation, use spaces{more}");
+        let mut problem = Problem::new(&FieldPath::default(), message);
+        let (line, column) = self.first;
+        problem.location = Some(Location {
+            line: start.line + line,
+            column: column + 1,
+        });
+        problem
+    }
+}
