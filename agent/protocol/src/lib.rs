@@ -32,3 +32,6 @@ pub const STREAM_PORT: u32 = 1025;
 
 /// Largest ttrpc message either side accepts, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Most that the agent sends of a container's output ahead of what the host has confirmed, and keeps until then, bytes.
+pub const OUTPUT_WINDOW_BYTES: usize = 1 << 20;
