@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -22,9 +21,6 @@ use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
 use crate::pod::{self};
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord};
-
-/// Logs of so many Pods are kept.
-const KEPT_LOGS: usize = 50;
 
 /// Run Pods in the foreground
 ///
@@ -131,11 +127,7 @@ async fn run_attached(
     mut asked: watch::Receiver<usize>,
 ) -> anyhow::Result<u8> {
     let paths = Paths::from_env();
-    let names: Vec<String> = record
-        .pod
-        .spec
-        .iter()
-        .flat_map(|spec| &spec.containers)
+    let names: Vec<String> = pod::containers(&record.pod)
         .map(|container| match &label {
             Some(label) => format!("{label}/{}", container.name),
             None => container.name.clone(),
@@ -144,13 +136,7 @@ async fn run_attached(
     let records = PodRecords::new(paths.clone());
     let lock = records.create(&record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
-    let supervisor = start_supervisor(
-        &paths,
-        &record,
-        args.debug,
-        lock.as_fd().as_raw_fd(),
-        server.as_raw_fd(),
-    );
+    let supervisor = pod::start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), args.debug);
     let mut supervisor = match supervisor {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -208,7 +194,7 @@ async fn run_attached(
     pod::sweep(&paths).await?;
     Err(anyhow!(
         "the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}",
-        supervisor_log(&paths, &record).display()
+        pod::supervisor_log(&paths, &record).display()
     ))
 }
 
@@ -246,68 +232,12 @@ fn new_record(pod: &Pod, manifests: &Manifests) -> anyhow::Result<PodRecord> {
         name,
         pod,
         pull_secrets,
+        detached: false,
+        released: false,
         client: ProcessIdentity::current(),
         supervisor: None,
         vmm: None,
     })
-}
-
-fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
-    paths.logs().join(format!(
-        "{}_{}_{}.supervisor.log",
-        record.namespace, record.name, record.uid
-    ))
-}
-
-fn start_supervisor(
-    paths: &Paths,
-    record: &PodRecord,
-    debug: bool,
-    lock_fd: RawFd,
-    client_fd: RawFd,
-) -> anyhow::Result<Child> {
-    prune_logs(paths);
-    let log_path = supervisor_log(paths, record);
-    let log = std::fs::File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.args(["supervise", "--uid", &record.uid]);
-    command.args(["--lock-fd", &lock_fd.to_string(), "--client-fd", &client_fd.to_string()]);
-    if debug {
-        command.arg("--debug");
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    // SAFETY: between fork and exec the closure only calls setsid(2) and fcntl(2), which are async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            // A session of its own: signals of the terminal are for the client, which asks the supervisor.
-            libc::setsid();
-            for fd in [lock_fd, client_fd] {
-                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
-    }
-    command.spawn().context("cannot start the supervisor of the Pod")
-}
-
-/// Forgets the oldest logs of Pods that are gone.
-fn prune_logs(paths: &Paths) {
-    let Ok(entries) = std::fs::read_dir(paths.logs()) else {
-        return;
-    };
-    let mut logs: Vec<_> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        })
-        .collect();
-    logs.sort();
-    // Two files a Pod, and a third where the log was rotated.
-    for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 /// The signals that ask for the Pod's end.

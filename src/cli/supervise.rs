@@ -18,9 +18,9 @@ pub struct SuperviseArgs {
     /// Descriptor of the Pod's lock
     #[arg(long)]
     lock_fd: RawFd,
-    /// Descriptor of the socket of the attached client
+    /// Descriptor of the socket of the attached client; none of a detached Pod
     #[arg(long)]
-    client_fd: RawFd,
+    client_fd: Option<RawFd>,
     /// Pass the guest's log on to the client
     #[arg(long)]
     debug: bool,
@@ -29,7 +29,7 @@ pub struct SuperviseArgs {
 /// Runs the verb.
 pub(super) fn run(args: SuperviseArgs) -> Result<ExitCode, Failure> {
     let lock = LockedFile::from_inherited(inherit(args.lock_fd)?);
-    let client = std::os::unix::net::UnixStream::from(inherit(args.client_fd)?);
+    let client = args.client_fd.map(inherit).transpose()?;
     let paths = Paths::from_env();
     let record = PodRecords::new(paths.clone())
         .get(&args.uid)?
@@ -38,7 +38,7 @@ pub(super) fn run(args: SuperviseArgs) -> Result<ExitCode, Failure> {
         paths,
         record,
         lock,
-        client,
+        client: client.map(Into::into),
         debug: args.debug,
     };
     // One thread: the VMM is to die with its supervisor, which the kernel understands as the thread that started it.

@@ -4,15 +4,48 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use serde::{Deserialize, Serialize};
 use microkube_protocol::messages::{EmptyDir, Mount, Resources, Security, StartContainerRequest, User, Volume};
 
-use super::supervisor::PlannedContainer;
 use crate::image::Image;
 use crate::manifest::downward::PodStatusFields;
 use crate::manifest::process::{self, ImageProcess};
 use crate::manifest::quantity::Quantity;
 use crate::manifest::{resources, security};
 use crate::network::{self, HostAlias};
+
+/// A container as the agent is asked for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedContainer {
+    /// Name in the manifest.
+    pub name: String,
+    /// The request that starts it; its id is the attempt's to set.
+    #[serde(with = "request_bytes")]
+    pub request: StartContainerRequest,
+    /// Number of the signal that asks it to stop.
+    pub stop_signal: u32,
+}
+
+/// Requests in records: as they travel, in base64.
+mod request_bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use microkube_protocol::messages::StartContainerRequest;
+    use protobuf::Message as _;
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    pub fn serialize<S: Serializer>(request: &StartContainerRequest, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = request.write_to_bytes().map_err(ser::Error::custom)?;
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StartContainerRequest, D::Error> {
+        let bytes = STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(de::Error::custom)?;
+        StartContainerRequest::parse_from_bytes(&bytes).map_err(de::Error::custom)
+    }
+}
 
 /// Host name of the Pod: `spec.hostname`, else the Pod's name, cut to what a host name may be
 /// (`GeneratePodHostNameAndDomain` in `pkg/kubelet/kubelet_pods.go`).
@@ -140,7 +173,6 @@ pub fn plan(
     let limits = resources::cgroup_settings(container);
     let confinement = security::confinement(pod, container);
     let request = StartContainerRequest {
-        id: name.clone(),
         layer_ids,
         args: process.args,
         env: process.env,
@@ -169,6 +201,9 @@ pub fn plan(
             ..Default::default()
         })
         .into(),
+        stdin: container.stdin.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
+        termination_message_path: container.termination_message_path.clone().unwrap_or_default(),
         ..Default::default()
     };
     Ok(PlannedContainer {

@@ -1,20 +1,21 @@
-//! The data streams of a Pod's guest: containers' stdout and stderr, and the guest's log.
+//! The data streams of a Pod's guest: containers' output, stdin, further processes' stdio, and the guest's log.
 //!
 //! Each is one vsock connection that the agent opens. Who connects, how often, and what is sent is up to the guest, so every
 //! stream is accepted once, and only if it is expected.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use microkube_protocol::messages::StreamKind;
-use microkube_protocol::{MAX_STREAM_HEADER_BYTES, decode_stream_header};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use microkube_protocol::{DataStream, MAX_STREAM_HEADER_BYTES, Stdio, decode_stream_header};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attach::{Frame, OutputStream};
 use super::guest_log::GuestLog;
+use super::logs::LogWriter;
 
 /// How long a new connection may take to say what it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,128 +23,279 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes read from a stream at once.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// What a stream is, once it has said so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Expected {
-    Output(u16, OutputStream),
-    Log,
-}
-
-/// Kind and container id, as a stream's header has them.
-type StreamName = (i32, String);
-
-/// Takes in the guest's streams and passes them on to the attached client.
+/// Takes in the guest's streams and passes them on.
 #[derive(Debug)]
 pub struct Output {
-    expected: Mutex<HashMap<StreamName, (Expected, oneshot::Sender<()>)>>,
-    client: mpsc::Sender<Frame>,
-    log: Arc<Mutex<GuestLog>>,
+    expected: Mutex<Expected>,
+    /// The command line that stays attached to the Pod.
+    client: Option<mpsc::Sender<Frame>>,
+    guest_log: Mutex<GuestLog>,
     debug: bool,
 }
 
-/// Both output streams of one container: resolves when each has ended.
-#[derive(Debug)]
-pub struct ContainerOutput {
-    stdout: oneshot::Receiver<()>,
-    stderr: oneshot::Receiver<()>,
+#[derive(Debug, Default)]
+struct Expected {
+    log: bool,
+    containers: HashMap<String, Arc<ContainerStreams>>,
+    processes: HashMap<(String, Stdio), oneshot::Sender<UnixStream>>,
 }
 
-impl ContainerOutput {
+/// The streams of one attempt of a container.
+#[derive(Debug)]
+pub struct ContainerStreams {
+    index: u16,
+    log: Mutex<Option<LogWriter>>,
+    /// Of stdout and stderr.
+    progress: watch::Sender<[Progress; 2]>,
+    followers: Mutex<Vec<mpsc::Sender<Frame>>>,
+    stdin: Mutex<Option<UnixStream>>,
+    stdin_expected: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Expected,
+    Open,
+    Ended,
+}
+
+impl ContainerStreams {
     /// Waits until everything the container wrote has been passed on.
-    pub async fn finished(self) {
-        // A dropped sender says the same as a message: nothing more will come.
-        let _ = self.stdout.await;
-        let _ = self.stderr.await;
+    pub async fn finished(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender is this very object.
+        let _ = progress
+            .wait_for(|both| both.iter().all(|one| *one == Progress::Ended))
+            .await;
+        if let Some(log) = &mut *lock(&self.log) {
+            log.flush();
+        }
+    }
+
+    /// Passes what the container writes from now on to `follower` as well.
+    pub fn follow(&self, follower: mpsc::Sender<Frame>) {
+        lock(&self.followers).push(follower);
+    }
+
+    /// The container's stdin, for the first who asks. Who gives it back lets the next one have it.
+    pub fn take_stdin(&self) -> Option<UnixStream> {
+        lock(&self.stdin).take()
+    }
+
+    /// Gives the container's stdin back, still open.
+    pub fn return_stdin(&self, stdin: UnixStream) {
+        *lock(&self.stdin) = Some(stdin);
+    }
+
+    /// Takes the stream for open; whether it may be.
+    fn open(&self, stream: OutputStream) -> bool {
+        self.progress.send_if_modified(|both| {
+            let one = &mut both[stream as usize];
+            let expected = *one == Progress::Expected;
+            if expected {
+                *one = Progress::Open;
+            }
+            expected
+        })
+    }
+
+    fn end(&self, stream: OutputStream) {
+        self.progress.send_modify(|both| both[stream as usize] = Progress::Ended);
+    }
+
+    /// How much of the stream is in the log.
+    fn position(&self, stream: OutputStream) -> u64 {
+        lock(&self.log).as_ref().map_or(0, |log| log.position(stream))
+    }
+
+    /// Writes to the log, where there is one.
+    fn log(&self, stream: OutputStream, bytes: &[u8]) {
+        if let Some(log) = &mut *lock(&self.log) {
+            log.write(stream, bytes, SystemTime::now());
+        }
+    }
+
+    async fn pass_on(&self, frame: Frame) {
+        let followers = lock(&self.followers).clone();
+        for follower in followers {
+            // Waits for a slow follower, as a terminal makes a program wait; one that is gone is forgotten.
+            if follower.send(frame.clone()).await.is_err() {
+                lock(&self.followers).retain(|other| !other.same_channel(&follower));
+            }
+        }
     }
 }
 
 impl Output {
     /// Passes output on to `client`, and with `debug` the log too.
     #[must_use]
-    pub fn new(client: mpsc::Sender<Frame>, log: GuestLog, debug: bool) -> Arc<Self> {
-        let output = Self {
+    pub fn new(client: Option<mpsc::Sender<Frame>>, guest_log: GuestLog, debug: bool) -> Arc<Self> {
+        Arc::new(Self {
             expected: Mutex::default(),
             client,
-            log: Arc::new(Mutex::new(log)),
+            guest_log: Mutex::new(guest_log),
             debug,
+        })
+    }
+
+    /// A new machine is about to start, or one was taken over: its log is expected, and of the last one's streams nothing.
+    pub fn expect_machine(&self) {
+        *lock(&self.expected) = Expected {
+            log: true,
+            ..Expected::default()
         };
-        output.expect(StreamKind::STREAM_KIND_LOG, "", Expected::Log);
-        Arc::new(output)
     }
 
-    /// Announces the streams of a container that is about to be started.
-    pub fn expect_container(&self, index: u16, id: &str) -> ContainerOutput {
-        ContainerOutput {
-            stdout: self.expect(
-                StreamKind::STREAM_KIND_STDOUT,
-                id,
-                Expected::Output(index, OutputStream::Stdout),
-            ),
-            stderr: self.expect(
-                StreamKind::STREAM_KIND_STDERR,
-                id,
-                Expected::Output(index, OutputStream::Stderr),
-            ),
-        }
+    /// Announces the streams of a container that is about to be started, or was found running.
+    pub fn expect_container(&self, index: u16, id: &str, stdin: bool, log: Option<LogWriter>) -> Arc<ContainerStreams> {
+        let followers = self.client.iter().cloned().collect();
+        let streams = Arc::new(ContainerStreams {
+            index,
+            log: Mutex::new(log),
+            progress: watch::Sender::new([Progress::Expected; 2]),
+            followers: Mutex::new(followers),
+            stdin: Mutex::new(None),
+            stdin_expected: AtomicBool::new(stdin),
+        });
+        lock(&self.expected).containers.insert(id.to_owned(), Arc::clone(&streams));
+        streams
     }
 
-    /// Forgets the streams of a container that was not started after all.
+    /// The streams of a container.
+    pub fn container(&self, id: &str) -> Option<Arc<ContainerStreams>> {
+        lock(&self.expected).containers.get(id).cloned()
+    }
+
+    /// Forgets the streams of a container that was not started after all, or has ended.
     pub fn forget_container(&self, id: &str) {
-        let mut expected = self.expected.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        expected.retain(|(_, expected_id), _| expected_id != id);
+        lock(&self.expected).containers.remove(id);
     }
 
-    fn expect(&self, kind: StreamKind, id: &str, what: Expected) -> oneshot::Receiver<()> {
+    /// Announces a stream of a further process.
+    pub fn expect_process(&self, id: &str, stdio: Stdio) -> oneshot::Receiver<UnixStream> {
         let (sender, receiver) = oneshot::channel();
-        let mut expected = self.expected.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        expected.insert((protobuf::Enum::value(&kind), id.to_owned()), (what, sender));
+        lock(&self.expected).processes.insert((id.to_owned(), stdio), sender);
         receiver
+    }
+
+    /// Forgets the streams of a process that never opened them.
+    pub fn forget_process(&self, id: &str) {
+        lock(&self.expected).processes.retain(|(other, _), _| other != id);
     }
 
     /// Serves one connection of the guest to the stream port, to its end.
     pub async fn serve(&self, mut stream: UnixStream) {
-        let header = tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await;
-        let (kind, id) = match header {
+        let header = match tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await {
             Ok(Ok(header)) => header,
             Ok(Err(error)) => return tracing::warn!("refused a stream of the guest: {error}"),
             Err(_) => return tracing::warn!("refused a stream of the guest: it does not say what it is"),
         };
-        let expected = {
-            let mut expected = self.expected.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            expected.remove(&(protobuf::Enum::value(&kind), id))
+        let served = match header {
+            DataStream::Log => self.serve_log(stream).await,
+            DataStream::Process { id, stdio } => {
+                let expected = lock(&self.expected).processes.remove(&(id, stdio));
+                match expected {
+                    // Who waited for it may have given up, and then it is closed.
+                    Some(receiver) => drop(receiver.send(stream)),
+                    None => tracing::warn!("refused a stream of the guest that nobody expects"),
+                }
+                return;
+            }
+            DataStream::Container {
+                id,
+                stdio,
+                position_bytes,
+            } => {
+                let Some(streams) = self.container(&id) else {
+                    return tracing::warn!("refused a stream of the guest that nobody expects");
+                };
+                match stdio {
+                    Stdio::Stdin => return Self::accept_stdin(&streams, stream),
+                    Stdio::Stdout => self.serve_output(&streams, OutputStream::Stdout, position_bytes, stream).await,
+                    Stdio::Stderr => self.serve_output(&streams, OutputStream::Stderr, position_bytes, stream).await,
+                }
+            }
         };
-        // The sender is dropped, and the stream with it announced as ended, when this function returns.
-        let Some((what, _ended)) = expected else {
-            return tracing::warn!("refused a stream of the guest that nobody expects");
-        };
-        if let Err(error) = self.pump(what, &mut stream).await {
+        if let Err(error) = served {
             tracing::warn!("a stream of the guest broke off: {error}");
         }
     }
 
-    async fn pump(&self, what: Expected, stream: &mut UnixStream) -> std::io::Result<()> {
+    fn accept_stdin(streams: &ContainerStreams, stream: UnixStream) {
+        if !streams.stdin_expected.swap(false, Ordering::Relaxed) {
+            return tracing::warn!("refused a stdin of the guest that nobody expects");
+        }
+        streams.return_stdin(stream);
+    }
+
+    /// Takes in a container's output: log, followers, confirmation (see `StreamHeader` in `agent.proto`).
+    async fn serve_output(
+        &self,
+        streams: &ContainerStreams,
+        stream: OutputStream,
+        oldest_bytes: u64,
+        mut connection: UnixStream,
+    ) -> std::io::Result<()> {
+        if !streams.open(stream) {
+            tracing::warn!("refused a second stream of the same output");
+            return Ok(());
+        }
+        let result = self.pump(streams, stream, oldest_bytes, &mut connection).await;
+        // Nothing more can come: a broken connection is as much an end as a closed one.
+        let _ = streams
+            .pass_on(Frame::Output {
+                container: streams.index,
+                stream,
+                bytes: Vec::new(),
+            })
+            .await;
+        streams.end(stream);
+        result
+    }
+
+    async fn pump(
+        &self,
+        streams: &ContainerStreams,
+        stream: OutputStream,
+        oldest_bytes: u64,
+        connection: &mut UnixStream,
+    ) -> std::io::Result<()> {
+        let mut position_bytes = streams.position(stream).max(oldest_bytes);
+        connection.write_all(&position_bytes.to_be_bytes()).await?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let length = connection.read(&mut buffer).await?;
+            let bytes = buffer.get(..length).unwrap_or_default();
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            streams.log(stream, bytes);
+            streams
+                .pass_on(Frame::Output {
+                    container: streams.index,
+                    stream,
+                    bytes: bytes.to_vec(),
+                })
+                .await;
+            position_bytes = position_bytes.saturating_add(length as u64);
+            connection.write_all(&position_bytes.to_be_bytes()).await?;
+        }
+    }
+
+    async fn serve_log(&self, mut stream: UnixStream) -> std::io::Result<()> {
+        if !std::mem::take(&mut lock(&self.expected).log) {
+            tracing::warn!("refused a second stream of the guest's log");
+            return Ok(());
+        }
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let length = stream.read(&mut buffer).await?;
-            let bytes = buffer.get(..length).unwrap_or_default();
-            match what {
-                // With `--debug` the kernel writes the same to the console, and earlier.
-                Expected::Log if self.debug => {}
-                Expected::Log => self.log(bytes).await,
-                Expected::Output(container, stream) => {
-                    // Fails when the client is gone: then there is nobody to write for, but the guest must not block.
-                    let _ = self
-                        .client
-                        .send(Frame::Output {
-                            container,
-                            stream,
-                            bytes: bytes.to_vec(),
-                        })
-                        .await;
-                }
-            }
             if length == 0 {
                 return Ok(());
+            }
+            // With `--debug` the kernel writes the same to the console, and earlier.
+            if !self.debug {
+                self.log(buffer.get(..length).unwrap_or_default()).await;
             }
         }
     }
@@ -158,18 +310,22 @@ impl Output {
 
     async fn log(&self, bytes: &[u8]) {
         self.guest_log(|log| log.append(bytes));
-        if self.debug && !bytes.is_empty() {
-            let _ = self.client.send(Frame::Log(bytes.to_vec())).await;
+        if let Some(client) = self.client.as_ref().filter(|_| self.debug && !bytes.is_empty()) {
+            let _ = client.send(Frame::Log(bytes.to_vec())).await;
         }
     }
 
     /// Looks at the guest's log.
     pub fn guest_log<T>(&self, look: impl FnOnce(&mut GuestLog) -> T) -> T {
-        look(&mut self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        look(&mut lock(&self.guest_log))
     }
 }
 
-async fn read_header(stream: &mut UnixStream) -> std::io::Result<(StreamKind, String)> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_header(stream: &mut UnixStream) -> std::io::Result<DataStream> {
     let length = usize::from(stream.read_u16().await?);
     if length > MAX_STREAM_HEADER_BYTES {
         return Err(std::io::Error::other("its header is too long"));
@@ -182,7 +338,6 @@ async fn read_header(stream: &mut UnixStream) -> std::io::Result<(StreamKind, St
 #[cfg(test)]
 mod tests {
     use microkube_protocol::encode_stream_header;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -190,23 +345,47 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = GuestLog::create(&dir.path().join("guest.log")).unwrap();
         let (sender, receiver) = mpsc::channel(16);
-        (dir, Output::new(sender, log, false), receiver)
+        let output = Output::new(Some(sender), log, false);
+        output.expect_machine();
+        (dir, output, receiver)
     }
 
-    async fn connect(output: &Arc<Output>, kind: StreamKind, id: &str, bytes: &[u8]) {
+    fn container(id: &str, stdio: Stdio, position_bytes: u64) -> DataStream {
+        DataStream::Container {
+            id: id.to_owned(),
+            stdio,
+            position_bytes,
+        }
+    }
+
+    /// Returns what the host answered.
+    async fn connect(output: &Arc<Output>, header: DataStream, bytes: &[u8]) -> Vec<u8> {
         let (mut guest, host) = UnixStream::pair().unwrap();
-        guest.write_all(&encode_stream_header(kind, id).unwrap()).await.unwrap();
+        guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
         guest.write_all(bytes).await.unwrap();
-        drop(guest);
+        guest.shutdown().await.unwrap();
         output.serve(host).await;
+        let mut answer = Vec::new();
+        // Reset where the host did not read all.
+        let _ = guest.read_to_end(&mut answer).await;
+        answer
+    }
+
+    fn bytes_of(frames: &mut mpsc::Receiver<Frame>) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Ok(Frame::Output { bytes, .. }) = frames.try_recv() {
+            all.extend(bytes);
+        }
+        all
     }
 
     #[tokio::test]
-    async fn output_is_passed_on_and_its_end_announced() {
+    async fn output_is_passed_on_confirmed_and_its_end_announced() {
         let (_dir, output, mut frames) = output();
-        let streams = output.expect_container(2, "web");
-        connect(&output, StreamKind::STREAM_KIND_STDERR, "web", b"oops").await;
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "web", b"").await;
+        let streams = output.expect_container(2, "web-0", false, None);
+        let answer = connect(&output, container("web-0", Stdio::Stderr, 0), b"oops").await;
+        assert_eq!(answer, [0_u64.to_be_bytes(), 4_u64.to_be_bytes()].concat());
+        connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
         streams.finished().await;
         let stream = OutputStream::Stderr;
         let expected = Frame::Output {
@@ -220,22 +399,39 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_accepted_once_and_only_if_expected() {
         let (_dir, output, mut frames) = output();
-        let _streams = output.expect_container(0, "web");
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "other", b"forged").await;
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "web", b"").await;
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "web", b"twice").await;
-        drop(output);
-        let mut bytes = Vec::new();
-        while let Ok(Frame::Output { bytes: more, .. }) = frames.try_recv() {
-            bytes.extend(more);
-        }
-        assert_eq!(bytes, b"");
+        let _streams = output.expect_container(0, "web-0", false, None);
+        connect(&output, container("other-0", Stdio::Stdout, 0), b"forged").await;
+        connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
+        connect(&output, container("web-0", Stdio::Stdout, 0), b"twice").await;
+        connect(&output, container("web-0", Stdio::Stdin, 0), b"forged").await;
+        let process = DataStream::Process {
+            id: "p-1".to_owned(),
+            stdio: Stdio::Stdout,
+        };
+        connect(&output, process, b"forged").await;
+        assert_eq!(bytes_of(&mut frames), b"");
+        assert!(output.container("web-0").unwrap().take_stdin().is_none());
     }
 
     #[tokio::test]
-    async fn the_guests_log_is_kept() {
+    async fn a_process_gets_its_streams() {
         let (_dir, output, _frames) = output();
-        connect(&output, StreamKind::STREAM_KIND_LOG, "", b"[    0.1] hello\n").await;
+        let expected = output.expect_process("p-1", Stdio::Stdout);
+        let header = DataStream::Process {
+            id: "p-1".to_owned(),
+            stdio: Stdio::Stdout,
+        };
+        connect(&output, header, b"hello").await;
+        let mut text = String::new();
+        expected.await.unwrap().read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[tokio::test]
+    async fn the_guests_log_is_kept_once() {
+        let (_dir, output, _frames) = output();
+        connect(&output, DataStream::Log, b"[    0.1] hello\n").await;
+        connect(&output, DataStream::Log, b"[    0.2] again\n").await;
         assert_eq!(output.guest_log(|log| log.last_lines(1)), ["[    0.1] hello"]);
     }
 

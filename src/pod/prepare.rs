@@ -1,27 +1,36 @@
-//! What a Pod needs before its machine can start: images, address, scratch disk, all fetched or made at the same time.
+//! What a Pod needs before its machine can start: images, address, scratch disk, all fetched or made at the same time, and then put
+//! together.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
 use microkube_vmm::config::MAX_VCPU_COUNT;
 use tokio::sync::mpsc;
 
 use super::attach::{Frame, Notice};
-use super::container_spec;
-use super::supervisor::PlannedContainer;
+use super::container_spec::{self, PlannedContainer};
 use super::timings::Stage;
 use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
-use crate::image::{Image, ImageStore, Progress, PullPolicy, PullSecret};
+use crate::image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
 use crate::manifest::downward::PodStatusFields;
 use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};
 use crate::state::{Paths, PodRecord, PullSecretRecord};
 use crate::volume;
+
+/// What a Pod has of the host beside its images.
+#[derive(Debug)]
+pub struct HostResources {
+    net: PodNetwork,
+    scratch: std::fs::File,
+    /// How long the network took.
+    pub stage: Stage,
+}
 
 /// Everything that is decided before the machine starts.
 #[derive(Debug)]
@@ -30,12 +39,19 @@ pub struct Prepared {
     pub machine: MachineSpec,
     /// Address of the Pod.
     pub pod_ip: String,
+    /// Address of the host in the Pod's network.
+    pub host_ip: String,
     /// What the agent is asked first.
     pub sandbox_request: CreateSandboxRequest,
-    /// What it is asked for every container.
-    pub containers: Vec<PlannedContainer>,
-    /// How long it took.
-    pub stages: Vec<Stage>,
+    /// What it is asked for every container, or why there is nothing to ask for.
+    pub containers: Vec<Result<PlannedContainer, String>>,
+}
+
+/// The Pod's containers as the lifecycle counts them: init containers first.
+pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
 }
 
 /// Where the log of a Pod's machine lies. It outlives the Pod.
@@ -48,42 +64,34 @@ pub fn guest_log_path(paths: &Paths, record: &PodRecord) -> anyhow::Result<PathB
     Ok(dir.join(format!("{}_{}_{}.log", record.namespace, record.name, record.uid)))
 }
 
-/// `terminationGracePeriodSeconds` of the Pod.
-#[must_use]
-pub fn grace_period(record: &PodRecord) -> Duration {
-    let seconds = record
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.termination_grace_period_seconds)
-        .unwrap_or(30);
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-}
-
-/// Prepares a Pod.
+/// Connects the Pod and makes its scratch disk, or finds both as they were: a Pod whose machine was lost keeps its address and its
+/// volumes.
 ///
 /// # Errors
 /// The first thing that could not be had. What was had is released with the Pod.
-pub async fn prepare(
+pub async fn host_resources(paths: &Paths, record: &PodRecord) -> anyhow::Result<HostResources> {
+    let start = Instant::now();
+    let network = async {
+        let net = attach_network(paths, record).await?;
+        anyhow::Ok((net, Stage::since("network", start)))
+    };
+    let ((net, stage), scratch) = tokio::try_join!(network, scratch_disk(paths, record))?;
+    Ok(HostResources { net, scratch, stage })
+}
+
+/// Puts together what is there. `images` has the image of every container.
+///
+/// # Errors
+/// When a layer is gone, or the Pod is impossible as a whole.
+pub fn assemble(
     paths: &Paths,
     record: &PodRecord,
-    client: &mpsc::Sender<Frame>,
+    images: &[Image],
+    resources: HostResources,
     debug: bool,
 ) -> anyhow::Result<Prepared> {
-    let spec = record.pod.spec.as_ref().context("the Pod has no spec")?;
-    let pull_secrets: Vec<PullSecret> = record.pull_secrets.iter().map(pull_secret).collect();
-    // From here until the layers are open, nobody removes them.
-    let store = ImageStore::open(paths.images())?;
-    let held = tokio::task::spawn_blocking(move || store.hold()).await??;
-    let ((images, image_stage), (net, network_stage), scratch) = tokio::try_join!(
-        timed("image", images(paths, spec, &pull_secrets, client)),
-        timed("network", attach_network(paths, record)),
-        scratch_disk(paths, record),
-    )?;
-
-    let (layers, layer_ids, layer_files) = lay_out(&images)?;
-    drop(held);
-    let pod_ip = net.address.to_string();
+    let HostResources { net, scratch, .. } = resources;
+    let (layers, layer_ids, layer_files) = lay_out(images)?;
     let hostname = container_spec::hostname(&record.pod);
     let status = PodStatusFields {
         uid: record.uid.clone(),
@@ -94,15 +102,15 @@ pub async fn prepare(
             .and_then(|name| name.into_string().ok())
             .unwrap_or_default(),
     };
-    let mut containers = Vec::new();
-    for (container, image) in spec.containers.iter().zip(&images) {
+    let planned = containers(&record.pod).zip(images).map(|(container, image)| {
         let ids = image
             .layers
             .iter()
             .filter_map(|layer| layer_ids.get(&layer.path).cloned())
             .collect();
-        containers.push(container_spec::plan(&record.pod, container, image, ids, &status)?);
-    }
+        container_spec::plan(&record.pod, container, image, ids, &status).map_err(|error| format!("{error:#}"))
+    });
+    let planned = planned.collect();
     let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if crate::machine::is_inside() {
         // The emulated host has one processor for QEMU's sake, not because there is no more.
@@ -114,28 +122,37 @@ pub async fn prepare(
         mem_size_mib,
     } = resources::vm_size(&record.pod, host_cpus);
     let sandbox_request = sandbox_request(&record.pod, &hostname, &net, layers)?;
+    let (pod_ip, host_ip) = (net.address.to_string(), net.gateway.to_string());
     let machine = MachineSpec {
         mem_size_mib,
         vcpu_count,
         scratch,
         layers: layer_files,
         net: Some((net.tap, net.mac)),
-        vsock_path: paths.pod_run(&record.uid).join("vsock.sock"),
+        vsock_path: vsock_path(paths, &record.uid),
         debug,
+        outlives_supervisor: record.detached,
+        pod_uid: record.uid.clone(),
     };
     Ok(Prepared {
         machine,
         pod_ip,
+        host_ip,
         sandbox_request,
-        containers,
-        stages: vec![image_stage, network_stage],
+        containers: planned,
     })
 }
 
-async fn timed<T>(name: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(T, Stage)> {
-    let start = Instant::now();
-    let result = work.await?;
-    Ok((result, Stage::since(name, start)))
+/// Path of the socket by which a later supervisor finds the guest.
+#[must_use]
+pub fn vsock_path(paths: &Paths, uid: &str) -> PathBuf {
+    paths.pod_run(uid).join("vsock.sock")
+}
+
+/// Path of the Pod's scratch disk.
+#[must_use]
+pub fn scratch_path(paths: &Paths, uid: &str) -> PathBuf {
+    paths.pod_state(uid).join("scratch.img")
 }
 
 async fn attach_network(paths: &Paths, record: &PodRecord) -> anyhow::Result<PodNetwork> {
@@ -145,72 +162,55 @@ async fn attach_network(paths: &Paths, record: &PodRecord) -> anyhow::Result<Pod
 
 async fn scratch_disk(paths: &Paths, record: &PodRecord) -> anyhow::Result<std::fs::File> {
     let templates = paths.scratch_templates();
-    let path = paths.pod_state(&record.uid).join("scratch.img");
-    Ok(tokio::task::spawn_blocking(move || volume::create_scratch_disk(&templates, &path)).await??)
+    let path = scratch_path(paths, &record.uid);
+    tokio::task::spawn_blocking(move || {
+        match std::fs::File::options().read(true).write(true).open(&path) {
+            Ok(disk) => return Ok(disk),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+        }
+        Ok(volume::create_scratch_disk(&templates, &path)?)
+    })
+    .await?
 }
 
-fn pull_secret(secret: &PullSecretRecord) -> PullSecret {
-    PullSecret::new(&secret.name, secret.docker_config_json.clone().into_bytes())
-}
-
-/// The image of every container, in order; each image once.
-async fn images(
+/// Makes sure of a container's image. `client` sees the progress.
+///
+/// # Errors
+/// See [`ImageError`].
+pub async fn image(
     paths: &Paths,
-    spec: &PodSpec,
-    pull_secrets: &[PullSecret],
-    client: &mpsc::Sender<Frame>,
-) -> anyhow::Result<Vec<Image>> {
+    container: &Container,
+    pull_secrets: &[PullSecretRecord],
+    client: Option<mpsc::Sender<Frame>>,
+) -> Result<Image, ImageError> {
+    let pull_secrets: Vec<PullSecret> = pull_secrets
+        .iter()
+        .map(|secret| PullSecret::new(&secret.name, secret.docker_config_json.clone().into_bytes()))
+        .collect();
+    let reference = container.image.clone().unwrap_or_default();
     let store = ImageStore::open(paths.images())?;
-    let mut images: Vec<Image> = Vec::new();
-    let mut known: HashMap<(String, PullPolicyKey), usize> = HashMap::new();
-    for container in &spec.containers {
-        let reference = container.image.clone().unwrap_or_default();
-        let key = (reference.clone(), PullPolicyKey::of(container));
-        if let Some(index) = known.get(&key)
-            && let Some(image) = images.get(*index)
-        {
-            let image = image.clone();
-            images.push(image);
-            continue;
-        }
-        let progress = ClientProgress {
-            image: reference.clone(),
-            client: client.clone(),
-            layers: Mutex::default(),
-        };
-        let image = store
-            .ensure(&reference, key.1.policy(), pull_secrets, &progress)
-            .await
-            .with_context(|| format!("container {:?}", container.name))?;
+    let progress = ClientProgress {
+        image: reference.clone(),
+        client,
+        layers: Mutex::default(),
+    };
+    let image = store
+        .ensure(&reference, pull_policy(container), &pull_secrets, &progress)
+        .await?;
+    if let Some(client) = &progress.client {
         let _ = client.send(Frame::Notice(Notice::Pulled { image: reference })).await;
-        known.insert(key, images.len());
-        images.push(image);
     }
-    Ok(images)
+    Ok(image)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum PullPolicyKey {
-    Always,
-    IfNotPresent,
-    Never,
-}
-
-impl PullPolicyKey {
-    fn of(container: &Container) -> Self {
-        match container.image_pull_policy.as_deref() {
-            Some("Always") => Self::Always,
-            Some("Never") => Self::Never,
-            _ => Self::IfNotPresent,
-        }
-    }
-
-    fn policy(self) -> PullPolicy {
-        match self {
-            Self::Always => PullPolicy::Always,
-            Self::IfNotPresent => PullPolicy::IfNotPresent,
-            Self::Never => PullPolicy::Never,
-        }
+/// The container's `imagePullPolicy`.
+#[must_use]
+pub fn pull_policy(container: &Container) -> PullPolicy {
+    match container.image_pull_policy.as_deref() {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        _ => PullPolicy::IfNotPresent,
     }
 }
 
@@ -218,12 +218,13 @@ impl PullPolicyKey {
 #[derive(Debug)]
 struct ClientProgress {
     image: String,
-    client: mpsc::Sender<Frame>,
+    client: Option<mpsc::Sender<Frame>>,
     layers: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 impl Progress for ClientProgress {
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64) {
+        let Some(client) = &self.client else { return };
         let mut layers = self.layers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         layers.insert(digest.to_owned(), (received_bytes, total_bytes));
         let notice = Notice::PullProgress {
@@ -231,7 +232,7 @@ impl Progress for ClientProgress {
             received_bytes: layers.values().map(|(received, _)| received).sum(),
             total_bytes: Some(layers.values().map(|(_, total)| total).sum()),
         };
-        let _ = self.client.try_send(Frame::Notice(notice));
+        let _ = client.try_send(Frame::Notice(notice));
     }
 
     fn layer_done(&self, _digest: &str, _present: bool) {}

@@ -1,9 +1,10 @@
 //! The Pod's machine from the start of its VMM to the agent's first word.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use microkube_protocol::messages::CreateSandboxResponse;
 use microkube_protocol::service::AgentClient;
 use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
@@ -14,7 +15,6 @@ use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
 
 use super::output::Output;
-use super::supervisor::vmm_end;
 use super::timings::Stage;
 use super::virtual_machine::{MachineStreams, VirtualMachine};
 use super::vsock_link::VsockLink;
@@ -22,8 +22,11 @@ use super::vsock_link::VsockLink;
 /// Streams the guest may have open at once. A container has two or three; more is an attack.
 const MAX_STREAMS: usize = 512;
 
+/// Lines of the guest's log in an error message.
+const LOG_LINES_IN_ERROR: usize = 12;
+
 /// A machine whose agent answers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sandbox {
     /// The agent.
     pub agent: AgentClientHandle,
@@ -98,6 +101,60 @@ pub async fn boot(
     vm.end(Duration::ZERO).await;
     let _ = console.await;
     bail!(end)
+}
+
+/// Connects to a machine that another supervisor started.
+///
+/// # Errors
+/// When its VMM or its agent does not answer.
+pub async fn adopt(vsock_path: &Path, output: &Arc<Output>) -> anyhow::Result<Sandbox> {
+    let vsock = VsockLink::connect(vsock_path)
+        .with_context(|| format!("cannot connect to the Pod's VMM at {}", vsock_path.display()))?;
+    let connection = vsock.dial(CONTROL_PORT).await.context("cannot connect to the agent")?;
+    // It dials only at its own start; what else comes to that port now is not the agent.
+    let (control, _) = mpsc::channel(1);
+    tokio::spawn(serve_vsock(vsock, Arc::clone(output), control));
+    let agent = AgentClientHandle(AgentClient::new(Client::new(Socket::new(connection))));
+    Ok(Sandbox { agent })
+}
+
+/// What the agent, or the transport, has to say about a failed call.
+pub fn rpc_message(error: ttrpc::Error) -> String {
+    match error {
+        ttrpc::Error::RpcStatus(status) => status.message,
+        other => other.to_string(),
+    }
+}
+
+/// Says in a sentence how a machine ended that should not have.
+pub fn vmm_end(event: Option<&VmmEvent>) -> String {
+    match event {
+        Some(VmmEvent::GuestStopped { triple_fault: false }) => {
+            "the Pod's virtual machine turned itself off".to_owned()
+        }
+        Some(VmmEvent::GuestStopped { triple_fault: true }) => {
+            "the Pod's virtual machine crashed (triple fault)".to_owned()
+        }
+        Some(VmmEvent::Failed { message }) => format!("the Pod's virtual machine failed: {message}"),
+        Some(VmmEvent::Started { .. }) => "the Pod's virtual machine was started twice".to_owned(),
+        None => "the Pod's virtual machine monitor died".to_owned(),
+    }
+}
+
+/// Adds the end of the guest's log to what is said about its end.
+pub fn describe_loss(output: &Output, what: &str) -> String {
+    output.guest_log(|log| {
+        let what = match log.panic_line() {
+            Some(line) => format!("{what} after a kernel panic ({line})"),
+            None => what.to_owned(),
+        };
+        let lines = log.last_lines(LOG_LINES_IN_ERROR);
+        if lines.is_empty() {
+            what
+        } else {
+            format!("{what}; the end of its log:\n  {}\n", lines.join("\n  "))
+        }
+    })
 }
 
 /// Distributes the guest's connections until the VMM is gone.

@@ -1,9 +1,11 @@
 //! Releases what dead owners left behind. Every command of microkube sweeps before it does its own work.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::{launch, supervisor, virtual_machine};
 use crate::network;
-use crate::state::{LockedFile, Paths, PodRecords};
+use crate::state::{LockedFile, Paths, PodRecord, PodRecords};
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -11,25 +13,51 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a supervisor may take to end a Pod whose command line was killed: longer than the lifecycle's own patience.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Releases the machines, addresses, disks and sockets of all Pods without an owner.
+/// Releases the machines, addresses, disks and sockets of all Pods without an owner; detached Pods that should still run get a
+/// supervisor again.
 ///
 /// # Errors
 /// The first thing that could not be looked at. What cannot be released is left to the next sweep, with a warning.
 pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
+        if matches!(records.get(&uid), Ok(Some(record)) if record.released) {
+            continue;
+        }
         // Held until the Pod is gone, so that two sweeps do not meet.
-        let Some(_lock) = claim(&records, &uid).await? else {
+        let Some(lock) = claim(&records, &uid).await? else {
             continue;
         };
-        tracing::info!("releasing what the dead supervisor of Pod {uid} left behind");
-        if let Err(error) = release_abandoned(paths, &records, &uid).await {
+        tracing::info!("taking care of what the dead supervisor of Pod {uid} left behind");
+        if let Err(error) = take_care(paths, &records, &uid, &lock).await {
             tracing::warn!("Pod {uid} cannot be released: {error:#}");
         }
     }
     let live: std::collections::HashSet<_> = records.uids()?.into_iter().collect();
     network::sweep(&paths.network(), |uid| live.contains(uid)).await?;
     Ok(())
+}
+
+async fn take_care(paths: &Paths, records: &PodRecords, uid: &str, lock: &LockedFile) -> anyhow::Result<()> {
+    let record = match records.get(uid) {
+        Ok(Some(record)) if record.detached => record,
+        _ => return release_abandoned(paths, records, uid).await,
+    };
+    let ended = matches!(records.status(uid), Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none());
+    if !ended {
+        // It knows what to do about a machine that is gone, or a deletion that was not finished.
+        launch::start_supervisor(paths, &record, lock.as_fd(), None, false)?;
+        return Ok(());
+    }
+    end_processes(&record).await?;
+    network::release(&paths.network(), uid).await?;
+    supervisor::release_files(paths, uid)?;
+    Ok(records.save(&PodRecord {
+        supervisor: None,
+        vmm: None,
+        released: true,
+        ..record
+    })?)
 }
 
 /// Becomes the owner of a Pod that has none. A Pod whose command line was killed is being ended by its supervisor: that is waited
@@ -52,19 +80,23 @@ async fn claim(records: &PodRecords, uid: &str) -> anyhow::Result<Option<LockedF
 
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
     match records.get(uid) {
-        Ok(Some(record)) => {
-            for process in [record.vmm, record.supervisor].into_iter().flatten() {
-                if !tokio::task::spawn_blocking(move || process.kill(KILL_PATIENCE)).await?? {
-                    anyhow::bail!("a process of it does not end");
-                }
-            }
-        }
+        Ok(Some(record)) => end_processes(&record).await?,
         Ok(None) => {}
         // Its processes cannot be known; the kernel ends the VMM with its supervisor.
         Err(error) => tracing::warn!("the record of Pod {uid} is lost: {error}"),
     }
     network::release(&paths.network(), uid).await?;
     records.remove(uid)?;
+    Ok(())
+}
+
+async fn end_processes(record: &PodRecord) -> anyhow::Result<()> {
+    let unnoted = virtual_machine::unnoted_vmms(&record.uid);
+    for process in [record.vmm.clone(), record.supervisor.clone()].into_iter().flatten().chain(unnoted) {
+        if !tokio::task::spawn_blocking(move || process.kill(KILL_PATIENCE)).await?? {
+            anyhow::bail!("a process of it does not end");
+        }
+    }
     Ok(())
 }
 
@@ -88,6 +120,8 @@ mod tests {
             name: uid.to_owned(),
             pod: Pod::default(),
             pull_secrets: Vec::new(),
+            detached: false,
+            released: false,
             client: None,
             supervisor: None,
             vmm,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
@@ -26,6 +27,9 @@ const GUEST_CID: u32 = 3;
 /// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
 /// machine at once, which ends the VMM.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp";
+
+/// How long a killed VMM may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a Pod's machine is made of.
 #[derive(Debug)]
@@ -44,6 +48,10 @@ pub struct MachineSpec {
     pub vsock_path: PathBuf,
     /// Whether the kernel writes its whole log to the console.
     pub debug: bool,
+    /// Whether the machine goes on when its supervisor dies, for the next one to take over.
+    pub outlives_supervisor: bool,
+    /// UID of the Pod.
+    pub pod_uid: String,
 }
 
 /// Name of the scratch disk in the guest.
@@ -85,10 +93,20 @@ fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
 /// A running VMM.
 #[derive(Debug)]
 pub struct VirtualMachine {
-    child: Child,
-    events: tokio::io::Lines<BufReader<pipe::Receiver>>,
+    process: VmmProcess,
     /// The process, for the Pod's record.
     pub identity: Option<ProcessIdentity>,
+}
+
+#[derive(Debug)]
+enum VmmProcess {
+    /// Started by this process.
+    Child {
+        child: Child,
+        events: tokio::io::Lines<BufReader<pipe::Receiver>>,
+    },
+    /// Taken over from a supervisor that died. What it reports is lost; that it ends is not. `None`: it has.
+    Adopted(Option<AsyncFd<OwnedFd>>),
 }
 
 /// The two streams of a new machine.
@@ -172,19 +190,20 @@ impl VirtualMachine {
         let mut command = Command::new(program);
         command
             .arg("supervised")
-            .args(["--config-fd", &config_fd.to_string()])
+            .args(["--config-fd", &config_fd.to_string(), "--pod", &spec.pod_uid])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
             .kill_on_drop(true);
         let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let outlives_supervisor = spec.outlives_supervisor;
         // SAFETY: between fork and exec the closure only calls prctl(2) and fcntl(2), which are async-signal-safe; the
         // descriptors stay open in the parent until `spawn` has returned.
         unsafe {
             command.pre_exec(move || {
-                // No machine without a supervisor. The VMM renews this when it changes its user.
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+                // No machine without a supervisor, unless there will be another. The VMM renews this when it changes its user.
+                if !outlives_supervisor && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
                 for fd in &inherited {
@@ -202,18 +221,45 @@ impl VirtualMachine {
         let console = pipe::Receiver::from_owned_fd(console_read).map_err(system("read from a pipe"))?;
         Ok((
             Self {
-                child,
-                events: BufReader::new(events).lines(),
+                process: VmmProcess::Child {
+                    child,
+                    events: BufReader::new(events).lines(),
+                },
                 identity,
             },
             MachineStreams { vsock, console },
         ))
     }
 
+    /// Takes over the VMM that a supervisor before this one started; `None` when it has ended.
+    ///
+    /// # Errors
+    /// [`MachineError::System`].
+    pub fn adopt(identity: ProcessIdentity) -> Result<Option<Self>, MachineError> {
+        let exit = identity
+            .exit_event()
+            .map_err(|error| system("look for the Pod's VMM")(std::io::Error::other(error)))?;
+        let Some(exit) = exit else { return Ok(None) };
+        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        let exit = unsafe { AsyncFd::register_with_interest(exit, Interest::READABLE) };
+        Ok(Some(Self {
+            process: VmmProcess::Adopted(Some(exit.map_err(system("watch the Pod's VMM"))?)),
+            identity: Some(identity),
+        }))
+    }
+
     /// What the VMM reports next; `None` when it has closed its side, which is when it ends.
     pub async fn next_event(&mut self) -> Option<VmmEvent> {
-        // The VMM is jailed because it may have been taken over by its guest: what it says is not trusted either.
-        let line = self.events.next_line().await.ok()??;
+        let line = match &mut self.process {
+            // The VMM is jailed because it may have been taken over by its guest: what it says is not trusted either.
+            VmmProcess::Child { events, .. } => events.next_line().await.ok()??,
+            VmmProcess::Adopted(exit) => {
+                if let Some(exit) = exit {
+                    let _ = exit.readable().await;
+                }
+                return None;
+            }
+        };
         match serde_json::from_str(&line) {
             Ok(event) => Some(event),
             Err(error) => {
@@ -225,12 +271,50 @@ impl VirtualMachine {
 
     /// Gives the VMM some time to end by itself, kills it if it does not, and waits for it.
     pub async fn end(&mut self, patience: Duration) {
-        if tokio::time::timeout(patience, self.child.wait()).await.is_err()
-            && let Err(error) = self.child.kill().await
-        {
-            tracing::error!("cannot kill the VMM: {error}");
+        match &mut self.process {
+            VmmProcess::Child { child, .. } => {
+                if tokio::time::timeout(patience, child.wait()).await.is_err()
+                    && let Err(error) = child.kill().await
+                {
+                    tracing::error!("cannot kill the VMM: {error}");
+                }
+            }
+            VmmProcess::Adopted(exit) => {
+                let Some(exit) = exit.take() else { return };
+                if tokio::time::timeout(patience, exit.readable()).await.is_ok() {
+                    return;
+                }
+                if let Some(identity) = self.identity.clone() {
+                    let killed = tokio::task::spawn_blocking(move || identity.kill(KILL_PATIENCE)).await;
+                    if !matches!(killed, Ok(Ok(true))) {
+                        tracing::error!("cannot kill the VMM: {killed:?}");
+                    }
+                }
+            }
         }
     }
+}
+
+/// The VMMs of a Pod, found by what they were started with: for the case that a supervisor died before it could note the one it had
+/// just started.
+pub fn unnoted_vmms(pod_uid: &str) -> Vec<ProcessIdentity> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        // Before its arguments are looked at: between the two the PID may get another owner.
+        let identity = ProcessIdentity::of(pid)?;
+        let directory = PathBuf::from(format!("/proc/{pid}"));
+        // Anybody can start a process with such arguments, but not as root or as the jail's user.
+        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&directory).ok()?);
+        let arguments = std::fs::read(directory.join("cmdline")).ok()?;
+        let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
+        let matches = arguments.next() == Some(b"supervised")
+            && arguments.skip_while(|argument| *argument != b"--pod").nth(1) == Some(pod_uid.as_bytes());
+        (matches && (uid == 0 || uid == JAIL_ID) && identity.is_alive()).then_some(identity)
+    })
+    .collect()
 }
 
 fn open(path: &Path) -> Result<File, MachineError> {

@@ -1,11 +1,15 @@
 //! The Pod's vsock as the supervisor sees it: stream sockets handed over by the VMM on a control socket
 //! (`microkube_vmm::vsock_control`).
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use microkube_vmm::vsock_control;
-use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg, sendmsg,
+    socket, socketpair,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -27,6 +31,37 @@ impl VsockLink {
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(client)? };
         Ok((vmm, Self { socket }))
+    }
+
+    /// Connects to the control socket of a VMM that another supervisor started.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn connect(path: &Path) -> std::io::Result<Self> {
+        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(client.as_raw_fd(), &UnixAddr::new(path)?)?;
+        set_nonblocking(&client)?;
+        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        let socket = unsafe { AsyncFd::register(client)? };
+        Ok(Self { socket })
+    }
+
+    /// Connects to a port of the guest. The connection is closed at once if nobody listens there.
+    ///
+    /// # Errors
+    /// When the VMM is gone.
+    pub async fn dial(&self, port: u32) -> std::io::Result<UnixStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let message = vsock_control::encode(vsock_control::CONNECT, port);
+        self.socket
+            .async_io(Interest::WRITABLE, |fd| {
+                let control = [ControlMessage::ScmRights(&[theirs.as_raw_fd()])];
+                let slices = [IoSlice::new(&message)];
+                Ok(sendmsg::<()>(fd.as_raw_fd(), &slices, &control, MsgFlags::MSG_NOSIGNAL, None)?)
+            })
+            .await?;
+        ours.set_nonblocking(true)?;
+        UnixStream::from_std(ours)
     }
 
     /// The next connection that the guest opens, with the port of the host it asked for; `None` when the VMM is gone.
@@ -96,9 +131,6 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::IoSlice;
-
-    use nix::sys::socket::{ControlMessage, sendmsg};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -133,6 +165,39 @@ mod tests {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[tokio::test]
+    async fn a_later_supervisor_connects_by_the_sockets_path_and_reaches_the_guest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vsock.sock");
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        nix::sys::socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let link = VsockLink::connect(&path).unwrap();
+        let accepted = nix::sys::socket::accept(listener.as_raw_fd()).unwrap();
+        let mut ours = link.dial(1024).await.unwrap();
+        let mut data = [0; 16];
+        let mut control = nix::cmsg_space!([RawFd; 4]);
+        let mut slices = [IoSliceMut::new(&mut data)];
+        let message = recvmsg::<()>(accepted, &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
+        let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().unwrap().next() else {
+            panic!("no descriptor")
+        };
+        assert_eq!(message.bytes, vsock_control::MESSAGE_BYTES);
+        // SAFETY: the kernel has just installed both descriptors for this test.
+        let (mut theirs, _accepted) = unsafe {
+            (
+                std::os::unix::net::UnixStream::from_raw_fd(fds[0]),
+                OwnedFd::from_raw_fd(accepted),
+            )
+        };
+        std::io::Write::write_all(&mut theirs, b"hi").unwrap();
+        drop(theirs);
+        assert_eq!(vsock_control::decode(&data[..5]), Some((vsock_control::CONNECT, 1024)));
+        let mut text = String::new();
+        ours.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hi");
     }
 
     #[tokio::test]

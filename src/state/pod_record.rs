@@ -24,6 +24,12 @@ pub struct PodRecord {
     /// The Secrets that the Pod's `imagePullSecrets` name, in this order. The record's file is for root alone.
     #[serde(default)]
     pub pull_secrets: Vec<PullSecretRecord>,
+    /// Whether the Pod goes on without a command line, and its records stay when it has ended.
+    #[serde(default)]
+    pub detached: bool,
+    /// Whether a detached Pod has ended and has nothing of the host any more but its records.
+    #[serde(default)]
+    pub released: bool,
     /// The command line that stays attached to the Pod; the Pod ends with it.
     pub client: Option<ProcessIdentity>,
     /// The supervisor, once it runs.
@@ -270,6 +276,8 @@ mod tests {
             name: name.to_owned(),
             pod: Pod::default(),
             pull_secrets: Vec::new(),
+            detached: false,
+            released: false,
             client: None,
             supervisor: None,
             vmm: None,

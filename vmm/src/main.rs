@@ -42,6 +42,9 @@ enum Command {
         /// Descriptor to read the configuration from
         #[arg(long, value_name = "N")]
         config_fd: i32,
+        /// UID of the Pod, by which the process is found when its supervisor died before it could note it
+        #[arg(long, value_name = "UID")]
+        pod: Option<String>,
     },
     /// Says whether KVM can run a guest here, by running one
     #[command(after_help = "Example:\n  microkube-vmm probe && echo usable")]
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Probe => probe::check_kvm(Path::new("/dev/kvm")).map_err(Into::into),
-        Command::Supervised { config_fd } => supervised::run(config_fd).map_err(Into::into),
+        Command::Supervised { config_fd, pod: _ } => supervised::run(config_fd).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

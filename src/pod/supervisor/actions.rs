@@ -1,0 +1,324 @@
+//! Carries out what the lifecycle decides. What takes time goes on by itself and reports when it is done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Container, Probe};
+use microkube_protocol::messages::{RemoveContainerRequest, SignalContainerRequest};
+use ttrpc::context::with_duration;
+
+use super::CALL_TIMEOUT;
+use super::container::{ContainerRun, container_id};
+use super::pod_run::{Message, PodRun};
+use crate::image::ImageStore;
+use crate::pod::guest_process::GuestProcesses;
+use crate::pod::lifecycle::{Action, Event, Hook, ProbeKind, ProbeOutcome};
+use crate::pod::logs::{self, LogWriter};
+use crate::pod::output::ContainerStreams;
+use crate::pod::prepare;
+use crate::pod::probe::{self, Exec, ExecOutput};
+use crate::pod::sandbox::AgentClientHandle;
+
+/// What a probe's command may write before the rest is dropped (`maxRespBodyLength` in `pkg/probe`).
+const MAX_PROBE_OUTPUT_BYTES: usize = 10 << 10;
+
+/// A hook without a limit of its own is ended with its container; this is for one whose container never is.
+const LONGEST_HOOK: Duration = Duration::from_secs(24 * 3600);
+
+impl PodRun {
+    /// Carries out an action.
+    pub(super) async fn carry_out(&mut self, action: Action) -> anyhow::Result<()> {
+        match action {
+            Action::PullImage { container } => self.pull_image(container).await?,
+            Action::StartSandbox => self.start_machine(),
+            Action::StartContainer { container, attempt } => self.start_container(container, attempt),
+            Action::RunHook {
+                container,
+                attempt,
+                hook,
+                timeout,
+            } => self.run_hook(container, attempt, hook, timeout),
+            Action::CancelHook {
+                container,
+                attempt,
+                hook,
+            } => {
+                if let Some(running) = self.hooks.remove(&(container, attempt, hook)) {
+                    running.abort();
+                }
+            }
+            Action::RunProbe {
+                container,
+                attempt,
+                probe,
+            } => self.run_probe(container, attempt, probe),
+            Action::StopContainer { container, attempt } => {
+                let signal = self.plan.get(container).and_then(|planned| planned.as_ref().ok());
+                self.signal(container, attempt, signal.map_or(15, |planned| planned.stop_signal));
+            }
+            Action::KillContainer { container, attempt } => {
+                self.signal(container, attempt, libc::SIGKILL.unsigned_abs());
+            }
+            Action::StopSandbox => self.stop_machine(true).await,
+            Action::Emit(event) => {
+                let field_path = event.container.map(|container| self.field_path(container));
+                self.keeper.add(&event, field_path);
+            }
+        }
+        Ok(())
+    }
+
+    fn container(&self, container: usize) -> Option<&Container> {
+        prepare::containers(&self.record.pod).nth(container)
+    }
+
+    /// Name of a container.
+    pub(super) fn container_name(&self, container: usize) -> String {
+        self.container(container)
+            .map(|container| container.name.clone())
+            .unwrap_or_default()
+    }
+
+    /// Where a container is in the Pod, as events have it.
+    fn field_path(&self, container: usize) -> String {
+        let init = self.record.pod.spec.iter().flat_map(|spec| &spec.init_containers);
+        let list = if container < init.map(Vec::len).sum() {
+            "initContainers"
+        } else {
+            "containers"
+        };
+        format!("spec.{list}{{{}}}", self.container_name(container))
+    }
+
+    async fn pull_image(&mut self, index: usize) -> anyhow::Result<()> {
+        let Some(container) = self.container(index).cloned() else {
+            return Ok(());
+        };
+        self.image_start.get_or_insert_with(Instant::now);
+        // At the same time, because the first machine cannot start without.
+        if self.resources.is_none() && self.machine.is_none() && self.starting.is_none() {
+            let (paths, record) = (self.paths.clone(), self.record.clone());
+            self.resources = Some(tokio::spawn(async move { prepare::host_resources(&paths, &record).await }));
+        }
+        let hold = match &self.hold {
+            Some(_) => None,
+            // From here until the layers are open, nobody removes them.
+            None => {
+                let images = self.paths.images();
+                Some(tokio::task::spawn_blocking(move || ImageStore::open(images)?.hold()).await?)
+            }
+        };
+        let hold_failure = match hold {
+            Some(Ok(hold)) => {
+                self.hold = Some(hold);
+                None
+            }
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let (paths, secrets) = (self.paths.clone(), self.record.pull_secrets.clone());
+        let (client, inbox) = (self.client.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let result = match hold_failure {
+                Some(error) => Err(error),
+                None => prepare::image(&paths, &container, &secrets, client).await,
+            };
+            let message = match result {
+                Ok(image) => Message::Image {
+                    container: index,
+                    image: Box::new(image),
+                },
+                Err(error) => Message::Event(Event::ImageFailed {
+                    container: index,
+                    reason: error.reason().to_owned(),
+                    message: format!("{:#}", anyhow::Error::from(error)),
+                }),
+            };
+            let _ = inbox.send(message);
+        });
+        Ok(())
+    }
+
+    fn start_container(&mut self, container: usize, attempt: u32) {
+        let Some(machine) = &self.machine else { return };
+        let agent = machine.sandbox.agent.clone();
+        let planned = match self.plan.get(container) {
+            Some(Ok(planned)) => planned,
+            Some(Err(message)) => {
+                let event = Event::ContainerStartFailed {
+                    container,
+                    attempt,
+                    reason: "CreateContainerConfigError".to_owned(),
+                    message: message.clone(),
+                };
+                let _ = self.inbox.send(Message::Event(event));
+                return;
+            }
+            None => return,
+        };
+        let name = planned.name.clone();
+        let mut request = planned.request.clone();
+        request.id = container_id(&name, attempt);
+        if let Some(earlier) = attempt.checked_sub(1) {
+            self.remove_from_guest(&agent, container_id(&name, earlier));
+        }
+        let Some(streams) = self.expect_container(container, attempt) else {
+            return;
+        };
+        let run = self.container_run(container, attempt, streams, agent);
+        tokio::spawn(run.start(request));
+    }
+
+    /// Announces the streams of an attempt, with its log.
+    pub(super) fn expect_container(&self, container: usize, attempt: u32) -> Option<Arc<ContainerStreams>> {
+        let spec = self.container(container)?;
+        let directory = logs::container_directory(&self.paths.pod_state(&self.record.uid), &spec.name);
+        let log = LogWriter::open(&directory, attempt)
+            .inspect_err(|error| tracing::warn!("the log of container {:?} cannot be written: {error}", spec.name));
+        let id = container_id(&spec.name, attempt);
+        let index = u16::try_from(container).unwrap_or(u16::MAX);
+        let stdin = spec.stdin.unwrap_or(false);
+        Some(self.output.expect_container(index, &id, stdin, log.ok()))
+    }
+
+    /// What follows an attempt.
+    pub(super) fn container_run(
+        &self,
+        container: usize,
+        attempt: u32,
+        streams: Arc<ContainerStreams>,
+        agent: AgentClientHandle,
+    ) -> ContainerRun {
+        let spec = self.container(container);
+        let name = self.container_name(container);
+        let falls_back = spec.and_then(|spec| spec.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
+        let directory = logs::container_directory(&self.paths.pod_state(&self.record.uid), &name);
+        ContainerRun {
+            container,
+            attempt,
+            id: container_id(&name, attempt),
+            streams,
+            output: Arc::clone(&self.output),
+            agent,
+            inbox: self.inbox.clone(),
+            fallback_log: falls_back.then(|| logs::log_path(&directory, attempt)),
+        }
+    }
+
+    fn remove_from_guest(&self, agent: &AgentClientHandle, id: String) {
+        let (agent, request) = (
+            agent.clone(),
+            RemoveContainerRequest {
+                id,
+                ..Default::default()
+            },
+        );
+        tokio::spawn(async move {
+            if let Err(error) = agent.remove_container(with_duration(CALL_TIMEOUT), &request).await {
+                tracing::warn!("container {} cannot be removed from the guest: {error}", request.id);
+            }
+        });
+    }
+
+    fn signal(&self, container: usize, attempt: u32, signal: u32) {
+        let Some(machine) = &self.machine else { return };
+        let agent = machine.sandbox.agent.clone();
+        let request = SignalContainerRequest {
+            id: container_id(&self.container_name(container), attempt),
+            signal,
+            ..Default::default()
+        };
+        tokio::spawn(async move {
+            if let Err(error) = agent.signal_container(with_duration(CALL_TIMEOUT), &request).await {
+                tracing::warn!(
+                    "container {} could not be sent signal {}: {error}",
+                    request.id,
+                    request.signal
+                );
+            }
+        });
+    }
+
+    fn guest_exec(&self, container: usize, attempt: u32) -> Option<GuestExec> {
+        Some(GuestExec {
+            processes: self.machine.as_ref()?.processes.clone(),
+            container_id: container_id(&self.container_name(container), attempt),
+        })
+    }
+
+    fn run_hook(&mut self, container: usize, attempt: u32, hook: Hook, timeout: Option<Duration>) {
+        let lifecycle = self.container(container).and_then(|spec| spec.lifecycle.clone());
+        let handler = lifecycle.and_then(|lifecycle| match hook {
+            Hook::PostStart => lifecycle.post_start,
+            Hook::PreStop => lifecycle.pre_stop,
+        });
+        let (Some(handler), Some(exec), Some(machine)) =
+            (handler, self.guest_exec(container, attempt), self.machine.as_ref())
+        else {
+            return;
+        };
+        let ports = self
+            .container(container)
+            .and_then(|spec| spec.ports.clone())
+            .unwrap_or_default();
+        let (pod_ip, inbox) = (machine.pod_ip.clone(), self.inbox.clone());
+        let task = tokio::spawn(async move {
+            let limit = timeout.unwrap_or(LONGEST_HOOK);
+            let run = probe::run_hook(&handler, &pod_ip, &ports, limit, &exec);
+            let result = tokio::time::timeout(limit, run).await;
+            let result = result.unwrap_or_else(|_| Err(format!("timed out after {} s", limit.as_secs())));
+            let event = Event::HookEnded {
+                container,
+                attempt,
+                hook,
+                result,
+            };
+            let _ = inbox.send(Message::Event(event));
+        });
+        self.hooks.insert((container, attempt, hook), task.abort_handle());
+    }
+
+    fn run_probe(&self, container: usize, attempt: u32, kind: ProbeKind) {
+        let Some(spec) = self.container(container) else { return };
+        let probe: Option<Probe> = match kind {
+            ProbeKind::Liveness => spec.liveness_probe.clone(),
+            ProbeKind::Readiness => spec.readiness_probe.clone(),
+            ProbeKind::Startup => spec.startup_probe.clone(),
+        };
+        let (Some(probe), Some(exec), Some(machine)) = (probe, self.guest_exec(container, attempt), self.machine.as_ref())
+        else {
+            return;
+        };
+        let ports = spec.ports.clone().unwrap_or_default();
+        let (pod_ip, inbox) = (machine.pod_ip.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let outcome: ProbeOutcome = probe::probe(&probe, &pod_ip, &ports, &exec).await;
+            let event = Event::ProbeEnded {
+                container,
+                attempt,
+                probe: kind,
+                outcome,
+            };
+            let _ = inbox.send(Message::Event(event));
+        });
+    }
+}
+
+/// Runs commands of probes and hooks in one container.
+#[derive(Debug)]
+struct GuestExec {
+    processes: GuestProcesses,
+    container_id: String,
+}
+
+impl Exec for GuestExec {
+    async fn run(&self, command: &[String], timeout: Duration) -> Result<ExecOutput, String> {
+        let run = self
+            .processes
+            .run(&self.container_id, command, timeout, MAX_PROBE_OUTPUT_BYTES);
+        match run.await? {
+            Some((exit_code, output)) => Ok(ExecOutput { exit_code, output }),
+            None => Err(format!("command {command:?} timed out after {} s", timeout.as_secs())),
+        }
+    }
+}

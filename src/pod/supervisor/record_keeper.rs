@@ -1,0 +1,83 @@
+//! Keeps a Pod's records on disk true to its lifecycle.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+
+use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
+use crate::state::{EventLog, PodRecords, StatusRecord, read_json, replace_file};
+
+/// Name of the lifecycle's record among the Pod's.
+const LIFECYCLE_FILE: &str = "lifecycle.json";
+
+/// What was last written, so that nothing is written twice.
+#[derive(Debug)]
+pub struct RecordKeeper {
+    records: PodRecords,
+    uid: String,
+    lifecycle_path: PathBuf,
+    /// Whether there will be a next supervisor to read the lifecycle.
+    recoverable: bool,
+    lifecycle: Vec<u8>,
+    status: Option<StatusRecord>,
+    events: EventLog,
+}
+
+impl RecordKeeper {
+    /// For the Pod whose state directory this is.
+    pub fn new(records: PodRecords, uid: &str, directory: PathBuf, recoverable: bool) -> anyhow::Result<Self> {
+        Ok(Self {
+            records,
+            uid: uid.to_owned(),
+            lifecycle_path: directory.join(LIFECYCLE_FILE),
+            recoverable,
+            lifecycle: Vec::new(),
+            status: None,
+            events: EventLog::open(&directory.join("events.json")).context("cannot read the Pod's events")?,
+        })
+    }
+
+    /// The lifecycle as a supervisor before this one left it.
+    pub fn restore(&self) -> anyhow::Result<Option<Lifecycle>> {
+        Ok(read_json(&self.lifecycle_path)?)
+    }
+
+    /// Writes what has changed. To be called before anything is done about it.
+    pub async fn keep(&mut self, lifecycle: &Lifecycle, now: Time) -> anyhow::Result<()> {
+        if self.recoverable {
+            let content = serde_json::to_vec(lifecycle).context("cannot write the Pod's lifecycle down")?;
+            if content != self.lifecycle {
+                let (path, bytes) = (self.lifecycle_path.clone(), content.clone());
+                tokio::task::spawn_blocking(move || replace_file(&path, &bytes)).await??;
+                self.lifecycle = content;
+            }
+        }
+        let status = status_record(lifecycle, now);
+        if self.status.as_ref() != Some(&status) {
+            let (records, uid, copy) = (self.records.clone(), self.uid.clone(), status.clone());
+            tokio::task::spawn_blocking(move || records.save_status(&uid, &copy)).await??;
+            self.status = Some(status);
+        }
+        Ok(())
+    }
+
+    /// Adds an event to the Pod's.
+    pub fn add(&mut self, event: &PodEvent, field_path: Option<String>) {
+        if let Err(error) = self
+            .events
+            .add(event.warning, event.reason, &event.message, field_path, SystemTime::now())
+        {
+            tracing::warn!("an event cannot be kept: {error}");
+        }
+    }
+}
+
+fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
+    let deletion = lifecycle.deletion();
+    StatusRecord {
+        status: lifecycle.status(now),
+        deletion_timestamp: deletion.map(|(at, _)| super::pod_run::timestamp(at)),
+        deletion_grace_period_seconds: deletion.map(|(_, grace)| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)),
+    }
+}
