@@ -204,6 +204,20 @@ pub async fn image(
     Ok(image)
 }
 
+/// Whether a registry has to be asked for the container's image.
+#[must_use]
+pub fn must_be_pulled(paths: &Paths, container: &Container) -> bool {
+    match pull_policy(container) {
+        PullPolicy::Always => true,
+        PullPolicy::Never => false,
+        PullPolicy::IfNotPresent => {
+            let found = ImageStore::open(paths.images())
+                .and_then(|store| store.get(container.image.as_deref().unwrap_or_default()));
+            matches!(found, Ok(None))
+        }
+    }
+}
+
 /// The container's `imagePullPolicy`.
 #[must_use]
 pub fn pull_policy(container: &Container) -> PullPolicy {

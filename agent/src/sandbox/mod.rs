@@ -161,9 +161,17 @@ fn mount_scratch(device: &str) -> Result<()> {
         mount(Some(&source), SCRATCH_DIR, Some("ext4"), flags, None::<&str>)
             .with_context(|| format!("cannot mount the scratch disk {}", source.display()))?;
     }
-    for directory in ["containers", "volumes"] {
-        let path = Path::new(SCRATCH_DIR).join(directory);
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    // The disk may be one that a machine before this one was lost with: what containers wrote to their own file systems went with
+    // them, volumes stay.
+    let containers = Path::new(SCRATCH_DIR).join("containers");
+    match fs::remove_dir_all(&containers) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot empty {}", containers.display()));
+        }
+        _ => {}
+    }
+    for path in [containers, Path::new(SCRATCH_DIR).join("volumes")] {
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
     Ok(())
 }
@@ -179,7 +187,7 @@ fn make_volume(volume: &Volume) -> Result<PathBuf> {
         return Ok(path);
     }
     let path = Path::new(SCRATCH_DIR).join("volumes").join(&volume.name);
-    fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     // As the kubelet's emptyDir (pkg/volume/emptydir): any user of the container may write.
     fs::set_permissions(&path, Permissions::from_mode(0o777)).context("cannot open it for all users")?;
     Ok(path)

@@ -59,7 +59,12 @@ impl PodRun {
             Action::KillContainer { container, attempt } => {
                 self.signal(container, attempt, libc::SIGKILL.unsigned_abs());
             }
-            Action::StopSandbox => self.stop_machine(true).await,
+            Action::StopSandbox => {
+                self.stop_machine(true).await;
+                let _ = self.inbox.send(Message::Event(Event::SandboxLost {
+                    message: "the Pod's virtual machine was turned off".to_owned(),
+                }));
+            }
             Action::Emit(event) => {
                 let field_path = event.container.map(|container| self.field_path(container));
                 self.keeper.add(&event, field_path);
@@ -121,7 +126,12 @@ impl PodRun {
         tokio::spawn(async move {
             let result = match hold_failure {
                 Some(error) => Err(error),
-                None => prepare::image(&paths, &container, &secrets, client).await,
+                None => {
+                    if prepare::must_be_pulled(&paths, &container) {
+                        let _ = inbox.send(Message::Event(Event::ImagePullStarted { container: index }));
+                    }
+                    prepare::image(&paths, &container, &secrets, client).await
+                }
             };
             let message = match result {
                 Ok(image) => Message::Image {

@@ -92,7 +92,7 @@ pub struct PodRun {
     pub(super) inbox: mpsc::UnboundedSender<Message>,
     messages: mpsc::UnboundedReceiver<Message>,
     /// What is to happen first.
-    pub(super) first: Event,
+    pub(super) first: Vec<Event>,
     pub(super) images: Vec<Option<Image>>,
     /// Keeps layers from being removed between finding them and opening them.
     pub(super) hold: Option<StoreLock>,
@@ -112,7 +112,10 @@ pub struct PodRun {
     announced: bool,
     sandbox_was_ready: bool,
     interrupted: bool,
+    /// Why the Pod cannot go on.
     failure: Option<String>,
+    /// How its machine was lost, until there is another.
+    loss: Option<String>,
     _server: Server,
 }
 
@@ -152,7 +155,7 @@ impl PodRun {
             debug,
             inbox,
             messages,
-            first: Event::Begin,
+            first: vec![Event::Begin],
             images: vec![None; count],
             hold: None,
             resources: None,
@@ -171,6 +174,7 @@ impl PodRun {
             sandbox_was_ready: false,
             interrupted: false,
             failure: None,
+            loss: None,
             _server: server,
         };
         if let Some(lifecycle) = run.keeper.restore()? {
@@ -193,13 +197,13 @@ impl PodRun {
                 (None, true) if !self.sandbox_was_ready => INTERRUPTED,
                 _ => self.lifecycle.exit_code(),
             },
-            error: self.failure,
+            error: self.failure.or(self.loss),
             forget: deleted || !self.record.detached,
         })
     }
 
     async fn run(&mut self, orders: &mut mpsc::Receiver<Order>) -> anyhow::Result<()> {
-        let mut pending = VecDeque::from([self.first.clone()]);
+        let mut pending = VecDeque::from(std::mem::take(&mut self.first));
         loop {
             while let Some(event) = pending.pop_front() {
                 self.take(event).await?;
@@ -223,6 +227,7 @@ impl PodRun {
                 event = next_event(machine) => {
                     let message = describe_loss(&self.output, &vmm_end(event.as_ref()));
                     self.lose_machine().await;
+                    self.loss = Some(message.clone());
                     pending.push_back(Event::SandboxLost { message });
                 }
                 () = until(deadline) => pending.push_back(Event::DeadlineReached),
@@ -270,15 +275,16 @@ impl PodRun {
         match &event {
             Event::SandboxReady { .. } => {
                 self.sandbox_was_ready = true;
+                if let (Some(loss), Some(client)) = (self.loss.take(), &self.client) {
+                    let warning = format!("{loss}; the Pod was started again in another one");
+                    let _ = client.send(Frame::Notice(Notice::Warning(warning))).await;
+                }
                 self.container_start.get_or_insert_with(Instant::now);
             }
             Event::ContainerStarted { container, .. } => {
                 if let Some(started) = self.started.get_mut(*container) {
                     *started = true;
                 }
-            }
-            Event::SandboxLost { message } if !self.record.detached => {
-                self.failure.get_or_insert_with(|| message.clone());
             }
             _ => {}
         }
@@ -319,7 +325,7 @@ impl PodRun {
         let Some(client) = &self.client else { return };
         let (container, exit_code, reason, message) = match event {
             Event::ContainerExited { container, exit, .. } => {
-                (*container, exit.code, exit.reason.to_string(), exit.message.clone())
+                (*container, exit.code, exit.reason.clone(), exit.message.clone())
             }
             Event::ContainerStartFailed {
                 container,

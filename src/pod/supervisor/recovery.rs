@@ -18,24 +18,22 @@ use crate::state::ProcessIdentity;
 
 impl PodRun {
     /// What has become of the machine in the meantime, for the restored lifecycle.
-    pub(super) async fn take_over(&mut self) -> Event {
-        let error = match self.record.vmm.clone() {
-            Some(vmm) => match self.adopt(vmm).await {
-                Ok(containers) => return Event::SupervisorRestarted { containers },
-                Err(error) => error,
-            },
-            None if !self.lifecycle.has_sandbox() => {
-                self.end_lost_machines().await;
-                return Event::SupervisorRestarted { containers: Vec::new() };
-            }
-            None => anyhow::anyhow!("it had ended before its supervisor"),
+    pub(super) async fn take_over(&mut self) -> Vec<Event> {
+        let adopted = match self.record.vmm.clone() {
+            Some(vmm) => self.adopt(vmm).await,
+            None => Err(anyhow::anyhow!("there was none")),
         };
-        tracing::info!("the Pod's machine is gone: {error:#}");
+        let error = match adopted {
+            Ok(containers) => return vec![Event::SupervisorRestarted { containers }],
+            Err(error) => error,
+        };
+        tracing::info!("the Pod has no machine any more: {error:#}");
         self.end_lost_machines().await;
         self.lose_machine().await;
-        Event::SandboxLost {
+        let lost = Event::SandboxLost {
             message: "the Pod's virtual machine was lost together with its supervisor".to_owned(),
-        }
+        };
+        vec![lost, Event::Begin]
     }
 
     /// Ends machines that cannot be taken over.

@@ -1,0 +1,137 @@
+//! Random verbs and random deaths: afterwards everything is in an allowed state, and nothing is left over.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::host::{alone, host, pod_with, container, image, processes, wait_until};
+
+/// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
+const DEFAULT_SECONDS: u64 = 60;
+
+/// xorshift64*: what is needed is that a seed can be replayed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % sides
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        (!from.is_empty()).then(|| &from[self.roll(from.len())])
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+const NAMES: [&str; 3] = ["chaos-a", "chaos-b", "chaos-c"];
+
+fn manifest(name: &str, policy: &str, script: &str) -> String {
+    let spec = "  terminationGracePeriodSeconds: 2\n";
+    pod_with(name, &[container("main", &image("busybox"), script)], spec)
+        .replace("restartPolicy: Never", &format!("restartPolicy: {policy}"))
+}
+
+#[test]
+fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let seed = number("MICROKUBE_CHAOS_SEED").unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_secs() | 1
+    });
+    println!("replay with MICROKUBE_CHAOS_SEED={seed}");
+    let mut dice = Dice(seed.max(1));
+    let end = Instant::now() + Duration::from_secs(number("MICROKUBE_CHAOS_SECONDS").unwrap_or(DEFAULT_SECONDS));
+    let mut background = Vec::new();
+    while Instant::now() < end {
+        let name = *dice.pick(&NAMES).unwrap();
+        match dice.roll(10) {
+            0..=2 => {
+                let policy = *dice.pick(&["Always", "OnFailure", "Never"]).unwrap();
+                let script = *dice
+                    .pick(&["while :; do echo tick; sleep 0.2; done", "echo done", "sleep 1; exit 1"])
+                    .unwrap();
+                let file = host().file(&format!("{name}.yaml"), &manifest(name, policy, script));
+                // Not waited for: what comes next meets it half-way.
+                background.push(quietly(["apply", "-f", file.to_str().unwrap()]));
+            }
+            3 => background.push(quietly(["delete", "pod", name, "--wait=false"])),
+            4 => background.push(quietly(["delete", "pod", name, "--now"])),
+            5 => background.push(quietly(["exec", name, "--", "sleep", "1"])),
+            6 => background.push(quietly(["logs", name])),
+            7 => kill(dice.pick(&processes(&["supervise"]))),
+            8 => kill(dice.pick(&processes(&["microkube-vmm", "supervised"]))),
+            _ => {
+                let victim = dice.roll(background.len().max(1));
+                if let Some(child) = background.get_mut(victim) {
+                    let _ = child.kill();
+                }
+            }
+        }
+        background.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        std::thread::sleep(Duration::from_millis(u64::try_from(dice.roll(400)).unwrap()));
+    }
+    for mut child in background {
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    host().succeed(["recover"]);
+    let text = host().succeed(["get", "pods", "-o", "json"]);
+    let pods: Value = serde_json::from_str(&text).unwrap();
+    for pod in pods["items"].as_array().unwrap() {
+        assert_allowed(pod);
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        host().succeed(["describe", "pod", name]);
+        host().output(["logs", name]);
+    }
+    host().succeed(["delete", "pods", "--all", "--now"]);
+    assert_eq!(host().succeed(["get", "pods", "-o", "name"]), "");
+    wait_until("supervisors have ended", || processes(&["supervise"]).is_empty());
+    host().assert_nothing_left_since(&before);
+}
+
+fn quietly<'a>(args: impl IntoIterator<Item = &'a str>) -> std::process::Child {
+    let mut command = host().microkube(args);
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn kill(pid: Option<&i32>) {
+    if let Some(pid) = pid {
+        // SAFETY: kill(2) takes integers. The PID was found by its command line a moment ago.
+        unsafe { libc::kill(*pid, libc::SIGKILL) };
+    }
+}
+
+/// What of a Pod's status can be said without knowing its history.
+fn assert_allowed(pod: &Value) {
+    let status = &pod["status"];
+    let phase = status["phase"].as_str().unwrap();
+    let policy = pod["spec"]["restartPolicy"].as_str().unwrap();
+    for container in status["containerStatuses"].as_array().into_iter().flatten() {
+        let state = container["state"].as_object().unwrap();
+        assert!(state.len() <= 1, "{pod}");
+        let running = state.contains_key("running");
+        match phase {
+            "Succeeded" => assert_eq!(state["terminated"]["exitCode"], 0, "{pod}"),
+            "Failed" => assert!(!running, "{pod}"),
+            "Pending" => assert!(!running || status["initContainerStatuses"].is_array(), "{pod}"),
+            "Running" => {}
+            other => panic!("the phase {other}: {pod}"),
+        }
+        if policy == "Never" {
+            assert_eq!(container["restartCount"], 0, "{pod}");
+        }
+    }
+    if policy == "Always" && !pod["metadata"]["deletionTimestamp"].is_string() {
+        assert!(!matches!(phase, "Succeeded" | "Failed"), "{pod}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Pods without a command line: their life as the verbs show it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::host::{Host, alone, container, container_with, host, image, pod, pod_with, shell_pod, wait_until};
+
+/// A detached Pod of a test; deleted when the test ends, however it ends.
+pub struct Detached(pub String);
+
+impl Detached {
+    /// Creates the Pod of this manifest.
+    #[track_caller]
+    pub fn start(name: &str, manifest: &str) -> Self {
+        let file = host().file(&format!("{name}.yaml"), manifest);
+        host().succeed(["run", "-d", file.to_str().unwrap()]);
+        Self(name.to_owned())
+    }
+
+    /// The Pod as JSON.
+    #[track_caller]
+    pub fn get(&self) -> Value {
+        let text = host().succeed(["get", "pod", &self.0, "-o", "json"]);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The status of a container, init containers included.
+    #[track_caller]
+    pub fn container(&self, name: &str) -> Value {
+        let pod = self.get();
+        let lists = ["initContainerStatuses", "containerStatuses"];
+        let statuses = lists
+            .iter()
+            .flat_map(|list| pod["status"][list].as_array().cloned().unwrap_or_default());
+        let found = statuses.into_iter().find(|status| status["name"] == name);
+        found.unwrap_or_else(|| panic!("no status of {name}: {pod}"))
+    }
+
+    /// What a container has written.
+    #[track_caller]
+    pub fn logs(&self, container: &str) -> String {
+        host().succeed(["logs", &self.0, "-c", container])
+    }
+
+    #[track_caller]
+    pub fn wait(&self, condition: &str) {
+        let condition = format!("--for={condition}");
+        host().succeed(["wait", &condition, &format!("pod/{}", self.0), "--timeout=120s"]);
+    }
+
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        self.wait("condition=Ready");
+    }
+
+    #[track_caller]
+    pub fn wait_phase(&self, phase: &str) {
+        self.wait(&format!("jsonpath={{.status.phase}}={phase}"));
+    }
+
+    #[track_caller]
+    pub fn wait_for_log(&self, container: &str, text: &str) {
+        wait_until(&format!("{container} writes {text:?}"), || {
+            host().output(["logs", &self.0, "-c", container]).stdout.contains(text)
+        });
+    }
+
+    #[track_caller]
+    pub fn delete(&self) {
+        host().succeed(["delete", "pod", &self.0, "--now"]);
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        let _ = host().output(["delete", "pod", &self.0, "--now", "--ignore-not-found"]);
+    }
+}
+
+impl Host {
+    /// Reasons of a Pod's events.
+    pub fn event_reasons(&self, pod: &str) -> Vec<String> {
+        let text = self.succeed(["events", "--for", &format!("pod/{pod}"), "-o", "json"]);
+        let events: Value = serde_json::from_str(&text).unwrap();
+        let items = events["items"].as_array().cloned().unwrap_or_default();
+        items
+            .iter()
+            .map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+#[test]
+fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_deleted() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let script = "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
+    let pod = Detached::start("detached", &shell_pod("detached", script));
+    pod.wait_ready();
+    host().leftovers().assert_one_pod_more_than(&before);
+    let table = host().succeed(["get", "pods"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
+    assert_eq!(lines[1][..4], ["detached", "1/1", "Running", "0"]);
+    let described = host().succeed(["describe", "pod", "detached"]);
+    for part in ["Name:", "detached", "Status:", "Running", "QoS Class:", "Started"] {
+        assert!(described.contains(part), "{part:?} is not in {described}");
+    }
+    assert_eq!(pod.logs("main"), "hello\n");
+    let reasons = host().event_reasons("detached");
+    for reason in ["Pulled", "Created", "Started"] {
+        assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
+    }
+    let again = host().output(["run", "-d", host().file("detached.yaml", &shell_pod("detached", script)).to_str().unwrap()]);
+    assert_eq!(again.code(), 1, "{again:?}");
+    assert!(again.stderr.contains("already exists"), "{again:?}");
+    assert_eq!(host().succeed(["delete", "pod", "detached"]), "pod \"detached\" deleted\n");
+    let gone = host().output(["get", "pod", "detached"]);
+    assert_eq!(gone.code(), 1, "{gone:?}");
+    assert!(gone.stderr.contains("pods \"detached\" not found"), "{gone:?}");
+    host().assert_nothing_left_since(&before);
+}
+
+#[test]
+fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_others() {
+    let _alone = alone();
+    let log = "    volumeMounts: [{name: log, mountPath: /log}]\n";
+    let step = |name: &str, script: &str, more: &str| {
+        container_with(name, &image("busybox"), script, &format!("{log}{more}"))
+    };
+    let last = |name: &str| format!("echo {name} >> /log/order; trap 'echo end-{name} >> /log/order; exit 0' TERM; while :; do sleep 0.1; done");
+    let init = [
+        step("first", "echo first >> /log/order", ""),
+        step("sidecar", &last("sidecar"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1}\n"),
+        step("second", "echo second >> /log/order", ""),
+    ]
+    .concat();
+    let keeper = step("keeper", "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done", "");
+    let manifest = pod_with(
+        "ordered",
+        &[step("main", &last("main"), ""), keeper],
+        &format!("  volumes: [{{name: log, emptyDir: {{}}}}]\n  initContainers:\n{init}"),
+    );
+    let pod = Detached::start("ordered", &manifest);
+    pod.wait_ready();
+    let order = host().succeed(["exec", "ordered", "-c", "keeper", "--", "cat", "/log/order"]);
+    assert_eq!(order, "first\nsidecar\nsecond\nmain\n");
+    assert_eq!(pod.container("first")["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(pod.container("sidecar")["started"], true);
+    // The sidecar writes where the test can still read it after the others have ended.
+    let mut follow = host().microkube(["logs", "-f", "ordered", "-c", "sidecar"]);
+    follow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let follow = crate::host::Running::start(follow, None);
+    host().succeed(["delete", "pod", "ordered"]);
+    follow.finish();
+}
+
+#[test]
+fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
+    let _alone = alone();
+    let manifest = shell_pod("crashing", "echo attempt; exit 3").replace("restartPolicy: Never", "restartPolicy: Always");
+    let pod = Detached::start("crashing", &manifest);
+    pod.wait("jsonpath={.status.containerStatuses[0].state.waiting.reason}=CrashLoopBackOff");
+    let status = pod.container("main");
+    assert_eq!(status["restartCount"], 1, "{status}");
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 3, "{status}");
+    let message = status["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(message.starts_with("back-off 10s restarting failed container=main"), "{message}");
+    assert_eq!(pod.get()["status"]["phase"], "Running");
+    let table = host().succeed(["get", "pod", "crashing"]);
+    assert!(table.contains("CrashLoopBackOff"), "{table}");
+    pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=2");
+    assert_eq!(host().succeed(["logs", "crashing", "-p"]), "attempt\n");
+    assert!(host().event_reasons("crashing").contains(&"BackOff".to_owned()));
+}
+
+#[test]
+fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
+    let _alone = alone();
+    let more = "    volumeMounts: [{name: state, mountPath: /state}]\n";
+    let script = "test -e /state/tried || { touch /state/tried; exit 1; }";
+    let main = container_with("main", &image("busybox"), script, more);
+    let manifest = pod_with("retry", &[main], "  volumes: [{name: state, emptyDir: {}}]\n");
+    let pod = Detached::start("retry", &manifest.replace("restartPolicy: Never", "restartPolicy: OnFailure"));
+    pod.wait_phase("Succeeded");
+    assert_eq!(pod.container("main")["restartCount"], 1);
+    let table = host().succeed(["get", "pod", "retry"]);
+    assert!(table.contains("Completed"), "{table}");
+    // It has ended, and still has its log.
+    assert_eq!(pod.logs("main"), "");
+}
+
+#[test]
+fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
+    let _alone = alone();
+    let more = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'echo post-start > /proc/1/fd/1']}}\n      preStop: {exec: {command: [/bin/sh, -c, 'echo pre-stop > /proc/1/fd/1']}}\n";
+    let script = "trap 'echo term; echo last words > /dev/termination-log; exit 7' TERM; echo main; while :; do sleep 0.1; done";
+    let pod = Detached::start("hooks", &pod("hooks", &[container_with("main", &image("busybox"), script, more)]));
+    pod.wait_ready();
+    pod.wait_for_log("main", "post-start");
+    let mut follow = host().microkube(["logs", "-f", "hooks"]);
+    follow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut follow = crate::host::Running::start(follow, None);
+    follow.wait_for("post-start");
+    pod_deleted_in_the_background(&pod);
+    follow.wait_for("pre-stop");
+    follow.wait_for("term");
+    follow.finish();
+}
+
+fn pod_deleted_in_the_background(pod: &Detached) {
+    host().succeed(["delete", "pod", &pod.0, "--wait=false"]);
+}
+
+#[test]
+fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
+    let _alone = alone();
+    let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
+    let script = "mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
+    let manifest = pod("probed", &[container_with("main", &image("busybox"), script, probes)]);
+    let manifest = manifest.replace("restartPolicy: Never", "restartPolicy: Always\n  terminationGracePeriodSeconds: 2");
+    let pod = Detached::start("probed", &manifest);
+    pod.wait_ready();
+    host().succeed(["exec", "probed", "--", "rm", "/www/ready"]);
+    pod.wait("condition=Ready=false");
+    host().succeed(["exec", "probed", "--", "/bin/sh", "-c", "echo yes > /www/ready"]);
+    pod.wait_ready();
+    assert_eq!(pod.container("main")["restartCount"], 0);
+    host().succeed(["exec", "probed", "--", "touch", "/tmp/dead"]);
+    pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
+    pod.wait_ready();
+    let reasons = host().event_reasons("probed");
+    for reason in ["Unhealthy", "Killing"] {
+        assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
+    }
+}
+
+#[test]
+fn an_image_that_is_not_there_is_tried_again_and_the_pod_can_be_deleted_meanwhile() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let manifest = shell_pod("pulling", "true").replace(&image("busybox"), &image("no-such-image"));
+    let pod = Detached::start("pulling", &manifest);
+    pod.wait("jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff");
+    assert_eq!(pod.get()["status"]["phase"], "Pending");
+    pod.delete();
+    host().assert_nothing_left_since(&before);
+}
+
+#[test]
+fn several_documents_are_applied_and_deleted_together() {
+    let _alone = alone();
+    let forever = "while :; do sleep 1; done";
+    let documents = [
+        pod("one", &[container("main", &image("busybox"), forever)]),
+        pod("two", &[container("main", &image("busybox"), forever)]),
+    ]
+    .map(|text| text.replace("metadata:\n", "metadata:\n  labels: {app: pair}\n"))
+    .join("---\n");
+    let file = host().file("pair.yaml", &documents);
+    let file = file.to_str().unwrap();
+    let _cleanup = (Detached("one".to_owned()), Detached("two".to_owned()));
+    assert_eq!(host().succeed(["apply", "-f", file]), "pod/one created\npod/two created\n");
+    assert_eq!(host().succeed(["apply", "-f", file]), "pod/one unchanged\npod/two unchanged\n");
+    host().succeed(["wait", "--for=condition=Ready", "pod", "-l", "app=pair", "--timeout=120s"]);
+    let names = host().succeed(["get", "pods", "-l", "app=pair", "-o", "name"]);
+    assert_eq!(names, "pod/one\npod/two\n");
+    host().succeed(["delete", "-f", file, "--now"]);
+    assert_eq!(host().output(["get", "pods", "-l", "app=pair", "-o", "name"]).stdout, "");
+}
+
+#[test]
+fn a_deadline_fails_the_pod() {
+    let _alone = alone();
+    let manifest = pod_with(
+        "late",
+        &[container("main", &image("busybox"), "trap 'exit 0' TERM; while :; do sleep 0.1; done")],
+        "  activeDeadlineSeconds: 5\n",
+    );
+    let pod = Detached::start("late", &manifest);
+    pod.wait_phase("Failed");
+    assert_eq!(pod.get()["status"]["reason"], "DeadlineExceeded");
+}
+
+/// How long a test waits before it takes silence for an answer is never needed: the verbs wait for events.
+#[test]
+fn waiting_has_a_limit() {
+    let _alone = alone();
+    let pod = Detached::start("slow", &shell_pod("slow", "sleep 1000"));
+    pod.wait_ready();
+    let start = std::time::Instant::now();
+    let waited = host().output(["wait", "--for=delete", "pod/slow", "--timeout=1s"]);
+    assert_eq!(waited.code(), 1, "{waited:?}");
+    assert!(waited.stderr.contains("timed out waiting for the condition"), "{waited:?}");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}

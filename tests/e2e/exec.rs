@@ -1,0 +1,172 @@
+//! Processes in running containers, terminals, and files in and out.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::Stdio;
+
+use nix::pty::{Winsize, openpty};
+
+use crate::detached::Detached;
+use crate::host::{PATIENCE, Running, alone, container_with, host, image, pod, shell_pod};
+
+fn sleeping(name: &str) -> Detached {
+    let pod = Detached::start(name, &shell_pod(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done"));
+    pod.wait_ready();
+    pod
+}
+
+#[test]
+fn exec_has_the_commands_output_input_and_exit_code() {
+    let _alone = alone();
+    let _pod = sleeping("exec");
+    let script = "echo out; echo err >&2; exit 5";
+    let finished = host().output(["exec", "exec", "--", "/bin/sh", "-c", script]);
+    assert_eq!(finished.code(), 5, "{finished:?}");
+    assert_eq!(finished.stdout, "out\n");
+    assert!(finished.stderr.starts_with("err\n"), "{finished:?}");
+    let mut command = host().microkube(["exec", "-i", "exec", "--", "wc", "-c"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(&vec![b'x'; 3 << 20]).unwrap();
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), (3 << 20).to_string());
+    let missing = host().output(["exec", "exec", "--", "no-such-command"]);
+    assert_ne!(missing.code(), 0);
+    assert!(
+        missing.stderr.contains("exec: \"no-such-command\": executable file not found in $PATH"),
+        "{missing:?}"
+    );
+    let nowhere = host().output(["exec", "exec", "-c", "other", "--", "true"]);
+    assert_ne!(nowhere.code(), 0);
+    assert!(nowhere.stderr.contains("container other is not valid for pod exec") || nowhere.stderr.contains("container not found"), "{nowhere:?}");
+    let nobody = host().output(["exec", "nobody", "--", "true"]);
+    assert_eq!(nobody.code(), 1);
+    assert!(nobody.stderr.contains("pods \"nobody\" not found"), "{nobody:?}");
+}
+
+#[test]
+fn a_process_that_is_executed_is_confined_as_its_container_is() {
+    let _alone = alone();
+    let more = "    securityContext: {runAsUser: 1234, runAsGroup: 5678, capabilities: {drop: [ALL]}}\n    resources: {limits: {memory: 64Mi}}\n";
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let pod = Detached::start("confined", &pod("confined", &[container_with("main", &image("busybox"), script, more)]));
+    pod.wait_ready();
+    assert_eq!(host().succeed(["exec", "confined", "--", "id", "-u"]), "1234\n");
+    assert_eq!(host().succeed(["exec", "confined", "--", "id", "-g"]), "5678\n");
+    let own = host().succeed(["exec", "confined", "--", "grep", "-E", "CapEff|CapBnd|Seccomp:|NoNewPrivs", "/proc/self/status"]);
+    let container = host().succeed(["exec", "confined", "--", "grep", "-E", "CapEff|CapBnd|Seccomp:|NoNewPrivs", "/proc/1/status"]);
+    assert_eq!(own, container);
+    let groups = host().succeed(["exec", "confined", "--", "cat", "/proc/self/cgroup"]);
+    assert_eq!(groups, host().succeed(["exec", "confined", "--", "cat", "/proc/1/cgroup"]));
+}
+
+#[test]
+fn a_shell_in_a_terminal_sees_its_size_and_ends_with_it() {
+    let _alone = alone();
+    let _pod = sleeping("terminal");
+    let size = Winsize {
+        ws_row: 33,
+        ws_col: 101,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = openpty(Some(&size), None).unwrap();
+    let mut command = host().microkube(["exec", "-it", "terminal", "--", "/bin/sh"]);
+    let end = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
+    command.stdin(end()).stdout(end()).stderr(end());
+    let mut running = command.spawn().unwrap();
+    drop(command);
+    drop(pty.slave);
+    let mut terminal = std::fs::File::from(pty.master);
+    let mut seen = String::new();
+    let mut read_until = |terminal: &mut std::fs::File, text: &str| {
+        let start = std::time::Instant::now();
+        let mut buffer = [0; 1024];
+        while !seen.contains(text) {
+            assert!(start.elapsed() < PATIENCE, "{seen}");
+            let length = terminal.read(&mut buffer).unwrap_or(0);
+            assert!(length > 0, "the terminal ended: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        seen.clear();
+    };
+    terminal.write_all(b"stty size; tty; echo end-$((1+1))\n").unwrap();
+    read_until(&mut terminal, "33 101");
+    read_until(&mut terminal, "end-2");
+    // Ctrl-C goes to the program in the terminal, not to microkube.
+    terminal.write_all(b"sleep 1000\n").unwrap();
+    terminal.write_all(b"\x03").unwrap();
+    terminal.write_all(b"echo still-$((1+1))\n").unwrap();
+    read_until(&mut terminal, "still-2");
+    terminal.write_all(b"exit 6\n").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(6));
+}
+
+#[test]
+fn files_are_copied_in_and_out() {
+    let _alone = alone();
+    let image_with_tar = image("debian-tools");
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let pod = Detached::start("copy", &shell_pod("copy", script).replace(&image("busybox"), &image_with_tar));
+    pod.wait_ready();
+    let directory = host().state_dir.join("copied");
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(directory.join("in/deep")).unwrap();
+    let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(directory.join("in/deep/bytes"), &content).unwrap();
+    let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    host().succeed(["cp", &path("in"), "copy:/tmp/there"]);
+    host().succeed(["cp", "copy:/tmp/there", &path("out")]);
+    assert_eq!(std::fs::read(directory.join("out/deep/bytes")).unwrap(), content);
+    let missing = host().output(["cp", "copy:/no/such/file", &path("nothing")]);
+    assert_ne!(missing.code(), 0, "{missing:?}");
+    assert!(missing.stderr.contains("No such file or directory"), "{missing:?}");
+}
+
+#[test]
+fn what_containers_use_is_shown() {
+    let _alone = alone();
+    let pod = Detached::start("busy", &shell_pod("busy", "while :; do :; done"));
+    pod.wait_ready();
+    let table = host().succeed(["top", "pod", "busy"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "CPU(cores)", "MEMORY(bytes)"]);
+    assert_eq!(lines[1][0], "busy");
+    let milli: u64 = lines[1][1].strip_suffix('m').unwrap().parse().unwrap();
+    assert!(milli > 100, "{table}");
+}
+
+#[test]
+fn attaching_shows_what_the_container_writes_and_gives_it_input() {
+    let _alone = alone();
+    let main = container_with(
+        "main",
+        &image("busybox"),
+        "while read -r line; do echo got $line; done; echo end of input",
+        "    stdin: true\n    stdinOnce: true\n",
+    );
+    let pod = Detached::start("attached", &pod("attached", &[main]));
+    pod.wait_ready();
+    let mut command = host().microkube(["attach", "-i", "attached"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Running::start(command, Some("one\ntwo\n"));
+    child.wait_for("end of input");
+    let finished = child.finish();
+    assert!(finished.stdout.contains("got one\ngot two\n"), "{finished:?}");
+    pod.wait_phase("Succeeded");
+}
+
+#[test]
+fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let reference = image("busybox");
+    let mut command = host().microkube([
+        "run", "quick", "--image", &reference, "-i", "--rm", "--restart=Never", "--env=A=b", "--", "/bin/sh", "-c", "cat; echo $A; exit 4",
+    ]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let finished = Running::start(command, Some("typed\n")).finish();
+    assert_eq!(finished.code(), 4, "{finished:?}");
+    assert!(finished.stdout.contains("typed\nb\n"), "{finished:?}");
+    host().assert_nothing_left_since(&before);
+}
