@@ -7,6 +7,7 @@ mod kvm;
 mod machine;
 mod manifests;
 mod output;
+mod recover;
 mod run;
 mod supervise;
 
@@ -37,6 +38,7 @@ struct Cli {
 enum Verb {
     Run(run::RunArgs),
     Explain(explain::ExplainArgs),
+    Recover(recover::RecoverArgs),
     Image(image::ImageArgs),
     Doctor(doctor::DoctorArgs),
     Machine(machine::MachineArgs),
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Explain(args) => explain::run(args),
+        Verb::Recover(args) => recover::run(args),
         Verb::Image(args) => run_image(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Machine(args) => return machine::run(args),

@@ -1,6 +1,7 @@
 //! Releases what dead owners left behind. Every command of microkube sweeps before it does its own work.
 
 use std::os::fd::AsFd;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::{launch, supervisor, virtual_machine};
@@ -19,6 +20,31 @@ const END_PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// The first thing that could not be looked at. What cannot be released is left to the next sweep, with a warning.
 pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
+    sweep_and_launch(paths).await.map(drop)
+}
+
+/// [`sweep`], and waits until the new supervisors know their Pods.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn recover(paths: &Paths) -> anyhow::Result<()> {
+    let start = Instant::now();
+    for (uid, mut supervisor) in sweep_and_launch(paths).await? {
+        let socket = supervisor::socket_path(paths, &uid);
+        while supervisor.try_wait()?.is_none() && tokio::net::UnixStream::connect(&socket).await.is_err() {
+            if start.elapsed() > END_PATIENCE {
+                anyhow::bail!("the supervisor of Pod {uid} does not answer");
+            }
+            // That somebody begins to listen can only be found out by connecting.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the supervisors that were started, by the UIDs of their Pods.
+async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>> {
+    let mut launched = Vec::new();
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
         if matches!(records.get(&uid), Ok(Some(record)) if record.released) {
@@ -29,35 +55,41 @@ pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
             continue;
         };
         tracing::info!("taking care of what the dead supervisor of Pod {uid} left behind");
-        if let Err(error) = take_care(paths, &records, &uid, &lock).await {
-            tracing::warn!("Pod {uid} cannot be released: {error:#}");
+        match take_care(paths, &records, &uid, &lock).await {
+            Ok(supervisor) => launched.extend(supervisor.map(|supervisor| (uid, supervisor))),
+            Err(error) => tracing::warn!("Pod {uid} cannot be released: {error:#}"),
         }
     }
     let live: std::collections::HashSet<_> = records.uids()?.into_iter().collect();
     network::sweep(&paths.network(), |uid| live.contains(uid)).await?;
-    Ok(())
+    Ok(launched)
 }
 
-async fn take_care(paths: &Paths, records: &PodRecords, uid: &str, lock: &LockedFile) -> anyhow::Result<()> {
+async fn take_care(
+    paths: &Paths,
+    records: &PodRecords,
+    uid: &str,
+    lock: &LockedFile,
+) -> anyhow::Result<Option<Child>> {
     let record = match records.get(uid) {
         Ok(Some(record)) if record.detached => record,
-        _ => return release_abandoned(paths, records, uid).await,
+        _ => return release_abandoned(paths, records, uid).await.map(|()| None),
     };
     let ended = matches!(records.status(uid), Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none());
     if !ended {
         // It knows what to do about a machine that is gone, or a deletion that was not finished.
-        launch::start_supervisor(paths, &record, lock.as_fd(), None, false)?;
-        return Ok(());
+        return launch::start_supervisor(paths, &record, lock.as_fd(), None, false).map(Some);
     }
     end_processes(&record).await?;
     network::release(&paths.network(), uid).await?;
     supervisor::release_files(paths, uid)?;
-    Ok(records.save(&PodRecord {
+    records.save(&PodRecord {
         supervisor: None,
         vmm: None,
         released: true,
         ..record
-    })?)
+    })?;
+    Ok(None)
 }
 
 /// Becomes the owner of a Pod that has none. A Pod whose command line was killed is being ended by its supervisor: that is waited

@@ -6,6 +6,7 @@ mod layers;
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 

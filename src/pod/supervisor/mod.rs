@@ -13,6 +13,8 @@ mod recovery;
 mod server;
 mod session;
 
+pub(super) use self::server::socket_path;
+
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};

@@ -116,7 +116,8 @@ pub struct PodRun {
     failure: Option<String>,
     /// How its machine was lost, until there is another.
     loss: Option<String>,
-    _server: Server,
+    /// Serves command lines as long as the Pod lives.
+    server: Option<Server>,
 }
 
 impl PodRun {
@@ -133,7 +134,6 @@ impl PodRun {
         let log = GuestLog::create(&prepare::guest_log_path(&paths, &record)?).context("cannot create the guest's log")?;
         let output = Output::new(client.clone(), log, debug);
         let running = Running::new(&record, Arc::clone(&output));
-        let server = Server::listen(&paths, &record.uid, running.clone(), orders)?;
         let keeper = RecordKeeper::new(
             records.clone(),
             &record.uid,
@@ -175,18 +175,21 @@ impl PodRun {
             interrupted: false,
             failure: None,
             loss: None,
-            _server: server,
+            server: None,
         };
         if let Some(lifecycle) = run.keeper.restore()? {
             run.lifecycle = lifecycle;
             run.first = run.take_over().await;
         }
+        // Not before the Pod is known: who reaches it by the socket can rely on that.
+        run.server = Some(Server::listen(&run.paths, &run.record.uid, run.running.clone(), orders)?);
         Ok(run)
     }
 
     /// Drives the Pod to its end.
     pub async fn to_end(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<Outcome> {
         let result = self.run(&mut orders).await;
+        drop(self.server.take());
         // Whatever happened: no machine stays without a supervisor that knows of it.
         self.stop_machine(result.is_ok()).await;
         result?;

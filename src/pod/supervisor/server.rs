@@ -22,7 +22,7 @@ use crate::state::{Paths, PodRecord};
 /// Command lines that are served at once.
 const MAX_SESSIONS: usize = 256;
 
-/// Path of a Pod's socket. Only root can reach it: its directory is root's alone.
+/// Path of a Pod's socket, which is there as long as somebody accepts connections, and longer if that one was killed. Only root can reach it: its directory is root's alone.
 #[must_use]
 pub fn socket_path(paths: &Paths, uid: &str) -> PathBuf {
     paths.pod_run(uid).join("supervisor.sock")

@@ -1,0 +1,27 @@
+//! `microkube recover`: takes care of what dead supervisors, or a dead host, have left.
+
+use std::process::ExitCode;
+
+use super::{Failure, kvm};
+use crate::pod;
+use crate::state::Paths;
+
+/// Bring all Pods back after a crash or a reboot
+///
+/// Running machines of detached Pods are taken over with no container restarted, Pods whose machine was lost go on as their
+/// restartPolicy says, deletions that were cut off are finished, and what ended Pods have left on the host is released. Every command
+/// that changes something does the same; this one waits until it is done. To be run when the host starts
+/// (examples/microkube-recover.service).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  microkube recover")]
+pub struct RecoverArgs {}
+
+/// Runs the verb.
+pub(super) fn run(_: RecoverArgs) -> Result<ExitCode, Failure> {
+    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+        return Ok(exit_code);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(pod::recover(&Paths::from_env()))?;
+    Ok(ExitCode::SUCCESS)
+}
