@@ -149,6 +149,7 @@ impl GuestProcesses {
             // It may be started yet; then it runs to its end unheard, as with a container runtime.
             Err(_) => return Ok(None),
         };
+        let mut leftover = KilledOnDrop(Some(process.clone()));
         let run = async {
             let (mut out, mut err) = (Vec::new(), Vec::new());
             let (_, _, exit_code) = tokio::join!(
@@ -160,13 +161,28 @@ impl GuestProcesses {
             out.truncate(max_output_bytes);
             Ok((exit_code?, out))
         };
-        if let Ok(ended) = tokio::time::timeout(timeout, run).await {
-            return ended.map(Some);
+        match tokio::time::timeout(timeout, run).await {
+            Ok(ended) => {
+                leftover.0 = None;
+                ended.map(Some)
+            }
+            Err(_) => Ok(None),
         }
-        process.signal(libc::SIGKILL).await;
-        // So that the agent can forget it.
-        let _ = tokio::time::timeout(KILL_TIMEOUT, process.wait()).await;
-        Ok(None)
+    }
+}
+
+/// Kills a process that nobody is interested in any more.
+#[derive(Debug)]
+struct KilledOnDrop(Option<GuestProcess>);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let Some(process) = self.0.take() else { return };
+        tokio::spawn(async move {
+            process.signal(libc::SIGKILL).await;
+            // So that the agent can forget it.
+            let _ = tokio::time::timeout(KILL_TIMEOUT, process.wait()).await;
+        });
     }
 }
 

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use microkube_protocol::{DataStream, MAX_STREAM_HEADER_BYTES, Stdio, decode_stream_header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -19,6 +20,9 @@ use super::logs::LogWriter;
 
 /// How long a new connection may take to say what it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams that may wait while a machine is taken over: more than containers can have.
+const MAX_PARKED_STREAMS: usize = 512;
 
 /// Bytes read from a stream at once.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -35,6 +39,8 @@ pub struct Output {
 
 #[derive(Debug, Default)]
 struct Expected {
+    /// While a machine is taken over: streams of containers that are not known yet.
+    parked: Option<Vec<(DataStream, UnixStream)>>,
     log: bool,
     containers: HashMap<String, Arc<ContainerStreams>>,
     processes: HashMap<(String, Stdio), oneshot::Sender<UnixStream>>,
@@ -44,7 +50,7 @@ struct Expected {
 #[derive(Debug)]
 pub struct ContainerStreams {
     index: u16,
-    log: Mutex<Option<LogWriter>>,
+    log: Mutex<LogWriter>,
     /// Of stdout and stderr.
     progress: watch::Sender<[Progress; 2]>,
     followers: Mutex<Vec<mpsc::Sender<Frame>>>,
@@ -67,9 +73,17 @@ impl ContainerStreams {
         let _ = progress
             .wait_for(|both| both.iter().all(|one| *one == Progress::Ended))
             .await;
-        if let Some(log) = &mut *lock(&self.log) {
-            log.flush();
-        }
+    }
+
+    /// The agent has handed everything over: a stream that was not opened to this supervisor had ended before.
+    pub fn end_unopened(&self) {
+        self.progress.send_modify(|both| {
+            for one in both {
+                if *one == Progress::Expected {
+                    *one = Progress::Ended;
+                }
+            }
+        });
     }
 
     /// Passes what the container writes from now on to `follower` as well.
@@ -103,18 +117,6 @@ impl ContainerStreams {
         self.progress.send_modify(|both| both[stream as usize] = Progress::Ended);
     }
 
-    /// How much of the stream is in the log.
-    fn position(&self, stream: OutputStream) -> u64 {
-        lock(&self.log).as_ref().map_or(0, |log| log.position(stream))
-    }
-
-    /// Writes to the log, where there is one.
-    fn log(&self, stream: OutputStream, bytes: &[u8]) {
-        if let Some(log) = &mut *lock(&self.log) {
-            log.write(stream, bytes, SystemTime::now());
-        }
-    }
-
     async fn pass_on(&self, frame: Frame) {
         let followers = lock(&self.followers).clone();
         for follower in followers {
@@ -138,7 +140,7 @@ impl Output {
         })
     }
 
-    /// A new machine is about to start, or one was taken over: its log is expected, and of the last one's streams nothing.
+    /// A new machine is about to start: its log is expected, and of the last one's streams nothing.
     pub fn expect_machine(&self) {
         *lock(&self.expected) = Expected {
             log: true,
@@ -146,8 +148,23 @@ impl Output {
         };
     }
 
+    /// A machine is about to be taken over: its agent will open streams again before it can be asked which containers there are.
+    pub fn expect_adopted_machine(&self) {
+        self.expect_machine();
+        lock(&self.expected).parked = Some(Vec::new());
+    }
+
+    /// All containers of the machine that was taken over are expected now: serves the streams that have come.
+    pub fn unpark(self: &Arc<Self>) {
+        let parked = lock(&self.expected).parked.take();
+        for (header, stream) in parked.into_iter().flatten() {
+            let output = Arc::clone(self);
+            tokio::spawn(async move { output.serve_stream(header, stream).await });
+        }
+    }
+
     /// Announces the streams of a container that is about to be started, or was found running.
-    pub fn expect_container(&self, index: u16, id: &str, stdin: bool, log: Option<LogWriter>) -> Arc<ContainerStreams> {
+    pub fn expect_container(&self, index: u16, id: &str, stdin: bool, log: LogWriter) -> Arc<ContainerStreams> {
         let followers = self.client.iter().cloned().collect();
         let streams = Arc::new(ContainerStreams {
             index,
@@ -190,6 +207,18 @@ impl Output {
             Ok(Err(error)) => return tracing::warn!("refused a stream of the guest: {error}"),
             Err(_) => return tracing::warn!("refused a stream of the guest: it does not say what it is"),
         };
+        if matches!(header, DataStream::Container { .. })
+            && let Some(parked) = &mut lock(&self.expected).parked
+        {
+            if parked.len() < MAX_PARKED_STREAMS {
+                parked.push((header, stream));
+            }
+            return;
+        }
+        self.serve_stream(header, stream).await;
+    }
+
+    async fn serve_stream(&self, header: DataStream, stream: UnixStream) {
         let served = match header {
             DataStream::Log => self.serve_log(stream).await,
             DataStream::Process { id, stdio } => {
@@ -260,25 +289,40 @@ impl Output {
         oldest_bytes: u64,
         connection: &mut UnixStream,
     ) -> std::io::Result<()> {
-        let mut position_bytes = streams.position(stream).max(oldest_bytes);
+        let mut position_bytes = lock(&streams.log).position(stream).max(oldest_bytes);
+        lock(&streams.log).resume_at(stream, position_bytes);
         connection.write_all(&position_bytes.to_be_bytes()).await?;
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let length = connection.read(&mut buffer).await?;
             let bytes = buffer.get(..length).unwrap_or_default();
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            streams.log(stream, bytes);
-            streams
-                .pass_on(Frame::Output {
+            let durable_bytes = {
+                let mut log = lock(&streams.log);
+                if bytes.is_empty() {
+                    log.finish(stream, Timestamp::now());
+                } else {
+                    log.write(stream, bytes, Timestamp::now());
+                    log.flush();
+                }
+                log.position(stream)
+            };
+            if !bytes.is_empty() {
+                let frame = Frame::Output {
                     container: streams.index,
                     stream,
                     bytes: bytes.to_vec(),
-                })
-                .await;
-            position_bytes = position_bytes.saturating_add(length as u64);
-            connection.write_all(&position_bytes.to_be_bytes()).await?;
+                };
+                streams.pass_on(frame).await;
+            }
+            if durable_bytes != position_bytes {
+                position_bytes = durable_bytes;
+                let confirmed = connection.write_all(&position_bytes.to_be_bytes()).await;
+                // Who has sent everything may have gone.
+                confirmed.or_else(|error| if bytes.is_empty() { Ok(()) } else { Err(error) })?;
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
         }
     }
 
@@ -340,6 +384,7 @@ mod tests {
     use microkube_protocol::encode_stream_header;
 
     use super::*;
+    use crate::pod::logs::Limits;
 
     fn output() -> (tempfile::TempDir, Arc<Output>, mpsc::Receiver<Frame>) {
         let dir = tempfile::tempdir().unwrap();
@@ -356,6 +401,10 @@ mod tests {
             stdio,
             position_bytes,
         }
+    }
+
+    fn log(directory: &tempfile::TempDir) -> LogWriter {
+        LogWriter::open(directory.path().join("main"), 0, Limits::default())
     }
 
     /// Returns what the host answered.
@@ -381,8 +430,8 @@ mod tests {
 
     #[tokio::test]
     async fn output_is_passed_on_confirmed_and_its_end_announced() {
-        let (_dir, output, mut frames) = output();
-        let streams = output.expect_container(2, "web-0", false, None);
+        let (dir, output, mut frames) = output();
+        let streams = output.expect_container(2, "web-0", false, log(&dir));
         let answer = connect(&output, container("web-0", Stdio::Stderr, 0), b"oops").await;
         assert_eq!(answer, [0_u64.to_be_bytes(), 4_u64.to_be_bytes()].concat());
         connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
@@ -398,8 +447,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_accepted_once_and_only_if_expected() {
-        let (_dir, output, mut frames) = output();
-        let _streams = output.expect_container(0, "web-0", false, None);
+        let (dir, output, mut frames) = output();
+        let _streams = output.expect_container(0, "web-0", false, log(&dir));
         connect(&output, container("other-0", Stdio::Stdout, 0), b"forged").await;
         connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
         connect(&output, container("web-0", Stdio::Stdout, 0), b"twice").await;
@@ -411,6 +460,26 @@ mod tests {
         connect(&output, process, b"forged").await;
         assert_eq!(bytes_of(&mut frames), b"");
         assert!(output.container("web-0").unwrap().take_stdin().is_none());
+    }
+
+    #[tokio::test]
+    async fn streams_of_a_machine_that_is_taken_over_wait_until_its_containers_are_known() {
+        let (dir, output, mut frames) = output();
+        output.expect_adopted_machine();
+        let (mut guest, host) = UnixStream::pair().unwrap();
+        let header = encode_stream_header(&container("web-0", Stdio::Stdout, 7)).unwrap();
+        guest.write_all(&header).await.unwrap();
+        output.serve(host).await;
+        let streams = output.expect_container(0, "web-0", false, log(&dir));
+        output.unpark();
+        // What was lost before position 7 was lost with the supervisor.
+        assert_eq!(guest.read_u64().await.unwrap(), 7);
+        guest.write_all(b"line\n").await.unwrap();
+        assert_eq!(guest.read_u64().await.unwrap(), 12);
+        guest.shutdown().await.unwrap();
+        streams.end_unopened();
+        streams.finished().await;
+        assert_eq!(bytes_of(&mut frames), b"line\n");
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Carries out what the lifecycle decides. What takes time goes on by itself and reports when it is done.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,17 +14,14 @@ use super::pod_run::{Message, PodRun};
 use crate::image::ImageStore;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::{Action, Event, Hook, ProbeKind, ProbeOutcome};
-use crate::pod::logs::{self, LogWriter};
+use crate::pod::logs::{self, Limits, LogWriter};
 use crate::pod::output::ContainerStreams;
 use crate::pod::prepare;
-use crate::pod::probe::{self, Exec, ExecOutput};
+use crate::pod::probe::{self, Exec, ExecOutput, Outcome, Target};
 use crate::pod::sandbox::AgentClientHandle;
 
-/// What a probe's command may write before the rest is dropped (`maxRespBodyLength` in `pkg/probe`).
-const MAX_PROBE_OUTPUT_BYTES: usize = 10 << 10;
-
-/// A hook without a limit of its own is ended with its container; this is for one whose container never is.
-const LONGEST_HOOK: Duration = Duration::from_secs(24 * 3600);
+/// A hook's command without a limit ends with its container at the latest; this is for the case that even that does not help.
+const LONGEST_COMMAND: Duration = Duration::from_secs(24 * 3600);
 
 impl PodRun {
     /// Carries out an action.
@@ -67,7 +65,7 @@ impl PodRun {
             }
             Action::Emit(event) => {
                 let field_path = event.container.map(|container| self.field_path(container));
-                self.keeper.add(&event, field_path);
+                self.keeper.add(&event, field_path.as_deref());
             }
         }
         Ok(())
@@ -182,13 +180,12 @@ impl PodRun {
     /// Announces the streams of an attempt, with its log.
     pub(super) fn expect_container(&self, container: usize, attempt: u32) -> Option<Arc<ContainerStreams>> {
         let spec = self.container(container)?;
-        let directory = logs::container_directory(&self.paths.pod_state(&self.record.uid), &spec.name);
-        let log = LogWriter::open(&directory, attempt)
-            .inspect_err(|error| tracing::warn!("the log of container {:?} cannot be written: {error}", spec.name));
+        let directory = logs::container_dir(&self.paths, &self.record.uid, &spec.name);
+        let log = LogWriter::open(directory, attempt, Limits::default());
         let id = container_id(&spec.name, attempt);
         let index = u16::try_from(container).unwrap_or(u16::MAX);
         let stdin = spec.stdin.unwrap_or(false);
-        Some(self.output.expect_container(index, &id, stdin, log.ok()))
+        Some(self.output.expect_container(index, &id, stdin, log))
     }
 
     /// What follows an attempt.
@@ -202,7 +199,6 @@ impl PodRun {
         let spec = self.container(container);
         let name = self.container_name(container);
         let falls_back = spec.and_then(|spec| spec.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
-        let directory = logs::container_directory(&self.paths.pod_state(&self.record.uid), &name);
         ContainerRun {
             container,
             attempt,
@@ -211,7 +207,7 @@ impl PodRun {
             output: Arc::clone(&self.output),
             agent,
             inbox: self.inbox.clone(),
-            fallback_log: falls_back.then(|| logs::log_path(&directory, attempt)),
+            fallback_log: falls_back.then(|| logs::container_dir(&self.paths, &self.record.uid, &name)),
         }
     }
 
@@ -257,31 +253,28 @@ impl PodRun {
     }
 
     fn run_hook(&mut self, container: usize, attempt: u32, hook: Hook, timeout: Option<Duration>) {
-        let lifecycle = self.container(container).and_then(|spec| spec.lifecycle.clone());
-        let handler = lifecycle.and_then(|lifecycle| match hook {
-            Hook::PostStart => lifecycle.post_start,
-            Hook::PreStop => lifecycle.pre_stop,
-        });
-        let (Some(handler), Some(exec), Some(machine)) =
-            (handler, self.guest_exec(container, attempt), self.machine.as_ref())
+        let (Some(spec), Some(exec), Some(pod_ip)) =
+            (self.container(container).cloned(), self.guest_exec(container, attempt), self.pod_ip())
         else {
             return;
         };
-        let ports = self
-            .container(container)
-            .and_then(|spec| spec.ports.clone())
-            .unwrap_or_default();
-        let (pod_ip, inbox) = (machine.pod_ip.clone(), self.inbox.clone());
+        let handler = spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
+            Hook::PostStart => lifecycle.post_start.clone(),
+            Hook::PreStop => lifecycle.pre_stop.clone(),
+        });
+        let Some(handler) = handler else { return };
+        let (pod, inbox) = (self.record.pod.clone(), self.inbox.clone());
         let task = tokio::spawn(async move {
-            let limit = timeout.unwrap_or(LONGEST_HOOK);
-            let run = probe::run_hook(&handler, &pod_ip, &ports, limit, &exec);
-            let result = tokio::time::timeout(limit, run).await;
-            let result = result.unwrap_or_else(|_| Err(format!("timed out after {} s", limit.as_secs())));
+            let target = Target {
+                pod: &pod,
+                container: &spec,
+                pod_ip,
+            };
             let event = Event::HookEnded {
                 container,
                 attempt,
                 hook,
-                result,
+                result: probe::run_hook(&handler, &target, timeout, &exec).await,
             };
             let _ = inbox.send(Message::Event(event));
         });
@@ -289,20 +282,30 @@ impl PodRun {
     }
 
     fn run_probe(&self, container: usize, attempt: u32, kind: ProbeKind) {
-        let Some(spec) = self.container(container) else { return };
+        let (Some(spec), Some(exec), Some(pod_ip)) =
+            (self.container(container).cloned(), self.guest_exec(container, attempt), self.pod_ip())
+        else {
+            return;
+        };
         let probe: Option<Probe> = match kind {
             ProbeKind::Liveness => spec.liveness_probe.clone(),
             ProbeKind::Readiness => spec.readiness_probe.clone(),
             ProbeKind::Startup => spec.startup_probe.clone(),
         };
-        let (Some(probe), Some(exec), Some(machine)) = (probe, self.guest_exec(container, attempt), self.machine.as_ref())
-        else {
-            return;
-        };
-        let ports = spec.ports.clone().unwrap_or_default();
-        let (pod_ip, inbox) = (machine.pod_ip.clone(), self.inbox.clone());
+        let Some(probe) = probe else { return };
+        let (pod, inbox) = (self.record.pod.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let outcome: ProbeOutcome = probe::probe(&probe, &pod_ip, &ports, &exec).await;
+            let target = Target {
+                pod: &pod,
+                container: &spec,
+                pod_ip,
+            };
+            let outcome = match probe::probe(&probe, &target, &exec).await {
+                Outcome::Success => ProbeOutcome::Success,
+                Outcome::Warning(message) => ProbeOutcome::Warning(message),
+                Outcome::Failure(message) => ProbeOutcome::Failure(message),
+                Outcome::Unknown(message) => ProbeOutcome::Unknown(message),
+            };
             let event = Event::ProbeEnded {
                 container,
                 attempt,
@@ -311,6 +314,10 @@ impl PodRun {
             };
             let _ = inbox.send(Message::Event(event));
         });
+    }
+
+    fn pod_ip(&self) -> Option<IpAddr> {
+        self.machine.as_ref()?.pod_ip.parse().ok()
     }
 }
 
@@ -322,13 +329,17 @@ struct GuestExec {
 }
 
 impl Exec for GuestExec {
-    async fn run(&self, command: &[String], timeout: Duration) -> Result<ExecOutput, String> {
+    async fn run(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecOutput, String> {
+        let limit = timeout.unwrap_or(LONGEST_COMMAND);
         let run = self
             .processes
-            .run(&self.container_id, command, timeout, MAX_PROBE_OUTPUT_BYTES);
+            .run(&self.container_id, command, limit, probe::OUTPUT_MAX_BYTES);
         match run.await? {
-            Some((exit_code, output)) => Ok(ExecOutput { exit_code, output }),
-            None => Err(format!("command {command:?} timed out after {} s", timeout.as_secs())),
+            Some((exit_code, output)) => Ok(ExecOutput {
+                exit_code: exit_code.into(),
+                output,
+            }),
+            None => Err(format!("command {command:?} timed out after {} s", limit.as_secs())),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One attempt of a container, from its start to its end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use microkube_protocol::messages::{StartContainerRequest, WaitContainerRequest, WaitContainerResponse};
@@ -9,13 +10,13 @@ use ttrpc::context::{with_duration, with_timeout};
 use super::CALL_TIMEOUT;
 use super::pod_run::Message;
 use crate::pod::lifecycle::{Event, Exit};
-use crate::pod::logs::tail_of_log;
+use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::pod::output::{ContainerStreams, Output};
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 
 /// What the kubelet takes from the end of a log as the termination message (`MaxPodTerminationMessageLogLines` and
 /// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
-const FALLBACK_LINES: usize = 80;
+const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
 /// Id of an attempt in the guest.
@@ -41,8 +42,8 @@ pub struct ContainerRun {
     pub agent: AgentClientHandle,
     /// Where to report to.
     pub inbox: mpsc::UnboundedSender<Message>,
-    /// The log, if its end is the termination message of a container that failed without one.
-    pub fallback_log: Option<std::path::PathBuf>,
+    /// The directory of the log, if its end is the termination message of a container that failed without one.
+    pub fallback_log: Option<PathBuf>,
 }
 
 impl ContainerRun {
@@ -77,6 +78,7 @@ impl ContainerRun {
             // The machine is gone, which is noticed and reported as such elsewhere.
             Err(error) => return tracing::warn!("container {:?} cannot be waited for: {error}", self.id),
         };
+        self.streams.end_unopened();
         self.streams.finished().await;
         self.output.forget_container(&self.id);
         let exit = self.exit(response).await;
@@ -89,24 +91,39 @@ impl ContainerRun {
 
     async fn exit(&self, response: WaitContainerResponse) -> Exit {
         let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
-        let mut exit = Exit::of_process(byte(response.exit_code), byte(response.signal), response.oom_killed);
-        // The guest's, and so anything: it is shown on terminals and kept in records.
+        let exit = Exit::of_process(byte(response.exit_code), byte(response.signal), response.oom_killed);
         let mut message = String::from_utf8_lossy(&response.termination_message).into_owned();
         if message.is_empty()
             && exit.code != 0
-            && let Some(log) = self.fallback_log.clone()
+            && let Some(directory) = self.fallback_log.clone()
         {
-            let tail = tokio::task::spawn_blocking(move || tail_of_log(&log, FALLBACK_LINES, FALLBACK_BYTES)).await;
+            let attempt = self.attempt;
+            let tail = tokio::task::spawn_blocking(move || end_of_log(directory, attempt)).await;
             message = tail.ok().and_then(Result::ok).unwrap_or_default();
         }
-        if !message.is_empty() {
-            exit.message = Some(message);
-        }
-        exit
+        exit.with_message(message)
     }
 
     fn report(&self, event: Event) {
         // Fails only when the Pod is over.
         let _ = self.inbox.send(Message::Event(event));
+    }
+}
+
+/// The last lines of a log, as much of them as makes a termination message.
+fn end_of_log(directory: PathBuf, attempt: u32) -> std::io::Result<String> {
+    let options = ReadOptions {
+        tail_lines: Some(FALLBACK_LINES),
+        ..Default::default()
+    };
+    let mut log = LogReader::open(directory, attempt, options)?;
+    let mut end = Vec::new();
+    loop {
+        let progress = log.read(&mut end)?;
+        let excess = end.len().saturating_sub(FALLBACK_BYTES);
+        end.drain(..excess);
+        if progress != Progress::More {
+            return Ok(String::from_utf8_lossy(&end).into_owned());
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Keeps a Pod's records on disk true to its lifecycle.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 
 use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
 use crate::state::{EventLog, PodRecords, StatusRecord, read_json, replace_file};
@@ -34,7 +34,7 @@ impl RecordKeeper {
             recoverable,
             lifecycle: Vec::new(),
             status: None,
-            events: EventLog::open(&directory.join("events.json")).context("cannot read the Pod's events")?,
+            events: EventLog::open(directory.join(EVENTS_FILE)).context("cannot read the Pod's events")?,
         })
     }
 
@@ -63,11 +63,12 @@ impl RecordKeeper {
     }
 
     /// Adds an event to the Pod's.
-    pub fn add(&mut self, event: &PodEvent, field_path: Option<String>) {
-        if let Err(error) = self
+    pub fn add(&mut self, event: &PodEvent, field_path: Option<&str>) {
+        let now = Timestamp::now();
+        let added = self
             .events
-            .add(event.warning, event.reason, &event.message, field_path, SystemTime::now())
-        {
+            .add(now, event.warning, event.reason, &event.message, field_path);
+        if let Err(error) = added {
             tracing::warn!("an event cannot be kept: {error}");
         }
     }

@@ -51,14 +51,7 @@ impl PodRun {
     async fn adopt(&mut self, identity: ProcessIdentity) -> anyhow::Result<Vec<(usize, u32, bool)>> {
         let mut vm = VirtualMachine::adopt(identity)?.context("its VMM has ended")?;
         let (pod_ip, host_ip) = self.restore_plan()?.context("what was planned for it is not known")?;
-        // The agent opens the streams of its containers the moment it hears from a new supervisor.
-        self.output.expect_machine();
-        let mut expected = Vec::new();
-        for (container, attempt) in self.lifecycle.attempts() {
-            if let Some(run) = self.expect_container(container, attempt) {
-                expected.push((run, container, attempt));
-            }
-        }
+        self.output.expect_adopted_machine();
         let path = prepare::vsock_path(&self.paths, &self.record.uid);
         let adopted = tokio::select! {
             adopted = async {
@@ -81,17 +74,30 @@ impl PodRun {
             host_ip,
         });
         let mut found = Vec::new();
-        for (streams, container, attempt) in expected {
-            let name = self.container_name(container);
-            let id = container_id(&name, attempt);
-            let Some(summary) = listed.containers.iter().find(|summary| summary.id == id) else {
-                self.output.forget_container(&id);
+        for summary in listed.containers {
+            // What the guest says is taken for what it says only where it fits the Pod.
+            let Some((container, attempt)) = self.attempt_of(&summary.id) else {
+                tracing::warn!("the guest has a container {:?} that the Pod does not have", summary.id);
+                continue;
+            };
+            let Some(streams) = self.expect_container(container, attempt) else {
                 continue;
             };
             found.push((container, attempt, summary.ended));
-            self.running.found(container, &id);
+            if !summary.ended {
+                self.running.found(container, &summary.id);
+            }
             tokio::spawn(self.container_run(container, attempt, streams, agent.clone()).follow());
         }
+        self.output.unpark();
         Ok(found)
+    }
+
+    /// The container and the attempt of an id in the guest.
+    fn attempt_of(&self, id: &str) -> Option<(usize, u32)> {
+        let (name, attempt) = id.rsplit_once('-')?;
+        let container = prepare::containers(&self.record.pod).position(|container| container.name == name)?;
+        let attempt: u32 = attempt.parse().ok()?;
+        (container_id(name, attempt) == id).then_some((container, attempt))
     }
 }
