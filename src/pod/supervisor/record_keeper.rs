@@ -34,7 +34,7 @@ impl RecordKeeper {
             recoverable,
             lifecycle: Vec::new(),
             status: None,
-            events: EventLog::open(directory.join(EVENTS_FILE)).context("cannot read the Pod's events")?,
+            events: EventLog::open(records.events_path(uid)).context("cannot read the Pod's events")?,
         })
     }
 
