@@ -243,7 +243,7 @@ impl VirtualMachine {
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
         let exit = unsafe { AsyncFd::register_with_interest(exit, Interest::READABLE) };
         Ok(Some(Self {
-            process: VmmProcess::Adopted(Some(exit.map_err(system("watch the Pod's VMM"))?)),
+            process: VmmProcess::Adopted(Some(exit.map_err(|error| system("watch the Pod's VMM")(error.into()))?)),
             identity: Some(identity),
         }))
     }

@@ -65,7 +65,7 @@ impl PodRun {
             }
             Action::Emit(event) => {
                 let field_path = event.container.map(|container| self.field_path(container));
-                self.keeper.add(&event, field_path.as_deref());
+                self.keeper.add(&event, field_path);
             }
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! Keeps a Pod's records on disk true to its lifecycle.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 
 use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
 use crate::state::{EventLog, PodRecords, StatusRecord, read_json, replace_file};
@@ -27,6 +27,7 @@ pub struct RecordKeeper {
 impl RecordKeeper {
     /// For the Pod whose state directory this is.
     pub fn new(records: PodRecords, uid: &str, directory: PathBuf, recoverable: bool) -> anyhow::Result<Self> {
+        let events = EventLog::open(&records.events_path(uid)).context("cannot read the Pod's events")?;
         Ok(Self {
             records,
             uid: uid.to_owned(),
@@ -34,7 +35,7 @@ impl RecordKeeper {
             recoverable,
             lifecycle: Vec::new(),
             status: None,
-            events: EventLog::open(records.events_path(uid)).context("cannot read the Pod's events")?,
+            events,
         })
     }
 
@@ -63,11 +64,11 @@ impl RecordKeeper {
     }
 
     /// Adds an event to the Pod's.
-    pub fn add(&mut self, event: &PodEvent, field_path: Option<&str>) {
-        let now = Timestamp::now();
+    pub fn add(&mut self, event: &PodEvent, field_path: Option<String>) {
+        let now = SystemTime::now();
         let added = self
             .events
-            .add(now, event.warning, event.reason, &event.message, field_path);
+            .add(event.warning, event.reason, &event.message, field_path, now);
         if let Err(error) = added {
             tracing::warn!("an event cannot be kept: {error}");
         }
