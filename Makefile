@@ -69,6 +69,7 @@ test: lint unit-test image-test fuzz-briefly e2e
 lint: requirements
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@$(CARGO) metadata --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null
 
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins

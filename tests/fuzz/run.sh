@@ -35,6 +35,12 @@ case $seconds in '' | *[!0-9]*) die "not a number of seconds: $seconds" ;; esac
 # With --target the flags are not given to build scripts.
 RUSTFLAGS=$flags cargo build --locked --release --quiet --manifest-path "$here/Cargo.toml" --target "$target" --bins
 
+# A target that nobody builds finds nothing.
+for source in "$here"/targets/*.rs; do
+    name=$(basename "$source" .rs)
+    grep -q "^name = \"$name\"\$" "$here/Cargo.toml" || die "the target $name is not in Cargo.toml"
+done
+
 status=0
 for name in "$@"; do
     binary=$CARGO_TARGET_DIR/$target/release/$name

@@ -97,8 +97,9 @@ fn make(root: &Path, nodes: &[Node]) {
         let mut path = PathBuf::new();
         let (name, parents) = node.path.split_last().unwrap();
         for parent in parents {
+            let below_directory = directories.contains(&path);
             path.push(OsStr::from_bytes(parent));
-            if fs::symlink_metadata(root.join(&path)).is_err() {
+            if below_directory && fs::symlink_metadata(root.join(&path)).is_err() {
                 fs::create_dir(root.join(&path)).unwrap();
                 directories.insert(path.clone());
             }
