@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use microkube_protocol::messages::StreamKind;
-use microkube_protocol::{MAX_STREAM_HEADER_BYTES, decode_stream_header};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use microkube_protocol::{DataStream, MAX_STREAM_HEADER_BYTES, Stdio, decode_stream_header};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,8 +28,8 @@ enum Expected {
     Log,
 }
 
-/// Kind and container id, as a stream's header has them.
-type StreamName = (i32, String);
+/// A stream by its name: which of a container's, or the log.
+type StreamName = Option<(String, Stdio)>;
 
 /// Takes in the guest's streams and passes them on to the attached client.
 #[derive(Debug)]
@@ -67,7 +66,7 @@ impl Output {
             log: Arc::new(Mutex::new(log)),
             debug,
         };
-        output.expect(StreamKind::STREAM_KIND_LOG, "", Expected::Log);
+        output.expect(None, Expected::Log);
         Arc::new(output)
     }
 
@@ -75,13 +74,11 @@ impl Output {
     pub fn expect_container(&self, index: u16, id: &str) -> ContainerOutput {
         ContainerOutput {
             stdout: self.expect(
-                StreamKind::STREAM_KIND_STDOUT,
-                id,
+                Some((id.to_owned(), Stdio::Stdout)),
                 Expected::Output(index, OutputStream::Stdout),
             ),
             stderr: self.expect(
-                StreamKind::STREAM_KIND_STDERR,
-                id,
+                Some((id.to_owned(), Stdio::Stderr)),
                 Expected::Output(index, OutputStream::Stderr),
             ),
         }
@@ -90,41 +87,54 @@ impl Output {
     /// Forgets the streams of a container that was not started after all.
     pub fn forget_container(&self, id: &str) {
         let mut expected = self.expected.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        expected.retain(|(_, expected_id), _| expected_id != id);
+        expected.retain(|name, _| name.as_ref().is_none_or(|(expected_id, _)| expected_id != id));
     }
 
-    fn expect(&self, kind: StreamKind, id: &str, what: Expected) -> oneshot::Receiver<()> {
+    fn expect(&self, name: StreamName, what: Expected) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         let mut expected = self.expected.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        expected.insert((protobuf::Enum::value(&kind), id.to_owned()), (what, sender));
+        expected.insert(name, (what, sender));
         receiver
     }
 
     /// Serves one connection of the guest to the stream port, to its end.
     pub async fn serve(&self, mut stream: UnixStream) {
         let header = tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await;
-        let (kind, id) = match header {
-            Ok(Ok(header)) => header,
+        let (name, position_bytes) = match header {
+            Ok(Ok(DataStream::Log)) => (None, 0),
+            Ok(Ok(DataStream::Container {
+                id,
+                stdio,
+                position_bytes,
+            })) => (Some((id, stdio)), position_bytes),
+            Ok(Ok(DataStream::Process { .. })) => return tracing::warn!("refused a stream of an unknown process"),
             Ok(Err(error)) => return tracing::warn!("refused a stream of the guest: {error}"),
             Err(_) => return tracing::warn!("refused a stream of the guest: it does not say what it is"),
         };
         let expected = {
             let mut expected = self.expected.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            expected.remove(&(protobuf::Enum::value(&kind), id))
+            expected.remove(&name)
         };
         // The sender is dropped, and the stream with it announced as ended, when this function returns.
         let Some((what, _ended)) = expected else {
             return tracing::warn!("refused a stream of the guest that nobody expects");
         };
-        if let Err(error) = self.pump(what, &mut stream).await {
+        if let Err(error) = self.pump(what, position_bytes, &mut stream).await {
             tracing::warn!("a stream of the guest broke off: {error}");
         }
     }
 
-    async fn pump(&self, what: Expected, stream: &mut UnixStream) -> std::io::Result<()> {
+    async fn pump(&self, what: Expected, position_bytes: u64, stream: &mut UnixStream) -> std::io::Result<()> {
         let mut buffer = vec![0; CHUNK_BYTES];
+        let mut position_bytes = position_bytes;
         loop {
+            // Where to go on first, then how far the bytes have come.
+            if matches!(what, Expected::Output(..)) {
+                // Fails when the agent has nothing more to say, which the next read tells.
+                let _ = stream.write_u64(position_bytes).await;
+            }
             let length = stream.read(&mut buffer).await?;
+            position_bytes = position_bytes.saturating_add(length as u64);
             let bytes = buffer.get(..length).unwrap_or_default();
             match what {
                 // With `--debug` the kernel writes the same to the console, and earlier.
@@ -169,7 +179,7 @@ impl Output {
     }
 }
 
-async fn read_header(stream: &mut UnixStream) -> std::io::Result<(StreamKind, String)> {
+async fn read_header(stream: &mut UnixStream) -> std::io::Result<DataStream> {
     let length = usize::from(stream.read_u16().await?);
     if length > MAX_STREAM_HEADER_BYTES {
         return Err(std::io::Error::other("its header is too long"));
@@ -181,10 +191,8 @@ async fn read_header(stream: &mut UnixStream) -> std::io::Result<(StreamKind, St
 
 #[cfg(test)]
 mod tests {
-    use microkube_protocol::encode_stream_header;
-    use tokio::io::AsyncWriteExt;
-
     use super::*;
+    use microkube_protocol::encode_stream_header;
 
     fn output() -> (tempfile::TempDir, Arc<Output>, mpsc::Receiver<Frame>) {
         let dir = tempfile::tempdir().unwrap();
@@ -193,11 +201,19 @@ mod tests {
         (dir, Output::new(sender, log, false), receiver)
     }
 
-    async fn connect(output: &Arc<Output>, kind: StreamKind, id: &str, bytes: &[u8]) {
+    fn container(id: &str, stdio: Stdio) -> DataStream {
+        DataStream::Container {
+            id: id.to_owned(),
+            stdio,
+            position_bytes: 0,
+        }
+    }
+
+    async fn connect(output: &Arc<Output>, stream: &DataStream, bytes: &[u8]) {
         let (mut guest, host) = UnixStream::pair().unwrap();
-        guest.write_all(&encode_stream_header(kind, id).unwrap()).await.unwrap();
+        guest.write_all(&encode_stream_header(stream).unwrap()).await.unwrap();
         guest.write_all(bytes).await.unwrap();
-        drop(guest);
+        guest.shutdown().await.unwrap();
         output.serve(host).await;
     }
 
@@ -205,8 +221,8 @@ mod tests {
     async fn output_is_passed_on_and_its_end_announced() {
         let (_dir, output, mut frames) = output();
         let streams = output.expect_container(2, "web");
-        connect(&output, StreamKind::STREAM_KIND_STDERR, "web", b"oops").await;
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "web", b"").await;
+        connect(&output, &container("web", Stdio::Stderr), b"oops").await;
+        connect(&output, &container("web", Stdio::Stdout), b"").await;
         streams.finished().await;
         let stream = OutputStream::Stderr;
         let expected = Frame::Output {
@@ -221,9 +237,9 @@ mod tests {
     async fn a_stream_is_accepted_once_and_only_if_expected() {
         let (_dir, output, mut frames) = output();
         let _streams = output.expect_container(0, "web");
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "other", b"forged").await;
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "web", b"").await;
-        connect(&output, StreamKind::STREAM_KIND_STDOUT, "web", b"twice").await;
+        connect(&output, &container("other", Stdio::Stdout), b"forged").await;
+        connect(&output, &container("web", Stdio::Stdout), b"").await;
+        connect(&output, &container("web", Stdio::Stdout), b"twice").await;
         drop(output);
         let mut bytes = Vec::new();
         while let Ok(Frame::Output { bytes: more, .. }) = frames.try_recv() {
@@ -235,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn the_guests_log_is_kept() {
         let (_dir, output, _frames) = output();
-        connect(&output, StreamKind::STREAM_KIND_LOG, "", b"[    0.1] hello\n").await;
+        connect(&output, &DataStream::Log, b"[    0.1] hello\n").await;
         assert_eq!(output.guest_log(|log| log.last_lines(1)), ["[    0.1] hello"]);
     }
 
