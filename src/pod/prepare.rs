@@ -122,6 +122,7 @@ pub async fn prepare(
         net: Some((net.tap, net.mac)),
         vsock_path: paths.pod_run(&record.uid).join("vsock.sock"),
         debug,
+        outlives_supervisor: false,
     };
     Ok(Prepared {
         machine,

@@ -44,6 +44,8 @@ pub struct MachineSpec {
     pub vsock_path: PathBuf,
     /// Whether the kernel writes its whole log to the console.
     pub debug: bool,
+    /// Whether the machine goes on when its supervisor has ended.
+    pub outlives_supervisor: bool,
 }
 
 /// Name of the scratch disk in the guest.
@@ -166,6 +168,7 @@ impl VirtualMachine {
                 uid: JAIL_ID,
                 gid: JAIL_ID,
             }),
+            outlives_supervisor: spec.outlives_supervisor,
         };
         let config_fd = give(config_file(&config).map_err(system("write the VMM's configuration"))?);
 
@@ -179,12 +182,13 @@ impl VirtualMachine {
             .stderr(stderr)
             .kill_on_drop(true);
         let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let outlives_supervisor = spec.outlives_supervisor;
         // SAFETY: between fork and exec the closure only calls prctl(2) and fcntl(2), which are async-signal-safe; the
         // descriptors stay open in the parent until `spawn` has returned.
         unsafe {
             command.pre_exec(move || {
-                // No machine without a supervisor. The VMM renews this when it changes its user.
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+                // The VMM renews this when it changes its user.
+                if !outlives_supervisor && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
                 for fd in &inherited {
