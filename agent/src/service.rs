@@ -293,7 +293,7 @@ impl State {
         };
         if tokio::time::timeout(KILL_TIMEOUT, all_ended).await.is_err() {
             log::warning!("gave up waiting for the containers to end and for the host to take their output");
-            // Whoever waits for them is answered before the machine goes.
+            // Nobody will take it any more.
             processes.iter().for_each(|(_, process)| process.abandon_output());
             containers.iter().for_each(|(_, container)| container.abandon_output());
         }

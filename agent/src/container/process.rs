@@ -124,12 +124,6 @@ impl ContainerStarter {
                 return Err(error.context("cannot use the process's terminal").into());
             }
         };
-        log::info!(
-            "process {} of {} runs as PID {}",
-            request.id,
-            container.id(),
-            launched.pid
-        );
         let terminal = Terminal::new(pumps.terminal());
         let (sender, exit) = watch::channel(None);
         let abandon_output = Arc::new(Notify::new());

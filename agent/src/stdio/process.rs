@@ -62,3 +62,92 @@ pub async fn carry_input<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut S, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use microkube_protocol::DataStream;
+    use tokio::net::UnixStream;
+    use tokio::net::unix::pipe;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::stdio::output_pipe;
+
+    /// A host that another one takes over from when its sender is dropped.
+    struct TestHost(Option<oneshot::Receiver<()>>);
+
+    impl Host for TestHost {
+        type Connection = UnixStream;
+
+        async fn open(&mut self, _: &DataStream) -> io::Result<UnixStream> {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        async fn taken_over(&mut self) {
+            match self.0.take() {
+                Some(dropped) => drop(dropped.await),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn input_ends_when_the_host_says_so() {
+        let (mut host, mut connection) = UnixStream::pair().unwrap();
+        let (mut write, mut read) = pipe::pipe().unwrap();
+        host.write_all(b"all").await.unwrap();
+        host.shutdown().await.unwrap();
+        assert_eq!(carry_input(&mut connection, &mut write).await, InputEnd::Ended);
+        drop(write);
+        let mut all = Vec::new();
+        read.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"all");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_gone_has_not_ended_the_input() {
+        let (mut host, mut connection) = UnixStream::pair().unwrap();
+        let (mut write, _read) = pipe::pipe().unwrap();
+        host.write_all(b"some").await.unwrap();
+        drop(host);
+        assert_eq!(carry_input(&mut connection, &mut write).await, InputEnd::Lost);
+    }
+
+    #[tokio::test]
+    async fn input_that_nobody_reads_is_noticed() {
+        let (mut host, mut connection) = UnixStream::pair().unwrap();
+        let (mut write, read) = pipe::pipe().unwrap();
+        drop(read);
+        host.write_all(b"x").await.unwrap();
+        assert_eq!(carry_input(&mut connection, &mut write).await, InputEnd::Unread);
+    }
+
+    #[tokio::test]
+    async fn output_goes_to_the_host_and_then_its_end() {
+        let (mut host, connection) = UnixStream::pair().unwrap();
+        let (pipe, write) = output_pipe().unwrap();
+        let mut write = std::fs::File::from(write);
+        write.write_all(b"done").unwrap();
+        drop(write);
+        let (_ended, ended) = oneshot::channel();
+        carry_output(Source::new(pipe, ended), connection, TestHost(None)).await;
+        let mut all = Vec::new();
+        host.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"done");
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_supervisor_is_gone_writes_to_nobody() {
+        let (_host, connection) = UnixStream::pair().unwrap();
+        let (pipe, write) = output_pipe().unwrap();
+        let (alive, gone) = oneshot::channel::<()>();
+        let (_ended, ended) = oneshot::channel();
+        let carried = tokio::spawn(carry_output(Source::new(pipe, ended), connection, TestHost(Some(gone))));
+        drop(alive);
+        carried.await.unwrap();
+        let error = std::fs::File::from(write).write_all(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
