@@ -1,13 +1,13 @@
 //! Connections with the host over vsock: the control connection, its listener, the data streams.
 
+use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 
 use futures::StreamExt;
 use futures::stream::{self, Stream};
-use microkube_protocol::messages::StreamKind;
-use microkube_protocol::{CONTROL_PORT, HOST_CID, STREAM_PORT, encode_stream_header};
-use tokio::io::AsyncWriteExt;
+use microkube_protocol::{CONTROL_PORT, DataStream, HOST_CID, STREAM_PORT, encode_stream_header};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
@@ -27,9 +27,16 @@ impl Supervisors {
         }
     }
 
-    /// Resolves once for every time (or several) that a supervisor has taken over after this call.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
+    /// The host for a data stream that is opened from now on.
+    pub fn host(&self) -> VsockHost {
+        VsockHost {
+            taken_over: self.generation.subscribe(),
+        }
+    }
+
+    /// How many supervisors have taken over so far.
+    pub fn generation(&self) -> u64 {
+        *self.generation.borrow()
     }
 }
 
@@ -72,58 +79,71 @@ pub async fn control_connections(
     Ok(stream::iter(dialled).chain(accepted).chain(stream::pending()))
 }
 
-/// Opens a data stream and announces what it is.
-pub async fn open_stream(kind: StreamKind, container_id: &str) -> io::Result<VsockStream> {
-    let header = encode_stream_header(kind, container_id).map_err(io::Error::other)?;
-    let mut stream = VsockStream::connect(VsockAddr::new(HOST_CID, STREAM_PORT)).await?;
-    stream.write_all(&header).await?;
-    Ok(stream)
+/// The host as data streams see it: whichever supervisor is there at the moment.
+pub trait Host: Send {
+    /// A connection for one stream.
+    type Connection: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// Opens a data stream and announces what it is.
+    fn open(&mut self, stream: &DataStream) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+
+    /// Resolves when another supervisor has taken over since this was made or has resolved last. Can be cancelled.
+    fn taken_over(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// A stream towards the host that survives the supervisor it was opened to.
-#[derive(Debug)]
-pub struct OutputStream {
-    kind: StreamKind,
-    container_id: String,
-    connection: VsockStream,
+/// The host behind vsock.
+#[derive(Debug, Clone)]
+pub struct VsockHost {
     taken_over: watch::Receiver<u64>,
 }
 
-impl OutputStream {
-    /// Opens the stream.
-    pub async fn open(kind: StreamKind, container_id: &str, supervisors: &Supervisors) -> io::Result<Self> {
-        let taken_over = supervisors.subscribe();
-        Ok(Self {
-            kind,
-            container_id: container_id.to_owned(),
-            connection: open_stream(kind, container_id).await?,
-            taken_over,
-        })
+impl Host for VsockHost {
+    type Connection = VsockStream;
+
+    async fn open(&mut self, stream: &DataStream) -> io::Result<VsockStream> {
+        let header = encode_stream_header(stream).map_err(io::Error::other)?;
+        let mut stream = VsockStream::connect(VsockAddr::new(HOST_CID, STREAM_PORT)).await?;
+        stream.write_all(&header).await?;
+        Ok(stream)
     }
 
-    /// Resolves when another supervisor has taken over; [`Self::reconnect`] is to be called then.
-    pub async fn taken_over(&mut self) {
+    async fn taken_over(&mut self) {
         if self.taken_over.changed().await.is_err() {
             // The agent is about to end; there is nothing to reconnect to.
             std::future::pending::<()>().await;
         }
     }
+}
 
-    /// Connects again; where the host refuses, waits for the next supervisor, without limit: what a container writes is
-    /// held back rather than lost, as by a terminal that nobody reads.
+/// The log's stream, which goes on with the next supervisor. What one of them did not read is lost.
+#[derive(Debug)]
+pub struct LogStream {
+    host: VsockHost,
+    connection: VsockStream,
+}
+
+impl LogStream {
+    /// Opens the stream.
+    pub async fn open(mut host: VsockHost) -> io::Result<Self> {
+        let connection = host.open(&DataStream::Log).await?;
+        Ok(Self { host, connection })
+    }
+
+    /// Resolves when another supervisor has taken over; [`Self::reconnect`] is to be called then.
+    pub async fn taken_over(&mut self) {
+        self.host.taken_over().await;
+    }
+
+    /// Connects again; where the host refuses, waits for the next supervisor: the kernel's own buffer keeps the last lines.
     pub async fn reconnect(&mut self) {
         loop {
-            match open_stream(self.kind, &self.container_id).await {
+            match self.host.open(&DataStream::Log).await {
                 Ok(connection) => {
                     self.connection = connection;
                     return;
                 }
                 Err(error) => {
-                    log::warning!(
-                        "cannot open a {:?} stream of {:?}: {error}",
-                        self.kind,
-                        self.container_id
-                    );
+                    log::warning!("cannot open the log's stream: {error}");
                     self.taken_over().await;
                 }
             }

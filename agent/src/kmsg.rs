@@ -4,13 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
-use microkube_protocol::messages::StreamKind;
 use tokio::io::AsyncReadExt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::host::{OutputStream, Supervisors};
+use crate::host::{LogStream, Supervisors};
 use crate::log;
 
 /// Longest record that /dev/kmsg returns, bytes (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h).
@@ -33,7 +32,7 @@ async fn carry_until(supervisors: &Supervisors, stop: &mut oneshot::Receiver<()>
         .open("/dev/kmsg")?;
     // SAFETY: the file owns its descriptor and stays the same one as long as it is registered.
     let kmsg = unsafe { AsyncFd::register_with_interest(kmsg, Interest::READABLE)? };
-    let mut host = OutputStream::open(StreamKind::STREAM_KIND_LOG, "", supervisors).await?;
+    let mut host = LogStream::open(supervisors.host()).await?;
     let mut batch = Vec::new();
     loop {
         let mut ready = tokio::select! {

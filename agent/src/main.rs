@@ -1,6 +1,6 @@
 //! PID 1 of a Pod's virtual machine: prepares the guest, serves the supervisor's requests, ends the machine.
 //!
-//! Started again as `container-init` by itself, the same program becomes a container (see [`container::init`]).
+//! Started again as `container-init` by itself, the same program becomes a process of a container (see [`container::init`]).
 
 mod boot;
 mod container;
@@ -10,6 +10,7 @@ mod log;
 mod mount_api;
 mod network;
 mod reaper;
+mod registry;
 mod request;
 mod sandbox;
 mod service;
@@ -25,8 +26,8 @@ use tokio::sync::{Notify, oneshot};
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
 
-use crate::container::ContainerStarter;
 use crate::container::spec::HELPER_ARGUMENT;
+use crate::container::{ContainerStarter, Launcher};
 use crate::host::Supervisors;
 use crate::reaper::Reaper;
 use crate::service::{AgentService, BootTimes};
@@ -78,8 +79,7 @@ async fn serve(start_ns: u64) -> Result<()> {
         ready_ns: boot::boottime_ns(),
     };
     let starter = ContainerStarter {
-        executable,
-        reaper,
+        launcher: Launcher { executable, reaper },
         supervisors: supervisors.clone(),
     };
     let service = AgentService::new(boot_times, starter, Arc::clone(&shutdown));

@@ -2,7 +2,10 @@
 
 use std::path::{Component, Path};
 
-use microkube_protocol::messages::StartContainerRequest;
+use microkube_protocol::messages::{StartContainerRequest, StartProcessRequest, TerminalSize};
+
+use crate::container::ProcessRequest;
+use crate::container::terminal::Size;
 
 /// A field of a request that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -25,6 +28,9 @@ impl InvalidRequest {
 /// Longest path in bytes (`PATH_MAX`, linux/limits.h).
 const MAX_PATH_BYTES: usize = 4096;
 
+/// Linux' limits of oom_score_adj.
+const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
+
 fn name(field: &str, value: &str, max_bytes: usize, also: &[u8]) -> Result<(), InvalidRequest> {
     let valid_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || also.contains(&byte);
     if (1..=max_bytes).contains(&value.len()) && value.bytes().all(valid_byte) {
@@ -37,6 +43,11 @@ fn name(field: &str, value: &str, max_bytes: usize, also: &[u8]) -> Result<(), I
 /// A container's id: `[a-z0-9-]{1,128}`.
 pub fn container_id(value: &str) -> Result<(), InvalidRequest> {
     name("id", value, 128, b"-")
+}
+
+/// The id of a further process: `[a-z0-9-]{1,128}`.
+pub fn process_id(value: &str) -> Result<(), InvalidRequest> {
+    name("process_id", value, 128, b"-")
 }
 
 /// A layer's id: `[a-z0-9]{1,64}`.
@@ -99,18 +110,20 @@ fn sub_path(value: &str) -> Result<(), InvalidRequest> {
     }
 }
 
+fn args(args: &[String]) -> Result<(), InvalidRequest> {
+    if args.is_empty() {
+        return Err(InvalidRequest::new("args", "is empty"));
+    }
+    args.iter().try_for_each(|argument| text("args", argument))
+}
+
 /// Checks everything in the request that does not depend on the sandbox.
 pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidRequest> {
     container_id(&request.id)?;
     if request.layer_ids.is_empty() {
         return Err(InvalidRequest::new("layer_ids", "is empty"));
     }
-    if request.args.is_empty() {
-        return Err(InvalidRequest::new("args", "is empty"));
-    }
-    for argument in &request.args {
-        text("args", argument)?;
-    }
+    args(&request.args)?;
     for variable in &request.env {
         text("env", variable)?;
         if variable.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
@@ -125,7 +138,43 @@ pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidReq
         absolute_path("mounts.mount_path", &mount.mount_path)?;
         sub_path(&mount.sub_path)?;
     }
+    if !request.termination_message_path.is_empty() {
+        absolute_path("termination_message_path", &request.termination_message_path)?;
+    }
+    if !OOM_SCORE_ADJ.contains(&request.oom_score_adj) {
+        let problem = format!("is not between -1000 and 1000: {}", request.oom_score_adj);
+        return Err(InvalidRequest::new("oom_score_adj", problem));
+    }
     Ok(())
+}
+
+/// Checks a request for a further process of a container.
+pub fn start_process(request: StartProcessRequest) -> Result<ProcessRequest, InvalidRequest> {
+    container_id(&request.container_id)?;
+    process_id(&request.process_id)?;
+    args(&request.args)?;
+    let terminal = match request.tty {
+        true => Some(terminal_size(request.terminal_size.as_ref())?),
+        false => None,
+    };
+    Ok(ProcessRequest {
+        id: request.process_id,
+        args: request.args,
+        stdin: request.stdin,
+        terminal,
+    })
+}
+
+/// A size of a terminal; nobody knows it where it is absent.
+pub fn terminal_size(size: Option<&TerminalSize>) -> Result<Size, InvalidRequest> {
+    let Some(size) = size else { return Ok(Size::default()) };
+    let number = |field, value| {
+        u16::try_from(value).map_err(|_| InvalidRequest::new(field, format!("is not between 0 and 65535: {value}")))
+    };
+    Ok(Size {
+        rows: number("size.rows", size.rows)?,
+        columns: number("size.columns", size.columns)?,
+    })
 }
 
 /// A signal number that can be sent.
@@ -182,10 +231,42 @@ mod tests {
             |r| r.mounts[0].mount_path = "data".to_owned(),
             |r| r.mounts[0].sub_path = "a/../..".to_owned(),
             |r| r.mounts[0].sub_path = "/etc".to_owned(),
+            |r| r.termination_message_path = "dev/termination-log".to_owned(),
+            |r| r.oom_score_adj = 1001,
         ] {
             let mut request = request();
             break_it(&mut request);
             assert!(start_container(&request).is_err(), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_needs_an_id_a_command_and_a_terminal_that_can_be() {
+        let request = || StartProcessRequest {
+            container_id: "web-0".to_owned(),
+            process_id: "exec-1".to_owned(),
+            args: vec!["sh".to_owned()],
+            tty: true,
+            terminal_size: Some(TerminalSize {
+                rows: 24,
+                columns: 80,
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        };
+        let size = start_process(request()).unwrap().terminal;
+        assert_eq!(size, Some(Size { rows: 24, columns: 80 }));
+        for break_it in [
+            (|r| r.container_id = "..".to_owned()) as fn(&mut StartProcessRequest),
+            |r| r.process_id.clear(),
+            |r| r.args.clear(),
+            |r| r.args.push("a\0b".to_owned()),
+            |r| r.terminal_size.as_mut().unwrap().rows = 65_536,
+        ] {
+            let mut request = request();
+            break_it(&mut request);
+            assert!(start_process(request).is_err());
         }
     }
 

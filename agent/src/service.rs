@@ -1,14 +1,16 @@
 //! The agent's RPC service: requests in, checked, handed to the sandbox and the containers, answers out.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use microkube_protocol::messages::{
-    CreateSandboxRequest, CreateSandboxResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest,
-    SignalContainerResponse, StartContainerRequest, StartContainerResponse, WaitContainerRequest,
-    WaitContainerResponse,
+    ContainerStats, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest,
+    ListContainersResponse, RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest,
+    ResizeTerminalResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest, SignalContainerResponse,
+    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StartProcessRequest,
+    StartProcessResponse, StatsRequest, StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest,
+    WaitProcessResponse,
 };
 use microkube_protocol::service::Agent;
 use tokio::sync::Notify;
@@ -16,9 +18,11 @@ use ttrpc::r#async::TtrpcContext;
 use ttrpc::{Code, get_status};
 
 use crate::container::spec::FailureKind;
-use crate::container::{self, Container, ContainerStarter, StartError};
+use crate::container::{self, Container, ContainerStarter, Process, StartError};
+use crate::host::Host;
 use crate::log;
 use crate::reaper::ExitStatus;
+use crate::registry::{Registry, RegistryError};
 use crate::request::{self, InvalidRequest};
 use crate::sandbox::{CheckedRequest, Sandbox};
 
@@ -35,14 +39,12 @@ pub struct BootTimes {
     pub ready_ns: u64,
 }
 
-/// A container id that was used.
-#[derive(Debug, Clone)]
-enum Slot {
-    /// Being started.
-    Starting,
-    /// Started, and perhaps ended.
-    Started(Arc<Container>),
-}
+/// Most containers that are kept, those that have ended and were not removed included. A Pod has tens, and one attempt of each
+/// before the present one.
+const MAX_CONTAINERS: usize = 512;
+
+/// Most further processes at a time.
+const MAX_PROCESSES: usize = 256;
 
 /// The service.
 #[derive(Debug)]
@@ -55,7 +57,8 @@ struct State {
     boot_times: BootTimes,
     starter: ContainerStarter,
     sandbox: Mutex<SandboxState>,
-    containers: Mutex<HashMap<String, Slot>>,
+    containers: Registry<Container>,
+    processes: Registry<Process>,
     shutdown: Arc<Notify>,
 }
 
@@ -71,15 +74,16 @@ enum SandboxState {
 impl AgentService {
     /// A service without a sandbox. `shutdown` is notified once everything is ended and the machine may go.
     pub fn new(boot_times: BootTimes, starter: ContainerStarter, shutdown: Arc<Notify>) -> Self {
-        Self {
-            state: Arc::new(State {
-                boot_times,
-                starter,
-                sandbox: Mutex::default(),
-                containers: Mutex::default(),
-                shutdown,
-            }),
-        }
+        let state = Arc::new(State {
+            boot_times,
+            starter,
+            sandbox: Mutex::default(),
+            containers: Registry::new("container", MAX_CONTAINERS),
+            processes: Registry::new("process", MAX_PROCESSES),
+            shutdown,
+        });
+        tokio::spawn(forget_orphans(Arc::clone(&state)));
+        Self { state }
     }
 }
 
@@ -95,6 +99,44 @@ fn invalid(error: InvalidRequest) -> ttrpc::Error {
     failure(Code::INVALID_ARGUMENT, error)
 }
 
+fn unusable(error: &RegistryError) -> ttrpc::Error {
+    let code = match error {
+        RegistryError::Used { .. } => Code::ALREADY_EXISTS,
+        RegistryError::Unknown { .. } => Code::NOT_FOUND,
+        RegistryError::Starting { .. } => Code::FAILED_PRECONDITION,
+        RegistryError::Full { .. } => Code::RESOURCE_EXHAUSTED,
+    };
+    failure(code, error)
+}
+
+/// Exit code and signal as the answers have them.
+fn exit_fields(status: ExitStatus) -> (u32, u32) {
+    match status {
+        ExitStatus::Code(code) => (code.into(), 0),
+        ExitStatus::Signal(signal) => (0, signal.into()),
+    }
+}
+
+/// Nobody asks for the processes that an earlier supervisor has started: they are forgotten when they end.
+async fn forget_orphans(state: Arc<State>) {
+    let mut host = state.starter.supervisors.host();
+    loop {
+        host.taken_over().await;
+        let generation = state.starter.supervisors.generation();
+        for (id, process) in state.processes.all() {
+            if process.generation() == generation {
+                continue;
+            }
+            let state = Arc::clone(&state);
+            tokio::spawn(async move {
+                // A failed watcher leaves nothing to wait for either.
+                let _ = process.wait().await;
+                state.processes.remove(&id, &process);
+            });
+        }
+    }
+}
+
 fn start_failed(error: &StartError) -> ttrpc::Error {
     let code = match error {
         StartError::Invalid(_) => Code::INVALID_ARGUMENT,
@@ -104,6 +146,7 @@ fn start_failed(error: &StartError) -> ttrpc::Error {
             FailureKind::Invalid => Code::INVALID_ARGUMENT,
             FailureKind::Internal => Code::INTERNAL,
         },
+        StartError::NotRunning(_) => Code::FAILED_PRECONDITION,
         StartError::Internal(_) => Code::INTERNAL,
     };
     failure(code, error)
@@ -135,11 +178,7 @@ impl State {
             return Err(failure(Code::FAILED_PRECONDITION, "there is no sandbox"));
         };
         let id = request.id.clone();
-        if lock(&self.containers).contains_key(&id) {
-            let message = format!("a container with the id {id:?} was started before");
-            return Err(failure(Code::ALREADY_EXISTS, message));
-        }
-        lock(&self.containers).insert(id.clone(), Slot::Starting);
+        let reservation = self.containers.reserve(&id).map_err(|error| unusable(&error))?;
         match self.starter.start(&sandbox, request).await {
             Ok(container) => {
                 let response = StartContainerResponse {
@@ -147,26 +186,94 @@ impl State {
                     started_boottime_ns: container.started_boottime_ns(),
                     ..Default::default()
                 };
-                lock(&self.containers).insert(id, Slot::Started(Arc::new(container)));
+                reservation.fill(container);
                 Ok(response)
             }
             Err(error) => {
                 log::error!("cannot start container {id}: {error}");
-                lock(&self.containers).remove(&id);
                 Err(start_failed(&error))
             }
         }
     }
 
+    async fn start_process(&self, request: StartProcessRequest) -> ttrpc::Result<StartProcessResponse> {
+        let container_id = request.container_id.clone();
+        let request = request::start_process(request).map_err(invalid)?;
+        // NOT_FOUND means here that the command was not.
+        let container = self
+            .containers
+            .get(&container_id)
+            .map_err(|error| failure(Code::FAILED_PRECONDITION, error))?;
+        let reservation = self.processes.reserve(&request.id).map_err(|error| unusable(&error))?;
+        let process = self.starter.start_process(&container, request).await;
+        let process = process.map_err(|error| start_failed(&error))?;
+        let pid = u32::try_from(process.pid().as_raw()).unwrap_or(0);
+        reservation.fill(process);
+        Ok(StartProcessResponse {
+            pid,
+            ..Default::default()
+        })
+    }
+
     fn container(&self, id: &str) -> ttrpc::Result<Arc<Container>> {
         request::container_id(id).map_err(invalid)?;
-        match lock(&self.containers).get(id) {
-            Some(Slot::Started(container)) => Ok(Arc::clone(container)),
-            Some(Slot::Starting) => {
-                let message = format!("the container {id:?} is still being started");
-                Err(failure(Code::FAILED_PRECONDITION, message))
+        self.containers.get(id).map_err(|error| unusable(&error))
+    }
+
+    fn process(&self, id: &str) -> ttrpc::Result<Arc<Process>> {
+        request::process_id(id).map_err(invalid)?;
+        self.processes.get(id).map_err(|error| unusable(&error))
+    }
+
+    async fn remove_container(&self, id: &str) -> ttrpc::Result<()> {
+        request::container_id(id).map_err(invalid)?;
+        let container = match self.containers.get(id) {
+            Err(RegistryError::Unknown { .. }) => return Ok(()),
+            container => container.map_err(|error| unusable(&error))?,
+        };
+        if !container.has_ended() {
+            return Err(failure(
+                Code::FAILED_PRECONDITION,
+                format!("the container {id:?} still runs"),
+            ));
+        }
+        container.remove().await;
+        self.containers.remove(id, &container);
+        Ok(())
+    }
+
+    fn stats(&self) -> StatsResponse {
+        let mut response = StatsResponse::default();
+        for (id, container) in self.containers.all() {
+            match container.usage() {
+                Some(Ok(usage)) => response.containers.push(ContainerStats {
+                    id,
+                    cpu_usage_us: usage.cpu_usage_us,
+                    memory_working_set_bytes: usage.memory_working_set_bytes,
+                    ..Default::default()
+                }),
+                // It ends at this moment, or the kernel has no such controller.
+                Some(Err(error)) => log::warning!("cannot tell what {id} uses: {error:#}"),
+                None => {}
             }
-            None => Err(failure(Code::NOT_FOUND, format!("there is no container {id:?}"))),
+        }
+        response
+    }
+
+    fn resize(&self, request: &ResizeTerminalRequest) -> ttrpc::Result<()> {
+        let size = request::terminal_size(request.size.as_ref()).map_err(invalid)?;
+        let resized = match (request.container_id.as_str(), request.process_id.as_str()) {
+            (id, "") => self.container(id)?.terminal().resize(size),
+            ("", id) => self.process(id)?.terminal().resize(size),
+            _ => {
+                let message = "a terminal belongs to a container or to a process, not to both";
+                return Err(failure(Code::INVALID_ARGUMENT, message));
+            }
+        };
+        match resized {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failure(Code::FAILED_PRECONDITION, "there is no terminal")),
+            Err(error) => Err(failure(Code::INTERNAL, format!("cannot resize the terminal: {error}"))),
         }
     }
 
@@ -174,17 +281,21 @@ impl State {
         if let Err(error) = container::kill_all() {
             log::error!("{error:#}");
         }
-        let containers: Vec<_> = lock(&self.containers).values().cloned().collect();
+        let (containers, processes) = (self.containers.all(), self.processes.all());
         let all_ended = async {
-            for slot in containers {
-                if let Slot::Started(container) = slot {
-                    // A failed watcher has said so in the log.
-                    let _ = container.wait().await;
-                }
+            // A failed watcher has said so in the log.
+            for (_, process) in &processes {
+                let _ = process.wait().await;
+            }
+            for (_, container) in &containers {
+                let _ = container.wait().await;
             }
         };
         if tokio::time::timeout(KILL_TIMEOUT, all_ended).await.is_err() {
-            log::warning!("gave up waiting for the containers to end");
+            log::warning!("gave up waiting for the containers to end and for the host to take their output");
+            // Nobody will take it any more.
+            processes.iter().for_each(|(_, process)| process.abandon_output());
+            containers.iter().for_each(|(_, container)| container.abandon_output());
         }
     }
 }
@@ -220,14 +331,13 @@ impl Agent for AgentService {
             .wait()
             .await
             .map_err(|error| failure(Code::INTERNAL, format!("{error:#}")))?;
-        let (exit_code, signal) = match exit.status {
-            ExitStatus::Code(code) => (code.into(), 0),
-            ExitStatus::Signal(signal) => (0, signal.into()),
-        };
+        let (exit_code, signal) = exit_fields(exit.status);
         Ok(WaitContainerResponse {
             exit_code,
             signal,
             oom_killed: exit.oom_killed,
+            termination_message: exit.termination_message.clone(),
+            finished_boottime_ns: exit.finished_boottime_ns,
             ..Default::default()
         })
     }
@@ -244,6 +354,90 @@ impl Agent for AgentService {
             failure(Code::INTERNAL, message)
         })?;
         Ok(SignalContainerResponse::default())
+    }
+
+    async fn remove_container(
+        &self,
+        _: &TtrpcContext,
+        request: RemoveContainerRequest,
+    ) -> ttrpc::Result<RemoveContainerResponse> {
+        self.state.remove_container(&request.id).await?;
+        Ok(RemoveContainerResponse::default())
+    }
+
+    async fn list_containers(
+        &self,
+        _: &TtrpcContext,
+        _: ListContainersRequest,
+    ) -> ttrpc::Result<ListContainersResponse> {
+        let containers = self.state.containers.all().into_iter();
+        Ok(ListContainersResponse {
+            containers: containers
+                .map(|(id, container)| ContainerSummary {
+                    id,
+                    ended: container.is_done(),
+                    started_boottime_ns: container.started_boottime_ns(),
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn start_process(
+        &self,
+        _: &TtrpcContext,
+        request: StartProcessRequest,
+    ) -> ttrpc::Result<StartProcessResponse> {
+        // As with containers.
+        let state = Arc::clone(&self.state);
+        let started = tokio::spawn(async move { state.start_process(request).await }).await;
+        started.unwrap_or_else(|error| Err(failure(Code::INTERNAL, error)))
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, request: WaitProcessRequest) -> ttrpc::Result<WaitProcessResponse> {
+        let process = self.state.process(&request.process_id)?;
+        let status = process
+            .wait()
+            .await
+            .map_err(|error| failure(Code::INTERNAL, format!("{error:#}")))?;
+        self.state.processes.remove(&request.process_id, &process);
+        let (exit_code, signal) = exit_fields(status);
+        Ok(WaitProcessResponse {
+            exit_code,
+            signal,
+            ..Default::default()
+        })
+    }
+
+    async fn signal_process(
+        &self,
+        _: &TtrpcContext,
+        request: SignalProcessRequest,
+    ) -> ttrpc::Result<SignalProcessResponse> {
+        let signal = request::signal(request.signal).map_err(invalid)?;
+        let process = self.state.process(&request.process_id)?;
+        process.signal(signal).map_err(|error| {
+            let message = format!(
+                "cannot send signal {signal} to process {:?}: {error}",
+                request.process_id
+            );
+            failure(Code::INTERNAL, message)
+        })?;
+        Ok(SignalProcessResponse::default())
+    }
+
+    async fn resize_terminal(
+        &self,
+        _: &TtrpcContext,
+        request: ResizeTerminalRequest,
+    ) -> ttrpc::Result<ResizeTerminalResponse> {
+        self.state.resize(&request)?;
+        Ok(ResizeTerminalResponse::default())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        Ok(self.state.stats())
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<ShutdownResponse> {

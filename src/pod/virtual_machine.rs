@@ -184,6 +184,7 @@ impl VirtualMachine {
                 uid: JAIL_ID,
                 gid: JAIL_ID,
             }),
+            outlives_supervisor: spec.outlives_supervisor,
         };
         let config_fd = give(config_file(&config).map_err(system("write the VMM's configuration"))?);
 

@@ -35,6 +35,10 @@ pub struct VmConfig {
     pub event_fd: Option<RawFd>,
     /// What the process gives up before it runs the guest. `None` only for diagnosis.
     pub jail: Option<JailConfig>,
+    /// Whether the machine goes on when its supervisor has ended, until another connects to [`VsockConfig::listener_fd`]. Otherwise
+    /// the kernel kills it with the supervisor.
+    #[serde(default)]
+    pub outlives_supervisor: bool,
 }
 
 /// Largest number of virtual CPUs of a VM.

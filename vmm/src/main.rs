@@ -1,6 +1,7 @@
 //! The command `microkube-vmm`.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -89,7 +90,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("microkube-vmm: {error:#}");
+            // Not with eprintln, which panics where nobody reads: a supervisor may have ended.
+            let _ = writeln!(std::io::stderr(), "microkube-vmm: {error:#}");
             ExitCode::FAILURE
         }
     }

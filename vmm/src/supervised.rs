@@ -233,11 +233,11 @@ fn run_config(
     inherited: &mut Inherited,
     reporter: &mut Reporter,
 ) -> Result<GuestEnd, SupervisedError> {
-    let jail = config.jail.clone();
+    let (jail, outlives_supervisor) = (config.jail.clone(), config.outlives_supervisor);
     let parts = take_parts(config, inherited)?;
     // While there is one thread, and after everything that is opened or configured with privileges.
     if let Some(jail) = &jail {
-        jail::enter(jail)?;
+        jail::enter(jail, outlives_supervisor)?;
     }
     let vm = Vm::new(parts)?;
     reporter.report(&VmmEvent::Started {
@@ -297,6 +297,26 @@ mod tests {
     }
 
     #[test]
+    fn reports_that_nobody_reads_neither_end_nor_block_the_machine() {
+        let (events, writer) = io::pipe().unwrap();
+        let mut reporter = Reporter(Some(File::from(OwnedFd::from(writer))));
+        let started = VmmEvent::Started { monotonic_ns: 1 };
+        reporter.report(&started);
+        drop(events);
+        reporter.report(&started);
+        assert!(reporter.0.is_none());
+        reporter.report(&VmmEvent::GuestStopped { triple_fault: false });
+    }
+
+    #[test]
+    fn a_machine_dies_with_its_supervisor_unless_it_is_told_otherwise() {
+        let text = r#"{"mem_size_mib": 64, "vcpu_count": 1, "kvm_fd": 3, "kernel_fd": 4, "initramfs_fd": null, "cmdline": "",
+            "disks": [], "net": null, "vsock": null, "console_fd": 5, "event_fd": null, "jail": null}"#;
+        let config: VmConfig = serde_json::from_str(text).unwrap();
+        assert!(!config.outlives_supervisor);
+    }
+
+    #[test]
     fn a_failure_is_reported_as_an_event_with_its_causes() {
         let (mut events, writer) = io::pipe().unwrap();
         let config = VmConfig {
@@ -312,6 +332,7 @@ mod tests {
             console_fd: 1 << 22,
             event_fd: Some(OwnedFd::from(writer).into_raw_fd()),
             jail: None,
+            outlives_supervisor: false,
         };
         assert!(run(config_pipe(&serde_json::to_vec(&config).unwrap())).is_err());
         let mut text = String::new();

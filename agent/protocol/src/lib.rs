@@ -6,7 +6,9 @@ mod capabilities;
 mod stream_header;
 
 pub use capabilities::CAPABILITIES;
-pub use stream_header::{MAX_STREAM_HEADER_BYTES, StreamHeaderError, decode_stream_header, encode_stream_header};
+pub use stream_header::{
+    DataStream, MAX_STREAM_HEADER_BYTES, Stdio, StreamHeaderError, decode_stream_header, encode_stream_header,
+};
 
 #[allow(
     missing_debug_implementations,

@@ -4,8 +4,42 @@ use protobuf::{Enum, Message};
 
 use crate::messages::{StreamHeader, StreamKind};
 
-/// Longest encoded header that is accepted, bytes: a kind and a container id of 128 bytes fit comfortably.
+/// Longest encoded header that is accepted, bytes: a kind, an id of 128 bytes and a position fit comfortably.
 pub const MAX_STREAM_HEADER_BYTES: usize = 256;
+
+/// One of the standard streams of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stdio {
+    /// Descriptor 0; the host writes.
+    Stdin,
+    /// Descriptor 1; the agent writes.
+    Stdout,
+    /// Descriptor 2; the agent writes.
+    Stderr,
+}
+
+/// What a data stream carries, as its header says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DataStream {
+    /// The guest kernel's log.
+    Log,
+    /// A standard stream of a container.
+    Container {
+        /// The container's id.
+        id: String,
+        /// Which of its streams.
+        stdio: Stdio,
+        /// Position in the stream of the oldest byte that the agent still has.
+        position_bytes: u64,
+    },
+    /// A standard stream of a further process of a container.
+    Process {
+        /// The process's id.
+        id: String,
+        /// Which of its streams.
+        stdio: Stdio,
+    },
+}
 
 /// Why a stream header was refused.
 #[derive(Debug, thiserror::Error)]
@@ -19,18 +53,43 @@ pub enum StreamHeaderError {
     /// The kind is unknown or unspecified.
     #[error("stream header has the unknown kind {0}")]
     UnknownKind(i32),
+    /// A log with an owner, or a standard stream without exactly one.
+    #[error("stream header of the kind {0:?} does not name what this kind belongs to")]
+    WrongOwner(StreamKind),
+}
+
+impl From<Stdio> for StreamKind {
+    fn from(stdio: Stdio) -> Self {
+        match stdio {
+            Stdio::Stdin => Self::STREAM_KIND_STDIN,
+            Stdio::Stdout => Self::STREAM_KIND_STDOUT,
+            Stdio::Stderr => Self::STREAM_KIND_STDERR,
+        }
+    }
 }
 
 /// Encodes the header with its length prefix, ready to be written to a new connection.
 ///
 /// # Errors
-/// [`StreamHeaderError::TooLong`] when the container id is too long.
-pub fn encode_stream_header(kind: StreamKind, container_id: &str) -> Result<Vec<u8>, StreamHeaderError> {
-    let header = StreamHeader {
-        kind: kind.into(),
-        container_id: container_id.to_owned(),
-        ..Default::default()
-    };
+/// [`StreamHeaderError::TooLong`] when the id is too long.
+pub fn encode_stream_header(stream: &DataStream) -> Result<Vec<u8>, StreamHeaderError> {
+    let mut header = StreamHeader::default();
+    match stream {
+        DataStream::Log => header.kind = StreamKind::STREAM_KIND_LOG.into(),
+        DataStream::Container {
+            id,
+            stdio,
+            position_bytes,
+        } => {
+            header.kind = StreamKind::from(*stdio).into();
+            header.container_id.clone_from(id);
+            header.position_bytes = *position_bytes;
+        }
+        DataStream::Process { id, stdio } => {
+            header.kind = StreamKind::from(*stdio).into();
+            header.process_id.clone_from(id);
+        }
+    }
     let body = header.write_to_bytes().map_err(StreamHeaderError::Malformed)?;
     let length = u16::try_from(body.len())
         .ok()
@@ -46,17 +105,28 @@ pub fn encode_stream_header(kind: StreamKind, container_id: &str) -> Result<Vec<
 ///
 /// # Errors
 /// See [`StreamHeaderError`]; never panics, whatever the bytes.
-pub fn decode_stream_header(body: &[u8]) -> Result<(StreamKind, String), StreamHeaderError> {
+pub fn decode_stream_header(body: &[u8]) -> Result<DataStream, StreamHeaderError> {
     if body.len() > MAX_STREAM_HEADER_BYTES {
         return Err(StreamHeaderError::TooLong(body.len()));
     }
     let header = StreamHeader::parse_from_bytes(body).map_err(StreamHeaderError::Malformed)?;
-    match header.kind.enum_value() {
-        Ok(StreamKind::STREAM_KIND_UNSPECIFIED) => Err(StreamHeaderError::UnknownKind(
-            StreamKind::STREAM_KIND_UNSPECIFIED.value(),
-        )),
-        Ok(kind) => Ok((kind, header.container_id)),
-        Err(number) => Err(StreamHeaderError::UnknownKind(number)),
+    let kind = header.kind.enum_value().map_err(StreamHeaderError::UnknownKind)?;
+    let stdio = match kind {
+        StreamKind::STREAM_KIND_STDIN => Some(Stdio::Stdin),
+        StreamKind::STREAM_KIND_STDOUT => Some(Stdio::Stdout),
+        StreamKind::STREAM_KIND_STDERR => Some(Stdio::Stderr),
+        StreamKind::STREAM_KIND_LOG => None,
+        StreamKind::STREAM_KIND_UNSPECIFIED => return Err(StreamHeaderError::UnknownKind(kind.value())),
+    };
+    match (stdio, header.container_id, header.process_id) {
+        (None, container, process) if container.is_empty() && process.is_empty() => Ok(DataStream::Log),
+        (Some(stdio), id, process) if process.is_empty() && !id.is_empty() => Ok(DataStream::Container {
+            id,
+            stdio,
+            position_bytes: header.position_bytes,
+        }),
+        (Some(stdio), container, id) if container.is_empty() && !id.is_empty() => Ok(DataStream::Process { id, stdio }),
+        _ => Err(StreamHeaderError::WrongOwner(kind)),
     }
 }
 
@@ -66,13 +136,31 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_header_survives_the_round_trip() {
-        let frame = encode_stream_header(StreamKind::STREAM_KIND_STDOUT, "web-0").unwrap();
-        let length = usize::from(u16::from_be_bytes([frame[0], frame[1]]));
-        assert_eq!(length, frame.len() - 2);
-        let (kind, id) = decode_stream_header(&frame[2..]).unwrap();
-        assert_eq!((kind, id.as_str()), (StreamKind::STREAM_KIND_STDOUT, "web-0"));
+    fn stdio() -> impl Strategy<Value = Stdio> {
+        prop_oneof![Just(Stdio::Stdin), Just(Stdio::Stdout), Just(Stdio::Stderr)]
+    }
+
+    fn data_stream() -> impl Strategy<Value = DataStream> {
+        let id = "[a-z0-9-]{1,128}";
+        prop_oneof![
+            Just(DataStream::Log),
+            (id, stdio(), any::<u64>()).prop_map(|(id, stdio, position_bytes)| DataStream::Container {
+                id,
+                stdio,
+                position_bytes
+            }),
+            (id, stdio()).prop_map(|(id, stdio)| DataStream::Process { id, stdio }),
+        ]
+    }
+
+    fn header(kind: StreamKind, container_id: &str, process_id: &str) -> Vec<u8> {
+        let header = StreamHeader {
+            kind: kind.into(),
+            container_id: container_id.to_owned(),
+            process_id: process_id.to_owned(),
+            ..Default::default()
+        };
+        header.write_to_bytes().unwrap()
     }
 
     #[test]
@@ -84,15 +172,41 @@ mod tests {
     }
 
     #[test]
-    fn a_container_id_that_does_not_fit_is_refused() {
-        let id = "x".repeat(MAX_STREAM_HEADER_BYTES + 1);
+    fn a_stream_belongs_to_exactly_one_owner_and_the_log_to_none() {
+        for body in [
+            header(StreamKind::STREAM_KIND_STDOUT, "", ""),
+            header(StreamKind::STREAM_KIND_STDOUT, "web-0", "exec-1"),
+            header(StreamKind::STREAM_KIND_LOG, "web-0", ""),
+            header(StreamKind::STREAM_KIND_LOG, "", "exec-1"),
+        ] {
+            assert!(matches!(
+                decode_stream_header(&body),
+                Err(StreamHeaderError::WrongOwner(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn an_id_that_does_not_fit_is_refused() {
+        let stream = DataStream::Process {
+            id: "x".repeat(MAX_STREAM_HEADER_BYTES + 1),
+            stdio: Stdio::Stdin,
+        };
         assert!(matches!(
-            encode_stream_header(StreamKind::STREAM_KIND_STDIN, &id),
+            encode_stream_header(&stream),
             Err(StreamHeaderError::TooLong(_))
         ));
     }
 
     proptest! {
+        #[test]
+        fn a_header_survives_the_round_trip(stream in data_stream()) {
+            let frame = encode_stream_header(&stream).unwrap();
+            let (length, body) = frame.split_first_chunk().unwrap();
+            prop_assert_eq!(usize::from(u16::from_be_bytes(*length)), body.len());
+            prop_assert_eq!(decode_stream_header(body).unwrap(), stream);
+        }
+
         #[test]
         fn any_bytes_decode_or_are_refused_without_a_panic(body in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = decode_stream_header(&body);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use microkube_protocol::messages::Resources;
+use nix::unistd::Pid;
 
 use crate::boot::CGROUP_ROOT;
 
@@ -51,6 +52,15 @@ pub fn kill_all() -> io::Result<()> {
     fs::write(parent().join("cgroup.kill"), "1")
 }
 
+/// What the processes of a container use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since the container began, microseconds.
+    pub cpu_usage_us: u64,
+    /// Memory that could not be given back at once, bytes: the kubelet's working set.
+    pub memory_working_set_bytes: u64,
+}
+
 /// One container's cgroup. Dropping it removes the cgroup, with whatever still runs in it.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -76,6 +86,33 @@ impl Cgroup {
     pub fn open(&self) -> Result<OwnedFd> {
         let directory = File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
         Ok(directory.into())
+    }
+
+    /// The directory of the cgroup below this one, or this one, that a process of the container is in.
+    pub fn open_of(&self, pid: Pid) -> Result<OwnedFd> {
+        let file = format!("/proc/{pid}/cgroup");
+        let membership = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+        let path = path_of(&membership)
+            .filter(|path| path.starts_with(&self.path))
+            .with_context(|| format!("process {pid} is not in the container's cgroup"))?;
+        let directory = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(directory.into())
+    }
+
+    /// What its processes use.
+    pub fn usage(&self) -> Result<Usage> {
+        let read = |file: &str| {
+            let path = self.path.join(file);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        let cpu_usage_us = value_of(&read("cpu.stat")?, "usage_usec").unwrap_or(0);
+        let memory_bytes = number(&read("memory.current")?).unwrap_or(0);
+        let inactive_file_bytes = value_of(&read("memory.stat")?, "inactive_file").unwrap_or(0);
+        Ok(Usage {
+            cpu_usage_us,
+            memory_working_set_bytes: memory_bytes.saturating_sub(inactive_file_bytes),
+        })
     }
 
     /// Whether the kernel killed a process in it for want of memory.
@@ -136,11 +173,20 @@ fn settings(resources: &Resources) -> Vec<(&'static str, String)> {
 
 /// The `oom_kill` counter of a memory.events file.
 fn oom_kills(events: &str) -> u64 {
-    events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
+    value_of(events, "oom_kill").unwrap_or(0)
+}
+
+/// A value of a file with a name and a number in each line.
+fn value_of(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .and_then(|value| value.trim().parse().ok())
+}
+
+/// The directory that a /proc/PID/cgroup file names.
+fn path_of(membership: &str) -> Option<PathBuf> {
+    let path = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(Path::new(CGROUP_ROOT).join(path))
 }
 
 #[cfg(test)]
@@ -188,10 +234,24 @@ mod tests {
         assert_eq!(oom_kills("oom 3\noom_group_kill 1\n"), 0);
     }
 
+    #[test]
+    fn values_are_found_by_their_whole_name() {
+        let stat = "usage_usec_x 1\nusage_usec 23\nuser_usec 4\n";
+        assert_eq!(value_of(stat, "usage_usec"), Some(23));
+        assert_eq!(value_of(stat, "inactive_file"), None);
+    }
+
+    #[test]
+    fn a_process_is_found_in_its_cgroup() {
+        let path = path_of("0::/containers/web-0/init\n").unwrap();
+        assert_eq!(path, Path::new(CGROUP_ROOT).join("containers/web-0/init"));
+        assert_eq!(path_of("1:cpu:/x\n"), None);
+    }
+
     proptest! {
         #[test]
         fn any_memory_events_are_read_without_a_panic(events in any::<String>()) {
-            let _ = oom_kills(&events);
+            let _ = (oom_kills(&events), path_of(&events));
         }
     }
 }

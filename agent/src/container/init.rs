@@ -1,15 +1,15 @@
-//! The helper that becomes a container: PID 1 of its namespaces until it executes the command.
+//! The helper that becomes a process of a container: PID 1 of a new one, or a further process of one that runs.
 //!
 //! It is this program, started again single-threaded, so that everything between the namespaces and execve is ordinary
 //! code. Descriptors 0 to 2 are the container's stdio already; see [`super::spec`] for the others.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Error, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
 use nix::unistd::{Gid, Uid, chdir, dup2_stdin, fchown, getcwd, setgroups, setresgid, setresuid, setsid};
@@ -18,7 +18,8 @@ use super::capabilities::Capabilities;
 use super::exec::{self, ExecError};
 use super::rootfs::{self, WorkingDirError};
 use super::seccomp::Filters;
-use super::spec::{ContainerSpec, FailureKind, REPORT_FD, Report, SPEC_FD};
+use super::spec::{CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, SPEC_FD, TERMINAL_FD, WantedUser};
+use super::terminal;
 use super::user::{self, User, UserError};
 use crate::boot::boottime_ns;
 
@@ -79,19 +80,32 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let mut spec = Vec::new();
     spec_file
         .read_to_end(&mut spec)
-        .context("cannot read the container's specification")?;
+        .context("cannot read the process's specification")?;
     drop(spec_file);
-    let spec: ContainerSpec = serde_json::from_slice(&spec).context("cannot parse the container's specification")?;
+    let HelperSpec { root, process: spec } =
+        serde_json::from_slice(&spec).context("cannot parse the process's specification")?;
     let capabilities = Capabilities::parse(spec.capabilities.iter().map(String::as_str))
         .map_err(|name| Error::msg(format!("unknown capability {name}")))?;
 
+    // What already runs in the container must not look into this process, which can do more than the container may.
+    nix::sys::prctl::set_dumpable(false).context("cannot hide the helper from the container")?;
     setsid().context("cannot start a session")?;
     reset_signals();
+    set_oom_score_adj(spec.oom_score_adj)?;
     umask(Mode::empty());
-    // The process is in the container's cgroup already, which therefore becomes the root of the namespace.
-    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
-    rootfs::enter(&spec)?;
-    if !spec.stdin {
+    match &root {
+        Some(root) => {
+            // The process is in the container's cgroup already, which therefore becomes the root of the namespace.
+            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
+            rootfs::enter(root, &spec.working_dir)?;
+        }
+        None => join_container()?,
+    }
+    if let Some(size) = spec.terminal {
+        // SAFETY: with a terminal the agent has opened this descriptor, and nothing else here uses it.
+        let agent = unsafe { File::from_raw_fd(TERMINAL_FD) };
+        terminal::enter(&agent, size, root.is_some())?;
+    } else if root.is_some() && !spec.stdin {
         dup2_stdin(rootfs::open_null()?).context("cannot set stdin to /dev/null")?;
     }
     chdir(&spec.working_dir).map_err(|errno| WorkingDirError::new(&spec.working_dir, errno))?;
@@ -99,9 +113,9 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let cwd = getcwd().context("cannot determine the working directory")?;
     anyhow::ensure!(cwd.is_absolute(), "the working directory is outside the container");
 
-    let user = resolve_user(&spec)?;
+    let user = resolve_user(spec.user)?;
     let mut env = spec.env;
-    complete_env(&mut env, &user);
+    complete_env(&mut env, &user, spec.terminal.is_some());
     own_stdio(&user)?;
     raise_open_files();
     drop_privileges(&user, capabilities, spec.seccomp_unconfined, spec.no_new_privileges)?;
@@ -115,6 +129,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         report,
         &Report::Executing {
             boottime_ns: boottime_ns(),
+            user,
         },
     )?;
     Err(exec::execute(&path, &args, &env).into())
@@ -142,28 +157,59 @@ fn reset_signals() {
     }
 }
 
-fn resolve_user(spec: &ContainerSpec) -> Result<User> {
-    let read = |path: &str| user::read_database(path.as_ref()).with_context(|| format!("cannot read {path}"));
-    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-    Ok(user::resolve(&spec.user, &spec.supplemental_gids, &passwd, &group)?)
-}
-
-fn complete_env(env: &mut Vec<String>, user: &User) {
-    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
-        env.push(exec::DEFAULT_PATH.to_owned());
-    }
-    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
-        env.push(format!("HOME={}", user.home));
+/// Of the process and all that it starts. Written while /proc is still the machine's; zero is what the agent has.
+fn set_oom_score_adj(value: i32) -> Result<()> {
+    match value {
+        0 => Ok(()),
+        value => std::fs::write("/proc/self/oom_score_adj", value.to_string())
+            .with_context(|| format!("cannot set oom_score_adj to {value}")),
     }
 }
 
-/// Gives the pipes to the container's user, who could not open /dev/stdout otherwise.
+/// Joins the namespaces of the process at [`CONTAINER_FD`]; its root directory becomes this process's.
+fn join_container() -> Result<()> {
+    // SAFETY: for a process that joins a container the agent has opened this descriptor, and nothing else here uses it.
+    let container = unsafe { OwnedFd::from_raw_fd(CONTAINER_FD) };
+    setns(container, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
+        .context("cannot join the container, which may have ended")
+}
+
+fn resolve_user(user: WantedUser) -> Result<User> {
+    match user {
+        WantedUser::Resolved(user) => Ok(user),
+        WantedUser::Named {
+            spec,
+            supplemental_gids,
+        } => {
+            let read = |path: &str| user::read_database(path.as_ref()).with_context(|| format!("cannot read {path}"));
+            let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+            Ok(user::resolve(&spec, &supplemental_gids, &passwd, &group)?)
+        }
+    }
+}
+
+fn complete_env(env: &mut Vec<String>, user: &User, terminal: bool) {
+    let mut add = |name: &str, variable: String| {
+        if !env.iter().any(|variable| variable.starts_with(name)) {
+            env.push(variable);
+        }
+    };
+    add("PATH=", exec::DEFAULT_PATH.to_owned());
+    add("HOME=", format!("HOME={}", user.home));
+    if terminal {
+        // As Docker and containerd have it.
+        add("TERM=", "TERM=xterm".to_owned());
+    }
+}
+
+/// Gives pipes and terminal to the container's user, who could not open /dev/stdout otherwise.
 fn own_stdio(user: &User) -> Result<()> {
     for number in 0..=2 {
         // SAFETY: descriptors 0 to 2 are open for the life of the process.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let status = fstat(fd).with_context(|| format!("cannot look at descriptor {number}"))?;
-        if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO {
+        let pipe = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
+        if pipe || terminal::is_slave(&status) {
             fchown(fd, Some(Uid::from_raw(user.uid)), None)
                 .with_context(|| format!("cannot give descriptor {number} to user {}", user.uid))?;
         }
@@ -223,15 +269,26 @@ mod tests {
     #[test]
     fn path_and_home_are_added_where_missing() {
         let mut env = vec!["A=b".to_owned()];
-        complete_env(&mut env, &user());
+        complete_env(&mut env, &user(), false);
         assert_eq!(env, ["A=b", exec::DEFAULT_PATH, "HOME=/home/seven"]);
     }
 
     #[test]
     fn path_and_home_of_the_request_are_kept() {
         let mut env = vec!["HOME=".to_owned(), "PATH=/x".to_owned()];
-        complete_env(&mut env, &user());
+        complete_env(&mut env, &user(), false);
         assert_eq!(env, ["HOME=", "PATH=/x"]);
+    }
+
+    #[test]
+    fn only_a_terminal_has_a_type_and_the_containers_own_one_if_it_says_so() {
+        let mut env = vec!["PATH=/x".to_owned(), "HOME=/".to_owned()];
+        complete_env(&mut env, &user(), true);
+        assert_eq!(env, ["PATH=/x", "HOME=/", "TERM=xterm"]);
+        env.pop();
+        env.push("TERM=vt100".to_owned());
+        complete_env(&mut env, &user(), true);
+        assert_eq!(env, ["PATH=/x", "HOME=/", "TERM=vt100"]);
     }
 
     #[test]

@@ -5,93 +5,119 @@ pub mod cgroup;
 mod devices;
 mod exec;
 pub mod init;
+mod launch;
+mod process;
 mod rootfs;
 mod seccomp;
 mod spawn;
 pub mod spec;
+pub mod terminal;
+mod termination_message;
 mod user;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, anyhow};
 use microkube_protocol::messages::StartContainerRequest;
-use nix::fcntl::OFlag;
-use nix::unistd::{Pid, pipe2};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
-use tokio::sync::{oneshot, watch};
+use nix::unistd::Pid;
+use tokio::sync::{Notify, oneshot, watch};
 
 use self::capabilities::Capabilities;
 use self::cgroup::Cgroup;
-use self::spec::{ContainerSpec, FailureKind, Report, VolumeMount};
+use self::spec::{HelperSpec, ProcessSpec, RootSpec, VolumeMount, WantedUser};
+use self::user::User;
+use crate::boot::boottime_ns;
 use crate::host::Supervisors;
 use crate::log;
-use crate::reaper::{ExitStatus, Reaper};
+use crate::reaper::ExitStatus;
 use crate::request::InvalidRequest;
 use crate::sandbox::Sandbox;
-use crate::stdio::{OutputPumps, Stdio};
+use crate::stdio::{self, ContainerStreams, Pumps};
 
-/// Most that a helper may report, bytes: two lines with a path of 4096 bytes.
-const MAX_REPORT_BYTES: u64 = 64 << 10;
+pub use self::cgroup::Usage;
+pub use self::launch::{Launcher, StartError};
+pub use self::process::{Process, ProcessRequest};
 
 /// How a container ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerExit {
     /// How its PID 1 ended.
     pub status: ExitStatus,
     /// Whether the kernel killed a process of it for want of memory.
     pub oom_killed: bool,
+    /// What it left in the file for its last words.
+    pub termination_message: Vec<u8>,
+    /// CLOCK_BOOTTIME.
+    pub finished_boottime_ns: u64,
+}
+
+/// How far a container is.
+#[derive(Debug, Clone)]
+enum Stage {
+    Running,
+    /// Its processes have ended; its output may be on its way.
+    Ended,
+    /// The host has its output.
+    Done(Arc<ContainerExit>),
 }
 
 /// A container that was started.
 #[derive(Debug)]
 pub struct Container {
+    id: String,
     pid: Pid,
     pidfd: OwnedFd,
     started_boottime_ns: u64,
-    exit: watch::Receiver<Option<ContainerExit>>,
+    terminal: Terminal,
+    stage: watch::Receiver<Stage>,
+    /// Its watcher ends when everything of it is gone.
+    watched: watch::Receiver<()>,
+    abandon_output: Arc<Notify>,
+    /// Of its own processes; gone when they are.
+    cgroup: Weak<Cgroup>,
+    /// What further processes have from it.
+    process: ProcessSpec,
+    user: User,
 }
 
-/// Why a container was not started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The request does not fit the sandbox or the image.
-    #[error(transparent)]
-    Invalid(#[from] InvalidRequest),
-    /// The helper could not become the container.
-    #[error("unable to start container process: {message}")]
-    Failed {
-        /// What kind of failure.
-        kind: FailureKind,
-        /// The helper's error chain.
-        message: String,
-    },
-    /// The agent could not prepare the container.
-    #[error("{0:#}")]
-    Internal(anyhow::Error),
-}
+/// The terminal of a process, as long as that runs.
+#[derive(Debug)]
+pub struct Terminal(Option<Weak<OwnedFd>>);
 
-impl From<anyhow::Error> for StartError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Internal(error)
+impl Terminal {
+    fn new(terminal: Option<Weak<OwnedFd>>) -> Self {
+        Self(terminal)
+    }
+
+    /// Sets the size; false where there never was a terminal. One that is gone is no error.
+    pub fn resize(&self, size: terminal::Size) -> io::Result<bool> {
+        let Some(terminal) = &self.0 else { return Ok(false) };
+        if let Some(terminal) = terminal.upgrade() {
+            terminal::resize(terminal.as_fd(), size)?;
+        }
+        Ok(true)
     }
 }
 
 /// What is needed to start containers.
 #[derive(Debug)]
 pub struct ContainerStarter {
-    /// The agent's own program.
-    pub executable: OwnedFd,
-    /// Collects their processes.
-    pub reaper: Reaper,
+    /// Starts their processes.
+    pub launcher: Launcher,
     /// Tells their streams about new supervisors.
     pub supervisors: Supervisors,
 }
 
 impl Container {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// PID 1 of the container, in the VM's PID namespace.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -102,22 +128,55 @@ impl Container {
         self.started_boottime_ns
     }
 
+    /// Its terminal.
+    pub fn terminal(&self) -> &Terminal {
+        &self.terminal
+    }
+
+    /// Whether its processes have ended.
+    pub fn has_ended(&self) -> bool {
+        !matches!(*self.stage.borrow(), Stage::Running)
+    }
+
+    /// Whether [`Self::wait`] would return at once.
+    pub fn is_done(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Done(_))
+    }
+
     /// Waits until the container has ended and its output was handed to the host.
-    pub async fn wait(&self) -> Result<ContainerExit> {
-        let mut exit = self.exit.clone();
-        let exit = exit
-            .wait_for(Option::is_some)
+    pub async fn wait(&self) -> Result<Arc<ContainerExit>> {
+        let mut stage = self.stage.clone();
+        let done = stage
+            .wait_for(|stage| matches!(stage, Stage::Done(_)))
             .await
             .context("the container's watcher has failed")?;
-        exit.context("the container has ended without a status")
+        match &*done {
+            Stage::Done(exit) => Ok(Arc::clone(exit)),
+            Stage::Running | Stage::Ended => Err(anyhow!("the container has ended without a status")),
+        }
     }
 
     /// Sends a signal to PID 1 of the container; none where it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        match spawn::signal(self.pidfd.as_fd(), signal) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            other => other,
-        }
+        spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
+    }
+
+    /// Waits no longer for a host to confirm its output.
+    pub fn abandon_output(&self) {
+        self.abandon_output.notify_one();
+    }
+
+    /// Gives up its output and waits until its writable layer is gone. To be called when it has ended.
+    pub async fn remove(&self) {
+        self.abandon_output();
+        let mut watched = self.watched.clone();
+        // Nothing is ever sent: this ends with the watcher.
+        while watched.changed().await.is_ok() {}
+    }
+
+    /// What its processes use; none when they have ended.
+    pub fn usage(&self) -> Option<Result<Usage>> {
+        self.cgroup.upgrade().map(|cgroup| cgroup.usage())
     }
 }
 
@@ -134,6 +193,10 @@ impl WritableLayer {
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         Ok(Self { path })
+    }
+
+    fn termination_message(&self) -> PathBuf {
+        self.join("termination-message")
     }
 
     fn join(&self, name: &str) -> PathBuf {
@@ -155,18 +218,22 @@ impl ContainerStarter {
         let security = request.security.clone().unwrap_or_default();
         Capabilities::parse(security.capabilities.iter().map(String::as_str))
             .map_err(|name| InvalidRequest::new("security.capabilities", format!("has an unknown name: {name:?}")))?;
-        let volume_mounts = volume_mounts(sandbox, &request)?;
+        let mounts = volume_mounts(sandbox, &request)?;
         let layers: Result<Vec<_>, _> = request.layer_ids.iter().map(|id| sandbox.layer(id)).collect();
         let layers = layers?;
 
         // The host answers the connections while the kernel makes the cgroup.
-        let (stdio, prepared) = tokio::join!(
+        let (streams, prepared) = tokio::join!(
             async {
-                let stdio = Stdio::open(&request.id, request.stdin, &self.supervisors).await;
-                stdio.context("cannot connect the container's stdio with the host")
+                let streams = ContainerStreams::open(&request.id, request.stdin, request.tty, &self.supervisors).await;
+                streams.context("cannot connect the container's stdio with the host")
             },
             async {
                 let layer = WritableLayer::create(sandbox.container_dir(&request.id))?;
+                if !request.termination_message_path.is_empty() {
+                    termination_message::create(&layer.termination_message())
+                        .context("cannot make the file for the termination message")?;
+                }
                 let resources = request.resources.clone().unwrap_or_default();
                 let cgroup = Cgroup::create(&request.id, &resources)?;
                 if !security.privileged {
@@ -175,88 +242,100 @@ impl ContainerStarter {
                 Ok::<_, anyhow::Error>((layer, cgroup))
             }
         );
-        let (stdio, (layer, cgroup)) = (stdio?, prepared?);
-        let spec = ContainerSpec {
-            layers,
-            upper_dir: layer.join("upper"),
-            work_dir: layer.join("work"),
-            etc_dir: sandbox.etc_dir(),
-            shm_dir: sandbox.shm_dir(),
-            mounts: volume_mounts,
-            args: request.args,
-            env: request.env,
-            working_dir: if request.working_dir.is_empty() {
-                "/".into()
-            } else {
-                request.working_dir.into()
-            },
-            user: request.user.spec.clone(),
-            supplemental_gids: request.user.supplemental_gids.clone(),
-            capabilities: security.capabilities,
-            seccomp_unconfined: security.seccomp_unconfined,
-            no_new_privileges: security.no_new_privileges,
-            read_only_rootfs: security.read_only_rootfs,
-            privileged: security.privileged,
-            stdin: request.stdin,
+        let (streams, (layer, cgroup)) = (streams?, prepared?);
+        let message_path = match request.termination_message_path.is_empty() {
+            true => None,
+            false => Some(PathBuf::from(request.termination_message_path)),
         };
-        self.start_helper(request.id, &spec, stdio, cgroup, layer).await
+        let spec = HelperSpec {
+            root: Some(RootSpec {
+                layers,
+                upper_dir: layer.join("upper"),
+                work_dir: layer.join("work"),
+                etc_dir: sandbox.etc_dir(),
+                shm_dir: sandbox.shm_dir(),
+                mounts,
+                termination_message: message_path.map(|path| (layer.termination_message(), path)),
+                read_only_rootfs: security.read_only_rootfs,
+                privileged: security.privileged,
+            }),
+            process: ProcessSpec {
+                args: request.args,
+                env: request.env,
+                working_dir: if request.working_dir.is_empty() {
+                    "/".into()
+                } else {
+                    request.working_dir.into()
+                },
+                user: WantedUser::Named {
+                    spec: request.user.spec.clone(),
+                    supplemental_gids: request.user.supplemental_gids.clone(),
+                },
+                capabilities: security.capabilities,
+                seccomp_unconfined: security.seccomp_unconfined,
+                no_new_privileges: security.no_new_privileges,
+                oom_score_adj: request.oom_score_adj,
+                stdin: request.stdin,
+                terminal: request.tty.then(terminal::Size::default),
+            },
+        };
+        self.start_first_process(request.id, spec, streams, cgroup, layer).await
     }
 
-    async fn start_helper(
+    async fn start_first_process(
         &self,
         id: String,
-        spec: &ContainerSpec,
-        stdio: Stdio,
+        spec: HelperSpec,
+        streams: ContainerStreams,
         cgroup: Cgroup,
         layer: WritableLayer,
     ) -> Result<Container, StartError> {
-        let spec_file = serde_json::to_vec(spec).context("cannot encode the container's specification")?;
-        let spec_file = spawn::memory_file(&spec_file).context("cannot store the container's specification")?;
-        let (report, helper_report) = report_pipe().context("cannot make a pipe for the helper's report")?;
-        let stdin = match stdio.container_stdin {
-            Some(stdin) => stdin,
-            None => File::open("/dev/null").context("cannot open /dev/null")?.into(),
+        let stdin = spec.process.stdin;
+        let (helper_ends, ends) = if spec.process.terminal.is_some() {
+            (stdio::before_terminal().context("cannot open /dev/null")?, None)
+        } else {
+            let (helper, agent) = stdio::pipes(stdin).context("cannot make pipes")?;
+            (helper, Some(agent))
         };
-        let cgroup_dir = cgroup.open()?;
-        let fds = [
-            stdin.as_fd(),
-            stdio.container_stdout.as_fd(),
-            stdio.container_stderr.as_fd(),
-            spec_file.as_fd(),
-            helper_report.as_fd(),
-        ];
-        let (pid, pidfd, ended) = self
-            .reaper
-            .spawn(|| spawn::start_helper(self.executable.as_fd(), cgroup_dir.as_fd(), fds))
-            .context("cannot start the helper that becomes the container")?;
-        drop((
-            stdin,
-            stdio.container_stdout,
-            stdio.container_stderr,
-            helper_report,
-            cgroup_dir,
-        ));
-
-        let pumps = stdio.agent.pump();
-        let reports = read_reports(report).await?;
-        let started_boottime_ns = match started(&reports) {
-            Ok(started_boottime_ns) => started_boottime_ns,
-            Err(failure) => {
-                let status = ended.await.ok();
-                pumps.finish().await;
-                let out_of_memory = cgroup.oom_killed();
-                return Err(failure.unwrap_or_else(|| died_early(status, out_of_memory)));
+        let mut launched = self.launcher.launch(&spec, None, &cgroup, helper_ends).await?;
+        let pumps = match process::agent_ends(&mut launched, ends, stdin) {
+            Ok(ends) => streams.pump(ends),
+            Err(error) => {
+                launched.kill().await;
+                return Err(error.context("cannot use the container's terminal").into());
             }
         };
-        log::info!("container {id} runs as PID {pid}");
-        let (sender, exit) = watch::channel(None);
-        tokio::spawn(watch_container(id, ended, pumps, cgroup, layer, sender));
-        Ok(Container {
-            pid,
-            pidfd,
-            started_boottime_ns,
-            exit,
-        })
+        log::info!("container {id} runs as PID {}", launched.pid);
+        let terminal = Terminal::new(pumps.terminal());
+        let cgroup = Arc::new(cgroup);
+        let (stage_sender, stage) = watch::channel(Stage::Running);
+        let (watcher, watched) = watch::channel(());
+        let abandon_output = Arc::new(Notify::new());
+        let container = Container {
+            id: id.clone(),
+            pid: launched.pid,
+            pidfd: launched.pidfd,
+            started_boottime_ns: launched.started_boottime_ns,
+            terminal,
+            stage,
+            watched,
+            abandon_output: Arc::clone(&abandon_output),
+            cgroup: Arc::downgrade(&cgroup),
+            process: spec.process,
+            user: launched.user,
+        };
+        let reads_message = spec.root.is_some_and(|root| root.termination_message.is_some());
+        let resources = Resources {
+            pumps,
+            cgroup,
+            layer,
+            reads_message,
+        };
+        tokio::spawn(async move {
+            watch_container(id, launched.ended, resources, &abandon_output, stage_sender).await;
+            drop(watcher);
+        });
+        Ok(container)
     }
 }
 
@@ -275,68 +354,58 @@ fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<V
     Ok(mounts)
 }
 
-fn report_pipe() -> io::Result<(Receiver, OwnedFd)> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((Receiver::from_owned_fd(read)?, write))
-}
-
-async fn read_reports(pipe: Receiver) -> Result<Vec<Report>> {
-    let mut text = Vec::new();
-    pipe.take(MAX_REPORT_BYTES)
-        .read_to_end(&mut text)
-        .await
-        .context("cannot read the helper's report")?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let reports: Result<Vec<Report>, _> = lines.map(serde_json::from_slice).collect();
-    reports.context("cannot parse the helper's report")
-}
-
-/// When the command was executed, or why it was not; `None` when the helper said nothing.
-fn started(reports: &[Report]) -> Result<u64, Option<StartError>> {
-    match reports {
-        [Report::Executing { boottime_ns }] => Ok(*boottime_ns),
-        [.., Report::Failed { kind, message }] => Err(Some(StartError::Failed {
-            kind: *kind,
-            message: message.clone(),
-        })),
-        _ => Err(None),
-    }
-}
-
-fn died_early(status: Option<ExitStatus>, out_of_memory: bool) -> StartError {
-    let message = if out_of_memory {
-        "container init was OOM-killed (memory limit too low?)".to_owned()
-    } else {
-        format!("container init ended before it executed the command: {status:?}")
-    };
-    StartError::Failed {
-        kind: FailureKind::Internal,
-        message,
-    }
+/// What a container has until its end.
+#[derive(Debug)]
+struct Resources {
+    pumps: Pumps,
+    cgroup: Arc<Cgroup>,
+    layer: WritableLayer,
+    reads_message: bool,
 }
 
 async fn watch_container(
     id: String,
     ended: oneshot::Receiver<ExitStatus>,
-    pumps: OutputPumps,
-    cgroup: Cgroup,
-    layer: WritableLayer,
-    exit: watch::Sender<Option<ContainerExit>>,
+    resources: Resources,
+    abandon_output: &Notify,
+    stage: watch::Sender<Stage>,
 ) {
     // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
     let Ok(status) = ended.await else { return };
+    let finished_boottime_ns = boottime_ns();
+    let Resources {
+        pumps,
+        cgroup,
+        layer,
+        reads_message,
+    } = resources;
     let oom_killed = cgroup.oom_killed();
-    // With its PID 1 the kernel has killed every process of the container, so the pipes end.
-    pumps.finish().await;
-    drop(cgroup);
+    let message = match reads_message {
+        true => termination_message::read(&layer.termination_message()),
+        false => Ok(Vec::new()),
+    };
     log::info!(
         "container {id} has ended: {status:?}{}",
         if oom_killed { ", out of memory" } else { "" }
     );
-    exit.send_replace(Some(ContainerExit { status, oom_killed }));
-    // Many files may be in there, and nothing waits for their removal.
-    tokio::task::spawn_blocking(move || drop(layer));
+    let exit = ContainerExit {
+        status,
+        oom_killed,
+        termination_message: message.unwrap_or_else(|error| {
+            log::warning!("cannot read the termination message of {id}: {error}");
+            Vec::new()
+        }),
+        finished_boottime_ns,
+    };
+    // With its PID 1 the kernel has killed every process of the container.
+    stage.send_replace(Stage::Ended);
+    drop(cgroup);
+    process::finish(pumps, abandon_output).await;
+    stage.send_replace(Stage::Done(Arc::new(exit)));
+    // Many files may be in there, and only a removal waits for theirs.
+    if let Err(error) = tokio::task::spawn_blocking(move || drop(layer)).await {
+        log::warning!("cannot remove the writable layer of {id}: {error}");
+    }
 }
 
 /// Kills what runs in all containers.
@@ -346,44 +415,5 @@ pub fn kill_all() -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(anyhow!(error).context("cannot kill the containers")),
         Ok(()) => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_lone_executing_report_means_started() {
-        let executing = Report::Executing { boottime_ns: 7 };
-        let failed = Report::Failed {
-            kind: FailureKind::NotFound,
-            message: "exec: \"x\": executable file not found in $PATH".to_owned(),
-        };
-        assert_eq!(started(std::slice::from_ref(&executing)).unwrap(), 7);
-        let error = started(&[executing, failed]).unwrap_err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "unable to start container process: exec: \"x\": executable file not found in $PATH"
-        );
-        assert!(started(&[]).unwrap_err().is_none());
-    }
-
-    #[test]
-    fn a_helper_killed_for_memory_is_told_apart() {
-        let message = died_early(Some(ExitStatus::Signal(9)), true).to_string();
-        assert!(message.contains("OOM-killed"), "{message}");
-        let message = died_early(Some(ExitStatus::Code(126)), false).to_string();
-        assert!(message.contains("Code(126)"), "{message}");
-    }
-
-    #[tokio::test]
-    async fn reports_survive_the_pipe() {
-        let (pipe, write) = report_pipe().unwrap();
-        let report = Report::Executing { boottime_ns: 1 << 60 };
-        let mut line = serde_json::to_vec(&report).unwrap();
-        line.push(b'\n');
-        io::Write::write_all(&mut File::from(write), &line).unwrap();
-        assert_eq!(read_reports(pipe).await.unwrap(), [report]);
     }
 }

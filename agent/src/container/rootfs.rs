@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, mknodat};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
 use super::devices::DEFAULT_DEVICES;
-use super::spec::{ContainerSpec, VolumeMount};
+use super::spec::{RootSpec, VolumeMount};
 use crate::mount_api::{
     Missing, NewFileSystem, add_attributes, attach, attr, clone_mount, is_directory, new_mount, open_in_root,
 };
@@ -73,7 +73,7 @@ impl WorkingDirError {
 }
 
 /// Builds the container's file system and makes it the root directory of the calling process.
-pub fn enter(spec: &ContainerSpec) -> Result<()> {
+pub fn enter(spec: &RootSpec, working_dir: &Path) -> Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make all mounts private")?;
 
@@ -88,9 +88,13 @@ pub fn enter(spec: &ContainerSpec) -> Result<()> {
     for volume in &spec.mounts {
         mount_volume(root, volume).with_context(|| format!("cannot mount a volume at {}", volume.target.display()))?;
     }
-    if let Err(error) = open_in_root(root, &spec.working_dir, DIRECTORY) {
+    if let Some((file, target)) = &spec.termination_message {
+        bind_file(root, file, target)
+            .with_context(|| format!("cannot mount the termination message's file at {}", target.display()))?;
+    }
+    if let Err(error) = open_in_root(root, working_dir, DIRECTORY) {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        return Err(WorkingDirError::new(&spec.working_dir, errno).into());
+        return Err(WorkingDirError::new(working_dir, errno).into());
     }
 
     change_root(root)?;
@@ -105,7 +109,7 @@ pub fn enter(spec: &ContainerSpec) -> Result<()> {
 }
 
 /// Mounts the overlay where the kernel puts no other name to it: on the agent's empty /tmp, in this namespace only.
-fn mount_overlay(spec: &ContainerSpec) -> Result<OwnedFd> {
+fn mount_overlay(spec: &RootSpec) -> Result<OwnedFd> {
     let overlay = NewFileSystem::open(c"overlay").context("cannot open an overlay file system")?;
     // One option a layer: the page that limits the options of mount(2) does not limit the number of layers.
     for layer in spec.layers.iter().rev() {
@@ -232,6 +236,19 @@ fn bind_etc_file(root: BorrowedFd<'_>, etc_dir: &Path, name: &str, read_only: bo
     let source = open_path(etc_dir.join(name))?;
     let target = open_in_root(root, &Path::new("/etc").join(name), Missing::File)?;
     bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
+}
+
+fn bind_file(root: BorrowedFd<'_>, source: &Path, target: &Path) -> Result<()> {
+    let source = open_path(source)?;
+    let target = open_in_root(root, target, Missing::File).context("cannot make the mount point")?;
+    bind(source.as_fd(), target.as_fd(), 0)
+}
+
+/// Makes a terminal of the container's own devpts its /dev/console. To be called inside the new root, before anything runs.
+pub fn bind_console(number: u32) -> Result<()> {
+    let root = open_path("/")?;
+    let terminal = PathBuf::from(format!("/dev/pts/{number}"));
+    bind_file(root.as_fd(), &terminal, Path::new("/dev/console")).context("cannot mount /dev/console")
 }
 
 fn bind_directory(root: BorrowedFd<'_>, source: &Path, target: &str, attributes: u64) -> Result<()> {

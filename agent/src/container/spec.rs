@@ -1,21 +1,39 @@
-//! What the agent tells the helper that becomes a container, and what the helper answers.
+//! What the agent tells the helper that becomes a process of a container, and what the helper answers.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::terminal::Size;
+use super::user::User;
+
 /// First argument of the agent's program when it is started as that helper.
 pub const HELPER_ARGUMENT: &str = "container-init";
 
-/// Descriptor from which the helper reads its [`ContainerSpec`] as JSON.
+/// Descriptor from which the helper reads its [`HelperSpec`] as JSON.
 pub const SPEC_FD: i32 = 3;
 
 /// Descriptor to which the helper writes [`Report`]s, one JSON object a line.
 pub const REPORT_FD: i32 = 4;
 
-/// A container, with all names resolved to paths in the guest.
+/// Descriptor through which the helper sends the master of a terminal, where one is wanted.
+pub const TERMINAL_FD: i32 = 5;
+
+/// Descriptor of the process whose container the helper joins (pidfd_open(2)), where it does.
+pub const CONTAINER_FD: i32 = 6;
+
+/// What a helper becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerSpec {
+pub struct HelperSpec {
+    /// The file system of a new container; none for a process that joins one.
+    pub root: Option<RootSpec>,
+    /// The process.
+    pub process: ProcessSpec,
+}
+
+/// The file system of a container, with all names resolved to paths in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootSpec {
     /// Mounted layers, lowest first.
     pub layers: Vec<PathBuf>,
     /// Writable layer of the overlay.
@@ -28,28 +46,51 @@ pub struct ContainerSpec {
     pub shm_dir: PathBuf,
     /// Volumes, in the order in which they are mounted.
     pub mounts: Vec<VolumeMount>,
+    /// The file for the termination message and its path in the container.
+    pub termination_message: Option<(PathBuf, PathBuf)>,
+    /// Whether the container's own root file system is read-only.
+    pub read_only_rootfs: bool,
+    /// All devices, no masked or read-only paths.
+    pub privileged: bool,
+}
+
+/// A process in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
     /// The command line.
     pub args: Vec<String>,
     /// NAME=value.
     pub env: Vec<String>,
     /// Absolute.
     pub working_dir: PathBuf,
-    /// USER as the image or the manifest gives it.
-    pub user: String,
-    /// Further groups.
-    pub supplemental_gids: Vec<u32>,
+    /// Whom it runs as.
+    pub user: WantedUser,
     /// Names of capabilities.
     pub capabilities: Vec<String>,
     /// Whether the default seccomp profile is left out.
     pub seccomp_unconfined: bool,
     /// Whether execve may grant privileges.
     pub no_new_privileges: bool,
-    /// Whether the container's own root file system is read-only.
-    pub read_only_rootfs: bool,
-    /// All devices, no masked or read-only paths.
-    pub privileged: bool,
+    /// Linux' oom_score_adj.
+    pub oom_score_adj: i32,
     /// Whether descriptor 0 is the stdin pipe; /dev/null otherwise.
     pub stdin: bool,
+    /// A terminal of this size is stdin, stdout and stderr.
+    pub terminal: Option<Size>,
+}
+
+/// Whom a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WantedUser {
+    /// To be looked up in the container's files.
+    Named {
+        /// USER as the image or the manifest gives it.
+        spec: String,
+        /// Further groups.
+        supplemental_gids: Vec<u32>,
+    },
+    /// As the container's own process was found to be: the container may have changed its files since.
+    Resolved(User),
 }
 
 /// A volume in a container.
@@ -72,6 +113,8 @@ pub enum Report {
     Executing {
         /// CLOCK_BOOTTIME.
         boottime_ns: u64,
+        /// Whom the process runs as.
+        user: User,
     },
     /// The container cannot be started.
     Failed {

@@ -7,6 +7,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// Largest passwd or group file that is looked at, bytes. Domain-wide files with a hundred thousand lines fit.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
@@ -14,7 +16,7 @@ const MAX_FILE_BYTES: u64 = 8 << 20;
 const MAX_GROUPS: usize = 65_536;
 
 /// A resolved user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// User id.
     pub uid: u32,

@@ -49,8 +49,8 @@ fn check(returned: libc::c_int, what: &'static str) -> Result<(), JailError> {
 /// Most descriptors of a VMM: 1024 connections, each with one being handed over, and its files.
 const MAX_DESCRIPTORS: libc::rlim_t = 4096;
 
-/// Confines the process, except for its system calls.
-pub fn enter(config: &JailConfig) -> Result<(), JailError> {
+/// Confines the process, except for its system calls. It dies with its supervisor unless it is to outlive it.
+pub fn enter(config: &JailConfig, outlives_supervisor: bool) -> Result<(), JailError> {
     // SAFETY: getppid(2) takes nothing and always succeeds.
     let parent = unsafe { libc::getppid() };
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
@@ -65,6 +65,9 @@ pub fn enter(config: &JailConfig) -> Result<(), JailError> {
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS, "limit the number of descriptors")?;
     namespaces::leave_file_system_and_network()?;
     drop_privileges(config)?;
+    if outlives_supervisor {
+        return Ok(());
+    }
     die_with(parent)
 }
 

@@ -140,7 +140,7 @@ fn write_out(shared: &Shared, mut output: File) {
         if dropped > 0 {
             chunk.extend_from_slice(format!("\n[{dropped} bytes of console output lost: nobody read it]\n").as_bytes());
         }
-        // A reader who is gone is no reason to stop the guest.
+        // A reader who is gone is no reason to stop the guest: what nobody can read is dropped.
         let _ = output.write_all(&chunk);
     }
 }
@@ -200,6 +200,23 @@ mod tests {
         let all = reading.join().unwrap();
         assert!(all.len() < 1 << 20);
         assert!(String::from_utf8_lossy(&all).contains("bytes of console output lost"));
+    }
+
+    #[test]
+    fn without_a_reader_the_output_is_dropped_and_nobody_waits() {
+        let (console, reader) = console();
+        drop(reader);
+        let mut writer = console.writer();
+        // More than the pipe and the buffer hold together: a thread stuck in a write would leave it pending.
+        for _ in 0..1024 {
+            writer.write_all(&[b'x'; 1024]).unwrap();
+        }
+        let mut state = console.shared.lock();
+        while !state.pending.is_empty() || state.writing {
+            state = console.shared.changed.wait(state).unwrap();
+        }
+        drop(state);
+        console.finish(Duration::from_secs(10));
     }
 
     #[test]

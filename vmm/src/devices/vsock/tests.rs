@@ -43,6 +43,7 @@ struct Driver {
     supervisor: Client,
     sent: u16,
     received: u16,
+    guest_port: u32,
 }
 
 fn queue(base: u64) -> VirtQueue {
@@ -54,8 +55,36 @@ fn queue(base: u64) -> VirtQueue {
     VirtQueue::new(queue)
 }
 
+/// A listening socket as the supervisor makes it, and a way to connect to it.
+fn listener() -> (OwnedFd, impl Fn() -> Client) {
+    // SAFETY: sockets and an address that outlive the calls; an address of the family alone gets an unused name.
+    unsafe {
+        let listener = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        address.sun_family = u16::try_from(libc::AF_UNIX).unwrap();
+        assert_eq!(libc::bind(listener, (&raw const address).cast(), 2), 0);
+        assert_eq!(libc::listen(listener, 1), 0);
+        let mut length = u32::try_from(size_of_val(&address)).unwrap();
+        assert_eq!(
+            libc::getsockname(listener, (&raw mut address).cast(), &raw mut length),
+            0
+        );
+        let connect = move || {
+            let socket = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+            assert_eq!(libc::connect(socket, (&raw const address).cast(), length), 0);
+            Client::new(std::os::fd::FromRawFd::from_raw_fd(socket)).unwrap()
+        };
+        (std::os::fd::FromRawFd::from_raw_fd(listener), connect)
+    }
+}
+
 impl Driver {
     fn new() -> Self {
+        // Any descriptor does for a listener that nobody connects to.
+        Self::with_listener(OwnedFd::from(UnixStream::pair().unwrap().0))
+    }
+
+    fn with_listener(listener: OwnedFd) -> Self {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x20_0000)]).unwrap();
         let interrupt = Arc::new(Interrupt::new(EventFd::new(libc::EFD_NONBLOCK).unwrap()));
         let queues = vec![queue(RX_RING), queue(TX_RING), queue(TX_RING)];
@@ -66,8 +95,6 @@ impl Driver {
             features: 0,
         };
         let (vmm, supervisor) = client_pair();
-        // Any descriptor does for a listener that nobody connects to.
-        let listener = OwnedFd::from(UnixStream::pair().unwrap().0);
         // SAFETY: a duplicate that is ours.
         let client = unsafe { std::os::fd::FromRawFd::from_raw_fd(libc::dup(vmm.socket_fd())) };
         let mut backend = VsockBackend::new(3, listener, Some(client)).unwrap();
@@ -81,6 +108,7 @@ impl Driver {
             supervisor,
             sent: 0,
             received: 0,
+            guest_port: 1000,
         };
         for index in 0..SIZE {
             driver.give_rx_buffer(index);
@@ -129,7 +157,7 @@ impl Driver {
         let header = Header {
             src_cid: 3,
             dst_cid: 2,
-            src_port: 1000,
+            src_port: self.guest_port,
             dst_port: host,
             len: u32::try_from(payload.len()).unwrap(),
             socket_type: TYPE_STREAM,
@@ -175,6 +203,12 @@ impl Driver {
 
     /// A connection of the guest to port 5000 of the host; the host's end.
     fn connected(&mut self) -> File {
+        self.connected_from(1000)
+    }
+
+    /// The same from a port of the guest.
+    fn connected_from(&mut self, guest: u32) -> File {
+        self.guest_port = guest;
         self.send(Op::Request, 5000, 0, &[]);
         let mut bytes = [0; 8];
         let (length, socket) = self.supervisor.recv_with_fd(&mut bytes).unwrap();
@@ -211,6 +245,60 @@ fn without_a_client_a_connection_is_refused() {
         .map(|(header, _)| header.src_port)
         .collect();
     assert!(refused.contains(&5001), "{refused:?}");
+}
+
+#[test]
+fn another_supervisor_takes_over_when_the_first_has_died() {
+    let (listener, connect) = listener();
+    let mut driver = Driver::with_listener(listener);
+    let socket = driver.connected();
+    let (_, other) = client_pair();
+    // Killed: the kernel closes its end of everything.
+    drop((socket, std::mem::replace(&mut driver.supervisor, other)));
+    driver.host(1, EventSet::IN | EventSet::READ_HANG_UP);
+    driver.host(FIRST, EventSet::IN | EventSet::HANG_UP);
+    let (end, _) = driver.expect(Op::Shutdown);
+    assert_eq!((end.flags, end.dst_port), (SHUTDOWN_SEND | SHUTDOWN_RECEIVE, 1000));
+    // The guest confirms, as its kernel does, and cannot connect while nobody is there.
+    driver.send(Op::Rst, 5000, 0, &[]);
+    driver.send(Op::Request, 5000, 0, &[]);
+    driver.expect(Op::Rst);
+
+    driver.supervisor = connect();
+    driver.host(0, EventSet::IN);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let message = encode(CONNECT, 1024);
+    driver
+        .supervisor
+        .send_with_fd(message.as_slice(), theirs.as_raw_fd())
+        .unwrap();
+    driver.host(1, EventSet::IN);
+    assert_eq!(driver.expect(Op::Request).0.dst_port, 1024);
+    drop(ours);
+    let mut socket = driver.connected_from(1001);
+    driver.send(Op::Rw, 5000, 0, b"to the second");
+    let mut bytes = [0; 13];
+    socket.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"to the second");
+}
+
+#[test]
+fn the_newest_supervisor_wins_over_one_that_is_still_there() {
+    let (listener, connect) = listener();
+    let mut driver = Driver::with_listener(listener);
+    let mut first = driver.connected();
+    let old = std::mem::replace(&mut driver.supervisor, connect());
+    driver.host(0, EventSet::IN);
+    // The end of the old one must not be taken for that of the new one.
+    drop(old);
+    driver.host(1, EventSet::READ_HANG_UP);
+    driver.connected_from(1001);
+    // A connection goes on with whoever has it.
+    driver.guest_port = 1000;
+    driver.send(Op::Rw, 5000, 0, b"still here");
+    let mut bytes = [0; 10];
+    first.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"still here");
 }
 
 #[test]

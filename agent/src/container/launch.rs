@@ -1,0 +1,270 @@
+//! Starts a helper and follows it until the command runs, or says why it does not.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{Pid, pipe2};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::oneshot;
+
+use super::cgroup::Cgroup;
+use super::spec::{FailureKind, HelperSpec, Report};
+use super::user::User;
+use super::{spawn, terminal};
+use crate::reaper::{ExitStatus, Reaper};
+use crate::request::InvalidRequest;
+use crate::stdio::HelperEnds;
+
+/// Most that a helper may report, bytes: a user in 65536 groups, or two lines with a path of 4096 bytes.
+const MAX_REPORT_BYTES: u64 = 1 << 20;
+
+/// Why a container or a further process was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The request does not fit the sandbox or the image.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// The helper could not become the process.
+    #[error("unable to start container process: {message}")]
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// The helper's error chain.
+        message: String,
+    },
+    /// A further process of a container that does not run.
+    #[error("the container {0:?} does not run")]
+    NotRunning(String),
+    /// The agent could not prepare it.
+    #[error("{0:#}")]
+    Internal(anyhow::Error),
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+/// What is needed to start helpers.
+#[derive(Debug)]
+pub struct Launcher {
+    /// The agent's own program.
+    pub executable: OwnedFd,
+    /// Collects their processes.
+    pub reaper: Reaper,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Launched {
+    /// In the VM's PID namespace.
+    pub pid: Pid,
+    /// The process (pidfd_open(2)).
+    pub pidfd: OwnedFd,
+    /// Its exit status.
+    pub ended: oneshot::Receiver<ExitStatus>,
+    /// CLOCK_BOOTTIME just before the command was executed.
+    pub started_boottime_ns: u64,
+    /// Whom it runs as.
+    pub user: User,
+    /// Master of the terminal, where one was wanted.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Launched {
+    /// Ends it at once, for want of something without which it is of no use.
+    pub async fn kill(self) {
+        kill(&self.pidfd);
+        let _ = self.ended.await;
+    }
+}
+
+fn kill(pidfd: &OwnedFd) {
+    // Fails only when it has ended.
+    let _ = spawn::signal(pidfd.as_fd(), libc::SIGKILL);
+}
+
+impl Launcher {
+    /// Starts a helper that becomes what `spec` says, in new namespaces or in those of a container's first
+    /// process. Returns when the command runs.
+    pub async fn launch(
+        &self,
+        spec: &HelperSpec,
+        container: Option<(Pid, BorrowedFd<'_>)>,
+        cgroup: &Cgroup,
+        ends: HelperEnds,
+    ) -> Result<Launched, StartError> {
+        let spec_file = serde_json::to_vec(spec).context("cannot encode the process's specification")?;
+        let spec_file = spawn::memory_file(&spec_file).context("cannot store the process's specification")?;
+        let (report, helper_report) = report_pipe().context("cannot make a pipe for the helper's report")?;
+        let (socket, helper_socket) = match spec.process.terminal {
+            Some(_) => terminal::sockets().map(|(agent, helper)| (Some(agent), Some(helper))),
+            None => Ok((None, None)),
+        }
+        .context("cannot make a socket for the terminal")?;
+        let fds = [
+            Some(ends.stdin.as_fd()),
+            Some(ends.stdout.as_fd()),
+            Some(ends.stderr.as_fd()),
+            Some(spec_file.as_fd()),
+            Some(helper_report.as_fd()),
+            helper_socket.as_ref().map(OwnedFd::as_fd),
+            container.map(|(_, pidfd)| pidfd),
+        ];
+        let start = |cgroup: &OwnedFd| {
+            let container = container.map(|(_, pidfd)| pidfd);
+            self.reaper
+                .spawn(|| spawn::start_helper(self.executable.as_fd(), container, cgroup.as_fd(), fds))
+        };
+        let started = match (start(&cgroup.open()?), container) {
+            // A container that distributes its processes over cgroups of its own can have none in the one above them.
+            (Err(error), Some((pid, _))) if error.raw_os_error() == Some(libc::EBUSY) => start(&cgroup.open_of(pid)?),
+            (started, _) => started,
+        };
+        let (pid, pidfd, ended) = started.context("cannot start the helper that becomes the process")?;
+        drop((ends, helper_report, helper_socket));
+
+        let (reports, terminal) = tokio::join!(read_reports(report), async {
+            match socket {
+                Some(socket) => terminal::receive(socket).await,
+                None => Ok(None),
+            }
+        });
+        let failure = match (reports.map(|reports| started_as(reports)), terminal) {
+            (Ok(Ok((started_boottime_ns, user))), Ok(terminal))
+                if terminal.is_some() == spec.process.terminal.is_some() =>
+            {
+                return Ok(Launched {
+                    pid,
+                    pidfd,
+                    ended,
+                    started_boottime_ns,
+                    user,
+                    terminal,
+                });
+            }
+            (Ok(Err(failure)), _) => failure,
+            (Err(error), _) => Some(error.into()),
+            (_, Err(error)) => Some(anyhow::Error::new(error).context("cannot receive the terminal").into()),
+            (_, Ok(_)) => Some(anyhow::Error::msg("the helper has sent no terminal").into()),
+        };
+        kill(&pidfd);
+        let status = ended.await.ok();
+        Err(failure.unwrap_or_else(|| died_early(status, cgroup.oom_killed())))
+    }
+}
+
+/// Whether starting a process failed because its container has ended: of its PID namespace nothing can be started any more
+/// (clone(2), ENOMEM), or its first process is gone.
+pub fn container_is_gone(error: &StartError) -> bool {
+    let StartError::Internal(error) = error else {
+        return false;
+    };
+    let errno = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    matches!(errno.map(Errno::from_raw), Some(Errno::ENOMEM | Errno::ESRCH))
+}
+
+fn report_pipe() -> io::Result<(Receiver, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((Receiver::from_owned_fd(read)?, write))
+}
+
+async fn read_reports(pipe: Receiver) -> Result<Vec<Report>> {
+    let mut text = Vec::new();
+    pipe.take(MAX_REPORT_BYTES)
+        .read_to_end(&mut text)
+        .await
+        .context("cannot read the helper's report")?;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let reports: Result<Vec<Report>, _> = lines.map(serde_json::from_slice).collect();
+    reports.context("cannot parse the helper's report")
+}
+
+/// When and as whom the command was executed, or why it was not; `None` when the helper said nothing.
+fn started_as(mut reports: Vec<Report>) -> Result<(u64, User), Option<StartError>> {
+    match (reports.pop(), reports.is_empty()) {
+        (Some(Report::Executing { boottime_ns, user }), true) => Ok((boottime_ns, user)),
+        (Some(Report::Failed { kind, message }), _) => Err(Some(StartError::Failed { kind, message })),
+        _ => Err(None),
+    }
+}
+
+fn died_early(status: Option<ExitStatus>, out_of_memory: bool) -> StartError {
+    let message = if out_of_memory {
+        "container init was OOM-killed (memory limit too low?)".to_owned()
+    } else {
+        format!("container init ended before it executed the command: {status:?}")
+    };
+    StartError::Failed {
+        kind: FailureKind::Internal,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn executing() -> Report {
+        Report::Executing {
+            boottime_ns: 1 << 60,
+            user: User {
+                uid: 7,
+                gid: 8,
+                groups: vec![9],
+                home: "/".to_owned(),
+            },
+        }
+    }
+
+    #[test]
+    fn only_a_lone_executing_report_means_started() {
+        let failed = Report::Failed {
+            kind: FailureKind::NotFound,
+            message: "exec: \"x\": executable file not found in $PATH".to_owned(),
+        };
+        assert_eq!(started_as(vec![executing()]).unwrap().0, 1 << 60);
+        let error = started_as(vec![executing(), failed]).unwrap_err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "unable to start container process: exec: \"x\": executable file not found in $PATH"
+        );
+        assert!(started_as(vec![executing(), executing()]).unwrap_err().is_none());
+        assert!(started_as(Vec::new()).unwrap_err().is_none());
+    }
+
+    #[test]
+    fn a_helper_killed_for_memory_is_told_apart() {
+        let message = died_early(Some(ExitStatus::Signal(9)), true).to_string();
+        assert!(message.contains("OOM-killed"), "{message}");
+        let message = died_early(Some(ExitStatus::Code(126)), false).to_string();
+        assert!(message.contains("Code(126)"), "{message}");
+    }
+
+    #[test]
+    fn the_end_of_the_container_is_recognised_through_the_context() {
+        let gone: anyhow::Result<()> =
+            Err(io::Error::from_raw_os_error(libc::ENOMEM)).context("cannot start the helper");
+        assert!(container_is_gone(&gone.unwrap_err().into()));
+        let other: anyhow::Result<()> =
+            Err(io::Error::from_raw_os_error(libc::EMFILE)).context("cannot start the helper");
+        assert!(!container_is_gone(&other.unwrap_err().into()));
+    }
+
+    #[tokio::test]
+    async fn reports_survive_the_pipe() {
+        let (pipe, write) = report_pipe().unwrap();
+        let mut line = serde_json::to_vec(&executing()).unwrap();
+        line.push(b'\n');
+        io::Write::write_all(&mut File::from(write), &line).unwrap();
+        assert_eq!(read_reports(pipe).await.unwrap(), [executing()]);
+    }
+}

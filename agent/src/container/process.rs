@@ -1,0 +1,164 @@
+//! Further processes of a container that runs (`kubectl exec`, exec probes, hooks).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use nix::unistd::Pid;
+use tokio::sync::{Notify, watch};
+
+use super::launch::{Launched, StartError, container_is_gone};
+use super::spec::{HelperSpec, WantedUser};
+use super::terminal::Size;
+use super::{Container, ContainerStarter, Terminal, spawn};
+use crate::log;
+use crate::reaper::ExitStatus;
+use crate::stdio::{self, AgentEnds, ProcessStreams, Pumps};
+
+/// What is to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessRequest {
+    /// Unique within the VM.
+    pub id: String,
+    /// The command line.
+    pub args: Vec<String>,
+    /// Whether the host writes to its stdin.
+    pub stdin: bool,
+    /// Whether it gets a terminal, and of which size.
+    pub terminal: Option<Size>,
+}
+
+/// A process that was started in a container that ran already.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: Terminal,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    abandon_output: Arc<Notify>,
+    generation: u64,
+}
+
+impl Process {
+    /// In the VM's PID namespace.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its terminal.
+    pub fn terminal(&self) -> &Terminal {
+        &self.terminal
+    }
+
+    /// How many supervisors had taken over when it was started.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Waits until it has ended and its output was handed to the host.
+    pub async fn wait(&self) -> Result<ExitStatus> {
+        let mut exit = self.exit.clone();
+        let exit = exit
+            .wait_for(Option::is_some)
+            .await
+            .context("the process's watcher has failed")?;
+        exit.context("the process has ended without a status")
+    }
+
+    /// Sends a signal to it; none where it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
+    }
+
+    /// Waits no longer for a host to take its output.
+    pub fn abandon_output(&self) {
+        self.abandon_output.notify_one();
+    }
+}
+
+impl ContainerStarter {
+    /// Starts a further process, which has everything but its command and its stdio from the container.
+    pub async fn start_process(&self, container: &Container, request: ProcessRequest) -> Result<Process, StartError> {
+        let generation = self.supervisors.generation();
+        let not_running = || StartError::NotRunning(container.id().to_owned());
+        // Kept until the process runs: the cgroup is not removed meanwhile.
+        let cgroup = container.cgroup.upgrade().ok_or_else(not_running)?;
+        let tty = request.terminal.is_some();
+        let streams = ProcessStreams::open(&request.id, request.stdin, tty, &self.supervisors)
+            .await
+            .context("cannot connect the process's stdio with the host")?;
+        let (helper_ends, ends) = if tty {
+            (stdio::before_terminal().context("cannot open /dev/null")?, None)
+        } else {
+            let (helper, agent) = stdio::pipes(request.stdin).context("cannot make pipes")?;
+            (helper, Some(agent))
+        };
+        let mut process = container.process.clone();
+        process.user = WantedUser::Resolved(container.user.clone());
+        process.args = request.args;
+        process.stdin = request.stdin;
+        process.terminal = request.terminal;
+        let spec = HelperSpec { root: None, process };
+        let launched = self
+            .launcher
+            .launch(
+                &spec,
+                Some((container.pid, container.pidfd.as_fd())),
+                &cgroup,
+                helper_ends,
+            )
+            .await;
+        let mut launched = match launched {
+            Err(error) if container_is_gone(&error) || container.has_ended() => {
+                log::info!("a process was not started: {error}");
+                return Err(not_running());
+            }
+            other => other?,
+        };
+        drop(cgroup);
+        let pumps = match agent_ends(&mut launched, ends, request.stdin) {
+            Ok(ends) => streams.pump(ends),
+            Err(error) => {
+                launched.kill().await;
+                return Err(error.context("cannot use the process's terminal").into());
+            }
+        };
+        let terminal = Terminal::new(pumps.terminal());
+        let (sender, exit) = watch::channel(None);
+        let abandon_output = Arc::new(Notify::new());
+        let abandoned = Arc::clone(&abandon_output);
+        let Launched { pid, pidfd, ended, .. } = launched;
+        tokio::spawn(async move {
+            // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
+            let Ok(status) = ended.await else { return };
+            finish(pumps, &abandoned).await;
+            sender.send_replace(Some(status));
+        });
+        Ok(Process {
+            pid,
+            pidfd,
+            terminal,
+            exit,
+            abandon_output,
+            generation,
+        })
+    }
+}
+
+/// The agent's ends of the stdio: those of the pipes, or of the terminal that the helper has sent.
+pub fn agent_ends(launched: &mut Launched, pipes: Option<AgentEnds>, stdin: bool) -> Result<AgentEnds> {
+    match (pipes, launched.terminal.take()) {
+        (Some(pipes), _) => Ok(pipes),
+        (None, Some(master)) => AgentEnds::of_terminal(master, stdin).context("cannot use the terminal"),
+        (None, None) => anyhow::bail!("there is no terminal"),
+    }
+}
+
+/// Waits until all output was taken, or is not wanted any more.
+pub async fn finish(pumps: Pumps, abandoned: &Notify) {
+    tokio::select! {
+        () = pumps.finish() => {}
+        () = abandoned.notified() => {}
+    }
+}

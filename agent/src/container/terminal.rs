@@ -1,0 +1,194 @@
+//! The terminal of a container or of a further process: made by the helper in the container's own devpts, used by the agent.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::rootfs;
+
+/// Device number of /dev/ptmx (admin-guide/devices.txt).
+const PTMX: (u64, u64) = (5, 2);
+
+/// Major numbers of the slaves of terminals.
+const SLAVE_MAJORS: std::ops::RangeInclusive<u64> = 136..=143;
+
+/// `TIOCGPTPEER` and `TIOCGPTN`, asm-generic/ioctls.h; not in the libc crate for all targets.
+const TIOCGPTPEER: libc::Ioctl = 0x5441;
+const TIOCGPTN: libc::Ioctl = 0x8004_5430_u32 as libc::Ioctl;
+const TIOCSPTLCK: libc::Ioctl = 0x4004_5431;
+
+/// Size of a terminal in characters. Zeros mean that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// Sets the size; the processes in the terminal's foreground are told by SIGWINCH.
+pub fn resize(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads a winsize.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
+}
+
+/// Opens the other side of a master, by no path.
+pub fn open_slave(master: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags and returns a new descriptor or an error.
+    let slave = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), TIOCGPTPEER, flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(slave) })
+}
+
+/// Whether this is a terminal's slave side.
+pub fn is_slave(status: &libc::stat) -> bool {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && SLAVE_MAJORS.contains(&major(status.st_rdev))
+}
+
+/// Makes a terminal the helper's stdio and the controlling terminal of its session, and sends its master through `agent`.
+///
+/// In a container that runs, what is found at /dev/pts/ptmx is the container's. `console` makes the terminal a new container's
+/// /dev/console as well.
+pub fn enter(agent: &File, size: Size, console: bool) -> Result<()> {
+    let master = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open("/dev/pts/ptmx")
+        .context("cannot open /dev/pts/ptmx")?;
+    let status = fstat(&master).context("cannot look at /dev/pts/ptmx")?;
+    let device = (major(status.st_rdev), minor(status.st_rdev));
+    let character = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    ensure!(character && device == PTMX, "/dev/pts/ptmx is no terminal multiplexer");
+    let master = OwnedFd::from(master);
+    let unlocked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads an int.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), TIOCSPTLCK, &raw const unlocked) })
+        .context("cannot unlock the terminal")?;
+    let slave = open_slave(&master).context("cannot open the terminal")?;
+    if console {
+        let mut number: libc::c_uint = 0;
+        // SAFETY: TIOCGPTN writes an unsigned int.
+        Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), TIOCGPTN, &raw mut number) })
+            .context("cannot find the terminal's name")?;
+        rootfs::bind_console(number)?;
+    }
+    resize(master.as_fd(), size).context("cannot set the terminal's size")?;
+    send(agent, &master).context("cannot hand the terminal over")?;
+    drop(master);
+    // SAFETY: TIOCSCTTY takes an integer; zero takes no terminal away from others.
+    Errno::result(unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) })
+        .context("cannot make the terminal the controlling one")?;
+    dup2_stdin(&slave)
+        .and_then(|()| dup2_stdout(&slave))
+        .and_then(|()| dup2_stderr(&slave))
+        .context("cannot make the terminal the standard streams")
+}
+
+/// The agent's and the helper's end of the socket through which the master travels.
+pub fn sockets() -> io::Result<(UnixStream, OwnedFd)> {
+    let (agent, helper) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    let agent = std::os::unix::net::UnixStream::from(agent);
+    agent.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(agent)?, helper))
+}
+
+fn send(socket: &File, master: &OwnedFd) -> io::Result<()> {
+    let fds = [master.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(b"t")],
+        &control,
+        MsgFlags::empty(),
+        None,
+    )?;
+    Ok(())
+}
+
+/// Receives the master; none when the helper has ended before it had one.
+pub async fn receive(socket: UnixStream) -> io::Result<Option<OwnedFd>> {
+    socket
+        .async_io(Interest::READABLE, || {
+            let mut byte = [0];
+            let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+            let mut slices = [IoSliceMut::new(&mut byte)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+            let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+            let mut received = None;
+            for part in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(fds) = part {
+                    for fd in fds {
+                        // SAFETY: the kernel has just installed this descriptor for us; nobody else knows it.
+                        received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                    }
+                }
+            }
+            Ok(received)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    /// A terminal of the machine the test runs on.
+    fn terminal() -> OwnedFd {
+        let master = File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+        let unlocked: libc::c_int = 0;
+        // SAFETY: as in `enter`.
+        Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), TIOCSPTLCK, &raw const unlocked) }).unwrap();
+        master.into()
+    }
+
+    #[tokio::test]
+    async fn a_terminal_travels_through_the_socket_with_its_size() {
+        let (agent, helper) = sockets().unwrap();
+        let helper = File::from(helper);
+        send(&helper, &terminal()).unwrap();
+        let master = receive(agent).await.unwrap().unwrap();
+        resize(master.as_fd(), Size { rows: 24, columns: 80 }).unwrap();
+        let slave = open_slave(&master).unwrap();
+        assert!(is_slave(&fstat(&slave).unwrap()));
+        // SAFETY: an all-zero winsize is valid.
+        let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+        // SAFETY: TIOCGWINSZ writes a winsize.
+        Errno::result(unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }).unwrap();
+        assert_eq!((size.ws_row, size.ws_col), (24, 80));
+        File::from(slave).write_all(b"hi\n").unwrap();
+        let mut echoed = [0; 4];
+        File::from(master).read_exact(&mut echoed).unwrap();
+        assert_eq!(&echoed, b"hi\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_ends_early_sends_no_terminal() {
+        let (agent, helper) = sockets().unwrap();
+        drop(helper);
+        assert!(receive(agent).await.unwrap().is_none());
+    }
+}

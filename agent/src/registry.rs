@@ -1,0 +1,183 @@
+//! Things of the agent by the ids that the host gives them: each id once, and no more than a limit of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why an id cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegistryError {
+    /// It is in use.
+    #[error("a {what} with the id {id:?} was started before")]
+    Used {
+        /// What it names.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// It is not in use.
+    #[error("there is no {what} {id:?}")]
+    Unknown {
+        /// What it should name.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// It names something that is not there yet.
+    #[error("the {what} {id:?} is still being started")]
+    Starting {
+        /// What it names.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// There are as many as there may be.
+    #[error("cannot keep another {what}: there are {limit} already")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// All things of one kind.
+#[derive(Debug)]
+pub struct Registry<T> {
+    what: &'static str,
+    limit: usize,
+    /// None: being started.
+    slots: Mutex<HashMap<String, Option<Arc<T>>>>,
+}
+
+/// An id for something that is being started; free again when this is dropped unfilled.
+#[derive(Debug)]
+pub struct Reservation<'a, T> {
+    registry: &'a Registry<T>,
+    id: String,
+}
+
+impl<T> Registry<T> {
+    /// An empty one. `what` is what one of its things is called.
+    pub fn new(what: &'static str, limit: usize) -> Self {
+        Self {
+            what,
+            limit,
+            slots: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<T>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an id.
+    pub fn reserve(&self, id: &str) -> Result<Reservation<'_, T>, RegistryError> {
+        let (what, limit) = (self.what, self.limit);
+        let mut slots = self.lock();
+        if slots.contains_key(id) {
+            return Err(RegistryError::Used {
+                what,
+                id: id.to_owned(),
+            });
+        }
+        if slots.len() >= limit {
+            return Err(RegistryError::Full { what, limit });
+        }
+        slots.insert(id.to_owned(), None);
+        Ok(Reservation {
+            registry: self,
+            id: id.to_owned(),
+        })
+    }
+
+    /// What an id names.
+    pub fn get(&self, id: &str) -> Result<Arc<T>, RegistryError> {
+        let what = self.what;
+        let id = id.to_owned();
+        match self.lock().get(&id) {
+            Some(Some(thing)) => Ok(Arc::clone(thing)),
+            Some(None) => Err(RegistryError::Starting { what, id }),
+            None => Err(RegistryError::Unknown { what, id }),
+        }
+    }
+
+    /// Forgets a thing, unless its id names another by now.
+    pub fn remove(&self, id: &str, thing: &Arc<T>) {
+        let mut slots = self.lock();
+        if matches!(slots.get(id), Some(Some(there)) if Arc::ptr_eq(there, thing)) {
+            slots.remove(id);
+        }
+    }
+
+    /// Everything that was started, by id.
+    pub fn all(&self) -> Vec<(String, Arc<T>)> {
+        let slots = self.lock();
+        let started = slots
+            .iter()
+            .filter_map(|(id, thing)| Some((id.clone(), Arc::clone(thing.as_ref()?))));
+        let mut all: Vec<_> = started.collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+}
+
+impl<T> Reservation<'_, T> {
+    /// The thing is there.
+    pub fn fill(self, thing: T) -> Arc<T> {
+        let thing = Arc::new(thing);
+        self.registry.lock().insert(self.id.clone(), Some(Arc::clone(&thing)));
+        thing
+    }
+}
+
+impl<T> Drop for Reservation<'_, T> {
+    fn drop(&mut self) {
+        let mut slots = self.registry.lock();
+        if matches!(slots.get(&self.id), Some(None)) {
+            slots.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_used_once_and_free_again_when_nothing_came_of_it() {
+        let registry = Registry::<u8>::new("container", 10);
+        let reservation = registry.reserve("web-0").unwrap();
+        assert!(matches!(registry.reserve("web-0"), Err(RegistryError::Used { .. })));
+        assert!(matches!(registry.get("web-0"), Err(RegistryError::Starting { .. })));
+        drop(reservation);
+        assert!(matches!(registry.get("web-0"), Err(RegistryError::Unknown { .. })));
+        let thing = registry.reserve("web-0").unwrap().fill(1);
+        assert_eq!(registry.get("web-0"), Ok(Arc::clone(&thing)));
+        assert!(matches!(registry.reserve("web-0"), Err(RegistryError::Used { .. })));
+        registry.remove("web-0", &thing);
+        let second = registry.reserve("web-0").unwrap().fill(1);
+        registry.remove("web-0", &thing);
+        assert!(Arc::ptr_eq(&registry.get("web-0").unwrap(), &second));
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_kept() {
+        let registry = Registry::<u8>::new("process", 2);
+        let one = registry.reserve("a").unwrap().fill(1);
+        let _starting = registry.reserve("b").unwrap();
+        let error = registry.reserve("c").unwrap_err();
+        assert_eq!(error.to_string(), "cannot keep another process: there are 2 already");
+        registry.remove("a", &one);
+        assert!(registry.reserve("c").is_ok());
+    }
+
+    #[test]
+    fn what_is_being_started_is_not_listed() {
+        let registry = Registry::<u8>::new("container", 10);
+        let _starting = registry.reserve("a").unwrap();
+        registry.reserve("c").unwrap().fill(3);
+        registry.reserve("b").unwrap().fill(2);
+        let all: Vec<_> = registry.all().into_iter().map(|(id, thing)| (id, *thing)).collect();
+        assert_eq!(all, [("b".to_owned(), 2), ("c".to_owned(), 3)]);
+    }
+}

@@ -1,0 +1,199 @@
+//! A container's output on its way to the host, whoever the host is at the moment: nothing lost, nothing doubled.
+//!
+//! The contract is the comment at `StreamHeader` in agent.proto; [`Window`] does the counting.
+
+use std::io;
+
+use microkube_protocol::{DataStream, Stdio};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use super::CHUNK_BYTES;
+use super::source::Source;
+use super::window::Window;
+use crate::host::Host;
+use crate::log;
+
+/// A connection to the host for one output stream.
+#[derive(Debug)]
+struct Connection<S> {
+    read: ReadHalf<S>,
+    write: WriteHalf<S>,
+    /// The number that is being received.
+    number: [u8; 8],
+    received: usize,
+    /// The host has said where to go on.
+    resumed: bool,
+    /// The host was told that no more bytes come.
+    shut: bool,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+enum Event {
+    Position(u64),
+    Sent(usize),
+    Shut,
+    Lost,
+}
+
+impl<S: AsyncRead + AsyncWrite> Connection<S> {
+    fn new(stream: S) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self {
+            read,
+            write,
+            number: [0; 8],
+            received: 0,
+            resumed: false,
+            shut: false,
+        }
+    }
+
+    /// Does what can be done next. Can be cancelled without loss.
+    async fn next(&mut self, window: &Window) -> Event {
+        let unsent = window.unsent();
+        let has_to_say = self.resumed && (!unsent.is_empty() || (!self.shut && window.is_sent()));
+        let say = async {
+            if unsent.is_empty() {
+                return self.write.shutdown().await.map(|()| Event::Shut);
+            }
+            match self.write.write(unsent).await? {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                count => Ok(Event::Sent(count)),
+            }
+        };
+        let done: io::Result<Event> = tokio::select! {
+            position = receive(&mut self.read, &mut self.number, &mut self.received) => position.map(Event::Position),
+            said = say, if has_to_say => said,
+        };
+        done.unwrap_or(Event::Lost)
+    }
+}
+
+/// Receives a big-endian u64. Can be cancelled and called again.
+async fn receive(read: &mut (impl AsyncRead + Unpin), number: &mut [u8; 8], received: &mut usize) -> io::Result<u64> {
+    while let Some(rest @ [_, ..]) = number.get_mut(*received..) {
+        match read.read(rest).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => *received += count,
+        }
+    }
+    *received = 0;
+    Ok(u64::from_be_bytes(*number))
+}
+
+async fn next<S: AsyncRead + AsyncWrite>(connection: &mut Option<Connection<S>>, window: &Window) -> Event {
+    match connection {
+        Some(connection) => connection.next(window).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One output stream of a container.
+#[derive(Debug)]
+pub struct ContainerOutput<H: Host> {
+    container_id: String,
+    stdio: Stdio,
+    host: H,
+    connection: H::Connection,
+}
+
+impl<H: Host> ContainerOutput<H> {
+    /// Opens the stream, so that a container without a host never starts.
+    pub async fn open(container_id: &str, stdio: Stdio, mut host: H) -> io::Result<Self> {
+        let connection = host.open(&name(container_id, stdio, 0)).await?;
+        Ok(Self {
+            container_id: container_id.to_owned(),
+            stdio,
+            host,
+            connection,
+        })
+    }
+
+    /// Carries the container's output until the host has confirmed all of it.
+    ///
+    /// Where no host is there, what does not fit into the window is held back in the pipe, as by a terminal that nobody reads.
+    pub async fn carry(mut self, source: Source) {
+        let mut source = Some(source);
+        let mut window = Window::default();
+        let mut connection = Some(Connection::new(self.connection));
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let told = connection.as_ref().is_none_or(|connection| connection.shut);
+            if window.is_confirmed() && told {
+                return;
+            }
+            let room = buffer.len().min(window.room());
+            tokio::select! {
+                read = read(&mut source, buffer.get_mut(..room).unwrap_or_default()), if room > 0 => {
+                    let count = read.unwrap_or_else(|error| {
+                        log::error!("cannot read the output of {}: {error}", self.container_id);
+                        0
+                    });
+                    window.add(buffer.get(..count).unwrap_or_default());
+                    if count == 0 {
+                        window.end();
+                        source = None;
+                    }
+                }
+                () = self.host.taken_over() => {
+                    connection = None;
+                    let stream = name(&self.container_id, self.stdio, window.first_position());
+                    match self.host.open(&stream).await {
+                        Ok(opened) => connection = Some(Connection::new(opened)),
+                        // The next one is waited for.
+                        Err(error) => log::warning!("cannot open {stream:?}: {error}"),
+                    }
+                }
+                event = next(&mut connection, &window) => {
+                    if !apply(event, &mut window, connection.as_mut(), &self.container_id) {
+                        connection = None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes an event in; false where the connection is of no use any more.
+fn apply<S>(event: Event, window: &mut Window, connection: Option<&mut Connection<S>>, container_id: &str) -> bool {
+    let Some(connection) = connection else { return false };
+    let positioned = match event {
+        Event::Lost => return false,
+        Event::Sent(count) => {
+            window.sent(count);
+            Ok(())
+        }
+        Event::Shut => {
+            connection.shut = true;
+            Ok(())
+        }
+        Event::Position(position) if connection.resumed => window.confirm(position),
+        Event::Position(position) => {
+            connection.resumed = true;
+            window.resume(position)
+        }
+    };
+    if let Err(error) = &positioned {
+        log::error!("the host has confused the output of {container_id}: {error}");
+    }
+    positioned.is_ok()
+}
+
+fn name(container_id: &str, stdio: Stdio, position_bytes: u64) -> DataStream {
+    DataStream::Container {
+        id: container_id.to_owned(),
+        stdio,
+        position_bytes,
+    }
+}
+
+async fn read(source: &mut Option<Source>, buffer: &mut [u8]) -> io::Result<usize> {
+    match source {
+        Some(source) => source.read(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The output of further processes and what is written to their stdin: it ends with the host that asked for it.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::pipe::Sender;
+
+use super::CHUNK_BYTES;
+use super::source::Source;
+use crate::host::Host;
+use crate::log;
+
+/// Carries output until its end, or until nobody wants it any more: then the process has nobody to write to, as behind a
+/// pipe whose reader is gone.
+pub async fn carry_output<H: Host>(mut source: Source, mut connection: H::Connection, mut host: H) {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let carried: io::Result<()> = tokio::select! {
+        carried = async {
+            loop {
+                match source.read(&mut buffer).await? {
+                    0 => return connection.shutdown().await,
+                    count => connection.write_all(buffer.get(..count).unwrap_or_default()).await?,
+                }
+            }
+        } => carried,
+        () = host.taken_over() => Ok(()),
+    };
+    if let Err(error) = carried {
+        log::info!("the output of a process has lost its host: {error}");
+    }
+}
+
+/// How a stream of input has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputEnd {
+    /// The host says that no more comes.
+    Ended,
+    /// The connection broke.
+    Lost,
+    /// No process reads it any more.
+    Unread,
+}
+
+/// Carries input to a process.
+pub async fn carry_input<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut S, pipe: &mut Sender) -> InputEnd {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        match connection.read(&mut buffer).await {
+            // A host that only ended its direction would still take what is written; writing nothing is enough to tell.
+            Ok(0) => {
+                return match connection.write(&[]).await {
+                    Ok(_) => InputEnd::Ended,
+                    Err(_) => InputEnd::Lost,
+                };
+            }
+            Ok(count) => {
+                if pipe.write_all(buffer.get(..count).unwrap_or_default()).await.is_err() {
+                    return InputEnd::Unread;
+                }
+            }
+            Err(_) => return InputEnd::Lost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use microkube_protocol::DataStream;
+    use tokio::net::UnixStream;
+    use tokio::net::unix::pipe;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::stdio::output_pipe;
+
+    /// A host that another one takes over from when its sender is dropped.
+    struct TestHost(Option<oneshot::Receiver<()>>);
+
+    impl Host for TestHost {
+        type Connection = UnixStream;
+
+        async fn open(&mut self, _: &DataStream) -> io::Result<UnixStream> {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        async fn taken_over(&mut self) {
+            match self.0.take() {
+                Some(dropped) => drop(dropped.await),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn input_ends_when_the_host_says_so() {
+        let (mut host, mut connection) = UnixStream::pair().unwrap();
+        let (mut write, mut read) = pipe::pipe().unwrap();
+        host.write_all(b"all").await.unwrap();
+        host.shutdown().await.unwrap();
+        assert_eq!(carry_input(&mut connection, &mut write).await, InputEnd::Ended);
+        drop(write);
+        let mut all = Vec::new();
+        read.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"all");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_gone_has_not_ended_the_input() {
+        let (mut host, mut connection) = UnixStream::pair().unwrap();
+        let (mut write, _read) = pipe::pipe().unwrap();
+        host.write_all(b"some").await.unwrap();
+        drop(host);
+        assert_eq!(carry_input(&mut connection, &mut write).await, InputEnd::Lost);
+    }
+
+    #[tokio::test]
+    async fn input_that_nobody_reads_is_noticed() {
+        let (mut host, mut connection) = UnixStream::pair().unwrap();
+        let (mut write, read) = pipe::pipe().unwrap();
+        drop(read);
+        host.write_all(b"x").await.unwrap();
+        assert_eq!(carry_input(&mut connection, &mut write).await, InputEnd::Unread);
+    }
+
+    #[tokio::test]
+    async fn output_goes_to_the_host_and_then_its_end() {
+        let (mut host, connection) = UnixStream::pair().unwrap();
+        let (pipe, write) = output_pipe().unwrap();
+        let mut write = std::fs::File::from(write);
+        write.write_all(b"done").unwrap();
+        drop(write);
+        let (_ended, ended) = oneshot::channel();
+        carry_output(Source::new(pipe, ended), connection, TestHost(None)).await;
+        let mut all = Vec::new();
+        host.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"done");
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_supervisor_is_gone_writes_to_nobody() {
+        let (_host, connection) = UnixStream::pair().unwrap();
+        let (pipe, write) = output_pipe().unwrap();
+        let (alive, gone) = oneshot::channel::<()>();
+        let (_ended, ended) = oneshot::channel();
+        let carried = tokio::spawn(carry_output(Source::new(pipe, ended), connection, TestHost(Some(gone))));
+        drop(alive);
+        carried.await.unwrap();
+        let error = std::fs::File::from(write).write_all(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
