@@ -268,10 +268,7 @@ spec:
             support_of("spec.volumes[].hostPath")
         );
         assert!(matches!(support_of("spec.affinity.nodeAffinity"), Some(Ignored(_))));
-        assert!(matches!(
-            support_of("spec.readinessGates[].conditionType"),
-            Some(Refused(_))
-        ));
+        assert!(matches!(support_of("spec.schedulingGates[].name"), Some(Refused(_))));
         assert_eq!(support_of("spec.containers[].nothing"), None);
     }
 

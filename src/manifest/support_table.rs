@@ -83,8 +83,9 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.priorityClassName", Ignored(ONE_NODE)),
     (
         "spec.readinessGates",
-        Refused("nothing could ever set the condition, so the Pod would never be ready"),
+        SupportedWith("nothing here sets the condition, so the Pod never becomes ready"),
     ),
+    ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused("there are no devices to claim")),
     ("spec.resources", Refused("set the resources of the containers")),
     ("spec.restartPolicy", Supported),

@@ -338,8 +338,8 @@ fn each_rule_has_kubernetes_words() {
             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
         ),
         (
-            "  readinessGates: [{conditionType: a.b/c}]\n",
-            "spec.readinessGates: not supported by microkube yet: nothing could ever set the condition, so the Pod would never be ready",
+            "  readinessGates: [{conditionType: a.b/}]\n",
+            "spec.readinessGates[0].conditionType: Invalid value: \"a.b/\": name part must be non-empty",
         ),
     ] {
         let found = errors(&manifest("", spec));

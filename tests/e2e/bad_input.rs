@@ -31,10 +31,7 @@ fn manifests_that_are_wrong_are_refused_by_field() {
         ),
         (
             "spec.containers[0].livenessProbe",
-            good.replace(
-                "    command:",
-                "    livenessProbe: {exec: {}}\n    command:",
-            ),
+            good.replace("    command:", "    livenessProbe: {exec: {}}\n    command:"),
         ),
         (
             "spec.initContainers",
