@@ -7,7 +7,9 @@ use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::HTTPGetAction;
-use reqwest::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::Instant;
 
@@ -36,11 +38,27 @@ pub(super) async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: 
     })
 }
 
-/// Calls a hook. Whatever is answered is success, as with the kubelet.
+/// Calls a hook. Whatever is answered is success, as with the kubelet, and where the answer to HTTPS is HTTP, that is used: hooks'
+/// `scheme` meant nothing for years, so there are manifests in which it is wrong.
 pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Result<(), String> {
-    let mut request = Request::new(action, target, "lifecycle", None)?;
+    let Err(error) = Request::new(action, target, "lifecycle", None)?.send().await else {
+        return Ok(());
+    };
+    if !error.ends_with(NO_TLS) {
+        return Err(error);
+    }
+    let plain = HTTPGetAction {
+        scheme: Some("HTTP".to_owned()),
+        ..action.clone()
+    };
+    let mut request = Request::new(&plain, target, "lifecycle", None)?;
+    // It was meant for an encrypted connection.
+    request.headers.remove(AUTHORIZATION);
     request.send().await.map(drop)
 }
+
+/// Go's error for a server that answers without TLS.
+const NO_TLS: &str = "http: server gave HTTP response to HTTPS client";
 
 struct Request {
     client: &'static Client,
@@ -166,7 +184,7 @@ impl Request {
                 if text == "connection closed before message completed" {
                     "EOF".to_owned()
                 } else if self.url.scheme() == "https" && text.contains("InvalidContentType") {
-                    "http: server gave HTTP response to HTTPS client".to_owned()
+                    NO_TLS.to_owned()
                 } else {
                     text
                 }

@@ -377,6 +377,30 @@ async fn https_is_not_verified() {
 }
 
 #[tokio::test]
+async fn hooks_fall_back_to_http_without_credentials() {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let hello = first.read(&mut [0; 4096]).await.unwrap();
+        assert!(hello > 0);
+        first.write_all(&status("400 Bad Request")).await.unwrap();
+        let (mut second, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut second).await;
+        second.write_all(&status("200 OK")).await.unwrap();
+        head.to_lowercase()
+    });
+    let headers = json!([{"name": "Authorization", "value": "Bearer x"}, {"name": "X-A", "value": "y"}]);
+    let hook = json!({"httpGet": {"port": port, "path": "/stop", "scheme": "HTTPS", "httpHeaders": headers}});
+    assert_eq!(run(hook, port, None, &Answer::none()).await, Ok(()));
+    let head = served.await.unwrap();
+    assert!(
+        head.starts_with("get /stop ") && head.contains("x-a: y\r\n") && !head.contains("authorization"),
+        "{head}"
+    );
+}
+
+#[tokio::test]
 async fn tcp_probes_connect() {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
