@@ -67,7 +67,8 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
 /// What becomes of a field, in one line.
 fn verdict(support: Support) -> String {
     match support {
-        Support::Supported => "supported".to_owned(),
+        Support::Supported | Support::SameAs(_) => "supported".to_owned(),
+        Support::SupportedWith(note) => format!("supported: {note}"),
         Support::Ignored(reason) => format!("accepted, without effect: {reason}"),
         Support::Refused(reason) => format!("not supported: {reason}"),
         Support::RefusedIf(values, reason) => format!("supported, but not {values}: {reason}"),
@@ -80,6 +81,8 @@ fn groups() -> [(&'static str, Vec<(&'static str, String)>); 3] {
     for (path, support) in support::table() {
         match support {
             Support::Supported => supported.push((*path, String::new())),
+            Support::SupportedWith(note) => supported.push((*path, (*note).to_owned())),
+            Support::SameAs(other) => supported.push((*path, format!("the fields in it are as those of {other}"))),
             Support::RefusedIf(values, reason) => supported.push((*path, format!("but not {values}: {reason}"))),
             Support::Ignored(reason) => ignored.push((*path, (*reason).to_owned())),
             Support::Refused(reason) => refused.push((*path, (*reason).to_owned())),
@@ -224,16 +227,22 @@ mod tests {
             text.contains("SUPPORT:    supported\n")
                 && text.contains("  image\t<string>\n    [supported]\n    Container image name.")
         );
-        assert!(text.contains("  livenessProbe\t<Probe>\n    [not supported: containers are not probed]\n"));
-        let deep = one("spec.containers.livenessProbe.httpGet.path").unwrap();
+        assert!(text.contains("  envFrom\t<[]EnvFromSource>\n    [not supported: there are no ConfigMaps"));
+        let deep = one("spec.volumes.hostPath.path").unwrap();
         assert!(
-            deep.contains("SUPPORT:    not supported: containers are not probed\n"),
+            deep.contains("SUPPORT:    not supported: emptyDir is the only kind of volume so far\n"),
             "{deep}"
         );
+        for path in [
+            "spec.initContainers[].image",
+            "spec.initContainers.readinessProbe.httpGet.path",
+        ] {
+            assert!(one(path).unwrap().contains("SUPPORT:    supported\n"), "{path}");
+        }
         assert!(
-            one("spec.initContainers[].image")
+            one("spec.initContainers.lifecycle.preStop.tcpSocket")
                 .unwrap()
-                .contains("SUPPORT:    not supported")
+                .contains("SUPPORT:    supported: as in Kubernetes")
         );
         assert_eq!(
             one("spec.containers.imagePullPolice").unwrap_err().to_string(),

@@ -4,12 +4,10 @@ use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HTTPGetAction,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Fills in the defaults. The Pod may still be invalid.
-///
-/// One differs from Kubernetes: without `restartPolicy` it is `Never` instead of `Always`, because containers are not restarted yet.
 pub fn apply(pod: &mut Pod) {
     metadata(&mut pod.metadata);
     let Some(spec) = &mut pod.spec else { return };
-    fill(&mut spec.restart_policy, "Never");
+    fill(&mut spec.restart_policy, "Always");
     fill(&mut spec.dns_policy, "ClusterFirst");
     fill(&mut spec.scheduler_name, "default-scheduler");
     // The older name of the field still counts.
@@ -175,7 +173,7 @@ mod tests {
         }));
         assert_eq!(pod.metadata.namespace.as_deref(), Some("default"));
         let spec = pod.spec.unwrap();
-        assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+        assert_eq!(spec.restart_policy.as_deref(), Some("Always"));
         assert_eq!(spec.termination_grace_period_seconds, Some(30));
         assert_eq!(spec.dns_policy.as_deref(), Some("ClusterFirst"));
         assert_eq!(

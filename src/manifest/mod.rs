@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 mod defaults;
@@ -53,8 +53,8 @@ pub struct Input<'t> {
 /// Everything that was in the given files.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifests {
-    /// The Pods, at least one, in their order, with different names. They have Kubernetes' defaults filled in (see `defaults` for the one
-    /// exception) and satisfy its rules; only `metadata.uid` is the caller's to set.
+    /// The Pods, at least one, in their order, with different names. They have Kubernetes' defaults filled in and
+    /// satisfy its rules; only `metadata.uid` is the caller's to set.
     pub pods: Vec<Pod>,
     /// Credentials for registries, with different names.
     pub pull_secrets: Vec<PullSecret>,
@@ -139,6 +139,11 @@ pub fn load(inputs: &[Input<'_>]) -> Result<Manifests, ManifestError> {
         }
     }
     Ok(manifests)
+}
+
+/// Whether an init container is a sidecar, which runs until all regular containers have ended.
+pub fn is_sidecar(init_container: &Container) -> bool {
+    init_container.restart_policy.as_deref() == Some("Always")
 }
 
 /// The problems of a file, so many at most.

@@ -80,8 +80,8 @@ pub enum ProcessError {
     /// The manifest forbids root, and the image gives a name.
     #[error("container has runAsNonRoot and image has non-numeric user ({0}), cannot verify user is non-root")]
     NonNumericUser(String),
-    /// The image's stop signal is none.
-    #[error("the image's StopSignal \"{0}\" is not a signal")]
+    /// The container's or the image's stop signal is none.
+    #[error("the stop signal \"{0}\" is not a signal")]
     StopSignal(String),
 }
 
@@ -156,7 +156,7 @@ pub fn container_process(
         },
         user: user(pod, container, &image.user)?,
         supplemental_gids: supplemental_gids(pod),
-        stop_signal: stop_signal(image.stop_signal.as_deref())?,
+        stop_signal: stop_signal(own_stop_signal(container).or(image.stop_signal.as_deref()))?,
     })
 }
 
@@ -218,7 +218,13 @@ fn supplemental_gids(pod: &Pod) -> Vec<u32> {
     groups.iter().filter_map(|gid| u32::try_from(*gid).ok()).collect()
 }
 
-/// `SIGTERM`, `TERM`, `15`, `RTMIN+3`; TERM if the image has none.
+/// `lifecycle.stopSignal`, which comes before the image's.
+fn own_stop_signal(container: &Container) -> Option<&str> {
+    let signal = container.lifecycle.as_ref()?.stop_signal.as_deref();
+    signal.filter(|signal| !signal.is_empty())
+}
+
+/// `SIGTERM`, `TERM`, `15`, `RTMIN+3`; TERM if there is none.
 fn stop_signal(text: Option<&str>) -> Result<u32, ProcessError> {
     const SIGRTMIN: u32 = 34;
     const SIGRTMAX: u32 = 64;
@@ -234,6 +240,13 @@ fn stop_signal(text: Option<&str>) -> Result<u32, ProcessError> {
     } else if let Ok(number) = name.parse() {
         Some(number)
     } else {
+        // The other names that signals have in Kubernetes' list.
+        let name = match name {
+            "CLD" => "CHLD",
+            "IOT" => "ABRT",
+            "POLL" => "IO",
+            name => name,
+        };
         let known: Result<nix::sys::signal::Signal, _> = format!("SIG{name}").parse();
         known.ok().map(|signal| (signal as i32).cast_unsigned())
     };
@@ -379,6 +392,14 @@ mod tests {
     }
 
     #[test]
+    fn the_containers_stop_signal_comes_before_the_images() {
+        let own = json!({"name": "c", "lifecycle": {"stopSignal": "SIGUSR1"}});
+        assert_eq!(process(own, &image()).unwrap().stop_signal, 10);
+        let other = json!({"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}});
+        assert_eq!(process(other, &image()).unwrap().stop_signal, 3);
+    }
+
+    #[test]
     fn stop_signals_are_read_in_every_spelling() {
         for (text, number) in [
             ("SIGTERM", 15),
@@ -388,6 +409,12 @@ mod tests {
             ("RTMAX-1", 63),
             ("SIGRTMIN", 34),
             ("SIGWINCH", 28),
+            ("SIGCLD", 17),
+            ("SIGIOT", 6),
+            ("SIGPOLL", 29),
+            ("SIGSTKFLT", 16),
+            ("SIGRTMIN+15", 49),
+            ("SIGRTMAX-14", 50),
         ] {
             assert_eq!(stop_signal(Some(text)), Ok(number), "{text}");
         }

@@ -1,15 +1,19 @@
 //! What a Pod's resources come to: cgroup settings of its containers, its QoS class, and the size of its virtual machine.
 //!
-//! The size of the machine: its memory is the sum of the containers' memory limits plus [`VM_OVERHEAD_MIB`] for the guest's
-//! kernel, agent and page tables. A container without a limit counts as [`UNLIMITED_CONTAINER_MIB`] beside ones that have limits; if
-//! none has, the machine gets [`DEFAULT_VM_MIB`] in all. It has as many virtual CPUs as the cpu limits add up to, rounded
+//! The size of the machine: its memory is what the containers' memory limits allow at the same time plus [`VM_OVERHEAD_MIB`] for the
+//! guest's kernel, agent and page tables. A container without a limit counts as [`UNLIMITED_CONTAINER_MIB`] beside ones that have limits; if
+//! none has, the machine gets [`DEFAULT_VM_MIB`] in all. It has as many virtual CPUs as the cpu limits come to at the same time, rounded
 //! up, one without limits, and never more than the host.
+//!
+//! At the same time run either all regular containers and sidecars, or one init container and the sidecars before it; the
+//! larger counts (`PodRequests` and `PodLimits` in `k8s.io/component-helpers/resource/helpers.go`).
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource;
 
+use super::is_sidecar;
 use super::quantity::Quantity;
 
 /// Memory of a machine whose containers have no limits, MiB.
@@ -95,14 +99,9 @@ fn cpu_weight(request_millis: u64) -> u64 {
 
 /// The class of a validated and defaulted Pod (`ComputePodQOS` in `pkg/apis/core/v1/helper/qos/qos.go`).
 pub fn qos_class(pod: &Pod) -> QosClass {
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|spec| spec.containers.as_slice())
-        .unwrap_or_default();
     let mut any = false;
-    let mut all_equal = !containers.is_empty();
-    for container in containers {
+    let mut all_equal = all_containers(pod).next().is_some();
+    for container in all_containers(pod) {
         for name in ["cpu", "memory"] {
             let positive = |amount: Option<Quantity>| amount.filter(|amount| *amount > Quantity::default());
             let (request, limit) = (positive(request(container, name)), positive(limit(container, name)));
@@ -120,28 +119,15 @@ pub fn qos_class(pod: &Pod) -> QosClass {
 /// The machine for a validated and defaulted Pod on a host with so many CPUs; see the module's documentation.
 pub fn vm_size(pod: &Pod, host_cpu_count: u8) -> VmSize {
     const MIB: u64 = 1 << 20;
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|spec| spec.containers.as_slice())
-        .unwrap_or_default();
-    let limits: Vec<Option<u64>> = containers.iter().map(memory_limit_bytes).collect();
-    let mem_size_mib = if limits.iter().all(Option::is_none) {
+    let mem_size_mib = if all_containers(pod).all(|container| memory_limit_bytes(container).is_none()) {
         DEFAULT_VM_MIB
     } else {
         let unlimited = u64::from(UNLIMITED_CONTAINER_MIB) * MIB;
-        let sum = limits
-            .iter()
-            .map(|limit| limit.unwrap_or(unlimited))
-            .fold(0, u64::saturating_add);
-        let sum_mib = u32::try_from(sum.div_ceil(MIB)).unwrap_or(u32::MAX);
-        sum_mib.saturating_add(VM_OVERHEAD_MIB).max(MIN_VM_MIB)
+        let bytes = at_the_same_time(pod, |container| memory_limit_bytes(container).unwrap_or(unlimited));
+        let mib = u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX);
+        mib.saturating_add(VM_OVERHEAD_MIB).max(MIN_VM_MIB)
     };
-    let cpu_millis = containers
-        .iter()
-        .filter_map(|container| limit(container, "cpu"))
-        .map(millis)
-        .fold(0, u64::saturating_add);
+    let cpu_millis = at_the_same_time(pod, |container| limit(container, "cpu").map_or(0, millis));
     let vcpu_count = u8::try_from(cpu_millis.div_ceil(1000))
         .unwrap_or(u8::MAX)
         .clamp(1, host_cpu_count.max(1));
@@ -149,6 +135,28 @@ pub fn vm_size(pod: &Pod, host_cpu_count: u8) -> VmSize {
         vcpu_count,
         mem_size_mib,
     }
+}
+
+/// Init containers first, as they start.
+fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.iter();
+    spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+}
+
+/// The most that containers which run at the same time come to.
+fn at_the_same_time(pod: &Pod, amount: impl Fn(&Container) -> u64) -> u64 {
+    let Some(spec) = &pod.spec else { return 0 };
+    let (mut sidecars, mut largest_init) = (0_u64, 0_u64);
+    for container in spec.init_containers.iter().flatten() {
+        let with_sidecars = sidecars.saturating_add(amount(container));
+        if is_sidecar(container) {
+            sidecars = with_sidecars;
+        } else {
+            largest_init = largest_init.max(with_sidecars);
+        }
+    }
+    let regular = spec.containers.iter().map(amount).fold(sidecars, u64::saturating_add);
+    regular.max(largest_init)
 }
 
 /// A memory limit of zero is none.
@@ -251,6 +259,57 @@ mod tests {
             ]),
             (4, u32::MAX)
         );
+    }
+
+    #[test]
+    fn init_containers_and_sidecars_count_while_they_run() {
+        let container = |name: &str, mib: u32, cpu: &str, policy: Option<&str>| {
+            let mut value = json!({"name": name, "resources": {"limits": {"memory": format!("{mib}Mi"), "cpu": cpu}}});
+            if let Some(policy) = policy {
+                value["restartPolicy"] = json!(policy);
+            }
+            value
+        };
+        let size = |init: Value, regular: Value| {
+            let pod =
+                json!({"apiVersion": "v1", "kind": "Pod", "spec": {"initContainers": init, "containers": regular}});
+            let pod = serde_json::from_value(pod).unwrap();
+            let size = vm_size(&pod, 16);
+            (size.vcpu_count, size.mem_size_mib - VM_OVERHEAD_MIB)
+        };
+        let app = || container("app", 300, "2", None);
+        // Smaller init containers fit into what the regular ones have.
+        let small = json!([container("a", 200, "1", None), container("b", 300, "2", None)]);
+        assert_eq!(size(small, json!([app()])), (2, 300));
+        assert_eq!(size(json!([container("a", 900, "4", None)]), json!([app()])), (4, 900));
+        // A sidecar stays; only those before an init container run beside it.
+        let sidecar = || container("proxy", 100, "1", Some("Always"));
+        assert_eq!(size(json!([sidecar()]), json!([app(), app()])), (5, 700));
+        let (before, after) = (
+            json!([sidecar(), container("a", 500, "3", None)]),
+            json!([container("a", 500, "3", None), sidecar()]),
+        );
+        assert_eq!(size(before, json!([app()])), (4, 600));
+        assert_eq!(size(after, json!([app()])), (3, 500));
+        // One that is restarted on failure is no sidecar.
+        let retried = container("a", 500, "3", Some("OnFailure"));
+        assert_eq!(size(json!([retried]), json!([app()])), (3, 500));
+        let unlimited = json!([{"name": "a"}]);
+        assert_eq!(size(unlimited, json!([container("app", 100, "1", None)])), (1, 256));
+    }
+
+    #[test]
+    fn init_containers_count_for_the_qos_class() {
+        let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
+        let class = |init: &Value| {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "spec": {"initContainers": [{"name": "i", "resources": init}], "containers": [{"name": "c", "resources": limits}]}
+            });
+            qos_class(&serde_json::from_value(pod).unwrap())
+        };
+        assert_eq!(class(&limits), QosClass::Guaranteed);
+        assert_eq!(class(&json!({})), QosClass::Burstable);
     }
 
     #[test]

@@ -16,6 +16,10 @@ use super::support_table::TABLE;
 pub enum Support {
     /// What Kubernetes does.
     Supported,
+    /// The same, and there is something to know about it.
+    SupportedWith(&'static str),
+    /// Supported, and the fields in it are as those of another one, of the same type or of less.
+    SameAs(&'static str),
     /// Nothing, and it makes no difference on a single node; says why.
     Ignored(&'static str),
     /// Nothing yet, so it is an error to write it; says what is missing.
@@ -24,7 +28,7 @@ pub enum Support {
     RefusedIf(Values, &'static str),
 }
 
-use Support::{Ignored, Refused, RefusedIf, Supported};
+use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
 
 /// Some of the values of a field, as they are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +77,22 @@ pub fn support_of(path: &str) -> Option<Support> {
 }
 
 fn own_support_of(path: &str) -> Option<Support> {
+    let by_path = by_path();
+    if let Some(support) = by_path.get(path) {
+        return Some(*support);
+    }
+    // Fields of a field that is as another one are in the table as that one's.
+    TABLE.iter().rev().find_map(|(outer, support)| {
+        let SameAs(other) = support else { return None };
+        let inside = path.strip_prefix(outer)?;
+        let is_inside = inside.starts_with('.') || inside.starts_with("[].");
+        is_inside.then(|| own_support_of(&format!("{other}{inside}")))?
+    })
+}
+
+fn by_path() -> &'static HashMap<&'static str, Support> {
     static BY_PATH: OnceLock<HashMap<&str, Support>> = OnceLock::new();
-    BY_PATH
-        .get_or_init(|| TABLE.iter().copied().collect())
-        .get(path)
-        .copied()
+    BY_PATH.get_or_init(|| TABLE.iter().copied().collect())
 }
 
 /// All fields with their support but those of fields that are ignored or refused as a whole, in the order of Kubernetes' types.
@@ -144,7 +159,7 @@ impl Walk {
                 }
             }
             Some(Ignored(reason)) => self.ignored.push((path.clone(), reason)),
-            Some(Supported) => self.value(node, pattern, path),
+            Some(Supported | SupportedWith(_) | SameAs(_)) => self.value(node, pattern, path),
             // What the table does not know, the strict types refuse; maps of the user's own keys are not looked into.
             None => {}
         }
@@ -200,7 +215,7 @@ mod tests {
             while let Some(end) = outer.rfind('.') {
                 outer = outer[..end].trim_end_matches("[]");
                 assert!(
-                    !matches!(own_support_of(outer), Some(Ignored(_) | Refused(_))),
+                    !matches!(own_support_of(outer), Some(Ignored(_) | Refused(_) | SameAs(_))),
                     "{path} is below {outer}"
                 );
             }
@@ -213,11 +228,11 @@ mod tests {
 spec:
   hostNetwork: false
   hostPID: true
-  restartPolicy: Always
-  initContainers: []
+  readinessGates: []
+  initContainers: [{ports: [{hostPort: 81}], resizePolicy: [{resourceName: cpu}]}]
   nodeSelector: {a: b}
   containers:
-  - {livenessProbe: {}, stdin: false, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null}
+  - {envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null}
   - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]}
   volumes: [{name: a, hostPath: {path: /}}, {name: b, emptyDir: {medium: HugePages-2Mi}}]
 ";
@@ -229,31 +244,63 @@ spec:
         assert_eq!(
             paths,
             [
-                "spec.containers[0].livenessProbe",
+                "spec.containers[0].envFrom",
                 "spec.containers[0].ports[1].hostPort",
                 "spec.containers[1].env[0].valueFrom.secretKeyRef",
                 "spec.hostPID",
-                "spec.restartPolicy",
+                "spec.initContainers[0].ports[0].hostPort",
                 "spec.volumes[0].hostPath",
                 "spec.volumes[1].emptyDir.medium",
             ]
         );
         assert!(problems.iter().any(|problem| problem.message
-            == "spec.restartPolicy: \"Always\" is not supported by microkube yet: containers are not restarted; leave it out, or write Never"));
+            == "spec.hostPID: true is not supported by microkube yet: every Pod is a virtual machine of its own, which shares nothing with the host"));
         assert_eq!(
             ignored.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(),
-            ["spec.nodeSelector"]
+            ["spec.initContainers[0].resizePolicy", "spec.nodeSelector"]
         );
     }
 
     #[test]
     fn fields_of_refused_fields_are_refused_with_them() {
         assert_eq!(
-            support_of("spec.containers[].livenessProbe.httpGet.path"),
-            support_of("spec.containers[].livenessProbe")
+            support_of("spec.volumes[].hostPath.path"),
+            support_of("spec.volumes[].hostPath")
         );
         assert!(matches!(support_of("spec.affinity.nodeAffinity"), Some(Ignored(_))));
-        assert!(matches!(support_of("spec.initContainers[].image"), Some(Refused(_))));
+        assert!(matches!(support_of("spec.schedulingGates[].name"), Some(Refused(_))));
         assert_eq!(support_of("spec.containers[].nothing"), None);
+    }
+
+    #[test]
+    fn fields_that_are_as_others_have_their_support() {
+        for path in [
+            "spec.initContainers[].image",
+            "spec.initContainers[].startupProbe.httpGet.httpHeaders[].name",
+            "spec.initContainers[].lifecycle.preStop.httpGet.port",
+            "spec.containers[].readinessProbe.grpc.service",
+        ] {
+            assert_eq!(support_of(path), Some(Supported), "{path}");
+        }
+        let hook = support_of("spec.initContainers[].lifecycle.preStop.tcpSocket");
+        assert!(matches!(hook, Some(SupportedWith(_))), "{hook:?}");
+        let probe = "spec.initContainers[].readinessProbe";
+        assert_eq!(support_of(probe), Some(SameAs("spec.containers[].livenessProbe")));
+        let port = "ports[].hostPort";
+        assert_eq!(
+            support_of(&format!("spec.initContainers[].{port}")),
+            support_of(&format!("spec.containers[].{port}"))
+        );
+        assert!(matches!(
+            support_of("spec.initContainers[].envFrom[].prefix"),
+            Some(Refused(_))
+        ));
+        assert_eq!(support_of("spec.initContainers[].nothing"), None);
+        // What a field is as is itself in the table, so following it ends.
+        for (path, support) in TABLE {
+            if let SameAs(other) = support {
+                assert!(by_path().contains_key(other) && other != path, "{path}");
+            }
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! The table of fields: one line for each, in the order of Kubernetes' types. The other half of `support`.
 
-use super::support::Support::{self, Ignored, Refused, RefusedIf, Supported};
+use super::support::Support::{self, Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
 use super::support::Values;
 
 const TRUE: Values = Values::Are(&["true"]);
-const RESTART: Values = Values::Are(&["Always", "OnFailure"]);
+const RESTART_ALL: Values = Values::Are(&["RestartAllContainers"]);
 const NOT_ZERO: Values = Values::AreNot(&["0"]);
 const PROPAGATION: Values = Values::Are(&["HostToContainer", "Bidirectional"]);
 const UNMASKED: Values = Values::Are(&["Unmasked"]);
@@ -16,8 +16,6 @@ const NOT_LINUX: Values = Values::Are(&["windows"]);
 const ONE_NODE: &str = "there is one node, and the Pod runs on it";
 const NO_CLUSTER: &str = "there is no API server that it could be used with";
 const SERVER: &str = "the API server fills it in";
-const RESTARTS: &str = "containers are not restarted; leave it out, or write Never";
-const PROBES: &str = "containers are not probed";
 const IN_VM: &str = "every Pod is a virtual machine of its own, which shares nothing with the host";
 const VOLUME: &str = "emptyDir is the only kind of volume so far";
 const OLD_VOLUME: &str = "Kubernetes itself has dropped or is dropping this kind of volume";
@@ -52,10 +50,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         Ignored("every run of a manifest is a new Pod with a uid of its own"),
     ),
     // PodSpec
-    (
-        "spec.activeDeadlineSeconds",
-        Refused("Pods run until their containers end; use timeout(1) in the container"),
-    ),
+    ("spec.activeDeadlineSeconds", Supported),
     ("spec.affinity", Ignored(ONE_NODE)),
     ("spec.automountServiceAccountToken", Ignored(NO_CLUSTER)),
     ("spec.containers", Supported),
@@ -75,10 +70,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.hostnameOverride", Refused("use spec.hostname")),
     ("spec.imagePullSecrets", Supported),
     ("spec.imagePullSecrets[].name", Supported),
-    (
-        "spec.initContainers",
-        Refused("init containers and sidecars come with the Pod's lifecycle"),
-    ),
+    ("spec.initContainers", SameAs("spec.containers")),
     ("spec.nodeName", Ignored(ONE_NODE)),
     ("spec.nodeSelector", Ignored(ONE_NODE)),
     ("spec.os", Supported),
@@ -89,10 +81,14 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.preemptionPolicy", Ignored(ONE_NODE)),
     ("spec.priority", Ignored(ONE_NODE)),
     ("spec.priorityClassName", Ignored(ONE_NODE)),
-    ("spec.readinessGates", Refused("nothing could set the condition")),
+    (
+        "spec.readinessGates",
+        SupportedWith("nothing here sets the condition, so the Pod never becomes ready"),
+    ),
+    ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused("there are no devices to claim")),
     ("spec.resources", Refused("set the resources of the containers")),
-    ("spec.restartPolicy", RefusedIf(RESTART, RESTARTS)),
+    ("spec.restartPolicy", Supported),
     (
         "spec.runtimeClassName",
         Refused("microkube is the only runtime; leave it out"),
@@ -163,37 +159,89 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].envFrom", Refused(NO_OBJECTS)),
     ("spec.containers[].image", Supported),
     ("spec.containers[].imagePullPolicy", Supported),
-    ("spec.containers[].lifecycle", Refused("hooks are not run")),
-    ("spec.containers[].livenessProbe", Refused(PROBES)),
+    ("spec.containers[].lifecycle", Supported),
+    ("spec.containers[].livenessProbe", Supported),
     ("spec.containers[].name", Supported),
     ("spec.containers[].ports", Supported),
-    ("spec.containers[].readinessProbe", Refused(PROBES)),
+    (
+        "spec.containers[].readinessProbe",
+        SameAs("spec.containers[].livenessProbe"),
+    ),
     (
         "spec.containers[].resizePolicy",
         Ignored("a running Pod is not resized"),
     ),
     ("spec.containers[].resources", Supported),
-    ("spec.containers[].restartPolicy", RefusedIf(RESTART, RESTARTS)),
-    ("spec.containers[].restartPolicyRules", Refused(RESTARTS)),
+    ("spec.containers[].restartPolicy", Supported),
+    ("spec.containers[].restartPolicyRules", Supported),
     ("spec.containers[].securityContext", Supported),
-    ("spec.containers[].startupProbe", Refused(PROBES)),
-    ("spec.containers[].stdin", RefusedIf(TRUE, "standard input is empty")),
     (
-        "spec.containers[].stdinOnce",
-        RefusedIf(TRUE, "standard input is empty"),
+        "spec.containers[].startupProbe",
+        SameAs("spec.containers[].livenessProbe"),
     ),
-    (
-        "spec.containers[].terminationMessagePath",
-        Ignored("termination messages are not read yet"),
-    ),
-    (
-        "spec.containers[].terminationMessagePolicy",
-        Ignored("termination messages are not read yet"),
-    ),
-    ("spec.containers[].tty", RefusedIf(TRUE, "containers have no terminal")),
+    ("spec.containers[].stdin", Supported),
+    ("spec.containers[].stdinOnce", Supported),
+    ("spec.containers[].terminationMessagePath", Supported),
+    ("spec.containers[].terminationMessagePolicy", Supported),
+    ("spec.containers[].tty", Supported),
     ("spec.containers[].volumeDevices", Refused(VOLUME)),
     ("spec.containers[].volumeMounts", Supported),
     ("spec.containers[].workingDir", Supported),
+    // Lifecycle, LifecycleHandler
+    ("spec.containers[].lifecycle.postStart", Supported),
+    (
+        "spec.containers[].lifecycle.preStop",
+        SameAs("spec.containers[].lifecycle.postStart"),
+    ),
+    ("spec.containers[].lifecycle.stopSignal", Supported),
+    ("spec.containers[].lifecycle.postStart.exec", Supported),
+    ("spec.containers[].lifecycle.postStart.exec.command", Supported),
+    (
+        "spec.containers[].lifecycle.postStart.httpGet",
+        SameAs("spec.containers[].livenessProbe.httpGet"),
+    ),
+    ("spec.containers[].lifecycle.postStart.sleep", Supported),
+    ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
+    (
+        "spec.containers[].lifecycle.postStart.tcpSocket",
+        SupportedWith("as in Kubernetes, which has dropped it, such a hook fails when it runs"),
+    ),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.host", Supported),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.port", Supported),
+    // Probe
+    ("spec.containers[].livenessProbe.exec", Supported),
+    ("spec.containers[].livenessProbe.exec.command", Supported),
+    ("spec.containers[].livenessProbe.failureThreshold", Supported),
+    ("spec.containers[].livenessProbe.grpc", Supported),
+    ("spec.containers[].livenessProbe.grpc.port", Supported),
+    ("spec.containers[].livenessProbe.grpc.service", Supported),
+    ("spec.containers[].livenessProbe.httpGet", Supported),
+    ("spec.containers[].livenessProbe.httpGet.host", Supported),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders", Supported),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].livenessProbe.httpGet.path", Supported),
+    ("spec.containers[].livenessProbe.httpGet.port", Supported),
+    ("spec.containers[].livenessProbe.httpGet.scheme", Supported),
+    ("spec.containers[].livenessProbe.initialDelaySeconds", Supported),
+    ("spec.containers[].livenessProbe.periodSeconds", Supported),
+    ("spec.containers[].livenessProbe.successThreshold", Supported),
+    ("spec.containers[].livenessProbe.tcpSocket", Supported),
+    ("spec.containers[].livenessProbe.tcpSocket.host", Supported),
+    ("spec.containers[].livenessProbe.tcpSocket.port", Supported),
+    (
+        "spec.containers[].livenessProbe.terminationGracePeriodSeconds",
+        Supported,
+    ),
+    ("spec.containers[].livenessProbe.timeoutSeconds", Supported),
+    // ContainerRestartRule
+    (
+        "spec.containers[].restartPolicyRules[].action",
+        RefusedIf(RESTART_ALL, "a rule restarts the container that has it, not the others"),
+    ),
+    ("spec.containers[].restartPolicyRules[].exitCodes", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     // ContainerPort
     ("spec.containers[].ports[].containerPort", Supported),
     (

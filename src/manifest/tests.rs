@@ -101,7 +101,6 @@ spec:
         "pod.yaml:14:5: spec.containers[1].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
          \"IfNotPresent\", \"Never\"",
         "pod.yaml:15:5: spec.containers[1].livenessProbe: Required value: must specify a handler type",
-        "pod.yaml:15:5: spec.containers[1].livenessProbe: not supported by microkube yet: containers are not probed",
         "pod.yaml:17:8: spec.containers[1].volumeMounts[0].name: Not found: \"x\"",
     ];
     assert_eq!(errors(text), expected);
@@ -272,6 +271,21 @@ fn each_rule_has_kubernetes_words() {
             "",
             "command[0]: Invalid value: \"a\\0b\": must not contain a NUL character",
         ),
+        (
+            "    lifecycle: {stopSignal: SIGUSR1}\n",
+            "",
+            "lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`",
+        ),
+        (
+            "    restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]\n",
+            "",
+            "restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+        ),
+        (
+            "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In}}]\n",
+            "",
+            "restartPolicyRules[0].action: \"RestartAllContainers\" is not supported by microkube yet: a rule restarts the container that has it, not the others",
+        ),
     ] {
         let found = errors(&manifest(container, spec));
         assert_eq!(found.len(), 1, "{found:?}");
@@ -279,10 +293,6 @@ fn each_rule_has_kubernetes_words() {
         assert_eq!(problem, format!("spec.containers[0].{expected}"));
     }
     for (spec, expected) in [
-        (
-            "  restartPolicy: Always\n",
-            "spec.restartPolicy: \"Always\" is not supported by microkube yet: containers are not restarted; leave it out, or write Never",
-        ),
         (
             "  restartPolicy: always\n",
             "spec.restartPolicy: Unsupported value: \"always\": supported values: \"Always\", \"OnFailure\", \"Never\"",
@@ -316,12 +326,20 @@ fn each_rule_has_kubernetes_words() {
             "spec.hostNetwork: true is not supported by microkube yet: every Pod is a virtual machine of its own, which shares nothing with the host",
         ),
         (
-            "  initContainers: [{name: i, image: x}]\n",
-            "spec.initContainers: not supported by microkube yet: init containers and sidecars come with the Pod's lifecycle",
+            "  initContainers: [{name: main, image: x}]\n",
+            "spec.initContainers[0].name: Duplicate value: \"main\"",
         ),
         (
-            "  activeDeadlineSeconds: 5\n",
-            "spec.activeDeadlineSeconds: not supported by microkube yet: Pods run until their containers end; use timeout(1) in the container",
+            "  initContainers: [{name: i, image: x, livenessProbe: {exec: {command: [a]}}}]\n",
+            "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+        ),
+        (
+            "  activeDeadlineSeconds: 0\n",
+            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+        ),
+        (
+            "  readinessGates: [{conditionType: a.b/}]\n",
+            "spec.readinessGates[0].conditionType: Invalid value: \"a.b/\": name part must be non-empty",
         ),
     ] {
         let found = errors(&manifest("", spec));
@@ -335,7 +353,7 @@ fn what_has_no_effect_on_one_node_is_accepted() {
     let spec = "  hostNetwork: false\n  dnsPolicy: Default\n  tolerations: [{operator: Exists}]\n  schedulerName: x\n  \
                 priorityClassName: high\n  serviceAccountName: robot\n  automountServiceAccountToken: false\n  enableServiceLinks: false\n  \
                 affinity: {nodeAffinity: {}}\n  restartPolicy: Never\n  initContainers: []\n  shareProcessNamespace: false\n";
-    let container = "    stdin: false\n    tty: false\n    terminationMessagePolicy: FallbackToLogsOnError\n    \
+    let container = "    resizePolicy: [{resourceName: cpu, restartPolicy: NotRequired}]\n    terminationMessagePolicy: FallbackToLogsOnError\n    \
                      securityContext: {seccompProfile: {type: RuntimeDefault}, capabilities: {drop: [ALL]}}\n";
     load_one(manifest(container, spec).as_bytes(), "pod.yaml").unwrap();
 }

@@ -1,8 +1,8 @@
 //! The life of a Pod: from a validated manifest to the last resource released.
 //!
-//! `lifecycle` decides, `supervisor` carries out; `prepare`, `virtual_machine`, `sandbox` and `output` are the supervisor's
-//! hands. `attach` is how a command line talks to a supervisor, `sweep` cleans up after dead ones. Text in manifests is
-//! understood in `manifest`, not here.
+//! `lifecycle` decides, `supervisor` carries out; `prepare`, `virtual_machine`, `sandbox`, `output` and `probe` (what probes and
+//! hooks do) are the supervisor's hands. `attach` is how a command line talks to a supervisor, `sweep` cleans up after dead ones. Text in
+//! manifests is understood in `manifest`, not here.
 
 pub mod artifacts;
 pub mod attach;
@@ -13,6 +13,7 @@ mod launch;
 pub mod lifecycle;
 mod output;
 mod prepare;
+pub mod probe;
 mod sandbox;
 mod supervisor;
 mod sweep;

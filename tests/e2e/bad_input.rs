@@ -27,20 +27,17 @@ fn manifests_that_are_wrong_are_refused_by_field() {
         ("metadate", good.replace("metadata:", "metadate:")),
         (
             "restartPolicy",
-            good.replace("restartPolicy: Never", "restartPolicy: Always"),
+            good.replace("restartPolicy: Never", "restartPolicy: Sometimes"),
         ),
         (
             "spec.containers[0].livenessProbe",
-            good.replace(
-                "    command:",
-                "    livenessProbe: {exec: {command: [\"true\"]}}\n    command:",
-            ),
+            good.replace("    command:", "    livenessProbe: {exec: {}}\n    command:"),
         ),
         (
             "spec.initContainers",
             good.replace(
                 "  containers:",
-                "  initContainers: [{name: a, image: b}]\n  containers:",
+                "  initContainers: [{name: main, image: b}]\n  containers:",
             ),
         ),
         ("spec.containers[0].name", good.replace("name: main", "name: Main")),

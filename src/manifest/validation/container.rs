@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{
 use super::super::error::FieldPath;
 use super::super::{downward, names};
 use super::found::Found;
-use super::{resources, security};
+use super::{Surroundings, resources, restart, security};
 
-/// Checks a container; `volumes` are the names of the Pod's volumes.
-pub(super) fn validate(container: &Container, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
+/// Checks a container.
+pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, path: &FieldPath, found: &mut Found) {
     if container.name.is_empty() {
         found.required(&path.field("name"), "");
     } else {
@@ -55,6 +55,11 @@ pub(super) fn validate(container: &Container, volumes: &HashSet<&str>, path: &Fi
         &path.field("workingDir"),
         container.working_dir.as_deref().unwrap_or_default(),
     );
+    found.no_nul(
+        &path.field("terminationMessagePath"),
+        container.termination_message_path.as_deref().unwrap_or_default(),
+    );
+    restart::validate(container, path, found);
     ports(
         container.ports.as_deref().unwrap_or_default(),
         &path.field("ports"),
@@ -63,7 +68,7 @@ pub(super) fn validate(container: &Container, volumes: &HashSet<&str>, path: &Fi
     environment(container.env.as_deref().unwrap_or_default(), &path.field("env"), found);
     volume_mounts(
         container.volume_mounts.as_deref().unwrap_or_default(),
-        volumes,
+        surroundings.volumes,
         &path.field("volumeMounts"),
         found,
     );
@@ -72,6 +77,7 @@ pub(super) fn validate(container: &Container, volumes: &HashSet<&str>, path: &Fi
     }
     resize_policy(
         container.resize_policy.as_deref().unwrap_or_default(),
+        surroundings.restart_policy,
         &path.field("resizePolicy"),
         found,
     );
@@ -80,9 +86,13 @@ pub(super) fn validate(container: &Container, volumes: &HashSet<&str>, path: &Fi
     }
 }
 
-fn resize_policy(policies: &[ContainerResizePolicy], path: &FieldPath, found: &mut Found) {
+fn resize_policy(policies: &[ContainerResizePolicy], of_pod: &str, path: &FieldPath, found: &mut Found) {
     let mut resources = HashSet::new();
     for (index, policy) in policies.iter().enumerate() {
+        if of_pod == "Never" && policy.restart_policy == "RestartContainer" {
+            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            found.invalid(path, policy.restart_policy.as_str(), detail);
+        }
         let path = path.index(index);
         if !resources.insert(policy.resource_name.as_str()) {
             found.duplicate(&path, policy.resource_name.as_str());

@@ -30,6 +30,10 @@ impl Found {
         self.add(path, format_args!("Too long: may not be more than {max_bytes} bytes"));
     }
 
+    pub(super) fn too_many(&mut self, path: &FieldPath, count: usize, max: usize) {
+        self.add(path, format_args!("Too many: {count}: must have at most {max} items"));
+    }
+
     /// An invalid value; strings are shown in quotes.
     pub(in super::super) fn invalid(&mut self, path: &FieldPath, value: impl Shown, detail: impl Display) {
         self.add(path, format_args!("Invalid value: {}: {detail}", value.shown()));

@@ -7,16 +7,95 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::error::FieldPath;
 use super::super::names;
+use super::Surroundings;
 use super::found::Found;
 
-/// Checks the hooks and probes of a container; `grace` is the Pod's grace period in seconds.
-pub(super) fn hooks_and_probes(container: &Container, grace: i64, path: &FieldPath, found: &mut Found) {
+/// `supportedStopSignalsLinux`, in the order in which Kubernetes lists them.
+const STOP_SIGNALS: [&str; 65] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+
+/// Checks the hooks, the stop signal and the probes of a container.
+pub(super) fn hooks_and_probes(
+    container: &Container,
+    surroundings: &Surroundings<'_>,
+    path: &FieldPath,
+    found: &mut Found,
+) {
+    let grace = surroundings.grace_seconds;
     if let Some(lifecycle) = &container.lifecycle {
         let path = path.field("lifecycle");
         for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             if let Some(hook) = hook {
                 handler(&Handler::of_hook(hook), grace, &path.field(field), found);
             }
+        }
+        if let Some(signal) = &lifecycle.stop_signal {
+            stop_signal(signal, surroundings.os, &path.field("stopSignal"), found);
         }
     }
     if let Some(own) = &container.liveness_probe {
@@ -36,6 +115,16 @@ pub(super) fn hooks_and_probes(container: &Container, grace: i64, path: &FieldPa
         let path = path.field("startupProbe");
         probe(own, grace, &path, found);
         success_once(own, &path, found);
+    }
+}
+
+/// The meaning of a signal depends on the operating system, so that must be named.
+fn stop_signal(signal: &str, os: Option<&str>, path: &FieldPath, found: &mut Found) {
+    match os {
+        None => found.forbidden(path, "may not be set for containers with empty `spec.os.name`"),
+        // Nothing else runs here, which is said about `spec.os.name`.
+        Some("windows") => {}
+        Some(_) => found.one_of(path, signal, &STOP_SIGNALS),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Kubernetes' rules for a Pod, in its words and formats (`pkg/apis/core/validation/validation.go`), for the fields that microkube
-//! supports or accepts, and for those that it is going to support. Works on the defaulted Pod and finds all problems.
+//! supports or accepts, and for some that it is going to support. Works on the defaulted Pod and finds all problems.
 
 mod container;
 mod found;
@@ -7,6 +7,7 @@ mod handlers;
 pub(super) mod metadata;
 mod network;
 mod resources;
+mod restart;
 mod scheduling;
 mod security;
 mod volumes;
@@ -16,6 +17,7 @@ use std::collections::HashSet;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::error::{FieldPath, Problem};
+use super::is_sidecar;
 pub(super) use found::Found;
 
 /// Everything that is wrong with the Pod.
@@ -95,7 +97,12 @@ fn pod_spec(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
 }
 
 fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
-    let grace = spec.termination_grace_period_seconds.unwrap_or_default();
+    let surroundings = Surroundings {
+        volumes,
+        grace_seconds: spec.termination_grace_period_seconds.unwrap_or_default(),
+        os: spec.os.as_ref().map(|os| os.name.as_str()),
+        restart_policy: spec.restart_policy.as_deref().unwrap_or_default(),
+    };
     let regular = path.field("containers");
     if spec.containers.is_empty() {
         found.required(&regular, "");
@@ -104,25 +111,19 @@ fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: 
     let mut host_ports = HashSet::new();
     for (index, own) in spec.containers.iter().enumerate() {
         let path = regular.index(index);
-        container::validate(own, volumes, &path, found);
+        container::validate(own, &surroundings, &path, found);
         unique_name(own, &mut names, &path, found);
         unique_host_ports(own, &mut host_ports, &path, found);
-        handlers::hooks_and_probes(own, grace, &path, found);
-        if own.restart_policy.is_some() {
-            found.forbidden(&path.field("restartPolicy"), "may not be set for non-init containers");
-        }
+        handlers::hooks_and_probes(own, &surroundings, &path, found);
     }
     for (index, own) in spec.init_containers.iter().flatten().enumerate() {
         let path = path.field("initContainers").index(index);
-        container::validate(own, volumes, &path, found);
+        container::validate(own, &surroundings, &path, found);
         unique_name(own, &mut names, &path, found);
         // Init containers run one after the other.
         unique_host_ports(own, &mut HashSet::new(), &path, found);
-        if let Some(policy) = &own.restart_policy {
-            found.one_of(&path.field("restartPolicy"), policy, &["Always"]);
-        }
-        if own.restart_policy.as_deref() == Some("Always") {
-            handlers::hooks_and_probes(own, grace, &path, found);
+        if is_sidecar(own) {
+            handlers::hooks_and_probes(own, &surroundings, &path, found);
             continue;
         }
         for (field, there) in [
@@ -136,7 +137,21 @@ fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: 
                 found.forbidden(&path.field(field), detail);
             }
         }
+        if let Some(policies) = own.resize_policy.as_ref().filter(|policies| !policies.is_empty()) {
+            let shown = serde_json::to_string(policies).unwrap_or_default();
+            let detail = "must not be set for init containers";
+            found.invalid(&path.field("resizePolicy"), format_args!("{shown}"), detail);
+        }
     }
+}
+
+/// What of the Pod matters to its containers.
+struct Surroundings<'p> {
+    /// Names of its volumes.
+    volumes: &'p HashSet<&'p str>,
+    grace_seconds: i64,
+    os: Option<&'p str>,
+    restart_policy: &'p str,
 }
 
 fn unique_name<'c>(container: &'c Container, names: &mut HashSet<&'c str>, path: &FieldPath, found: &mut Found) {

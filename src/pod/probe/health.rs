@@ -1,0 +1,163 @@
+//! The messages of `grpc.health.v1` and gRPC's framing of them. What comes back is an attacker's.
+
+use protobuf::{CodedInputStream, CodedOutputStream};
+
+/// Most bytes of a message that is accepted; an answer has two. Few also because groups in groups are read recursively.
+pub(super) const MESSAGE_MAX_BYTES: usize = 256;
+
+/// Bytes before a message: whether it is compressed, and how long it is.
+pub(super) const PREFIX_BYTES: usize = 5;
+
+const SERVICE_FIELD: u32 = 1;
+/// Field 1, a number.
+const STATUS_TAG: u32 = 1 << 3;
+
+/// `HealthCheckResponse.ServingStatus`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServingStatus {
+    Serving,
+    Other(i32),
+}
+
+impl ServingStatus {
+    fn of(number: i32) -> Self {
+        if number == 1 {
+            Self::Serving
+        } else {
+            Self::Other(number)
+        }
+    }
+
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Serving => "SERVING".to_owned(),
+            Self::Other(0) => "UNKNOWN".to_owned(),
+            Self::Other(2) => "NOT_SERVING".to_owned(),
+            Self::Other(3) => "SERVICE_UNKNOWN".to_owned(),
+            Self::Other(number) => number.to_string(),
+        }
+    }
+}
+
+/// A `HealthCheckRequest` with its prefix.
+pub(super) fn request(service: &str) -> Result<Vec<u8>, String> {
+    let mut message = Vec::new();
+    if !service.is_empty() {
+        let mut output = CodedOutputStream::vec(&mut message);
+        let written = output
+            .write_string(SERVICE_FIELD, service)
+            .and_then(|()| output.flush());
+        drop(output);
+        written.map_err(|error| error.to_string())?;
+    }
+    let length = u32::try_from(message.len()).map_err(|_| "the name of the service is too long".to_owned())?;
+    let mut framed = vec![0];
+    framed.extend(length.to_be_bytes());
+    framed.append(&mut message);
+    Ok(framed)
+}
+
+/// The status in a `HealthCheckResponse` with its prefix, which is all that the server sent.
+pub(super) fn response(framed: &[u8]) -> Result<ServingStatus, String> {
+    let Some((prefix, message)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
+        return Err(if framed.is_empty() { "EOF" } else { "unexpected EOF" }.to_owned());
+    };
+    let [compressed, length @ ..] = *prefix;
+    if compressed != 0 {
+        return Err("the message is compressed, which was not asked for".to_owned());
+    }
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length != message.len() {
+        return Err(format!("the message has {} bytes instead of {length}", message.len()));
+    }
+    let mut status = 0;
+    let mut input = CodedInputStream::from_bytes(message);
+    let wrong = |error: protobuf::Error| format!("failed to unmarshal the received message: {error}");
+    while let Some(tag) = input.read_raw_tag_or_eof().map_err(wrong)? {
+        if tag == STATUS_TAG {
+            status = input.read_int32().map_err(wrong)?;
+        } else {
+            protobuf::rt::skip_field_for_tag(tag, &mut input).map_err(wrong)?;
+        }
+    }
+    Ok(ServingStatus::of(status))
+}
+
+/// `grpc-message` is percent-encoded text.
+pub(super) fn decode_message(encoded: &[u8]) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = encoded;
+    while let Some((first, after)) = rest.split_first() {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let pair = after.split_first_chunk::<2>();
+        let escaped = pair.and_then(|([high, low], after)| Some((digit(*high)? << 4 | digit(*low)?, after)));
+        match escaped {
+            Some((byte, after)) if *first == b'%' => {
+                bytes.push(byte);
+                rest = after;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_those_of_the_health_protocol() {
+        assert_eq!(request("").unwrap(), [0, 0, 0, 0, 0]);
+        assert_eq!(request("db").unwrap(), [0, 0, 0, 0, 4, 0x0a, 2, b'd', b'b']);
+        assert_eq!(response(&[0, 0, 0, 0, 2, 8, 1]), Ok(ServingStatus::Serving));
+        assert_eq!(response(&[0, 0, 0, 0, 2, 8, 2]).unwrap().name(), "NOT_SERVING");
+        assert_eq!(response(&[0, 0, 0, 0, 0]).unwrap().name(), "UNKNOWN");
+        assert_eq!(response(&[0, 0, 0, 0, 2, 8, 3]).unwrap().name(), "SERVICE_UNKNOWN");
+        assert_eq!(response(&[0, 0, 0, 0, 2, 8, 9]).unwrap().name(), "9");
+        // A field of a later version of the protocol is skipped.
+        assert_eq!(response(&[0, 0, 0, 0, 5, 0x12, 1, 7, 8, 1]), Ok(ServingStatus::Serving));
+        for wrong in [
+            &[][..],
+            &[0, 0],
+            &[1, 0, 0, 0, 2, 8, 1],
+            &[0, 0, 0, 0, 3, 8, 1],
+            &[0, 0xff, 0xff, 0xff, 0xff],
+            &[0, 0, 0, 0, 1, 8],
+        ] {
+            assert!(response(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(decode_message(b"no%20such%2520 service%"), "no such%20 service%");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64), framed in any::<bool>()) {
+            let mut message = bytes;
+            if framed {
+                let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+                message.splice(0..0, [0].into_iter().chain(length));
+            }
+            let _ = response(&message);
+            prop_assert!(decode_message(&message).len() <= 3 * message.len());
+        }
+
+        #[test]
+        fn every_status_is_read(number in any::<i32>(), before in "[a-z]{0,9}") {
+            let mut message = Vec::new();
+            let mut output = CodedOutputStream::vec(&mut message);
+            output.write_string(5, &before).unwrap();
+            output.write_int32(1, number).unwrap();
+            output.flush().unwrap();
+            drop(output);
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            message.splice(0..0, [0].into_iter().chain(length));
+            prop_assert_eq!(response(&message), Ok(ServingStatus::of(number)));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Whom a probe or hook is for, and where it goes.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// The container that is probed, or whose hook is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'t> {
+    /// Its Pod.
+    pub pod: &'t Pod,
+    /// The container itself.
+    pub container: &'t Container,
+    /// Where the Pod is reached.
+    pub pod_ip: IpAddr,
+}
+
+impl Target<'_> {
+    /// `web_default(1d4b…)`, as the kubelet's messages have it.
+    pub(super) fn pod_name(&self) -> String {
+        let metadata = &self.pod.metadata;
+        format!(
+            "{}_{}({})",
+            metadata.name.as_deref().unwrap_or_default(),
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.uid.as_deref().unwrap_or_default()
+        )
+    }
+
+    /// The number of a port, or of one of the container's by its name (`ResolveContainerPort`).
+    pub(super) fn port(&self, port: &IntOrString) -> Result<u16, String> {
+        let number = match port {
+            IntOrString::Int(number) => *number,
+            IntOrString::String(name) => {
+                let ports = self.container.ports.iter().flatten();
+                let named = ports
+                    .filter(|port| port.name.as_deref() == Some(name.as_str()))
+                    .map(|port| port.container_port)
+                    .next();
+                match named.or_else(|| name.parse().ok()) {
+                    Some(number) => number,
+                    None => return Err(format!("port {name} not found")),
+                }
+            }
+        };
+        let valid = u16::try_from(number).ok().filter(|number| *number > 0);
+        valid.ok_or_else(|| format!("invalid port number: {number}"))
+    }
+
+    /// The host that is written, or the Pod's address.
+    pub(super) fn host(&self, written: Option<&str>) -> String {
+        match written {
+            None | Some("") => self.pod_ip.to_string(),
+            Some(host) => host.to_owned(),
+        }
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address (`net.JoinHostPort`).
+pub(super) fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_found_by_number_and_by_name() {
+        let container: Container = serde_json::from_value(json!({
+            "name": "c", "ports": [{"containerPort": 8080, "name": "http"}, {"containerPort": 70000, "name": "wrong"}]
+        }))
+        .unwrap();
+        let target = Target {
+            pod: &Pod::default(),
+            container: &container,
+            pod_ip: Ipv4Addr::LOCALHOST.into(),
+        };
+        let named = |name: &str| target.port(&IntOrString::String(name.into()));
+        assert_eq!(named("http"), Ok(8080));
+        assert_eq!(named("81"), Ok(81));
+        assert_eq!(named("https"), Err("port https not found".into()));
+        assert_eq!(named("wrong"), Err("invalid port number: 70000".into()));
+        assert_eq!(target.port(&IntOrString::Int(443)), Ok(443));
+        assert_eq!(target.port(&IntOrString::Int(0)), Err("invalid port number: 0".into()));
+        assert_eq!(target.host(None), "127.0.0.1");
+        assert_eq!(join_host_port("fd00::1", 80), "[fd00::1]:80");
+    }
+}

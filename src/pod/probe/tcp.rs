@@ -1,0 +1,26 @@
+//! `tcpSocket`: whether something accepts a connection.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::TCPSocketAction;
+use tokio::net::TcpStream;
+
+use super::target::join_host_port;
+use super::{Outcome, Target, go};
+
+/// Connects, within the timeout. The error is why that could not even be tried.
+pub(super) async fn probe(action: &TCPSocketAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, String> {
+    let port = target.port(&action.port)?;
+    let host = target.host(action.host.as_deref());
+    let address = join_host_port(&host, port);
+    Ok(
+        match tokio::time::timeout(timeout, TcpStream::connect(&address)).await {
+            Ok(Ok(_)) => Outcome::Success,
+            Ok(Err(error)) if error.raw_os_error().is_none() => {
+                Outcome::Failure(format!("dial tcp: lookup {host}: {}", go::io_error(&error)))
+            }
+            Ok(Err(error)) => Outcome::Failure(format!("dial tcp {address}: connect: {}", go::io_error(&error))),
+            Err(_) => Outcome::Failure(format!("dial tcp {address}: i/o timeout")),
+        },
+    )
+}
