@@ -281,6 +281,10 @@ impl Run {
                 Some(request) = requests.recv() => match request {
                     Request::Terminate { grace } => Event::TerminateRequested(grace),
                     Request::Kill => Event::KillRequested,
+                    other => {
+                        tracing::warn!("the client asks for {other:?}, which it cannot on this connection");
+                        continue;
+                    }
                 },
                 event = vm.next_event() => {
                     let message = describe_loss(&self.output, &vmm_end(event.as_ref()));
