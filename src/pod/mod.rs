@@ -6,9 +6,11 @@
 
 pub mod artifacts;
 pub mod attach;
+pub mod client;
 mod container_spec;
 mod guest_log;
 pub mod lifecycle;
+pub mod logs;
 mod output;
 mod prepare;
 mod sandbox;
