@@ -21,7 +21,8 @@ pub struct TerminalSize {
 #[derive(Debug)]
 pub struct RawTerminal {
     terminal: OwnedFd,
-    before: Termios,
+    /// Not nix' type, which cannot be shared between threads.
+    before: libc::termios,
 }
 
 impl RawTerminal {
@@ -43,14 +44,17 @@ impl RawTerminal {
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         tcsetattr(&terminal, SetArg::TCSADRAIN, &raw)?;
-        Ok(Self { terminal, before })
+        Ok(Self {
+            terminal,
+            before: before.into(),
+        })
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoring.
-        let _ = tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
+        let _ = tcsetattr(&self.terminal, SetArg::TCSADRAIN, &Termios::from(self.before));
     }
 }
 
