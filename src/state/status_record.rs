@@ -30,4 +30,10 @@ impl StatusRecord {
             ..Self::default()
         }
     }
+
+    /// Whether the Pod has ended: its phase will not change any more.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
 }

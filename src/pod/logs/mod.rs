@@ -5,6 +5,8 @@
 
 mod files;
 mod follow;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod reader;
 mod record;
 mod tail;
@@ -26,10 +28,4 @@ use crate::state::Paths;
 #[must_use]
 pub fn container_dir(paths: &Paths, uid: &str, container: &str) -> PathBuf {
     paths.pod_state(uid).join("logs").join(container)
-}
-
-/// For the fuzzer: what is in a log file is read, or passed over.
-#[cfg(fuzzing)]
-pub fn fuzz_record(bytes: &[u8]) {
-    let _ = record::parse(bytes);
 }
