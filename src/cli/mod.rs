@@ -1,15 +1,22 @@
 //! The command line: one file a verb, each with its arguments, its help and its output. No logic of Pods lives here.
 
+mod attach;
+mod cp;
 mod doctor;
+mod exec;
 mod explain;
 mod image;
 mod kvm;
+mod logs;
 mod machine;
 mod manifests;
 mod output;
 mod recover;
 mod run;
+mod selector;
+mod stream;
 mod supervise;
+mod top;
 
 use std::process::ExitCode;
 
@@ -37,6 +44,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::RunArgs),
+    Logs(logs::LogsArgs),
+    Exec(exec::ExecArgs),
+    Attach(attach::AttachArgs),
+    Cp(cp::CpArgs),
+    Top(top::TopArgs),
     Explain(explain::ExplainArgs),
     Recover(recover::RecoverArgs),
     Image(image::ImageArgs),
@@ -78,6 +90,11 @@ pub fn main() -> ExitCode {
     start_log();
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
+        Verb::Logs(args) => logs::run(args),
+        Verb::Exec(args) => exec::run(args),
+        Verb::Attach(args) => attach::run(args),
+        Verb::Cp(args) => cp::run(args),
+        Verb::Top(args) => top::run(args),
         Verb::Explain(args) => explain::run(args),
         Verb::Recover(args) => recover::run(args),
         Verb::Image(args) => run_image(args),

@@ -304,7 +304,7 @@ impl View {
                 let _ = tokio::io::stderr().write_all(&bytes).await;
             }
             Frame::Notice(notice) => self.notice(notice),
-            Frame::Request(_) => {}
+            Frame::Request(_) | Frame::Stdin(_) => {}
         }
     }
 
@@ -344,7 +344,8 @@ impl View {
                     eprintln!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
-            Notice::Finished { .. } => {}
+            // Answers to requests that are not made here.
+            _ => {}
         }
     }
 

@@ -22,7 +22,7 @@ mod registry;
 mod save;
 mod stack;
 mod store;
-mod tar;
+pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 mod verify;

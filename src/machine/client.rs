@@ -2,8 +2,8 @@
 
 use super::location::Location;
 use super::protocol::{Command, Exit, Frame, MAX_DATA, Preface, ProtocolError, Request, TOKEN_LEN};
-use super::terminal::{RawTerminal, window_size};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
+use crate::terminal::{RawTerminal, terminal_size};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::ffi::OsString;
@@ -147,7 +147,7 @@ pub fn exec(request: &ExecRequest) -> Result<Exit> {
             .unwrap_or_else(|_| "/".into())
             .into_os_string()
             .into_vec(),
-        terminal: raw.as_ref().map(|_| window_size()),
+        terminal: raw.as_ref().map(|_| terminal_size()),
     };
     connection
         .send(&Frame::Request(Request::Exec(command)))
@@ -286,7 +286,7 @@ impl Outgoing {
                 if !on_terminal {
                     continue;
                 }
-                Frame::Resized(window_size())
+                Frame::Resized(terminal_size())
             } else {
                 // The terminal's driver signals the whole foreground group; kill(2) names one process.
                 Frame::Signal {

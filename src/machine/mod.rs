@@ -15,7 +15,6 @@ mod inside;
 mod location;
 mod protocol;
 mod qemu;
-mod terminal;
 
 pub use client::{ExecRequest, exec, run_inside};
 pub use host::{Status, check, start, status, stop};

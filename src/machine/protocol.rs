@@ -4,6 +4,7 @@
 //! frames until [`Frame::Exited`] or [`Frame::Failed`]. Standard input flows under credit, so that signals sent behind it are never
 //! stuck; output needs none, TCP holds it back. Both sides treat the other as hostile: every length is bounded before it is used.
 
+use crate::terminal::TerminalSize;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
@@ -78,13 +79,6 @@ impl Preface {
     }
 }
 
-/// Size of a terminal in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowSize {
-    pub rows: u16,
-    pub columns: u16,
-}
-
 /// What a connection is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -108,7 +102,7 @@ pub struct Command {
     /// Working directory, absolute.
     pub cwd: Vec<u8>,
     /// Size of the terminal to run it on; none: pipes.
-    pub terminal: Option<WindowSize>,
+    pub terminal: Option<TerminalSize>,
 }
 
 /// How a command ended.
@@ -144,7 +138,7 @@ pub enum Frame {
     /// Client: a signal for the command, or for its whole process group when the terminal's driver sent it.
     Signal { number: u8, group: bool },
     /// Client: the terminal has another size.
-    Resized(WindowSize),
+    Resized(TerminalSize),
     /// Machine: output.
     Stdout(Vec<u8>),
     /// Machine: output.
@@ -293,7 +287,7 @@ impl Frame {
             },
             Self::RESIZED => {
                 let [r0, r1, c0, c1] = small()?;
-                Self::Resized(WindowSize {
+                Self::Resized(TerminalSize {
                     rows: u16::from_le_bytes([r0, r1]),
                     columns: u16::from_le_bytes([c0, c1]),
                 })
@@ -328,7 +322,7 @@ mod tests {
             proptest::option::of((any::<u16>(), any::<u16>())),
         )
             .prop_map(|(argv, env, cwd, size)| {
-                let terminal = size.map(|(rows, columns)| WindowSize { rows, columns });
+                let terminal = size.map(|(rows, columns)| TerminalSize { rows, columns });
                 Request::Exec(Command {
                     argv,
                     env,
@@ -347,7 +341,7 @@ mod tests {
             Just(Frame::StdinEnd),
             any::<u32>().prop_map(Frame::StdinCredit),
             (1..=64u8, any::<bool>()).prop_map(|(number, group)| Frame::Signal { number, group }),
-            (any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| Frame::Resized(WindowSize { rows, columns })),
+            (any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| Frame::Resized(TerminalSize { rows, columns })),
             data().prop_map(Frame::Stdout),
             data().prop_map(Frame::Stderr),
             any::<u8>().prop_map(|code| Frame::Exited(Exit::Code(code))),

@@ -1,13 +1,24 @@
-//! What the supervisor of a Pod and the command line that is attached to it say to each other over their unix socket.
+//! What the supervisor of a Pod and a command line say to each other over a unix socket: the one that the foreground `run`
+//! hands down, or a connection to `supervisor.sock` in the Pod's run directory.
 //!
-//! A frame is one byte of kind, a big-endian u32 length and so many bytes. Output travels raw, everything else as JSON.
+//! A frame is one byte of kind, a big-endian u32 length and so many bytes. Input and output travel raw, everything else as
+//! JSON. One connection carries one conversation: what follows [`Request::Exec`] or [`Request::Attach`] ends with
+//! [`Notice::Exited`] or [`Notice::Refused`].
 
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net as blocking;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::timings::Stage;
+pub use crate::terminal::TerminalSize;
+
+/// The supervisor's socket in the run directory of its Pod.
+pub const SOCKET_FILE: &str = "supervisor.sock";
 
 /// Longest frame either side accepts, bytes of payload.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
@@ -16,6 +27,7 @@ const KIND_OUTPUT: u8 = 1;
 const KIND_LOG: u8 = 2;
 const KIND_NOTICE: u8 = 3;
 const KIND_REQUEST: u8 = 4;
+const KIND_STDIN: u8 = 5;
 
 /// One of a container's two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +43,7 @@ pub enum OutputStream {
 pub enum Frame {
     /// Bytes a container wrote. An empty payload says that the stream has ended.
     Output {
-        /// Index of the container in the manifest.
+        /// Index of the container in the manifest; 0 after [`Request::Exec`] and [`Request::Attach`].
         container: u16,
         /// Which of its streams.
         stream: OutputStream,
@@ -44,6 +56,8 @@ pub enum Frame {
     Notice(Notice),
     /// Client to supervisor.
     Request(Request),
+    /// Client to supervisor: standard input of what [`Request::Exec`] or [`Request::Attach`] named. Empty: its end.
+    Stdin(Vec<u8>),
 }
 
 /// What the supervisor tells its client.
@@ -91,6 +105,35 @@ pub enum Notice {
         /// Why the Pod could not be run to its end, if so.
         error: Option<String>,
     },
+    /// What was asked for is done: [`Request::Delete`].
+    Done,
+    /// Answers [`Request::Attach`]: output follows from here on.
+    Attached,
+    /// Answers [`Request::Exec`]: the command runs.
+    Started,
+    /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
+    Exited {
+        /// Exit code as a shell would give it.
+        exit_code: u8,
+    },
+    /// What was asked for is not possible. The last frame of its conversation.
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// Answers [`Request::Stats`]: the containers that run.
+    Stats(Vec<ContainerUsage>),
+}
+
+/// What a container uses at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUsage {
+    /// Name in the manifest.
+    pub container: String,
+    /// Processor time a second, in nanoseconds: 1000000000 is one processor.
+    pub cpu_nanocores: u64,
+    /// Memory in use without what the kernel could drop at once, as the kubelet's working set.
+    pub memory_bytes: u64,
 }
 
 /// What the client asks of the supervisor.
@@ -104,6 +147,39 @@ pub enum Request {
     },
     /// End the Pod at once.
     Kill,
+    /// Delete the Pod. [`Notice::Done`] answers as soon as the record says that it is being deleted.
+    Delete {
+        /// Instead of the Pod's own grace period; it can only be shorter.
+        grace: Option<Duration>,
+    },
+    /// Send all containers' output and all notices, to the Pod's end.
+    Follow,
+    /// Connect to a running container's output, and with `stdin` to its input.
+    Attach {
+        /// Name in the manifest.
+        container: String,
+        /// [`Frame::Stdin`] follows.
+        stdin: bool,
+        /// Size of the client's terminal, if it is one.
+        tty_size: Option<TerminalSize>,
+    },
+    /// Run a further process in a running container.
+    Exec {
+        /// Name of the container in the manifest.
+        container: String,
+        /// Program and arguments.
+        command: Vec<String>,
+        /// [`Frame::Stdin`] follows; otherwise the process has none.
+        stdin: bool,
+        /// Give the process a terminal. All its output is then standard output.
+        tty: bool,
+        /// Size of that terminal.
+        tty_size: Option<TerminalSize>,
+    },
+    /// The client's terminal has another size.
+    Resize(TerminalSize),
+    /// What the containers use.
+    Stats,
 }
 
 /// A frame could not be exchanged.
@@ -120,6 +196,33 @@ pub enum FrameError {
         /// Its length.
         length: usize,
     },
+}
+
+/// Listens on the socket of the Pod whose run directory this is. A socket that a dead supervisor left is replaced; the caller
+/// owns the Pod.
+///
+/// # Errors
+/// What the kernel says.
+pub fn listen(run_dir: &Path) -> io::Result<blocking::UnixListener> {
+    match std::fs::remove_file(run_dir.join(SOCKET_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    through_descriptor(run_dir, |path| blocking::UnixListener::bind(path))
+}
+
+/// Connects to the supervisor of the Pod whose run directory this is.
+///
+/// # Errors
+/// What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs.
+pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
+    through_descriptor(run_dir, |path| blocking::UnixStream::connect(path))
+}
+
+/// The path of a socket may have 107 bytes, those of directories are longer: the kernel finds it by a descriptor.
+fn through_descriptor<T>(run_dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let dir = std::fs::File::open(run_dir)?;
+    work(Path::new(&format!("/proc/self/fd/{}/{SOCKET_FILE}", dir.as_raw_fd())))
 }
 
 /// Reads the next frame; `None` when the peer has closed its side between two frames.
@@ -171,6 +274,7 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> R
             serde_json::to_vec(request).map_err(std::io::Error::other)?,
             &[],
         ),
+        Frame::Stdin(bytes) => (KIND_STDIN, Vec::new(), bytes),
     };
     let length = u32::try_from(head.len() + body.len()).map_err(std::io::Error::other)?;
     let mut start = Vec::with_capacity(5 + head.len());
@@ -201,6 +305,7 @@ fn decode(kind: u8, mut payload: Vec<u8>) -> Option<Frame> {
         KIND_LOG => Some(Frame::Log(payload)),
         KIND_NOTICE => serde_json::from_slice(&payload).ok().map(Frame::Notice),
         KIND_REQUEST => serde_json::from_slice(&payload).ok().map(Frame::Request),
+        KIND_STDIN => Some(Frame::Stdin(payload)),
         _ => None,
     }
 }
@@ -228,7 +333,48 @@ mod tests {
 
     #[test]
     fn every_kind_of_frame_survives_the_round_trip() {
-        for frame in [
+        let size = TerminalSize { rows: 24, columns: 80 };
+        let requests = [
+            Request::Terminate {
+                grace: Some(Duration::from_secs(3)),
+            },
+            Request::Kill,
+            Request::Delete { grace: None },
+            Request::Follow,
+            Request::Attach {
+                container: "web".to_owned(),
+                stdin: true,
+                tty_size: Some(size),
+            },
+            Request::Exec {
+                container: "web".to_owned(),
+                command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"\u{1}\"".to_owned()],
+                stdin: false,
+                tty: true,
+                tty_size: None,
+            },
+            Request::Resize(size),
+            Request::Stats,
+        ];
+        let notices = [
+            Notice::Finished {
+                exit_code: 3,
+                error: None,
+            },
+            Notice::Done,
+            Notice::Attached,
+            Notice::Started,
+            Notice::Exited { exit_code: 137 },
+            Notice::Refused {
+                message: "no".to_owned(),
+            },
+            Notice::Stats(vec![ContainerUsage {
+                container: "web".to_owned(),
+                cpu_nanocores: u64::MAX,
+                memory_bytes: 0,
+            }]),
+        ];
+        let raw = [
             Frame::Output {
                 container: 300,
                 stream: OutputStream::Stderr,
@@ -240,17 +386,28 @@ mod tests {
                 bytes: Vec::new(),
             },
             Frame::Log(b"kernel".to_vec()),
-            Frame::Notice(Notice::Finished {
-                exit_code: 3,
-                error: None,
-            }),
-            Frame::Request(Request::Terminate {
-                grace: Some(Duration::from_secs(3)),
-            }),
-            Frame::Request(Request::Kill),
-        ] {
+            Frame::Stdin(b"\x03\xff".to_vec()),
+            Frame::Stdin(Vec::new()),
+        ];
+        let frames = raw
+            .into_iter()
+            .chain(requests.into_iter().map(Frame::Request))
+            .chain(notices.into_iter().map(Frame::Notice));
+        for frame in frames {
             assert_eq!(round_trip(&frame), frame);
         }
+    }
+
+    #[test]
+    fn the_socket_is_found_below_a_directory_of_any_length_and_a_dead_ones_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("x".repeat(200));
+        std::fs::create_dir(&run_dir).unwrap();
+        assert_eq!(connect(&run_dir).unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(listen(&run_dir).unwrap());
+        assert_eq!(connect(&run_dir).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = listen(&run_dir).unwrap();
+        connect(&run_dir).unwrap();
     }
 
     #[test]

@@ -6,11 +6,13 @@
 
 pub mod artifacts;
 pub mod attach;
+pub mod client;
 mod container_spec;
 mod guest_log;
 mod guest_process;
 mod launch;
 pub mod lifecycle;
+pub mod logs;
 mod output;
 mod prepare;
 pub mod probe;

@@ -7,8 +7,11 @@ mod paths;
 mod pod_record;
 mod process;
 mod record;
+mod status_record;
 
+pub(crate) use paths::create_private_dir;
 pub use paths::{Paths, PathsError};
 pub use pod_record::{PodRecord, PodRecords, PullSecretRecord, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};
 pub use record::{LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive};
+pub use status_record::StatusRecord;

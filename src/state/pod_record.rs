@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::ProcessIdentity;
 use super::record::{self, LockedFile, RecordError};
+use super::status_record::StatusRecord;
 use super::{Paths, PathsError};
 
 /// What is known of one Pod across processes.
@@ -88,6 +89,7 @@ pub struct PodRecords {
 }
 
 const RECORD_FILE: &str = "pod.json";
+const STATUS_FILE: &str = "status.json";
 const LOCK_FILE: &str = "lock";
 
 impl PodRecords {
@@ -144,6 +146,25 @@ impl PodRecords {
     /// [`RecordsError::Record`].
     pub fn get(&self, uid: &str) -> Result<Option<PodRecord>, RecordsError> {
         Ok(record::read_json(&self.paths.pod_state(uid).join(RECORD_FILE))?)
+    }
+
+    /// What the supervisor has made known of a Pod; `None` as long as it has not, and once the Pod is gone.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`] names the file.
+    pub fn status(&self, uid: &str) -> Result<Option<StatusRecord>, RecordsError> {
+        Ok(record::read_json(&self.paths.pod_state(uid).join(STATUS_FILE))?)
+    }
+
+    /// Replaces what is known of a Pod.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn save_status(&self, uid: &str, status: &StatusRecord) -> Result<(), RecordsError> {
+        Ok(record::replace_json(
+            &self.paths.pod_state(uid).join(STATUS_FILE),
+            status,
+        )?)
     }
 
     /// UIDs of all Pods of which there is a directory, with or without a readable record.

@@ -8,7 +8,7 @@ mod prune;
 mod pull;
 mod rm;
 mod save;
-mod table;
+pub(super) mod table;
 mod tag;
 mod users;
 mod verify;

@@ -1,7 +1,7 @@
 //! How tables of images look.
 
 /// Columns as wide as their widest cell, three spaces apart.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(in crate::cli) fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();

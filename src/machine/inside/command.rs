@@ -4,8 +4,8 @@
 //! treats its programs when it is closed: hang-up first, then force.
 
 use crate::machine::INSIDE_DIR;
-use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW, WindowSize};
-use crate::machine::terminal::set_window_size;
+use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW};
+use crate::terminal::{TerminalSize, set_terminal_size};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -223,13 +223,13 @@ fn start_on_pipes(mut command: Command) -> io::Result<(Pid, Streams)> {
     Ok((pid_of(child.id())?, streams))
 }
 
-fn start_on_terminal(mut command: Command, size: WindowSize) -> io::Result<(Pid, Streams)> {
+fn start_on_terminal(mut command: Command, size: TerminalSize) -> io::Result<(Pid, Streams)> {
     let pty = nix::pty::openpty(None, None)?;
     let (master, slave) = (File::from(pty.master), File::from(pty.slave));
     for file in [&master, &slave] {
         nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     }
-    set_window_size(&master, size)?;
+    set_terminal_size(&master, size)?;
     command
         .stdin(slave.try_clone()?)
         .stdout(slave.try_clone()?)
@@ -364,7 +364,7 @@ fn receive(
             }
             Frame::Resized(size) => {
                 if let Some(terminal) = terminal {
-                    set_window_size(terminal, size)?;
+                    set_terminal_size(terminal, size)?;
                 }
             }
             other => return Err(io::Error::other(ProtocolError::Unexpected(other.name()))),

@@ -1,0 +1,96 @@
+//! `microkube attach`: connects to the process of a container.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+
+use super::exec::{session_terminal, talk};
+use super::stream::session::SessionTerminal;
+use super::stream::target::{self, Target};
+use super::{Failure, kvm};
+use crate::pod::attach::Request;
+use crate::state::Paths;
+
+/// Attach to a container that runs
+///
+/// Shows what the container writes from now on, and with -i passes standard input to it. Ctrl-C leaves it running; on a
+/// terminal (-it), where Ctrl-C is the container's, Ctrl-P Ctrl-Q does.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  microkube attach web\n  microkube attach -it shell -c sh")]
+pub struct AttachArgs {
+    /// The Pod: NAME or pod/NAME
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// The container [default: the Pod's default or first container]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+    /// Pass standard input to the container
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Connect to the container's terminal: with -i and on a terminal
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// Print nothing but what the container prints
+    #[arg(short, long)]
+    quiet: bool,
+    /// The Pod's namespace
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
+    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+        return Ok(exit_code);
+    }
+    let paths = Paths::from_env();
+    let target = Target::find(&paths, &args.namespace, &args.pod)?;
+    if target.is_completed() {
+        return Err(anyhow!(
+            "cannot attach a container in a completed pod; current phase is {}",
+            target.phase()
+        )
+        .into());
+    }
+    let container = target::named_or_default(&target, args.container.as_deref(), args.quiet)
+        .context("cannot attach to the container")?;
+    let has_tty = container.tty == Some(true);
+    if args.tty && !has_tty && !args.quiet {
+        eprintln!(
+            "error: Unable to use a TTY - container {} did not allocate one",
+            container.name
+        );
+    }
+    if args.stdin && container.stdin != Some(true) && !args.quiet {
+        eprintln!(
+            "microkube: warning: container {} has no standard input (spec.containers[].stdin)",
+            container.name
+        );
+    }
+    if !args.quiet {
+        eprintln!("If you don't see a command prompt, try pressing enter.");
+    }
+    // A container that has a terminal needs one here, asked for or not.
+    let terminal = session_terminal(args.stdin, has_tty, args.quiet || !args.tty)?;
+    let on_terminal = terminal.is_some();
+    let request = Request::Attach {
+        container: container.name.clone(),
+        stdin: args.stdin,
+        tty_size: terminal.as_ref().and_then(SessionTerminal::size),
+    };
+    let ended = talk(&paths, &target, request, args.stdin, terminal, true)?;
+    let always = target
+        .record
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref());
+    if on_terminal && !args.quiet && matches!(always, None | Some("Always")) {
+        println!(
+            "Session ended, resume using 'microkube attach {} -c {} -i -t' command when the pod is running",
+            target.record.name, container.name
+        );
+    }
+    // As kubectl: the container's own end is no failure of this command.
+    Ok(ended.exit_code(|_| 0))
+}

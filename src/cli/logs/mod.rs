@@ -1,0 +1,373 @@
+//! `microkube logs`: what containers have written.
+
+mod over;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, watch};
+
+use self::source::Source;
+use super::selector::Selector;
+use super::stream::target::{self, Target};
+use super::{Failure, kvm};
+use crate::pod::logs::{LogReader, Progress, ReadOptions};
+use crate::state::{Paths, PodRecords};
+
+/// Lines of each log that are shown of Pods chosen by a selector.
+const TAIL_OF_SELECTED: i64 = 10;
+
+/// A line that does not end is held back up to this length where lines of several logs are mixed, bytes.
+const MAX_HELD_BYTES: usize = 64 << 10;
+
+/// What a shell says of a program that was ended because nobody reads its output.
+const EXIT_BROKEN_PIPE: u8 = 128 + libc::SIGPIPE as u8;
+
+/// Print the logs of containers
+///
+/// With -f, goes on with what is written until the container is over, across its restarts.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube logs web\n  microkube logs -f --tail=20 web -c sidecar\n  microkube logs -p web\n  microkube logs -l app=shop --all-containers --prefix"
+)]
+pub struct LogsArgs {
+    /// The Pod: NAME or pod/NAME
+    #[arg(value_name = "POD")]
+    pod: Option<String>,
+    /// The container, as with -c
+    #[arg(value_name = "CONTAINER")]
+    inline_container: Option<String>,
+    /// The container [default: the Pod's default or first container]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+    /// Go on with what is written
+    #[arg(short, long)]
+    follow: bool,
+    /// The log of the container before it was restarted last
+    #[arg(short, long)]
+    previous: bool,
+    /// Only what is not older: 5s, 2m, 3h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    since: Option<SignedDuration>,
+    /// Only what is not older than this time: 2026-11-21T10:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since_time: Option<Timestamp>,
+    /// So many of the last lines; -1: all [default: -1, with a selector 10]
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    tail: Option<i64>,
+    /// Show when each line was written
+    #[arg(long)]
+    timestamps: bool,
+    /// All containers of the Pod
+    #[arg(long)]
+    all_containers: bool,
+    /// Put Pod and container before each line
+    #[arg(long)]
+    prefix: bool,
+    /// Pods by their labels
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = str::parse::<Selector>)]
+    selector: Option<Selector>,
+    /// How many logs may be followed at the same time
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    max_log_requests: usize,
+    /// At most so many bytes of each log
+    #[arg(long, value_name = "BYTES")]
+    limit_bytes: Option<u64>,
+    /// Go on with the next log if one cannot be read
+    #[arg(long)]
+    ignore_errors: bool,
+    /// The Pods' namespace
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+}
+
+/// A duration as Go writes it: `90s`, `1h30m`, `0`.
+fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+    if text == "0" {
+        return Ok(SignedDuration::ZERO);
+    }
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a duration such as 5s, 2m or 3h"))
+}
+
+impl LogsArgs {
+    fn container(&self) -> Option<&str> {
+        self.container.as_deref().or(self.inline_container.as_deref())
+    }
+
+    /// What kubectl refuses.
+    fn check(&self) -> anyhow::Result<()> {
+        if self.pod.is_none() && self.selector.is_none() {
+            bail!(
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the \
+                 logs command\nSee 'microkube logs -h' for help and examples"
+            );
+        }
+        if self.pod.is_some() && self.selector.is_some() {
+            bail!("only a selector (-l) or a POD name is allowed");
+        }
+        if self.container.is_some() && self.inline_container.is_some() {
+            bail!("only one of -c or an inline [CONTAINER] arg is allowed");
+        }
+        if let (true, Some(container)) = (self.all_containers, self.container()) {
+            bail!("--all-containers=true should not be specified with container name {container}");
+        }
+        if self.since.is_some() && self.since_time.is_some() {
+            bail!("at most one of --since-time and --since may be used");
+        }
+        if self.since.is_some_and(|since| since.is_negative()) {
+            bail!("--since must be greater than 0");
+        }
+        if self.tail.is_some_and(|tail| tail < -1) {
+            bail!("--tail must be greater than or equal to -1");
+        }
+        if self.limit_bytes == Some(0) {
+            bail!("--limit-bytes must be greater than 0");
+        }
+        Ok(())
+    }
+
+    fn options(&self, target: &Target, container: &str, now: Timestamp) -> anyhow::Result<ReadOptions> {
+        let tail = self.tail.unwrap_or(match self.selector {
+            Some(_) => TAIL_OF_SELECTED,
+            None => -1,
+        });
+        let since = self.since.filter(|since| !since.is_zero());
+        let since = since.map(|since| now.checked_sub(since)).transpose();
+        Ok(ReadOptions {
+            tail_lines: u64::try_from(tail).ok(),
+            since: since.context("--since goes back too far")?.or(self.since_time),
+            limit_bytes: self.limit_bytes,
+            timestamps: self.timestamps,
+            prefix: match self.prefix {
+                true => format!("[pod/{}/{container}] ", target.record.name),
+                false => String::new(),
+            },
+            follow: self.follow,
+        })
+    }
+}
+
+/// Runs the verb.
+pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
+    args.check().map_err(Failure::usage)?;
+    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+        return Ok(exit_code);
+    }
+    let paths = Paths::from_env();
+    let sources = sources(&args, &paths)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let written = runtime.block_on(show(&args, &paths, sources, &mut std::io::stdout().lock()));
+    match written {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::from(EXIT_BROKEN_PIPE)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The logs that are meant.
+fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<Vec<Source>> {
+    let targets = match (&args.pod, &args.selector) {
+        (Some(pod), _) => vec![Target::find(paths, &args.namespace, pod)?],
+        (None, selector) => {
+            let records = PodRecords::new(paths.clone());
+            let mut selected = records.list()?;
+            selected.retain(|record| {
+                let labels = record.pod.metadata.labels.as_ref();
+                record.namespace == args.namespace && selector.as_ref().is_none_or(|selector| selector.matches(labels))
+            });
+            selected.sort_by(|a, b| a.name.cmp(&b.name));
+            if selected.is_empty() {
+                eprintln!(
+                    "No resources found in {} namespace.",
+                    super::for_terminal(&args.namespace)
+                );
+            }
+            let targets = selected.into_iter().map(|record| Target::of(&records, record));
+            targets.collect::<anyhow::Result<_>>()?
+        }
+    };
+    let mut sources = Vec::new();
+    for target in targets {
+        let names = names(args, &target)?;
+        sources.extend(names.into_iter().map(|container| Source {
+            target: target.clone(),
+            container,
+        }));
+    }
+    if args.follow && sources.len() > args.max_log_requests.max(1) {
+        bail!(
+            "you are attempting to follow {} log streams, but maximum allowed concurrency is {}, use --max-log-requests to \
+             increase the limit",
+            sources.len(),
+            args.max_log_requests
+        );
+    }
+    Ok(sources)
+}
+
+/// The containers of a Pod that are meant.
+fn names(args: &LogsArgs, target: &Target) -> anyhow::Result<Vec<String>> {
+    let pod = &target.record.pod;
+    if args.all_containers {
+        // In the order in which they start.
+        let mut names: Vec<String> = target::containers(pod)
+            .map(|container| container.name.clone())
+            .collect();
+        let mains = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        let mains = mains.min(names.len());
+        names.rotate_left(mains);
+        return Ok(names);
+    }
+    match args.container() {
+        Some(name) if target::container(pod, name).is_none() => {
+            bail!("container {name} is not valid for pod {}", target.record.name)
+        }
+        name => Ok(vec![target::named_or_default(target, name, false)?.name.clone()]),
+    }
+}
+
+/// Writes the logs: those that are followed at the same time, others one after the other.
+async fn show(args: &LogsArgs, paths: &Paths, sources: Vec<Source>, to: &mut impl Write) -> anyhow::Result<()> {
+    let now = Timestamp::now();
+    if args.follow && sources.len() > 1 {
+        return follow_all(args, paths, sources, now, to).await;
+    }
+    for source in sources {
+        let result = show_one(args, paths, &source, now, to).await;
+        match result {
+            Err(error) if args.ignore_errors && !is_broken_pipe(&error) => report(&error),
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {}", super::for_terminal(&format!("{error:#}")));
+}
+
+fn open(args: &LogsArgs, paths: &Paths, source: &Source, now: Timestamp) -> anyhow::Result<LogReader> {
+    let (dir, attempt) = source.log(paths, args.previous)?;
+    let options = args.options(&source.target, &source.container, now)?;
+    let of = || format!("cannot read the log of container {:?}", source.container);
+    LogReader::open(dir, attempt, options).with_context(of)
+}
+
+async fn show_one(
+    args: &LogsArgs,
+    paths: &Paths,
+    source: &Source,
+    now: Timestamp,
+    to: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut reader = open(args, paths, source, now)?;
+    if args.follow {
+        let (chunks, mut received) = mpsc::channel(4);
+        let follow = tokio::spawn(follow(paths.clone(), source.clone(), args.previous, reader, chunks));
+        while let Some(chunk) = received.recv().await {
+            write_flushed(to, &chunk)?;
+        }
+        return follow.await?;
+    }
+    loop {
+        let mut chunk = Vec::new();
+        let progress = reader.read(&mut chunk)?;
+        write_flushed(to, &chunk)?;
+        if progress != Progress::More {
+            return Ok(());
+        }
+    }
+}
+
+/// Follows one log until its container is over.
+async fn follow(
+    paths: Paths,
+    source: Source,
+    previous: bool,
+    reader: LogReader,
+    chunks: mpsc::Sender<Vec<u8>>,
+) -> anyhow::Result<()> {
+    // A previous container is over as it is.
+    let (over, is_over) = watch::channel(previous);
+    let telling = async {
+        if !previous {
+            over::wait(&paths, &source).await;
+            over.send_replace(true);
+        }
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        followed = reader.follow(is_over, chunks) => Ok(followed.with_context(|| format!("cannot follow the log of container {:?}", source.container))?),
+        () = telling => Ok(()),
+    }
+}
+
+/// Follows several logs; their lines are mixed, but whole.
+async fn follow_all(
+    args: &LogsArgs,
+    paths: &Paths,
+    sources: Vec<Source>,
+    now: Timestamp,
+    to: &mut impl Write,
+) -> anyhow::Result<()> {
+    let (lines, mut received) = mpsc::channel::<anyhow::Result<Vec<u8>>>(4);
+    for source in sources {
+        let opened = open(args, paths, &source, now);
+        let (paths, previous, lines) = (paths.clone(), args.previous, lines.clone());
+        tokio::spawn(async move {
+            let followed = async {
+                let (chunks, mut received) = mpsc::channel(4);
+                let follow = tokio::spawn(follow(paths, source, previous, opened?, chunks));
+                let mut held = Vec::new();
+                while let Some(chunk) = received.recv().await {
+                    held.extend_from_slice(&chunk);
+                    let whole = memchr::memrchr(b'\n', &held).map_or(0, |end| end + 1);
+                    let mut rest = held.split_off(whole);
+                    if rest.len() > MAX_HELD_BYTES {
+                        held.append(&mut rest);
+                        held.push(b'\n');
+                    }
+                    let whole = std::mem::replace(&mut held, rest);
+                    if !whole.is_empty() && lines.send(Ok(whole)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                if !held.is_empty() {
+                    held.push(b'\n');
+                    let _ = lines.send(Ok(held)).await;
+                }
+                follow.await?
+            };
+            if let Err(error) = followed.await {
+                // Fails when the verb has ended.
+                let _ = lines.send(Err(error)).await;
+            }
+        });
+    }
+    drop(lines);
+    while let Some(lines) = received.recv().await {
+        match lines {
+            Ok(lines) => write_flushed(to, &lines)?,
+            Err(error) if args.ignore_errors => report(&error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn write_flushed(to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}

@@ -1,0 +1,238 @@
+//! A conversation with a supervisor about one process: its input and output, its terminal, its end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::detach_keys::DetachKeys;
+use crate::pod::attach::{Frame, Notice, OutputStream, Request, read_frame, write_frame};
+use crate::pod::client::{Client, ClientError};
+use crate::terminal::{self, RawTerminal, TerminalSize};
+
+/// Bytes of input in one frame.
+const INPUT_BYTES: usize = 32 << 10;
+
+/// What a shell says of a program that was ended because nobody reads its output.
+const EXIT_BROKEN_PIPE: u8 = 128 + libc::SIGPIPE as u8;
+
+/// How a conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Ended {
+    /// The process has ended.
+    Exited(u8),
+    /// The user has left it alone.
+    Detached,
+    /// Nobody reads the output any more.
+    BrokenPipe,
+    /// A signal ended this side.
+    Signal(u8),
+}
+
+impl Ended {
+    /// The exit code that says so where the process's own is not meant.
+    pub(in crate::cli) fn exit_code(self, of_process: impl FnOnce(u8) -> u8) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Exited(code) => of_process(code),
+            Self::Detached => 0,
+            Self::BrokenPipe => EXIT_BROKEN_PIPE,
+            Self::Signal(number) => 128_u8.saturating_add(number),
+        })
+    }
+}
+
+/// The process's standard streams on this side.
+#[derive(Debug)]
+pub(in crate::cli) struct Streams<I, O, E> {
+    /// `None`: the process gets no input.
+    pub(in crate::cli) input: Option<I>,
+    pub(in crate::cli) output: O,
+    pub(in crate::cli) errors: E,
+    /// The terminal that the process's is connected to.
+    pub(in crate::cli) terminal: Option<SessionTerminal>,
+    /// Whether Ctrl-P Ctrl-Q on the terminal ends the conversation.
+    pub(in crate::cli) detachable: bool,
+}
+
+/// A terminal in raw mode as long as the conversation lasts.
+#[derive(Debug)]
+pub(in crate::cli) struct SessionTerminal {
+    _raw: RawTerminal,
+    terminal: OwnedFd,
+}
+
+impl SessionTerminal {
+    /// Switches this terminal to raw mode.
+    pub(in crate::cli) fn enter(terminal: &impl AsFd) -> std::io::Result<Self> {
+        Ok(Self {
+            _raw: RawTerminal::of(terminal.as_fd())?,
+            terminal: terminal.as_fd().try_clone_to_owned()?,
+        })
+    }
+
+    pub(in crate::cli) fn size(&self) -> Option<TerminalSize> {
+        terminal::size_of(&self.terminal)
+    }
+}
+
+/// Signals that end this side.
+struct Endings([Signal; 4]);
+
+impl Endings {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::quit())?,
+            signal(SignalKind::terminate())?,
+        ]))
+    }
+
+    async fn next(&mut self) -> Ended {
+        let [hangup, interrupt, quit, terminate] = &mut self.0;
+        let number = tokio::select! {
+            _ = hangup.recv() => libc::SIGHUP,
+            _ = interrupt.recv() => libc::SIGINT,
+            _ = quit.recv() => libc::SIGQUIT,
+            _ = terminate.recv() => libc::SIGTERM,
+        };
+        Ended::Signal(u8::try_from(number).unwrap_or(0))
+    }
+}
+
+/// Asks for the process and connects it to these streams until it has ended. Whatever way that is, the terminal is as before
+/// when this returns.
+pub(in crate::cli) async fn converse<I, O, E>(
+    client: Client,
+    request: Request,
+    streams: Streams<I, O, E>,
+) -> anyhow::Result<Ended>
+where
+    I: AsyncRead + Unpin,
+    O: AsyncWrite + Unpin,
+    E: AsyncWrite + Unpin,
+{
+    let Streams {
+        input,
+        mut output,
+        mut errors,
+        terminal,
+        detachable,
+    } = streams;
+    let Client { mut from, mut to } = client;
+    // Before the process can run: nothing may end this side and leave the terminal as it is then.
+    let mut endings = Endings::new().context("cannot receive signals")?;
+    let resizes = signal(SignalKind::window_change()).context("cannot receive signals")?;
+    write_frame(&mut to, &Frame::Request(request))
+        .await
+        .map_err(ClientError::from)?;
+
+    let (started, is_started) = oneshot::channel();
+    let receive = async {
+        let mut started = Some(started);
+        loop {
+            let frame = read_frame(&mut from).await.map_err(ClientError::from)?;
+            let written = match frame.ok_or(ClientError::WentAway)? {
+                Frame::Output { stream, bytes, .. } => match stream {
+                    OutputStream::Stdout => write_flushed(&mut output, &bytes).await,
+                    OutputStream::Stderr => write_flushed(&mut errors, &bytes).await,
+                },
+                Frame::Notice(Notice::Started | Notice::Attached) => {
+                    if let Some(started) = started.take() {
+                        // Fails when the other half has ended, which ends this one, too.
+                        let _ = started.send(());
+                    }
+                    Ok(())
+                }
+                Frame::Notice(Notice::Exited { exit_code }) => return Ok(Ended::Exited(exit_code)),
+                Frame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message).into()),
+                _ => Ok(()),
+            };
+            match written {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Ended::BrokenPipe),
+                Err(error) => return Err(error).context("cannot write the output"),
+            }
+        }
+    };
+    let send = async {
+        if is_started.await.is_err() {
+            return std::future::pending().await;
+        }
+        let keys = (detachable && terminal.is_some()).then(DetachKeys::default);
+        send_input(&mut to, input, terminal.as_ref(), resizes, keys).await
+    };
+    tokio::select! {
+        biased;
+        ended = receive => ended,
+        detached = send => Ok(detached),
+        ended = endings.next() => Ok(ended),
+    }
+}
+
+/// Sends input and sizes; returns when the user detaches.
+async fn send_input(
+    to: &mut OwnedWriteHalf,
+    mut input: Option<impl AsyncRead + Unpin>,
+    terminal: Option<&SessionTerminal>,
+    mut resizes: Signal,
+    mut keys: Option<DetachKeys>,
+) -> Ended {
+    let mut buffer = vec![0; INPUT_BYTES];
+    // The size may have changed since it was asked for.
+    let mut size_is_due = terminal.is_some();
+    loop {
+        let mut detach = false;
+        let frame = if std::mem::take(&mut size_is_due) {
+            terminal
+                .and_then(SessionTerminal::size)
+                .map(|size| Frame::Request(Request::Resize(size)))
+        } else {
+            tokio::select! {
+                read = read_some(&mut input, &mut buffer) => {
+                    // A terminal that is gone is an end, too.
+                    let bytes = read.ok().and_then(|length| buffer.get(..length)).unwrap_or_default();
+                    if bytes.is_empty() {
+                        input = None;
+                        Some(Frame::Stdin(Vec::new()))
+                    } else if let Some(keys) = &mut keys {
+                        let (passed, found) = keys.filter(bytes);
+                        detach = found;
+                        (!passed.is_empty()).then_some(Frame::Stdin(passed))
+                    } else {
+                        Some(Frame::Stdin(bytes.to_vec()))
+                    }
+                }
+                Some(()) = resizes.recv() => {
+                    size_is_due = terminal.is_some();
+                    None
+                }
+            }
+        };
+        if let Some(frame) = frame
+            && write_frame(to, &frame).await.is_err()
+        {
+            // Why it is gone, and how the process ended, is heard on the other half.
+            return std::future::pending().await;
+        }
+        if detach {
+            return Ended::Detached;
+        }
+    }
+}
+
+async fn read_some(input: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> std::io::Result<usize> {
+    match input {
+        Some(input) => input.read(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn write_flushed(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}

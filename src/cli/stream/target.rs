@@ -1,0 +1,186 @@
+//! Which Pod and which of its containers a command line means, by kubectl's rules.
+
+use anyhow::{anyhow, bail};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
+
+use crate::state::{Paths, PodRecord, PodRecords};
+
+/// Says which container is meant where none is named.
+const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
+
+/// A Pod as its records have it.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) record: PodRecord,
+    /// Empty as long as the supervisor has said nothing.
+    pub(in crate::cli) status: PodStatus,
+    pub(in crate::cli) is_terminating: bool,
+}
+
+/// The name in `NAME`, `pod/NAME`, `pods/NAME` and `po/NAME`.
+pub(in crate::cli) fn pod_name(resource: &str) -> anyhow::Result<&str> {
+    match resource.split_once('/') {
+        None => Ok(resource),
+        Some(("pod" | "pods" | "po", name)) if !name.is_empty() && !name.contains('/') => Ok(name),
+        Some(("pod" | "pods" | "po", _)) => {
+            bail!("arguments in resource/name form must have a single resource and name: {resource:?}")
+        }
+        Some((kind, _)) => bail!("the server doesn't have a resource type {kind:?}: microkube has pods"),
+    }
+}
+
+impl Target {
+    /// Looks a Pod up.
+    pub(in crate::cli) fn find(paths: &Paths, namespace: &str, resource: &str) -> anyhow::Result<Self> {
+        let name = pod_name(resource)?;
+        let records = PodRecords::new(paths.clone());
+        let record = records
+            .list()?
+            .into_iter()
+            .find(|record| record.namespace == namespace && record.name == name)
+            .ok_or_else(|| anyhow!("Error from server (NotFound): pods {name:?} not found"))?;
+        Self::of(&records, record)
+    }
+
+    /// Of a record.
+    pub(in crate::cli) fn of(records: &PodRecords, record: PodRecord) -> anyhow::Result<Self> {
+        let status = records.status(&record.uid)?.unwrap_or_default();
+        Ok(Self {
+            record,
+            is_terminating: status.deletion_timestamp.is_some(),
+            status: status.status,
+        })
+    }
+
+    pub(in crate::cli) fn phase(&self) -> &str {
+        self.status.phase.as_deref().unwrap_or("Pending")
+    }
+
+    /// Whether nothing of the Pod will run any more.
+    pub(in crate::cli) fn is_completed(&self) -> bool {
+        matches!(self.phase(), "Succeeded" | "Failed")
+    }
+
+    /// The status of one of the Pod's containers.
+    pub(in crate::cli) fn container_status(&self, name: &str) -> Option<&ContainerStatus> {
+        let status = &self.status;
+        [&status.container_statuses, &status.init_container_statuses]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|status| status.name == name)
+    }
+}
+
+/// The containers of a Pod in the order in which kubectl names them, init containers last.
+pub(in crate::cli) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
+}
+
+/// The container of this name.
+pub(in crate::cli) fn container<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
+    containers(pod).find(|container| container.name == name)
+}
+
+/// The container that is meant where none is named, and what to tell the user about the choice.
+pub(in crate::cli) fn default_container(pod: &Pod) -> (Option<&Container>, Option<String>) {
+    let mut notice = None;
+    let annotations = pod.metadata.annotations.as_ref();
+    if let Some(name) = annotations
+        .and_then(|annotations| annotations.get(DEFAULT_CONTAINER_ANNOTATION))
+        .filter(|name| !name.is_empty())
+    {
+        if let Some(container) = container(pod, name) {
+            return (Some(container), None);
+        }
+        let pod = pod.metadata.name.as_deref().unwrap_or_default();
+        notice = Some(format!("Default container name {name:?} not found in pod {pod}"));
+    }
+    let first = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    if let Some(first) = first
+        && containers(pod).nth(1).is_some()
+    {
+        let mut names: Vec<String> = containers(pod).map(|container| container.name.clone()).collect();
+        let mains = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        for name in names.iter_mut().skip(mains) {
+            name.push_str(" (init)");
+        }
+        let choice = format!("Defaulted container {:?} out of: {}", first.name, names.join(", "));
+        notice = Some(notice.map_or_else(|| choice.clone(), |notice| format!("{notice}\n{choice}")));
+    }
+    (first, notice)
+}
+
+/// The container that is named, or the default one, which is said on standard error unless `quiet`.
+pub(in crate::cli) fn named_or_default<'t>(
+    target: &'t Target,
+    name: Option<&str>,
+    quiet: bool,
+) -> anyhow::Result<&'t Container> {
+    let pod = &target.record.pod;
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let (container, notice) = default_container(pod);
+        if let Some(notice) = notice.filter(|_| !quiet) {
+            eprintln!("{}", crate::cli::for_terminal(&notice));
+        }
+        return container.ok_or_else(|| anyhow!("pod {} has no containers", target.record.name));
+    };
+    container(pod, name).ok_or_else(|| anyhow!("container {name} not found in pod {}", target.record.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(containers: &[&str], init: &[&str], annotation: Option<&str>) -> Pod {
+        let of = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| serde_json::json!({ "name": name }))
+                .collect::<Vec<_>>()
+        };
+        let mut pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" },
+            "spec": { "containers": of(containers), "initContainers": of(init) },
+        });
+        if let Some(annotation) = annotation {
+            pod["metadata"]["annotations"] = serde_json::json!({ DEFAULT_CONTAINER_ANNOTATION: annotation });
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn chosen(pod: &Pod) -> (&str, Option<String>) {
+        let (container, notice) = default_container(pod);
+        (container.unwrap().name.as_str(), notice)
+    }
+
+    #[test]
+    fn the_first_container_is_the_default_and_is_said_where_there_are_others() {
+        assert_eq!(chosen(&pod(&["a"], &[], None)), ("a", None));
+        assert_eq!(
+            chosen(&pod(&["a", "b"], &["i"], None)),
+            ("a", Some("Defaulted container \"a\" out of: a, b, i (init)".to_owned()))
+        );
+    }
+
+    #[test]
+    fn the_annotation_chooses_the_container() {
+        assert_eq!(chosen(&pod(&["a", "b"], &[], Some("b"))), ("b", None));
+        let pod = pod(&["a"], &[], Some("x"));
+        let (container, notice) = chosen(&pod);
+        assert_eq!(container, "a");
+        assert_eq!(notice.unwrap(), "Default container name \"x\" not found in pod p");
+    }
+
+    #[test]
+    fn a_pod_is_named_in_every_way_of_kubectl() {
+        for name in ["p", "pod/p", "pods/p", "po/p"] {
+            assert_eq!(pod_name(name).unwrap(), "p");
+        }
+        for name in ["job/p", "pod/", "pod/a/b"] {
+            assert!(pod_name(name).is_err(), "{name}");
+        }
+    }
+}

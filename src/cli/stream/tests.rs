@@ -1,0 +1,254 @@
+//! Conversations with a supervisor that the tests play.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{Signal, raise};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+
+use super::session::{Ended, SessionTerminal, Streams, converse};
+use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
+use crate::pod::client::Client;
+use crate::terminal::set_terminal_size;
+
+/// Signals are the whole process's: conversations that tests raise them in must not meet others.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// The supervisor's end of the connection.
+struct Supervisor(UnixStream);
+
+impl Supervisor {
+    async fn receive(&mut self) -> Option<Frame> {
+        read_frame(&mut self.0).await.unwrap()
+    }
+
+    async fn send(&mut self, frame: Frame) {
+        write_frame(&mut self.0, &frame).await.unwrap();
+    }
+
+    async fn notice(&mut self, notice: Notice) {
+        self.send(Frame::Notice(notice)).await;
+    }
+
+    async fn output(&mut self, stream: OutputStream, bytes: &[u8]) {
+        let bytes = bytes.to_vec();
+        self.send(Frame::Output {
+            container: 0,
+            stream,
+            bytes,
+        })
+        .await;
+    }
+}
+
+fn connection() -> (Client, Supervisor) {
+    let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+    server.set_nonblocking(true).unwrap();
+    (
+        Client::of(client).unwrap(),
+        Supervisor(UnixStream::from_std(server).unwrap()),
+    )
+}
+
+fn exec() -> Request {
+    Request::Exec {
+        container: "c".to_owned(),
+        command: vec!["true".to_owned()],
+        stdin: true,
+        tty: false,
+        tty_size: None,
+    }
+}
+
+fn streams<'a, I>(
+    input: Option<I>,
+    output: &'a mut Vec<u8>,
+    errors: &'a mut Vec<u8>,
+) -> Streams<I, &'a mut Vec<u8>, &'a mut Vec<u8>> {
+    Streams {
+        input,
+        output,
+        errors,
+        terminal: None,
+        detachable: false,
+    }
+}
+
+#[tokio::test]
+async fn input_output_and_exit_code_are_passed_on() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, mut supervisor) = connection();
+    let playing = tokio::spawn(async move {
+        assert_eq!(supervisor.receive().await, Some(Frame::Request(exec())));
+        supervisor.notice(Notice::Started).await;
+        let mut input = Vec::new();
+        while let Some(Frame::Stdin(bytes)) = supervisor.receive().await {
+            if bytes.is_empty() {
+                break;
+            }
+            input.extend(bytes);
+        }
+        supervisor.output(OutputStream::Stdout, b"out\0\xff").await;
+        supervisor.output(OutputStream::Stderr, b"err").await;
+        supervisor.output(OutputStream::Stdout, b"").await;
+        supervisor.notice(Notice::Exited { exit_code: 3 }).await;
+        input
+    });
+    let input = vec![0xff; 100_000];
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let streams = streams(Some(input.as_slice()), &mut output, &mut errors);
+    let ended = converse(client, exec(), streams).await.unwrap();
+    assert_eq!(ended, Ended::Exited(3));
+    assert_eq!(output, b"out\0\xff");
+    assert_eq!(errors, b"err");
+    assert_eq!(playing.await.unwrap(), input);
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_error_in_the_supervisors_words() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, mut supervisor) = connection();
+    let message = "container not found (\"c\")".to_owned();
+    supervisor.notice(Notice::Refused { message }).await;
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let streams = streams(None::<&[u8]>, &mut output, &mut errors);
+    let error = converse(client, exec(), streams).await.unwrap_err();
+    assert_eq!(error.to_string(), "container not found (\"c\")");
+}
+
+#[tokio::test]
+async fn a_supervisor_that_dies_is_an_error() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, mut supervisor) = connection();
+    let playing = tokio::spawn(async move {
+        supervisor.receive().await;
+        supervisor.notice(Notice::Started).await;
+    });
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let streams = streams(None::<&[u8]>, &mut output, &mut errors);
+    let error = converse(client, exec(), streams).await.unwrap_err();
+    assert!(error.to_string().contains("went away"), "{error}");
+    playing.await.unwrap();
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_ends_the_conversation() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, mut supervisor) = connection();
+    let (output, reader) = tokio::io::duplex(16);
+    drop(reader);
+    let playing = tokio::spawn(async move {
+        supervisor.receive().await;
+        supervisor.notice(Notice::Started).await;
+        supervisor.output(OutputStream::Stdout, b"text").await;
+        supervisor
+    });
+    let streams = Streams {
+        input: None::<&[u8]>,
+        output,
+        errors: Vec::new(),
+        terminal: None,
+        detachable: false,
+    };
+    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::BrokenPipe);
+    drop(playing.await.unwrap());
+}
+
+/// A terminal, and a conversation on it.
+struct OnTerminal {
+    pty: OpenptyResult,
+    supervisor: Supervisor,
+    conversation: tokio::task::JoinHandle<anyhow::Result<Ended>>,
+}
+
+const SIZE: TerminalSize = TerminalSize { rows: 30, columns: 100 };
+
+fn slave_input(slave: &OwnedFd) -> impl AsyncRead + Unpin + Send + use<> {
+    tokio::fs::File::from_std(File::from(slave.try_clone().unwrap()))
+}
+
+fn is_raw(pty: &OpenptyResult) -> bool {
+    let flags = tcgetattr(&pty.slave).unwrap().local_flags;
+    !flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
+}
+
+impl OnTerminal {
+    async fn start() -> Self {
+        let pty = openpty(None, None).unwrap();
+        set_terminal_size(&pty.master, SIZE).unwrap();
+        let (client, supervisor) = connection();
+        let terminal = SessionTerminal::enter(&pty.slave).unwrap();
+        assert_eq!(terminal.size(), Some(SIZE));
+        let streams = Streams {
+            input: Some(slave_input(&pty.slave)),
+            output: Vec::new(),
+            errors: Vec::new(),
+            terminal: Some(terminal),
+            detachable: true,
+        };
+        let conversation = tokio::spawn(converse(client, exec(), streams));
+        let mut on_terminal = Self {
+            pty,
+            supervisor,
+            conversation,
+        };
+        assert_eq!(on_terminal.supervisor.receive().await, Some(Frame::Request(exec())));
+        on_terminal.supervisor.notice(Notice::Attached).await;
+        // The size may have changed since it was asked for.
+        on_terminal.expect(Frame::Request(Request::Resize(SIZE))).await;
+        assert!(is_raw(&on_terminal.pty));
+        on_terminal
+    }
+
+    async fn expect(&mut self, frame: Frame) {
+        assert_eq!(self.supervisor.receive().await, Some(frame));
+    }
+
+    async fn type_keys(&self, keys: &[u8]) {
+        let mut master = tokio::fs::File::from_std(File::from(self.pty.master.try_clone().unwrap()));
+        master.write_all(keys).await.unwrap();
+        master.flush().await.unwrap();
+    }
+
+    /// Waits for the end of the conversation; the terminal must then be as before.
+    async fn end(self) -> Ended {
+        let ended = self.conversation.await.unwrap().unwrap();
+        assert!(!is_raw(&self.pty));
+        ended
+    }
+}
+
+#[tokio::test]
+async fn keys_and_sizes_of_a_terminal_reach_the_process_and_the_terminal_is_restored() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut session = OnTerminal::start().await;
+    session.type_keys(b"\x03\r").await;
+    session.expect(Frame::Stdin(b"\x03\r".to_vec())).await;
+    let size = TerminalSize { rows: 5, columns: 40 };
+    set_terminal_size(&session.pty.master, size).unwrap();
+    raise(Signal::SIGWINCH).unwrap();
+    session.expect(Frame::Request(Request::Resize(size))).await;
+    session.supervisor.notice(Notice::Exited { exit_code: 0 }).await;
+    assert_eq!(session.end().await, Ended::Exited(0));
+}
+
+#[tokio::test]
+async fn a_signal_ends_this_side_and_the_terminal_is_restored() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let session = OnTerminal::start().await;
+    raise(Signal::SIGTERM).unwrap();
+    assert_eq!(session.end().await, Ended::Signal(15));
+}
+
+#[tokio::test]
+async fn ctrl_p_ctrl_q_detaches_from_a_terminal() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut session = OnTerminal::start().await;
+    session.type_keys(b"ls\x10\x11").await;
+    session.expect(Frame::Stdin(b"ls".to_vec())).await;
+    assert_eq!(session.end().await, Ended::Detached);
+}

@@ -1,0 +1,313 @@
+//! `microkube top`: what Pods use.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Subcommand, ValueEnum};
+use futures::future::join_all;
+
+use super::selector::Selector;
+use super::stream::target::pod_name;
+use super::{Failure, image, kvm};
+use crate::pod::attach::ContainerUsage;
+use crate::pod::client::{Client, ClientError};
+use crate::state::{Paths, PodRecord, PodRecords};
+
+/// How long a supervisor may take to say what its Pod uses. One that hangs does not hide the others.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Show what Pods use
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube top pod\n  microkube top pod web --containers\n  microkube top pod --sort-by=memory"
+)]
+pub struct TopArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Processor time and memory of Pods
+    #[command(visible_aliases = ["pods", "po"])]
+    Pod(TopPodArgs),
+}
+
+/// What rows are sorted by, the largest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SortBy {
+    Cpu,
+    Memory,
+}
+
+#[derive(Debug, clap::Args)]
+struct TopPodArgs {
+    /// One Pod: NAME or pod/NAME
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// A row for each container
+    #[arg(long)]
+    containers: bool,
+    /// Only Pods whose labels fit
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = str::parse::<Selector>)]
+    selector: Option<Selector>,
+    /// The largest first, by this column
+    #[arg(long, value_name = "COLUMN")]
+    sort_by: Option<SortBy>,
+    /// No line with the columns' names
+    #[arg(long)]
+    no_headers: bool,
+    /// The Pods' namespace
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+    /// Pods of all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+}
+
+/// A Pod and what its containers use.
+#[derive(Debug, Clone)]
+struct PodUsage {
+    namespace: String,
+    name: String,
+    containers: Vec<ContainerUsage>,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
+    let What::Pod(args) = args.what;
+    if args.name.is_some() && args.selector.is_some() {
+        return Err(Failure::usage(anyhow!(
+            "only one of NAME or --selector can be provided"
+        )));
+    }
+    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+        return Ok(exit_code);
+    }
+    let paths = Paths::from_env();
+    let records = selected(&args, &paths)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let usage = runtime.block_on(usage_of(&paths, &args, records))?;
+    if usage.is_empty() {
+        eprintln!(
+            "{}",
+            match args.all_namespaces {
+                true => "No resources found".to_owned(),
+                false => format!(
+                    "No resources found in {} namespace.",
+                    super::for_terminal(&args.namespace)
+                ),
+            }
+        );
+    } else {
+        print!("{}", table(usage, &args));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<Vec<PodRecord>> {
+    let name = args.name.as_deref().map(pod_name).transpose()?;
+    let mut records = PodRecords::new(paths.clone()).list()?;
+    records.retain(|record| {
+        let labels = record.pod.metadata.labels.as_ref();
+        (args.all_namespaces || record.namespace == args.namespace)
+            && name.is_none_or(|name| record.name == name)
+            && args.selector.as_ref().is_none_or(|selector| selector.matches(labels))
+    });
+    match name {
+        Some(name) if records.is_empty() => Err(anyhow!("Error from server (NotFound): pods {name:?} not found")),
+        _ => Ok(records),
+    }
+}
+
+/// Asks all supervisors at the same time. Pods that do not run have none; that is only an error for the one that was named.
+async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> anyhow::Result<Vec<PodUsage>> {
+    let asked = records.into_iter().map(|record| async move {
+        let stats = async { Client::connect(paths, &record.uid)?.stats().await };
+        let stats = tokio::time::timeout(ANSWER_LIMIT, stats).await;
+        (record, stats)
+    });
+    let mut all = Vec::new();
+    for (record, stats) in join_all(asked).await {
+        let label = format!("{}/{}", record.namespace, record.name);
+        let error = match stats {
+            Ok(Ok(containers)) => {
+                all.push(PodUsage {
+                    namespace: record.namespace,
+                    name: record.name,
+                    containers,
+                });
+                continue;
+            }
+            Ok(Err(ClientError::NotRunning(_))) if args.name.is_none() => continue,
+            Ok(Err(error)) => anyhow::Error::from(error),
+            Err(_) => anyhow!("its supervisor does not answer"),
+        };
+        let error = error.context(format!("Metrics not available for pod {label}"));
+        if args.name.is_some() {
+            return Err(error);
+        }
+        eprintln!("microkube: {}", super::for_terminal(&format!("{error:#}")));
+    }
+    Ok(all)
+}
+
+/// kubectl's columns.
+fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
+    let total = |pod: &PodUsage| {
+        let sum = |of: fn(&ContainerUsage) -> u64| pod.containers.iter().map(of).fold(0, u64::saturating_add);
+        (sum(|usage| usage.cpu_nanocores), sum(|usage| usage.memory_bytes))
+    };
+    let key = |(cpu, memory): (u64, u64)| match args.sort_by {
+        Some(SortBy::Cpu) => std::cmp::Reverse(cpu),
+        Some(SortBy::Memory) => std::cmp::Reverse(memory),
+        None => std::cmp::Reverse(0),
+    };
+    pods.sort_by(|a, b| {
+        let names = |pod: &PodUsage| (pod.namespace.clone(), pod.name.clone());
+        key(total(a)).cmp(&key(total(b))).then_with(|| names(a).cmp(&names(b)))
+    });
+    let mut rows = Vec::new();
+    if !args.no_headers {
+        let mut header = Vec::new();
+        header.extend(args.all_namespaces.then_some("NAMESPACE"));
+        header.extend(args.containers.then_some("POD"));
+        header.extend(["NAME", "CPU(cores)", "MEMORY(bytes)"]);
+        rows.push(header.into_iter().map(str::to_owned).collect());
+    }
+    for mut pod in pods {
+        let (cpu, memory) = total(&pod);
+        let mut row = |pod_name: Option<&str>, name: &str, cpu: u64, memory: u64| {
+            let mut cells = Vec::new();
+            cells.extend(args.all_namespaces.then(|| pod.namespace.clone()));
+            cells.extend(pod_name.map(str::to_owned));
+            cells.extend([
+                super::for_terminal(name),
+                format!("{}m", cpu.div_ceil(1_000_000)),
+                format!("{}Mi", memory >> 20),
+            ]);
+            rows.push(cells);
+        };
+        if args.containers {
+            pod.containers.sort_by(|a, b| {
+                let usage = |usage: &ContainerUsage| key((usage.cpu_nanocores, usage.memory_bytes));
+                usage(a).cmp(&usage(b)).then_with(|| a.container.cmp(&b.container))
+            });
+            for usage in &pod.containers {
+                row(
+                    Some(&pod.name),
+                    &usage.container,
+                    usage.cpu_nanocores,
+                    usage.memory_bytes,
+                );
+            }
+        } else {
+            row(None, &pod.name, cpu, memory);
+        }
+    }
+    image::table::table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        args: TopPodArgs,
+    }
+
+    fn args(line: &str) -> TopPodArgs {
+        CommandLine::try_parse_from(std::iter::once("pod").chain(line.split_whitespace()))
+            .unwrap()
+            .args
+    }
+
+    fn pod(name: &str, containers: &[(&str, u64, u64)]) -> PodUsage {
+        let containers = containers
+            .iter()
+            .map(|(container, millicores, mebibytes)| ContainerUsage {
+                container: (*container).to_owned(),
+                cpu_nanocores: millicores * 1_000_000 - 1,
+                memory_bytes: mebibytes << 20,
+            });
+        PodUsage {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            containers: containers.collect(),
+        }
+    }
+
+    #[test]
+    fn the_table_has_kubectls_columns_and_units() {
+        let pods = vec![pod("web", &[("b", 30, 20), ("a", 5, 50)]), pod("db", &[("c", 100, 10)])];
+        assert_eq!(
+            table(pods.clone(), &args("")),
+            "NAME   CPU(cores)   MEMORY(bytes)\ndb     100m         10Mi\nweb    35m          70Mi\n"
+        );
+        assert_eq!(
+            table(pods.clone(), &args("--containers --sort-by=memory")),
+            "POD   NAME   CPU(cores)   MEMORY(bytes)\nweb   a      5m           50Mi\nweb   b      30m          20Mi\ndb    c      100m         10Mi\n"
+        );
+        assert_eq!(
+            table(pods, &args("-A --no-headers --sort-by=cpu")),
+            "default   db    100m   10Mi\ndefault   web   35m    70Mi\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_is_asked_over_its_socket_and_a_pod_without_one_is_passed_over_unless_it_was_named() {
+        use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let record = |name: &str| -> PodRecord {
+            serde_json::from_value(serde_json::json!({
+                "uid": name, "namespace": "default", "name": name, "client": null, "supervisor": null, "vmm": null,
+                "pod": { "apiVersion": "v1", "kind": "Pod", "metadata": {} },
+            }))
+            .unwrap()
+        };
+        let records = PodRecords::new(paths.clone());
+        for name in ["runs", "ended"] {
+            drop(records.create(&record(name)).unwrap());
+        }
+        let listener = attach::listen(&paths.pod_run("runs")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        let usage = pod("runs", &[("c", 7, 3)]).containers;
+        let answer = Frame::Notice(Notice::Stats(usage.clone()));
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(
+                read_frame(&mut stream).await.unwrap(),
+                Some(Frame::Request(Request::Stats))
+            );
+            write_frame(&mut stream, &answer).await.unwrap();
+        });
+        let all = args("");
+        let found = usage_of(&paths, &all, selected(&all, &paths).unwrap()).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].containers, usage);
+
+        let named = args("ended");
+        let error = usage_of(&paths, &named, selected(&named, &paths).unwrap())
+            .await
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("Metrics not available for pod default/ended"),
+            "{error}"
+        );
+        assert!(
+            selected(&args("nope"), &paths)
+                .unwrap_err()
+                .to_string()
+                .contains("pods \"nope\" not found")
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! The files of a container's log: their names, and how they are opened while a writer renames them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A file of an attempt's log.
+#[derive(Debug)]
+pub struct Part {
+    pub file: File,
+    /// Tells files apart whatever they are called; not used again while the file is open.
+    pub inode: u64,
+}
+
+/// Path of a file of an attempt's log: 0 is written to, 1 is the newest of the others.
+pub fn part_path(dir: &Path, attempt: u32, number: usize) -> PathBuf {
+    if number == 0 {
+        dir.join(format!("{attempt}.log"))
+    } else {
+        dir.join(format!("{attempt}.log.{number}"))
+    }
+}
+
+/// Where the next file is put together.
+pub fn new_path(dir: &Path, attempt: u32) -> PathBuf {
+    dir.join(format!("{attempt}.log.new"))
+}
+
+/// Attempt and number of a file, by its name.
+fn parse_name(name: &str) -> Option<(u32, usize)> {
+    let (attempt, rest) = name.split_once(".log")?;
+    let number = match rest.strip_prefix('.') {
+        Some(number) => number.parse().ok()?,
+        None if rest.is_empty() => 0,
+        None => return None,
+    };
+    Some((attempt.parse().ok()?, number))
+}
+
+/// The attempts of which there is a log, oldest first.
+///
+/// # Errors
+/// The directory cannot be read; `NotFound` if there is none.
+pub fn attempts(dir: &Path) -> io::Result<Vec<u32>> {
+    let mut attempts: Vec<u32> = list(dir)?.into_iter().map(|(attempt, _)| attempt).collect();
+    attempts.sort_unstable();
+    attempts.dedup();
+    Ok(attempts)
+}
+
+/// Whether there is a log of this attempt.
+#[must_use]
+pub fn has_log(dir: &Path, attempt: u32) -> bool {
+    attempts(dir).is_ok_and(|attempts| attempts.contains(&attempt))
+}
+
+fn list(dir: &Path) -> io::Result<Vec<(u32, usize)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        if let Some(file) = entry?.file_name().to_str().and_then(parse_name) {
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// The numbers of an attempt's files, newest first.
+pub fn numbers(dir: &Path, attempt: u32) -> io::Result<Vec<usize>> {
+    let mut numbers: Vec<usize> = list(dir)?
+        .into_iter()
+        .filter_map(|(of, number)| (of == attempt).then_some(number))
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Opens all files of an attempt's log, oldest first.
+///
+/// They are opened newest first. A rotation at the same time renames in the other direction, to higher numbers: a file is then met
+/// twice, never missed.
+pub fn open_parts(dir: &Path, attempt: u32) -> io::Result<Vec<Part>> {
+    let highest = numbers(dir, attempt)?.last().map_or(0, |last| last.saturating_add(1));
+    let mut parts: Vec<Part> = Vec::new();
+    for number in 0..=highest.min(MAX_NUMBER) {
+        let file = match File::open(part_path(dir, attempt, number)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let inode = file.metadata()?.ino();
+        if parts.iter().all(|part| part.inode != inode) {
+            parts.push(Part { file, inode });
+        }
+    }
+    parts.reverse();
+    Ok(parts)
+}
+
+/// Bounds what a file with an absurd number makes this look for.
+const MAX_NUMBER: usize = 10_000;
+
+/// Removes the logs of all attempts before this one.
+pub fn remove_before(dir: &Path, attempt: u32) -> io::Result<()> {
+    for (of, number) in list(dir)? {
+        if of < attempt {
+            remove(&part_path(dir, of, number))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file that may be missing.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_known_by_their_names_and_others_are_left_alone() {
+        assert_eq!(parse_name("3.log"), Some((3, 0)));
+        assert_eq!(parse_name("3.log.4"), Some((3, 4)));
+        for other in [
+            "3.log.new",
+            "3.log.4.gz",
+            "x.log",
+            ".log",
+            "3.logs",
+            "3.log.-1",
+            "99999999999.log",
+        ] {
+            assert_eq!(parse_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn parts_are_opened_oldest_first_and_a_missing_one_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for (number, text) in [(0, "d"), (1, "c"), (3, "a")] {
+            std::fs::write(part_path(dir.path(), 7, number), text).unwrap();
+        }
+        std::fs::write(part_path(dir.path(), 8, 0), "x").unwrap();
+        let texts: Vec<String> = open_parts(dir.path(), 7)
+            .unwrap()
+            .into_iter()
+            .map(|part| io::read_to_string(part.file).unwrap())
+            .collect();
+        assert_eq!(texts, ["a", "c", "d"]);
+        assert_eq!(attempts(dir.path()).unwrap(), [7, 8]);
+        remove_before(dir.path(), 8).unwrap();
+        assert_eq!(attempts(dir.path()).unwrap(), [8]);
+    }
+}

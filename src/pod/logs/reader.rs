@@ -1,0 +1,350 @@
+//! Reads logs: all files of an attempt in their order, and with `follow` what comes after, across rotations and restarts.
+//!
+//! What is in the files is a container's: no line makes this hold more than a buffer.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::files::{self, Part};
+use super::record::{self, MAX_RECORD_BYTES, OutputRecord, Record};
+use super::tail;
+
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// So much output is handed over at once, about.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// The whole lines of a file, one after the other.
+#[derive(Debug)]
+pub struct Records {
+    file: File,
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not yet handed out.
+    filled: Range<usize>,
+    /// Position in the file of the line that comes next.
+    line_start: u64,
+    /// Bytes of that line that were passed over because it is too long.
+    skipped: u64,
+    /// Where to end, if not at the end of the file.
+    end: Option<u64>,
+}
+
+impl Records {
+    pub fn new(file: File, start: u64, end: Option<u64>) -> Self {
+        Self {
+            file,
+            buffer: vec![0; BUFFER_BYTES],
+            filled: 0..0,
+            line_start: start,
+            skipped: 0,
+            end,
+        }
+    }
+
+    /// Position in the file of the first byte that was not handed out.
+    pub fn offset(&self) -> u64 {
+        self.line_start
+    }
+
+    /// The next line without its newline, or `None` if there is no whole line now. A part of one is read again later: its writer
+    /// may have to take it back.
+    pub fn next(&mut self) -> io::Result<Option<Range<usize>>> {
+        let mut searched = 0;
+        loop {
+            let unread = self.buffer.get(self.filled.clone()).unwrap_or_default();
+            let new = unread.get(searched..).unwrap_or_default();
+            if let Some(end) = memchr::memchr(b'\n', new) {
+                let line = self.filled.start..self.filled.start + searched + end;
+                self.line_start += self.skipped + line.len() as u64 + 1;
+                self.filled.start = line.end + 1;
+                searched = 0;
+                if std::mem::take(&mut self.skipped) == 0 {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            if unread.len() > MAX_RECORD_BYTES {
+                self.skipped += unread.len() as u64;
+                self.filled = 0..0;
+            }
+            searched = self.filled.len();
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..searched;
+            let at = self.line_start + self.skipped + searched as u64;
+            let room = self.end.map_or(u64::MAX, |end| end.saturating_sub(at));
+            let space = self.buffer.get_mut(searched..).unwrap_or_default();
+            let space_length = space.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            let count = read_at(&self.file, space.get_mut(..space_length).unwrap_or_default(), at)?;
+            if count == 0 {
+                self.filled = 0..0;
+                return Ok(None);
+            }
+            self.filled.end += count;
+        }
+    }
+
+    /// The bytes of a line that [`Self::next`] has just found.
+    pub fn line(&self, line: Range<usize>) -> &[u8] {
+        self.buffer.get(line).unwrap_or_default()
+    }
+}
+
+pub fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(to, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// What of a log is wanted, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ReadOptions {
+    /// Only so many of the last lines.
+    pub tail_lines: Option<u64>,
+    /// Only lines written at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only so many bytes, what is put before lines not counted except for times.
+    pub limit_bytes: Option<u64>,
+    /// Put its time before each line.
+    pub timestamps: bool,
+    /// Put this before each line.
+    pub prefix: String,
+    /// Go on with what is written later, and with the next attempts.
+    pub follow: bool,
+}
+
+/// How far [`LogReader::read`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more.
+    More,
+    /// That is all there is at this moment.
+    CaughtUp,
+    /// That is all that was wanted.
+    LimitReached,
+}
+
+/// Reads the log of a container, from one attempt on.
+#[derive(Debug)]
+pub struct LogReader {
+    pub(super) dir: PathBuf,
+    attempt: u32,
+    options: ReadOptions,
+    since: Option<String>,
+    left_bytes: u64,
+    /// Length of the newest file when the log was opened.
+    end: u64,
+    current: Option<Current>,
+    newer: VecDeque<Part>,
+    at_line_start: bool,
+}
+
+/// The file that is being read.
+#[derive(Debug)]
+struct Current {
+    records: Records,
+    inode: u64,
+    /// It was seen that nothing more will be written to it.
+    is_final: bool,
+}
+
+impl LogReader {
+    /// Opens the log of an attempt in a container's directory.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read.
+    pub fn open(dir: PathBuf, attempt: u32, options: ReadOptions) -> io::Result<Self> {
+        let mut parts = files::open_parts(&dir, attempt)?;
+        let newest_length = match parts.last() {
+            Some(newest) => newest.file.metadata()?.len(),
+            None => 0,
+        };
+        let mut start = 0;
+        if let Some(lines) = options.tail_lines {
+            let mut tail = tail::Tail::new(lines);
+            let mut from = 0;
+            for (index, part) in parts.iter().enumerate().rev() {
+                let length = part.file.metadata()?.len();
+                if let Some(offset) = tail.search(&part.file, length)? {
+                    (from, start) = (index, offset);
+                    break;
+                }
+            }
+            parts.drain(..from);
+        }
+        let mut newer = VecDeque::from(parts);
+        let current = newer.pop_front().map(|part| Current {
+            records: Records::new(
+                part.file,
+                start,
+                (!options.follow && newer.is_empty()).then_some(newest_length),
+            ),
+            inode: part.inode,
+            is_final: !newer.is_empty(),
+        });
+        Ok(Self {
+            dir,
+            attempt,
+            since: options.since.map(record::stamp),
+            left_bytes: options.limit_bytes.unwrap_or(u64::MAX),
+            options,
+            end: newest_length,
+            current,
+            newer,
+            at_line_start: true,
+        })
+    }
+
+    /// Appends what comes next to `to`, some 64 KiB at most.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn read(&mut self, to: &mut Vec<u8>) -> io::Result<Progress> {
+        while to.len() < CHUNK_BYTES {
+            if self.left_bytes == 0 {
+                return Ok(Progress::LimitReached);
+            }
+            let Some(mut current) = self.current.take() else {
+                if self.next_file(true)? {
+                    continue;
+                }
+                return Ok(Progress::CaughtUp);
+            };
+            let line = current.records.next()?;
+            if let Some(line) = line {
+                if let Some(Record::Output(output)) = record::parse(current.records.line(line)) {
+                    self.show(output, to);
+                }
+                self.current = Some(current);
+            } else if current.is_final {
+                let attempt = self.attempt;
+                if !self.next_file(false)? {
+                    self.current = Some(current);
+                    return Ok(Progress::CaughtUp);
+                }
+                // What another attempt writes does not continue this one's last line.
+                if self.attempt != attempt && !self.at_line_start && self.decorates() {
+                    to.push(b'\n');
+                    self.at_line_start = true;
+                }
+            } else {
+                // What was written between the end just seen and the rotation is still to be read.
+                current.is_final = self.options.follow && self.is_over(current.inode)?;
+                let caught_up = !current.is_final;
+                self.current = Some(current);
+                if caught_up {
+                    return Ok(Progress::CaughtUp);
+                }
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Whether nothing more will be written to the newest file known, because there is a newer one.
+    fn is_over(&mut self, inode: u64) -> io::Result<bool> {
+        let newest = files::part_path(&self.dir, self.attempt, 0);
+        let is_newest = std::fs::metadata(newest).is_ok_and(|newest| newest.ino() == inode);
+        let next = files::part_path(&self.dir, self.attempt.saturating_add(1), 0);
+        if is_newest && !next.exists() {
+            return Ok(false);
+        }
+        // Before the files are looked at: when there is a next attempt, there will be no more of this one's.
+        let has_next = self.next_attempt()?.is_some();
+        let parts = missing_is_empty(files::open_parts(&self.dir, self.attempt))?;
+        let known = parts.iter().position(|part| part.inode == inode);
+        if known.is_none() && !parts.is_empty() {
+            tracing::warn!("output was removed from the log before it could be read");
+        }
+        let is_newer = |index: usize| known.is_none_or(|known| index > known);
+        self.newer.extend(
+            parts
+                .into_iter()
+                .enumerate()
+                .filter_map(|(index, part)| is_newer(index).then_some(part)),
+        );
+        Ok(has_next || !self.newer.is_empty())
+    }
+
+    fn next_attempt(&self) -> io::Result<Option<u32>> {
+        let attempts = missing_is_empty(files::attempts(&self.dir))?;
+        Ok(attempts.into_iter().find(|attempt| *attempt > self.attempt))
+    }
+
+    /// Goes on to the file that follows; false if there is none. `is_first`: no file of this attempt was seen yet.
+    fn next_file(&mut self, is_first: bool) -> io::Result<bool> {
+        if self.newer.is_empty() && self.options.follow {
+            if is_first {
+                self.newer = missing_is_empty(files::open_parts(&self.dir, self.attempt))?.into();
+            }
+            if self.newer.is_empty()
+                && let Some(next) = self.next_attempt()?
+            {
+                self.newer = files::open_parts(&self.dir, next)?.into();
+                if !self.newer.is_empty() {
+                    self.attempt = next;
+                }
+            }
+        }
+        let Some(part) = self.newer.pop_front() else {
+            return Ok(false);
+        };
+        let is_last = self.newer.is_empty();
+        // Without `follow` the log is read as it was when it was opened, however fast it grows.
+        let end = (is_last && !self.options.follow).then_some(self.end);
+        self.current = Some(Current {
+            records: Records::new(part.file, 0, end),
+            inode: part.inode,
+            is_final: !is_last,
+        });
+        Ok(true)
+    }
+
+    /// Whether something is put before lines.
+    fn decorates(&self) -> bool {
+        self.options.timestamps || !self.options.prefix.is_empty()
+    }
+
+    fn show(&mut self, record: OutputRecord<'_>, to: &mut Vec<u8>) {
+        if self
+            .since
+            .as_ref()
+            .is_some_and(|since| record.timestamp < since.as_bytes())
+        {
+            return;
+        }
+        if self.at_line_start {
+            to.extend_from_slice(self.options.prefix.as_bytes());
+            if self.options.timestamps {
+                self.limited(record.timestamp, to);
+                self.limited(b" ", to);
+            }
+        }
+        self.limited(record.content, to);
+        if record.ends_line {
+            self.limited(b"\n", to);
+        }
+        self.at_line_start = record.ends_line;
+    }
+
+    fn limited(&mut self, bytes: &[u8], to: &mut Vec<u8>) {
+        let length = bytes.len().min(usize::try_from(self.left_bytes).unwrap_or(usize::MAX));
+        to.extend_from_slice(bytes.get(..length).unwrap_or_default());
+        self.left_bytes = self.left_bytes.saturating_sub(length as u64);
+    }
+}
+
+/// A Pod that was deleted has no log any more.
+fn missing_is_empty<T>(result: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        result => result,
+    }
+}

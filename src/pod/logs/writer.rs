@@ -1,0 +1,350 @@
+//! Writes the log of one attempt of a container.
+//!
+//! What is written is there for a supervisor that takes over after this one was killed, at any moment: files change only at their
+//! end, a record that is cut off is dropped, and what records say adds up to positions in the two streams.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::files;
+use super::reader::Records;
+use super::record::{self, MAX_CONTENT_BYTES, Positions, Record};
+use crate::pod::attach::OutputStream;
+use crate::state::create_private_dir;
+
+/// So much is put together before it is written.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// How large a log may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A file that has become so large is replaced by the next, bytes.
+    pub file_bytes: u64,
+    /// So many files are kept, the one that is written to included.
+    pub files: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            file_bytes: 10 << 20,
+            files: 5,
+        }
+    }
+}
+
+/// The log of one attempt of a container, for its only writer.
+///
+/// Nothing here fails: what cannot be written (a full disk) is dropped with one warning, and counts as written. A container is
+/// never held up by its log.
+#[derive(Debug)]
+pub struct LogWriter {
+    dir: PathBuf,
+    attempt: u32,
+    limits: Limits,
+    file: Option<File>,
+    /// Bytes of the file that are whole records.
+    length: u64,
+    /// Whether anything but the file's first record is in it.
+    has_output: bool,
+    /// Records that are not written yet.
+    batch: Vec<u8>,
+    /// What each stream has of a line that has not ended.
+    unfinished: [Vec<u8>; 2],
+    /// Position of the streams at the end of the batch.
+    taken: Positions,
+    durable: Positions,
+    /// The file does not tell the positions any more: they have to be written before the next record.
+    positions_unknown: bool,
+    warned: bool,
+}
+
+impl LogWriter {
+    /// Opens the log of an attempt in a container's directory, new or as a dead writer left it. Of earlier attempts, only the
+    /// previous one's log is kept.
+    #[must_use]
+    pub fn open(dir: PathBuf, attempt: u32, limits: Limits) -> Self {
+        let mut log = Self {
+            dir,
+            attempt,
+            limits,
+            file: None,
+            length: 0,
+            has_output: false,
+            batch: Vec::new(),
+            unfinished: Default::default(),
+            taken: Positions::default(),
+            durable: Positions::default(),
+            positions_unknown: false,
+            warned: false,
+        };
+        if let Err(error) = log.take_over() {
+            log.warn(&error);
+        }
+        log
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
+        create_private_dir(&self.dir)?;
+        files::remove_before(&self.dir, self.attempt.saturating_sub(1))?;
+        let Some(&newest) = files::numbers(&self.dir, self.attempt)?.first() else {
+            return self.start_file();
+        };
+        let path = files::part_path(&self.dir, self.attempt, newest);
+        let file = File::options().read(true).write(true).open(&path)?;
+        let mut records = Records::new(file.try_clone()?, 0, None);
+        let mut positions = Positions::default();
+        let mut has_output = false;
+        while let Some(line) = records.next()? {
+            match record::parse(records.line(line)) {
+                Some(Record::Position(here)) => positions = here,
+                Some(Record::Output(output)) => {
+                    has_output = true;
+                    let position = positions.of_mut(output.stream);
+                    *position = position.saturating_add(output.stream_bytes());
+                }
+                None => {}
+            }
+        }
+        self.taken = positions;
+        self.durable = positions;
+        // A writer that died between two renames of a rotation leaves no file 0: the next batch makes one.
+        if newest == 0 {
+            self.length = records.offset();
+            self.has_output = has_output;
+            file.set_len(self.length)?;
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a stream are in the log, or were dropped because they could not be written. What was given to
+    /// [`Self::write`] beyond is still in memory.
+    #[must_use]
+    pub fn position(&self, stream: OutputStream) -> u64 {
+        self.durable.of(stream)
+    }
+
+    /// Says that the next bytes of a stream are those at `position`, where that is not [`Self::position`]: the bytes between
+    /// are not to be had any more.
+    pub fn resume_at(&mut self, stream: OutputStream, position: u64) {
+        if self.durable.of(stream) != position {
+            self.flush();
+            *self.durable.of_mut(stream) = position;
+            self.taken = self.durable;
+            self.positions_unknown = true;
+        }
+    }
+
+    /// Takes in what a container wrote. It is in the file after [`Self::flush`], except for a line that has not ended.
+    pub fn write(&mut self, stream: OutputStream, bytes: &[u8], now: Timestamp) {
+        let stamp = record::stamp(now);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let unfinished = self.unfinished(stream).len();
+            let room = MAX_CONTENT_BYTES.saturating_sub(unfinished);
+            let (line, after) = match memchr::memchr(b'\n', rest.get(..=room).unwrap_or(rest)) {
+                Some(end) => (rest.get(..end).unwrap_or_default(), rest.get(end + 1..)),
+                None => (rest.get(..room).unwrap_or(rest), None),
+            };
+            match after {
+                Some(after) => {
+                    self.record(stream, &stamp, true, line);
+                    rest = after;
+                }
+                None => {
+                    rest = rest.get(line.len()..).unwrap_or_default();
+                    if unfinished + line.len() == MAX_CONTENT_BYTES {
+                        self.record(stream, &stamp, false, line);
+                    } else {
+                        self.unfinished(stream).extend_from_slice(line);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that a stream has ended: a last line without a newline is written, too.
+    pub fn finish(&mut self, stream: OutputStream, now: Timestamp) {
+        if !self.unfinished(stream).is_empty() {
+            self.record(stream, &record::stamp(now), false, b"");
+        }
+        self.flush();
+    }
+
+    fn unfinished(&mut self, stream: OutputStream) -> &mut Vec<u8> {
+        let [stdout, stderr] = &mut self.unfinished;
+        match stream {
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr,
+        }
+    }
+
+    /// Puts what is unfinished of a stream, and `line`, into the batch.
+    fn record(&mut self, stream: OutputStream, stamp: &str, ends_line: bool, line: &[u8]) {
+        let mut start = std::mem::take(self.unfinished(stream));
+        record::encode_output(&mut self.batch, stamp, stream, ends_line, [&start, line]);
+        let bytes = (start.len() + line.len()) as u64 + u64::from(ends_line);
+        let position = self.taken.of_mut(stream);
+        *position = position.saturating_add(bytes);
+        start.clear();
+        *self.unfinished(stream) = start;
+        if self.batch.len() as u64 >= self.limits.file_bytes.min(BATCH_BYTES as u64) {
+            self.flush();
+        }
+    }
+
+    /// Writes the whole lines that were taken in.
+    pub fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        match self.store(&batch) {
+            Ok(()) => {
+                self.warned = false;
+            }
+            Err(error) => {
+                self.warn(&error);
+                self.positions_unknown = true;
+            }
+        }
+        self.durable = self.taken;
+        self.batch = batch;
+        self.batch.clear();
+    }
+
+    fn store(&mut self, batch: &[u8]) -> io::Result<()> {
+        let is_full = self.length.saturating_add(batch.len() as u64) > self.limits.file_bytes;
+        if self.file.is_none() || (self.has_output && is_full) {
+            self.start_file()?;
+        }
+        if self.positions_unknown {
+            let positions = record::encode_position(&record::stamp(Timestamp::now()), self.durable);
+            self.append(&positions)?;
+            self.positions_unknown = false;
+        }
+        self.has_output = true;
+        self.append(batch)
+    }
+
+    /// Writes to the end of the file: all of it, or the records that fit.
+    fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut written = 0;
+        let result = loop {
+            let rest = records.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match file.write_at(rest, self.length.saturating_add(written as u64)) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let whole = match result {
+            Ok(()) => written,
+            Err(_) => records
+                .get(..written)
+                .and_then(|written| memchr::memrchr(b'\n', written))
+                .map_or(0, |end| end + 1),
+        };
+        self.length = self.length.saturating_add(whole as u64);
+        if result.is_err() {
+            // Should this fail, too: the next record is written over what is left of this one.
+            let _ = file.set_len(self.length);
+        }
+        result
+    }
+
+    /// Makes the next file, with the positions in it before it has its name, and renames the others.
+    fn start_file(&mut self) -> io::Result<()> {
+        create_private_dir(&self.dir)?;
+        let new = files::new_path(&self.dir, self.attempt);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        let positions = record::encode_position(&record::stamp(Timestamp::now()), self.durable);
+        file.write_all_at(&positions, 0)?;
+        let path = |number| files::part_path(&self.dir, self.attempt, number);
+        for number in files::numbers(&self.dir, self.attempt)?.into_iter().rev() {
+            if number + 1 < self.limits.files {
+                std::fs::rename(path(number), path(number + 1))?;
+            } else {
+                files::remove(&path(number))?;
+            }
+        }
+        self.file = None;
+        std::fs::rename(&new, path(0))?;
+        self.file = Some(file);
+        self.length = positions.len() as u64;
+        self.has_output = false;
+        self.positions_unknown = false;
+        Ok(())
+    }
+
+    /// Once, until something can be written again.
+    fn warn(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.warned, true) {
+            let path = files::part_path(&self.dir, self.attempt, 0);
+            tracing::warn!("output is lost: cannot write {}: {error}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::logs::{LogReader, ReadOptions};
+
+    #[test]
+    fn what_cannot_be_written_is_dropped_and_the_positions_still_tell() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let mut log = LogWriter::open(dir.path().to_owned(), 0, Limits::default());
+        let write = |log: &mut LogWriter, text: &[u8]| {
+            log.write(OutputStream::Stdout, text, now);
+            log.flush();
+        };
+        write(&mut log, b"one\n");
+        // A descriptor that cannot be written to stands for a disk without space.
+        let file = log
+            .file
+            .replace(File::open(files::part_path(dir.path(), 0, 0)).unwrap());
+        write(&mut log, b"lost\n");
+        assert!(log.warned);
+        assert_eq!(log.position(OutputStream::Stdout), 9);
+        log.file = file;
+        write(&mut log, b"two\n");
+        assert!(!log.warned);
+        drop(log);
+
+        let log = LogWriter::open(dir.path().to_owned(), 0, Limits::default());
+        assert_eq!(log.position(OutputStream::Stdout), 13);
+        let mut text = Vec::new();
+        let mut reader = LogReader::open(dir.path().to_owned(), 0, ReadOptions::default()).unwrap();
+        reader.read(&mut text).unwrap();
+        assert_eq!(text, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_made_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let not_a_dir = dir.path().join("file");
+        std::fs::write(&not_a_dir, "").unwrap();
+        let mut log = LogWriter::open(not_a_dir.join("logs"), 0, Limits::default());
+        log.write(OutputStream::Stderr, b"lost\n", Timestamp::now());
+        log.flush();
+        assert_eq!(log.position(OutputStream::Stderr), 5);
+    }
+}
