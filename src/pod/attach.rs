@@ -84,6 +84,13 @@ pub enum Notice {
         /// More, where there is more to say.
         message: Option<String>,
     },
+    /// What was asked for is done, or under way for good.
+    Done,
+    /// The request cannot be carried out.
+    Refused {
+        /// Why.
+        message: String,
+    },
     /// The Pod is over and everything on the host released. The last frame.
     Finished {
         /// What `run` exits with.
@@ -104,6 +111,11 @@ pub enum Request {
     },
     /// End the Pod at once.
     Kill,
+    /// End the Pod gracefully and forget it. Answered with [`Notice::Done`] when the record says that it is terminating.
+    Delete {
+        /// Instead of the Pod's own grace period; it can only be shorter.
+        grace: Option<Duration>,
+    },
 }
 
 /// A frame could not be exchanged.
@@ -248,6 +260,8 @@ mod tests {
                 grace: Some(Duration::from_secs(3)),
             }),
             Frame::Request(Request::Kill),
+            Frame::Request(Request::Delete { grace: None }),
+            Frame::Notice(Notice::Done),
         ] {
             assert_eq!(round_trip(&frame), frame);
         }

@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod attach;
 mod container_spec;
 mod guest_log;
+mod launch;
 pub mod lifecycle;
 mod output;
 mod prepare;
@@ -18,5 +19,6 @@ pub mod timings;
 mod virtual_machine;
 mod vsock_link;
 
+pub use launch::{start_supervisor, supervisor_log};
 pub use supervisor::Supervisor;
-pub use sweep::sweep;
+pub use sweep::{remove_ownerless, sweep};

@@ -279,7 +279,7 @@ impl Run {
                 biased;
                 Some(event) = events.recv() => event,
                 Some(request) = requests.recv() => match request {
-                    Request::Terminate { grace } => Event::TerminateRequested(grace),
+                    Request::Terminate { grace } | Request::Delete { grace } => Event::TerminateRequested(grace),
                     Request::Kill => Event::KillRequested,
                 },
                 event = vm.next_event() => {

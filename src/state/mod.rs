@@ -3,12 +3,16 @@
 //! A record is the truth about a Pod; whoever starts next acts on it. What a record means for a Pod's life is decided in
 //! `pod`, not here.
 
+mod event_log;
 mod paths;
 mod pod_record;
 mod process;
 mod record;
+mod status_record;
 
+pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
 pub use paths::{Paths, PathsError};
 pub use pod_record::{PodRecord, PodRecords, PullSecretRecord, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};
 pub use record::{LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive};
+pub use status_record::StatusRecord;

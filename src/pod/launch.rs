@@ -1,0 +1,91 @@
+//! Starts the supervisor of a Pod: the same for a Pod in the foreground, a detached one, and one whose supervisor died.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::state::{Paths, PodRecord};
+
+/// Logs of so many Pods are kept.
+const KEPT_LOGS: usize = 50;
+
+/// Where a supervisor logs. The file outlives the Pod.
+#[must_use]
+pub fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
+    paths.logs().join(format!(
+        "{}_{}_{}.supervisor.log",
+        record.namespace, record.name, record.uid
+    ))
+}
+
+/// Starts a Pod's supervisor, which inherits the Pod's lock and, with a client, its end of the connection.
+///
+/// # Errors
+/// When there is no process to be had.
+pub fn start_supervisor(
+    paths: &Paths,
+    record: &PodRecord,
+    lock: BorrowedFd<'_>,
+    client: Option<BorrowedFd<'_>>,
+    debug: bool,
+) -> anyhow::Result<Child> {
+    prune_logs(paths);
+    let log_path = supervisor_log(paths, record);
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .with_context(|| format!("cannot create {}", log_path.display()))?;
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.args(["supervise", "--uid", &record.uid]);
+    command.args(["--lock-fd", &lock.as_raw_fd().to_string()]);
+    if let Some(client) = client {
+        command.args(["--client-fd", &client.as_raw_fd().to_string()]);
+    }
+    if debug {
+        command.arg("--debug");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // A supervisor may live for months: it must not keep the directory it was started in.
+    command.current_dir("/");
+    let inherited: Vec<i32> = [Some(lock), client]
+        .into_iter()
+        .flatten()
+        .map(|fd| fd.as_raw_fd())
+        .collect();
+    // SAFETY: between fork and exec the closure only calls setsid(2) and fcntl(2), which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            // A session of its own: signals of the terminal are for the client, which asks the supervisor.
+            libc::setsid();
+            for fd in &inherited {
+                if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command.spawn().context("cannot start the supervisor of the Pod")
+}
+
+/// Forgets the oldest logs of Pods that are gone.
+fn prune_logs(paths: &Paths) {
+    let Ok(entries) = std::fs::read_dir(paths.logs()) else {
+        return;
+    };
+    let mut logs: Vec<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .collect();
+    logs.sort();
+    // Two files a Pod, and a third where the log was rotated.
+    for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,39 @@
+//! What the supervisor has made known of a Pod: its status, and whether it is being deleted.
+
+use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
+
+/// What `get`, `describe` and `wait` show of a Pod beside its record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusRecord {
+    /// The Pod's `status`.
+    pub status: PodStatus,
+    /// `metadata.deletionTimestamp`: when the grace period ends, once deletion was asked for.
+    #[serde(default)]
+    pub deletion_timestamp: Option<Time>,
+    /// `metadata.deletionGracePeriodSeconds`.
+    #[serde(default)]
+    pub deletion_grace_period_seconds: Option<i64>,
+}
+
+impl StatusRecord {
+    /// Of a Pod about which its supervisor has not said anything yet.
+    #[must_use]
+    pub fn pending() -> Self {
+        Self {
+            status: PodStatus {
+                phase: Some("Pending".to_owned()),
+                ..PodStatus::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Whether the Pod has ended: its phase will not change any more.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+}
