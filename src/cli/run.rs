@@ -1,59 +1,111 @@
-//! `microkube run`: starts a Pod's supervisor and stays attached to it until the Pod ends.
+//! `microkube run`: starts a Pod's supervisor and, unless it is detached, stays attached to it until the Pod ends.
 
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::apply::{self, DryRun, Existing, OutputArgs};
+use super::detached::new_record;
+use super::generated_pod::ImageArgs;
 use super::manifests::Loaded;
 use super::output::ContainerOutput;
+use super::pods::arguments::NamespaceArg;
 use super::{Failure, kvm, manifests};
 use crate::manifest::Manifests;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
 use crate::pod::{self};
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord};
+use crate::state::{Paths, PodRecord, PodRecords};
 
-/// Logs of so many Pods are kept.
-const KEPT_LOGS: usize = 50;
-
-/// Run Pods in the foreground
+/// Run Pods: in the foreground, detached, or one of an image
 ///
 /// Boots every Pod of the manifests as a microVM, shows its containers' output, and ends with the last of them. Exits with 0 if
 /// every container succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if a
 /// manifest is wrong. Ctrl-C ends the Pods gracefully, a second Ctrl-C at once.
+///
+/// With --detach the Pods go on without this command. With --image no manifest is needed: a Pod of this name and image is started
+/// as `kubectl run` does it, detached unless it gets input (-i) or --attach.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run shop/ registry-secret.yaml"
+    after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run -d shop/ registry-secret.yaml\n  \
+                  microkube run web --image=nginx --port=80\n  microkube run job --image=busybox --restart=Never --attach -- echo hello"
 )]
 pub struct RunArgs {
-    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input
-    #[arg(value_name = "PATH", required = true)]
+    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input; with --image the
+    /// name of the Pod
+    #[arg(value_name = "PATH|NAME", required = true)]
     paths: Vec<PathBuf>,
+    /// Start the Pods and leave them alone
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    namespace: NamespaceArg,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Show how long each stage of the start takes
     #[arg(long)]
     timings: bool,
     /// Show the log of the guest's kernel and agent
     #[arg(long)]
     debug: bool,
+    #[command(flatten)]
+    generated: ImageArgs,
+}
+
+impl RunArgs {
+    /// Whether the Pods go on without this command.
+    fn is_detached(&self) -> bool {
+        self.detach || (self.generated.image.is_some() && !self.generated.stays_attached())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.generated.rm && self.is_detached() {
+            bail!("--rm should only be used for attached containers");
+        }
+        if self.generated.tty && !self.generated.stdin {
+            bail!("stdin is required for containers with -t/--tty=true");
+        }
+        if self.detach && self.generated.stays_attached() {
+            bail!("--detach and --attach or --stdin contradict each other");
+        }
+        if self.output.output.is_some() && !self.is_detached() && self.output.dry_run == DryRun::None {
+            bail!("-o shows Pods that are not run in the foreground: use it with --detach or --dry-run=client");
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Loaded, Failure> {
+        match (&self.generated.image, self.paths.as_slice()) {
+            (None, paths) => manifests::load_into(paths, &self.namespace),
+            (Some(image), [name]) => self.generated.pod(&name.to_string_lossy(), image, &self.namespace),
+            (Some(_), names) => Err(Failure::usage(anyhow!(
+                "--image makes one Pod, but {} names were given",
+                names.len()
+            ))),
+        }
+    }
 }
 
 /// Runs the verb.
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
+    args.check().map_err(Failure::usage)?;
+    let loaded = args.load()?;
+    if args.is_detached() || args.output.dry_run == DryRun::Client {
+        return apply::start_all(loaded, &args.output, Existing::Refuse);
+    }
     let Loaded {
         manifests,
         consumed_stdin,
-    } = manifests::load(&args.paths)?;
+    } = loaded;
     if let Some(exit_code) = kvm::delegate_unless_usable(consumed_stdin.as_deref())? {
         return Ok(exit_code);
     }
@@ -76,7 +128,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
     paths.create()?;
     pod::sweep(&paths).await?;
 
-    let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests));
+    let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests, false));
     let records = records.collect::<anyhow::Result<Vec<_>>>()?;
     let several = records.len() > 1;
     let (asked, _) = watch::channel(0_usize);
@@ -144,13 +196,7 @@ async fn run_attached(
     let records = PodRecords::new(paths.clone());
     let lock = records.create(&record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
-    let supervisor = start_supervisor(
-        &paths,
-        &record,
-        args.debug,
-        lock.as_fd().as_raw_fd(),
-        server.as_raw_fd(),
-    );
+    let supervisor = pod::start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), args.debug);
     let mut supervisor = match supervisor {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -208,106 +254,13 @@ async fn run_attached(
     pod::sweep(&paths).await?;
     Err(anyhow!(
         "the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}",
-        supervisor_log(&paths, &record).display()
+        pod::supervisor_log(&paths, &record).display()
     ))
 }
 
 async fn send_request(to: &mut OwnedWriteHalf, request: Request) {
     // A supervisor that is gone is noticed where its frames are read.
     let _ = write_frame(to, &Frame::Request(request)).await;
-}
-
-/// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
-fn new_record(pod: &Pod, manifests: &Manifests) -> anyhow::Result<PodRecord> {
-    let mut pod = pod.clone();
-    let uid = uuid::Uuid::new_v4().to_string();
-    let metadata = &mut pod.metadata;
-    metadata.uid = Some(uid.clone());
-    let name = match (&metadata.name, &metadata.generate_name) {
-        (Some(name), _) => name.clone(),
-        (None, prefix) => {
-            let suffix: String = uid.chars().filter(char::is_ascii_alphanumeric).take(5).collect();
-            format!("{}{suffix}", prefix.as_deref().unwrap_or_default())
-        }
-    };
-    metadata.name = Some(name.clone());
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let pull_secrets = manifests.pull_secrets_of(&pod).into_iter().map(|secret| {
-        Ok(PullSecretRecord {
-            name: secret.name.clone(),
-            docker_config_json: String::from_utf8(secret.docker_config_json.clone())
-                .with_context(|| format!("the Secret {:?} is not text", secret.name))?,
-        })
-    });
-    let pull_secrets = pull_secrets.collect::<anyhow::Result<_>>()?;
-    Ok(PodRecord {
-        uid,
-        namespace,
-        name,
-        pod,
-        pull_secrets,
-        client: ProcessIdentity::current(),
-        supervisor: None,
-        vmm: None,
-    })
-}
-
-fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
-    paths.logs().join(format!(
-        "{}_{}_{}.supervisor.log",
-        record.namespace, record.name, record.uid
-    ))
-}
-
-fn start_supervisor(
-    paths: &Paths,
-    record: &PodRecord,
-    debug: bool,
-    lock_fd: RawFd,
-    client_fd: RawFd,
-) -> anyhow::Result<Child> {
-    prune_logs(paths);
-    let log_path = supervisor_log(paths, record);
-    let log = std::fs::File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.args(["supervise", "--uid", &record.uid]);
-    command.args(["--lock-fd", &lock_fd.to_string(), "--client-fd", &client_fd.to_string()]);
-    if debug {
-        command.arg("--debug");
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    // SAFETY: between fork and exec the closure only calls setsid(2) and fcntl(2), which are async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            // A session of its own: signals of the terminal are for the client, which asks the supervisor.
-            libc::setsid();
-            for fd in [lock_fd, client_fd] {
-                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
-    }
-    command.spawn().context("cannot start the supervisor of the Pod")
-}
-
-/// Forgets the oldest logs of Pods that are gone.
-fn prune_logs(paths: &Paths) {
-    let Ok(entries) = std::fs::read_dir(paths.logs()) else {
-        return;
-    };
-    let mut logs: Vec<_> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        })
-        .collect();
-    logs.sort();
-    // Two files a Pod, and a third where the log was rotated.
-    for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 /// The signals that ask for the Pod's end.
@@ -414,7 +367,7 @@ impl View {
                     eprintln!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
-            Notice::Finished { .. } => {}
+            Notice::Done | Notice::Refused { .. } | Notice::Finished { .. } => {}
         }
     }
 

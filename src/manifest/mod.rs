@@ -18,7 +18,7 @@ pub mod expansion;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod misplaced;
-mod names;
+pub(crate) mod names;
 mod node;
 mod objects;
 pub mod process;
