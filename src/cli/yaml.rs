@@ -82,7 +82,7 @@ fn lines(string: &str, indent: usize) -> Option<String> {
         None => (string, "|-"),
     };
     let is_whole = |line: &str| !line.ends_with([' ', '\t']) && !line.chars().any(|c| is_unprintable(c) && c != '\t');
-    let starts_well = !body.starts_with([' ', '\t', '\n']);
+    let starts_well = !body.is_empty() && !body.starts_with([' ', '\t', '\n']);
     if !string.contains('\n') || !starts_well || body.ends_with('\n') || !body.split('\n').all(is_whole) {
         return None;
     }
