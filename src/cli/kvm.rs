@@ -9,11 +9,76 @@ use microkube_vmm::probe;
 
 use super::Failure;
 use crate::machine;
+use crate::pod;
 use crate::state::Paths;
+
+/// Where the Pods are that a verb is about.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Here, with their records in these directories.
+    Here(Paths),
+    /// In the emulated host, where the verb was run; with this exit code.
+    Elsewhere(ExitCode),
+}
+
+/// What a verb is about to do with Pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Show what there is. Where Pods run in the emulated host and it is not running, there is nothing.
+    Look,
+    /// Show or wait for what comes: the emulated host is started.
+    Follow,
+    /// Change what there is. What dead owners left is taken care of first.
+    Change,
+    /// Start Pods.
+    Start,
+}
+
+/// Goes where the Pods are. `consumed_stdin` is what the verb has already read of its standard input.
+pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Result<Place, Failure> {
+    let paths = Paths::from_env();
+    if matches!(purpose, Purpose::Look | Purpose::Change)
+        && why_unusable()?.is_some()
+        && matches!(machine::status(), Ok(machine::Status::Stopped))
+    {
+        return Ok(Place::Here(paths));
+    }
+    if let Some(exit_code) = delegate_unless_usable(consumed_stdin)? {
+        return Ok(Place::Elsewhere(exit_code));
+    }
+    check_readable(&paths)?;
+    if matches!(purpose, Purpose::Change | Purpose::Start) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(pod::sweep(&paths))?;
+    }
+    Ok(Place::Here(paths))
+}
+
+/// Tells an ordinary user at once, instead of by the first file that cannot be read.
+fn check_readable(paths: &Paths) -> anyhow::Result<()> {
+    match std::fs::read_dir(paths.pods()) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(error).with_context(|| format!("cannot read {}: Pods are root's, use sudo", paths.pods().display()))
+        }
+        // Anything else is told by whoever reads on.
+        _ => Ok(()),
+    }
+}
 
 /// Runs this command line in the emulated host if this machine's KVM cannot run guests, and returns its exit code; `None`
 /// where KVM works. `consumed_stdin` is what the verb has already read of its standard input.
 pub(super) fn delegate_unless_usable(consumed_stdin: Option<&[u8]>) -> Result<Option<ExitCode>, Failure> {
+    let Some(error) = why_unusable()? else { return Ok(None) };
+    if let Some(text) = consumed_stdin {
+        replace_stdin(text).context("cannot pass standard input on")?;
+    }
+    Ok(Some(machine::run_inside(&format!(
+        "KVM of this machine cannot run guests ({error:#})"
+    ))))
+}
+
+/// Why this machine's KVM cannot run guests; `None` if it can.
+fn why_unusable() -> Result<Option<anyhow::Error>, Failure> {
     if machine::is_inside() || is_known_to_work() {
         return Ok(None);
     }
@@ -24,15 +89,7 @@ pub(super) fn delegate_unless_usable(consumed_stdin: Option<&[u8]>) -> Result<Op
         }
         // Something the user can put right is not worked around.
         Err(error @ probe::ProbeError::Permission { .. }) => Err(error.into()),
-        Err(error) => {
-            if let Some(text) = consumed_stdin {
-                replace_stdin(text).context("cannot pass standard input on")?;
-            }
-            let error = anyhow::Error::from(error);
-            Ok(Some(machine::run_inside(&format!(
-                "KVM of this machine cannot run guests ({error:#})"
-            ))))
-        }
+        Err(error) => Ok(Some(error.into())),
     }
 }
 
@@ -61,4 +118,9 @@ fn remember_that_it_works() {
         let _ = std::fs::create_dir_all(dir);
     }
     let _ = std::fs::write(marker, "");
+}
+
+/// Whether Pods run on this machine itself. Tells nobody why not.
+pub(super) fn pods_are_here() -> bool {
+    matches!(why_unusable(), Ok(None))
 }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::Failure;
+use super::pods::arguments::NamespaceArg;
 use crate::manifest::{self, Input, MAX_TEXT_BYTES, ManifestError, Manifests};
 
 /// All manifests of one command line together.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
 /// What `kubectl` takes from a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
+/// Where a Pod is that names no namespace.
+const DEFAULT_NAMESPACE: &str = "default";
 /// How standard input is called in messages.
 const STDIN: &str = "standard input";
 
@@ -33,6 +36,40 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
         manifests,
         consumed_stdin: stdin.map(|index| texts.swap_remove(index).1),
     })
+}
+
+/// [`load`], with everything in the namespace that the command line names.
+///
+/// A manifest that says `default` cannot be told from one that says nothing.
+pub(super) fn load_into(paths: &[PathBuf], namespace: &NamespaceArg) -> Result<Loaded, Failure> {
+    let mut loaded = load(paths)?;
+    if let Some(namespace) = &namespace.namespace {
+        move_into(&mut loaded.manifests, namespace).map_err(Failure::usage)?;
+    }
+    Ok(loaded)
+}
+
+fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
+    if let Some(error) = crate::manifest::names::dns_label(namespace).into_iter().next() {
+        bail!("--namespace={namespace}: {error}");
+    }
+    let pods = manifests.pods.iter_mut();
+    let of_pods = pods.map(|pod| {
+        pod.metadata
+            .namespace
+            .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned())
+    });
+    let secrets = manifests.pull_secrets.iter_mut();
+    for own in of_pods.chain(secrets.map(|secret| &mut secret.namespace)) {
+        if *own != DEFAULT_NAMESPACE && *own != namespace {
+            bail!(
+                "the namespace from the provided object {own:?} does not match the namespace {namespace:?}. You must pass \
+                 '--namespace={own}' to perform this operation."
+            );
+        }
+        namespace.clone_into(own);
+    }
+    Ok(())
 }
 
 /// Whether the error explains itself line by line, each with its file, and wants nothing before it.
@@ -176,5 +213,34 @@ mod tests {
     fn files_without_end_are_not_read_to_their_end() {
         let error = load_names(&[PathBuf::from("/dev/zero")]).unwrap_err();
         assert_eq!(error, "/dev/zero: the file is larger than 4 MiB; is it a manifest?");
+    }
+
+    #[test]
+    fn a_namespace_on_the_command_line_is_that_of_all_objects_or_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pod.yaml");
+        let load = |text: &str, namespace: &str| {
+            std::fs::write(&path, text).unwrap();
+            let namespace = NamespaceArg {
+                namespace: Some(namespace.to_owned()),
+            };
+            load_into(std::slice::from_ref(&path), &namespace)
+                .map(|loaded| loaded.manifests.pods[0].metadata.namespace.clone().unwrap())
+                .map_err(|failure| failure.error.to_string())
+        };
+        let plain = POD.replace("NAME", "web");
+        assert_eq!(load(&plain, "shop").unwrap(), "shop");
+        let placed = POD.replace("name: NAME", "name: web, namespace: shop");
+        assert_eq!(load(&placed, "shop").unwrap(), "shop");
+        assert!(
+            load(&placed, "other")
+                .unwrap_err()
+                .contains("the namespace from the provided object \"shop\" does not match")
+        );
+        assert!(
+            load(&plain, "A_b")
+                .unwrap_err()
+                .contains("--namespace=A_b: a lowercase")
+        );
     }
 }

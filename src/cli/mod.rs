@@ -1,26 +1,45 @@
 //! The command line: one file a verb, each with its arguments, its help and its output. No logic of Pods lives here.
 
+mod apply;
 mod attach;
+mod completion;
 mod cp;
+mod create;
+mod delete;
+mod describe;
+mod detached;
 mod doctor;
+mod events;
 mod exec;
 mod explain;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod generated_pod;
+mod get;
 mod image;
+mod jsonpath;
 mod kvm;
 mod logs;
 mod machine;
 mod manifests;
 mod output;
+mod pods;
+mod print;
 mod recover;
 mod run;
 mod selector;
 mod stream;
 mod supervise;
+mod table;
 mod top;
+mod wait;
+mod yaml;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use print::{OutputClosed, for_terminal};
 
 use crate::pod;
 use crate::state::Paths;
@@ -49,11 +68,19 @@ enum Verb {
     Attach(attach::AttachArgs),
     Cp(cp::CpArgs),
     Top(top::TopArgs),
+    Apply(apply::ApplyArgs),
+    Create(create::CreateArgs),
+    Get(get::GetArgs),
+    Describe(describe::DescribeArgs),
+    Events(events::EventsArgs),
+    Wait(wait::WaitArgs),
+    Delete(delete::DeleteArgs),
     Explain(explain::ExplainArgs),
     Recover(recover::RecoverArgs),
     Image(image::ImageArgs),
     Doctor(doctor::DoctorArgs),
     Machine(machine::MachineArgs),
+    Completion(completion::CompletionArgs),
     #[command(hide = true)]
     Supervise(supervise::SuperviseArgs),
 }
@@ -86,6 +113,9 @@ impl Failure {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    clap_complete::CompleteEnv::with_factory(Cli::command)
+        .var(completion::VARIABLE)
+        .complete();
     let cli = Cli::parse();
     start_log();
     let result = match cli.verb {
@@ -95,21 +125,37 @@ pub fn main() -> ExitCode {
         Verb::Attach(args) => attach::run(args),
         Verb::Cp(args) => cp::run(args),
         Verb::Top(args) => top::run(args),
+        Verb::Apply(args) => apply::run(args),
+        Verb::Create(args) => create::run(args),
+        Verb::Get(args) => get::run(args),
+        Verb::Describe(args) => describe::run(args),
+        Verb::Events(args) => events::run(args),
+        Verb::Wait(args) => wait::run(args),
+        Verb::Delete(args) => delete::run(args),
         Verb::Explain(args) => explain::run(args),
         Verb::Recover(args) => recover::run(args),
         Verb::Image(args) => run_image(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Machine(args) => return machine::run(args),
+        Verb::Completion(args) => completion::run(args),
         Verb::Supervise(args) => supervise::run(args),
     };
     result.unwrap_or_else(|Failure { exit_code, error }| {
-        if manifests::names_its_file(&error) {
-            eprintln!("{}", for_terminal(&error.to_string()));
-        } else {
-            eprintln!("microkube: {}", for_terminal(&format!("{error:#}")));
+        if error.is::<OutputClosed>() {
+            return ExitCode::from(print::EXIT_OUTPUT_CLOSED);
         }
+        complain(&error);
         ExitCode::from(exit_code)
     })
+}
+
+/// Says what went wrong.
+fn complain(error: &anyhow::Error) {
+    if manifests::names_its_file(error) {
+        eprintln!("{}", for_terminal(&error.to_string()));
+    } else {
+        eprintln!("microkube: {}", for_terminal(&format!("{error:#}")));
+    }
 }
 
 fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
@@ -125,19 +171,6 @@ fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
         image::run(args).await
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Errors may quote what came from outside: images, registries, manifests. Control characters are shown, not sent.
-fn for_terminal(text: &str) -> String {
-    let mut shown = String::new();
-    for character in text.chars() {
-        if crate::image::is_unprintable(character) && character != '\n' {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 /// Warnings go to stderr; `MICROKUBE_LOG` (as `debug` or `microkube::pod=trace`) says otherwise.

@@ -1,55 +1,111 @@
-//! `microkube run`: starts a Pod's supervisor and stays attached to it until the Pod ends.
+//! `microkube run`: starts a Pod's supervisor and, unless it is detached, stays attached to it until the Pod ends.
 
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::apply::{self, DryRun, Existing, OutputArgs};
+use super::detached::new_record;
+use super::generated_pod::ImageArgs;
 use super::manifests::Loaded;
 use super::output::ContainerOutput;
+use super::pods::arguments::NamespaceArg;
 use super::{Failure, kvm, manifests};
 use crate::manifest::Manifests;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
 use crate::pod::{self};
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord};
+use crate::state::{Paths, PodRecord, PodRecords};
 
-/// Run Pods in the foreground
+/// Run Pods: in the foreground, detached, or one of an image
 ///
 /// Boots every Pod of the manifests as a microVM, shows its containers' output, and ends with the last of them. Exits with 0 if
 /// every container succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if a
 /// manifest is wrong. Ctrl-C ends the Pods gracefully, a second Ctrl-C at once.
+///
+/// With --detach the Pods go on without this command. With --image no manifest is needed: a Pod of this name and image is started
+/// as `kubectl run` does it, detached unless it gets input (-i) or --attach.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run shop/ registry-secret.yaml"
+    after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run -d shop/ registry-secret.yaml\n  \
+                  microkube run web --image=nginx --port=80\n  microkube run job --image=busybox --restart=Never --attach -- echo hello"
 )]
 pub struct RunArgs {
-    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input
-    #[arg(value_name = "PATH", required = true)]
+    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input; with --image the
+    /// name of the Pod
+    #[arg(value_name = "PATH|NAME", required = true)]
     paths: Vec<PathBuf>,
+    /// Start the Pods and leave them alone
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    namespace: NamespaceArg,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Show how long each stage of the start takes
     #[arg(long)]
     timings: bool,
     /// Show the log of the guest's kernel and agent
     #[arg(long)]
     debug: bool,
+    #[command(flatten)]
+    generated: ImageArgs,
+}
+
+impl RunArgs {
+    /// Whether the Pods go on without this command.
+    fn is_detached(&self) -> bool {
+        self.detach || (self.generated.image.is_some() && !self.generated.stays_attached())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.generated.rm && self.is_detached() {
+            bail!("--rm should only be used for attached containers");
+        }
+        if self.generated.tty && !self.generated.stdin {
+            bail!("stdin is required for containers with -t/--tty=true");
+        }
+        if self.detach && self.generated.stays_attached() {
+            bail!("--detach and --attach or --stdin contradict each other");
+        }
+        if self.output.output.is_some() && !self.is_detached() && self.output.dry_run == DryRun::None {
+            bail!("-o shows Pods that are not run in the foreground: use it with --detach or --dry-run=client");
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Loaded, Failure> {
+        match (&self.generated.image, self.paths.as_slice()) {
+            (None, paths) => manifests::load_into(paths, &self.namespace),
+            (Some(image), [name]) => self.generated.pod(&name.to_string_lossy(), image, &self.namespace),
+            (Some(_), names) => Err(Failure::usage(anyhow!(
+                "--image makes one Pod, but {} names were given",
+                names.len()
+            ))),
+        }
+    }
 }
 
 /// Runs the verb.
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
+    args.check().map_err(Failure::usage)?;
+    let loaded = args.load()?;
+    if args.is_detached() || args.output.dry_run == DryRun::Client {
+        return apply::start_all(loaded, &args.output, Existing::Refuse);
+    }
     let Loaded {
         manifests,
         consumed_stdin,
-    } = manifests::load(&args.paths)?;
+    } = loaded;
     if let Some(exit_code) = kvm::delegate_unless_usable(consumed_stdin.as_deref())? {
         return Ok(exit_code);
     }
@@ -72,7 +128,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
     paths.create()?;
     pod::sweep(&paths).await?;
 
-    let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests));
+    let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests, false));
     let records = records.collect::<anyhow::Result<Vec<_>>>()?;
     let several = records.len() > 1;
     let (asked, _) = watch::channel(0_usize);
@@ -201,43 +257,6 @@ async fn run_attached(
 async fn send_request(to: &mut OwnedWriteHalf, request: Request) {
     // A supervisor that is gone is noticed where its frames are read.
     let _ = write_frame(to, &Frame::Request(request)).await;
-}
-
-/// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
-fn new_record(pod: &Pod, manifests: &Manifests) -> anyhow::Result<PodRecord> {
-    let mut pod = pod.clone();
-    let uid = uuid::Uuid::new_v4().to_string();
-    let metadata = &mut pod.metadata;
-    metadata.uid = Some(uid.clone());
-    let name = match (&metadata.name, &metadata.generate_name) {
-        (Some(name), _) => name.clone(),
-        (None, prefix) => {
-            let suffix: String = uid.chars().filter(char::is_ascii_alphanumeric).take(5).collect();
-            format!("{}{suffix}", prefix.as_deref().unwrap_or_default())
-        }
-    };
-    metadata.name = Some(name.clone());
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let pull_secrets = manifests.pull_secrets_of(&pod).into_iter().map(|secret| {
-        Ok(PullSecretRecord {
-            name: secret.name.clone(),
-            docker_config_json: String::from_utf8(secret.docker_config_json.clone())
-                .with_context(|| format!("the Secret {:?} is not text", secret.name))?,
-        })
-    });
-    let pull_secrets = pull_secrets.collect::<anyhow::Result<_>>()?;
-    Ok(PodRecord {
-        uid,
-        namespace,
-        name,
-        pod,
-        pull_secrets,
-        detached: false,
-        released: false,
-        client: ProcessIdentity::current(),
-        supervisor: None,
-        vmm: None,
-    })
 }
 
 /// The signals that ask for the Pod's end.

@@ -9,7 +9,7 @@ use futures::future::join_all;
 
 use super::selector::Selector;
 use super::stream::target::pod_name;
-use super::{Failure, image, kvm};
+use super::{Failure, kvm, table};
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -206,7 +206,7 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
             row(None, &pod.name, cpu, memory);
         }
     }
-    image::table::table(&rows)
+    table::table(&rows)
 }
 
 #[cfg(test)]

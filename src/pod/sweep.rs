@@ -92,6 +92,19 @@ async fn take_care(
     Ok(None)
 }
 
+/// Releases a Pod that has no owner and forgets it, as `delete` does with one that has ended. Returns whether that was so.
+///
+/// # Errors
+/// When something of it cannot be released.
+pub async fn remove_ownerless(paths: &Paths, uid: &str) -> anyhow::Result<bool> {
+    let records = PodRecords::new(paths.clone());
+    let Some(_lock) = records.claim(uid)? else {
+        return Ok(false);
+    };
+    release_abandoned(paths, &records, uid).await?;
+    Ok(true)
+}
+
 /// Becomes the owner of a Pod that has none. A Pod whose command line was killed is being ended by its supervisor: that is waited
 /// for, so that what the command line left behind is gone after the next command.
 async fn claim(records: &PodRecords, uid: &str) -> anyhow::Result<Option<LockedFile>> {

@@ -3,6 +3,7 @@
 //! A record is the truth about a Pod; whoever starts next acts on it. What a record means for a Pod's life is decided in
 //! `pod`, not here.
 
+mod event_log;
 mod paths;
 mod pod_record;
 mod process;
@@ -10,6 +11,7 @@ mod record;
 mod status_record;
 
 pub(crate) use paths::create_private_dir;
+pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
 pub use paths::{Paths, PathsError};
 pub use pod_record::{PodRecord, PodRecords, PullSecretRecord, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};

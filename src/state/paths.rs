@@ -95,6 +95,12 @@ impl Paths {
         self.run_dir.join("pods").join(uid)
     }
 
+    /// The socket on which a Pod's supervisor is asked for something.
+    #[must_use]
+    pub fn supervisor_socket(&self, uid: &str) -> PathBuf {
+        self.pod_run(uid).join("supervisor.sock")
+    }
+
     /// Makes the directories that are missing, for root alone.
     ///
     /// # Errors

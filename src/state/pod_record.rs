@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
+use super::event_log::{self, EventRecord};
 use super::process::ProcessIdentity;
 use super::record::{self, LockedFile, RecordError};
 use super::status_record::StatusRecord;
@@ -61,7 +62,7 @@ impl std::fmt::Debug for PullSecretRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
     /// Another Pod has the name.
-    #[error("pods {0:?} already exists in namespace {1:?}: it is running; end it first or choose another name")]
+    #[error("pods {0:?} already exists in namespace {1:?}; delete or end it first, or choose another name")]
     AlreadyExists(String, String),
     /// A directory cannot be made.
     #[error(transparent)]
@@ -90,6 +91,7 @@ pub struct PodRecords {
 
 const RECORD_FILE: &str = "pod.json";
 const STATUS_FILE: &str = "status.json";
+const EVENTS_FILE: &str = "events.json";
 const LOCK_FILE: &str = "lock";
 
 impl PodRecords {
@@ -107,7 +109,8 @@ impl PodRecords {
         self.paths.create()?;
         let _all = self.lock_set()?;
         for other in self.list()? {
-            if other.namespace == record.namespace && other.name == record.name && !self.is_abandoned(&other.uid)? {
+            let is_same = other.namespace == record.namespace && other.name == record.name;
+            if is_same && (other.detached || !self.is_abandoned(&other.uid)?) {
                 return Err(RecordsError::AlreadyExists(
                     record.name.clone(),
                     record.namespace.clone(),
@@ -167,6 +170,57 @@ impl PodRecords {
         )?)
     }
 
+    /// A Pod's events; none of one that is gone.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`] names the file.
+    pub fn events(&self, uid: &str) -> Result<Vec<EventRecord>, RecordsError> {
+        Ok(event_log::read(&self.events_path(uid))?)
+    }
+
+    /// Where a Pod's [`super::EventLog`] lies.
+    #[must_use]
+    pub fn events_path(&self, uid: &str) -> PathBuf {
+        self.paths.pod_state(uid).join(EVENTS_FILE)
+    }
+
+    /// The names of the files in a Pod's state directory that say what the Pod is and how it does.
+    #[must_use]
+    pub fn is_record_file(name: &std::ffi::OsStr) -> bool {
+        [RECORD_FILE, STATUS_FILE, EVENTS_FILE].iter().any(|file| name == *file)
+    }
+
+    /// The Pod of this name.
+    ///
+    /// # Errors
+    /// The first record that cannot be read, if the Pod is not among the others.
+    pub fn find(&self, namespace: &str, name: &str) -> Result<Option<PodRecord>, RecordsError> {
+        let (records, mut damaged) = self.list_all()?;
+        let found = records
+            .into_iter()
+            .find(|record| record.namespace == namespace && record.name == name);
+        match (found, damaged.pop()) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// All records, and why those are missing that cannot be read. A Pod that goes away meanwhile is in neither.
+    ///
+    /// # Errors
+    /// [`RecordsError::Io`] when the directory cannot be read.
+    pub fn list_all(&self) -> Result<(Vec<PodRecord>, Vec<RecordsError>), RecordsError> {
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        for uid in self.uids()? {
+            match self.get(&uid) {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => {}
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((records, damaged))
+    }
+
     /// UIDs of all Pods of which there is a directory, with or without a readable record.
     ///
     /// # Errors
@@ -204,13 +258,9 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Io`].
     pub fn list(&self) -> Result<Vec<PodRecord>, RecordsError> {
-        let mut records = Vec::new();
-        for uid in self.uids()? {
-            match self.get(&uid) {
-                Ok(Some(record)) => records.push(record),
-                Ok(None) => {}
-                Err(error) => tracing::warn!("Pod {uid}: {error}"),
-            }
+        let (records, damaged) = self.list_all()?;
+        for error in damaged {
+            tracing::warn!("{error}");
         }
         Ok(records)
     }
@@ -375,5 +425,96 @@ mod tests {
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             created.unwrap();
         });
+    }
+
+    #[test]
+    fn an_ended_detached_pod_keeps_its_name_until_it_is_removed() {
+        let (_dir, records) = records();
+        let mut ended = record("u1", "web");
+        ended.detached = true;
+        drop(records.create(&ended).unwrap());
+        assert!(matches!(
+            records.create(&record("u2", "web")),
+            Err(RecordsError::AlreadyExists(..))
+        ));
+        records.remove("u1").unwrap();
+        records.create(&record("u2", "web")).unwrap();
+    }
+
+    #[test]
+    fn a_pod_without_a_status_or_events_has_none_and_one_that_vanished_is_no_error() {
+        let (_dir, records) = records();
+        let _lock = records.create(&record("u1", "web")).unwrap();
+        assert_eq!(records.status("u1").unwrap(), None);
+        assert_eq!(records.events("u1").unwrap(), []);
+        records.save_status("u1", &StatusRecord::pending()).unwrap();
+        assert_eq!(records.status("u1").unwrap(), Some(StatusRecord::pending()));
+        records.remove("u1").unwrap();
+        assert_eq!(records.status("u1").unwrap(), None);
+        assert_eq!(records.find("default", "web").unwrap(), None);
+        assert!(
+            records.save_status("u1", &StatusRecord::pending()).is_err(),
+            "a Pod that is gone is not brought back"
+        );
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_and_hides_no_other() {
+        let (dir, records) = records();
+        let _locks = ["a", "b", "c"].map(|name| records.create(&record(name, name)).unwrap());
+        std::fs::write(dir.path().join("state/pods/b/pod.json"), "{").unwrap();
+        let (found, damaged) = records.list_all().unwrap();
+        let names: Vec<_> = found.iter().map(|record| record.name.as_str()).collect();
+        assert_eq!(names, ["a", "c"]);
+        let [error] = damaged.as_slice() else {
+            panic!("{damaged:?}")
+        };
+        assert!(
+            error.to_string().contains("state/pods/b/pod.json is damaged"),
+            "{error}"
+        );
+        assert_eq!(records.find("default", "c").unwrap().unwrap().uid, "c");
+        assert!(records.find("default", "b").is_err(), "it may be the damaged one");
+        std::fs::write(dir.path().join("state/pods/a/status.json"), "[]").unwrap();
+        assert!(records.status("a").unwrap_err().to_string().contains("a/status.json"));
+    }
+
+    #[test]
+    fn reading_all_pods_while_they_come_and_go_never_fails() {
+        let (_dir, records) = records();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (found, damaged) = records.list_all().unwrap();
+                    assert!(damaged.is_empty(), "{damaged:?}");
+                    for record in found {
+                        records.status(&record.uid).unwrap();
+                        records.events(&record.uid).unwrap();
+                    }
+                }
+            });
+            let result: Result<(), RecordsError> = (0..100).try_for_each(|n| {
+                let uid = format!("u{n}");
+                let _lock = records.create(&record(&uid, &uid))?;
+                records.save_status(&uid, &StatusRecord::pending())?;
+                records.remove(&uid)
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            result.unwrap();
+        });
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_content_of_a_status_is_read_or_refused_by_its_name(content in "[\\PC]{0,80}") {
+            let (dir, records) = records();
+            let _lock = records.create(&record("u1", "web")).unwrap();
+            std::fs::write(dir.path().join("state/pods/u1/status.json"), content).unwrap();
+            if let Err(error) = records.status("u1") {
+                proptest::prop_assert!(error.to_string().contains("status.json"));
+            }
+        }
     }
 }

@@ -43,7 +43,7 @@ fn describe(image: &Image, all: &[Image], users: &Users) -> Value {
         .map(|other| {
             format!(
                 "{}@{}",
-                super::table::split_reference(&other.reference).0,
+                super::split_reference(&other.reference).0,
                 image.manifest_digest
             )
         })

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::table::{age, size, split_reference, table};
+use super::table::{age, size, table};
 use super::users::Users;
-use super::{json_text, print};
+use super::{json_text, print, split_reference};
 use crate::image::{Image, ImageStore};
 
 /// List the images that are here

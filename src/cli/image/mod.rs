@@ -8,18 +8,18 @@ mod prune;
 mod pull;
 mod rm;
 mod save;
-pub(super) mod table;
 mod tag;
 mod users;
 mod verify;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::image::{ImageStore, is_unprintable};
+use super::print::{json_text, print};
+use super::table;
+use crate::image::ImageStore;
 use crate::state::Paths;
 use users::Users;
 
@@ -80,28 +80,12 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<()> {
     }
 }
 
-/// JSON for people and programs, without anything that a terminal would act upon.
-fn json_text(value: &serde_json::Value) -> String {
-    let mut text = String::new();
-    for character in format!("{value:#}").chars() {
-        // JSON itself escapes the other control characters within its texts.
-        if is_unprintable(character) && character != '\n' {
-            text += &format!("\\u{:04x}", u32::from(character));
-        } else {
-            text.push(character);
-        }
-    }
-    text.push('\n');
-    text
-}
-
-/// Prints to standard output at once.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to standard output"),
+/// Repository and tag; of an image known by digest only, `<none>` as Docker shows it.
+fn split_reference(reference: &str) -> (&str, &str) {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, "<none>"),
     }
 }
 
@@ -110,10 +94,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_carries_no_control_characters_and_means_the_same() {
-        let value = serde_json::json!({ "Labels": { "a": "\u{1b}[31m\u{9b}2J\u{202e}\u{7f}é" } });
-        let text = json_text(&value);
-        assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)), "{text:?}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    fn references_split_into_repository_and_tag() {
+        assert_eq!(
+            split_reference("docker.io/library/nginx:1"),
+            ("docker.io/library/nginx", "1")
+        );
+        assert_eq!(
+            split_reference("localhost:5000/a@sha256:00"),
+            ("localhost:5000/a", "<none>")
+        );
+        assert_eq!(
+            split_reference("localhost:5000/a:b@sha256:00"),
+            ("localhost:5000/a", "b")
+        );
     }
 }

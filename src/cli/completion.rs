@@ -1,0 +1,194 @@
+//! `microkube completion`, and what a shell's completion asks: the names of Pods and containers.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::process::{Command, ExitCode, Stdio};
+
+use clap_complete::CompletionCandidate;
+use clap_complete::engine::ArgValueCompleter;
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+
+use super::print::emit;
+use super::{Failure, kvm};
+use crate::state::{Paths, PodRecords};
+
+/// Set by the shell's script, which then calls this program for what can follow.
+pub(super) const VARIABLE: &str = "MICROKUBE_COMPLETE";
+
+/// Print a script that makes a shell complete verbs, flags, Pods and containers
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  source <(microkube completion bash)\n  microkube completion bash > /etc/bash_completion.d/microkube\n  microkube \
+                  completion fish > ~/.config/fish/completions/microkube.fish"
+)]
+pub struct CompletionArgs {
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: CompletionArgs) -> Result<ExitCode, Failure> {
+    emit(&script(args.shell)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn script(shell: Shell) -> anyhow::Result<String> {
+    let shell: &dyn EnvCompleter = match shell {
+        Shell::Bash => &Bash,
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+    };
+    let mut script = Vec::new();
+    shell.write_registration(VARIABLE, "microkube", "microkube", "microkube", &mut script)?;
+    Ok(String::from_utf8(script)?)
+}
+
+/// Completes `pods`, names after it, and `pod/NAME`.
+pub(super) fn pods() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let names = names().into_iter().map(|(pod, _)| pod).collect::<BTreeSet<_>>();
+        let current = current.to_string_lossy();
+        resources(&names, &current)
+            .into_iter()
+            .map(CompletionCandidate::new)
+            .collect()
+    })
+}
+
+/// Completes names of containers.
+#[allow(dead_code, reason = "for the verbs about one container")]
+pub(super) fn containers() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let names = names()
+            .into_iter()
+            .map(|(_, container)| container)
+            .collect::<BTreeSet<_>>();
+        let current = current.to_string_lossy();
+        let fitting = names.into_iter().filter(|name| name.starts_with(current.as_ref()));
+        fitting.map(CompletionCandidate::new).collect()
+    })
+}
+
+/// What of the names fits what was typed.
+fn resources(names: &BTreeSet<String>, current: &str) -> Vec<String> {
+    match current.split_once('/') {
+        Some((kind, _)) => {
+            let full = names.iter().map(|name| format!("{kind}/{name}"));
+            full.filter(|name| name.starts_with(current)).collect()
+        }
+        None => {
+            let all = ["pods".to_owned()].into_iter().chain(names.iter().cloned());
+            all.filter(|name| name.starts_with(current)).collect()
+        }
+    }
+}
+
+/// Pods with each of their containers. What goes wrong while somebody types is not told.
+fn names() -> Vec<(String, String)> {
+    if kvm::pods_are_here() {
+        return of_records(&PodRecords::new(Paths::from_env()));
+    }
+    // In the emulated host, if it runs.
+    let template = "jsonpath={range .items[*]}{range .spec['initContainers','containers'][*]}{.name}{\"\\n\"}{end}/{.metadata.name}{\"\\n\"}{end}";
+    let Ok(program) = std::env::current_exe() else {
+        return Vec::new();
+    };
+    let output = Command::new(program)
+        .args(["get", "pods", "-A", "-o", template])
+        .env_remove(VARIABLE)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    output.map_or_else(
+        |_| Vec::new(),
+        |output| of_lines(&String::from_utf8_lossy(&output.stdout)),
+    )
+}
+
+fn of_records(records: &PodRecords) -> Vec<(String, String)> {
+    let Ok((found, _)) = records.list_all() else {
+        return Vec::new();
+    };
+    let mut names = Vec::new();
+    for record in found {
+        if let Some(spec) = &record.pod.spec {
+            let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+            names.extend(containers.map(|container| (record.name.clone(), container.name.clone())));
+        }
+    }
+    names
+}
+
+/// Lines of containers, and after those of each Pod one with a slash and its name.
+fn of_lines(text: &str) -> Vec<(String, String)> {
+    let (mut names, mut containers) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        match line.strip_prefix('/') {
+            Some(pod) => names.extend(containers.drain(..).map(|container| (pod.to_owned(), container))),
+            None => containers.push(line.to_owned()),
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
+    use super::super::pods::test_pods::TestPods;
+    use super::*;
+
+    #[test]
+    fn every_shell_has_a_script_that_calls_this_program() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = script(shell).unwrap();
+            assert!(
+                script.contains("MICROKUBE_COMPLETE") && script.contains("microkube"),
+                "{script}"
+            );
+        }
+    }
+
+    #[test]
+    fn verbs_and_flags_are_completed() {
+        let complete = |words: &[&str]| {
+            let mut command = Cli::command();
+            let words = words.iter().map(|word| (*word).into()).collect::<Vec<_>>();
+            let index = words.len() - 1;
+            let found = clap_complete::engine::complete(&mut command, words, index, None).unwrap();
+            found
+                .iter()
+                .map(|candidate| candidate.get_value().to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(complete(&["microkube", "des"]).contains(&"describe".to_owned()));
+        assert!(complete(&["microkube", "delete", "--gr"]).contains(&"--grace-period".to_owned()));
+        assert!(!complete(&["microkube", ""]).contains(&"supervise".to_owned()));
+    }
+
+    #[test]
+    fn pods_are_completed_in_both_notations() {
+        let names = ["db", "web-1", "web-2"].map(str::to_owned).into();
+        assert_eq!(resources(&names, ""), ["pods", "db", "web-1", "web-2"]);
+        assert_eq!(resources(&names, "we"), ["web-1", "web-2"]);
+        assert_eq!(resources(&names, "pod/we"), ["pod/web-1", "pod/web-2"]);
+        assert_eq!(resources(&names, "po/d"), ["po/db"]);
+    }
+
+    #[test]
+    fn names_come_from_the_records_or_from_the_emulated_host() {
+        let pods = TestPods::new();
+        pods.add("web", &[]);
+        let expected = [("web".to_owned(), "main".to_owned())];
+        assert_eq!(of_records(&pods.records), expected);
+        assert_eq!(of_lines("main\n/web\n"), expected);
+    }
+}

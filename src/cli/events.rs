@@ -1,0 +1,374 @@
+//! `microkube events`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::kvm::{self, Place, Purpose};
+use super::pods::arguments::{Scope, ScopeArgs, pod_name};
+use super::pods::changes::{Changed, Changes};
+use super::pods::format::{Format, Objects};
+use super::pods::snapshot::is_meant;
+use super::print::emit;
+use super::table::{Columns, since};
+use super::{Failure, complain};
+use crate::state::{EventRecord, Paths, PodRecord, PodRecords};
+
+/// Whose events they are.
+pub(super) const COMPONENT: &str = "microkube";
+
+/// Show what has happened to Pods
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube events\n  microkube events --for pod/web --watch\n  microkube events --types=Warning -A"
+)]
+pub struct EventsArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Only events of this Pod
+    #[arg(long = "for", value_name = "pod/NAME", value_parser = pod_name, add = super::completion::pods())]
+    of: Option<String>,
+    /// Only events of these types: Normal, Warning
+    #[arg(long, value_delimiter = ',', value_parser = is_warning, value_name = "TYPE,…")]
+    types: Vec<bool>,
+    /// After that, show every new one
+    #[arg(short, long)]
+    watch: bool,
+    /// json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
+    output: Option<Format>,
+    /// Without the line of titles
+    #[arg(long)]
+    no_headers: bool,
+}
+
+fn is_warning(kind: &str) -> anyhow::Result<bool> {
+    match kind.to_ascii_lowercase().as_str() {
+        "warning" => Ok(true),
+        "normal" => Ok(false),
+        _ => bail!("valid --types are Normal or Warning"),
+    }
+}
+
+/// Runs the verb.
+pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
+    if args.output == Some(Format::Wide) {
+        let error = anyhow::anyhow!("events have no more columns: -o json, yaml, name, jsonpath or custom-columns");
+        return Err(Failure::usage(error));
+    }
+    let scope = Scope {
+        namespace: (!args.scope.all_namespaces).then(|| args.scope.namespace.or_default()),
+        names: args.of.clone().into_iter().collect(),
+        ..Scope::default()
+    };
+    let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };
+    match kvm::go_to_pods(purpose, None)? {
+        Place::Elsewhere(exit_code) => Ok(exit_code),
+        Place::Here(paths) if args.watch => watch(&paths, &scope, &args),
+        Place::Here(paths) => show(&PodRecords::new(paths), &scope, &args),
+    }
+}
+
+/// `Normal` or `Warning`.
+pub(super) fn kind(event: &EventRecord) -> &'static str {
+    if event.warning { "Warning" } else { "Normal" }
+}
+
+/// `30s`, or `30s (x3 over 4m)` of one that was seen more than once.
+pub(super) fn age(event: &EventRecord, now: Timestamp) -> String {
+    let first = since(Some(event.first_seen), now);
+    match event.count {
+        0 | 1 => first,
+        count => format!("{} (x{count} over {first})", since(Some(event.last_seen), now)),
+    }
+}
+
+/// An event, and whose.
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    namespace: String,
+    pod: String,
+    uid: String,
+    event: EventRecord,
+}
+
+fn show(records: &PodRecords, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
+    let mut failed = false;
+    let events = read(records, scope, args, &mut |error| {
+        complain(&error);
+        failed = true;
+    })?;
+    let mut columns = Columns::default();
+    if events.is_empty() && args.output.is_none() {
+        match &scope.namespace {
+            Some(namespace) => eprintln!("No events found in {namespace} namespace."),
+            None => eprintln!("No events found."),
+        }
+    } else {
+        emit(&text(&events, args, &mut columns, !args.no_headers, Timestamp::now())?)?;
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// The events of all Pods that are meant, the latest last.
+fn read(
+    records: &PodRecords,
+    scope: &Scope,
+    args: &EventsArgs,
+    complain: &mut dyn FnMut(anyhow::Error),
+) -> anyhow::Result<Vec<Seen>> {
+    let (found, damaged) = records.list_all()?;
+    damaged.into_iter().for_each(|error| complain(error.into()));
+    let mut seen = Vec::new();
+    for record in found.into_iter().filter(|record| is_meant(record, scope)) {
+        match of_pod(records, &record, args) {
+            Ok(events) => seen.extend(events),
+            Err(error) => complain(error),
+        }
+    }
+    seen.sort_by_key(|seen| seen.event.last_seen);
+    Ok(seen)
+}
+
+fn of_pod(records: &PodRecords, record: &PodRecord, args: &EventsArgs) -> anyhow::Result<Vec<Seen>> {
+    let events = records.events(&record.uid)?.into_iter();
+    Ok(events
+        .filter(|event| args.types.is_empty() || args.types.contains(&event.warning))
+        .map(|event| Seen {
+            namespace: record.namespace.clone(),
+            pod: record.name.clone(),
+            uid: record.uid.clone(),
+            event,
+        })
+        .collect())
+}
+
+fn text(
+    events: &[Seen],
+    args: &EventsArgs,
+    columns: &mut Columns,
+    header: bool,
+    now: Timestamp,
+) -> anyhow::Result<String> {
+    if let Some(format) = &args.output {
+        let objects: Vec<Event> = events.iter().map(object).collect();
+        return format.print(&Objects::of(&objects, false)?, header);
+    }
+    let mut rows = Vec::new();
+    if header {
+        let mut titles = vec!["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"];
+        if args.scope.all_namespaces {
+            titles.insert(0, "NAMESPACE");
+        }
+        rows.push(titles.into_iter().map(str::to_owned).collect());
+    }
+    for seen in events {
+        let mut row = vec![
+            age(&seen.event, now),
+            kind(&seen.event).to_owned(),
+            seen.event.reason.clone(),
+            format!("Pod/{}", seen.pod),
+            seen.event.message.trim().to_owned(),
+        ];
+        if args.scope.all_namespaces {
+            row.insert(0, seen.namespace.clone());
+        }
+        rows.push(row);
+    }
+    Ok(columns.lines(&rows))
+}
+
+/// The event as Kubernetes' API has it.
+fn object(seen: &Seen) -> Event {
+    let event = &seen.event;
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{:x}", seen.pod, event.first_seen.as_nanosecond())),
+            namespace: Some(seen.namespace.clone()),
+            creation_timestamp: Some(Time(event.first_seen)),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(seen.namespace.clone()),
+            name: Some(seen.pod.clone()),
+            uid: Some(seen.uid.clone()),
+            field_path: event.field_path.clone(),
+            resource_version: None,
+        },
+        reason: Some(event.reason.clone()),
+        message: Some(event.message.clone()),
+        source: Some(EventSource {
+            component: Some(COMPONENT.to_owned()),
+            host: None,
+        }),
+        first_timestamp: Some(Time(event.first_seen)),
+        last_timestamp: Some(Time(event.last_seen)),
+        count: Some(i32::try_from(event.count).unwrap_or(i32::MAX)),
+        type_: Some(kind(event).to_owned()),
+        reporting_component: Some(COMPONENT.to_owned()),
+        ..Event::default()
+    }
+}
+
+/// Shows the events there are, and after that new ones and those that were seen again, until nobody reads any more.
+fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
+    let mut changes = Changes::of(paths)?;
+    let records = PodRecords::new(paths.clone());
+    let mut known = BTreeMap::new();
+    let mut columns = Columns::default();
+    let mut header = !args.no_headers;
+    let mut events = read(&records, scope, args, &mut |error| complain(&error))?;
+    loop {
+        let new = news(&mut known, events);
+        if !new.is_empty() {
+            emit(&text(&new, args, &mut columns, header, Timestamp::now())?)?;
+            header = false;
+        }
+        events = match changes.wait(None, &[])? {
+            Changed::Pods(uids) => {
+                let mut changed = Vec::new();
+                for uid in uids {
+                    match records.get(&uid) {
+                        Ok(Some(record)) if is_meant(&record, scope) => match of_pod(&records, &record, args) {
+                            Ok(events) => changed.extend(events),
+                            Err(error) => complain(&error),
+                        },
+                        Ok(Some(_)) => {}
+                        Ok(None) => {
+                            known.remove(&uid);
+                        }
+                        Err(error) => complain(&error.into()),
+                    }
+                }
+                changed.sort_by_key(|seen| seen.event.last_seen);
+                changed
+            }
+            _ => read(&records, scope, args, &mut |error| complain(&error))?,
+        };
+    }
+}
+
+/// What was shown: by Pod, the counts of its events.
+type Known = BTreeMap<String, BTreeMap<(String, String, Option<String>), u32>>;
+
+/// The events that were not shown with their count yet.
+fn news(known: &mut Known, events: Vec<Seen>) -> Vec<Seen> {
+    let is_new = |seen: &Seen| {
+        let event = &seen.event;
+        let key = (event.reason.clone(), event.message.clone(), event.field_path.clone());
+        let before = known.entry(seen.uid.clone()).or_default().insert(key, event.count);
+        before != Some(event.count)
+    };
+    let mut is_new = is_new;
+    events.into_iter().filter(|seen| is_new(seen)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pods::test_pods::{CREATED, TestPods};
+    use super::*;
+    use crate::state::EventLog;
+
+    fn args(words: &[&str]) -> EventsArgs {
+        #[derive(Debug, clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: EventsArgs,
+        }
+        let words = ["events"].iter().chain(words);
+        <Cli as clap::Parser>::try_parse_from(words).unwrap().args
+    }
+
+    fn at(second: i64) -> Timestamp {
+        CREATED.parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_secs(second)
+    }
+
+    fn logged() -> (TestPods, EventLog) {
+        let pods = TestPods::new();
+        let web = pods.add("web", &[]);
+        let db = pods.add_to("data", "db", &[]);
+        let mut log = EventLog::open(&pods.records.events_path(&web)).unwrap();
+        let main = Some("spec.containers{main}".to_owned());
+        log.add(false, "Pulled", "Image is there ", main, at(0).into()).unwrap();
+        log.add(true, "BackOff", "Back-off", None, at(10).into()).unwrap();
+        log.add(true, "BackOff", "Back-off", None, at(50).into()).unwrap();
+        let mut other = EventLog::open(&pods.records.events_path(&db)).unwrap();
+        other
+            .add(false, "Started", "Container started", None, at(5).into())
+            .unwrap();
+        (pods, log)
+    }
+
+    fn table(pods: &TestPods, words: &[&str]) -> String {
+        let args = args(words);
+        let scope = Scope {
+            namespace: (!args.scope.all_namespaces).then(|| args.scope.namespace.or_default()),
+            names: args.of.clone().into_iter().collect(),
+            ..Scope::default()
+        };
+        let events = read(&pods.records, &scope, &args, &mut |error| panic!("{error}")).unwrap();
+        text(&events, &args, &mut Columns::default(), !args.no_headers, at(60)).unwrap()
+    }
+
+    #[test]
+    fn events_are_listed_as_by_kubectl_the_latest_last() {
+        let (pods, _) = logged();
+        assert_eq!(
+            table(&pods, &[]),
+            "\
+LAST SEEN           TYPE      REASON    OBJECT    MESSAGE
+60s                 Normal    Pulled    Pod/web   Image is there
+10s (x2 over 50s)   Warning   BackOff   Pod/web   Back-off
+"
+        );
+        assert_eq!(
+            table(&pods, &["-A", "--types", "normal", "--no-headers"]),
+            "\
+default   60s   Normal   Pulled    Pod/web   Image is there
+data      55s   Normal   Started   Pod/db    Container started
+"
+        );
+        assert_eq!(table(&pods, &["--for", "pod/other", "--no-headers"]), "");
+        assert_eq!(
+            table(
+                &pods,
+                &["-o", "jsonpath={.items[0].involvedObject.fieldPath} {.items[1].count}"]
+            ),
+            "spec.containers{main} 2"
+        );
+        assert!(table(&pods, &["-o", "name"]).starts_with("event/web."));
+    }
+
+    #[test]
+    fn only_new_events_and_new_counts_are_news() {
+        let (pods, mut log) = logged();
+        let args = args(&[]);
+        let mut known = Known::default();
+        let mut next = || {
+            let events = read(&pods.records, &Scope::default(), &args, &mut |error| panic!("{error}")).unwrap();
+            let new = news(&mut known, events);
+            new.into_iter().map(|seen| seen.event.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(next(), ["Pulled", "Started", "BackOff"]);
+        assert_eq!(next(), Vec::<String>::new());
+        log.add(true, "BackOff", "Back-off", None, at(55).into()).unwrap();
+        log.add(false, "Started", "Container started", None, at(56).into())
+            .unwrap();
+        assert_eq!(next(), ["BackOff", "Started"]);
+    }
+
+    #[test]
+    fn unknown_types_and_other_objects_are_refused() {
+        assert_eq!(
+            is_warning("x").unwrap_err().to_string(),
+            "valid --types are Normal or Warning"
+        );
+        assert!(pod_name("node/a").is_err());
+    }
+}

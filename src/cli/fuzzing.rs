@@ -1,0 +1,26 @@
+//! What the fuzz target `command_line` calls: the little languages in which Pods are selected and shown.
+
+use serde_json::json;
+
+use super::jsonpath::Template;
+use super::selector::Selector;
+
+/// Understands the bytes as a label selector and as a JSONPath template, and applies both.
+pub fn command_line(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let labels = [("app".to_owned(), "web".to_owned()), ("n".to_owned(), "5".to_owned())].into();
+    if let Ok(selector) = text.parse::<Selector>() {
+        let _ = selector.matches(None);
+        let _ = selector.matches(Some(&labels));
+    }
+    let object = json!({
+        "a": [{ "b": 1, "c": "x" }, { "b": 2.5, "c": null }, [0, true]],
+        "b": { "a": "y", "c": ["x", "y", "z"] },
+    });
+    for template in [Template::parse(&text), Template::parse_relaxed(&text)] {
+        if let Ok(template) = template {
+            let _ = template.render(&object);
+            let _ = template.find(&object);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The Pod of `run NAME --image=IMAGE`, as `kubectl run` generates it.
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+
+use super::Failure;
+use super::manifests::Loaded;
+use super::pods::arguments::NamespaceArg;
+use crate::manifest::{self, Input};
+
+/// How the manifest is called in messages.
+const SOURCE: &str = "command line";
+
+/// What the Pod is made of.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "A Pod without a manifest")]
+pub(super) struct ImageArgs {
+    /// Image of the Pod's only container; PATH is the Pod's name then
+    #[arg(long)]
+    pub(super) image: Option<String>,
+    /// Command or, after `--`, arguments for the image's own
+    #[arg(last = true, value_name = "ARG", requires = "image")]
+    pub(super) words: Vec<String>,
+    /// What follows `--` is the command, not its arguments
+    #[arg(long, requires = "image")]
+    command: bool,
+    /// A variable for the container
+    #[arg(long, value_name = "NAME=VALUE", requires = "image")]
+    env: Vec<String>,
+    /// The port on which the container listens
+    #[arg(long, requires = "image")]
+    port: Option<u16>,
+    /// Labels of the Pod [default: run=NAME]
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE,…", requires = "image")]
+    labels: Vec<String>,
+    /// Annotations of the Pod
+    #[arg(long, value_name = "KEY=VALUE", requires = "image")]
+    annotations: Vec<String>,
+    /// Always, OnFailure or Never
+    #[arg(long, default_value = "Always", value_name = "POLICY")]
+    restart: String,
+    /// Always, IfNotPresent or Never
+    #[arg(long, value_name = "POLICY", requires = "image")]
+    image_pull_policy: Option<String>,
+    /// Give the container this terminal's or pipe's input, and stay attached
+    #[arg(short = 'i', long, requires = "image")]
+    pub(super) stdin: bool,
+    /// Give the container a terminal
+    #[arg(short = 't', long, requires = "image")]
+    pub(super) tty: bool,
+    /// Keep the container's input open when this command's ends
+    #[arg(long, requires = "stdin")]
+    leave_stdin_open: bool,
+    /// Stay attached: show the container's output and end with it
+    #[arg(long, requires = "image")]
+    pub(super) attach: bool,
+    /// Delete the Pod at the end; for attached Pods
+    #[arg(long, requires = "image")]
+    pub(super) rm: bool,
+}
+
+impl ImageArgs {
+    /// Whether the command stays attached to the Pod.
+    pub(super) fn stays_attached(&self) -> bool {
+        self.attach || self.stdin
+    }
+
+    /// The Pod, validated and defaulted like any other.
+    pub(super) fn pod(&self, name: &str, image: &str, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
+        let manifest = self.manifest(name, image, namespace).map_err(Failure::usage)?;
+        let text = manifest.to_string();
+        let input = Input {
+            source: SOURCE,
+            text: text.as_bytes(),
+        };
+        Ok(Loaded {
+            manifests: manifest::load(&[input]).map_err(Failure::usage)?,
+            consumed_stdin: None,
+        })
+    }
+
+    fn manifest(&self, name: &str, image: &str, namespace: &NamespaceArg) -> anyhow::Result<Value> {
+        let mut container = json!({ "name": name, "image": image });
+        let mut set = |field: &str, value: Value| container[field] = value;
+        if !self.words.is_empty() {
+            let field = if self.command { "command" } else { "args" };
+            set(field, json!(self.words));
+        }
+        let env = self.env.iter().map(|variable| {
+            let (name, value) = key_value(variable).context("--env")?;
+            Ok(json!({ "name": name, "value": value }))
+        });
+        let env = env.collect::<anyhow::Result<Vec<_>>>()?;
+        if !env.is_empty() {
+            set("env", json!(env));
+        }
+        if let Some(port) = self.port {
+            set("ports", json!([{ "containerPort": port }]));
+        }
+        if let Some(policy) = &self.image_pull_policy {
+            set("imagePullPolicy", json!(policy));
+        }
+        if self.stdin {
+            set("stdin", json!(true));
+            set("stdinOnce", json!(!self.leave_stdin_open));
+        }
+        if self.tty {
+            set("tty", json!(true));
+        }
+        let mut metadata = json!({ "name": name, "namespace": namespace.or_default(), "labels": { "run": name } });
+        if !self.labels.is_empty() {
+            metadata["labels"] = pairs(&self.labels).context("--labels")?;
+        }
+        if !self.annotations.is_empty() {
+            metadata["annotations"] = pairs(&self.annotations).context("--annotations")?;
+        }
+        Ok(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": { "containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": self.restart },
+        }))
+    }
+}
+
+fn pairs(texts: &[String]) -> anyhow::Result<Value> {
+    let mut map = Map::new();
+    for text in texts {
+        let (key, value) = key_value(text)?;
+        map.insert(key.to_owned(), json!(value));
+    }
+    Ok(Value::Object(map))
+}
+
+fn key_value(text: &str) -> anyhow::Result<(&str, &str)> {
+    text.split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .with_context(|| format!("{text:?} is not of the form NAME=VALUE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: ImageArgs,
+    }
+
+    fn args(words: &[&str]) -> ImageArgs {
+        let words = ["run", "--image=nginx:1"].iter().chain(words);
+        <Cli as clap::Parser>::try_parse_from(words).unwrap().args
+    }
+
+    fn in_namespace(namespace: &str) -> NamespaceArg {
+        NamespaceArg {
+            namespace: Some(namespace.to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_pod_is_that_of_kubectl_run() {
+        let args = args(&[
+            "--env=A=b=c",
+            "--env=E=",
+            "--port=80",
+            "--labels=app=web,tier=front",
+            "--annotations=note=x",
+            "--image-pull-policy=Never",
+            "--restart=Never",
+            "--",
+            "-g",
+            "x y",
+        ]);
+        assert_eq!(
+            args.manifest("web", "nginx:1", &in_namespace("test")).unwrap(),
+            json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": "web", "namespace": "test",
+                    "labels": { "app": "web", "tier": "front" }, "annotations": { "note": "x" },
+                },
+                "spec": {
+                    "containers": [{
+                        "name": "web", "image": "nginx:1", "args": ["-g", "x y"],
+                        "env": [{ "name": "A", "value": "b=c" }, { "name": "E", "value": "" }],
+                        "ports": [{ "containerPort": 80 }], "imagePullPolicy": "Never",
+                    }],
+                    "dnsPolicy": "ClusterFirst",
+                    "restartPolicy": "Never",
+                },
+            })
+        );
+        let pod = args
+            .pod("web", "nginx:1", &in_namespace("test"))
+            .unwrap()
+            .manifests
+            .pods
+            .remove(0);
+        assert_eq!(
+            pod.spec.unwrap().termination_grace_period_seconds,
+            Some(30),
+            "defaulted"
+        );
+    }
+
+    #[test]
+    fn without_flags_the_label_is_the_name_and_a_command_replaces_the_images() {
+        let args = args(&["--command", "-it", "--", "sh"]);
+        let manifest = args.manifest("web", "nginx:1", &in_namespace("default")).unwrap();
+        assert_eq!(manifest["metadata"]["labels"], json!({ "run": "web" }));
+        assert_eq!(manifest["spec"]["restartPolicy"], "Always");
+        let container = &manifest["spec"]["containers"][0];
+        assert_eq!(container["command"], json!(["sh"]));
+        assert_eq!(
+            (&container["stdin"], &container["stdinOnce"], &container["tty"]),
+            (&json!(true), &json!(true), &json!(true))
+        );
+        assert!(args.stays_attached());
+    }
+
+    #[test]
+    fn what_cannot_be_a_pod_is_refused() {
+        let bad = args(&["--restart=Never"]).pod("Web_1", "nginx:1", &in_namespace("default"));
+        let message = bad.unwrap_err().error.to_string();
+        assert!(
+            message.starts_with("command line:") && message.contains("metadata.name"),
+            "{message}"
+        );
+        let error = args(&["--env", "x"])
+            .manifest("a", "b", &in_namespace("default"))
+            .unwrap_err();
+        assert_eq!(format!("{error:#}"), "--env: \"x\" is not of the form NAME=VALUE");
+        assert!(
+            <Cli as clap::Parser>::try_parse_from(["run", "--env=A=b"]).is_err(),
+            "needs an image"
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! Templates of JSONPath as `kubectl -o jsonpath` has them (`k8s.io/client-go/util/jsonpath`): text with expressions in braces.
+//!
+//! Its dialect has what RFC 9535 has not (`{range}{end}`, several expressions, negative steps as in Python, unions of fields) and lacks
+//! other things, so that a library for the standard would give other answers. `parse` understands a template, `evaluate` fills it in.
+
+mod evaluate;
+mod parse;
+
+use serde_json::Value;
+
+pub(in crate::cli) use evaluate::order;
+use parse::Node;
+
+/// A template that was understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    nodes: Vec<Node>,
+}
+
+/// A template cannot be understood or filled in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("error parsing jsonpath {template}: {reason}")]
+pub struct JsonPathError {
+    template: String,
+    reason: String,
+}
+
+impl Template {
+    /// Understands a template such as `{.items[*].metadata.name}`.
+    ///
+    /// # Errors
+    /// [`JsonPathError`] says what is wrong.
+    pub fn parse(template: &str) -> Result<Self, JsonPathError> {
+        let nodes = parse::template(template).map_err(|reason| error(template, reason))?;
+        Ok(Self { nodes })
+    }
+
+    /// Understands an expression that may lack its braces and its first dot (`RelaxedJSONPathExpression`), as custom columns, `--sort-by`
+    /// and `wait` take it.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_relaxed(expression: &str) -> Result<Self, JsonPathError> {
+        let inner = expression
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .unwrap_or(expression);
+        let dot = if inner.starts_with(['.', '[', '$', '@']) {
+            ""
+        } else {
+            "."
+        };
+        Self::parse(&format!("{{{dot}{inner}}}"))
+    }
+
+    /// The template filled in with what is in `root`. A path that leads nowhere gives nothing.
+    ///
+    /// # Errors
+    /// [`JsonPathError`] when the template cannot be applied to this value.
+    pub fn render(&self, root: &Value) -> Result<String, JsonPathError> {
+        evaluate::render(&self.nodes, root).map_err(|reason| error("template", reason))
+    }
+
+    /// What the expressions of the template find.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn find<'v>(&self, root: &'v Value) -> Result<Vec<std::borrow::Cow<'v, Value>>, JsonPathError> {
+        evaluate::find(&self.nodes, root).map_err(|reason| error("template", reason))
+    }
+}
+
+fn error(template: &str, reason: String) -> JsonPathError {
+    JsonPathError {
+        template: template.chars().take(200).collect(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests;

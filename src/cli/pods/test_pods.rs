@@ -1,0 +1,98 @@
+//! Records of Pods in a temporary directory, for tests of the verbs.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
+
+use crate::manifest::{self, Input};
+use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
+
+/// The directories; they go with it.
+#[derive(Debug)]
+pub(in crate::cli) struct TestPods {
+    _dir: tempfile::TempDir,
+    pub(in crate::cli) paths: Paths,
+    pub(in crate::cli) records: PodRecords,
+}
+
+/// When all of them were made.
+pub(in crate::cli) const CREATED: &str = "2026-11-21T10:00:00Z";
+
+impl TestPods {
+    pub(in crate::cli) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        paths.create().unwrap();
+        Self {
+            records: PodRecords::new(paths.clone()),
+            paths,
+            _dir: dir,
+        }
+    }
+
+    /// A Pod without status and owner; its UID.
+    pub(in crate::cli) fn add(&self, name: &str, labels: &[(&str, &str)]) -> String {
+        self.add_to("default", name, labels)
+    }
+
+    pub(in crate::cli) fn add_to(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> String {
+        let labels: serde_json::Map<_, _> = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect();
+        self.add_pod(&json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "namespace": namespace, "labels": labels },
+            "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": "nginx:1" }] },
+        }))
+    }
+
+    /// A Pod of a manifest; its UID.
+    pub(in crate::cli) fn add_pod(&self, manifest: &serde_json::Value) -> String {
+        self.add_owned(manifest).0
+    }
+
+    /// A Pod with an owner for as long as the lock is kept.
+    pub(in crate::cli) fn add_owned(&self, manifest: &serde_json::Value) -> (String, LockedFile) {
+        let record = record_of(manifest);
+        let lock = self.records.create(&record).unwrap();
+        (record.uid, lock)
+    }
+
+    /// Gives a Pod a status in the words of the API.
+    pub(in crate::cli) fn set_status(&self, uid: &str, status: serde_json::Value) {
+        let record = StatusRecord {
+            status: serde_json::from_value::<PodStatus>(status).unwrap(),
+            ..StatusRecord::default()
+        };
+        self.records.save_status(uid, &record).unwrap();
+    }
+}
+
+/// The record of a detached Pod.
+pub(in crate::cli) fn record_of(manifest: &serde_json::Value) -> PodRecord {
+    let text = manifest.to_string();
+    let mut pods = manifest::load(&[Input {
+        source: "test",
+        text: text.as_bytes(),
+    }])
+    .unwrap()
+    .pods;
+    let mut pod: Pod = pods.remove(0);
+    let uid = uuid::Uuid::new_v4().to_string();
+    pod.metadata.uid = Some(uid.clone());
+    pod.metadata.creation_timestamp = Some(Time(CREATED.parse().unwrap()));
+    PodRecord {
+        uid,
+        namespace: pod.metadata.namespace.clone().unwrap(),
+        name: pod.metadata.name.clone().unwrap(),
+        pod,
+        pull_secrets: Vec::new(),
+        detached: true,
+        released: false,
+        client: None,
+        supervisor: None,
+        vmm: None,
+    }
+}

@@ -1,0 +1,95 @@
+//! What goes to standard output, and how text from outside is kept from acting on the terminal.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context as _;
+
+use crate::image::is_unprintable;
+
+/// Exit code of a program that ended because nobody reads its output: that of SIGPIPE, of which kubectl dies.
+pub(super) const EXIT_OUTPUT_CLOSED: u8 = 128 + 13;
+
+/// Whoever read standard output has seen enough (`| head`).
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+pub(super) struct OutputClosed;
+
+/// Prints to standard output at once, and does not mind if nobody reads it.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    match emit(text) {
+        Err(error) if error.is::<OutputClosed>() => Ok(()),
+        result => result,
+    }
+}
+
+/// Prints to standard output at once. The error is [`OutputClosed`] if nobody reads it: then the verb ends.
+pub(super) fn emit(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let shown = if out.is_terminal() {
+        std::borrow::Cow::Owned(for_terminal(text))
+    } else {
+        std::borrow::Cow::Borrowed(text)
+    };
+    match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+/// Messages may quote what came from outside: images, registries, manifests, containers. Control characters are shown, not sent.
+pub(super) fn for_terminal(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        if is_unprintable(character) && !matches!(character, '\n' | '\t') {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// [`for_terminal`] for what must stay on one line.
+pub(super) fn on_one_line(text: &str) -> String {
+    for_terminal(text).replace('\n', "\\n").replace('\t', " ")
+}
+
+/// JSON for people and programs, without anything that a terminal would act upon.
+pub(super) fn json_text(value: &serde_json::Value) -> String {
+    let mut text = escaped(&format!("{value:#}"));
+    text.push('\n');
+    text
+}
+
+/// JSON in which no character is left that a terminal would act upon.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::new();
+    for character in json.chars() {
+        // JSON itself escapes the other control characters within its texts.
+        if is_unprintable(character) && character != '\n' {
+            text += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_carries_no_control_characters_and_means_the_same() {
+        let value = serde_json::json!({ "Labels": { "a": "\u{1b}[31m\u{9b}2J\u{202e}\u{7f}é" } });
+        let text = json_text(&value);
+        assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_lines_stay_lines() {
+        assert_eq!(for_terminal("a\u{1b}[2J\tb\n"), "a\\u{1b}[2J\tb\n");
+        assert_eq!(on_one_line("a\u{1b}\tb\nc"), "a\\u{1b} b\\nc");
+    }
+}

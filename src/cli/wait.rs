@@ -1,0 +1,490 @@
+//! `microkube wait`.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::jsonpath::Template;
+use super::kvm::{self, Place, Purpose};
+use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
+use super::pods::changes::{Changed, Changes};
+use super::pods::snapshot::{self, Snapshot};
+use super::print::emit;
+use super::{Failure, complain};
+use crate::state::{Paths, PodRecords};
+
+/// As kubectl has it for a negative timeout.
+const A_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Wait for a condition of Pods
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube wait --for=condition=Ready pod/web\n  microkube wait --for=jsonpath='{.status.phase}'=Succeeded \
+                  pod/job --timeout=5m\n  microkube wait --for=delete pods -l app=shop"
+)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    resources: ResourceArgs,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    #[command(flatten)]
+    selector: SelectorArg,
+    /// All Pods of the namespace
+    #[arg(long)]
+    all: bool,
+    /// condition=NAME[=VALUE], delete, create, or jsonpath='{PATH}'[=VALUE]
+    #[arg(long = "for", value_name = "CONDITION", value_parser = str::parse::<Condition>)]
+    condition: Condition,
+    /// How long at most: 30s, 5m, 1h30m; 0 looks once, a negative one waits a week
+    #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    timeout: Timeout,
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timeout(pub(super) Duration);
+
+/// A duration in Go's notation, or seconds.
+pub(super) fn duration(text: &str) -> anyhow::Result<Timeout> {
+    let invalid = || anyhow!("invalid duration {text:?}: write 30s, 5m or 1h30m");
+    if text.starts_with('-') {
+        duration(text.trim_start_matches('-'))?;
+        return Ok(Timeout(A_WEEK));
+    }
+    let mut total = 0_f64;
+    let mut rest = text;
+    if rest.parse::<f64>().is_ok() {
+        // Seconds without a unit.
+        total = rest.parse().map_err(|_| invalid())?;
+        rest = "";
+    } else if rest.is_empty() {
+        return Err(invalid());
+    }
+    while !rest.is_empty() {
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(invalid)?;
+        let (number, after) = rest.split_at(end);
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let units = [
+            ("ms", 0.001),
+            ("us", 1e-6),
+            ("ns", 1e-9),
+            ("h", 3600.0),
+            ("m", 60.0),
+            ("s", 1.0),
+        ];
+        let (unit, seconds) = units
+            .into_iter()
+            .find(|(unit, _)| after.starts_with(unit))
+            .ok_or_else(invalid)?;
+        total += number * seconds;
+        rest = after.strip_prefix(unit).unwrap_or_default();
+    }
+    // A year is long enough to be for ever.
+    let seconds = if total.is_finite() {
+        total.clamp(0.0, 366.0 * 86_400.0)
+    } else {
+        return Err(invalid());
+    };
+    Ok(Timeout(Duration::from_secs_f64(seconds)))
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq)]
+enum Condition {
+    Status { name: String, value: String },
+    Delete,
+    Create,
+    JsonPath { path: Template, value: Option<String> },
+}
+
+impl FromStr for Condition {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        if let Some(condition) = text.strip_prefix("condition=") {
+            let (name, value) = condition.split_once('=').unwrap_or((condition, "true"));
+            if name.is_empty() {
+                bail!("condition name must not be empty");
+            }
+            return Ok(Self::Status {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            });
+        }
+        if let Some(expression) = text.strip_prefix("jsonpath=") {
+            return jsonpath_condition(expression);
+        }
+        match text.to_ascii_lowercase().as_str() {
+            "delete" => Ok(Self::Delete),
+            "create" => Ok(Self::Create),
+            _ => bail!("unrecognized condition: {text:?}"),
+        }
+    }
+}
+
+/// `{PATH}`, `{PATH}=VALUE` or `.PATH=VALUE`; the path itself may have signs of equality in quotes or braces.
+fn jsonpath_condition(expression: &str) -> anyhow::Result<Condition> {
+    let mut quote = None;
+    let mut depth = 0_usize;
+    let mut split = None;
+    for (at, character) in expression.char_indices() {
+        match (quote, character) {
+            (Some(open), _) if open == character => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') if depth > 0 => quote = Some(character),
+            (None, '{' | '[' | '(') => depth += 1,
+            (None, '}' | ']' | ')') => depth = depth.saturating_sub(1),
+            (None, '=') if depth == 0 => {
+                split = Some(at);
+                break;
+            }
+            _ => {}
+        }
+    }
+    let (path, value) = match split {
+        Some(at) => {
+            let value = expression.get(at + 1..).unwrap_or_default();
+            let bare = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
+            let value = bare('\'').or_else(|| bare('"')).unwrap_or(value);
+            (expression.get(..at).unwrap_or_default(), Some(value.to_owned()))
+        }
+        None => (expression, None),
+    };
+    if path.is_empty() {
+        bail!("jsonpath expression cannot be empty");
+    }
+    if value.as_deref() == Some("") {
+        bail!("jsonpath wait value cannot be empty");
+    }
+    Ok(Condition::JsonPath {
+        path: Template::parse_relaxed(path)?,
+        value,
+    })
+}
+
+impl Condition {
+    /// Whether a Pod that exists meets it.
+    fn is_met(&self, pod: &Pod) -> anyhow::Result<bool> {
+        match self {
+            Self::Status { name, value } => {
+                let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                let mut named = conditions.filter(|condition| condition.type_.eq_ignore_ascii_case(name));
+                Ok(named
+                    .next()
+                    .is_some_and(|condition| condition.status.eq_ignore_ascii_case(value)))
+            }
+            Self::Delete => Ok(false),
+            Self::Create => Ok(true),
+            Self::JsonPath { path, value } => {
+                let object = serde_json::to_value(pod)?;
+                let found = path.find(&object)?;
+                let Some(wanted) = value else {
+                    return Ok(!found.is_empty());
+                };
+                match found.as_slice() {
+                    [] => Ok(false),
+                    [only] if only.is_object() || only.is_array() => {
+                        bail!("jsonpath leads to a nested object or list and cannot be compared")
+                    }
+                    [only] => Ok(only.as_str().map_or_else(|| only.to_string(), str::to_owned) == *wanted),
+                    _ => bail!("given jsonpath expression matches more than one value"),
+                }
+            }
+        }
+    }
+}
+
+/// Runs the verb.
+pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
+    let scope = Scope::new(&args.resources, &args.scope, &args.selector).map_err(Failure::usage)?;
+    if args.all && (args.selector.selector.is_some() || !scope.names.is_empty()) {
+        let error = anyhow!("setting --all together with names or a selector makes no sense");
+        return Err(Failure::usage(error));
+    }
+    if !args.all && scope.names.is_empty() && args.selector.selector.is_none() {
+        let error = anyhow!("resource(s) were provided, but no name was specified: name Pods, or use -l or --all");
+        return Err(Failure::usage(error));
+    }
+    let purpose = match args.condition {
+        Condition::Create => Purpose::Follow,
+        _ => Purpose::Look,
+    };
+    match kvm::go_to_pods(purpose, None)? {
+        Place::Elsewhere(exit_code) => Ok(exit_code),
+        Place::Here(paths) => {
+            let failures = wait(&paths, &scope, &args.condition, args.timeout.0, &mut |name| {
+                emit(&format!("pod/{name} condition met\n"))
+            })?;
+            failures.iter().for_each(complain);
+            Ok(ExitCode::from(u8::from(!failures.is_empty())))
+        }
+    }
+}
+
+/// A Pod that has not met the condition yet.
+#[derive(Debug)]
+struct Waiting {
+    name: String,
+    /// Of the Pod that is waited for; another one of its name is not meant.
+    uid: Option<String>,
+}
+
+/// Waits for all Pods of the scope, and tells of each that met the condition. Returns why the others did not.
+fn wait(
+    paths: &Paths,
+    scope: &Scope,
+    condition: &Condition,
+    timeout: Duration,
+    met: &mut dyn FnMut(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<anyhow::Error>> {
+    let deadline = Instant::now() + timeout;
+    let mut changes = Changes::of(paths)?;
+    let records = PodRecords::new(paths.clone());
+    let snapshot = Snapshot::read(&records, scope)?;
+    let mut failures: Vec<anyhow::Error> = snapshot.damaged.into_iter().map(Into::into).collect();
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for pod in snapshot.pods {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        if condition.is_met(&pod)? {
+            met(&name)?;
+        } else {
+            waiting.push(Waiting {
+                name,
+                uid: pod.metadata.uid,
+            });
+        }
+    }
+    for name in snapshot.missing {
+        match condition {
+            Condition::Create => waiting.push(Waiting { name, uid: None }),
+            // What is not there is deleted; kubectl says nothing about it.
+            Condition::Delete => {}
+            _ => failures.push(not_found(&name)),
+        }
+    }
+    let nothing_meant = waiting.is_empty() && failures.is_empty();
+    if nothing_meant && scope.names.is_empty() && records_are_none(&records, scope)? && *condition != Condition::Delete
+    {
+        if *condition != Condition::Create {
+            bail!("no matching resources found");
+        }
+        // The first Pod that the selector selects is waited for.
+        waiting.push(Waiting {
+            name: String::new(),
+            uid: None,
+        });
+    }
+    while !waiting.is_empty() {
+        if changes.wait(Some(deadline), &[])? == Changed::Nothing {
+            break;
+        }
+        let mut still = Vec::new();
+        for one in waiting {
+            match check(&records, scope, condition, &one)? {
+                Check::Met(name) => met(&name)?,
+                Check::NotYet => still.push(one),
+                Check::Failed(error) => failures.push(error),
+            }
+        }
+        waiting = still;
+    }
+    let timed_out = waiting.iter().map(|one| match one.name.as_str() {
+        "" => anyhow!("timed out waiting for the condition on pods"),
+        name => anyhow!("timed out waiting for the condition on pods/{name}"),
+    });
+    failures.extend(timed_out);
+    Ok(failures)
+}
+
+fn records_are_none(records: &PodRecords, scope: &Scope) -> anyhow::Result<bool> {
+    let (found, _) = records.list_all()?;
+    Ok(!found.iter().any(|record| snapshot::is_meant(record, scope)))
+}
+
+enum Check {
+    Met(String),
+    NotYet,
+    Failed(anyhow::Error),
+}
+
+/// How a Pod does after a change.
+fn check(records: &PodRecords, scope: &Scope, condition: &Condition, one: &Waiting) -> anyhow::Result<Check> {
+    let record = match &one.uid {
+        Some(uid) => records.get(uid)?,
+        None => {
+            let (found, _) = records.list_all()?;
+            let is_it = |name: &str| one.name.is_empty() || name == one.name;
+            found
+                .into_iter()
+                .find(|record| snapshot::is_meant(record, scope) && is_it(&record.name))
+        }
+    };
+    let pod = match record {
+        Some(record) => snapshot::object(records, record)?,
+        None => None,
+    };
+    Ok(match (pod, condition) {
+        (None, Condition::Delete) => Check::Met(one.name.clone()),
+        (None, Condition::Create) => Check::NotYet,
+        (None, _) => Check::Failed(not_found(&one.name)),
+        (Some(pod), _) if condition.is_met(&pod)? => Check::Met(pod.metadata.name.unwrap_or_default()),
+        (Some(_), _) => Check::NotYet,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::pods::test_pods::TestPods;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn scope(names: &[&str]) -> Scope {
+        Scope {
+            namespace: Some("default".to_owned()),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Scope::default()
+        }
+    }
+
+    fn result(pods: &TestPods, names: &[&str], condition: &str, timeout: Duration) -> (Vec<String>, Vec<String>) {
+        let mut met = Vec::new();
+        let condition = condition.parse().unwrap();
+        let failures = wait(&pods.paths, &scope(names), &condition, timeout, &mut |name| {
+            met.push(name.to_owned());
+            Ok(())
+        });
+        let failures = failures.unwrap_or_else(|error| vec![error]);
+        (met, failures.iter().map(|error| format!("{error:#}")).collect())
+    }
+
+    fn ready(status: &str) -> serde_json::Value {
+        json!({ "phase": "Running", "podIP": "10.88.0.2", "conditions": [{ "type": "Ready", "status": status }] })
+    }
+
+    #[test]
+    fn a_condition_that_is_met_already_is_told_at_once() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        pods.set_status(&uid, ready("True"));
+        for condition in [
+            "condition=Ready",
+            "condition=ready=TRUE",
+            "jsonpath={.status.phase}=Running",
+            "jsonpath='{.status.phase}'=Running".trim_matches('\''),
+            "jsonpath={.status.podIP}",
+            "jsonpath=.status.conditions[?(@.type==\"Ready\")].status=True",
+            "create",
+        ] {
+            let condition = condition.replace('\'', "");
+            let (met, failures) = result(&pods, &["web"], &condition, Duration::ZERO);
+            assert_eq!(
+                (met.as_slice(), failures.len()),
+                (&["web".to_owned()][..], 0),
+                "{condition}: {failures:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_in_time_or_does_not_exist_is_told_in_the_words_of_kubectl() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        pods.set_status(&uid, ready("False"));
+        let timed_out = ["timed out waiting for the condition on pods/web"];
+        for condition in [
+            "condition=Ready",
+            "delete",
+            "jsonpath={.status.phase}=Failed",
+            "jsonpath={.none}=1",
+        ] {
+            assert_eq!(
+                result(&pods, &["web"], condition, Duration::ZERO).1,
+                timed_out,
+                "{condition}"
+            );
+        }
+        assert_eq!(
+            result(&pods, &["web"], "condition=Ready=false", Duration::ZERO).0,
+            ["web"]
+        );
+        assert_eq!(
+            result(&pods, &["none"], "condition=Ready", LONG).1,
+            ["Error from server (NotFound): pods \"none\" not found"]
+        );
+        assert_eq!(result(&pods, &["none"], "delete", LONG), (vec![], vec![]));
+        let empty = TestPods::new();
+        assert_eq!(
+            result(&empty, &[], "condition=Ready", LONG).1,
+            ["no matching resources found"]
+        );
+        assert_eq!(result(&empty, &[], "delete", LONG), (vec![], vec![]));
+    }
+
+    #[test]
+    fn changes_end_the_wait() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        std::thread::scope(|scope| {
+            let waits = [("web", "condition=Ready"), ("web", "delete"), ("new", "create")].map(|(name, condition)| {
+                let pods = &pods;
+                scope.spawn(move || result(pods, &[name], condition, LONG))
+            });
+            pods.add("new", &[]);
+            pods.set_status(&uid, ready("True"));
+            let [is_ready, is_deleted, is_created] = waits;
+            assert_eq!(is_ready.join().unwrap().0, ["web"]);
+            pods.records.remove(&uid).unwrap();
+            assert_eq!(is_deleted.join().unwrap().0, ["web"]);
+            assert_eq!(is_created.join().unwrap().0, ["new"]);
+        });
+    }
+
+    #[test]
+    fn conditions_that_are_none_are_refused() {
+        for (condition, part) in [
+            ("ready", "unrecognized condition: \"ready\""),
+            ("condition=", "must not be empty"),
+            ("jsonpath=", "cannot be empty"),
+            ("jsonpath={.a}=", "value cannot be empty"),
+            ("jsonpath={.a[}", "error parsing jsonpath"),
+        ] {
+            let error = condition.parse::<Condition>().unwrap_err().to_string();
+            assert!(error.contains(part), "{condition}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, expected) in [
+            ("30s", 30.0),
+            ("1h30m", 5400.0),
+            ("1.5m", 90.0),
+            ("250ms", 0.25),
+            ("0", 0.0),
+            ("5", 5.0),
+        ] {
+            assert_eq!(duration(text).unwrap().0, Duration::from_secs_f64(expected), "{text}");
+        }
+        assert_eq!(duration("-1s").unwrap().0, A_WEEK);
+        for text in ["", "s", "1x", "1h30", "-", "nan", "inf", "1..2s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_condition_and_duration_is_understood_or_refused(text in "(condition=|jsonpath=|)[{}.\\[\\]a=\"'()]{0,20}", time in "[0-9.hmsue-]{0,12}") {
+            let _ = text.parse::<Condition>();
+            let _ = duration(&time);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The events of one Pod, as `kubectl describe` and `kubectl events` show them.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::record::{self, RecordError};
+
+/// Events kept of a Pod; the ones seen least recently go.
+pub const MAX_EVENTS: usize = 200;
+
+/// Longest message kept, bytes (Kubernetes' limit of `note`). Containers and registries have a say in messages.
+pub const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// Something that happened to a Pod, and how often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventRecord {
+    /// Whether its type is `Warning` instead of `Normal`.
+    pub warning: bool,
+    /// `Pulled`, `BackOff`, `Unhealthy`, …
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The part of the Pod it is about: `spec.containers{web}`.
+    pub field_path: Option<String>,
+    /// How often it was seen.
+    pub count: u32,
+    /// When it was seen first.
+    pub first_seen: Timestamp,
+    /// When it was seen last.
+    pub last_seen: Timestamp,
+}
+
+/// The events of one Pod, in a file that is replaced whole.
+#[derive(Debug)]
+pub struct EventLog {
+    path: PathBuf,
+    events: Vec<EventRecord>,
+}
+
+impl EventLog {
+    /// Reads what is there; a missing file has no events.
+    ///
+    /// # Errors
+    /// [`RecordError`] names the file.
+    pub fn open(path: &Path) -> Result<Self, RecordError> {
+        let events = read(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            events,
+        })
+    }
+
+    /// Notes an event. One of the same reason, message and field as another is counted there.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]; the event is in [`Self::list`], and in the file after the next call that succeeds.
+    pub fn add(
+        &mut self,
+        warning: bool,
+        reason: &str,
+        message: &str,
+        field_path: Option<String>,
+        now: SystemTime,
+    ) -> Result<(), RecordError> {
+        let message = bounded(message);
+        // A clock that is thousands of years off is no reason to lose an event.
+        let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
+        let same = |event: &&mut EventRecord| {
+            event.reason == reason && event.message == message && event.field_path == field_path
+        };
+        if let Some(event) = self.events.iter_mut().find(same) {
+            event.warning = warning;
+            event.count = event.count.saturating_add(1);
+            event.last_seen = event.last_seen.max(now);
+        } else {
+            self.events.push(EventRecord {
+                warning,
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+                field_path,
+                count: 1,
+                first_seen: now,
+                last_seen: now,
+            });
+        }
+        while self.events.len() > MAX_EVENTS {
+            let oldest = self.events.iter().enumerate().min_by_key(|(_, event)| event.last_seen);
+            let Some((index, _)) = oldest else { break };
+            self.events.remove(index);
+        }
+        record::replace_json(&self.path, &self.events)
+    }
+
+    /// The events, in the order in which they were seen first.
+    #[must_use]
+    pub fn list(&self) -> &[EventRecord] {
+        &self.events
+    }
+}
+
+/// The events in a file, without the intention to add any.
+pub(super) fn read(path: &Path) -> Result<Vec<EventRecord>, RecordError> {
+    Ok(record::read_json(path)?.unwrap_or_default())
+}
+
+/// The start of a message that is too long.
+fn bounded(message: &str) -> &str {
+    let mut end = message.len().min(MAX_MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second)
+    }
+
+    fn log() -> (tempfile::TempDir, EventLog) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EventLog::open(&dir.path().join("events.json")).unwrap();
+        (dir, log)
+    }
+
+    #[test]
+    fn equal_events_are_counted_and_others_are_not() {
+        let (dir, mut log) = log();
+        let web = || Some("spec.containers{web}".to_owned());
+        log.add(false, "Pulled", "a", web(), at(1)).unwrap();
+        log.add(true, "BackOff", "b", web(), at(5)).unwrap();
+        log.add(true, "BackOff", "b", web(), at(9)).unwrap();
+        log.add(true, "BackOff", "b", None, at(9)).unwrap();
+        let again = EventLog::open(&dir.path().join("events.json")).unwrap();
+        assert_eq!(again.list(), log.list());
+        let shown: Vec<_> = log
+            .list()
+            .iter()
+            .map(|event| {
+                (
+                    event.reason.as_str(),
+                    event.count,
+                    event.first_seen.as_second(),
+                    event.last_seen.as_second(),
+                )
+            })
+            .collect();
+        assert_eq!(shown, [("Pulled", 1, 1, 1), ("BackOff", 2, 5, 9), ("BackOff", 1, 9, 9)]);
+    }
+
+    #[test]
+    fn the_least_recently_seen_event_goes_first() {
+        let (_dir, mut log) = log();
+        for second in 0..200 {
+            log.add(false, "Started", &format!("m{second}"), None, at(second))
+                .unwrap();
+        }
+        log.add(false, "Started", "m0", None, at(300)).unwrap();
+        log.add(false, "Started", "new", None, at(301)).unwrap();
+        let messages: Vec<_> = log.list().iter().map(|event| event.message.as_str()).collect();
+        assert_eq!(messages.len(), MAX_EVENTS);
+        assert!(messages.contains(&"m0") && !messages.contains(&"m1") && messages.contains(&"new"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.json");
+        std::fs::write(&path, "[{]").unwrap();
+        assert!(
+            EventLog::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("events.json is damaged")
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn whatever_is_added_is_read_back_bounded_and_nothing_is_counted_twice(
+            added in proptest::collection::vec((0_u64..100, "[ab]", ".{0,3}", proptest::option::of("[xy]")), 1..12),
+            long in ".{0,2000}",
+        ) {
+            let (dir, mut log) = log();
+            for (second, reason, message, field) in &added {
+                log.add(true, reason, message, field.clone(), at(*second)).unwrap();
+            }
+            log.add(false, "long", &long, None, at(100)).unwrap();
+            let again = EventLog::open(&dir.path().join("events.json")).unwrap();
+            prop_assert_eq!(again.list(), log.list());
+            let total: u32 = again.list().iter().map(|event| event.count).sum();
+            prop_assert_eq!(usize::try_from(total).unwrap(), added.len() + 1);
+            for event in again.list() {
+                prop_assert!(event.message.len() <= MAX_MESSAGE_BYTES && event.first_seen <= event.last_seen);
+            }
+        }
+
+        #[test]
+        fn any_content_of_the_file_is_read_or_refused(content in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("events.json");
+            std::fs::write(&path, content).unwrap();
+            let _ = EventLog::open(&path);
+        }
+    }
+}
