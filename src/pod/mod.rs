@@ -12,6 +12,7 @@ pub mod lifecycle;
 mod output;
 mod prepare;
 mod sandbox;
+mod simple_lifecycle;
 mod supervisor;
 mod sweep;
 pub mod timings;

@@ -16,10 +16,10 @@ use ttrpc::context::{self, Context};
 
 use super::attach::{Frame, Notice, Request, read_frame, write_frame};
 use super::guest_log::GuestLog;
-use super::lifecycle::{Action, ContainerState, Event, Exit, Lifecycle};
 use super::output::Output;
 use super::prepare::{self, Prepared};
 use super::sandbox::{self, AgentClientHandle, Sandbox};
+use super::simple_lifecycle::{Action, ContainerState, Event, Exit, Lifecycle};
 use super::timings::Stage;
 use super::virtual_machine::VirtualMachine;
 use crate::network;

@@ -160,12 +160,6 @@ impl Lifecycle {
         self.stage == Stage::Ended
     }
 
-    /// Whether the Pod's end was asked for.
-    #[must_use]
-    pub fn is_terminating(&self) -> bool {
-        matches!(self.stage, Stage::Stopping(_) | Stage::Killing(_))
-    }
-
     /// The container that failed first, with how it ended.
     #[must_use]
     pub fn first_failure(&self) -> Option<(usize, &Exit)> {
