@@ -1,0 +1,186 @@
+//! The Pod's events, in the kubelet's words (1.36).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::interface::{Action, PodEvent, ProbeKind, cut};
+use super::plan::PodPlan;
+
+/// How much of a probe's output an event shows, at most: as long as a message of an event may be.
+const MAX_PROBE_OUTPUT_BYTES: usize = 1024;
+
+fn emit(warning: bool, reason: &'static str, message: String, container: Option<usize>) -> Action {
+    Action::Emit(PodEvent {
+        warning,
+        reason,
+        message,
+        container,
+    })
+}
+
+fn normal(reason: &'static str, message: String, container: usize) -> Action {
+    emit(false, reason, message, Some(container))
+}
+
+fn warning(reason: &'static str, message: String, container: usize) -> Action {
+    emit(true, reason, message, Some(container))
+}
+
+/// `format.Pod`: how the kubelet names a Pod in messages.
+pub fn pod_reference(pod: &PodPlan) -> String {
+    format!("{}_{}({})", pod.name, pod.namespace, pod.uid)
+}
+
+pub fn pulling(container: usize, image: &str) -> Action {
+    normal("Pulling", format!("Pulling image \"{image}\""), container)
+}
+
+pub fn pulled(container: usize, image: &str, took: Duration) -> Action {
+    let took = go_duration(took);
+    let message = format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting)");
+    normal("Pulled", message, container)
+}
+
+pub fn already_present(container: usize, image: &str) -> Action {
+    let message = format!("Container image \"{image}\" already present on machine");
+    normal("Pulled", message, container)
+}
+
+/// What is said of an image that cannot be had, for the kubelet's reason.
+pub fn image_failed(container: usize, image: &str, reason: &str, message: &str) -> [Action; 2] {
+    let first = match reason {
+        "ErrImageNeverPull" => {
+            let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+            warning("ErrImageNeverPull", message, container)
+        }
+        "InvalidImageName" => {
+            let message = format!("Failed to apply default image tag \"{image}\": {message}");
+            warning("InspectFailed", message, container)
+        }
+        "ImageInspectError" => {
+            let message = format!("Failed to inspect image \"{image}\": {message}");
+            warning("InspectFailed", message, container)
+        }
+        _ => warning(
+            "Failed",
+            format!("Failed to pull image \"{image}\": {message}"),
+            container,
+        ),
+    };
+    [first, start_failed(container, reason)]
+}
+
+pub fn image_back_off(container: usize, image: &str) -> [Action; 2] {
+    [
+        normal("BackOff", format!("Back-off pulling image \"{image}\""), container),
+        start_failed(container, "ImagePullBackOff"),
+    ]
+}
+
+pub fn start_failed(container: usize, message: &str) -> Action {
+    warning("Failed", format!("Error: {message}"), container)
+}
+
+pub fn created(container: usize) -> Action {
+    normal("Created", "Container created".to_owned(), container)
+}
+
+pub fn started(container: usize) -> Action {
+    normal("Started", "Container started".to_owned(), container)
+}
+
+pub fn back_off(container: usize, name: &str, pod: &str) -> Action {
+    let message = format!("Back-off restarting failed container {name} in pod {pod}");
+    warning("BackOff", message, container)
+}
+
+pub fn killing(container: usize, message: String) -> Action {
+    normal("Killing", message, container)
+}
+
+pub fn post_start_failed(container: usize) -> Action {
+    warning("FailedPostStartHook", "PostStartHook failed".to_owned(), container)
+}
+
+pub fn pre_stop_failed(container: usize) -> Action {
+    warning("FailedPreStopHook", "PreStopHook failed".to_owned(), container)
+}
+
+pub fn unhealthy(container: usize, kind: ProbeKind, mut output: String) -> Action {
+    cut(&mut output, MAX_PROBE_OUTPUT_BYTES);
+    let message = format!("{} probe failed: {output}", probe_name(kind));
+    warning("Unhealthy", message, container)
+}
+
+pub fn probe_errored(container: usize, kind: ProbeKind, mut error: String) -> Action {
+    cut(&mut error, MAX_PROBE_OUTPUT_BYTES);
+    let kind = probe_name(kind);
+    let message = format!("{kind} probe errored and resulted in unknown state: {error}");
+    warning("Unhealthy", message, container)
+}
+
+pub fn probe_warning(container: usize, kind: ProbeKind, mut output: String) -> Action {
+    cut(&mut output, MAX_PROBE_OUTPUT_BYTES);
+    let message = format!("{} probe warning: {output}", probe_name(kind));
+    warning("ProbeWarning", message, container)
+}
+
+pub fn exceeded_grace_period() -> Action {
+    let message = "Container runtime did not terminate the pod within specified grace period.";
+    emit(true, "ExceededGracePeriod", message.to_owned(), None)
+}
+
+pub fn deadline_exceeded() -> Action {
+    emit(false, "DeadlineExceeded", DEADLINE_EXCEEDED.to_owned(), None)
+}
+
+/// `status.message` of a Pod whose deadline has passed.
+pub const DEADLINE_EXCEEDED: &str = "Pod was active on the node longer than the specified deadline";
+
+pub fn sandbox_failed(message: &str) -> Action {
+    let message = format!("Failed to create pod sandbox: {message}");
+    emit(true, "FailedCreatePodSandBox", message, None)
+}
+
+pub fn sandbox_lost(message: &str) -> Action {
+    emit(true, "FailedSync", format!("Pod sandbox is gone: {message}"), None)
+}
+
+pub fn sandbox_changed() -> Action {
+    let message = "Pod sandbox changed, it will be killed and re-created.";
+    emit(false, "SandboxChanged", message.to_owned(), None)
+}
+
+fn probe_name(kind: ProbeKind) -> &'static str {
+    match kind {
+        ProbeKind::Startup => "Startup",
+        ProbeKind::Liveness => "Liveness",
+        ProbeKind::Readiness => "Readiness",
+    }
+}
+
+/// A duration as Go prints it, cut to milliseconds: `10s`, `1m20s`, `1.5s`, `340ms`.
+pub fn go_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    if millis < 1000 {
+        return format!("{millis}ms");
+    }
+    let (seconds, rest) = (millis / 1000, millis % 1000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let mut text = String::new();
+    if hours > 0 {
+        let _ = write!(text, "{hours}h");
+    }
+    if hours > 0 || minutes > 0 {
+        let _ = write!(text, "{minutes}m");
+    }
+    let _ = write!(text, "{seconds}");
+    if rest > 0 {
+        let _ = write!(text, ".{}", format!("{rest:03}").trim_end_matches('0'));
+    }
+    text.push('s');
+    text
+}

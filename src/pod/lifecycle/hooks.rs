@@ -1,0 +1,44 @@
+//! What follows from the results of hooks.
+
+use super::container::PostStart;
+use super::interface::{Action, Hook};
+use super::termination::Cause;
+use super::{Lifecycle, Time, event};
+
+impl Lifecycle {
+    pub(super) fn hook_ended(
+        &mut self,
+        now: Time,
+        index: usize,
+        attempt: u32,
+        hook: Hook,
+        result: Result<(), String>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(active) = self
+            .containers
+            .get_mut(index)
+            .and_then(|container| container.attempt_mut(attempt))
+            .filter(|active| active.hook() == Some(hook))
+        else {
+            return;
+        };
+        match (hook, result) {
+            (Hook::PostStart, Ok(())) => self.container_is_up(now, index),
+            (Hook::PostStart, Err(message)) => {
+                if let Some(running) = &mut active.running {
+                    running.post_start = PostStart::Failed(message);
+                }
+                out.push(event::post_start_failed(index));
+                let grace = self.plan.grace;
+                self.stop_container(now, index, Cause::PostStart, grace, now.saturating_add(grace), out);
+            }
+            (Hook::PreStop, result) => {
+                if result.is_err() {
+                    out.push(event::pre_stop_failed(index));
+                }
+                self.stop_after_hook(now, index, out);
+            }
+        }
+    }
+}

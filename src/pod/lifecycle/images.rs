@@ -1,0 +1,166 @@
+//! The containers' images. All of them are there before the sandbox starts, because their layers are one of its disks.
+
+use serde::{Deserialize, Serialize};
+
+use super::container::RELIST_PERIOD;
+use super::interface::Action;
+use super::restart::{BackOff, FIRST_BACK_OFF};
+use super::{Lifecycle, Time, event};
+
+/// An image of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Image {
+    Unasked,
+    /// Asked for. It is being fetched if its event has been recorded.
+    Wanted {
+        asked_at: Time,
+        is_fetched: bool,
+        back_off: BackOff,
+    },
+    Ready {
+        id: String,
+    },
+    Failed {
+        reason: String,
+        message: String,
+        at: Time,
+        retry_at: Time,
+        /// Whether `ImagePullBackOff` is shown in place of the failure.
+        is_shown: bool,
+        back_off: BackOff,
+    },
+}
+
+/// Only pulls have a back-off; what is wrong on this host is looked at again and again.
+fn is_pull_failure(reason: &str) -> bool {
+    !matches!(reason, "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError")
+}
+
+impl Lifecycle {
+    pub(super) fn begin(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.began_at.is_none() {
+            self.began_at = Some(now);
+        } else {
+            self.resume(now, out);
+        }
+    }
+
+    pub(super) fn has_images(&self) -> bool {
+        self.containers
+            .iter()
+            .all(|container| matches!(container.image, Image::Ready { .. }))
+    }
+
+    pub(super) fn image_pull_started(&mut self, index: usize, out: &mut Vec<Action>) {
+        if let Some(container) = self.containers.get_mut(index)
+            && let Image::Wanted { is_fetched, .. } = &mut container.image
+            && !*is_fetched
+        {
+            *is_fetched = true;
+            out.push(event::pulling(index, &container.plan.image));
+        }
+    }
+
+    pub(super) fn image_ready(&mut self, now: Time, index: usize, id: String, out: &mut Vec<Action>) {
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let Image::Wanted {
+            asked_at, is_fetched, ..
+        } = container.image
+        else {
+            return;
+        };
+        let image = &container.plan.image;
+        out.push(if is_fetched {
+            event::pulled(index, image, now.saturating_sub(asked_at))
+        } else {
+            event::already_present(index, image)
+        });
+        container.image = Image::Ready { id };
+    }
+
+    pub(super) fn image_failed(
+        &mut self,
+        now: Time,
+        index: usize,
+        reason: String,
+        message: String,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let Image::Wanted { back_off, .. } = &container.image else {
+            return;
+        };
+        out.extend(event::image_failed(index, &container.plan.image, &reason, &message));
+        let mut back_off = back_off.clone();
+        let wait = if is_pull_failure(&reason) {
+            back_off.lengthen(now, now);
+            back_off.wait_after(now)
+        } else {
+            FIRST_BACK_OFF
+        };
+        container.image = Image::Failed {
+            reason,
+            message,
+            at: now,
+            retry_at: now.saturating_add(wait),
+            is_shown: false,
+            back_off,
+        };
+    }
+
+    fn wants_images(&self) -> bool {
+        self.began_at.is_some() && !self.is_terminating()
+    }
+
+    /// When something changes about a container's image.
+    pub(super) fn image_due_at(&self, index: usize) -> Option<Time> {
+        if !self.wants_images() {
+            return None;
+        }
+        match &self.containers.get(index)?.image {
+            Image::Failed {
+                reason,
+                at,
+                is_shown: false,
+                retry_at,
+                ..
+            } if is_pull_failure(reason) => Some(at.saturating_add(RELIST_PERIOD).min(*retry_at)),
+            Image::Failed { retry_at, .. } => Some(*retry_at),
+            Image::Unasked => Some(Time::ZERO),
+            Image::Wanted { .. } | Image::Ready { .. } => None,
+        }
+    }
+
+    pub(super) fn keep_images(&mut self, now: Time, out: &mut Vec<Action>) {
+        for index in 0..self.containers.len() {
+            if self.image_due_at(index).is_none_or(|at| now < at) {
+                continue;
+            }
+            let Some(container) = self.containers.get_mut(index) else {
+                continue;
+            };
+            let back_off = match &mut container.image {
+                Image::Failed { is_shown, retry_at, .. } if now < *retry_at => {
+                    *is_shown = true;
+                    out.extend(event::image_back_off(index, &container.plan.image));
+                    continue;
+                }
+                Image::Failed { back_off, .. } => std::mem::take(back_off),
+                _ => BackOff::default(),
+            };
+            container.image = Image::Wanted {
+                asked_at: now,
+                is_fetched: false,
+                back_off,
+            };
+            out.push(Action::PullImage { container: index });
+            if container.plan.always_pull {
+                self.image_pull_started(index, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What goes into the lifecycle and what comes out of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long messages are at most that a container wrote (`MaxContainerTerminationMessageLength` of the kubelet).
+const MAX_EXIT_MESSAGE_BYTES: usize = 4096;
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code as a shell would give it: 128 + n for signal n, 128 for a container that could not be started.
+    pub code: u8,
+    /// The signal that ended it, if one did.
+    pub signal: Option<u8>,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError` or `ContainerStatusUnknown`, as the container's status shows it.
+    pub reason: String,
+    /// Its termination message, or more about its end.
+    pub message: Option<String>,
+}
+
+impl Exit {
+    /// The end of a process that was started. `signal` is 0 if none ended it.
+    #[must_use]
+    pub fn of_process(exit_code: u8, signal: u8, oom_killed: bool) -> Self {
+        let code = if signal > 0 {
+            128_u8.saturating_add(signal)
+        } else {
+            exit_code
+        };
+        let reason = match (oom_killed, code) {
+            (true, _) => "OOMKilled",
+            (false, 0) => "Completed",
+            (false, _) => "Error",
+        };
+        Self {
+            code,
+            signal: (signal > 0).then_some(signal),
+            reason: reason.to_owned(),
+            message: None,
+        }
+    }
+
+    /// The same end with a termination message.
+    #[must_use]
+    pub fn with_message(mut self, message: String) -> Self {
+        self.message = (!message.is_empty()).then_some(message);
+        self
+    }
+
+    /// A container that never ran (containerd reports these with exit code 128).
+    #[must_use]
+    pub fn start_error(message: String) -> Self {
+        Self {
+            code: 128,
+            signal: None,
+            reason: "StartError".to_owned(),
+            message: Some(message),
+        }
+    }
+
+    /// A container that ran and cannot be found any more.
+    #[must_use]
+    pub fn lost() -> Self {
+        Self {
+            code: 137,
+            signal: None,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+        }
+    }
+
+    /// With a message that is no longer than Kubernetes allows.
+    pub(super) fn bounded(mut self) -> Self {
+        if let Some(message) = &mut self.message {
+            cut(message, MAX_EXIT_MESSAGE_BYTES);
+        }
+        self
+    }
+}
+
+/// Shortens a text to so many bytes.
+pub(super) fn cut(text: &mut String, max_bytes: usize) {
+    let mut end = max_bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+/// A hook of a container's `lifecycle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Hook {
+    /// Runs beside the container's first moments; the container counts as started when it has returned.
+    PostStart,
+    /// Runs before the container gets its stop signal.
+    PreStop,
+}
+
+/// The three kinds of probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProbeKind {
+    /// Whether the container has started; the others wait for it.
+    Startup,
+    /// Whether it has to be restarted.
+    Liveness,
+    /// Whether it can do its work.
+    Readiness,
+}
+
+impl ProbeKind {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
+}
+
+/// How one execution of a probe ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// It succeeded.
+    Success,
+    /// It succeeded, and there is something to say about it (a redirect to another host, say).
+    Warning(String),
+    /// It failed, with its output.
+    Failure(String),
+    /// It could not be made; says nothing about the container.
+    Unknown(String),
+}
+
+/// What happened. Events that do not fit the state are ignored: of attempts that are over, of containers that do not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The Pod's life begins. After a restart of the supervisor with no sandbox left (said by [`Event::SandboxLost`] before, if there
+    /// had been one): it goes on, and pulls that were under way are asked for again.
+    Begin,
+    /// The container's image is not on this host (or must not be used from there) and is being fetched.
+    ImagePullStarted {
+        /// Number of the container.
+        container: usize,
+    },
+    /// Answers [`Action::PullImage`].
+    ImageReady {
+        /// Number of the container.
+        container: usize,
+        /// `imageID` of its status.
+        image_id: String,
+    },
+    /// Answers [`Action::PullImage`].
+    ImageFailed {
+        /// Number of the container.
+        container: usize,
+        /// The kubelet's: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`, `RegistryUnavailable`.
+        reason: String,
+        /// Why.
+        message: String,
+    },
+    /// Answers [`Action::StartSandbox`].
+    SandboxReady {
+        /// Address of the Pod.
+        pod_ip: String,
+        /// Address of the host as the Pod sees it.
+        host_ip: String,
+    },
+    /// Answers [`Action::StartSandbox`].
+    SandboxFailed {
+        /// Why.
+        message: String,
+    },
+    /// The sandbox is gone: by itself, or because of [`Action::StopSandbox`], which this answers.
+    SandboxLost {
+        /// How.
+        message: String,
+    },
+    /// Answers [`Action::StartContainer`].
+    ContainerStarted {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// `containerID` of its status.
+        container_id: String,
+    },
+    /// Answers [`Action::StartContainer`]. With `CreateContainerConfigError` or `CreateContainerError` there never was a container: the same
+    /// attempt will be made again. Any other reason (`RunContainerError`) ends the attempt with exit code 128.
+    ContainerStartFailed {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// The kubelet's.
+        reason: String,
+        /// Why.
+        message: String,
+    },
+    /// The container ended and all its output has been received.
+    ContainerExited {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// How.
+        exit: Exit,
+    },
+    /// Answers [`Action::RunHook`].
+    HookEnded {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// Which one.
+        hook: Hook,
+        /// Whether it succeeded, or why not.
+        result: Result<(), String>,
+    },
+    /// Answers [`Action::RunProbe`].
+    ProbeEnded {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// Which one.
+        probe: ProbeKind,
+        /// What it found.
+        outcome: ProbeOutcome,
+    },
+    /// The Pod is to end.
+    TerminateRequested {
+        /// `None`: its own grace period. Later requests can only shorten it.
+        grace: Option<Duration>,
+        /// Whether it is deleted, and shows it.
+        deletion: bool,
+    },
+    /// The Pod is to end at once.
+    KillRequested,
+    /// The supervisor was started again, the sandbox is still there, and in it are these containers: number, attempt, whether it
+    /// has ended ([`Event::ContainerExited`] follows then). Who is not named was lost or never started. Only where
+    /// [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
+    SupervisorRestarted {
+        /// What is in the sandbox.
+        containers: Vec<(usize, u32, bool)>,
+    },
+    /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
+    DeadlineReached,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Fetch the container's image, or find it on this host. Has to be answered in the end.
+    PullImage {
+        /// Number of the container.
+        container: usize,
+    },
+    /// Start the virtual machine. Has to be answered in the end.
+    StartSandbox,
+    /// Start a container.
+    StartContainer {
+        /// Number of the container.
+        container: usize,
+        /// Number of this start.
+        attempt: u32,
+    },
+    /// Run a hook.
+    RunHook {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// Which one.
+        hook: Hook,
+        /// How long it may take.
+        timeout: Option<Duration>,
+    },
+    /// The hook's result is of no interest any more.
+    CancelHook {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// Which one.
+        hook: Hook,
+    },
+    /// Execute a probe once, within its own timeout.
+    RunProbe {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+        /// Which one.
+        probe: ProbeKind,
+    },
+    /// Send its stop signal to the container's PID 1.
+    StopContainer {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+    },
+    /// Send SIGKILL to the container's PID 1.
+    KillContainer {
+        /// Number of the container.
+        container: usize,
+        /// Number of its start.
+        attempt: u32,
+    },
+    /// Turn the virtual machine off and answer with [`Event::SandboxLost`]. Nothing is started any more.
+    StopSandbox,
+    /// Record an event of the Pod.
+    Emit(PodEvent),
+}
+
+/// An event of the Pod, as `kubectl describe` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodEvent {
+    /// Its type: `Warning`, else `Normal`.
+    pub warning: bool,
+    /// Its reason.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
+    /// Number of the container it is about.
+    pub container: Option<usize>,
+}

@@ -1,0 +1,220 @@
+//! The life of a Pod as a pure function: events and the time go in, actions come out, and the Pod's status can be read at any
+//! time. No I/O, no clock of its own, no randomness; whoever carries the actions out answers with events, in any order or
+//! never, and comes back with [`Event::DeadlineReached`] at [`Lifecycle::deadline`].
+//!
+//! The rules are the kubelet's, and the modules follow its own: `images` (pulls and their back-off), `sandbox` (the virtual
+//! machine), `starting` (init containers, sidecars, restarts), `restart` (policies and the back-off), `probes`, `hooks`,
+//! `termination`, `recovery` (after a restart of the supervisor), `phase`, `conditions` and `status` (what a Pod shows),
+//! `event` (how its events are worded). `plan` has what is needed of the manifest, `container` the state of one container.
+//!
+//! A container's `ready` and `started` are decided in `probes`, its end in `container`; everything that waits for time is asked
+//! for once, by the function that also says when ("…_at"), so that a deadline is never due without being acted upon.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+
+mod conditions;
+mod container;
+mod event;
+mod hooks;
+mod images;
+mod interface;
+mod phase;
+mod plan;
+mod probes;
+mod recovery;
+mod restart;
+mod sandbox;
+mod starting;
+mod status;
+mod termination;
+
+#[cfg(test)]
+mod tests;
+
+use conditions::Conditions;
+use container::{Container, State};
+pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome};
+pub use phase::Phase;
+use plan::PodPlan;
+use sandbox::Sandbox;
+use termination::{Deletion, Termination};
+pub use termination::{KILL_PATIENCE, MINIMUM_GRACE};
+
+/// A point in time, measured from the Unix epoch. It does not go back while a supervisor runs.
+pub type Time = Duration;
+
+/// The state of a Pod's life, all of it: saved after every step, it can be continued by another process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lifecycle {
+    plan: PodPlan,
+    /// Init containers in order, then the others.
+    containers: Vec<Container>,
+    began_at: Option<Time>,
+    sandbox: Sandbox,
+    termination: Option<Termination>,
+    deletion: Option<Deletion>,
+    /// The Pod was active for longer than its `activeDeadlineSeconds`.
+    deadline_exceeded: bool,
+    phase: Phase,
+    conditions: Conditions,
+    /// How many containers have ended so far: tells which one failed first.
+    ends: u64,
+}
+
+impl Lifecycle {
+    /// The life of a Pod that is defaulted and validated. Nothing happens before [`Event::Begin`].
+    #[must_use]
+    pub fn new(pod: &Pod, now: Time) -> Self {
+        let mut lifecycle = Self {
+            plan: PodPlan::of(pod),
+            containers: plan::containers(pod).map(Container::new).collect(),
+            began_at: None,
+            sandbox: Sandbox::default(),
+            termination: None,
+            deletion: None,
+            deadline_exceeded: false,
+            phase: Phase::Pending,
+            conditions: Conditions::default(),
+            ends: 0,
+        };
+        lifecycle.observe(now);
+        lifecycle
+    }
+
+    /// Takes in what happened at `now` and says what is to be done.
+    pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let out = &mut actions;
+        match event {
+            Event::Begin => self.begin(now, out),
+            Event::ImagePullStarted { container } => self.image_pull_started(container, out),
+            Event::ImageReady { container, image_id } => self.image_ready(now, container, image_id, out),
+            Event::ImageFailed {
+                container,
+                reason,
+                message,
+            } => self.image_failed(now, container, reason, message, out),
+            Event::SandboxReady { pod_ip, host_ip } => self.sandbox_ready(pod_ip, host_ip),
+            Event::SandboxFailed { message } => self.sandbox_failed(now, &message, out),
+            Event::SandboxLost { message } => self.sandbox_lost(now, &message, out),
+            Event::ContainerStarted {
+                container,
+                attempt,
+                container_id,
+            } => self.container_started(now, container, attempt, Some(container_id), out),
+            Event::ContainerStartFailed {
+                container,
+                attempt,
+                reason,
+                message,
+            } => self.container_start_failed(now, container, attempt, reason, message, out),
+            Event::ContainerExited {
+                container,
+                attempt,
+                exit,
+            } => self.container_exited(now, container, attempt, exit, out),
+            Event::HookEnded {
+                container,
+                attempt,
+                hook,
+                result,
+            } => self.hook_ended(now, container, attempt, hook, result, out),
+            Event::ProbeEnded {
+                container,
+                attempt,
+                probe,
+                outcome,
+            } => self.probe_ended(now, container, attempt, probe, outcome, out),
+            Event::TerminateRequested { grace, deletion } => self.terminate_requested(now, grace, deletion, out),
+            Event::KillRequested => self.kill_requested(now, out),
+            Event::SupervisorRestarted { containers } => self.supervisor_restarted(now, &containers, out),
+            Event::DeadlineReached => {}
+        }
+        self.settle(now, out);
+        actions
+    }
+
+    /// When [`Event::DeadlineReached`] is due, if ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let containers = (0..self.containers.len()).flat_map(|index| {
+            [
+                self.image_due_at(index),
+                self.start_due_at(index),
+                self.end_shown_at(index),
+                self.stop_due_at(index),
+                self.probes_due_at(index),
+            ]
+        });
+        containers
+            .chain([self.active_deadline_at(), self.sandbox_due_at()])
+            .flatten()
+            .min()
+    }
+
+    /// `deletionTimestamp` (when the grace period ends, as in Kubernetes) and `deletionGracePeriodSeconds`, once the Pod's
+    /// deletion was asked for.
+    #[must_use]
+    pub fn deletion(&self) -> Option<(Time, Duration)> {
+        self.deletion.map(|deletion| (deletion.at, deletion.grace))
+    }
+
+    /// Whether the Pod has reached its last phase and nothing of it runs any more: nothing will happen from now on.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.phase.is_terminal() && self.sandbox.is_gone()
+    }
+
+    /// Whether there is a sandbox that a new supervisor can take over and tell of with [`Event::SupervisorRestarted`]. One that was still
+    /// starting, or being stopped already, is to be removed and told of with [`Event::SandboxLost`] and [`Event::Begin`].
+    #[must_use]
+    pub fn has_sandbox(&self) -> bool {
+        self.sandbox.is_ready()
+    }
+
+    /// Whether the Pod's containers are being stopped for good, or have been.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.termination.is_some()
+    }
+
+    /// What `run` exits with: 0 if every container succeeded in the end, else the code of the first that failed. A Pod that
+    /// failed without any of them (its deadline, its end before they started) gives 1. The codes of sidecars do not count.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let failures = self.containers.iter().filter_map(|container| match &container.state {
+            State::Ended(ended) if !container.plan.is_sidecar() && ended.last.exit.code != 0 => Some(&ended.last),
+            _ => None,
+        });
+        match failures.min_by_key(|last| last.order) {
+            Some(last) => last.exit.code,
+            None => u8::from(self.phase == Phase::Failed),
+        }
+    }
+
+    /// Everything that follows from the Pod's state and the time. What ends a container comes before what follows from it.
+    fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.keep_active_deadline(now, out);
+        self.stop_overdue(now, out);
+        self.show_ends(now, out);
+        self.end_if_finished(now, out);
+        self.stop_in_turn(now, out);
+        self.keep_images(now, out);
+        self.keep_sandbox(now, out);
+        self.start_containers(now, out);
+        self.run_probes(now, out);
+        self.observe(now);
+        self.release_sandbox(now, out);
+        self.observe(now);
+    }
+
+    /// Brings phase and conditions up to date.
+    fn observe(&mut self, now: Time) {
+        self.phase = self.next_phase();
+        let states = self.condition_states();
+        self.conditions.observe(now, &states);
+    }
+}

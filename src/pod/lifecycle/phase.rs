@@ -1,0 +1,135 @@
+//! The Pod's phase (`getPhase` in `pkg/kubelet/kubelet_pods.go`).
+
+use serde::{Deserialize, Serialize};
+
+use super::Lifecycle;
+use super::container::State;
+use super::plan::Role;
+use super::restart;
+use super::status::Shown;
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not all containers have been started yet.
+    Pending,
+    /// At least one runs, or will again.
+    Running,
+    /// All have ended well, for good.
+    Succeeded,
+    /// All have ended for good, one of them badly.
+    Failed,
+}
+
+impl Phase {
+    /// As the status shows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Whether it is never left again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// How many containers are in which state. Terminated sidecars count nowhere.
+#[derive(Default)]
+struct Count {
+    pending_init: usize,
+    pending_sidecars: usize,
+    waiting: usize,
+    running: usize,
+    stopped: usize,
+    succeeded: usize,
+}
+
+impl Lifecycle {
+    pub(super) fn next_phase(&self) -> Phase {
+        if self.phase.is_terminal() {
+            return self.phase;
+        }
+        if self.deadline_exceeded || self.has_init_failed_by_policy() {
+            return Phase::Failed;
+        }
+        let count = self.count();
+        let is_over = self.is_over();
+        let is_waiting =
+            count.pending_init > 0 || (count.pending_sidecars > 0 && !self.has_any_main_started()) || count.waiting > 0;
+        if is_waiting {
+            // What never came to run has failed, once the Pod is over.
+            return if is_over { Phase::Failed } else { Phase::Pending };
+        }
+        if count.running > 0 {
+            return Phase::Running;
+        }
+        if !is_over {
+            // Something is between two attempts, or being stopped before it was seen to run.
+            return if count.stopped > 0 {
+                Phase::Running
+            } else {
+                Phase::Pending
+            };
+        }
+        if count.stopped == count.succeeded {
+            Phase::Succeeded
+        } else {
+            Phase::Failed
+        }
+    }
+
+    /// Whether one of `containers` runs or has run in a way that shows.
+    pub(super) fn has_any_main_started(&self) -> bool {
+        (0..self.containers.len()).any(|index| {
+            self.containers
+                .get(index)
+                .is_some_and(|container| container.plan.is_main())
+                && !matches!(self.shown(index), Some(Shown::Waiting { .. }) | None)
+        })
+    }
+
+    fn has_init_failed_by_policy(&self) -> bool {
+        self.containers.iter().any(|container| {
+            container.plan.role == Role::Init
+                && matches!(&container.state, State::Ended(ended) if ended.last.exit.code != 0
+                    && !restart::restarts(&self.plan, &container.plan, ended.last.exit.code))
+        })
+    }
+
+    fn count(&self) -> Count {
+        let mut count = Count::default();
+        for (index, container) in self.containers.iter().enumerate() {
+            let Some(shown) = self.shown(index) else { continue };
+            match (container.plan.role, shown) {
+                (Role::Init, Shown::Running(_) | Shown::Waiting { last: None, .. }) => count.pending_init += 1,
+                (Role::Init, Shown::Waiting { .. } | Shown::Terminated { .. }) => {}
+                (Role::Sidecar, Shown::Running(running)) => {
+                    count.running += 1;
+                    count.pending_sidecars += usize::from(!running.is_started);
+                }
+                (Role::Sidecar, Shown::Waiting { last: None, .. }) => count.pending_sidecars += 1,
+                (Role::Sidecar, Shown::Waiting { .. } | Shown::Terminated { .. }) => {}
+                (Role::Main, Shown::Running(_)) => count.running += 1,
+                (Role::Main, Shown::Waiting { last: None, .. }) => count.waiting += 1,
+                (
+                    Role::Main,
+                    Shown::Waiting {
+                        last: Some(terminated), ..
+                    }
+                    | Shown::Terminated { terminated, .. },
+                ) => {
+                    count.stopped += 1;
+                    count.succeeded += usize::from(terminated.exit.code == 0);
+                }
+            }
+        }
+        count
+    }
+}

@@ -1,0 +1,183 @@
+//! What the lifecycle needs of a manifest.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use serde::{Deserialize, Serialize};
+
+use super::interface::ProbeKind;
+use super::restart::{RestartPolicy, RestartRule};
+use crate::manifest::resources::qos_class;
+
+/// The Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodPlan {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// `terminationGracePeriodSeconds`.
+    pub grace: Duration,
+    pub restart_policy: RestartPolicy,
+    pub active_deadline: Option<Duration>,
+    pub readiness_gates: Vec<String>,
+    pub qos_class: String,
+}
+
+/// What a container is to its Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Runs once, before the next init container.
+    Init,
+    /// An init container that goes on beside the others.
+    Sidecar,
+    /// One of `containers`.
+    Main,
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPlan {
+    pub name: String,
+    pub image: String,
+    pub role: Role,
+    /// `imagePullPolicy: Always`.
+    pub always_pull: bool,
+    /// Its own policy, which goes before the Pod's.
+    pub restart_policy: Option<RestartPolicy>,
+    pub restart_rules: Vec<RestartRule>,
+    pub post_start: bool,
+    pub pre_stop: bool,
+    startup: Option<ProbePlan>,
+    liveness: Option<ProbePlan>,
+    readiness: Option<ProbePlan>,
+}
+
+/// When a probe is executed, and what its results mean.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbePlan {
+    pub initial_delay: Duration,
+    pub period: Duration,
+    pub timeout: Duration,
+    pub success_threshold: u32,
+    pub failure_threshold: u32,
+    /// Its own `terminationGracePeriodSeconds`.
+    pub grace: Option<Duration>,
+}
+
+impl PodPlan {
+    /// Of a defaulted and validated Pod.
+    pub fn of(pod: &Pod) -> Self {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let spec = pod.spec.as_ref();
+        Self {
+            namespace: text(&pod.metadata.namespace),
+            name: text(&pod.metadata.name),
+            uid: text(&pod.metadata.uid),
+            grace: seconds(
+                spec.and_then(|spec| spec.termination_grace_period_seconds)
+                    .unwrap_or(30),
+            ),
+            restart_policy: spec
+                .and_then(|spec| spec.restart_policy.as_deref())
+                .and_then(RestartPolicy::parse)
+                .unwrap_or(RestartPolicy::Always),
+            active_deadline: spec.and_then(|spec| spec.active_deadline_seconds).map(seconds),
+            readiness_gates: spec
+                .and_then(|spec| spec.readiness_gates.as_ref())
+                .into_iter()
+                .flatten()
+                .map(|gate| gate.condition_type.clone())
+                .collect(),
+            qos_class: qos_class(pod).as_str().to_owned(),
+        }
+    }
+}
+
+/// The containers of a Pod in the order of their numbers.
+pub fn containers(pod: &Pod) -> impl Iterator<Item = ContainerPlan> {
+    let spec = pod.spec.as_ref();
+    let init = spec
+        .and_then(|spec| spec.init_containers.as_ref())
+        .into_iter()
+        .flatten();
+    let main = spec.map(|spec| spec.containers.as_slice()).into_iter().flatten();
+    init.map(|container| ContainerPlan::of(container, true))
+        .chain(main.map(|container| ContainerPlan::of(container, false)))
+}
+
+impl ContainerPlan {
+    fn of(container: &Container, is_init: bool) -> Self {
+        let restart_policy = container.restart_policy.as_deref().and_then(RestartPolicy::parse);
+        let role = match (is_init, restart_policy) {
+            (true, Some(RestartPolicy::Always)) => Role::Sidecar,
+            (true, _) => Role::Init,
+            (false, _) => Role::Main,
+        };
+        // Kubernetes has no probes and hooks for containers that the Pod waits for.
+        let probe = |probe: &Option<Probe>| probe.as_ref().filter(|_| role != Role::Init).map(ProbePlan::of);
+        let lifecycle = container.lifecycle.as_ref().filter(|_| role != Role::Init);
+        Self {
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            role,
+            always_pull: container.image_pull_policy.as_deref() == Some("Always"),
+            restart_policy,
+            restart_rules: container
+                .restart_policy_rules
+                .iter()
+                .flatten()
+                .filter_map(RestartRule::of)
+                .collect(),
+            post_start: lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()),
+            pre_stop: lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()),
+            startup: probe(&container.startup_probe),
+            liveness: probe(&container.liveness_probe),
+            readiness: probe(&container.readiness_probe),
+        }
+    }
+
+    pub fn probe(&self, kind: ProbeKind) -> Option<&ProbePlan> {
+        match kind {
+            ProbeKind::Startup => self.startup.as_ref(),
+            ProbeKind::Liveness => self.liveness.as_ref(),
+            ProbeKind::Readiness => self.readiness.as_ref(),
+        }
+    }
+
+    pub fn is_init(&self) -> bool {
+        self.role != Role::Main
+    }
+
+    pub fn is_sidecar(&self) -> bool {
+        self.role == Role::Sidecar
+    }
+
+    pub fn is_main(&self) -> bool {
+        self.role == Role::Main
+    }
+}
+
+impl ProbePlan {
+    fn of(probe: &Probe) -> Self {
+        // Absent and zero mean the default (`SetDefaults_Probe`); the least is one.
+        let number = |value: Option<i32>, default: u32| {
+            u32::try_from(value.unwrap_or_default())
+                .ok()
+                .filter(|value| *value > 0)
+                .unwrap_or(default)
+        };
+        let time = |value, default| Duration::from_secs(u64::from(number(value, default)));
+        Self {
+            initial_delay: time(probe.initial_delay_seconds, 0),
+            period: time(probe.period_seconds, 10),
+            timeout: time(probe.timeout_seconds, 1),
+            success_threshold: number(probe.success_threshold, 1),
+            failure_threshold: number(probe.failure_threshold, 3),
+            grace: probe.termination_grace_period_seconds.map(seconds),
+        }
+    }
+}
+
+fn seconds(value: i64) -> Duration {
+    Duration::from_secs(u64::try_from(value).unwrap_or_default())
+}

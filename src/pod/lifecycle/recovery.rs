@@ -1,0 +1,198 @@
+//! After a restart of the supervisor: what the sandbox holds is compared with what is known of it, what was under way is asked for again,
+//! and a termination begins again with its full grace period, as the kubelet's does.
+
+use std::time::Duration;
+
+use super::container::{Active, PostStart, State};
+use super::images::Image;
+use super::interface::{Action, Hook};
+use super::sandbox::Stage;
+use super::termination::{Cause, KILL_PATIENCE, Step, Stop};
+use super::{Lifecycle, Time};
+
+/// No wait is longer than the longest back-off. Only a clock that was set back makes one look so.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+impl Lifecycle {
+    pub(super) fn supervisor_restarted(&mut self, now: Time, found: &[(usize, u32, bool)], out: &mut Vec<Action>) {
+        if !self.sandbox.is_ready() {
+            return self.resume(now, out);
+        }
+        self.note_active_deadline(now, out);
+        self.bound_waits(now);
+        if let Some(termination) = &mut self.termination {
+            termination.ends_at = now.saturating_add(termination.grace);
+            termination.is_exceeded = false;
+        }
+        for index in 0..self.containers.len() {
+            let mut of_container = found.iter().filter(|(container, ..)| *container == index);
+            self.adopt(now, index, of_container.clone(), out);
+            let active = self.containers.get(index).and_then(|container| container.active());
+            if let Some(attempt) = active.map(|active| active.attempt) {
+                let found = of_container.find(|(_, found, _)| *found == attempt);
+                self.compare(now, index, attempt, found.map(|(.., has_ended)| *has_ended), out);
+            }
+        }
+        self.end_if_finished(now, out);
+        for index in 0..self.containers.len() {
+            let is_found = |attempt: u32| {
+                found
+                    .iter()
+                    .any(|(container, found, _)| (*container, *found) == (index, attempt))
+            };
+            self.start_again(now, index, is_found, out);
+        }
+        if self.is_killing() {
+            self.kill_requested(now, out);
+        }
+    }
+
+    /// Makes a start again that is not known to have been made, or forgets it if the Pod ends.
+    fn start_again(&mut self, now: Time, index: usize, is_found: impl Fn(u32) -> bool, out: &mut Vec<Action>) {
+        let is_terminating = self.is_terminating();
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let Some(active) = container.active_mut() else { return };
+        let attempt = active.attempt;
+        if active.running.is_some() || is_found(attempt) {
+            return;
+        }
+        if is_terminating {
+            container.next_attempt = attempt;
+            container.state = State::Waiting;
+        } else {
+            active.asked_at = now;
+            active.stop = None;
+            out.push(Action::StartContainer {
+                container: index,
+                attempt,
+            });
+        }
+    }
+
+    /// Takes over a start that was made but not recorded, and kills what nobody knows of any more.
+    fn adopt<'f>(
+        &mut self,
+        now: Time,
+        index: usize,
+        found: impl Iterator<Item = &'f (usize, u32, bool)>,
+        out: &mut Vec<Action>,
+    ) {
+        for (_, attempt, has_ended) in found {
+            let Some(container) = self.containers.get_mut(index) else {
+                return;
+            };
+            if container.active().is_some_and(|active| active.attempt == *attempt) {
+                continue;
+            }
+            let may_have_been_started = match &container.state {
+                State::Waiting | State::Refused { .. } => true,
+                State::Ended(ended) => ended.retry.is_some(),
+                State::Active(_) => false,
+            };
+            if *attempt == container.next_attempt && may_have_been_started {
+                self.start_container(now, index, &mut Vec::new());
+            } else if !has_ended {
+                out.push(Action::KillContainer {
+                    container: index,
+                    attempt: *attempt,
+                });
+            }
+        }
+    }
+
+    /// A container that should be there; `found` says whether it is, and has ended.
+    fn compare(&mut self, now: Time, index: usize, attempt: u32, found: Option<bool>, out: &mut Vec<Action>) {
+        let is_kill = self.is_killing();
+        let pod_end = self
+            .termination
+            .as_ref()
+            .map(|termination| (termination.grace, termination.ends_at));
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let Some(active) = container.active_mut() else { return };
+        match (found, &mut active.running) {
+            // It is started again below, when it is clear whether the Pod goes on.
+            (None, None) => {}
+            (None, Some(_)) => self.container_lost(now, index, out),
+            (Some(true), _) => await_end(now, active),
+            // It is killed below.
+            (Some(false), _) if is_kill => active.stop = None,
+            (Some(false), None) => {
+                active.stop = None;
+                if let Some((grace, ends_at)) = pod_end {
+                    self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
+                }
+                self.container_started(now, index, attempt, None, out);
+            }
+            (Some(false), Some(running)) => {
+                running.probes.forget_asked(now);
+                let is_hook_running = running.post_start == PostStart::Running;
+                match (pod_end, active.stop.take()) {
+                    // What was under way begins again, with the whole grace period.
+                    (Some((grace, ends_at)), _) => {
+                        self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
+                    }
+                    (None, Some(stop)) => {
+                        let ends_at = now.saturating_add(stop.grace);
+                        self.stop_container(now, index, stop.cause, stop.grace, ends_at, out);
+                    }
+                    (None, None) if is_hook_running => out.push(Action::RunHook {
+                        container: index,
+                        attempt,
+                        hook: Hook::PostStart,
+                        timeout: None,
+                    }),
+                    (None, None) => {}
+                }
+            }
+        }
+    }
+
+    fn is_killing(&self) -> bool {
+        self.termination.as_ref().is_some_and(|termination| termination.is_kill)
+    }
+
+    /// Keeps times that were waited for within reach of a clock that was set back.
+    pub(super) fn bound_waits(&mut self, now: Time) {
+        let latest = now.saturating_add(LONGEST_WAIT);
+        let bound = |at: &mut Time| *at = (*at).min(latest);
+        if let Stage::Absent { retry_at, .. } = &mut self.sandbox.stage {
+            bound(retry_at);
+        }
+        for container in &mut self.containers {
+            if let Image::Failed { retry_at, .. } = &mut container.image {
+                bound(retry_at);
+            }
+            match &mut container.state {
+                State::Refused { retry_at, .. } => bound(retry_at),
+                State::Ended(ended) => {
+                    if let Some(retry) = &mut ended.retry {
+                        bound(&mut retry.at);
+                    }
+                }
+                State::Waiting | State::Active(_) => {}
+            }
+        }
+    }
+}
+
+/// The container has ended; how is told by an event that follows. It is lost if that does not come.
+fn await_end(now: Time, active: &mut Active) {
+    let (grace, cause) = active
+        .stop
+        .as_ref()
+        .map_or((Duration::ZERO, Cause::Itself), |stop| (stop.grace, stop.cause));
+    // Nobody has to stop it any more, but a failed probe still decides whether it is restarted.
+    let cause = if cause == Cause::Pod { Cause::Itself } else { cause };
+    active.stop = Some(Stop {
+        cause,
+        grace,
+        ends_at: now,
+        step: Step::Killed {
+            give_up_at: now.saturating_add(KILL_PATIENCE),
+        },
+    });
+}

@@ -1,0 +1,87 @@
+//! Which container may start now: init containers one after the other, a sidecar's successor once the sidecar has started, the others
+//! together when all init containers are done; and each again when its back-off has passed.
+
+use super::container::{PostStart, State};
+use super::interface::Action;
+use super::plan::Role;
+use super::{Lifecycle, Time};
+
+impl Lifecycle {
+    /// When the container is to be started, if nothing stands against it.
+    pub(super) fn start_due_at(&self, index: usize) -> Option<Time> {
+        if !self.sandbox.is_ready() || self.is_terminating() || self.has_finished() {
+            return None;
+        }
+        let container = self.containers.get(index)?;
+        let due_at = match &container.state {
+            State::Waiting => Time::ZERO,
+            State::Refused { retry_at, .. } => *retry_at,
+            State::Ended(ended) => ended.retry.as_ref()?.at,
+            State::Active(_) => return None,
+        };
+        let earlier = self.containers.iter().take(index);
+        let may_start = earlier
+            .filter(|container| container.plan.is_init())
+            .all(|container| container.is_initialized);
+        may_start.then_some(due_at)
+    }
+
+    pub(super) fn start_containers(&mut self, now: Time, out: &mut Vec<Action>) {
+        for index in 0..self.containers.len() {
+            if self.start_due_at(index).is_some_and(|at| at <= now) {
+                self.start_container(now, index, out);
+            }
+        }
+    }
+
+    /// The container runs and its postStart hook has returned.
+    pub(super) fn container_is_up(&mut self, now: Time, index: usize) {
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let has_startup_probe = container.plan.probe(super::ProbeKind::Startup).is_some();
+        let Some(running) = container.active_mut().and_then(|active| active.running.as_mut()) else {
+            return;
+        };
+        running.post_start = PostStart::Done;
+        self.schedule_probes(now, index);
+        if !has_startup_probe {
+            self.container_has_started(now, index);
+        }
+    }
+
+    /// The container's startup probe succeeded, or it has none.
+    pub(super) fn container_has_started(&mut self, now: Time, index: usize) {
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let has_readiness_probe = container.plan.probe(super::ProbeKind::Readiness).is_some();
+        let is_sidecar = container.plan.role == Role::Sidecar;
+        let Some(running) = container.active_mut().and_then(|active| active.running.as_mut()) else {
+            return;
+        };
+        running.is_started = true;
+        running.is_ready = !has_readiness_probe;
+        container.is_initialized |= is_sidecar;
+        self.schedule_probes(now, index);
+    }
+
+    /// Whether no container will be started any more although nobody asked for the Pod's end: an init container failed for good, or
+    /// all containers have ended for good.
+    pub(super) fn has_finished(&self) -> bool {
+        let has_ended_for_good = |state: &State| matches!(state, State::Ended(ended) if ended.retry.is_none());
+        self.has_init_failed()
+            || self
+                .containers
+                .iter()
+                .filter(|container| container.plan.is_main())
+                .all(|container| has_ended_for_good(&container.state))
+    }
+
+    pub(super) fn has_init_failed(&self) -> bool {
+        self.containers.iter().any(|container| {
+            container.plan.role == Role::Init
+                && matches!(&container.state, State::Ended(ended) if ended.retry.is_none() && ended.last.exit.code != 0)
+        })
+    }
+}

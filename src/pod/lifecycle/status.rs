@@ -1,0 +1,193 @@
+//! The Pod's status as Kubernetes shows it.
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1;
+use k8s_openapi::jiff::Timestamp;
+
+use super::container::{PostStart, Running, State, Terminated};
+use super::images::Image;
+use super::{Lifecycle, Time, event};
+
+/// The state of a container that its status shows.
+#[derive(Debug, Clone)]
+pub enum Shown<'l> {
+    Waiting {
+        reason: &'l str,
+        message: Option<String>,
+        last: Option<&'l Terminated>,
+    },
+    Running(&'l Running),
+    Terminated {
+        terminated: &'l Terminated,
+        last: Option<&'l Terminated>,
+    },
+}
+
+/// A time as Kubernetes writes it: in whole seconds.
+pub fn timestamp(time: Time) -> Option<v1::Time> {
+    let seconds = i64::try_from(time.as_secs()).ok()?;
+    Timestamp::from_second(seconds).ok().map(v1::Time)
+}
+
+impl Lifecycle {
+    /// `status` of the Pod.
+    #[must_use]
+    pub fn status(&self, now: Time) -> PodStatus {
+        let statuses = |is_init: bool| {
+            (0..self.containers.len())
+                .filter(|index| self.containers[*index].plan.is_init() == is_init)
+                .map(|index| self.container_status(index))
+                .collect::<Vec<_>>()
+        };
+        let init = statuses(true);
+        PodStatus {
+            phase: Some(self.phase.as_str().to_owned()),
+            conditions: Some(self.conditions.shown(now, &self.condition_states())),
+            container_statuses: Some(statuses(false)),
+            init_container_statuses: (!init.is_empty()).then_some(init),
+            pod_ip: self.sandbox.pod_ip.clone(),
+            pod_ips: self.sandbox.pod_ip.clone().map(|ip| vec![PodIP { ip }]),
+            host_ip: self.sandbox.host_ip.clone(),
+            host_ips: self.sandbox.host_ip.clone().map(|ip| vec![HostIP { ip }]),
+            qos_class: Some(self.plan.qos_class.clone()),
+            start_time: self.began_at.and_then(timestamp),
+            reason: self.deadline_exceeded.then(|| "DeadlineExceeded".to_owned()),
+            message: self.deadline_exceeded.then(|| event::DEADLINE_EXCEEDED.to_owned()),
+            ..PodStatus::default()
+        }
+    }
+
+    /// What the container with this number shows.
+    pub(super) fn shown(&self, index: usize) -> Option<Shown<'_>> {
+        let container = self.containers.get(index)?;
+        let last = container.last.as_ref();
+        let waiting = |reason, message| Shown::Waiting { reason, message, last };
+        Some(match &container.state {
+            State::Waiting => match &container.image {
+                Image::Failed {
+                    reason,
+                    message,
+                    is_shown,
+                    ..
+                } => {
+                    if *is_shown {
+                        let image = &container.plan.image;
+                        let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
+                        waiting("ImagePullBackOff", Some(message))
+                    } else {
+                        waiting(reason, Some(message.clone()))
+                    }
+                }
+                _ => waiting(self.default_waiting_reason(), None),
+            },
+            State::Refused { reason, message, .. } => waiting(reason, Some(message.clone())),
+            State::Active(active) => match &active.running {
+                Some(running) => match &running.post_start {
+                    PostStart::Done => Shown::Running(running),
+                    PostStart::Running => waiting(self.default_waiting_reason(), None),
+                    PostStart::Failed(message) => waiting("PostStartHookError", Some(message.clone())),
+                },
+                None => waiting(self.default_waiting_reason(), None),
+            },
+            State::Ended(ended) => {
+                let back_off = ended.retry.as_ref().filter(|retry| retry.is_shown);
+                match (back_off.and_then(|retry| retry.back_off), &ended.start_error) {
+                    (Some(delay), _) => {
+                        let message = format!(
+                            "back-off {} restarting failed container={} pod={}",
+                            event::go_duration(delay),
+                            container.plan.name,
+                            event::pod_reference(&self.plan)
+                        );
+                        Shown::Waiting {
+                            reason: "CrashLoopBackOff",
+                            message: Some(message),
+                            last: Some(&ended.last),
+                        }
+                    }
+                    (None, Some((reason, message))) if ended.retry.is_some() => Shown::Waiting {
+                        reason,
+                        message: Some(message.clone()),
+                        last: Some(&ended.last),
+                    },
+                    (None, _) => Shown::Terminated {
+                        terminated: &ended.last,
+                        last,
+                    },
+                }
+            }
+        })
+    }
+
+    fn default_waiting_reason(&self) -> &'static str {
+        if self.containers.iter().any(|container| container.plan.is_init()) {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        }
+    }
+
+    fn container_status(&self, index: usize) -> ContainerStatus {
+        let container = &self.containers[index];
+        let (state, last, container_id) = match self.shown(index) {
+            Some(Shown::Waiting { reason, message, last }) => {
+                let state = ContainerState {
+                    waiting: Some(ContainerStateWaiting {
+                        reason: Some(reason.to_owned()),
+                        message,
+                    }),
+                    ..ContainerState::default()
+                };
+                (state, last, last.and_then(|last| last.container_id.clone()))
+            }
+            Some(Shown::Running(running)) => {
+                let state = ContainerState {
+                    running: Some(ContainerStateRunning {
+                        started_at: timestamp(running.started_at),
+                    }),
+                    ..ContainerState::default()
+                };
+                (state, container.last.as_ref(), running.container_id.clone())
+            }
+            Some(Shown::Terminated { terminated, last }) => {
+                (terminated_state(terminated), last, terminated.container_id.clone())
+            }
+            None => (ContainerState::default(), None, None),
+        };
+        let image_id = match &container.image {
+            Image::Ready { id } => id.clone(),
+            Image::Unasked | Image::Wanted { .. } | Image::Failed { .. } => String::new(),
+        };
+        ContainerStatus {
+            name: container.plan.name.clone(),
+            image: container.plan.image.clone(),
+            image_id,
+            container_id,
+            state: Some(state),
+            last_state: Some(last.map(terminated_state).unwrap_or_default()),
+            ready: self.is_ready(index),
+            started: Some(self.is_started(index)),
+            restart_count: i32::try_from(container.restart_count).unwrap_or(i32::MAX),
+            ..ContainerStatus::default()
+        }
+    }
+}
+
+fn terminated_state(terminated: &Terminated) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: terminated.container_id.clone(),
+            exit_code: i32::from(terminated.exit.code),
+            // The container runtimes of Kubernetes tell signals by exit codes alone.
+            signal: None,
+            reason: Some(terminated.exit.reason.clone()),
+            message: terminated.exit.message.clone(),
+            started_at: terminated.started_at.and_then(timestamp),
+            finished_at: timestamp(terminated.finished_at),
+        }),
+        ..ContainerState::default()
+    }
+}

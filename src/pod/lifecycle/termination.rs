@@ -1,0 +1,470 @@
+//! How containers are stopped (`killContainer` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`): preStop hook, for sidecars the wait for
+//! their turn, stop signal, SIGKILL; all within one grace period, and with two seconds from the stop signal on in any case. And why a Pod
+//! ends: it is deleted, its deadline has passed, or nothing of it is left to run.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::container::{Active, PostStart, State};
+use super::interface::{Action, Hook, ProbeKind};
+use super::plan::Role;
+use super::{Lifecycle, Time, event, restart};
+
+/// What a container gets between its stop signal and SIGKILL at least (`minimumGracePeriodInSeconds` of the kubelet).
+pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a killed container may take to be reported dead before it is given up as lost. SIGKILL cannot be ignored, so only a guest that is
+/// out of order, or output that nobody reads, takes this long.
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The end of the Pod, under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Termination {
+    /// The shortest grace period that was asked for.
+    pub grace: Duration,
+    /// When it is over.
+    pub ends_at: Time,
+    /// Everything is killed at once.
+    pub is_kill: bool,
+    /// Its excess has been recorded.
+    pub is_exceeded: bool,
+}
+
+/// The Pod's deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// When its grace period ends.
+    pub at: Time,
+    pub grace: Duration,
+}
+
+/// The end of a container, under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    pub cause: Cause,
+    pub grace: Duration,
+    /// When the grace period is over.
+    pub ends_at: Time,
+    pub step: Step,
+}
+
+/// Why a container is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// The Pod ends.
+    Pod,
+    /// This probe failed.
+    Probe(ProbeKind),
+    /// Its postStart hook failed.
+    PostStart,
+    /// It has ended by itself; the news of it are on their way.
+    Itself,
+}
+
+/// How far the end of a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// It was not yet known to run.
+    Starting,
+    /// Its preStop hook runs.
+    PreStop,
+    /// A sidecar waits for those that need it.
+    Turn,
+    /// The stop signal is out.
+    Signalled { kill_at: Time },
+    /// So is SIGKILL.
+    Killed { give_up_at: Time },
+}
+
+/// The latest time for SIGKILL, counted from the stop signal.
+fn kill_at(now: Time, ends_at: Time) -> Time {
+    ends_at.max(now.saturating_add(MINIMUM_GRACE))
+}
+
+impl Lifecycle {
+    pub(super) fn terminate_requested(
+        &mut self,
+        now: Time,
+        grace: Option<Duration>,
+        deletion: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let mut grace = grace.unwrap_or(self.plan.grace);
+        if deletion {
+            // A Pod in its last phase needs none (`CheckGracefulDelete`).
+            if self.phase.is_terminal() {
+                grace = Duration::ZERO;
+            }
+            let at = now.saturating_add(grace);
+            self.deletion = Some(match self.deletion {
+                Some(earlier) => Deletion {
+                    at: earlier.at.min(at),
+                    grace: earlier.grace.min(grace),
+                },
+                None => Deletion { at, grace },
+            });
+        }
+        self.begin_termination(now, grace, out);
+    }
+
+    /// Ends the Pod, or shortens the grace period of its end.
+    pub(super) fn begin_termination(&mut self, now: Time, grace: Duration, out: &mut Vec<Action>) {
+        let (grace, ends_at) = self.enter_termination(now, grace, false);
+        for index in 0..self.containers.len() {
+            self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
+        }
+    }
+
+    pub(super) fn kill_requested(&mut self, now: Time, out: &mut Vec<Action>) {
+        let (grace, ends_at) = self.enter_termination(now, Duration::ZERO, true);
+        for index in 0..self.containers.len() {
+            let Some(container) = self.containers.get_mut(index) else {
+                continue;
+            };
+            let name = container.plan.name.clone();
+            let Some(active) = container.active_mut() else { continue };
+            match &mut active.stop {
+                Some(stop) if matches!(stop.step, Step::Killed { .. }) => continue,
+                Some(stop) => stop.cause = Cause::Pod,
+                None => {
+                    active.stop = Some(Stop {
+                        cause: Cause::Pod,
+                        grace,
+                        ends_at,
+                        step: Step::Starting,
+                    });
+                    if active.running.is_some() {
+                        out.push(event::killing(index, format!("Stopping container {name}")));
+                    }
+                }
+            }
+            self.kill(now, index, out);
+        }
+    }
+
+    /// From now on nothing is started. Returns the grace period and its end, which can only come earlier than they were.
+    fn enter_termination(&mut self, now: Time, grace: Duration, is_kill: bool) -> (Duration, Time) {
+        let ends_at = now.saturating_add(grace);
+        let termination = self.termination.get_or_insert(Termination {
+            grace,
+            ends_at,
+            is_kill,
+            is_exceeded: false,
+        });
+        termination.grace = termination.grace.min(grace);
+        termination.ends_at = termination.ends_at.min(ends_at);
+        termination.is_kill |= is_kill;
+        for container in &mut self.containers {
+            match &mut container.state {
+                State::Ended(ended) => ended.retry = None,
+                State::Refused { .. } => container.state = State::Waiting,
+                State::Waiting | State::Active(_) => {}
+            }
+        }
+        (termination.grace, termination.ends_at)
+    }
+
+    /// Begins to stop a container that is asked for or runs; one that is being stopped already gets the shorter grace period.
+    pub(super) fn stop_container(
+        &mut self,
+        now: Time,
+        index: usize,
+        cause: Cause,
+        grace: Duration,
+        ends_at: Time,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(active) = self
+            .containers
+            .get_mut(index)
+            .and_then(|container| container.active_mut())
+        else {
+            return;
+        };
+        if let Some(stop) = &mut active.stop {
+            if cause == Cause::Pod {
+                stop.cause = Cause::Pod;
+            }
+            stop.grace = stop.grace.min(grace);
+            stop.ends_at = stop.ends_at.min(ends_at);
+            if let Step::Signalled { kill_at: at } = &mut stop.step {
+                *at = (*at).min(kill_at(now, stop.ends_at));
+            }
+            return;
+        }
+        active.stop = Some(Stop {
+            cause,
+            grace,
+            ends_at,
+            step: Step::Starting,
+        });
+        if active.running.is_some() {
+            self.stop_started(now, index, out);
+        }
+    }
+
+    /// The first step for a container that is known to run.
+    pub(super) fn stop_started(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
+        let message = self.killing_message(index);
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        let has_hook = container.plan.pre_stop;
+        let Some(active) = container.active_mut() else { return };
+        let attempt = active.attempt;
+        let Some(stop) = &mut active.stop else { return };
+        if let Step::Killed { .. } = stop.step {
+            // SIGKILL went out before there was somebody to get it.
+            out.push(Action::KillContainer {
+                container: index,
+                attempt,
+            });
+            return;
+        }
+        if let Some(running) = &mut active.running
+            && running.post_start == PostStart::Running
+        {
+            running.post_start = PostStart::Done;
+            out.push(Action::CancelHook {
+                container: index,
+                attempt,
+                hook: Hook::PostStart,
+            });
+        }
+        out.push(event::killing(index, message));
+        let left = stop.ends_at.saturating_sub(now);
+        if has_hook && !left.is_zero() {
+            stop.step = Step::PreStop;
+            out.push(Action::RunHook {
+                container: index,
+                attempt,
+                hook: Hook::PreStop,
+                timeout: Some(left),
+            });
+        } else {
+            self.stop_after_hook(now, index, out);
+        }
+    }
+
+    /// The preStop hook is over, or there is none.
+    pub(super) fn stop_after_hook(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
+        let is_its_turn = self.is_turn_of(index);
+        let Some(active) = self
+            .containers
+            .get_mut(index)
+            .and_then(|container| container.active_mut())
+        else {
+            return;
+        };
+        let attempt = active.attempt;
+        let Some(stop) = &mut active.stop else { return };
+        if stop.cause == Cause::Pod && !is_its_turn && now < stop.ends_at {
+            stop.step = Step::Turn;
+            return;
+        }
+        stop.step = Step::Signalled {
+            kill_at: kill_at(now, stop.ends_at),
+        };
+        out.push(Action::StopContainer {
+            container: index,
+            attempt,
+        });
+    }
+
+    /// Sidecars end after the containers they serve: all of `containers`, and the sidecars that were started after them.
+    fn is_turn_of(&self, index: usize) -> bool {
+        if self
+            .containers
+            .get(index)
+            .is_none_or(|container| !container.plan.is_sidecar())
+        {
+            return true;
+        }
+        !self
+            .containers
+            .iter()
+            .skip(index.saturating_add(1))
+            .any(|container| container.plan.role != Role::Init && container.is_active())
+    }
+
+    fn killing_message(&self, index: usize) -> String {
+        let Some(container) = self.containers.get(index) else {
+            return String::new();
+        };
+        let name = &container.plan.name;
+        let cause = container
+            .active()
+            .and_then(|active| active.stop.as_ref())
+            .map_or(Cause::Pod, |stop| stop.cause);
+        match cause {
+            Cause::Pod | Cause::Itself => format!("Stopping container {name}"),
+            Cause::PostStart => "FailedPostStartHook".to_owned(),
+            Cause::Probe(kind) => {
+                let kind = if kind == ProbeKind::Startup {
+                    "startup"
+                } else {
+                    "liveness"
+                };
+                if container.plan.is_init() {
+                    format!("Init container {name} failed {kind} probe")
+                } else if restart::restarts_after_probe(&self.plan, &container.plan) {
+                    format!("Container {name} failed {kind} probe, will be restarted")
+                } else {
+                    format!("Container {name} failed {kind} probe")
+                }
+            }
+        }
+    }
+
+    /// When the next step of the container's end is due, or of a start that nobody answers.
+    pub(super) fn stop_due_at(&self, index: usize) -> Option<Time> {
+        let active = self.containers.get(index)?.active()?;
+        let Some(stop) = &active.stop else {
+            return Self::start_patience_ends_at(active);
+        };
+        Some(match stop.step {
+            // The stop signal cannot be sent: what is left is SIGKILL.
+            Step::Starting => stop.ends_at.saturating_add(MINIMUM_GRACE),
+            Step::PreStop | Step::Turn => stop.ends_at,
+            Step::Signalled { kill_at } => kill_at,
+            Step::Killed { give_up_at } => give_up_at,
+        })
+    }
+
+    /// Goes on with containers whose time is over: to the stop signal, to SIGKILL, to giving them up.
+    pub(super) fn stop_overdue(&mut self, now: Time, out: &mut Vec<Action>) {
+        for index in 0..self.containers.len() {
+            if self.stop_due_at(index).is_none_or(|at| now < at) {
+                continue;
+            }
+            let Some(active) = self.containers.get(index).and_then(|container| container.active()) else {
+                continue;
+            };
+            let attempt = active.attempt;
+            match active.stop.as_ref().map(|stop| (stop.step, stop.cause)) {
+                Some((Step::PreStop, _)) => {
+                    out.push(Action::CancelHook {
+                        container: index,
+                        attempt,
+                        hook: Hook::PreStop,
+                    });
+                    self.stop_after_hook(now, index, out);
+                }
+                Some((Step::Turn, _)) => self.stop_after_hook(now, index, out),
+                Some((Step::Killed { .. }, _)) => self.container_lost(now, index, out),
+                Some((Step::Starting | Step::Signalled { .. }, cause)) => {
+                    if cause == Cause::Pod
+                        && let Some(termination) = &mut self.termination
+                        && !std::mem::replace(&mut termination.is_exceeded, true)
+                    {
+                        out.push(event::exceeded_grace_period());
+                    }
+                    self.kill(now, index, out);
+                }
+                None => self.kill(now, index, out),
+            }
+        }
+    }
+
+    /// Sends a sidecar its stop signal whose turn has come.
+    pub(super) fn stop_in_turn(&mut self, now: Time, out: &mut Vec<Action>) {
+        for index in 0..self.containers.len() {
+            let waits = self
+                .containers
+                .get(index)
+                .and_then(|container| container.active()?.stop.as_ref())
+                .is_some_and(|stop| stop.step == Step::Turn);
+            if waits && self.is_turn_of(index) {
+                self.stop_after_hook(now, index, out);
+            }
+        }
+    }
+
+    fn kill(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
+        let grace = self.plan.grace;
+        let Some(active) = self
+            .containers
+            .get_mut(index)
+            .and_then(|container| container.active_mut())
+        else {
+            return;
+        };
+        let attempt = active.attempt;
+        if let Some(hook) = active.hook() {
+            out.push(Action::CancelHook {
+                container: index,
+                attempt,
+                hook,
+            });
+        }
+        finish_post_start(active);
+        let step = Step::Killed {
+            give_up_at: now.saturating_add(KILL_PATIENCE),
+        };
+        match &mut active.stop {
+            Some(stop) => stop.step = step,
+            None => {
+                active.stop = Some(Stop {
+                    cause: Cause::Itself,
+                    grace,
+                    ends_at: now,
+                    step,
+                });
+            }
+        }
+        out.push(Action::KillContainer {
+            container: index,
+            attempt,
+        });
+    }
+
+    /// A Pod of which nothing will be started any more ends by itself: what still runs (sidecars) is stopped.
+    pub(super) fn end_if_finished(&mut self, now: Time, out: &mut Vec<Action>) {
+        if !self.is_terminating() && self.has_finished() {
+            self.begin_termination(now, self.plan.grace, out);
+        }
+    }
+
+    /// Whether the Pod's end has come and nothing runs any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_terminating() && !self.containers.iter().any(|container| container.is_active())
+    }
+
+    /// When `activeDeadlineSeconds` have passed.
+    pub(super) fn active_deadline_at(&self) -> Option<Time> {
+        if self.deadline_exceeded || self.phase.is_terminal() {
+            return None;
+        }
+        Some(self.began_at?.saturating_add(self.plan.active_deadline?))
+    }
+
+    pub(super) fn keep_active_deadline(&mut self, now: Time, out: &mut Vec<Action>) {
+        let was_terminating = self.is_terminating();
+        if self.note_active_deadline(now, out) && !was_terminating {
+            self.begin_termination(now, self.plan.grace, out);
+        }
+    }
+
+    /// Ends the Pod if its deadline has passed, but leaves it to the caller to stop what runs.
+    pub(super) fn note_active_deadline(&mut self, now: Time, out: &mut Vec<Action>) -> bool {
+        let is_due = self.active_deadline_at().is_some_and(|at| at <= now);
+        if is_due {
+            self.deadline_exceeded = true;
+            out.push(event::deadline_exceeded());
+            if !self.is_terminating() {
+                self.enter_termination(now, self.plan.grace, false);
+            }
+        }
+        is_due
+    }
+}
+
+/// A hook that nobody waits for any more.
+fn finish_post_start(active: &mut Active) {
+    if let Some(running) = &mut active.running
+        && running.post_start == PostStart::Running
+    {
+        running.post_start = PostStart::Done;
+    }
+}

@@ -1,0 +1,319 @@
+//! The lifecycle under a simulated clock. The names of the tests in `section_…` say which rule of Kubernetes they prove: those of the
+//! termination of Pods (2), of the phase (3), of states and events (4), of back-off, probes and conditions (5).
+
+mod properties;
+mod recovery;
+mod running;
+mod section_2_termination;
+mod section_3_phase;
+mod section_4_states_and_events;
+mod section_5_back_off;
+mod section_5_conditions;
+mod section_5_probes;
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The Pod's life begins at this time, in seconds; tests count from it.
+const EPOCH: u64 = 1_700_000_000;
+
+fn at(seconds: u64) -> Time {
+    Duration::from_secs(EPOCH + seconds)
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn exit(code: u8) -> Exit {
+    Exit::of_process(code, 0, false)
+}
+
+fn killed() -> Exit {
+    Exit::of_process(0, 9, false)
+}
+
+/// A Pod of this spec, named web in the namespace default.
+fn pod_of(spec: Value) -> Pod {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "default", "uid": "u-1"},
+        "spec": spec,
+    });
+    serde_json::from_value(pod).expect("the test's Pod is one")
+}
+
+/// A Pod under a simulated clock, with a host that does what it is asked unless the test says otherwise.
+struct World {
+    pod: Lifecycle,
+    now: Time,
+    names: Vec<String>,
+    events: Vec<PodEvent>,
+}
+
+impl World {
+    /// The Pod before anything has happened.
+    fn new(spec: Value) -> Self {
+        let pod = pod_of(spec);
+        let names = plan::containers(&pod).map(|container| container.name).collect();
+        Self {
+            pod: Lifecycle::new(&pod, at(0)),
+            now: at(0),
+            names,
+            events: Vec::new(),
+        }
+    }
+
+    /// The Pod when its sandbox is ready and what comes first is asked for.
+    fn with_sandbox(spec: Value) -> Self {
+        let mut world = Self::new(spec);
+        world.step(Event::Begin);
+        world.images();
+        world.sandbox();
+        world
+    }
+
+    /// The Pod when all of `containers` run; it has no init containers.
+    fn running(spec: Value) -> Self {
+        let mut world = Self::with_sandbox(spec);
+        for name in world.names.clone() {
+            world.started(&name, 0);
+        }
+        world
+    }
+
+    fn index(&self, name: &str) -> usize {
+        let found = self.names.iter().position(|known| known == name);
+        found.expect("the test names a container of its Pod")
+    }
+
+    /// Lets something happen; the Pod's events are kept apart from what is to be done, which is returned in words.
+    fn step(&mut self, event: Event) -> Vec<String> {
+        let actions = self.pod.step(self.now, event);
+        let mut words = Vec::new();
+        for action in actions {
+            let name = |container: usize| self.names[container].as_str();
+            words.push(match action {
+                Action::Emit(event) => {
+                    self.events.push(event);
+                    continue;
+                }
+                Action::PullImage { container } => format!("pull {}", name(container)),
+                Action::StartSandbox => "start sandbox".to_owned(),
+                Action::StopSandbox => "stop sandbox".to_owned(),
+                Action::StartContainer { container, attempt } => format!("start {} {attempt}", name(container)),
+                Action::StopContainer { container, attempt } => format!("stop {} {attempt}", name(container)),
+                Action::KillContainer { container, attempt } => format!("kill {} {attempt}", name(container)),
+                Action::RunHook {
+                    container,
+                    attempt,
+                    hook,
+                    timeout,
+                } => {
+                    let timeout = timeout.map_or("ever".to_owned(), |timeout| format!("{}s", timeout.as_secs()));
+                    format!("run {hook:?} {} {attempt} for {timeout}", name(container))
+                }
+                Action::CancelHook {
+                    container,
+                    attempt,
+                    hook,
+                } => format!("cancel {hook:?} {} {attempt}", name(container)),
+                Action::RunProbe {
+                    container,
+                    attempt,
+                    probe,
+                } => format!("probe {probe:?} {} {attempt}", name(container)),
+            });
+        }
+        words
+    }
+
+    /// Goes to a point in time, through all deadlines before it.
+    fn go_to(&mut self, seconds: u64) -> Vec<String> {
+        let mut words = Vec::new();
+        while let Some(deadline) = self.pod.deadline().filter(|deadline| *deadline <= at(seconds)) {
+            self.now = deadline.max(self.now);
+            words.extend(self.step(Event::DeadlineReached));
+            assert!(
+                self.pod.deadline().is_none_or(|next| next > self.now),
+                "a deadline was reached and stayed"
+            );
+        }
+        self.now = at(seconds);
+        words
+    }
+
+    fn images(&mut self) {
+        for container in 0..self.names.len() {
+            self.step(Event::ImageReady {
+                container,
+                image_id: format!("sha256:{container}"),
+            });
+        }
+    }
+
+    fn sandbox(&mut self) -> Vec<String> {
+        self.step(Event::SandboxReady {
+            pod_ip: "10.88.0.2".to_owned(),
+            host_ip: "10.88.0.1".to_owned(),
+        })
+    }
+
+    fn lose_sandbox(&mut self) -> Vec<String> {
+        self.step(Event::SandboxLost {
+            message: "it crashed".to_owned(),
+        })
+    }
+
+    fn started(&mut self, name: &str, attempt: u32) -> Vec<String> {
+        let container = self.index(name);
+        self.step(Event::ContainerStarted {
+            container,
+            attempt,
+            container_id: format!("microkube://{name}-{attempt}"),
+        })
+    }
+
+    fn start_failed(&mut self, name: &str, attempt: u32, reason: &str) -> Vec<String> {
+        let container = self.index(name);
+        self.step(Event::ContainerStartFailed {
+            container,
+            attempt,
+            reason: reason.to_owned(),
+            message: "it does not work".to_owned(),
+        })
+    }
+
+    fn exited(&mut self, name: &str, attempt: u32, exit: Exit) -> Vec<String> {
+        let container = self.index(name);
+        self.step(Event::ContainerExited {
+            container,
+            attempt,
+            exit,
+        })
+    }
+
+    fn hook(&mut self, name: &str, attempt: u32, hook: Hook, result: Result<(), &str>) -> Vec<String> {
+        let container = self.index(name);
+        self.step(Event::HookEnded {
+            container,
+            attempt,
+            hook,
+            result: result.map_err(str::to_owned),
+        })
+    }
+
+    fn probed(&mut self, name: &str, attempt: u32, probe: ProbeKind, success: bool) -> Vec<String> {
+        let outcome = if success {
+            ProbeOutcome::Success
+        } else {
+            ProbeOutcome::Failure("503".to_owned())
+        };
+        let container = self.index(name);
+        self.step(Event::ProbeEnded {
+            container,
+            attempt,
+            probe,
+            outcome,
+        })
+    }
+
+    fn terminate(&mut self, grace: Option<u64>) -> Vec<String> {
+        self.step(Event::TerminateRequested {
+            grace: grace.map(secs),
+            deletion: true,
+        })
+    }
+
+    fn status(&self) -> PodStatus {
+        self.pod.status(self.now)
+    }
+
+    fn phase(&self) -> String {
+        self.status().phase.unwrap_or_default()
+    }
+
+    fn container(&self, name: &str) -> ContainerStatus {
+        let status = self.status();
+        let all = status.init_container_statuses.into_iter().flatten();
+        all.chain(status.container_statuses.into_iter().flatten())
+            .find(|container| container.name == name)
+            .expect("every container has a status")
+    }
+
+    /// The state of a container in words: `running`, `waiting Reason`, `terminated Reason code`.
+    fn state(&self, name: &str) -> String {
+        state_words(&self.container(name).state.expect("every container has a state"))
+    }
+
+    fn last_state(&self, name: &str) -> String {
+        state_words(&self.container(name).last_state.unwrap_or_default())
+    }
+
+    /// A condition in words: `True`, or `False Reason: message`.
+    fn condition(&self, kind: &str) -> String {
+        let condition = self
+            .status()
+            .conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind)
+            .expect("all conditions are always shown");
+        let reason = condition.reason.map_or(String::new(), |reason| format!(" {reason}"));
+        let message = condition
+            .message
+            .map_or(String::new(), |message| format!(": {message}"));
+        format!("{}{reason}{message}", condition.status)
+    }
+
+    /// When a condition changed, in seconds of the test.
+    fn changed_at(&self, kind: &str) -> u64 {
+        let conditions = self.status().conditions.unwrap_or_default();
+        let condition = conditions.iter().find(|condition| condition.type_ == kind);
+        let time = condition.and_then(|condition| condition.last_transition_time.as_ref());
+        let seconds = time.expect("conditions have times").0.as_second();
+        u64::try_from(seconds).expect("after 1970") - EPOCH
+    }
+
+    /// The events since the last call: `Reason: message`, warnings with `!`.
+    fn events(&mut self) -> Vec<String> {
+        let words = |event: PodEvent| {
+            let mark = if event.warning { "!" } else { "" };
+            format!("{mark}{}: {}", event.reason, event.message)
+        };
+        std::mem::take(&mut self.events).into_iter().map(words).collect()
+    }
+
+    /// The deadline in seconds of the test.
+    fn deadline(&self) -> Option<u64> {
+        self.pod.deadline().map(|deadline| deadline.as_secs() - EPOCH)
+    }
+
+    /// The Pod as another process reads it.
+    fn reload(&mut self) {
+        let text = serde_json::to_string(&self.pod).expect("a lifecycle can be written");
+        let read: Lifecycle = serde_json::from_str(&text).expect("and read again");
+        assert_eq!(read, self.pod);
+        self.pod = read;
+    }
+}
+
+fn state_words(state: &ContainerState) -> String {
+    match (&state.waiting, &state.running, &state.terminated) {
+        (Some(waiting), None, None) => format!("waiting {}", waiting.reason.clone().unwrap_or_default()),
+        (None, Some(_), None) => "running".to_owned(),
+        (None, None, Some(terminated)) => {
+            let reason = terminated.reason.clone().unwrap_or_default();
+            format!("terminated {reason} {}", terminated.exit_code)
+        }
+        (None, None, None) => "none".to_owned(),
+        _ => "more than one".to_owned(),
+    }
+}
+
+/// Containers of these names, without anything special.
+fn containers(names: &[&str]) -> Value {
+    names.iter().map(|name| json!({"name": name, "image": "i"})).collect()
+}

@@ -1,0 +1,389 @@
+//! What holds whatever happens, in whatever order, sensible or not.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn spec() -> impl Strategy<Value = serde_json::Value> {
+    let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
+    let main =
+        (0..4_u8, any::<[bool; 5]>(), 0..3_i64).prop_map(|(own_policy, [start, live, ready, post, pre], grace)| {
+            let probe = |wanted: bool, grace: i64| {
+                let mut probe = json!({"tcpSocket": {"port": 80}, "failureThreshold": 1, "periodSeconds": 3});
+                if grace > 0 {
+                    probe["terminationGracePeriodSeconds"] = json!(grace);
+                }
+                wanted.then_some(probe)
+            };
+            let mut container = json!({"image": "i"});
+            if let Some(policy) = ["Always", "OnFailure", "Never"].get(usize::from(own_policy)) {
+                container["restartPolicy"] = json!(policy);
+                container["restartPolicyRules"] =
+                    json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [3]}}]);
+            }
+            for (field, probe) in [
+                ("startupProbe", probe(start, grace)),
+                ("livenessProbe", probe(live, grace)),
+                ("readinessProbe", probe(ready, 0)),
+            ] {
+                if let Some(probe) = probe {
+                    container[field] = probe;
+                }
+            }
+            let handler = json!({"exec": {"command": ["true"]}});
+            if post {
+                container["lifecycle"]["postStart"] = handler.clone();
+            }
+            if pre {
+                container["lifecycle"]["preStop"] = handler;
+            }
+            container
+        });
+    let init = (any::<bool>(), main.clone()).prop_map(|(is_sidecar, mut container)| {
+        if is_sidecar {
+            container["restartPolicy"] = json!("Always");
+        } else {
+            container = json!({"image": "i"});
+        }
+        container
+    });
+    let named = |prefix: &'static str, list: Vec<serde_json::Value>| -> serde_json::Value {
+        let name = |(number, mut container): (usize, serde_json::Value)| {
+            container["name"] = json!(format!("{prefix}{number}"));
+            container
+        };
+        list.into_iter().enumerate().map(name).collect()
+    };
+    (
+        policy,
+        proptest::collection::vec(init, 0..3),
+        proptest::collection::vec(main, 1..3),
+        proptest::option::of(1..200_i64),
+        0..40_i64,
+    )
+        .prop_map(move |(policy, init, main, active_deadline, grace)| {
+            json!({
+                "restartPolicy": policy, "initContainers": named("i", init), "containers": named("m", main),
+                "activeDeadlineSeconds": active_deadline, "terminationGracePeriodSeconds": grace,
+            })
+        })
+}
+
+/// What happens next: an answer to one of the last actions, or anything.
+#[derive(Debug, Clone)]
+enum Move {
+    /// Answer the action at this place among those not yet answered: well, or else.
+    Answer(prop::sample::Index, bool),
+    /// Let a container that was started end so.
+    Exit(prop::sample::Index, u8),
+    Wait,
+    Any(Event),
+    /// The supervisor is restarted; this says who is lost.
+    Restart([bool; 8]),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let container = 0..6_usize;
+    let attempt = 0..4_u32;
+    let text = Just("x".to_owned());
+    let hook = prop_oneof![Just(Hook::PostStart), Just(Hook::PreStop)];
+    let probe = prop::sample::select(ProbeKind::ALL.to_vec());
+    let outcome = prop_oneof![
+        Just(ProbeOutcome::Success),
+        Just(ProbeOutcome::Failure("x".to_owned())),
+        Just(ProbeOutcome::Unknown("x".to_owned())),
+    ];
+    let grace = proptest::option::of((0..60_u64).prop_map(secs));
+    let reason = prop_oneof![
+        Just("RunContainerError".to_owned()),
+        Just("CreateContainerError".to_owned())
+    ];
+    prop_oneof![
+        Just(Event::Begin),
+        container
+            .clone()
+            .prop_map(|container| Event::ImagePullStarted { container }),
+        (container.clone(), text.clone()).prop_map(|(container, image_id)| Event::ImageReady { container, image_id }),
+        (container.clone(), text.clone()).prop_map(|(container, message)| Event::ImageFailed {
+            container,
+            reason: "ErrImagePull".to_owned(),
+            message
+        }),
+        Just(Event::SandboxReady {
+            pod_ip: "10.88.0.2".to_owned(),
+            host_ip: "10.88.0.1".to_owned()
+        }),
+        text.clone().prop_map(|message| Event::SandboxFailed { message }),
+        text.clone().prop_map(|message| Event::SandboxLost { message }),
+        (container.clone(), attempt.clone(), text.clone()).prop_map(|(container, attempt, container_id)| {
+            Event::ContainerStarted {
+                container,
+                attempt,
+                container_id,
+            }
+        }),
+        (container.clone(), attempt.clone(), reason, text).prop_map(|(container, attempt, reason, message)| {
+            Event::ContainerStartFailed {
+                container,
+                attempt,
+                reason,
+                message,
+            }
+        }),
+        (container.clone(), attempt.clone(), any::<u8>()).prop_map(|(container, attempt, code)| {
+            Event::ContainerExited {
+                container,
+                attempt,
+                exit: exit(code),
+            }
+        }),
+        (container.clone(), attempt.clone(), hook, any::<bool>()).prop_map(|(container, attempt, hook, fine)| {
+            Event::HookEnded {
+                container,
+                attempt,
+                hook,
+                result: fine.then_some(()).ok_or("x".to_owned()),
+            }
+        }),
+        (container.clone(), attempt.clone(), probe, outcome).prop_map(|(container, attempt, probe, outcome)| {
+            Event::ProbeEnded {
+                container,
+                attempt,
+                probe,
+                outcome,
+            }
+        }),
+        (grace, any::<bool>()).prop_map(|(grace, deletion)| Event::TerminateRequested { grace, deletion }),
+        Just(Event::KillRequested),
+        proptest::collection::vec((container, attempt, any::<bool>()), 0..4)
+            .prop_map(|containers| Event::SupervisorRestarted { containers }),
+        Just(Event::DeadlineReached),
+    ]
+}
+
+fn moves() -> impl Strategy<Value = Vec<(Move, u64)>> {
+    let answer =
+        (any::<prop::sample::Index>(), prop::bool::weighted(0.85)).prop_map(|(which, fine)| Move::Answer(which, fine));
+    let exit = (any::<prop::sample::Index>(), prop_oneof![Just(0), Just(3), any::<u8>()])
+        .prop_map(|(which, code)| Move::Exit(which, code));
+    let one = prop_oneof![
+        24 => answer,
+        6 => exit,
+        8 => Just(Move::Wait),
+        3 => any_event().prop_map(Move::Any),
+        1 => any::<[bool; 8]>().prop_map(Move::Restart),
+    ];
+    proptest::collection::vec((one, prop_oneof![Just(0), 0..20_u64]), 1..120)
+}
+
+/// Answers an action as a host would.
+fn answer(action: &Action, fine: bool) -> Option<Event> {
+    let message = "x".to_owned();
+    Some(match *action {
+        Action::PullImage { container } if fine => Event::ImageReady {
+            container,
+            image_id: message,
+        },
+        Action::PullImage { container } => Event::ImageFailed {
+            container,
+            reason: "ErrImagePull".to_owned(),
+            message,
+        },
+        Action::StartSandbox if fine => Event::SandboxReady {
+            pod_ip: "10.88.0.2".to_owned(),
+            host_ip: "10.88.0.1".to_owned(),
+        },
+        Action::StartSandbox => Event::SandboxFailed { message },
+        Action::StartContainer { container, attempt } if fine => Event::ContainerStarted {
+            container,
+            attempt,
+            container_id: message,
+        },
+        Action::StartContainer { container, attempt } => Event::ContainerStartFailed {
+            container,
+            attempt,
+            reason: "RunContainerError".to_owned(),
+            message,
+        },
+        Action::RunHook {
+            container,
+            attempt,
+            hook,
+            ..
+        } => Event::HookEnded {
+            container,
+            attempt,
+            hook,
+            result: fine.then_some(()).ok_or(message),
+        },
+        Action::RunProbe {
+            container,
+            attempt,
+            probe,
+        } => Event::ProbeEnded {
+            container,
+            attempt,
+            probe,
+            outcome: if fine {
+                ProbeOutcome::Success
+            } else {
+                ProbeOutcome::Failure(message)
+            },
+        },
+        Action::StopContainer { container, attempt } => Event::ContainerExited {
+            container,
+            attempt,
+            exit: if fine { exit(0) } else { Exit::of_process(0, 15, false) },
+        },
+        Action::KillContainer { container, attempt } => Event::ContainerExited {
+            container,
+            attempt,
+            exit: killed(),
+        },
+        Action::StopSandbox => Event::SandboxLost { message },
+        Action::CancelHook { .. } | Action::Emit(_) => return None,
+    })
+}
+
+/// Watches the lifecycle from outside.
+#[derive(Default)]
+struct Watch {
+    phase: Option<Phase>,
+    restart_counts: Vec<i32>,
+    started: HashSet<(usize, u32)>,
+    stopped: HashSet<(usize, u32)>,
+    grace_ends_at: Option<Time>,
+    sandbox_is_stopped: bool,
+}
+
+impl Watch {
+    fn check(&mut self, pod: &Lifecycle, event: &Event, actions: &[Action]) {
+        if let Event::SupervisorRestarted { .. } = event {
+            self.started.clear();
+            self.stopped.clear();
+            self.grace_ends_at = None;
+        }
+        // No container was made, so the attempt may be repeated.
+        if let Event::ContainerStartFailed {
+            container,
+            attempt,
+            reason,
+            ..
+        } = event
+            && reason.starts_with("Create")
+        {
+            self.started.remove(&(*container, *attempt));
+        }
+        for action in actions {
+            match action {
+                Action::StartContainer { container, attempt } => {
+                    assert!(self.started.insert((*container, *attempt)), "{action:?} twice");
+                    assert!(!self.sandbox_is_stopped, "{action:?} after the sandbox was stopped");
+                    assert!(!pod.is_terminating(), "{action:?} of a Pod that is ending");
+                }
+                Action::StartSandbox => assert!(!self.sandbox_is_stopped && !pod.is_terminating(), "{action:?}"),
+                Action::RunHook { .. } | Action::RunProbe { .. } | Action::PullImage { .. } => {
+                    assert!(!self.sandbox_is_stopped, "{action:?} after the sandbox was stopped");
+                }
+                Action::StopContainer { container, attempt } => {
+                    assert!(self.stopped.insert((*container, *attempt)), "{action:?} twice");
+                }
+                Action::StopSandbox => self.sandbox_is_stopped = true,
+                Action::KillContainer { .. } | Action::CancelHook { .. } | Action::Emit(_) => {}
+            }
+        }
+        if let Some(phase) = self.phase.filter(|phase| phase.is_terminal()) {
+            assert_eq!(phase, pod.phase, "a terminal phase was left");
+        }
+        self.phase = Some(pod.phase);
+        if let (Some(before), Some(now)) = (self.grace_ends_at, &pod.termination) {
+            assert!(now.ends_at <= before, "the grace period grew");
+        }
+        self.grace_ends_at = pod.termination.as_ref().map(|termination| termination.ends_at);
+        let status = pod.status(Duration::ZERO);
+        let init = status.init_container_statuses.into_iter().flatten();
+        let counts: Vec<i32> = init
+            .chain(status.container_statuses.into_iter().flatten())
+            .map(|container| container.restart_count)
+            .collect();
+        for (before, now) in self.restart_counts.iter().zip(&counts) {
+            assert!(before <= now, "a restartCount fell");
+        }
+        self.restart_counts = counts;
+        assert!(
+            !pod.has_ended() || pod.deadline().is_none(),
+            "a Pod that has ended waits for something"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_events_breaks_an_invariant(spec in spec(), moves in moves()) {
+        let mut pod = Lifecycle::new(&pod_of(spec), at(0));
+        let mut watch = Watch::default();
+        let mut now = at(0);
+        let mut open: Vec<Action> = Vec::new();
+        let mut started: Vec<(usize, u32)> = Vec::new();
+        let mut step = |pod: &mut Lifecycle, now: Time, event: Event, open: &mut Vec<Action>, started: &mut Vec<(usize, u32)>| {
+            let actions = pod.step(now, event.clone());
+            watch.check(pod, &event, &actions);
+            // Whatever was due has been done.
+            assert!(pod.deadline().is_none_or(|deadline| deadline > now), "{event:?} left {:?} due", pod.deadline());
+            for action in &actions {
+                if let Action::StartContainer { container, attempt } = action {
+                    started.push((*container, *attempt));
+                }
+            }
+            open.extend(actions);
+            let text = serde_json::to_string(pod).unwrap();
+            assert_eq!(&serde_json::from_str::<Lifecycle>(&text).unwrap(), pod, "the Pod was not the same when read again");
+        };
+        step(&mut pod, now, Event::Begin, &mut open, &mut started);
+        for (one, pause) in moves {
+            now += secs(pause);
+            let event = match one {
+                Move::Answer(which, fine) if !open.is_empty() => {
+                    let action = open.remove(which.index(open.len()));
+                    match answer(&action, fine) {
+                        Some(event) => event,
+                        None => continue,
+                    }
+                }
+                Move::Exit(which, code) if !started.is_empty() => {
+                    let (container, attempt) = started.remove(which.index(started.len()));
+                    Event::ContainerExited { container, attempt, exit: exit(code) }
+                }
+                Move::Answer(..) | Move::Exit(..) | Move::Wait => {
+                    let Some(deadline) = pod.deadline() else { continue };
+                    now = now.max(deadline);
+                    Event::DeadlineReached
+                }
+                Move::Any(event) => event,
+                Move::Restart(lost) => {
+                    let lives = |(index, container): (usize, &Container)| {
+                        let active = container.active().filter(|_| !lost[index % lost.len()])?;
+                        Some((index, active.attempt, false))
+                    };
+                    let containers = pod.containers.iter().enumerate().filter_map(lives).collect();
+                    Event::SupervisorRestarted { containers }
+                }
+            };
+            step(&mut pod, now, event, &mut open, &mut started);
+        }
+        // With nobody answering any more, a Pod that is asked to end does so within its grace period and what the kills need.
+        step(&mut pod, now, Event::TerminateRequested { grace: None, deletion: true }, &mut open, &mut started);
+        let latest = now + secs(40) + MINIMUM_GRACE + MINIMUM_GRACE + KILL_PATIENCE + secs(30);
+        let mut steps = 0;
+        while let Some(deadline) = pod.deadline() {
+            now = now.max(deadline);
+            step(&mut pod, now, Event::DeadlineReached, &mut open, &mut started);
+            steps += 1;
+            prop_assert!(steps < 1000, "the Pod does not come to an end");
+        }
+        prop_assert!(pod.has_ended());
+        prop_assert!(now <= latest);
+    }
+}

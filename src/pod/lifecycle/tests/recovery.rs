@@ -1,0 +1,232 @@
+//! What is lost and found again: the sandbox, the supervisor.
+
+use super::*;
+
+fn restarted(world: &mut World, containers: &[(&str, u32, bool)]) -> Vec<String> {
+    world.reload();
+    let containers = containers
+        .iter()
+        .map(|(name, attempt, has_ended)| (world.index(name), *attempt, *has_ended))
+        .collect();
+    world.step(Event::SupervisorRestarted { containers })
+}
+
+#[test]
+fn a_lost_sandbox_is_made_again_and_what_ran_in_it_is_restarted() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
+    world.events();
+    assert_eq!(world.lose_sandbox(), ["start sandbox"]);
+    assert_eq!(
+        world.events(),
+        [
+            "!FailedSync: Pod sandbox is gone: it crashed",
+            "SandboxChanged: Pod sandbox changed, it will be killed and re-created.",
+        ]
+    );
+    assert_eq!(
+        (world.state("web").as_str(), world.phase().as_str()),
+        ("terminated ContainerStatusUnknown 137", "Running")
+    );
+    assert_eq!(world.sandbox(), ["start web 1", "start db 1"]);
+    world.started("web", 1);
+    assert_eq!(world.container("web").restart_count, 1);
+}
+
+#[test]
+fn a_sandbox_that_is_lost_again_and_again_backs_off() {
+    let mut world = World::running(json!({"containers": containers(&["web"])}));
+    let mut now = 0;
+    let mut waits = Vec::new();
+    for attempt in 1..5 {
+        let mut words = world.lose_sandbox();
+        let mut wait = 0;
+        while !words.contains(&"start sandbox".to_owned()) {
+            wait += 1;
+            words = world.go_to(now + wait);
+        }
+        waits.push(wait);
+        now += wait;
+        world.sandbox();
+        now += 400;
+        world.go_to(now);
+        world.started("web", attempt);
+    }
+    assert_eq!(waits, [0, 10, 20, 40]);
+}
+
+#[test]
+fn init_containers_run_again_in_a_new_sandbox() {
+    let mut world = World::with_sandbox(json!({
+        "initContainers": [{"name": "init", "image": "i"}, {"name": "mesh", "image": "i", "restartPolicy": "Always"}],
+        "containers": containers(&["web"]),
+    }));
+    world.started("init", 0);
+    world.exited("init", 0, exit(0));
+    world.started("mesh", 0);
+    world.started("web", 0);
+    world.lose_sandbox();
+    assert_eq!(world.sandbox(), ["start init 1"]);
+    world.started("init", 1);
+    assert_eq!(world.exited("init", 1, exit(0)), ["start mesh 1"]);
+    assert_eq!(world.started("mesh", 1), ["start web 1"]);
+    assert_eq!(world.phase(), "Running");
+}
+
+#[test]
+fn a_pod_that_is_never_restarted_ends_with_its_sandbox_unless_nothing_had_run() {
+    let mut world = World::running(json!({"restartPolicy": "Never", "containers": containers(&["web", "db"])}));
+    world.exited("web", 0, exit(0));
+    assert_eq!(world.lose_sandbox(), [""; 0]);
+    assert!(world.pod.has_ended());
+    assert_eq!(world.phase(), "Failed");
+}
+
+#[test]
+fn a_sandbox_lost_while_the_pod_ends_is_the_end() {
+    let mut world = World::running(json!({"containers": containers(&["web"])}));
+    world.terminate(None);
+    assert_eq!(world.lose_sandbox(), [""; 0]);
+    assert!(world.pod.has_ended());
+}
+
+#[test]
+fn a_new_supervisor_restarts_nothing_that_still_runs() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
+    world.events();
+    assert_eq!(restarted(&mut world, &[("web", 0, false), ("db", 0, false)]), [""; 0]);
+    assert_eq!(
+        (world.state("web"), world.state("db")),
+        ("running".into(), "running".into())
+    );
+    assert_eq!(world.events(), [""; 0]);
+    assert_eq!(world.container("web").restart_count, 0);
+}
+
+#[test]
+fn a_container_that_is_not_found_was_lost() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
+    assert_eq!(restarted(&mut world, &[("db", 0, false)]), ["start web 1"]);
+    world.started("web", 1);
+    assert_eq!(world.last_state("web"), "terminated ContainerStatusUnknown 137");
+    assert_eq!(world.container("web").restart_count, 1);
+}
+
+#[test]
+fn a_container_that_ended_meanwhile_is_waited_for() {
+    let mut world = World::running(json!({"containers": containers(&["web"])}));
+    assert_eq!(restarted(&mut world, &[("web", 0, true)]), [""; 0]);
+    assert_eq!(world.exited("web", 0, exit(3)), ["start web 1"]);
+    world.started("web", 1);
+    assert_eq!(world.last_state("web"), "terminated Error 3");
+
+    // It is lost if the news do not come.
+    assert_eq!(restarted(&mut world, &[("web", 1, true)]), [""; 0]);
+    world.go_to(10);
+    assert_eq!(world.state("web"), "terminated ContainerStatusUnknown 137");
+}
+
+#[test]
+fn what_was_asked_for_is_asked_for_again() {
+    let hooked = json!({"name": "web", "image": "i", "lifecycle": {"postStart": {"exec": {"command": ["true"]}}}});
+    let mut world = World::with_sandbox(json!({"containers": [hooked, {"name": "db", "image": "i"}]}));
+    world.started("web", 0);
+    assert_eq!(
+        restarted(&mut world, &[("web", 0, false)]),
+        ["run PostStart web 0 for ever", "start db 0"]
+    );
+}
+
+#[test]
+fn a_start_whose_answer_was_lost_is_taken_as_made() {
+    let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
+    assert_eq!(restarted(&mut world, &[("web", 0, false)]), [""; 0]);
+    assert_eq!(world.state("web"), "running");
+    world.started("web", 0);
+    assert_eq!(
+        world.container("web").container_id.as_deref(),
+        Some("microkube://web-0")
+    );
+}
+
+#[test]
+fn a_start_that_was_not_recorded_is_taken_over_and_what_nobody_knows_is_killed() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
+    world.exited("web", 0, exit(1));
+    world.started("web", 1);
+    world.exited("web", 1, exit(1));
+    let found = [("web", 2, false), ("db", 0, false), ("db", 3, false)];
+    assert_eq!(restarted(&mut world, &found), ["kill db 3"]);
+    assert_eq!(
+        (world.state("web").as_str(), world.container("web").restart_count),
+        ("running", 2)
+    );
+}
+
+#[test]
+fn probes_go_on_after_a_restart() {
+    let probe = json!({"tcpSocket": {"port": 80}});
+    let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
+    assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["probe Liveness web 0"]);
+}
+
+#[test]
+fn without_a_sandbox_pulls_are_asked_for_again() {
+    let mut world = World::new(json!({"containers": containers(&["web", "db"])}));
+    world.step(Event::Begin);
+    world.step(Event::ImageReady {
+        container: 0,
+        image_id: "sha256:1".to_owned(),
+    });
+    world.reload();
+    world.lose_sandbox();
+    assert_eq!(world.step(Event::Begin), ["pull db"]);
+}
+
+#[test]
+fn a_sandbox_that_was_starting_is_started_again_after_its_back_off() {
+    let mut world = World::new(json!({"containers": containers(&["web"])}));
+    world.step(Event::Begin);
+    world.images();
+    world.reload();
+    assert!(!world.pod.has_sandbox());
+    assert_eq!(world.lose_sandbox(), [""; 0]);
+    assert_eq!(world.step(Event::Begin), [""; 0]);
+    assert_eq!(world.go_to(10), ["start sandbox"]);
+    world.sandbox();
+    assert!(world.pod.has_sandbox());
+}
+
+#[test]
+fn a_kill_under_way_is_made_again_after_a_restart() {
+    let mut world = World::running(json!({"containers": containers(&["web"])}));
+    world.step(Event::KillRequested);
+    assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["kill web 0"]);
+}
+
+#[test]
+fn a_sandbox_that_was_being_stopped_is_stopped_again() {
+    let mut world = World::running(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
+    world.exited("web", 0, exit(0));
+    assert_eq!(restarted(&mut world, &[]), ["stop sandbox"]);
+}
+
+#[test]
+fn a_back_off_does_not_grow_when_the_clock_was_set_back() {
+    let mut world = World::running(json!({"containers": containers(&["web"])}));
+    world.exited("web", 0, exit(1));
+    world.started("web", 1);
+    world.exited("web", 1, exit(1));
+    world.now = at(0) - secs(100_000);
+    restarted(&mut world, &[]);
+    let deadline = world.pod.deadline().expect("it is restarted some time");
+    assert!(deadline <= world.now + secs(300));
+}
+
+#[test]
+fn a_deadline_that_passed_without_a_supervisor_ends_the_pod_once() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"]), "activeDeadlineSeconds": 60}));
+    world.now = at(100);
+    assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["stop web 0"]);
+    assert_eq!(world.phase(), "Failed");
+    assert_eq!(world.deadline(), Some(130));
+}
