@@ -155,6 +155,8 @@ impl<'b> Builder<'b> {
 
     /// All problems of a document that could not be read to its end.
     fn and(mut self, failure: Failure) -> Vec<Problem> {
+        // Why it ended is the one that must be seen.
+        self.problems.truncate(MAX_PROBLEMS - 1);
         self.problems.push(failure.problem);
         self.problems
     }

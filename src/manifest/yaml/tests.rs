@@ -198,7 +198,10 @@ fn bombs_end_soon() {
     }
     // A problem for every few bytes, each with a long path.
     let duplicates = format!("{}{}", "{a: ".repeat(90), "a,".repeat(150_000));
-    assert!(problems(&duplicates)[0].starts_with("1:363: duplicate field"));
+    let found = problems(&duplicates);
+    assert!(found[0].starts_with("1:363: duplicate field"), "{}", found[0]);
+    assert!(found[MAX_PROBLEMS - 1].contains("not valid YAML"));
+    assert_eq!(found.len(), MAX_PROBLEMS);
     assert!(problems(&"- ".repeat(10_000))[0].contains("levels deep"));
     let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     assert!(problems(&indented)[0].contains("levels deep"));
