@@ -161,6 +161,21 @@ impl ImageStore {
         {
             return Ok(vec![image]);
         }
+        if let Ok(reference) = &reference
+            && reference.digest().is_some()
+        {
+            // The digest decides: the image may have been pulled with a tag beside it, or with another one.
+            let mut images = self.list()?;
+            images.retain(|image| {
+                ImageReference::parse(&image.reference).is_ok_and(|other| {
+                    (other.registry(), other.repository(), other.digest())
+                        == (reference.registry(), reference.repository(), reference.digest())
+                })
+            });
+            if !images.is_empty() {
+                return Ok(images);
+            }
+        }
         let hex = reference_or_id.strip_prefix("sha256:").unwrap_or(reference_or_id);
         let is_id = hex.len() >= 4 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
         if let (Err(error), false) = (reference, is_id) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::reference::Digest;
+use super::reference::{Digest, ImageReference};
 use super::*;
 
 pub(super) type Blobs = HashMap<String, Vec<u8>>;
@@ -353,6 +353,26 @@ fn without_its_blobs_an_image_is_used_but_not_saved() {
         )
         .unwrap_err();
     assert!(error.to_string().contains("MICROKUBE_KEEP_BLOBS"), "{error}");
+}
+
+#[test]
+fn an_image_pulled_by_its_digest_is_found_by_it_with_any_tag_and_not_by_the_tag() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let manifest = image(&mut blobs, &[layer_tar("one", b"1")]);
+    let loaded = fixture
+        .load(&blobs, manifest, Some("example.org/one:v1"))
+        .unwrap()
+        .remove(0);
+    let digest = loaded.manifest_digest;
+    let pulled = ImageReference::parse(&format!("example.org/two:v1@{digest}")).unwrap();
+    fixture.store.write_reference(&pulled, &digest).unwrap();
+    let find = |name: &str| fixture.store.find(name).map(|images| images[0].reference.clone());
+    for name in ["example.org/two", "example.org/two:v1", "example.org/two:v2"] {
+        assert_eq!(find(&format!("{name}@{digest}")).unwrap(), pulled.to_string());
+    }
+    assert!(find("example.org/two:v1").is_err());
+    // A tag's image is not what somebody pulled by digest.
+    assert!(find(&format!("example.org/one@{digest}")).is_err());
 }
 
 #[test]

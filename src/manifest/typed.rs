@@ -16,23 +16,49 @@ use super::error::{FieldPath, MAX_PROBLEMS, Problem};
 use super::node::{Entry, Node, Value};
 use super::{misplaced, scalar, suggest};
 
+/// How many values a type may refuse by itself before the rest is left unread.
+const MAX_REFUSED: usize = 32;
+
 /// The value as a `T`, and everything that is wrong with it. `None` only together with a problem.
+///
+/// For a value that its type refuses by itself, such as a number beyond its range, nothing can stand in. It ends the attempt, and the next
+/// one goes without it, so that what comes after it is read as well.
 pub fn deserialize<'a, T: Deserialize<'a>>(node: &'a Node, path: &FieldPath) -> (Option<T>, Vec<Problem>) {
-    let problems = RefCell::new(Vec::new());
-    let result = T::deserialize(Strict {
-        node,
-        path: path.clone(),
-        problems: &problems,
-    });
-    let typed = match result {
-        Ok(typed) => Some(typed),
-        Err(Failed::Recorded) => None,
-        Err(Failed::Message(message)) => {
-            problems.borrow_mut().push(Problem::at_or_new(path, message));
-            None
+    let mut refused: Vec<Problem> = Vec::new();
+    loop {
+        let findings = RefCell::new(Findings::default());
+        let result = T::deserialize(Strict {
+            node,
+            path: path.clone(),
+            refused: &refused,
+            findings: &findings,
+        });
+        let Findings {
+            mut problems,
+            newly_refused,
+        } = findings.into_inner();
+        let (typed, again) = match result {
+            Ok(typed) => (Some(typed), false),
+            Err(Failed::Recorded) => (None, newly_refused.is_some() && refused.len() < MAX_REFUSED),
+            Err(Failed::Message(message)) => {
+                problems.push(Problem::at_or_new(path, message));
+                (None, false)
+            }
+        };
+        refused.extend(newly_refused);
+        if !again {
+            problems.extend(refused);
+            return (typed, problems);
         }
-    };
-    (typed, problems.into_inner())
+    }
+}
+
+/// What an attempt has found.
+#[derive(Debug, Default)]
+struct Findings {
+    problems: Vec<Problem>,
+    /// What ended it.
+    newly_refused: Option<Problem>,
 }
 
 /// The names of a type's fields, as they are written in a manifest.
@@ -98,7 +124,9 @@ impl de::Error for Failed {
 struct Strict<'a, 'p> {
     node: &'a Node,
     path: FieldPath,
-    problems: &'p RefCell<Vec<Problem>>,
+    /// What is left out, because earlier attempts ended there.
+    refused: &'p [Problem],
+    findings: &'p RefCell<Findings>,
 }
 
 impl<'a, 'p> Strict<'a, 'p> {
@@ -106,15 +134,20 @@ impl<'a, 'p> Strict<'a, 'p> {
         Self {
             node,
             path,
-            problems: self.problems,
+            refused: self.refused,
+            findings: self.findings,
         }
     }
 
     fn add(&self, problem: Problem) {
-        let mut problems = self.problems.borrow_mut();
+        let problems = &mut self.findings.borrow_mut().problems;
         if problems.len() < MAX_PROBLEMS {
             problems.push(problem);
         }
+    }
+
+    fn is_refused(&self, path: &FieldPath) -> bool {
+        self.refused.iter().any(|problem| problem.path == *path)
     }
 
     fn wrong_type(&self, expected: &str) {
@@ -127,7 +160,8 @@ impl<'a, 'p> Strict<'a, 'p> {
         let place = self.child(self.node, self.path.clone());
         seed.deserialize(self).map_err(|error| {
             if let Failed::Message(message) = error {
-                place.add(Problem::at(&place.path, in_users_words(&message)));
+                let problem = Problem::at(&place.path, in_users_words(&message));
+                place.findings.borrow_mut().newly_refused = Some(problem);
             }
             Failed::Recorded
         })
@@ -296,7 +330,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
     ) -> Result<V::Value, Failed> {
         if let Value::Map(entries) = &self.node.value {
             for (key, entry) in entries.iter().filter(|(key, _)| !fields.contains(&key.as_str())) {
-                if self.problems.borrow().len() >= MAX_PROBLEMS {
+                if self.findings.borrow().problems.len() >= MAX_PROBLEMS {
                     break;
                 }
                 let path = self.path.field(key);
@@ -351,20 +385,20 @@ impl<'a> SeqAccess<'a> for Elements<'_, 'a, '_> {
     type Error = Failed;
 
     fn next_element_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Failed> {
-        let Some((index, value)) = self.elements.next() else {
-            return Ok(None);
-        };
-        self.parent
-            .child(value, self.parent.path.index(index))
-            .read(seed)
-            .map(Some)
+        for (index, value) in self.elements.by_ref() {
+            let path = self.parent.path.index(index);
+            if !self.parent.is_refused(&path) {
+                return self.parent.child(value, path).read(seed).map(Some);
+            }
+        }
+        Ok(None)
     }
 }
 
 struct Entries<'s, 'a, 'p, I> {
     parent: &'s Strict<'a, 'p>,
     entries: I,
-    current: Option<(&'a str, &'a Node)>,
+    current: Option<(FieldPath, &'a Node)>,
     child_path: fn(&FieldPath, &str) -> FieldPath,
 }
 
@@ -372,19 +406,20 @@ impl<'a, I: Iterator<Item = (&'a String, &'a Entry)>> MapAccess<'a> for Entries<
     type Error = Failed;
 
     fn next_key_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<Option<S::Value>, Failed> {
-        let Some((key, entry)) = self.entries.next() else {
-            return Ok(None);
-        };
-        self.current = Some((key, &entry.value));
-        let key: StrDeserializer<'_, Failed> = key.as_str().into_deserializer();
-        seed.deserialize(key).map(Some)
+        for (key, entry) in self.entries.by_ref() {
+            let path = (self.child_path)(&self.parent.path, key);
+            if !self.parent.is_refused(&path) {
+                self.current = Some((path, &entry.value));
+                let key: StrDeserializer<'_, Failed> = key.as_str().into_deserializer();
+                return seed.deserialize(key).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     fn next_value_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, Failed> {
-        let (key, value) = self.current.take().ok_or(Failed::Recorded)?;
-        self.parent
-            .child(value, (self.child_path)(&self.parent.path, key))
-            .read(seed)
+        let (path, value) = self.current.take().ok_or(Failed::Recorded)?;
+        self.parent.child(value, path).read(seed)
     }
 }
 
@@ -467,6 +502,37 @@ mod tests {
             found[0].starts_with("spec.containers[0].ports[0].containerPort: invalid value"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn what_a_type_refuses_by_itself_hides_nothing_after_it() {
+        let found = problems(&json!({
+            "metadata": {"creationTimestamp": "yesterday"},
+            "spec": {"containers": [
+                {
+                    "name": "a", "ports": [{"containerPort": 99_999_999_999_i64}, {"containerPort": 5_000_000_000_i64}],
+                    "resources": {"limits": {"cpu": [1]}}, "livenessProbe": {"tcpSocket": {"port": true}}
+                },
+                {"name": 7, "imge": "b"}
+            ]}
+        }));
+        let starts: Vec<&str> = found.iter().filter_map(|message| message.split(": ").next()).collect();
+        assert_eq!(
+            starts,
+            [
+                "unknown field \"spec.containers[1].imge\", did you mean \"image\"?",
+                "spec.containers[1].name",
+                "metadata.creationTimestamp",
+                "spec.containers[0].livenessProbe.tcpSocket.port",
+                "spec.containers[0].ports[0].containerPort",
+                "spec.containers[0].ports[1].containerPort",
+                "spec.containers[0].resources.limits[cpu]",
+            ],
+            "{found:?}"
+        );
+        let many: Vec<_> = (0..1000).map(|_| json!({"containerPort": 5_000_000_000_i64})).collect();
+        let found = problems(&json!({"spec": {"containers": [{"name": "a", "ports": many}]}}));
+        assert_eq!(found.len(), MAX_REFUSED + 1);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::error::{FieldPath, Location, MAX_PROBLEMS, Problem};
 use super::node::{Entry, Node, Value};
 use super::scalar::{self, Plain};
 use super::suggest;
-use text::{Tabs, paired_surrogates, refuse_deep_flow};
+use text::{Tabs, paired_surrogates};
 
 /// Values of one file with all aliases followed, and the bytes of their texts.
 const MAX_VALUES: usize = 400_000;
@@ -60,9 +60,6 @@ impl Budget {
 
 /// What a document holds (several values only if it ends with `...` and goes on), and what is wrong with it.
 pub fn parse(document: &Document<'_>, budget: &mut Budget) -> (Vec<Rc<Node>>, Vec<Problem>) {
-    if let Err(problem) = refuse_deep_flow(document) {
-        return (Vec::new(), vec![problem]);
-    }
     let text = paired_surrogates(document.text);
     let mut builder = Builder::new(document.start, budget);
     let Err(failure) = builder.read(&text) else {
@@ -71,17 +68,16 @@ pub fn parse(document: &Document<'_>, budget: &mut Budget) -> (Vec<Rc<Node>>, Ve
     // Tabs as indentation: they are the problem, but what else is wrong can be found without them.
     let tabs = failure.from_scanner.then(|| Tabs::find(&text)).flatten();
     let Some(tabs) = tabs else {
-        return (Vec::new(), vec![failure.problem]);
+        return (Vec::new(), builder.and(failure));
     };
     let problem = tabs.problem(document.start);
     let mut again = Builder::new(document.start, budget);
     again.tabs = tabs.counts;
-    match again.read(&tabs.replaced) {
-        Ok(()) => {
-            again.problems.push(problem);
-            (again.roots, again.problems)
-        }
-        Err(failure) => (Vec::new(), vec![problem, failure.problem]),
+    let result = again.read(&tabs.replaced);
+    again.problems.push(problem);
+    match result {
+        Ok(()) => (again.roots, again.problems),
+        Err(failure) => (Vec::new(), again.and(failure)),
     }
 }
 
@@ -139,6 +135,8 @@ struct Builder<'b> {
     anchors: HashMap<usize, (Rc<Node>, Measure)>,
     roots: Vec<Rc<Node>>,
     problems: Vec<Problem>,
+    /// For what templates of Helm and others look like to YAML.
+    template_hint: &'static str,
 }
 
 impl<'b> Builder<'b> {
@@ -151,10 +149,22 @@ impl<'b> Builder<'b> {
             anchors: HashMap::new(),
             roots: Vec::new(),
             problems: Vec::new(),
+            template_hint: "",
         }
     }
 
+    /// All problems of a document that could not be read to its end.
+    fn and(mut self, failure: Failure) -> Vec<Problem> {
+        // Why it ended is the one that must be seen.
+        self.problems.truncate(MAX_PROBLEMS - 1);
+        self.problems.push(failure.problem);
+        self.problems
+    }
+
     fn read(&mut self, text: &str) -> Result<(), Failure> {
+        if text.contains("{{") {
+            self.template_hint = "; if this is a template, it has to be rendered first";
+        }
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|error| self.scan_failure(&error, text))?;
@@ -187,9 +197,18 @@ impl<'b> Builder<'b> {
     }
 
     fn scan_failure(&self, error: &ScanError, text: &str) -> Failure {
-        let info = error.info();
-        let hint = if text.contains("{{") {
-            "; if this is a template, it has to be rendered first"
+        if let Some(problem) = self.json_problem(text) {
+            return Failure {
+                problem,
+                from_scanner: true,
+            };
+        }
+        let info = match error.info() {
+            "recursion limit exceeded" => "brackets are nested too deeply",
+            info => info,
+        };
+        let hint = if !self.template_hint.is_empty() {
+            self.template_hint
         } else if info.contains("mapping values are not allowed") || info.contains("did not find expected") {
             "; check the indentation"
         } else {
@@ -211,6 +230,24 @@ impl<'b> Builder<'b> {
             problem,
             from_scanner: true,
         }
+    }
+
+    /// What is wrong with a text that was meant as JSON, in the words of a reader of JSON.
+    fn json_problem(&self, text: &str) -> Option<Problem> {
+        let inside = text.trim_start().strip_prefix('{')?.trim_start();
+        if !inside.starts_with('"') {
+            return None;
+        }
+        let error = serde_json::from_str::<serde::de::IgnoredAny>(text).err()?;
+        let shown = error.to_string();
+        let what = shown.rsplit_once(" at line ").map_or(shown.as_str(), |(what, _)| what);
+        let mut problem = Problem::new(&FieldPath::default(), format!("not valid JSON: {what}"));
+        // Its columns are counted in bytes.
+        let before = error.column().saturating_sub(1);
+        let line = lines(text).nth(error.line().saturating_sub(1)).unwrap_or_default();
+        let column = line.get(..before).map_or(before, |before| before.chars().count());
+        problem.location = Some(self.location(error.line(), column));
+        Some(problem)
     }
 
     fn event(&mut self, event: Event<'_>, at: Location) -> Result<(), String> {
@@ -388,9 +425,11 @@ impl<'b> Builder<'b> {
                     }
                     map::Entry::Occupied(first) => {
                         let (name, line) = (first.key().clone(), first.get().key_at.line);
-                        let path = self.path().field(&name);
-                        let message = format!("duplicate field \"{path}\", it is there in line {line} already");
-                        self.problem(Problem::new(&path, message), key_at);
+                        self.problem(key_at, |builder| {
+                            let path = builder.path().field(&name);
+                            let message = format!("duplicate field \"{path}\", it is there in line {line} already");
+                            Problem::new(&path, message)
+                        });
                     }
                 },
                 Some(Key::Merge(key_at)) => {
@@ -400,9 +439,8 @@ impl<'b> Builder<'b> {
                         _ => Vec::new(),
                     };
                     if parts.is_empty() || parts.iter().any(|part| !matches!(part.value, Value::Map(_))) {
-                        let problem =
-                            Problem::at_or_new(&self.path(), "the merge key << needs a mapping, or a list of mappings");
-                        self.problem(problem, key_at);
+                        let what = "the merge key << needs a mapping, or a list of mappings";
+                        self.problem(key_at, |builder| Problem::at_or_new(&builder.path(), what));
                         return;
                     }
                     merged.extend(parts.into_iter().map(|part| (part, measure)));
@@ -428,16 +466,20 @@ impl<'b> Builder<'b> {
         path
     }
 
-    fn problem(&mut self, mut problem: Problem, at: Location) {
-        problem.location = Some(at);
+    /// Adds a problem, if there is room: a hostile text could have one with a long path for every few bytes.
+    fn problem(&mut self, at: Location, describe: impl FnOnce(&Self) -> Problem) {
         if self.problems.len() < MAX_PROBLEMS {
+            let mut problem = describe(self);
+            problem.location = Some(at);
             self.problems.push(problem);
         }
     }
 
     fn wrong_key(&mut self, at: Location) -> Key {
-        let problem = Problem::at_or_new(&self.path(), "keys must be plain strings");
-        self.problem(problem, at);
+        self.problem(at, |builder| {
+            let what = format!("keys must be plain strings{}", builder.template_hint);
+            Problem::at_or_new(&builder.path(), what)
+        });
         Key::Wrong
     }
 
@@ -456,10 +498,11 @@ impl<'b> Builder<'b> {
         if as_written {
             return Key::Name(text.to_owned(), at);
         }
-        let shown = suggest::shorten(text);
-        let message = format!("keys must be plain strings: write `{shown}` in quotes");
-        let problem = Problem::at_or_new(&self.path(), message);
-        self.problem(problem, at);
+        self.problem(at, |builder| {
+            let shown = suggest::shorten(text);
+            let message = format!("keys must be plain strings: write `{shown}` in quotes");
+            Problem::at_or_new(&builder.path(), message)
+        });
         Key::Wrong
     }
 
@@ -487,9 +530,10 @@ impl<'b> Builder<'b> {
             Plain::OldBool(_) => Value::OldBool(text),
             Plain::Number(number) => Value::Number(number),
             Plain::NotFinite => {
-                let path = self.value_path();
-                let message = format!("Invalid value: {}: must be a finite number", suggest::shorten(&text));
-                self.problem(Problem::at_or_new(&path, message), at);
+                self.problem(at, |builder| {
+                    let message = format!("Invalid value: {}: must be a finite number", suggest::shorten(&text));
+                    Problem::at_or_new(&builder.value_path(), message)
+                });
                 // Stands in for it, so that nothing else is said about it.
                 Value::Number(0.into())
             }
@@ -506,13 +550,14 @@ impl<'b> Builder<'b> {
     }
 
     fn tag_problem(&mut self, tag: &Tag, at: Location) {
-        let shown = match core_tag(tag) {
-            Some(name) => format!("!!{name}"),
-            None => format!("{}{}", tag.handle, tag.suffix),
-        };
-        let message = format!("the YAML tag {} is not allowed here", suggest::shorten(&shown));
-        let path = self.value_path();
-        self.problem(Problem::at_or_new(&path, message), at);
+        self.problem(at, |builder| {
+            let shown = match core_tag(tag) {
+                Some(name) => format!("!!{name}"),
+                None => format!("{}{}", tag.handle, tag.suffix),
+            };
+            let message = format!("the YAML tag {} is not allowed here", suggest::shorten(&shown));
+            Problem::at_or_new(&builder.value_path(), message)
+        });
     }
 
     /// The path of the value that comes next.

@@ -11,9 +11,12 @@ use crate::image::{ImageStore, Progress, Quiet};
 
 /// Add images from an OCI layout (directory or tar archive) or from an archive by `docker save`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  microkube image load ./app.oci.tar --name registry.example.org/app:v1")]
+#[command(
+    after_help = "Examples:\n  microkube image load ./app.oci.tar --name registry.example.org/app:v1\n  docker save app | microkube image load"
+)]
 pub struct LoadArgs {
-    /// Directory or archive
+    /// Directory or archive, `-` for an archive on standard input
+    #[arg(default_value = "-")]
     path: PathBuf,
     /// Name of the image, if it has none of its own or is to be called differently
     #[arg(long)]
@@ -21,6 +24,9 @@ pub struct LoadArgs {
 }
 
 pub(super) fn run(store: &ImageStore, args: &LoadArgs) -> anyhow::Result<()> {
+    if args.path.as_os_str() == "-" && std::io::stdin().is_terminal() {
+        anyhow::bail!("standard input is a terminal; name a file or directory, or redirect an archive to it");
+    }
     let bars = std::io::stderr().is_terminal().then(Bars::new);
     let progress: &dyn Progress = bars.as_ref().map_or(&Quiet, |bars| bars);
     let images = store.load(&args.path, args.name.as_deref(), progress)?;

@@ -165,6 +165,14 @@ impl<'a> FileWriter<'a> {
         self.blocks.skip(count)
     }
 
+    /// Refuses a file that will not fit, before all that comes in front of the limit is read.
+    pub fn check_room(&self, bytes: u64) -> Result<(), ErofsError> {
+        if bytes > self.left_bytes {
+            return Err(ErofsError::TooManyBytes { limit: self.max_bytes });
+        }
+        Ok(())
+    }
+
     fn count(&mut self, bytes: u64) -> Result<(), ErofsError> {
         let limit = self.max_bytes;
         self.left_bytes = self

@@ -231,7 +231,9 @@ fn add(
         }
         Kind::File => {
             let inode = format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len();
+            let size = entry.sparse.as_ref().map_or(entry.stored_bytes, |map| map.real_size);
             files.begin(inode)?;
+            files.check_room(size)?;
             copy(files, body, &entry, buffer)?;
             Content::File(files.end()?)
         }

@@ -104,6 +104,47 @@ fn tabs_get_a_remedy_and_hide_nothing() {
 }
 
 #[test]
+fn comments_and_texts_may_have_any_number_of_brackets() {
+    let comments = "# - {name: x, value: [a]}  # it's optional\n".repeat(1000);
+    let script = "  # usage: foo [-x] {y}, don't\n  awk '{ print\n".repeat(1000);
+    let node = one(&format!("{comments}a: |\n{script}b: 1\n"));
+    assert_eq!(node.get("a").and_then(Node::as_str).unwrap().lines().count(), 2000);
+}
+
+#[test]
+fn what_ends_a_document_does_not_hide_what_was_found_before() {
+    assert_eq!(
+        problems("a: 1\na: 2\nb: [1\nc: 3\n"),
+        [
+            "2:1: duplicate field \"a\", it is there in line 1 already",
+            "4:2: not valid YAML: illegal placement of ':' indicator",
+        ]
+    );
+}
+
+#[test]
+fn json_is_faulted_in_words_of_json() {
+    assert_eq!(
+        problems("{\"a\": 1,\n \"ä\": \"x\" \"b\": 2}\n"),
+        ["2:11: not valid JSON: expected `,` or `}`"]
+    );
+    // YAML, though it begins alike.
+    assert_eq!(
+        json(&one("{\"a\": [x, 'y',],}\n")),
+        serde_json::json!({"a": ["x", "y"]})
+    );
+    assert!(problems("{a: [x}\n")[0].contains("not valid YAML"));
+}
+
+#[test]
+fn templates_get_a_hint_where_they_can_be_read_as_yaml() {
+    assert_eq!(
+        problems("a: {{ .Values.a }}\n"),
+        ["1:5: a: keys must be plain strings; if this is a template, it has to be rendered first"]
+    );
+}
+
+#[test]
 fn merge_keys_and_anchors_are_followed() {
     let node = one(
         "base: &base {a: 1, b: 2}\nmore: &more {c: 3}\nx:\n  <<: *base\n  b: 3\nw: {<<: [*base, *more]}\nz: *more\n",
@@ -149,11 +190,18 @@ fn bombs_end_soon() {
     );
     assert!(problems(&merged)[0].contains("aliases followed"));
     for unit in ["[", "[\n\n", "{a: ", "{a: #}\n", "{\"a]\": ", "[a, "] {
-        assert!(
-            problems(&unit.repeat(100_000))[0].contains("nested too deeply"),
-            "{unit:?}"
-        );
+        for depth in [200, 100_000] {
+            let found = problems(&unit.repeat(depth));
+            let refused = found[0].contains("nested ") || found[0].contains("not valid JSON: EOF");
+            assert!(refused, "{depth} {unit:?}: {}", found[0]);
+        }
     }
+    // A problem for every few bytes, each with a long path.
+    let duplicates = format!("{}{}", "{a: ".repeat(90), "a,".repeat(150_000));
+    let found = problems(&duplicates);
+    assert!(found[0].starts_with("1:363: duplicate field"), "{}", found[0]);
+    assert!(found[MAX_PROBLEMS - 1].contains("not valid YAML"));
+    assert_eq!(found.len(), MAX_PROBLEMS);
     assert!(problems(&"- ".repeat(10_000))[0].contains("levels deep"));
     let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     assert!(problems(&indented)[0].contains("levels deep"));

@@ -3,45 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::super::documents::{Document, lines};
+use super::super::documents::lines;
 use super::super::error::{FieldPath, Location, Problem};
-
-/// `[` and `{` that are open at once: the scanner's time is quadratic in them.
-const MAX_OPEN_BRACKETS: usize = 200;
-
-/// Keeps text that only wants to keep the scanner busy away from it. It is no YAML parser: it counts brackets, closing ones only outside
-/// comments and of quotes that end in their line. Text in which brackets are balanced, or nearly so, never comes near the limit.
-pub(super) fn refuse_deep_flow(document: &Document<'_>) -> Result<(), Problem> {
-    let mut open = 0_usize;
-    for (number, line) in lines(document.text).enumerate() {
-        let mut rest = line;
-        let mut before = ' ';
-        let mut closing_counts = true;
-        while let Some(character) = rest.chars().next() {
-            rest = &rest[character.len_utf8()..];
-            match character {
-                '[' | '{' => open += 1,
-                ']' | '}' if closing_counts => open = open.saturating_sub(1),
-                '#' if before.is_whitespace() => closing_counts = false,
-                '"' | '\'' if closing_counts => match rest.split_once(character) {
-                    Some((_, after)) => rest = after,
-                    None => closing_counts = false,
-                },
-                _ => {}
-            }
-            before = character;
-        }
-        if open > MAX_OPEN_BRACKETS {
-            let mut problem = Problem::new(&FieldPath::default(), "not valid YAML: brackets are nested too deeply");
-            problem.location = Some(Location {
-                line: document.start.line + number,
-                column: 1,
-            });
-            return Err(problem);
-        }
-    }
-    Ok(())
-}
 
 /// JSON writes characters beyond U+FFFF as two escapes, which YAML does not know.
 pub(super) fn paired_surrogates(text: &str) -> Cow<'_, str> {
