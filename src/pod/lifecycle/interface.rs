@@ -233,7 +233,8 @@ pub enum Event {
     /// The Pod is to end at once.
     KillRequested,
     /// The supervisor was started again, the sandbox is still there, and in it are these containers: number, attempt, whether it
-    /// has ended ([`Event::ContainerExited`] follows then). Who is not named was lost or never started.
+    /// has ended ([`Event::ContainerExited`] follows then). Who is not named was lost or never started. Only where
+    /// [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
     SupervisorRestarted {
         /// What is in the sandbox.
         containers: Vec<(usize, u32, bool)>,

@@ -168,6 +168,13 @@ impl Lifecycle {
         self.phase.is_terminal() && self.sandbox.is_gone()
     }
 
+    /// Whether there is a sandbox that a new supervisor can take over and tell of with [`Event::SupervisorRestarted`]. One that was still
+    /// starting, or being stopped already, is to be removed and told of with [`Event::SandboxLost`] and [`Event::Begin`].
+    #[must_use]
+    pub fn has_sandbox(&self) -> bool {
+        self.sandbox.is_ready()
+    }
+
     /// Whether the Pod's containers are being stopped for good, or have been.
     #[must_use]
     pub fn is_terminating(&self) -> bool {

@@ -18,7 +18,7 @@ impl Lifecycle {
         if !self.sandbox.is_ready() {
             return self.resume(now, out);
         }
-        self.keep_active_deadline(now, out);
+        self.note_active_deadline(now, out);
         self.bound_waits(now);
         if let Some(termination) = &mut self.termination {
             termination.ends_at = now.saturating_add(termination.grace);

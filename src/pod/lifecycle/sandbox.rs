@@ -178,7 +178,7 @@ impl Lifecycle {
 
     /// Asks again for what was under way when the supervisor died and there is no sandbox to ask.
     pub(super) fn resume(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.keep_active_deadline(now, out);
+        self.note_active_deadline(now, out);
         self.bound_waits(now);
         let is_terminating = self.is_terminating();
         for (index, container) in self.containers.iter().enumerate() {

@@ -440,14 +440,23 @@ impl Lifecycle {
     }
 
     pub(super) fn keep_active_deadline(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.active_deadline_at().is_none_or(|at| now < at) {
-            return;
-        }
-        self.deadline_exceeded = true;
-        out.push(event::deadline_exceeded());
-        if !self.is_terminating() {
+        let was_terminating = self.is_terminating();
+        if self.note_active_deadline(now, out) && !was_terminating {
             self.begin_termination(now, self.plan.grace, out);
         }
+    }
+
+    /// Ends the Pod if its deadline has passed, but leaves it to the caller to stop what runs.
+    pub(super) fn note_active_deadline(&mut self, now: Time, out: &mut Vec<Action>) -> bool {
+        let is_due = self.active_deadline_at().is_some_and(|at| at <= now);
+        if is_due {
+            self.deadline_exceeded = true;
+            out.push(event::deadline_exceeded());
+            if !self.is_terminating() {
+                self.enter_termination(now, self.plan.grace, false);
+            }
+        }
+        is_due
     }
 }
 

@@ -188,9 +188,12 @@ fn a_sandbox_that_was_starting_is_started_again_after_its_back_off() {
     world.step(Event::Begin);
     world.images();
     world.reload();
+    assert!(!world.pod.has_sandbox());
     assert_eq!(world.lose_sandbox(), [""; 0]);
     assert_eq!(world.step(Event::Begin), [""; 0]);
     assert_eq!(world.go_to(10), ["start sandbox"]);
+    world.sandbox();
+    assert!(world.pod.has_sandbox());
 }
 
 #[test]
@@ -217,4 +220,13 @@ fn a_back_off_does_not_grow_when_the_clock_was_set_back() {
     restarted(&mut world, &[]);
     let deadline = world.pod.deadline().expect("it is restarted some time");
     assert!(deadline <= world.now + secs(300));
+}
+
+#[test]
+fn a_deadline_that_passed_without_a_supervisor_ends_the_pod_once() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"]), "activeDeadlineSeconds": 60}));
+    world.now = at(100);
+    assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["stop web 0"]);
+    assert_eq!(world.phase(), "Failed");
+    assert_eq!(world.deadline(), Some(130));
 }
