@@ -31,13 +31,19 @@ pub(super) struct ImageArgs {
     #[arg(long, requires = "image")]
     port: Option<u16>,
     /// Labels of the Pod [default: run=NAME]
-    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE,…", requires = "image")]
+    #[arg(
+        short = 'l',
+        long,
+        value_delimiter = ',',
+        value_name = "KEY=VALUE,…",
+        requires = "image"
+    )]
     labels: Vec<String>,
     /// Annotations of the Pod
     #[arg(long, value_name = "KEY=VALUE", requires = "image")]
     annotations: Vec<String>,
     /// Always, OnFailure or Never
-    #[arg(long, default_value = "Always", value_name = "POLICY")]
+    #[arg(long, default_value = "Always", value_name = "POLICY", requires = "image")]
     restart: String,
     /// Always, IfNotPresent or Never
     #[arg(long, value_name = "POLICY", requires = "image")]
@@ -233,9 +239,13 @@ mod tests {
             .manifest("a", "b", &in_namespace("default"))
             .unwrap_err();
         assert_eq!(format!("{error:#}"), "--env: \"x\" is not of the form NAME=VALUE");
+        for flag in ["--env=A=b", "--restart=Never", "-l=a=b", "--rm"] {
+            let parsed = <Cli as clap::Parser>::try_parse_from(["run", flag]);
+            assert!(parsed.is_err(), "{flag} needs an image");
+        }
         assert!(
-            <Cli as clap::Parser>::try_parse_from(["run", "--env=A=b"]).is_err(),
-            "needs an image"
+            <Cli as clap::Parser>::try_parse_from(["run"]).is_ok(),
+            "defaults need none"
         );
     }
 }
