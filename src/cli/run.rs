@@ -363,8 +363,14 @@ impl View {
                     eprintln!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
-            // Answers to requests that are not made here.
-            _ => {}
+            // The others answer requests that are not made here.
+            Notice::Finished { .. }
+            | Notice::Done
+            | Notice::Attached
+            | Notice::Started
+            | Notice::Exited { .. }
+            | Notice::Refused { .. }
+            | Notice::Stats(_) => {}
         }
     }
 

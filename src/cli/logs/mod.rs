@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::source::Source;
 use super::selector::Selector;
+use super::stream::session::EXIT_BROKEN_PIPE;
 use super::stream::target::{self, Target};
 use super::{Failure, kvm};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
@@ -24,9 +25,6 @@ const TAIL_OF_SELECTED: i64 = 10;
 
 /// A line that does not end is held back up to this length where lines of several logs are mixed, bytes.
 const MAX_HELD_BYTES: usize = 64 << 10;
-
-/// What a shell says of a program that was ended because nobody reads its output.
-const EXIT_BROKEN_PIPE: u8 = 128 + libc::SIGPIPE as u8;
 
 /// Print the logs of containers
 ///
@@ -61,13 +59,13 @@ pub struct LogsArgs {
     #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
     tail: Option<i64>,
     /// Show when each line was written
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     timestamps: bool,
     /// All containers of the Pod
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     all_containers: bool,
     /// Put Pod and container before each line
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     prefix: bool,
     /// Pods by their labels
     #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = str::parse::<Selector>)]
@@ -79,7 +77,7 @@ pub struct LogsArgs {
     #[arg(long, value_name = "BYTES")]
     limit_bytes: Option<u64>,
     /// Go on with the next log if one cannot be read
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     ignore_errors: bool,
     /// The Pods' namespace
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]

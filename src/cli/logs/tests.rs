@@ -266,6 +266,10 @@ fn arguments_that_contradict_each_other_are_refused() {
     for line in ["p", "p c", "-l a=b -f", "p --tail=-1 --since=1h30m --limit-bytes=1"] {
         args(line).check().unwrap();
     }
+    // kubectl's documentation writes switches with their value.
+    let given = args("--all-containers=true --timestamps=false --prefix p");
+    assert!(given.all_containers && !given.timestamps && given.prefix);
+    assert_eq!(given.pod.as_deref(), Some("p"));
     assert_eq!(parse_duration("2m"), Ok(SignedDuration::from_secs(120)));
     assert_eq!(parse_duration("0"), Ok(SignedDuration::ZERO));
     assert!(parse_duration("2 parsecs").is_err());

@@ -18,7 +18,7 @@ use crate::terminal::{self, RawTerminal, TerminalSize};
 const INPUT_BYTES: usize = 32 << 10;
 
 /// What a shell says of a program that was ended because nobody reads its output.
-const EXIT_BROKEN_PIPE: u8 = 128 + libc::SIGPIPE as u8;
+pub(in crate::cli) const EXIT_BROKEN_PIPE: u8 = 128 + libc::SIGPIPE as u8;
 
 /// How a conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

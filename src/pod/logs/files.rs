@@ -5,12 +5,16 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::record::{self, Record};
+
 /// A file of an attempt's log.
 #[derive(Debug)]
 pub struct Part {
     pub file: File,
     /// Tells files apart whatever they are called; not used again while the file is open.
     pub inode: u64,
+    /// Bytes of both streams before it, as its first record says.
+    pub start: u64,
 }
 
 /// Path of a file of an attempt's log: 0 is written to, 1 is the newest of the others.
@@ -78,27 +82,48 @@ pub fn numbers(dir: &Path, attempt: u32) -> io::Result<Vec<usize>> {
 /// Opens all files of an attempt's log, oldest first.
 ///
 /// They are opened newest first. A rotation at the same time renames in the other direction, to higher numbers: a file is then met
-/// twice, never missed.
+/// twice, never missed. What a directory lists while files in it are renamed is not relied on, only how far it goes at least.
 pub fn open_parts(dir: &Path, attempt: u32) -> io::Result<Vec<Part>> {
-    let highest = numbers(dir, attempt)?.last().map_or(0, |last| last.saturating_add(1));
+    let listed = numbers(dir, attempt)?.last().map_or(0, |last| (*last).min(MAX_NUMBER));
     let mut parts: Vec<Part> = Vec::new();
-    for number in 0..=highest.min(MAX_NUMBER) {
-        let file = match File::open(part_path(dir, attempt, number)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+    let mut number = 0;
+    let mut missing = 0;
+    while number <= listed || missing < MANY_ROTATIONS {
+        match File::open(part_path(dir, attempt, number)) {
+            Ok(file) => {
+                missing = 0;
+                let inode = file.metadata()?.ino();
+                if parts.iter().all(|part| part.inode != inode) {
+                    let start = start_of(&file)?;
+                    parts.push(Part { file, inode, start });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing += 1,
             Err(error) => return Err(error),
-        };
-        let inode = file.metadata()?.ino();
-        if parts.iter().all(|part| part.inode != inode) {
-            parts.push(Part { file, inode });
         }
+        number += 1;
     }
     parts.reverse();
+    parts.sort_by_key(|part| part.start);
     Ok(parts)
+}
+
+fn start_of(file: &File) -> io::Result<u64> {
+    let mut first = [0; 256];
+    let length = super::reader::read_at(file, &mut first, 0)?;
+    let first = first.get(..length).unwrap_or_default();
+    let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(match record::parse(line) {
+        Some(Record::Position(positions)) => positions.stdout.saturating_add(positions.stderr),
+        _ => 0,
+    })
 }
 
 /// Bounds what a file with an absurd number makes this look for.
 const MAX_NUMBER: usize = 10_000;
+
+/// More rotations than happen while the files are opened.
+const MANY_ROTATIONS: usize = 8;
 
 /// Removes the logs of all attempts before this one.
 pub fn remove_before(dir: &Path, attempt: u32) -> io::Result<()> {

@@ -152,6 +152,7 @@ pub struct LogReader {
 struct Current {
     records: Records,
     inode: u64,
+    start: u64,
     /// It was seen that nothing more will be written to it.
     is_final: bool,
 }
@@ -188,6 +189,7 @@ impl LogReader {
                 (!options.follow && newer.is_empty()).then_some(newest_length),
             ),
             inode: part.inode,
+            start: part.start,
             is_final: !newer.is_empty(),
         });
         Ok(Self {
@@ -237,7 +239,7 @@ impl LogReader {
                 }
             } else {
                 // What was written between the end just seen and the rotation is still to be read.
-                current.is_final = self.options.follow && self.is_over(current.inode)?;
+                current.is_final = self.options.follow && self.is_over(&current)?;
                 let caught_up = !current.is_final;
                 self.current = Some(current);
                 if caught_up {
@@ -249,9 +251,9 @@ impl LogReader {
     }
 
     /// Whether nothing more will be written to the newest file known, because there is a newer one.
-    fn is_over(&mut self, inode: u64) -> io::Result<bool> {
+    fn is_over(&mut self, current: &Current) -> io::Result<bool> {
         let newest = files::part_path(&self.dir, self.attempt, 0);
-        let is_newest = std::fs::metadata(newest).is_ok_and(|newest| newest.ino() == inode);
+        let is_newest = std::fs::metadata(newest).is_ok_and(|newest| newest.ino() == current.inode);
         let next = files::part_path(&self.dir, self.attempt.saturating_add(1), 0);
         if is_newest && !next.exists() {
             return Ok(false);
@@ -259,17 +261,15 @@ impl LogReader {
         // Before the files are looked at: when there is a next attempt, there will be no more of this one's.
         let has_next = self.next_attempt()?.is_some();
         let parts = missing_is_empty(files::open_parts(&self.dir, self.attempt))?;
-        let known = parts.iter().position(|part| part.inode == inode);
+        let known = parts.iter().position(|part| part.inode == current.inode);
         if known.is_none() && !parts.is_empty() {
             tracing::warn!("output was removed from the log before it could be read");
         }
-        let is_newer = |index: usize| known.is_none_or(|known| index > known);
-        self.newer.extend(
-            parts
-                .into_iter()
-                .enumerate()
-                .filter_map(|(index, part)| is_newer(index).then_some(part)),
-        );
+        self.newer
+            .extend(parts.into_iter().enumerate().filter_map(|(index, part)| {
+                let is_newer = known.map_or(part.start > current.start, |known| index > known);
+                is_newer.then_some(part)
+            }));
         Ok(has_next || !self.newer.is_empty())
     }
 
@@ -302,6 +302,7 @@ impl LogReader {
         self.current = Some(Current {
             records: Records::new(part.file, 0, end),
             inode: part.inode,
+            start: part.start,
             is_final: !is_last,
         });
         Ok(true)
