@@ -19,7 +19,7 @@ use super::print::emit;
 use super::wait::{Timeout, duration};
 use super::{Failure, complain, manifests};
 use crate::pod;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// How long a supervisor may take to answer, or to begin to listen.
@@ -278,7 +278,11 @@ async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Resul
 /// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
 async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Result<bool> {
     let socket = paths.supervisor_socket(uid);
-    let mut stream = match UnixStream::connect(&socket).await {
+    let connected = attach::connect(&paths.pod_run(uid)).and_then(|stream| {
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream)
+    });
+    let mut stream = match connected {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", socket.display())),

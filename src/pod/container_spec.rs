@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use serde::{Deserialize, Serialize};
 use microkube_protocol::messages::{EmptyDir, Mount, Resources, Security, StartContainerRequest, User, Volume};
+use serde::{Deserialize, Serialize};
 
 use crate::image::Image;
 use crate::manifest::downward::PodStatusFields;

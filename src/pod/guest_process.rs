@@ -196,7 +196,11 @@ impl GuestProcess {
             process_id: self.id.clone(),
             ..Default::default()
         };
-        let response = self.agent.wait_process(with_timeout(0), &request).await.map_err(rpc_message)?;
+        let response = self
+            .agent
+            .wait_process(with_timeout(0), &request)
+            .await
+            .map_err(rpc_message)?;
         let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
         Ok(match byte(response.signal) {
             0 => byte(response.exit_code),

@@ -51,7 +51,11 @@ pub fn start_supervisor(
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // A supervisor may live for months: it must not keep the directory it was started in.
     command.current_dir("/");
-    let inherited: Vec<i32> = [Some(lock), client].into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
+    let inherited: Vec<i32> = [Some(lock), client]
+        .into_iter()
+        .flatten()
+        .map(|fd| fd.as_raw_fd())
+        .collect();
     // SAFETY: between fork and exec the closure only calls setsid(2) and fcntl(2), which are async-signal-safe.
     unsafe {
         command.pre_exec(move || {

@@ -114,7 +114,8 @@ impl ContainerStreams {
     }
 
     fn end(&self, stream: OutputStream) {
-        self.progress.send_modify(|both| both[stream as usize] = Progress::Ended);
+        self.progress
+            .send_modify(|both| both[stream as usize] = Progress::Ended);
     }
 
     async fn pass_on(&self, frame: Frame) {
@@ -174,7 +175,9 @@ impl Output {
             stdin: Mutex::new(None),
             stdin_expected: AtomicBool::new(stdin),
         });
-        lock(&self.expected).containers.insert(id.to_owned(), Arc::clone(&streams));
+        lock(&self.expected)
+            .containers
+            .insert(id.to_owned(), Arc::clone(&streams));
         streams
     }
 
@@ -240,8 +243,14 @@ impl Output {
                 };
                 match stdio {
                     Stdio::Stdin => return Self::accept_stdin(&streams, stream),
-                    Stdio::Stdout => self.serve_output(&streams, OutputStream::Stdout, position_bytes, stream).await,
-                    Stdio::Stderr => self.serve_output(&streams, OutputStream::Stderr, position_bytes, stream).await,
+                    Stdio::Stdout => {
+                        self.serve_output(&streams, OutputStream::Stdout, position_bytes, stream)
+                            .await
+                    }
+                    Stdio::Stderr => {
+                        self.serve_output(&streams, OutputStream::Stderr, position_bytes, stream)
+                            .await
+                    }
                 }
             }
         };

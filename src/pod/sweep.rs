@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::{launch, supervisor, virtual_machine};
+use super::{attach, launch, supervisor, virtual_machine};
 use crate::network;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords};
 
@@ -30,8 +30,7 @@ pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
 pub async fn recover(paths: &Paths) -> anyhow::Result<()> {
     let start = Instant::now();
     for (uid, mut supervisor) in sweep_and_launch(paths).await? {
-        let socket = supervisor::socket_path(paths, &uid);
-        while supervisor.try_wait()?.is_none() && tokio::net::UnixStream::connect(&socket).await.is_err() {
+        while supervisor.try_wait()?.is_none() && attach::connect(&paths.pod_run(&uid)).is_err() {
             if start.elapsed() > END_PATIENCE {
                 anyhow::bail!("the supervisor of Pod {uid} does not answer");
             }
@@ -65,17 +64,13 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>>
     Ok(launched)
 }
 
-async fn take_care(
-    paths: &Paths,
-    records: &PodRecords,
-    uid: &str,
-    lock: &LockedFile,
-) -> anyhow::Result<Option<Child>> {
+async fn take_care(paths: &Paths, records: &PodRecords, uid: &str, lock: &LockedFile) -> anyhow::Result<Option<Child>> {
     let record = match records.get(uid) {
         Ok(Some(record)) if record.detached => record,
         _ => return release_abandoned(paths, records, uid).await.map(|()| None),
     };
-    let ended = matches!(records.status(uid), Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none());
+    let ended =
+        matches!(records.status(uid), Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none());
     if !ended {
         // It knows what to do about a machine that is gone, or a deletion that was not finished.
         return launch::start_supervisor(paths, &record, lock.as_fd(), None, false).map(Some);
@@ -137,7 +132,11 @@ async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> an
 
 async fn end_processes(record: &PodRecord) -> anyhow::Result<()> {
     let unnoted = virtual_machine::unnoted_vmms(&record.uid);
-    for process in [record.vmm.clone(), record.supervisor.clone()].into_iter().flatten().chain(unnoted) {
+    for process in [record.vmm.clone(), record.supervisor.clone()]
+        .into_iter()
+        .flatten()
+        .chain(unnoted)
+    {
         if !tokio::task::spawn_blocking(move || process.kill(KILL_PATIENCE)).await?? {
             anyhow::bail!("a process of it does not end");
         }

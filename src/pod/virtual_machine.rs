@@ -102,8 +102,8 @@ pub struct VirtualMachine {
 enum VmmProcess {
     /// Started by this process.
     Child {
-        child: Child,
-        events: tokio::io::Lines<BufReader<pipe::Receiver>>,
+        child: Box<Child>,
+        events: Box<tokio::io::Lines<BufReader<pipe::Receiver>>>,
     },
     /// Taken over from a supervisor that died. What it reports is lost; that it ends is not. `None`: it has.
     Adopted(Option<AsyncFd<OwnedFd>>),
@@ -223,8 +223,8 @@ impl VirtualMachine {
         Ok((
             Self {
                 process: VmmProcess::Child {
-                    child,
-                    events: BufReader::new(events).lines(),
+                    child: Box::new(child),
+                    events: Box::new(BufReader::new(events).lines()),
                 },
                 identity,
             },

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use microkube_vmm::vsock_control;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg, sendmsg,
-    socket, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, socket, socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -57,7 +57,13 @@ impl VsockLink {
             .async_io(Interest::WRITABLE, |fd| {
                 let control = [ControlMessage::ScmRights(&[theirs.as_raw_fd()])];
                 let slices = [IoSlice::new(&message)];
-                Ok(sendmsg::<()>(fd.as_raw_fd(), &slices, &control, MsgFlags::MSG_NOSIGNAL, None)?)
+                Ok(sendmsg::<()>(
+                    fd.as_raw_fd(),
+                    &slices,
+                    &control,
+                    MsgFlags::MSG_NOSIGNAL,
+                    None,
+                )?)
             })
             .await?;
         ours.set_nonblocking(true)?;

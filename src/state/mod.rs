@@ -10,8 +10,8 @@ mod process;
 mod record;
 mod status_record;
 
-pub(crate) use paths::create_private_dir;
 pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
+pub(crate) use paths::create_private_dir;
 pub use paths::{Paths, PathsError};
 pub use pod_record::{PodRecord, PodRecords, PullSecretRecord, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};

@@ -135,7 +135,7 @@ impl Launcher {
                 None => Ok(None),
             }
         });
-        let failure = match (reports.map(|reports| started_as(reports)), terminal) {
+        let failure = match (reports.map(started_as), terminal) {
             (Ok(Ok((started_boottime_ns, user))), Ok(terminal))
                 if terminal.is_some() == spec.process.terminal.is_some() =>
             {

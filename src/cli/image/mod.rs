@@ -80,11 +80,15 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Repository and tag; of an image known by digest only, `<none>` as Docker shows it.
+/// Repository and tag; of an image known by its digest, `<none>` as Docker shows it, even if it was pulled with a tag beside: it is not
+/// what the tag alone names.
 fn split_reference(reference: &str) -> (&str, &str) {
-    let name = reference.split('@').next().unwrap_or(reference);
+    let (name, has_digest) = match reference.split_once('@') {
+        Some((name, _)) => (name, true),
+        None => (reference, false),
+    };
     match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        Some((repository, tag)) if !tag.contains('/') => (repository, if has_digest { "<none>" } else { tag }),
         _ => (name, "<none>"),
     }
 }
@@ -105,7 +109,7 @@ mod tests {
         );
         assert_eq!(
             split_reference("localhost:5000/a:b@sha256:00"),
-            ("localhost:5000/a", "b")
+            ("localhost:5000/a", "<none>")
         );
     }
 }

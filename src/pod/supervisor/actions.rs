@@ -101,7 +101,9 @@ impl PodRun {
         // At the same time, because the first machine cannot start without.
         if self.resources.is_none() && self.machine.is_none() && self.starting.is_none() {
             let (paths, record) = (self.paths.clone(), self.record.clone());
-            self.resources = Some(tokio::spawn(async move { prepare::host_resources(&paths, &record).await }));
+            self.resources = Some(tokio::spawn(
+                async move { prepare::host_resources(&paths, &record).await },
+            ));
         }
         let hold = match &self.hold {
             Some(_) => None,
@@ -198,7 +200,8 @@ impl PodRun {
     ) -> ContainerRun {
         let spec = self.container(container);
         let name = self.container_name(container);
-        let falls_back = spec.and_then(|spec| spec.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
+        let falls_back =
+            spec.and_then(|spec| spec.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
         ContainerRun {
             container,
             attempt,
@@ -253,9 +256,11 @@ impl PodRun {
     }
 
     fn run_hook(&mut self, container: usize, attempt: u32, hook: Hook, timeout: Option<Duration>) {
-        let (Some(spec), Some(exec), Some(pod_ip)) =
-            (self.container(container).cloned(), self.guest_exec(container, attempt), self.pod_ip())
-        else {
+        let (Some(spec), Some(exec), Some(pod_ip)) = (
+            self.container(container).cloned(),
+            self.guest_exec(container, attempt),
+            self.pod_ip(),
+        ) else {
             return;
         };
         let handler = spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
@@ -282,9 +287,11 @@ impl PodRun {
     }
 
     fn run_probe(&self, container: usize, attempt: u32, kind: ProbeKind) {
-        let (Some(spec), Some(exec), Some(pod_ip)) =
-            (self.container(container).cloned(), self.guest_exec(container, attempt), self.pod_ip())
-        else {
+        let (Some(spec), Some(exec), Some(pod_ip)) = (
+            self.container(container).cloned(),
+            self.guest_exec(container, attempt),
+            self.pod_ip(),
+        ) else {
             return;
         };
         let probe: Option<Probe> = match kind {

@@ -10,6 +10,7 @@ use ttrpc::context::with_duration;
 
 use super::CALL_TIMEOUT;
 use super::pod_run::{Message, PodRun};
+use crate::image::Image;
 use crate::pod::container_spec::PlannedContainer;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
@@ -18,7 +19,6 @@ use crate::pod::prepare::{self, Prepared};
 use crate::pod::sandbox::{self, Sandbox, describe_loss, vmm_end};
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
-use crate::image::Image;
 use crate::state::{Paths, PodRecord, read_json, replace_json};
 
 /// How long the guest may take to turn itself off after it was asked to.
@@ -121,7 +121,8 @@ impl PodRun {
             replace_json(&self.paths.pod_state(&self.record.uid).join(PLAN_FILE), &record)?;
         }
         self.plan = plan;
-        self.running.machine_is(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
+        self.running
+            .machine_is(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
         self.machine = Some(machine);
         Ok(Some(event))
     }
@@ -151,7 +152,9 @@ impl PodRun {
             if gracefully {
                 // Whether it answers does not matter: what counts is that the VMM ends, and `end` sees to that.
                 let agent = &machine.sandbox.agent;
-                let _ = agent.shutdown(with_duration(POWER_OFF_PATIENCE), &Default::default()).await;
+                let _ = agent
+                    .shutdown(with_duration(POWER_OFF_PATIENCE), &Default::default())
+                    .await;
                 machine.vm.end(POWER_OFF_PATIENCE).await;
             } else {
                 machine.vm.end(Duration::ZERO).await;

@@ -13,8 +13,6 @@ mod recovery;
 mod server;
 mod session;
 
-pub(super) use self::server::socket_path;
-
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -89,7 +87,7 @@ impl Supervisor {
         let attached = !record.detached;
 
         let ended = match PodRun::new(paths.clone(), record, frames, order_sender, debug).await {
-            Ok(run) => run.to_end(orders).await,
+            Ok(run) => run.drive(orders).await,
             Err(error) => Err(error),
         };
         let outcome = ended.unwrap_or_else(|error| Outcome {
@@ -145,7 +143,7 @@ pub(super) fn release_files(paths: &Paths, uid: &str) -> std::io::Result<()> {
     for path in [
         prepare::scratch_path(paths, uid),
         prepare::vsock_path(paths, uid),
-        server::socket_path(paths, uid),
+        paths.supervisor_socket(uid),
         state.join(machine::PLAN_FILE),
     ] {
         match std::fs::remove_file(path) {

@@ -131,7 +131,8 @@ impl PodRun {
     ) -> anyhow::Result<Self> {
         let records = PodRecords::new(paths.clone());
         records.save(&record)?;
-        let log = GuestLog::create(&prepare::guest_log_path(&paths, &record)?).context("cannot create the guest's log")?;
+        let log =
+            GuestLog::create(&prepare::guest_log_path(&paths, &record)?).context("cannot create the guest's log")?;
         let output = Output::new(client.clone(), log, debug);
         let running = Running::new(&record, Arc::clone(&output));
         let keeper = RecordKeeper::new(
@@ -182,12 +183,17 @@ impl PodRun {
             run.first = run.take_over().await;
         }
         // Not before the Pod is known: who reaches it by the socket can rely on that.
-        run.server = Some(Server::listen(&run.paths, &run.record.uid, run.running.clone(), orders)?);
+        run.server = Some(Server::listen(
+            &run.paths,
+            &run.record.uid,
+            run.running.clone(),
+            orders,
+        )?);
         Ok(run)
     }
 
     /// Drives the Pod to its end.
-    pub async fn to_end(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<Outcome> {
+    pub async fn drive(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<Outcome> {
         let result = self.run(&mut orders).await;
         drop(self.server.take());
         // Whatever happened: no machine stays without a supervisor that knows of it.

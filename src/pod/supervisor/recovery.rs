@@ -20,8 +20,9 @@ impl PodRun {
     /// What has become of the machine in the meantime, for the restored lifecycle.
     pub(super) async fn take_over(&mut self) -> Vec<Event> {
         let adopted = match self.record.vmm.clone() {
-            Some(vmm) => self.adopt(vmm).await,
-            None => Err(anyhow::anyhow!("there was none")),
+            Some(vmm) if self.lifecycle.has_sandbox() => self.adopt(vmm).await,
+            // One that was still being started is begun anew.
+            _ => Err(anyhow::anyhow!("none was ready")),
         };
         let error = match adopted {
             Ok(containers) => return vec![Event::SupervisorRestarted { containers }],
@@ -38,7 +39,12 @@ impl PodRun {
 
     /// Ends machines that cannot be taken over.
     async fn end_lost_machines(&self) {
-        let lost = self.record.vmm.clone().into_iter().chain(unnoted_vmms(&self.record.uid));
+        let lost = self
+            .record
+            .vmm
+            .clone()
+            .into_iter()
+            .chain(unnoted_vmms(&self.record.uid));
         for vmm in lost {
             let killed = tokio::task::spawn_blocking(move || vmm.kill(KILL_PATIENCE)).await;
             if !matches!(killed, Ok(Ok(true))) {
@@ -64,7 +70,8 @@ impl PodRun {
         let (sandbox, listed) = adopted?;
         let processes = GuestProcesses::new(sandbox.agent.clone(), Arc::clone(&self.output));
         self.vmm = self.record.vmm.clone();
-        self.running.machine_is(Some((sandbox.agent.clone(), processes.clone())));
+        self.running
+            .machine_is(Some((sandbox.agent.clone(), processes.clone())));
         let agent = sandbox.agent.clone();
         self.machine = Some(Machine {
             vm,

@@ -1,7 +1,6 @@
 //! The Pod's socket, where command lines reach its supervisor.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -12,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::Order;
 use super::container::container_id;
 use super::session;
+use crate::pod::attach;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
@@ -21,12 +21,6 @@ use crate::state::{Paths, PodRecord};
 
 /// Command lines that are served at once.
 const MAX_SESSIONS: usize = 256;
-
-/// Path of a Pod's socket, which is there as long as somebody accepts connections, and longer if that one was killed. Only root can reach it: its directory is root's alone.
-#[must_use]
-pub fn socket_path(paths: &Paths, uid: &str) -> PathBuf {
-    paths.pod_run(uid).join("supervisor.sock")
-}
 
 /// What sessions see of a Pod.
 #[derive(Debug, Clone)]
@@ -127,21 +121,15 @@ pub struct Server {
 
 impl Server {
     /// Listens on the Pod's socket.
-    pub fn listen(
-        paths: &Paths,
-        uid: &str,
-        running: Running,
-        orders: mpsc::Sender<Order>,
-    ) -> anyhow::Result<Self> {
-        let path = socket_path(paths, uid);
-        // Of a supervisor that died: this process owns the Pod.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    pub fn listen(paths: &Paths, uid: &str, running: Running, orders: mpsc::Sender<Order>) -> anyhow::Result<Self> {
+        let directory = paths.pod_run(uid);
+        let listen = || {
+            let listener = attach::listen(&directory)?;
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
+        let listener =
+            listen().with_context(|| format!("cannot listen on {}", paths.supervisor_socket(uid).display()))?;
         let task = tokio::spawn(accept(listener, running, orders));
         Ok(Self {
             task: task.abort_handle(),
