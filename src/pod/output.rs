@@ -499,7 +499,11 @@ mod tests {
             id: "p-1".to_owned(),
             stdio: Stdio::Stdout,
         };
-        connect(&output, header, b"hello").await;
+        let (mut guest, host) = UnixStream::pair().unwrap();
+        guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
+        guest.write_all(b"hello").await.unwrap();
+        drop(guest);
+        output.serve(host).await;
         let mut text = String::new();
         expected.await.unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
