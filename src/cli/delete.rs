@@ -198,6 +198,23 @@ fn select(records: &PodRecords, scopes: &[Scope]) -> anyhow::Result<(Vec<PodReco
     Ok((selected, errors))
 }
 
+/// Deletes a Pod with its own grace period, and waits until it is gone.
+pub(super) fn delete_one(paths: &Paths, record: PodRecord) -> anyhow::Result<()> {
+    let options = Options {
+        grace: None,
+        waits: true,
+        timeout: None,
+    };
+    let name = record.name.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let failures = runtime.block_on(delete(paths, vec![record], &options, &mut |_| Ok(())))?;
+    if let Some(failure) = failures.into_iter().next() {
+        return Err(failure);
+    }
+    eprintln!("pod {name:?} deleted");
+    Ok(())
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Options {
     grace: Option<Duration>,

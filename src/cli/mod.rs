@@ -2,6 +2,7 @@
 
 mod apply;
 mod attach;
+mod attached_run;
 mod completion;
 mod cp;
 mod create;

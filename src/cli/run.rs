@@ -18,7 +18,7 @@ use super::generated_pod::ImageArgs;
 use super::manifests::Loaded;
 use super::output::ContainerOutput;
 use super::pods::arguments::NamespaceArg;
-use super::{Failure, kvm, manifests};
+use super::{Failure, attached_run, kvm, manifests};
 use crate::manifest::Manifests;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
@@ -101,6 +101,9 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let loaded = args.load()?;
     if args.is_detached() || args.output.dry_run == DryRun::Client {
         return apply::start_all(loaded, &args.output, Existing::Refuse);
+    }
+    if args.generated.image.is_some() {
+        return attached_run::run(loaded, &args.generated);
     }
     let Loaded {
         manifests,

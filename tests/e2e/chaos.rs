@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::{alone, host, pod_with, container, image, processes, wait_until};
+use crate::host::{alone, container, host, image, pod_with, processes, wait_until};
 
 /// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
 const DEFAULT_SECONDS: u64 = 60;
@@ -42,7 +42,9 @@ fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
     let _alone = alone();
     let before = host().leftovers();
     let seed = number("MICROKUBE_CHAOS_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
         now.as_secs() | 1
     });
     println!("replay with MICROKUBE_CHAOS_SEED={seed}");
@@ -128,7 +130,8 @@ fn assert_allowed(pod: &Value) {
             other => panic!("the phase {other}: {pod}"),
         }
         if policy == "Never" {
-            assert_eq!(container["restartCount"], 0, "{pod}");
+            // One that was lost counts as restarted, so that it is not run twice.
+            assert!(container["restartCount"].as_u64().unwrap() <= 1, "{pod}");
         }
     }
     if policy == "Always" && !pod["metadata"]["deletionTimestamp"].is_string() {

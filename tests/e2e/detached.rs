@@ -112,10 +112,20 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     for reason in ["Pulled", "Created", "Started"] {
         assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
     }
-    let again = host().output(["run", "-d", host().file("detached.yaml", &shell_pod("detached", script)).to_str().unwrap()]);
+    let again = host().output([
+        "run",
+        "-d",
+        host()
+            .file("detached.yaml", &shell_pod("detached", script))
+            .to_str()
+            .unwrap(),
+    ]);
     assert_eq!(again.code(), 1, "{again:?}");
     assert!(again.stderr.contains("already exists"), "{again:?}");
-    assert_eq!(host().succeed(["delete", "pod", "detached"]), "pod \"detached\" deleted\n");
+    assert_eq!(
+        host().succeed(["delete", "pod", "detached"]),
+        "pod \"detached\" deleted\n"
+    );
     let gone = host().output(["get", "pod", "detached"]);
     assert_eq!(gone.code(), 1, "{gone:?}");
     assert!(gone.stderr.contains("pods \"detached\" not found"), "{gone:?}");
@@ -126,17 +136,24 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
 fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_others() {
     let _alone = alone();
     let log = "    volumeMounts: [{name: log, mountPath: /log}]\n";
-    let step = |name: &str, script: &str, more: &str| {
-        container_with(name, &image("busybox"), script, &format!("{log}{more}"))
+    let step =
+        |name: &str, script: &str, more: &str| container_with(name, &image("busybox"), script, &format!("{log}{more}"));
+    let last = |name: &str| {
+        format!(
+            "echo {name} >> /log/order; trap 'echo end-{name} >> /log/order; exit 0' TERM; while :; do sleep 0.1; done"
+        )
     };
-    let last = |name: &str| format!("echo {name} >> /log/order; trap 'echo end-{name} >> /log/order; exit 0' TERM; while :; do sleep 0.1; done");
     let init = [
         step("first", "echo first >> /log/order", ""),
         step("sidecar", &last("sidecar"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1}\n"),
         step("second", "echo second >> /log/order", ""),
     ]
     .concat();
-    let keeper = step("keeper", "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done", "");
+    let keeper = step(
+        "keeper",
+        "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        "",
+    );
     let manifest = pod_with(
         "ordered",
         &[step("main", &last("main"), ""), keeper],
@@ -150,7 +167,9 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     assert_eq!(pod.container("sidecar")["started"], true);
     // The sidecar writes where the test can still read it after the others have ended.
     let mut follow = host().microkube(["logs", "-f", "ordered", "-c", "sidecar"]);
-    follow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    follow
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let follow = crate::host::Running::start(follow, None);
     host().succeed(["delete", "pod", "ordered"]);
     follow.finish();
@@ -159,14 +178,18 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
 #[test]
 fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     let _alone = alone();
-    let manifest = shell_pod("crashing", "echo attempt; exit 3").replace("restartPolicy: Never", "restartPolicy: Always");
+    let manifest =
+        shell_pod("crashing", "echo attempt; exit 3").replace("restartPolicy: Never", "restartPolicy: Always");
     let pod = Detached::start("crashing", &manifest);
     pod.wait("jsonpath={.status.containerStatuses[0].state.waiting.reason}=CrashLoopBackOff");
     let status = pod.container("main");
     assert_eq!(status["restartCount"], 1, "{status}");
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 3, "{status}");
     let message = status["state"]["waiting"]["message"].as_str().unwrap();
-    assert!(message.starts_with("back-off 10s restarting failed container=main"), "{message}");
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=main"),
+        "{message}"
+    );
     assert_eq!(pod.get()["status"]["phase"], "Running");
     let table = host().succeed(["get", "pod", "crashing"]);
     assert!(table.contains("CrashLoopBackOff"), "{table}");
@@ -182,7 +205,10 @@ fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
     let script = "test -e /state/tried || { touch /state/tried; exit 1; }";
     let main = container_with("main", &image("busybox"), script, more);
     let manifest = pod_with("retry", &[main], "  volumes: [{name: state, emptyDir: {}}]\n");
-    let pod = Detached::start("retry", &manifest.replace("restartPolicy: Never", "restartPolicy: OnFailure"));
+    let pod = Detached::start(
+        "retry",
+        &manifest.replace("restartPolicy: Never", "restartPolicy: OnFailure"),
+    );
     pod.wait_phase("Succeeded");
     assert_eq!(pod.container("main")["restartCount"], 1);
     let table = host().succeed(["get", "pod", "retry"]);
@@ -195,12 +221,18 @@ fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
 fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
     let _alone = alone();
     let more = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'echo post-start > /proc/1/fd/1']}}\n      preStop: {exec: {command: [/bin/sh, -c, 'echo pre-stop > /proc/1/fd/1']}}\n";
-    let script = "trap 'echo term; echo last words > /dev/termination-log; exit 7' TERM; echo main; while :; do sleep 0.1; done";
-    let pod = Detached::start("hooks", &pod("hooks", &[container_with("main", &image("busybox"), script, more)]));
+    let script =
+        "trap 'echo term; echo last words > /dev/termination-log; exit 7' TERM; echo main; while :; do sleep 0.1; done";
+    let pod = Detached::start(
+        "hooks",
+        &pod("hooks", &[container_with("main", &image("busybox"), script, more)]),
+    );
     pod.wait_ready();
     pod.wait_for_log("main", "post-start");
     let mut follow = host().microkube(["logs", "-f", "hooks"]);
-    follow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    follow
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let mut follow = crate::host::Running::start(follow, None);
     follow.wait_for("post-start");
     pod_deleted_in_the_background(&pod);
@@ -219,7 +251,10 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
     let script = "mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
     let manifest = pod("probed", &[container_with("main", &image("busybox"), script, probes)]);
-    let manifest = manifest.replace("restartPolicy: Never", "restartPolicy: Always\n  terminationGracePeriodSeconds: 2");
+    let manifest = manifest.replace(
+        "restartPolicy: Never",
+        "restartPolicy: Always\n  terminationGracePeriodSeconds: 2",
+    );
     let pod = Detached::start("probed", &manifest);
     pod.wait_ready();
     host().succeed(["exec", "probed", "--", "rm", "/www/ready"]);
@@ -261,13 +296,29 @@ fn several_documents_are_applied_and_deleted_together() {
     let file = host().file("pair.yaml", &documents);
     let file = file.to_str().unwrap();
     let _cleanup = (Detached("one".to_owned()), Detached("two".to_owned()));
-    assert_eq!(host().succeed(["apply", "-f", file]), "pod/one created\npod/two created\n");
-    assert_eq!(host().succeed(["apply", "-f", file]), "pod/one unchanged\npod/two unchanged\n");
-    host().succeed(["wait", "--for=condition=Ready", "pod", "-l", "app=pair", "--timeout=120s"]);
+    assert_eq!(
+        host().succeed(["apply", "-f", file]),
+        "pod/one created\npod/two created\n"
+    );
+    assert_eq!(
+        host().succeed(["apply", "-f", file]),
+        "pod/one unchanged\npod/two unchanged\n"
+    );
+    host().succeed([
+        "wait",
+        "--for=condition=Ready",
+        "pod",
+        "-l",
+        "app=pair",
+        "--timeout=120s",
+    ]);
     let names = host().succeed(["get", "pods", "-l", "app=pair", "-o", "name"]);
     assert_eq!(names, "pod/one\npod/two\n");
     host().succeed(["delete", "-f", file, "--now"]);
-    assert_eq!(host().output(["get", "pods", "-l", "app=pair", "-o", "name"]).stdout, "");
+    assert_eq!(
+        host().output(["get", "pods", "-l", "app=pair", "-o", "name"]).stdout,
+        ""
+    );
 }
 
 #[test]
@@ -275,7 +326,11 @@ fn a_deadline_fails_the_pod() {
     let _alone = alone();
     let manifest = pod_with(
         "late",
-        &[container("main", &image("busybox"), "trap 'exit 0' TERM; while :; do sleep 0.1; done")],
+        &[container(
+            "main",
+            &image("busybox"),
+            "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        )],
         "  activeDeadlineSeconds: 5\n",
     );
     let pod = Detached::start("late", &manifest);
@@ -292,6 +347,9 @@ fn waiting_has_a_limit() {
     let start = std::time::Instant::now();
     let waited = host().output(["wait", "--for=delete", "pod/slow", "--timeout=1s"]);
     assert_eq!(waited.code(), 1, "{waited:?}");
-    assert!(waited.stderr.contains("timed out waiting for the condition"), "{waited:?}");
+    assert!(
+        waited.stderr.contains("timed out waiting for the condition"),
+        "{waited:?}"
+    );
     assert!(start.elapsed() >= Duration::from_secs(1));
 }

@@ -10,7 +10,10 @@ use crate::detached::Detached;
 use crate::host::{PATIENCE, Running, alone, container_with, host, image, pod, shell_pod};
 
 fn sleeping(name: &str) -> Detached {
-    let pod = Detached::start(name, &shell_pod(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done"));
+    let pod = Detached::start(
+        name,
+        &shell_pod(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done"),
+    );
     pod.wait_ready();
     pod
 }
@@ -25,7 +28,10 @@ fn exec_has_the_commands_output_input_and_exit_code() {
     assert_eq!(finished.stdout, "out\n");
     assert!(finished.stderr.starts_with("err\n"), "{finished:?}");
     let mut command = host().microkube(["exec", "-i", "exec", "--", "wc", "-c"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
     running.stdin.take().unwrap().write_all(&vec![b'x'; 3 << 20]).unwrap();
     let output = running.wait_with_output().unwrap();
@@ -33,12 +39,18 @@ fn exec_has_the_commands_output_input_and_exit_code() {
     let missing = host().output(["exec", "exec", "--", "no-such-command"]);
     assert_ne!(missing.code(), 0);
     assert!(
-        missing.stderr.contains("exec: \"no-such-command\": executable file not found in $PATH"),
+        missing
+            .stderr
+            .contains("exec: \"no-such-command\": executable file not found in $PATH"),
         "{missing:?}"
     );
     let nowhere = host().output(["exec", "exec", "-c", "other", "--", "true"]);
     assert_ne!(nowhere.code(), 0);
-    assert!(nowhere.stderr.contains("container other is not valid for pod exec") || nowhere.stderr.contains("container not found"), "{nowhere:?}");
+    assert!(
+        nowhere.stderr.contains("container other is not valid for pod exec")
+            || nowhere.stderr.contains("container not found"),
+        "{nowhere:?}"
+    );
     let nobody = host().output(["exec", "nobody", "--", "true"]);
     assert_eq!(nobody.code(), 1);
     assert!(nobody.stderr.contains("pods \"nobody\" not found"), "{nobody:?}");
@@ -49,15 +61,37 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
     let _alone = alone();
     let more = "    securityContext: {runAsUser: 1234, runAsGroup: 5678, capabilities: {drop: [ALL]}}\n    resources: {limits: {memory: 64Mi}}\n";
     let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-    let pod = Detached::start("confined", &pod("confined", &[container_with("main", &image("busybox"), script, more)]));
+    let pod = Detached::start(
+        "confined",
+        &pod("confined", &[container_with("main", &image("busybox"), script, more)]),
+    );
     pod.wait_ready();
     assert_eq!(host().succeed(["exec", "confined", "--", "id", "-u"]), "1234\n");
     assert_eq!(host().succeed(["exec", "confined", "--", "id", "-g"]), "5678\n");
-    let own = host().succeed(["exec", "confined", "--", "grep", "-E", "CapEff|CapBnd|Seccomp:|NoNewPrivs", "/proc/self/status"]);
-    let container = host().succeed(["exec", "confined", "--", "grep", "-E", "CapEff|CapBnd|Seccomp:|NoNewPrivs", "/proc/1/status"]);
+    let own = host().succeed([
+        "exec",
+        "confined",
+        "--",
+        "grep",
+        "-E",
+        "CapEff|CapBnd|Seccomp:|NoNewPrivs",
+        "/proc/self/status",
+    ]);
+    let container = host().succeed([
+        "exec",
+        "confined",
+        "--",
+        "grep",
+        "-E",
+        "CapEff|CapBnd|Seccomp:|NoNewPrivs",
+        "/proc/1/status",
+    ]);
     assert_eq!(own, container);
     let groups = host().succeed(["exec", "confined", "--", "cat", "/proc/self/cgroup"]);
-    assert_eq!(groups, host().succeed(["exec", "confined", "--", "cat", "/proc/1/cgroup"]));
+    assert_eq!(
+        groups,
+        host().succeed(["exec", "confined", "--", "cat", "/proc/1/cgroup"])
+    );
 }
 
 #[test]
@@ -107,7 +141,10 @@ fn files_are_copied_in_and_out() {
     let _alone = alone();
     let image_with_tar = image("debian-tools");
     let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-    let pod = Detached::start("copy", &shell_pod("copy", script).replace(&image("busybox"), &image_with_tar));
+    let pod = Detached::start(
+        "copy",
+        &shell_pod("copy", script).replace(&image("busybox"), &image_with_tar),
+    );
     pod.wait_ready();
     let directory = host().state_dir.join("copied");
     let _ = std::fs::remove_dir_all(&directory);
@@ -148,7 +185,10 @@ fn attaching_shows_what_the_container_writes_and_gives_it_input() {
     let pod = Detached::start("attached", &pod("attached", &[main]));
     pod.wait_ready();
     let mut command = host().microkube(["attach", "-i", "attached"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = Running::start(command, Some("one\ntwo\n"));
     child.wait_for("end of input");
     let finished = child.finish();
@@ -162,9 +202,23 @@ fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let before = host().leftovers();
     let reference = image("busybox");
     let mut command = host().microkube([
-        "run", "quick", "--image", &reference, "-i", "--rm", "--restart=Never", "--env=A=b", "--", "/bin/sh", "-c", "cat; echo $A; exit 4",
+        "run",
+        "quick",
+        "--image",
+        &reference,
+        "-i",
+        "--rm",
+        "--restart=Never",
+        "--env=A=b",
+        "--",
+        "/bin/sh",
+        "-c",
+        "cat; echo $A; exit 4",
     ]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let finished = Running::start(command, Some("typed\n")).finish();
     assert_eq!(finished.code(), 4, "{finished:?}");
     assert!(finished.stdout.contains("typed\nb\n"), "{finished:?}");

@@ -4,7 +4,10 @@
 //! then. They run one after the other, because they count what is left on the host.
 
 mod bad_input;
+mod chaos;
 mod containers;
+mod detached;
+mod exec;
 mod faults;
 mod host;
 mod images;
@@ -13,5 +16,6 @@ mod leftovers;
 mod load;
 mod manifests;
 mod network;
+mod recovery;
 mod seeds;
 mod vmm;

@@ -43,8 +43,14 @@ fn a_pod_whose_supervisor_was_killed_is_taken_over_with_no_container_restarted_a
     assert_counts(&pod.logs("main"));
     let status = pod.container("main");
     assert_eq!(status["restartCount"], 0, "{status}");
-    assert!(status["lastState"].as_object().is_none_or(serde_json::Map::is_empty), "{status}");
-    assert_eq!(host().succeed(["exec", "survivor", "--", "echo", "reached"]), "reached\n");
+    assert!(
+        status["lastState"].as_object().is_none_or(serde_json::Map::is_empty),
+        "{status}"
+    );
+    assert_eq!(
+        host().succeed(["exec", "survivor", "--", "echo", "reached"]),
+        "reached\n"
+    );
     pod.delete();
     host().assert_nothing_left_since(&before);
 }
@@ -70,7 +76,10 @@ fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_
     let _alone = alone();
     let before = host().leftovers();
     let manifest = shell_pod("reborn", COUNT).replace("echo $n;", "echo $n; sleep 0.1;");
-    let pod = Detached::start("reborn", &manifest.replace("restartPolicy: Never", "restartPolicy: Always"));
+    let pod = Detached::start(
+        "reborn",
+        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+    );
     pod.wait_ready();
     let address = pod.get()["status"]["podIP"].clone();
     kill_only(&["microkube-vmm", "supervised", "--pod"]);
@@ -95,7 +104,10 @@ fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     let _alone = alone();
     let before = host().leftovers();
     let script = "trap 'echo term' TERM; echo ready; while :; do sleep 0.1; done";
-    let manifest = shell_pod("stubborn", script).replace("restartPolicy: Never", "restartPolicy: Never\n  terminationGracePeriodSeconds: 4");
+    let manifest = shell_pod("stubborn", script).replace(
+        "restartPolicy: Never",
+        "restartPolicy: Never\n  terminationGracePeriodSeconds: 4",
+    );
     let pod = Detached::start("stubborn", &manifest);
     pod.wait_ready();
     host().succeed(["delete", "pod", "stubborn", "--wait=false"]);
