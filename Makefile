@@ -84,7 +84,7 @@ fuzz: requirements
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)
 
 fuzz-briefly: requirements
-	@tests/fuzz/run.sh 10
+	@tests/fuzz/run.sh 5
 
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e

@@ -55,6 +55,8 @@ pub struct ContainerStreams {
     progress: watch::Sender<[Progress; 2]>,
     followers: Mutex<Vec<mpsc::Sender<Frame>>>,
     stdin: Mutex<Option<UnixStream>>,
+    /// Kept connected to the container's end.
+    ended_stdin: Mutex<Option<UnixStream>>,
     stdin_expected: AtomicBool,
 }
 
@@ -99,6 +101,11 @@ impl ContainerStreams {
     /// Gives the container's stdin back, still open.
     pub fn return_stdin(&self, stdin: UnixStream) {
         *lock(&self.stdin) = Some(stdin);
+    }
+
+    /// Keeps the container's stdin, whose end was sent, connected: to the agent it would be lost otherwise, not ended.
+    pub fn keep_ended_stdin(&self, stdin: UnixStream) {
+        *lock(&self.ended_stdin) = Some(stdin);
     }
 
     /// Takes the stream for open; whether it may be.
@@ -173,6 +180,7 @@ impl Output {
             progress: watch::Sender::new([Progress::Expected; 2]),
             followers: Mutex::new(followers),
             stdin: Mutex::new(None),
+            ended_stdin: Mutex::new(None),
             stdin_expected: AtomicBool::new(stdin),
         });
         lock(&self.expected)

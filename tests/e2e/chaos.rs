@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::host::{alone, container, host, image, pod_with, processes, wait_until};
 
 /// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
-const DEFAULT_SECONDS: u64 = 60;
+const DEFAULT_SECONDS: u64 = 45;
 
 /// xorshift64*: what is needed is that a seed can be replayed.
 struct Dice(u64);

@@ -124,7 +124,7 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     assert!(again.stderr.contains("already exists"), "{again:?}");
     assert_eq!(
         host().succeed(["delete", "pod", "detached"]),
-        "pod \"detached\" deleted\n"
+        "pod \"detached\" deleted from default namespace\n"
     );
     let gone = host().output(["get", "pod", "detached"]);
     assert_eq!(gone.code(), 1, "{gone:?}");

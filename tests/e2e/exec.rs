@@ -47,8 +47,7 @@ fn exec_has_the_commands_output_input_and_exit_code() {
     let nowhere = host().output(["exec", "exec", "-c", "other", "--", "true"]);
     assert_ne!(nowhere.code(), 0);
     assert!(
-        nowhere.stderr.contains("container other is not valid for pod exec")
-            || nowhere.stderr.contains("container not found"),
+        nowhere.stderr.contains("container other not found in pod exec"),
         "{nowhere:?}"
     );
     let nobody = host().output(["exec", "nobody", "--", "true"]);
@@ -128,7 +127,8 @@ fn a_shell_in_a_terminal_sees_its_size_and_ends_with_it() {
     read_until(&mut terminal, "33 101");
     read_until(&mut terminal, "end-2");
     // Ctrl-C goes to the program in the terminal, not to microkube.
-    terminal.write_all(b"sleep 1000\n").unwrap();
+    terminal.write_all(b"sh -c 'echo in-$((1+1)); sleep 1000'\n").unwrap();
+    read_until(&mut terminal, "in-2");
     terminal.write_all(b"\x03").unwrap();
     terminal.write_all(b"echo still-$((1+1))\n").unwrap();
     read_until(&mut terminal, "still-2");

@@ -31,8 +31,15 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
         return Ok(());
     };
     let result = match request {
-        Request::Delete { grace } => order(&orders, grace, true).await,
-        Request::Terminate { grace } => order(&orders, grace, false).await,
+        Request::Delete { grace } => match order(&orders, grace, true).await {
+            Some(done) => Ok(done),
+            // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
+            None => return Ok(()),
+        },
+        Request::Terminate { grace } => match order(&orders, grace, false).await {
+            Some(done) => Ok(done),
+            None => return Ok(()),
+        },
         Request::Kill => {
             let _ = orders.send(Order::Kill).await;
             Ok(Notice::Done)
@@ -66,19 +73,17 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
     Ok(())
 }
 
-async fn order(orders: &mpsc::Sender<Order>, grace: Option<Duration>, deletion: bool) -> Result<Notice, String> {
+/// Passes an order on; nothing where the Pod has ended before it could be heard.
+async fn order(orders: &mpsc::Sender<Order>, grace: Option<Duration>, deletion: bool) -> Option<Notice> {
     let (noted, answer) = oneshot::channel();
     let order = Order::Terminate {
         grace,
         deletion,
         noted: Some(noted),
     };
-    let sent = orders.send(order).await.is_ok();
-    // A supervisor that is through says nothing: then the Pod is as ended as it can be.
-    if sent && answer.await.is_err() {
-        tracing::debug!("the Pod ended before it was asked to");
-    }
-    Ok(Notice::Done)
+    orders.send(order).await.ok()?;
+    answer.await.ok()?;
+    Some(Notice::Done)
 }
 
 async fn exec(
@@ -189,9 +194,11 @@ async fn attach(
         }
         left = &mut input => {
             writer.abort();
-            // The next one who attaches goes on with it.
-            if let Some(stdin) = left {
-                streams.return_stdin(stdin);
+            match left {
+                Some(Input { stream, has_ended: true }) => streams.keep_ended_stdin(stream),
+                // The next one who attaches goes on with it.
+                Some(Input { stream, .. }) => streams.return_stdin(stream),
+                None => {}
             }
         }
     }
@@ -231,25 +238,33 @@ async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::
     }
 }
 
-/// Passes on what the command line sends until it is gone; returns stdin if that was not closed.
+/// A process's stdin, and whether it was ended. It stays connected then: to the agent a stream that is gone as a whole is that of a
+/// supervisor that died, and says nothing about the input.
+struct Input {
+    stream: UnixStream,
+    has_ended: bool,
+}
+
+/// Passes on what the command line sends until it is gone.
 async fn read_input<F: Future<Output = ()>>(
     mut from: OwnedReadHalf,
-    mut stdin: Option<UnixStream>,
+    stdin: Option<UnixStream>,
     resize: impl Fn(TerminalSize) -> F,
-) -> Option<UnixStream> {
+) -> Option<Input> {
+    let mut stdin = stdin.map(|stream| Input {
+        stream,
+        has_ended: false,
+    });
     loop {
         match read_frame(&mut from).await {
-            Ok(Some(Frame::Stdin(bytes))) if bytes.is_empty() => {
-                if let Some(mut stdin) = stdin.take() {
-                    let _ = stdin.shutdown().await;
-                }
-            }
             Ok(Some(Frame::Stdin(bytes))) => {
-                if let Some(open) = &mut stdin
-                    && open.write_all(&bytes).await.is_err()
-                {
-                    // The process reads no more.
-                    stdin = None;
+                let Some(input) = stdin.as_mut().filter(|input| !input.has_ended) else {
+                    continue;
+                };
+                // An error says that the process reads no more.
+                input.has_ended = bytes.is_empty() || input.stream.write_all(&bytes).await.is_err();
+                if input.has_ended {
+                    let _ = input.stream.shutdown().await;
                 }
             }
             Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
