@@ -343,6 +343,11 @@ fn close_on_exec_pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn vsock_listener(path: &Path) -> std::io::Result<OwnedFd> {
+    // Of a machine before this one, which is gone: the Pod has one at a time.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
     listen(&listener, Backlog::new(1)?)?;
