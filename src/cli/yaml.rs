@@ -187,6 +187,19 @@ number: 3
     }
 
     proptest! {
+        /// Readers of YAML 1.2, too, find what was written, and none of Kubernetes'.
+        #[test]
+        fn a_reader_of_other_peoples_finds_the_same(
+            text in "[ \\-:#'\"a-z0-9\n.]{0,12}|yes|Off|~|0x1f|1e3|1_000|0o17|\\.inf|-?[0-9]{1,4}([.:eE-][0-9]{1,2}){0,2}",
+            key in "[a-z0-9]{1,8}|y|no|0x1|1e3",
+        ) {
+            let value = json!({ "list": [text, 1, true, null], key: { "text": text, "empty": {} } });
+            let yaml = document(&value);
+            let read: serde_json::Value = serde_yaml::from_str(&yaml)
+                .map_err(|error| TestCaseError::fail(format!("{error}\n{yaml}")))?;
+            prop_assert_eq!(read, value, "{}", yaml);
+        }
+
         /// The manifest loader reads YAML 1.1 as Kubernetes does, and refuses what is ambiguous.
         #[test]
         fn every_text_is_read_back_as_it_was(
