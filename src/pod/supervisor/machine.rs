@@ -95,12 +95,10 @@ impl PodRun {
     }
 
     /// Takes the machine in; what it means to the lifecycle.
-    pub(super) fn machine_started(&mut self, started: StartedMachine) -> anyhow::Result<Option<Event>> {
+    pub(super) fn machine_started(&mut self, started: StartedMachine) -> Option<Event> {
         let StartedMachine { machine, plan, stages } = started;
         // Given up in the meantime; dropping it kills it.
-        if self.starting.take().is_none() {
-            return Ok(None);
-        }
+        self.starting.take()?;
         self.stages.extend(stages);
         let event = match plan.iter().find_map(|planned| planned.as_ref().err()) {
             // Kubernetes would wait for the manifest to be changed; in the foreground nobody can.
@@ -118,13 +116,17 @@ impl PodRun {
                 host_ip: machine.host_ip.clone(),
                 containers: plan.clone(),
             };
-            replace_json(&self.paths.pod_state(&self.record.uid).join(PLAN_FILE), &record)?;
+            let path = self.paths.pod_state(&self.record.uid).join(PLAN_FILE);
+            if let Err(error) = replace_json(&path, &record) {
+                // The next supervisor would start the Pod in another machine.
+                tracing::error!("what a later supervisor needs cannot be written: {error}");
+            }
         }
         self.plan = plan;
         self.running
             .machine_is(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
         self.machine = Some(machine);
-        Ok(Some(event))
+        Some(event)
     }
 
     /// Reads what a supervisor before this one knew of the machine: its containers' plan, the Pod's address and the host's.
@@ -180,8 +182,15 @@ impl PodRun {
     fn forget_vmm(&mut self) {
         self.vmm = None;
         self.record.vmm = None;
+        self.save_record();
+        // It is about that machine only. There may have been none.
+        let _ = std::fs::remove_file(self.paths.pod_state(&self.record.uid).join(PLAN_FILE));
+    }
+
+    /// Writes the Pod's record. Without it the machine is found by the Pod's UID in the VMM's arguments.
+    pub(super) fn save_record(&self) {
         if let Err(error) = self.records.save(&self.record) {
-            tracing::warn!("the Pod's record cannot be written: {error}");
+            tracing::error!("the Pod's record cannot be written: {error}");
         }
     }
 }

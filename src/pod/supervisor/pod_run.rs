@@ -225,7 +225,7 @@ impl PodRun {
             let machine = &mut self.machine;
             tokio::select! {
                 biased;
-                Some(message) = self.messages.recv() => pending.extend(self.hear(message)?),
+                Some(message) = self.messages.recv() => pending.extend(self.hear(message)),
                 Some(order) = orders.recv() => {
                     let (event, noted) = self.obey(order);
                     self.take(event).await?;
@@ -253,9 +253,9 @@ impl PodRun {
     }
 
     /// What a message means to the lifecycle.
-    fn hear(&mut self, message: Message) -> anyhow::Result<Option<Event>> {
+    fn hear(&mut self, message: Message) -> Option<Event> {
         match message {
-            Message::Event(event) => Ok(Some(event)),
+            Message::Event(event) => Some(event),
             Message::Image { container, image } => {
                 let image_id = image.id.clone();
                 if let Some(slot) = self.images.get_mut(container) {
@@ -266,15 +266,15 @@ impl PodRun {
                 {
                     self.stages.push(Stage::since("image", start));
                 }
-                Ok(Some(Event::ImageReady { container, image_id }))
+                Some(Event::ImageReady { container, image_id })
             }
             Message::VmmStarted(identity) => {
                 self.vmm = identity.clone();
                 self.record.vmm = identity;
-                self.records.save(&self.record)?;
-                Ok(None)
+                self.save_record();
+                None
             }
-            Message::MachineStarted(started) => Ok(self.machine_started(*started)?),
+            Message::MachineStarted(started) => self.machine_started(*started),
         }
     }
 
@@ -301,7 +301,10 @@ impl PodRun {
         self.tell_client(&event).await;
         let now = self.clock.now();
         let actions = self.lifecycle.step(now, event);
-        self.keeper.keep(&self.lifecycle, now).await?;
+        if let Err(error) = self.keeper.keep(&self.lifecycle, now).await {
+            // A full disk is no reason to end what runs. The next step tries again.
+            tracing::error!("the Pod's records cannot be written: {error:#}");
+        }
         for action in actions {
             self.carry_out(action).await?;
         }
