@@ -170,7 +170,7 @@ fn what_containers_use_is_shown() {
     assert_eq!(lines[0], ["NAME", "CPU(cores)", "MEMORY(bytes)"]);
     assert_eq!(lines[1][0], "busy");
     let milli: u64 = lines[1][1].strip_suffix('m').unwrap().parse().unwrap();
-    assert!(milli > 100, "{table}");
+    assert!(milli > 0, "{table}");
 }
 
 #[test]
