@@ -203,7 +203,9 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     wait_until("the table shows it", || {
         host().succeed(["get", "pod", "crashing"]).contains("CrashLoopBackOff")
     });
-    assert_eq!(host().succeed(["logs", "crashing", "-p"]), "attempt\n");
+    wait_until("the attempt before has its log", || {
+        host().output(["logs", "crashing", "-p"]).stdout == "attempt\n"
+    });
     assert!(host().event_reasons("crashing").contains(&"BackOff".to_owned()));
 }
 
