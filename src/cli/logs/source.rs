@@ -52,13 +52,25 @@ impl Source {
         }
         let dir = container_dir(paths, &self.target.record.uid, container);
         let attempts = attempts(&dir).with_context(|| format!("there is no log of container {container:?}"))?;
-        // While a container waits for its next start, its last end is what both the last and the previous log are of.
-        let back = usize::from(previous && is_started);
-        let attempt = attempts.iter().rev().nth(back);
+        // While a container waits for its next start, its last end is what both the last and the previous log are of. A start that is under
+        // way may have its log already: which attempts have ended is for the status to say.
+        let ended = || attempt_of(last.terminated.as_ref()?.container_id.as_deref()?, container);
+        let attempt = match is_started {
+            true if !previous => attempts.last().copied(),
+            _ => match ended().filter(|ended| attempts.contains(ended)) {
+                Some(ended) => Some(ended),
+                None => attempts.iter().rev().nth(usize::from(previous && is_started)).copied(),
+            },
+        };
         match attempt {
-            Some(attempt) => Ok((dir, *attempt)),
+            Some(attempt) => Ok((dir, attempt)),
             None if previous => bail!(no_previous()),
             None => bail!("there is no log of container {container:?}"),
         }
     }
+}
+
+/// The attempt in a `containerID`, `NAME-ATTEMPT`.
+fn attempt_of(container_id: &str, container: &str) -> Option<u32> {
+    container_id.strip_prefix(container)?.strip_prefix('-')?.parse().ok()
 }

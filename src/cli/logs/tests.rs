@@ -163,6 +163,19 @@ async fn what_cannot_be_shown_is_refused_in_kubernetes_words() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_start_that_is_under_way_is_not_yet_anybodys() {
+    let host = Host::new();
+    host.pod("p", &["c"], "Always");
+    host.write("p", "c", 0, "first\n");
+    host.write("p", "c", 1, "");
+    let back_off = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+    let last = json!({ "terminated": { "exitCode": 1, "containerID": "c-0" } });
+    host.status("p", "Running", json!([status("c", back_off, last)]));
+    assert_eq!(host.show("p -p").await.unwrap(), "first\n");
+    assert_eq!(host.show("p").await.unwrap(), "first\n");
+}
+
+#[tokio::test]
 async fn the_previous_log_is_of_the_container_before_the_last_restart() {
     let host = Host::new();
     host.pod("p", &["c"], "Always");
