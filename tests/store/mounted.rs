@@ -97,6 +97,13 @@ impl Mount {
         Self(at)
     }
 
+    /// An empty file system in memory.
+    pub fn tmpfs(at: PathBuf) -> Self {
+        fs::create_dir_all(&at).unwrap();
+        succeed(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&at));
+        Self(at)
+    }
+
     /// Stacks mounted layers, lowest first.
     pub fn overlay(layers: &[Mount], at: PathBuf) -> Self {
         fs::create_dir_all(&at).unwrap();

@@ -68,7 +68,7 @@ fn a_million_files_take_little_memory_and_equal_what_gnu_tar_unpacks() {
     for number in 0..1_000_000u64 {
         let mut header = tar::Header::new_ustar();
         let content = number.to_string();
-        let content = if number % 3 == 0 { "" } else { &content };
+        let content = if number % 10 == 0 { content.as_str() } else { "" };
         header.set_size(content.len() as u64);
         header.set_mode(0o600 + (number % 64) as u32);
         header.set_uid(number % 70_000);
@@ -95,8 +95,9 @@ fn a_million_files_take_little_memory_and_equal_what_gnu_tar_unpacks() {
     assert!(peak < PEAK_MAX_KB, "{peak} kB");
 
     fs::remove_dir_all(&layout).unwrap();
-    let unpacked = fixture.path("unpacked");
-    extract(&archive, &unpacked);
+    // In memory: a million files come and go there in a fraction of the time.
+    let unpacked = Mount::tmpfs(fixture.path("unpacked"));
+    extract(&archive, &unpacked.0);
     let image = fixture.store.get("million:v1").unwrap().unwrap();
     let mount = Mount::layer(&image.layers[0].path, fixture.path("mounted"));
     // Two sorted lists rather than two trees in memory. Directories have no entries in this archive, hence no times.
@@ -105,7 +106,7 @@ fn a_million_files_take_little_memory_and_equal_what_gnu_tar_unpacks() {
         succeed(Command::new("sh").args(["-c", script]).arg(to).current_dir(root));
     };
     let (expected, found) = (fixture.path("expected"), fixture.path("found"));
-    list(&unpacked, &expected);
+    list(&unpacked.0, &expected);
     list(&mount.0, &found);
     succeed(Command::new("cmp").args([&expected, &found]));
     succeed(
