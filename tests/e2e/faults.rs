@@ -76,7 +76,7 @@ fn a_guest_that_panics_is_reported_with_the_end_of_its_log() {
     let before = host().leftovers();
     // A privileged container owns its machine: it makes the kernel panic when memory runs out, and uses it up.
     let script = "echo 2 > /proc/sys/vm/panic_on_oom && echo armed && tail /dev/zero";
-    let more = "    securityContext: {privileged: true}\n";
+    let more = "    securityContext: {privileged: true}\n    resources: {limits: {memory: 32Mi}}\n";
     let finished = host().run(&pod(
         "panic",
         &[container_with("main", &image("busybox"), script, more)],

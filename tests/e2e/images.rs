@@ -46,7 +46,7 @@ fn an_image_is_loaded_from_an_archive() {
 #[test]
 fn an_image_of_500_megabytes_is_pulled_and_read_back_unchanged() {
     let _alone = alone();
-    let script = "cd /data && du -sm . | cut -f 1 && sha256sum -c SHA256SUMS";
+    let script = "cd /data && du -sm . | cut -f 1 && md5sum -c MD5SUMS";
     let text = host()
         .run(&shell_pod("large", script).replace(&image("busybox"), &image("large")))
         .success();

@@ -13,7 +13,8 @@ fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
     let _alone = alone();
     let reference = image("small");
     host().succeed(["image", "pull", &reference]);
-    let manifest = shell_pod("user", "echo started; sleep 600").replace("busybox", "small");
+    let manifest =
+        shell_pod("user", "trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done").replace("busybox", "small");
     let mut pod = host().start(&manifest);
     pod.wait_for("started");
     let listed: Value = serde_json::from_str(&host().succeed(["image", "ls", "--format", "json"])).unwrap();

@@ -8,7 +8,7 @@
 #   debian-tools   Debian's essential packages, curl, CA certificates, procps; /bin/bash
 #   small          busybox, under another name
 #   configured     busybox with an ENTRYPOINT, CMD, user, directory and variable of its own
-#   large          busybox and 500 MB of data in four layers, with checksums in /data/SHA256SUMS
+#   large          busybox and 500 MB of data in four layers, with checksums in /data/MD5SUMS
 #
 # An image is kept until its recipe here changes. Needs root (mmdebstrap, file owners) and the packages of
 # guest-image/install-requirements.sh.
@@ -109,8 +109,8 @@ build_large() {
         mkdir -p "$work/part/data"
         head -c 62500000 /dev/urandom >"$work/part/data/random-$number"
         seq "${number}00000000" "${number}99999999" | head -c 62500000 >"$work/part/data/text-$number"
-        (cd "$work/part/data" && sha256sum -- *) >>"$work/sums"
-        [ "$number" != 4 ] || cp "$work/sums" "$work/part/data/SHA256SUMS"
+        (cd "$work/part/data" && md5sum -- *) >>"$work/sums"
+        [ "$number" != 4 ] || cp "$work/sums" "$work/part/data/MD5SUMS"
         tar -C "$work/part" --sort=name --owner=0 --group=0 --numeric-owner -cf "$work/layer.tar" data
         add_layer large "$work/layer.tar"
     done
