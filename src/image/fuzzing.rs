@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 
 use super::archive::Files;
-use super::erofs::{self, Limits, LowerLayers, Volume, VolumeInode};
+use super::erofs::{self, Compression, Limits, LowerLayers, Volume, VolumeInode};
 use super::load;
 use super::manifest::{self, Blob, Manifest};
 use super::reference::Digest;
@@ -33,25 +33,58 @@ fn scratch(index: usize) -> File {
 
 /// Converts a tar stream, reads the image back, and compares.
 pub fn tar_to_erofs(data: &[u8]) {
-    let image = convert(data, None);
-    if let Some(image) = &image {
-        compare(&read_back(image), data);
-    }
-    // Once more, above something: this stream itself is as good as any.
-    if let Some(mut image) = image {
-        image.rewind().expect("its start");
-        let below = tempfile::tempfile().expect("a file");
-        std::io::copy(&mut image, &mut &below).expect("a copy");
-        let below = LowerLayers::open(vec![below]).expect("what was just written");
-        if let Some(image) = convert(data, Some(&below)) {
-            read_back(&image);
+    for compression in [Compression::None, Compression::Lz4] {
+        let image = convert(data, compression, None);
+        if let Some(image) = &image {
+            compare(&read_back(image), data);
+        }
+        // Once more, above something: this stream itself is as good as any.
+        if let Some(mut image) = image {
+            image.rewind().expect("its start");
+            let below = tempfile::tempfile().expect("a file");
+            std::io::copy(&mut image, &mut &below).expect("a copy");
+            let below = LowerLayers::open(vec![below]).expect("what was just written");
+            if let Some(image) = convert(data, compression, Some(&below)) {
+                read_back(&image);
+                damage(&image, data);
+            }
         }
     }
 }
 
-fn convert(mut data: &[u8], lower: Option<&LowerLayers>) -> Option<File> {
+/// Reads an image in which bytes were changed: anything but a panic will do.
+fn damage(image: &File, data: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let length = image.metadata().expect("its length").len();
+    for change in data.rchunks_exact(4).take(8) {
+        let offset = u64::from(u32::from_le_bytes([change[0], change[1], change[2], 0]));
+        // Behind the superblock, which has a checksum.
+        if let Some(offset) = offset.checked_rem(length - 4096) {
+            image.write_all_at(&change[3..], 4096 + offset).expect("a byte");
+        }
+    }
+    let volume = Volume::open(image.try_clone().expect("a descriptor")).expect("an image that opens");
+    let mut pending: Vec<_> = volume.root().into_iter().collect();
+    for _ in 0..500 {
+        let Some(inode) = pending.pop() else { break };
+        let _ = volume.xattrs(&inode);
+        if inode.kind() == erofs::format::S_IFDIR {
+            let mut children = Vec::new();
+            let _ = volume.entries(&inode, |_, nid, _| {
+                children.push(nid);
+                children.len() < 500
+            });
+            pending.extend(children.into_iter().filter_map(|nid| volume.inode(nid).ok()));
+        } else {
+            let _ = volume.small_data(&inode, 1 << 20);
+        }
+    }
+}
+
+fn convert(mut data: &[u8], compression: Compression, lower: Option<&LowerLayers>) -> Option<File> {
     let mut image = scratch(0);
-    let summary = erofs::write_layer(&mut data, &image, [scratch(1), scratch(2)], &LIMITS, lower).ok()?;
+    let files = [scratch(1), scratch(2)];
+    let summary = erofs::write_layer(&mut data, &image, files, &LIMITS, compression, lower).ok()?;
     assert_eq!(image.metadata().expect("its length").len(), summary.length_bytes);
     image.rewind().expect("its start");
     Some(image)

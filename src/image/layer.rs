@@ -38,16 +38,16 @@ pub(super) struct LayerFiles {
 pub(super) fn convert(
     compressed: impl Read + Send,
     directory: &Path,
+    options: &Options,
     known: Option<Digest>,
 ) -> Result<Converted, ErofsError> {
-    let options = Options::from_env()?;
     let blob = tempfile::Builder::new().prefix("blob-").tempfile_in(directory);
     let mut tee = Tee {
         inner: compressed,
         copy: blob.map_err(OutputError)?,
         hash: known.is_none().then(Sha256::new),
     };
-    let (erofs, diff_id) = write(&mut tee, directory, &options, None)?;
+    let (erofs, diff_id) = write(&mut tee, directory, options, None)?;
     let blob = known
         .or(tee.hash.map(Digest::from_hash))
         .map(|digest| (tee.copy, digest));
@@ -93,7 +93,8 @@ fn write(
             left_bytes: stream_max_bytes(options),
             max_bytes: options.limits.bytes,
         };
-        erofs::write_layer(&mut stream, file.as_file(), scratch, &options.limits, lower)?;
+        let (limits, compression) = (&options.limits, options.compression);
+        erofs::write_layer(&mut stream, file.as_file(), scratch, limits, compression, lower)?;
         // The digest covers what follows the archive's end, too.
         io::copy(&mut stream, &mut io::sink()).map_err(|error| ErofsError::Tar(error.into()))?;
         Ok::<_, ErofsError>(Digest::from_hash(stream.hash))

@@ -91,7 +91,7 @@ impl ImageStore {
             received: 0,
             report,
         };
-        let converted = layer::convert(&mut source, &self.temporary_directory(), None);
+        let converted = layer::convert(&mut source, &self.temporary_directory(), self.options(), None);
         let converted = accept(converted, layer, &self.temporary_directory())?;
         verify(
             &format!("layer {digest}"),

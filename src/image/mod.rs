@@ -32,7 +32,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use credentials::PullSecret;
-pub use erofs::ErofsError;
+pub use erofs::{Compression, ErofsError};
 pub use error::{ImageError, PullError, StoreError, is_unprintable};
 pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;

@@ -1,17 +1,21 @@
 //! What of the image store can be set, by environment variables.
 
-use super::erofs::{Limits, MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE};
+use super::erofs::{Compression, Limits, MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE};
 
 /// Variable that says whether layers are kept as they were transferred, too.
 const KEEP_BLOBS_VARIABLE: &str = "MICROKUBE_KEEP_BLOBS";
 /// Variable that says whether layers are read and compared with their digests before a Pod uses them.
 const VERIFY_VARIABLE: &str = "MICROKUBE_VERIFY_LAYERS";
+/// Variable that says whether the files of layers are compressed.
+const COMPRESSION_VARIABLE: &str = "MICROKUBE_LAYER_COMPRESSION";
 
 /// The settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// What a layer may have at most.
     pub limits: Limits,
+    /// Whether the files of layers that are converted from now on are compressed.
+    pub compression: Compression,
     /// Keep layers as they were transferred: for `save`, and to make a damaged image again without the registry.
     pub keep_blobs: bool,
     /// Read layers and compare them with their digests before they are used.
@@ -22,6 +26,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            compression: Compression::default(),
             keep_blobs: true,
             verify: false,
         }
@@ -76,6 +81,20 @@ impl Options {
         if let Some(bytes) = number(MAX_BYTES_VARIABLE, 16 << 40)? {
             options.limits.bytes = bytes;
         }
+        options.compression = match given(COMPRESSION_VARIABLE) {
+            None => options.compression,
+            Some(value) => match value.as_str() {
+                "none" => Compression::None,
+                "lz4" => Compression::Lz4,
+                _ => {
+                    return Err(OptionError {
+                        variable: COMPRESSION_VARIABLE,
+                        value,
+                        expected: "none or lz4",
+                    });
+                }
+            },
+        };
         options.keep_blobs = switch(KEEP_BLOBS_VARIABLE, options.keep_blobs)?;
         options.verify = switch(VERIFY_VARIABLE, options.verify)?;
         Ok(options)
@@ -100,12 +119,18 @@ mod tests {
     fn values_are_taken_or_refused_by_name() {
         assert_eq!(parse(MAX_FILES_VARIABLE, "7").unwrap().limits.files, 7);
         assert_eq!(parse(MAX_BYTES_VARIABLE, "1000000").unwrap().limits.bytes, 1_000_000);
+        let compression = |value| parse(COMPRESSION_VARIABLE, value).unwrap().compression;
+        assert_eq!(
+            (compression("lz4"), compression("none")),
+            (Compression::Lz4, Compression::None)
+        );
         assert!(!parse(KEEP_BLOBS_VARIABLE, "no").unwrap().keep_blobs);
         assert!(parse(VERIFY_VARIABLE, "1").unwrap().verify);
         for (variable, value) in [
             (MAX_FILES_VARIABLE, "0"),
             (MAX_BYTES_VARIABLE, "1G"),
             (VERIFY_VARIABLE, "maybe"),
+            (COMPRESSION_VARIABLE, "zstd"),
         ] {
             let error = parse(variable, value).unwrap_err().to_string();
             assert!(error.contains(variable) && error.contains(value), "{error}");

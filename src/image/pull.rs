@@ -193,6 +193,7 @@ impl Pull<'_> {
         let lock = Arc::clone(lock);
         // The reader ends without an error only if this is its digest.
         let known = Some(layer.blob.digest.clone());
+        let options = *self.store.options();
         let conversion = tokio::task::spawn_blocking(move || {
             let _lock = lock;
             layer::convert(
@@ -202,6 +203,7 @@ impl Pull<'_> {
                     ended: false,
                 },
                 &directory,
+                &options,
                 known,
             )
         });

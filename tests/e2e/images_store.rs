@@ -1,6 +1,6 @@
 //! What users do with the images of a host, while Pods use them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -92,9 +92,17 @@ fn damage_is_found_and_repaired() {
     host().succeed(["image", "rm", "damaged:v1"]);
 }
 
-/// An image of busybox and as many more layers.
-fn many_layers(count: usize) -> std::path::PathBuf {
-    let layout = host().file("many", "").with_file_name("many-layers");
+/// Adds a file to an archive.
+fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, path, content).unwrap();
+}
+
+/// An image of busybox with other layers: `layers` makes them from busybox' own, uncompressed.
+fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
+    let layout = host().file(name, "").with_file_name(format!("{name}-layout"));
     let _ = std::fs::remove_dir_all(&layout);
     let blobs = layout.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).unwrap();
@@ -118,24 +126,17 @@ fn many_layers(count: usize) -> std::path::PathBuf {
     let index: Value = serde_json::from_slice(&std::fs::read(from.join("index.json")).unwrap()).unwrap();
     let manifest: Value = serde_json::from_slice(&read(&index["manifests"][0])).unwrap();
     let mut config: Value = serde_json::from_slice(&read(&manifest["config"])).unwrap();
-    let mut layers = manifest["layers"].as_array().unwrap().clone();
-    for layer in &layers {
-        put("", &read(layer));
-    }
-    let diff_ids = config["rootfs"]["diff_ids"].as_array_mut().unwrap();
-    for number in 0..count {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (path, content) in [(format!("own/{number}"), number), ("own/last".to_owned(), number)] {
-            let content = format!("{content}\n");
-            let mut header = tar::Header::new_ustar();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            tar.append_data(&mut header, path, content.as_bytes()).unwrap();
-        }
-        let bytes = tar.into_inner().unwrap();
-        diff_ids.push(digest(&bytes).into());
-        layers.push(put("application/vnd.oci.image.layer.v1.tar", &bytes));
-    }
+    let unpacked = |layer: &Value| {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(read(layer).as_slice())
+            .read_to_end(&mut bytes)
+            .unwrap();
+        bytes
+    };
+    let layers = layers(manifest["layers"].as_array().unwrap().iter().map(unpacked).collect());
+    config["rootfs"]["diff_ids"] = layers.iter().map(|layer| digest(layer)).collect();
+    let put_layer = |layer: &Vec<u8>| put("application/vnd.oci.image.layer.v1.tar", layer);
+    let layers: Vec<_> = layers.iter().map(put_layer).collect();
     let config = put(
         "application/vnd.oci.image.config.v1+json",
         config.to_string().as_bytes(),
@@ -153,7 +154,16 @@ fn many_layers(count: usize) -> std::path::PathBuf {
 #[test]
 fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
     let _alone = alone();
-    let layout = many_layers(29);
+    let layout = layout_of("many", |mut layers| {
+        for number in 0..29 {
+            let mut tar = tar::Builder::new(Vec::new());
+            for path in [format!("own/{number}"), "own/last".to_owned()] {
+                append(&mut tar, &path, format!("{number}\n").as_bytes());
+            }
+            layers.push(tar.into_inner().unwrap());
+        }
+        layers
+    });
     host().succeed(["image", "load", "--name", "many:v1", layout.to_str().unwrap()]);
     let script = "ls /own | wc -l; cat /own/last; cat /own/0 /own/28";
     let text = host()
@@ -161,6 +171,47 @@ fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
         .success();
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["30", "28", "0", "28"]);
     host().succeed(["image", "rm", "many:v1"]);
+}
+
+#[test]
+fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
+    let _alone = alone();
+    let text: String = (0..100_000).map(|line| format!("line {line} of some text\n")).collect();
+    let noise: Vec<u8> = (0u32..5000)
+        .flat_map(|number| Sha256::digest(number.to_le_bytes()).to_vec())
+        .collect();
+    let mixed = [text.as_bytes(), &[0; 3_000_000], &noise, b"the end"].concat();
+    let layout = layout_of("compressed", |layers| {
+        // Everything in one layer that no other image has, programs included.
+        let mut tar = tar::Builder::new(Vec::new());
+        for layer in layers {
+            for entry in tar::Archive::new(layer.as_slice()).entries().unwrap().raw(true) {
+                let mut entry = entry.unwrap();
+                tar.append(&entry.header().clone(), &mut entry).unwrap();
+            }
+        }
+        append(&mut tar, "own/text", text.as_bytes());
+        append(&mut tar, "own/mixed", &mixed);
+        vec![tar.into_inner().unwrap()]
+    });
+    let mut load = host().microkube(["image", "load", "--name", "compressed:v1", layout.to_str().unwrap()]);
+    load.env("MICROKUBE_LAYER_COMPRESSION", "lz4");
+    load.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let loaded = Running::start(load, None).finish();
+    assert_eq!(loaded.code(), 0, "{loaded:?}");
+    let inspected: Value = serde_json::from_str(&host().succeed(["image", "inspect", "compressed:v1"])).unwrap();
+    let layer = std::fs::metadata(inspected[0]["Layers"][0]["Path"].as_str().unwrap()).unwrap();
+    assert!(layer.len() < mixed.len() as u64, "{layer:?}");
+    let script =
+        "sha256sum /own/text /own/mixed; tail -c 7 /own/mixed; dd if=/own/mixed bs=1 skip=5500000 count=9 | wc -c";
+    let text_out = host()
+        .run(&shell_pod("compressed", script).replace(&image("busybox"), "compressed:v1"))
+        .success();
+    let hex = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
+    for expected in [hex(text.as_bytes()), hex(&mixed), "the end9".to_owned()] {
+        assert!(text_out.contains(&expected), "{expected}: {text_out}");
+    }
+    host().succeed(["image", "rm", "compressed:v1"]);
 }
 
 /// Loads what must be refused, and says why it was.

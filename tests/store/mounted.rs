@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use microkube::image::{Image, ImageStore, Quiet};
+use microkube::image::{Compression, Image, ImageStore, Options, Quiet};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -18,10 +18,11 @@ pub fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A store, and room for other files, on a file system that keeps extended attributes.
+/// Two stores, of which one compresses, and room for other files, on a file system that keeps extended attributes.
 pub struct Fixture {
     pub directory: TempDir,
     pub store: ImageStore,
+    pub compressing: ImageStore,
 }
 
 impl Fixture {
@@ -31,7 +32,20 @@ impl Fixture {
             .tempdir_in("/var/tmp")
             .unwrap();
         let store = ImageStore::open(directory.path().join("images")).unwrap();
-        Self { directory, store }
+        let options = Options {
+            compression: Compression::Lz4,
+            ..Options::default()
+        };
+        let compressing = ImageStore::open_with(directory.path().join("compressed-images"), options).unwrap();
+        Self {
+            directory,
+            store,
+            compressing,
+        }
+    }
+
+    pub fn stores(&self) -> [&ImageStore; 2] {
+        [&self.store, &self.compressing]
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -40,10 +54,14 @@ impl Fixture {
 
     /// Loads an image of these layers, uncompressed tar archives.
     pub fn load(&self, name: &str, layers: &[&Path]) -> Image {
+        self.load_into(&self.store, name, layers)
+    }
+
+    pub fn load_into(&self, store: &ImageStore, name: &str, layers: &[&Path]) -> Image {
         let layout = self.path("layout");
         let _ = fs::remove_dir_all(&layout);
         write_layout(&layout, layers);
-        self.store.load(&layout, Some(name), &Quiet).unwrap().remove(0)
+        store.load(&layout, Some(name), &Quiet).unwrap().remove(0)
     }
 }
 

@@ -32,13 +32,18 @@ fn layers_of_debian_nginx_and_busybox_equal_what_gnu_tar_unpacks() {
         let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/images").join(name);
         let fixture = Fixture::new();
         let blobs = layer_blobs(&layout);
-        let image = fixture.store.load(&layout, Some("real:v1"), &Quiet).unwrap().remove(0);
-        for (blob, layer) in blobs.iter().zip(&image.layers) {
+        let load = |store: &ImageStore| store.load(&layout, Some("real:v1"), &Quiet).unwrap().remove(0);
+        let [plain, compressed] = fixture.stores().map(load);
+        let (was, is) = (plain.size_bytes, compressed.size_bytes);
+        assert!(is * 4 < was * 3, "{name}: {is} of {was} bytes");
+        for ((blob, plain), compressed) in blobs.iter().zip(&plain.layers).zip(&compressed.layers) {
             let unpacked = fixture.path("unpacked");
             extract(blob, &unpacked);
-            let mount = Mount::layer(&layer.path, fixture.path("mounted"));
-            attributes::assert_equal(&attributes::of_tree(&unpacked), &attributes::of_tree(&mount.0));
-            drop(mount);
+            let expected = attributes::of_tree(&unpacked);
+            for layer in [plain, compressed] {
+                let mount = Mount::layer(&layer.path, fixture.path("mounted"));
+                attributes::assert_equal(&expected, &attributes::of_tree(&mount.0));
+            }
             fs::remove_dir_all(&unpacked).unwrap();
         }
     }

@@ -17,6 +17,8 @@ use crate::mounted::{Fixture, Mount, extract, succeed};
 #[derive(Debug, Clone)]
 enum Kind {
     File(Vec<u8>),
+    /// Runs of text, noise and zeros, of so many bytes each.
+    Mixed(Vec<(u8, usize)>),
     /// Size, and where something is.
     Sparse(u64, u64),
     Directory,
@@ -51,6 +53,7 @@ fn node() -> impl Strategy<Value = Node> {
     let kind = prop_oneof![
         5 => (prop::sample::select(vec![0usize, 1, 511, 512, 4031, 4032, 4033, 4096, 5000, 70_000]), any::<u8>())
             .prop_map(|(size, seed)| Kind::File((0..size).map(|index| (index as u8).wrapping_mul(seed)).collect())),
+        2 => prop::collection::vec((0u8..3, prop_oneof![0usize..5000, 0usize..150_000]), 1..5).prop_map(Kind::Mixed),
         1 => (1u64 << 20..1 << 24, 0u64..1 << 20).prop_map(|(size, at)| Kind::Sparse(size, at)),
         4 => Just(Kind::Directory),
         2 => prop::collection::vec(1u8..=255, 1..300).prop_map(Kind::Symlink),
@@ -87,6 +90,31 @@ fn node() -> impl Strategy<Value = Node> {
         })
 }
 
+/// What LZ4 shrinks, does not shrink, and shrinks as far as it goes.
+fn mixed(parts: &[(u8, usize)]) -> Vec<u8> {
+    let mut content = Vec::new();
+    for (kind, length) in parts {
+        let start = content.len();
+        match kind {
+            0 => content.extend(
+                (start..)
+                    .flat_map(|line| format!("a line, {line}\n").into_bytes())
+                    .take(*length),
+            ),
+            1 => content.extend((start..start + length).map(|byte| noise(byte as u64))),
+            _ => content.resize(start + length, 0),
+        }
+    }
+    content
+}
+
+/// A byte for every number, with no pattern in them (the last step of SplitMix64).
+fn noise(number: u64) -> u8 {
+    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) as u8
+}
+
 /// Makes the tree; nodes that clash with earlier ones are left out.
 fn make(root: &Path, nodes: &[Node]) {
     fs::create_dir(root).unwrap();
@@ -115,6 +143,7 @@ fn make(root: &Path, nodes: &[Node]) {
         let c_path = CString::new(full.as_os_str().as_bytes()).unwrap();
         match &node.kind {
             Kind::File(content) => fs::write(&full, content).unwrap(),
+            Kind::Mixed(parts) => fs::write(&full, mixed(parts)).unwrap(),
             Kind::Sparse(size, at) => {
                 let file = fs::File::create(&full).unwrap();
                 file.set_len(*size).unwrap();
@@ -163,7 +192,10 @@ fn set_attributes(full: &Path, node: &Node) {
         assert_eq!(unsafe { libc::chmod(c_path.as_ptr(), node.mode) }, 0);
     }
     for (name, value) in &node.xattrs {
-        let user_ok = matches!(node.kind, Kind::File(_) | Kind::Sparse(..) | Kind::Directory);
+        let user_ok = matches!(
+            node.kind,
+            Kind::File(_) | Kind::Mixed(_) | Kind::Sparse(..) | Kind::Directory
+        );
         if is_symlink || name.starts_with("user.") && !user_ok {
             continue;
         }
@@ -228,9 +260,52 @@ fn compare(nodes: &[Node], format: &str) {
     succeed(tar.arg("--file").arg(&archive).arg("--directory").arg(&tree).arg("."));
     let unpacked = fixture.path("unpacked");
     extract(&archive, &unpacked);
-    let image = fixture.load("test:v1", &[&archive]);
+    let expected = attributes::of_tree(&unpacked);
+    for store in fixture.stores() {
+        let image = fixture.load_into(store, "test:v1", &[&archive]);
+        let mount = Mount::layer(&image.layers[0].path, fixture.path("mounted"));
+        attributes::assert_equal(&expected, &attributes::of_tree(&mount.0));
+    }
+}
+
+#[test]
+fn a_compressed_file_is_read_right_in_any_order() {
+    let fixture = Fixture::new();
+    let tree = fixture.path("tree");
+    fs::create_dir(&tree).unwrap();
+    let parts: Vec<_> = (0..60)
+        .map(|part| ((part % 3) as u8, 1 + (part + 1) * 245_489 % 700_000))
+        .collect();
+    let content = mixed(&parts);
+    fs::write(tree.join("mixed"), &content).unwrap();
+    let archive = fixture.path("layer.tar");
+    succeed(
+        Command::new("tar")
+            .args(["--create", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(&tree)
+            .arg("."),
+    );
+    let plain = fixture.load("test:v1", &[&archive]);
+    let image = fixture.load_into(&fixture.compressing, "test:v1", &[&archive]);
+    assert!(
+        image.size_bytes * 3 < plain.size_bytes * 2,
+        "{} of {}",
+        image.size_bytes,
+        plain.size_bytes
+    );
     let mount = Mount::layer(&image.layers[0].path, fixture.path("mounted"));
-    attributes::assert_equal(&attributes::of_tree(&unpacked), &attributes::of_tree(&mount.0));
+    let file = fs::File::open(mount.0.join("mixed")).unwrap();
+    for step in 0..4000u64 {
+        let offset = step * 7_368_787 % content.len() as u64;
+        let mut buffer = vec![0; 1 + (step * 31 % 20_000) as usize];
+        let count = file.read_at(&mut buffer, offset).unwrap();
+        let expected = &content[offset as usize..];
+        assert_eq!(count, buffer.len().min(expected.len()));
+        assert!(buffer[..count] == expected[..count], "{offset}");
+    }
+    drop(file);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Content on its way to the image: whole blocks go straight to the output file, blocks of zeros become holes of it, and
-//! partial last blocks of small files wait in a second file until their inodes are placed.
+//! partial last blocks of small files wait in a second file until their inodes are placed, as do the indexes of compressed files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use super::compressor::{Compressor, SAMPLE, SMALL_FILE_MAX};
 use super::format::BLOCK;
-use super::record::Data;
+use super::record::{Data, Place};
 use super::spill::Spill;
-use super::{BlockHash, ErofsError, OutputError};
+use super::{BlockHash, Compression, ErofsError, OutputError};
 
 /// What is buffered before it is written, a multiple of the block size.
 const BUFFER: usize = 256 * 1024;
@@ -125,6 +126,11 @@ impl<'a> BlockWriter<'a> {
 pub(super) struct FileWriter<'a> {
     blocks: BlockWriter<'a>,
     spill: Spill,
+    compression: Compression,
+    compressor: Compressor,
+    /// Of the current file.
+    way: Way,
+    any_compressed: bool,
     first_block: u32,
     written: u64,
     room_for_tail: usize,
@@ -133,12 +139,39 @@ pub(super) struct FileWriter<'a> {
     max_bytes: u64,
 }
 
+/// How a file's content is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    /// Not known yet: the compressor keeps what has come.
+    Undecided,
+    /// Compressed; the index waits at this place in the spill.
+    Compressed {
+        index: u64,
+    },
+}
+
+/// All content, written.
+#[derive(Debug)]
+pub(super) struct Written<'a> {
+    /// To go on with behind the content.
+    pub blocks: BlockWriter<'a>,
+    /// What waits for the inodes.
+    pub spill: Spill,
+    /// Whether files are compressed.
+    pub compressed: bool,
+}
+
 impl<'a> FileWriter<'a> {
     /// Writes to `file` behind the superblock's block, and partial blocks to `spill`, an empty file.
-    pub fn new(file: &'a File, spill: File, max_bytes: u64) -> Self {
+    pub fn new(file: &'a File, spill: File, max_bytes: u64, compression: Compression) -> Self {
         Self {
             blocks: BlockWriter::new(file, 1),
             spill: Spill::new(spill),
+            compression,
+            compressor: Compressor::default(),
+            way: Way::Plain,
+            any_compressed: false,
             first_block: 0,
             written: 0,
             room_for_tail: 0,
@@ -147,22 +180,71 @@ impl<'a> FileWriter<'a> {
         }
     }
 
-    /// Starts a file beside whose inode `inode_bytes` are taken.
-    pub fn begin(&mut self, inode_bytes: usize) -> Result<(), ErofsError> {
+    /// Starts a file beside whose inode `inode_bytes` are taken. One with holes stays as it is: they cost nothing then.
+    pub fn begin(&mut self, inode_bytes: usize, holes: bool) -> Result<(), ErofsError> {
         self.first_block = self.blocks.next_block()?;
         self.written = 0;
         self.room_for_tail = BLOCK.saturating_sub(inode_bytes);
+        self.way = match self.compression {
+            Compression::Lz4 if !holes => {
+                self.compressor.begin(self.first_block);
+                Way::Undecided
+            }
+            _ => Way::Plain,
+        };
         Ok(())
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ErofsError> {
         self.count(bytes.len() as u64)?;
-        self.blocks.write(bytes)
+        let mut rest = bytes;
+        if self.way == Way::Undecided {
+            // Judged by so much exactly, however it comes.
+            let missing = SAMPLE.saturating_sub(self.compressor.content().len());
+            let (sample, later) = bytes.split_at(missing.min(bytes.len()));
+            rest = later;
+            self.compressor.add(sample);
+            if self.compressor.content().len() < SAMPLE {
+                return Ok(());
+            }
+            self.compressor.run(false)?;
+            self.decide(false)?;
+        }
+        if self.way == Way::Plain {
+            return self.blocks.write(rest);
+        }
+        self.compressor.add(rest);
+        self.compressor.run(false)?;
+        self.take_compressed()
     }
 
+    /// Appends a hole to a file that was said to have some.
     pub fn skip(&mut self, count: u64) -> Result<(), ErofsError> {
+        debug_assert_eq!(self.way, Way::Plain);
         self.count(count)?;
         self.blocks.skip(count)
+    }
+
+    /// Decides whether the file stays as it is, by what the compressor has made of its first part.
+    fn decide(&mut self, inline: bool) -> Result<(), ErofsError> {
+        if self.compressor.pays(inline) {
+            let index = self.spill.end();
+            self.way = Way::Compressed { index };
+            self.any_compressed = true;
+            return self.take_compressed();
+        }
+        self.way = Way::Plain;
+        self.blocks.write(self.compressor.content())?;
+        self.compressor.clear();
+        Ok(())
+    }
+
+    fn take_compressed(&mut self) -> Result<(), ErofsError> {
+        self.compressor.take(|blocks, index| {
+            self.blocks.write(blocks)?;
+            self.spill.append(index)?;
+            Ok(())
+        })
     }
 
     /// Refuses a file that will not fit, before all that comes in front of the limit is read.
@@ -186,26 +268,45 @@ impl<'a> FileWriter<'a> {
     /// Ends the file.
     pub fn end(&mut self) -> Result<Data, ErofsError> {
         let size = self.written;
-        let mut data = Data {
-            size,
-            first_block: self.first_block,
-            tail: None,
-        };
         let partial = (size % BLOCK as u64) as usize;
-        if partial == 0 {
-            return Ok(data);
+        let inline = partial > 0 && size < INLINE_FILE_MAX && partial <= self.room_for_tail;
+        match self.way {
+            Way::Plain => {}
+            Way::Undecided if size <= SMALL_FILE_MAX => {
+                self.way = Way::Plain;
+                self.blocks.write(self.compressor.content())?;
+            }
+            Way::Undecided => {
+                self.compressor.run(true)?;
+                self.decide(inline)?;
+            }
+            Way::Compressed { .. } => {
+                self.compressor.run(true)?;
+                self.take_compressed()?;
+            }
         }
-        if size < INLINE_FILE_MAX && partial <= self.room_for_tail {
-            let tail = self.blocks.take_tail();
-            data.tail = Some(self.spill.append(&tail)?);
+        if let Way::Compressed { index } = self.way {
+            let blocks = self.compressor.block_count()?;
+            let place = Place::Compressed { blocks, index };
+            return Ok(Data { size, place });
+        }
+        let mut tail = None;
+        if inline {
+            tail = Some(self.spill.append(&self.blocks.take_tail())?);
         } else {
             self.blocks.pad()?;
         }
-        Ok(data)
+        let first_block = self.first_block;
+        let place = Place::Plain { first_block, tail };
+        Ok(Data { size, place })
     }
 
-    /// Ends the content: the block writer to go on with, and what waits for the inodes.
-    pub fn finish(self) -> (BlockWriter<'a>, Spill) {
-        (self.blocks, self.spill)
+    /// Ends the content.
+    pub fn finish(self) -> Written<'a> {
+        Written {
+            blocks: self.blocks,
+            spill: self.spill,
+            compressed: self.any_compressed,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! EROFS on disk: field layout of the superblock, inodes, directory entries and extended attributes, as in the kernel's
-//! `fs/erofs/erofs_fs.h` (whose format part is also under Apache-2.0). Only what the writer emits: uncompressed, 4096-byte blocks.
+//! `fs/erofs/erofs_fs.h` (whose format part is also under Apache-2.0). Only what the writer emits: 4096-byte blocks, and of the
+//! compressed forms LZ4 in single blocks with the plain index, an entry for every 4096 bytes of content.
 
 /// Block size in bytes, also of directory blocks.
 pub(crate) const BLOCK: usize = 4096;
@@ -21,6 +22,13 @@ pub(crate) const DIRENT: usize = 12;
 pub(crate) const NAME_MAX: usize = 255;
 /// Size of the header before an inode's extended attributes.
 pub(crate) const XATTR_HEADER: usize = 12;
+/// Size of an entry of a compressed file's index.
+pub(crate) const INDEX_ENTRY: usize = 8;
+/// `z_erofs_map_header` and eight reserved bytes: what precedes the index, from a multiple of eight bytes on. All of it zero, for
+/// LZ4 in single blocks, an entry for each [`BLOCK`] of content.
+pub(crate) const INDEX_HEADER: usize = 16;
+/// How much content one compressed block holds at most. LZ4 shrinks to 1/255 at best.
+pub(crate) const EXTENT_MAX: usize = 1 << 20;
 
 pub(crate) const S_IFIFO: u16 = 0o010000;
 pub(crate) const S_IFCHR: u16 = 0o020000;
@@ -31,14 +39,81 @@ pub(crate) const S_IFLNK: u16 = 0o120000;
 
 const FEATURE_COMPAT_SB_CHKSUM: u32 = 1;
 const FEATURE_COMPAT_MTIME: u32 = 2;
+/// Compressed data ends where its block ends, and is preceded by zeros.
+const FEATURE_INCOMPAT_ZERO_PADDING: u32 = 1;
+/// How far back LZ4 refers, in bytes.
+const LZ4_MAX_DISTANCE: u16 = u16::MAX;
 
 /// How an inode's data is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DataLayout {
     /// `EROFS_INODE_FLAT_PLAIN`: in whole blocks.
     Plain = 0,
+    /// `EROFS_INODE_COMPRESSED_FULL`: in blocks that an index behind the inode tells of.
+    Compressed = 1,
     /// `EROFS_INODE_FLAT_INLINE`: the last, partial block follows the inode.
     Inline = 2,
+}
+
+impl DataLayout {
+    /// The layout that an inode's format says; `None` for one that the writer does not emit.
+    pub fn of(format: u16) -> Option<Self> {
+        [Self::Plain, Self::Compressed, Self::Inline]
+            .into_iter()
+            .find(|layout| *layout as u16 == format >> 1)
+    }
+}
+
+/// An entry of a compressed file's index: what is known of 4096 bytes of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IndexEntry {
+    /// At `offset` in them begins what is in `block`, as it is or compressed.
+    Head { compressed: bool, offset: u16, block: u32 },
+    /// All of them belong to what began `back` entries before; the next beginning is `ahead` entries later.
+    Inner { back: u16, ahead: u16 },
+}
+
+impl IndexEntry {
+    const PLAIN: u16 = 0;
+    const COMPRESSED: u16 = 1;
+    const INNER: u16 = 2;
+
+    pub fn encode(self) -> [u8; INDEX_ENTRY] {
+        let (kind, offset, [low, high]) = match self {
+            Self::Head {
+                compressed,
+                offset,
+                block,
+            } => {
+                let kind = if compressed { Self::COMPRESSED } else { Self::PLAIN };
+                let [a, b, c, d] = block.to_le_bytes();
+                (kind, offset, [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])])
+            }
+            Self::Inner { back, ahead } => (Self::INNER, 0, [back, ahead]),
+        };
+        let mut bytes = [0; INDEX_ENTRY];
+        for (place, value) in bytes.chunks_exact_mut(2).zip([kind, offset, low, high]) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `None` for a kind that the writer does not emit.
+    pub fn decode(bytes: [u8; INDEX_ENTRY]) -> Option<Self> {
+        let [k0, k1, o0, o1, a, b, c, d] = bytes;
+        match u16::from_le_bytes([k0, k1]) {
+            Self::INNER => Some(Self::Inner {
+                back: u16::from_le_bytes([a, b]),
+                ahead: u16::from_le_bytes([c, d]),
+            }),
+            kind @ (Self::PLAIN | Self::COMPRESSED) => Some(Self::Head {
+                compressed: kind == Self::COMPRESSED,
+                offset: u16::from_le_bytes([o0, o1]),
+                block: u32::from_le_bytes([a, b, c, d]),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// The values of the superblock that differ between images.
@@ -54,6 +129,8 @@ pub(crate) struct SuperBlock {
     pub uuid: [u8; 16],
     /// Text of at most 15 bytes.
     pub volume_name: [u8; 16],
+    /// Whether files are compressed.
+    pub compressed: bool,
 }
 
 impl SuperBlock {
@@ -75,6 +152,10 @@ impl SuperBlock {
         put(40, &self.meta_block.to_le_bytes());
         put(48, &self.uuid);
         put(64, &self.volume_name);
+        if self.compressed {
+            put(80, &FEATURE_INCOMPAT_ZERO_PADDING.to_le_bytes());
+            put(84, &LZ4_MAX_DISTANCE.to_le_bytes());
+        }
         // The kernel sums from the superblock to the end of its block, with the checksum itself zero.
         let checksum = crc32c(&block[SUPER_OFFSET..]);
         block[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&checksum.to_le_bytes());
@@ -91,7 +172,7 @@ pub(crate) struct RawInode {
     pub mode: u16,
     pub links: u32,
     pub size: u64,
-    /// First block of the data, or a device number.
+    /// First block of the data, how many blocks the compressed data has, or a device number.
     pub block_or_device: u32,
     pub number: u32,
     pub uid: u32,
@@ -181,6 +262,22 @@ mod tests {
     #[test]
     fn crc32c_matches_the_published_check_value() {
         assert_eq!(!crc32c(b"123456789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn index_entries_are_read_as_they_were_written() {
+        let head = |compressed| IndexEntry::Head {
+            compressed,
+            offset: 4095,
+            block: 0x0102_0304,
+        };
+        let inner = IndexEntry::Inner { back: 258, ahead: 3 };
+        for entry in [head(false), head(true), inner] {
+            assert_eq!(IndexEntry::decode(entry.encode()), Some(entry));
+        }
+        assert_eq!(head(true).encode(), [1, 0, 0xff, 0x0f, 4, 3, 2, 1]);
+        assert_eq!(inner.encode(), [2, 0, 0, 0, 2, 1, 3, 0]);
+        assert_eq!(IndexEntry::decode([3, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 
     #[test]

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 
-use super::data::BlockWriter;
+use super::data::{BlockWriter, Written};
 use super::directory::Listing;
 use super::format::{
-    BLOCK, COMPACT_INODE, DataLayout, EXTENDED_INODE, RawInode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
-    SLOT, SuperBlock, XATTR_HEADER,
+    BLOCK, COMPACT_INODE, DataLayout, EXTENDED_INODE, INDEX_ENTRY, INDEX_HEADER, RawInode, S_IFBLK, S_IFCHR, S_IFDIR,
+    S_IFIFO, S_IFLNK, S_IFREG, SLOT, SuperBlock, XATTR_HEADER,
 };
-use super::record::{Record, Type};
+use super::record::{Place, Record, Type};
 use super::spill::{Spill, Window};
 use super::tree::{InodeId, ROOT, Tree};
 use super::{ErofsError, OutputError, Summary};
@@ -21,6 +21,8 @@ use super::{ErofsError, OutputError, Summary};
 pub(super) const OPAQUE_XATTR: &[u8; 20] = b"\x0e\x04\x01\x00overlay.opaquey\x00";
 /// How many blocks with space left are kept in mind.
 const FREE_MAX: usize = 4096;
+/// How much of a compressed file's index is copied at a time.
+const INDEX_BUFFER: usize = 64 * 1024;
 
 /// In which form an inode is written, and what follows it.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +31,22 @@ struct Form {
     inline_bytes: usize,
     xattr_bytes: usize,
     size: u64,
+    /// Of a compressed file, the entries alone.
+    index_bytes: Option<u64>,
 }
 
 impl Form {
     fn head_bytes(&self) -> usize {
         inode_bytes(self.extended) + self.xattr_bytes
+    }
+
+    /// The inode's bytes and all that follows them.
+    fn whole_bytes(&self) -> u64 {
+        let head = self.head_bytes();
+        match self.index_bytes {
+            Some(index) => (head.next_multiple_of(INDEX_ENTRY) + INDEX_HEADER) as u64 + index,
+            None => (head + self.inline_bytes) as u64,
+        }
     }
 
     /// How many blocks of its own a directory or symbolic link needs.
@@ -65,18 +78,19 @@ struct Layout<'t> {
     build_time: (i64, u32),
 }
 
-/// Writes everything but the content: `blocks` stands behind it, `tails` has the partial blocks.
-pub(super) fn write(
-    tree: &Tree<'_>,
-    mut blocks: BlockWriter<'_>,
-    tails: &Spill,
-) -> Result<(Summary, SuperBlock), ErofsError> {
+/// Writes everything but the content, behind it.
+pub(super) fn write(tree: &Tree<'_>, content: Written<'_>) -> Result<(Summary, SuperBlock), ErofsError> {
+    let Written {
+        mut blocks,
+        spill,
+        compressed,
+    } = content;
     let mut layout = Layout::count(tree)?;
     layout.build_time = layout.common_time()?;
     let first = u64::from(blocks.next_block()?);
     let (meta_block, meta_blocks) = layout.place(first)?;
     layout.write_extents(&mut blocks)?;
-    layout.write_inodes(&mut blocks, tails)?;
+    layout.write_inodes(&mut blocks, &spill)?;
     blocks.pad()?;
     blocks.flush()?;
     let inodes = layout.links.iter().filter(|links| **links > 0).count() as u64;
@@ -90,6 +104,7 @@ pub(super) fn write(
         meta_block: u32::try_from(meta_block).map_err(|_| ErofsError::TooLarge)?,
         uuid: blocks.digest(),
         volume_name: needs.encode(),
+        compressed,
     };
     Ok((
         Summary {
@@ -176,9 +191,13 @@ impl<'t> Layout<'t> {
             inline_bytes: 0,
             xattr_bytes: if entries == 0 { 0 } else { XATTR_HEADER + entries },
             size,
+            index_bytes: None,
         };
         // The content of files has found its place already.
         let is_file = self.tree.kind(id) == Some(Type::File);
+        if is_file && matches!(record.data.place, Place::Compressed { .. }) {
+            form.index_bytes = Some(size.div_ceil(BLOCK as u64) * INDEX_ENTRY as u64);
+        }
         if is_file || form.head_bytes() + tail <= BLOCK {
             form.inline_bytes = tail;
         }
@@ -226,7 +245,7 @@ impl<'t> Layout<'t> {
                 });
                 next += own_blocks;
             }
-            let nid = space.take(form.head_bytes() + form.inline_bytes)?;
+            let nid = space.take(form.whole_bytes())?;
             if let Some(place) = self.nids.get_mut(id as usize) {
                 *place = u32::try_from(nid).map_err(|_| ErofsError::TooLarge)?;
             }
@@ -310,10 +329,10 @@ impl<'t> Layout<'t> {
     }
 
     /// Writes the inodes in the order of their places, with what follows each of them.
-    fn write_inodes(&self, blocks: &mut BlockWriter<'_>, tails: &Spill) -> Result<(), ErofsError> {
+    fn write_inodes(&self, blocks: &mut BlockWriter<'_>, spill: &Spill) -> Result<(), ErofsError> {
         let mut order: Vec<InodeId> = self.reached().map(|(id, _)| id).collect();
         order.sort_unstable_by_key(|id| self.nid(*id));
-        let (mut window, mut names, mut tail_window) = (Window::default(), Window::default(), Window::default());
+        let (mut window, mut names, mut content_window) = (Window::default(), Window::default(), Window::default());
         let (mut buffer, mut listing) = (Vec::new(), Listing::default());
         let mut bytes = Vec::with_capacity(BLOCK);
         let mut position = 0;
@@ -341,13 +360,24 @@ impl<'t> Layout<'t> {
                     bytes.extend_from_slice(OPAQUE_XATTR);
                 }
             }
-            match kind {
-                _ if form.inline_bytes == 0 => {}
-                Some(Type::File) => {
-                    let tail = record.data.tail.unwrap_or(0);
-                    tails.read(&mut tail_window, tail, form.inline_bytes, &mut bytes)?;
+            match (kind, record.data.place) {
+                (Some(Type::File), Place::Compressed { mut index, .. }) => {
+                    bytes.resize(bytes.len().next_multiple_of(INDEX_ENTRY) + INDEX_HEADER, 0);
+                    let end = index.saturating_add(form.index_bytes.unwrap_or(0));
+                    while index < end {
+                        blocks.write(&bytes)?;
+                        bytes.clear();
+                        let piece = (end - index).min(INDEX_BUFFER as u64);
+                        spill.read(&mut content_window, index, piece as usize, &mut bytes)?;
+                        index += piece;
+                    }
                 }
-                Some(Type::Symlink) => bytes.extend_from_slice(&record.target),
+                _ if form.inline_bytes == 0 => {}
+                (Some(Type::File), Place::Plain { tail, .. }) => {
+                    let tail = tail.unwrap_or(0);
+                    spill.read(&mut content_window, tail, form.inline_bytes, &mut bytes)?;
+                }
+                (Some(Type::Symlink), _) => bytes.extend_from_slice(&record.target),
                 _ => {
                     let (_, children) = extent.ok_or(ErofsError::TooLarge)?;
                     self.listing(id, children, &mut listing, &mut names)?;
@@ -364,7 +394,7 @@ impl<'t> Layout<'t> {
                 }
             }
             blocks.write(&bytes)?;
-            position = start + bytes.len() as u64;
+            position = start + form.whole_bytes();
         }
         Ok(())
     }
@@ -373,7 +403,7 @@ impl<'t> Layout<'t> {
         let has_blocks = form.size > form.inline_bytes as u64;
         let (kind, block_or_device) = match self.tree.kind(id) {
             Some(Type::Directory) => (S_IFDIR, own_block),
-            Some(Type::File) | None => (S_IFREG, if has_blocks { record.data.first_block } else { 0 }),
+            Some(Type::File) | None => (S_IFREG, if has_blocks { record.data.place.block() } else { 0 }),
             Some(Type::Symlink) => (S_IFLNK, own_block),
             Some(Type::CharDevice) => (S_IFCHR, record.number),
             Some(Type::BlockDevice) => (S_IFBLK, record.number),
@@ -384,7 +414,9 @@ impl<'t> Layout<'t> {
         let attributes = &record.attributes;
         RawInode {
             extended: form.extended,
-            layout: if form.inline_bytes > 0 {
+            layout: if form.index_bytes.is_some() {
+                DataLayout::Compressed
+            } else if form.inline_bytes > 0 {
                 DataLayout::Inline
             } else {
                 DataLayout::Plain
@@ -419,7 +451,7 @@ fn size_of(kind: Option<Type>, record: &Record) -> u64 {
 /// What could follow the inode.
 fn tail_of(kind: Option<Type>, record: &Record, size: u64) -> usize {
     match kind {
-        Some(Type::File) if record.data.tail.is_none() => 0,
+        Some(Type::File) if !matches!(record.data.place, Place::Plain { tail: Some(_), .. }) => 0,
         Some(Type::File | Type::Directory) => (size % BLOCK as u64) as usize,
         Some(Type::Symlink) => size as usize,
         _ => 0,
@@ -473,8 +505,9 @@ struct Space {
 
 impl Space {
     /// Space for `bytes`, as a slot number.
-    fn take(&mut self, bytes: usize) -> Result<u64, ErofsError> {
-        let need = bytes.next_multiple_of(SLOT);
+    fn take(&mut self, bytes: u64) -> Result<u64, ErofsError> {
+        let need = usize::try_from(bytes).map_err(|_| ErofsError::TooLarge)?;
+        let need = need.next_multiple_of(SLOT);
         let slots = (BLOCK / SLOT) as u64;
         let best = self.free.range((need, 0)..).next().copied();
         if let Some((free, block)) = best {

@@ -2,8 +2,10 @@
 //!
 //! Content goes to the image while the stream is read; names and attributes wait in a scratch file, and a few bytes an entry in
 //! memory. The same stream always gives the same bytes. Whiteouts of the OCI layer format become what overlayfs understands.
-//! Nothing here knows of compression, the digests of an image or the image store.
+//! Content can be compressed, where that pays. Nothing here knows of a stream's own compression, the digests of an image or the
+//! image store.
 
+mod compressor;
 mod data;
 mod directory;
 pub(crate) mod format;
@@ -24,7 +26,6 @@ use std::io::{self, Read};
 
 use sha2::Sha256;
 
-use super::options::OptionError;
 use super::tar::{Entry, Kind, TarError, TarReader};
 use data::FileWriter;
 use format::{S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG};
@@ -55,6 +56,16 @@ pub struct Limits {
 pub const MAX_FILES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_FILES";
 /// Variable that says how many bytes a layer may have.
 pub const MAX_BYTES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_BYTES";
+
+/// Whether files are compressed in an image. Either way it is an image that the other setting uses, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// They are as they are.
+    #[default]
+    None,
+    /// Those that shrink by a quarter or more are compressed with LZ4, in blocks of 4096 bytes.
+    Lz4,
+}
 
 impl Default for Limits {
     fn default() -> Self {
@@ -143,9 +154,6 @@ pub enum ErofsError {
     /// More than EROFS can address.
     #[error("the layer exceeds 16 TiB, the most a layer may have")]
     TooLarge,
-    /// A setting of the environment means nothing.
-    #[error(transparent)]
-    Option(#[from] OptionError),
     /// The image could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -186,19 +194,19 @@ pub fn write_layer(
     image: &File,
     scratch: [File; 2],
     limits: &Limits,
+    compression: Compression,
     lower: Option<&LowerLayers>,
 ) -> Result<Summary, ErofsError> {
     let [names, tails] = scratch;
     let mut tree = Tree::new(limits.files, names, lower)?;
-    let mut files = FileWriter::new(image, tails, limits.bytes);
+    let mut files = FileWriter::new(image, tails, limits.bytes, compression);
     let mut reader = TarReader::new(tar);
     let mut buffer = vec![0; COPY_BUFFER];
     while let Some(entry) = reader.next_entry()? {
         add(&mut tree, &mut files, &mut reader, entry, &mut buffer)?;
     }
     tree.freeze();
-    let (blocks, tails) = files.finish();
-    let (summary, super_block) = layout::write(&tree, blocks, &tails)?;
+    let (summary, super_block) = layout::write(&tree, files.finish())?;
     layout::seal(image, &super_block)?;
     Ok(summary)
 }
@@ -232,7 +240,7 @@ fn add(
         Kind::File => {
             let inode = format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len();
             let size = entry.sparse.as_ref().map_or(entry.stored_bytes, |map| map.real_size);
-            files.begin(inode)?;
+            files.begin(inode, entry.sparse.is_some())?;
             files.check_room(size)?;
             copy(files, body, &entry, buffer)?;
             Content::File(files.end()?)
@@ -274,7 +282,8 @@ fn copy_up(
     let content = match (&target, file.inode.kind()) {
         (Some(target), _) => Content::Symlink(target),
         (None, S_IFREG) => {
-            files.begin(format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len())?;
+            let inode = format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len();
+            files.begin(inode, false)?;
             let mut content = file.content();
             loop {
                 match content.read(buffer).map_err(|error| ErofsError::Lower(error.into()))? {

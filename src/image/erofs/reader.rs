@@ -91,9 +91,10 @@ impl Reader<'_> {
         let inode = &self.image[start..];
         let format = u16_at(inode, 0);
         let extended = format & 1 == 1;
-        let inline = match format >> 1 {
-            0 => false,
-            2 => true,
+        let (inline, compressed) = match format >> 1 {
+            0 => (false, false),
+            1 => (false, true),
+            2 => (true, false),
             other => panic!("data layout {other}"),
         };
         let (head, size, uid, gid, mtime, links) = if extended {
@@ -122,7 +123,11 @@ impl Reader<'_> {
         let count = usize::from(u16_at(inode, 2));
         let xattr_bytes = if count == 0 { 0 } else { 12 + (count - 1) * 4 };
         let mut data = Vec::new();
-        if matches!(mode >> 12, 0o10 | 0o4 | 0o12) {
+        if compressed {
+            assert_eq!(mode >> 12, 0o10, "only files are compressed");
+            assert_eq!(u32_at(self.image, 1024 + 80), 1, "the feature in the superblock");
+            data = self.unpack(start + head + xattr_bytes, size as usize, union);
+        } else if matches!(mode >> 12, 0o10 | 0o4 | 0o12) {
             let tail = if inline { size as usize % 4096 } else { 0 };
             let first = union as usize * 4096;
             data.extend(&self.image[first..][..size as usize - tail]);
@@ -147,6 +152,43 @@ impl Reader<'_> {
             data,
             xattrs,
         }
+    }
+
+    /// The content of a compressed file behind whose inode and attributes the index's header comes.
+    fn unpack(&self, end: usize, size: usize, blocks: u32) -> Vec<u8> {
+        let header = end.next_multiple_of(8);
+        assert_eq!(self.image[header..header + 16], [0; 16], "LZ4, no options, one block");
+        let clusters = size.div_ceil(4096);
+        let entry = |number: usize| &self.image[header + 16 + number * 8..][..8];
+        let is_head = |number: usize| u16_at(entry(number), 0) != 2;
+        let start_of = |number: usize| number * 4096 + usize::from(u16_at(entry(number), 2));
+        let (mut data, mut head, mut found) = (Vec::new(), 0, 0);
+        while data.len() < size {
+            assert_eq!(start_of(head), data.len(), "one follows the other");
+            let next = (head + 1..clusters).find(|number| is_head(*number));
+            for inner in head + 1..next.unwrap_or(clusters) {
+                let deltas = (u16_at(entry(inner), 4), u16_at(entry(inner), 6));
+                let expected = (inner - head, next.unwrap_or(clusters) - inner);
+                assert_eq!(deltas, (expected.0 as u16, expected.1 as u16));
+            }
+            let length = next.map_or(size, start_of) - data.len();
+            let block = &self.image[u32_at(entry(head), 4) as usize * 4096..][..4096];
+            match u16_at(entry(head), 0) {
+                0 => data.extend(&block[..length]),
+                1 => {
+                    let start = block.iter().position(|byte| *byte != 0).unwrap();
+                    let mut content = vec![0; length];
+                    assert_eq!(lzzzz::lz4::decompress(&block[start..], &mut content).unwrap(), length);
+                    data.extend(content);
+                }
+                other => panic!("entry of type {other}"),
+            }
+            found += 1;
+            head = next.unwrap_or(clusters);
+        }
+        assert_eq!(data.len(), size);
+        assert_eq!(found, blocks, "blocks in the inode");
+        data
     }
 
     fn xattrs(&self, start: usize, length: usize) -> BTreeMap<(u8, Vec<u8>), Vec<u8>> {

@@ -45,14 +45,43 @@ impl Attributes {
     }
 }
 
-/// Where a file's content went.
+/// A file's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Data {
     pub size: u64,
-    /// First of the consecutive blocks.
-    pub first_block: u32,
-    /// Where the partial last block waits in the spill, if it is to follow the inode.
-    pub tail: Option<u64>,
+    pub place: Place,
+}
+
+/// Where a file's content went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// As it is, into consecutive blocks.
+    Plain {
+        first_block: u32,
+        /// Where the partial last block waits in the spill, if it is to follow the inode.
+        tail: Option<u64>,
+    },
+    /// Into so many compressed blocks; their index, which is to follow the inode, waits at this place in the spill.
+    Compressed { blocks: u32, index: u64 },
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Plain {
+            first_block: 0,
+            tail: None,
+        }
+    }
+}
+
+impl Place {
+    /// What an inode says of it: the first block, or how many there are.
+    pub fn block(&self) -> u32 {
+        match self {
+            Self::Plain { first_block, .. } => *first_block,
+            Self::Compressed { blocks, .. } => *blocks,
+        }
+    }
 }
 
 /// An inode, or another name of one, with its name.
@@ -72,10 +101,14 @@ impl Record {
     /// Appends the record; the result says where it is.
     pub fn append(&self, spill: &mut Spill, buffer: &mut Vec<u8>) -> Result<u32, ErofsError> {
         let attributes = &self.attributes;
+        let (compressed, spilled) = match self.data.place {
+            Place::Plain { tail, .. } => (0, tail.map_or(0, |tail| tail + 1)),
+            Place::Compressed { index, .. } => (1, index),
+        };
         buffer.clear();
         buffer.extend([
             u8::try_from(self.name.len()).map_err(|_| ErofsError::TooManyEntries)?,
-            0,
+            compressed,
         ]);
         buffer.extend(attributes.mode.to_le_bytes());
         buffer.extend(attributes.uid.to_le_bytes());
@@ -84,9 +117,9 @@ impl Record {
         buffer.extend(attributes.mtime_nanoseconds.to_le_bytes());
         buffer.extend((attributes.xattrs.len() as u32).to_le_bytes());
         buffer.extend(self.data.size.to_le_bytes());
-        buffer.extend(self.data.tail.map_or(0, |tail| tail + 1).to_le_bytes());
+        buffer.extend(spilled.to_le_bytes());
         // A file has no number.
-        buffer.extend((self.data.first_block | self.number).to_le_bytes());
+        buffer.extend((self.data.place.block() | self.number).to_le_bytes());
         buffer.extend((self.target.len() as u16).to_le_bytes());
         debug_assert_eq!(buffer.len(), FIXED);
         buffer.extend_from_slice(&self.name);
@@ -102,7 +135,17 @@ impl Record {
         let fixed = Fixed::read(spill, window, place, buffer)?;
         let (name, xattrs) = (fixed.name_bytes, fixed.u32(24) as usize);
         let target = usize::from(fixed.u16(48));
-        let (size, tail, number) = (fixed.u64(28), fixed.u64(36), fixed.u32(44));
+        let (size, spilled, number) = (fixed.u64(28), fixed.u64(36), fixed.u32(44));
+        let content = match fixed.array(1) {
+            [0] => Place::Plain {
+                first_block: number,
+                tail: spilled.checked_sub(1),
+            },
+            _ => Place::Compressed {
+                blocks: number,
+                index: spilled,
+            },
+        };
         let attributes = Attributes {
             mode: fixed.u16(2),
             uid: fixed.u32(4),
@@ -122,11 +165,7 @@ impl Record {
                 xattrs: xattrs.to_vec(),
                 ..attributes
             },
-            data: Data {
-                size,
-                first_block: number,
-                tail: tail.checked_sub(1),
-            },
+            data: Data { size, place: content },
             number,
             target: target.to_vec(),
         })
@@ -203,19 +242,30 @@ mod tests {
             },
             data: Data {
                 size: 1 << 40,
-                first_block: 77,
-                tail: Some(0),
+                place: Place::Plain {
+                    first_block: 77,
+                    tail: Some(0),
+                },
             },
             number: 77,
             target: Vec::new(),
+        };
+        let compressed = Record {
+            data: Data {
+                size: 1 << 40,
+                place: Place::Compressed { blocks: 78, index: 0 },
+            },
+            number: 78,
+            ..Record::default()
         };
         let link = Record {
             name: vec![b'x'; 255],
             target: vec![b'y'; 4095],
             ..Record::default()
         };
-        let places = [&file, &link].map(|record| record.append(&mut spill, &mut buffer).unwrap());
-        for (record, place) in [&file, &link].into_iter().zip(places) {
+        let records = [&file, &compressed, &link];
+        let places = records.map(|record| record.append(&mut spill, &mut buffer).unwrap());
+        for (record, place) in records.into_iter().zip(places) {
             assert_eq!(Record::read(&spill, &mut window, place, &mut buffer).unwrap(), *record);
             let mut name = b"before".to_vec();
             Record::read_name(&spill, &mut window, place, &mut name).unwrap();

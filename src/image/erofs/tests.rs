@@ -9,6 +9,7 @@ use tar::{EntryType, Header};
 use super::reader::{Node, read};
 use super::*;
 
+mod compressed;
 mod stacked;
 
 const S_IFMT: u16 = 0o170000;
@@ -32,6 +33,7 @@ fn lower(tars: &[Vec<u8>]) -> LowerLayers {
             &image,
             scratch(),
             &Limits::default(),
+            Compression::None,
             Some(&below),
         )
         .unwrap();
@@ -41,8 +43,13 @@ fn lower(tars: &[Vec<u8>]) -> LowerLayers {
 }
 
 fn convert_on(tar: &[u8], lower: Option<&LowerLayers>) -> Result<Vec<u8>, ErofsError> {
+    convert_as(tar, Compression::None, lower)
+}
+
+fn convert_as(tar: &[u8], compression: Compression, lower: Option<&LowerLayers>) -> Result<Vec<u8>, ErofsError> {
     let image = tempfile::tempfile().unwrap();
-    let summary = write_layer(&mut Cursor::new(tar), &image, scratch(), &Limits::default(), lower)?;
+    let limits = Limits::default();
+    let summary = write_layer(&mut Cursor::new(tar), &image, scratch(), &limits, compression, lower)?;
     let volume = Volume::open(image.try_clone().unwrap()).unwrap();
     volume.verify().unwrap();
     assert_eq!(
@@ -56,8 +63,23 @@ fn convert_on(tar: &[u8], lower: Option<&LowerLayers>) -> Result<Vec<u8>, ErofsE
     Ok(bytes)
 }
 
+/// What is in the layer's image; in the compressed one it must be the same.
 fn tree(tar: &[u8]) -> BTreeMap<Vec<u8>, Node> {
-    read(&convert(tar).unwrap())
+    let tree = read(&convert(tar).unwrap());
+    let compressed = read(&convert_as(tar, Compression::Lz4, None).unwrap());
+    assert!(tree.keys().eq(compressed.keys()));
+    for (path, node) in &tree {
+        let mut other = Node {
+            nid: node.nid,
+            ..compressed[path].clone()
+        };
+        if node.mode & S_IFMT == 0o040000 {
+            // The numbers of the inodes in it differ.
+            other.data.clone_from(&node.data);
+        }
+        assert!(*node == other, "{}", path.escape_ascii());
+    }
+    tree
 }
 
 /// Builds tar streams.
@@ -309,7 +331,15 @@ fn sparse_files_are_whole_and_take_no_space() {
     ];
     let tar = Tar::new().pax(&sparse).file("GNUSparseFile.0/sparse", &body).finish();
     let image = tempfile::tempfile().unwrap();
-    write_layer(&mut Cursor::new(&tar), &image, scratch(), &Limits::default(), None).unwrap();
+    write_layer(
+        &mut Cursor::new(&tar),
+        &image,
+        scratch(),
+        &Limits::default(),
+        Compression::None,
+        None,
+    )
+    .unwrap();
     let blocks = std::os::unix::fs::MetadataExt::blocks(&image.metadata().unwrap());
     assert!(blocks * 512 < 1 << 20, "{blocks} sectors used");
     let tree = tree(&tar);
@@ -353,7 +383,14 @@ fn a_stream_cut_within_an_entry_is_an_error() {
 fn layers_beyond_the_limits_are_refused_by_name() {
     let convert = |tar: &[u8], limits| {
         let image = tempfile::tempfile().unwrap();
-        write_layer(&mut Cursor::new(tar), &image, scratch(), &limits, None)
+        write_layer(
+            &mut Cursor::new(tar),
+            &image,
+            scratch(),
+            &limits,
+            Compression::None,
+            None,
+        )
     };
     let limits = Limits { files: 3, bytes: 1000 };
     let tar = Tar::new().file("a", b"1").file("b", b"1").file("c", b"1");
@@ -405,6 +442,7 @@ fn a_damaged_image_is_recognised() {
         &image,
         scratch(),
         &Limits::default(),
+        Compression::None,
         None,
     )
     .unwrap();

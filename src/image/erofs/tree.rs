@@ -278,7 +278,7 @@ impl<'l> Tree<'l> {
             }
             Content::File(data) => {
                 record.data = data;
-                record.number = data.first_block;
+                record.number = data.place.block();
                 Type::File
             }
             Content::Symlink(target) => {

@@ -8,9 +8,12 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest as _, Sha256};
 
 use super::format::{
-    BLOCK, BLOCK_BITS, COMPACT_INODE, DIRENT, EXTENDED_INODE, MAGIC, SLOT, SUPER_OFFSET, XATTR_HEADER, crc32c,
+    BLOCK, BLOCK_BITS, COMPACT_INODE, DIRENT, DataLayout, EXTENDED_INODE, MAGIC, S_IFREG, SLOT, SUPER_OFFSET,
+    XATTR_HEADER, crc32c,
 };
 use super::{BlockHash, Needs};
+
+mod extents;
 
 /// `.` or a name, an inode number, an offset: a directory block cannot hold more of them.
 const DIRENTS_MAX: usize = BLOCK / DIRENT;
@@ -55,7 +58,7 @@ pub struct VolumeInode {
     /// Device number as stored.
     pub device: u32,
     first_block: u32,
-    inline: bool,
+    layout: DataLayout,
     /// Where in the file what follows the inode starts.
     xattrs_at: u64,
     xattr_bytes: usize,
@@ -187,11 +190,7 @@ impl Volume {
         let start = start.ok_or(Damaged("an inode lies outside of it"))?;
         let mut bytes = self.read(start, COMPACT_INODE)?;
         let format = u16_at(&bytes, 0)?;
-        let inline = match format >> 1 {
-            0 => false,
-            2 => true,
-            _ => return Err(Damaged("an inode of an unknown kind")),
-        };
+        let layout = DataLayout::of(format).ok_or(Damaged("an inode of an unknown kind"))?;
         let xattr_bytes = match u16_at(&bytes, 2)? {
             0 => 0,
             count => XATTR_HEADER + (usize::from(count) - 1) * 4,
@@ -211,6 +210,9 @@ impl Volume {
             (uid, gid) = (u16_at(&bytes, 24)?.into(), u16_at(&bytes, 26)?.into());
             mtime = self.build;
         }
+        if layout == DataLayout::Compressed && mode & 0o170_000 != S_IFREG {
+            return Err(Damaged("something is compressed that is no file"));
+        }
         let is_device = matches!(mode & 0o170_000, 0o020_000 | 0o060_000);
         Ok(VolumeInode {
             mode,
@@ -220,7 +222,7 @@ impl Volume {
             size,
             device: if is_device { union } else { 0 },
             first_block: union,
-            inline,
+            layout,
             xattrs_at: start + head as u64,
             xattr_bytes,
         })
@@ -234,11 +236,17 @@ impl Volume {
         }
     }
 
-    /// Reads a part of an inode's data: as much as there is from `offset`, up to the end of `buffer`.
+    /// Reads a part of an inode's data, from `offset` on: nothing only at its end, and at most what `buffer` holds.
     pub fn read_data(&self, inode: &VolumeInode, offset: u64, buffer: &mut [u8]) -> Result<usize, VolumeError> {
+        if inode.layout == DataLayout::Compressed {
+            return self.read_compressed(inode, offset, buffer);
+        }
         let left = inode.size.saturating_sub(offset);
         let mut want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let tail = if inode.inline { inode.size % BLOCK as u64 } else { 0 };
+        let tail = match inode.layout {
+            DataLayout::Inline => inode.size % BLOCK as u64,
+            _ => 0,
+        };
         let plain = inode.size - tail;
         let at = if offset >= plain {
             inode.xattrs_at + inode.xattr_bytes as u64 + (offset - plain)

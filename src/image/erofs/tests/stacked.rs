@@ -87,9 +87,16 @@ fn what_depends_on_layers_below_is_noted() {
     let needs = |tar: Tar| {
         let image = tempfile::tempfile().unwrap();
         let bytes = tar.finish();
-        write_layer(&mut Cursor::new(&bytes), &image, scratch(), &Limits::default(), None)
-            .unwrap()
-            .needs
+        write_layer(
+            &mut Cursor::new(&bytes),
+            &image,
+            scratch(),
+            &Limits::default(),
+            Compression::None,
+            None,
+        )
+        .unwrap()
+        .needs
     };
     let needs = |tar| {
         let needs: Needs = needs(tar);
