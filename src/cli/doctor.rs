@@ -117,9 +117,9 @@ fn scratch() -> Check {
         let paths = Paths::from_env();
         paths.create()?;
         let path = paths.state_dir().join(format!(".doctor-{}.img", std::process::id()));
-        let made = volume::create_scratch_disk(&paths.scratch_templates(), &path);
+        let made = volume::create_scratch_disk(&paths.scratch_templates(), &path, volume::Lifetime::Boot);
         if made.is_ok() {
-            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            volume::remove_scratch_disk(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         made?;
         anyhow::Ok(format!("made one in {}", paths.state_dir().display()))

@@ -163,13 +163,18 @@ async fn attach_network(paths: &Paths, record: &PodRecord) -> anyhow::Result<Pod
 async fn scratch_disk(paths: &Paths, record: &PodRecord) -> anyhow::Result<std::fs::File> {
     let templates = paths.scratch_templates();
     let path = scratch_path(paths, &record.uid);
+    // A Pod in the foreground ends with its command line, so at the latest with the host.
+    let lifetime = match record.detached {
+        true => volume::Lifetime::Pod,
+        false => volume::Lifetime::Boot,
+    };
     tokio::task::spawn_blocking(move || {
         match std::fs::File::options().read(true).write(true).open(&path) {
             Ok(disk) => return Ok(disk),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
         }
-        Ok(volume::create_scratch_disk(&templates, &path)?)
+        Ok(volume::create_scratch_disk(&templates, &path, lifetime)?)
     })
     .await?
 }

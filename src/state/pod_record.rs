@@ -125,7 +125,10 @@ impl PodRecords {
             })?;
         }
         let lock = record::lock_exclusive(&self.lock_path(&record.uid))?;
-        if let Err(error) = self.save(record) {
+        let pods = self.paths.pods();
+        let made = self.save(record);
+        // Its directory is to be there after a power cut, too.
+        if let Err(error) = made.and_then(|()| Ok(record::sync_dir(&pods)?)) {
             self.remove_dirs(&record.uid)?;
             return Err(error);
         }

@@ -54,9 +54,15 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), RecordError> {
     file.write_all(content).map_err(io("write", path))?;
     file.as_file().sync_data().map_err(io("write", path))?;
     file.persist(path).map_err(|error| io("write", path)(error.error))?;
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(io("write", path))
+    sync_dir(dir)
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// [`RecordError::Io`].
+pub fn sync_dir(dir: &Path) -> Result<(), RecordError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("write", dir))
 }
 
 /// [`replace_file`] with a value as JSON.

@@ -3,4 +3,4 @@
 
 mod scratch;
 
-pub use scratch::{SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk};
+pub use scratch::{Lifetime, SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk, remove_scratch_disk};

@@ -2,6 +2,10 @@
 //!
 //! Making a file system takes longer than booting the guest, so it is made once, as a template, and copied: only the few
 //! blocks of metadata that are not a hole, or nothing at all where the host's file system can share blocks.
+//!
+//! A disk outlives its machine, which may die at any moment, and the power of the host with it. So it has a journal (the guest's kernel
+//! brings it in order when it mounts it again; nothing on the host reads what a guest wrote), and it has its name only when
+//! it is complete.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -15,7 +19,10 @@ use crate::state::{RecordError, lock_exclusive};
 pub const SCRATCH_DISK_BYTES: u64 = 16 << 30;
 
 /// Changes whenever the template's content would: an older template is then never used.
-const TEMPLATE_NAME: &str = "ext4-16g-v1.img";
+const TEMPLATE_NAME: &str = "ext4-16g-v2.img";
+
+/// Size of the journal, MiB. It is a hole until it is used, and then stays as large; a transaction can have a quarter of it.
+const JOURNAL_MIB: u32 = 32;
 
 /// A scratch disk could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -47,32 +54,70 @@ pub enum ScratchError {
     Lock(#[from] RecordError),
 }
 
-/// Makes the scratch disk `path` and returns it opened for reading and writing. Whoever removes the file releases it.
+/// How long a scratch disk is to last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until the host stops, however it does.
+    Boot,
+    /// Also after the power of the host was cut.
+    Pod,
+}
+
+/// Makes the scratch disk `path` and returns it opened for reading and writing. [`remove_scratch_disk`] releases it.
+///
+/// Whatever dies meanwhile, there is a whole disk of this name or none.
 ///
 /// # Errors
 /// See [`ScratchError`]; the file is then not left behind.
-pub fn create_scratch_disk(template_dir: &Path, path: &Path) -> Result<File, ScratchError> {
+pub fn create_scratch_disk(template_dir: &Path, path: &Path, lifetime: Lifetime) -> Result<File, ScratchError> {
     let template = open_template(template_dir)?;
-    let disk = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| ScratchError::Io {
+    let unfinished = unfinished(path);
+    let made = fill(&template, &unfinished, lifetime).and_then(|disk| {
+        std::fs::rename(&unfinished, path)?;
+        Ok(disk)
+    });
+    made.map_err(|source| {
+        // The error that matters is the first one; a file that stays is removed with the Pod's directory.
+        let _ = std::fs::remove_file(&unfinished);
+        ScratchError::Io {
             action: "create",
             path: path.to_owned(),
             source,
-        })?;
-    copy_sparse(&template, &disk).map_err(|source| {
-        // The error that matters is the first one; a file that stays is removed with the Pod's directory.
-        let _ = std::fs::remove_file(path);
-        ScratchError::Io {
-            action: "write",
-            path: path.to_owned(),
-            source,
         }
-    })?;
+    })
+}
+
+/// Removes a scratch disk, and what there is of one that was never finished.
+///
+/// # Errors
+/// One of the files is there and cannot be removed.
+pub fn remove_scratch_disk(path: &Path) -> std::io::Result<()> {
+    for path in [path, &unfinished(path)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn fill(template: &File, path: &Path, lifetime: Lifetime) -> std::io::Result<File> {
+    let disk = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    copy_sparse(template, &disk)?;
+    if lifetime == Lifetime::Pod {
+        // The guest's journal protects what the guest writes, not what it takes to be there.
+        disk.sync_data()?;
+    }
     Ok(disk)
 }
 
@@ -109,11 +154,15 @@ fn make_file_system(path: &Path) -> Result<(), ScratchError> {
             path: path.to_owned(),
             source,
         })?;
-    // No journal and no reserved blocks: nobody mounts the disk again after its Pod.
+    // No reserved blocks and no room to grow. The file is new, so it need not be filled with zeros.
     let output = Command::new("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "scratch"])
-        .args(["-O", "^has_journal,^resize_inode"])
-        .args(["-E", "lazy_itable_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0"])
+        .args(["-O", "has_journal,^resize_inode"])
+        .args(["-J", &format!("size={JOURNAL_MIB}")])
+        .args([
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0",
+        ])
         .arg(path)
         .env("PATH", search_path())
         .stdin(Stdio::null())
@@ -217,9 +266,9 @@ mod tests {
     fn a_scratch_disk_is_sparse_and_its_template_is_made_once() {
         let dir = tempfile::tempdir().unwrap();
         let templates = dir.path().join("templates");
-        let disk = create_scratch_disk(&templates, &dir.path().join("one.img")).unwrap();
+        let disk = create_scratch_disk(&templates, &dir.path().join("one.img"), Lifetime::Boot).unwrap();
         let made = std::fs::metadata(templates.join(TEMPLATE_NAME)).unwrap();
-        create_scratch_disk(&templates, &dir.path().join("two.img")).unwrap();
+        create_scratch_disk(&templates, &dir.path().join("two.img"), Lifetime::Pod).unwrap();
         assert_eq!(
             made.ino(),
             std::fs::metadata(templates.join(TEMPLATE_NAME)).unwrap().ino()
@@ -235,5 +284,25 @@ mod tests {
         let mut magic = [0; 2];
         disk.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
         assert_eq!(magic, [0x53, 0xef]);
+        // s_feature_compat, of which bit 2 says that there is a journal.
+        let mut features = [0; 4];
+        disk.read_exact_at(&mut features, 1024 + 0x5c).unwrap();
+        assert_ne!(u32::from_le_bytes(features) & 4, 0);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_disk_is_not_taken_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scratch.img");
+        // Longer than a disk, so that it would show.
+        let left = File::create(dir.path().join("scratch.new")).unwrap();
+        left.set_len(SCRATCH_DISK_BYTES + 1).unwrap();
+        let disk = create_scratch_disk(dir.path(), &path, Lifetime::Pod).unwrap();
+        assert_eq!(disk.metadata().unwrap().len(), SCRATCH_DISK_BYTES);
+        assert_eq!(disk.metadata().unwrap().ino(), std::fs::metadata(&path).unwrap().ino());
+        assert!(!dir.path().join("scratch.new").exists());
+        std::fs::write(dir.path().join("scratch.new"), "").unwrap();
+        remove_scratch_disk(&path).unwrap();
+        assert!(!path.exists() && !dir.path().join("scratch.new").exists());
     }
 }

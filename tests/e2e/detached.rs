@@ -1,5 +1,6 @@
 //! Pods without a command line: their life as the verbs show it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -207,6 +208,34 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     });
     assert_eq!(host().succeed(["logs", "crashing", "-p"]), "attempt\n");
     assert!(host().event_reasons("crashing").contains(&"BackOff".to_owned()));
+    // Every attempt that is waited after is seen, however long a look takes: each wait is ten seconds at least.
+    let mut attempts = BTreeMap::new();
+    let mut waited = None;
+    wait_until("two attempts with a wait between them were seen", || {
+        let status = status_of(&pod.get(), "main").unwrap();
+        let ended = &status["lastState"]["terminated"];
+        let second = |field: &str| {
+            let time: jiff::Timestamp = ended[field].as_str().unwrap().parse().unwrap();
+            time.as_second()
+        };
+        if status["state"]["waiting"]["reason"] == "CrashLoopBackOff" {
+            let restarts = status["restartCount"].as_u64().unwrap();
+            assert!(restarts > 0, "the first restart is not waited for: {status}");
+            attempts.insert(restarts, (second("startedAt"), second("finishedAt")));
+        }
+        let mut pairs = attempts.iter().zip(attempts.iter().skip(1));
+        // After attempt n (the first is 0): 10 s * 2^(n-1).
+        waited = pairs.find_map(|((earlier, (_, finished)), (later, (started, _)))| {
+            let expected = 10 << (earlier - 1);
+            (later - earlier == 1).then_some((started - finished, expected))
+        });
+        waited.is_some()
+    });
+    let (waited_s, expected_s) = waited.unwrap();
+    assert!(
+        waited_s >= expected_s,
+        "{waited_s} s instead of {expected_s} s: {attempts:?}"
+    );
 }
 
 #[test]

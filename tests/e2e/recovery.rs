@@ -1,7 +1,12 @@
 //! Whatever dies, the next command brings every detached Pod to a state that Kubernetes allows.
 
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use crate::detached::Detached;
-use crate::host::{alone, host, processes, shell_pod, wait_until};
+use crate::host::{PATIENCE, alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
 
 fn kill(pid: i32) {
     // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
@@ -55,16 +60,34 @@ fn a_pod_whose_supervisor_was_killed_is_taken_over_with_no_container_restarted_a
     host().assert_nothing_left_since(&before);
 }
 
+/// Connects to a port of the Pod as soon as something listens there.
+fn connect(pod: &Detached, port: u16) -> TcpStream {
+    let address = format!("{}:{port}", pod.get()["status"]["podIP"].as_str().unwrap());
+    let mut stream = None;
+    wait_until(&format!("{address} can be connected to"), || {
+        stream = TcpStream::connect(&address).ok();
+        stream.is_some()
+    });
+    stream.unwrap()
+}
+
 #[test]
 fn a_pod_that_ended_while_it_had_no_supervisor_has_its_exit_code_and_all_its_output() {
     let _alone = alone();
-    let script = "echo before; while [ ! -e /go ]; do sleep 0.1; done; sleep 1; echo after; exit 9";
+    // It is told to end, and seen to have ended, by connections: nothing else reaches it then. The kernel closes the one to the
+    // descendant when the container's main process is gone.
+    let script = "sleep 100000 | nc -l -p 7001 & echo before; nc -l -p 7000 < /dev/null; echo after; exit 9";
     let pod = Detached::start("unheard", &shell_pod("unheard", script));
     pod.wait_for_log("main", "before");
-    host().succeed(["exec", "unheard", "--", "touch", "/go"]);
+    let mut lives = connect(&pod, 7001);
+    let end = connect(&pod, 7000);
     kill_only(&["supervise"]);
-    // Long enough for it to end unheard: what is tested is that nothing depends on when.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    drop(end);
+    lives.set_read_timeout(Some(PATIENCE)).unwrap();
+    match lives.read(&mut [0]) {
+        Ok(count) => assert_eq!(count, 0),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+    }
     host().succeed(["recover"]);
     pod.wait_phase("Failed");
     assert_eq!(pod.logs("main"), "before\nafter\n");
@@ -117,5 +140,117 @@ fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     kill_only(&["supervise"]);
     host().succeed(["recover"]);
     host().succeed(["wait", "--for=delete", "pod/stubborn", "--timeout=60s"]);
+    host().assert_nothing_left_since(&before);
+}
+
+/// Writes numbered files of lines that are their name, synced, with many changes of directories and other files beside, and first looks what
+/// is there of a machine before: `found ALL damaged COUNT last NUMBER`.
+const WRITER: &str = r#"
+cd /data; mkdir -p kept churn
+all=0; damaged=0
+for file in kept/* churn/*/*; do
+    [ -f "$file" ] || continue
+    all=$((all+1)); name=${file##*/}; foreign=$(grep -vxc "$name" "$file")
+    # What was not synced may be cut off anywhere.
+    case $file in
+        kept/*) [ "$foreign $(wc -l < "$file")" = "0 500" ] ;;
+        *) [ "$foreign" = 0 ] || { [ "$foreign" = 1 ] && [ "$(tail -c 1 "$file")" != "" ]; } ;;
+    esac || { damaged=$((damaged+1)); echo "damaged: $file"; }
+done
+last=$(ls kept | sort -n | tail -n 1)
+echo "found $all damaged $damaged last ${last:-10000}"
+rm -rf churn/*
+(i=0; while :; do
+    i=$((i+1)); dir=churn/$((i%20)); rm -rf $dir; mkdir $dir
+    for file in 1 2 3; do yes $i-$file | head -n $((i%9*200+10)) > $dir/$i-$file; done
+done) &
+number=${last:-10000}
+while :; do
+    number=$((number+1)); yes $number | head -n 500 > kept/$number; sync kept/$number; echo "kept $number"
+done
+"#;
+
+/// The number after the last line that starts like this.
+fn last_number(log: &str, start: &str) -> u64 {
+    let lines = log.lines().filter_map(|line| line.strip_prefix(start));
+    lines
+        .last()
+        .unwrap_or_else(|| panic!("no {start:?} in {log}"))
+        .parse()
+        .unwrap()
+}
+
+fn scratch_disk() -> PathBuf {
+    let pods = std::fs::read_dir(host().state_dir.join("pods")).unwrap();
+    let disks: Vec<PathBuf> = pods
+        .map(|pod| pod.unwrap().path().join("scratch.img"))
+        .filter(|disk| disk.exists())
+        .collect();
+    assert_eq!(disks.len(), 1, "{disks:?}");
+    disks[0].clone()
+}
+
+/// Runs e2fsck; its exit code and what it said.
+fn e2fsck(flags: &str, disk: &Path) -> (i32, String) {
+    let output = Command::new("/sbin/e2fsck").arg(flags).arg(disk).output().unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[test]
+fn volumes_are_whole_and_have_what_was_synced_after_the_machine_died_while_it_wrote() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let more = "    volumeMounts: [{name: data, mountPath: /data}]\n";
+    let spec = "  volumes: [{name: data, emptyDir: {}}]\n";
+    let manifest = pod_with(
+        "writing",
+        &[container_with("main", &image("busybox"), WRITER, more)],
+        spec,
+    );
+    let pod = Detached::start(
+        "writing",
+        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+    );
+    pod.wait_for_log("main", "kept 10040");
+    // Both at once, and for the first time in the Pod's life: as when the host loses its power.
+    for pid in [processes(&["supervise"]), processes(&["microkube-vmm", "supervised"])].concat() {
+        kill(pid);
+    }
+    wait_until("the machine is gone", || {
+        processes(&["microkube-vmm", "supervised"]).is_empty()
+    });
+    // What the guest's kernel will find: a file system that needs nothing but its journal.
+    let copy = host().state_dir.join("copy.img");
+    let copied = Command::new("cp")
+        .arg("--sparse=always")
+        .arg(scratch_disk())
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    let (code, said) = e2fsck("-p", &copy);
+    assert!(code <= 1, "{code}: {said}");
+    let (code, said) = e2fsck("-fn", &copy);
+    assert_eq!(code, 0, "{said}");
+    std::fs::remove_file(&copy).unwrap();
+
+    host().succeed(["recover"]);
+    pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
+    pod.wait_ready();
+    pod.wait_for_log("main", "found ");
+    let log = pod.logs("main");
+    let found = log.lines().find(|line| line.starts_with("found ")).unwrap();
+    assert!(found.contains(" damaged 0 "), "{log}");
+    let kept = last_number(&host().succeed(["logs", "writing", "-p"]), "kept ");
+    let (_, last) = found.rsplit_once(' ').unwrap();
+    assert!(last.parse::<u64>().unwrap() >= kept, "{kept} was synced: {found}");
+    let reasons = host().event_reasons("writing");
+    assert!(
+        !reasons.contains(&"FailedCreatePodSandBox".to_owned()),
+        "one other machine is enough: {reasons:?}"
+    );
+    pod.delete();
     host().assert_nothing_left_since(&before);
 }

@@ -37,12 +37,8 @@ fn is_pull_failure(reason: &str) -> bool {
 }
 
 impl Lifecycle {
-    pub(super) fn begin(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.began_at.is_none() {
-            self.began_at = Some(now);
-        } else {
-            self.resume(now, out);
-        }
+    pub(super) fn begin(&mut self, now: Time) {
+        self.began_at.get_or_insert(now);
     }
 
     pub(super) fn has_images(&self) -> bool {
@@ -110,6 +106,18 @@ impl Lifecycle {
             is_shown: false,
             back_off,
         };
+    }
+
+    /// Asks again for what the supervisor before this one had asked for.
+    pub(super) fn pull_again(&self, out: &mut Vec<Action>) {
+        if !self.wants_images() {
+            return;
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            if matches!(container.image, Image::Wanted { .. }) {
+                out.push(Action::PullImage { container: index });
+            }
+        }
     }
 
     fn wants_images(&self) -> bool {

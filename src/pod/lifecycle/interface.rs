@@ -130,9 +130,14 @@ pub enum ProbeOutcome {
 /// What happened. Events that do not fit the state are ignored: of attempts that are over, of containers that do not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The Pod's life begins. After a restart of the supervisor with no sandbox left (said by [`Event::SandboxLost`] before, if there
-    /// had been one): it goes on, and pulls that were under way are asked for again.
+    /// The Pod's life begins.
     Begin,
+    /// The supervisor was restarted and there is no sandbox any more, or none that can be taken over. The Pod's life goes on, or begins
+    /// if it had not: pulls that were under way are asked for again, and a sandbox if it is still wanted.
+    SupervisorRestartedAlone {
+        /// How the sandbox was lost, if there had been one.
+        message: String,
+    },
     /// The container's image is not on this host (or must not be used from there) and is being fetched.
     ImagePullStarted {
         /// Number of the container.

@@ -89,7 +89,8 @@ impl Lifecycle {
         let mut actions = Vec::new();
         let out = &mut actions;
         match event {
-            Event::Begin => self.begin(now, out),
+            Event::Begin => self.begin(now),
+            Event::SupervisorRestartedAlone { message } => self.supervisor_restarted_alone(now, &message, out),
             Event::ImagePullStarted { container } => self.image_pull_started(container, out),
             Event::ImageReady { container, image_id } => self.image_ready(now, container, image_id, out),
             Event::ImageFailed {
@@ -169,7 +170,7 @@ impl Lifecycle {
     }
 
     /// Whether there is a sandbox that a new supervisor can take over and tell of with [`Event::SupervisorRestarted`]. One that was still
-    /// starting, or being stopped already, is to be removed and told of with [`Event::SandboxLost`] and [`Event::Begin`].
+    /// starting, or being stopped already, is to be removed and told of with [`Event::SupervisorRestartedAlone`].
     #[must_use]
     pub fn has_sandbox(&self) -> bool {
         self.sandbox.is_ready()

@@ -47,6 +47,17 @@ impl Lifecycle {
         }
     }
 
+    /// In one step: what the loss leads to is asked for by this supervisor, and must not be asked for again as its predecessor's.
+    pub(super) fn supervisor_restarted_alone(&mut self, now: Time, message: &str, out: &mut Vec<Action>) {
+        if self.began_at.is_none() {
+            return self.begin(now);
+        }
+        self.note_active_deadline(now, out);
+        self.bound_waits(now);
+        self.pull_again(out);
+        self.sandbox_lost(now, message, out);
+    }
+
     /// Makes a start again that is not known to have been made, or forgets it if the Pod ends.
     fn start_again(&mut self, now: Time, index: usize, is_found: impl Fn(u32) -> bool, out: &mut Vec<Action>) {
         let is_terminating = self.is_terminating();

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::container::State;
-use super::images::Image;
 use super::interface::Action;
 use super::restart::{BackOff, RestartPolicy};
 use super::{Lifecycle, Time, event};
@@ -180,12 +179,8 @@ impl Lifecycle {
     pub(super) fn resume(&mut self, now: Time, out: &mut Vec<Action>) {
         self.note_active_deadline(now, out);
         self.bound_waits(now);
+        self.pull_again(out);
         let is_terminating = self.is_terminating();
-        for (index, container) in self.containers.iter().enumerate() {
-            if matches!(container.image, Image::Wanted { .. }) && !is_terminating {
-                out.push(Action::PullImage { container: index });
-            }
-        }
         match &mut self.sandbox.stage {
             Stage::Starting if !is_terminating => out.push(Action::StartSandbox),
             Stage::Stopping { give_up_at } => {

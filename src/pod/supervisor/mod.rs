@@ -23,6 +23,7 @@ use super::attach::Notice;
 use super::prepare;
 use crate::network;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
+use crate::volume;
 
 /// How long one call of the agent may take that does not wait for anything.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -140,8 +141,8 @@ async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -
 /// Removes what only a Pod that may still run needs on disk.
 pub(super) fn release_files(paths: &Paths, uid: &str) -> std::io::Result<()> {
     let state = paths.pod_state(uid);
+    volume::remove_scratch_disk(&prepare::scratch_path(paths, uid))?;
     for path in [
-        prepare::scratch_path(paths, uid),
         prepare::vsock_path(paths, uid),
         paths.supervisor_socket(uid),
         state.join(machine::PLAN_FILE),

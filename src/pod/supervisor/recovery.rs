@@ -31,10 +31,9 @@ impl PodRun {
         tracing::info!("the Pod has no machine any more: {error:#}");
         self.end_lost_machines().await;
         self.lose_machine().await;
-        let lost = Event::SandboxLost {
+        vec![Event::SupervisorRestartedAlone {
             message: "the Pod's virtual machine was lost together with its supervisor".to_owned(),
-        };
-        vec![lost, Event::Begin]
+        }]
     }
 
     /// Ends machines that cannot be taken over.

@@ -102,6 +102,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         Just(Event::Begin),
+        text.clone()
+            .prop_map(|message| Event::SupervisorRestartedAlone { message }),
         container
             .clone()
             .prop_map(|container| Event::ImagePullStarted { container }),
@@ -256,10 +258,17 @@ struct Watch {
     stopped: HashSet<(usize, u32)>,
     grace_ends_at: Option<Time>,
     sandbox_is_stopped: bool,
+    sandbox_is_starting: bool,
 }
 
 impl Watch {
     fn check(&mut self, pod: &Lifecycle, event: &Event, actions: &[Action]) {
+        if let Event::SupervisorRestarted { .. } | Event::SupervisorRestartedAlone { .. } = event {
+            self.sandbox_is_starting = false;
+        }
+        if let Event::SandboxReady { .. } | Event::SandboxFailed { .. } | Event::SandboxLost { .. } = event {
+            self.sandbox_is_starting = false;
+        }
         if let Event::SupervisorRestarted { .. } = event {
             self.started.clear();
             self.stopped.clear();
@@ -283,7 +292,13 @@ impl Watch {
                     assert!(!self.sandbox_is_stopped, "{action:?} after the sandbox was stopped");
                     assert!(!pod.is_terminating(), "{action:?} of a Pod that is ending");
                 }
-                Action::StartSandbox => assert!(!self.sandbox_is_stopped && !pod.is_terminating(), "{action:?}"),
+                Action::StartSandbox => {
+                    assert!(!self.sandbox_is_stopped && !pod.is_terminating(), "{action:?}");
+                    assert!(
+                        !std::mem::replace(&mut self.sandbox_is_starting, true),
+                        "{action:?} twice"
+                    );
+                }
                 Action::RunHook { .. } | Action::RunProbe { .. } | Action::PullImage { .. } => {
                     assert!(!self.sandbox_is_stopped, "{action:?} after the sandbox was stopped");
                 }

@@ -11,6 +11,33 @@ fn restarted(world: &mut World, containers: &[(&str, u32, bool)]) -> Vec<String>
     world.step(Event::SupervisorRestarted { containers })
 }
 
+fn restarted_alone(world: &mut World) -> Vec<String> {
+    world.reload();
+    world.step(Event::SupervisorRestartedAlone {
+        message: "the power was cut".to_owned(),
+    })
+}
+
+#[test]
+fn a_sandbox_that_was_lost_with_its_supervisor_is_made_again_once() {
+    let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
+    assert_eq!(restarted_alone(&mut world), ["start sandbox"]);
+    assert_eq!(world.sandbox(), ["start web 1", "start db 1"]);
+    world.started("web", 1);
+    assert_eq!(world.last_state("web"), "terminated ContainerStatusUnknown 137");
+
+    let mut world = World::new(json!({"containers": containers(&["web"])}));
+    assert_eq!(restarted_alone(&mut world), ["pull web"], "it had not begun");
+}
+
+#[test]
+fn a_termination_whose_sandbox_was_lost_with_its_supervisor_is_over() {
+    let mut world = World::running(json!({"containers": containers(&["web"])}));
+    world.terminate(None);
+    assert_eq!(restarted_alone(&mut world), [""; 0]);
+    assert!(world.pod.has_ended());
+}
+
 #[test]
 fn a_lost_sandbox_is_made_again_and_what_ran_in_it_is_restarted() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
@@ -177,9 +204,7 @@ fn without_a_sandbox_pulls_are_asked_for_again() {
         container: 0,
         image_id: "sha256:1".to_owned(),
     });
-    world.reload();
-    world.lose_sandbox();
-    assert_eq!(world.step(Event::Begin), ["pull db"]);
+    assert_eq!(restarted_alone(&mut world), ["pull db"]);
 }
 
 #[test]
@@ -187,10 +212,8 @@ fn a_sandbox_that_was_starting_is_started_again_after_its_back_off() {
     let mut world = World::new(json!({"containers": containers(&["web"])}));
     world.step(Event::Begin);
     world.images();
-    world.reload();
     assert!(!world.pod.has_sandbox());
-    assert_eq!(world.lose_sandbox(), [""; 0]);
-    assert_eq!(world.step(Event::Begin), [""; 0]);
+    assert_eq!(restarted_alone(&mut world), [""; 0]);
     assert_eq!(world.go_to(10), ["start sandbox"]);
     world.sandbox();
     assert!(world.pod.has_sandbox());

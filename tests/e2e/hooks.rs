@@ -1,0 +1,78 @@
+//! postStart and preStop hooks of every kind, and what follows when they fail. That their time is the grace period's: see `termination`.
+
+use serde_json::Value;
+
+use crate::detached::Detached;
+use crate::host::{alone, container_with, host, image, pod_with};
+use crate::timeline::{Follower, SAY};
+
+fn waiting(name: &str, more: &str) -> String {
+    let script = format!("{SAY}trap 'say term; exit 5' TERM; say main; while :; do sleep 1000 & wait $!; done");
+    container_with(name, &image("busybox"), &script, more)
+}
+
+fn second(time: &Value) -> i64 {
+    let time: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
+    time.as_second()
+}
+
+#[test]
+fn hooks_are_requests_pauses_and_commands_and_a_container_whose_post_start_hook_fails_is_restarted() {
+    let _alone = alone();
+    // Notes what it is asked for. A container of the Pod that listens before the others start: their hooks ask only once.
+    let script = format!(
+        "mkdir -p /www/cgi-bin; cd /www/cgi-bin; cat > note <<'END'\n#!/bin/sh\n{SAY}say $QUERY_STRING > /proc/1/fd/1; printf 'Content-Type: text/plain\\r\\n\\r\\n'\nEND\nchmod 755 note; httpd -p 8080 -h /www; trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+    );
+    let server = container_with(
+        "server",
+        &image("busybox"),
+        &script,
+        "    restartPolicy: Always\n    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n",
+    );
+    let asking = |hook: &str| format!("{hook}: {{httpGet: {{port: 8080, path: '/cgi-bin/note?{hook}'}}}}");
+    let asks = format!("    lifecycle: {{{}, {}}}\n", asking("postStart"), asking("preStop"));
+    let rests = "    lifecycle: {postStart: {sleep: {seconds: 2}}, preStop: {sleep: {seconds: 1}}}\n";
+    // A hook that only connects is a relic: Kubernetes accepts and fails it.
+    let fails = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'test -e /state/tried || { touch /state/tried; exit 1; }']}}\n      preStop: {tcpSocket: {port: 8080}}\n    volumeMounts: [{name: state, mountPath: /state}]\n";
+    let spec = format!("  volumes: [{{name: state, emptyDir: {{}}}}]\n  initContainers:\n{server}");
+    let containers = [waiting("asks", &asks), waiting("rests", rests), waiting("fails", fails)];
+    let manifest = pod_with("hooked", &containers, &spec).replace("restartPolicy: Never", "restartPolicy: Always");
+    let pod = Detached::start("hooked", &manifest);
+    pod.wait_ready();
+
+    let status = pod.container("fails");
+    assert_eq!(status["restartCount"], 1, "{status}");
+    // Its stop signal was enough.
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 5, "{status}");
+    let reasons = host().event_reasons("hooked");
+    for reason in ["FailedPostStartHook", "FailedPreStopHook"] {
+        let count = reasons.iter().filter(|one| *one == reason).count();
+        assert_eq!(count, 1, "{reason}: {reasons:?}");
+    }
+    assert_eq!(pod.container("asks")["restartCount"], 0);
+    let whole = pod.get();
+    let conditions = whole["status"]["conditions"].as_array().unwrap();
+    let ready = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Ready")
+        .unwrap();
+    let started = &pod.container("rests")["state"]["running"]["startedAt"];
+    assert!(second(&ready["lastTransitionTime"]) - second(started) >= 2, "{whole}");
+
+    let mut follower = Follower::start(&pod);
+    for container in ["server", "asks", "rests", "fails"] {
+        follower.wait_for(&format!("pod/hooked/{container}] "));
+    }
+    let asked = jiff::Timestamp::now();
+    host().succeed(["delete", "pod", "hooked"]);
+    let timeline = follower.finish();
+    timeline.assert_order(&[("asks", "main"), ("server", "postStart")]);
+    timeline.assert_order(&[("server", "postStart"), ("server", "preStop"), ("asks", "term")]);
+    let rested = timeline.once("rests", "term").arrived;
+    assert!(
+        rested >= asked + jiff::SignedDuration::from_secs(1),
+        "{asked} {timeline:#?}"
+    );
+    // The signal comes after a hook that failed, too.
+    assert_eq!(timeline.count("fails", "term"), 1, "{timeline:#?}");
+}

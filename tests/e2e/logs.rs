@@ -1,0 +1,83 @@
+//! Logs that are rotated while containers are restarted and somebody reads them.
+
+use std::process::Stdio;
+
+use crate::detached::Detached;
+use crate::host::{Running, alone, container_with, host, image, pod_with};
+
+/// Enough for a rotation: in the log, a line has some fifty bytes, and a file 10 MiB.
+const LINES_BEFORE: usize = 250_000;
+const LINES_AFTER: usize = 1000;
+
+/// Asserts that these are the lines with the numbers from `first` on, each once and in order.
+#[track_caller]
+fn assert_numbers<'a>(lines: impl Iterator<Item = &'a str>, first: usize, count: usize) {
+    let mut expected = first;
+    for line in lines {
+        assert_eq!(line, expected.to_string());
+        expected += 1;
+    }
+    assert_eq!(expected, first + count);
+}
+
+/// Names of the log files of all containers.
+fn log_files() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut pending = vec![host().state_dir.join("pods")];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                pending.push(entry.path());
+            } else {
+                found.push(entry.file_name().into_string().unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn following_goes_on_across_rotations_and_a_restart_with_every_line_once_and_in_order() {
+    let _alone = alone();
+    let all = LINES_BEFORE + LINES_AFTER;
+    let script = format!(
+        "if mkdir /state/restarted 2>/dev/null; then echo begin; while [ ! -e /state/go ]; do sleep 0.1; done; seq 0 {}; exit 1; fi; seq {LINES_BEFORE} {}; echo end; sleep 1000",
+        LINES_BEFORE - 1,
+        all - 1
+    );
+    let more = "    volumeMounts: [{name: state, mountPath: /state}]\n";
+    let main = container_with("main", &image("busybox"), &script, more);
+    let spec = "  volumes: [{name: state, emptyDir: {}}]\n";
+    let manifest = pod_with("chatty", &[main], spec).replace("restartPolicy: Never", "restartPolicy: OnFailure");
+    let pod = Detached::start("chatty", &manifest);
+    pod.wait_ready();
+    let mut command = host().microkube(["logs", "-f", "chatty"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut follow = Running::start(command, None);
+    follow.wait_for("begin");
+    host().succeed(["exec", "chatty", "--", "touch", "/state/go"]);
+    follow.wait_for("end");
+    let files = log_files();
+    for file in ["0.log", "0.log.1", "1.log"] {
+        assert!(files.iter().any(|name| name == file), "{file} is not among {files:?}");
+    }
+
+    // Who comes later reads the same from the files.
+    let previous = host().succeed(["logs", "chatty", "-p"]);
+    assert_numbers(previous.strip_prefix("begin\n").unwrap().lines(), 0, LINES_BEFORE);
+    let current = pod.logs("main");
+    assert_numbers(
+        current.strip_suffix("end\n").unwrap().lines(),
+        LINES_BEFORE,
+        LINES_AFTER,
+    );
+
+    // It is not the restart that ends it, but the container's last end.
+    pod.delete();
+    let followed = follow.finish();
+    assert_eq!(followed.code(), 0, "{}", followed.stderr);
+    let mut lines: Vec<&str> = followed.stdout.lines().collect();
+    assert_eq!((lines.remove(0), lines.pop()), ("begin", Some("end")));
+    assert_numbers(lines.into_iter(), 0, all);
+}

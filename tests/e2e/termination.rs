@@ -1,0 +1,148 @@
+//! The end of a Pod as Kubernetes describes it, with the times at which its containers saw it: hooks first, the stop signal to the main
+//! process of every container at once, sidecars last and in reverse, SIGKILL for what is left.
+
+use std::process::Stdio;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::detached::Detached;
+use crate::host::{Running, alone, container_with, host, image, pod_with};
+use crate::timeline::{Follower, SAY};
+
+const LOG: &str = "    volumeMounts: [{name: log, mountPath: /log}]\n";
+
+/// A container that waits for its stop signal: `first` is done before, `end` because of it.
+fn waiting(name: &str, first: &str, end: &str, more: &str) -> String {
+    let script =
+        format!("{SAY}{first}\ntrap 'say term; {end}' TERM; say ready; while :; do sleep 1000 & wait $!; done");
+    container_with(name, &image("busybox"), &script, &format!("{LOG}{more}"))
+}
+
+fn hook(script: &str) -> String {
+    let script = serde_json::to_string(&format!("exec > /proc/1/fd/1; {SAY}{script}")).unwrap();
+    format!("{{exec: {{command: [/bin/sh, -c, {script}]}}}}")
+}
+
+/// None of the waiting here has a limit but the grace period: who waits for what does not come is killed at its end, and misses.
+#[test]
+fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_last_in_reverse() {
+    let _alone = alone();
+    let sidecar = |name: &str| waiting(name, "", "sleep 0.5; say over; exit 0", "    restartPolicy: Always\n");
+    let pre_stop = hook("say hook; until [ -e /log/plain ]; do sleep 0.1; done; sleep 1; say hook-over");
+    let hooked = waiting(
+        "hooked",
+        "",
+        "touch /log/hooked; exit 0",
+        &format!("    lifecycle: {{preStop: {pre_stop}}}\n"),
+    );
+    let descendant = "(trap 'say descendant-term' TERM; while :; do sleep 0.2; done) &";
+    let both_signalled = "touch /log/plain; until [ -e /log/hooked ]; do sleep 0.1; done; say over; exit 0";
+    let spec = [
+        "  terminationGracePeriodSeconds: 60\n  volumes: [{name: log, emptyDir: {}}]\n  initContainers:\n",
+        &sidecar("first"),
+        &sidecar("second"),
+    ]
+    .concat();
+    let manifest = pod_with(
+        "ending",
+        &[hooked, waiting("plain", descendant, both_signalled, "")],
+        &spec,
+    );
+    let pod = Detached::start("ending", &manifest);
+    pod.wait_ready();
+    let mut follower = Follower::start(&pod);
+    for container in ["first", "second", "hooked", "plain"] {
+        follower.wait_for(&format!("pod/ending/{container}] "));
+    }
+    let mut exec = host().microkube([
+        "exec",
+        "ending",
+        "-c",
+        "plain",
+        "--",
+        "sh",
+        "-c",
+        "echo runs; exec sleep 1000",
+    ]);
+    exec.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut exec = Running::start(exec, None);
+    exec.wait_for("runs");
+    let asked = Timestamp::now();
+    host().succeed(["delete", "pod", "ending"]);
+    assert!(!exec.finish().status.success(), "its container is gone");
+    let timeline = follower.finish();
+
+    // The hook ran while the other container had its signal already, and before its own container had.
+    timeline.assert_order(&[
+        ("plain", "term"),
+        ("hooked", "hook-over"),
+        ("hooked", "term"),
+        ("plain", "over"),
+        ("second", "term"),
+        ("second", "over"),
+        ("first", "term"),
+        ("first", "over"),
+    ]);
+    timeline.assert_order(&[("hooked", "hook"), ("hooked", "hook-over")]);
+    let (hook, term) = (timeline.once("hooked", "hook"), timeline.once("hooked", "term"));
+    assert!(term.at_s - hook.at_s >= 0.99, "the hook takes a second: {timeline:#?}");
+    assert!(hook.arrived >= asked, "{timeline:#?}");
+    assert_eq!(
+        timeline.count("plain", "descendant-term"),
+        0,
+        "signals go to PID 1 alone"
+    );
+}
+
+#[test]
+fn at_the_end_of_the_grace_period_hooks_are_cut_off_and_two_seconds_later_all_is_killed() {
+    let _alone = alone();
+    let before = host().leftovers();
+    // Does not end because of the signal.
+    let stubborn = "say goes-on";
+    let pre_stop = hook("say hook; sleep 1000; say hook-over");
+    let late = waiting(
+        "late",
+        "",
+        stubborn,
+        &format!("    lifecycle: {{preStop: {pre_stop}}}\n"),
+    );
+    let rested = waiting(
+        "rested",
+        "",
+        "exit 0",
+        "    lifecycle: {preStop: {sleep: {seconds: 2}}}\n",
+    );
+    let spec = [
+        "  terminationGracePeriodSeconds: 4\n  volumes: [{name: log, emptyDir: {}}]\n  initContainers:\n",
+        &waiting("sidecar", "", stubborn, "    restartPolicy: Always\n"),
+    ]
+    .concat();
+    let pod = Detached::start("overdue", &pod_with("overdue", &[late, rested], &spec));
+    pod.wait_ready();
+    let mut follower = Follower::start(&pod);
+    for container in ["sidecar", "late", "rested"] {
+        follower.wait_for(&format!("pod/overdue/{container}] "));
+    }
+    let asked = Timestamp::now();
+    host().succeed(["delete", "pod", "overdue"]);
+    let gone = Timestamp::now();
+    let timeline = follower.finish();
+
+    let after = |seconds: i64| asked + SignedDuration::from_secs(seconds);
+    assert!(
+        timeline.once("rested", "term").arrived >= after(2),
+        "{asked} {timeline:#?}"
+    );
+    assert_eq!(timeline.count("late", "hook-over"), 0);
+    for container in ["late", "sidecar"] {
+        assert!(
+            timeline.once(container, "term").arrived >= after(4),
+            "{asked} {timeline:#?}"
+        );
+        timeline.once(container, "goes-on");
+    }
+    timeline.assert_order(&[("late", "hook"), ("late", "term")]);
+    assert!(gone >= after(6), "asked for at {asked}, gone at {gone}");
+    host().assert_nothing_left_since(&before);
+}
