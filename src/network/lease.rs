@@ -2,7 +2,8 @@
 //!
 //! `leases/<address>` contains the Pod's uid. A lease appears complete or not at all (it is written aside and linked into
 //! place), so that a process killed at any moment leaves either no lease or one that names its owner. Nothing is synced:
-//! after a power cut no Pod is alive, and a lease that has lost its content is released by the next sweep.
+//! after a power cut no machine is alive, a lease that has lost its content is released by the next sweep, and its Pod gets another
+//! address with its next machine.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};

@@ -172,9 +172,8 @@ done
 
 /// The number after the last line that starts like this.
 fn last_number(log: &str, start: &str) -> u64 {
-    let lines = log.lines().filter_map(|line| line.strip_prefix(start));
-    lines
-        .last()
+    let number = log.lines().rev().find_map(|line| line.strip_prefix(start));
+    number
         .unwrap_or_else(|| panic!("no {start:?} in {log}"))
         .parse()
         .unwrap()

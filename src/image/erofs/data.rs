@@ -163,7 +163,7 @@ pub(super) struct Written<'a> {
 }
 
 impl<'a> FileWriter<'a> {
-    /// Writes to `file` behind the superblock's block, and partial blocks to `spill`, an empty file.
+    /// Writes to `file` behind the superblock's block, and what waits for the inodes to `spill`, an empty file.
     pub fn new(file: &'a File, spill: File, max_bytes: u64, compression: Compression) -> Self {
         Self {
             blocks: BlockWriter::new(file, 1),
