@@ -78,12 +78,7 @@ async fn take_care(paths: &Paths, records: &PodRecords, uid: &str, lock: &Locked
     end_processes(&record).await?;
     network::release(&paths.network(), uid).await?;
     supervisor::release_files(paths, uid)?;
-    records.save(&PodRecord {
-        supervisor: None,
-        vmm: None,
-        released: true,
-        ..record
-    })?;
+    records.save(&record.into_released())?;
     Ok(None)
 }
 

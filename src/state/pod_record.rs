@@ -40,6 +40,19 @@ pub struct PodRecord {
     pub vmm: Option<ProcessIdentity>,
 }
 
+impl PodRecord {
+    /// As it is once the Pod has nothing of the host any more.
+    #[must_use]
+    pub fn into_released(self) -> Self {
+        Self {
+            supervisor: None,
+            vmm: None,
+            released: true,
+            ..self
+        }
+    }
+}
+
 /// A Secret of the type `kubernetes.io/dockerconfigjson`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullSecretRecord {

@@ -175,13 +175,7 @@ impl Lifecycle {
         ends_at: Time,
         out: &mut Vec<Action>,
     ) {
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.active_mut())
-        else {
-            return;
-        };
+        let Some(active) = self.active_mut(index) else { return };
         if let Some(stop) = &mut active.stop {
             if cause == Cause::Pod {
                 stop.cause = Cause::Pod;
@@ -250,13 +244,7 @@ impl Lifecycle {
     /// The preStop hook is over, or there is none.
     pub(super) fn stop_after_hook(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_its_turn = self.is_turn_of(index);
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.active_mut())
-        else {
-            return;
-        };
+        let Some(active) = self.active_mut(index) else { return };
         let attempt = active.attempt;
         let Some(stop) = &mut active.stop else { return };
         if stop.cause == Cause::Pod && !is_its_turn && now < stop.ends_at {
@@ -381,15 +369,13 @@ impl Lifecycle {
         }
     }
 
+    fn active_mut(&mut self, index: usize) -> Option<&mut Active> {
+        self.containers.get_mut(index)?.active_mut()
+    }
+
     fn kill(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let grace = self.plan.grace;
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.active_mut())
-        else {
-            return;
-        };
+        let Some(active) = self.active_mut(index) else { return };
         let attempt = active.attempt;
         if let Some(hook) = active.hook() {
             out.push(Action::CancelHook {

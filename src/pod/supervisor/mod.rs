@@ -128,12 +128,7 @@ async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -
     release_files(paths, uid)?;
     network?;
     if let Some(record) = records.get(uid)? {
-        records.save(&PodRecord {
-            supervisor: None,
-            vmm: None,
-            released: true,
-            ..record
-        })?;
+        records.save(&record.into_released())?;
     }
     Ok(())
 }
