@@ -20,7 +20,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Show what Pods use
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube top pod\n  microkube top pod web --containers\n  microkube top pod --sort-by=memory"
+    after_help = "Examples:\n  microkube top pod\n  microkube top pod web --containers\n  microkube top pod --sort-by=memory --sum"
 )]
 pub struct TopArgs {
     #[command(subcommand)]
@@ -58,6 +58,9 @@ struct TopPodArgs {
     /// No line with the columns' names
     #[arg(long)]
     no_headers: bool,
+    /// A last row with the sum of the others
+    #[arg(long)]
+    sum: bool,
     /// The Pods' namespace
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
@@ -168,6 +171,10 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
         let names = |pod: &PodUsage| (pod.namespace.clone(), pod.name.clone());
         key(total(a)).cmp(&key(total(b))).then_with(|| names(a).cmp(&names(b)))
     });
+    let (cpu_sum, memory_sum) = pods.iter().map(total).fold((0, 0), |sum: (u64, u64), of_pod| {
+        (sum.0.saturating_add(of_pod.0), sum.1.saturating_add(of_pod.1))
+    });
+    let cells = |cpu: u64, memory: u64| [format!("{}m", cpu.div_ceil(1_000_000)), format!("{}Mi", memory >> 20)];
     let mut rows = Vec::new();
     if !args.no_headers {
         let mut header = Vec::new();
@@ -179,15 +186,12 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
     for mut pod in pods {
         let (cpu, memory) = total(&pod);
         let mut row = |pod_name: Option<&str>, name: &str, cpu: u64, memory: u64| {
-            let mut cells = Vec::new();
-            cells.extend(args.all_namespaces.then(|| pod.namespace.clone()));
-            cells.extend(pod_name.map(str::to_owned));
-            cells.extend([
-                super::for_terminal(name),
-                format!("{}m", cpu.div_ceil(1_000_000)),
-                format!("{}Mi", memory >> 20),
-            ]);
-            rows.push(cells);
+            let mut row = Vec::new();
+            row.extend(args.all_namespaces.then(|| pod.namespace.clone()));
+            row.extend(pod_name.map(str::to_owned));
+            row.push(super::for_terminal(name));
+            row.extend(cells(cpu, memory));
+            rows.push(row);
         };
         if args.containers {
             pod.containers.sort_by(|a, b| {
@@ -204,6 +208,16 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
             }
         } else {
             row(None, &pod.name, cpu, memory);
+        }
+    }
+    if args.sum {
+        // Below the two columns of numbers, whatever is before them.
+        let names = 1 + usize::from(args.all_namespaces) + usize::from(args.containers);
+        let line = "________".to_owned();
+        for numbers in [[line.clone(), line], cells(cpu_sum, memory_sum)] {
+            let mut row = vec![String::new(); names];
+            row.extend(numbers);
+            rows.push(row);
         }
     }
     table::table(&rows)
@@ -252,6 +266,26 @@ mod tests {
         assert_eq!(
             table(pods.clone(), &args("--containers --sort-by=memory")),
             "POD   NAME   CPU(cores)   MEMORY(bytes)\nweb   a      5m           50Mi\nweb   b      30m          20Mi\ndb    c      100m         10Mi\n"
+        );
+        assert_eq!(
+            table(pods.clone(), &args("--containers --sum --sort-by=cpu")),
+            "\
+POD   NAME   CPU(cores)   MEMORY(bytes)
+db    c      100m         10Mi
+web   b      30m          20Mi
+web   a      5m           50Mi
+             ________     ________
+             135m         80Mi
+"
+        );
+        assert_eq!(
+            table(pods.clone(), &args("-A --sum --no-headers")),
+            "\
+default   db    100m       10Mi
+default   web   35m        70Mi
+                ________   ________
+                135m       80Mi
+"
         );
         assert_eq!(
             table(pods, &args("-A --no-headers --sort-by=cpu")),
