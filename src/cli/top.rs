@@ -7,9 +7,12 @@ use anyhow::anyhow;
 use clap::{Subcommand, ValueEnum};
 use futures::future::join_all;
 
+use super::completion;
+use super::kvm::{self, Place, Purpose};
+use super::print::emit;
 use super::selector::Selector;
 use super::stream::target::pod_name;
-use super::{Failure, kvm, table};
+use super::{Failure, table};
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -44,7 +47,7 @@ enum SortBy {
 #[derive(Debug, clap::Args)]
 struct TopPodArgs {
     /// One Pod: NAME or pod/NAME
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = completion::pod_names())]
     name: Option<String>,
     /// A row for each container
     #[arg(long)]
@@ -85,10 +88,10 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
             "only one of NAME or --selector can be provided"
         )));
     }
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
-        return Ok(exit_code);
-    }
-    let paths = Paths::from_env();
+    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
     let records = selected(&args, &paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let usage = runtime.block_on(usage_of(&paths, &args, records))?;
@@ -104,7 +107,7 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
             }
         );
     } else {
-        print!("{}", table(usage, &args));
+        emit(&table(usage, &args))?;
     }
     Ok(ExitCode::SUCCESS)
 }

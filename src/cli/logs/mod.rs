@@ -13,10 +13,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 
 use self::source::Source;
+use super::Failure;
+use super::completion;
+use super::kvm::{self, Place, Purpose};
 use super::selector::Selector;
 use super::stream::session::EXIT_BROKEN_PIPE;
 use super::stream::target::{self, Target};
-use super::{Failure, kvm};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::state::{Paths, PodRecords};
 
@@ -35,13 +37,13 @@ const MAX_HELD_BYTES: usize = 64 << 10;
 )]
 pub struct LogsArgs {
     /// The Pod: NAME or pod/NAME
-    #[arg(value_name = "POD")]
+    #[arg(value_name = "POD", add = completion::pod_names())]
     pod: Option<String>,
     /// The container, as with -c
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = completion::containers())]
     inline_container: Option<String>,
     /// The container [default: the Pod's default or first container]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", add = completion::containers())]
     container: Option<String>,
     /// Go on with what is written
     #[arg(short, long)]
@@ -154,10 +156,10 @@ impl LogsArgs {
 /// Runs the verb.
 pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
     args.check().map_err(Failure::usage)?;
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
-        return Ok(exit_code);
-    }
-    let paths = Paths::from_env();
+    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
     let sources = sources(&args, &paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let written = runtime.block_on(show(&args, &paths, sources, &mut std::io::stdout().lock()));
