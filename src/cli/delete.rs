@@ -10,9 +10,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::net::UnixStream;
 
 use super::kvm::{self, Place, Purpose};
-use super::pods::arguments::{PodName, ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
+use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg};
 use super::pods::changes::{Changed, Changes};
-use super::pods::snapshot::is_meant;
+use super::pods::selection::{NoSuchPod, select};
 use super::print::emit;
 use super::wait::{Timeout, duration};
 use super::{Failure, complain};
@@ -151,26 +151,6 @@ fn scope(args: &DeleteArgs) -> Result<(Scope, Option<Vec<u8>>), Failure> {
         return Err(Failure::usage(error));
     }
     Ok((scope, consumed_stdin))
-}
-
-/// A name that no Pod has.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NoSuchPod(String);
-
-/// The records of the Pods that are meant, and what is wrong with the others.
-fn select(records: &PodRecords, scope: &Scope) -> anyhow::Result<(Vec<PodRecord>, Vec<anyhow::Error>)> {
-    let (all, damaged) = records.list_all()?;
-    let selected: Vec<PodRecord> = all.into_iter().filter(|record| is_meant(record, scope)).collect();
-    let is_missing = |name: &&PodName| !selected.iter().any(|record| name.is(&record.namespace, &record.name));
-    let missing = scope.names.iter().filter(is_missing);
-    let mut errors: Vec<anyhow::Error> = missing
-        .map(|name| NoSuchPod(not_found(&name.name).to_string()).into())
-        .collect();
-    if !errors.is_empty() || scope.names.is_empty() {
-        errors.extend(damaged.into_iter().map(Into::into));
-    }
-    Ok((selected, errors))
 }
 
 /// Deletes a Pod with its own grace period, and waits until it is gone.
@@ -540,22 +520,5 @@ mod tests {
         let (request, (told, failures)) = tokio::join!(starting, delete_all(&pods, options(None, true, 0)));
         assert_eq!(request, Some(Request::Delete { grace: None }));
         assert_eq!((told.len(), failures.len()), (1, 0), "{failures:?}");
-    }
-
-    #[test]
-    fn pods_are_selected_once_and_names_that_no_pod_has_are_told() {
-        let pods = TestPods::new();
-        pods.add("web", &[("app", "shop")]);
-        pods.add("db", &[]);
-        let scope = |names: &[&'static str]| Scope::of_names(Some("default"), names.iter().copied());
-        let (found, errors) = select(&pods.records, &scope(&["web", "web", "none"])).unwrap();
-        assert_eq!((found.len(), errors.len()), (1, 1));
-        assert_eq!(
-            errors[0].to_string(),
-            "Error from server (NotFound): pods \"none\" not found"
-        );
-        let mut labelled = scope(&[]);
-        labelled.selector = "app".parse().unwrap();
-        assert_eq!(select(&pods.records, &labelled).unwrap().0.len(), 1);
     }
 }

@@ -9,10 +9,12 @@ use futures::future::join_all;
 
 use super::completion;
 use super::kvm::{self, Place, Purpose};
+use super::pods::arguments::Scope;
+use super::pods::selection::select;
 use super::print::emit;
 use super::selector::Selector;
 use super::stream::target::pod_name;
-use super::{Failure, table};
+use super::{Failure, complain, table};
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -92,10 +94,11 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
-    let records = selected(&args, &paths)?;
+    let (records, errors) = selected(&args, &paths)?;
+    errors.iter().for_each(complain);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let usage = runtime.block_on(usage_of(&paths, &args, records))?;
-    if usage.is_empty() {
+    if usage.is_empty() && errors.is_empty() {
         eprintln!(
             "{}",
             match args.all_namespaces {
@@ -106,25 +109,21 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
                 ),
             }
         );
-    } else {
+    } else if !usage.is_empty() {
         emit(&table(usage, &args))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<Vec<PodRecord>> {
+/// The Pods that are meant, and what is wrong with others.
+fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>, Vec<anyhow::Error>)> {
     let name = args.name.as_deref().map(pod_name).transpose()?;
-    let mut records = PodRecords::new(paths.clone()).list()?;
-    records.retain(|record| {
-        let labels = record.pod.metadata.labels.as_ref();
-        (args.all_namespaces || record.namespace == args.namespace)
-            && name.is_none_or(|name| record.name == name)
-            && args.selector.as_ref().is_none_or(|selector| selector.matches(labels))
-    });
-    match name {
-        Some(name) if records.is_empty() => Err(anyhow!("Error from server (NotFound): pods {name:?} not found")),
-        _ => Ok(records),
-    }
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let scope = Scope {
+        selector: args.selector.clone().unwrap_or_default(),
+        ..Scope::of_names(namespace, name)
+    };
+    select(&PodRecords::new(paths.clone()), &scope)
 }
 
 /// Asks all supervisors at the same time. Pods that do not run have none; that is only an error for the one that was named.
@@ -326,12 +325,12 @@ default   web   35m        70Mi
             write_frame(&mut stream, &answer).await.unwrap();
         });
         let all = args("");
-        let found = usage_of(&paths, &all, selected(&all, &paths).unwrap()).await.unwrap();
+        let found = usage_of(&paths, &all, selected(&all, &paths).unwrap().0).await.unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].containers, usage);
 
         let named = args("ended");
-        let error = usage_of(&paths, &named, selected(&named, &paths).unwrap())
+        let error = usage_of(&paths, &named, selected(&named, &paths).unwrap().0)
             .await
             .unwrap_err();
         assert!(
@@ -341,8 +340,7 @@ default   web   35m        70Mi
             "{error}"
         );
         assert!(
-            selected(&args("nope"), &paths)
-                .unwrap_err()
+            selected(&args("nope"), &paths).unwrap().1[0]
                 .to_string()
                 .contains("pods \"nope\" not found")
         );
