@@ -1,6 +1,5 @@
 //! `microkube apply`, and what it has in common with `create` and `run --detach`: starting the Pods of manifests.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
@@ -8,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::detached::start_detached;
 use super::kvm::{self, Place, Purpose};
-use super::manifests::{self, Loaded};
+use super::manifests::{self, FilenameArgs, Loaded};
 use super::pods::arguments::NamespaceArg;
 use super::pods::format::{Format, Objects};
 use super::print::emit;
@@ -31,10 +30,10 @@ pub struct ApplyArgs {
 
 /// Which manifests, and what is said about them.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("manifests").arg("filename").required(true)))]
 pub(super) struct FileArgs {
-    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input
-    #[arg(short, long, value_name = "PATH", required = true)]
-    pub(super) filename: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) files: FilenameArgs,
     #[command(flatten)]
     pub(super) namespace: NamespaceArg,
     #[command(flatten)]
@@ -92,7 +91,7 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
 
 /// Starts the Pods of files.
 pub(super) fn from_files(args: &FileArgs, existing: Existing) -> Result<ExitCode, Failure> {
-    let loaded = manifests::load_into(&args.filename, &args.namespace)?;
+    let loaded = manifests::load_into(&args.files, &args.namespace)?;
     start_all(loaded, &args.output, existing)
 }
 

@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
+use super::Failure;
 use super::exec::{session_terminal, talk};
+use super::kvm::{self, Place, Purpose};
+use super::print::print;
+use super::stream::arguments::SessionArgs;
 use super::stream::session::SessionTerminal;
-use super::stream::target::{self, Target};
-use super::{Failure, kvm};
+use super::stream::target;
 use crate::pod::attach::Request;
-use crate::state::Paths;
 
 /// Attach to a container that runs
 ///
@@ -18,40 +20,18 @@ use crate::state::Paths;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  microkube attach web\n  microkube attach -it shell -c sh")]
 pub struct AttachArgs {
-    /// The Pod: NAME or pod/NAME
-    #[arg(value_name = "POD")]
-    pod: String,
-    /// The container [default: the Pod's default or first container]
-    #[arg(short, long, value_name = "NAME")]
-    container: Option<String>,
-    /// Pass standard input to the container
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Connect to the container's terminal: with -i and on a terminal
-    #[arg(short = 't', long)]
-    tty: bool,
-    /// Print nothing but what the container prints
-    #[arg(short, long)]
-    quiet: bool,
-    /// The Pod's namespace
-    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
-    namespace: String,
+    #[command(flatten)]
+    session: SessionArgs,
 }
 
 /// Runs the verb.
 pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
-        return Ok(exit_code);
-    }
-    let paths = Paths::from_env();
-    let target = Target::find(&paths, &args.namespace, &args.pod)?;
-    if target.is_completed() {
-        return Err(anyhow!(
-            "cannot attach a container in a completed pod; current phase is {}",
-            target.phase()
-        )
-        .into());
-    }
+    let AttachArgs { session: args } = args;
+    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let target = args.target(&paths, "attach")?;
     let container = target::named_or_default(&target, args.container.as_deref(), args.quiet)
         .context("cannot attach to the container")?;
     let has_tty = container.tty == Some(true);
@@ -86,10 +66,10 @@ pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
         .as_ref()
         .and_then(|spec| spec.restart_policy.as_deref());
     if on_terminal && !args.quiet && matches!(always, None | Some("Always")) {
-        println!(
-            "Session ended, resume using 'microkube attach {} -c {} -i -t' command when the pod is running",
+        print(&format!(
+            "Session ended, resume using 'microkube attach {} -c {} -i -t' command when the pod is running\n",
             target.record.name, container.name
-        );
+        ))?;
     }
     // As kubectl: the container's own end is no failure of this command.
     Ok(ended.exit_code(|_| 0))

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::process::{Command, ExitCode, Stdio};
 
 use clap_complete::CompletionCandidate;
-use clap_complete::engine::ArgValueCompleter;
+use clap_complete::engine::{ArgValueCompleter, PathCompleter, ValueCompleter as _};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
 use super::print::emit;
@@ -62,32 +62,71 @@ pub(super) fn pods() -> ArgValueCompleter {
     })
 }
 
-/// Completes names of containers.
-#[allow(dead_code, reason = "for the verbs about one container")]
+/// Completes `NAME` and `pod/NAME`, for the verbs about one Pod.
+pub(super) fn pod_names() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let names = names().into_iter().map(|(pod, _)| pod).collect::<BTreeSet<_>>();
+        let fitting = fitting(&names, &current.to_string_lossy());
+        fitting.into_iter().map(CompletionCandidate::new).collect()
+    })
+}
+
+/// Completes names of containers: those of the Pod that is named before, if one is.
 pub(super) fn containers() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
-        let names = names()
+        // The shell's script passes the whole command line on.
+        let words: Vec<String> = std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        containers_of(&names(), &words, &current.to_string_lossy())
             .into_iter()
-            .map(|(_, container)| container)
-            .collect::<BTreeSet<_>>();
-        let current = current.to_string_lossy();
-        let fitting = names.into_iter().filter(|name| name.starts_with(current.as_ref()));
-        fitting.map(CompletionCandidate::new).collect()
+            .map(CompletionCandidate::new)
+            .collect()
     })
+}
+
+/// Completes what `cp` copies: files of this machine, and Pods with a colon.
+pub(super) fn files_and_pods() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let mut found = PathCompleter::any().complete(current);
+        let names = names().into_iter().map(|(pod, _)| format!("{pod}:")).collect();
+        let fitting = fitting(&names, &current.to_string_lossy());
+        found.extend(fitting.into_iter().map(CompletionCandidate::new));
+        found
+    })
+}
+
+/// The containers of the Pods that the words name, or of all.
+fn containers_of(names: &[(String, String)], words: &[String], current: &str) -> BTreeSet<String> {
+    let is_named = |pod: &str| {
+        let bare = |word: &str| word.rsplit_once('/').map_or(word, |(_, name)| name).to_owned();
+        words
+            .iter()
+            .any(|word| bare(word.split(':').next().unwrap_or(word)) == pod)
+    };
+    let any_is_named = names.iter().any(|(pod, _)| is_named(pod));
+    names
+        .iter()
+        .filter(|(pod, container)| (!any_is_named || is_named(pod)) && container.starts_with(current))
+        .map(|(_, container)| container.clone())
+        .collect()
+}
+
+/// Names in the notation of what was typed.
+fn fitting(names: &BTreeSet<String>, current: &str) -> Vec<String> {
+    let kind = current.split_once('/').map(|(kind, _)| kind);
+    let full = names.iter().map(|name| match kind {
+        Some(kind) => format!("{kind}/{name}"),
+        None => name.clone(),
+    });
+    full.filter(|name| name.starts_with(current)).collect()
 }
 
 /// What of the names fits what was typed.
 fn resources(names: &BTreeSet<String>, current: &str) -> Vec<String> {
-    match current.split_once('/') {
-        Some((kind, _)) => {
-            let full = names.iter().map(|name| format!("{kind}/{name}"));
-            full.filter(|name| name.starts_with(current)).collect()
-        }
-        None => {
-            let all = ["pods".to_owned()].into_iter().chain(names.iter().cloned());
-            all.filter(|name| name.starts_with(current)).collect()
-        }
-    }
+    let kind = "pods".to_owned();
+    let kind = [kind].into_iter().filter(|kind| kind.starts_with(current));
+    kind.chain(fitting(names, current)).collect()
 }
 
 /// Pods with each of their containers. What goes wrong while somebody types is not told.
@@ -181,6 +220,48 @@ mod tests {
         assert_eq!(resources(&names, "we"), ["web-1", "web-2"]);
         assert_eq!(resources(&names, "pod/we"), ["pod/web-1", "pod/web-2"]);
         assert_eq!(resources(&names, "po/d"), ["po/db"]);
+    }
+
+    #[test]
+    fn containers_are_those_of_the_pod_that_is_named() {
+        let names = [("web", "main"), ("web", "sidecar"), ("db", "main"), ("db", "exporter")]
+            .map(|(pod, container)| (pod.to_owned(), container.to_owned()));
+        let complete = |line: &str, current: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            containers_of(&names, &words, current).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(complete("logs web -c", ""), ["main", "sidecar"]);
+        assert_eq!(complete("exec pod/db -c", "e"), ["exporter"]);
+        assert_eq!(complete("cp web:/var/log . -c", "s"), ["sidecar"]);
+        assert_eq!(complete("logs -c", ""), ["exporter", "main", "sidecar"]);
+        assert_eq!(complete("logs other -c", "m"), ["main"]);
+    }
+
+    #[test]
+    fn every_verb_about_one_pod_completes_pods_and_containers() {
+        let command = Cli::command();
+        for (verb, arguments) in [
+            ("logs", &["pod", "inline_container", "container"][..]),
+            ("exec", &["pod", "container"]),
+            ("attach", &["pod", "container"]),
+            ("cp", &["source", "target", "container"]),
+            ("get", &["resources"]),
+            ("describe", &["resources"]),
+            ("delete", &["resources"]),
+            ("wait", &["resources"]),
+            ("events", &["of"]),
+        ] {
+            let verb = command.find_subcommand(verb).unwrap();
+            for argument in arguments {
+                let found = verb.get_arguments().find(|found| found.get_id() == argument);
+                let found = found.unwrap_or_else(|| panic!("{} {argument}", verb.get_name()));
+                assert!(
+                    found.get::<ArgValueCompleter>().is_some(),
+                    "{} {argument}",
+                    verb.get_name()
+                );
+            }
+        }
     }
 
     #[test]

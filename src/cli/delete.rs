@@ -1,9 +1,7 @@
 //! `microkube delete`.
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,12 +10,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::net::UnixStream;
 
 use super::kvm::{self, Place, Purpose};
-use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
+use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg};
 use super::pods::changes::{Changed, Changes};
-use super::pods::snapshot::is_meant;
+use super::pods::selection::{NoSuchPod, select};
 use super::print::emit;
 use super::wait::{Timeout, duration};
-use super::{Failure, complain, manifests};
+use super::{Failure, complain};
 use crate::pod;
 use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -40,9 +38,6 @@ const MAX_SUPERVISORS: usize = 3;
 pub struct DeleteArgs {
     #[command(flatten)]
     resources: ResourceArgs,
-    /// The Pods of manifests: files, directories, or `-` for standard input
-    #[arg(short, long, value_name = "PATH", conflicts_with_all = ["resources", "selector", "all"])]
-    filename: Vec<PathBuf>,
     #[command(flatten)]
     scope: ScopeArgs,
     #[command(flatten)]
@@ -100,12 +95,12 @@ impl GraceArgs {
 /// Runs the verb.
 pub(super) fn run(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let grace = args.grace.period().map_err(Failure::usage)?;
-    let (scopes, consumed_stdin) = scopes(&args)?;
+    let (scope, consumed_stdin) = scope(&args)?;
     let paths = match kvm::go_to_pods(Purpose::Change, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
-    let (records, mut errors) = select(&PodRecords::new(paths.clone()), &scopes)?;
+    let (records, mut errors) = select(&PodRecords::new(paths.clone()), &scope)?;
     if args.ignore_not_found {
         errors.retain(|error| !error.is::<NoSuchPod>());
     }
@@ -144,18 +139,9 @@ pub(super) fn run(args: DeleteArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-/// Which Pods are meant, each scope in one namespace, and what was read of standard input.
-fn scopes(args: &DeleteArgs) -> Result<(Vec<Scope>, Option<Vec<u8>>), Failure> {
-    if !args.filename.is_empty() {
-        let loaded = manifests::load_into(&args.filename, &args.scope.namespace)?;
-        let scope = |pod: &k8s_openapi::api::core::v1::Pod| Scope {
-            namespace: pod.metadata.namespace.clone(),
-            names: pod.metadata.name.clone().into_iter().collect(),
-            ..Scope::default()
-        };
-        return Ok((loaded.manifests.pods.iter().map(scope).collect(), loaded.consumed_stdin));
-    }
-    let scope = Scope::new(&args.resources, &args.scope, &args.selector).map_err(Failure::usage)?;
+/// Which Pods are meant, and what was read of standard input.
+fn scope(args: &DeleteArgs) -> Result<(Scope, Option<Vec<u8>>), Failure> {
+    let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
     if args.all && !scope.names.is_empty() {
         let error = anyhow!("name cannot be provided when --all is specified");
         return Err(Failure::usage(error));
@@ -164,38 +150,7 @@ fn scopes(args: &DeleteArgs) -> Result<(Vec<Scope>, Option<Vec<u8>>), Failure> {
         let error = anyhow!("resource(s) were provided, but no name was specified: name Pods, or use -f, -l or --all");
         return Err(Failure::usage(error));
     }
-    Ok((vec![scope], None))
-}
-
-/// A name that no Pod has.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NoSuchPod(String);
-
-/// The records of the Pods that are meant, and what is wrong with the others.
-fn select(records: &PodRecords, scopes: &[Scope]) -> anyhow::Result<(Vec<PodRecord>, Vec<anyhow::Error>)> {
-    let (all, damaged) = records.list_all()?;
-    let (mut selected, mut errors): (Vec<PodRecord>, Vec<anyhow::Error>) = (Vec::new(), Vec::new());
-    let mut any_missing = false;
-    for scope in scopes {
-        let found: Vec<_> = all.iter().filter(|record| is_meant(record, scope)).collect();
-        for name in scope
-            .names
-            .iter()
-            .filter(|name| !found.iter().any(|record| record.name == **name))
-        {
-            errors.push(NoSuchPod(not_found(name).to_string()).into());
-            any_missing = true;
-        }
-        selected.extend(found.into_iter().cloned());
-    }
-    let by_name = scopes.iter().all(|scope| !scope.names.is_empty());
-    if any_missing || !by_name {
-        errors.extend(damaged.into_iter().map(Into::into));
-    }
-    let mut uids = HashSet::new();
-    selected.retain(|record| uids.insert(record.uid.clone()));
-    Ok((selected, errors))
+    Ok((scope, consumed_stdin))
 }
 
 /// Deletes a Pod with its own grace period, and waits until it is gone.
@@ -436,7 +391,7 @@ mod tests {
 
     async fn delete_all(pods: &TestPods, options: Options) -> (Vec<String>, Vec<String>) {
         let scope = Scope::default();
-        let (records, errors) = select(&pods.records, &[scope]).unwrap();
+        let (records, errors) = select(&pods.records, &scope).unwrap();
         assert!(errors.is_empty(), "{errors:?}");
         let mut told = Vec::new();
         let failures = delete(&pods.paths, records, &options, &mut |record| {
@@ -565,26 +520,5 @@ mod tests {
         let (request, (told, failures)) = tokio::join!(starting, delete_all(&pods, options(None, true, 0)));
         assert_eq!(request, Some(Request::Delete { grace: None }));
         assert_eq!((told.len(), failures.len()), (1, 0), "{failures:?}");
-    }
-
-    #[test]
-    fn pods_are_selected_once_and_names_that_no_pod_has_are_told() {
-        let pods = TestPods::new();
-        pods.add("web", &[("app", "shop")]);
-        pods.add("db", &[]);
-        let scope = |names: &[&str]| Scope {
-            namespace: Some("default".to_owned()),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            ..Scope::default()
-        };
-        let (found, errors) = select(&pods.records, &[scope(&["web"]), scope(&["web", "none"])]).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(
-            errors[0].to_string(),
-            "Error from server (NotFound): pods \"none\" not found"
-        );
-        let mut labelled = scope(&[]);
-        labelled.selector = "app".parse().unwrap();
-        assert_eq!(select(&pods.records, &[labelled]).unwrap().0.len(), 1);
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use microkube_vmm::probe;
 
 use super::Failure;
+use super::print::emit;
 use crate::machine;
 use crate::network::{self, NetworkConfig};
 use crate::pod::artifacts;
@@ -51,7 +52,7 @@ pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
     }
     checks.extend([guest(), vmm(), store()]);
 
-    println!("{:<14} {:<5} DETAIL", "REQUIREMENT", "OK");
+    let mut report = format!("{:<14} {:<5} DETAIL\n", "REQUIREMENT", "OK");
     let mut failed = false;
     for Check {
         name,
@@ -61,19 +62,20 @@ pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
     } in checks
     {
         match result {
-            Ok(detail) => println!("{name:<14} {:<5} {detail}", "yes"),
+            Ok(detail) => report += &format!("{name:<14} {:<5} {detail}\n", "yes"),
             Err(error) => {
                 failed |= !has_fallback;
-                println!("{name:<14} {:<5} {error:#}", "no");
-                println!("{:<20} remedy: {remedy}", "");
+                report += &format!("{name:<14} {:<5} {error:#}\n", "no");
+                report += &format!("{:<20} remedy: {remedy}\n", "");
             }
         }
     }
     if usable {
-        println!("\nPods run on this machine's KVM.");
+        report += "\nPods run on this machine's KVM.\n";
     } else if !failed {
-        println!("\nPods run in the emulated host, which is slow: it is made for development and tests.");
+        report += "\nPods run in the emulated host, which is slow: it is made for development and tests.\n";
     }
+    emit(&report)?;
     Ok(ExitCode::from(u8::from(failed)))
 }
 

@@ -60,11 +60,7 @@ pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
         let error = anyhow::anyhow!("events have no more columns: -o json, yaml, name, jsonpath or custom-columns");
         return Err(Failure::usage(error));
     }
-    let scope = Scope {
-        namespace: (!args.scope.all_namespaces).then(|| args.scope.namespace.or_default()),
-        names: args.of.clone().into_iter().collect(),
-        ..Scope::default()
-    };
+    let scope = Scope::of_names(args.scope.namespace().as_deref(), args.of.as_deref());
     let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };
     match kvm::go_to_pods(purpose, None)? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
@@ -307,11 +303,7 @@ mod tests {
 
     fn table(pods: &TestPods, words: &[&str]) -> String {
         let args = args(words);
-        let scope = Scope {
-            namespace: (!args.scope.all_namespaces).then(|| args.scope.namespace.or_default()),
-            names: args.of.clone().into_iter().collect(),
-            ..Scope::default()
-        };
+        let scope = Scope::of_names(args.scope.namespace().as_deref(), args.of.as_deref());
         let events = read(&pods.records, &scope, &args, &mut |error| panic!("{error}")).unwrap();
         text(&events, &args, &mut Columns::default(), !args.no_headers, at(60)).unwrap()
     }

@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
-
+use super::Failure;
+use super::kvm::{self, Place, Purpose};
+use super::stream::arguments::SessionArgs;
 use super::stream::session::{Ended, SessionTerminal, Streams, converse};
 use super::stream::target::{self, Target};
-use super::{Failure, kvm};
 use crate::pod::attach::Request;
 use crate::pod::client::Client;
 use crate::state::Paths;
@@ -23,24 +23,8 @@ pub(super) const NO_TERMINAL: &str = "Unable to use a TTY - input is not a termi
     after_help = "Examples:\n  microkube exec web -- ls /usr/share/nginx\n  microkube exec -it web -c sidecar -- sh\n  microkube exec -i web -- sh -c 'cat > /tmp/file' < file"
 )]
 pub struct ExecArgs {
-    /// The Pod: NAME or pod/NAME
-    #[arg(value_name = "POD")]
-    pod: String,
-    /// The container [default: the Pod's default or first container]
-    #[arg(short, long, value_name = "NAME")]
-    container: Option<String>,
-    /// Pass standard input to the command
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Give the command a terminal: with -i and on a terminal
-    #[arg(short = 't', long)]
-    tty: bool,
-    /// Print nothing but what the command prints
-    #[arg(short, long)]
-    quiet: bool,
-    /// The Pod's namespace
-    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
-    namespace: String,
+    #[command(flatten)]
+    session: SessionArgs,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -48,30 +32,24 @@ pub struct ExecArgs {
 
 /// Runs the verb.
 pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
-        return Ok(exit_code);
-    }
-    let paths = Paths::from_env();
-    let target = Target::find(&paths, &args.namespace, &args.pod)?;
-    if target.is_completed() {
-        return Err(anyhow!(
-            "cannot exec into a container in a completed pod; current phase is {}",
-            target.phase()
-        )
-        .into());
-    }
-    let container = target::named_or_default(&target, args.container.as_deref(), args.quiet)?;
-    let terminal = session_terminal(args.stdin, args.tty, args.quiet)?;
+    let ExecArgs { session, command } = args;
+    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let target = session.target(&paths, "exec into")?;
+    let container = target::named_or_default(&target, session.container.as_deref(), session.quiet)?;
+    let terminal = session_terminal(session.stdin, session.tty, session.quiet)?;
     let request = Request::Exec {
         container: container.name.clone(),
-        command: args.command,
-        stdin: args.stdin,
+        command,
+        stdin: session.stdin,
         tty: terminal.is_some(),
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),
     };
-    let ended = talk(&paths, &target, request, args.stdin, terminal, false)?;
+    let ended = talk(&paths, &target, request, session.stdin, terminal, false)?;
     if let Ended::Exited(code @ 1..) = ended
-        && !args.quiet
+        && !session.quiet
     {
         eprintln!("command terminated with exit code {code}");
     }

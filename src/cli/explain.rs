@@ -1,12 +1,12 @@
 //! `microkube explain`: the fields of a Pod, what they are, and what microkube does with them.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 
 use super::Failure;
+use super::print::emit;
 use crate::manifest::schema::{Field, Schema, inside, join};
 use crate::manifest::support::{self, Support};
 
@@ -59,8 +59,7 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
             )));
         }
     };
-    // As with other programs: whoever stops reading has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    emit(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

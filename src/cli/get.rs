@@ -25,7 +25,7 @@ use crate::state::{Paths, PodRecords};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube get pods\n  microkube get pod web -o yaml\n  microkube get pods -l app=shop -w\n  microkube get pod \
-                  web -o jsonpath='{.status.podIP}'"
+                  web -o jsonpath='{.status.podIP}'\n  microkube get -f shop/"
 )]
 pub struct GetArgs {
     #[command(flatten)]
@@ -66,10 +66,10 @@ struct Show {
 
 /// Runs the verb.
 pub(super) fn run(args: GetArgs) -> Result<ExitCode, Failure> {
-    let scope = Scope::new(&args.resources, &args.scope, &args.selector).map_err(Failure::usage)?;
+    let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
     let follows = args.watch || args.watch_only;
     let purpose = if follows { Purpose::Follow } else { Purpose::Look };
-    match kvm::go_to_pods(purpose, None)? {
+    match kvm::go_to_pods(purpose, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
         Place::Here(paths) if follows => watch(&paths, &scope, &args),
         Place::Here(paths) => {
@@ -87,7 +87,7 @@ fn show(mut snapshot: Snapshot, scope: &Scope, args: &GetArgs) -> Result<ExitCod
     emit(&text(&snapshot.pods, scope, &args.show, Timestamp::now())?)?;
     let mut failed = false;
     for name in snapshot.missing.iter().filter(|_| !args.ignore_not_found) {
-        complain(&not_found(name));
+        complain(&not_found(&name.name));
         failed = true;
     }
     for error in snapshot.damaged {
@@ -230,7 +230,7 @@ impl<'a> Watch<'a> {
         if let Some(name) = snapshot.missing.first()
             && !args.ignore_not_found
         {
-            return Err(not_found(name).into());
+            return Err(not_found(&name.name).into());
         }
         let mut watch = Self {
             records,
@@ -325,11 +325,7 @@ mod tests {
     use super::*;
 
     fn scope(namespace: Option<&str>, names: &[&str]) -> Scope {
-        Scope {
-            namespace: namespace.map(str::to_owned),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            ..Scope::default()
-        }
+        Scope::of_names(namespace, names.iter().copied())
     }
 
     fn later() -> Timestamp {
@@ -421,7 +417,7 @@ other       job    0/1     Pending   0          3m20s   <none>      <none>   <no
         let uids = ["a", "b", "c"].map(|name| pods.add(name, &[]));
         std::fs::write(pods.paths.pod_state(&uids[1]).join("status.json"), "{").unwrap();
         let snapshot = Snapshot::read(&pods.records, &scope(Some("default"), &["c", "none", "b"])).unwrap();
-        assert_eq!(snapshot.missing, ["none"]);
+        assert_eq!(snapshot.missing, scope(Some("default"), &["none"]).names);
         let names: Vec<_> = snapshot
             .pods
             .iter()

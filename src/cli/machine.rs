@@ -1,10 +1,14 @@
 //! `microkube machine`: the emulated host.
 
-use crate::machine::{self, ExecRequest, MachineError, Status};
-use clap::{Args, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use super::print::emit;
+use crate::machine::{self, ExecRequest, MachineError, Status};
 
 /// The emulated host, in which Pods run where KVM cannot run guests
 #[derive(Debug, Args)]
@@ -55,70 +59,55 @@ enum Verb {
 }
 
 /// Runs the verb.
-pub fn run(args: MachineArgs) -> ExitCode {
-    let result = match args.verb {
-        Verb::InsideInit => return machine::init(),
-        Verb::InsideAgent => return machine::agent(),
-        Verb::InsideSession { cwd, command } => return machine::session(&cwd, &command),
-        Verb::Exec { command } => machine::exec(&ExecRequest {
-            argv: command,
-            start: true,
-        })
-        .map(|exit| ExitCode::from(exit.code())),
-        Verb::Needed => {
-            return match microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm")) {
-                Ok(()) => {
-                    println!("KVM of this machine runs guests");
-                    ExitCode::FAILURE
-                }
-                Err(error) => {
-                    println!("KVM of this machine cannot run guests: {}", chain(&error));
-                    ExitCode::SUCCESS
-                }
+pub(super) fn run(args: MachineArgs) -> Result<ExitCode, Failure> {
+    let (said, exit_code) = match args.verb {
+        Verb::InsideInit => return Ok(machine::init()),
+        Verb::InsideAgent => return Ok(machine::agent()),
+        Verb::InsideSession { cwd, command } => return Ok(machine::session(&cwd, &command)),
+        Verb::Exec { command } => {
+            let request = ExecRequest {
+                argv: command,
+                start: true,
             };
+            return Ok(ExitCode::from(machine::exec(&request).map_err(failed)?.code()));
         }
-        Verb::Start => machine::start().map(|started| {
-            if !started {
-                println!("the emulated host is running already");
+        Verb::Needed => match microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm")) {
+            Ok(()) => ("KVM of this machine runs guests\n".to_owned(), ExitCode::FAILURE),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                let said = format!("KVM of this machine cannot run guests: {error:#}\n");
+                (said, ExitCode::SUCCESS)
             }
-            ExitCode::SUCCESS
-        }),
-        Verb::Stop => machine::stop().map(|stopped| {
-            println!(
-                "{}",
-                if stopped {
-                    "the emulated host is stopped"
-                } else {
-                    "the emulated host was not running"
-                }
-            );
-            ExitCode::SUCCESS
-        }),
-        Verb::Status => machine::status().map(|status| show(&status)),
+        },
+        Verb::Start => match machine::start().map_err(failed)? {
+            true => (String::new(), ExitCode::SUCCESS),
+            false => ("the emulated host is running already\n".to_owned(), ExitCode::SUCCESS),
+        },
+        Verb::Stop => match machine::stop().map_err(failed)? {
+            true => ("the emulated host is stopped\n".to_owned(), ExitCode::SUCCESS),
+            false => ("the emulated host was not running\n".to_owned(), ExitCode::SUCCESS),
+        },
+        Verb::Status => show(&machine::status().map_err(failed)?),
     };
-    result.unwrap_or_else(|error: MachineError| {
-        eprintln!("microkube: error: {}", chain(&error));
-        ExitCode::from(machine::EXIT_MACHINE_FAILED)
-    })
+    emit(&said)?;
+    Ok(exit_code)
 }
 
-/// An error with everything that caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+fn failed(error: MachineError) -> Failure {
+    Failure {
+        exit_code: machine::EXIT_MACHINE_FAILED,
+        error: error.into(),
+    }
 }
 
-fn show(status: &Status) -> ExitCode {
+/// What is said of the emulated host, and the exit code that says so.
+fn show(status: &Status) -> (String, ExitCode) {
     match status {
         Status::Stopped => {
-            println!("stopped");
             // As `systemctl status` has it for a unit that does not run.
-            ExitCode::from(3)
+            ("stopped\n".to_owned(), ExitCode::from(3))
         }
-        Status::Starting => {
-            println!("starting");
-            ExitCode::from(3)
-        }
+        Status::Starting => ("starting\n".to_owned(), ExitCode::from(3)),
         Status::Running {
             pid,
             uptime,
@@ -130,11 +119,11 @@ fn show(status: &Status) -> ExitCode {
                 uptime.as_secs() / 60 % 60,
                 uptime.as_secs() % 60,
             );
-            println!(
-                "running: QEMU (software emulation, AMD processor with SVM), pid {pid}, up {hours}:{minutes:02}:{seconds:02}"
+            let said = format!(
+                "running: QEMU (software emulation, AMD processor with SVM), pid {pid}, up {hours}:{minutes:02}:{seconds:02}\n\
+                 memory: {memory_mib} MiB, {resident_mib} MiB of it in use\n"
             );
-            println!("memory: {memory_mib} MiB, {resident_mib} MiB of it in use");
-            ExitCode::SUCCESS
+            (said, ExitCode::SUCCESS)
         }
     }
 }

@@ -11,12 +11,35 @@ use crate::manifest::{self, Input, MAX_TEXT_BYTES, ManifestError, Manifests};
 
 /// All manifests of one command line together.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
+/// Files of one directory.
+const MAX_FILES: usize = 10_000;
 /// What `kubectl` takes from a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 /// Where a Pod is that names no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
 /// How standard input is called in messages.
 const STDIN: &str = "standard input";
+
+/// Manifests by their paths.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FilenameArgs {
+    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) filename: Vec<PathBuf>,
+    /// Also the manifests of all directories below those of -f
+    #[arg(short = 'R', long, requires = "filename")]
+    pub(super) recursive: bool,
+}
+
+impl FilenameArgs {
+    /// These paths, without the directories below them.
+    pub(super) fn of(paths: &[PathBuf]) -> Self {
+        Self {
+            filename: paths.to_vec(),
+            recursive: false,
+        }
+    }
+}
 
 /// What was read.
 #[derive(Debug)]
@@ -27,8 +50,8 @@ pub(super) struct Loaded {
 }
 
 /// Reads and checks everything that the paths name.
-pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
-    let mut texts = read(paths).map_err(Failure::usage)?;
+fn load(files: &FilenameArgs) -> Result<Loaded, Failure> {
+    let mut texts = read(files).map_err(Failure::usage)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
     let manifests = manifest::load(&inputs).map_err(Failure::usage)?;
     let stdin = texts.iter().position(|(source, _)| source == STDIN);
@@ -41,8 +64,8 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
 /// [`load`], with everything in the namespace that the command line names.
 ///
 /// A manifest that says `default` cannot be told from one that says nothing.
-pub(super) fn load_into(paths: &[PathBuf], namespace: &NamespaceArg) -> Result<Loaded, Failure> {
-    let mut loaded = load(paths)?;
+pub(super) fn load_into(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
+    let mut loaded = load(files)?;
     if let Some(namespace) = &namespace.namespace {
         move_into(&mut loaded.manifests, namespace).map_err(Failure::usage)?;
     }
@@ -78,16 +101,16 @@ pub(super) fn names_its_file(error: &anyhow::Error) -> bool {
 }
 
 /// The texts by the names that they have in messages.
-fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+fn read(named: &FilenameArgs) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
     let mut total = 0;
-    for path in paths {
+    for path in &named.filename {
         let is_stdin = path.as_os_str() == "-";
         if is_stdin && texts.iter().any(|(source, _)| source == STDIN) {
             bail!("standard input can be read only once");
         }
         let files = if !is_stdin && path.is_dir() {
-            directory(path)?
+            directory(path, named.recursive)?
         } else {
             vec![path.clone()]
         };
@@ -111,15 +134,28 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     Ok(texts)
 }
 
-/// The manifests of a directory, without those of the directories in it, by name.
-fn directory(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let context = || format!("cannot read the directory {}", path.display());
+/// The manifests of a directory, with those of the directories in it only if they are asked for, by name.
+fn directory(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).with_context(context)? {
-        let file = entry.with_context(context)?.path();
-        let extension = file.extension().and_then(|extension| extension.to_str());
-        if extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !file.is_dir() {
-            files.push(file);
+    let mut waiting = vec![path.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        let context = || format!("cannot read the directory {}", directory.display());
+        for entry in std::fs::read_dir(&directory).with_context(context)? {
+            let entry = entry.with_context(context)?;
+            let file = entry.path();
+            let extension = file.extension().and_then(|extension| extension.to_str());
+            // As kubectl: links are not followed to other directories, so there is no way in circles.
+            if entry.file_type().with_context(context)?.is_dir() {
+                waiting.extend(recursive.then_some(file));
+            } else if extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !file.is_dir() {
+                files.push(file);
+            }
+        }
+        if files.len() > MAX_FILES {
+            bail!(
+                "there are more than {MAX_FILES} manifests in the directory {}",
+                path.display()
+            );
         }
     }
     if files.is_empty() {
@@ -150,7 +186,11 @@ mod tests {
         "{apiVersion: v1, kind: Pod, metadata: {name: NAME}, spec: {containers: [{name: a, image: b}]}}\n";
 
     fn load_names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
-        match load(paths) {
+        names_of(&FilenameArgs::of(paths))
+    }
+
+    fn names_of(files: &FilenameArgs) -> Result<Vec<String>, String> {
+        match load(files) {
             Ok(loaded) => Ok(loaded
                 .manifests
                 .pods
@@ -179,6 +219,15 @@ mod tests {
         assert_eq!(load_names(&[dir.path().to_owned()]).unwrap(), ["a", "b", "c"]);
         // Named, a file may be called as it likes.
         assert_eq!(load_names(&[at("note.txt"), at("c.json")]).unwrap(), ["x", "c"]);
+        let recursive = |path: PathBuf| FilenameArgs {
+            filename: vec![path],
+            recursive: true,
+        };
+        assert!(
+            names_of(&recursive(dir.path().to_owned()))
+                .unwrap_err()
+                .contains("e.yaml:1:1")
+        );
         assert!(
             load_names(&[at("d.yaml")])
                 .unwrap_err()
@@ -190,6 +239,13 @@ mod tests {
                 .unwrap_err()
                 .starts_with("there is no *.yaml")
         );
+        // A link to a directory above is no way in circles.
+        std::fs::create_dir(at("d.yaml/deep")).unwrap();
+        std::fs::write(at("d.yaml/deep/f.yaml"), POD.replace("NAME", "f")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), at("d.yaml/deep/up")).unwrap();
+        let all = recursive(dir.path().to_owned());
+        assert_eq!(names_of(&all).unwrap(), ["a", "b", "c", "f"]);
+        assert_eq!(names_of(&recursive(at("c.json"))).unwrap(), ["c"]);
         assert!(load_names(&[at("none.yaml")]).unwrap_err().contains("No such file"));
     }
 
@@ -224,7 +280,7 @@ mod tests {
             let namespace = NamespaceArg {
                 namespace: Some(namespace.to_owned()),
             };
-            load_into(std::slice::from_ref(&path), &namespace)
+            load_into(&FilenameArgs::of(std::slice::from_ref(&path)), &namespace)
                 .map(|loaded| loaded.manifests.pods[0].metadata.namespace.clone().unwrap())
                 .map_err(|failure| failure.error.to_string())
         };

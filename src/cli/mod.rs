@@ -1,5 +1,8 @@
 //! The command line: one file a verb, each with its arguments, its help and its output. No logic of Pods lives here.
 
+// What is printed goes through `print`, which knows what to do about output that cannot be written.
+#![deny(clippy::print_stdout)]
+
 mod apply;
 mod attach;
 mod attached_run;
@@ -27,6 +30,7 @@ mod output;
 mod pods;
 mod print;
 mod recover;
+mod remedy;
 mod run;
 mod selector;
 mod stream;
@@ -40,7 +44,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use print::{OutputClosed, for_terminal};
+use print::{OutputError, for_terminal, is_output_closed};
 
 use crate::pod;
 use crate::state::Paths;
@@ -117,7 +121,15 @@ pub fn main() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(Cli::command)
         .var(completion::VARIABLE)
         .complete();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        // --help and --version
+        Err(text) => {
+            let printed = text.print().map_err(OutputError::from);
+            return end(printed.map(|()| ExitCode::SUCCESS).map_err(Failure::from));
+        }
+    };
     start_log();
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
@@ -137,17 +149,23 @@ pub fn main() -> ExitCode {
         Verb::Recover(args) => recover::run(args),
         Verb::Image(args) => run_image(args),
         Verb::Doctor(args) => doctor::run(args),
-        Verb::Machine(args) => return machine::run(args),
+        Verb::Machine(args) => machine::run(args),
         Verb::Completion(args) => completion::run(args),
         Verb::Supervise(args) => supervise::run(args),
     };
-    result.unwrap_or_else(|Failure { exit_code, error }| {
-        if error.is::<OutputClosed>() {
-            return ExitCode::from(print::EXIT_OUTPUT_CLOSED);
+    end(result)
+}
+
+/// Says what went wrong, and what this process exits with.
+fn end(result: Result<ExitCode, Failure>) -> ExitCode {
+    match result {
+        Ok(exit_code) => exit_code,
+        Err(Failure { error, .. }) if is_output_closed(&error) => ExitCode::from(print::EXIT_OUTPUT_CLOSED),
+        Err(Failure { exit_code, error }) => {
+            complain(&error);
+            ExitCode::from(exit_code)
         }
-        complain(&error);
-        ExitCode::from(exit_code)
-    })
+    }
 }
 
 /// Says what went wrong.
@@ -155,7 +173,9 @@ fn complain(error: &anyhow::Error) {
     if manifests::names_its_file(error) {
         eprintln!("{}", for_terminal(&error.to_string()));
     } else {
-        eprintln!("microkube: {}", for_terminal(&format!("{error:#}")));
+        let remedy = remedy::of(error, &Paths::from_env()).map(|remedy| format!("; {remedy}"));
+        let text = format!("{error:#}{}", remedy.unwrap_or_default());
+        eprintln!("microkube: {}", for_terminal(&text));
     }
 }
 

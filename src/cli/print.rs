@@ -2,38 +2,58 @@
 
 use std::io::{IsTerminal, Write};
 
-use anyhow::Context as _;
-
 use crate::image::is_unprintable;
 
 /// Exit code of a program that ended because nobody reads its output: that of SIGPIPE, of which kubectl dies.
-pub(super) const EXIT_OUTPUT_CLOSED: u8 = 128 + 13;
+pub(super) const EXIT_OUTPUT_CLOSED: u8 = 128 + libc::SIGPIPE as u8;
 
-/// Whoever read standard output has seen enough (`| head`).
+/// Standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads standard output any more")]
-pub(super) struct OutputClosed;
+pub(super) enum OutputError {
+    /// Whoever read it has seen enough (`| head`).
+    #[error("nobody reads standard output any more")]
+    Closed,
+    /// Its disk is full, say.
+    #[error("cannot write to standard output")]
+    Failed(#[source] std::io::Error),
+}
 
-/// Prints to standard output at once, and does not mind if nobody reads it.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    match emit(text) {
-        Err(error) if error.is::<OutputClosed>() => Ok(()),
-        result => result,
+impl From<std::io::Error> for OutputError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Failed(error),
+        }
     }
 }
 
-/// Prints to standard output at once. The error is [`OutputClosed`] if nobody reads it: then the verb ends.
+/// Whether this says that nobody reads standard output any more.
+pub(super) fn is_output_closed(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OutputError::Closed))
+}
+
+/// Prints to standard output at once, and does not mind if nobody reads it.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    match write(text) {
+        Err(OutputError::Closed) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints to standard output at once. The error is an [`OutputError`]: then the verb ends.
 pub(super) fn emit(text: &str) -> anyhow::Result<()> {
+    Ok(write(text)?)
+}
+
+fn write(text: &str) -> Result<(), OutputError> {
     let mut out = std::io::stdout();
     let shown = if out.is_terminal() {
         std::borrow::Cow::Owned(for_terminal(text))
     } else {
         std::borrow::Cow::Borrowed(text)
     };
-    match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
-        result => result.context("cannot write to standard output"),
-    }
+    out.write_all(shown.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// Messages may quote what came from outside: images, registries, manifests, containers. Control characters are shown, not sent.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{Failure, kvm};
 use crate::pod;
-use crate::state::Paths;
+use crate::state::{Paths, PodRecords};
 
 /// Bring all Pods back after a crash or a reboot
 ///
@@ -22,6 +22,9 @@ pub(super) fn run(_: RecoverArgs) -> Result<ExitCode, Failure> {
         return Ok(exit_code);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(pod::recover(&Paths::from_env()))?;
-    Ok(ExitCode::SUCCESS)
+    let paths = Paths::from_env();
+    runtime.block_on(pod::recover(&paths))?;
+    // Those of which the record cannot be read were warned of and left alone.
+    let (_, damaged) = PodRecords::new(paths).list_all()?;
+    Ok(ExitCode::from(u8::from(!damaged.is_empty())))
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::apply::{self, DryRun, Existing, OutputArgs};
 use super::detached::new_record;
 use super::generated_pod::ImageArgs;
-use super::manifests::Loaded;
+use super::manifests::{FilenameArgs, Loaded};
 use super::output::ContainerOutput;
 use super::pods::arguments::NamespaceArg;
 use super::{Failure, attached_run, kvm, manifests};
@@ -84,7 +84,7 @@ impl RunArgs {
 
     fn load(&self) -> Result<Loaded, Failure> {
         match (&self.generated.image, self.paths.as_slice()) {
-            (None, paths) => manifests::load_into(paths, &self.namespace),
+            (None, paths) => manifests::load_into(&FilenameArgs::of(paths), &self.namespace),
             (Some(image), [name]) => self.generated.pod(&name.to_string_lossy(), image, &self.namespace),
             (Some(_), names) => Err(Failure::usage(anyhow!(
                 "--image makes one Pod, but {} names were given",

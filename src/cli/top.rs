@@ -7,9 +7,14 @@ use anyhow::anyhow;
 use clap::{Subcommand, ValueEnum};
 use futures::future::join_all;
 
+use super::completion;
+use super::kvm::{self, Place, Purpose};
+use super::pods::arguments::Scope;
+use super::pods::selection::select;
+use super::print::emit;
 use super::selector::Selector;
 use super::stream::target::pod_name;
-use super::{Failure, kvm, table};
+use super::{Failure, complain, table};
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -20,7 +25,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Show what Pods use
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube top pod\n  microkube top pod web --containers\n  microkube top pod --sort-by=memory"
+    after_help = "Examples:\n  microkube top pod\n  microkube top pod web --containers\n  microkube top pod --sort-by=memory --sum"
 )]
 pub struct TopArgs {
     #[command(subcommand)]
@@ -44,7 +49,7 @@ enum SortBy {
 #[derive(Debug, clap::Args)]
 struct TopPodArgs {
     /// One Pod: NAME or pod/NAME
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = completion::pod_names())]
     name: Option<String>,
     /// A row for each container
     #[arg(long)]
@@ -58,6 +63,9 @@ struct TopPodArgs {
     /// No line with the columns' names
     #[arg(long)]
     no_headers: bool,
+    /// A last row with the sum of the others
+    #[arg(long)]
+    sum: bool,
     /// The Pods' namespace
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
@@ -82,14 +90,15 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
             "only one of NAME or --selector can be provided"
         )));
     }
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
-        return Ok(exit_code);
-    }
-    let paths = Paths::from_env();
-    let records = selected(&args, &paths)?;
+    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let (records, errors) = selected(&args, &paths)?;
+    errors.iter().for_each(complain);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let usage = runtime.block_on(usage_of(&paths, &args, records))?;
-    if usage.is_empty() {
+    if usage.is_empty() && errors.is_empty() {
         eprintln!(
             "{}",
             match args.all_namespaces {
@@ -100,25 +109,21 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
                 ),
             }
         );
-    } else {
-        print!("{}", table(usage, &args));
+    } else if !usage.is_empty() {
+        emit(&table(usage, &args))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<Vec<PodRecord>> {
+/// The Pods that are meant, and what is wrong with others.
+fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>, Vec<anyhow::Error>)> {
     let name = args.name.as_deref().map(pod_name).transpose()?;
-    let mut records = PodRecords::new(paths.clone()).list()?;
-    records.retain(|record| {
-        let labels = record.pod.metadata.labels.as_ref();
-        (args.all_namespaces || record.namespace == args.namespace)
-            && name.is_none_or(|name| record.name == name)
-            && args.selector.as_ref().is_none_or(|selector| selector.matches(labels))
-    });
-    match name {
-        Some(name) if records.is_empty() => Err(anyhow!("Error from server (NotFound): pods {name:?} not found")),
-        _ => Ok(records),
-    }
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let scope = Scope {
+        selector: args.selector.clone().unwrap_or_default(),
+        ..Scope::of_names(namespace, name)
+    };
+    select(&PodRecords::new(paths.clone()), &scope)
 }
 
 /// Asks all supervisors at the same time. Pods that do not run have none; that is only an error for the one that was named.
@@ -168,6 +173,10 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
         let names = |pod: &PodUsage| (pod.namespace.clone(), pod.name.clone());
         key(total(a)).cmp(&key(total(b))).then_with(|| names(a).cmp(&names(b)))
     });
+    let (cpu_sum, memory_sum) = pods.iter().map(total).fold((0, 0), |sum: (u64, u64), of_pod| {
+        (sum.0.saturating_add(of_pod.0), sum.1.saturating_add(of_pod.1))
+    });
+    let cells = |cpu: u64, memory: u64| [format!("{}m", cpu.div_ceil(1_000_000)), format!("{}Mi", memory >> 20)];
     let mut rows = Vec::new();
     if !args.no_headers {
         let mut header = Vec::new();
@@ -179,15 +188,12 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
     for mut pod in pods {
         let (cpu, memory) = total(&pod);
         let mut row = |pod_name: Option<&str>, name: &str, cpu: u64, memory: u64| {
-            let mut cells = Vec::new();
-            cells.extend(args.all_namespaces.then(|| pod.namespace.clone()));
-            cells.extend(pod_name.map(str::to_owned));
-            cells.extend([
-                super::for_terminal(name),
-                format!("{}m", cpu.div_ceil(1_000_000)),
-                format!("{}Mi", memory >> 20),
-            ]);
-            rows.push(cells);
+            let mut row = Vec::new();
+            row.extend(args.all_namespaces.then(|| pod.namespace.clone()));
+            row.extend(pod_name.map(str::to_owned));
+            row.push(super::for_terminal(name));
+            row.extend(cells(cpu, memory));
+            rows.push(row);
         };
         if args.containers {
             pod.containers.sort_by(|a, b| {
@@ -204,6 +210,16 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
             }
         } else {
             row(None, &pod.name, cpu, memory);
+        }
+    }
+    if args.sum {
+        // Below the two columns of numbers, whatever is before them.
+        let names = 1 + usize::from(args.all_namespaces) + usize::from(args.containers);
+        let line = "________".to_owned();
+        for numbers in [[line.clone(), line], cells(cpu_sum, memory_sum)] {
+            let mut row = vec![String::new(); names];
+            row.extend(numbers);
+            rows.push(row);
         }
     }
     table::table(&rows)
@@ -254,6 +270,26 @@ mod tests {
             "POD   NAME   CPU(cores)   MEMORY(bytes)\nweb   a      5m           50Mi\nweb   b      30m          20Mi\ndb    c      100m         10Mi\n"
         );
         assert_eq!(
+            table(pods.clone(), &args("--containers --sum --sort-by=cpu")),
+            "\
+POD   NAME   CPU(cores)   MEMORY(bytes)
+db    c      100m         10Mi
+web   b      30m          20Mi
+web   a      5m           50Mi
+             ________     ________
+             135m         80Mi
+"
+        );
+        assert_eq!(
+            table(pods.clone(), &args("-A --sum --no-headers")),
+            "\
+default   db    100m       10Mi
+default   web   35m        70Mi
+                ________   ________
+                135m       80Mi
+"
+        );
+        assert_eq!(
             table(pods, &args("-A --no-headers --sort-by=cpu")),
             "default   db    100m   10Mi\ndefault   web   35m    70Mi\n"
         );
@@ -289,12 +325,12 @@ mod tests {
             write_frame(&mut stream, &answer).await.unwrap();
         });
         let all = args("");
-        let found = usage_of(&paths, &all, selected(&all, &paths).unwrap()).await.unwrap();
+        let found = usage_of(&paths, &all, selected(&all, &paths).unwrap().0).await.unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].containers, usage);
 
         let named = args("ended");
-        let error = usage_of(&paths, &named, selected(&named, &paths).unwrap())
+        let error = usage_of(&paths, &named, selected(&named, &paths).unwrap().0)
             .await
             .unwrap_err();
         assert!(
@@ -304,8 +340,7 @@ mod tests {
             "{error}"
         );
         assert!(
-            selected(&args("nope"), &paths)
-                .unwrap_err()
+            selected(&args("nope"), &paths).unwrap().1[0]
                 .to_string()
                 .contains("pods \"nope\" not found")
         );

@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::jsonpath::Template;
 use super::kvm::{self, Place, Purpose};
-use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
+use super::pods::arguments::{PodName, ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
 use super::pods::changes::{Changed, Changes};
 use super::pods::snapshot::{self, Snapshot};
 use super::print::emit;
 use super::{Failure, complain};
-use crate::state::{Paths, PodRecords};
+use crate::state::{Paths, PodRecord, PodRecords};
 
 /// As kubectl has it for a negative timeout.
 const A_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -201,20 +201,20 @@ impl Condition {
 
 /// Runs the verb.
 pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
-    let scope = Scope::new(&args.resources, &args.scope, &args.selector).map_err(Failure::usage)?;
+    let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
     if args.all && (args.selector.selector.is_some() || !scope.names.is_empty()) {
         let error = anyhow!("setting --all together with names or a selector makes no sense");
         return Err(Failure::usage(error));
     }
     if !args.all && scope.names.is_empty() && args.selector.selector.is_none() {
-        let error = anyhow!("resource(s) were provided, but no name was specified: name Pods, or use -l or --all");
+        let error = anyhow!("resource(s) were provided, but no name was specified: name Pods, or use -f, -l or --all");
         return Err(Failure::usage(error));
     }
     let purpose = match args.condition {
         Condition::Create => Purpose::Follow,
         _ => Purpose::Look,
     };
-    match kvm::go_to_pods(purpose, None)? {
+    match kvm::go_to_pods(purpose, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
         Place::Here(paths) => {
             let failures = wait(&paths, &scope, &args.condition, args.timeout.0, &mut |name| {
@@ -229,7 +229,8 @@ pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
 /// A Pod that has not met the condition yet.
 #[derive(Debug)]
 struct Waiting {
-    name: String,
+    /// `None`: the first that the selector selects.
+    name: Option<PodName>,
     /// Of the Pod that is waited for; another one of its name is not meant.
     uid: Option<String>,
 }
@@ -249,22 +250,25 @@ fn wait(
     let mut failures: Vec<anyhow::Error> = snapshot.damaged.into_iter().map(Into::into).collect();
     let mut waiting: Vec<Waiting> = Vec::new();
     for pod in snapshot.pods {
-        let name = pod.metadata.name.clone().unwrap_or_default();
+        let name = PodName::of(&pod);
         if condition.is_met(&pod)? {
-            met(&name)?;
+            met(&name.name)?;
         } else {
             waiting.push(Waiting {
-                name,
+                name: Some(name),
                 uid: pod.metadata.uid,
             });
         }
     }
     for name in snapshot.missing {
         match condition {
-            Condition::Create => waiting.push(Waiting { name, uid: None }),
+            Condition::Create => waiting.push(Waiting {
+                name: Some(name),
+                uid: None,
+            }),
             // What is not there is deleted; kubectl says nothing about it.
             Condition::Delete => {}
-            _ => failures.push(not_found(&name)),
+            _ => failures.push(not_found(&name.name)),
         }
     }
     let nothing_meant = waiting.is_empty() && failures.is_empty();
@@ -274,10 +278,7 @@ fn wait(
             bail!("no matching resources found");
         }
         // The first Pod that the selector selects is waited for.
-        waiting.push(Waiting {
-            name: String::new(),
-            uid: None,
-        });
+        waiting.push(Waiting { name: None, uid: None });
     }
     while !waiting.is_empty() {
         if changes.wait(Some(deadline), &[])? == Changed::Nothing {
@@ -293,9 +294,9 @@ fn wait(
         }
         waiting = still;
     }
-    let timed_out = waiting.iter().map(|one| match one.name.as_str() {
-        "" => anyhow!("timed out waiting for the condition on pods"),
-        name => anyhow!("timed out waiting for the condition on pods/{name}"),
+    let timed_out = waiting.iter().map(|one| match &one.name {
+        None => anyhow!("timed out waiting for the condition on pods"),
+        Some(PodName { name, .. }) => anyhow!("timed out waiting for the condition on pods/{name}"),
     });
     failures.extend(timed_out);
     Ok(failures)
@@ -318,20 +319,24 @@ fn check(records: &PodRecords, scope: &Scope, condition: &Condition, one: &Waiti
         Some(uid) => records.get(uid)?,
         None => {
             let (found, _) = records.list_all()?;
-            let is_it = |name: &str| one.name.is_empty() || name == one.name;
+            let is_it = |record: &PodRecord| {
+                let is_called = |name: &PodName| name.is(&record.namespace, &record.name);
+                one.name.as_ref().is_none_or(is_called)
+            };
             found
                 .into_iter()
-                .find(|record| snapshot::is_meant(record, scope) && is_it(&record.name))
+                .find(|record| snapshot::is_meant(record, scope) && is_it(record))
         }
     };
     let pod = match record {
         Some(record) => snapshot::object(records, record)?,
         None => None,
     };
+    let name = one.name.as_ref().map_or("", |name| &name.name);
     Ok(match (pod, condition) {
-        (None, Condition::Delete) => Check::Met(one.name.clone()),
+        (None, Condition::Delete) => Check::Met(name.to_owned()),
         (None, Condition::Create) => Check::NotYet,
-        (None, _) => Check::Failed(not_found(&one.name)),
+        (None, _) => Check::Failed(not_found(name)),
         (Some(pod), _) if condition.is_met(&pod)? => Check::Met(pod.metadata.name.unwrap_or_default()),
         (Some(_), _) => Check::NotYet,
     })
@@ -348,11 +353,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn scope(names: &[&str]) -> Scope {
-        Scope {
-            namespace: Some("default".to_owned()),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            ..Scope::default()
-        }
+        Scope::of_names(Some("default"), names.iter().copied())
     }
 
     fn result(pods: &TestPods, names: &[&str], condition: &str, timeout: Duration) -> (Vec<String>, Vec<String>) {

@@ -12,7 +12,7 @@ use crate::state::Paths;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("the Pod has no running supervisor")]
+    #[error("the Pod does not run: it has no supervisor (`microkube recover` starts those that are missing)")]
     NotRunning(#[source] io::Error),
     /// The supervisor cannot be reached.
     #[error("cannot connect to the Pod's supervisor")]

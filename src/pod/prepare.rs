@@ -79,6 +79,12 @@ pub async fn host_resources(paths: &Paths, record: &PodRecord) -> anyhow::Result
     Ok(HostResources { net, scratch, stage })
 }
 
+/// What this host is called where Kubernetes names the node of a Pod.
+pub fn node_name() -> String {
+    let name = nix::unistd::gethostname().ok();
+    name.and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
 /// Puts together what is there. `images` has the image of every container.
 ///
 /// # Errors
@@ -97,10 +103,7 @@ pub fn assemble(
         uid: record.uid.clone(),
         pod_ip: Some(net.address),
         host_ip: Some(net.gateway),
-        node_name: nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok())
-            .unwrap_or_default(),
+        node_name: node_name(),
     };
     let planned = containers(&record.pod).zip(images).map(|(container, image)| {
         let ids = image

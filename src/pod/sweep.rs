@@ -46,8 +46,14 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>>
     let mut launched = Vec::new();
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
-        if matches!(records.get(&uid), Ok(Some(record)) if record.released) {
-            continue;
+        match records.get(&uid) {
+            Ok(Some(record)) if record.released => continue,
+            Ok(_) => {}
+            // Nobody can tell what is to be done with it, and it may be put right.
+            Err(error) => {
+                tracing::warn!("Pod {uid} is left as it is: {:#}", anyhow::Error::from(error));
+                continue;
+            }
         }
         // Held until the Pod is gone, so that two sweeps do not meet.
         let Some(lock) = claim(&records, &uid).await? else {
@@ -65,8 +71,8 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>>
 }
 
 async fn take_care(paths: &Paths, records: &PodRecords, uid: &str, lock: &LockedFile) -> anyhow::Result<Option<Child>> {
-    let record = match records.get(uid) {
-        Ok(Some(record)) if record.detached => record,
+    let record = match records.get(uid)? {
+        Some(record) if record.detached => record,
         _ => return release_abandoned(paths, records, uid).await.map(|()| None),
     };
     let ended =
@@ -114,11 +120,8 @@ async fn claim(records: &PodRecords, uid: &str) -> anyhow::Result<Option<LockedF
 }
 
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
-    match records.get(uid) {
-        Ok(Some(record)) => end_processes(&record).await?,
-        Ok(None) => {}
-        // Its processes cannot be known; the kernel ends the VMM with its supervisor.
-        Err(error) => tracing::warn!("the record of Pod {uid} is lost: {error}"),
+    if let Some(record) = records.get(uid)? {
+        end_processes(&record).await?;
     }
     network::release(&paths.network(), uid).await?;
     records.remove(uid)?;
@@ -153,7 +156,40 @@ mod tests {
         let records = PodRecords::new(paths.clone());
         let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let identity = ProcessIdentity::of(i32::try_from(vmm.id()).unwrap());
-        let record = |uid: &str, vmm| PodRecord {
+        drop(records.create(&record("dead", identity.clone())).unwrap());
+        let _owned = records.create(&record("alive", None)).unwrap();
+
+        sweep(&paths).await.unwrap();
+
+        assert_eq!(records.uids().unwrap(), ["alive"]);
+        vmm.wait().unwrap();
+        assert!(!identity.unwrap().is_alive());
+    }
+
+    #[tokio::test]
+    async fn a_pod_whose_record_cannot_be_read_is_kept_until_its_record_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let record = record("damaged", None);
+        drop(records.create(&record).unwrap());
+        let file = paths.pod_state("damaged").join("pod.json");
+        let content = std::fs::read(&file).unwrap();
+        std::fs::write(&file, content.get(..content.len() / 2).unwrap()).unwrap();
+        std::fs::write(paths.pods().join("note.txt"), "not microkube's").unwrap();
+
+        sweep(&paths).await.unwrap();
+
+        std::fs::write(&file, &content).unwrap();
+        assert_eq!(records.get("damaged").unwrap(), Some(record));
+        std::fs::remove_file(&file).unwrap();
+        sweep(&paths).await.unwrap();
+        assert_eq!(records.uids().unwrap(), [""; 0]);
+        assert!(paths.pods().join("note.txt").exists());
+    }
+
+    fn record(uid: &str, vmm: Option<ProcessIdentity>) -> PodRecord {
+        PodRecord {
             uid: uid.to_owned(),
             namespace: "default".to_owned(),
             name: uid.to_owned(),
@@ -164,14 +200,6 @@ mod tests {
             client: None,
             supervisor: None,
             vmm,
-        };
-        drop(records.create(&record("dead", identity.clone())).unwrap());
-        let _owned = records.create(&record("alive", None)).unwrap();
-
-        sweep(&paths).await.unwrap();
-
-        assert_eq!(records.uids().unwrap(), ["alive"]);
-        vmm.wait().unwrap();
-        assert!(!identity.unwrap().is_alive());
+        }
     }
 }

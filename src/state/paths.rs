@@ -12,7 +12,7 @@ pub struct Paths {
 
 /// A directory of microkube cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot create {path}: are you root, and is its file system writable and not full?")]
+#[error("cannot create the directory {path}")]
 pub struct PathsError {
     path: PathBuf,
     #[source]

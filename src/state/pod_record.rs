@@ -77,6 +77,9 @@ pub enum RecordsError {
     /// Another Pod has the name.
     #[error("pods {0:?} already exists in namespace {1:?}; delete or end it first, or choose another name")]
     AlreadyExists(String, String),
+    /// A Pod may have the name, but what its record says cannot be known.
+    #[error("cannot tell whether there is a pod {0:?}")]
+    MayExist(String, #[source] Box<Self>),
     /// A directory cannot be made.
     #[error(transparent)]
     Paths(#[from] PathsError),
@@ -94,6 +97,18 @@ pub enum RecordsError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl RecordsError {
+    /// The file whose content is not what was written there.
+    #[must_use]
+    pub fn damaged_path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Record(error) => error.damaged_path(),
+            Self::MayExist(_, error) => error.damaged_path(),
+            Self::AlreadyExists(..) | Self::Paths(_) | Self::Io { .. } => None,
+        }
+    }
 }
 
 /// All Pods of this host.
@@ -117,11 +132,13 @@ impl PodRecords {
     /// Creates the record of a new Pod. The returned lock says that the Pod has an owner; whoever owns the Pod keeps it.
     ///
     /// # Errors
-    /// [`RecordsError::AlreadyExists`] when a Pod of that namespace and name has an owner.
+    /// [`RecordsError::AlreadyExists`] when a Pod of that namespace and name has an owner, [`RecordsError::MayExist`] when that cannot
+    /// be known.
     pub fn create(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
         self.paths.create()?;
         let _all = self.lock_set()?;
-        for other in self.list()? {
+        let (others, mut damaged) = self.list_all()?;
+        for other in others {
             let is_same = other.namespace == record.namespace && other.name == record.name;
             if is_same && (other.detached || !self.is_abandoned(&other.uid)?) {
                 return Err(RecordsError::AlreadyExists(
@@ -130,7 +147,20 @@ impl PodRecords {
                 ));
             }
         }
-        for dir in [self.paths.pod_run(&record.uid), self.paths.pod_state(&record.uid)] {
+        if let Some(error) = damaged.pop() {
+            return Err(RecordsError::MayExist(record.name.clone(), Box::new(error)));
+        }
+        let made = self.make(record);
+        if made.is_err() {
+            // What of it cannot be removed either is left to the sweep; why nothing could be made is more to the point.
+            let _ = self.remove_dirs(&record.uid);
+        }
+        made
+    }
+
+    /// Makes the directories and the record of a Pod.
+    fn make(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
+        for dir in [self.paths.pod_state(&record.uid), self.paths.pod_run(&record.uid)] {
             super::paths::create_private_dir(&dir).map_err(|source| RecordsError::Io {
                 action: "create",
                 path: dir,
@@ -138,13 +168,9 @@ impl PodRecords {
             })?;
         }
         let lock = record::lock_exclusive(&self.lock_path(&record.uid))?;
-        let pods = self.paths.pods();
-        let made = self.save(record);
+        self.save(record)?;
         // Its directory is to be there after a power cut, too.
-        if let Err(error) = made.and_then(|()| Ok(record::sync_dir(&pods)?)) {
-            self.remove_dirs(&record.uid)?;
-            return Err(error);
-        }
+        record::sync_dir(&self.paths.pods())?;
         Ok(lock)
     }
 
@@ -209,14 +235,14 @@ impl PodRecords {
     /// The Pod of this name.
     ///
     /// # Errors
-    /// The first record that cannot be read, if the Pod is not among the others.
+    /// [`RecordsError::MayExist`] when a record cannot be read, if the Pod is not among the others.
     pub fn find(&self, namespace: &str, name: &str) -> Result<Option<PodRecord>, RecordsError> {
         let (records, mut damaged) = self.list_all()?;
         let found = records
             .into_iter()
             .find(|record| record.namespace == namespace && record.name == name);
         match (found, damaged.pop()) {
-            (None, Some(error)) => Err(error),
+            (None, Some(error)) => Err(RecordsError::MayExist(name.to_owned(), Box::new(error))),
             (found, _) => Ok(found),
         }
     }
@@ -261,7 +287,9 @@ impl PodRecords {
                     path: path.clone(),
                     source,
                 })?;
-                if let Ok(name) = entry.file_name().into_string() {
+                // Whatever else lies there is nobody's Pod.
+                let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if let (true, Ok(name)) = (is_dir, entry.file_name().into_string()) {
                     uids.insert(name);
                 }
             }
@@ -269,14 +297,14 @@ impl PodRecords {
         Ok(uids.into_iter().collect())
     }
 
-    /// All records that can be read. A damaged one is left to the sweep.
+    /// All records that can be read. Of others there is a warning.
     ///
     /// # Errors
     /// [`RecordsError::Io`].
     pub fn list(&self) -> Result<Vec<PodRecord>, RecordsError> {
         let (records, damaged) = self.list_all()?;
         for error in damaged {
-            tracing::warn!("{error}");
+            tracing::warn!("{:#}", anyhow::Error::from(error));
         }
         Ok(records)
     }

@@ -3,7 +3,7 @@
 //! A reader sees the old content or the new one, never a part, whatever dies in between.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,29 @@ pub enum RecordError {
         #[source]
         source: serde_json::Error,
     },
+    /// There is something else than a file of microkube's.
+    #[error("{path} is damaged: it is {found}")]
+    NoRecord {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
 }
+
+impl RecordError {
+    /// The file whose content is not what was written there.
+    #[must_use]
+    pub fn damaged_path(&self) -> Option<&Path> {
+        match self {
+            Self::Damaged { path, .. } | Self::NoRecord { path, .. } => Some(path),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+/// Longer than any record: those of Pods have a manifest of at most 4 MiB, and Secrets.
+const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RecordError {
     let path = path.to_owned();
@@ -82,16 +104,44 @@ pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordEr
 /// # Errors
 /// See [`RecordError`].
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
-    match std::fs::read(path) {
-        Ok(content) => serde_json::from_slice(&content)
-            .map(Some)
-            .map_err(|source| RecordError::Damaged {
-                path: path.to_owned(),
-                source,
-            }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(io("read", path)(source)),
+    let Some(content) = read_bounded(path)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&content)
+        .map(Some)
+        .map_err(|source| RecordError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// The content of a regular file, of which nothing is read that is longer than a record can be. Whatever lies there instead, opening
+/// it does not wait.
+fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, RecordError> {
+    let no_record = |found| RecordError::NoRecord {
+        path: path.to_owned(),
+        found,
+    };
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io("read", path)(error)),
+    };
+    if !file.metadata().map_err(io("read", path))?.is_file() {
+        return Err(no_record("no regular file"));
     }
+    let mut content = Vec::new();
+    file.take(MAX_RECORD_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(io("read", path))?;
+    if content.len() as u64 > MAX_RECORD_BYTES {
+        return Err(no_record("longer than any record"));
+    }
+    Ok(Some(content))
 }
 
 /// A file on which this process holds an exclusive `flock`. It is released with the last descriptor, so by the kernel when
@@ -188,6 +238,28 @@ mod tests {
         std::fs::write(&path, "{").unwrap();
         let error = read_json::<Vec<u32>>(&path).unwrap_err();
         assert!(error.to_string().contains("record.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_without_being_read_or_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        let refused = || read_json::<Vec<u32>>(&path).unwrap_err();
+        std::fs::create_dir(&path).unwrap();
+        assert!(refused().to_string().ends_with("is damaged: it is no regular file"));
+        std::fs::remove_dir(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(refused().damaged_path(), Some(path.as_path()));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(refused().damaged_path(), Some(path.as_path()));
+        std::fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(
+            refused()
+                .to_string()
+                .ends_with("is damaged: it is longer than any record")
+        );
     }
 
     #[test]

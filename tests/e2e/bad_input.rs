@@ -80,6 +80,90 @@ fn every_verb_explains_itself_with_an_example() {
 }
 
 #[test]
+fn every_verb_refuses_what_it_cannot_do_in_one_message() {
+    let _alone = alone();
+    for (line, code, part) in [
+        ("get pod none", 1, "pods \"none\" not found"),
+        ("get", 2, "You must specify the type of resource"),
+        ("get nodes", 2, "doesn't have a resource type \"nodes\""),
+        ("get pods -l a=b=c", 2, "--selector"),
+        ("get pods -o nope", 2, "--output"),
+        ("get pods -o jsonpath={.a", 2, "--output"),
+        ("get pods --sort-by={.a", 2, "--sort-by"),
+        ("get -f /no/such.yaml", 2, "/no/such.yaml"),
+        (
+            "get pods -f /no/such.yaml",
+            2,
+            "may not specify resource arguments as well",
+        ),
+        ("get pods -R", 2, "--filename"),
+        ("describe pod none", 1, "pods \"none\" not found"),
+        ("describe pods -l (", 2, "--selector"),
+        ("logs none", 1, "pods \"none\" not found"),
+        ("logs", 2, "POD or TYPE/NAME is a required argument"),
+        ("logs none --since=yesterday", 2, "--since"),
+        ("logs none --tail=-2", 2, "--tail must be greater"),
+        ("logs none --limit-bytes=0", 2, "--limit-bytes must be greater"),
+        ("logs none -c a --all-containers", 2, "--all-containers"),
+        ("exec none -- true", 1, "pods \"none\" not found"),
+        ("exec none", 2, "COMMAND"),
+        ("exec job/none -- true", 1, "resource type \"job\""),
+        ("attach none", 1, "pods \"none\" not found"),
+        ("cp none:/a /tmp/none", 1, "pods \"none\" not found"),
+        ("cp a b", 2, "must be a local file specification"),
+        ("cp /no/such none:/a", 1, "/no/such doesn't exist"),
+        ("top pod none", 1, "pods \"none\" not found"),
+        ("top pod --sort-by=age", 2, "--sort-by"),
+        ("events --for pod/", 2, "--for"),
+        ("events --types=Bad", 2, "Normal or Warning"),
+        ("events -o wide", 2, "no more columns"),
+        (
+            "wait pod/none --for=condition=Ready --timeout=0",
+            1,
+            "pods \"none\" not found",
+        ),
+        ("wait pod/none --for=nothing", 2, "unrecognized condition"),
+        ("wait pod/none --for=delete --timeout=soon", 2, "invalid duration"),
+        ("wait pods --for=delete", 2, "no name was specified"),
+        ("delete pod none", 1, "pods \"none\" not found"),
+        ("delete pods", 2, "no name was specified"),
+        (
+            "delete pod none --grace-period=-2",
+            2,
+            "--grace-period must be -1 or greater",
+        ),
+        ("apply", 2, "--filename"),
+        ("apply -f /no/such.yaml", 2, "/no/such.yaml"),
+        ("apply -f /dev/null", 2, "/dev/null"),
+        ("create -f /dev/zero", 2, "larger than 4 MiB"),
+        ("run --detach --rm -", 2, "--rm"),
+        ("run a b --image=nginx", 2, "--image makes one Pod"),
+        ("explain nodes", 2, "cannot be explained"),
+        ("explain pod.spec.nothing", 2, "nothing"),
+        ("image inspect none", 1, "no image \"none\""),
+        ("image rm none", 1, "no image \"none\""),
+        ("image tag none other", 1, "no image \"none\""),
+        ("image save none -o /tmp/none.tar", 1, "no image \"none\""),
+        ("image load /no/such.tar", 1, "/no/such.tar"),
+        ("image pull Not:A:Name", 1, "Not:A:Name"),
+        ("image verify none", 1, "no image \"none\""),
+        ("machine none", 2, "none"),
+        ("completion tcsh", 2, "tcsh"),
+        ("recover all", 2, "all"),
+        ("doctor please", 2, "please"),
+    ] {
+        let finished = host().output(line.split(' '));
+        assert_eq!(finished.code(), code, "{line}: {finished:?}");
+        assert!(
+            finished.stderr.contains(part),
+            "{line}: {part:?} is not in {finished:?}"
+        );
+        assert!(!finished.stderr.contains("panicked"), "{line}: {finished:?}");
+        assert_eq!(finished.stdout, "", "{line}");
+    }
+}
+
+#[test]
 fn a_second_pod_of_the_same_name_is_refused() {
     let _alone = alone();
     let mut first = host().start(&shell_pod(

@@ -112,6 +112,7 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     }
     assert_eq!(pod.logs("main"), "hello\n");
     let reasons = host().event_reasons("detached");
+    assert_eq!(reasons.first().map(String::as_str), Some("Scheduled"), "{reasons:?}");
     for reason in ["Pulled", "Created", "Started"] {
         assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
     }

@@ -4,7 +4,9 @@
 //! then. They run one after the other, because they count what is left on the host.
 
 mod bad_input;
+mod bad_places;
 mod chaos;
+mod completion;
 mod containers;
 mod copying;
 mod detached;

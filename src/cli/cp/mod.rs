@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::Failure;
+use super::{Failure, completion};
 
 /// Archives end with padding, of at most so many bytes in practice.
 const MAX_PADDING_BYTES: u64 = 1 << 20;
@@ -29,13 +29,13 @@ const MAX_PADDING_BYTES: u64 = 1 << 20;
 )]
 pub struct CpArgs {
     /// What to copy
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "SOURCE", add = completion::files_and_pods())]
     source: OsString,
     /// Where to
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = completion::files_and_pods())]
     target: OsString,
     /// The container [default: the Pod's default or first container]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", add = completion::containers())]
     container: Option<String>,
     /// Do not keep owners and permissions in the container
     #[arg(long)]

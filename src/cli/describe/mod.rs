@@ -28,7 +28,9 @@ const MAX_ANNOTATION: usize = 140;
 ///
 /// A name that no Pod has stands for all Pods whose names begin with it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  microkube describe pod web\n  microkube describe pods -l app=shop")]
+#[command(
+    after_help = "Examples:\n  microkube describe pod web\n  microkube describe pods -l app=shop\n  microkube describe -f pod.yaml"
+)]
 pub struct DescribeArgs {
     #[command(flatten)]
     resources: ResourceArgs,
@@ -43,18 +45,23 @@ pub struct DescribeArgs {
 
 /// Runs the verb.
 pub(super) fn run(args: DescribeArgs) -> Result<ExitCode, Failure> {
-    let scope = Scope::new(&args.resources, &args.scope, &args.selector).map_err(Failure::usage)?;
-    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+    let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
+    let paths = match kvm::go_to_pods(Purpose::Look, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
     let records = PodRecords::new(paths);
     let mut snapshot = Snapshot::read(&records, &scope)?;
     let mut failed = false;
-    for prefix in std::mem::take(&mut snapshot.missing) {
-        let longer = with_prefix(&records, &scope, &prefix)?;
+    for missing in std::mem::take(&mut snapshot.missing) {
+        // What a manifest names is that Pod and no other.
+        let is_from_file = !args.resources.files.filename.is_empty();
+        let longer = match is_from_file {
+            true => Vec::new(),
+            false => with_prefix(&records, &scope, &missing.name)?,
+        };
         if longer.is_empty() {
-            complain(&not_found(&prefix));
+            complain(&not_found(&missing.name));
             failed = true;
         }
         snapshot.pods.extend(longer);

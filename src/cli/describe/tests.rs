@@ -218,11 +218,7 @@ fn a_name_that_no_pod_has_stands_for_those_that_begin_with_it() {
     for name in ["web-1", "web-2", "db"] {
         pods.add(name, &[]);
     }
-    let scope = Scope {
-        namespace: Some("default".to_owned()),
-        names: vec!["web".to_owned()],
-        ..Scope::default()
-    };
+    let scope = Scope::of_names(Some("default"), ["web"]);
     let found = with_prefix(&pods.records, &scope, "web").unwrap();
     assert_eq!(found.len(), 2);
     assert!(with_prefix(&pods.records, &scope, "x").unwrap().is_empty());

@@ -13,10 +13,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 
 use self::source::Source;
+use super::completion;
+use super::kvm::{self, Place, Purpose};
+use super::pods::arguments::Scope;
+use super::pods::selection::select;
+use super::print::OutputError;
 use super::selector::Selector;
-use super::stream::session::EXIT_BROKEN_PIPE;
 use super::stream::target::{self, Target};
-use super::{Failure, kvm};
+use super::{Failure, complain};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::state::{Paths, PodRecords};
 
@@ -35,13 +39,13 @@ const MAX_HELD_BYTES: usize = 64 << 10;
 )]
 pub struct LogsArgs {
     /// The Pod: NAME or pod/NAME
-    #[arg(value_name = "POD")]
+    #[arg(value_name = "POD", add = completion::pod_names())]
     pod: Option<String>,
     /// The container, as with -c
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = completion::containers())]
     inline_container: Option<String>,
     /// The container [default: the Pod's default or first container]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", add = completion::containers())]
     container: Option<String>,
     /// Go on with what is written
     #[arg(short, long)]
@@ -154,39 +158,33 @@ impl LogsArgs {
 /// Runs the verb.
 pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
     args.check().map_err(Failure::usage)?;
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
-        return Ok(exit_code);
-    }
-    let paths = Paths::from_env();
-    let sources = sources(&args, &paths)?;
+    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let (sources, incomplete) = sources(&args, &paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let written = runtime.block_on(show(&args, &paths, sources, &mut std::io::stdout().lock()));
-    match written {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::from(EXIT_BROKEN_PIPE)),
-        Err(error) => Err(error.into()),
-    }
+    written?;
+    Ok(ExitCode::from(u8::from(incomplete)))
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// The logs that are meant.
-fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<Vec<Source>> {
+/// The logs that are meant, and whether there may be others that cannot be found.
+fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)> {
+    let mut incomplete = false;
     let targets = match (&args.pod, &args.selector) {
         (Some(pod), _) => vec![Target::find(paths, &args.namespace, pod)?],
         (None, selector) => {
             let records = PodRecords::new(paths.clone());
-            let mut selected = records.list()?;
-            selected.retain(|record| {
-                let labels = record.pod.metadata.labels.as_ref();
-                record.namespace == args.namespace && selector.as_ref().is_none_or(|selector| selector.matches(labels))
-            });
+            let scope = Scope {
+                selector: selector.clone().unwrap_or_default(),
+                ..Scope::of_names(Some(&args.namespace), [])
+            };
+            let (mut selected, errors) = select(&records, &scope)?;
+            errors.iter().for_each(complain);
+            incomplete = !errors.is_empty();
             selected.sort_by(|a, b| a.name.cmp(&b.name));
-            if selected.is_empty() {
+            if selected.is_empty() && !incomplete {
                 eprintln!(
                     "No resources found in {} namespace.",
                     super::for_terminal(&args.namespace)
@@ -212,7 +210,7 @@ fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<Vec<Source>> {
             args.max_log_requests
         );
     }
-    Ok(sources)
+    Ok((sources, incomplete))
 }
 
 /// The containers of a Pod that are meant.
@@ -245,7 +243,7 @@ async fn show(args: &LogsArgs, paths: &Paths, sources: Vec<Source>, to: &mut imp
     for source in sources {
         let result = show_one(args, paths, &source, now, to).await;
         match result {
-            Err(error) if args.ignore_errors && !is_broken_pipe(&error) => report(&error),
+            Err(error) if args.ignore_errors && !error.is::<OutputError>() => report(&error),
             result => result?,
         }
     }
@@ -365,7 +363,7 @@ async fn follow_all(
     Ok(())
 }
 
-fn write_flushed(to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+fn write_flushed(to: &mut impl Write, bytes: &[u8]) -> Result<(), OutputError> {
     to.write_all(bytes)?;
-    to.flush()
+    Ok(to.flush()?)
 }

@@ -82,7 +82,7 @@ impl Host {
         let mut text = Vec::new();
         let shown = async {
             args.check()?;
-            let sources = sources(&args, &self.paths)?;
+            let (sources, _) = sources(&args, &self.paths)?;
             show(&args, &self.paths, sources, &mut text).await
         };
         match shown.await {

@@ -1,9 +1,11 @@
 //! Which Pods a command line means, in kubectl's notations.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
+use k8s_openapi::api::core::v1::Pod;
 
-use super::super::completion;
+use super::super::manifests::{self, FilenameArgs};
 use super::super::selector::Selector;
+use super::super::{Failure, completion};
 
 /// The namespace of the Pods.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,12 +32,21 @@ pub(in crate::cli) struct ScopeArgs {
     pub(in crate::cli) all_namespaces: bool,
 }
 
-/// Pods by name.
+impl ScopeArgs {
+    /// The namespace; `None`: all.
+    pub(in crate::cli) fn namespace(&self) -> Option<String> {
+        (!self.all_namespaces).then(|| self.namespace.or_default())
+    }
+}
+
+/// Pods by name, on the command line or in manifests.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct ResourceArgs {
     /// `pods`, alone or with names (`pods a b`), or `pod/NAME`
     #[arg(value_name = "pods [NAME]|pod/NAME", add = completion::pods())]
     pub(in crate::cli) resources: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) files: FilenameArgs,
 }
 
 /// Pods by their labels.
@@ -46,27 +57,91 @@ pub(in crate::cli) struct SelectorArg {
     pub(in crate::cli) selector: Option<Selector>,
 }
 
+/// What a Pod is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct PodName {
+    /// `None`: any.
+    pub(in crate::cli) namespace: Option<String>,
+    pub(in crate::cli) name: String,
+}
+
+impl PodName {
+    /// The Pod's.
+    pub(in crate::cli) fn of(pod: &Pod) -> Self {
+        Self {
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether a Pod of this namespace and name is meant.
+    pub(in crate::cli) fn is(&self, namespace: &str, name: &str) -> bool {
+        self.name == name && self.namespace.as_ref().is_none_or(|own| own == namespace)
+    }
+}
+
 /// Which Pods are meant.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Scope {
-    /// `None`: all.
+    /// `None`: all, or those of the names.
     pub(in crate::cli) namespace: Option<String>,
-    /// Empty: all that the selector selects.
-    pub(in crate::cli) names: Vec<String>,
+    /// Empty: all of the namespace that the selector selects.
+    pub(in crate::cli) names: Vec<PodName>,
     pub(in crate::cli) selector: Selector,
 }
 
 impl Scope {
-    /// Of these arguments.
+    /// Of these arguments, and what was read of standard input for it.
     ///
     /// # Errors
-    /// When the arguments contradict each other.
+    /// When the arguments contradict each other, or a manifest cannot be read or is wrong.
     pub(in crate::cli) fn new(
         resources: &ResourceArgs,
         scope: &ScopeArgs,
         selector: &SelectorArg,
-    ) -> anyhow::Result<Self> {
-        let names = pod_names(&resources.resources)?;
+    ) -> Result<(Self, Option<Vec<u8>>), Failure> {
+        let ResourceArgs { resources, files } = resources;
+        if files.filename.is_empty() {
+            let scope = Self::of_resources(resources, scope, selector).map_err(Failure::usage)?;
+            return Ok((scope, None));
+        }
+        let contradiction = match (resources.as_slice(), &selector.selector) {
+            ([], None) => None,
+            ([], Some(_)) => Some("a selector (-l) chooses among all Pods, -f names them: use one of the two"),
+            _ => {
+                Some("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well")
+            }
+        };
+        if let Some(contradiction) = contradiction {
+            return Err(Failure::usage(anyhow!(contradiction)));
+        }
+        let loaded = manifests::load_into(files, &scope.namespace)?;
+        let names: Vec<PodName> = loaded.manifests.pods.iter().map(PodName::of).collect();
+        let first = names.first().and_then(|first| first.namespace.clone());
+        let is_one_namespace = names.iter().all(|name| name.namespace == first);
+        let scope = Self {
+            namespace: first.filter(|_| is_one_namespace && !scope.all_namespaces),
+            names,
+            selector: Selector::default(),
+        };
+        Ok((scope, loaded.consumed_stdin))
+    }
+
+    /// Pods by their names, in one namespace or wherever they are.
+    pub(in crate::cli) fn of_names<'n>(namespace: Option<&str>, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let name = |name: &str| PodName {
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        };
+        Self {
+            namespace: namespace.map(str::to_owned),
+            names: names.into_iter().map(name).collect(),
+            selector: Selector::default(),
+        }
+    }
+
+    fn of_resources(resources: &[String], scope: &ScopeArgs, selector: &SelectorArg) -> anyhow::Result<Self> {
+        let names = pod_names(resources)?;
         if !names.is_empty() && selector.selector.is_some() {
             bail!("name cannot be provided when a selector is specified");
         }
@@ -74,9 +149,8 @@ impl Scope {
             bail!("a resource cannot be retrieved by name across all namespaces");
         }
         Ok(Self {
-            namespace: (!scope.all_namespaces).then(|| scope.namespace.or_default()),
-            names,
             selector: selector.selector.clone().unwrap_or_default(),
+            ..Self::of_names(scope.namespace().as_deref(), names.iter().map(String::as_str))
         })
     }
 
@@ -100,7 +174,7 @@ pub(in crate::cli) fn not_found(name: &str) -> anyhow::Error {
 /// Kubernetes has other resources; microkube has Pods.
 pub(in crate::cli) fn pod_names(resources: &[String]) -> anyhow::Result<Vec<String>> {
     let Some(first) = resources.first() else {
-        bail!("You must specify the type of resource: pods");
+        bail!("You must specify the type of resource: pods, pods NAME or pod/NAME, or manifests with -f");
     };
     if first.contains('/') {
         return resources.iter().map(|resource| pod_name(resource)).collect();

@@ -3,6 +3,7 @@
 pub(super) mod arguments;
 pub(super) mod changes;
 pub(super) mod format;
+pub(super) mod selection;
 pub(super) mod snapshot;
 pub(super) mod status_column;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::arguments::Scope;
+use super::arguments::{PodName, Scope};
 use crate::state::{PodRecord, PodRecords, RecordsError, StatusRecord};
 
 /// The Pods that were asked for, and why some cannot be shown.
@@ -11,7 +11,7 @@ pub(in crate::cli) struct Snapshot {
     /// By namespace and name.
     pub(in crate::cli) pods: Vec<Pod>,
     /// Names that were asked for and do not exist.
-    pub(in crate::cli) missing: Vec<String>,
+    pub(in crate::cli) missing: Vec<PodName>,
     /// Each names its file.
     pub(in crate::cli) damaged: Vec<RecordsError>,
 }
@@ -29,7 +29,7 @@ impl Snapshot {
         };
         let mut missing = scope.names.clone();
         for record in &found {
-            missing.retain(|name| !is_meant(record, scope) || *name != record.name);
+            missing.retain(|name| !name.is(&record.namespace, &record.name) || !is_meant(record, scope));
         }
         if missing.is_empty() && !scope.names.is_empty() {
             // Those that were asked for are all there: what is damaged is another one.
@@ -47,10 +47,7 @@ impl Snapshot {
         snapshot.missing = missing;
         let key = |pod: &Pod| {
             // Named ones in the order of their names on the command line.
-            let position = scope
-                .names
-                .iter()
-                .position(|name| pod.metadata.name.as_ref() == Some(name));
+            let position = scope.names.iter().position(|name| is_called(pod, name));
             (position, pod.metadata.namespace.clone(), pod.metadata.name.clone())
         };
         snapshot.pods.sort_by_cached_key(key);
@@ -60,12 +57,16 @@ impl Snapshot {
 
 /// Whether a Pod is of the scope.
 pub(in crate::cli) fn is_meant(record: &PodRecord, scope: &Scope) -> bool {
-    scope
-        .namespace
-        .as_ref()
-        .is_none_or(|namespace| *namespace == record.namespace)
-        && (scope.names.is_empty() || scope.names.contains(&record.name))
+    let is_in = |namespace: &String| *namespace == record.namespace;
+    let is_called = |name: &PodName| name.is(&record.namespace, &record.name);
+    (scope.names.is_empty() || scope.names.iter().any(is_called))
+        && (!scope.names.is_empty() || scope.namespace.as_ref().is_none_or(is_in))
         && scope.selector.matches(record.pod.metadata.labels.as_ref())
+}
+
+fn is_called(pod: &Pod, name: &PodName) -> bool {
+    let PodName { namespace, name: own } = PodName::of(pod);
+    name.is(&namespace.unwrap_or_default(), &own)
 }
 
 /// The Pod with its status, in the shape of Kubernetes' API; `None` if it is gone.

@@ -10,15 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::detach_keys::DetachKeys;
+use crate::cli::print::EXIT_OUTPUT_CLOSED;
 use crate::pod::attach::{Frame, Notice, OutputStream, Request, read_frame, write_frame};
 use crate::pod::client::{Client, ClientError};
 use crate::terminal::{self, RawTerminal, TerminalSize};
 
 /// Bytes of input in one frame.
 const INPUT_BYTES: usize = 32 << 10;
-
-/// What a shell says of a program that was ended because nobody reads its output.
-pub(in crate::cli) const EXIT_BROKEN_PIPE: u8 = 128 + libc::SIGPIPE as u8;
 
 /// How a conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +37,7 @@ impl Ended {
         ExitCode::from(match self {
             Self::Exited(code) => of_process(code),
             Self::Detached => 0,
-            Self::BrokenPipe => EXIT_BROKEN_PIPE,
+            Self::BrokenPipe => EXIT_OUTPUT_CLOSED,
             Self::Signal(number) => 128_u8.saturating_add(number),
         })
     }

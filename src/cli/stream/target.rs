@@ -3,6 +3,7 @@
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
+use crate::cli::pods::arguments::not_found;
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// Says which container is meant where none is named.
@@ -34,11 +35,7 @@ impl Target {
     pub(in crate::cli) fn find(paths: &Paths, namespace: &str, resource: &str) -> anyhow::Result<Self> {
         let name = pod_name(resource)?;
         let records = PodRecords::new(paths.clone());
-        let record = records
-            .list()?
-            .into_iter()
-            .find(|record| record.namespace == namespace && record.name == name)
-            .ok_or_else(|| anyhow!("Error from server (NotFound): pods {name:?} not found"))?;
+        let record = records.find(namespace, name)?.ok_or_else(|| not_found(name))?;
         Self::of(&records, record)
     }
 

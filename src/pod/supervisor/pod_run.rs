@@ -135,12 +135,13 @@ impl PodRun {
             GuestLog::create(&prepare::guest_log_path(&paths, &record)?).context("cannot create the guest's log")?;
         let output = Output::new(client.clone(), log, debug);
         let running = Running::new(&record, Arc::clone(&output));
-        let keeper = RecordKeeper::new(
+        let mut keeper = RecordKeeper::new(
             records.clone(),
             &record.uid,
             paths.pod_state(&record.uid),
             record.detached,
         )?;
+        keeper.note_scheduled(&record, &prepare::node_name());
         let clock = Clock::new();
         let (inbox, messages) = mpsc::unbounded_channel();
         let count = prepare::containers(&record.pod).count();

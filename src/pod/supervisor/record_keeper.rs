@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 
 use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
-use crate::state::{EventLog, PodRecords, StatusRecord, read_json, replace_file};
+use crate::state::{EventLog, PodRecord, PodRecords, StatusRecord, read_json, replace_file};
 
 /// Name of the lifecycle's record among the Pod's.
 const LIFECYCLE_FILE: &str = "lifecycle.json";
@@ -63,6 +63,24 @@ impl RecordKeeper {
         Ok(())
     }
 
+    /// Notes as the first of all events that the Pod is on this host. That is the scheduler's word, not the kubelet's: the lifecycle
+    /// begins with a Pod that has a host. A supervisor that takes a Pod over finds it noted.
+    pub fn note_scheduled(&mut self, record: &PodRecord, node_name: &str) {
+        if !self.events.list().is_empty() {
+            return;
+        }
+        let scheduled = PodEvent {
+            warning: false,
+            reason: "Scheduled",
+            message: format!(
+                "Successfully assigned {}/{} to {node_name}",
+                record.namespace, record.name
+            ),
+            container: None,
+        };
+        self.add(&scheduled, None);
+    }
+
     /// Adds an event to the Pod's.
     pub fn add(&mut self, event: &PodEvent, field_path: Option<String>) {
         let now = SystemTime::now();
@@ -81,5 +99,55 @@ fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
         status: lifecycle.status(now),
         deletion_timestamp: deletion.map(|(at, _)| super::pod_run::timestamp(at)),
         deletion_grace_period_seconds: deletion.map(|(_, grace)| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Paths;
+
+    #[test]
+    fn a_pod_is_scheduled_before_anything_else_and_once_for_all_its_supervisors() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let record: PodRecord = serde_json::from_value(serde_json::json!({
+            "uid": "u", "namespace": "shop", "name": "web", "client": null, "supervisor": null, "vmm": null,
+            "pod": { "apiVersion": "v1", "kind": "Pod", "metadata": {} },
+        }))
+        .unwrap();
+        let records = PodRecords::new(paths.clone());
+        drop(records.create(&record).unwrap());
+        let pulling = PodEvent {
+            warning: false,
+            reason: "Pulling",
+            message: "Pulling image".to_owned(),
+            container: None,
+        };
+        // The first supervisor dies before anything else has happened, the second one after that.
+        for events in [&[][..], &[pulling], &[]] {
+            let mut keeper = RecordKeeper::new(records.clone(), "u", paths.pod_state("u"), true).unwrap();
+            keeper.note_scheduled(&record, "host-1");
+            events.iter().for_each(|event| keeper.add(event, None));
+        }
+        let events = records.events("u").unwrap();
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| {
+                (
+                    event.warning,
+                    event.reason.as_str(),
+                    event.message.as_str(),
+                    event.count,
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (false, "Scheduled", "Successfully assigned shop/web to host-1", 1),
+                (false, "Pulling", "Pulling image", 1),
+            ]
+        );
     }
 }

@@ -1,0 +1,112 @@
+//! What a user can do about errors of microkube's own directories and of the records in them.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::state::{Paths, RecordError, RecordsError};
+
+/// What to do about an error; `None` where it says so itself, or nothing is known.
+pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> {
+    let damaged = |cause: &'e (dyn std::error::Error + 'static)| {
+        let of_set = cause.downcast_ref().and_then(RecordsError::damaged_path);
+        of_set.or_else(|| cause.downcast_ref().and_then(RecordError::damaged_path))
+    };
+    if let Some(path) = error.chain().find_map(damaged) {
+        return of_damaged(path, paths);
+    }
+    let text = format!("{error:#}");
+    let dirs = [
+        (paths.state_dir(), "MICROKUBE_STATE_DIR"),
+        (paths.run_dir(), "MICROKUBE_RUN_DIR"),
+    ];
+    let is_named = |dir: &Path| dir.to_str().is_some_and(|dir| text.contains(dir));
+    let (dir, variable) = dirs.into_iter().find(|(dir, _)| is_named(dir))?;
+    let shown = dir.display();
+    if dir.exists() && !dir.is_dir() {
+        return Some(format!("{shown} must be a directory: {variable} names another"));
+    }
+    let kind = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind)?;
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(format!(
+            "make room in the file system of {shown}: `microkube image prune` removes images that no Pod uses"
+        )),
+        ErrorKind::ReadOnlyFilesystem => Some(format!(
+            "{shown} must be writable: mount it so, or let {variable} name another directory"
+        )),
+        ErrorKind::PermissionDenied => Some(format!("{shown} must be root's: use sudo")),
+        _ => None,
+    }
+}
+
+/// A record of a Pod is there once; what else is damaged is made again.
+fn of_damaged(path: &Path, paths: &Paths) -> Option<String> {
+    let dir = path.parent().filter(|dir| dir.starts_with(paths.pods()))?;
+    Some(format!(
+        "restore the file, or remove {} and forget this Pod: `microkube recover` then releases what is left of it",
+        dir.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+    use crate::state::{PodRecords, replace_file};
+
+    fn paths(dir: &Path) -> Paths {
+        Paths::new(dir.join("state"), dir.join("run"))
+    }
+
+    #[test]
+    fn errors_of_the_directories_say_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = paths(dir.path());
+        let of_kind = |kind: ErrorKind, path: &Path| {
+            let error: Result<(), _> = Err(std::io::Error::from(kind));
+            of(
+                &error.context(format!("cannot write {}", path.display())).unwrap_err(),
+                &paths,
+            )
+        };
+        for (kind, part) in [
+            (ErrorKind::StorageFull, "microkube image prune"),
+            (ErrorKind::ReadOnlyFilesystem, "MICROKUBE_STATE_DIR"),
+            (ErrorKind::PermissionDenied, "use sudo"),
+        ] {
+            let remedy = of_kind(kind, &paths.pods()).unwrap();
+            assert!(remedy.contains(part), "{remedy}");
+            // What has nothing to do with them is left as it is.
+            assert_eq!(of_kind(kind, Path::new("/elsewhere")), None);
+        }
+        std::fs::write(paths.run_dir(), "a file").unwrap();
+        let remedy = of_kind(ErrorKind::AlreadyExists, paths.run_dir()).unwrap();
+        assert!(
+            remedy.ends_with("must be a directory: MICROKUBE_RUN_DIR names another"),
+            "{remedy}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_record_says_which_directory_is_its_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = paths(dir.path());
+        paths.create().unwrap();
+        std::fs::create_dir(paths.pod_state("u")).unwrap();
+        replace_file(&paths.pod_state("u").join("pod.json"), b"{\"uid\": \"u").unwrap();
+        let error = PodRecords::new(paths.clone()).find("default", "web").unwrap_err();
+        let error = anyhow::Error::from(error);
+        assert!(
+            format!("{error:#}").starts_with("cannot tell whether there is a pod \"web\": "),
+            "{error:#}"
+        );
+        let remedy = of(&error, &paths).unwrap();
+        assert!(
+            remedy.contains(&format!("remove {} and forget", paths.pod_state("u").display())),
+            "{remedy}"
+        );
+    }
+}

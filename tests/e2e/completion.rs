@@ -1,0 +1,70 @@
+//! The completion of the command line, asked as bash asks it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::host::{alone, host};
+
+/// Loads the script, and calls its function for the words after the directory of the program.
+const BASH: &str = r#"
+PATH=$1:$PATH
+shift
+eval "$(microkube completion bash)"
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9
+"$(complete -p microkube | sed 's/.* -F \([^ ]*\).*/\1/')" microkube "${COMP_WORDS[COMP_CWORD]}"
+printf '%s\n' "${COMPREPLY[@]}"
+"#;
+
+/// What bash offers for the last word.
+fn offered(line: &str) -> Vec<String> {
+    let program = Path::new(env!("CARGO_BIN_EXE_microkube"));
+    let output = Command::new("bash")
+        .args(["--norc", "-c", BASH, "bash"])
+        .arg(program.parent().unwrap())
+        .args(line.split(' '))
+        .env("MICROKUBE_STATE_DIR", &host().state_dir)
+        .env("MICROKUBE_RUN_DIR", &host().run_dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_pods_and_the_containers_of_the_pod_that_is_named() {
+    let _alone = alone();
+    // Without its image it needs no virtual machine.
+    let container = |name: &str| format!("{{name: {name}, image: nowhere, imagePullPolicy: Never}}");
+    let pod = |name: &str, containers: &[&str]| {
+        let containers: Vec<_> = containers.iter().map(|name| container(name)).collect();
+        let containers = containers.join(", ");
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{containers}]}}}}\n---\n"
+        )
+    };
+    let manifests = pod("complete-a", &["main", "sidecar"]) + &pod("complete-b", &["other"]);
+    let path = host().file("completed.yaml", &manifests);
+    let path = path.to_str().unwrap();
+    host().succeed(["apply", "-f", path]);
+    let lines = [
+        "microkube logs compl",
+        "microkube exec pod/complete-b",
+        "microkube logs complete-a -c ",
+        "microkube attach complete-b -c ",
+        "microkube exec complete-a -c s",
+        "microkube cp complete-a",
+        "microkube top pod complete-b",
+    ];
+    let found = lines.map(offered);
+    host().succeed(["delete", "-f", path, "--now"]);
+    let expected: [&[&str]; 7] = [
+        &["complete-a", "complete-b"],
+        &["pod/complete-b"],
+        &["main", "sidecar"],
+        &["other"],
+        &["sidecar"],
+        &["complete-a:"],
+        &["complete-b"],
+    ];
+    assert_eq!(found, expected);
+}
