@@ -1,6 +1,6 @@
 //! The record of one Pod, and the set of all of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
@@ -356,16 +356,22 @@ impl PodRecords {
 
     /// As [`Self::remove`], by who holds the lock of the set.
     fn remove_dirs(&self, uid: &str) -> Result<(), RecordsError> {
+        let state = self.paths.pod_state(uid);
+        let gone = |result: std::io::Result<()>, path: &Path| match result {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RecordsError::Io {
+                action: "remove",
+                path: path.to_owned(),
+                source,
+            }),
+            _ => Ok(()),
+        };
+        // The record goes first: a removal that is cut off then leaves nobody's files, and not a Pod that has forgotten that it was
+        // deleted and starts anew.
+        let record = state.join(RECORD_FILE);
+        gone(std::fs::remove_file(&record), &record)?;
         // The run directory, with the lock, goes last: as long as anything is left, the sweep finds it.
-        for path in [self.paths.pod_state(uid), self.paths.pod_run(uid)] {
-            match std::fs::remove_dir_all(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => result.map_err(|source| RecordsError::Io {
-                    action: "remove",
-                    path,
-                    source,
-                })?,
-            }
+        for path in [state, self.paths.pod_run(uid)] {
+            gone(std::fs::remove_dir_all(&path), &path)?;
         }
         Ok(())
     }
@@ -426,6 +432,23 @@ mod tests {
         records.remove("u1").unwrap();
         assert_eq!(records.uids().unwrap(), Vec::<String>::new());
         assert!(!dir.path().join("state/pods/u1").exists());
+    }
+
+    #[test]
+    fn the_record_is_the_first_thing_of_a_pod_that_is_removed() {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+        let (dir, records) = records();
+        let _lock = records.create(&record("u1", "web")).unwrap();
+        let state = dir.path().join("state/pods/u1");
+        for number in 0..30 {
+            std::fs::write(state.join(format!("{number}.json")), "").unwrap();
+        }
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        inotify.add_watch(&state, AddWatchFlags::IN_DELETE).unwrap();
+        records.remove("u1").unwrap();
+        let removed = inotify.read_events().unwrap();
+        assert_eq!(removed[0].name.as_deref(), Some(std::ffi::OsStr::new(RECORD_FILE)));
     }
 
     #[test]
