@@ -4,13 +4,11 @@
 //! A batch is a transaction: the kernel applies all of it or nothing. The numbers are those of
 //! `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`; all attribute values are big-endian.
 
-use std::io;
-use std::os::fd::AsRawFd;
+mod netlink;
 
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
-use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
-use nix::sys::time::{TimeVal, TimeValLike};
+use std::io;
+
+use netlink::{Attributes, NLA_F_NESTED, NLMSG_DONE, NLMSG_ERROR, messages, parse_answers, receive, send};
 
 /// Protocol families of tables (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,10 +103,6 @@ const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLA_F_NESTED: u16 = 0x8000;
-const NLMSG_HEADER_BYTES: usize = 16;
 
 /// `NFT_REG_1`, the only register used.
 const REGISTER: u32 = 1;
@@ -304,78 +298,6 @@ fn comment_of(mut attributes: &[u8]) -> Option<String> {
     None
 }
 
-fn send(request: &[u8]) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    // The kernel has always answered by the time `send` returns; the limit is there in case it never does.
-    setsockopt(&BorrowedSocket(&socket), ReceiveTimeout, &TimeVal::seconds(10))?;
-    socket.send_to(request, &SocketAddr::new(0, 0), 0)?;
-    Ok(socket)
-}
-
-/// The next datagram from the kernel, not from another process.
-fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
-    loop {
-        let (datagram, sender) = socket.recv_from_full()?;
-        if sender.port_number() == 0 {
-            return Ok(datagram);
-        }
-    }
-}
-
-/// Lets `nix` set options of a `netlink_sys::Socket`, which offers its descriptor only as a number.
-struct BorrowedSocket<'a>(&'a Socket);
-
-impl std::os::fd::AsFd for BorrowedSocket<'_> {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        // SAFETY: the socket is borrowed for as long as the result is, so the descriptor stays open.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
-    }
-}
-
-/// A message of the kernel.
-struct Message<'a> {
-    kind: u16,
-    sequence: u32,
-    payload: &'a [u8],
-}
-
-impl Message<'_> {
-    /// Of an `NLMSG_ERROR`: the errno, 0 for success.
-    fn errno(&self) -> i32 {
-        match self.payload {
-            [a, b, c, d, ..] => i32::from_ne_bytes([*a, *b, *c, *d]).saturating_neg(),
-            _ => libc::EBADMSG,
-        }
-    }
-}
-
-/// The messages in a datagram, up to the first that is damaged.
-fn messages(mut datagram: &[u8]) -> Vec<Message<'_>> {
-    let mut messages = Vec::new();
-    while let Some(&[a, b, c, d, e, f, _, _, g, h, i, j, ..]) = datagram.get(..NLMSG_HEADER_BYTES) {
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let Some(payload) = datagram.get(NLMSG_HEADER_BYTES..length) else {
-            break;
-        };
-        messages.push(Message {
-            kind: u16::from_ne_bytes([e, f]),
-            sequence: u32::from_ne_bytes([g, h, i, j]),
-            payload,
-        });
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    messages
-}
-
-/// The (sequence number, errno) pairs of the acknowledgements in a datagram; errno 0 is success.
-fn parse_answers(datagram: &[u8]) -> Vec<(u32, i32)> {
-    let answers = messages(datagram)
-        .into_iter()
-        .filter(|message| message.kind == NLMSG_ERROR);
-    answers.map(|message| (message.sequence, message.errno())).collect()
-}
-
 impl Expression<'_> {
     fn encode(&self, attributes: &mut Attributes<'_>) {
         const META_PROTOCOL: u32 = 1;
@@ -425,43 +347,6 @@ fn compare(attributes: &mut Attributes<'_>, operation: u32, value: &[u8]) {
 fn named(attributes: &mut Attributes<'_>, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
     attributes.string(1, name);
     attributes.nested(2, fill);
-}
-
-/// Appends netlink attributes (`struct nlattr`: length, type, value, padding to 4 bytes).
-struct Attributes<'a> {
-    bytes: &'a mut Vec<u8>,
-}
-
-impl Attributes<'_> {
-    fn attribute(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        fill(&mut Attributes { bytes: self.bytes });
-        // A rule is a few hundred bytes; 64 KiB cannot be reached.
-        let length = (self.bytes.len() - start) as u16;
-        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-    }
-
-    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
-        self.attribute(kind | NLA_F_NESTED, fill);
-    }
-
-    fn bytes(&mut self, kind: u16, value: &[u8]) {
-        self.attribute(kind, |attributes| attributes.bytes.extend_from_slice(value));
-    }
-
-    fn u32(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_be_bytes());
-    }
-
-    fn string(&mut self, kind: u16, value: &str) {
-        self.attribute(kind, |attributes| {
-            attributes.bytes.extend_from_slice(value.as_bytes());
-            attributes.bytes.push(0);
-        });
-    }
 }
 
 #[cfg(test)]
