@@ -144,8 +144,8 @@ pub fn guard_tap(tap_name: &str, mac: [u8; 6], address: Ipv4Addr) -> io::Result<
     batch.commit()
 }
 
-/// Removes the TAP's chain. Kernels before 6.16 removed it together with the device, newer ones keep it for a device of the same
-/// name; either way its absence is no error.
+/// Removes the TAP's chain. Some kernels have removed it together with the device, others (6.16, and Debian's 6.12) keep it for a device
+/// of the same name; either way its absence is no error.
 pub fn forget_tap(tap_name: &str) -> io::Result<()> {
     let mut batch = Batch::default();
     batch.flush_chain(Family::Netdev, TABLE, tap_name);

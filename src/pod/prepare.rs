@@ -75,7 +75,9 @@ pub async fn host_resources(paths: &Paths, record: &PodRecord) -> anyhow::Result
         let net = attach_network(paths, record).await?;
         anyhow::Ok((net, Stage::since("network", start)))
     };
-    let ((net, stage), scratch) = tokio::try_join!(network, scratch_disk(paths, record))?;
+    // Both to their ends: what one of them makes cannot be released while it is at it.
+    let (network, scratch) = tokio::join!(network, scratch_disk(paths, record));
+    let ((net, stage), scratch) = (network?, scratch?);
     Ok(HostResources { net, scratch, stage })
 }
 

@@ -14,7 +14,7 @@ pub struct Leftovers {
     processes: Vec<i32>,
     leases: BTreeSet<String>,
     pods: BTreeSet<String>,
-    nft_chains: usize,
+    nft_chains: BTreeSet<String>,
 }
 
 impl Leftovers {
@@ -25,7 +25,7 @@ impl Leftovers {
         assert_eq!(self.leases.len(), before.leases.len() + 1, "leases");
         assert_eq!(self.pods.len(), before.pods.len() + 1, "Pods");
         assert_eq!(self.processes.len(), before.processes.len() + 2, "VMM and supervisor");
-        assert_eq!(self.nft_chains, before.nft_chains + 1, "nftables chains");
+        assert_eq!(self.nft_chains.len(), before.nft_chains.len() + 1, "nftables chains");
     }
 }
 
@@ -84,7 +84,7 @@ fn network_namespaces() -> BTreeSet<String> {
 }
 
 /// Chains of the table that keeps Pods from spoofing; there is one a TAP.
-fn nft_chains() -> usize {
+fn nft_chains() -> BTreeSet<String> {
     let output = std::process::Command::new("nft")
         .args(["list", "table", "netdev", "microkube"])
         .output();
@@ -97,6 +97,7 @@ fn nft_chains() -> usize {
     );
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .filter(|line| line.trim_start().starts_with("chain "))
-        .count()
+        .filter_map(|line| line.trim_start().strip_prefix("chain "))
+        .map(|name| name.trim_end_matches(" {").to_owned())
+        .collect()
 }

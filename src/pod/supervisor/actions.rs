@@ -10,6 +10,7 @@ use ttrpc::context::with_duration;
 
 use super::CALL_TIMEOUT;
 use super::container::{ContainerRun, container_id};
+use super::machine::PendingResources;
 use super::pod_run::{Message, PodRun};
 use crate::image::ImageStore;
 use crate::pod::guest_process::GuestProcesses;
@@ -100,10 +101,7 @@ impl PodRun {
         self.image_start.get_or_insert_with(Instant::now);
         // At the same time, because the first machine cannot start without.
         if self.resources.is_none() && self.machine.is_none() && self.starting.is_none() {
-            let (paths, record) = (self.paths.clone(), self.record.clone());
-            self.resources = Some(tokio::spawn(
-                async move { prepare::host_resources(&paths, &record).await },
-            ));
+            self.resources = Some(PendingResources::begin(&self.paths, &self.record));
         }
         let hold = match &self.hold {
             Some(_) => None,

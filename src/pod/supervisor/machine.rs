@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use ttrpc::context::with_duration;
 
 use super::CALL_TIMEOUT;
@@ -15,7 +16,7 @@ use crate::pod::container_spec::PlannedContainer;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
-use crate::pod::prepare::{self, Prepared};
+use crate::pod::prepare::{self, HostResources, Prepared};
 use crate::pod::sandbox::{self, Sandbox, describe_loss, vmm_end};
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
@@ -53,6 +54,40 @@ pub struct StartedMachine {
     stages: Vec<Stage>,
 }
 
+/// What the machine needs of the host, while it is being had. It is made by tasks of their own: whoever gives the machine up meanwhile has to
+/// wait until they are done, for they cannot be stopped half-way, and what they make after the release would stay.
+#[derive(Debug)]
+pub struct PendingResources {
+    making: JoinHandle<()>,
+    result: Option<oneshot::Receiver<anyhow::Result<HostResources>>>,
+}
+
+impl PendingResources {
+    /// Begins to make them.
+    pub fn begin(paths: &Paths, record: &PodRecord) -> Self {
+        let (paths, record) = (paths.clone(), record.clone());
+        Self::of(async move { prepare::host_resources(&paths, &record).await })
+    }
+
+    fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        let making = tokio::spawn(async move {
+            // If nobody wants them any more they are dropped.
+            let _ = sender.send(make.await);
+        });
+        Self {
+            making,
+            result: Some(receiver),
+        }
+    }
+
+    /// Waits until nothing of them is being made any more.
+    pub async fn finish(self) {
+        drop(self.result);
+        let _ = self.making.await;
+    }
+}
+
 /// What a later supervisor must know of a machine.
 #[derive(Debug, Serialize, Deserialize)]
 struct PlanRecord {
@@ -64,7 +99,13 @@ struct PlanRecord {
 impl PodRun {
     /// Begins to start the machine; the answer comes as a message.
     pub(super) fn start_machine(&mut self) {
-        let resources = self.resources.take();
+        let mut pending = match self.resources.take() {
+            Some(pending) if pending.result.is_some() => pending,
+            // The last machine had them.
+            _ => PendingResources::begin(&self.paths, &self.record),
+        };
+        let resources = pending.result.take();
+        self.resources = Some(pending);
         let images = self.images.clone();
         let (paths, record, debug) = (self.paths.clone(), self.record.clone(), self.debug);
         let (output, inbox) = (Arc::clone(&self.output), self.inbox.clone());
@@ -72,10 +113,7 @@ impl PodRun {
         let task = tokio::spawn(async move {
             let start = async {
                 let images = all_images(&paths, &record, images).await?;
-                let resources = match resources {
-                    Some(begun) => begun.await?,
-                    None => prepare::host_resources(&paths, &record).await,
-                }?;
+                let resources = resources.context("the machine's resources are not there")?.await??;
                 let network_stage = resources.stage.clone();
                 let prepared = prepare::assemble(&paths, &record, &images, resources, debug)?;
                 drop(hold);
@@ -173,8 +211,7 @@ impl PodRun {
             }
         }
         if let Some(resources) = self.resources.take() {
-            // What it has or will have is released with the Pod, but not while it is at work.
-            let _ = resources.await;
+            resources.finish().await;
         }
         self.forget_vmm();
     }
@@ -262,4 +299,34 @@ async fn boot(
         plan: containers,
         stages,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn resources_that_are_given_up_are_waited_for_also_when_somebody_waited_for_them() {
+        for is_taken in [false, true] {
+            let made = Arc::new(AtomicBool::new(false));
+            let mut pending = PendingResources::of({
+                let made = Arc::clone(&made);
+                async move {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    made.store(true, Ordering::Relaxed);
+                    anyhow::bail!("no resources")
+                }
+            });
+            if is_taken {
+                let result = pending.result.take().unwrap();
+                let starting = tokio::spawn(result);
+                tokio::task::yield_now().await;
+                starting.abort();
+            }
+            pending.finish().await;
+            assert!(made.load(Ordering::Relaxed), "{is_taken}");
+        }
+    }
 }

@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 
-use super::machine::{Machine, StartedMachine};
+use super::machine::{Machine, PendingResources, StartedMachine};
 use super::record_keeper::RecordKeeper;
 use super::server::{Running, Server};
 use super::{Order, Outcome};
@@ -20,7 +20,7 @@ use crate::pod::container_spec::PlannedContainer;
 use crate::pod::guest_log::GuestLog;
 use crate::pod::lifecycle::{Event, Hook, Lifecycle, Time};
 use crate::pod::output::Output;
-use crate::pod::prepare::{self, HostResources};
+use crate::pod::prepare;
 use crate::pod::sandbox::{describe_loss, vmm_end};
 use crate::pod::timings::Stage;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
@@ -96,7 +96,7 @@ pub struct PodRun {
     pub(super) images: Vec<Option<Image>>,
     /// Keeps layers from being removed between finding them and opening them.
     pub(super) hold: Option<StoreLock>,
-    pub(super) resources: Option<JoinHandle<anyhow::Result<HostResources>>>,
+    pub(super) resources: Option<PendingResources>,
     pub(super) starting: Option<AbortHandle>,
     pub(super) vmm: Option<ProcessIdentity>,
     pub(super) machine: Option<Machine>,
