@@ -250,7 +250,7 @@ impl<'t> Layout<'t> {
                 *place = u32::try_from(nid).map_err(|_| ErofsError::TooLarge)?;
             }
         }
-        Ok((next, space.next_block))
+        Ok((next, space.blocks()))
     }
 
     fn nid(&self, id: InodeId) -> u64 {
@@ -520,6 +520,13 @@ impl Space {
         self.next_block = first.checked_add(count as u64).ok_or(ErofsError::TooLarge)?;
         self.give_back(count * BLOCK - need, self.next_block - 1);
         Ok(first * slots)
+    }
+
+    /// How many blocks the inodes are to have. The last one is not filled to its end: `fsck.erofs` reads the header of extended attributes
+    /// behind every inode, also of one that has none.
+    fn blocks(&self) -> u64 {
+        let has_room = self.free.iter().any(|(_, block)| block + 1 == self.next_block);
+        self.next_block + u64::from(!has_room)
     }
 
     fn give_back(&mut self, free: usize, block: u64) {

@@ -87,7 +87,7 @@ pub struct Needs {
 
 impl Needs {
     /// Changes with what the writer makes of a layer: images of another version are not used.
-    const VERSION: &str = "microkube-1";
+    const VERSION: &str = "microkube-2";
 
     /// Whether there is anything.
     pub fn any(self) -> bool {

@@ -122,6 +122,7 @@ impl Reader<'_> {
         let mode = u16_at(inode, 4);
         let count = usize::from(u16_at(inode, 2));
         let xattr_bytes = if count == 0 { 0 } else { 12 + (count - 1) * 4 };
+        assert!(start + head + 12 <= self.image.len(), "fsck.erofs reads so far");
         let mut data = Vec::new();
         if compressed {
             assert_eq!(mode >> 12, 0o10, "only files are compressed");

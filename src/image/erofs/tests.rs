@@ -138,6 +138,20 @@ fn an_empty_layer_is_an_empty_root() {
 }
 
 #[test]
+fn behind_the_last_inode_there_is_room_however_many_there_are() {
+    let mut is_end_reached = false;
+    for (count, width) in (0..100).flat_map(|count| (3..8).map(move |width| (count, width))) {
+        let files = (0..count).fold(Tar::new().directory("./", 0o755), |tar, number| {
+            tar.file(&format!("{number:0width$}"), b"")
+        });
+        let image = convert(&files.finish()).unwrap();
+        read(&image);
+        is_end_reached |= image.chunks(4096).next_back().unwrap().iter().all(|byte| *byte == 0);
+    }
+    assert!(is_end_reached, "none of these filled its last block");
+}
+
+#[test]
 fn files_of_every_size_keep_their_content() {
     let mut tar = Tar::new();
     let sizes = [
