@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use microkube::image::{Image, ImageStore, PullPolicy, Quiet, SaveTo};
 
-use crate::mounted::{Fixture, Mount, extract, succeed};
+use crate::mounted::{Fixture, Mount, extract, pack, succeed};
 
 /// Busybox' own files are of no interest here: two layers with something of everything.
 fn umoci_layout(fixture: &Fixture) -> std::path::PathBuf {
@@ -21,14 +21,7 @@ fn umoci_layout(fixture: &Fixture) -> std::path::PathBuf {
         fs::create_dir_all(tree.join("etc")).unwrap();
         fs::write(tree.join("etc").join(number), content).unwrap();
         let archive = fixture.path(&format!("{number}.tar"));
-        succeed(
-            Command::new("tar")
-                .args(["--create", "--file"])
-                .arg(&archive)
-                .arg("--directory")
-                .arg(&tree)
-                .arg("."),
-        );
+        pack(&tree, &archive);
         succeed(
             Command::new("umoci")
                 .args(["raw", "add-layer", "--image", &tag])

@@ -151,6 +151,18 @@ impl Drop for Mount {
     }
 }
 
+/// Packs a tree with GNU tar.
+pub fn pack(tree: &Path, archive: &Path) {
+    succeed(
+        Command::new("tar")
+            .args(["--create", "--file"])
+            .arg(archive)
+            .arg("--directory")
+            .arg(tree)
+            .arg("."),
+    );
+}
+
 /// Unpacks an archive as GNU tar does, in full.
 pub fn extract(archive: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::attributes;
-use crate::mounted::{Fixture, Mount, extract, succeed};
+use crate::mounted::{Fixture, Mount, extract, pack, succeed};
 
 #[derive(Debug, Clone)]
 enum Kind {
@@ -279,14 +279,7 @@ fn a_compressed_file_is_read_right_in_any_order() {
     let content = mixed(&parts);
     fs::write(tree.join("mixed"), &content).unwrap();
     let archive = fixture.path("layer.tar");
-    succeed(
-        Command::new("tar")
-            .args(["--create", "--file"])
-            .arg(&archive)
-            .arg("--directory")
-            .arg(&tree)
-            .arg("."),
-    );
+    pack(&tree, &archive);
     let plain = fixture.load("test:v1", &[&archive]);
     let image = fixture.load_into(&fixture.compressing, "test:v1", &[&archive]);
     assert!(
@@ -322,14 +315,7 @@ fn deep_and_wide_directories_are_as_gnu_tar_unpacks_them() {
         fs::write(tree.join(format!("wide/{number}-{}", "y".repeat(number % 100))), "").unwrap();
     }
     let archive = fixture.path("layer.tar");
-    succeed(
-        Command::new("tar")
-            .args(["--create", "--file"])
-            .arg(&archive)
-            .arg("--directory")
-            .arg(&tree)
-            .arg("."),
-    );
+    pack(&tree, &archive);
     let unpacked = fixture.path("unpacked");
     extract(&archive, &unpacked);
     let image = fixture.load("test:v1", &[&archive]);

@@ -42,6 +42,21 @@ fn lower(tars: &[Vec<u8>]) -> LowerLayers {
     LowerLayers::open(files).unwrap()
 }
 
+/// The layer's image as a file.
+fn write(tar: &[u8]) -> File {
+    let image = tempfile::tempfile().unwrap();
+    write_layer(
+        &mut Cursor::new(tar),
+        &image,
+        scratch(),
+        &Limits::default(),
+        Compression::None,
+        None,
+    )
+    .unwrap();
+    image
+}
+
 fn convert_on(tar: &[u8], lower: Option<&LowerLayers>) -> Result<Vec<u8>, ErofsError> {
     convert_as(tar, Compression::None, lower)
 }
@@ -344,16 +359,7 @@ fn sparse_files_are_whole_and_take_no_space() {
         ("GNU.sparse.realsize", b"50000001"),
     ];
     let tar = Tar::new().pax(&sparse).file("GNUSparseFile.0/sparse", &body).finish();
-    let image = tempfile::tempfile().unwrap();
-    write_layer(
-        &mut Cursor::new(&tar),
-        &image,
-        scratch(),
-        &Limits::default(),
-        Compression::None,
-        None,
-    )
-    .unwrap();
+    let image = write(&tar);
     let blocks = std::os::unix::fs::MetadataExt::blocks(&image.metadata().unwrap());
     assert!(blocks * 512 < 1 << 20, "{blocks} sectors used");
     let tree = tree(&tar);
@@ -450,16 +456,7 @@ fn a_damaged_image_is_recognised() {
         .file("a", &[1; 10_000])
         .file("zeros", &[0; 100_000])
         .file("b", b"tail");
-    let image = tempfile::tempfile().unwrap();
-    write_layer(
-        &mut Cursor::new(&tar.finish()),
-        &image,
-        scratch(),
-        &Limits::default(),
-        Compression::None,
-        None,
-    )
-    .unwrap();
+    let image = write(&tar.finish());
     let open = || Volume::open(image.try_clone().unwrap());
     let length = open().unwrap().length_bytes();
     for offset in (4096..length).step_by(997) {
