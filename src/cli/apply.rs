@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::detached::start_detached;
+use super::detached::{make_way, start_detached};
 use super::kvm::{self, Place, Purpose};
 use super::manifests::{self, FilenameArgs, Loaded};
 use super::pods::arguments::NamespaceArg;
@@ -108,6 +108,9 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
     };
     for warning in &manifests.warnings {
         eprintln!("microkube: warning: {warning}");
+    }
+    if output.dry_run == DryRun::None {
+        make_way(&paths, &manifests)?;
     }
     let mut start = |pod: &Pod| start_detached(&paths, pod, &manifests).map(|record| record.pod);
     let (errors, shown) = start_each(&paths, &manifests, output, existing, &mut start, &mut emit)?;

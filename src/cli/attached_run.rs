@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodStatus};
 
 use super::Failure;
 use super::delete;
-use super::detached::start_detached;
+use super::detached::{make_way, start_detached};
 use super::exec::{session_terminal, talk};
 use super::generated_pod::ImageArgs;
 use super::kvm::{self, Place, Purpose};
@@ -28,6 +28,7 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
         Place::Here(paths) => paths,
     };
     let pod = loaded.manifests.pods.first().context("there is no Pod")?;
+    make_way(&paths, &loaded.manifests)?;
     let record = start_detached(&paths, pod, &loaded.manifests)?;
     let result = follow(&paths, &record, args);
     if args.rm {

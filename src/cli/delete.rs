@@ -250,10 +250,7 @@ async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Resul
 /// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
 async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Result<bool> {
     let socket = paths.supervisor_socket(uid);
-    let connected = attach::connect(&paths.pod_run(uid)).and_then(|stream| {
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
-    });
+    let connected = attach::connect(&paths.pod_run(uid)).and_then(UnixStream::from_std);
     let mut stream = match connected {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(false),

@@ -29,6 +29,18 @@ pub(super) fn start_detached(paths: &Paths, pod: &Pod, manifests: &Manifests) ->
     }
 }
 
+/// Frees the names of Pods that are to be started from those whose command line was killed.
+pub(super) fn make_way(paths: &Paths, manifests: &Manifests) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for pod in &manifests.pods {
+        // One of `generateName` has no name yet.
+        if let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) {
+            runtime.block_on(pod::make_way(paths, namespace, name))?;
+        }
+    }
+    Ok(())
+}
+
 /// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
 pub(super) fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> anyhow::Result<PodRecord> {
     let mut pod = pod.clone();

@@ -192,6 +192,7 @@ async fn run_attached(
             None => container.name.clone(),
         })
         .collect();
+    pod::make_way(&paths, &record.namespace, &record.name).await?;
     let records = PodRecords::new(paths.clone());
     let lock = records.create(&record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
@@ -250,7 +251,8 @@ async fn run_attached(
     }
     view.end_progress();
     let status = supervisor.wait()?;
-    pod::sweep(&paths).await?;
+    // Otherwise a sweep of another command was faster.
+    pod::remove_ownerless(&paths, &record.uid).await?;
     Err(anyhow!(
         "the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}",
         pod::supervisor_log(&paths, &record).display()

@@ -11,6 +11,7 @@ use std::os::unix::net as blocking;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -211,12 +212,17 @@ pub fn listen(run_dir: &Path) -> io::Result<blocking::UnixListener> {
     through_descriptor(run_dir, |path| blocking::UnixListener::bind(path))
 }
 
-/// Connects to the supervisor of the Pod whose run directory this is.
+/// Connects to the supervisor of the Pod whose run directory this is, without waiting: the stream is non-blocking.
 ///
 /// # Errors
-/// What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs.
+/// What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs, `WouldBlock` where one has not accepted anybody for long.
 pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
-    through_descriptor(run_dir, |path| blocking::UnixStream::connect(path))
+    through_descriptor(run_dir, |path| {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(socket.into())
+    })
 }
 
 /// The path of a socket may have 107 bytes, those of directories are longer: the kernel finds it by a descriptor.
@@ -329,6 +335,27 @@ mod tests {
             write_frame(&mut bytes, frame).await.unwrap();
             read_frame(&mut bytes.as_slice()).await.unwrap().unwrap()
         })
+    }
+
+    #[test]
+    fn nobody_waits_for_a_supervisor_that_accepts_no_connection_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(connect(dir.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = listen(dir.path()).unwrap();
+        let mut queue = Vec::new();
+        let full = loop {
+            match connect(dir.path()) {
+                Ok(stream) => queue.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(!queue.is_empty());
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert_eq!(
+            connect(dir.path()).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
     }
 
     #[test]

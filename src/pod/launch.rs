@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::state::{Paths, PodRecord};
 
-/// Logs of so many Pods are kept.
+/// Logs of so many Pods that are gone are kept.
 const KEPT_LOGS: usize = 50;
 
 /// Where a supervisor logs. The file outlives the Pod.
@@ -80,6 +80,11 @@ fn prune_logs(paths: &Paths) {
     let mut logs: Vec<_> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let (uid, _) = name.rsplit_once('_')?.1.split_once('.')?;
+            if paths.pod_state(uid).exists() {
+                return None;
+            }
             Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
         })
         .collect();
@@ -87,5 +92,36 @@ fn prune_logs(paths: &Paths) {
     // Two files a Pod, and a third where the log was rotated.
     for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
         let _ = std::fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_logs_of_pods_that_are_gone_are_forgotten_and_those_of_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        std::fs::create_dir_all(paths.logs()).unwrap();
+        std::fs::create_dir_all(paths.pod_state("there")).unwrap();
+        let write = |name: &str, age_s: u64| {
+            let file = std::fs::File::create(paths.logs().join(name)).unwrap();
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age_s);
+            file.set_modified(time).unwrap();
+        };
+        write("default_my.pod_there.supervisor.log", 2000);
+        write("default_my.pod_there.guest.log", 2000);
+        write("default_my.pod_oldest.supervisor.log", 1000);
+        for number in 0..u64::try_from(3 * KEPT_LOGS).unwrap() {
+            write(&format!("default_web_gone-{number}.supervisor.log"), number);
+        }
+
+        prune_logs(&paths);
+
+        let kept = |name: &str| paths.logs().join(name).exists();
+        assert!(kept("default_my.pod_there.supervisor.log") && kept("default_my.pod_there.guest.log"));
+        assert!(!kept("default_my.pod_oldest.supervisor.log"));
+        assert!(kept("default_web_gone-0.supervisor.log") && kept("default_web_gone-149.supervisor.log"));
     }
 }

@@ -26,4 +26,4 @@ mod vsock_link;
 pub use launch::{start_supervisor, supervisor_log};
 pub use prepare::containers;
 pub use supervisor::Supervisor;
-pub use sweep::{recover, remove_ownerless, sweep};
+pub use sweep::{make_way, recover, remove_ownerless, sweep};

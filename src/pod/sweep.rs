@@ -1,4 +1,5 @@
-//! Releases what dead owners left behind. Every command of microkube sweeps before it does its own work.
+//! Releases what dead owners left behind. Every command that changes something sweeps before it does its own work, and waits for no
+//! Pod over it: each that has lost its owner gets a process of its own, which takes it over or releases it.
 
 use std::os::fd::AsFd;
 use std::process::Child;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{attach, launch, supervisor, virtual_machine};
 use crate::network;
-use crate::state::{LockedFile, Paths, PodRecord, PodRecords};
+use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -14,8 +15,11 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a supervisor may take to end a Pod whose command line was killed: longer than the lifecycle's own patience.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Releases the machines, addresses, disks and sockets of all Pods without an owner; detached Pods that should still run get a
-/// supervisor again.
+/// What cannot be waited for otherwise (a lock with a limit, somebody who begins to listen) is looked at this often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Has the machines, addresses, disks and sockets of all Pods without an owner released; detached Pods that should still run get a
+/// supervisor again. Does not wait for any of it.
 ///
 /// # Errors
 /// The first thing that could not be looked at. What cannot be released is left to the next sweep, with a warning.
@@ -23,26 +27,66 @@ pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
     sweep_and_launch(paths).await.map(drop)
 }
 
-/// [`sweep`], and waits until the new supervisors know their Pods.
+/// [`sweep`], and waits until what can be released is, and the new supervisors know their Pods. Pods whose command line was killed are
+/// waited for, too: their supervisors end them.
 ///
 /// # Errors
 /// As [`sweep`].
 pub async fn recover(paths: &Paths) -> anyhow::Result<()> {
     let start = Instant::now();
-    for (uid, mut supervisor) in sweep_and_launch(paths).await? {
-        while supervisor.try_wait()?.is_none() && attach::connect(&paths.pod_run(&uid)).is_err() {
-            if start.elapsed() > END_PATIENCE {
-                anyhow::bail!("the supervisor of Pod {uid} does not answer");
+    let mut launched = sweep_and_launch(paths).await?;
+    let records = PodRecords::new(paths.clone());
+    let ending: Vec<_> = records.list()?.into_iter().filter(is_without_client).collect();
+    for record in &ending {
+        while !records.is_abandoned(&record.uid)? && start.elapsed() < END_PATIENCE {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+    if !ending.is_empty() {
+        launched.extend(sweep_and_launch(paths).await?);
+    }
+    for (record, mut process) in launched {
+        let exit = loop {
+            match process.try_wait()? {
+                Some(exit) => break Some(exit),
+                None if attach::connect(&paths.pod_run(&record.uid)).is_ok() => break None,
+                None if start.elapsed() > END_PATIENCE => {
+                    anyhow::bail!("the supervisor of Pod {} does not answer", record.uid)
+                }
+                None => tokio::time::sleep(LOOK_INTERVAL).await,
             }
-            // That somebody begins to listen can only be found out by connecting.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        if exit.is_some_and(|exit| !exit.success()) {
+            let log = launch::supervisor_log(paths, &record);
+            tracing::warn!("Pod {} cannot be taken care of: see {}", record.uid, log.display());
         }
     }
     Ok(())
 }
 
-/// Returns the supervisors that were started, by the UIDs of their Pods.
-async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>> {
+/// Frees the name of a Pod whose command line was killed: its supervisor is ending it, which is waited for.
+///
+/// # Errors
+/// When records cannot be read, or something of that Pod cannot be released.
+pub async fn make_way(paths: &Paths, namespace: &str, name: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let records = PodRecords::new(paths.clone());
+    while let Some(record) = records.find(namespace, name)?.filter(is_without_client) {
+        if remove_ownerless(paths, &record.uid).await? || start.elapsed() > END_PATIENCE {
+            break;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Whether a Pod ended with its command line, or is about to.
+fn is_without_client(record: &PodRecord) -> bool {
+    !record.detached && !record.client.as_ref().is_some_and(ProcessIdentity::is_alive)
+}
+
+/// Returns the processes that were started, each with its Pod.
+async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(PodRecord, Child)>> {
     let mut launched = Vec::new();
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
@@ -55,14 +99,21 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>>
                 continue;
             }
         }
-        // Held until the Pod is gone, so that two sweeps do not meet.
-        let Some(lock) = claim(&records, &uid).await? else {
+        let Some(lock) = records.claim(&uid)? else {
             continue;
         };
         tracing::info!("taking care of what the dead supervisor of Pod {uid} left behind");
-        match take_care(paths, &records, &uid, &lock).await {
-            Ok(supervisor) => launched.extend(supervisor.map(|supervisor| (uid, supervisor))),
-            Err(error) => tracing::warn!("Pod {uid} cannot be released: {error:#}"),
+        // Read again: only now nobody else changes it.
+        let taken = match records.get(&uid) {
+            Ok(Some(record)) if record.released => Ok(()),
+            Ok(Some(record)) => launch::start_supervisor(paths, &record, lock.as_fd(), None, false)
+                .map(|process| launched.push((record, process))),
+            // Its creation or removal was cut off: there is no process that had to be waited for.
+            Ok(None) => forget(paths, &records, &uid).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = taken {
+            tracing::warn!("Pod {uid} cannot be released: {error:#}");
         }
     }
     let live: std::collections::HashSet<_> = records.uids()?.into_iter().collect();
@@ -70,22 +121,32 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(String, Child)>>
     Ok(launched)
 }
 
-async fn take_care(paths: &Paths, records: &PodRecords, uid: &str, lock: &LockedFile) -> anyhow::Result<Option<Child>> {
-    let record = match records.get(uid)? {
-        Some(record) if record.detached => record,
-        _ => return release_abandoned(paths, records, uid).await.map(|()| None),
-    };
-    let ended =
-        matches!(records.status(uid), Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none());
-    if !ended {
-        // It knows what to do about a machine that is gone, or a deletion that was not finished.
-        return launch::start_supervisor(paths, &record, lock.as_fd(), None, false).map(Some);
+/// Whether a Pod that has lost its owner goes on with another.
+pub(super) fn goes_on(records: &PodRecords, record: &PodRecord) -> bool {
+    let has_ended = matches!(
+        records.status(&record.uid),
+        Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none()
+    );
+    record.detached && !has_ended
+}
+
+/// Releases what a Pod that does not go on has of the host; a detached one stays in the records. Called by its new owner, who is to
+/// end then.
+///
+/// # Errors
+/// When something of it cannot be released.
+pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: PodRecord) -> anyhow::Result<()> {
+    let uid = record.uid.clone();
+    if !record.detached {
+        return release_abandoned(paths, records, &uid).await;
     }
     end_processes(&record).await?;
-    network::release(&paths.network(), uid).await?;
-    supervisor::release_files(paths, uid)?;
-    records.save(&record.into_released())?;
-    Ok(None)
+    network::release(&paths.network(), &uid).await?;
+    supervisor::release_files(paths, &uid)?;
+    // Whoever waits for the Pod's owner is to wait for this process.
+    let supervisor = ProcessIdentity::current();
+    records.save(&PodRecord { supervisor, ..record }.into_released())?;
+    Ok(())
 }
 
 /// Releases a Pod that has no owner and forgets it, as `delete` does with one that has ended. Returns whether that was so.
@@ -101,28 +162,14 @@ pub async fn remove_ownerless(paths: &Paths, uid: &str) -> anyhow::Result<bool> 
     Ok(true)
 }
 
-/// Becomes the owner of a Pod that has none. A Pod whose command line was killed is being ended by its supervisor: that is waited
-/// for, so that what the command line left behind is gone after the next command.
-async fn claim(records: &PodRecords, uid: &str) -> anyhow::Result<Option<LockedFile>> {
-    let start = Instant::now();
-    loop {
-        let lock = records.claim(uid)?;
-        if lock.is_some() || start.elapsed() > END_PATIENCE {
-            return Ok(lock);
-        }
-        match records.get(uid) {
-            Ok(Some(record)) if record.client.as_ref().is_some_and(|client| !client.is_alive()) => {}
-            _ => return Ok(None),
-        }
-        // A lock cannot be waited for with a limit other than by trying again.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
     if let Some(record) = records.get(uid)? {
         end_processes(&record).await?;
     }
+    forget(paths, records, uid).await
+}
+
+async fn forget(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
     network::release(&paths.network(), uid).await?;
     records.remove(uid)?;
     Ok(())
@@ -150,7 +197,7 @@ mod tests {
     use crate::state::{PodRecord, ProcessIdentity};
 
     #[tokio::test]
-    async fn a_pod_whose_owner_died_is_released_with_its_processes_and_one_that_has_an_owner_is_not() {
+    async fn a_pod_whose_owner_died_is_removed_with_its_processes_and_one_that_has_an_owner_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -159,11 +206,59 @@ mod tests {
         drop(records.create(&record("dead", identity.clone())).unwrap());
         let _owned = records.create(&record("alive", None)).unwrap();
 
-        sweep(&paths).await.unwrap();
+        assert!(remove_ownerless(&paths, "dead").await.unwrap());
+        assert!(!remove_ownerless(&paths, "alive").await.unwrap());
 
         assert_eq!(records.uids().unwrap(), ["alive"]);
         vmm.wait().unwrap();
         assert!(!identity.unwrap().is_alive());
+    }
+
+    #[tokio::test]
+    async fn an_ended_pod_that_stays_in_the_records_has_nothing_else_when_it_is_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let ended = PodRecord {
+            detached: true,
+            ..record("ended", ProcessIdentity::of(i32::try_from(vmm.id()).unwrap()))
+        };
+        drop(records.create(&ended).unwrap());
+        assert!(goes_on(&records, &ended));
+        let disk = paths.pod_state("ended").join("scratch.img");
+        std::fs::write(&disk, "").unwrap();
+
+        release_ended(&paths, &records, ended).await.unwrap();
+
+        let released = records.get("ended").unwrap().unwrap();
+        assert!(released.released && released.vmm.is_none());
+        assert!(!disk.exists());
+        vmm.wait().unwrap();
+    }
+
+    /// Time stands still here unless somebody sleeps.
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_does_not_wait_for_the_end_of_a_pod_whose_command_line_was_killed_but_its_name_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let owner = records.create(&record("ending", None)).unwrap();
+        let start = tokio::time::Instant::now();
+
+        sweep(&paths).await.unwrap();
+        make_way(&paths, "default", "another").await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        let name_is_free = async {
+            make_way(&paths, "default", "ending").await.unwrap();
+            assert_eq!(records.uids().unwrap(), [""; 0]);
+        };
+        let end = async {
+            tokio::time::sleep(10 * LOOK_INTERVAL).await;
+            drop(owner);
+        };
+        tokio::join!(name_is_free, end);
     }
 
     #[tokio::test]

@@ -41,11 +41,10 @@ pub struct PodRecord {
 }
 
 impl PodRecord {
-    /// As it is once the Pod has nothing of the host any more.
+    /// As it is once the Pod has nothing of the host any more. Its last supervisor is kept: the Pod has an owner until that has ended.
     #[must_use]
     pub fn into_released(self) -> Self {
         Self {
-            supervisor: None,
             vmm: None,
             released: true,
             ..self
@@ -153,7 +152,9 @@ impl PodRecords {
         let made = self.make(record);
         if made.is_err() {
             // What of it cannot be removed either is left to the sweep; why nothing could be made is more to the point.
-            let _ = self.remove_dirs(&record.uid);
+            let _ = self
+                .remove_content(&record.uid)
+                .and_then(|()| self.remove_dirs(&record.uid));
         }
         made
     }
@@ -350,27 +351,39 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError`].
     pub fn remove(&self, uid: &str) -> Result<(), RecordsError> {
+        // Without the lock of the set: the Pod's disk may be large.
+        self.remove_content(uid)?;
         let _all = self.lock_set()?;
         self.remove_dirs(uid)
     }
 
-    /// As [`Self::remove`], by who holds the lock of the set.
-    fn remove_dirs(&self, uid: &str) -> Result<(), RecordsError> {
+    /// Removes what a Pod has on disk. The record goes first: a removal that is cut off then leaves nobody's files, and not a Pod that has
+    /// forgotten that it was deleted and starts anew.
+    fn remove_content(&self, uid: &str) -> Result<(), RecordsError> {
         let state = self.paths.pod_state(uid);
-        let gone = |result: std::io::Result<()>, path: &Path| match result {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RecordsError::Io {
-                action: "remove",
-                path: path.to_owned(),
-                source,
-            }),
-            _ => Ok(()),
-        };
-        // The record goes first: a removal that is cut off then leaves nobody's files, and not a Pod that has forgotten that it was
-        // deleted and starts anew.
         let record = state.join(RECORD_FILE);
         gone(std::fs::remove_file(&record), &record)?;
-        // The run directory, with the lock, goes last: as long as anything is left, the sweep finds it.
-        for path in [state, self.paths.pod_run(uid)] {
+        let entries = match std::fs::read_dir(&state) {
+            Ok(entries) => entries,
+            Err(error) => return gone(Err(error), &state),
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_dir {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            gone(removed, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a Pod's directories, by who holds the lock of the set. The run directory, with the Pod's lock, goes last: as long as
+    /// anything is left, the sweep finds it.
+    fn remove_dirs(&self, uid: &str) -> Result<(), RecordsError> {
+        for path in [self.paths.pod_state(uid), self.paths.pod_run(uid)] {
             gone(std::fs::remove_dir_all(&path), &path)?;
         }
         Ok(())
@@ -383,6 +396,18 @@ impl PodRecords {
 
     fn lock_path(&self, uid: &str) -> PathBuf {
         self.paths.pod_run(uid).join(LOCK_FILE)
+    }
+}
+
+/// What a removal comes to: that there was nothing is no failure.
+fn gone(removed: std::io::Result<()>, path: &Path) -> Result<(), RecordsError> {
+    match removed {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RecordsError::Io {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 

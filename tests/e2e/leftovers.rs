@@ -49,10 +49,10 @@ impl Host {
         }
     }
 
-    /// Runs a command of microkube, which sweeps, and asserts that there is then no more than before.
+    /// Has what dead owners left released, and asserts that there is then no more than before.
     #[track_caller]
     pub fn assert_nothing_left_since(&self, before: &Leftovers) {
-        self.succeed(["image", "ls"]);
+        self.succeed(["recover"]);
         assert_eq!(&self.leftovers(), before);
     }
 }

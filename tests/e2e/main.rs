@@ -16,6 +16,7 @@ mod hooks;
 mod host;
 mod images;
 mod images_store;
+mod independence;
 mod leftovers;
 mod load;
 mod logs;

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::client::Client;
 use self::pod_run::PodRun;
 use super::attach::Notice;
-use super::prepare;
+use super::{prepare, sweep};
 use crate::network;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
 use crate::volume;
@@ -65,7 +65,7 @@ struct Outcome {
 }
 
 impl Supervisor {
-    /// Drives the Pod to its end.
+    /// Drives the Pod to its end. Of one that has lost its owner and does not go on, releases what is left.
     ///
     /// # Errors
     /// Only what leaves nobody to tell: everything else reaches the client, or is in the records.
@@ -77,12 +77,15 @@ impl Supervisor {
             client,
             debug,
         } = self;
+        let records = PodRecords::new(paths.clone());
+        if client.is_none() && !sweep::goes_on(&records, &record) {
+            return sweep::release_ended(&paths, &records, record).await;
+        }
         let (order_sender, orders) = mpsc::channel(16);
         let client = client
             .map(|stream| Client::attach(stream, order_sender.clone()))
             .transpose()?;
         let frames = client.as_ref().map(Client::frames);
-        let records = PodRecords::new(paths.clone());
         record.supervisor = ProcessIdentity::current();
         let uid = record.uid.clone();
         let attached = !record.detached;

@@ -1,0 +1,104 @@
+//! What is done with one Pod does not wait for what happens to another.
+
+use std::process::{Child, Stdio};
+
+use crate::detached::Detached;
+use crate::host::{alone, container, host, image, pod_with, processes, shell_pod, wait_until};
+
+/// A process that is stopped until this value goes.
+struct Stopped(i32);
+
+impl Stopped {
+    fn stop(pid: i32) -> Self {
+        // SAFETY: kill(2) takes integers. The PID was found by the process's command line a moment ago.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGSTOP) }, 0);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // SAFETY: as above; a stopped process cannot have ended.
+        unsafe { libc::kill(self.0, libc::SIGCONT) };
+    }
+}
+
+fn supervisor_of(name: &str) -> i32 {
+    let json = host().succeed(["get", "pod", name, "-o", "json"]);
+    let pod: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let found = processes(&["supervise", pod["metadata"]["uid"].as_str().unwrap()]);
+    assert_eq!(found.len(), 1);
+    found[0]
+}
+
+fn begin(args: &[&str]) -> Child {
+    let mut command = host().microkube(args);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+const SERVE: &str = "echo ready; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+#[test]
+fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_deleted() {
+    let _alone = alone();
+    let before = host().leftovers();
+    // One whose command line was killed, and whose supervisor does not get to ending it.
+    let mut cli = host().start(&shell_pod("abandoned", SERVE));
+    cli.wait_for("ready");
+    let stopped = Stopped::stop(supervisor_of("abandoned"));
+    cli.signal(libc::SIGKILL);
+    cli.finish();
+    // One that is being deleted by a command that waits, and takes its time.
+    let patient = pod_with(
+        "deleted",
+        &[container(
+            "main",
+            &image("busybox"),
+            "trap 'echo term' TERM; while :; do sleep 0.1; done",
+        )],
+        "  terminationGracePeriodSeconds: 600\n",
+    );
+    let deleted = Detached::start("deleted", &patient);
+    deleted.wait_ready();
+    let mut deletion = begin(&["delete", "pod", "deleted"]);
+    deleted.wait_for_log("main", "term");
+    // One of the same name is what waits: for the first.
+    let file = host().file("abandoned.yaml", &shell_pod("abandoned", SERVE));
+    let mut successor = begin(&["run", "-d", file.to_str().unwrap()]);
+
+    let free = Detached::start("free", &shell_pod("free", SERVE));
+    free.wait_ready();
+    assert_eq!(host().succeed(["exec", "free", "--", "echo", "reached"]), "reached\n");
+    assert_eq!(free.logs("main"), "ready\n");
+    for line in [
+        "get pods",
+        "get pod free -o yaml",
+        "describe pods",
+        "events",
+        "top pod free",
+        "image ls",
+    ] {
+        host().succeed(line.split(' '));
+    }
+    let file = host().file("free.yaml", &shell_pod("free", SERVE));
+    let applied = host().succeed(["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!(applied, "pod/free unchanged\n");
+    host().succeed(["cp", file.to_str().unwrap(), "free:/copied"]);
+    let ended = host().succeed(["delete", "pod", "free"]);
+    assert!(ended.contains("\"free\" deleted"), "{ended}");
+
+    let names = host().succeed(["get", "pods", "-o", "name"]);
+    assert_eq!(names, "pod/abandoned\npod/deleted\n");
+    assert!(deletion.try_wait().unwrap().is_none(), "the deletion has not ended");
+    assert!(successor.try_wait().unwrap().is_none(), "the name is not free");
+    drop(stopped);
+    deleted.delete();
+    assert!(deletion.wait().unwrap().success());
+    assert!(successor.wait().unwrap().success());
+    let successor = Detached("abandoned".to_owned());
+    successor.wait_ready();
+    successor.delete();
+    wait_until("supervisors have ended", || processes(&["supervise"]).is_empty());
+    host().assert_nothing_left_since(&before);
+}
