@@ -2,13 +2,13 @@
 #
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
 #   make run      what is needed, then the example Pod: nginx and a sidecar
-#   make test     format, clippy, unit tests, then end-to-end tests that boot Pods: on this machine's KVM, or in the emulated host
+#   make test     format, clippy, unit tests, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host) and power cuts
 #   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
 #   make bench    the VMM against QEMU's microvm, pulls of images against podman
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	image-test fuzz fuzz-briefly e2e bench clean
+	image-test fuzz fuzz-briefly e2e power-cut-test bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -64,7 +64,7 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-test: lint unit-test image-test fuzz-briefly e2e
+test: lint unit-test image-test fuzz-briefly e2e power-cut-test
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -88,6 +88,10 @@ fuzz-briefly: requirements
 
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e
+
+# A whole host that loses its power; always an emulated one.
+power-cut-test: build test-images
+	@$(CARGO) test --release --test power-cut
 
 bench: build test-initramfs test-images
 	@$(CARGO) bench --bench pull

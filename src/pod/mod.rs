@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 pub mod attach;
+mod boot_slot;
 pub mod client;
 mod container_spec;
 mod guest_log;

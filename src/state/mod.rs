@@ -6,6 +6,7 @@
 mod event_log;
 mod paths;
 mod pod_record;
+mod pod_records;
 mod process;
 mod record;
 mod status_record;
@@ -13,7 +14,8 @@ mod status_record;
 pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
 pub(crate) use paths::create_private_dir;
 pub use paths::{Paths, PathsError};
-pub use pod_record::{PodRecord, PodRecords, PullSecretRecord, RecordsError};
+pub use pod_record::{PodRecord, PullSecretRecord};
+pub use pod_records::{PodRecords, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};
 pub use record::{LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive};
 pub use status_record::StatusRecord;

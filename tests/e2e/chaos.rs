@@ -5,29 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::host::{alone, container, host, image, pod_with, processes, wait_until};
+use crate::random_life::{Dice, assert_allowed, number};
 
 /// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
-const DEFAULT_SECONDS: u64 = 45;
-
-/// xorshift64*: what is needed is that a seed can be replayed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % sides
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        (!from.is_empty()).then(|| &from[self.roll(from.len())])
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
+const DEFAULT_SECONDS: u64 = 180;
 
 const NAMES: [&str; 3] = ["chaos-a", "chaos-b", "chaos-c"];
 
@@ -41,14 +22,7 @@ fn manifest(name: &str, policy: &str, script: &str) -> String {
 fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
     let _alone = alone();
     let before = host().leftovers();
-    let seed = number("MICROKUBE_CHAOS_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap();
-        now.as_secs() | 1
-    });
-    println!("replay with MICROKUBE_CHAOS_SEED={seed}");
-    let mut dice = Dice(seed.max(1));
+    let mut dice = Dice::seeded_by("MICROKUBE_CHAOS_SEED");
     let end = Instant::now() + Duration::from_secs(number("MICROKUBE_CHAOS_SECONDS").unwrap_or(DEFAULT_SECONDS));
     let mut background = Vec::new();
     while Instant::now() < end {
@@ -113,31 +87,5 @@ fn kill(pid: Option<&i32>) {
     if let Some(pid) = pid {
         // SAFETY: kill(2) takes integers. The PID was found by its command line a moment ago.
         unsafe { libc::kill(*pid, libc::SIGKILL) };
-    }
-}
-
-/// What of a Pod's status can be said without knowing its history.
-fn assert_allowed(pod: &Value) {
-    let status = &pod["status"];
-    let phase = status["phase"].as_str().unwrap();
-    let policy = pod["spec"]["restartPolicy"].as_str().unwrap();
-    for container in status["containerStatuses"].as_array().into_iter().flatten() {
-        let state = container["state"].as_object().unwrap();
-        assert!(state.len() <= 1, "{pod}");
-        let running = state.contains_key("running");
-        match phase {
-            "Succeeded" => assert_eq!(state["terminated"]["exitCode"], 0, "{pod}"),
-            "Failed" => assert!(!running, "{pod}"),
-            "Pending" => assert!(!running || status["initContainerStatuses"].is_array(), "{pod}"),
-            "Running" => {}
-            other => panic!("the phase {other}: {pod}"),
-        }
-        if policy == "Never" {
-            // One that was lost counts as restarted, so that it is not run twice.
-            assert!(container["restartCount"].as_u64().unwrap() <= 1, "{pod}");
-        }
-    }
-    if policy == "Always" && !pod["metadata"]["deletionTimestamp"].is_string() {
-        assert!(!matches!(phase, "Succeeded" | "Failed"), "{pod}");
     }
 }

@@ -23,6 +23,8 @@ mod logs;
 mod manifests;
 mod network;
 mod probes;
+#[path = "../random_life.rs"]
+mod random_life;
 mod recovery;
 mod seeds;
 mod termination;

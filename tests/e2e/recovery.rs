@@ -123,6 +123,32 @@ fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_
 }
 
 #[test]
+fn a_detached_pod_whose_guest_panicked_is_started_again_with_its_volumes() {
+    let _alone = alone();
+    let before = host().leftovers();
+    // A privileged container owns its machine, agent included: it makes the kernel panic when memory runs out, and uses it up.
+    let script = "if test -e /data/panicked; then echo back; exec sleep 100000; fi; \
+        touch /data/panicked; sync; echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero";
+    let more = "    securityContext: {privileged: true}\n    resources: {limits: {memory: 32Mi}}\n    \
+        volumeMounts: [{name: data, mountPath: /data}]\n";
+    let manifest = pod_with(
+        "panicking",
+        &[container_with("main", &image("busybox"), script, more)],
+        "  volumes: [{name: data, emptyDir: {}}]\n",
+    );
+    let pod = Detached::start(
+        "panicking",
+        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+    );
+    pod.wait_for_log("main", "back");
+    let status = pod.container("main");
+    assert_eq!(status["restartCount"], 1, "{status}");
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
+    pod.delete();
+    host().assert_nothing_left_since(&before);
+}
+
+#[test]
 fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     let _alone = alone();
     let before = host().leftovers();

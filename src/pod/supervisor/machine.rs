@@ -12,6 +12,7 @@ use ttrpc::context::with_duration;
 use super::CALL_TIMEOUT;
 use super::pod_run::{Message, PodRun};
 use crate::image::Image;
+use crate::pod::boot_slot::BootSlot;
 use crate::pod::container_spec::PlannedContainer;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
@@ -117,6 +118,7 @@ impl PodRun {
                 let network_stage = resources.stage.clone();
                 let prepared = prepare::assemble(&paths, &record, &images, resources, debug)?;
                 drop(hold);
+                let _slot = BootSlot::wait(paths.run_dir()).await?;
                 let mut started = boot(prepared, &output, &inbox).await?;
                 started.stages.insert(0, network_stage);
                 anyhow::Ok(started)

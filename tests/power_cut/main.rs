@@ -1,0 +1,229 @@
+//! The whole host loses its power at random moments: an emulated host is killed while Pods live, start, end and are brought back in it.
+//! What had reached its disk is all that is left.
+//!
+//! This runs outside of the emulated host, on any machine: `make power-cut-test`.
+
+#[path = "../random_life.rs"]
+mod random_life;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use random_life::{Dice, assert_allowed, number};
+use serde_json::Value;
+
+/// How often the power is cut; `MICROKUBE_POWER_CUTS` says otherwise.
+const DEFAULT_CUTS: u64 = 3;
+
+const MICROKUBE: &str = env!("CARGO_BIN_EXE_microkube");
+
+/// An emulated host that belongs to this test.
+struct Machine {
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let console = std::fs::read(self.directory.path().join("run/machine/console.log")).unwrap_or_default();
+            let tail = console.len().saturating_sub(4096);
+            println!("the machine's console:\n{}", String::from_utf8_lossy(&console[tail..]));
+        }
+        let _ = self.outside(["machine", "stop"]).output();
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        // Not in memory, as /tmp may be.
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let machine = Self { directory };
+        machine.start();
+        machine
+    }
+
+    fn outside<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(MICROKUBE);
+        command
+            .args(args)
+            .env("MICROKUBE_STATE_DIR", self.directory.path().join("state"))
+            .env("MICROKUBE_RUN_DIR", self.directory.path().join("run"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn start(&self) {
+        let output = self.outside(["machine", "start"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// A program in the machine, not yet started.
+    fn inside<'a>(&self, argv: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = self.outside(["machine", "exec", "--"]);
+        command.args(argv);
+        command
+    }
+
+    /// microkube in the machine, run to its end.
+    fn output(&self, line: &str) -> Output {
+        let argv = std::iter::once(MICROKUBE).chain(line.split(' '));
+        self.inside(argv).output().unwrap()
+    }
+
+    /// As [`Self::output`], with success and without a complaint.
+    #[track_caller]
+    fn succeed(&self, line: &str) -> String {
+        let output = self.output(line);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {output:?}");
+        assert!(!complaint.contains("damaged"), "{line}: {complaint}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// microkube in the machine, which nobody waits for.
+    fn begin(&self, line: &str) -> Child {
+        let mut command = self.inside(std::iter::once(MICROKUBE).chain(line.split(' ')));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    /// A file that is seen in the machine under the same path.
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Kills QEMU: what the machine had not written to its disk is gone.
+    fn cut_power(&self) {
+        let directory = self.directory.path().to_str().unwrap();
+        let pids = qemus_with(directory);
+        assert_eq!(pids.len(), 1, "QEMU's processes for {directory}");
+        // SAFETY: kill(2) takes integers. The PID was found by the process's command line a moment ago.
+        assert_eq!(unsafe { libc::kill(pids[0], libc::SIGKILL) }, 0);
+        // Its command line goes long before its locks and its disk.
+        while Path::new(&format!("/proc/{}", pids[0])).exists() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// PIDs of QEMU with this in its command line.
+fn qemus_with(text: &str) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        (line.contains("qemu-system") && line.contains(text)).then_some(pid)
+    });
+    pids.collect()
+}
+
+fn manifest(name: &str, policy: &str, script: &str) -> String {
+    let script = serde_json::to_string(script).unwrap();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  terminationGracePeriodSeconds: 2\n  \
+         volumes: [{{name: data, emptyDir: {{}}}}]\n  containers:\n  - name: main\n    image: busybox\n    imagePullPolicy: Never\n    \
+         command: [/bin/sh, -c, {script}]\n    volumeMounts: [{{name: data, mountPath: /data}}]\n"
+    )
+}
+
+/// Says what it finds of the life before, and writes on: a number is told when it is on the disk.
+const KEEPER: &str = "cd /data; mkdir -p kept; number=$(ls kept | sort -n | tail -n 1); number=${number:-0}; echo found $number; \
+    while :; do number=$((number+1)); echo $number > kept/$number; sync kept/$number; echo kept $number; \
+    rm -f kept/$((number-20)); sleep 0.05; done";
+
+/// The number after the last line that starts like this.
+fn last_number(log: &str, start: &str) -> Option<u64> {
+    log.lines()
+        .rev()
+        .find_map(|line| line.strip_prefix(start)?.parse().ok())
+}
+
+/// What must be true once the machine is up again and everything was recovered.
+fn assert_recovered(machine: &Machine, restarts: &mut u64) {
+    let pods: Value = serde_json::from_str(&machine.succeed("get pods -o json")).unwrap();
+    for pod in pods["items"].as_array().unwrap() {
+        assert_allowed(pod);
+    }
+    machine.succeed("wait --for=condition=Ready pod/keeper --timeout=120s");
+    let keeper: Value = serde_json::from_str(&machine.succeed("get pod keeper -o json")).unwrap();
+    let status = &keeper["status"]["containerStatuses"][0];
+    let count = status["restartCount"].as_u64().unwrap();
+    assert!(count >= *restarts, "{count} after {restarts} restarts");
+    if count == 0 {
+        return;
+    }
+    *restarts = count;
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
+    // What the log says was on the disk is there; the log itself may have lost its end.
+    let kept = last_number(&machine.succeed("logs keeper -p"), "kept ").unwrap_or(0);
+    let found = last_number(&machine.succeed("logs keeper"), "found ").expect("the keeper says what it finds");
+    assert!(found >= kept, "{kept} was on the disk, {found} is");
+}
+
+/// One of the things that happen to Pods.
+fn random_verb(machine: &Machine, dice: &mut Dice) -> Child {
+    let name = *dice.pick(&["cut-a", "cut-b"]).unwrap();
+    match dice.roll(5) {
+        0..=2 => {
+            let policy = *dice.pick(&["Always", "OnFailure", "Never"]).unwrap();
+            let scripts = ["while :; do echo tick; sleep 0.2; done", "echo done", "sleep 1; exit 1"];
+            let file = machine.file(
+                &format!("{name}.yaml"),
+                &manifest(name, policy, dice.pick(&scripts).unwrap()),
+            );
+            machine.begin(&format!("apply -f {}", file.display()))
+        }
+        3 => machine.begin(&format!("delete pod {name}")),
+        _ => machine.begin(&format!("delete pod {name} --now")),
+    }
+}
+
+fn pause(dice: &mut Dice, most: Duration) {
+    // The moment is what is random here.
+    std::thread::sleep(most.mul_f64(dice.roll(1000) as f64 / 1000.0));
+}
+
+#[test]
+fn whenever_the_power_is_cut_every_pod_comes_back_in_an_allowed_state() {
+    let mut dice = Dice::seeded_by("MICROKUBE_POWER_CUT_SEED");
+    let machine = Machine::new();
+    let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/images/busybox");
+    machine.succeed(&format!("image load --name busybox:latest {}", layout.display()));
+    let file = machine.file("keeper.yaml", &manifest("keeper", "Always", KEEPER));
+    machine.succeed(&format!("apply -f {}", file.display()));
+    machine.succeed("wait --for=condition=Ready pod/keeper --timeout=120s");
+    let mut restarts = 0;
+    let cuts = number("MICROKUBE_POWER_CUTS").unwrap_or(DEFAULT_CUTS);
+    for cut in 1..=cuts {
+        let mut begun = Vec::new();
+        if cut > 1 && dice.roll(3) == 0 {
+            println!("power cut {cut}: during the recovery");
+            begun.push(machine.begin("recover"));
+            pause(&mut dice, Duration::from_secs(4));
+        } else {
+            println!("power cut {cut}");
+            machine.succeed("recover");
+            assert_recovered(&machine, &mut restarts);
+            for _ in 0..4 {
+                begun.push(random_verb(&machine, &mut dice));
+                pause(&mut dice, Duration::from_secs(2));
+            }
+        }
+        machine.cut_power();
+        for mut verb in begun {
+            verb.wait().unwrap();
+        }
+        machine.start();
+    }
+    machine.succeed("recover");
+    assert_recovered(&machine, &mut restarts);
+    machine.succeed("delete pods --all --now");
+    machine.succeed("recover");
+    let look = "ls -A /var/lib/microkube/pods /run/microkube/pods | grep -v :; ls /var/lib/microkube/network/leases | grep '^[0-9.]*$'; \
+        ls /sys/class/net | grep '^mk'; true";
+    let left = machine.inside(["sh", "-c", look]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout).trim(), "", "{left:?}");
+    assert!(left.status.success(), "{left:?}");
+}
