@@ -109,9 +109,6 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
     for warning in &manifests.warnings {
         eprintln!("microkube: warning: {warning}");
     }
-    if output.dry_run == DryRun::None {
-        make_way(&paths, &manifests)?;
-    }
     let mut start = |pod: &Pod| start_detached(&paths, pod, &manifests).map(|record| record.pod);
     let (errors, shown) = start_each(&paths, &manifests, output, existing, &mut start, &mut emit)?;
     if let Some(format) = &output.output {
@@ -134,7 +131,11 @@ fn start_each(
     let records = PodRecords::new(paths.clone());
     let (mut errors, mut shown) = (Vec::new(), Vec::new());
     for pod in &manifests.pods {
-        let mut result = one(&records, pod, output.dry_run, existing, start);
+        let way = match output.dry_run {
+            DryRun::None => make_way(paths, pod),
+            DryRun::Client => Ok(()),
+        };
+        let mut result = way.and_then(|()| one(&records, pod, output.dry_run, existing, start));
         if let Err(error) = &result
             && matches!(error.downcast_ref(), Some(RecordsError::AlreadyExists(..)))
         {
@@ -198,9 +199,12 @@ fn one(
 /// Refuses another Pod of the same name.
 fn check_same(existing: &Pod, wanted: &Pod) -> anyhow::Result<()> {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
-    let (no_spec, also_none) = (PodSpec::default(), PodSpec::default());
-    let existing_spec = existing.spec.as_ref().unwrap_or(&no_spec);
-    let wanted_spec = wanted.spec.as_ref().unwrap_or(&also_none);
+    // There is one node, whatever is wanted.
+    let on_any_node = |pod: &Pod| PodSpec {
+        node_name: None,
+        ..pod.spec.clone().unwrap_or_default()
+    };
+    let (existing_spec, wanted_spec) = (&on_any_node(existing), &on_any_node(wanted));
     if unchangeable(existing_spec) != unchangeable(wanted_spec) {
         bail!(
             "The Pod {name:?} is invalid: spec: Forbidden: pod updates may not change fields other than \
@@ -345,7 +349,10 @@ mod tests {
             &OutputArgs::default(),
             Existing::Keep,
             &mut |_| {
-                pods.add_pod(&manifest("web", "nginx:1", "a"));
+                // As it is on its node.
+                let mut on_node = manifest("web", "nginx:1", "a");
+                on_node["spec"]["nodeName"] = "host".into();
+                pods.add_pod(&on_node);
                 let late = record_of(&manifest("web", "nginx:1", "a"));
                 Err(pods.records.create(&late).unwrap_err().into())
             },

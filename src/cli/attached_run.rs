@@ -28,7 +28,7 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
         Place::Here(paths) => paths,
     };
     let pod = loaded.manifests.pods.first().context("there is no Pod")?;
-    make_way(&paths, &loaded.manifests)?;
+    make_way(&paths, pod)?;
     let record = start_detached(&paths, pod, &loaded.manifests)?;
     let result = follow(&paths, &record, args);
     if args.rm {

@@ -29,16 +29,14 @@ pub(super) fn start_detached(paths: &Paths, pod: &Pod, manifests: &Manifests) ->
     }
 }
 
-/// Frees the names of Pods that are to be started from those whose command line was killed.
-pub(super) fn make_way(paths: &Paths, manifests: &Manifests) -> anyhow::Result<()> {
+/// Frees the name of a Pod that is to be started from one that has ended with its command line.
+pub(super) fn make_way(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
+    // One of `generateName` has no name yet.
+    let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
+        return Ok(());
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for pod in &manifests.pods {
-        // One of `generateName` has no name yet.
-        if let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) {
-            runtime.block_on(pod::make_way(paths, namespace, name))?;
-        }
-    }
-    Ok(())
+    runtime.block_on(pod::make_way(paths, namespace, name))
 }
 
 /// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
@@ -57,6 +55,8 @@ pub(super) fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> an
     };
     metadata.name = Some(name.clone());
     let namespace = metadata.namespace.clone().unwrap_or_default();
+    // As the scheduler would, which has no choice here.
+    pod.spec.get_or_insert_default().node_name = Some(pod::node_name());
     let pull_secrets = manifests.pull_secrets_of(&pod).into_iter().map(|secret| {
         Ok(PullSecretRecord {
             name: secret.name.clone(),
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_detached_pod_has_no_client_and_every_pod_has_uid_and_time_of_creation() {
+    fn a_detached_pod_has_no_client_and_every_pod_has_uid_time_of_creation_and_node() {
         let pod = record_of(&serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web" },
             "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": "nginx:1" }] },
@@ -106,5 +106,6 @@ mod tests {
         let attached = new_record(&pod, &manifests, false).unwrap();
         assert!(!attached.detached && attached.client == ProcessIdentity::current());
         assert_ne!(attached.uid, detached.uid);
+        assert_eq!(attached.pod.spec.unwrap().node_name, Some(pod::node_name()));
     }
 }

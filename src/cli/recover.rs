@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, kvm};
+use super::{Failure, complain, kvm};
 use crate::pod;
 use crate::state::{Paths, PodRecords};
 
@@ -23,8 +23,9 @@ pub(super) fn run(_: RecoverArgs) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let paths = Paths::from_env();
-    runtime.block_on(pod::recover(&paths))?;
+    let failures = runtime.block_on(pod::recover(&paths))?;
+    failures.iter().for_each(complain);
     // Those of which the record cannot be read were warned of and left alone.
     let (_, damaged) = PodRecords::new(paths).list_all()?;
-    Ok(ExitCode::from(u8::from(!damaged.is_empty())))
+    Ok(ExitCode::from(u8::from(!damaged.is_empty() || !failures.is_empty())))
 }

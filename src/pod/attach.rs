@@ -342,6 +342,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(connect(dir.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
         let listener = listen(dir.path()).unwrap();
+        // SAFETY: listen(2) takes integers; the descriptor is open. Otherwise the queue may be longer than this process may have files.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
         let mut queue = Vec::new();
         let full = loop {
             match connect(dir.path()) {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::state::{LockedFile, RecordError, lock_exclusive, try_lock_exclusive};
 
@@ -17,13 +18,20 @@ const BOOTS_PER_PROCESSOR: usize = 2;
 /// How often the first in the queue looks for a slot. The kernel waits for one lock, but not for the first of several.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long anybody stays in the queue: should the first one be stopped, it must not hold up the others for ever.
+/// How long anybody stays in the queue before it looks by itself: should the first one be stopped, it must not hold up the others for ever.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How often those look that have left the queue.
+const SLOW_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long anybody waits for a slot: should those be stopped that have them, the others boot without.
+const SLOT_PATIENCE: Duration = Duration::from_secs(1200);
 
 /// The right to boot a machine, until it is dropped.
 #[derive(Debug)]
 pub struct BootSlot {
-    _lock: LockedFile,
+    /// None of somebody who has waited for too long.
+    _lock: Option<LockedFile>,
 }
 
 impl BootSlot {
@@ -37,15 +45,26 @@ impl BootSlot {
     }
 
     async fn wait_for_one_of(directory: &Path, count: usize) -> Result<Self, RecordError> {
-        let _first = first_in_queue(directory).await?;
-        loop {
+        let start = Instant::now();
+        let first = first_in_queue(directory).await?;
+        let interval = if first.is_some() {
+            LOOK_INTERVAL
+        } else {
+            SLOW_LOOK_INTERVAL
+        };
+        while start.elapsed() < SLOT_PATIENCE {
             for slot in 0..count {
                 if let Some(lock) = try_lock_exclusive(&directory.join(format!("boot-{slot}.lock")))? {
-                    return Ok(Self { _lock: lock });
+                    return Ok(Self { _lock: Some(lock) });
                 }
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(interval).await;
         }
+        tracing::warn!(
+            "the machine boots without a slot: none was free for {} s",
+            SLOT_PATIENCE.as_secs()
+        );
+        Ok(Self { _lock: None })
     }
 }
 
@@ -114,9 +133,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_stopped_at_the_head_of_the_queue_does_not_hold_up_the_others_for_ever() {
+    async fn whoever_is_stopped_in_the_queue_or_with_a_slot_does_not_hold_up_the_others_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let _stopped = lock_exclusive(&dir.path().join("boot-queue.lock")).unwrap();
-        BootSlot::wait_for_one_of(dir.path(), 1).await.unwrap();
+        let slot = BootSlot::wait_for_one_of(dir.path(), 1).await.unwrap();
+        assert!(slot._lock.is_some());
+        let another = BootSlot::wait_for_one_of(dir.path(), 1).await.unwrap();
+        assert!(another._lock.is_none());
     }
 }

@@ -25,6 +25,6 @@ mod virtual_machine;
 mod vsock_link;
 
 pub use launch::{start_supervisor, supervisor_log};
-pub use prepare::containers;
+pub use prepare::{containers, node_name};
 pub use supervisor::Supervisor;
 pub use sweep::{make_way, recover, remove_ownerless, sweep};

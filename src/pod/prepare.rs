@@ -81,10 +81,13 @@ pub async fn host_resources(paths: &Paths, record: &PodRecord) -> anyhow::Result
     Ok(HostResources { net, scratch, stage })
 }
 
-/// What this host is called where Kubernetes names the node of a Pod.
+/// What this host is called where Kubernetes names the node of a Pod: in lower case, as the kubelet has it.
+#[must_use]
 pub fn node_name() -> String {
     let name = nix::unistd::gethostname().ok();
-    name.and_then(|name| name.into_string().ok()).unwrap_or_default()
+    name.and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+        .to_lowercase()
 }
 
 /// Puts together what is there. `images` has the image of every container.

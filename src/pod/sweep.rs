@@ -1,6 +1,7 @@
 //! Releases what dead owners left behind. Every command that changes something sweeps before it does its own work, and waits for no
 //! Pod over it: each that has lost its owner gets a process of its own, which takes it over or releases it.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a supervisor may take to end a Pod whose command line was killed: longer than the lifecycle's own patience.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long all Pods together may take to be recovered: a hundred supervisors that start at once are slow.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(300);
+
 /// What cannot be waited for otherwise (a lock with a limit, somebody who begins to listen) is looked at this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -22,56 +26,77 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// supervisor again. Does not wait for any of it.
 ///
 /// # Errors
-/// The first thing that could not be looked at. What cannot be released is left to the next sweep, with a warning.
+/// The first thing that could not be looked at. Whoever cannot release something says so in the supervisor's log, and leaves it to the
+/// next sweep.
 pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
     sweep_and_launch(paths).await.map(drop)
 }
 
-/// [`sweep`], and waits until what can be released is, and the new supervisors know their Pods. Pods whose command line was killed are
-/// waited for, too: their supervisors end them.
+/// [`sweep`], and waits until what can be released is, and supervisors know their Pods. Returns what went wrong with which Pod.
 ///
 /// # Errors
 /// As [`sweep`].
-pub async fn recover(paths: &Paths) -> anyhow::Result<()> {
+pub async fn recover(paths: &Paths) -> anyhow::Result<Vec<anyhow::Error>> {
     let start = Instant::now();
     let mut launched = sweep_and_launch(paths).await?;
     let records = PodRecords::new(paths.clone());
-    let ending: Vec<_> = records.list()?.into_iter().filter(is_without_client).collect();
-    for record in &ending {
-        while !records.is_abandoned(&record.uid)? && start.elapsed() < END_PATIENCE {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+    let mut failures = Vec::new();
+    for uid in records.uids()? {
+        if let Err(error) = settle(paths, &records, &uid, launched.remove(&uid), start).await {
+            failures.push(error.context(format!("Pod {uid} cannot be brought back or released")));
         }
     }
-    if !ending.is_empty() {
-        launched.extend(sweep_and_launch(paths).await?);
-    }
-    for (record, mut process) in launched {
-        let exit = loop {
-            match process.try_wait()? {
-                Some(exit) => break Some(exit),
-                None if attach::connect(&paths.pod_run(&record.uid)).is_ok() => break None,
-                None if start.elapsed() > END_PATIENCE => {
-                    anyhow::bail!("the supervisor of Pod {} does not answer", record.uid)
-                }
-                None => tokio::time::sleep(LOOK_INTERVAL).await,
-            }
-        };
-        if exit.is_some_and(|exit| !exit.success()) {
-            let log = launch::supervisor_log(paths, &record);
-            tracing::warn!("Pod {} cannot be taken care of: see {}", record.uid, log.display());
-        }
-    }
-    Ok(())
+    Ok(failures)
 }
 
-/// Frees the name of a Pod whose command line was killed: its supervisor is ending it, which is waited for.
+/// Waits until nothing has to be done any more about a Pod, and sees to it that somebody does it.
+async fn settle(
+    paths: &Paths,
+    records: &PodRecords,
+    uid: &str,
+    mut process: Option<Child>,
+    start: Instant,
+) -> anyhow::Result<()> {
+    loop {
+        let record = match records.get(uid) {
+            Ok(record) => record,
+            // It is left alone: the sweep has warned of it.
+            Err(_) => return Ok(()),
+        };
+        let is_settled = match &record {
+            Some(record) if record.released => true,
+            Some(record) if record.detached => attach::connect(&paths.pod_run(uid)).is_ok(),
+            Some(record) => !is_orphaned(record),
+            // It is being made or removed.
+            None => !paths.pod_state(uid).exists() && !paths.pod_run(uid).exists(),
+        };
+        if is_settled {
+            return Ok(());
+        }
+        match process.as_mut().map(Child::try_wait).transpose()? {
+            Some(Some(exit)) if !exit.success() => {
+                let log = record.map(|record| launch::supervisor_log(paths, &record));
+                anyhow::bail!("its log is {}", log.unwrap_or_else(|| paths.logs()).display());
+            }
+            Some(None) => {}
+            // Another's process, or none any more: it may have died over it.
+            Some(Some(_)) | None => process = take_care(paths, records, uid).await?,
+        }
+        if start.elapsed() > RECOVERY_PATIENCE {
+            anyhow::bail!("nobody has seen to it for {} s", RECOVERY_PATIENCE.as_secs());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Frees the name of a Pod that ends with its command line or has lost its supervisor: that is waited for.
 ///
 /// # Errors
 /// When records cannot be read, or something of that Pod cannot be released.
 pub async fn make_way(paths: &Paths, namespace: &str, name: &str) -> anyhow::Result<()> {
     let start = Instant::now();
     let records = PodRecords::new(paths.clone());
-    while let Some(record) = records.find(namespace, name)?.filter(is_without_client) {
+    while let Some(record) = records.find(namespace, name)?.filter(is_orphaned) {
         if remove_ownerless(paths, &record.uid).await? || start.elapsed() > END_PATIENCE {
             break;
         }
@@ -80,45 +105,48 @@ pub async fn make_way(paths: &Paths, namespace: &str, name: &str) -> anyhow::Res
     Ok(())
 }
 
-/// Whether a Pod ended with its command line, or is about to.
-fn is_without_client(record: &PodRecord) -> bool {
-    !record.detached && !record.client.as_ref().is_some_and(ProcessIdentity::is_alive)
+/// Whether a Pod that needs a command line and a supervisor has lost one of them: it has ended, or is about to.
+fn is_orphaned(record: &PodRecord) -> bool {
+    let has_client = record.client.as_ref().is_some_and(ProcessIdentity::is_alive);
+    let has_lost_supervisor = record.supervisor.as_ref().is_some_and(|process| !process.is_alive());
+    !record.detached && (!has_client || has_lost_supervisor)
 }
 
-/// Returns the processes that were started, each with its Pod.
-async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<Vec<(PodRecord, Child)>> {
-    let mut launched = Vec::new();
+/// Returns the processes that were started, by the UIDs of their Pods.
+async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child>> {
+    let mut launched = HashMap::new();
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
-        match records.get(&uid) {
-            Ok(Some(record)) if record.released => continue,
-            Ok(_) => {}
-            // Nobody can tell what is to be done with it, and it may be put right.
-            Err(error) => {
-                tracing::warn!("Pod {uid} is left as it is: {:#}", anyhow::Error::from(error));
-                continue;
+        match take_care(paths, &records, &uid).await {
+            Ok(Some(process)) => {
+                launched.insert(uid, process);
             }
-        }
-        let Some(lock) = records.claim(&uid)? else {
-            continue;
-        };
-        tracing::info!("taking care of what the dead supervisor of Pod {uid} left behind");
-        // Read again: only now nobody else changes it.
-        let taken = match records.get(&uid) {
-            Ok(Some(record)) if record.released => Ok(()),
-            Ok(Some(record)) => launch::start_supervisor(paths, &record, lock.as_fd(), None, false)
-                .map(|process| launched.push((record, process))),
-            // Its creation or removal was cut off: there is no process that had to be waited for.
-            Ok(None) => forget(paths, &records, &uid).await,
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = taken {
-            tracing::warn!("Pod {uid} cannot be released: {error:#}");
+            Ok(None) => {}
+            // Nobody can tell what is to be done with a damaged record, and it may be put right.
+            Err(error) => tracing::warn!("Pod {uid} is left as it is: {error:#}"),
         }
     }
-    let live: std::collections::HashSet<_> = records.uids()?.into_iter().collect();
-    network::sweep(&paths.network(), |uid| live.contains(uid)).await?;
+    let has_pod = |uid: &str| paths.pod_state(uid).exists() || paths.pod_run(uid).exists();
+    network::sweep(&paths.network(), has_pod).await?;
     Ok(launched)
+}
+
+/// Starts a process for a Pod that has lost its owner; `None` if it has one, or nothing has to be done.
+async fn take_care(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<Option<Child>> {
+    if records.get(uid)?.is_some_and(|record| record.released) {
+        return Ok(None);
+    }
+    let Some(lock) = records.claim(uid)? else {
+        return Ok(None);
+    };
+    tracing::info!("taking care of what the dead supervisor of Pod {uid} left behind");
+    // Read again: only now nobody else changes it.
+    match records.get(uid)? {
+        Some(record) if record.released => Ok(None),
+        Some(record) => launch::start_supervisor(paths, &record, lock.as_fd(), None, false).map(Some),
+        // Its creation or removal was cut off, or somebody has removed the record.
+        None => release_abandoned(paths, records, uid).await.map(|()| None),
+    }
 }
 
 /// Whether a Pod that has lost its owner goes on with another.
@@ -135,18 +163,9 @@ pub(super) fn goes_on(records: &PodRecords, record: &PodRecord) -> bool {
 ///
 /// # Errors
 /// When something of it cannot be released.
-pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: PodRecord) -> anyhow::Result<()> {
-    let uid = record.uid.clone();
-    if !record.detached {
-        return release_abandoned(paths, records, &uid).await;
-    }
-    end_processes(&record).await?;
-    network::release(&paths.network(), &uid).await?;
-    supervisor::release_files(paths, &uid)?;
-    // Whoever waits for the Pod's owner is to wait for this process.
-    let supervisor = ProcessIdentity::current();
-    records.save(&PodRecord { supervisor, ..record }.into_released())?;
-    Ok(())
+pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: &PodRecord) -> anyhow::Result<()> {
+    end_processes(&record.uid, Some(record)).await?;
+    supervisor::release(paths, records, &record.uid, !record.detached).await
 }
 
 /// Releases a Pod that has no owner and forgets it, as `delete` does with one that has ended. Returns whether that was so.
@@ -163,25 +182,17 @@ pub async fn remove_ownerless(paths: &Paths, uid: &str) -> anyhow::Result<bool> 
 }
 
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
-    if let Some(record) = records.get(uid)? {
-        end_processes(&record).await?;
-    }
-    forget(paths, records, uid).await
-}
-
-async fn forget(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
+    end_processes(uid, records.get(uid)?.as_ref()).await?;
     network::release(&paths.network(), uid).await?;
     records.remove(uid)?;
     Ok(())
 }
 
-async fn end_processes(record: &PodRecord) -> anyhow::Result<()> {
-    let unnoted = virtual_machine::unnoted_vmms(&record.uid);
-    for process in [record.vmm.clone(), record.supervisor.clone()]
-        .into_iter()
-        .flatten()
-        .chain(unnoted)
-    {
+/// Ends all processes of a Pod, those too of which its record does not know.
+async fn end_processes(uid: &str, record: Option<&PodRecord>) -> anyhow::Result<()> {
+    let noted = record.map(|record| [record.vmm.clone(), record.supervisor.clone()]);
+    let noted = noted.into_iter().flatten().flatten();
+    for process in noted.chain(virtual_machine::unnoted_vmms(uid)) {
         if !tokio::task::spawn_blocking(move || process.kill(KILL_PATIENCE)).await?? {
             anyhow::bail!("a process of it does not end");
         }
@@ -229,7 +240,7 @@ mod tests {
         let disk = paths.pod_state("ended").join("scratch.img");
         std::fs::write(&disk, "").unwrap();
 
-        release_ended(&paths, &records, ended).await.unwrap();
+        release_ended(&paths, &records, &ended).await.unwrap();
 
         let released = records.get("ended").unwrap().unwrap();
         assert!(released.released && released.vmm.is_none());
@@ -259,6 +270,29 @@ mod tests {
             drop(owner);
         };
         tokio::join!(name_is_free, end);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recovery_waits_for_pods_that_others_release_and_not_for_those_that_are_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let attached = PodRecord {
+            client: ProcessIdentity::current(),
+            ..record("attached", None)
+        };
+        let _owner = records.create(&attached).unwrap();
+        assert_eq!(recover(&paths).await.unwrap().len(), 0);
+
+        let ending = records.create(&record("ending", None)).unwrap();
+        let end = async {
+            tokio::time::sleep(10 * LOOK_INTERVAL).await;
+            records.remove("ending").unwrap();
+            drop(ending);
+        };
+        let (failures, ()) = tokio::join!(recover(&paths), end);
+        assert_eq!(failures.unwrap().len(), 0);
+        assert_eq!(records.uids().unwrap(), ["attached"]);
     }
 
     #[tokio::test]

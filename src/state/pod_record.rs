@@ -35,10 +35,11 @@ pub struct PodRecord {
 }
 
 impl PodRecord {
-    /// As it is once the Pod has nothing of the host any more. Its last supervisor is kept: the Pod has an owner until that has ended.
+    /// As it is once the Pod has nothing of the host any more.
     #[must_use]
     pub fn into_released(self) -> Self {
         Self {
+            supervisor: None,
             vmm: None,
             released: true,
             ..self

@@ -106,6 +106,11 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
     assert_eq!(lines[1][..4], ["detached", "1/1", "Running", "0"]);
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap()
+        .to_lowercase();
+    let wide = host().succeed(["get", "pods", "-o", "wide"]);
+    assert!(wide.contains(&format!(" {} ", node.trim())), "{node}: {wide}");
     let described = host().succeed(["describe", "pod", "detached"]);
     for part in ["Name:", "detached", "Status:", "Running", "QoS Class:", "Started"] {
         assert!(described.contains(part), "{part:?} is not in {described}");

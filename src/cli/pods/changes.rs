@@ -67,15 +67,6 @@ impl Changes {
         Ok(())
     }
 
-    /// Watches another directory too, for files that are made in it or closed; then everything is to be looked at again.
-    ///
-    /// # Errors
-    /// When it cannot be watched. One that does not exist is no error.
-    pub(in crate::cli) fn also(&self, dir: &Path) -> anyhow::Result<()> {
-        let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE_SELF;
-        add(&self.inotify, dir, flags).map(drop)
-    }
-
     /// Waits for the next change, or until one of the other descriptors is readable.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Supervisor {
         } = self;
         let records = PodRecords::new(paths.clone());
         if client.is_none() && !sweep::goes_on(&records, &record) {
-            return sweep::release_ended(&paths, &records, record).await;
+            return sweep::release_ended(&paths, &records, &record).await;
         }
         let (order_sender, orders) = mpsc::channel(16);
         let client = client
@@ -122,7 +122,7 @@ impl Supervisor {
 }
 
 /// Releases what the Pod has of the host; with `forget` its records too.
-async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -> anyhow::Result<()> {
+pub(super) async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -> anyhow::Result<()> {
     let network = network::release(&paths.network(), uid).await;
     if forget {
         records.remove(uid)?;
@@ -137,7 +137,7 @@ async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -
 }
 
 /// Removes what only a Pod that may still run needs on disk.
-pub(super) fn release_files(paths: &Paths, uid: &str) -> std::io::Result<()> {
+fn release_files(paths: &Paths, uid: &str) -> std::io::Result<()> {
     let state = paths.pod_state(uid);
     volume::remove_scratch_disk(&prepare::scratch_path(paths, uid))?;
     for path in [
