@@ -89,7 +89,8 @@ impl ProcessIdentity {
     pub fn exit_event(&self) -> Result<Option<OwnedFd>, ProcessError> {
         let pidfd = match pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            // EINVAL: the number names no process at this moment, because it has just been reaped, or is that of a thread now.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => return Ok(None),
             Err(error) => return Err(self.error("open", error)),
         };
         // Looked at only now: the descriptor pins whichever process has the PID.
@@ -160,6 +161,18 @@ fn start_time_ticks(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_names_a_thread_and_no_process_is_that_of_a_process_that_has_ended() {
+        std::thread::spawn(|| {
+            // SAFETY: gettid(2) takes nothing and cannot fail.
+            let thread = ProcessIdentity::of(unsafe { libc::gettid() }).unwrap();
+            assert!(thread.exit_event().unwrap().is_none());
+            assert!(thread.kill(Duration::ZERO).unwrap());
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn the_start_time_is_found_behind_a_name_with_spaces_and_parentheses() {
