@@ -89,8 +89,10 @@ impl ProcessIdentity {
     pub fn exit_event(&self) -> Result<Option<OwnedFd>, ProcessError> {
         let pidfd = match pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
-            // EINVAL: the number names no process at this moment, because it has just been reaped, or is that of a thread now.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => return Ok(None),
+            // EINVAL, or ENOENT of newer kernels: the number names no process, because it has just been reaped, or is that of a thread now.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => {
+                return Ok(None);
+            }
             Err(error) => return Err(self.error("open", error)),
         };
         // Looked at only now: the descriptor pins whichever process has the PID.
