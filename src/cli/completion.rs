@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{ArgValueCompleter, PathCompleter, ValueCompleter as _};
@@ -10,6 +10,7 @@ use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
 use super::print::emit;
 use super::{Failure, kvm};
+use crate::child;
 use crate::state::{Paths, PodRecords};
 
 /// Set by the shell's script, which then calls this program for what can follow.
@@ -139,7 +140,7 @@ fn names() -> Vec<(String, String)> {
     let Ok(program) = std::env::current_exe() else {
         return Vec::new();
     };
-    let output = Command::new(program)
+    let output = child::command(program)
         .args(["get", "pods", "-A", "-o", template])
         .env_remove(VARIABLE)
         .stdin(Stdio::null())

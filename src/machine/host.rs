@@ -9,6 +9,7 @@ use super::location::{Artefacts, Location};
 use super::protocol::{Frame, Request, TOKEN_LEN};
 use super::qemu::{self, Settings};
 use super::{MachineError, Result};
+use crate::child;
 use crate::state::{LockedFile, ProcessIdentity, lock_exclusive, read_json, replace_json, try_lock_exclusive};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
@@ -226,14 +227,14 @@ fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     let errors = console.try_clone().map_err(file_error)?;
     let alive_fd = alive.as_fd().as_raw_fd();
     let mut command = Command::new(qemu);
+    child::pass_on(&mut command, &[alive_fd]);
     command.args(qemu::arguments(settings)).current_dir("/");
     command.stdin(Stdio::null()).stdout(console).stderr(errors);
-    // SAFETY: between fork and exec only setsid(2) and fcntl(2) are called, which are async-signal-safe; `alive` is open until spawn
-    // returned.
+    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe.
     unsafe {
-        command.pre_exec(move || {
-            // Out of reach of the terminal's signals, and keeping the lock after exec.
-            if libc::setsid() < 0 || libc::fcntl(alive_fd, libc::F_SETFD, 0) < 0 {
+        command.pre_exec(|| {
+            // Out of reach of the terminal's signals.
+            if libc::setsid() < 0 {
                 return Err(std::io::Error::last_os_error());
             }
             Ok(())
@@ -338,7 +339,7 @@ fn make_disk(path: &Path) -> Result<()> {
     };
     let file = std::fs::File::create(&unfinished).map_err(|e| fail(e.to_string()))?;
     file.set_len(DISK_BYTES).map_err(|e| fail(e.to_string()))?;
-    let output = Command::new("mke2fs")
+    let output = child::command("mke2fs")
         .args([
             "-q",
             "-t",

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 
+use crate::child;
 use crate::state::{Paths, PodRecord};
 
 /// Logs of so many Pods that are gone are kept.
@@ -56,16 +57,12 @@ pub fn start_supervisor(
         .flatten()
         .map(|fd| fd.as_raw_fd())
         .collect();
-    // SAFETY: between fork and exec the closure only calls setsid(2) and fcntl(2), which are async-signal-safe.
+    child::pass_on(&mut command, &inherited);
+    // SAFETY: between fork and exec the closure only calls setsid(2), which is async-signal-safe.
     unsafe {
-        command.pre_exec(move || {
+        command.pre_exec(|| {
             // A session of its own: signals of the terminal are for the client, which asks the supervisor.
             libc::setsid();
-            for fd in &inherited {
-                if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
             Ok(())
         });
     }

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::artifacts::{self, ArtifactError};
 use super::vsock_link::VsockLink;
+use crate::child;
 use crate::state::ProcessIdentity;
 
 /// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.
@@ -199,18 +200,13 @@ impl VirtualMachine {
             .kill_on_drop(true);
         let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let outlives_supervisor = spec.outlives_supervisor;
-        // SAFETY: between fork and exec the closure only calls prctl(2) and fcntl(2), which are async-signal-safe; the
-        // descriptors stay open in the parent until `spawn` has returned.
+        child::pass_on(command.as_std_mut(), &inherited);
+        // SAFETY: between fork and exec the closure only calls prctl(2), which is async-signal-safe.
         unsafe {
             command.pre_exec(move || {
                 // No machine without a supervisor, unless there will be another. The VMM renews this when it changes its user.
                 if !outlives_supervisor && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                     return Err(std::io::Error::last_os_error());
-                }
-                for fd in &inherited {
-                    if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
-                        return Err(std::io::Error::last_os_error());
-                    }
                 }
                 Ok(())
             });

@@ -11,8 +11,9 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use crate::child;
 use crate::state::{RecordError, lock_exclusive};
 
 /// Size of a scratch disk as the guest sees it. The file is sparse and takes what is written to it.
@@ -155,7 +156,7 @@ fn make_file_system(path: &Path) -> Result<(), ScratchError> {
             source,
         })?;
     // No reserved blocks and no room to grow. The file is new, so it need not be filled with zeros.
-    let output = Command::new("mke2fs")
+    let output = child::command("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "scratch"])
         .args(["-O", "has_journal,^resize_inode"])
         .args(["-J", &format!("size={JOURNAL_MIB}")])

@@ -200,6 +200,18 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited) -> Result<VmParts, Su
     })
 }
 
+/// Most bytes of a file that is not a disk: standard error and the console, where they are files.
+const MAX_LOG_BYTES: u64 = 16 << 20;
+
+/// Length of the largest file that the machine has to write.
+fn largest_file(config: &VmConfig) -> u64 {
+    let written = config.disks.iter().filter(|disk| !disk.read_only);
+    let segments = written.flat_map(|disk| &disk.segments);
+    segments
+        .map(|segment| segment.length_bytes)
+        .fold(MAX_LOG_BYTES, u64::max)
+}
+
 /// CLOCK_MONOTONIC, nanoseconds.
 fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -234,10 +246,12 @@ fn run_config(
     reporter: &mut Reporter,
 ) -> Result<GuestEnd, SupervisedError> {
     let (jail, outlives_supervisor) = (config.jail.clone(), config.outlives_supervisor);
+    let largest_file = largest_file(&config);
     let parts = take_parts(config, inherited)?;
     // While there is one thread, and after everything that is opened or configured with privileges.
     if let Some(jail) = &jail {
-        jail::enter(jail, outlives_supervisor)?;
+        jail::descriptors::close_all_but(&inherited.taken)?;
+        jail::enter(jail, outlives_supervisor, largest_file)?;
     }
     let vm = Vm::new(parts)?;
     reporter.report(&VmmEvent::Started {
@@ -263,6 +277,7 @@ mod tests {
     use std::os::fd::IntoRawFd;
 
     use super::*;
+    use crate::config::DiskSegment;
 
     fn config_pipe(text: &[u8]) -> RawFd {
         let (reader, mut writer) = io::pipe().unwrap();
@@ -317,9 +332,19 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_reported_as_an_event_with_its_causes() {
-        let (mut events, writer) = io::pipe().unwrap();
-        let config = VmConfig {
+    fn the_largest_file_is_the_longest_part_of_a_writable_disk() {
+        let disk = |read_only, length_bytes| DiskConfig {
+            segments: vec![DiskSegment { fd: 9, length_bytes }],
+            read_only,
+        };
+        let mut config = config();
+        assert_eq!(largest_file(&config), MAX_LOG_BYTES);
+        config.disks = vec![disk(false, 4096), disk(false, 8 << 30), disk(true, 1 << 40)];
+        assert_eq!(largest_file(&config), 8 << 30);
+    }
+
+    fn config() -> VmConfig {
+        VmConfig {
             mem_size_mib: 64,
             vcpu_count: 1,
             kvm_fd: 1 << 20,
@@ -330,9 +355,18 @@ mod tests {
             net: None,
             vsock: None,
             console_fd: 1 << 22,
-            event_fd: Some(OwnedFd::from(writer).into_raw_fd()),
+            event_fd: None,
             jail: None,
             outlives_supervisor: false,
+        }
+    }
+
+    #[test]
+    fn a_failure_is_reported_as_an_event_with_its_causes() {
+        let (mut events, writer) = io::pipe().unwrap();
+        let config = VmConfig {
+            event_fd: Some(OwnedFd::from(writer).into_raw_fd()),
+            ..config()
         };
         assert!(run(config_pipe(&serde_json::to_vec(&config).unwrap())).is_err());
         let mut text = String::new();

@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use anyhow::{Context as _, bail};
 
 use super::{Failure, completion};
+use crate::child;
 
 /// Archives end with padding, of at most so many bytes in practice.
 const MAX_PADDING_BYTES: u64 = 1 << 20;
@@ -131,7 +132,7 @@ struct Remote {
 impl Remote {
     /// `microkube exec` of this in the container.
     fn exec(&self, options: &[&str], command: &[&str]) -> Command {
-        let mut exec = Command::new(&self.program);
+        let mut exec = child::command(&self.program);
         exec.arg("exec")
             .args(options)
             .arg(format!("--namespace={}", self.namespace));

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::Credential;
+use crate::child;
 
 /// Most bytes a helper may answer.
 const ANSWER_MAX_BYTES: u64 = 64 << 10;
@@ -71,7 +72,7 @@ pub(super) async fn get(
 
 /// Runs the program; it is killed when this is given up.
 async fn run(program: &Path, server: &str) -> Result<((bool, String), Vec<u8>), String> {
-    let mut child = Command::new(program)
+    let mut child = Command::from(child::command(program))
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,6 +3,7 @@
 //! The command is the leader of a session and a process group of its own. When the outer side goes away it is treated as a terminal
 //! treats its programs when it is closed: hang-up first, then force.
 
+use crate::child;
 use crate::machine::INSIDE_DIR;
 use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW};
 use crate::terminal::{TerminalSize, set_terminal_size};
@@ -185,7 +186,7 @@ fn spawn<T: Send + 'static>(
 }
 
 fn start(request: Request) -> io::Result<(Pid, Streams)> {
-    let mut command = Command::new(format!("{INSIDE_DIR}/microkube"));
+    let mut command = child::command(format!("{INSIDE_DIR}/microkube"));
     command
         .args(["machine", "inside-session", "--cwd"])
         .arg(OsString::from_vec(request.cwd))

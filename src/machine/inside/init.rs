@@ -1,5 +1,6 @@
 //! PID 1 of the emulated host: starts the agent, reaps orphans, and switches the machine off when the agent ends.
 
+use crate::child;
 use crate::machine::INSIDE_DIR;
 use microkube_vmm::probe;
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// What processes have to end by themselves: a little more than a Pod's default grace period.
@@ -50,7 +51,7 @@ fn run() -> io::Result<()> {
             None
         }
     };
-    let agent = Command::new(format!("{INSIDE_DIR}/microkube"))
+    let agent = child::command(format!("{INSIDE_DIR}/microkube"))
         .args(["machine", "inside-agent"])
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

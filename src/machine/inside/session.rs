@@ -4,6 +4,7 @@
 //! right for the life of a command; a mount shared by all of them would either show a rebuilt binary's old content or cost a round
 //! trip for every look at a file.
 
+use crate::child;
 use crate::machine::qemu::ROOT_SHARES;
 use crate::machine::{ENV_INSIDE, INSIDE_DIR};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,7 +14,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Shared with the machine and with every other command.
 const SHARED: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/var/lib/microkube", "/lib/modules"];
@@ -34,7 +35,7 @@ pub fn session(cwd: &Path, argv: &[OsString]) -> ExitCode {
         eprintln!("microkube machine: {}: {error}", cwd.display());
         return ExitCode::from(125);
     }
-    let error = Command::new(program).args(arguments).env(ENV_INSIDE, "1").exec();
+    let error = child::command(program).args(arguments).env(ENV_INSIDE, "1").exec();
     eprintln!("microkube machine: {}: {error}", program.display());
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound {
         127

@@ -8,6 +8,7 @@ use std::io;
 
 use crate::config::JailConfig;
 
+pub mod descriptors;
 mod namespaces;
 pub mod seccomp;
 
@@ -49,8 +50,9 @@ fn check(returned: libc::c_int, what: &'static str) -> Result<(), JailError> {
 /// Most descriptors of a VMM: 1024 connections, each with one being handed over, and its files.
 const MAX_DESCRIPTORS: libc::rlim_t = 4096;
 
-/// Confines the process, except for its system calls. It dies with its supervisor unless it is to outlive it.
-pub fn enter(config: &JailConfig, outlives_supervisor: bool) -> Result<(), JailError> {
+/// Confines the process, except for its system calls. It dies with its supervisor unless it is to outlive it, and writes no file
+/// beyond `largest_file` bytes.
+pub fn enter(config: &JailConfig, outlives_supervisor: bool, largest_file: u64) -> Result<(), JailError> {
     // SAFETY: getppid(2) takes nothing and always succeeds.
     let parent = unsafe { libc::getppid() };
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
@@ -63,6 +65,7 @@ pub fn enter(config: &JailConfig, outlives_supervisor: bool) -> Result<(), JailE
         "forbid core dumps, which would hold the guest's memory",
     )?;
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS, "limit the number of descriptors")?;
+    limit_file_size(largest_file)?;
     namespaces::leave_file_system_and_network()?;
     drop_privileges(config)?;
     if outlives_supervisor {
@@ -99,6 +102,17 @@ fn limit(resource: libc::__rlimit_resource_t, value: libc::rlim_t, what: &'stati
     };
     // SAFETY: reads an rlimit.
     check(unsafe { libc::setrlimit(resource, &raw const lowered) }, what)
+}
+
+/// Has writes beyond `bytes` fail (`EFBIG`): what the guest's disk has is what a process that the guest took over can fill.
+fn limit_file_size(bytes: u64) -> Result<(), JailError> {
+    const WHAT: &str = "limit the size of files";
+    // Without this, such a write ends the process.
+    // SAFETY: no handler is installed.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return check(-1, WHAT);
+    }
+    limit(libc::RLIMIT_FSIZE, bytes, WHAT)
 }
 
 /// Version 3 of the kernel's capability interface: two words of 32.
@@ -154,4 +168,41 @@ fn drop_privileges(config: &JailConfig) -> Result<(), JailError> {
     // SAFETY: the structures are those of capset(2) for this version.
     let dropped = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
     check(libc::c_int::try_from(dropped).unwrap_or(-1), "drop all capabilities")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_file_cannot_be_written_beyond_the_limit_and_the_attempt_is_an_error() {
+        const LIMIT: u64 = 8192;
+        let file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+        let fd = file.as_raw_fd();
+        // SAFETY: the child makes system calls only, and ends without running anything of the parent's.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above; the pointers are those of locals.
+            unsafe {
+                let mut limit = std::mem::zeroed::<libc::rlimit>();
+                let set = limit_file_size(LIMIT).is_ok() && libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) == 0;
+                let inside = libc::pwrite(fd, c"x".as_ptr().cast(), 1, 8191) == 1;
+                let outside = libc::pwrite(fd, c"x".as_ptr().cast(), 1, 8192);
+                let refused = outside < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFBIG);
+                let grown = libc::fallocate(fd, 0, 0, 16384) == 0;
+                let as_said = set && limit.rlim_cur == LIMIT && limit.rlim_max == LIMIT && inside && refused && !grown;
+                libc::_exit(if as_said { 0 } else { 1 });
+            }
+        }
+        let mut status = 0;
+        // SAFETY: waits for our child and writes its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+            "status {status:#x}"
+        );
+        assert_eq!(file.metadata().unwrap().len(), LIMIT);
+    }
 }
