@@ -10,6 +10,7 @@ pub mod devices;
 pub mod jail;
 pub mod memory;
 pub mod probe;
+pub mod report;
 pub mod supervised;
 pub mod vm;
 pub mod vsock_control;

@@ -1,7 +1,6 @@
 //! The command `microkube-vmm`.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use microkube_vmm::config::MAX_VCPU_COUNT;
 use microkube_vmm::devices::blk::disk::{BLOCK_BYTES, Disk, file_length};
 use microkube_vmm::devices::net::tap::Tap;
 use microkube_vmm::probe;
+use microkube_vmm::report::report_end;
 use microkube_vmm::supervised;
 use microkube_vmm::vm::{Vm, VmParts};
 
@@ -90,8 +90,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not with eprintln, which panics where nobody reads: a supervisor may have ended.
-            let _ = writeln!(std::io::stderr(), "microkube-vmm: {error:#}");
+            report_end(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ use seccompiler::{
 };
 
 use super::JailError;
+use crate::report::report;
 
 /// What a thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,6 @@ impl Role {
                 libc::SYS_accept4,
                 libc::SYS_shutdown,
                 libc::SYS_fcntl,
-                libc::SYS_poll,
             ],
             Self::Rng => &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_getrandom],
             Self::Console => &[],
@@ -94,10 +94,11 @@ impl Role {
     }
 }
 
-/// What any thread needs: eventfds, locks, memory, time, ending, and reporting why it panics.
+/// What any thread needs: eventfds, locks, memory, time, ending, and reporting to whoever may not read ([`crate::report`]).
 const COMMON: &[i64] = &[
     libc::SYS_read,
     libc::SYS_write,
+    libc::SYS_poll,
     libc::SYS_close,
     libc::SYS_futex,
     libc::SYS_munmap,
@@ -146,6 +147,12 @@ fn build(role: Role) -> Result<BpfProgram, seccompiler::BackendError> {
     if role == Role::Vsock {
         let unix = u64::from(libc::AF_UNIX.cast_unsigned());
         rules.insert(libc::SYS_socketpair, vec![condition(0, Dword, SeccompCmpOp::Eq, unix)?]);
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+        let size_of_buffer = SeccompRule::new(vec![
+            SeccompCondition::new(1, Dword, SeccompCmpOp::Eq, u64::from(level.cast_unsigned()))?,
+            SeccompCondition::new(2, Dword, SeccompCmpOp::Eq, u64::from(name.cast_unsigned()))?,
+        ])?;
+        rules.insert(libc::SYS_setsockopt, vec![size_of_buffer]);
     }
     let ioctls = role
         .ioctls()
@@ -198,17 +205,17 @@ impl ThreadFilter {
     /// Installs it in a thread that has nobody to report to: without its filter it must not go on, nor may the process.
     pub fn install_or_abort(&self) {
         if let Err(error) = self.install() {
-            eprintln!("microkube-vmm: {} thread: {error}", self.role.name());
+            report(format_args!("{} thread: {error}", self.role.name()));
             std::process::abort();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const ROLES: [Role; 7] = [
+    pub(crate) const ROLES: [Role; 7] = [
         Role::Main,
         Role::Vcpu,
         Role::Blk,
@@ -218,8 +225,8 @@ mod tests {
         Role::Console,
     ];
 
-    /// Runs `act` in a child process with the role's filter; the signal that ended it, or 0.
-    fn signal_of(role: Role, act: fn()) -> i32 {
+    /// Runs `act` in a child process with the role's filter, after `prepare` without it; the signal that ended it, or 0.
+    pub(crate) fn signal_of(role: Role, prepare: fn(), act: fn()) -> i32 {
         let filter = ThreadFilter::new(role, true).unwrap();
         // SAFETY: the child makes system calls only, and ends without running anything of the parent's.
         let child = unsafe { libc::fork() };
@@ -227,6 +234,7 @@ mod tests {
             // SAFETY: as above.
             unsafe {
                 libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                prepare();
                 if filter.install().is_err() {
                     libc::_exit(1);
                 }
@@ -243,6 +251,8 @@ mod tests {
         assert_eq!(libc::WEXITSTATUS(status), 0, "the filter could not be installed");
         0
     }
+
+    fn nothing() {}
 
     fn open_file() {
         // SAFETY: a system call with constant arguments.
@@ -273,7 +283,7 @@ mod tests {
     fn no_thread_may_open_a_file_make_a_socket_or_start_a_program() {
         for role in ROLES {
             for act in [open_file as fn(), make_socket, start_program] {
-                assert_eq!(signal_of(role, act), libc::SIGSYS, "{role:?}");
+                assert_eq!(signal_of(role, nothing, act), libc::SIGSYS, "{role:?}");
             }
         }
     }
@@ -287,12 +297,12 @@ mod tests {
         }
         for role in ROLES {
             assert_eq!(
-                signal_of(role, || map(libc::PROT_READ | libc::PROT_WRITE)),
+                signal_of(role, nothing, || map(libc::PROT_READ | libc::PROT_WRITE)),
                 0,
                 "{role:?}"
             );
             assert_eq!(
-                signal_of(role, || map(libc::PROT_READ | libc::PROT_EXEC)),
+                signal_of(role, nothing, || map(libc::PROT_READ | libc::PROT_EXEC)),
                 libc::SIGSYS,
                 "{role:?}"
             );
@@ -300,9 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn the_socket_option_that_limits_a_buffer_is_the_only_one() {
+        fn set(option: libc::c_int) {
+            // SAFETY: fails with EBADF.
+            unsafe { libc::setsockopt(-1, libc::SOL_SOCKET, option, (&raw const option).cast(), 4) };
+        }
+        assert_eq!(signal_of(Role::Vsock, nothing, || set(libc::SO_SNDBUF)), 0);
+        assert_eq!(
+            signal_of(Role::Vsock, nothing, || set(libc::SO_ATTACH_FILTER)),
+            libc::SIGSYS
+        );
+        assert_eq!(signal_of(Role::Net, nothing, || set(libc::SO_SNDBUF)), libc::SIGSYS);
+    }
+
+    #[test]
     fn only_the_ioctls_of_the_role_are_allowed() {
-        assert_eq!(signal_of(Role::Vcpu, run_vcpu), 0);
-        assert_eq!(signal_of(Role::Vcpu, create_vm), libc::SIGSYS);
-        assert_eq!(signal_of(Role::Blk, run_vcpu), libc::SIGSYS);
+        assert_eq!(signal_of(Role::Vcpu, nothing, run_vcpu), 0);
+        assert_eq!(signal_of(Role::Vcpu, nothing, create_vm), libc::SIGSYS);
+        assert_eq!(signal_of(Role::Blk, nothing, run_vcpu), libc::SIGSYS);
     }
 }

@@ -9,6 +9,7 @@ use kvm_ioctls::VmFd;
 
 use super::redirection::{Message, Redirection};
 use crate::bus::BusDevice;
+use crate::report::report;
 
 /// Size of the register window, bytes.
 pub const IOAPIC_SIZE: u64 = 0x1000;
@@ -56,7 +57,9 @@ impl Delivery for KvmDelivery {
             .and_then(|routing| self.0.set_gsi_routing(&routing).map_err(|error| error.to_string()));
         if let Err(error) = routed {
             // The guest goes on without the interrupt it asked for, and its own time-outs say what is missing.
-            eprintln!("microkube-vmm: KVM refused the guest's interrupt routing (KVM_SET_GSI_ROUTING): {error}");
+            report(format_args!(
+                "KVM refused the guest's interrupt routing (KVM_SET_GSI_ROUTING): {error}"
+            ));
         }
     }
 }
