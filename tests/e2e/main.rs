@@ -14,6 +14,7 @@ mod exec;
 mod faults;
 mod hooks;
 mod host;
+mod hostile_guest;
 mod images;
 mod images_store;
 mod independence;

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::boot::{self, BootError, BootSource, layout};
 use crate::bus::{Bus, Overlap};
 use crate::config::MAX_VCPU_COUNT;
-use crate::cpu::vcpu::{GuestEnd, Machine, Stop, VcpuThread, install_kick_handler};
+use crate::cpu::vcpu::{GuestEnd, Machine, Stop, VcpuThread, install_kick_handler, stop_all};
 use crate::cpu::{self, CpuError, cpuid::Topology, registers};
 use crate::devices::blk::{device::BlkIdentity, disk::Disk, worker::BlkBackend};
 use crate::devices::ioapic::device::{IOAPIC_SIZE, IoApic, KvmDelivery};
@@ -191,8 +191,8 @@ pub struct Vm {
     stops: Receiver<Stop>,
     transports: Vec<Arc<Mutex<MmioTransport>>>,
     console: Console,
-    // Kept to the last: KVM and the devices refer to them.
-    _vm: Arc<VmFd>,
+    vm: Arc<VmFd>,
+    // Kept to the last: KVM and the devices refer to it.
     _memory: GuestMemory,
 }
 
@@ -421,7 +421,7 @@ impl Vm {
             stops,
             transports: builder.transports,
             console,
-            _vm: builder.vm,
+            vm: builder.vm,
             _memory: builder.memory,
         })
     }
@@ -450,9 +450,15 @@ impl Vm {
         } else {
             Ok(Stop::Kicked)
         };
-        threads.into_iter().for_each(VcpuThread::stop_and_join);
+        stop_all(threads);
         for transport in &self.transports {
-            transport.lock().unwrap_or_else(PoisonError::into_inner).stop();
+            transport.lock().unwrap_or_else(PoisonError::into_inner).request_stop();
+        }
+        // The kernel takes KVM's machine and a TAP apart slowly, waiting and not working: both at the same time, the TAP in its
+        // device's thread. No device needs KVM any more.
+        drop((self.shared, self.vm));
+        for transport in &self.transports {
+            transport.lock().unwrap_or_else(PoisonError::into_inner).join();
         }
         self.console.finish(CONSOLE_DRAIN);
         match (failure, stop) {

@@ -91,9 +91,19 @@ impl VcpuThread {
             .map_err(|source| CpuError::Thread { id, source })?;
         Ok(Self { run, stop, thread })
     }
+}
 
-    /// Gets the vCPU out of the guest and waits for its thread.
-    pub fn stop_and_join(self) {
+/// A thread that ends when it is asked to.
+trait Ending {
+    /// Asks it, without waiting.
+    fn request_stop(&self);
+    /// Waits until it has ended.
+    fn join(self);
+}
+
+impl Ending for VcpuThread {
+    /// Gets the vCPU out of the guest.
+    fn request_stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         let run = self.run.load(Ordering::SeqCst);
         // SAFETY: the mapping lives as long as the vCPU, which only `join` below hands over to be dropped. The kernel reads
@@ -101,8 +111,22 @@ impl VcpuThread {
         unsafe { AtomicU8::from_ptr(&raw mut (*run).immediate_exit) }.store(1, Ordering::SeqCst);
         // SAFETY: the thread has not been joined, so its id is valid; the signal has a handler.
         unsafe { libc::pthread_kill(self.thread.as_pthread_t(), kick_signal()) };
+    }
+
+    fn join(self) {
         let _ = self.thread.join();
     }
+}
+
+/// Ends the threads of all virtual CPUs.
+pub fn stop_all(threads: Vec<VcpuThread>) {
+    end_all(threads);
+}
+
+/// Asks all before it waits for any: one may wait, for a device's reset, until another stops to keep the device busy.
+fn end_all<T: Ending>(threads: Vec<T>) {
+    threads.iter().for_each(T::request_stop);
+    threads.into_iter().for_each(T::join);
 }
 
 /// Runs the guest until it, KVM or another thread ends it.
@@ -165,4 +189,30 @@ fn describe_internal_error(id: u8, vcpu: &mut VcpuFd) -> String {
         _ => "unknown",
     };
     format!("virtual CPU {id}: KVM internal error {suberror} at {place}: {meaning}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    struct Recorded<'r>(u8, &'r RefCell<Vec<(&'static str, u8)>>);
+
+    impl Ending for Recorded<'_> {
+        fn request_stop(&self) {
+            self.1.borrow_mut().push(("asked", self.0));
+        }
+        fn join(self) {
+            self.1.borrow_mut().push(("joined", self.0));
+        }
+    }
+
+    #[test]
+    fn all_vcpus_are_asked_to_stop_before_any_is_waited_for() {
+        let events = RefCell::new(Vec::new());
+        end_all((0..3).map(|id| Recorded(id, &events)).collect());
+        let expected = ["asked", "joined"].map(|what| (0..3).map(move |id| (what, id)));
+        assert_eq!(events.into_inner(), expected.into_iter().flatten().collect::<Vec<_>>());
+    }
 }

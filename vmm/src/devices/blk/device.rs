@@ -3,7 +3,7 @@
 use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
 use super::disk::{BLOCK_BYTES, Disk, SECTOR_BYTES};
-use super::request::MAX_RANGES;
+use super::request::{MAX_RANGE_SECTORS, MAX_RANGES};
 
 const DEVICE_TYPE: u32 = 2;
 /// Number of requests in flight at most; also bounds the buffers of one.
@@ -15,9 +15,6 @@ const F_BLK_SIZE: u64 = 1 << 6;
 const F_FLUSH: u64 = 1 << 9;
 const F_DISCARD: u64 = 1 << 13;
 const F_WRITE_ZEROES: u64 = 1 << 14;
-
-/// Most sectors of one discard: 1 GiB, so that one request cannot take for ever.
-const MAX_RANGE_SECTORS: u32 = 1 << 21;
 
 /// Identity of a disk.
 #[derive(Debug)]

@@ -9,6 +9,8 @@ use super::super::virtio::chain::Buffers;
 
 /// The unit in which virtio counts.
 pub const SECTOR_BYTES: u64 = 512;
+/// Most bytes moved by one system call, after which it is looked whether to go on: a request may have 4 GiB.
+pub const PART_BYTES: u64 = 4 << 20;
 /// Every segment is a whole number of these.
 pub const BLOCK_BYTES: u64 = 4096;
 
@@ -150,13 +152,18 @@ impl Disk {
     }
 
     /// Runs `operate` on each part of a range that lies in one file: file, offset, length; it answers how much it did.
+    /// `Ok(false)`: `broken_off` said so before the end.
     fn for_each(
         &self,
         mut offset: u64,
         mut length: u64,
+        broken_off: &dyn Fn() -> bool,
         mut operate: impl FnMut(&File, libc::off_t, u64) -> io::Result<u64>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         while length > 0 {
+            if broken_off() {
+                return Ok(false);
+            }
             let (file, inside, left) = self.locate(offset).ok_or(io::ErrorKind::InvalidInput)?;
             let inside = libc::off_t::try_from(inside).map_err(|_| io::ErrorKind::InvalidInput)?;
             let done = match operate(file, inside, left.min(length)) {
@@ -168,52 +175,60 @@ impl Disk {
             offset += done;
             length -= done;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Moves `buffers`, all of them, with `transfer`, never beyond a segment in one call.
+    /// Moves `buffers`, all of them, with `transfer`, never beyond a segment or more than [`PART_BYTES`] in one call.
     fn transfer(
         &self,
         offset: u64,
         buffers: &mut Buffers<'_>,
+        broken_off: &dyn Fn() -> bool,
         transfer: impl Fn(&Buffers<'_>, &File, libc::off_t) -> io::Result<usize>,
-    ) -> io::Result<()> {
-        self.for_each(offset, buffers.remaining() as u64, |file, inside, length| {
-            let done = if (buffers.remaining() as u64) <= length {
-                transfer(buffers, file, inside)?
-            } else {
-                let mut part = buffers.clone();
-                part.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-                transfer(&part, file, inside)?
-            };
-            buffers.skip(done);
-            Ok(done as u64)
-        })
+    ) -> io::Result<bool> {
+        self.for_each(
+            offset,
+            buffers.remaining() as u64,
+            broken_off,
+            |file, inside, length| {
+                let length = length.min(PART_BYTES);
+                let done = if (buffers.remaining() as u64) <= length {
+                    transfer(buffers, file, inside)?
+                } else {
+                    let mut part = buffers.clone();
+                    part.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+                    transfer(&part, file, inside)?
+                };
+                buffers.skip(done);
+                Ok(done as u64)
+            },
+        )
     }
 
-    /// Fills `buffers` from byte `offset` of the disk on.
-    pub fn read(&self, offset: u64, buffers: &mut Buffers<'_>) -> io::Result<()> {
-        self.transfer(offset, buffers, |buffers, file, inside| {
+    /// Fills `buffers` from byte `offset` of the disk on. `Ok(false)`, here and below: `broken_off`, which is asked between parts of it,
+    /// ended it before its end.
+    pub fn read(&self, offset: u64, buffers: &mut Buffers<'_>, broken_off: &dyn Fn() -> bool) -> io::Result<bool> {
+        self.transfer(offset, buffers, broken_off, |buffers, file, inside| {
             buffers.fill_from_file_at(file.as_fd(), inside)
         })
     }
 
     /// Writes `buffers` to byte `offset` of the disk on.
-    pub fn write(&self, offset: u64, buffers: &mut Buffers<'_>) -> io::Result<()> {
+    pub fn write(&self, offset: u64, buffers: &mut Buffers<'_>, broken_off: &dyn Fn() -> bool) -> io::Result<bool> {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        self.transfer(offset, buffers, |buffers, file, inside| {
+        self.transfer(offset, buffers, broken_off, |buffers, file, inside| {
             buffers.drain_to_file_at(file.as_fd(), inside)
         })
     }
 
     /// Gives the space of a range back to the host; it reads as zeros afterwards.
-    pub fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
+    pub fn punch_hole(&self, offset: u64, length: u64, broken_off: &dyn Fn() -> bool) -> io::Result<bool> {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        self.for_each(offset, length, |file, inside, length| {
+        self.for_each(offset, length, broken_off, |file, inside, length| {
             let signed = libc::off_t::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
             // SAFETY: a system call on an open file; no memory is involved.

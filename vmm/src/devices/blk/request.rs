@@ -18,6 +18,8 @@ const HEADER_BYTES: usize = 16;
 const RANGE_BYTES: usize = 16;
 /// Most segments of a discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 64;
+/// Most sectors of one segment: 1 GiB, so that one request cannot take for ever.
+pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
 /// Flag of a write-zeroes segment: the space may be given back.
 const RANGE_UNMAP: u32 = 1;
 
@@ -75,7 +77,8 @@ pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64)
     })
 }
 
-/// The ranges of a discard or write-zeroes request; `None` when one is not on the disk or has another flag.
+/// The ranges of a discard or write-zeroes request; `None` when one is too long, not on the disk, or has
+/// another flag.
 fn parse_ranges(readable: &mut Buffers<'_>, disk_length: u64, allowed_flags: u32) -> Option<Vec<(u64, u64)>> {
     let count = readable.remaining() / RANGE_BYTES;
     if count == 0 || count > MAX_RANGES as usize || !readable.remaining().is_multiple_of(RANGE_BYTES) {
@@ -86,10 +89,11 @@ fn parse_ranges(readable: &mut Buffers<'_>, disk_length: u64, allowed_flags: u32
         let mut bytes = [0u8; RANGE_BYTES];
         readable.read(&mut bytes);
         let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
-        if u32::from_le_bytes([f0, f1, f2, f3]) & !allowed_flags != 0 {
+        let sectors = u32::from_le_bytes([n0, n1, n2, n3]);
+        if u32::from_le_bytes([f0, f1, f2, f3]) & !allowed_flags != 0 || sectors > MAX_RANGE_SECTORS {
             return None;
         }
-        let length = u64::from(u32::from_le_bytes([n0, n1, n2, n3])) * SECTOR_BYTES;
+        let length = u64::from(sectors) * SECTOR_BYTES;
         let offset = on_disk(
             u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
             length,
@@ -111,11 +115,15 @@ mod tests {
     const DISK: u64 = 1 << 20;
 
     fn parse_bytes(bytes: &[u8], writable: usize) -> Result<Request, GuestError> {
+        parse_for(bytes, writable, DISK)
+    }
+
+    fn parse_for(bytes: &[u8], writable: usize, disk: u64) -> Result<Request, GuestError> {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
         memory.write_slice(bytes, GuestAddress(0)).unwrap();
         let mut readable = Buffers::default();
         readable.push(&memory, GuestAddress(0), bytes.len()).unwrap();
-        parse(&mut readable, writable, DISK)
+        parse(&mut readable, writable, disk)
     }
 
     fn header(kind: u32, sector: u64) -> Vec<u8> {
@@ -158,6 +166,16 @@ mod tests {
         assert_eq!(discard(vec![]), Request::Invalid);
         assert_eq!(discard(vec![vec![0; 15]]), Request::Invalid);
         assert_eq!(discard(vec![range(0, 1, 0); 65]), Request::Invalid);
+    }
+
+    #[test]
+    fn a_range_longer_than_the_device_offers_is_refused() {
+        let discard = |sectors| {
+            let bytes = [header(TYPE_DISCARD, 0), range(0, sectors, 0)].concat();
+            parse_for(&bytes, 0, 1 << 40).unwrap()
+        };
+        assert_eq!(discard(MAX_RANGE_SECTORS), Request::Discard(vec![(0, 1 << 30)]));
+        assert_eq!(discard(MAX_RANGE_SECTORS + 1), Request::Invalid);
     }
 
     #[test]

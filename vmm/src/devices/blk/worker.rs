@@ -4,9 +4,11 @@ use std::io;
 
 use super::super::virtio::GuestError;
 use super::super::virtio::chain::Chain;
+use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
 use super::disk::Disk;
 use super::request::{self, Request};
+use crate::report::report;
 
 const STATUS_OK: u8 = 0;
 const STATUS_IOERR: u8 = 1;
@@ -39,33 +41,37 @@ impl BlkBackend {
         }
     }
 
-    /// Executes a request; the number of bytes written to guest memory.
-    fn execute(&mut self, mut chain: Chain<'_>) -> Result<usize, GuestError> {
+    /// Executes a request; the number of bytes written to guest memory, or `None` when the transport waits: the request may be done
+    /// again from its start, and after a reset of the device nobody waits for it.
+    fn execute(&mut self, mut chain: Chain<'_>, poll: &Poll) -> Result<Option<usize>, GuestError> {
         let mut status = chain
             .writable
             .split_last_byte()
             .ok_or(GuestError::Request("a block request without status"))?;
         let room = chain.writable.remaining();
         let request = request::parse(&mut chain.readable, room, self.disk.length())?;
+        let broken_off = || poll.command_waits();
         let (result, written) = match request {
-            Request::Read(offset) => (self.disk.read(offset, &mut chain.writable), room),
-            Request::Write(offset) => (self.disk.write(offset, &mut chain.readable), 0),
-            Request::Flush => (self.disk.flush(), 0),
+            Request::Read(offset) => (self.disk.read(offset, &mut chain.writable, &broken_off), room),
+            Request::Write(offset) => (self.disk.write(offset, &mut chain.readable, &broken_off), 0),
+            Request::Flush => (self.disk.flush().map(|()| true), 0),
             Request::GetId => {
                 let count = chain.writable.write(&self.id);
-                (Ok(()), count)
+                (Ok(true), count)
             }
-            Request::Discard(ranges) | Request::WriteZeroes(ranges) => (
-                ranges
-                    .iter()
-                    .try_for_each(|(offset, length)| self.disk.punch_hole(*offset, *length)),
-                0,
-            ),
+            Request::Discard(ranges) | Request::WriteZeroes(ranges) => {
+                let mut ranges = ranges.iter();
+                let all = ranges.try_fold(true, |all, (offset, length)| {
+                    Ok(all && self.disk.punch_hole(*offset, *length, &broken_off)?)
+                });
+                (all, 0)
+            }
             Request::Unsupported => (Err(io::ErrorKind::Unsupported.into()), 0),
             Request::Invalid => (Err(io::ErrorKind::InvalidInput.into()), 0),
         };
         let code = match result {
-            Ok(()) => STATUS_OK,
+            Ok(true) => STATUS_OK,
+            Ok(false) => return Ok(None),
             Err(error) if is_unsupported(&error) => STATUS_UNSUPP,
             Err(error) => {
                 self.report(&error);
@@ -73,17 +79,17 @@ impl BlkBackend {
             }
         };
         status.write(&[code]);
-        Ok(written + 1)
+        Ok(Some(written + 1))
     }
 
     fn report(&mut self, error: &io::Error) {
         if !self.error_reported && error.kind() != io::ErrorKind::InvalidInput {
             self.error_reported = true;
             let id = String::from_utf8_lossy(&self.id);
-            eprintln!(
-                "microkube-vmm: disk {}: {error} (further errors are not reported)",
+            report(format_args!(
+                "disk {}: {error} (further errors are not reported)",
                 id.trim_end_matches('\0')
-            );
+            ));
         }
     }
 }
@@ -93,22 +99,31 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 impl Backend for BlkBackend {
-    fn queue_ready(&mut self, index: usize, active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
+    fn queue_ready(&mut self, index: usize, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let Some(queue) = active.queues.get_mut(index) else {
             return Ok(());
         };
-        loop {
-            queue.disable_notification(&active.memory)?;
-            while let Some(chain) = queue.pop(&active.memory)? {
-                let head = chain.head;
-                let written = self.execute(chain)?;
-                queue.add_used(&active.memory, head, written)?;
-                queue.signal(&active.memory, &active.interrupt)?;
-            }
-            if !queue.enable_notification(&active.memory)? {
-                return Ok(());
-            }
+        queue.disable_notification(&active.memory)?;
+        let mut turn = Turn::new(poll);
+        while turn.goes_on() {
+            let Some(chain) = queue.pop(&active.memory)? else {
+                if queue.enable_notification(&active.memory)? {
+                    queue.disable_notification(&active.memory)?;
+                    continue;
+                }
+                break;
+            };
+            let (head, descriptors) = (chain.head, chain.descriptors);
+            let bytes = chain.readable.remaining().saturating_add(chain.writable.remaining());
+            let Some(written) = self.execute(chain, poll)? else {
+                queue.undo_pop();
+                continue;
+            };
+            turn.spend(descriptors, bytes);
+            queue.add_used(&active.memory, head, written)?;
+            queue.signal(&active.memory, &active.interrupt)?;
         }
+        Ok(())
     }
 }
 
@@ -118,8 +133,12 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use vm_memory::{Bytes, GuestAddress};
+    use vmm_sys_util::eventfd::EventFd;
 
     use super::super::super::virtio::chain::Buffers;
+    use super::super::super::virtio::driver::{Driver, FREE, WRITE};
+    use super::super::super::virtio::worker::Worker;
+    use super::super::disk::PART_BYTES;
     use super::*;
     use crate::memory::GuestMemory;
 
@@ -141,6 +160,7 @@ mod tests {
         memory.write_obj(0xeeu8, GuestAddress(0x800)).unwrap();
         let mut chain = Chain {
             head: 0,
+            descriptors: 4,
             readable: Buffers::default(),
             writable: Buffers::default(),
         };
@@ -154,7 +174,7 @@ mod tests {
         side.push(memory, GuestAddress(0x1000 + data as u64 / 2), data - data / 2)
             .unwrap();
         chain.writable.push(memory, GuestAddress(0x800), 1).unwrap();
-        backend.execute(chain).unwrap();
+        backend.execute(chain, &Poll::new().unwrap()).unwrap();
         memory.read_obj(GuestAddress(0x800)).unwrap()
     }
 
@@ -208,6 +228,142 @@ mod tests {
             *b"microkube-3\0"
         );
         assert_eq!(run(&mut backend, &memory, 77, 0, 512, false), STATUS_UNSUPP);
+    }
+
+    const QUEUE: u16 = 256;
+    /// Where a request's header, its data and its status are.
+    const HEADER: u64 = FREE;
+    const STATUS: u64 = FREE + 0x100;
+    const DATA: u64 = FREE + 0x1000;
+
+    /// A disk of zeros.
+    fn empty_disk(length: u64) -> Disk {
+        let file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+        file.set_len(length).unwrap();
+        Disk::new(vec![(file, length)], false).unwrap()
+    }
+
+    /// A ring that fills itself: requests read from the disk what makes further requests available, as often as the ring goes round.
+    fn self_feeding() -> (Driver, BlkBackend) {
+        const STEP: u16 = QUEUE / 2;
+        let mut driver = Driver::new(0x2_0000, 1, QUEUE);
+        // Each sector holds the index of the available ring and the header of the request that reads the next one.
+        let sectors = u32::from(u16::MAX) / u32::from(STEP) + 1;
+        let mut content = Vec::new();
+        for sector in 0..sectors {
+            let available = u16::try_from((sector + 2) * u32::from(STEP) % 0x1_0000).unwrap();
+            let next = u64::from((sector + 1) % sectors);
+            let mut bytes = [&[0; 2], &available.to_le_bytes()[..], &[0; 8], &next.to_le_bytes()].concat();
+            bytes.resize(512, 0);
+            content.extend_from_slice(&bytes);
+        }
+        let disk = file(0, content.len() as u64);
+        disk.write_all_at(&content, 0).unwrap();
+        let backend = BlkBackend::new(Disk::new(vec![(disk, content.len() as u64)], true).unwrap(), 0);
+        let feeding = driver.chain(
+            0,
+            &[
+                (HEADER, 16, 0),
+                (Driver::available_ring(0), 4, WRITE),
+                (HEADER, 16, WRITE),
+                (DATA, 492, WRITE),
+                (STATUS, 1, WRITE),
+            ],
+        );
+        let idle = driver.chain(0, &[(HEADER + 0x40, 16, 0), (STATUS, 1, WRITE)]);
+        driver.memory.write_obj(4u32, GuestAddress(HEADER + 0x40)).unwrap();
+        for place in 0..QUEUE {
+            driver.put(0, place, if place % STEP == 0 { feeding } else { idle });
+        }
+        driver.set_available(0, 1);
+        (driver, backend)
+    }
+
+    #[test]
+    fn a_ring_that_fills_itself_gets_one_turn_after_the_other() {
+        let (driver, mut backend) = self_feeding();
+        let (mut active, poll) = (driver.active(0), Poll::new().unwrap());
+        for turn in 1..=300u32 {
+            backend.queue_ready(0, &mut active, &poll).unwrap();
+            assert!(poll.takes_another_turn());
+            assert_eq!(u32::from(driver.used(0)), turn * u32::from(QUEUE) % 0x1_0000);
+        }
+    }
+
+    #[test]
+    fn a_device_that_a_ring_keeps_busy_is_reset_and_ends() {
+        let (driver, backend) = self_feeding();
+        let notifier = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let mut worker = Worker::start("test", backend, vec![notifier.try_clone().unwrap()], || {}).unwrap();
+        let keep_busy = |worker: &Worker| {
+            driver.set_available(0, 1);
+            driver.memory.write_obj(0u64, GuestAddress(HEADER + 8)).unwrap();
+            driver
+                .memory
+                .write_obj(0u16, GuestAddress(Driver::used_ring(0) + 2))
+                .unwrap();
+            worker.activate(driver.active(0));
+            while driver.used(0) < 1000 {
+                std::thread::yield_now();
+            }
+        };
+        keep_busy(&worker);
+        worker.reset();
+        keep_busy(&worker);
+        worker.request_stop();
+        worker.join();
+    }
+
+    #[test]
+    fn giant_requests_are_done_one_a_turn() {
+        let mut driver = Driver::new(2 << 20, 1, QUEUE);
+        let mut backend = BlkBackend::new(empty_disk(64 << 20), 0);
+        let mut descriptors = vec![(HEADER, 16, 0)];
+        descriptors.extend([(DATA, 1 << 20, WRITE); 63]);
+        descriptors.push((STATUS, 1, WRITE));
+        let head = driver.chain(0, &descriptors);
+        for _ in 0..QUEUE {
+            driver.offer_again(0, head);
+        }
+        let (mut active, poll) = (driver.active(0), Poll::new().unwrap());
+        for turn in 1..4 {
+            backend.queue_ready(0, &mut active, &poll).unwrap();
+            assert!(poll.takes_another_turn());
+            assert_eq!(driver.used(0), turn);
+        }
+        assert_eq!(driver.used_entry(0, 0), (head, (63 << 20) + 1));
+    }
+
+    #[test]
+    fn a_giant_request_is_broken_off_when_the_transport_waits() {
+        use std::cell::Cell;
+        let (driver, disk) = (Driver::new(2 << 20, 1, QUEUE), empty_disk(64 << 20));
+        let mut buffers = Buffers::default();
+        for _ in 0..63 {
+            buffers.push(&driver.memory, GuestAddress(DATA), 1 << 20).unwrap();
+        }
+        let asked = Cell::new(0u64);
+        let whole = 63u64 << 20;
+        let broken_off = || asked.replace(asked.get() + 1) == 3;
+        assert!(!disk.read(0, &mut buffers.clone(), &broken_off).unwrap());
+        asked.set(4);
+        assert!(disk.read(0, &mut buffers.clone(), &broken_off).unwrap());
+        assert_eq!(asked.get() - 4, whole.div_ceil(PART_BYTES));
+    }
+
+    #[test]
+    fn a_request_that_was_broken_off_is_done_when_the_device_goes_on() {
+        let mut driver = Driver::new(0x2_0000, 1, QUEUE);
+        let mut backend = BlkBackend::new(empty_disk(4096), 0);
+        driver.offer(0, &[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+        let (mut active, poll) = (driver.active(0), Poll::new().unwrap());
+        poll.set_command_waits();
+        backend.queue_ready(0, &mut active, &poll).unwrap();
+        assert!(poll.takes_another_turn() && driver.used(0) == 0);
+        let poll = Poll::new().unwrap();
+        backend.queue_ready(0, &mut active, &poll).unwrap();
+        assert!(!poll.takes_another_turn());
+        assert_eq!(driver.used_entry(0, 0), (0, 513));
     }
 
     #[test]

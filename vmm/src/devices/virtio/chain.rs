@@ -66,8 +66,23 @@ impl<'m> Buffers<'m> {
         Ok(())
     }
 
+    /// The same for longer than the borrow: whoever keeps them keeps the guest memory they lie in, too ([`super::held`]).
+    pub(super) fn keep(self) -> Buffers<'static> {
+        Buffers {
+            iovecs: self.iovecs,
+            first: self.first,
+            remaining: self.remaining,
+            memory: PhantomData,
+        }
+    }
+
     /// Appends other buffers.
     pub fn append(&mut self, other: Buffers<'m>) {
+        // What was consumed makes room, once that is worth moving the rest.
+        if self.first > self.iovecs.len() / 2 {
+            self.iovecs.drain(..self.first);
+            self.first = 0;
+        }
         self.remaining = self.remaining.saturating_add(other.remaining);
         self.iovecs.extend(other.iovecs.into_iter().skip(other.first));
     }
@@ -170,6 +185,27 @@ impl<'m> Buffers<'m> {
         done
     }
 
+    /// Copies into guest memory `offset` bytes from the front, without consuming; the number of bytes copied.
+    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        let mut before = offset;
+        for iovec in self.iovecs.iter().skip(self.first) {
+            let start = before.min(iovec.iov_len);
+            before -= start;
+            let count = (iovec.iov_len - start).min(bytes.len() - done);
+            let Some(source) = bytes.get(done..done + count).filter(|source| !source.is_empty()) else {
+                continue;
+            };
+            // SAFETY: as in `read`, the other way round, `start` bytes into a buffer that has `start + count`.
+            unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), iovec.iov_base.cast::<u8>().add(start), count) };
+            done += count;
+            if done == bytes.len() {
+                break;
+            }
+        }
+        done
+    }
+
     /// Reads an object from the front.
     pub fn read_obj<T: ByteValued + Default>(&mut self) -> Result<T, GuestError> {
         let mut object = T::default();
@@ -250,6 +286,8 @@ fn result(returned: libc::ssize_t) -> io::Result<usize> {
 pub struct Chain<'m> {
     /// Identifies the chain in the used ring.
     pub head: u16,
+    /// Number of descriptors, empty ones included.
+    pub descriptors: usize,
     /// Buffers of the driver for the device to read.
     pub readable: Buffers<'m>,
     /// Buffers of the driver for the device to write.
@@ -266,14 +304,14 @@ impl<'m> Chain<'m> {
         let head = descriptors.head_index();
         let mut chain = Self {
             head,
+            descriptors: 0,
             readable: Buffers::default(),
             writable: Buffers::default(),
         };
-        let mut seen = 0;
         let mut ended = false;
         for descriptor in &mut descriptors {
-            seen += 1;
-            if seen > MAX_DESCRIPTORS {
+            chain.descriptors += 1;
+            if chain.descriptors > MAX_DESCRIPTORS {
                 return Err(GuestError::Chain("too many descriptors"));
             }
             ended = !descriptor.has_next();
@@ -381,6 +419,18 @@ mod tests {
         assert_eq!(chain.writable.write(b"wxyz!"), 4);
         assert_eq!(memory.read_obj::<[u8; 4]>(GuestAddress(0x8100)).unwrap(), *b"\0wxy");
         assert_eq!(memory.read_obj::<[u8; 2]>(GuestAddress(0x8200)).unwrap(), *b"z\0");
+    }
+
+    #[test]
+    fn bytes_are_written_at_an_offset_across_buffers_without_consuming() {
+        let memory = memory();
+        let chain = chain_of(&memory, &[(0x8000, 11, NEXT | WRITE, 1), (0x8100, 4, WRITE, 0)]).unwrap();
+        assert_eq!(chain.writable.write_at(10, b"ab"), 2);
+        assert_eq!(chain.writable.remaining(), 15);
+        assert_eq!(memory.read_obj::<[u8; 2]>(GuestAddress(0x800a)).unwrap(), *b"a\0");
+        assert_eq!(memory.read_obj::<[u8; 2]>(GuestAddress(0x8100)).unwrap(), *b"b\0");
+        assert_eq!(chain.writable.write_at(14, b"cd"), 1);
+        assert_eq!(chain.writable.write_at(15, b"e"), 0);
     }
 
     proptest! {

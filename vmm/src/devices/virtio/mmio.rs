@@ -109,9 +109,14 @@ impl MmioTransport {
         &self.interrupt
     }
 
-    /// Ends the device once everything is flushed.
-    pub fn stop(&mut self) {
-        self.worker.stop();
+    /// Asks the device to end once everything is flushed; [`Self::join`] waits for it.
+    pub fn request_stop(&self) {
+        self.worker.request_stop();
+    }
+
+    /// Waits until the device has ended.
+    pub fn join(&mut self) {
+        self.worker.join();
     }
 
     fn selected_queue(&self) -> Option<&Queue> {
@@ -369,6 +374,11 @@ mod tests {
         )
     }
 
+    fn stop(transport: &mut MmioTransport) {
+        transport.request_stop();
+        transport.join();
+    }
+
     fn read(transport: &mut MmioTransport, offset: u64) -> u32 {
         let mut data = [0; 4];
         transport.read(offset, &mut data);
@@ -412,7 +422,7 @@ mod tests {
         let mut config = [0u8; 8];
         transport.read(0x102, &mut config);
         assert_eq!(&config, b"nfig\0\0\0\0");
-        transport.stop();
+        stop(&mut transport);
     }
 
     #[test]
@@ -432,7 +442,7 @@ mod tests {
         assert_eq!(events.recv().unwrap(), "reset");
         assert_eq!(read(&mut transport, 0x70), 0);
         assert_eq!(read(&mut transport, 0x44), 0);
-        transport.stop();
+        stop(&mut transport);
     }
 
     #[test]
@@ -442,7 +452,7 @@ mod tests {
             negotiate(&mut transport, features);
             assert_eq!(read(&mut transport, 0x70) & STATUS_FEATURES_OK, 0, "{features:#x}");
         }
-        transport.stop();
+        stop(&mut transport);
     }
 
     #[test]
@@ -454,7 +464,7 @@ mod tests {
         write(&mut transport, 0x70, 0xf);
         assert_eq!(read(&mut transport, 0x70) & STATUS_NEEDS_RESET, STATUS_NEEDS_RESET);
         assert_eq!(read(&mut transport, 0x60), 2);
-        transport.stop();
+        stop(&mut transport);
         assert!(events.try_recv().is_err());
     }
 
@@ -468,7 +478,7 @@ mod tests {
         write(&mut transport, 0x30, 0);
         write(&mut transport, 0x44, 0);
         assert_eq!(read(&mut transport, 0x44), 1);
-        transport.stop();
+        stop(&mut transport);
     }
 
     proptest! {
@@ -485,7 +495,7 @@ mod tests {
                     transport.read(offset, &mut data[..len]);
                 }
             }
-            transport.stop();
+            stop(&mut transport);
         }
     }
 }

@@ -3,9 +3,13 @@
 //! Section numbers refer to the Virtual I/O Device (VIRTIO) specification 1.2.
 
 pub mod chain;
+#[cfg(test)]
+pub mod driver;
+pub mod held;
 pub mod interrupt;
 pub mod mmio;
 pub mod queue;
+pub mod turn;
 pub mod worker;
 
 /// Feature bit: the device follows version 1 of the specification; required.

@@ -11,18 +11,29 @@ use crate::memory::GuestMemory;
 #[derive(Debug)]
 pub struct VirtQueue {
     queue: Queue,
+    /// Chains parsed so far.
+    #[cfg(test)]
+    pub parsed: usize,
 }
 
 impl VirtQueue {
     /// Takes over a queue that the transport has found valid.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
-        Self { queue }
+        Self {
+            queue,
+            #[cfg(test)]
+            parsed: 0,
+        }
     }
 
     /// The next request of the driver.
     pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, GuestError> {
         let descriptors = self.queue.iter(memory).map_err(GuestError::Queue)?.next();
+        #[cfg(test)]
+        {
+            self.parsed += usize::from(descriptors.is_some());
+        }
         descriptors
             .map(|descriptors| Chain::parse(memory, descriptors))
             .transpose()

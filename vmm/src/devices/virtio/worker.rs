@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -17,6 +18,7 @@ use super::GuestError;
 use super::interrupt::Interrupt;
 use super::queue::VirtQueue;
 use crate::memory::GuestMemory;
+use crate::report::report;
 
 const STACK_BYTES: usize = 256 << 10;
 /// Broken rules that are reported for each device.
@@ -69,6 +71,8 @@ pub struct Poll {
     epoll: Epoll,
     /// The device broke off before its work was done.
     again: Cell<bool>,
+    /// The transport waits for the device's thread.
+    command_waits: Arc<AtomicBool>,
 }
 
 /// High half of an epoll token: whose it is.
@@ -86,7 +90,26 @@ impl Poll {
         Ok(Self {
             epoll: Epoll::new()?,
             again: Cell::new(false),
+            command_waits: Arc::default(),
         })
+    }
+
+    /// Whether the transport waits for this thread: to reset the device or to end it. What takes long is then broken off.
+    #[must_use]
+    pub fn command_waits(&self) -> bool {
+        self.command_waits.load(Ordering::Acquire)
+    }
+
+    /// Has the device find a waiting command.
+    #[cfg(test)]
+    pub(in super::super) fn set_command_waits(&self) {
+        self.command_waits.store(true, Ordering::Release);
+    }
+
+    /// Whether the device asked for another turn since this was last called.
+    #[cfg(test)]
+    pub(in super::super) fn takes_another_turn(&self) -> bool {
+        self.again.replace(false)
     }
 
     /// The device has more to do, but lets other events have their turn: all its queues are reported again after them.
@@ -114,6 +137,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Worker {
     commands: Sender<Command>,
+    command_waits: Arc<AtomicBool>,
     wake: EventFd,
     thread: Option<JoinHandle<()>>,
 }
@@ -150,6 +174,7 @@ impl Worker {
             watch(notifier, token(OWNER_QUEUE, index))?;
         }
         backend.start(&poll)?;
+        let command_waits = Arc::clone(&poll.command_waits);
         let name = name.to_owned();
         let thread = std::thread::Builder::new()
             .name(name.clone())
@@ -170,6 +195,7 @@ impl Worker {
             })?;
         Ok(Self {
             commands,
+            command_waits,
             wake,
             thread: Some(thread),
         })
@@ -178,6 +204,7 @@ impl Worker {
     fn send(&self, command: Command) {
         // The thread ends only after Stop, so this cannot fail before.
         if self.commands.send(command).is_ok() {
+            self.command_waits.store(true, Ordering::Release);
             let _ = self.wake.write(1);
         }
     }
@@ -194,9 +221,13 @@ impl Worker {
         let _ = wait.recv();
     }
 
-    /// Ends the thread once everything is flushed.
-    pub fn stop(&mut self) {
+    /// Asks the thread to end once everything is flushed; [`Self::join`] waits for it.
+    pub fn request_stop(&self) {
         self.send(Command::Stop);
+    }
+
+    /// Waits until the thread has ended.
+    pub fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -222,11 +253,18 @@ impl<B: Backend> Loop<B> {
             let again = self.poll.again.replace(false);
             let count = match self.poll.epoll.wait(if again { 0 } else { -1 }, &mut events) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.poll.again.set(again);
+                    continue;
+                }
                 // Only a wrong argument makes epoll_wait fail otherwise. The guest notices a device that does nothing.
                 Err(_) => return,
             };
             for event in events.iter().take(count) {
+                // Between any two events: a thousand sockets may be ready, each with much to do.
+                if self.poll.command_waits() && !self.run_commands() {
+                    return;
+                }
                 let number = u32::try_from(event.data() & u64::from(u32::MAX)).unwrap_or(0);
                 match event.data() >> 32 {
                     OWNER_CONTROL => {
@@ -246,6 +284,9 @@ impl<B: Backend> Loop<B> {
             }
             if again {
                 for index in 0..self.notifiers.len() {
+                    if self.poll.command_waits() && !self.run_commands() {
+                        return;
+                    }
                     self.queue_ready(index);
                 }
             }
@@ -254,6 +295,8 @@ impl<B: Backend> Loop<B> {
 
     /// Runs what the transport asked for; `false` to end.
     fn run_commands(&mut self) -> bool {
+        // Before they are taken: one that comes meanwhile sets it again, and its wake-up brings the thread here.
+        self.poll.command_waits.store(false, Ordering::Release);
         while let Ok(command) = self.received.try_recv() {
             match command {
                 Command::Activate(active) => {
@@ -298,10 +341,10 @@ impl<B: Backend> Loop<B> {
             if self.reports_left > 0 {
                 self.reports_left -= 1;
                 let causes = source_chain(&error);
-                eprintln!(
-                    "microkube-vmm: the guest broke the rules of device {}: {error}{causes}",
+                report(format_args!(
+                    "the guest broke the rules of device {}: {error}{causes}",
                     self.name
-                );
+                ));
             }
         }
     }

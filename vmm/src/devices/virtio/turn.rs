@@ -1,0 +1,88 @@
+//! How much a device does before its thread looks at anything else: a driver can fill a ring faster than a device empties it, and
+//! a ring can even fill itself, by requests whose answers are written into it.
+
+use super::worker::Poll;
+
+/// Most chains of a turn: as many as the largest queue here holds, so that one turn empties what an honest driver has put there.
+pub const MAX_CHAINS: usize = 256;
+/// Most descriptors of a turn; a single chain may exceed it.
+pub const MAX_DESCRIPTORS: usize = 4096;
+/// Most bytes moved in a turn; a single chain may exceed it.
+pub const MAX_BYTES: usize = 8 << 20;
+
+/// What a device has left to do in its turn with one queue.
+#[derive(Debug)]
+pub struct Turn<'p> {
+    poll: &'p Poll,
+    chains: usize,
+    descriptors: usize,
+    bytes: usize,
+}
+
+impl<'p> Turn<'p> {
+    /// A new turn of the device that `poll` belongs to.
+    #[must_use]
+    pub fn new(poll: &'p Poll) -> Self {
+        Self {
+            poll,
+            chains: MAX_CHAINS,
+            descriptors: MAX_DESCRIPTORS,
+            bytes: MAX_BYTES,
+        }
+    }
+
+    /// Whether the device may look at its queue once more. `false` ends the turn: all queues of the device are reported again, after
+    /// commands of the transport and after other events.
+    pub fn goes_on(&mut self) -> bool {
+        let over = self.descriptors == 0 || self.bytes == 0 || self.poll.command_waits();
+        let Some(chains) = self.chains.checked_sub(1).filter(|_| !over) else {
+            self.poll.run_again();
+            return false;
+        };
+        self.chains = chains;
+        true
+    }
+
+    /// Accounts for a chain of so many descriptors, for which so many bytes were moved.
+    pub fn spend(&mut self, descriptors: usize, bytes: usize) {
+        self.descriptors = self.descriptors.saturating_sub(descriptors);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many chains of this kind a turn has room for.
+    fn chains(descriptors: usize, bytes: usize) -> usize {
+        let poll = Poll::new().unwrap();
+        let mut turn = Turn::new(&poll);
+        let mut count = 0;
+        while turn.goes_on() {
+            turn.spend(descriptors, bytes);
+            count += 1;
+        }
+        assert!(poll.takes_another_turn());
+        count
+    }
+
+    #[test]
+    fn a_turn_is_limited_in_chains_descriptors_and_bytes() {
+        assert_eq!(chains(1, 1), MAX_CHAINS);
+        assert_eq!(chains(0, 0), MAX_CHAINS);
+        assert_eq!(chains(1024, 0), 4);
+        assert_eq!(chains(1, MAX_BYTES / 2), 2);
+        assert_eq!(chains(1, usize::MAX), 1);
+    }
+
+    #[test]
+    fn a_command_of_the_transport_ends_the_turn() {
+        let poll = Poll::new().unwrap();
+        let mut turn = Turn::new(&poll);
+        assert!(turn.goes_on());
+        poll.set_command_waits();
+        assert!(!turn.goes_on());
+        assert!(poll.takes_another_turn());
+    }
+}
