@@ -4,7 +4,8 @@ use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
 
 const DEVICE_TYPE: u32 = 1;
-const QUEUE_SIZE: u16 = 256;
+/// Places of each queue.
+pub const QUEUE_SIZE: u16 = 256;
 
 /// Queue of frames for the guest.
 pub const QUEUE_RX: usize = 0;

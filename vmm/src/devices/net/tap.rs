@@ -81,6 +81,13 @@ impl Tap {
         Ok(tap)
     }
 
+    /// A socket whose packets are frames, for tests.
+    #[cfg(test)]
+    pub(super) fn of_socket(socket: File) -> Self {
+        set_nonblocking(&socket).unwrap();
+        Self(socket)
+    }
+
     /// Says which frames may be handed to the guest: without checksum, unsegmented TCP over IPv4 and over IPv6.
     pub fn set_offloads(&self, checksum: bool, tso4: bool, tso6: bool) -> Result<(), TapError> {
         let mut flags = 0;

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use vmm_sys_util::epoll::EventSet;
 
 use super::super::virtio::GuestError;
-use super::super::virtio::chain::Buffers;
+use super::super::virtio::held::HeldChains;
+use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
-use super::device::{F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, F_MRG_RXBUF, QUEUE_RX, QUEUE_TX};
+use super::device::{F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, F_MRG_RXBUF, QUEUE_RX, QUEUE_SIZE, QUEUE_TX};
 use super::tap::{Tap, VNET_HEADER_BYTES};
+use crate::report::report;
 
 const TOKEN_TAP: u32 = 0;
 /// Where in the header the number of buffers is that a frame fills (section 5.1.6).
@@ -18,8 +20,6 @@ const NUM_BUFFERS_OFFSET: usize = 10;
 const LARGE_FRAME_BYTES: usize = VNET_HEADER_BYTES + 65_550;
 /// Largest frame without: an MTU of 1500 with Ethernet header and VLAN tag. A longer one is cut, as on a wire it would be.
 const SMALL_FRAME_BYTES: usize = VNET_HEADER_BYTES + 1518;
-/// Frames moved before the other direction gets its turn.
-const BURST: usize = 128;
 
 /// The network device's thread.
 #[derive(Debug)]
@@ -29,6 +29,9 @@ pub struct NetBackend {
     tap_readable: bool,
     /// The TAP may take frames.
     tap_writable: bool,
+    /// Room for the next frames. Taken from the queue once, not for every look at the TAP: the length of a frame is known only when it
+    /// has been read, so there is always room for the largest. `None` while no driver runs.
+    room: Option<HeldChains>,
 }
 
 /// Whether a round is over.
@@ -46,47 +49,38 @@ impl NetBackend {
             tap,
             tap_readable: false,
             tap_writable: true,
+            room: None,
         }
     }
 
     /// Takes buffers from the queue until the largest frame fits (or one, when frames may not be spread), lets the TAP fill
     /// them, returns those that it filled.
-    fn receive_one(&mut self, active: &mut Active) -> Result<Progress, GuestError> {
-        let memory = &active.memory;
-        let Some(queue) = active.queues.get_mut(QUEUE_RX) else {
+    fn receive_one(&mut self, active: &mut Active, turn: &mut Turn<'_>) -> Result<Progress, GuestError> {
+        let (Some(queue), Some(room)) = (active.queues.get_mut(QUEUE_RX), &mut self.room) else {
             return Ok(Progress::Done);
         };
-        let large = active.features & (F_GUEST_TSO4 | F_GUEST_TSO6) != 0;
-        let wanted = if large { LARGE_FRAME_BYTES } else { SMALL_FRAME_BYTES };
-        let mut all = Buffers::default();
-        let mut heads: Vec<(u16, usize)> = Vec::new();
-        while all.remaining() < wanted {
-            let Some(chain) = queue.pop(memory)? else { break };
-            let length = chain.writable.remaining();
+        let has = |feature| active.features & feature != 0;
+        let wanted = match (has(F_MRG_RXBUF), has(F_GUEST_TSO4 | F_GUEST_TSO6)) {
+            (false, _) => 1,
+            (true, false) => SMALL_FRAME_BYTES,
+            (true, true) => LARGE_FRAME_BYTES,
+        };
+        while room.room() < wanted {
+            if room.len() >= usize::from(QUEUE_SIZE) {
+                return Ok(Progress::Done);
+            }
+            let Some((descriptors, length)) = room.take_from(queue)? else {
+                let more_came = queue.enable_notification(&active.memory)?;
+                return Ok(if more_came { Progress::More } else { Progress::Done });
+            };
             if length < VNET_HEADER_BYTES {
                 return Err(GuestError::Request("a receive buffer shorter than the header"));
             }
-            all.append(chain.writable);
-            heads.push((chain.head, length));
-            if active.features & F_MRG_RXBUF == 0 {
-                break;
-            }
+            turn.spend(descriptors, 0);
         }
-        let give_back = |queue: &mut super::super::virtio::queue::VirtQueue, count: usize| {
-            for _ in 0..count {
-                queue.undo_pop();
-            }
-        };
-        if heads.is_empty() || (all.remaining() < wanted && active.features & F_MRG_RXBUF != 0) {
-            // Not enough room. The notification is asked for before the buffers are given back, so that it means new ones.
-            let more_came = queue.enable_notification(memory)?;
-            give_back(queue, heads.len());
-            return Ok(if more_came { Progress::More } else { Progress::Done });
-        }
-        let frame = match all.fill_from(self.tap.file().as_fd()) {
+        let frame = match room.buffers().fill_from(self.tap.file().as_fd()) {
             Ok(frame) => frame,
             Err(error) => {
-                give_back(queue, heads.len());
                 // Anything but "nothing there" means that the TAP is gone or down, which brings an event when it changes.
                 self.tap_readable = error.kind() == io::ErrorKind::Interrupted;
                 return Ok(if self.tap_readable {
@@ -96,32 +90,22 @@ impl NetBackend {
                 });
             }
         };
-        let mut used = 0;
-        let mut room = 0;
-        while let Some((_, length)) = heads.get(used).filter(|_| room < frame) {
-            room += length;
-            used += 1;
-        }
-        all.skip(NUM_BUFFERS_OFFSET);
-        all.write(&u16::try_from(used).unwrap_or(u16::MAX).to_le_bytes());
+        let used = room.count_for(frame);
+        room.buffers().write_at(
+            NUM_BUFFERS_OFFSET,
+            &u16::try_from(used).unwrap_or(u16::MAX).to_le_bytes(),
+        );
         let mut left = frame;
-        for (head, length) in heads.iter().take(used) {
-            queue.add_used(memory, *head, left.min(*length))?;
-            left = left.saturating_sub(*length);
+        for _ in 0..used {
+            left = left.saturating_sub(room.give_back(queue, left)?);
         }
-        give_back(queue, heads.len() - used);
+        turn.spend(0, frame);
         Ok(Progress::More)
     }
 
     fn receive(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
-        let mut burst = 0;
-        while self.tap_readable && self.receive_one(active)? == Progress::More {
-            burst += 1;
-            if burst == BURST {
-                poll.run_again();
-                break;
-            }
-        }
+        let mut turn = Turn::new(poll);
+        while self.tap_readable && turn.goes_on() && self.receive_one(active, &mut turn)? == Progress::More {}
         match active.queues.get_mut(QUEUE_RX) {
             Some(queue) => queue.signal(&active.memory, &active.interrupt),
             None => Ok(()),
@@ -133,13 +117,8 @@ impl NetBackend {
         let Some(queue) = active.queues.get_mut(QUEUE_TX) else {
             return Ok(());
         };
-        let mut burst = 0;
-        while self.tap_writable {
-            burst += 1;
-            if burst > BURST {
-                poll.run_again();
-                break;
-            }
+        let mut turn = Turn::new(poll);
+        while self.tap_writable && turn.goes_on() {
             queue.disable_notification(memory)?;
             let Some(chain) = queue.pop(memory)? else {
                 if queue.enable_notification(memory)? {
@@ -163,6 +142,7 @@ impl NetBackend {
                     _ => {}
                 }
             }
+            turn.spend(chain.descriptors, length);
             queue.add_used(memory, chain.head, 0)?;
         }
         queue.signal(memory, &active.interrupt)
@@ -181,10 +161,11 @@ impl Backend for NetBackend {
             .tap
             .set_offloads(has(F_GUEST_CSUM), has(F_GUEST_TSO4), has(F_GUEST_TSO6))
         {
-            eprintln!("microkube-vmm: {error}");
+            report(format_args!("{error}"));
         }
         self.tap_readable = true;
         self.tap_writable = true;
+        self.room = Some(HeldChains::new(active.memory.clone()));
         Ok(())
     }
 
@@ -211,5 +192,164 @@ impl Backend for NetBackend {
             self.transmit(active, poll)?;
         }
         self.receive(active, poll)
+    }
+
+    fn reset(&mut self, _poll: &Poll) {
+        self.room = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::super::super::virtio::driver::{Driver, FREE, WRITE};
+    use super::*;
+
+    const MERGED: u64 = F_MRG_RXBUF | F_GUEST_TSO4;
+
+    /// A device with a driver, and the host's end of its TAP.
+    struct Net {
+        driver: Driver,
+        active: Active,
+        backend: NetBackend,
+        poll: Poll,
+        host: UnixDatagram,
+        given: u16,
+    }
+
+    impl Net {
+        /// With receive buffers of this length.
+        fn new(features: u64, buffers: u16, length: u32) -> Self {
+            let (host, tap) = UnixDatagram::pair().unwrap();
+            let mut driver = Driver::new(4 << 20, 2, QUEUE_SIZE);
+            for index in 0..buffers {
+                driver.offer(QUEUE_RX, &[(Self::address(index), length, WRITE)]);
+            }
+            let mut backend = NetBackend::new(Tap::of_socket(File::from(OwnedFd::from(tap))));
+            let mut active = driver.active(features);
+            let poll = Poll::new().unwrap();
+            backend.activate(&mut active, &poll).unwrap();
+            Self {
+                driver,
+                active,
+                backend,
+                poll,
+                host,
+                given: 0,
+            }
+        }
+
+        fn address(index: u16) -> u64 {
+            FREE + u64::from(index) * 0x2000
+        }
+
+        fn frame(&self, payload: usize, fill: u8) {
+            let frame = [vec![0; VNET_HEADER_BYTES], vec![fill; payload]].concat();
+            assert_eq!(self.host.send(&frame).unwrap(), frame.len());
+        }
+
+        fn tap_readable(&mut self) {
+            self.backend
+                .host_ready(TOKEN_TAP, EventSet::IN, Some(&mut self.active), &self.poll)
+                .unwrap();
+        }
+
+        fn parsed(&self) -> usize {
+            self.active.queues[QUEUE_RX].parsed
+        }
+
+        /// The next received frame without its header, its buffers given to the device again.
+        fn received(&mut self) -> Vec<u8> {
+            let (first, _) = self.driver.used_entry(QUEUE_RX, self.given);
+            let count = GuestAddress(Self::address(first) + 10);
+            let count: u16 = self.driver.memory.read_obj(count).unwrap();
+            let mut all = Vec::new();
+            for _ in 0..count {
+                let (head, written) = self.driver.used_entry(QUEUE_RX, self.given);
+                let mut bytes = vec![0; usize::try_from(written).unwrap()];
+                let address = GuestAddress(Self::address(head));
+                self.driver.memory.read_slice(&mut bytes, address).unwrap();
+                all.extend(bytes);
+                self.driver.offer_again(QUEUE_RX, head);
+                self.given = self.given.wrapping_add(1);
+            }
+            all.split_off(VNET_HEADER_BYTES)
+        }
+    }
+
+    #[test]
+    fn a_receive_buffer_is_parsed_once_however_often_the_tap_is_looked_at() {
+        let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
+        net.tap_readable();
+        let for_the_largest = LARGE_FRAME_BYTES.div_ceil(1536);
+        assert_eq!(net.parsed(), for_the_largest);
+        for number in 1..=1000 {
+            net.frame(54, 7);
+            net.tap_readable();
+            assert_eq!(net.received(), [7; 54]);
+            assert_eq!(net.parsed(), for_the_largest + number);
+        }
+    }
+
+    #[test]
+    fn buffers_without_room_for_a_frame_are_not_parsed_again_for_each_frame() {
+        let mut net = Net::new(MERGED, QUEUE_SIZE, 12);
+        for _ in 0..8 {
+            net.frame(54, 7);
+            net.tap_readable();
+        }
+        assert_eq!((net.parsed(), net.driver.used(QUEUE_RX)), (usize::from(QUEUE_SIZE), 0));
+    }
+
+    #[test]
+    fn frames_fill_as_many_buffers_as_they_need_and_follow_each_other() {
+        let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
+        let sizes = [54, 1524, 1525, 30_000, 1, 65_000, 3060];
+        for (fill, size) in (1..).zip(sizes) {
+            net.frame(size, fill);
+            net.tap_readable();
+            assert_eq!(net.received(), vec![fill; size]);
+        }
+    }
+
+    #[test]
+    fn without_merged_buffers_each_frame_has_one() {
+        let mut net = Net::new(0, 4, 2048);
+        for fill in 1..9 {
+            net.frame(1500, fill);
+            net.tap_readable();
+            assert_eq!(net.received(), vec![fill; 1500]);
+            // One is held for the next.
+            assert_eq!(net.parsed(), usize::from(fill) + 1);
+        }
+    }
+
+    #[test]
+    fn a_reset_forgets_the_buffers_that_were_taken() {
+        let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
+        net.tap_readable();
+        net.backend.reset(&net.poll);
+        net.active = net.driver.active(MERGED);
+        net.backend.activate(&mut net.active, &net.poll).unwrap();
+        net.frame(54, 9);
+        net.tap_readable();
+        assert_eq!(net.received(), [9; 54]);
+    }
+
+    #[test]
+    fn a_flood_of_frames_takes_turns_with_the_other_direction() {
+        let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
+        let head = net.driver.chain(QUEUE_TX, &[(FREE, 8, 0)]);
+        for _ in 0..QUEUE_SIZE {
+            net.driver.offer_again(QUEUE_TX, head);
+        }
+        net.backend.queue_ready(QUEUE_TX, &mut net.active, &net.poll).unwrap();
+        assert_eq!(net.driver.used(QUEUE_TX), QUEUE_SIZE);
+        assert!(net.poll.takes_another_turn());
     }
 }
