@@ -101,6 +101,22 @@ pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel, too, hold no more than so many bytes on their way to the host (twice as much with its own bookkeeping).
+pub fn limit_send_buffer(socket: &impl AsRawFd, bytes: u32) {
+    let size = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
+    // SAFETY: reads an int. It fails for what is no socket, whose buffers are the host's business.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const size).cast(),
+            length,
+        )
+    };
+}
+
 /// A pair of stream sockets: ours, which does not block, and the client's, which does.
 fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];

@@ -2,12 +2,11 @@
 //!
 //! No I/O happens here; [`super::worker`] moves the bytes and reports what it moved.
 
+use super::budget::MAX_BYTES;
 use super::packet::{Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 
-/// What the guest may have on its way to a host socket that does not take it, bytes.
-pub const BUFFER_BYTES: u32 = 256 << 10;
-/// New credit is announced once it is this much, so that a sender of 64 KiB packets never has to wait for it.
-const ANNOUNCE_BYTES: u32 = BUFFER_BYTES / 4;
+/// New credit is announced once it is this part of the buffer.
+const ANNOUNCE_PART: u32 = 4;
 
 /// How far the opening has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +38,8 @@ pub struct Due {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
     phase: Phase,
+    /// What the guest may have on its way to a host socket that does not take it, bytes.
+    buffer_bytes: u32,
     /// Size of the guest's receive buffer.
     peer_buf_alloc: u32,
     /// What the guest has taken out of it.
@@ -64,6 +65,7 @@ impl Connection {
     fn new(phase: Phase) -> Self {
         Self {
             phase,
+            buffer_bytes: MAX_BYTES,
             peer_buf_alloc: 0,
             peer_fwd_cnt: 0,
             tx_cnt: 0,
@@ -93,6 +95,17 @@ impl Connection {
         }
     }
 
+    /// Sets how much the guest may have on its way; before it is told anything.
+    pub fn set_buffer_bytes(&mut self, bytes: u32) {
+        self.buffer_bytes = bytes;
+    }
+
+    /// How much that is.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> u32 {
+        self.buffer_bytes
+    }
+
     /// Whether the guest has not heard of it, so that it survives a reset of the device.
     #[must_use]
     pub fn is_unknown_to_guest(&self) -> bool {
@@ -106,7 +119,7 @@ impl Connection {
         match (op, self.phase) {
             (Op::Response, Phase::Requested) => self.phase = Phase::Established,
             (Op::Rw, Phase::Established) => {
-                if self.peer_shutdown & SHUTDOWN_SEND != 0 || len > BUFFER_BYTES.saturating_sub(self.buffered) {
+                if self.peer_shutdown & SHUTDOWN_SEND != 0 || len > self.buffer_bytes.saturating_sub(self.buffered) {
                     return Err(Reset);
                 }
             }
@@ -132,7 +145,7 @@ impl Connection {
 
     fn forwarded(&mut self, bytes: u32) {
         self.fwd_cnt = self.fwd_cnt.wrapping_add(bytes);
-        if self.fwd_cnt.wrapping_sub(self.announced_fwd_cnt) >= ANNOUNCE_BYTES {
+        if self.fwd_cnt.wrapping_sub(self.announced_fwd_cnt) >= self.buffer_bytes / ANNOUNCE_PART {
             self.credit_update_due = true;
         }
     }
@@ -215,7 +228,7 @@ impl Connection {
     /// The credit that a packet carries: size of the buffer, bytes taken out of it.
     #[must_use]
     pub fn credit_fields(&self) -> (u32, u32) {
-        (BUFFER_BYTES, self.fwd_cnt)
+        (self.buffer_bytes, self.fwd_cnt)
     }
 }
 
@@ -281,8 +294,8 @@ mod tests {
     #[test]
     fn more_than_the_buffer_holds_resets() {
         let mut connection = established(0);
-        connection.receive(Op::Rw, 0, BUFFER_BYTES, 0, 0).unwrap();
-        connection.moved_to_host(0, BUFFER_BYTES);
+        connection.receive(Op::Rw, 0, MAX_BYTES, 0, 0).unwrap();
+        connection.moved_to_host(0, MAX_BYTES);
         assert_eq!(connection.due(), None, "no credit while the host does not read");
         assert_eq!(connection.receive(Op::Rw, 0, 1, 0, 0), Err(Reset));
     }
@@ -311,6 +324,21 @@ mod tests {
                 flags: 0
             })
         );
+    }
+
+    #[test]
+    fn a_small_buffer_has_its_own_limit_and_announces_earlier() {
+        let mut connection = Connection::incoming(0, 0);
+        connection.set_buffer_bytes(4096);
+        connection.announced(Op::Response);
+        assert_eq!(connection.credit_fields(), (4096, 0));
+        connection.receive(Op::Rw, 0, 4096, 0, 0).unwrap();
+        connection.moved_to_host(0, 4096);
+        assert_eq!(connection.receive(Op::Rw, 0, 1, 0, 0), Err(Reset));
+        connection.drained_to_host(1023);
+        assert_eq!(connection.due(), None);
+        connection.drained_to_host(1);
+        assert!(connection.due().is_some());
     }
 
     #[test]
@@ -360,7 +388,7 @@ mod tests {
                 if op == Op::Rw {
                     connection.moved_to_host(0, len);
                 }
-                prop_assert!(connection.buffered() <= BUFFER_BYTES);
+                prop_assert!(connection.buffered() <= MAX_BYTES);
                 let credit = connection.credit();
                 prop_assert!(credit <= buf_alloc);
                 connection.sent(credit);

@@ -1,10 +1,11 @@
 //! All connections: found by their ports when the guest speaks, by their token when the host does; and whose turn it is to
 //! say something to the guest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
+use super::budget::Budget;
 use super::connection::Connection;
 
 /// Most connections of a VM.
@@ -42,8 +43,8 @@ pub struct Link {
     pub host_closed: bool,
     /// The socket's writing side was shut down.
     pub write_shut: bool,
-    /// It is in the queue of those that have something to say.
-    queued: bool,
+    /// Its place in the queue of those that have something to say.
+    turn: Option<i64>,
 }
 
 impl Link {
@@ -61,7 +62,9 @@ pub struct Table {
     tokens: HashMap<Ports, u32>,
     next_token: u32,
     next_port: u32,
-    turns: VecDeque<u32>,
+    /// Tokens by their place: each of a connection that is there, none twice.
+    turns: BTreeMap<i64, u32>,
+    budget: Budget,
 }
 
 impl Default for Table {
@@ -71,7 +74,8 @@ impl Default for Table {
             tokens: HashMap::new(),
             next_token: FIRST_TOKEN,
             next_port: FIRST_HOST_PORT,
-            turns: VecDeque::new(),
+            turns: BTreeMap::new(),
+            budget: Budget::default(),
         }
     }
 }
@@ -102,8 +106,9 @@ impl Table {
         }
     }
 
-    /// Adds a connection; its token.
-    pub fn insert(&mut self, ports: Ports, connection: Connection, socket: OwnedFd) -> u32 {
+    /// Adds a connection, which gets its part of the bytes that may wait; its token.
+    pub fn insert(&mut self, ports: Ports, mut connection: Connection, socket: OwnedFd) -> u32 {
+        connection.set_buffer_bytes(self.budget.grant());
         // Ends for the same reason.
         while self.links.contains_key(&self.next_token) || self.next_token < FIRST_TOKEN {
             self.next_token = self.next_token.wrapping_add(1);
@@ -119,7 +124,7 @@ impl Table {
             writable: true,
             host_closed: false,
             write_shut: false,
-            queued: false,
+            turn: None,
         };
         self.links.insert(token, link);
         self.tokens.insert(ports, token);
@@ -143,7 +148,11 @@ impl Table {
         if let Some(ports) = link.ports.take() {
             self.tokens.remove(&ports);
         }
+        if let Some(turn) = link.turn.take() {
+            self.turns.remove(&turn);
+        }
         if link.pending.is_empty() {
+            self.budget.give_back(link.connection.buffer_bytes());
             self.links.remove(&token);
         }
     }
@@ -163,12 +172,17 @@ impl Table {
 
     /// Puts a connection in the queue if it has something to say.
     pub fn queue(&mut self, token: u32) {
+        let last = self.turns.last_key_value().map_or(0, |(place, _)| *place);
+        self.queue_at(token, last.saturating_add(1));
+    }
+
+    fn queue_at(&mut self, token: u32, place: i64) {
         if let Some(link) = self.links.get_mut(&token)
-            && !link.queued
+            && link.turn.is_none()
             && link.has_something_to_say()
         {
-            link.queued = true;
-            self.turns.push_back(token);
+            link.turn = Some(place);
+            self.turns.insert(place, token);
         }
     }
 
@@ -182,9 +196,9 @@ impl Table {
 
     /// Whose turn it is; it leaves the queue.
     pub fn next_turn(&mut self) -> Option<u32> {
-        while let Some(token) = self.turns.pop_front() {
+        while let Some((_, token)) = self.turns.pop_first() {
             if let Some(link) = self.links.get_mut(&token) {
-                link.queued = false;
+                link.turn = None;
                 if link.has_something_to_say() {
                     return Some(token);
                 }
@@ -195,10 +209,14 @@ impl Table {
 
     /// Gives an unused turn back.
     pub fn undo_turn(&mut self, token: u32) {
-        if let Some(link) = self.links.get_mut(&token) {
-            link.queued = true;
-            self.turns.push_front(token);
-        }
+        let first = self.turns.first_key_value().map_or(0, |(place, _)| *place);
+        self.queue_at(token, first.saturating_sub(1));
+    }
+
+    /// How many wait for their turn.
+    #[cfg(test)]
+    pub fn turns(&self) -> usize {
+        self.turns.len()
     }
 
     /// Those with bytes on their way to the host.
@@ -245,6 +263,55 @@ mod tests {
         let mut turns: Vec<u32> = std::iter::from_fn(|| table.next_turn()).collect();
         turns.sort_unstable();
         assert_eq!(turns, tokens);
+    }
+
+    #[test]
+    fn a_turn_that_is_given_back_comes_first_again() {
+        let mut table = Table::default();
+        let tokens: Vec<u32> = (0..3)
+            .map(|port| table.insert(Ports { host: port, guest: 9 }, Connection::outgoing(), socket()))
+            .collect();
+        tokens.iter().for_each(|token| table.queue(*token));
+        let first = table.next_turn().unwrap();
+        table.undo_turn(first);
+        let turns: Vec<u32> = std::iter::from_fn(|| table.next_turn()).collect();
+        assert_eq!(turns, tokens);
+    }
+
+    #[test]
+    fn connections_that_come_and_go_leave_no_turns_behind() {
+        let mut table = Table::default();
+        let ports = Ports { host: 1, guest: 2 };
+        for _ in 0..1000 {
+            let token = table.insert(ports, Connection::incoming(0, 0), socket());
+            table.queue(token);
+            assert_eq!(table.turns(), 1);
+            table.detach(token);
+            assert_eq!(table.turns(), 0);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_leaves_its_bytes_to_the_next() {
+        let mut table = Table::default();
+        let granted = |table: &mut Table, port| {
+            let token = table.insert(Ports { host: port, guest: 9 }, Connection::outgoing(), socket());
+            (token, table.get_mut(token).unwrap().connection.buffer_bytes())
+        };
+        let first = granted(&mut table, 1).1;
+        let mut tokens = Vec::new();
+        loop {
+            let (token, bytes) = granted(&mut table, 2 + u32::try_from(tokens.len()).unwrap());
+            tokens.push(token);
+            if bytes < first {
+                break;
+            }
+        }
+        // What still waits for the host keeps its bytes, whatever the guest knows of it.
+        table.get_mut(tokens[0]).unwrap().pending.push_back(1);
+        tokens.iter().for_each(|token| table.detach(*token));
+        assert_eq!(table.tokens_with_pending(), [tokens[0]]);
+        assert_eq!(granted(&mut table, 1000).1, first);
     }
 
     #[test]

@@ -16,18 +16,18 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use super::super::virtio::interrupt::Interrupt;
 use super::super::virtio::queue::VirtQueue;
 use super::super::virtio::worker::{Active, Backend, Poll};
+use super::budget::MAX_BYTES as BUFFER_BYTES;
 use super::client::Client;
 use super::client::tests::client_pair;
-use super::connection::BUFFER_BYTES;
 use super::device::{QUEUE_RX, QUEUE_TX};
 use super::packet::{HEADER_BYTES, Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
 use super::worker::VsockBackend;
 use crate::memory::GuestMemory;
 use crate::vsock_control::{CONNECT, INCOMING, decode, encode};
 
-const SIZE: u16 = 16;
+pub(super) const SIZE: u16 = 16;
 /// First token of a connection, which the tests use to say that its socket is ready.
-const FIRST: u32 = 2;
+pub(super) const FIRST: u32 = 2;
 const RX_RING: u64 = 0;
 const TX_RING: u64 = 0x4000;
 const RX_BUFFERS: u64 = 0x1_0000;
@@ -35,15 +35,17 @@ const TX_BUFFERS: u64 = 0x4_0000;
 const RX_BUFFER_BYTES: u64 = 4096;
 const TX_BUFFER_BYTES: u64 = 0x1_1000;
 
-struct Driver {
+pub(super) struct Driver {
     memory: GuestMemory,
-    active: Active,
-    backend: VsockBackend,
-    poll: Poll,
-    supervisor: Client,
+    pub(super) active: Active,
+    pub(super) backend: VsockBackend,
+    pub(super) poll: Poll,
+    pub(super) supervisor: Client,
     sent: u16,
     received: u16,
-    guest_port: u32,
+    pub(super) guest_port: u32,
+    /// Length of the receive buffers that are given from now on.
+    pub(super) rx_length: u32,
 }
 
 fn queue(base: u64) -> VirtQueue {
@@ -79,7 +81,7 @@ fn listener() -> (OwnedFd, impl Fn() -> Client) {
 }
 
 impl Driver {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // Any descriptor does for a listener that nobody connects to.
         Self::with_listener(OwnedFd::from(UnixStream::pair().unwrap().0))
     }
@@ -109,6 +111,7 @@ impl Driver {
             sent: 0,
             received: 0,
             guest_port: 1000,
+            rx_length: u32::try_from(RX_BUFFER_BYTES).unwrap(),
         };
         for index in 0..SIZE {
             driver.give_rx_buffer(index);
@@ -118,7 +121,7 @@ impl Driver {
 
     fn give_rx_buffer(&mut self, index: u16) {
         let address = RX_BUFFERS + u64::from(index) * RX_BUFFER_BYTES;
-        self.add(RX_RING, index, address, u32::try_from(RX_BUFFER_BYTES).unwrap(), 2);
+        self.add(RX_RING, index, address, self.rx_length, 2);
     }
 
     fn add(&mut self, ring: u64, index: u16, address: u64, len: u32, flags: u16) {
@@ -149,11 +152,19 @@ impl Driver {
         self.backend.queue_ready(QUEUE_TX, &mut self.active, &self.poll).is_ok()
     }
 
-    fn send(&mut self, op: Op, host: u32, flags: u32, payload: &[u8]) {
+    pub(super) fn send(&mut self, op: Op, host: u32, flags: u32, payload: &[u8]) {
         self.send_with_credit(op, host, flags, payload, 65536, 0);
     }
 
-    fn send_with_credit(&mut self, op: Op, host: u32, flags: u32, payload: &[u8], buf_alloc: u32, fwd_cnt: u32) {
+    pub(super) fn send_with_credit(
+        &mut self,
+        op: Op,
+        host: u32,
+        flags: u32,
+        payload: &[u8],
+        buf_alloc: u32,
+        fwd_cnt: u32,
+    ) {
         let header = Header {
             src_cid: 3,
             dst_cid: 2,
@@ -170,7 +181,7 @@ impl Driver {
     }
 
     /// Takes the next packet for the guest, and gives its buffer back.
-    fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
+    pub(super) fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
         let used: u16 = self.memory.read_obj(GuestAddress(RX_RING + 0x2002)).unwrap();
         if used == self.received {
             return None;
@@ -188,26 +199,26 @@ impl Driver {
         Some((header, payload.to_vec()))
     }
 
-    fn expect(&mut self, op: Op) -> (Header, Vec<u8>) {
+    pub(super) fn expect(&mut self, op: Op) -> (Header, Vec<u8>) {
         let (header, payload) = self.receive().unwrap_or_else(|| panic!("no packet, expected {op:?}"));
         assert_eq!(header.op, Some(op));
         (header, payload)
     }
 
     /// Reports events as the thread would.
-    fn host(&mut self, token: u32, events: EventSet) {
+    pub(super) fn host(&mut self, token: u32, events: EventSet) {
         self.backend
             .host_ready(token, events, Some(&mut self.active), &self.poll)
             .unwrap();
     }
 
     /// A connection of the guest to port 5000 of the host; the host's end.
-    fn connected(&mut self) -> File {
+    pub(super) fn connected(&mut self) -> File {
         self.connected_from(1000)
     }
 
     /// The same from a port of the guest.
-    fn connected_from(&mut self, guest: u32) -> File {
+    pub(super) fn connected_from(&mut self, guest: u32) -> File {
         self.guest_port = guest;
         self.send(Op::Request, 5000, 0, &[]);
         let mut bytes = [0; 8];

@@ -3,31 +3,34 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::EventSet;
 
 use super::super::virtio::GuestError;
 use super::super::virtio::chain::{Buffers, Chain};
+use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
+use super::budget::MAX_BYTES;
 use super::client::{self, Client, Message};
 use super::connection::{Connection, Due};
 use super::device::{QUEUE_RX, QUEUE_TX};
-use super::packet::{
-    HEADER_BYTES, HOST_CID, Header, MAX_PAYLOAD_BYTES, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM,
-};
-use super::table::{Link, Ports, Table};
+use super::packet::{HEADER_BYTES, HOST_CID, Header, Op, TYPE_STREAM};
+use super::payload;
+use super::table::{Ports, Table};
 
 const TOKEN_LISTENER: u32 = 0;
 const TOKEN_CLIENT: u32 = 1;
 
 /// Resets that wait for room in the guest's queue; no packet of the guest is looked at while there are more.
 const MAX_RESETS: usize = 64;
-/// Packets handled in one direction before others get their turn; as many as a queue holds, so that one round empties it.
-const BURST: usize = 256;
 /// How long the host's readers may take for what is left when the VM has ended.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long they may take nothing meanwhile.
+const DRAIN_STALL: Duration = Duration::from_secs(1);
+/// Turns in which the packets are handled that the guest has sent before it ended: full queues need no more.
+const LAST_TURNS: usize = 4;
 
 /// The socket device's thread.
 #[derive(Debug)]
@@ -67,14 +70,9 @@ impl VsockBackend {
             return Ok(());
         };
         queue.disable_notification(memory)?;
-        let mut burst = 0;
-        // With too many resets waiting, the next notification is that of room for them.
-        while self.resets.len() < MAX_RESETS {
-            if burst == BURST {
-                poll.run_again();
-                break;
-            }
-            burst += 1;
+        let mut turn = Turn::new(poll);
+        // With too many resets waiting, `exchange` goes on when there is room for them.
+        while self.resets.len() < MAX_RESETS && turn.goes_on() {
             let Some(chain) = queue.pop(memory)? else {
                 if queue.enable_notification(memory)? {
                     continue;
@@ -82,6 +80,7 @@ impl VsockBackend {
                 break;
             };
             let head = chain.head;
+            turn.spend(chain.descriptors, chain.readable.remaining());
             self.handle_packet(chain, poll)?;
             queue.add_used(memory, head, 0)?;
         }
@@ -149,6 +148,11 @@ impl VsockBackend {
     fn add(&mut self, ports: Ports, connection: Connection, socket: OwnedFd, poll: &Poll) {
         let fd = socket.as_raw_fd();
         let token = self.table.insert(ports, connection, socket);
+        if let Some(link) = self.table.get_mut(token)
+            && link.connection.buffer_bytes() < MAX_BYTES
+        {
+            client::limit_send_buffer(&link.socket, link.connection.buffer_bytes());
+        }
         let events = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
         match poll.add(fd, events, token) {
             Ok(()) => self.table.queue(token),
@@ -156,7 +160,7 @@ impl VsockBackend {
         }
     }
 
-    fn handle_connected(&mut self, token: u32, op: Op, header: &Header, payload: &mut Buffers<'_>) {
+    fn handle_connected(&mut self, token: u32, op: Op, header: &Header, bytes: &mut Buffers<'_>) {
         let Some(link) = self.table.get_mut(token) else { return };
         if link
             .connection
@@ -169,11 +173,11 @@ impl VsockBackend {
             return;
         }
         if op == Op::Rw {
-            forward_payload(link, payload);
+            payload::forward(link, bytes);
         }
         if op == Op::Shutdown && link.connection.peer_is_done_receiving() {
             // The host learns it when it writes.
-            shut(&link.socket, libc::SHUT_RD);
+            payload::shut(&link.socket, libc::SHUT_RD);
         }
         self.settle(token);
     }
@@ -190,7 +194,7 @@ impl VsockBackend {
         }
         if link.connection.peer_is_done_sending() && !link.write_shut {
             link.write_shut = true;
-            shut(&link.socket, libc::SHUT_WR);
+            payload::shut(&link.socket, libc::SHUT_WR);
         }
         self.table.queue(token);
     }
@@ -208,14 +212,9 @@ impl VsockBackend {
         let Some(queue) = queues.get_mut(QUEUE_RX) else {
             return Ok(());
         };
-        let mut burst = 0;
-        loop {
-            if burst == BURST {
-                poll.run_again();
-                break;
-            }
-            burst += 1;
-            let turn = match self.resets.front() {
+        let mut turn = Turn::new(poll);
+        while turn.goes_on() {
+            let speaker = match self.resets.front() {
                 Some(_) => None,
                 None => match self.table.next_turn() {
                     Some(token) => Some(token),
@@ -223,7 +222,7 @@ impl VsockBackend {
                 },
             };
             let Some(chain) = queue.pop(memory)? else {
-                if let Some(token) = turn {
+                if let Some(token) = speaker {
                     self.table.undo_turn(token);
                 }
                 if queue.enable_notification(memory)? {
@@ -232,10 +231,12 @@ impl VsockBackend {
                 break;
             };
             let (head, room) = (chain.head, chain.writable.remaining());
-            if room < HEADER_BYTES {
-                return Err(GuestError::Request("a vsock buffer shorter than a header"));
+            // One that holds a header only would have to be given back whenever there is payload, and be looked at again at once.
+            if room <= HEADER_BYTES {
+                return Err(GuestError::Request("a vsock buffer without room for payload"));
             }
-            let written = match turn {
+            let descriptors = chain.descriptors;
+            let written = match speaker {
                 None => self.write_reset(chain.writable),
                 Some(token) => {
                     let written = self.write_turn(token, chain.writable);
@@ -243,6 +244,7 @@ impl VsockBackend {
                     written
                 }
             };
+            turn.spend(descriptors, written.unwrap_or(0));
             match written {
                 Some(written) => queue.add_used(memory, head, written)?,
                 None => queue.undo_pop(),
@@ -284,7 +286,7 @@ impl VsockBackend {
                 (header.op, header.flags) = (Some(op), flags);
                 0
             }
-            None => read_payload(link, body)?,
+            None => payload::read(link, body)?,
         };
         header.len = u32::try_from(length).unwrap_or(0);
         (header.buf_alloc, header.fwd_cnt) = link.connection.credit_fields();
@@ -338,97 +340,10 @@ impl VsockBackend {
         link.host_closed |= events.intersects(EventSet::HANG_UP | EventSet::ERROR);
         if events.intersects(EventSet::OUT | EventSet::HANG_UP | EventSet::ERROR) {
             link.writable = true;
-            drain_pending(link);
+            payload::drain_pending(link);
         }
         self.settle(token);
     }
-}
-
-/// Takes payload of the guest: to the socket at once as far as it takes it, the rest waits.
-fn forward_payload(link: &mut Link, payload: &mut Buffers<'_>) {
-    let length = payload.remaining();
-    let mut taken = 0;
-    while link.writable && link.pending.is_empty() && !payload.is_empty() {
-        match payload.drain_to_socket(link.socket.as_fd()) {
-            Ok(count) => {
-                payload.skip(count);
-                taken += count;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => link.writable = false,
-            Err(_) => {
-                host_stopped_reading(link);
-                taken = length;
-                break;
-            }
-        }
-    }
-    let kept = length - taken;
-    if kept > 0 {
-        let mut rest = vec![0; kept];
-        payload.read(&mut rest);
-        link.pending.extend(rest);
-    }
-    link.connection
-        .moved_to_host(u32::try_from(taken).unwrap_or(0), u32::try_from(kept).unwrap_or(0));
-}
-
-/// Nobody will read what the guest sends: it is told, and what is on its way goes nowhere.
-fn host_stopped_reading(link: &mut Link) {
-    let lost = u32::try_from(link.pending.len()).unwrap_or(0);
-    link.pending.clear();
-    link.connection.drained_to_host(lost);
-    link.connection.shut_down(SHUTDOWN_RECEIVE);
-}
-
-/// Gives the socket what waits for it.
-fn drain_pending(link: &mut Link) {
-    while link.writable && !link.pending.is_empty() {
-        let (front, _) = link.pending.as_slices();
-        // SAFETY: the pointer and length are those of a slice.
-        let sent = unsafe {
-            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-            libc::send(link.socket.as_raw_fd(), front.as_ptr().cast(), front.len(), flags)
-        };
-        match usize::try_from(sent) {
-            Ok(count) => {
-                link.pending.drain(..count);
-                link.connection.drained_to_host(u32::try_from(count).unwrap_or(0));
-            }
-            Err(_) => match io::Error::last_os_error().kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock => link.writable = false,
-                _ => return host_stopped_reading(link),
-            },
-        }
-    }
-}
-
-/// Reads from the host into guest memory as much as there is credit for; `None` when there is nothing.
-fn read_payload(link: &mut Link, mut body: Buffers<'_>) -> Option<usize> {
-    let credit = usize::try_from(link.connection.credit()).unwrap_or(usize::MAX);
-    body.truncate(credit.min(MAX_PAYLOAD_BYTES));
-    if body.is_empty() {
-        return None;
-    }
-    match body.fill_from(link.socket.as_fd()) {
-        Ok(count) if count > 0 => return Some(count),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Ok(_) => link.connection.shut_down(if link.host_closed {
-            SHUTDOWN_SEND | SHUTDOWN_RECEIVE
-        } else {
-            SHUTDOWN_SEND
-        }),
-        Err(_) => link.connection.shut_down(SHUTDOWN_SEND | SHUTDOWN_RECEIVE),
-    }
-    link.readable = false;
-    None
-}
-
-fn shut(socket: &File, how: libc::c_int) {
-    // SAFETY: shutdown on an open socket; an error means that it is shut already.
-    unsafe { libc::shutdown(socket.as_raw_fd(), how) };
 }
 
 impl Backend for VsockBackend {
@@ -478,56 +393,37 @@ impl Backend for VsockBackend {
     fn stop(&mut self, active: Option<&mut Active>, poll: &Poll) {
         if let Some(active) = active {
             // What the guest put into the queue before it ended still counts. A guest that broke the rules just ends.
-            let _ = self.process_tx(active, poll);
+            for _ in 0..LAST_TURNS {
+                let _ = self.process_tx(active, poll);
+            }
         }
-        self.drain(Instant::now() + DRAIN);
+        payload::drain(&mut self.table, Instant::now() + DRAIN, DRAIN_STALL);
     }
 }
 
 impl VsockBackend {
+    /// How many connections wait for their turn.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> usize {
+        self.table.turns()
+    }
+
+    /// Bytes of the guest that wait here, room that was made for more included.
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&mut self) -> usize {
+        let tokens = self.table.tokens_with_pending();
+        let capacity = |token| self.table.get_mut(token).unwrap().pending.capacity();
+        tokens.into_iter().map(capacity).sum()
+    }
+
     /// Both directions, because each makes room for the other: a packet brings credit, room lets a reset out.
     fn exchange(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         self.process_tx(active, poll)?;
+        let held_up = self.resets.len() >= MAX_RESETS;
         self.process_rx(active, poll)?;
-        if self.resets.is_empty() {
-            Ok(())
-        } else {
-            self.process_tx(active, poll)
+        if held_up && self.resets.len() < MAX_RESETS {
+            poll.run_again();
         }
-    }
-
-    /// Hands the host what the guest has sent, until `deadline`.
-    fn drain(&mut self, deadline: Instant) {
-        loop {
-            let tokens = self.table.tokens_with_pending();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if tokens.is_empty() || left.is_zero() {
-                return;
-            }
-            let mut polled = Vec::with_capacity(tokens.len());
-            for token in &tokens {
-                if let Some(link) = self.table.get_mut(*token) {
-                    polled.push(libc::pollfd {
-                        fd: link.socket.as_raw_fd(),
-                        events: libc::POLLOUT,
-                        revents: 0,
-                    });
-                }
-            }
-            let timeout_ms = libc::c_int::try_from(left.as_millis())
-                .unwrap_or(libc::c_int::MAX)
-                .max(1);
-            let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
-            // SAFETY: pointer and count are those of the vector.
-            if unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) } < 0 {
-                return;
-            }
-            for token in tokens {
-                if let Some(link) = self.table.get_mut(token) {
-                    link.writable = true;
-                    drain_pending(link);
-                }
-            }
-        }
+        Ok(())
     }
 }
