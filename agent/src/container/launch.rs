@@ -116,6 +116,7 @@ impl Launcher {
             helper_socket.as_ref().map(OwnedFd::as_fd),
             container.map(|(_, pidfd)| pidfd),
         ];
+        let oom_kills = cgroup.oom_kills();
         let start = |cgroup: &OwnedFd| {
             let container = container.map(|(_, pidfd)| pidfd);
             self.reaper
@@ -155,7 +156,8 @@ impl Launcher {
         };
         kill(&pidfd);
         let status = ended.await.ok();
-        Err(failure.unwrap_or_else(|| died_early(status, cgroup.oom_killed())))
+        let out_of_memory = status == Some(ExitStatus::Signal(9)) && cgroup.oom_kills() > oom_kills;
+        Err(failure.unwrap_or_else(|| died_early(status, out_of_memory)))
     }
 }
 

@@ -19,6 +19,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, anyhow};
@@ -47,7 +48,7 @@ pub use self::process::{Process, ProcessRequest};
 pub struct ContainerExit {
     /// How its PID 1 ended.
     pub status: ExitStatus,
-    /// Whether the kernel killed a process of it for want of memory.
+    /// Whether that was for want of memory.
     pub oom_killed: bool,
     /// What it left in the file for its last words.
     pub termination_message: Vec<u8>,
@@ -79,6 +80,8 @@ pub struct Container {
     abandon_output: Arc<Notify>,
     /// Of its own processes; gone when they are.
     cgroup: Weak<Cgroup>,
+    /// Whether the host had it killed.
+    killed: Arc<AtomicBool>,
     /// What further processes have from it.
     process: ProcessSpec,
     user: User,
@@ -158,6 +161,10 @@ impl Container {
 
     /// Sends a signal to PID 1 of the container; none where it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
+        if signal == libc::SIGKILL {
+            // Before the signal: its end may be noticed at once.
+            self.killed.store(true, Ordering::Relaxed);
+        }
         spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
     }
 
@@ -311,6 +318,7 @@ impl ContainerStarter {
         let (stage_sender, stage) = watch::channel(Stage::Running);
         let (watcher, watched) = watch::channel(());
         let abandon_output = Arc::new(Notify::new());
+        let killed = Arc::new(AtomicBool::new(false));
         let container = Container {
             id: id.clone(),
             pid: launched.pid,
@@ -321,6 +329,7 @@ impl ContainerStarter {
             watched,
             abandon_output: Arc::clone(&abandon_output),
             cgroup: Arc::downgrade(&cgroup),
+            killed: Arc::clone(&killed),
             process: spec.process,
             user: launched.user,
         };
@@ -330,6 +339,7 @@ impl ContainerStarter {
             cgroup,
             layer,
             reads_message,
+            killed,
         };
         tokio::spawn(async move {
             watch_container(id, launched.ended, resources, &abandon_output, stage_sender).await;
@@ -361,6 +371,19 @@ struct Resources {
     cgroup: Arc<Cgroup>,
     layer: WritableLayer,
     reads_message: bool,
+    killed: Arc<AtomicBool>,
+}
+
+/// Whether a container ended for want of memory, in which the kernel has killed a process of it.
+///
+/// PID 1 gets SIGKILL from nobody but the kernel and the host. A shell whose child was killed exits with 137 (128 + SIGKILL): it passes the
+/// reason on, and containerd, too, says OOMKilled. Whatever else it exits with later was its own decision.
+fn is_out_of_memory(status: ExitStatus, killed_by_host: bool) -> bool {
+    match status {
+        ExitStatus::Signal(9) => !killed_by_host,
+        ExitStatus::Code(137) => true,
+        ExitStatus::Signal(_) | ExitStatus::Code(_) => false,
+    }
 }
 
 async fn watch_container(
@@ -378,8 +401,9 @@ async fn watch_container(
         cgroup,
         layer,
         reads_message,
+        killed,
     } = resources;
-    let oom_killed = cgroup.oom_killed();
+    let oom_killed = cgroup.oom_kills() > 0 && is_out_of_memory(status, killed.load(Ordering::Relaxed));
     let message = match reads_message {
         true => termination_message::read(&layer.termination_message()),
         false => Ok(Vec::new()),
@@ -415,5 +439,23 @@ pub fn kill_all() -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(anyhow!(error).context("cannot kill the containers")),
         Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_that_the_want_of_memory_explains_is_out_of_memory() {
+        assert!(is_out_of_memory(ExitStatus::Signal(9), false));
+        assert!(is_out_of_memory(ExitStatus::Code(137), false), "a shell passes it on");
+        assert!(
+            !is_out_of_memory(ExitStatus::Signal(9), true),
+            "its grace period was over"
+        );
+        for own in [ExitStatus::Code(0), ExitStatus::Code(143), ExitStatus::Signal(15)] {
+            assert!(!is_out_of_memory(own, false), "{own:?}");
+        }
     }
 }
