@@ -29,6 +29,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use self::capabilities::Capabilities;
 use self::cgroup::Cgroup;
+use self::launch::StartLimit;
 use self::spec::{HelperSpec, ProcessSpec, RootSpec, VolumeMount, WantedUser};
 use self::user::User;
 use crate::boot::boottime_ns;
@@ -41,7 +42,7 @@ use crate::stdio::{self, ContainerStreams, Pumps};
 
 pub use self::cgroup::Usage;
 pub use self::launch::{Launcher, StartError};
-pub use self::process::{Process, ProcessRequest};
+pub use self::process::{Process, ProcessExit, ProcessRequest};
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,8 +221,15 @@ impl Drop for WritableLayer {
 }
 
 impl ContainerStarter {
-    /// Starts a container from a request that [`crate::request::start_container`] has accepted.
-    pub async fn start(&self, sandbox: &Sandbox, request: StartContainerRequest) -> Result<Container, StartError> {
+    /// Starts a container from a request that [`crate::request::start_container`] has accepted. Its command is executed after its `turn` has
+    /// come, if it has to wait for one. Who notifies `unwanted` ends it before it runs.
+    pub async fn start(
+        &self,
+        sandbox: &Sandbox,
+        request: StartContainerRequest,
+        unwanted: Arc<Notify>,
+        turn: Option<impl Future<Output = ()>>,
+    ) -> Result<Container, StartError> {
         let security = request.security.clone().unwrap_or_default();
         Capabilities::parse(security.capabilities.iter().map(String::as_str))
             .map_err(|name| InvalidRequest::new("security.capabilities", format!("has an unknown name: {name:?}")))?;
@@ -285,18 +293,39 @@ impl ContainerStarter {
                 stdin: request.stdin,
                 terminal: request.tty.then(terminal::Size::default),
             },
+            waits_for_turn: turn.is_some(),
         };
-        self.start_first_process(request.id, spec, streams, cgroup, layer).await
+        let limit = StartLimit {
+            unwanted,
+            deadline: None,
+        };
+        let turn = async {
+            if let Some(turn) = turn {
+                turn.await;
+            }
+        };
+        let prepared = Prepared {
+            spec,
+            streams,
+            cgroup,
+            layer,
+        };
+        self.start_first_process(request.id, prepared, &limit, turn).await
     }
 
     async fn start_first_process(
         &self,
         id: String,
-        spec: HelperSpec,
-        streams: ContainerStreams,
-        cgroup: Cgroup,
-        layer: WritableLayer,
+        prepared: Prepared,
+        limit: &StartLimit,
+        turn: impl Future<Output = ()>,
     ) -> Result<Container, StartError> {
+        let Prepared {
+            spec,
+            streams,
+            cgroup,
+            layer,
+        } = prepared;
         let stdin = spec.process.stdin;
         let (helper_ends, ends) = if spec.process.terminal.is_some() {
             (stdio::before_terminal().context("cannot open /dev/null")?, None)
@@ -304,7 +333,8 @@ impl ContainerStarter {
             let (helper, agent) = stdio::pipes(stdin).context("cannot make pipes")?;
             (helper, Some(agent))
         };
-        let mut launched = self.launcher.launch(&spec, None, &cgroup, helper_ends).await?;
+        let launched = self.launcher.launch(&spec, None, &cgroup, helper_ends, limit, turn);
+        let mut launched = launched.await?;
         let pumps = match process::agent_ends(&mut launched, ends, stdin) {
             Ok(ends) => streams.pump(ends),
             Err(error) => {
@@ -362,6 +392,15 @@ fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<V
     }
     mounts.sort_by_key(|mount| mount.target.components().count());
     Ok(mounts)
+}
+
+/// What a container has before its first process.
+#[derive(Debug)]
+struct Prepared {
+    spec: HelperSpec,
+    streams: ContainerStreams,
+    cgroup: Cgroup,
+    layer: WritableLayer,
 }
 
 /// What a container has until its end.

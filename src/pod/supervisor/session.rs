@@ -58,6 +58,7 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
                 stdin,
                 tty,
                 tty_size,
+                timeout: None,
             };
             return exec(spec, &running, from, to).await;
         }
@@ -96,7 +97,13 @@ async fn exec(
     let started = match running.container(&spec.container_id) {
         Ok((id, processes)) => {
             spec.container_id = id;
-            processes.start(spec).await
+            tokio::select! {
+                biased;
+                started = processes.start(spec) => started.map_err(|error| error.to_string()),
+                // A command line says nothing before it knows of the start: what can be read is its end. Dropping the start kills what
+                // nobody is there to see.
+                _ = from.readable() => return Ok(()),
+            }
         }
         Err(message) => Err(message),
     };
