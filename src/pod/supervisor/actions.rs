@@ -145,7 +145,7 @@ impl PodRun {
     }
 
     fn start_container(&mut self, container: usize, attempt: u32) {
-        let Some(machine) = &self.machine else { return };
+        let Some(machine) = &mut self.machine else { return };
         let agent = machine.sandbox.agent.clone();
         let planned = match self.plan.get(container) {
             Some(Ok(planned)) => planned,
@@ -164,6 +164,7 @@ impl PodRun {
         let name = planned.name.clone();
         let mut request = planned.request.clone();
         request.id = container_id(&name, attempt);
+        request.start_after = machine.last_start.replace(request.id.clone()).unwrap_or_default();
         if let Some(earlier) = attempt.checked_sub(1) {
             self.remove_from_guest(&agent, container_id(&name, earlier));
         }

@@ -10,6 +10,7 @@ mod section_4_states_and_events;
 mod section_5_back_off;
 mod section_5_conditions;
 mod section_5_probes;
+mod starting;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
