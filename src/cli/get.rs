@@ -268,7 +268,7 @@ impl<'a> Watch<'a> {
         };
         let mut news = Vec::new();
         for uid in uids {
-            let record = self.records.get(&uid);
+            let record = self.records.visible(&uid);
             let pod = record.and_then(|record| match record {
                 Some(record) if snapshot::is_meant(&record, self.scope) => snapshot::object(&self.records, record),
                 _ => Ok(None),

@@ -77,7 +77,7 @@ pub(in crate::cli) fn object(records: &PodRecords, record: PodRecord) -> Result<
     let status = match records.status(&record.uid)? {
         Some(status) => status,
         // Not there yet, or not there any more.
-        None if records.get(&record.uid)?.is_none() => return Ok(None),
+        None if records.visible(&record.uid)?.is_none() => return Ok(None),
         None => StatusRecord::pending(),
     };
     let mut pod = record.pod;

@@ -31,6 +31,9 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
         return Ok(());
     };
     let result = match request {
+        Request::Delete {
+            grace: Some(Duration::ZERO),
+        } => force_delete(&running, &orders).await,
         Request::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
             // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
@@ -72,6 +75,20 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
     let notice = result.unwrap_or_else(|message| Notice::Refused { message });
     write_frame(&mut to, &Frame::Notice(notice)).await?;
     Ok(())
+}
+
+/// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
+async fn force_delete(running: &Running, orders: &mpsc::Sender<Order>) -> Result<Notice, String> {
+    let hidden = running.hide().await;
+    hidden.map_err(|error| format!("cannot delete the Pod by force: {error:#}"))?;
+    let order = Order::Terminate {
+        grace: Some(Duration::ZERO),
+        deletion: true,
+        noted: None,
+    };
+    // Fails where the Pod has ended meanwhile.
+    let _ = orders.send(order).await;
+    Ok(Notice::Done)
 }
 
 /// Passes an order on; nothing where the Pod has ended before it could be heard.
