@@ -84,6 +84,10 @@ pub(in crate::cli) fn object(records: &PodRecords, record: PodRecord) -> Result<
     pod.metadata.uid = Some(record.uid);
     pod.metadata.name = Some(record.name);
     pod.metadata.namespace = Some(record.namespace);
+    if status.deletion_timestamp.is_some() {
+        // As the API server counts it (`BeforeDelete`).
+        pod.metadata.generation = pod.metadata.generation.map(|generation| generation.saturating_add(1));
+    }
     pod.metadata.deletion_timestamp = status.deletion_timestamp;
     pod.metadata.deletion_grace_period_seconds = status.deletion_grace_period_seconds;
     pod.status = Some(status.status);
