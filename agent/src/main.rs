@@ -14,6 +14,7 @@ mod registry;
 mod request;
 mod sandbox;
 mod service;
+mod start_order;
 mod stdio;
 
 use std::process::ExitCode;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 /// Why an id cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RegistryError {
@@ -45,8 +47,16 @@ pub enum RegistryError {
 pub struct Registry<T> {
     what: &'static str,
     limit: usize,
-    /// None: being started.
-    slots: Mutex<HashMap<String, Option<Arc<T>>>>,
+    slots: Mutex<HashMap<String, Slot<T>>>,
+}
+
+/// What an id stands for.
+#[derive(Debug)]
+enum Slot<T> {
+    /// Something that is being started; notified when nobody wants it any more.
+    Starting(Arc<Notify>),
+    /// Something that was started.
+    Started(Arc<T>),
 }
 
 /// An id for something that is being started; free again when this is dropped unfilled.
@@ -54,6 +64,7 @@ pub struct Registry<T> {
 pub struct Reservation<'a, T> {
     registry: &'a Registry<T>,
     id: String,
+    unwanted: Arc<Notify>,
 }
 
 impl<T> Registry<T> {
@@ -66,7 +77,7 @@ impl<T> Registry<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<T>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot<T>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,10 +94,12 @@ impl<T> Registry<T> {
         if slots.len() >= limit {
             return Err(RegistryError::Full { what, limit });
         }
-        slots.insert(id.to_owned(), None);
+        let unwanted = Arc::new(Notify::new());
+        slots.insert(id.to_owned(), Slot::Starting(Arc::clone(&unwanted)));
         Ok(Reservation {
             registry: self,
             id: id.to_owned(),
+            unwanted,
         })
     }
 
@@ -95,16 +108,27 @@ impl<T> Registry<T> {
         let what = self.what;
         let id = id.to_owned();
         match self.lock().get(&id) {
-            Some(Some(thing)) => Ok(Arc::clone(thing)),
-            Some(None) => Err(RegistryError::Starting { what, id }),
+            Some(Slot::Started(thing)) => Ok(Arc::clone(thing)),
+            Some(Slot::Starting(_)) => Err(RegistryError::Starting { what, id }),
             None => Err(RegistryError::Unknown { what, id }),
+        }
+    }
+
+    /// Says that what is being started under this id is not wanted any more; false where nothing is being started.
+    pub fn give_up_start(&self, id: &str) -> bool {
+        match self.lock().get(id) {
+            Some(Slot::Starting(unwanted)) => {
+                unwanted.notify_one();
+                true
+            }
+            Some(Slot::Started(_)) | None => false,
         }
     }
 
     /// Forgets a thing, unless its id names another by now.
     pub fn remove(&self, id: &str, thing: &Arc<T>) {
         let mut slots = self.lock();
-        if matches!(slots.get(id), Some(Some(there)) if Arc::ptr_eq(there, thing)) {
+        if matches!(slots.get(id), Some(Slot::Started(there)) if Arc::ptr_eq(there, thing)) {
             slots.remove(id);
         }
     }
@@ -112,9 +136,10 @@ impl<T> Registry<T> {
     /// Everything that was started, by id.
     pub fn all(&self) -> Vec<(String, Arc<T>)> {
         let slots = self.lock();
-        let started = slots
-            .iter()
-            .filter_map(|(id, thing)| Some((id.clone(), Arc::clone(thing.as_ref()?))));
+        let started = slots.iter().filter_map(|(id, slot)| match slot {
+            Slot::Started(thing) => Some((id.clone(), Arc::clone(thing))),
+            Slot::Starting(_) => None,
+        });
         let mut all: Vec<_> = started.collect();
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         all
@@ -122,10 +147,17 @@ impl<T> Registry<T> {
 }
 
 impl<T> Reservation<'_, T> {
+    /// Notified by [`Registry::give_up_start`], also by one that came before anybody listened.
+    pub fn unwanted(&self) -> Arc<Notify> {
+        Arc::clone(&self.unwanted)
+    }
+
     /// The thing is there.
     pub fn fill(self, thing: T) -> Arc<T> {
         let thing = Arc::new(thing);
-        self.registry.lock().insert(self.id.clone(), Some(Arc::clone(&thing)));
+        self.registry
+            .lock()
+            .insert(self.id.clone(), Slot::Started(Arc::clone(&thing)));
         thing
     }
 }
@@ -133,7 +165,7 @@ impl<T> Reservation<'_, T> {
 impl<T> Drop for Reservation<'_, T> {
     fn drop(&mut self) {
         let mut slots = self.registry.lock();
-        if matches!(slots.get(&self.id), Some(None)) {
+        if matches!(slots.get(&self.id), Some(Slot::Starting(_))) {
             slots.remove(&self.id);
         }
     }
@@ -158,6 +190,19 @@ mod tests {
         let second = registry.reserve("web-0").unwrap().fill(1);
         registry.remove("web-0", &thing);
         assert!(Arc::ptr_eq(&registry.get("web-0").unwrap(), &second));
+    }
+
+    #[tokio::test]
+    async fn a_start_is_given_up_by_its_id_and_only_while_it_lasts() {
+        let registry = Registry::<u8>::new("process", 10);
+        assert!(!registry.give_up_start("p-1"));
+        let reservation = registry.reserve("p-1").unwrap();
+        let unwanted = reservation.unwanted();
+        assert!(registry.give_up_start("p-1"));
+        // Before anybody listened.
+        unwanted.notified().await;
+        reservation.fill(1);
+        assert!(!registry.give_up_start("p-1"));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Checks of the host's requests. The host is trusted; a bug there must still not turn into a path outside its place.
 
 use std::path::{Component, Path};
+use std::time::Duration;
 
 use microkube_protocol::messages::{StartContainerRequest, StartProcessRequest, TerminalSize};
+use tokio::time::Instant;
 
 use crate::container::ProcessRequest;
 use crate::container::terminal::Size;
@@ -162,7 +164,16 @@ pub fn start_process(request: StartProcessRequest) -> Result<ProcessRequest, Inv
         args: request.args,
         stdin: request.stdin,
         terminal,
+        deadline: deadline(request.timeout_ms),
     })
+}
+
+/// When the time is up that a request gives from now on; centuries ahead is never.
+fn deadline(timeout_ms: u64) -> Option<Instant> {
+    match timeout_ms {
+        0 => None,
+        timeout_ms => Instant::now().checked_add(Duration::from_millis(timeout_ms)),
+    }
 }
 
 /// A size of a terminal; nobody knows it where it is absent.

@@ -1,9 +1,11 @@
 //! The agent's RPC service: requests in, checked, handed to the sandbox and the containers, answers out.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use microkube_protocol::messages::{
     ContainerStats, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest,
     ListContainersResponse, RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest,
@@ -18,13 +20,14 @@ use ttrpc::r#async::TtrpcContext;
 use ttrpc::{Code, get_status};
 
 use crate::container::spec::FailureKind;
-use crate::container::{self, Container, ContainerStarter, Process, StartError};
+use crate::container::{self, Container, ContainerStarter, Process, ProcessExit, StartError};
 use crate::host::Host;
 use crate::log;
 use crate::reaper::ExitStatus;
 use crate::registry::{Registry, RegistryError};
 use crate::request::{self, InvalidRequest};
 use crate::sandbox::{CheckedRequest, Sandbox};
+use crate::start_order::StartOrder;
 
 /// How long a shutdown waits for containers whose processes were killed and whose output is on its way. Longer only where
 /// the host has stopped to read.
@@ -59,6 +62,7 @@ struct State {
     sandbox: Mutex<SandboxState>,
     containers: Registry<Container>,
     processes: Registry<Process>,
+    start_order: StartOrder,
     shutdown: Arc<Notify>,
 }
 
@@ -80,6 +84,7 @@ impl AgentService {
             sandbox: Mutex::default(),
             containers: Registry::new("container", MAX_CONTAINERS),
             processes: Registry::new("process", MAX_PROCESSES),
+            start_order: StartOrder::default(),
             shutdown,
         });
         tokio::spawn(forget_orphans(Arc::clone(&state)));
@@ -122,18 +127,33 @@ async fn forget_orphans(state: Arc<State>) {
     let mut host = state.starter.supervisors.host();
     loop {
         host.taken_over().await;
-        let generation = state.starter.supervisors.generation();
         for (id, process) in state.processes.all() {
-            if process.generation() == generation {
-                continue;
-            }
-            let state = Arc::clone(&state);
-            tokio::spawn(async move {
-                // A failed watcher leaves nothing to wait for either.
-                let _ = process.wait().await;
-                state.processes.remove(&id, &process);
-            });
+            forget_if_orphan(&state, id, process);
         }
+    }
+}
+
+/// Has a process forgotten when it ends, if it was started for an earlier supervisor.
+fn forget_if_orphan(state: &Arc<State>, id: String, process: Arc<Process>) {
+    if process.generation() == state.starter.supervisors.generation() {
+        return;
+    }
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        // A failed watcher leaves nothing to wait for either.
+        let _ = process.wait().await;
+        state.processes.remove(&id, &process);
+    });
+}
+
+/// Whether a start was given up in the very moment in which it succeeded.
+fn was_notified(unwanted: &Notify) -> bool {
+    unwanted.notified().now_or_never().is_some()
+}
+
+fn kill(id: &str, signal: impl FnOnce() -> io::Result<()>) {
+    if let Err(error) = signal() {
+        log::error!("{id} cannot be killed: {error}");
     }
 }
 
@@ -147,6 +167,8 @@ fn start_failed(error: &StartError) -> ttrpc::Error {
             FailureKind::Internal => Code::INTERNAL,
         },
         StartError::NotRunning(_) => Code::FAILED_PRECONDITION,
+        StartError::GivenUp => Code::CANCELLED,
+        StartError::TimedOut => Code::DEADLINE_EXCEEDED,
         StartError::Internal(_) => Code::INTERNAL,
     };
     failure(code, error)
@@ -173,20 +195,27 @@ impl State {
     }
 
     async fn start_container(&self, request: StartContainerRequest) -> ttrpc::Result<StartContainerResponse> {
+        let _start = self.start_order.begin(&request.id);
         request::start_container(&request).map_err(invalid)?;
         let SandboxState::Ready(sandbox) = lock(&self.sandbox).clone() else {
             return Err(failure(Code::FAILED_PRECONDITION, "there is no sandbox"));
         };
         let id = request.id.clone();
         let reservation = self.containers.reserve(&id).map_err(|error| unusable(&error))?;
-        match self.starter.start(&sandbox, request).await {
+        let before = Some(request.start_after.clone()).filter(|before| !before.is_empty());
+        let turn = before.map(|before| async move { self.start_order.over(&before).await });
+        let unwanted = reservation.unwanted();
+        match self.starter.start(&sandbox, request, Arc::clone(&unwanted), turn).await {
             Ok(container) => {
                 let response = StartContainerResponse {
                     pid: u32::try_from(container.pid().as_raw()).unwrap_or(0),
                     started_boottime_ns: container.started_boottime_ns(),
                     ..Default::default()
                 };
-                reservation.fill(container);
+                let container = reservation.fill(container);
+                if was_notified(&unwanted) {
+                    kill(&id, || container.signal(libc::SIGKILL));
+                }
                 Ok(response)
             }
             Err(error) => {
@@ -196,19 +225,27 @@ impl State {
         }
     }
 
-    async fn start_process(&self, request: StartProcessRequest) -> ttrpc::Result<StartProcessResponse> {
+    async fn start_process(self: &Arc<Self>, request: StartProcessRequest) -> ttrpc::Result<StartProcessResponse> {
         let container_id = request.container_id.clone();
         let request = request::start_process(request).map_err(invalid)?;
+        let id = request.id.clone();
         // NOT_FOUND means here that the command was not.
         let container = self
             .containers
             .get(&container_id)
             .map_err(|error| failure(Code::FAILED_PRECONDITION, error))?;
         let reservation = self.processes.reserve(&request.id).map_err(|error| unusable(&error))?;
-        let process = self.starter.start_process(&container, request).await;
+        let unwanted = reservation.unwanted();
+        let started = self.starter.start_process(&container, request, Arc::clone(&unwanted));
+        let process = started.await;
         let process = process.map_err(|error| start_failed(&error))?;
         let pid = u32::try_from(process.pid().as_raw()).unwrap_or(0);
-        reservation.fill(process);
+        let process = reservation.fill(process);
+        if was_notified(&unwanted) {
+            kill(&id, || process.signal(libc::SIGKILL));
+        }
+        // Another supervisor may have taken over meanwhile.
+        forget_if_orphan(self, id, process);
         Ok(StartProcessResponse {
             pid,
             ..Default::default()
@@ -348,6 +385,9 @@ impl Agent for AgentService {
         request: SignalContainerRequest,
     ) -> ttrpc::Result<SignalContainerResponse> {
         let signal = request::signal(request.signal).map_err(invalid)?;
+        if signal == libc::SIGKILL && self.state.containers.give_up_start(&request.id) {
+            return Ok(SignalContainerResponse::default());
+        }
         let container = self.state.container(&request.id)?;
         container.signal(signal).map_err(|error| {
             let message = format!("cannot send signal {signal} to container {:?}: {error}", request.id);
@@ -370,6 +410,8 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         _: ListContainersRequest,
     ) -> ttrpc::Result<ListContainersResponse> {
+        // A start that a supervisor has asked for before it died: the next one would ask again, and be refused.
+        self.state.start_order.all_over().await;
         let containers = self.state.containers.all().into_iter();
         Ok(ListContainersResponse {
             containers: containers
@@ -397,7 +439,7 @@ impl Agent for AgentService {
 
     async fn wait_process(&self, _: &TtrpcContext, request: WaitProcessRequest) -> ttrpc::Result<WaitProcessResponse> {
         let process = self.state.process(&request.process_id)?;
-        let status = process
+        let ProcessExit { status, timed_out } = process
             .wait()
             .await
             .map_err(|error| failure(Code::INTERNAL, format!("{error:#}")))?;
@@ -406,6 +448,7 @@ impl Agent for AgentService {
         Ok(WaitProcessResponse {
             exit_code,
             signal,
+            timed_out,
             ..Default::default()
         })
     }
@@ -416,6 +459,9 @@ impl Agent for AgentService {
         request: SignalProcessRequest,
     ) -> ttrpc::Result<SignalProcessResponse> {
         let signal = request::signal(request.signal).map_err(invalid)?;
+        if signal == libc::SIGKILL && self.state.processes.give_up_start(&request.process_id) {
+            return Ok(SignalProcessResponse::default());
+        }
         let process = self.state.process(&request.process_id)?;
         process.signal(signal).map_err(|error| {
             let message = format!(

@@ -18,10 +18,16 @@ use super::wait::{Timeout, duration};
 use super::{Failure, complain};
 use crate::pod;
 use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// How long a supervisor may take to answer, or to begin to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same where a Pod is deleted by force. After that it is killed: this is for Pods whose supervisors hang.
+const FORCE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a killed supervisor may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often one that does not is asked again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -32,7 +38,8 @@ const MAX_SUPERVISORS: usize = 3;
 /// Delete Pods
 ///
 /// Every container gets its preStop hook and its stop signal, and is killed when the grace period is over. The Pod is gone, with
-/// everything it has on the host, when this command ends.
+/// everything it has on the host, when this command ends. With --force the Pod is gone for every command and its name free at once; its
+/// containers have two seconds.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube delete pod web\n  microkube delete -f pod.yaml\n  microkube delete pods -l app=shop --grace-period=5\n  \
@@ -212,14 +219,28 @@ async fn delete(
     Ok(failures)
 }
 
-/// Makes sure that a Pod ends: its supervisor has promised it, or it had none any more and is gone.
+/// Makes sure that a Pod ends: its supervisor has promised it, or it had none any more and is gone. By force it is gone in any case, but what
+/// the supervisor still has to end.
 async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let records = PodRecords::new(paths.clone());
+    let started = tokio::time::Instant::now();
+    let patience = if is_force(grace) { FORCE_PATIENCE } else { PATIENCE };
     loop {
-        if ask_supervisor(paths, uid, grace).await? || pod::remove_ownerless(paths, uid).await? || is_gone(paths, uid) {
+        let is_promised = match tokio::time::timeout(patience, ask_supervisor(paths, uid, grace)).await {
+            Ok(answer) => answer?,
+            Err(_) if is_force(grace) => false,
+            Err(_) => bail!(
+                "its supervisor does not answer on {}",
+                paths.supervisor_socket(uid).display()
+            ),
+        };
+        if is_promised || pod::remove_ownerless(paths, uid).await? || records.is_gone(uid) {
             return Ok(());
         }
-        // It has an owner that does not listen: it has only just been started, or is about to be gone.
+        // It has an owner that does not listen: it has only just been started, or is about to be gone, or hangs.
+        if is_force(grace) && started.elapsed() > FORCE_PATIENCE {
+            kill_supervisor(&records, uid).await?;
+        }
         if started.elapsed() > PATIENCE {
             bail!(
                 "its supervisor does not listen on {} (its log is in {})",
@@ -232,6 +253,23 @@ async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Resul
     }
 }
 
+fn is_force(grace: Option<Duration>) -> bool {
+    grace == Some(Duration::ZERO)
+}
+
+/// Kills a supervisor that does not do its work. Its Pod has no owner then.
+async fn kill_supervisor(records: &PodRecords, uid: &str) -> anyhow::Result<()> {
+    let supervisor = records.get(uid)?.and_then(|record| record.supervisor);
+    let Some(supervisor) = supervisor.filter(ProcessIdentity::is_alive) else {
+        return Ok(());
+    };
+    let pid = supervisor.pid();
+    if !tokio::task::spawn_blocking(move || supervisor.kill(KILL_PATIENCE)).await?? {
+        bail!("its supervisor, process {pid}, does not answer and cannot be killed");
+    }
+    Ok(())
+}
+
 /// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
 async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> anyhow::Result<bool> {
     let socket = paths.supervisor_socket(uid);
@@ -241,31 +279,21 @@ async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> an
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", socket.display())),
     };
-    let conversation = async {
-        if write_frame(&mut stream, &Frame::Request(Request::Delete { grace }))
-            .await
-            .is_err()
-        {
-            return Ok(false);
-        }
-        loop {
-            match read_frame(&mut stream).await {
-                Ok(Some(Frame::Notice(Notice::Done))) => return Ok(true),
-                Ok(Some(Frame::Notice(Notice::Refused { message }))) => bail!("{message}"),
-                Ok(Some(_)) => {}
-                // It has ended meanwhile.
-                Ok(None) | Err(_) => return Ok(false),
-            }
-        }
-    };
-    match tokio::time::timeout(PATIENCE, conversation).await {
-        Ok(result) => result,
-        Err(_) => bail!("its supervisor does not answer on {}", socket.display()),
+    if write_frame(&mut stream, &Frame::Request(Request::Delete { grace }))
+        .await
+        .is_err()
+    {
+        return Ok(false);
     }
-}
-
-fn is_gone(paths: &Paths, uid: &str) -> bool {
-    !paths.pod_state(uid).exists()
+    loop {
+        match read_frame(&mut stream).await {
+            Ok(Some(Frame::Notice(Notice::Done))) => return Ok(true),
+            Ok(Some(Frame::Notice(Notice::Refused { message }))) => bail!("{message}"),
+            Ok(Some(_)) => {}
+            // It has ended meanwhile.
+            Ok(None) | Err(_) => return Ok(false),
+        }
+    }
 }
 
 /// Waits until nothing is left of the Pods. A supervisor that dies over it is replaced by the sweep, and asked again.
@@ -279,7 +307,7 @@ async fn wait_until_gone(
     let mut changes = Changes::of(paths)?;
     let mut died = 0;
     loop {
-        ending.retain(|record| !is_gone(paths, &record.uid));
+        ending.retain(|record| !records.is_gone(&record.uid));
         if ending.is_empty() {
             return Ok(Vec::new());
         }
@@ -290,7 +318,7 @@ async fn wait_until_gone(
                 Some(Some(exit)) => exits.push(exit),
                 // Not known yet: it will be in the record.
                 None => {}
-                Some(None) if is_gone(paths, &record.uid) => {}
+                Some(None) if records.is_gone(&record.uid) => {}
                 Some(None) => {
                     died += 1;
                     if died > MAX_SUPERVISORS * ending.len() {
@@ -435,7 +463,7 @@ mod tests {
             (&["job".to_owned()][..], 0),
             "{failures:?}"
         );
-        assert!(is_gone(&pods.paths, &uid) && !pods.paths.pod_run(&uid).exists());
+        assert!(pods.records.is_gone(&uid) && !pods.paths.pod_run(&uid).exists());
     }
 
     #[tokio::test]
@@ -445,7 +473,7 @@ mod tests {
         drop(UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap());
         assert!(!ask_supervisor(&pods.paths, &uid, None).await.unwrap());
         assert_eq!(delete_all(&pods, options(None, true, 0)).await.1, Vec::<String>::new());
-        assert!(is_gone(&pods.paths, &uid));
+        assert!(pods.records.is_gone(&uid));
     }
 
     #[tokio::test]
@@ -457,7 +485,7 @@ mod tests {
         let (_, (told, failures)) = tokio::join!(supervisor, delete_all(&pods, options(None, true, 50)));
         assert_eq!(told, ["web"]);
         assert_eq!(failures, ["timed out waiting for the condition on pods/web"]);
-        assert!(!is_gone(&pods.paths, &uid));
+        assert!(!pods.records.is_gone(&uid));
     }
 
     #[tokio::test]
@@ -481,6 +509,46 @@ mod tests {
         );
         assert_eq!(told, ["other"]);
         assert_eq!(failures, ["cannot delete pod \"web\": not today"]);
+    }
+
+    #[tokio::test]
+    async fn a_pod_deleted_by_force_is_gone_when_its_supervisor_has_hidden_it() {
+        let pods = TestPods::new();
+        let (uid, _lock) = pods.add_owned(&manifest("web"));
+        let listener = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
+        pods.records.hide(&uid).unwrap();
+        let record = pods.records.get(&uid).unwrap().unwrap();
+        let supervisor = supervise(listener, Some(Notice::Done), || {});
+        let options = options(Some(0), true, 0);
+        let mut tell = |_: &PodRecord| Ok(());
+        let deletion = delete(&pods.paths, vec![record], &options, &mut tell);
+        let (request, failures) = tokio::join!(supervisor, deletion);
+        let grace = Some(Duration::ZERO);
+        assert_eq!(request, Some(Request::Delete { grace }));
+        assert_eq!(failures.unwrap().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_hangs_is_killed_by_a_deletion_by_force() {
+        let pods = TestPods::new();
+        let (uid, lock) = pods.add_owned(&manifest("web"));
+        let _never_accepts = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
+        // It has the Pod's lock, as a supervisor does, and does nothing.
+        let stuck = std::process::Command::new("sleep")
+            .arg("1000")
+            .stdin(std::fs::File::from(lock.as_fd().try_clone_to_owned().unwrap()))
+            .spawn();
+        let mut stuck = stuck.unwrap();
+        drop(lock);
+        let mut record = pods.records.get(&uid).unwrap().unwrap();
+        record.supervisor = ProcessIdentity::of(i32::try_from(stuck.id()).unwrap());
+        pods.records.save(&record).unwrap();
+
+        let (told, failures) = delete_all(&pods, options(Some(0), false, 0)).await;
+
+        assert_eq!((told.len(), failures.len()), (1, 0), "{failures:?}");
+        assert!(pods.records.is_gone(&uid) && !pods.paths.pod_state(&uid).exists());
+        assert!(!stuck.wait().unwrap().success());
     }
 
     #[tokio::test]

@@ -46,6 +46,8 @@ pub(super) fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> an
     let metadata = &mut pod.metadata;
     metadata.uid = Some(uid.clone());
     metadata.creation_timestamp = Some(Time(jiff::Timestamp::now()));
+    // Only a Pod's deletion makes another one of it: its spec cannot be changed.
+    metadata.generation = Some(1);
     let name = match (&metadata.name, &metadata.generate_name) {
         (Some(name), _) => name.clone(),
         (None, prefix) => {
@@ -94,6 +96,7 @@ mod tests {
         let manifests = Manifests::default();
         let detached = new_record(&pod, &manifests, true).unwrap();
         assert!(detached.detached && detached.client.is_none());
+        assert_eq!(detached.pod.metadata.generation, Some(1));
         assert_eq!(detached.pod.metadata.uid.as_deref(), Some(detached.uid.as_str()));
         let age = detached
             .pod

@@ -230,7 +230,7 @@ fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Fa
             Changed::Pods(uids) => {
                 let mut changed = Vec::new();
                 for uid in uids {
-                    match records.get(&uid) {
+                    match records.visible(&uid) {
                         Ok(Some(record)) if is_meant(&record, scope) => match of_pod(&records, &record, args) {
                             Ok(events) => changed.extend(events),
                             Err(error) => complain(&error),

@@ -268,7 +268,7 @@ impl<'a> Watch<'a> {
         };
         let mut news = Vec::new();
         for uid in uids {
-            let record = self.records.get(&uid);
+            let record = self.records.visible(&uid);
             let pod = record.and_then(|record| match record {
                 Some(record) if snapshot::is_meant(&record, self.scope) => snapshot::object(&self.records, record),
                 _ => Ok(None),
@@ -323,6 +323,7 @@ mod tests {
 
     use super::super::pods::test_pods::{CREATED, TestPods};
     use super::*;
+    use crate::state::StatusRecord;
 
     fn scope(namespace: Option<&str>, names: &[&str]) -> Scope {
         Scope::of_names(namespace, names.iter().copied())
@@ -470,6 +471,39 @@ other       job    0/1     Pending   0          3m20s   <none>      <none>   <no
         assert!(next().starts_with("a-longer-name   0/1     Pending   0 "));
         pods.records.remove(&uid).unwrap();
         assert!(next().starts_with("web             1/1     Running"));
+    }
+
+    #[test]
+    fn a_pod_deleted_by_force_is_shown_a_last_time_and_a_deletion_makes_a_generation() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        let mut record = pods.records.get(&uid).unwrap().unwrap();
+        record.pod.metadata.generation = Some(1);
+        pods.records.save(&record).unwrap();
+        let (scope, args) = (scope(Some("default"), &[]), args(true));
+        let generation = || {
+            let snapshot = Snapshot::read(&pods.records, &scope).unwrap();
+            snapshot.pods.first().map(|pod| pod.metadata.generation)
+        };
+        assert_eq!(generation(), Some(Some(1)));
+        let deleted = StatusRecord {
+            deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(later())),
+            ..StatusRecord::pending()
+        };
+        pods.records.save_status(&uid, &deleted).unwrap();
+        assert_eq!(generation(), Some(Some(2)));
+
+        let mut changes = Changes::of(&pods.paths).unwrap();
+        let mut watch = Watch::start(pods.records.clone(), &scope, &args).unwrap();
+        let mut next = || {
+            let deadline = Instant::now() + std::time::Duration::from_secs(60);
+            watch.after(&changes.wait(Some(deadline), &[]).unwrap()).unwrap()
+        };
+        pods.records.hide(&uid).unwrap();
+        assert!(next().starts_with("web    0/1     Terminating"));
+        pods.set_status(&uid, running("10.88.0.5"));
+        assert_eq!(next(), "");
+        assert_eq!(generation(), None);
     }
 
     #[test]

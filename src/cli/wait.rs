@@ -316,7 +316,7 @@ enum Check {
 /// How a Pod does after a change.
 fn check(records: &PodRecords, scope: &Scope, condition: &Condition, one: &Waiting) -> anyhow::Result<Check> {
     let record = match &one.uid {
-        Some(uid) => records.get(uid)?,
+        Some(uid) => records.visible(uid)?,
         None => {
             let (found, _) = records.list_all()?;
             let is_it = |record: &PodRecord| {
@@ -447,6 +447,23 @@ mod tests {
             assert_eq!(is_deleted.join().unwrap().0, ["web"]);
             assert_eq!(is_created.join().unwrap().0, ["new"]);
         });
+    }
+
+    #[test]
+    fn a_pod_deleted_by_force_is_deleted_although_its_supervisor_still_ends_it() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        let scope = Scope::of_names(Some("default"), ["web"]);
+        let deleted: Condition = "delete".parse().unwrap();
+        let one = Waiting {
+            name: scope.names.first().cloned(),
+            uid: Some(uid.clone()),
+        };
+        let check = || check(&pods.records, &scope, &deleted, &one).unwrap();
+        assert!(matches!(check(), Check::NotYet));
+        pods.records.hide(&uid).unwrap();
+        pods.set_status(&uid, ready("True"));
+        assert!(matches!(check(), Check::Met(name) if name == "web"));
     }
 
     #[test]

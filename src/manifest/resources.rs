@@ -30,6 +30,11 @@ pub const CPU_PERIOD_US: u64 = 100_000;
 /// `minQuotaPeriod` there.
 const MIN_CPU_QUOTA_US: u64 = 1000;
 
+/// `guaranteedOOMScoreAdj` in `pkg/kubelet/qos/policy.go`.
+const GUARANTEED_OOM_SCORE_ADJ: i32 = -997;
+/// `besteffortOOMScoreAdj` there.
+const BEST_EFFORT_OOM_SCORE_ADJ: i32 = 1000;
+
 /// cgroup v2 settings of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CgroupSettings {
@@ -116,6 +121,27 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     }
 }
 
+/// Linux' `oom_score_adj` of a container of a validated and defaulted Pod on a host with so much memory: whom the kernel kills first when
+/// memory runs out (`GetContainerOOMScoreAdjust` in `pkg/kubelet/qos/policy.go`; "Node out of memory behavior" in Kubernetes' documentation).
+pub fn oom_score_adj(pod: &Pod, container: &Container, host_memory_bytes: u64) -> i32 {
+    match qos_class(pod) {
+        QosClass::Guaranteed => GUARANTEED_OOM_SCORE_ADJ,
+        QosClass::BestEffort => BEST_EFFORT_OOM_SCORE_ADJ,
+        QosClass::Burstable => {
+            let mut request_bytes = memory_request_bytes(container);
+            let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            if init.clone().any(|init| init.name == container.name && is_sidecar(init)) {
+                // The Pod is of no use without its sidecars: they go no earlier than any of those they serve.
+                let regular = pod.spec.iter().flat_map(|spec| &spec.containers);
+                request_bytes = request_bytes.max(regular.map(memory_request_bytes).min().unwrap_or(0));
+            }
+            let share = u128::from(request_bytes) * 1000 / u128::from(host_memory_bytes.max(1));
+            let share = i32::try_from(share).unwrap_or(i32::MAX);
+            1000_i32.saturating_sub(share).clamp(2, BEST_EFFORT_OOM_SCORE_ADJ - 1)
+        }
+    }
+}
+
 /// The machine for a validated and defaulted Pod on a host with so many CPUs; see the module's documentation.
 pub fn vm_size(pod: &Pod, host_cpu_count: u8) -> VmSize {
     const MIB: u64 = 1 << 20;
@@ -157,6 +183,11 @@ fn at_the_same_time(pod: &Pod, amount: impl Fn(&Container) -> u64) -> u64 {
     }
     let regular = spec.containers.iter().map(amount).fold(sidecars, u64::saturating_add);
     regular.max(largest_init)
+}
+
+fn memory_request_bytes(container: &Container) -> u64 {
+    let request = request(container, "memory").map(|request| u64::try_from(request.units()).unwrap_or(0));
+    request.unwrap_or(0)
 }
 
 /// A memory limit of zero is none.
@@ -329,5 +360,56 @@ mod tests {
         assert_eq!(qos_class(&pod(&[uneven])), QosClass::Burstable);
         let same = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
         assert_eq!(qos_class(&pod(&[same])), QosClass::Guaranteed);
+    }
+
+    #[test]
+    fn the_kernel_kills_best_effort_first_and_guaranteed_last() {
+        const GIB: u64 = 1 << 30;
+        let of = |pod: &Pod| {
+            let spec = pod.spec.as_ref().unwrap();
+            let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+            let scores: Vec<i32> = containers
+                .map(|container| oom_score_adj(pod, container, 8 * GIB))
+                .collect();
+            scores
+        };
+        let both = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        assert_eq!(of(&pod(std::slice::from_ref(&both))), [-997]);
+        assert_eq!(of(&pod(&[json!({}), json!({})])), [1000, 1000]);
+        let requests = |memory: &str| json!({"requests": {"memory": memory}});
+        let burstable = [
+            requests("2Gi"),
+            requests("1Mi"),
+            json!({}),
+            requests("8Gi"),
+            requests("1Ti"),
+        ];
+        assert_eq!(of(&pod(&burstable)), [750, 999, 999, 2, 2]);
+        // A limit is a request where there is no other.
+        assert_eq!(of(&pod(&[json!({"limits": {"memory": "4Gi"}})])), [500]);
+    }
+
+    #[test]
+    fn a_sidecar_is_killed_no_earlier_than_the_containers_it_serves() {
+        let memory = |name: &str, amount: &str| json!({"name": name, "resources": {"requests": {"memory": amount}}});
+        let sidecar = |name: &str, amount: &str| {
+            let mut sidecar = memory(name, amount);
+            sidecar["restartPolicy"] = json!("Always");
+            sidecar
+        };
+        let pod: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "spec": {
+                "initContainers": [memory("init", "1Gi"), sidecar("small", "1Gi"), sidecar("large", "6Gi")],
+                "containers": [memory("a", "2Gi"), memory("b", "4Gi")],
+            },
+        }))
+        .unwrap();
+        let spec = pod.spec.as_ref().unwrap();
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let scores: Vec<i32> = containers
+            .map(|container| oom_score_adj(&pod, container, 10 << 30))
+            .collect();
+        assert_eq!(scores, [900, 800, 400, 800, 600]);
     }
 }

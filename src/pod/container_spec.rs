@@ -143,7 +143,7 @@ pub fn volumes(pod: &Pod) -> anyhow::Result<Vec<Volume>> {
         .collect()
 }
 
-/// Everything about one container.
+/// Everything about one container on a host with so much memory.
 ///
 /// # Errors
 /// When the manifest and the image together make no container, in the kubelet's words.
@@ -153,6 +153,7 @@ pub fn plan(
     image: &Image,
     layer_ids: Vec<String>,
     status: &PodStatusFields,
+    host_memory_bytes: u64,
 ) -> anyhow::Result<PlannedContainer> {
     let name = container.name.clone();
     let image_process = image
@@ -204,6 +205,7 @@ pub fn plan(
         stdin: container.stdin.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         termination_message_path: container.termination_message_path.clone().unwrap_or_default(),
+        oom_score_adj: resources::oom_score_adj(pod, container, host_memory_bytes),
         ..Default::default()
     };
     Ok(PlannedContainer {

@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use microkube_protocol::Stdio;
 use microkube_protocol::messages::{
     ResizeTerminalRequest, SignalProcessRequest, StartProcessRequest, TerminalSize as GuestTerminalSize,
-    WaitProcessRequest,
+    WaitProcessRequest, WaitProcessResponse,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use ttrpc::context::{with_duration, with_timeout};
 
 use super::attach::TerminalSize;
@@ -50,6 +51,28 @@ pub struct ProcessSpec {
     pub tty: bool,
     /// Size of the terminal.
     pub tty_size: Option<TerminalSize>,
+    /// How long after the request to start it it is killed by the agent, whatever becomes of this supervisor.
+    pub timeout: Option<Duration>,
+}
+
+/// Why a process was not run to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// It was killed because its time was up.
+    #[error("its time is up")]
+    TimedOut,
+    /// It could not be run; the message is the one runc's users know when there is no such command.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl RunError {
+    fn of_call(error: ttrpc::Error) -> Self {
+        match error {
+            ttrpc::Error::RpcStatus(status) if status.code() == ttrpc::Code::DEADLINE_EXCEEDED => Self::TimedOut,
+            other => Self::Failed(rpc_message(other)),
+        }
+    }
 }
 
 /// A process that was started.
@@ -85,11 +108,17 @@ impl GuestProcesses {
         }
     }
 
-    /// Starts a process.
+    /// Starts a process. When this future is dropped before it is done, what it has begun to start is killed.
     ///
     /// # Errors
-    /// The agent's message, which is the one runc's users know when there is no such command.
-    pub async fn start(&self, spec: ProcessSpec) -> Result<(GuestProcess, ProcessStreams), String> {
+    /// Why it was not started.
+    pub async fn start(&self, spec: ProcessSpec) -> Result<(GuestProcess, ProcessStreams), RunError> {
+        let (mut wanted, streams) = self.start_wanted(spec).await?;
+        wanted.is_done = true;
+        Ok((wanted.process.clone(), streams))
+    }
+
+    async fn start_wanted(&self, spec: ProcessSpec) -> Result<(Wanted, ProcessStreams), RunError> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let id = format!("p-{}-{number}", self.epoch_us);
         let stdin = spec.stdin.then(|| self.output.expect_process(&id, Stdio::Stdin));
@@ -102,84 +131,124 @@ impl GuestProcesses {
             stdin: spec.stdin,
             tty: spec.tty,
             terminal_size: spec.tty_size.map(guest_size).into(),
+            timeout_ms: spec.timeout.map_or(0, whole_milliseconds),
             ..Default::default()
         };
-        let started = self.agent.start_process(with_duration(CALL_TIMEOUT), &request).await;
-        if let Err(error) = started {
-            self.output.forget_process(&id);
-            return Err(rpc_message(error));
-        }
+        let agent = self.agent.clone();
+        let mut wanted = Wanted {
+            process: GuestProcess {
+                agent: self.agent.clone(),
+                id,
+            },
+            output: Arc::clone(&self.output),
+            // A task: who gives up does not take the answer with it, which says when there is something to kill.
+            start: Some(tokio::spawn(async move {
+                agent.start_process(with_timeout(0), &request).await.map(drop)
+            })),
+            is_done: false,
+        };
+        wanted.started().await?;
         let streams = async {
             let stdin = optional(stdin).await?;
             let stdout = stdout.await.ok()?;
             let stderr = optional(stderr).await?;
-            Some((stdin, stdout, stderr))
+            Some(ProcessStreams { stdin, stdout, stderr })
         };
-        let Ok(Some((stdin, stdout, stderr))) = tokio::time::timeout(STREAM_TIMEOUT, streams).await else {
-            self.output.forget_process(&id);
-            return Err("the guest has not opened the streams of the process".to_owned());
-        };
-        let process = GuestProcess {
-            agent: self.agent.clone(),
-            id,
-        };
-        let streams = ProcessStreams { stdin, stdout, stderr };
-        Ok((process, streams))
+        match tokio::time::timeout(STREAM_TIMEOUT, streams).await {
+            Ok(Some(streams)) => Ok((wanted, streams)),
+            _ => {
+                let message = "the guest has not opened the streams of the process";
+                Err(RunError::Failed(message.to_owned()))
+            }
+        }
     }
 
-    /// Runs a process to its end and returns its exit code and the first `max_output_bytes` of stdout and stderr. It is killed when
-    /// the time is up.
+    /// Runs a process to its end and returns its exit code and the first `max_output_bytes` of stdout and stderr. The timeout counts from
+    /// now on. When it has passed, and when this future is dropped, the process is killed, also if it only starts after that.
     ///
     /// # Errors
-    /// Why it could not be run; `Ok(None)` when it took too long.
+    /// [`RunError`].
     pub async fn run(
         &self,
         container_id: &str,
         args: &[String],
-        timeout: Duration,
+        timeout: Option<Duration>,
         max_output_bytes: usize,
-    ) -> Result<Option<(u8, Vec<u8>)>, String> {
+    ) -> Result<(u8, Vec<u8>), RunError> {
         let spec = ProcessSpec {
             container_id: container_id.to_owned(),
             args: args.to_owned(),
+            timeout,
             ..Default::default()
         };
-        let (process, mut streams) = match tokio::time::timeout(timeout, self.start(spec)).await {
-            Ok(started) => started?,
-            // It may be started yet; then it runs to its end unheard, as with a container runtime.
-            Err(_) => return Ok(None),
-        };
-        let mut leftover = KilledOnDrop(Some(process.clone()));
         let run = async {
+            let (mut wanted, mut streams) = self.start_wanted(spec).await?;
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let (_, _, exit_code) = tokio::join!(
+            let (_, _, end) = tokio::join!(
                 read_bounded(Some(&mut streams.stdout), &mut out, max_output_bytes),
                 read_bounded(streams.stderr.as_mut(), &mut err, max_output_bytes),
-                process.wait(),
+                wanted.process.end(),
             );
+            wanted.is_done = true;
             out.extend(err);
             out.truncate(max_output_bytes);
-            Ok((exit_code?, out))
-        };
-        match tokio::time::timeout(timeout, run).await {
-            Ok(ended) => {
-                leftover.0 = None;
-                ended.map(Some)
+            let end = end.map_err(RunError::of_call)?;
+            match end.timed_out {
+                true => Err(RunError::TimedOut),
+                false => Ok((exit_code(&end), out)),
             }
-            Err(_) => Ok(None),
+        };
+        match timeout {
+            Some(timeout) => tokio::time::timeout(timeout, run)
+                .await
+                .unwrap_or(Err(RunError::TimedOut)),
+            None => run.await,
         }
     }
 }
 
-/// Kills a process that nobody is interested in any more.
+/// A process that is killed when this is dropped, unless it is done: at once while it runs or is being started, and again when a start that
+/// could not be stopped has succeeded after all.
 #[derive(Debug)]
-struct KilledOnDrop(Option<GuestProcess>);
+struct Wanted {
+    process: GuestProcess,
+    output: Arc<Output>,
+    /// The call that starts it, until it is answered.
+    start: Option<JoinHandle<ttrpc::Result<()>>>,
+    is_done: bool,
+}
 
-impl Drop for KilledOnDrop {
+impl Wanted {
+    /// Waits until it is started.
+    async fn started(&mut self) -> Result<(), RunError> {
+        let Some(start) = &mut self.start else { return Ok(()) };
+        let answer = start.await;
+        self.start = None;
+        let failure = match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => RunError::of_call(error),
+            Err(error) => RunError::Failed(error.to_string()),
+        };
+        self.output.forget_process(&self.process.id);
+        self.is_done = true;
+        Err(failure)
+    }
+}
+
+impl Drop for Wanted {
     fn drop(&mut self) {
-        let Some(process) = self.0.take() else { return };
+        if self.is_done {
+            return;
+        }
+        self.output.forget_process(&self.process.id);
+        let (process, start) = (self.process.clone(), self.start.take());
         tokio::spawn(async move {
             process.signal(libc::SIGKILL).await;
+            if let Some(start) = start {
+                // Where the signal came too early for the agent, or too late for the start to be given up.
+                let Ok(Ok(())) = start.await else { return };
+                process.signal(libc::SIGKILL).await;
+            }
             // So that the agent can forget it.
             let _ = tokio::time::timeout(KILL_TIMEOUT, process.wait()).await;
         });
@@ -192,20 +261,15 @@ impl GuestProcess {
     /// # Errors
     /// When the machine is gone.
     pub async fn wait(&self) -> Result<u8, String> {
+        self.end().await.map(|end| exit_code(&end)).map_err(rpc_message)
+    }
+
+    async fn end(&self) -> ttrpc::Result<WaitProcessResponse> {
         let request = WaitProcessRequest {
             process_id: self.id.clone(),
             ..Default::default()
         };
-        let response = self
-            .agent
-            .wait_process(with_timeout(0), &request)
-            .await
-            .map_err(rpc_message)?;
-        let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
-        Ok(match byte(response.signal) {
-            0 => byte(response.exit_code),
-            signal => 128_u8.saturating_add(signal),
-        })
+        self.agent.wait_process(with_timeout(0), &request).await
     }
 
     /// Sends it a signal.
@@ -233,6 +297,19 @@ impl GuestProcess {
     }
 }
 
+fn exit_code(end: &WaitProcessResponse) -> u8 {
+    let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+    match byte(end.signal) {
+        0 => byte(end.exit_code),
+        signal => 128_u8.saturating_add(signal),
+    }
+}
+
+/// For the agent, to which zero means no limit.
+fn whole_milliseconds(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 /// The size in the agent's words.
 pub fn guest_size(size: TerminalSize) -> GuestTerminalSize {
     GuestTerminalSize {
@@ -258,3 +335,6 @@ async fn read_bounded(from: Option<&mut UnixStream>, into: &mut Vec<u8>, limit_b
         into.extend_from_slice(buffer.get(..length.min(room)).unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests;

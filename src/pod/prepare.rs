@@ -110,13 +110,17 @@ pub fn assemble(
         host_ip: Some(net.gateway),
         node_name: node_name(),
     };
+    let host_memory_bytes = nix::sys::sysinfo::sysinfo()
+        .context("cannot tell how much memory the host has")?
+        .ram_total();
     let planned = containers(&record.pod).zip(images).map(|(container, image)| {
         let ids = image
             .layers
             .iter()
             .filter_map(|layer| layer_ids.get(&layer.path).cloned())
             .collect();
-        container_spec::plan(&record.pod, container, image, ids, &status).map_err(|error| format!("{error:#}"))
+        container_spec::plan(&record.pod, container, image, ids, &status, host_memory_bytes)
+            .map_err(|error| format!("{error:#}"))
     });
     let planned = planned.collect();
     let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -36,6 +36,13 @@ pub struct Sandbox {
 #[derive(Clone)]
 pub struct AgentClientHandle(AgentClient);
 
+impl AgentClientHandle {
+    /// Of the agent at the other end of a connection.
+    pub fn new(connection: UnixStream) -> Self {
+        Self(AgentClient::new(Client::new(Socket::new(connection))))
+    }
+}
+
 impl std::fmt::Debug for AgentClientHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AgentClient")
@@ -82,8 +89,7 @@ pub async fn boot(
     let end = loop {
         tokio::select! {
             Some(connection) = control.recv() => {
-                let agent = AgentClientHandle(AgentClient::new(Client::new(Socket::new(connection))));
-                return Ok(Sandbox { agent });
+                return Ok(Sandbox { agent: AgentClientHandle::new(connection) });
             }
             event = vm.next_event() => match event {
                 Some(VmmEvent::Started { .. }) if !started => {
@@ -114,7 +120,7 @@ pub async fn adopt(vsock_path: &Path, output: &Arc<Output>) -> anyhow::Result<Sa
     // It dials only at its own start; what else comes to that port now is not the agent.
     let (control, _) = mpsc::channel(1);
     tokio::spawn(serve_vsock(vsock, Arc::clone(output), control));
-    let agent = AgentClientHandle(AgentClient::new(Client::new(Socket::new(connection))));
+    let agent = AgentClientHandle::new(connection);
     Ok(Sandbox { agent })
 }
 

@@ -65,6 +65,8 @@ async fn settle(
         };
         let is_settled = match &record {
             Some(record) if record.released => true,
+            // Its owner is about to have done with it.
+            Some(_) if records.is_hidden(uid) => false,
             Some(record) if record.detached => attach::connect(&paths.pod_run(uid)).is_ok(),
             Some(record) => !is_orphaned(record),
             // It is being made or removed.
@@ -155,17 +157,18 @@ pub(super) fn goes_on(records: &PodRecords, record: &PodRecord) -> bool {
         records.status(&record.uid),
         Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none()
     );
-    record.detached && !has_ended
+    record.detached && !has_ended && !records.is_hidden(&record.uid)
 }
 
-/// Releases what a Pod that does not go on has of the host; a detached one stays in the records. Called by its new owner, who is to
-/// end then.
+/// Releases what a Pod that does not go on has of the host; a detached one stays in the records, unless it was deleted by force. Called by its
+/// new owner, who is to end then.
 ///
 /// # Errors
 /// When something of it cannot be released.
 pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: &PodRecord) -> anyhow::Result<()> {
     end_processes(&record.uid, Some(record)).await?;
-    supervisor::release(paths, records, &record.uid, !record.detached).await
+    let forget = !record.detached || records.is_hidden(&record.uid);
+    supervisor::release(paths, records, &record.uid, forget).await
 }
 
 /// Releases a Pod that has no owner and forgets it, as `delete` does with one that has ended. Returns whether that was so.
@@ -246,6 +249,31 @@ mod tests {
         assert!(released.released && released.vmm.is_none());
         assert!(!disk.exists());
         vmm.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pod_deleted_by_force_whose_supervisor_died_is_released_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let forced = PodRecord {
+            detached: true,
+            ..record("forced", ProcessIdentity::of(i32::try_from(vmm.id()).unwrap()))
+        };
+        drop(records.create(&forced).unwrap());
+        assert!(goes_on(&records, &forced));
+        records.hide("forced").unwrap();
+        assert!(!goes_on(&records, &forced));
+        // Another Pod of the name is none of the sweep's business.
+        make_way(&paths, "default", "forced").await.unwrap();
+        assert_eq!(records.uids().unwrap(), ["forced"]);
+
+        release_ended(&paths, &records, &forced).await.unwrap();
+
+        assert_eq!(records.uids().unwrap(), [""; 0]);
+        vmm.wait().unwrap();
+        assert!(!forced.vmm.unwrap().is_alive());
     }
 
     /// Time stands still here unless somebody sleeps.

@@ -58,6 +58,8 @@ const RECORD_FILE: &str = "pod.json";
 const STATUS_FILE: &str = "status.json";
 const EVENTS_FILE: &str = "events.json";
 const LOCK_FILE: &str = "lock";
+/// Says that a Pod was deleted by force: to everybody but its owner there is no such Pod any more.
+const HIDDEN_FILE: &str = "hidden";
 
 impl PodRecords {
     /// The records below `paths`.
@@ -124,7 +126,39 @@ impl PodRecords {
         )?)
     }
 
-    /// The record of one Pod.
+    /// Makes the Pod one that there is not, to all that read records, and its name free. Whoever owns it goes on ending it. To be called by its
+    /// owner, who is there to do so, or whose death the sweep notices.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn hide(&self, uid: &str) -> Result<(), RecordsError> {
+        Ok(record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"")?)
+    }
+
+    /// Whether the Pod was hidden, and only its owner has to do with it.
+    #[must_use]
+    pub fn is_hidden(&self, uid: &str) -> bool {
+        self.paths.pod_state(uid).join(HIDDEN_FILE).exists()
+    }
+
+    /// Whether nothing is left of the Pod but what its owner may still have to release.
+    #[must_use]
+    pub fn is_gone(&self, uid: &str) -> bool {
+        self.is_hidden(uid) || !self.paths.pod_state(uid).exists()
+    }
+
+    /// The record of one Pod, unless it is hidden.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`].
+    pub fn visible(&self, uid: &str) -> Result<Option<PodRecord>, RecordsError> {
+        if self.is_hidden(uid) {
+            return Ok(None);
+        }
+        self.get(uid)
+    }
+
+    /// The record of one Pod, for its owner.
     ///
     /// # Errors
     /// [`RecordsError::Record`].
@@ -168,7 +202,9 @@ impl PodRecords {
     /// The names of the files in a Pod's state directory that say what the Pod is and how it does.
     #[must_use]
     pub fn is_record_file(name: &std::ffi::OsStr) -> bool {
-        [RECORD_FILE, STATUS_FILE, EVENTS_FILE].iter().any(|file| name == *file)
+        [RECORD_FILE, STATUS_FILE, EVENTS_FILE, HIDDEN_FILE]
+            .iter()
+            .any(|file| name == *file)
     }
 
     /// The Pod of this name.
@@ -186,14 +222,14 @@ impl PodRecords {
         }
     }
 
-    /// All records, and why those are missing that cannot be read. A Pod that goes away meanwhile is in neither.
+    /// All records, and why those are missing that cannot be read. A Pod that is hidden or goes away meanwhile is in neither.
     ///
     /// # Errors
     /// [`RecordsError::Io`] when the directory cannot be read.
     pub fn list_all(&self) -> Result<(Vec<PodRecord>, Vec<RecordsError>), RecordsError> {
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for uid in self.uids()? {
-            match self.get(&uid) {
+            match self.visible(&uid) {
                 Ok(Some(record)) => records.push(record),
                 Ok(None) => {}
                 Err(error) => damaged.push(error),
@@ -296,7 +332,7 @@ impl PodRecords {
     }
 
     /// Removes what a Pod has on disk. The record goes first: a removal that is cut off then leaves nobody's files, and not a Pod that has
-    /// forgotten that it was deleted and starts anew.
+    /// forgotten that it was deleted and starts anew, or is not hidden any more.
     fn remove_content(&self, uid: &str) -> Result<(), RecordsError> {
         let state = self.paths.pod_state(uid);
         let record = state.join(RECORD_FILE);
@@ -471,6 +507,34 @@ mod tests {
         ));
         records.remove("u1").unwrap();
         records.create(&record("u2", "web")).unwrap();
+    }
+
+    #[test]
+    fn a_hidden_pod_is_none_to_all_but_its_owner_and_its_name_is_free() {
+        let (_dir, records) = records();
+        let mut first = record("u1", "web");
+        first.detached = true;
+        let _owner = records.create(&first).unwrap();
+        records.save_status("u1", &StatusRecord::pending()).unwrap();
+        assert!(!records.is_gone("u1"));
+        records.hide("u1").unwrap();
+
+        assert!(records.is_hidden("u1") && records.is_gone("u1"));
+        assert_eq!(records.find("default", "web").unwrap(), None);
+        assert_eq!(records.visible("u1").unwrap(), None);
+        let (found, damaged) = records.list_all().unwrap();
+        assert!(found.is_empty() && damaged.is_empty(), "{found:?} {damaged:?}");
+        let _other = records.create(&record("u2", "web")).unwrap();
+        assert_eq!(records.find("default", "web").unwrap().unwrap().uid, "u2");
+
+        // Its owner goes on with it, and so does who takes care of dead owners.
+        records.save(&first).unwrap();
+        records.save_status("u1", &StatusRecord::default()).unwrap();
+        assert_eq!(records.get("u1").unwrap(), Some(first));
+        assert_eq!(records.uids().unwrap(), ["u1", "u2"]);
+        assert!(records.is_hidden("u1"));
+        records.remove("u1").unwrap();
+        assert!(records.is_gone("u1") && !records.is_hidden("u1"));
     }
 
     #[test]

@@ -115,9 +115,9 @@ impl Cgroup {
         })
     }
 
-    /// Whether the kernel killed a process in it for want of memory.
-    pub fn oom_killed(&self) -> bool {
-        fs::read_to_string(self.path.join("memory.events")).is_ok_and(|events| oom_kills(&events) > 0)
+    /// How many processes in it the kernel has killed for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        fs::read_to_string(self.path.join("memory.events")).map_or(0, |events| oom_kills(&events))
     }
 }
 

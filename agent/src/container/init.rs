@@ -4,7 +4,7 @@
 //! code. Descriptors 0 to 2 are the container's stdio already; see [`super::spec`] for the others.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Error, Result};
@@ -18,7 +18,9 @@ use super::capabilities::Capabilities;
 use super::exec::{self, ExecError};
 use super::rootfs::{self, WorkingDirError};
 use super::seccomp::Filters;
-use super::spec::{CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, SPEC_FD, TERMINAL_FD, WantedUser};
+use super::spec::{
+    CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, SPEC_FD, TERMINAL_FD, TURN_FD, WantedUser,
+};
 use super::terminal;
 use super::user::{self, User, UserError};
 use crate::boot::boottime_ns;
@@ -82,8 +84,11 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         .read_to_end(&mut spec)
         .context("cannot read the process's specification")?;
     drop(spec_file);
-    let HelperSpec { root, process: spec } =
-        serde_json::from_slice(&spec).context("cannot parse the process's specification")?;
+    let HelperSpec {
+        root,
+        process: spec,
+        waits_for_turn,
+    } = serde_json::from_slice(&spec).context("cannot parse the process's specification")?;
     let capabilities = Capabilities::parse(spec.capabilities.iter().map(String::as_str))
         .map_err(|name| Error::msg(format!("unknown capability {name}")))?;
 
@@ -125,6 +130,11 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let (args, env) = (exec::c_strings(&spec.args)?, exec::c_strings(&env)?);
     umask(Mode::from_bits_truncate(0o022));
     close_others_on_exec()?;
+    if waits_for_turn {
+        // SAFETY: with a turn to wait for the agent has opened this descriptor, and nothing else here uses it.
+        let mut turn = unsafe { File::from_raw_fd(TURN_FD) };
+        io::copy(&mut turn, &mut io::sink()).context("cannot wait for the turn to start")?;
+    }
     send(
         report,
         &Report::Executing {

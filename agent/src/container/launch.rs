@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -9,7 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::cgroup::Cgroup;
 use super::spec::{FailureKind, HelperSpec, Report};
@@ -39,9 +41,42 @@ pub enum StartError {
     /// A further process of a container that does not run.
     #[error("the container {0:?} does not run")]
     NotRunning(String),
+    /// Nobody wanted it any more before it ran.
+    #[error("killed while it was being started")]
+    GivenUp,
+    /// Its time was up before it ran.
+    #[error("killed while it was being started: its time is up")]
+    TimedOut,
     /// The agent could not prepare it.
     #[error("{0:#}")]
     Internal(anyhow::Error),
+}
+
+/// What ends a start that is still under way.
+#[derive(Debug, Clone, Default)]
+pub struct StartLimit {
+    /// Nobody wants it any more.
+    pub unwanted: Arc<Notify>,
+    /// Its time is up.
+    pub deadline: Option<Instant>,
+}
+
+impl StartLimit {
+    /// Waits until the start is to end, and says why.
+    async fn reached(&self) -> StartError {
+        tokio::select! {
+            () = self.unwanted.notified() => StartError::GivenUp,
+            () = until(self.deadline) => StartError::TimedOut,
+        }
+    }
+}
+
+/// Waits until then; for ever without a time.
+pub async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl From<anyhow::Error> for StartError {
@@ -91,13 +126,16 @@ fn kill(pidfd: &OwnedFd) {
 
 impl Launcher {
     /// Starts a helper that becomes what `spec` says, in new namespaces or in those of a container's first
-    /// process. Returns when the command runs.
+    /// process. Returns when the command runs, which it does after its `turn` has come if the specification says so, or when the limit is
+    /// reached and the helper is gone.
     pub async fn launch(
         &self,
         spec: &HelperSpec,
         container: Option<(Pid, BorrowedFd<'_>)>,
         cgroup: &Cgroup,
         ends: HelperEnds,
+        limit: &StartLimit,
+        turn: impl Future<Output = ()>,
     ) -> Result<Launched, StartError> {
         let spec_file = serde_json::to_vec(spec).context("cannot encode the process's specification")?;
         let spec_file = spawn::memory_file(&spec_file).context("cannot store the process's specification")?;
@@ -107,6 +145,11 @@ impl Launcher {
             None => Ok((None, None)),
         }
         .context("cannot make a socket for the terminal")?;
+        let (helper_turn, gate) = match spec.waits_for_turn {
+            true => pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (Some(read), Some(write))),
+            false => Ok((None, None)),
+        }
+        .context("cannot make a pipe for the helper's turn")?;
         let fds = [
             Some(ends.stdin.as_fd()),
             Some(ends.stdout.as_fd()),
@@ -115,7 +158,9 @@ impl Launcher {
             Some(helper_report.as_fd()),
             helper_socket.as_ref().map(OwnedFd::as_fd),
             container.map(|(_, pidfd)| pidfd),
+            helper_turn.as_ref().map(OwnedFd::as_fd),
         ];
+        let oom_kills = cgroup.oom_kills();
         let start = |cgroup: &OwnedFd| {
             let container = container.map(|(_, pidfd)| pidfd);
             self.reaper
@@ -127,14 +172,34 @@ impl Launcher {
             (started, _) => started,
         };
         let (pid, pidfd, ended) = started.context("cannot start the helper that becomes the process")?;
-        drop((ends, helper_report, helper_socket));
+        drop((ends, helper_report, helper_socket, helper_turn));
 
-        let (reports, terminal) = tokio::join!(read_reports(report), async {
-            match socket {
-                Some(socket) => terminal::receive(socket).await,
-                None => Ok(None),
+        let becoming = async {
+            tokio::join!(
+                read_reports(report),
+                async {
+                    match socket {
+                        Some(socket) => terminal::receive(socket).await,
+                        None => Ok(None),
+                    }
+                },
+                async {
+                    if let Some(gate) = gate {
+                        turn.await;
+                        drop(gate);
+                    }
+                }
+            )
+        };
+        let (reports, terminal, ()) = tokio::select! {
+            biased;
+            became = becoming => became,
+            over = limit.reached() => {
+                kill(&pidfd);
+                let _ = ended.await;
+                return Err(over);
             }
-        });
+        };
         let failure = match (reports.map(started_as), terminal) {
             (Ok(Ok((started_boottime_ns, user))), Ok(terminal))
                 if terminal.is_some() == spec.process.terminal.is_some() =>
@@ -155,7 +220,8 @@ impl Launcher {
         };
         kill(&pidfd);
         let status = ended.await.ok();
-        Err(failure.unwrap_or_else(|| died_early(status, cgroup.oom_killed())))
+        let out_of_memory = status == Some(ExitStatus::Signal(9)) && cgroup.oom_kills() > oom_kills;
+        Err(failure.unwrap_or_else(|| died_early(status, out_of_memory)))
     }
 }
 

@@ -19,6 +19,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, anyhow};
@@ -28,6 +29,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use self::capabilities::Capabilities;
 use self::cgroup::Cgroup;
+use self::launch::StartLimit;
 use self::spec::{HelperSpec, ProcessSpec, RootSpec, VolumeMount, WantedUser};
 use self::user::User;
 use crate::boot::boottime_ns;
@@ -40,14 +42,14 @@ use crate::stdio::{self, ContainerStreams, Pumps};
 
 pub use self::cgroup::Usage;
 pub use self::launch::{Launcher, StartError};
-pub use self::process::{Process, ProcessRequest};
+pub use self::process::{Process, ProcessExit, ProcessRequest};
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerExit {
     /// How its PID 1 ended.
     pub status: ExitStatus,
-    /// Whether the kernel killed a process of it for want of memory.
+    /// Whether that was for want of memory.
     pub oom_killed: bool,
     /// What it left in the file for its last words.
     pub termination_message: Vec<u8>,
@@ -79,6 +81,8 @@ pub struct Container {
     abandon_output: Arc<Notify>,
     /// Of its own processes; gone when they are.
     cgroup: Weak<Cgroup>,
+    /// Whether the host had it killed.
+    killed: Arc<AtomicBool>,
     /// What further processes have from it.
     process: ProcessSpec,
     user: User,
@@ -158,6 +162,10 @@ impl Container {
 
     /// Sends a signal to PID 1 of the container; none where it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
+        if signal == libc::SIGKILL {
+            // Before the signal: its end may be noticed at once.
+            self.killed.store(true, Ordering::Relaxed);
+        }
         spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
     }
 
@@ -213,8 +221,15 @@ impl Drop for WritableLayer {
 }
 
 impl ContainerStarter {
-    /// Starts a container from a request that [`crate::request::start_container`] has accepted.
-    pub async fn start(&self, sandbox: &Sandbox, request: StartContainerRequest) -> Result<Container, StartError> {
+    /// Starts a container from a request that [`crate::request::start_container`] has accepted. Its command is executed after its `turn` has
+    /// come, if it has to wait for one. Who notifies `unwanted` ends it before it runs.
+    pub async fn start(
+        &self,
+        sandbox: &Sandbox,
+        request: StartContainerRequest,
+        unwanted: Arc<Notify>,
+        turn: Option<impl Future<Output = ()>>,
+    ) -> Result<Container, StartError> {
         let security = request.security.clone().unwrap_or_default();
         Capabilities::parse(security.capabilities.iter().map(String::as_str))
             .map_err(|name| InvalidRequest::new("security.capabilities", format!("has an unknown name: {name:?}")))?;
@@ -278,18 +293,39 @@ impl ContainerStarter {
                 stdin: request.stdin,
                 terminal: request.tty.then(terminal::Size::default),
             },
+            waits_for_turn: turn.is_some(),
         };
-        self.start_first_process(request.id, spec, streams, cgroup, layer).await
+        let limit = StartLimit {
+            unwanted,
+            deadline: None,
+        };
+        let turn = async {
+            if let Some(turn) = turn {
+                turn.await;
+            }
+        };
+        let prepared = Prepared {
+            spec,
+            streams,
+            cgroup,
+            layer,
+        };
+        self.start_first_process(request.id, prepared, &limit, turn).await
     }
 
     async fn start_first_process(
         &self,
         id: String,
-        spec: HelperSpec,
-        streams: ContainerStreams,
-        cgroup: Cgroup,
-        layer: WritableLayer,
+        prepared: Prepared,
+        limit: &StartLimit,
+        turn: impl Future<Output = ()>,
     ) -> Result<Container, StartError> {
+        let Prepared {
+            spec,
+            streams,
+            cgroup,
+            layer,
+        } = prepared;
         let stdin = spec.process.stdin;
         let (helper_ends, ends) = if spec.process.terminal.is_some() {
             (stdio::before_terminal().context("cannot open /dev/null")?, None)
@@ -297,7 +333,8 @@ impl ContainerStarter {
             let (helper, agent) = stdio::pipes(stdin).context("cannot make pipes")?;
             (helper, Some(agent))
         };
-        let mut launched = self.launcher.launch(&spec, None, &cgroup, helper_ends).await?;
+        let launched = self.launcher.launch(&spec, None, &cgroup, helper_ends, limit, turn);
+        let mut launched = launched.await?;
         let pumps = match process::agent_ends(&mut launched, ends, stdin) {
             Ok(ends) => streams.pump(ends),
             Err(error) => {
@@ -311,6 +348,7 @@ impl ContainerStarter {
         let (stage_sender, stage) = watch::channel(Stage::Running);
         let (watcher, watched) = watch::channel(());
         let abandon_output = Arc::new(Notify::new());
+        let killed = Arc::new(AtomicBool::new(false));
         let container = Container {
             id: id.clone(),
             pid: launched.pid,
@@ -321,6 +359,7 @@ impl ContainerStarter {
             watched,
             abandon_output: Arc::clone(&abandon_output),
             cgroup: Arc::downgrade(&cgroup),
+            killed: Arc::clone(&killed),
             process: spec.process,
             user: launched.user,
         };
@@ -330,6 +369,7 @@ impl ContainerStarter {
             cgroup,
             layer,
             reads_message,
+            killed,
         };
         tokio::spawn(async move {
             watch_container(id, launched.ended, resources, &abandon_output, stage_sender).await;
@@ -354,6 +394,15 @@ fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<V
     Ok(mounts)
 }
 
+/// What a container has before its first process.
+#[derive(Debug)]
+struct Prepared {
+    spec: HelperSpec,
+    streams: ContainerStreams,
+    cgroup: Cgroup,
+    layer: WritableLayer,
+}
+
 /// What a container has until its end.
 #[derive(Debug)]
 struct Resources {
@@ -361,6 +410,19 @@ struct Resources {
     cgroup: Arc<Cgroup>,
     layer: WritableLayer,
     reads_message: bool,
+    killed: Arc<AtomicBool>,
+}
+
+/// Whether a container ended for want of memory, in which the kernel has killed a process of it.
+///
+/// PID 1 gets SIGKILL from nobody but the kernel and the host. A shell whose child was killed exits with 137 (128 + SIGKILL): it passes the
+/// reason on, and containerd, too, says OOMKilled. Whatever else it exits with later was its own decision.
+fn is_out_of_memory(status: ExitStatus, killed_by_host: bool) -> bool {
+    match status {
+        ExitStatus::Signal(9) => !killed_by_host,
+        ExitStatus::Code(137) => true,
+        ExitStatus::Signal(_) | ExitStatus::Code(_) => false,
+    }
 }
 
 async fn watch_container(
@@ -378,8 +440,9 @@ async fn watch_container(
         cgroup,
         layer,
         reads_message,
+        killed,
     } = resources;
-    let oom_killed = cgroup.oom_killed();
+    let oom_killed = cgroup.oom_kills() > 0 && is_out_of_memory(status, killed.load(Ordering::Relaxed));
     let message = match reads_message {
         true => termination_message::read(&layer.termination_message()),
         false => Ok(Vec::new()),
@@ -415,5 +478,23 @@ pub fn kill_all() -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(anyhow!(error).context("cannot kill the containers")),
         Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_that_the_want_of_memory_explains_is_out_of_memory() {
+        assert!(is_out_of_memory(ExitStatus::Signal(9), false));
+        assert!(is_out_of_memory(ExitStatus::Code(137), false), "a shell passes it on");
+        assert!(
+            !is_out_of_memory(ExitStatus::Signal(9), true),
+            "its grace period was over"
+        );
+        for own in [ExitStatus::Code(0), ExitStatus::Code(143), ExitStatus::Signal(15)] {
+            assert!(!is_out_of_memory(own, false), "{own:?}");
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use super::launch::{Launched, StartError, container_is_gone};
+use super::launch::{Launched, StartError, StartLimit, container_is_gone, until};
 use super::spec::{HelperSpec, WantedUser};
 use super::terminal::Size;
 use super::{Container, ContainerStarter, Terminal, spawn};
@@ -27,15 +28,26 @@ pub struct ProcessRequest {
     pub stdin: bool,
     /// Whether it gets a terminal, and of which size.
     pub terminal: Option<Size>,
+    /// When it is killed, if it has not ended.
+    pub deadline: Option<Instant>,
+}
+
+/// How a further process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessExit {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Whether it was killed because its time was up.
+    pub timed_out: bool,
 }
 
 /// A process that was started in a container that ran already.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     terminal: Terminal,
-    exit: watch::Receiver<Option<ExitStatus>>,
+    exit: watch::Receiver<Option<ProcessExit>>,
     abandon_output: Arc<Notify>,
     generation: u64,
 }
@@ -57,7 +69,7 @@ impl Process {
     }
 
     /// Waits until it has ended and its output was handed to the host.
-    pub async fn wait(&self) -> Result<ExitStatus> {
+    pub async fn wait(&self) -> Result<ProcessExit> {
         let mut exit = self.exit.clone();
         let exit = exit
             .wait_for(Option::is_some)
@@ -78,8 +90,14 @@ impl Process {
 }
 
 impl ContainerStarter {
-    /// Starts a further process, which has everything but its command and its stdio from the container.
-    pub async fn start_process(&self, container: &Container, request: ProcessRequest) -> Result<Process, StartError> {
+    /// Starts a further process, which has everything but its command and its stdio from the container. Who notifies `unwanted` ends it
+    /// before it runs.
+    pub async fn start_process(
+        &self,
+        container: &Container,
+        request: ProcessRequest,
+        unwanted: Arc<Notify>,
+    ) -> Result<Process, StartError> {
         let generation = self.supervisors.generation();
         let not_running = || StartError::NotRunning(container.id().to_owned());
         // Kept until the process runs: the cgroup is not removed meanwhile.
@@ -99,7 +117,13 @@ impl ContainerStarter {
         process.args = request.args;
         process.stdin = request.stdin;
         process.terminal = request.terminal;
-        let spec = HelperSpec { root: None, process };
+        let spec = HelperSpec {
+            root: None,
+            process,
+            waits_for_turn: false,
+        };
+        let deadline = request.deadline;
+        let limit = StartLimit { unwanted, deadline };
         let launched = self
             .launcher
             .launch(
@@ -107,6 +131,8 @@ impl ContainerStarter {
                 Some((container.pid, container.pidfd.as_fd())),
                 &cgroup,
                 helper_ends,
+                &limit,
+                async {},
             )
             .await;
         let mut launched = match launched {
@@ -129,11 +155,20 @@ impl ContainerStarter {
         let abandon_output = Arc::new(Notify::new());
         let abandoned = Arc::clone(&abandon_output);
         let Launched { pid, pidfd, ended, .. } = launched;
+        let pidfd = Arc::new(pidfd);
+        let killed = Arc::clone(&pidfd);
         tokio::spawn(async move {
+            let (ended, timed_out) = end_by(ended, deadline, || {
+                if let Err(error) = spawn::signal_unless_ended(killed.as_fd(), libc::SIGKILL) {
+                    log::error!("a process whose time is up cannot be killed: {error}");
+                }
+            })
+            .await;
+            drop(killed);
             // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
-            let Ok(status) = ended.await else { return };
+            let Ok(status) = ended else { return };
             finish(pumps, &abandoned).await;
-            sender.send_replace(Some(status));
+            sender.send_replace(Some(ProcessExit { status, timed_out }));
         });
         Ok(Process {
             pid,
@@ -143,6 +178,18 @@ impl ContainerStarter {
             abandon_output,
             generation,
         })
+    }
+}
+
+/// Waits for an end, which is forced when the time is up. Returns it, and whether it was forced.
+async fn end_by<E: Future + Unpin>(mut end: E, deadline: Option<Instant>, force: impl FnOnce()) -> (E::Output, bool) {
+    tokio::select! {
+        biased;
+        ended = &mut end => (ended, false),
+        () = until(deadline) => {
+            force();
+            (end.await, true)
+        }
     }
 }
 
@@ -160,5 +207,28 @@ pub async fn finish(pumps: Pumps, abandoned: &Notify) {
     tokio::select! {
         () = pumps.finish() => {}
         () = abandoned.notified() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_killed_when_its_time_is_up_and_not_before() {
+        let begun = Instant::now();
+        let (sender, end) = oneshot::channel();
+        let deadline = Some(begun + Duration::from_secs(3));
+        let forced = end_by(end, deadline, move || sender.send(9).unwrap()).await;
+        assert_eq!((forced, begun.elapsed()), ((Ok(9), true), Duration::from_secs(3)));
+
+        let (sender, end) = oneshot::channel();
+        sender.send(0).unwrap();
+        let ended = end_by(end, Some(begun), || panic!("it has ended")).await;
+        assert_eq!(ended, (Ok(0), false));
     }
 }

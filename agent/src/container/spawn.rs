@@ -10,10 +10,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
-use super::spec::{CONTAINER_FD, HELPER_ARGUMENT};
+use super::spec::{HELPER_ARGUMENT, TURN_FD};
 
-/// Descriptors that the helper gets: stdio, specification, report, and where they are wanted terminal and container.
-pub const HELPER_FDS: usize = CONTAINER_FD as usize + 1;
+/// Descriptors that the helper gets: stdio, specification, report, and where they are wanted terminal, container and turn.
+pub const HELPER_FDS: usize = TURN_FD as usize + 1;
 
 /// Descriptors at or above this number cannot be overwritten while the helper's are put in their places.
 const FIRST_SAFE_FD: i32 = 16;
@@ -29,7 +29,7 @@ pub fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Starts `executable` as a helper in a cgroup (its directory), with `fds` as its descriptors 0 to 6.
+/// Starts `executable` as a helper in a cgroup (its directory), with `fds` as its descriptors 0 to 7.
 ///
 /// Without a container's process (pidfd_open(2)) it gets new mount and PID namespaces, otherwise the PID namespace of that
 /// process; the helper joins the others by itself. Returns its PID and a descriptor of the process.

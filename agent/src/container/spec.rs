@@ -22,6 +22,9 @@ pub const TERMINAL_FD: i32 = 5;
 /// Descriptor of the process whose container the helper joins (pidfd_open(2)), where it does.
 pub const CONTAINER_FD: i32 = 6;
 
+/// Descriptor of a pipe at whose end the command may be executed, where the helper has to wait for that.
+pub const TURN_FD: i32 = 7;
+
 /// What a helper becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperSpec {
@@ -29,6 +32,8 @@ pub struct HelperSpec {
     pub root: Option<RootSpec>,
     /// The process.
     pub process: ProcessSpec,
+    /// Whether it waits at [`TURN_FD`] before it executes the command.
+    pub waits_for_turn: bool,
 }
 
 /// The file system of a container, with all names resolved to paths in the guest.

@@ -77,13 +77,17 @@ pub(in crate::cli) fn object(records: &PodRecords, record: PodRecord) -> Result<
     let status = match records.status(&record.uid)? {
         Some(status) => status,
         // Not there yet, or not there any more.
-        None if records.get(&record.uid)?.is_none() => return Ok(None),
+        None if records.visible(&record.uid)?.is_none() => return Ok(None),
         None => StatusRecord::pending(),
     };
     let mut pod = record.pod;
     pod.metadata.uid = Some(record.uid);
     pod.metadata.name = Some(record.name);
     pod.metadata.namespace = Some(record.namespace);
+    if status.deletion_timestamp.is_some() {
+        // As the API server counts it (`BeforeDelete`).
+        pod.metadata.generation = pod.metadata.generation.map(|generation| generation.saturating_add(1));
+    }
     pod.metadata.deletion_timestamp = status.deletion_timestamp;
     pod.metadata.deletion_grace_period_seconds = status.deletion_grace_period_seconds;
     pod.status = Some(status.status);

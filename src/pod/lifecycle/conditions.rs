@@ -38,7 +38,7 @@ impl Conditions {
     }
 
     /// As the status shows them.
-    pub fn shown(&self, now: Time, states: &[ConditionState]) -> Vec<PodCondition> {
+    pub fn shown(&self, now: Time, states: &[ConditionState], lifecycle: &Lifecycle) -> Vec<PodCondition> {
         states
             .iter()
             .map(|state| PodCondition {
@@ -47,6 +47,11 @@ impl Conditions {
                 reason: state.reason.map(str::to_owned),
                 message: state.message.clone(),
                 last_transition_time: timestamp(self.since(now, state)),
+                observed_generation: match state.kind {
+                    // The scheduler's, which has seen the Pod once.
+                    "PodScheduled" => lifecycle.plan.generation,
+                    _ => lifecycle.generation(),
+                },
                 ..PodCondition::default()
             })
             .collect()

@@ -148,6 +148,15 @@ impl Container {
         self.active().is_some()
     }
 
+    /// Whether its postStart hook runs or will: other containers start after that. One that is being stopped holds up nobody.
+    pub fn holds_up_others(&self) -> bool {
+        self.plan.post_start
+            && self.active().is_some_and(|active| {
+                let running = active.running.as_ref();
+                active.stop.is_none() && running.is_none_or(|running| running.post_start == PostStart::Running)
+            })
+    }
+
     /// Whether it was ever started.
     pub fn has_run(&self) -> bool {
         self.is_active() || self.last.is_some() || matches!(self.state, State::Ended(_))

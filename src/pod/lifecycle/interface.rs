@@ -21,7 +21,8 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// The end of a process that was started. `signal` is 0 if none ended it.
+    /// The end of a process that was started. `signal` is 0 if none ended it. Want of memory explains no other end than that by SIGKILL, of the
+    /// process itself or of a child whose exit code it has passed on.
     #[must_use]
     pub fn of_process(exit_code: u8, signal: u8, oom_killed: bool) -> Self {
         let code = if signal > 0 {
@@ -30,9 +31,9 @@ impl Exit {
             exit_code
         };
         let reason = match (oom_killed, code) {
-            (true, _) => "OOMKilled",
-            (false, 0) => "Completed",
-            (false, _) => "Error",
+            (true, 137) => "OOMKilled",
+            (_, 0) => "Completed",
+            (_, _) => "Error",
         };
         Self {
             code,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, Probe, ResourceRequirements, VolumeMount, VolumeMountStatus};
 use serde::{Deserialize, Serialize};
 
 use super::interface::ProbeKind;
@@ -21,6 +21,9 @@ pub struct PodPlan {
     pub active_deadline: Option<Duration>,
     pub readiness_gates: Vec<String>,
     pub qos_class: String,
+    /// `metadata.generation` when the Pod was made; none of Pods that were made before there was one.
+    #[serde(default)]
+    pub generation: Option<i64>,
 }
 
 /// What a container is to its Pod.
@@ -35,7 +38,7 @@ pub enum Role {
 }
 
 /// A container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerPlan {
     pub name: String,
     pub image: String,
@@ -47,6 +50,11 @@ pub struct ContainerPlan {
     pub restart_rules: Vec<RestartRule>,
     pub post_start: bool,
     pub pre_stop: bool,
+    /// What it asks for, which is what it gets.
+    #[serde(default)]
+    pub resources: ResourceRequirements,
+    #[serde(default)]
+    pub volume_mounts: Vec<VolumeMountStatus>,
     startup: Option<ProbePlan>,
     liveness: Option<ProbePlan>,
     readiness: Option<ProbePlan>,
@@ -89,6 +97,7 @@ impl PodPlan {
                 .map(|gate| gate.condition_type.clone())
                 .collect(),
             qos_class: qos_class(pod).as_str().to_owned(),
+            generation: pod.metadata.generation,
         }
     }
 }
@@ -130,6 +139,8 @@ impl ContainerPlan {
                 .collect(),
             post_start: lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()),
             pre_stop: lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()),
+            resources: container.resources.clone().unwrap_or_default(),
+            volume_mounts: container.volume_mounts.iter().flatten().map(mount_status).collect(),
             startup: probe(&container.startup_probe),
             liveness: probe(&container.liveness_probe),
             readiness: probe(&container.readiness_probe),
@@ -154,6 +165,19 @@ impl ContainerPlan {
 
     pub fn is_main(&self) -> bool {
         self.role == Role::Main
+    }
+}
+
+/// How the kubelet shows a mount. Recursion is of no meaning to one that can be written to.
+fn mount_status(mount: &VolumeMount) -> VolumeMountStatus {
+    let is_read_only = mount.read_only == Some(true);
+    let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: is_read_only.then_some(true),
+        recursive_read_only: is_read_only.then(|| recursive.to_owned()),
+        ..VolumeMountStatus::default()
     }
 }
 

@@ -40,7 +40,7 @@ impl Lifecycle {
                     .iter()
                     .any(|(container, found, _)| (*container, *found) == (index, attempt))
             };
-            self.start_again(now, index, is_found, out);
+            self.forget_start(index, is_found);
         }
         if self.is_killing() {
             self.kill_requested(now, out);
@@ -58,27 +58,16 @@ impl Lifecycle {
         self.sandbox_lost(now, message, out);
     }
 
-    /// Makes a start again that is not known to have been made, or forgets it if the Pod ends.
-    fn start_again(&mut self, now: Time, index: usize, is_found: impl Fn(u32) -> bool, out: &mut Vec<Action>) {
-        let is_terminating = self.is_terminating();
+    /// Forgets a start that is not known to have been made. The same attempt is made again when its turn comes, if the Pod does not end.
+    fn forget_start(&mut self, index: usize, is_found: impl Fn(u32) -> bool) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let Some(active) = container.active_mut() else { return };
+        let Some(active) = container.active() else { return };
         let attempt = active.attempt;
-        if active.running.is_some() || is_found(attempt) {
-            return;
-        }
-        if is_terminating {
+        if active.running.is_none() && !is_found(attempt) {
             container.next_attempt = attempt;
             container.state = State::Waiting;
-        } else {
-            active.asked_at = now;
-            active.stop = None;
-            out.push(Action::StartContainer {
-                container: index,
-                attempt,
-            });
         }
     }
 

@@ -1,5 +1,9 @@
 //! Which container may start now: init containers one after the other, a sidecar's successor once the sidecar has started, the others
-//! together when all init containers are done; and each again when its back-off has passed.
+//! in the order of the spec when all init containers are done; and each again when its back-off has passed.
+//!
+//! A start ends with the container's postStart hook, and only one is under way at a time (`SyncPod` and `startContainer` in
+//! `pkg/kubelet/kuberuntime`). Without a hook nothing happens between the start of a container's process and the next container's turn, so such
+//! starts are asked for together; the guest keeps their order.
 
 use super::container::{PostStart, State};
 use super::interface::Action;
@@ -23,7 +27,15 @@ impl Lifecycle {
         let may_start = earlier
             .filter(|container| container.plan.is_init())
             .all(|container| container.is_initialized);
-        may_start.then_some(due_at)
+        (may_start && !self.is_held_up(index)).then_some(due_at)
+    }
+
+    /// Whether the start of another container is not over yet.
+    fn is_held_up(&self, index: usize) -> bool {
+        let others = self.containers.iter().enumerate();
+        others
+            .filter(|(other, _)| *other != index)
+            .any(|(_, container)| container.holds_up_others())
     }
 
     pub(super) fn start_containers(&mut self, now: Time, out: &mut Vec<Action>) {

@@ -45,7 +45,7 @@ impl Lifecycle {
         let init = statuses(true);
         PodStatus {
             phase: Some(self.phase.as_str().to_owned()),
-            conditions: Some(self.conditions.shown(now, &self.condition_states())),
+            conditions: Some(self.conditions.shown(now, &self.condition_states(), self)),
             container_statuses: Some(statuses(false)),
             init_container_statuses: (!init.is_empty()).then_some(init),
             pod_ip: self.sandbox.pod_ip.clone(),
@@ -53,11 +53,18 @@ impl Lifecycle {
             host_ip: self.sandbox.host_ip.clone(),
             host_ips: self.sandbox.host_ip.clone().map(|ip| vec![HostIP { ip }]),
             qos_class: Some(self.plan.qos_class.clone()),
+            observed_generation: self.generation(),
             start_time: self.began_at.and_then(timestamp),
             reason: self.deadline_exceeded.then(|| "DeadlineExceeded".to_owned()),
             message: self.deadline_exceeded.then(|| event::DEADLINE_EXCEEDED.to_owned()),
             ..PodStatus::default()
         }
+    }
+
+    /// `metadata.generation`: a deletion makes a new one of the Pod, and is acted upon as soon as it is known.
+    pub(super) fn generation(&self) -> Option<i64> {
+        let deletions = i64::from(self.deletion.is_some());
+        Some(self.plan.generation?.saturating_add(deletions))
     }
 
     /// What the container with this number shows.
@@ -171,6 +178,15 @@ impl Lifecycle {
             ready: self.is_ready(index),
             started: Some(self.is_started(index)),
             restart_count: i32::try_from(container.restart_count).unwrap_or(i32::MAX),
+            // Known of containers that were made.
+            resources: container.has_run().then(|| container.plan.resources.clone()),
+            allocated_resources: container
+                .plan
+                .resources
+                .requests
+                .clone()
+                .filter(|_| container.has_run()),
+            volume_mounts: Some(container.plan.volume_mounts.clone()).filter(|mounts| !mounts.is_empty()),
             ..ContainerStatus::default()
         }
     }

@@ -51,17 +51,27 @@ pub struct ExecOutput {
     pub output: Vec<u8>,
 }
 
+/// Why a command was not run to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecError {
+    /// Its timeout has passed.
+    TimedOut,
+    /// It could not be run.
+    Failed(String),
+}
+
 /// Runs commands in the container that is probed.
 pub trait Exec {
-    /// Runs a command to its end. When the future is dropped, or the timeout has passed, the command is to be killed.
+    /// Runs a command to its end. The timeout counts from the call on, the start of the command included. When it has passed, or the future
+    /// is dropped, the command is to be killed, however late it starts.
     ///
     /// # Errors
-    /// Why it could not be run.
+    /// [`ExecError`].
     fn run(
         &self,
         command: &[String],
         timeout: Option<Duration>,
-    ) -> impl Future<Output = Result<ExecOutput, String>> + Send;
+    ) -> impl Future<Output = Result<ExecOutput, ExecError>> + Send;
 }
 
 /// Makes a probe of a validated and defaulted Pod once. It ends within the probe's timeout.
@@ -99,11 +109,13 @@ async fn attempt(probe: &Probe, target: &Target<'_>, timeout: Duration, exec: &(
 
 async fn exec_probe(action: &ExecAction, timeout: Duration, exec: &(impl Exec + Sync)) -> Outcome {
     let command = action.command.as_deref().unwrap_or_default();
-    match tokio::time::timeout(timeout, exec.run(command, Some(timeout))).await {
-        Ok(Ok(ExecOutput { exit_code: 0, .. })) => Outcome::Success,
-        Ok(Ok(ended)) => Outcome::Failure(shown(&ended.output)),
-        Ok(Err(error)) => Outcome::Unknown(error),
-        Err(_) => Outcome::Failure(format!(
+    let run = tokio::time::timeout(timeout, exec.run(command, Some(timeout)));
+    match run.await.unwrap_or(Err(ExecError::TimedOut)) {
+        Ok(ExecOutput { exit_code: 0, .. }) => Outcome::Success,
+        Ok(ended) => Outcome::Failure(shown(&ended.output)),
+        Err(ExecError::Failed(error)) => Outcome::Unknown(error),
+        // The kubelet's gate ExecProbeTimeout: it says something about the container.
+        Err(ExecError::TimedOut) => Outcome::Failure(format!(
             "command timed out: {} timed out after {}",
             go::quoted(&command.join(" ")),
             go::duration(timeout)
@@ -122,16 +134,21 @@ pub async fn run_hook(
     exec: &(impl Exec + Sync),
 ) -> Result<(), String> {
     let ran = run_handler(hook, target, timeout, exec);
-    let Some(timeout) = timeout else { return ran.await };
-    let at_the_end = |_| {
-        Err(format!(
+    let ended = match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, ran)
+            .await
+            .unwrap_or(Err(ExecError::TimedOut)),
+        None => ran.await,
+    };
+    ended.map_err(|error| match error {
+        ExecError::Failed(message) => message,
+        ExecError::TimedOut => format!(
             "lifecycle hook for Container {} in Pod {} did not complete within {}",
             go::quoted(&target.container.name),
             go::quoted(&target.pod_name()),
-            go::duration(timeout)
-        ))
-    };
-    tokio::time::timeout(timeout, ran).await.unwrap_or_else(at_the_end)
+            go::duration(timeout.unwrap_or_default())
+        ),
+    })
 }
 
 async fn run_handler(
@@ -139,13 +156,13 @@ async fn run_handler(
     target: &Target<'_>,
     timeout: Option<Duration>,
     exec: &(impl Exec + Sync),
-) -> Result<(), String> {
+) -> Result<(), ExecError> {
     let failed = |kind: &str, what: &str, error: &str| {
-        format!(
+        ExecError::Failed(format!(
             "{kind} lifecycle hook ({what}) for Container {} in Pod {} failed - error: {error}",
             go::quoted(&target.container.name),
             go::quoted(&target.pod_name())
-        )
+        ))
     };
     if let Some(action) = &hook.exec {
         let command = action.command.as_deref().unwrap_or_default();
@@ -158,7 +175,8 @@ async fn run_handler(
                 let error = format!("command '{command}' exited with {code}: , message: {message}");
                 Err(failed("Exec", &what, &error))
             }
-            Err(error) => Err(failed("Exec", &what, &format!("{error}, message: \"\""))),
+            Err(ExecError::Failed(error)) => Err(failed("Exec", &what, &format!("{error}, message: \"\""))),
+            Err(ExecError::TimedOut) => Err(ExecError::TimedOut),
         };
     }
     if let Some(action) = &hook.http_get {
@@ -171,7 +189,8 @@ async fn run_handler(
         tokio::time::sleep(seconds(action.seconds)).await;
         return Ok(());
     }
-    Err("Cannot run handler: invalid handler: only exec, httpGet and sleep are lifecycle hooks".to_owned())
+    let message = "Cannot run handler: invalid handler: only exec, httpGet and sleep are lifecycle hooks";
+    Err(ExecError::Failed(message.to_owned()))
 }
 
 fn seconds(count: i64) -> Duration {

@@ -16,7 +16,7 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Runs no command but answers as told, after a while.
 struct Answer {
-    answer: Result<ExecOutput, String>,
+    answer: Result<ExecOutput, ExecError>,
     after: Duration,
     asked: Mutex<Vec<(Vec<String>, Option<Duration>)>>,
 }
@@ -28,7 +28,7 @@ impl Answer {
             output: output.to_vec(),
         });
         Self {
-            answer: answer.map_err(str::to_owned),
+            answer: answer.map_err(|error| ExecError::Failed(error.to_owned())),
             after: Duration::ZERO,
             asked: Mutex::default(),
         }
@@ -40,7 +40,7 @@ impl Answer {
 }
 
 impl Exec for Answer {
-    async fn run(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecOutput, String> {
+    async fn run(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecOutput, ExecError> {
         self.asked.lock().unwrap().push((command.to_vec(), timeout));
         tokio::time::sleep(self.after).await;
         self.answer.clone()
@@ -645,6 +645,23 @@ async fn hooks_run_commands_and_call_servers() {
     );
     let error = run(json!({"tcpSocket": {"port": port}}), port, None, &exec).await;
     assert!(error.unwrap_err().starts_with("Cannot run handler: invalid handler"));
+}
+
+#[tokio::test]
+async fn a_command_that_runs_into_its_timeout_has_failed_and_is_not_tried_again() {
+    let mut exec = Answer::none();
+    exec.answer = Err(ExecError::TimedOut);
+    let probe = json!({"exec": {"command": ["sleep", "9"]}, "timeoutSeconds": 2});
+    assert_eq!(
+        run_probe(probe, 1, &exec).await,
+        Outcome::Failure("command timed out: \"sleep 9\" timed out after 2s".into())
+    );
+    assert_eq!(exec.asked.lock().unwrap().len(), 1);
+    let hook = json!({"exec": {"command": ["sleep", "9"]}});
+    assert_eq!(
+        run(hook, 1, Some(Duration::from_secs(5)), &exec).await,
+        Err("lifecycle hook for Container \"main\" in Pod \"web_default(u-1)\" did not complete within 5s".into())
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,16 +13,13 @@ use super::container::{ContainerRun, container_id};
 use super::machine::PendingResources;
 use super::pod_run::{Message, PodRun};
 use crate::image::ImageStore;
-use crate::pod::guest_process::GuestProcesses;
+use crate::pod::guest_process::{GuestProcesses, RunError};
 use crate::pod::lifecycle::{Action, Event, Hook, ProbeKind, ProbeOutcome};
 use crate::pod::logs::{self, Limits, LogWriter};
 use crate::pod::output::ContainerStreams;
 use crate::pod::prepare;
-use crate::pod::probe::{self, Exec, ExecOutput, Outcome, Target};
+use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 use crate::pod::sandbox::AgentClientHandle;
-
-/// A hook's command without a limit ends with its container at the latest; this is for the case that even that does not help.
-const LONGEST_COMMAND: Duration = Duration::from_secs(24 * 3600);
 
 impl PodRun {
     /// Carries out an action.
@@ -148,7 +145,7 @@ impl PodRun {
     }
 
     fn start_container(&mut self, container: usize, attempt: u32) {
-        let Some(machine) = &self.machine else { return };
+        let Some(machine) = &mut self.machine else { return };
         let agent = machine.sandbox.agent.clone();
         let planned = match self.plan.get(container) {
             Some(Ok(planned)) => planned,
@@ -167,6 +164,7 @@ impl PodRun {
         let name = planned.name.clone();
         let mut request = planned.request.clone();
         request.id = container_id(&name, attempt);
+        request.start_after = machine.last_start.replace(request.id.clone()).unwrap_or_default();
         if let Some(earlier) = attempt.checked_sub(1) {
             self.remove_from_guest(&agent, container_id(&name, earlier));
         }
@@ -334,17 +332,17 @@ struct GuestExec {
 }
 
 impl Exec for GuestExec {
-    async fn run(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecOutput, String> {
-        let limit = timeout.unwrap_or(LONGEST_COMMAND);
+    async fn run(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecOutput, ExecError> {
         let run = self
             .processes
-            .run(&self.container_id, command, limit, probe::OUTPUT_MAX_BYTES);
-        match run.await? {
-            Some((exit_code, output)) => Ok(ExecOutput {
+            .run(&self.container_id, command, timeout, probe::OUTPUT_MAX_BYTES);
+        match run.await {
+            Ok((exit_code, output)) => Ok(ExecOutput {
                 exit_code: exit_code.into(),
                 output,
             }),
-            None => Err(format!("command {command:?} timed out after {} s", limit.as_secs())),
+            Err(RunError::TimedOut) => Err(ExecError::TimedOut),
+            Err(RunError::Failed(message)) => Err(ExecError::Failed(message)),
         }
     }
 }

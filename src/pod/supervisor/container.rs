@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use microkube_protocol::messages::{StartContainerRequest, WaitContainerRequest, WaitContainerResponse};
 use tokio::sync::mpsc;
-use ttrpc::context::{with_duration, with_timeout};
+use ttrpc::context::with_timeout;
 
-use super::CALL_TIMEOUT;
 use super::pod_run::Message;
 use crate::pod::lifecycle::{Event, Exit};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
@@ -50,7 +49,8 @@ impl ContainerRun {
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
         let (container, attempt) = (self.container, self.attempt);
-        if let Err(error) = self.agent.start_container(with_duration(CALL_TIMEOUT), &request).await {
+        // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
+        if let Err(error) = self.agent.start_container(with_timeout(0), &request).await {
             self.output.forget_container(&self.id);
             return self.report(Event::ContainerStartFailed {
                 container,

@@ -45,6 +45,8 @@ pub struct Machine {
     pub pod_ip: String,
     /// Address of the host in the Pod's network.
     pub host_ip: String,
+    /// The container that was asked for last: the next one starts after it.
+    pub last_start: Option<String>,
 }
 
 /// A machine that has just been started.
@@ -297,6 +299,7 @@ async fn boot(
             processes,
             pod_ip,
             host_ip,
+            last_start: None,
         },
         plan: containers,
         stages,

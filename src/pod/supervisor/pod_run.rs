@@ -134,7 +134,7 @@ impl PodRun {
         let log =
             GuestLog::create(&prepare::guest_log_path(&paths, &record)?).context("cannot create the guest's log")?;
         let output = Output::new(client.clone(), log, debug);
-        let running = Running::new(&record, Arc::clone(&output));
+        let running = Running::new(records.clone(), &record, Arc::clone(&output));
         let mut keeper = RecordKeeper::new(
             records.clone(),
             &record.uid,

@@ -78,6 +78,7 @@ impl PodRun {
             processes,
             pod_ip,
             host_ip,
+            last_start: None,
         });
         let mut found = Vec::new();
         for summary in listed.containers {

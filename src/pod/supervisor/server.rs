@@ -17,7 +17,7 @@ use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
 use crate::pod::prepare;
 use crate::pod::sandbox::AgentClientHandle;
-use crate::state::{Paths, PodRecord};
+use crate::state::{Paths, PodRecord, PodRecords};
 
 /// Command lines that are served at once.
 const MAX_SESSIONS: usize = 256;
@@ -28,6 +28,8 @@ pub struct Running {
     names: Arc<Vec<String>>,
     /// The Pod's streams.
     pub output: Arc<Output>,
+    records: PodRecords,
+    uid: Arc<str>,
     state: Arc<Mutex<State>>,
 }
 
@@ -40,13 +42,24 @@ struct State {
 
 impl Running {
     /// Nothing runs yet.
-    pub fn new(record: &PodRecord, output: Arc<Output>) -> Self {
+    pub fn new(records: PodRecords, record: &PodRecord, output: Arc<Output>) -> Self {
         let names = prepare::containers(&record.pod).map(|container| container.name.clone());
         Self {
             names: Arc::new(names.collect()),
             output,
+            records,
+            uid: record.uid.as_str().into(),
             state: Arc::default(),
         }
+    }
+
+    /// Makes the Pod one that there is not any more, to all but this supervisor.
+    ///
+    /// # Errors
+    /// Why that cannot be written down.
+    pub async fn hide(&self) -> anyhow::Result<()> {
+        let (records, uid) = (self.records.clone(), Arc::clone(&self.uid));
+        Ok(tokio::task::spawn_blocking(move || records.hide(&uid)).await??)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

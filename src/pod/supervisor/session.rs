@@ -31,6 +31,9 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
         return Ok(());
     };
     let result = match request {
+        Request::Delete {
+            grace: Some(Duration::ZERO),
+        } => force_delete(&running, &orders).await,
         Request::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
             // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
@@ -58,6 +61,7 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
                 stdin,
                 tty,
                 tty_size,
+                timeout: None,
             };
             return exec(spec, &running, from, to).await;
         }
@@ -71,6 +75,20 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
     let notice = result.unwrap_or_else(|message| Notice::Refused { message });
     write_frame(&mut to, &Frame::Notice(notice)).await?;
     Ok(())
+}
+
+/// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
+async fn force_delete(running: &Running, orders: &mpsc::Sender<Order>) -> Result<Notice, String> {
+    let hidden = running.hide().await;
+    hidden.map_err(|error| format!("cannot delete the Pod by force: {error:#}"))?;
+    let order = Order::Terminate {
+        grace: Some(Duration::ZERO),
+        deletion: true,
+        noted: None,
+    };
+    // Fails where the Pod has ended meanwhile.
+    let _ = orders.send(order).await;
+    Ok(Notice::Done)
 }
 
 /// Passes an order on; nothing where the Pod has ended before it could be heard.
@@ -96,7 +114,13 @@ async fn exec(
     let started = match running.container(&spec.container_id) {
         Ok((id, processes)) => {
             spec.container_id = id;
-            processes.start(spec).await
+            tokio::select! {
+                biased;
+                started = processes.start(spec) => started.map_err(|error| error.to_string()),
+                // A command line says nothing before it knows of the start: what can be read is its end. Dropping the start kills what
+                // nobody is there to see.
+                _ = from.readable() => return Ok(()),
+            }
         }
         Err(message) => Err(message),
     };

@@ -10,6 +10,8 @@ mod section_4_states_and_events;
 mod section_5_back_off;
 mod section_5_conditions;
 mod section_5_probes;
+mod shown;
+mod starting;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
@@ -56,10 +58,13 @@ struct World {
 impl World {
     /// The Pod before anything has happened.
     fn new(spec: Value) -> Self {
-        let pod = pod_of(spec);
-        let names = plan::containers(&pod).map(|container| container.name).collect();
+        Self::of(&pod_of(spec))
+    }
+
+    fn of(pod: &Pod) -> Self {
+        let names = plan::containers(pod).map(|container| container.name).collect();
         Self {
-            pod: Lifecycle::new(&pod, at(0)),
+            pod: Lifecycle::new(pod, at(0)),
             now: at(0),
             names,
             events: Vec::new(),

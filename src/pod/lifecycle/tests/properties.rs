@@ -59,7 +59,7 @@ fn spec() -> impl Strategy<Value = serde_json::Value> {
     (
         policy,
         proptest::collection::vec(init, 0..3),
-        proptest::collection::vec(main, 1..3),
+        proptest::collection::vec(main, 1..4),
         proptest::option::of(1..200_i64),
         0..40_i64,
     )
@@ -259,10 +259,53 @@ struct Watch {
     grace_ends_at: Option<Time>,
     sandbox_is_stopped: bool,
     sandbox_is_starting: bool,
+    /// Attempts whose postStart hooks run or will.
+    hooked: HashSet<(usize, u32)>,
 }
 
 impl Watch {
+    /// Containers start in order, and not before the postStart hooks of others have returned.
+    fn check_starts(&mut self, pod: &Lifecycle, event: &Event, actions: &[Action]) {
+        match event {
+            Event::HookEnded { container, attempt, .. }
+            | Event::ContainerStartFailed { container, attempt, .. }
+            | Event::ContainerExited { container, attempt, .. } => {
+                self.hooked.remove(&(*container, *attempt));
+            }
+            Event::SandboxFailed { .. }
+            | Event::SandboxLost { .. }
+            | Event::SupervisorRestarted { .. }
+            | Event::SupervisorRestartedAlone { .. } => self.hooked.clear(),
+            _ => {}
+        }
+        let mut last = None;
+        for action in actions {
+            match action {
+                Action::StartContainer { container, attempt } => {
+                    assert!(self.hooked.is_empty(), "{action:?} while hooks run: {:?}", self.hooked);
+                    assert!(last.replace(*container) < Some(*container), "{actions:?}");
+                    if pod.containers[*container].plan.post_start {
+                        self.hooked.insert((*container, *attempt));
+                    }
+                }
+                Action::RunHook {
+                    container,
+                    attempt,
+                    hook: Hook::PostStart,
+                    ..
+                } => {
+                    self.hooked.insert((*container, *attempt));
+                }
+                Action::CancelHook { container, attempt, .. } | Action::KillContainer { container, attempt } => {
+                    self.hooked.remove(&(*container, *attempt));
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn check(&mut self, pod: &Lifecycle, event: &Event, actions: &[Action]) {
+        self.check_starts(pod, event, actions);
         if let Event::SupervisorRestarted { .. } | Event::SupervisorRestartedAlone { .. } = event {
             self.sandbox_is_starting = false;
         }

@@ -1,0 +1,216 @@
+//! Processes against an agent in this process.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use microkube_protocol::messages::{SignalProcessResponse, StartProcessResponse};
+use microkube_protocol::service::{Agent, create_agent};
+use microkube_protocol::{DataStream, encode_stream_header};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{mpsc, watch};
+use ttrpc::r#async::transport::Listener;
+use ttrpc::r#async::{Server, TtrpcContext};
+use ttrpc::{Code, get_status};
+
+use super::*;
+use crate::pod::guest_log::GuestLog;
+
+/// An agent whose processes start when they may, write nothing, and run until they are killed.
+struct TestAgent {
+    output: Arc<Output>,
+    may_start: watch::Receiver<bool>,
+    started: Mutex<HashMap<String, watch::Sender<bool>>>,
+    asked: mpsc::UnboundedSender<Asked>,
+    /// What waiting for the end of any process says at once.
+    end: Option<WaitProcessResponse>,
+    refusal: Option<Code>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Asked {
+    Start(Box<StartProcessRequest>),
+    /// Of a process that runs by then, or does not.
+    Kill {
+        runs: bool,
+    },
+}
+
+impl TestAgent {
+    async fn open(&self, id: &str, stdio: Stdio) {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let id = id.to_owned();
+        let header = encode_stream_header(&DataStream::Process { id, stdio }).unwrap();
+        ours.write_all(&header).await.unwrap();
+        self.output.serve(theirs).await;
+    }
+}
+
+#[async_trait]
+impl Agent for TestAgent {
+    async fn start_process(
+        &self,
+        _: &TtrpcContext,
+        request: StartProcessRequest,
+    ) -> ttrpc::Result<StartProcessResponse> {
+        let id = request.process_id.clone();
+        let _ = self.asked.send(Asked::Start(Box::new(request)));
+        if let Some(code) = self.refusal {
+            return Err(ttrpc::Error::RpcStatus(get_status(code, "refused")));
+        }
+        let _ = self.may_start.clone().wait_for(|may| *may).await;
+        self.open(&id, Stdio::Stdout).await;
+        self.open(&id, Stdio::Stderr).await;
+        self.started.lock().unwrap().insert(id, watch::Sender::new(false));
+        Ok(StartProcessResponse::default())
+    }
+
+    async fn signal_process(
+        &self,
+        _: &TtrpcContext,
+        request: SignalProcessRequest,
+    ) -> ttrpc::Result<SignalProcessResponse> {
+        assert_eq!(request.signal, 9);
+        let started = self.started.lock().unwrap();
+        let process = started.get(&request.process_id);
+        let _ = self.asked.send(Asked::Kill {
+            runs: process.is_some(),
+        });
+        process.inspect(|process| drop(process.send_replace(true)));
+        Ok(SignalProcessResponse::default())
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, request: WaitProcessRequest) -> ttrpc::Result<WaitProcessResponse> {
+        if let Some(end) = &self.end {
+            return Ok(end.clone());
+        }
+        let killed = {
+            let started = self.started.lock().unwrap();
+            started.get(&request.process_id).unwrap().subscribe()
+        };
+        let _ = killed.clone().wait_for(|killed| *killed).await;
+        Ok(WaitProcessResponse {
+            signal: 9,
+            ..Default::default()
+        })
+    }
+}
+
+struct Guest {
+    processes: GuestProcesses,
+    asked: mpsc::UnboundedReceiver<Asked>,
+    may_start: watch::Sender<bool>,
+    _server: Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Guest {
+    async fn new(end: Option<WaitProcessResponse>, refusal: Option<Code>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = GuestLog::create(&dir.path().join("guest.log")).unwrap();
+        let output = Output::new(None, log, false);
+        let (sender, asked) = mpsc::unbounded_channel();
+        let (may_start, may) = watch::channel(true);
+        let agent = TestAgent {
+            output: Arc::clone(&output),
+            may_start: may,
+            started: Mutex::default(),
+            asked: sender,
+            end,
+            refusal,
+        };
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let connections = futures::stream::iter([Ok(theirs)]).chain(futures::stream::pending());
+        let mut server = Server::new()
+            .add_listener(Listener::new(connections))
+            .register_service(create_agent(Arc::new(agent)));
+        server.start().await.unwrap();
+        Self {
+            processes: GuestProcesses::new(AgentClientHandle::new(ours), output),
+            asked,
+            may_start,
+            _server: server,
+            _dir: dir,
+        }
+    }
+
+    async fn run(&self, timeout: Option<Duration>) -> Result<(u8, Vec<u8>), RunError> {
+        self.processes.run("web-0", &["probe".to_owned()], timeout, 100).await
+    }
+
+    async fn next(&mut self) -> Asked {
+        self.asked.recv().await.unwrap()
+    }
+}
+
+/// So short that no start that has to be allowed can come before.
+const SHORT: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn what_starts_after_its_timeout_is_killed_all_the_same() {
+    let mut guest = Guest::new(None, None).await;
+    guest.may_start.send_replace(false);
+    assert_eq!(guest.run(Some(SHORT)).await, Err(RunError::TimedOut));
+    let Asked::Start(request) = guest.next().await else {
+        panic!("it was not started")
+    };
+    assert_eq!(request.timeout_ms, 20, "the agent keeps it, too");
+    assert_eq!(guest.next().await, Asked::Kill { runs: false });
+    guest.may_start.send_replace(true);
+    assert_eq!(guest.next().await, Asked::Kill { runs: true });
+}
+
+#[tokio::test]
+async fn what_runs_into_its_timeout_is_killed() {
+    let mut guest = Guest::new(None, None).await;
+    assert_eq!(guest.run(Some(SHORT)).await, Err(RunError::TimedOut));
+    while guest.next().await != (Asked::Kill { runs: true }) {}
+}
+
+#[tokio::test]
+async fn a_start_that_nobody_waits_for_any_more_is_killed() {
+    let mut guest = Guest::new(None, None).await;
+    guest.may_start.send_replace(false);
+    let spec = ProcessSpec {
+        container_id: "web-0".to_owned(),
+        args: vec!["sh".to_owned()],
+        ..Default::default()
+    };
+    let processes = guest.processes.clone();
+    let waiting = tokio::spawn(async move { processes.start(spec).await });
+    assert!(matches!(guest.next().await, Asked::Start(request) if request.timeout_ms == 0));
+    waiting.abort();
+    assert_eq!(guest.next().await, Asked::Kill { runs: false });
+    guest.may_start.send_replace(true);
+    assert_eq!(guest.next().await, Asked::Kill { runs: true });
+}
+
+#[tokio::test]
+async fn an_agent_that_says_that_the_time_is_up_is_believed() {
+    let end = WaitProcessResponse {
+        signal: 9,
+        timed_out: true,
+        ..Default::default()
+    };
+    let guest = Guest::new(Some(end), None).await;
+    assert_eq!(guest.run(None).await, Err(RunError::TimedOut));
+    let guest = Guest::new(None, Some(Code::DEADLINE_EXCEEDED)).await;
+    assert_eq!(guest.run(None).await, Err(RunError::TimedOut));
+    let guest = Guest::new(None, Some(Code::NOT_FOUND)).await;
+    assert_eq!(guest.run(None).await, Err(RunError::Failed("refused".to_owned())));
+}
+
+#[tokio::test]
+async fn what_ends_in_time_is_not_killed() {
+    let end = WaitProcessResponse {
+        exit_code: 3,
+        ..Default::default()
+    };
+    let mut guest = Guest::new(Some(end), None).await;
+    assert_eq!(guest.run(Some(Duration::from_secs(600))).await, Ok((3, Vec::new())));
+    assert!(matches!(guest.next().await, Asked::Start(_)));
+    drop(guest.processes);
+    tokio::task::yield_now().await;
+    assert!(guest.asked.try_recv().is_err());
+}

@@ -1,0 +1,106 @@
+//! In which order containers start.
+
+use super::*;
+
+/// Containers of these names; those with `+` have a postStart hook.
+fn spec(names: &[&str]) -> Value {
+    let container = |name: &&str| {
+        let mut container = json!({"name": name.trim_end_matches('+'), "image": "i"});
+        if name.ends_with('+') {
+            container["lifecycle"] = json!({"postStart": {"exec": {"command": ["wait"]}}});
+        }
+        container
+    };
+    json!({"restartPolicy": "Always", "containers": names.iter().map(container).collect::<Value>()})
+}
+
+fn starting(spec: Value) -> (World, Vec<String>) {
+    let mut world = World::new(spec);
+    world.step(Event::Begin);
+    world.images();
+    let words = world.sandbox();
+    (world, words)
+}
+
+#[test]
+fn a_post_start_hook_holds_up_the_containers_after_it() {
+    let (mut world, words) = starting(spec(&["a", "proxy+", "b", "c+", "d"]));
+    assert_eq!(words, ["start a 0", "start proxy 0"]);
+    assert_eq!(world.started("a", 0), Vec::<String>::new());
+    assert_eq!(world.started("proxy", 0), ["run PostStart proxy 0 for ever"]);
+    assert_eq!(world.state("b"), "waiting ContainerCreating");
+    assert_eq!(world.go_to(500), Vec::<String>::new(), "however long it takes");
+    assert_eq!(
+        world.hook("proxy", 0, Hook::PostStart, Ok(())),
+        ["start b 0", "start c 0"]
+    );
+    world.started("b", 0);
+    world.started("c", 0);
+    assert_eq!(world.phase(), "Pending");
+    assert_eq!(world.hook("c", 0, Hook::PostStart, Ok(())), ["start d 0"]);
+    world.started("d", 0);
+    assert_eq!(world.phase(), "Running");
+}
+
+#[test]
+fn containers_without_hooks_are_asked_for_together_in_the_order_of_the_spec() {
+    let (_, words) = starting(spec(&["c", "a", "b"]));
+    assert_eq!(words, ["start c 0", "start a 0", "start b 0"]);
+}
+
+#[test]
+fn a_container_that_fails_or_backs_off_holds_up_no_other() {
+    let (mut world, _) = starting(spec(&["a+", "b"]));
+    assert_eq!(world.start_failed("a", 0, "CreateContainerConfigError"), ["start b 0"]);
+    let (mut world, _) = starting(spec(&["a+", "b"]));
+    assert_eq!(world.start_failed("a", 0, "StartError"), ["start b 0"]);
+    let (mut world, _) = starting(spec(&["a+", "b"]));
+    world.started("a", 0);
+    assert_eq!(
+        world.hook("a", 0, Hook::PostStart, Err("no")),
+        ["stop a 0", "start b 0"]
+    );
+    let (mut world, _) = starting(spec(&["a+", "b"]));
+    world.started("a", 0);
+    assert_eq!(
+        world.exited("a", 0, exit(1)),
+        ["cancel PostStart a 0", "start a 1"],
+        "at once the first time"
+    );
+    assert_eq!(world.exited("a", 1, exit(1)), ["start b 0"], "it backs off");
+    // A start that nobody answers is given up.
+    let (mut world, _) = starting(spec(&["a+", "b"]));
+    assert_eq!(world.go_to(120), ["kill a 0", "start b 0"]);
+}
+
+#[test]
+fn containers_that_are_started_again_wait_for_hooks_too() {
+    let (mut world, _) = starting(spec(&["a", "b+", "c"]));
+    world.started("a", 0);
+    world.started("b", 0);
+    assert_eq!(world.exited("a", 0, exit(1)), Vec::<String>::new());
+    assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start a 1", "start c 0"]);
+    world.started("a", 1);
+    world.started("c", 0);
+    // The hook of the next attempt does not hold up those that run, but those that end meanwhile.
+    assert_eq!(world.exited("b", 0, exit(0)), ["start b 1"]);
+    assert_eq!(world.exited("c", 0, exit(0)), Vec::<String>::new());
+    world.started("b", 1);
+    assert_eq!(world.hook("b", 1, Hook::PostStart, Ok(())), ["start c 1"]);
+}
+
+#[test]
+fn a_restarted_supervisor_keeps_the_order_of_starts_that_were_under_way() {
+    let (mut world, words) = starting(spec(&["a", "b+", "c"]));
+    assert_eq!(words, ["start a 0", "start b 0"]);
+    world.reload();
+    let restarted = Event::SupervisorRestarted { containers: Vec::new() };
+    assert_eq!(world.step(restarted), ["start a 0", "start b 0"]);
+    world.started("a", 0);
+    world.started("b", 0);
+    world.reload();
+    let containers = vec![(0, 0, false), (1, 0, false)];
+    let restarted = Event::SupervisorRestarted { containers };
+    assert_eq!(world.step(restarted), ["run PostStart b 0 for ever"]);
+    assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start c 0"]);
+}
