@@ -15,6 +15,8 @@ mod request;
 mod sandbox;
 mod service;
 mod stdio;
+#[cfg(test)]
+mod test_directory;
 
 use std::process::ExitCode;
 use std::sync::Arc;
