@@ -16,6 +16,8 @@ mod sandbox;
 mod service;
 mod start_order;
 mod stdio;
+#[cfg(test)]
+mod test_directory;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -292,26 +292,23 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::test_directory::TestDirectory;
 
-    struct Root(PathBuf);
+    struct Root(TestDirectory);
 
     impl Root {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("microkube-agent-root-{}-{name}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
+            Self(TestDirectory::new(&format!("root-{name}")))
+        }
+
+        fn join(&self, name: &str) -> PathBuf {
+            self.0.join(name)
         }
 
         fn open(&self, path: &str, missing: Missing) -> io::Result<PathBuf> {
-            let root = OwnedFd::from(fs::File::open(&self.0)?);
+            let root = OwnedFd::from(fs::File::open(self.0.path())?);
             let found = open_in_root(root.as_fd(), Path::new(path), missing)?;
             fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -320,54 +317,50 @@ mod tests {
     #[test]
     fn missing_directories_are_made() {
         let root = Root::new("made");
-        assert_eq!(root.open("/a/b/c", DIRECTORY).unwrap(), root.0.join("a/b/c"));
-        let mode = fs::metadata(root.0.join("a/b")).unwrap().permissions().mode();
+        assert_eq!(root.open("/a/b/c", DIRECTORY).unwrap(), root.join("a/b/c"));
+        let mode = fs::metadata(root.join("a/b")).unwrap().permissions().mode();
         assert_eq!(mode & 0o700, 0o700);
     }
 
     #[test]
     fn dot_dot_stays_at_the_root() {
         let root = Root::new("dotdot");
-        assert_eq!(root.open("/../../x", DIRECTORY).unwrap(), root.0.join("x"));
-        assert_eq!(root.open("/..", Missing::Fail).unwrap(), root.0);
+        assert_eq!(root.open("/../../x", DIRECTORY).unwrap(), root.join("x"));
+        assert_eq!(root.open("/..", Missing::Fail).unwrap(), root.0.path());
     }
 
     #[test]
     fn absolute_links_are_resolved_inside_the_root() {
         let root = Root::new("absolute");
-        symlink("/etc", root.0.join("link")).unwrap();
+        symlink("/etc", root.join("link")).unwrap();
         assert_eq!(
             root.open("/link/passwd", Missing::File).unwrap(),
-            root.0.join("etc/passwd")
+            root.join("etc/passwd")
         );
-        assert!(root.0.join("etc/passwd").is_file());
+        assert!(root.join("etc/passwd").is_file());
     }
 
     #[test]
     fn the_target_of_a_dangling_link_is_made() {
         let root = Root::new("dangling");
-        fs::create_dir(root.0.join("etc")).unwrap();
-        symlink(
-            "../run/systemd/resolve/stub-resolv.conf",
-            root.0.join("etc/resolv.conf"),
-        )
-        .unwrap();
-        let expected = root.0.join("run/systemd/resolve/stub-resolv.conf");
+        fs::create_dir(root.join("etc")).unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf")).unwrap();
+        let expected = root.join("run/systemd/resolve/stub-resolv.conf");
         assert_eq!(root.open("/etc/resolv.conf", Missing::File).unwrap(), expected);
     }
 
     #[test]
     fn a_link_that_climbs_out_ends_at_the_root() {
         let root = Root::new("climb");
-        symlink("../../../../../../../etc/shadow", root.0.join("up")).unwrap();
-        assert_eq!(root.open("/up", Missing::File).unwrap(), root.0.join("etc/shadow"));
+        symlink("../../../../../../../etc/shadow", root.join("up")).unwrap();
+        assert_eq!(root.open("/up", Missing::File).unwrap(), root.join("etc/shadow"));
     }
 
     #[test]
     fn a_loop_of_links_is_an_error() {
         let root = Root::new("loop");
-        symlink("b", root.0.join("a")).unwrap();
-        symlink("a", root.0.join("b")).unwrap();
+        symlink("b", root.join("a")).unwrap();
+        symlink("a", root.join("b")).unwrap();
         let error = root.open("/a", DIRECTORY).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
     }
@@ -375,7 +368,7 @@ mod tests {
     #[test]
     fn a_path_through_a_file_is_an_error() {
         let root = Root::new("file");
-        fs::write(root.0.join("file"), "").unwrap();
+        fs::write(root.join("file"), "").unwrap();
         let error = root.open("/file/x", DIRECTORY).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));
     }

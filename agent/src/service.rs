@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use microkube_protocol::messages::{
     ContainerStats, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest,
-    ListContainersResponse, RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest,
+    ListContainersResponse, ProcessUser, RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest,
     ResizeTerminalResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest, SignalContainerResponse,
     SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StartProcessRequest,
     StartProcessResponse, StatsRequest, StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest,
@@ -20,7 +20,7 @@ use ttrpc::r#async::TtrpcContext;
 use ttrpc::{Code, get_status};
 
 use crate::container::spec::FailureKind;
-use crate::container::{self, Container, ContainerStarter, Process, ProcessExit, StartError};
+use crate::container::{self, Container, ContainerStarter, Process, ProcessExit, StartError, User};
 use crate::host::Host;
 use crate::log;
 use crate::reaper::ExitStatus;
@@ -157,13 +157,23 @@ fn kill(id: &str, signal: impl FnOnce() -> io::Result<()>) {
     }
 }
 
+fn process_user(user: &User) -> ProcessUser {
+    ProcessUser {
+        uid: user.uid,
+        gid: user.gid,
+        supplemental_gids: user.groups.clone(),
+        ..Default::default()
+    }
+}
+
 fn start_failed(error: &StartError) -> ttrpc::Error {
     let code = match error {
         StartError::Invalid(_) => Code::INVALID_ARGUMENT,
         StartError::Failed { kind, .. } => match kind {
             FailureKind::NotFound => Code::NOT_FOUND,
             FailureKind::PermissionDenied => Code::PERMISSION_DENIED,
-            FailureKind::Invalid => Code::INVALID_ARGUMENT,
+            FailureKind::UnknownUser => Code::INVALID_ARGUMENT,
+            FailureKind::SubPath => Code::ABORTED,
             FailureKind::Internal => Code::INTERNAL,
         },
         StartError::NotRunning(_) => Code::FAILED_PRECONDITION,
@@ -171,7 +181,14 @@ fn start_failed(error: &StartError) -> ttrpc::Error {
         StartError::TimedOut => Code::DEADLINE_EXCEEDED,
         StartError::Internal(_) => Code::INTERNAL,
     };
-    failure(code, error)
+    match error {
+        // Nothing was to become a process yet.
+        StartError::Failed {
+            kind: FailureKind::UnknownUser | FailureKind::SubPath,
+            message,
+        } => failure(code, message),
+        _ => failure(code, error),
+    }
 }
 
 impl State {
@@ -210,6 +227,7 @@ impl State {
                 let response = StartContainerResponse {
                     pid: u32::try_from(container.pid().as_raw()).unwrap_or(0),
                     started_boottime_ns: container.started_boottime_ns(),
+                    user: Some(process_user(container.user())).into(),
                     ..Default::default()
                 };
                 let container = reservation.fill(container);

@@ -81,7 +81,9 @@ fn groups() -> [(&'static str, Vec<(&'static str, String)>); 3] {
         match support {
             Support::Supported => supported.push((*path, String::new())),
             Support::SupportedWith(note) => supported.push((*path, (*note).to_owned())),
-            Support::SameAs(other) => supported.push((*path, format!("the fields in it are as those of {other}"))),
+            Support::SameAs(other) => {
+                supported.push((*path, format!("its fields have the support of those in {other}")))
+            }
             Support::RefusedIf(values, reason) => supported.push((*path, format!("but not {values}: {reason}"))),
             Support::Ignored(reason) => ignored.push((*path, (*reason).to_owned())),
             Support::Refused(reason) => refused.push((*path, (*reason).to_owned())),
@@ -89,7 +91,7 @@ fn groups() -> [(&'static str, Vec<(&'static str, String)>); 3] {
     }
     [
         ("Supported", supported),
-        ("Accepted, without effect on one node", ignored),
+        ("Accepted, without effect", ignored),
         ("Not supported, refused", refused),
     ]
 }
@@ -108,7 +110,7 @@ fn lists() -> String {
     for (title, fields) in groups() {
         let _ = write!(
             text,
-            "\n{} (with all fields in them where none is listed):\n",
+            "\n{} (unlisted fields have the status of their listed parent):\n",
             title.to_uppercase()
         );
         for (path, note) in fields {
@@ -124,7 +126,7 @@ fn lists() -> String {
 fn page() -> String {
     let mut text = String::from(
         "# Fields of a Pod\n\nWhat microkube does with every field of Kubernetes' `Pod`. This page is written by `microkube explain pod -o \
-         markdown`;\na test compares the two. Fields that are not listed belong to one that is, and share its fate.\n",
+         markdown`;\na test compares the two. Unlisted fields have the status of their listed parent.\n",
     );
     for (title, fields) in groups() {
         let _ = write!(text, "\n## {title}\n\n| Field | Type | |\n|---|---|---|\n");
@@ -204,7 +206,8 @@ mod tests {
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}"));
         assert!(at("SUPPORTED (") < at("  spec.containers[].image\t<string>\n"));
         assert!(
-            at("ACCEPTED, WITHOUT EFFECT") < at("  spec.nodeSelector\t<map[string]string>\n      there is one node")
+            at("ACCEPTED, WITHOUT EFFECT")
+                < at("  spec.nodeSelector\t<map[string]string>\n      not enforced yet: the Pod runs on this node")
         );
         assert!(at("NOT SUPPORTED, REFUSED") < at("  spec.volumes[].hostPath\t<HostPathVolumeSource>\n"));
         assert!(
@@ -229,7 +232,7 @@ mod tests {
         assert!(text.contains("  envFrom\t<[]EnvFromSource>\n    [not supported: there are no ConfigMaps"));
         let deep = one("spec.volumes.hostPath.path").unwrap();
         assert!(
-            deep.contains("SUPPORT:    not supported: emptyDir is the only kind of volume so far\n"),
+            deep.contains("SUPPORT:    not supported: emptyDir is the only volume type so far\n"),
             "{deep}"
         );
         for path in [

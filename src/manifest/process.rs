@@ -51,6 +51,8 @@ pub struct ContainerProcess {
     pub user: String,
     /// Further groups.
     pub supplemental_gids: Vec<u32>,
+    /// Whether the groups that the image gives its user are left out (`supplementalGroupsPolicy: Strict`).
+    pub without_image_groups: bool,
     /// Number of the signal that asks it to end.
     pub stop_signal: u32,
 }
@@ -156,6 +158,11 @@ pub fn container_process(
         },
         user: user(pod, container, &image.user)?,
         supplemental_gids: supplemental_gids(pod),
+        without_image_groups: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.security_context.as_ref()?.supplemental_groups_policy.as_deref())
+            == Some("Strict"),
         stop_signal: stop_signal(own_stop_signal(container).or(image.stop_signal.as_deref()))?,
     })
 }
@@ -357,6 +364,20 @@ mod tests {
             (process.working_dir.as_str(), process.user.as_str(), process.stop_signal),
             ("/srv", "www-data", 3)
         );
+    }
+
+    #[test]
+    fn the_strict_policy_leaves_the_groups_of_the_image_out() {
+        for (policy, without) in [(Value::Null, false), (json!("Merge"), false), (json!("Strict"), true)] {
+            let pod: Pod = serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+                "spec": {"containers": [{"name": "c"}], "securityContext": {"supplementalGroupsPolicy": policy}}
+            }))
+            .unwrap();
+            let container = &pod.spec.as_ref().unwrap().containers[0];
+            let process = container_process(&pod, container, &image(), "web", &PodStatusFields::default()).unwrap();
+            assert_eq!(process.without_image_groups, without);
+        }
     }
 
     #[test]

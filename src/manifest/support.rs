@@ -1,4 +1,4 @@
-//! Which fields of a Pod microkube honours, which mean nothing on one machine, and which it refuses for now. A test compares the table
+//! Which fields of a Pod microkube honours, which have no effect, and which it refuses for now. A test compares the table
 //! (`support_table`) with the fields that Kubernetes has.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub enum Support {
     SupportedWith(&'static str),
     /// Supported, and the fields in it are as those of another one, of the same type or of less.
     SameAs(&'static str),
-    /// Nothing, and it makes no difference on a single node; says why.
+    /// Nothing: it makes no difference on a single node, or is not enforced yet; says which.
     Ignored(&'static str),
     /// Nothing yet, so it is an error to write it; says what is missing.
     Refused(&'static str),
@@ -55,7 +55,7 @@ impl fmt::Display for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Are(values) => f.write_str(&values.join(", ")),
-            Self::AreNot(values) => write!(f, "other values than {}", values.join(", ")),
+            Self::AreNot(values) => write!(f, "values other than {}", values.join(", ")),
             Self::BeginWith(start) => write!(f, "{start}…"),
         }
     }
@@ -231,8 +231,9 @@ spec:
   readinessGates: []
   initContainers: [{ports: [{hostPort: 81}], resizePolicy: [{resourceName: cpu}]}]
   nodeSelector: {a: b}
+  hostUsers: false
   containers:
-  - {envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null}
+  - {envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null, volumeMounts: [{mountPath: /}, {mountPath: /a}]}
   - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]}
   volumes: [{name: a, hostPath: {path: /}}, {name: b, emptyDir: {medium: HugePages-2Mi}}]
 ";
@@ -246,19 +247,37 @@ spec:
             [
                 "spec.containers[0].envFrom",
                 "spec.containers[0].ports[1].hostPort",
+                "spec.containers[0].volumeMounts[0].mountPath",
                 "spec.containers[1].env[0].valueFrom.secretKeyRef",
                 "spec.hostPID",
+                "spec.hostUsers",
                 "spec.initContainers[0].ports[0].hostPort",
                 "spec.volumes[0].hostPath",
                 "spec.volumes[1].emptyDir.medium",
             ]
         );
         assert!(problems.iter().any(|problem| problem.message
-            == "spec.hostPID: true is not supported by microkube yet: every Pod is a virtual machine of its own, which shares nothing with the host"));
+            == "spec.hostPID: true is not supported by microkube yet: each Pod runs in its own virtual machine, which has no access to the host's namespaces"));
         assert_eq!(
             ignored.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(),
             ["spec.initContainers[0].resizePolicy", "spec.nodeSelector"]
         );
+    }
+
+    #[test]
+    fn what_is_accepted_but_not_enforced_yet_says_so() {
+        for path in [
+            "spec.affinity",
+            "spec.containers[].resources.limits",
+            "spec.containers[].resources.requests",
+            "spec.nodeName",
+            "spec.nodeSelector",
+            "spec.volumes[].emptyDir.sizeLimit",
+        ] {
+            let support = support_of(path);
+            let said = matches!(support, Some(Ignored(note) | SupportedWith(note)) if note.contains("not enforced"));
+            assert!(said, "{path}: {support:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::support::Support::{self, Ignored, Refused, RefusedIf, SameAs, Support
 use super::support::Values;
 
 const TRUE: Values = Values::Are(&["true"]);
+const FALSE: Values = Values::Are(&["false"]);
 const RESTART_ALL: Values = Values::Are(&["RestartAllContainers"]);
 const NOT_ZERO: Values = Values::AreNot(&["0"]);
 const PROPAGATION: Values = Values::Are(&["HostToContainer", "Bidirectional"]);
@@ -12,16 +13,19 @@ const RECURSIVE: Values = Values::Are(&["IfPossible", "Enabled"]);
 const LOCALHOST_PROFILE: Values = Values::Are(&["Localhost"]);
 const HUGE_PAGES: Values = Values::BeginWith("HugePages");
 const NOT_LINUX: Values = Values::Are(&["windows"]);
+const ROOT: Values = Values::Are(&["/"]);
 
 const ONE_NODE: &str = "there is one node, and the Pod runs on it";
-const NO_CLUSTER: &str = "there is no API server that it could be used with";
-const SERVER: &str = "the API server fills it in";
-const IN_VM: &str = "every Pod is a virtual machine of its own, which shares nothing with the host";
-const VOLUME: &str = "emptyDir is the only kind of volume so far";
-const OLD_VOLUME: &str = "Kubernetes itself has dropped or is dropping this kind of volume";
-const NO_OBJECTS: &str = "there are no ConfigMaps, and Secrets only for pulling images; write the value itself";
+const NOT_COMPARED: &str = "not enforced yet: the Pod runs on this node, whatever its name and labels are";
+const NO_CLUSTER: &str = "there is no API server to use it with";
+const SERVER: &str = "microkube fills it in, as the API server does";
+const IN_VM: &str = "each Pod runs in its own virtual machine, which has no access to the host's namespaces";
+const VOLUME: &str = "emptyDir is the only volume type so far";
+const OLD_VOLUME: &str = "Kubernetes has removed or deprecated this volume type";
+const NO_OBJECTS: &str = "there are no ConfigMaps, and Secrets are only for image pulls; write the value itself";
 const WINDOWS: &str = "containers run on Linux";
-const NO_LSM: &str = "the guest kernel has no such security module";
+const NO_HOST_PORT: &str = "ports are not published on the host; connect to the Pod's own address";
+const NO_LSM: &str = "the guest kernel is built without this security module";
 
 /// All fields but those below a field that is ignored or refused as a whole.
 pub(super) const TABLE: &[(&str, Support)] = &[
@@ -35,78 +39,90 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("metadata.creationTimestamp", Ignored(SERVER)),
     ("metadata.deletionGracePeriodSeconds", Ignored(SERVER)),
     ("metadata.deletionTimestamp", Ignored(SERVER)),
-    ("metadata.finalizers", Refused("nothing would ever remove a finalizer")),
+    (
+        "metadata.finalizers",
+        Refused("no controller would remove the finalizer"),
+    ),
     ("metadata.generateName", Supported),
     ("metadata.generation", Ignored(SERVER)),
     ("metadata.labels", Supported),
     ("metadata.managedFields", Ignored(SERVER)),
     ("metadata.name", Supported),
     ("metadata.namespace", Supported),
-    ("metadata.ownerReferences", Ignored("there are no other objects")),
+    (
+        "metadata.ownerReferences",
+        Ignored("there are no other objects, and no garbage collector"),
+    ),
     ("metadata.resourceVersion", Ignored(SERVER)),
     ("metadata.selfLink", Ignored(SERVER)),
-    (
-        "metadata.uid",
-        Ignored("every run of a manifest is a new Pod with a uid of its own"),
-    ),
+    ("metadata.uid", Ignored("each run creates a new Pod with a new UID")),
     // PodSpec
     ("spec.activeDeadlineSeconds", Supported),
-    ("spec.affinity", Ignored(ONE_NODE)),
+    ("spec.affinity", Ignored(NOT_COMPARED)),
     ("spec.automountServiceAccountToken", Ignored(NO_CLUSTER)),
     ("spec.containers", Supported),
     ("spec.dnsConfig", Supported),
-    ("spec.dnsPolicy", Supported),
+    (
+        "spec.dnsPolicy",
+        SupportedWith("there is no cluster DNS: all policies but None use the host's resolv.conf"),
+    ),
     ("spec.enableServiceLinks", Ignored("there are no Services")),
     (
         "spec.ephemeralContainers",
-        Refused("containers cannot be added to a Pod; Kubernetes does not take them from a manifest either"),
+        Refused("containers cannot be added to a running Pod; Kubernetes refuses them in a manifest too"),
     ),
     ("spec.hostAliases", Supported),
     ("spec.hostIPC", RefusedIf(TRUE, IN_VM)),
     ("spec.hostNetwork", RefusedIf(TRUE, IN_VM)),
     ("spec.hostPID", RefusedIf(TRUE, IN_VM)),
-    ("spec.hostUsers", Ignored(IN_VM)),
+    (
+        "spec.hostUsers",
+        RefusedIf(FALSE, "containers run in the user namespace of their virtual machine"),
+    ),
     ("spec.hostname", Supported),
     ("spec.hostnameOverride", Refused("use spec.hostname")),
     ("spec.imagePullSecrets", Supported),
     ("spec.imagePullSecrets[].name", Supported),
     ("spec.initContainers", SameAs("spec.containers")),
-    ("spec.nodeName", Ignored(ONE_NODE)),
-    ("spec.nodeSelector", Ignored(ONE_NODE)),
+    ("spec.nodeName", Ignored(NOT_COMPARED)),
+    ("spec.nodeSelector", Ignored(NOT_COMPARED)),
     ("spec.os", Supported),
     (
         "spec.overhead",
-        Ignored("it depends on a RuntimeClass; microkube adds its own"),
+        Ignored("it belongs to a RuntimeClass; microkube adds its own overhead to the virtual machine"),
     ),
     ("spec.preemptionPolicy", Ignored(ONE_NODE)),
     ("spec.priority", Ignored(ONE_NODE)),
     ("spec.priorityClassName", Ignored(ONE_NODE)),
     (
         "spec.readinessGates",
-        SupportedWith("nothing here sets the condition, so the Pod never becomes ready"),
+        SupportedWith("no controller here sets such a condition, so the Pod never becomes Ready"),
     ),
     ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused("there are no devices to claim")),
-    ("spec.resources", Refused("set the resources of the containers")),
+    ("spec.resources", Refused("set the resources of each container")),
     ("spec.restartPolicy", Supported),
     (
         "spec.runtimeClassName",
-        Refused("microkube is the only runtime; leave it out"),
+        Refused("microkube is the only runtime; remove the field"),
     ),
     ("spec.schedulerName", Ignored(ONE_NODE)),
-    ("spec.schedulingGates", Refused("nothing could remove the gate")),
-    ("spec.schedulingGroup", Refused("a Pod is started by itself")),
+    ("spec.schedulingGates", Refused("no controller would remove the gate")),
+    (
+        "spec.schedulingGroup",
+        Refused("Pods are started one by one, not in groups"),
+    ),
     ("spec.securityContext", Supported),
     ("spec.serviceAccount", Ignored(NO_CLUSTER)),
     ("spec.serviceAccountName", Ignored(NO_CLUSTER)),
-    ("spec.setHostnameAsFQDN", RefusedIf(TRUE, "the Pod has no domain")),
+    ("spec.setHostnameAsFQDN", RefusedIf(TRUE, "Pods have no DNS domain")),
     (
         "spec.shareProcessNamespace",
-        RefusedIf(TRUE, "every container has a process namespace of its own"),
+        RefusedIf(TRUE, "each container has its own process namespace"),
     ),
-    ("spec.subdomain", Refused("the Pod has no domain")),
+    ("spec.subdomain", Refused("Pods have no DNS domain")),
     ("spec.terminationGracePeriodSeconds", Supported),
-    ("spec.tolerations", Ignored(ONE_NODE)),
+    ("spec.tolerations", Ignored("the node has no taints")),
     ("spec.topologySpreadConstraints", Ignored(ONE_NODE)),
     ("spec.volumes", Supported),
     ("spec.os.name", RefusedIf(NOT_LINUX, WINDOWS)),
@@ -120,10 +136,13 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.hostAliases[].ip", Supported),
     // PodSecurityContext
     ("spec.securityContext.appArmorProfile", Refused(NO_LSM)),
-    ("spec.securityContext.fsGroup", Refused("volumes keep their owner")),
+    (
+        "spec.securityContext.fsGroup",
+        Refused("the owner of a volume is not changed"),
+    ),
     (
         "spec.securityContext.fsGroupChangePolicy",
-        Refused("volumes keep their owner"),
+        Refused("the owner of a volume is not changed"),
     ),
     ("spec.securityContext.runAsGroup", Supported),
     ("spec.securityContext.runAsNonRoot", Supported),
@@ -143,13 +162,10 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         ),
     ),
     ("spec.securityContext.supplementalGroups", Supported),
-    (
-        "spec.securityContext.supplementalGroupsPolicy",
-        Refused("groups of the image are always added"),
-    ),
+    ("spec.securityContext.supplementalGroupsPolicy", Supported),
     (
         "spec.securityContext.sysctls",
-        Refused("the Pod's kernel has its default settings"),
+        Refused("the guest kernel keeps its default settings"),
     ),
     ("spec.securityContext.windowsOptions", Refused(WINDOWS)),
     // Container
@@ -204,7 +220,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
     (
         "spec.containers[].lifecycle.postStart.tcpSocket",
-        SupportedWith("as in Kubernetes, which has dropped it, such a hook fails when it runs"),
+        SupportedWith("as in Kubernetes, where it is deprecated, such a hook fails when it runs"),
     ),
     ("spec.containers[].lifecycle.postStart.tcpSocket.host", Supported),
     ("spec.containers[].lifecycle.postStart.tcpSocket.port", Supported),
@@ -237,24 +253,15 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     // ContainerRestartRule
     (
         "spec.containers[].restartPolicyRules[].action",
-        RefusedIf(RESTART_ALL, "a rule restarts the container that has it, not the others"),
+        RefusedIf(RESTART_ALL, "a rule can only restart its own container"),
     ),
     ("spec.containers[].restartPolicyRules[].exitCodes", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     // ContainerPort
     ("spec.containers[].ports[].containerPort", Supported),
-    (
-        "spec.containers[].ports[].hostIP",
-        Refused("ports are not published on the host; the Pod has an address of its own"),
-    ),
-    (
-        "spec.containers[].ports[].hostPort",
-        RefusedIf(
-            NOT_ZERO,
-            "ports are not published on the host; the Pod has an address of its own",
-        ),
-    ),
+    ("spec.containers[].ports[].hostIP", Refused(NO_HOST_PORT)),
+    ("spec.containers[].ports[].hostPort", RefusedIf(NOT_ZERO, NO_HOST_PORT)),
     ("spec.containers[].ports[].name", Supported),
     ("spec.containers[].ports[].protocol", Supported),
     // EnvVar, EnvVarSource, ObjectFieldSelector
@@ -279,8 +286,16 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         "spec.containers[].resources.claims",
         Refused("there are no devices to claim"),
     ),
-    ("spec.containers[].resources.limits", Supported),
-    ("spec.containers[].resources.requests", Supported),
+    (
+        "spec.containers[].resources.limits",
+        SupportedWith("cpu and memory are enforced; ephemeral-storage is accepted, but not enforced yet"),
+    ),
+    (
+        "spec.containers[].resources.requests",
+        SupportedWith(
+            "cpu sets the CPU weight, cpu and memory the QoS class; not enforced yet: ephemeral-storage, and whether the host has what is requested",
+        ),
+    ),
     // SecurityContext, Capabilities
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
     ("spec.containers[].securityContext.appArmorProfile", Refused(NO_LSM)),
@@ -290,7 +305,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].securityContext.privileged", Supported),
     (
         "spec.containers[].securityContext.procMount",
-        RefusedIf(UNMASKED, "/proc is always masked; use privileged"),
+        RefusedIf(UNMASKED, "/proc is masked unless the container is privileged"),
     ),
     ("spec.containers[].securityContext.readOnlyRootFilesystem", Supported),
     ("spec.containers[].securityContext.runAsGroup", Supported),
@@ -311,19 +326,25 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ),
     ("spec.containers[].securityContext.windowsOptions", Refused(WINDOWS)),
     // VolumeMount
-    ("spec.containers[].volumeMounts[].mountPath", Supported),
+    (
+        "spec.containers[].volumeMounts[].mountPath",
+        RefusedIf(ROOT, "the container's own root file system is there"),
+    ),
     (
         "spec.containers[].volumeMounts[].mountPropagation",
-        RefusedIf(PROPAGATION, "mounts do not propagate"),
+        RefusedIf(PROPAGATION, "mounts are not propagated between containers"),
     ),
     ("spec.containers[].volumeMounts[].name", Supported),
     ("spec.containers[].volumeMounts[].readOnly", Supported),
     (
         "spec.containers[].volumeMounts[].recursiveReadOnly",
-        RefusedIf(RECURSIVE, "use readOnly; nothing is mounted below a volume"),
+        RefusedIf(RECURSIVE, "use readOnly; volumes contain no other mounts"),
     ),
     ("spec.containers[].volumeMounts[].subPath", Supported),
-    ("spec.containers[].volumeMounts[].subPathExpr", Refused("use subPath")),
+    (
+        "spec.containers[].volumeMounts[].subPathExpr",
+        Refused("variables are not expanded in it; use subPath"),
+    ),
     // Volume, EmptyDirVolumeSource
     ("spec.volumes[].awsElasticBlockStore", Refused(OLD_VOLUME)),
     ("spec.volumes[].azureDisk", Refused(OLD_VOLUME)),
@@ -336,9 +357,12 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.volumes[].emptyDir", Supported),
     (
         "spec.volumes[].emptyDir.medium",
-        RefusedIf(HUGE_PAGES, "the guest has no huge pages of its own"),
+        RefusedIf(HUGE_PAGES, "the guest reserves no huge pages"),
     ),
-    ("spec.volumes[].emptyDir.sizeLimit", Supported),
+    (
+        "spec.volumes[].emptyDir.sizeLimit",
+        SupportedWith("enforced with medium Memory; on disk it is accepted, but not enforced yet"),
+    ),
     ("spec.volumes[].ephemeral", Refused(VOLUME)),
     ("spec.volumes[].fc", Refused(VOLUME)),
     ("spec.volumes[].flexVolume", Refused(OLD_VOLUME)),

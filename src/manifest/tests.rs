@@ -198,7 +198,7 @@ fn each_rule_has_kubernetes_words() {
         (
             "    ports: [{containerPort: 1, hostPort: 80}]\n",
             "",
-            "ports[0].hostPort: 80 is not supported by microkube yet: ports are not published on the host; the Pod has an address of its own",
+            "ports[0].hostPort: 80 is not supported by microkube yet: ports are not published on the host; connect to the Pod's own address",
         ),
         ("    env: [{value: x}]\n", "", "env[0].name: Required value"),
         (
@@ -284,7 +284,7 @@ fn each_rule_has_kubernetes_words() {
         (
             "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In}}]\n",
             "",
-            "restartPolicyRules[0].action: \"RestartAllContainers\" is not supported by microkube yet: a rule restarts the container that has it, not the others",
+            "restartPolicyRules[0].action: \"RestartAllContainers\" is not supported by microkube yet: a rule can only restart its own container",
         ),
     ] {
         let found = errors(&manifest(container, spec));
@@ -315,7 +315,7 @@ fn each_rule_has_kubernetes_words() {
         ),
         (
             "  volumes: [{name: v, hostPath: {path: /}}]\n",
-            "spec.volumes[0].hostPath: not supported by microkube yet: emptyDir is the only kind of volume so far",
+            "spec.volumes[0].hostPath: not supported by microkube yet: emptyDir is the only volume type so far",
         ),
         (
             "  volumes: [{name: v, emptyDir: {medium: Disk}}]\n",
@@ -323,7 +323,7 @@ fn each_rule_has_kubernetes_words() {
         ),
         (
             "  hostNetwork: true\n",
-            "spec.hostNetwork: true is not supported by microkube yet: every Pod is a virtual machine of its own, which shares nothing with the host",
+            "spec.hostNetwork: true is not supported by microkube yet: each Pod runs in its own virtual machine, which has no access to the host's namespaces",
         ),
         (
             "  initContainers: [{name: main, image: x}]\n",

@@ -166,7 +166,7 @@ pub fn plan(
         .with_context(|| format!("container {name:?}"))?;
     let mounts = container.volume_mounts.iter().flatten().map(|mount| Mount {
         volume: mount.name.clone(),
-        mount_path: mount.mount_path.clone(),
+        mount_path: absolute(&mount.mount_path),
         read_only: mount.read_only.unwrap_or(false),
         sub_path: mount.sub_path.clone().unwrap_or_default(),
         ..Default::default()
@@ -181,6 +181,7 @@ pub fn plan(
         user: Some(User {
             spec: process.user,
             supplemental_gids: process.supplemental_gids,
+            without_image_groups: process.without_image_groups,
             ..Default::default()
         })
         .into(),
@@ -204,7 +205,12 @@ pub fn plan(
         .into(),
         stdin: container.stdin.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
-        termination_message_path: container.termination_message_path.clone().unwrap_or_default(),
+        termination_message_path: container
+            .termination_message_path
+            .as_deref()
+            .filter(|path| !path.is_empty())
+            .map(absolute)
+            .unwrap_or_default(),
         oom_score_adj: resources::oom_score_adj(pod, container, host_memory_bytes),
         ..Default::default()
     };
@@ -213,6 +219,14 @@ pub fn plan(
         request,
         stop_signal: process.stop_signal,
     })
+}
+
+/// A path in a container; a relative one begins at its root (`MakeAbsolutePath` in `pkg/volume/util`, and runc for mounts of its own).
+fn absolute(path: &str) -> String {
+    match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("/{path}"),
+    }
 }
 
 #[cfg(test)]
@@ -229,6 +243,12 @@ mod tests {
             ..Default::default()
         });
         pod
+    }
+
+    #[test]
+    fn paths_of_mounts_begin_at_the_root_of_the_container() {
+        assert_eq!(absolute("data/x"), "/data/x");
+        assert_eq!(absolute("/data/x"), "/data/x");
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn damage_is_found_and_repaired() {
 }
 
 /// Adds a file to an archive.
-fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
+pub fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
     let mut header = tar::Header::new_ustar();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
@@ -101,7 +101,7 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
 }
 
 /// An image of busybox with other layers: `layers` makes them from busybox' own, uncompressed.
-fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
+pub fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
     let layout = host().file(name, "").with_file_name(format!("{name}-layout"));
     let _ = std::fs::remove_dir_all(&layout);
     let blobs = layout.join("blobs/sha256");

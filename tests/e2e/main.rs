@@ -22,6 +22,7 @@ mod leftovers;
 mod load;
 mod logs;
 mod manifests;
+mod mounts;
 mod network;
 mod probes;
 #[path = "../random_life.rs"]

@@ -55,9 +55,9 @@ impl ExecError {
             Self::Stat { errno, .. } | Self::Exec { errno, .. } => match errno {
                 Errno::ENOENT => FailureKind::NotFound,
                 Errno::EACCES | Errno::EPERM => FailureKind::PermissionDenied,
-                _ => FailureKind::Invalid,
+                _ => FailureKind::Internal,
             },
-            Self::Nul(_) => FailureKind::Invalid,
+            Self::Nul(_) => FailureKind::Internal,
         }
     }
 }

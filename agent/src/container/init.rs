@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Error, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -19,10 +20,11 @@ use super::exec::{self, ExecError};
 use super::rootfs::{self, WorkingDirError};
 use super::seccomp::Filters;
 use super::spec::{
-    CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, SPEC_FD, TERMINAL_FD, TURN_FD, WantedUser,
+    CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, RootSpec, SPEC_FD, TERMINAL_FD, TURN_FD, WantedUser,
 };
-use super::terminal;
-use super::user::{self, User, UserError};
+use super::sub_path::SubPathError;
+use super::user::{self, Groups, User, UserError};
+use super::{dev, terminal};
 use crate::boot::boottime_ns;
 
 /// Exit status of a helper that failed, as in Docker and containerd for containers that never started.
@@ -42,7 +44,7 @@ pub fn main() -> ! {
     if let Err(error) = run(spec, &mut report) {
         let failed = Report::Failed {
             kind: kind(&error),
-            message: shortened(format!("{error:#}")),
+            message: shortened(message(&error)),
         };
         // If the agent cannot be told, the exit status still says that the container did not start.
         let _ = send(&mut report, &failed);
@@ -64,10 +66,20 @@ fn shortened(mut message: String) -> String {
 fn kind(error: &Error) -> FailureKind {
     if let Some(error) = error.downcast_ref::<ExecError>() {
         error.kind()
-    } else if error.is::<UserError>() || error.is::<WorkingDirError>() {
-        FailureKind::Invalid
+    } else if error.is::<UserError>() {
+        FailureKind::UnknownUser
+    } else if error.is::<SubPathError>() {
+        FailureKind::SubPath
     } else {
         FailureKind::Internal
+    }
+}
+
+/// The error chain; of a `subPath` only the kubelet's words.
+fn message(error: &Error) -> String {
+    match error.downcast_ref::<SubPathError>() {
+        Some(error) => error.to_string(),
+        None => format!("{error:#}"),
     }
 }
 
@@ -98,27 +110,30 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     reset_signals();
     set_oom_score_adj(spec.oom_score_adj)?;
     umask(Mode::empty());
-    match &root {
+    let null = dev::open_null()?;
+    let user = match &root {
         Some(root) => {
             // The process is in the container's cgroup already, which therefore becomes the root of the namespace.
             unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
-            rootfs::enter(root, &spec.working_dir)?;
+            enter_new_root(root, &spec.working_dir, spec.user)?
         }
-        None => join_container()?,
-    }
+        None => {
+            join_container()?;
+            resolved(spec.user)?
+        }
+    };
     if let Some(size) = spec.terminal {
         // SAFETY: with a terminal the agent has opened this descriptor, and nothing else here uses it.
         let agent = unsafe { File::from_raw_fd(TERMINAL_FD) };
         terminal::enter(&agent, size, root.is_some())?;
     } else if root.is_some() && !spec.stdin {
-        dup2_stdin(rootfs::open_null()?).context("cannot set stdin to /dev/null")?;
+        dup2_stdin(dev::open_own_null(null)).context("cannot set stdin to /dev/null")?;
     }
     chdir(&spec.working_dir).map_err(|errno| WorkingDirError::new(&spec.working_dir, errno))?;
     // A directory outside the root, which the kernel would report as "(unreachable)", must never be the working directory.
     let cwd = getcwd().context("cannot determine the working directory")?;
     anyhow::ensure!(cwd.is_absolute(), "the working directory is outside the container");
 
-    let user = resolve_user(spec.user)?;
     let mut env = spec.env;
     complete_env(&mut env, &user, spec.terminal.is_some());
     own_stdio(&user)?;
@@ -184,17 +199,46 @@ fn join_container() -> Result<()> {
         .context("cannot join the container, which may have ended")
 }
 
-fn resolve_user(user: WantedUser) -> Result<User> {
-    match user {
+/// Makes the container's file system and enters it. The user and the groups are looked up in the image, which a volume at /etc must not
+/// change; the home directory in what the container sees, as by runc.
+fn enter_new_root(spec: &RootSpec, working_dir: &Path, wanted: WantedUser) -> Result<User> {
+    let root = rootfs::mount_image(spec)?;
+    let wanted = match wanted {
         WantedUser::Resolved(user) => Ok(user),
         WantedUser::Named {
             spec,
             supplemental_gids,
+            without_image_groups,
         } => {
-            let read = |path: &str| user::read_database(path.as_ref()).with_context(|| format!("cannot read {path}"));
+            let read = |path: &str| {
+                user::read_database(root.as_fd(), path.as_ref())
+                    .with_context(|| format!("cannot read {path} of the image"))
+            };
             let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-            Ok(user::resolve(&spec, &supplemental_gids, &passwd, &group)?)
+            let groups = match without_image_groups {
+                true => Groups::Strict(&supplemental_gids),
+                false => Groups::Merge(&supplemental_gids),
+            };
+            user::resolve(&spec, groups, &passwd, &group)
         }
+    };
+    let mut user = wanted?;
+    rootfs::enter(&root, spec, working_dir)?;
+    user.home = home(user.uid);
+    Ok(user)
+}
+
+/// Home directory of a user by the container's own passwd file. One that cannot be read is no reason not to start.
+fn home(uid: u32) -> String {
+    let passwd = File::open("/").and_then(|root| user::read_database(root.as_fd(), "/etc/passwd".as_ref()));
+    user::home(uid, &passwd.unwrap_or_default())
+}
+
+/// The user of a further process, who was looked up when its container started.
+fn resolved(user: WantedUser) -> Result<User> {
+    match user {
+        WantedUser::Resolved(user) => Ok(user),
+        WantedUser::Named { .. } => Err(Error::msg("a further process has its container's user")),
     }
 }
 
@@ -312,7 +356,14 @@ mod tests {
         let missing = Error::from(ExecError::NotInPath("x".to_owned())).context("outer");
         assert_eq!(kind(&missing), FailureKind::NotFound);
         let user = Error::from(UserError::UnknownUser("x".to_owned()));
-        assert_eq!(kind(&user), FailureKind::Invalid);
+        assert_eq!(kind(&user), FailureKind::UnknownUser);
         assert_eq!(kind(&Error::msg("disk on fire")), FailureKind::Internal);
+        let sub_path = Error::from(SubPathError::Prepare {
+            volume: "data".to_owned(),
+            errno: nix::errno::Errno::EXDEV,
+        });
+        let sub_path = sub_path.context("cannot mount the volume");
+        assert_eq!(kind(&sub_path), FailureKind::SubPath);
+        assert_eq!(message(&sub_path), "failed to prepare subPath for volumeMount \"data\"");
     }
 }

@@ -2,15 +2,18 @@
 
 mod capabilities;
 pub mod cgroup;
+mod dev;
 mod devices;
 mod exec;
 pub mod init;
 mod launch;
+mod mounts;
 mod process;
 mod rootfs;
 mod seccomp;
 mod spawn;
 pub mod spec;
+mod sub_path;
 pub mod terminal;
 mod termination_message;
 mod user;
@@ -31,7 +34,6 @@ use self::capabilities::Capabilities;
 use self::cgroup::Cgroup;
 use self::launch::StartLimit;
 use self::spec::{HelperSpec, ProcessSpec, RootSpec, VolumeMount, WantedUser};
-use self::user::User;
 use crate::boot::boottime_ns;
 use crate::host::Supervisors;
 use crate::log;
@@ -43,6 +45,7 @@ use crate::stdio::{self, ContainerStreams, Pumps};
 pub use self::cgroup::Usage;
 pub use self::launch::{Launcher, StartError};
 pub use self::process::{Process, ProcessExit, ProcessRequest};
+pub use self::user::User;
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +133,11 @@ impl Container {
     /// CLOCK_BOOTTIME just before the command was executed.
     pub fn started_boottime_ns(&self) -> u64 {
         self.started_boottime_ns
+    }
+
+    /// Whom its first process runs as.
+    pub fn user(&self) -> &User {
+        &self.user
     }
 
     /// Its terminal.
@@ -285,6 +293,7 @@ impl ContainerStarter {
                 user: WantedUser::Named {
                     spec: request.user.spec.clone(),
                     supplemental_gids: request.user.supplemental_gids.clone(),
+                    without_image_groups: request.user.without_image_groups,
                 },
                 capabilities: security.capabilities,
                 seccomp_unconfined: security.seccomp_unconfined,
@@ -379,18 +388,17 @@ impl ContainerStarter {
     }
 }
 
-/// The volumes to mount, those near the root first, so that none hides another.
 fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<Vec<VolumeMount>, InvalidRequest> {
     let mut mounts = Vec::new();
     for mount in &request.mounts {
         mounts.push(VolumeMount {
+            volume: mount.volume.clone(),
             source: sandbox.volume(&mount.volume)?,
             sub_path: mount.sub_path.clone().into(),
             target: mount.mount_path.clone().into(),
             read_only: mount.read_only,
         });
     }
-    mounts.sort_by_key(|mount| mount.target.components().count());
     Ok(mounts)
 }
 

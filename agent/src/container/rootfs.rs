@@ -1,24 +1,23 @@
-//! The file system of a container: overlay, kernel file systems, devices, volumes, masked paths.
+//! The file system of a container: overlay, mounts, masked paths.
 //!
 //! Runs in the helper, inside the container's new mount and PID namespaces. Targets are resolved inside the container's
 //! root with [`open_in_root`]; nothing in an image can direct a mount elsewhere.
 
 use std::ffi::CStr;
-use std::fs::{self, File};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod, mknodat};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
-use super::devices::DEFAULT_DEVICES;
+use super::mounts::{DEV, KernelFileSystem, Mount, Source, in_order};
 use super::spec::{RootSpec, VolumeMount};
+use super::{dev, sub_path};
 use crate::mount_api::{
     Missing, NewFileSystem, add_attributes, attach, attr, clone_mount, is_directory, new_mount, open_in_root,
 };
@@ -44,14 +43,17 @@ const MASKED_PATHS: [&str; 11] = [
 /// Not writable for containers, as in Docker.
 const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Symbolic links in /dev, as the OCI runtime specification wants them.
-const DEVICE_LINKS: [(&str, &str); 6] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-    ("ptmx", "pts/ptmx"),
+/// Files of procfs that a volume may replace, as in runc (`checkProcMount`): lxcfs emulates them.
+const REPLACEABLE_PROC_FILES: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
 ];
 
 /// A working directory that cannot be used, which is the image's or the manifest's mistake.
@@ -72,35 +74,27 @@ impl WorkingDirError {
     }
 }
 
-/// Builds the container's file system and makes it the root directory of the calling process.
-pub fn enter(spec: &RootSpec, working_dir: &Path) -> Result<()> {
+/// Mounts the container's own root file system, which has nothing but its image yet.
+pub fn mount_image(spec: &RootSpec) -> Result<OwnedFd> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make all mounts private")?;
+    mount_overlay(spec)
+}
 
-    let root = mount_overlay(spec)?;
+/// Mounts everything else in it and makes it the root directory of the calling process.
+pub fn enter(root: &OwnedFd, spec: &RootSpec, working_dir: &Path) -> Result<()> {
     let root = root.as_fd();
-    mount_kernel_file_systems(root, spec.privileged)?;
-    for name in ["hosts", "resolv.conf", "hostname"] {
-        bind_etc_file(root, &spec.etc_dir, name, spec.read_only_rootfs)
-            .with_context(|| format!("cannot mount /etc/{name}"))?;
-    }
-    bind_directory(root, &spec.shm_dir, "/dev/shm", NO_SUID_DEV_EXEC).context("cannot mount /dev/shm")?;
-    for volume in &spec.mounts {
-        mount_volume(root, volume).with_context(|| format!("cannot mount a volume at {}", volume.target.display()))?;
-    }
-    if let Some((file, target)) = &spec.termination_message {
-        bind_file(root, file, target)
-            .with_context(|| format!("cannot mount the termination message's file at {}", target.display()))?;
+    for mount in in_order(spec) {
+        make_mount(root, &mount, spec.privileged)?;
     }
     if let Err(error) = open_in_root(root, working_dir, DIRECTORY) {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         return Err(WorkingDirError::new(working_dir, errno).into());
     }
-
-    change_root(root)?;
     if !spec.privileged {
-        hide_and_protect()?;
+        hide_and_protect(root)?;
     }
+    change_root(root)?;
     if spec.read_only_rootfs {
         add_attributes(open_path("/")?.as_fd(), attr::RDONLY, false)
             .context("cannot make the root file system read-only")?;
@@ -137,124 +131,89 @@ fn set_path(overlay: &NewFileSystem, key: &CStr, path: &Path) -> Result<()> {
         .with_context(|| format!("cannot set {} to {text}", key.to_string_lossy()))
 }
 
-fn mount_kernel_file_systems(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
-    let read_only = if privileged { 0 } else { attr::RDONLY };
-    mount_new(root, "/proc", c"proc", NO_SUID_DEV_EXEC, &[])?;
-    mount_new(
-        root,
-        "/dev",
-        c"tmpfs",
-        attr::NOSUID | attr::STRICTATIME,
-        &[(c"mode", "755"), (c"size", "65536k")],
-    )?;
-    make_devices(root, privileged)?;
-    mount_new(
-        root,
-        "/dev/pts",
-        c"devpts",
-        attr::NOSUID | attr::NOEXEC,
-        &[(c"ptmxmode", "0666"), (c"mode", "0620"), (c"gid", "5")],
-    )?;
-    match mount_new(root, "/dev/mqueue", c"mqueue", NO_SUID_DEV_EXEC, &[]) {
-        // A kernel without POSIX message queues.
-        Err(error) if error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::ENODEV) => {}
-        other => other?,
-    }
-    mount_new(root, "/sys", c"sysfs", NO_SUID_DEV_EXEC | read_only, &[])?;
-    mount_new(root, "/sys/fs/cgroup", c"cgroup2", NO_SUID_DEV_EXEC | read_only, &[])
-}
-
-fn mount_new(
-    root: BorrowedFd<'_>,
-    target: &str,
-    fs_type: &CStr,
-    attributes: u64,
-    options: &[(&CStr, &str)],
-) -> Result<()> {
-    let context = || format!("cannot mount {} at {target}", fs_type.to_string_lossy());
-    let file_system = NewFileSystem::open(fs_type).with_context(context)?;
-    for (key, value) in options {
-        file_system.set(key, value).with_context(context)?;
-    }
-    let mounted = file_system.mount(attributes).with_context(context)?;
-    let place = open_in_root(root, Path::new(target), DIRECTORY).with_context(context)?;
-    attach(mounted.as_fd(), place.as_fd()).with_context(context)
-}
-
-fn make_devices(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
-    let dev = open_in_root(root, Path::new("/dev"), Missing::Fail).context("cannot open /dev")?;
-    for (name, major, minor) in DEFAULT_DEVICES {
-        mknodat(
-            &dev,
-            name,
-            SFlag::S_IFCHR,
-            Mode::from_bits_truncate(0o666),
-            makedev(major.into(), minor.into()),
-        )
-        .with_context(|| format!("cannot make /dev/{name}"))?;
-    }
-    let dev = Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&dev).to_string());
-    for (name, target) in DEVICE_LINKS {
-        symlink(target, dev.join(name)).with_context(|| format!("cannot make /dev/{name}"))?;
-    }
-    if privileged {
-        copy_devices(Path::new("/dev"), &dev).context("cannot make the machine's devices")?;
-    }
-    Ok(())
-}
-
-/// Makes the nodes of all the machine's devices, except where there is one already.
-fn copy_devices(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (metadata, target) = (entry.metadata()?, to.join(entry.file_name()));
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            fs::create_dir(&target)?;
-            copy_devices(&entry.path(), &target)?;
-        } else if kind.is_char_device() || kind.is_block_device() {
-            let kind = if kind.is_block_device() {
-                SFlag::S_IFBLK
-            } else {
-                SFlag::S_IFCHR
-            };
-            match mknod(
-                &target,
-                kind,
-                Mode::from_bits_truncate(metadata.mode()),
-                metadata.rdev(),
-            ) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error.into()),
+fn make_mount(root: BorrowedFd<'_>, mount: &Mount<'_>, privileged: bool) -> Result<()> {
+    let target = mount.target.as_path();
+    match &mount.source {
+        Source::Kernel(kernel) => {
+            mount_kernel(root, kernel, privileged)
+                .with_context(|| format!("cannot mount {} at {}", kernel.fs_type.to_string_lossy(), kernel.target))?;
+            if kernel.target == DEV {
+                dev::make_devices(root, privileged)?;
             }
+            Ok(())
         }
+        Source::Volume(volume) => mount_volume(root, volume, target)
+            .with_context(|| format!("cannot mount the volume {:?} at {}", volume.volume, target.display())),
+        Source::File { path, read_only } => {
+            bind_file(root, path, target, *read_only).with_context(|| format!("cannot mount {}", target.display()))
+        }
+        Source::SharedMemory(path) => bind_directory(root, path, target, NO_SUID_DEV_EXEC)
+            .with_context(|| format!("cannot mount {}", target.display())),
     }
+}
+
+fn mount_kernel(root: BorrowedFd<'_>, kernel: &KernelFileSystem, privileged: bool) -> Result<()> {
+    let file_system = match NewFileSystem::open(kernel.fs_type) {
+        Err(error) if kernel.optional && error.raw_os_error() == Some(libc::ENODEV) => return Ok(()),
+        file_system => file_system?,
+    };
+    for (key, value) in kernel.options {
+        file_system.set(key, value)?;
+    }
+    let read_only = match kernel.read_only && !privileged {
+        true => attr::RDONLY,
+        false => 0,
+    };
+    let mounted = file_system.mount(kernel.attributes | read_only)?;
+    let place = open_in_root(root, Path::new(kernel.target), DIRECTORY)?;
+    attach(mounted.as_fd(), place.as_fd())?;
     Ok(())
 }
 
-fn bind_etc_file(root: BorrowedFd<'_>, etc_dir: &Path, name: &str, read_only: bool) -> Result<()> {
-    let source = open_path(etc_dir.join(name))?;
-    let target = open_in_root(root, &Path::new("/etc").join(name), Missing::File)?;
-    bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
-}
-
-fn bind_file(root: BorrowedFd<'_>, source: &Path, target: &Path) -> Result<()> {
+fn bind_file(root: BorrowedFd<'_>, source: &Path, target: &Path, read_only: bool) -> Result<()> {
     let source = open_path(source)?;
-    let target = open_in_root(root, target, Missing::File).context("cannot make the mount point")?;
-    bind(source.as_fd(), target.as_fd(), 0)
+    let target = mount_point(root, target, Missing::File)?;
+    bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
 }
 
 /// Makes a terminal of the container's own devpts its /dev/console. To be called inside the new root, before anything runs.
 pub fn bind_console(number: u32) -> Result<()> {
     let root = open_path("/")?;
     let terminal = PathBuf::from(format!("/dev/pts/{number}"));
-    bind_file(root.as_fd(), &terminal, Path::new("/dev/console")).context("cannot mount /dev/console")
+    bind_file(root.as_fd(), &terminal, Path::new("/dev/console"), false).context("cannot mount /dev/console")
 }
 
-fn bind_directory(root: BorrowedFd<'_>, source: &Path, target: &str, attributes: u64) -> Result<()> {
+fn bind_directory(root: BorrowedFd<'_>, source: &Path, target: &Path, attributes: u64) -> Result<()> {
     let source = open_path(source)?;
-    let target = open_in_root(root, Path::new(target), DIRECTORY)?;
+    let target = mount_point(root, target, DIRECTORY)?;
     bind(source.as_fd(), target.as_fd(), attributes)
+}
+
+/// Finds or makes the place of a mount.
+fn mount_point(root: BorrowedFd<'_>, target: &Path, missing: Missing) -> Result<OwnedFd> {
+    let place = open_in_root(root, target, missing).map_err(|error| {
+        let is_read_only = error.raw_os_error() == Some(libc::EROFS);
+        let made = anyhow::Error::new(error);
+        match is_read_only {
+            true => made.context(
+                "cannot make the mount point, which does not exist: the file system it would be in is mounted read-only",
+            ),
+            false => made.context("cannot make the mount point"),
+        }
+    })?;
+    refuse_in_proc(&place, target)?;
+    Ok(place)
+}
+
+/// Nothing is mounted over procfs, where the kernel's interfaces to processes are (runc's rule, CVE-2019-16884).
+fn refuse_in_proc(place: &OwnedFd, target: &Path) -> Result<()> {
+    let file_system = fstatfs(place).context("cannot look at the mount point's file system")?;
+    let replaceable = REPLACEABLE_PROC_FILES.iter().any(|file| Path::new(file) == target);
+    ensure!(
+        file_system.filesystem_type() != PROC_SUPER_MAGIC || replaceable,
+        "nothing can be mounted at or below /proc"
+    );
+    Ok(())
 }
 
 fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: u64) -> Result<()> {
@@ -265,25 +224,23 @@ fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: u64) -> Resu
     attach(mounted.as_fd(), target).context("cannot attach the mount")
 }
 
-fn mount_volume(root: BorrowedFd<'_>, volume: &VolumeMount) -> Result<()> {
+fn mount_volume(root: BorrowedFd<'_>, volume: &VolumeMount, target: &Path) -> Result<()> {
+    ensure!(
+        target != Path::new("/"),
+        "the container's own root file system is there"
+    );
     let whole = open_path(&volume.source)?;
     let source = if volume.sub_path.as_os_str().is_empty() {
         whole
     } else {
-        // Like the kubelet's SafeMakeDir: what is missing gets the volume's own mode.
-        let mode = nix::sys::stat::fstat(&whole)
-            .context("cannot look at the volume")?
-            .st_mode;
-        let missing = Missing::Directory(Mode::from_bits_truncate(mode & 0o7777));
-        open_in_root(whole.as_fd(), &volume.sub_path, missing)
-            .with_context(|| format!("cannot open {} in the volume", volume.sub_path.display()))?
+        sub_path::open(whole.as_fd(), &volume.volume, &volume.sub_path)?
     };
     let missing = if is_directory(&source)? {
         DIRECTORY
     } else {
         Missing::File
     };
-    let target = open_in_root(root, &volume.target, missing).context("cannot make the mount point")?;
+    let target = mount_point(root, target, missing)?;
     bind(
         source.as_fd(),
         target.as_fd(),
@@ -299,10 +256,13 @@ fn change_root(root: BorrowedFd<'_>) -> Result<()> {
     chdir("/").context("cannot enter the new root")
 }
 
-fn hide_and_protect() -> Result<()> {
-    let null = open_path("/dev/null")?;
+fn hide_and_protect(root: BorrowedFd<'_>) -> Result<()> {
+    // The guest's own: what is at the container's /dev/null may be a volume's.
+    let null = dev::open_null()?;
     for path in MASKED_PATHS {
-        let Some(target) = open_if_there(path)? else { continue };
+        let Some(target) = open_if_there(root, path)? else {
+            continue;
+        };
         let cover = if is_directory(&target)? {
             new_mount(c"tmpfs", attr::RDONLY | NO_SUID_DEV_EXEC)
         } else {
@@ -313,7 +273,9 @@ fn hide_and_protect() -> Result<()> {
             .with_context(|| format!("cannot mask {path}"))?;
     }
     for path in READ_ONLY_PATHS {
-        let Some(target) = open_if_there(path)? else { continue };
+        let Some(target) = open_if_there(root, path)? else {
+            continue;
+        };
         bind(target.as_fd(), target.as_fd(), NO_SUID_DEV_EXEC | attr::RDONLY)
             .with_context(|| format!("cannot make {path} read-only"))?;
     }
@@ -326,15 +288,10 @@ fn open_path(path: impl AsRef<Path>) -> Result<OwnedFd> {
         .with_context(|| format!("cannot open {}", path.display()))
 }
 
-fn open_if_there(path: &str) -> Result<Option<OwnedFd>> {
-    match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+fn open_if_there(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>> {
+    match open_in_root(root, Path::new(path), Missing::Fail) {
         Ok(fd) => Ok(Some(fd)),
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(error) => bail!("cannot open {path}: {error}"),
     }
-}
-
-/// Opens the container's own /dev/null, as stdin of a container that has none.
-pub fn open_null() -> Result<File> {
-    File::open("/dev/null").context("cannot open /dev/null")
 }

@@ -49,7 +49,7 @@ pub struct RootSpec {
     pub etc_dir: PathBuf,
     /// The Pod's /dev/shm.
     pub shm_dir: PathBuf,
-    /// Volumes, in the order in which they are mounted.
+    /// Volumes.
     pub mounts: Vec<VolumeMount>,
     /// The file for the termination message and its path in the container.
     pub termination_message: Option<(PathBuf, PathBuf)>,
@@ -89,10 +89,12 @@ pub struct ProcessSpec {
 pub enum WantedUser {
     /// To be looked up in the container's files.
     Named {
-        /// USER as the image or the manifest gives it.
+        /// USER as the image or the manifest gives it, a name or a number with a group or without.
         spec: String,
         /// Further groups.
         supplemental_gids: Vec<u32>,
+        /// Whether the groups that the image gives the user are left out.
+        without_image_groups: bool,
     },
     /// As the container's own process was found to be: the container may have changed its files since.
     Resolved(User),
@@ -101,6 +103,8 @@ pub enum WantedUser {
 /// A volume in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeMount {
+    /// The volume's name.
+    pub volume: String,
     /// The volume's directory in the guest.
     pub source: PathBuf,
     /// Path inside it.
@@ -137,8 +141,10 @@ pub enum FailureKind {
     NotFound,
     /// The command may not be executed.
     PermissionDenied,
-    /// The request does not fit the image: an unknown user, a working directory that is a file.
-    Invalid,
+    /// The image does not have the user or the group.
+    UnknownUser,
+    /// The `subPath` of a volume mount cannot be used. Nothing was made; the message is the kubelet's.
+    SubPath,
     /// Anything else.
     Internal,
 }

@@ -32,45 +32,27 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A directory that goes with the test.
-    struct Place(std::path::PathBuf);
-
-    impl Place {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("microkube-agent-message-{name}-{}", std::process::id()));
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self) -> std::path::PathBuf {
-            self.0.join("message")
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::test_directory::TestDirectory;
 
     #[test]
     fn anybody_may_write_and_the_beginning_is_read() {
-        let place = Place::new("long");
-        create(&place.file()).unwrap();
-        assert_eq!(fs::metadata(place.file()).unwrap().permissions().mode() & 0o777, 0o666);
-        assert_eq!(read(&place.file()).unwrap(), b"");
-        fs::write(place.file(), [&[b'x'; 4096][..], b"too much"].concat()).unwrap();
-        assert_eq!(read(&place.file()).unwrap(), [b'x'; 4096]);
+        let directory = TestDirectory::new("message-long");
+        let message = directory.join("message");
+        create(&message).unwrap();
+        assert_eq!(fs::metadata(&message).unwrap().permissions().mode() & 0o777, 0o666);
+        assert_eq!(read(&message).unwrap(), b"");
+        fs::write(&message, [&[b'x'; 4096][..], b"too much"].concat()).unwrap();
+        assert_eq!(read(&message).unwrap(), [b'x'; 4096]);
     }
 
     #[test]
     fn what_is_no_file_is_not_read() {
-        let place = Place::new("odd");
-        std::os::unix::fs::symlink("/etc/passwd", place.file()).unwrap();
-        assert!(read(&place.file()).is_err());
-        fs::remove_file(place.file()).unwrap();
-        nix::unistd::mkfifo(&place.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(read(&place.file()).is_err());
+        let directory = TestDirectory::new("message-odd");
+        let message = directory.join("message");
+        std::os::unix::fs::symlink("/etc/passwd", &message).unwrap();
+        assert!(read(&message).is_err());
+        fs::remove_file(&message).unwrap();
+        nix::unistd::mkfifo(&message, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read(&message).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::images::Image;
-use super::interface::{Action, Exit, Hook};
+use super::interface::{Action, Exit, Hook, ProcessUser};
 use super::plan::{ContainerPlan, Role};
 use super::probes::Probes;
 use super::restart::{self, BackOff, FIRST_BACK_OFF};
@@ -65,6 +65,7 @@ pub struct Active {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     pub container_id: Option<String>,
+    pub user: Option<ProcessUser>,
     pub started_at: Time,
     pub post_start: PostStart,
     /// Its startup probe, if it has one, succeeded.
@@ -105,6 +106,7 @@ pub struct Retry {
 pub struct Terminated {
     pub exit: Exit,
     pub container_id: Option<String>,
+    pub user: Option<ProcessUser>,
     pub started_at: Option<Time>,
     pub finished_at: Time,
     /// Its place among all ends of the Pod.
@@ -142,6 +144,19 @@ impl Container {
     /// The attempt if it is the present one.
     pub fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Active> {
         self.active_mut().filter(|active| active.attempt == attempt)
+    }
+
+    /// Whom its present attempt runs as, or its last one ran as.
+    pub fn user(&self) -> Option<&ProcessUser> {
+        let running = self.active().and_then(|active| active.running.as_ref());
+        let ended = match &self.state {
+            State::Ended(ended) => Some(&ended.last),
+            _ => self.last.as_ref(),
+        };
+        match running {
+            Some(running) => running.user.as_ref(),
+            None => ended?.user.as_ref(),
+        }
     }
 
     pub fn is_active(&self) -> bool {
@@ -219,6 +234,7 @@ impl Lifecycle {
         index: usize,
         attempt: u32,
         container_id: Option<String>,
+        user: Option<ProcessUser>,
         out: &mut Vec<Action>,
     ) {
         let Some(container) = self.containers.get_mut(index) else {
@@ -238,11 +254,13 @@ impl Lifecycle {
         };
         if let Some(running) = &mut active.running {
             running.container_id = running.container_id.take().or(container_id);
+            running.user = running.user.take().or(user);
             return;
         }
         let is_stopping = active.stop.is_some();
         active.running = Some(Running {
             container_id,
+            user,
             started_at: now,
             post_start: if has_hook && !is_stopping {
                 PostStart::Running
@@ -322,6 +340,7 @@ impl Lifecycle {
             // The answer to its start is still on its way.
             active.running = Some(Running {
                 container_id: None,
+                user: None,
                 started_at: active.asked_at,
                 post_start: PostStart::Done,
                 is_started: false,
@@ -394,6 +413,7 @@ impl Lifecycle {
                 exit: exit.bounded(),
                 container_id: running.as_ref().and_then(|running| running.container_id.clone()),
                 started_at: running.as_ref().map(|running| running.started_at),
+                user: running.and_then(|running| running.user),
                 finished_at: now,
                 order: self.ends,
             },

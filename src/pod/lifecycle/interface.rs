@@ -81,6 +81,17 @@ impl Exit {
     }
 }
 
+/// User and groups of a container's first process, as it was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups, the primary one among them.
+    pub supplemental_gids: Vec<u32>,
+}
+
 /// Shortens a text to so many bytes.
 pub(super) fn cut(text: &mut String, max_bytes: usize) {
     let mut end = max_bytes.min(text.len());
@@ -185,6 +196,8 @@ pub enum Event {
         attempt: u32,
         /// `containerID` of its status.
         container_id: String,
+        /// Whom it runs as, where that is known.
+        user: Option<ProcessUser>,
     },
     /// Answers [`Action::StartContainer`]. With `CreateContainerConfigError` or `CreateContainerError` there never was a container: the same
     /// attempt will be made again. Any other reason (`RunContainerError`) ends the attempt with exit code 128.

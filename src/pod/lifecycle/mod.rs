@@ -36,7 +36,7 @@ mod tests;
 
 use conditions::Conditions;
 use container::{Container, State};
-pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome};
+pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser};
 pub use phase::Phase;
 use plan::PodPlan;
 use sandbox::Sandbox;
@@ -105,7 +105,8 @@ impl Lifecycle {
                 container,
                 attempt,
                 container_id,
-            } => self.container_started(now, container, attempt, Some(container_id), out),
+                user,
+            } => self.container_started(now, container, attempt, Some(container_id), user, out),
             Event::ContainerStartFailed {
                 container,
                 attempt,

@@ -125,7 +125,7 @@ impl Lifecycle {
                 if let Some((grace, ends_at)) = pod_end {
                     self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
                 }
-                self.container_started(now, index, attempt, None, out);
+                self.container_started(now, index, attempt, None, None, out);
             }
             (Some(false), Some(running)) => {
                 running.probes.forget_asked(now);

@@ -1,14 +1,15 @@
 //! The Pod's status as Kubernetes shows it.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::jiff::Timestamp;
 
 use super::container::{PostStart, Running, State, Terminated};
 use super::images::Image;
+use super::interface::ProcessUser;
 use super::{Lifecycle, Time, event};
 
 /// The state of a container that its status shows.
@@ -187,8 +188,20 @@ impl Lifecycle {
                 .clone()
                 .filter(|_| container.has_run()),
             volume_mounts: Some(container.plan.volume_mounts.clone()).filter(|mounts| !mounts.is_empty()),
+            user: container.user().map(container_user),
             ..ContainerStatus::default()
         }
+    }
+}
+
+fn container_user(user: &ProcessUser) -> ContainerUser {
+    let groups: Vec<i64> = user.supplemental_gids.iter().copied().map(i64::from).collect();
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: (!groups.is_empty()).then_some(groups),
+        }),
     }
 }
 

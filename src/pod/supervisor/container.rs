@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use microkube_protocol::messages::{StartContainerRequest, WaitContainerRequest, WaitContainerResponse};
+use microkube_protocol::messages::{self, StartContainerRequest, WaitContainerRequest, WaitContainerResponse};
 use tokio::sync::mpsc;
+use ttrpc::Code;
 use ttrpc::context::with_timeout;
 
 use super::pod_run::Message;
-use crate::pod::lifecycle::{Event, Exit};
+use crate::pod::lifecycle::{Event, Exit, ProcessUser};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::pod::output::{ContainerStreams, Output};
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
@@ -17,6 +18,9 @@ use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 /// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
+
+/// Most groups of a process that its status shows. The guest could claim millions.
+const MAX_SHOWN_GROUPS: usize = 1024;
 
 /// Id of an attempt in the guest.
 #[must_use]
@@ -50,19 +54,24 @@ impl ContainerRun {
     pub async fn start(self, request: StartContainerRequest) {
         let (container, attempt) = (self.container, self.attempt);
         // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
-        if let Err(error) = self.agent.start_container(with_timeout(0), &request).await {
-            self.output.forget_container(&self.id);
-            return self.report(Event::ContainerStartFailed {
-                container,
-                attempt,
-                reason: "StartError".to_owned(),
-                message: rpc_message(error),
-            });
-        }
+        let started = match self.agent.start_container(with_timeout(0), &request).await {
+            Ok(started) => started,
+            Err(error) => {
+                self.output.forget_container(&self.id);
+                let (reason, message) = start_failure(&self.id, error);
+                return self.report(Event::ContainerStartFailed {
+                    container,
+                    attempt,
+                    reason: reason.to_owned(),
+                    message,
+                });
+            }
+        };
         self.report(Event::ContainerStarted {
             container,
             attempt,
             container_id: self.id.clone(),
+            user: started.user.as_ref().and_then(shown_user),
         });
         self.follow().await;
     }
@@ -110,6 +119,38 @@ impl ContainerRun {
     }
 }
 
+/// The kubelet's reason and message for a container that was not started: a container that could not even be made is tried again as it is,
+/// any other attempt has ended.
+fn start_failure(id: &str, error: ttrpc::Error) -> (&'static str, String) {
+    let code = match &error {
+        ttrpc::Error::RpcStatus(status) => status.code(),
+        _ => Code::UNKNOWN,
+    };
+    let message = rpc_message(error);
+    match code {
+        Code::ABORTED => {
+            let name = id.rsplit_once('-').map_or(id, |(name, _)| name);
+            ("CreateContainerConfigError", format!("{message} of container {name:?}"))
+        }
+        Code::INVALID_ARGUMENT => ("CreateContainerError", message),
+        _ => ("StartError", message),
+    }
+}
+
+/// What the guest says of a process's user, as far as it can be true.
+fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
+    // No process can have the number that means "no change" to the kernel.
+    if [user.uid, user.gid].contains(&u32::MAX) || user.supplemental_gids.contains(&u32::MAX) {
+        tracing::warn!("the guest claims that a process has the user or group {}", u32::MAX);
+        return None;
+    }
+    Some(ProcessUser {
+        uid: user.uid,
+        gid: user.gid,
+        supplemental_gids: user.supplemental_gids.iter().copied().take(MAX_SHOWN_GROUPS).collect(),
+    })
+}
+
 /// The last lines of a log, as much of them as makes a termination message.
 fn end_of_log(directory: PathBuf, attempt: u32) -> std::io::Result<String> {
     let options = ReadOptions {
@@ -124,6 +165,55 @@ fn end_of_log(directory: PathBuf, attempt: u32) -> std::io::Result<String> {
         end.drain(..excess);
         if progress != Progress::More {
             return Ok(String::from_utf8_lossy(&end).into_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: Code, message: &str) -> (&'static str, String) {
+        start_failure("my-app-3", ttrpc::Error::RpcStatus(ttrpc::get_status(code, message)))
+    }
+
+    #[test]
+    fn a_container_that_could_not_be_made_has_the_kubelets_reason() {
+        assert_eq!(
+            failure(Code::ABORTED, "failed to prepare subPath for volumeMount \"data\""),
+            (
+                "CreateContainerConfigError",
+                "failed to prepare subPath for volumeMount \"data\" of container \"my-app\"".to_owned()
+            )
+        );
+        let unknown = "unable to find user x: no matching entries in passwd file";
+        assert_eq!(
+            failure(Code::INVALID_ARGUMENT, unknown),
+            ("CreateContainerError", unknown.to_owned())
+        );
+        assert_eq!(failure(Code::NOT_FOUND, "no such file").0, "StartError");
+        let lost = ttrpc::Error::Others("the connection broke off".to_owned());
+        assert_eq!(start_failure("a-0", lost).0, "StartError");
+    }
+
+    #[test]
+    fn what_the_guest_says_of_users_is_bounded_and_checked() {
+        let claimed = |uid, gid, supplemental_gids| messages::ProcessUser {
+            uid,
+            gid,
+            supplemental_gids,
+            ..Default::default()
+        };
+        let user = shown_user(&claimed(1, 2, vec![2, 3])).unwrap();
+        assert_eq!((user.uid, user.gid, user.supplemental_gids), (1, 2, vec![2, 3]));
+        let many = shown_user(&claimed(1, 2, (0..1_000_000).collect())).unwrap();
+        assert_eq!(many.supplemental_gids.len(), MAX_SHOWN_GROUPS);
+        for lie in [
+            claimed(u32::MAX, 2, vec![]),
+            claimed(1, u32::MAX, vec![]),
+            claimed(1, 2, vec![u32::MAX]),
+        ] {
+            assert_eq!(shown_user(&lie), None);
         }
     }
 }

@@ -319,12 +319,18 @@ impl PodRun {
         }
         let error = match &event {
             Event::ImageFailed { container, message, .. } => {
-                let name = prepare::containers(&self.record.pod)
-                    .nth(*container)
-                    .map_or("?", |container| container.name.as_str());
-                format!("container {name:?}: {message}")
+                format!("container {:?}: {message}", self.container_name(*container))
             }
             Event::SandboxFailed { message } => message.clone(),
+            // A container that could not even be created: the same attempt would be made again and again.
+            Event::ContainerStartFailed {
+                container,
+                reason,
+                message,
+                ..
+            } if reason.starts_with("Create") => {
+                format!("container {:?}: {message}", self.container_name(*container))
+            }
             _ => return event,
         };
         if !self.interrupted {

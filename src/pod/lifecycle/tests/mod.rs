@@ -178,6 +178,7 @@ impl World {
             container,
             attempt,
             container_id: format!("microkube://{name}-{attempt}"),
+            user: None,
         })
     }
 

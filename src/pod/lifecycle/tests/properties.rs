@@ -124,6 +124,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 container,
                 attempt,
                 container_id,
+                user: None,
             }
         }),
         (container.clone(), attempt.clone(), reason, text).prop_map(|(container, attempt, reason, message)| {
@@ -202,6 +203,7 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
             container,
             attempt,
             container_id: message,
+            user: None,
         },
         Action::StartContainer { container, attempt } => Event::ContainerStartFailed {
             container,

@@ -153,6 +153,34 @@ fn a_container_that_cannot_be_created_waits_and_is_tried_again_under_the_same_nu
 }
 
 #[test]
+fn the_status_shows_the_user_of_the_container_that_runs_or_ran_last() {
+    let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
+    assert_eq!(world.container("web").user, None);
+    world.step(Event::ContainerStarted {
+        container: 0,
+        attempt: 0,
+        container_id: "microkube://web-0".to_owned(),
+        user: Some(ProcessUser {
+            uid: 1234,
+            gid: 3000,
+            supplemental_gids: vec![3000, 777],
+        }),
+    });
+    let user = json!({"linux": {"uid": 1234, "gid": 3000, "supplementalGroups": [3000, 777]}});
+    let shown = |world: &World| serde_json::to_value(world.container("web").user).unwrap();
+    assert_eq!(shown(&world), user);
+    world.reload();
+    assert_eq!(shown(&world), user);
+    world.exited("web", 0, exit(1));
+    assert_eq!(shown(&world), user);
+    // The next attempt has a user of its own as soon as it runs.
+    world.go_to(10);
+    assert_eq!(shown(&world), user);
+    world.started("web", 1);
+    assert_eq!(world.container("web").user, None);
+}
+
+#[test]
 fn a_container_that_cannot_be_run_has_ended_with_start_error_128() {
     let mut world = World::with_sandbox(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
     assert_eq!(world.start_failed("web", 0, "RunContainerError"), ["stop sandbox"]);

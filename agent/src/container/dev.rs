@@ -1,0 +1,116 @@
+//! The files in a container's /dev, and the /dev/null of the guest.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod, mknodat};
+
+use super::devices::DEFAULT_DEVICES;
+use super::mounts::DEV;
+use crate::mount_api::{Missing, open_in_root};
+
+const NULL: &str = "/dev/null";
+
+/// Device number of /dev/null (admin-guide/devices.txt).
+const NULL_DEVICE: (u64, u64) = (1, 3);
+
+/// Symbolic links in /dev, as the OCI runtime specification wants them.
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Makes the device files of a container, in a privileged one all of the guest's.
+pub fn make_devices(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
+    let dev = open_in_root(root, Path::new(DEV), Missing::Fail).context("cannot open /dev")?;
+    for (name, major, minor) in DEFAULT_DEVICES {
+        mknodat(
+            &dev,
+            name,
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(0o666),
+            makedev(major.into(), minor.into()),
+        )
+        .with_context(|| format!("cannot make /dev/{name}"))?;
+    }
+    let dev = Path::new("/proc/self/fd").join(dev.as_raw_fd().to_string());
+    for (name, target) in DEVICE_LINKS {
+        symlink(target, dev.join(name)).with_context(|| format!("cannot make /dev/{name}"))?;
+    }
+    if privileged {
+        copy_devices(Path::new(DEV), &dev).context("cannot make the machine's devices")?;
+    }
+    Ok(())
+}
+
+/// Makes the nodes of all the machine's devices, except where there is one already.
+fn copy_devices(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (metadata, target) = (entry.metadata()?, to.join(entry.file_name()));
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            fs::create_dir(&target)?;
+            copy_devices(&entry.path(), &target)?;
+        } else if kind.is_char_device() || kind.is_block_device() {
+            let kind = if kind.is_block_device() {
+                SFlag::S_IFBLK
+            } else {
+                SFlag::S_IFCHR
+            };
+            match mknod(
+                &target,
+                kind,
+                Mode::from_bits_truncate(metadata.mode()),
+                metadata.rdev(),
+            ) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens the guest's /dev/null. To be called before the container's root is entered.
+pub fn open_null() -> Result<File> {
+    File::open(NULL).context("cannot open /dev/null")
+}
+
+/// The container's own /dev/null, as stdin of a container that has none. `guests` takes its place where a volume is mounted at /dev.
+pub fn open_own_null(guests: File) -> File {
+    let own = File::options()
+        .read(true)
+        // What a volume has there could be a FIFO.
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(NULL);
+    own.ok().filter(is_null).unwrap_or(guests)
+}
+
+fn is_null(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| {
+        let device = metadata.rdev();
+        metadata.file_type().is_char_device() && (major(device), minor(device)) == NULL_DEVICE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_null_device_is_taken_for_it() {
+        assert!(is_null(&open_null().unwrap()));
+        assert!(!is_null(&File::open("/dev/zero").unwrap()));
+        assert!(!is_null(&File::open("/etc/passwd").unwrap()));
+    }
+}

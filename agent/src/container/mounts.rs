@@ -1,0 +1,319 @@
+//! Which mounts a container has, in the order in which they are made. containerd's rules (`WithMounts` in its
+//! `internal/cri/opts/spec_linux_opts.go`): kernel file systems come first, all others in the order of their depth, so that a volume hides
+//! nothing that is mounted below it; a volume replaces what would be mounted at the same path.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::path::{Component, Path, PathBuf};
+
+use super::spec::{RootSpec, VolumeMount};
+use crate::mount_api::attr;
+
+const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+
+/// One mount of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mount<'s> {
+    /// Absolute path in the container, without "." and "..".
+    pub target: PathBuf,
+    /// What is mounted there.
+    pub source: Source<'s>,
+}
+
+/// What is mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source<'s> {
+    /// A file system of the kernel's.
+    Kernel(&'static KernelFileSystem),
+    /// A volume of the Pod or a part of it.
+    Volume(&'s VolumeMount),
+    /// A file of the guest.
+    File {
+        /// Its path in the guest.
+        path: PathBuf,
+        /// Whether the container may not write to it.
+        read_only: bool,
+    },
+    /// The Pod's shared memory, by its path in the guest.
+    SharedMemory(&'s Path),
+}
+
+/// A file system that the kernel makes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KernelFileSystem {
+    /// Its type.
+    pub fs_type: &'static CStr,
+    /// Path in the container.
+    pub target: &'static str,
+    /// Of the mount.
+    pub attributes: u64,
+    /// Of the file system.
+    pub options: &'static [(&'static CStr, &'static str)],
+    /// Whether only a privileged container may write to it.
+    pub read_only: bool,
+    /// Whether a kernel without it will do.
+    pub optional: bool,
+}
+
+impl KernelFileSystem {
+    const fn new(fs_type: &'static CStr, target: &'static str) -> Self {
+        Self {
+            fs_type,
+            target,
+            attributes: NO_SUID_DEV_EXEC,
+            options: &[],
+            read_only: false,
+            optional: false,
+        }
+    }
+}
+
+/// In an order in which each finds its place.
+static KERNEL_FILE_SYSTEMS: [KernelFileSystem; 6] = [
+    KernelFileSystem::new(c"proc", "/proc"),
+    KernelFileSystem {
+        attributes: attr::NOSUID | attr::STRICTATIME,
+        options: &[(c"mode", "755"), (c"size", "65536k")],
+        ..KernelFileSystem::new(c"tmpfs", DEV)
+    },
+    KernelFileSystem {
+        attributes: attr::NOSUID | attr::NOEXEC,
+        options: &[(c"ptmxmode", "0666"), (c"mode", "0620"), (c"gid", "5")],
+        ..KernelFileSystem::new(c"devpts", "/dev/pts")
+    },
+    KernelFileSystem {
+        optional: true,
+        ..KernelFileSystem::new(c"mqueue", "/dev/mqueue")
+    },
+    KernelFileSystem {
+        read_only: true,
+        ..KernelFileSystem::new(c"sysfs", "/sys")
+    },
+    KernelFileSystem {
+        read_only: true,
+        ..KernelFileSystem::new(c"cgroup2", "/sys/fs/cgroup")
+    },
+];
+
+/// Where the device files are. A volume there comes without any, as in Kubernetes.
+pub const DEV: &str = "/dev";
+
+/// All mounts of a container but its root.
+pub fn in_order(spec: &RootSpec) -> Vec<Mount<'_>> {
+    let volumes = spec.mounts.iter().map(|volume| Mount {
+        target: clean(&volume.target),
+        source: Source::Volume(volume),
+    });
+    let message = spec.termination_message.iter().map(|(path, target)| Mount {
+        target: clean(target),
+        source: Source::File {
+            path: path.clone(),
+            read_only: false,
+        },
+    });
+    let mut given: Vec<Mount<'_>> = volumes.chain(message).collect();
+    let taken: HashSet<PathBuf> = given.iter().map(|mount| mount.target.clone()).collect();
+    let own = of_the_pod(spec).into_iter().filter(|own| !taken.contains(&own.target));
+    given.extend(own);
+    // Stable: of two at the same depth the first comes first.
+    given.sort_by_key(|mount| mount.target.components().count());
+
+    let has_own_dev = taken.contains(Path::new(DEV));
+    let kernel = KERNEL_FILE_SYSTEMS.iter().filter(|kernel| {
+        let target = Path::new(kernel.target);
+        // Nothing but procfs may be at /proc: mounting something else there is an error, not a replacement.
+        (!taken.contains(target) || kernel.fs_type == c"proc") && !(has_own_dev && target.starts_with(DEV))
+    });
+    let mut mounts: Vec<Mount<'_>> = kernel
+        .map(|kernel| Mount {
+            target: kernel.target.into(),
+            source: Source::Kernel(kernel),
+        })
+        .collect();
+    mounts.extend(given);
+    mounts
+}
+
+/// What every container of the Pod gets.
+fn of_the_pod(spec: &RootSpec) -> Vec<Mount<'_>> {
+    let file = |name: &str, read_only| Mount {
+        target: Path::new("/etc").join(name),
+        source: Source::File {
+            path: spec.etc_dir.join(name),
+            read_only,
+        },
+    };
+    vec![
+        // The kubelet's own mount, writable even where the container's root file system is not (`makeHostsMount`).
+        file("hosts", false),
+        file("hostname", spec.read_only_rootfs),
+        file("resolv.conf", spec.read_only_rootfs),
+        Mount {
+            target: "/dev/shm".into(),
+            source: Source::SharedMemory(&spec.shm_dir),
+        },
+    ]
+}
+
+/// A path made absolute, without "." and "..", by its text alone (Go's `filepath.Clean`).
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(volumes: &[&str]) -> RootSpec {
+        RootSpec {
+            layers: Vec::new(),
+            upper_dir: PathBuf::new(),
+            work_dir: PathBuf::new(),
+            etc_dir: "/run/etc".into(),
+            shm_dir: "/run/shm".into(),
+            mounts: volumes
+                .iter()
+                .enumerate()
+                .map(|(number, target)| VolumeMount {
+                    volume: format!("v{number}"),
+                    source: "/run/volume".into(),
+                    sub_path: PathBuf::new(),
+                    target: (*target).into(),
+                    read_only: false,
+                })
+                .collect(),
+            termination_message: Some(("/run/message".into(), "/dev/termination-log".into())),
+            read_only_rootfs: false,
+            privileged: false,
+        }
+    }
+
+    /// Targets in order; volumes with their names.
+    fn order(spec: &RootSpec) -> Vec<String> {
+        let shown = |mount: &Mount<'_>| match &mount.source {
+            Source::Volume(volume) => format!("{}={}", mount.target.display(), volume.volume),
+            _ => mount.target.display().to_string(),
+        };
+        in_order(spec).iter().map(shown).collect()
+    }
+
+    const KERNEL: [&str; 6] = ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup"];
+
+    fn after_kernel(spec: &RootSpec) -> Vec<String> {
+        let order = order(spec);
+        assert_eq!(order[..6], KERNEL);
+        order[6..].to_vec()
+    }
+
+    #[test]
+    fn a_volume_hides_nothing_that_is_mounted_below_it() {
+        let spec = spec(&["/etc/inner/deeper", "/etc/inner/", "/etc"]);
+        assert_eq!(
+            after_kernel(&spec),
+            [
+                "/etc=v2",
+                "/etc/inner=v1",
+                "/dev/termination-log",
+                "/etc/hosts",
+                "/etc/hostname",
+                "/etc/resolv.conf",
+                "/dev/shm",
+                "/etc/inner/deeper=v0",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_volume_at_a_file_of_the_pod_wins_over_it() {
+        let spec = spec(&["/etc/hosts", "/dev/shm/", "/etc/x/../hostname"]);
+        assert_eq!(
+            after_kernel(&spec),
+            [
+                "/etc/hosts=v0",
+                "/dev/shm=v1",
+                "/etc/hostname=v2",
+                "/dev/termination-log",
+                "/etc/resolv.conf",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_volume_at_dev_comes_without_devices_and_with_what_the_pod_mounts_there() {
+        assert_eq!(
+            order(&spec(&["/dev"])),
+            [
+                "/proc",
+                "/sys",
+                "/sys/fs/cgroup",
+                "/dev=v0",
+                "/dev/termination-log",
+                "/etc/hosts",
+                "/etc/hostname",
+                "/etc/resolv.conf",
+                "/dev/shm",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_volume_replaces_a_kernel_file_system_but_proc() {
+        let order = order(&spec(&["/sys", "/proc", "/dev/mqueue"]));
+        assert_eq!(
+            order[..7],
+            [
+                "/proc",
+                "/dev",
+                "/dev/pts",
+                "/sys/fs/cgroup",
+                "/sys=v0",
+                "/proc=v1",
+                "/dev/mqueue=v2"
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_hosts_file_stays_writable_in_a_read_only_root() {
+        let mut spec = spec(&[]);
+        spec.read_only_rootfs = true;
+        let read_only: Vec<_> = in_order(&spec)
+            .into_iter()
+            .filter(|mount| matches!(mount.source, Source::File { read_only: true, .. }))
+            .map(|mount| mount.target)
+            .collect();
+        assert_eq!(read_only, [Path::new("/etc/hostname"), Path::new("/etc/resolv.conf")]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_mount_hides_an_earlier_one(targets in prop::collection::vec("(/(etc|dev|a|hosts|\\.\\.|\\.)){1,4}", 0..6)) {
+            let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+            let spec = spec(&targets);
+            let mounts = in_order(&spec);
+            for (place, mount) in mounts.iter().enumerate() {
+                prop_assert!(!mount.target.components().any(|component| component == Component::ParentDir));
+                for later in &mounts[place + 1..] {
+                    let hides = mount.target.starts_with(&later.target) && mount.target != later.target;
+                    let kernel = matches!(mount.source, Source::Kernel(_));
+                    prop_assert!(kernel || !hides, "{later:?} hides {mount:?}");
+                }
+            }
+            // Every volume is there.
+            let volumes = mounts.iter().filter(|mount| matches!(mount.source, Source::Volume(_))).count();
+            prop_assert_eq!(volumes, targets.len());
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `subPath` of a volume mount: found or made inside the volume, never outside.
+//!
+//! Containers that run write to the volume at the same time. Every step is relative to a descriptor, the kernel refuses to leave the volume
+//! (`RESOLVE_BENEATH`), and what is found is mounted by its descriptor, so an exchanged symbolic link cannot redirect the mount.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+
+/// openat2(2) gives up with EAGAIN where something was renamed at the same time; so often it is asked again.
+const ATTEMPTS: usize = 64;
+
+/// Why a `subPath` cannot be mounted, in the kubelet's words (`makeMounts` in `pkg/kubelet/kubelet_pods.go`). The host adds which
+/// container it is.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SubPathError {
+    /// It leads out of the volume, or cannot be opened.
+    #[error("failed to prepare subPath for volumeMount {volume:?}")]
+    Prepare {
+        /// Name of the volume.
+        volume: String,
+        /// Why.
+        #[source]
+        errno: Errno,
+    },
+    /// It is not there and cannot be made.
+    #[error("failed to create subPath directory for volumeMount {volume:?}")]
+    Create {
+        /// Name of the volume.
+        volume: String,
+        /// Why.
+        #[source]
+        errno: Errno,
+    },
+}
+
+/// Opens (`O_PATH`) a relative path in a volume. Symbolic links may lead anywhere inside the volume; directories that are missing get the
+/// volume's own mode, as by the kubelet.
+pub fn open(volume: BorrowedFd<'_>, volume_name: &str, path: &Path) -> Result<OwnedFd, SubPathError> {
+    let prepare = |errno| SubPathError::Prepare {
+        volume: volume_name.to_owned(),
+        errno,
+    };
+    let create = |errno| match errno {
+        // The existing part leads out of the volume.
+        Errno::EXDEV => prepare(errno),
+        errno => SubPathError::Create {
+            volume: volume_name.to_owned(),
+            errno,
+        },
+    };
+    match open_beneath(volume, path, ResolveFlag::empty()) {
+        Ok(found) => Ok(found),
+        Err(Errno::ENOENT) => make(volume, path).map_err(create),
+        Err(errno) => Err(prepare(errno)),
+    }
+}
+
+/// Makes the components that are missing and opens the last one.
+fn make(volume: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    let mode = Mode::from_bits_truncate(fstat(volume)?.st_mode & 0o7777);
+    let names: Vec<&OsStr> = path
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let (mut parent, missing) = existing_part(volume, &names)?;
+    for name in missing {
+        match mkdirat(&parent, *name, mode) {
+            // Another container of the Pod was faster.
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        // A dangling symbolic link is not followed: nothing is made where it leads.
+        parent = open_beneath(parent.as_fd(), Path::new(name), ResolveFlag::RESOLVE_NO_SYMLINKS)?;
+    }
+    Ok(parent)
+}
+
+/// The longest beginning of a path that is there, and the names after it.
+fn existing_part<'n>(volume: BorrowedFd<'_>, names: &'n [&'n OsStr]) -> Result<(OwnedFd, &'n [&'n OsStr]), Errno> {
+    for length in (1..names.len()).rev() {
+        let Some((there, missing)) = names.split_at_checked(length) else {
+            continue;
+        };
+        match open_beneath(volume, &there.iter().collect::<PathBuf>(), ResolveFlag::empty()) {
+            Ok(found) => return Ok((found, missing)),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok((open_beneath(volume, Path::new("."), ResolveFlag::empty())?, names))
+}
+
+fn open_beneath(directory: BorrowedFd<'_>, path: &Path, more: ResolveFlag) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
+    let mut result = Err(Errno::EAGAIN);
+    for _ in 0..ATTEMPTS {
+        result = openat2(directory, path, how);
+        if !matches!(result, Err(Errno::EAGAIN | Errno::EINTR)) {
+            break;
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::test_directory::TestDirectory;
+
+    fn open_in(volume: &TestDirectory, path: &str) -> Result<PathBuf, SubPathError> {
+        let directory = File::open(volume.path()).unwrap();
+        let found = open(directory.as_fd(), "data", Path::new(path))?;
+        Ok(fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).unwrap())
+    }
+
+    fn prepare(errno: Errno) -> SubPathError {
+        SubPathError::Prepare {
+            volume: "data".to_owned(),
+            errno,
+        }
+    }
+
+    fn create(errno: Errno) -> SubPathError {
+        SubPathError::Create {
+            volume: "data".to_owned(),
+            errno,
+        }
+    }
+
+    #[test]
+    fn a_sub_path_that_leads_out_of_the_volume_is_refused_and_nothing_is_made() {
+        let outer = TestDirectory::new("sub-path-out");
+        fs::create_dir(outer.join("secret")).unwrap();
+        let volume = TestDirectory::new("sub-path-out-volume");
+        symlink(outer.path(), volume.join("absolute")).unwrap();
+        symlink("/etc", volume.join("etc")).unwrap();
+        symlink("../..", volume.join("up")).unwrap();
+        symlink("/no/such/place", volume.join("nowhere")).unwrap();
+        for path in [
+            "absolute",
+            "absolute/secret",
+            "absolute/new",
+            "etc",
+            "up",
+            "up/new/deeper",
+            "nowhere",
+            "nowhere/new",
+        ] {
+            assert_eq!(open_in(&volume, path), Err(prepare(Errno::EXDEV)), "{path}");
+        }
+        assert_eq!(
+            prepare(Errno::EXDEV).to_string(),
+            "failed to prepare subPath for volumeMount \"data\""
+        );
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(volume.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn links_that_stay_in_the_volume_are_followed() {
+        let volume = TestDirectory::new("sub-path-inside");
+        fs::create_dir_all(volume.join("a/b")).unwrap();
+        fs::write(volume.join("a/file"), "").unwrap();
+        symlink("b/../../a/b", volume.join("a/link")).unwrap();
+        assert_eq!(open_in(&volume, "a/link").unwrap(), volume.join("a/b"));
+        assert_eq!(open_in(&volume, "a/link/new").unwrap(), volume.join("a/b/new"));
+        assert_eq!(open_in(&volume, "./a/file").unwrap(), volume.join("a/file"));
+    }
+
+    #[test]
+    fn missing_directories_get_the_mode_of_the_volume() {
+        let volume = TestDirectory::new("sub-path-mode");
+        fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(open_in(&volume, "x/y/z").unwrap(), volume.join("x/y/z"));
+        let mode = fs::metadata(volume.join("x/y")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o750);
+        assert_eq!(open_in(&volume, "x/y/z").unwrap(), volume.join("x/y/z"));
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_an_error() {
+        let volume = TestDirectory::new("sub-path-not-made");
+        symlink("missing", volume.join("dangling")).unwrap();
+        symlink("loop", volume.join("loop")).unwrap();
+        fs::write(volume.join("file"), "").unwrap();
+        assert_eq!(open_in(&volume, "dangling"), Err(create(Errno::ELOOP)));
+        assert_eq!(open_in(&volume, "loop"), Err(prepare(Errno::ELOOP)));
+        assert_eq!(open_in(&volume, "file/new"), Err(prepare(Errno::ENOTDIR)));
+        assert!(!volume.join("missing").exists());
+        assert_eq!(
+            create(Errno::ELOOP).to_string(),
+            "failed to create subPath directory for volumeMount \"data\""
+        );
+    }
+
+    #[test]
+    fn a_link_that_is_exchanged_meanwhile_never_leads_outside() {
+        let outer = TestDirectory::new("sub-path-race-outer");
+        let volume = TestDirectory::new("sub-path-race");
+        fs::create_dir(volume.join("inner")).unwrap();
+        symlink("inner", volume.join("link")).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for target in [outer.path(), Path::new("inner")].into_iter().cycle() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    symlink(target, volume.join("next")).unwrap();
+                    fs::rename(volume.join("next"), volume.join("link")).unwrap();
+                }
+            });
+            for number in 0..2000 {
+                if let Ok(found) = open_in(&volume, &format!("link/{number}")) {
+                    assert!(found.starts_with(volume.join("inner")), "{}", found.display());
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0);
+    }
+}
