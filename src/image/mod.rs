@@ -11,6 +11,7 @@ mod erofs;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod index;
 mod layer;
 mod load;
 mod manifest;
@@ -63,6 +64,9 @@ pub struct Image {
     pub id: String,
     /// Digest of the manifest, `sha256:…`.
     pub manifest_digest: String,
+    /// By which name anybody gets just this image from its registry, `REPOSITORY@sha256:…`: the digest is the one of the document that
+    /// the name meant, a manifest or an index. `None` where it came without one (from an archive by `docker save`).
+    pub repo_digest: Option<String>,
     /// The image's configuration.
     pub config: ImageConfiguration,
     /// From the lowest to the topmost.
@@ -97,6 +101,12 @@ impl Image {
             })
         };
         self.layers.iter().map(open).collect()
+    }
+
+    /// What Kubernetes calls the image that a container runs (`imageID`), as containerd does: the name with the manifest's digest, or
+    /// the configuration's digest if there is no such name.
+    pub fn kubernetes_id(&self) -> &str {
+        self.repo_digest.as_deref().unwrap_or(&self.id)
     }
 
     /// When the image was made, as its configuration says (RFC 3339).

@@ -1,6 +1,7 @@
 //! Names of images as users write them, normalised as Docker and containerd do, and digests.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::net::IpAddr;
 
 use sha2::{Digest as _, Sha256};
@@ -42,6 +43,20 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self::from_hash(Sha256::new_with_prefix(bytes))
+    }
+
+    /// The digest of all that `stream` has.
+    pub fn of_stream(stream: &mut impl Read) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(Self::from_hash(hash)),
+                Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The digest of what `hash` was fed.
