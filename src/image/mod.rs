@@ -15,6 +15,7 @@ mod index;
 mod layer;
 mod load;
 mod manifest;
+mod merge;
 mod names;
 mod options;
 mod pull;
@@ -78,7 +79,7 @@ pub struct Image {
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of its uncompressed tar stream, `sha256:…`.
+    /// Digest of its uncompressed tar stream, `sha256:…`; of merged layers ([`ImageStore::fit`]), one that stands for all of them.
     pub diff_id: String,
     /// The EROFS file.
     pub path: PathBuf,
@@ -92,15 +93,19 @@ impl Image {
     /// Between looking an image up and this, another process may remove it: [`ImageError::Removed`] then asks to ensure
     /// the image once more.
     pub fn open_layers(&self) -> Result<Vec<File>, ImageError> {
+        Self::open_all(&self.layers, &self.reference)
+    }
+
+    fn open_all(layers: &[Layer], reference: &str) -> Result<Vec<File>, ImageError> {
         let open = |layer: &Layer| {
             File::open(&layer.path).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => ImageError::Removed {
-                    reference: self.reference.clone(),
+                    reference: reference.to_owned(),
                 },
                 _ => StoreError::of("open", &layer.path)(error).into(),
             })
         };
-        self.layers.iter().map(open).collect()
+        layers.iter().map(open).collect()
     }
 
     /// What Kubernetes calls the image that a container runs (`imageID`), as containerd does: the name with the manifest's digest, or

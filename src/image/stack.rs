@@ -121,15 +121,20 @@ impl ImageStore {
 
     /// Where a layer lies that was converted for its place above `below`.
     fn stacked_path(&self, diff_id: &Digest, below: &[LayerBlob]) -> PathBuf {
-        let mut hash = Sha256::new();
-        for layer in below {
-            hash.update(layer.diff_id.as_str());
-            hash.update(b"\n");
-        }
-        let below = Digest::from_hash(hash);
+        let below = chain_of(below.iter().map(|layer| layer.diff_id.as_str()));
         self.layer_path(diff_id)
             .with_file_name(format!("{}-on-{}.erofs", diff_id.hex(), below.hex()))
     }
+}
+
+/// The digest that stands for layers in their order.
+pub(super) fn chain_of<'a>(diff_ids: impl Iterator<Item = &'a str>) -> Digest {
+    let mut hash = Sha256::new();
+    for diff_id in diff_ids {
+        hash.update(diff_id);
+        hash.update(b"\n");
+    }
+    Digest::from_hash(hash)
 }
 
 /// Whether a layer has to be converted for its place in the stack.

@@ -5,6 +5,7 @@
 //! tmp/                          files being written, and a lock a layer; all of it is stale to whoever has the exclusive lock
 //! layers/sha256/<diff ID>.erofs
 //! layers/sha256/<diff ID>-on-<digest>.erofs    a layer that depends on those below it, for one such stack
+//! layers/sha256/<digest>-merged.erofs          the lowest layers of an image in one, for Pods that have too many
 //! blobs/sha256/<digest>         layers as they were transferred
 //! manifests/sha256/<digest>.json
 //! configs/sha256/<digest>.json
@@ -216,6 +217,8 @@ impl ImageStore {
             if let Some(Ok((_, layers))) = config.map(|config| manifest::join(&manifest, &config)) {
                 keep.extend(layers.iter().map(|layer| self.layer_path(&layer.diff_id)));
                 keep.extend(self.stacked(&layers)?.into_iter().flatten().map(|layer| layer.path));
+                let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+                keep.extend(self.merged_paths(&diff_ids));
             }
         }
         let mut freed = 0;

@@ -155,6 +155,21 @@ impl ImageStore {
                 });
             }
         }
+        // After the layers: they may have been repaired.
+        for (merged, path) in self.merged_files(image) {
+            if let Some(why) = volume_damage(&path)? {
+                let mut repaired = false;
+                if how.repair {
+                    remove_file(&path)?;
+                    repaired = self.merge_again(image, merged, &path)?;
+                }
+                verified.problems.push(Problem {
+                    what: format!("the lowest {} layers, merged", merged.len()),
+                    why,
+                    repaired,
+                });
+            }
+        }
         Ok(verified)
     }
 
