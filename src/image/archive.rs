@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use super::decompress::Decompress;
+use super::decompress::{Decompress, Packing};
 use super::erofs::MAX_BYTES_VARIABLE;
 use super::error::PullError;
 use super::tar::{Kind, TarError, TarReader};
@@ -48,7 +48,7 @@ impl Files {
         if metadata.is_dir() {
             return Ok(Self::Directory(file));
         }
-        let mut head = [0; 4];
+        let mut head = [0; Packing::HEAD_BYTES as usize];
         let is_plain = metadata.is_file() && {
             let count = file.read_at(&mut head, 0).map_err(PullError::Read)?;
             !is_compressed(head.get(..count).unwrap_or_default())
@@ -183,28 +183,16 @@ impl Read for Section {
 }
 
 fn is_compressed(head: &[u8]) -> bool {
-    matches!(
-        head,
-        [0x1f, 0x8b, ..]
-            | [0x28, 0xb5, 0x2f, 0xfd]
-            | [0x50..=0x5f, 0x2a, 0x4d, 0x18]
-            | [0xfd, b'7', b'z', b'X']
-            | [b'B', b'Z', b'h', _]
-    )
+    Packing::of(head) != Packing::None
 }
 
 /// Writes all of `source`, decompressed, to a file without a name. Zeros become holes of it.
 fn spool(source: impl Read, scratch: &Path, max_bytes: u64) -> Result<File, PullError> {
     let mut source = BufReader::with_capacity(SPOOL_CHUNK, source);
     let head = io::BufRead::fill_buf(&mut source).map_err(PullError::Read)?;
-    if head.starts_with(b"\xfd7zX") || head.starts_with(b"BZh") {
-        let (format, tool) = if head.starts_with(b"B") {
-            ("bzip2", "bzip2")
-        } else {
-            ("xz", "xz")
-        };
+    if let Packing::Unsupported(format) = Packing::of(head) {
         return Err(PullError::Archive(format!(
-            "it is compressed with {format}, which is not supported: `{tool} -dc FILE | microkube image load -` does it"
+            "it is compressed with {format}, which is not supported: `{format} -dc FILE | microkube image load -` does it"
         )));
     }
     let mut plain = Decompress::new(source).map_err(PullError::Read)?;

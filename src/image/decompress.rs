@@ -8,6 +8,32 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 const INPUT_BUFFER: usize = 64 * 1024;
 
+/// How a stream is compressed, by its first bytes: whatever a name or a media type says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    None,
+    Gzip,
+    Zstd,
+    /// In a way that is known but not supported.
+    Unsupported(&'static str),
+}
+
+impl Packing {
+    /// How many bytes of a stream tell.
+    pub const HEAD_BYTES: u64 = 10;
+
+    pub fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or a frame to skip, which zstd:chunked layers may start with.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Unsupported("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => Self::Unsupported("bzip2"),
+            _ => Self::None,
+        }
+    }
+}
+
 /// A stream without its compression.
 pub(super) enum Decompress<R: Read> {
     Plain(Source<R>),
@@ -21,14 +47,17 @@ impl<R: Read> Decompress<R> {
     /// Reads the first bytes of `source` to see what it is.
     pub fn new(mut source: R) -> io::Result<Self> {
         let mut head = Vec::new();
-        source.by_ref().take(4).read_to_end(&mut head)?;
-        let kind = head.clone();
+        source.by_ref().take(Packing::HEAD_BYTES).read_to_end(&mut head)?;
+        let packing = Packing::of(&head);
         let source = BufReader::with_capacity(INPUT_BUFFER, Cursor::new(head).chain(source));
-        Ok(match kind.as_slice() {
-            [0x1f, 0x8b, ..] => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
-            // A frame, or a frame to skip, which zstd:chunked layers may start with.
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd(Box::new(Zstd::new(source))),
-            _ => Self::Plain(source),
+        Ok(match packing {
+            Packing::None => Self::Plain(source),
+            Packing::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
+            Packing::Zstd => Self::Zstd(Box::new(Zstd::new(source))),
+            Packing::Unsupported(format) => {
+                let why = format!("it is compressed with {format}; supported are gzip, zstd, and no compression");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
         })
     }
 
@@ -143,6 +172,19 @@ mod tests {
             assert!(read_all(&bytes).unwrap() == content);
         }
         assert_eq!(read_all(b"").unwrap(), b"");
+    }
+
+    #[test]
+    fn other_compressions_are_refused_by_their_names() {
+        for (bytes, format) in [
+            (b"\xfd7zXZ\0\0\x04\xe6\xd6".as_slice(), "xz"),
+            (b"BZh91AY&SY\xae", "bzip2"),
+        ] {
+            let error = read_all(bytes).unwrap_err().to_string();
+            assert!(error.contains(format), "{error}");
+        }
+        // A tar archive may begin with any name.
+        assert_eq!(read_all(b"BZh9 is a name").unwrap(), b"BZh9 is a name");
     }
 
     #[test]

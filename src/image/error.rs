@@ -71,6 +71,25 @@ pub enum ImageError {
         /// Which layer.
         what: String,
     },
+    /// So many different images do not go into one Pod.
+    #[error("the Pod's containers have {count} different images; a Pod can have {max}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// Layers could not be merged.
+    #[error("cannot merge the lowest {count} layers of image \"{reference}\"")]
+    Merge {
+        /// Normalised reference.
+        reference: String,
+        /// How many layers.
+        count: usize,
+        /// Why.
+        #[source]
+        source: ErofsError,
+    },
     /// Writing an archive failed.
     #[error("cannot write {}", path.display())]
     Save {
@@ -95,9 +114,13 @@ impl ImageError {
             Self::InvalidName { .. } => "InvalidImageName",
             Self::NeverPull { .. } => "ErrImageNeverPull",
             Self::Pull { .. } | Self::Load { .. } | Self::NotFound { .. } | Self::Removed { .. } => "ErrImagePull",
-            Self::Ambiguous { .. } | Self::NoBlob { .. } | Self::Save { .. } | Self::Option(_) | Self::Store(_) => {
-                "ImageInspectError"
-            }
+            Self::Ambiguous { .. }
+            | Self::NoBlob { .. }
+            | Self::TooMany { .. }
+            | Self::Merge { .. }
+            | Self::Save { .. }
+            | Self::Option(_)
+            | Self::Store(_) => "ImageInspectError",
         }
     }
 }

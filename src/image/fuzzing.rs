@@ -39,17 +39,40 @@ pub fn tar_to_erofs(data: &[u8]) {
             compare(&read_back(image), data);
         }
         // Once more, above something: this stream itself is as good as any.
-        if let Some(mut image) = image {
-            image.rewind().expect("its start");
-            let below = tempfile::tempfile().expect("a file");
-            std::io::copy(&mut image, &mut &below).expect("a copy");
-            let below = LowerLayers::open(vec![below]).expect("what was just written");
-            if let Some(image) = convert(data, compression, Some(&below)) {
+        if let Some(image) = image {
+            let below = copy(image);
+            let lower = LowerLayers::open(vec![below.try_clone().expect("a descriptor")]);
+            let lower = lower.expect("what was just written");
+            if let Some(image) = convert(data, compression, Some(&lower)) {
                 read_back(&image);
+                let image = copy(image);
+                if let Some(merged) = merge(&[&below, &image], compression) {
+                    let hides =
+                        |(inode, _): &(VolumeInode, _)| inode.kind() == erofs::format::S_IFCHR && inode.device == 0;
+                    assert!(!read_back(&merged).values().any(hides), "what hides is gone");
+                }
                 damage(&image, data);
+                let _ = merge(&[&below, &image], compression);
             }
         }
     }
+}
+
+/// The same in a file that lasts.
+fn copy(mut image: File) -> File {
+    image.rewind().expect("its start");
+    let copy = tempfile::tempfile().expect("a file");
+    std::io::copy(&mut image, &mut &copy).expect("a copy");
+    copy
+}
+
+/// Merges images, lowest first.
+fn merge(layers: &[&File], compression: Compression) -> Option<File> {
+    let files = layers.iter().map(|file| file.try_clone().expect("a descriptor"));
+    let layers = LowerLayers::open(files.collect()).ok()?;
+    let image = scratch(0);
+    erofs::merge(&layers, &image, [scratch(1), scratch(2)], &LIMITS, compression).ok()?;
+    Some(image)
 }
 
 /// Reads an image in which bytes were changed: anything but a panic will do.

@@ -71,16 +71,27 @@ pub(super) fn convert_blob(
     })
 }
 
+/// Makes one file of several layers, lowest first.
+pub(super) fn merge(layers: &LowerLayers, directory: &Path, options: &Options) -> Result<NamedTempFile, ErofsError> {
+    let (file, scratch) = new_files(directory)?;
+    erofs::merge(layers, file.as_file(), scratch, &options.limits, options.compression)?;
+    Ok(file)
+}
+
+/// A file for an image, and what its writer needs beside it.
+fn new_files(directory: &Path) -> Result<(NamedTempFile, [File; 2]), OutputError> {
+    let file = tempfile::Builder::new().prefix("layer-").tempfile_in(directory);
+    let scratch = || tempfile::tempfile_in(directory).map_err(OutputError);
+    Ok((file.map_err(OutputError)?, [scratch()?, scratch()?]))
+}
+
 fn write(
     compressed: impl Read + Send,
     directory: &Path,
     options: &Options,
     lower: Option<&LowerLayers>,
 ) -> Result<(NamedTempFile, Digest), ErofsError> {
-    let file = tempfile::Builder::new().prefix("layer-").tempfile_in(directory);
-    let file = file.map_err(OutputError)?;
-    let scratch = || tempfile::tempfile_in(directory).map_err(OutputError);
-    let scratch = [scratch()?, scratch()?];
+    let (file, scratch) = new_files(directory)?;
     let diff_id = std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
         scope.spawn(move || decompress(compressed, &sender));

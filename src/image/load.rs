@@ -3,12 +3,14 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use oci_spec::image::ImageIndex;
+use oci_spec::image::{Descriptor, ImageIndex};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::Files;
+use super::decompress::Packing;
 use super::error::{ImageError, PullError};
+use super::index::Search;
 use super::layer;
 use super::manifest::{self, Blob, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFEST_MAX_BYTES};
 use super::pull::accept;
@@ -43,18 +45,14 @@ impl ImageStore {
         let files = Files::open(path, &self.temporary_directory(), self.options().limits.bytes)?;
         let found = find_images(&files)?;
         let mut images = Vec::new();
-        for (image, reference) in with_names(found, name)? {
-            let config = match manifest::parse(&image.manifest)? {
-                Document::Manifest(manifest) => manifest,
-                Document::Index(_) => return Err(PullError::invalid("index", "it leads to another index")),
-            };
-            let config_bytes = files.small(&image.config_path, CONFIG_MAX_BYTES)?;
-            verify("the configuration", &config.config.digest, &Digest::of(&config_bytes))?;
-            let (_, layers) = manifest::join(&config, &config_bytes)?;
-            for (layer, path) in layers.iter().zip(&image.layer_paths) {
+        for image in with_names(found, name)? {
+            for (layer, path) in image.layers.iter().zip(&image.layer_paths) {
                 self.load_layer(&files, path, layer, progress)?;
             }
-            images.extend(self.add_image(&reference, &image.manifest, &config_bytes)?);
+            let config = files.small(&image.config_path, CONFIG_MAX_BYTES)?;
+            for name in &image.names {
+                images.extend(self.add_image(name, &image.manifest, &config, image.root.as_ref())?);
+            }
         }
         Ok(images)
     }
@@ -119,12 +117,6 @@ fn find_images(files: &Files) -> Result<Vec<Found>, PullError> {
 #[cfg(fuzzing)]
 pub(super) fn read_all(files: &Files) {
     for image in find_images(files).into_iter().flatten() {
-        let Ok(Document::Manifest(manifest)) = manifest::parse(&image.manifest) else {
-            continue;
-        };
-        if let Ok(config) = files.small(&image.config_path, CONFIG_MAX_BYTES) {
-            let _ = manifest::join(&manifest, &config);
-        }
         for path in &image.layer_paths {
             if let Ok((file, length)) = files.file(path) {
                 assert_eq!(
@@ -139,74 +131,140 @@ pub(super) fn read_all(files: &Files) {
 /// An image found in an archive.
 struct Found {
     manifest: Vec<u8>,
+    /// The document that its names mean; `None` where the archive has no manifests.
+    root: Option<Digest>,
     config_path: String,
+    layers: Vec<LayerBlob>,
     layer_paths: Vec<String>,
     names: Vec<ImageReference>,
 }
 
 /// Decides what each image will be called.
-fn with_names(found: Vec<Found>, name: Option<ImageReference>) -> Result<Vec<(Found, ImageReference)>, PullError> {
-    if let Some(name) = name {
-        let count = found.len();
-        return match <[Found; 1]>::try_from(found) {
-            Ok([image]) => Ok(vec![(image, name)]),
-            Err(_) => Err(PullError::Archive(format!(
-                "it has {count} images; one name cannot stand for them"
-            ))),
-        };
-    }
-    let mut named = Vec::new();
-    for image in found {
-        let Some((last, others)) = image.names.split_last() else {
-            return Err(PullError::Archive(
-                "an image in it has no name; give one with --name".into(),
-            ));
-        };
-        let last = last.clone();
-        for other in others {
-            let copy = Found {
-                manifest: image.manifest.clone(),
-                config_path: image.config_path.clone(),
-                layer_paths: image.layer_paths.clone(),
-                names: Vec::new(),
-            };
-            named.push((copy, other.clone()));
+fn with_names(mut found: Vec<Found>, name: Option<ImageReference>) -> Result<Vec<Found>, PullError> {
+    match (name, found.as_mut_slice()) {
+        (Some(name), [image]) => image.names = vec![name],
+        (Some(_), images) => {
+            return Err(PullError::Archive(format!(
+                "it has {} images; one name cannot stand for them",
+                images.len()
+            )));
         }
-        named.push((image, last));
+        (None, images) => {
+            if images.iter().any(|image| image.names.is_empty()) {
+                return Err(PullError::Archive(
+                    "an image in it has no name; give one with --name".into(),
+                ));
+            }
+        }
     }
-    Ok(named)
+    Ok(found)
 }
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
+/// The images of a layout. Entries of one name are one image, for several platforms; so are those without a name, as far as they are for
+/// other platforms.
 fn layout_images(files: &Files) -> Result<Vec<Found>, PullError> {
     let index: ImageIndex = parse_json("index", &files.small("index.json", MANIFEST_MAX_BYTES)?)?;
-    let mut found = Vec::new();
+    let mut named: Vec<(ImageReference, Vec<&Descriptor>)> = Vec::new();
+    let mut nameless = Vec::new();
     for descriptor in index.manifests() {
-        let annotation = |key: &str| descriptor.annotations().as_ref().and_then(|all| all.get(key)).cloned();
-        // A bare tag, as umoci writes it, is no name.
-        let name = annotation("io.containerd.image.name")
-            .or_else(|| annotation("org.opencontainers.image.ref.name"))
-            .filter(|name| name.contains(['/', ':']));
-        let names = name.map(|name| parse_name(&name)).transpose()?.into_iter().collect();
-        let digest = Digest::parse(descriptor.digest().as_ref()).map_err(|why| PullError::invalid("index", why))?;
-        let mut bytes = blob_bytes(files, &digest)?;
-        if let Document::Index(Blob { digest, .. }) = manifest::parse(&bytes)? {
-            bytes = blob_bytes(files, &digest)?;
+        match name_of(descriptor)? {
+            None => nameless.push(descriptor),
+            Some(name) => match named.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, descriptors)) => descriptors.push(descriptor),
+                None => named.push((name, vec![descriptor])),
+            },
         }
-        let Document::Manifest(manifest) = manifest::parse(&bytes)? else {
-            return Err(PullError::invalid("index", "it leads to another index"));
-        };
-        found.push(Found {
-            manifest: bytes,
-            config_path: blob_path(&manifest.config.digest),
-            layer_paths: manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
-            names,
-        });
+    }
+    let mut found = Vec::new();
+    for (name, descriptors) in named {
+        add_found(&mut found, find_image(files, Search::among(descriptors)?)?, Some(name));
+    }
+    let (mut platforms, mut found_nameless) = (Vec::new(), false);
+    for descriptor in &nameless {
+        match find_image(files, Search::among([*descriptor])?) {
+            Ok(image) => {
+                add_found(&mut found, image, None);
+                found_nameless = true;
+            }
+            Err(PullError::Platform { available }) => platforms.push(available),
+            Err(error) => return Err(error),
+        }
+    }
+    if !platforms.is_empty() && !found_nameless {
+        let available = platforms.join(", ");
+        return Err(PullError::Platform { available });
     }
     Ok(found)
+}
+
+/// Adds an image, or a name to one that is there.
+fn add_found(found: &mut Vec<Found>, image: Found, name: Option<ImageReference>) {
+    let known = found
+        .iter()
+        .position(|other| other.root == image.root && other.manifest == image.manifest);
+    match known.and_then(|place| found.get_mut(place)) {
+        Some(known) => known.names.extend(name),
+        None => found.push(Found {
+            names: name.into_iter().collect(),
+            ..image
+        }),
+    }
+}
+
+fn name_of(descriptor: &Descriptor) -> Result<Option<ImageReference>, PullError> {
+    let annotation = |key: &str| descriptor.annotations().as_ref().and_then(|all| all.get(key));
+    // A bare tag, as umoci writes it, is no name.
+    annotation("io.containerd.image.name")
+        .or_else(|| annotation("org.opencontainers.image.ref.name"))
+        .filter(|name| name.contains(['/', ':']))
+        .map(|name| parse_name(name))
+        .transpose()
+}
+
+/// What an entry of an index leads to.
+enum Looked {
+    Image(Found),
+    Index(ImageIndex),
+}
+
+fn find_image(files: &Files, mut search: Search) -> Result<Found, PullError> {
+    loop {
+        let candidate = search.next()?;
+        match look(files, &candidate.blob) {
+            Ok(Looked::Image(found)) => {
+                return Ok(Found {
+                    root: Some(candidate.root),
+                    ..found
+                });
+            }
+            Ok(Looked::Index(index)) => search.enter(&candidate, index.manifests())?,
+            Err(error) => search.refuse(&candidate, error)?,
+        }
+    }
+}
+
+fn look(files: &Files, blob: &Blob) -> Result<Looked, PullError> {
+    let bytes = blob_bytes(files, &blob.digest)?;
+    let manifest = match manifest::parse(&bytes)? {
+        Document::Manifest(manifest) => manifest,
+        Document::Index(index) => return Ok(Looked::Index(index)),
+    };
+    let config_path = blob_path(&manifest.config.digest);
+    let config = files.small(&config_path, CONFIG_MAX_BYTES)?;
+    verify("the configuration", &manifest.config.digest, &Digest::of(&config))?;
+    let (_, layers) = manifest::join(&manifest, &config)?;
+    Ok(Looked::Image(Found {
+        manifest: bytes,
+        root: None,
+        config_path,
+        layer_paths: layers.iter().map(|layer| blob_path(&layer.blob.digest)).collect(),
+        layers,
+        names: Vec::new(),
+    }))
 }
 
 fn blob_bytes(files: &Files, digest: &Digest) -> Result<Vec<u8>, PullError> {
@@ -224,7 +282,8 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-/// Such archives have no manifests: one is made, of the layers as they are in the archive, uncompressed.
+/// Such archives have no manifests: one is made, of the layers as they are in the archive. `docker save` writes them uncompressed, other
+/// tools do not, and their names do not tell.
 fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
     let images: Vec<DockerImage> = parse_json("manifest.json", &files.small("manifest.json", MANIFEST_MAX_BYTES)?)?;
     let mut found = Vec::new();
@@ -232,13 +291,14 @@ fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
         let config = files.small(&image.config, CONFIG_MAX_BYTES)?;
         let parsed: oci_spec::image::ImageConfiguration = parse_json("configuration", &config)?;
         let diff_ids = parsed.rootfs().diff_ids();
+        if diff_ids.len() != image.layers.len() {
+            let (have, listed) = (image.layers.len(), diff_ids.len());
+            let why = format!("it lists {listed} layers, the archive {have}");
+            return Err(PullError::invalid("configuration", why));
+        }
         let mut layers = Vec::new();
         for (path, diff_id) in image.layers.iter().zip(diff_ids) {
-            layers.push(serde_json::json!({
-                "mediaType": "application/vnd.docker.image.rootfs.diff.tar",
-                "size": files.file(path)?.1,
-                "digest": diff_id,
-            }));
+            layers.push(docker_layer(files, path, diff_id)?);
         }
         let manifest = serde_json::json!({
             "schemaVersion": 2,
@@ -250,15 +310,50 @@ fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
             },
             "layers": layers,
         });
+        let manifest = manifest.to_string().into_bytes();
+        let Document::Manifest(parsed) = manifest::parse(&manifest)? else {
+            return Err(PullError::invalid("manifest.json", "it describes no image"));
+        };
+        let (_, layers) = manifest::join(&parsed, &config)?;
         let names = image.repo_tags.unwrap_or_default();
         found.push(Found {
-            manifest: manifest.to_string().into_bytes(),
+            manifest,
+            root: None,
             config_path: image.config,
+            layers,
             layer_paths: image.layers,
             names: names.iter().map(|name| parse_name(name)).collect::<Result<_, _>>()?,
         });
     }
     Ok(found)
+}
+
+/// The descriptor of a layer in such an archive.
+fn docker_layer(files: &Files, path: &str, diff_id: &str) -> Result<serde_json::Value, PullError> {
+    let (mut file, size) = files.file(path)?;
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(Packing::HEAD_BYTES)
+        .read_to_end(&mut head)
+        .map_err(PullError::Read)?;
+    let packing = Packing::of(&head);
+    let suffix = match packing {
+        // Converting it says why not.
+        Packing::None | Packing::Unsupported(_) => "",
+        Packing::Gzip => ".gzip",
+        Packing::Zstd => ".zstd",
+    };
+    let digest = if packing == Packing::None {
+        diff_id.to_owned()
+    } else {
+        let mut whole = head.chain(file);
+        Digest::of_stream(&mut whole).map_err(PullError::Read)?.to_string()
+    };
+    Ok(serde_json::json!({
+        "mediaType": format!("application/vnd.docker.image.rootfs.diff.tar{suffix}"),
+        "size": size,
+        "digest": digest,
+    }))
 }
 
 fn parse_name(name: &str) -> Result<ImageReference, PullError> {
@@ -297,3 +392,6 @@ impl<R: Read, F: Fn(u64)> Read for Hashing<R, F> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! The documents of an image: index, manifest and configuration, in OCI's form and Docker's, validated before use.
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
-
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -23,6 +22,17 @@ pub(super) const MANIFEST_MEDIA_TYPES: &[&str] = &[
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
+/// Media types of configurations: OCI's, Docker's, and what Docker accepts for the sake of old clients and registries that wrote
+/// something else there (`ImageTypes` in moby's `distribution/registry.go`). Whether it is one, its content tells.
+const CONFIG_MEDIA_TYPES: &[&str] = &[
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+    "application/json",
+    "text/html",
+    "",
+];
+
 /// A blob of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blob {
@@ -41,8 +51,8 @@ pub(super) struct LayerBlob {
 #[derive(Debug)]
 pub(super) enum Document {
     Manifest(Manifest),
-    /// The manifest for this platform is elsewhere.
-    Index(Blob),
+    /// Manifests and indexes are elsewhere ([`super::index`]).
+    Index(ImageIndex),
 }
 
 /// A manifest.
@@ -99,7 +109,7 @@ impl Kind {
     }
 }
 
-/// Parses a manifest, or an index and picks what runs here.
+/// Parses a manifest or an index.
 pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(PullError::invalid("manifest", "it is no JSON object"));
@@ -107,7 +117,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     let kind: Kind = serde_json::from_slice(bytes).map_err(|e| PullError::invalid("manifest", e))?;
     if kind.is_index()? {
         let index = serde_json::from_slice(bytes).map_err(|error| PullError::invalid("index", error))?;
-        return select(&index).map(Document::Index);
+        return Ok(Document::Index(index));
     }
     let manifest: ImageManifest =
         serde_json::from_slice(bytes).map_err(|error| PullError::invalid("manifest", error))?;
@@ -118,10 +128,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
         ));
     }
     let config_type = manifest.config().media_type().as_ref();
-    if !matches!(
-        config_type,
-        "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
-    ) {
+    if !CONFIG_MEDIA_TYPES.contains(&config_type) {
         return Err(PullError::invalid(
             "manifest",
             format!("it describes no container image but {config_type:?}"),
@@ -154,7 +161,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     Ok(Document::Manifest(Manifest { config, layers }))
 }
 
-fn blob(descriptor: &Descriptor) -> Result<Blob, PullError> {
+pub(super) fn blob(descriptor: &Descriptor) -> Result<Blob, PullError> {
     let digest = Digest::parse(descriptor.digest().as_ref()).map_err(|why| PullError::invalid("manifest", why))?;
     Ok(Blob {
         digest,
@@ -179,42 +186,6 @@ fn is_layer(media_type: &MediaType) -> bool {
             | "application/vnd.docker.image.rootfs.diff.tar"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar"
     )
-}
-
-/// The entry of an index for linux/amd64; the first fitting one, as containerd takes with equal variants.
-pub(super) fn select(index: &ImageIndex) -> Result<Blob, PullError> {
-    let runs_here = |descriptor: &&Descriptor| {
-        descriptor
-            .platform()
-            .as_ref()
-            .is_some_and(|p| *p.os() == Os::Linux && *p.architecture() == Arch::Amd64)
-    };
-    // Entries without a platform are images too (archives of one image often have such); attestations have one.
-    let chosen = index
-        .manifests()
-        .iter()
-        .find(runs_here)
-        .or(match index.manifests().as_slice() {
-            [only] if only.platform().is_none() => Some(only),
-            _ => None,
-        });
-    let Some(chosen) = chosen else {
-        let platforms = index
-            .manifests()
-            .iter()
-            .filter_map(|descriptor| descriptor.platform().as_ref());
-        let mut names: Vec<_> = platforms.map(|p| format!("{}/{}", p.os(), p.architecture())).collect();
-        names.retain(|name| name != "unknown/unknown");
-        names.dedup();
-        names.truncate(20);
-        let available = if names.is_empty() {
-            "nothing".to_owned()
-        } else {
-            names.join(", ")
-        };
-        return Err(PullError::Platform { available });
-    };
-    blob(chosen)
 }
 
 /// Parses a configuration and joins its layers with the manifest's.

@@ -11,9 +11,11 @@ mod erofs;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod index;
 mod layer;
 mod load;
 mod manifest;
+mod merge;
 mod names;
 mod options;
 mod pull;
@@ -63,6 +65,9 @@ pub struct Image {
     pub id: String,
     /// Digest of the manifest, `sha256:…`.
     pub manifest_digest: String,
+    /// By which name anybody gets just this image from its registry, `REPOSITORY@sha256:…`: the digest is the one of the document that
+    /// the name meant, a manifest or an index. `None` where it came without one (from an archive by `docker save`).
+    pub repo_digest: Option<String>,
     /// The image's configuration.
     pub config: ImageConfiguration,
     /// From the lowest to the topmost.
@@ -74,7 +79,7 @@ pub struct Image {
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of its uncompressed tar stream, `sha256:…`.
+    /// Digest of its uncompressed tar stream, `sha256:…`; of merged layers ([`ImageStore::fit`]), one that stands for all of them.
     pub diff_id: String,
     /// The EROFS file.
     pub path: PathBuf,
@@ -88,15 +93,25 @@ impl Image {
     /// Between looking an image up and this, another process may remove it: [`ImageError::Removed`] then asks to ensure
     /// the image once more.
     pub fn open_layers(&self) -> Result<Vec<File>, ImageError> {
+        Self::open_all(&self.layers, &self.reference)
+    }
+
+    fn open_all(layers: &[Layer], reference: &str) -> Result<Vec<File>, ImageError> {
         let open = |layer: &Layer| {
             File::open(&layer.path).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => ImageError::Removed {
-                    reference: self.reference.clone(),
+                    reference: reference.to_owned(),
                 },
                 _ => StoreError::of("open", &layer.path)(error).into(),
             })
         };
-        self.layers.iter().map(open).collect()
+        layers.iter().map(open).collect()
+    }
+
+    /// What Kubernetes calls the image that a container runs (`imageID`), as containerd does: the name with the manifest's digest, or
+    /// the configuration's digest if there is no such name.
+    pub fn kubernetes_id(&self) -> &str {
+        self.repo_digest.as_deref().unwrap_or(&self.id)
     }
 
     /// When the image was made, as its configuration says (RFC 3339).

@@ -29,7 +29,7 @@ impl ImageStore {
                 name: source.to_owned(),
             });
         };
-        Ok(self.write_reference(&name, &image.manifest_digest)?)
+        Ok(self.write_reference(&name, &image.manifest_digest, image.repo_digest.clone())?)
     }
 
     /// Removes content that no name leads to; with `all`, before that, the names of those images for which `unused` says yes.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use oci_spec::image::ImageIndex;
 use tokio::sync::mpsc;
 
 use super::credentials::PullSecret;
 use super::error::{ImageError, PullError, StoreError};
+use super::index::{Candidate, Search};
 use super::layer::{self, Converted};
-use super::manifest::{self, Document, LayerBlob, Manifest};
-use super::reference::ImageReference;
+use super::manifest::{self, Document, LayerBlob};
+use super::reference::{Digest, ImageReference};
 use super::registry::{Environment, Registry};
 use super::store::StoreLock;
 use super::{Image, ImageStore, Progress, PullPolicy};
@@ -94,9 +96,8 @@ impl Pull<'_> {
         });
         let lock = Arc::new(lock.await??);
         let registry = Registry::new(self.name, environment, secrets)?;
-        let (manifest_bytes, manifest) = self.manifest(&registry).await?;
-        let config = registry.small_blob(&manifest.config, "the configuration").await?;
-        let (_, mut layers) = manifest::join(&manifest, &config)?;
+        let found = self.find(&registry).await?;
+        let mut layers = found.layers;
         layers.sort_by(|a, b| a.diff_id.cmp(&b.diff_id));
         layers.dedup_by(|a, b| a.diff_id == b.diff_id);
         // Largest first: the last one to end then started early.
@@ -108,7 +109,7 @@ impl Pull<'_> {
             .await?;
         let (store, name) = (self.store.clone(), self.name.clone());
         let image = blocking(self.store, move || {
-            let image = store.add_image(&name, &manifest_bytes, &config)?;
+            let image = store.add_image(&name, &found.manifest, &found.config, Some(&found.root))?;
             drop(lock);
             // What the name meant before may be needed no more.
             store.sweep()?;
@@ -119,16 +120,24 @@ impl Pull<'_> {
             .ok_or_else(|| PullError::invalid("image", "another process removed it while it was pulled"))
     }
 
-    async fn manifest(&self, registry: &Registry) -> Result<(Vec<u8>, Manifest), PullError> {
+    /// Finds the image that the name means on this platform.
+    async fn find(&self, registry: &Registry) -> Result<Found, PullError> {
         let bytes = registry.manifest(None).await?;
-        let chosen = match manifest::parse(&bytes)? {
-            Document::Manifest(manifest) => return Ok((bytes, manifest)),
-            Document::Index(chosen) => chosen,
-        };
-        let bytes = registry.manifest(Some(&chosen)).await?;
-        match manifest::parse(&bytes)? {
-            Document::Manifest(manifest) => Ok((bytes, manifest)),
-            Document::Index(_) => Err(PullError::invalid("index", "it leads to another index")),
+        let mut candidate = Candidate::root(&bytes);
+        let mut search = Search::default();
+        let mut document = Ok(bytes);
+        loop {
+            let looked = match document {
+                Ok(bytes) => look(registry, &candidate, bytes).await,
+                Err(error) => Err(error),
+            };
+            match looked {
+                Ok(Looked::Image(found)) => return Ok(found),
+                Ok(Looked::Index(index)) => search.enter(&candidate, index.manifests())?,
+                Err(error) => search.refuse(&candidate, error)?,
+            }
+            candidate = search.next()?;
+            document = registry.manifest(Some(&candidate.blob)).await;
         }
     }
 
@@ -228,6 +237,36 @@ impl Pull<'_> {
         let converted = converted.map_err(|error| StoreError::of("convert a layer in", &directory)(error.into()))?;
         accept(converted, layer, &directory)
     }
+}
+
+/// An image found in a registry.
+struct Found {
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layers: Vec<LayerBlob>,
+    /// The document that the name means: the manifest, or the index that leads to it.
+    root: Digest,
+}
+
+/// What a document is.
+enum Looked {
+    Image(Found),
+    Index(ImageIndex),
+}
+
+async fn look(registry: &Registry, candidate: &Candidate, bytes: Vec<u8>) -> Result<Looked, PullError> {
+    let manifest = match manifest::parse(&bytes)? {
+        Document::Manifest(manifest) => manifest,
+        Document::Index(index) => return Ok(Looked::Index(index)),
+    };
+    let config = registry.small_blob(&manifest.config, "the configuration").await?;
+    let (_, layers) = manifest::join(&manifest, &config)?;
+    Ok(Looked::Image(Found {
+        manifest: bytes,
+        config,
+        layers,
+        root: candidate.root.clone(),
+    }))
 }
 
 /// Checks a conversion's result against what the image says.

@@ -1,12 +1,25 @@
 //! Names of images as users write them, normalised as Docker and containerd do, and digests.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::net::IpAddr;
 
-use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
 use super::error::ImageError;
+
+mod grammar;
+#[cfg(test)]
+mod tests;
+
+/// Docker Hub, as names have it.
+const DEFAULT_REGISTRY: &str = "docker.io";
+/// What Docker Hub was called once.
+const FORMER_DEFAULT_REGISTRY: &str = "index.docker.io";
+/// Where Docker Hub keeps images whose names have one part.
+const DEFAULT_NAMESPACE: &str = "library";
+/// What a name without tag and digest means.
+const DEFAULT_TAG: &str = "latest";
 
 /// A sha256 digest in the form `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +43,20 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self::from_hash(Sha256::new_with_prefix(bytes))
+    }
+
+    /// The digest of all that `stream` has.
+    pub fn of_stream(stream: &mut impl Read) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(Self::from_hash(hash)),
+                Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The digest of what `hash` was fed.
@@ -61,49 +88,81 @@ impl fmt::Display for Digest {
 
 /// A normalised image name: registry, repository, tag or digest or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ImageReference(Reference);
+pub(super) struct ImageReference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
 
 impl ImageReference {
+    /// Parses and completes a name by the rules of `ParseNormalizedNamed` (github.com/distribution/reference), which the kubelet
+    /// and containerd use.
     pub fn parse(name: &str) -> Result<Self, ImageError> {
-        let invalid = |why: String| ImageError::InvalidName {
+        Self::normalized(name).map_err(|why| ImageError::InvalidName {
             name: name.to_owned(),
             why,
-        };
-        let reference = Reference::try_from(name).map_err(|error| {
-            let upper = name
-                .split(['@', ':'])
-                .next()
-                .is_some_and(|name| name.chars().any(|c| c.is_ascii_uppercase()));
-            invalid(if upper {
-                "repository names are lower-case".to_owned()
-            } else {
-                error.to_string()
-            })
-        })?;
-        if let Some(digest) = reference.digest() {
-            Digest::parse(digest).map_err(invalid)?;
+        })
+    }
+
+    fn normalized(name: &str) -> Result<Self, String> {
+        if grammar::is_id(name) {
+            return Err("64 hexadecimal digits are an image ID, which cannot be a name".to_owned());
         }
-        Ok(Self(reference))
+        let parts = grammar::split(name);
+        let (registry, path) = match parts.path.split_once('/') {
+            Some((FORMER_DEFAULT_REGISTRY, path)) => (DEFAULT_REGISTRY, path),
+            Some((first, path)) if grammar::names_registry(first) => (first, path),
+            _ => (DEFAULT_REGISTRY, parts.path),
+        };
+        grammar::check_registry(registry)?;
+        let repository = match registry {
+            DEFAULT_REGISTRY if !path.is_empty() && !path.contains('/') => format!("{DEFAULT_NAMESPACE}/{path}"),
+            _ => path.to_owned(),
+        };
+        grammar::check_repository(&repository)?;
+        parts.tag.map_or(Ok(()), grammar::check_tag)?;
+        let digest = parts.digest.map(Digest::parse).transpose()?;
+        let default_tag = digest.is_none().then_some(DEFAULT_TAG);
+        Ok(Self {
+            registry: registry.to_owned(),
+            repository,
+            tag: parts.tag.or(default_tag).map(str::to_owned),
+            digest,
+        })
     }
 
     /// The registry as names have it: `docker.io` for Docker Hub.
     pub fn registry(&self) -> &str {
-        self.0.registry()
+        &self.registry
     }
 
     /// The repository, without the registry.
     pub fn repository(&self) -> &str {
-        self.0.repository()
+        &self.repository
     }
 
     /// The tag, if there is one.
     pub fn tag(&self) -> Option<&str> {
-        self.0.tag()
+        self.tag.as_deref()
     }
 
     /// The digest, if there is one; it then decides, whatever the tag is.
     pub fn digest(&self) -> Option<&str> {
-        self.0.digest()
+        self.digest.as_ref().map(Digest::as_str)
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        match &self.digest {
+            Some(digest) => write!(f, "@{digest}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -115,92 +174,4 @@ pub(super) fn is_loopback(host: &str) -> bool {
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-impl fmt::Display for ImageReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn normal(name: &str) -> String {
-        ImageReference::parse(name).unwrap().to_string()
-    }
-
-    #[test]
-    fn names_are_completed_as_docker_does() {
-        assert_eq!(normal("nginx"), "docker.io/library/nginx:latest");
-        assert_eq!(normal("nginx:1.27"), "docker.io/library/nginx:1.27");
-        assert_eq!(normal("docker.io/nginx"), "docker.io/library/nginx:latest");
-        assert_eq!(
-            normal("index.docker.io/library/nginx"),
-            "docker.io/library/nginx:latest"
-        );
-        assert_eq!(normal("me/app"), "docker.io/me/app:latest");
-        assert_eq!(normal("ghcr.io/me/app:v1"), "ghcr.io/me/app:v1");
-        assert_eq!(normal("localhost/app"), "localhost/app:latest");
-        assert_eq!(normal("localhost:5000/app"), "localhost:5000/app:latest");
-        assert_eq!(normal("127.0.0.1:5000/a/b:c"), "127.0.0.1:5000/a/b:c");
-        let digest = format!("sha256:{}", "a1".repeat(32));
-        assert_eq!(
-            normal(&format!("nginx@{digest}")),
-            format!("docker.io/library/nginx@{digest}")
-        );
-        assert_eq!(
-            normal(&format!("nginx:1@{digest}")),
-            format!("docker.io/library/nginx:1@{digest}")
-        );
-    }
-
-    #[test]
-    fn what_is_no_name_is_refused_with_the_kubelets_reason() {
-        let long = format!("a@sha256:{}", "A".repeat(64));
-        for name in [
-            "",
-            "Nginx",
-            "nginx:",
-            "nginx:a b",
-            "http://x/y",
-            "-x",
-            "a//b",
-            "x@sha256:12",
-            &long,
-            "a/../b",
-        ] {
-            let error = ImageReference::parse(name).expect_err(name);
-            assert_eq!(error.reason(), "InvalidImageName");
-        }
-        assert!(
-            ImageReference::parse("Nginx")
-                .unwrap_err()
-                .to_string()
-                .contains("lower-case")
-        );
-    }
-
-    #[test]
-    fn only_registries_of_this_machine_count_as_loopback() {
-        for name in ["localhost:5000/a", "localhost/a", "127.0.0.1:5000/a", "127.8.9.1/a"] {
-            assert!(is_loopback(ImageReference::parse(name).unwrap().registry()), "{name}");
-        }
-        for name in ["nginx", "localhost.example.org/a", "10.0.0.1:5000/a", "128.0.0.1/a"] {
-            assert!(!is_loopback(ImageReference::parse(name).unwrap().registry()), "{name}");
-        }
-    }
-
-    #[test]
-    fn digests_are_taken_literally_only() {
-        assert!(Digest::parse(&format!("sha256:{}", "0".repeat(64))).is_ok());
-        for text in ["sha512:00", "sha256:../../x", &format!("sha256:{}", "A".repeat(64))] {
-            assert!(Digest::parse(text).is_err(), "{text}");
-        }
-        assert_eq!(
-            Digest::of(b"").hex(),
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-    }
 }

@@ -2,7 +2,7 @@
 //! to a file that it does not have) is converted once more for every stack of layers that it stands on.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
@@ -107,7 +107,7 @@ impl ImageStore {
         use std::io::Seek;
         let path = self.layer_blob_path(&layer.blob.digest);
         let mut file = File::open(&path).map_err(StoreError::of("open", &path))?;
-        let actual = digest_of(&mut file).map_err(StoreError::of("read", &path))?;
+        let actual = Digest::of_stream(&mut file).map_err(StoreError::of("read", &path))?;
         if actual != layer.blob.digest {
             return Err(PullError::Digest {
                 what: format!("{}", path.display()),
@@ -121,15 +121,20 @@ impl ImageStore {
 
     /// Where a layer lies that was converted for its place above `below`.
     fn stacked_path(&self, diff_id: &Digest, below: &[LayerBlob]) -> PathBuf {
-        let mut hash = Sha256::new();
-        for layer in below {
-            hash.update(layer.diff_id.as_str());
-            hash.update(b"\n");
-        }
-        let below = Digest::from_hash(hash);
+        let below = chain_of(below.iter().map(|layer| layer.diff_id.as_str()));
         self.layer_path(diff_id)
             .with_file_name(format!("{}-on-{}.erofs", diff_id.hex(), below.hex()))
     }
+}
+
+/// The digest that stands for layers in their order.
+pub(super) fn chain_of<'a>(diff_ids: impl Iterator<Item = &'a str>) -> Digest {
+    let mut hash = Sha256::new();
+    for diff_id in diff_ids {
+        hash.update(diff_id);
+        hash.update(b"\n");
+    }
+    Digest::from_hash(hash)
 }
 
 /// Whether a layer has to be converted for its place in the stack.
@@ -151,20 +156,6 @@ pub(super) fn open_volume(path: &std::path::Path) -> Result<Option<Volume>, Stor
         Err(error) => {
             tracing::debug!(%error, path = %path.display(), "the layer's file is not used");
             Ok(None)
-        }
-    }
-}
-
-/// The digest of all that `file` has.
-pub(super) fn digest_of(file: &mut impl Read) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(Digest::from_hash(hash)),
-            Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! tmp/                          files being written, and a lock a layer; all of it is stale to whoever has the exclusive lock
 //! layers/sha256/<diff ID>.erofs
 //! layers/sha256/<diff ID>-on-<digest>.erofs    a layer that depends on those below it, for one such stack
+//! layers/sha256/<digest>-merged.erofs          the lowest layers of an image in one, for Pods that have too many
 //! blobs/sha256/<digest>         layers as they were transferred
 //! manifests/sha256/<digest>.json
 //! configs/sha256/<digest>.json
@@ -72,9 +73,12 @@ pub struct StoreLock {
 
 /// The content of a file in `references/`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    reference: String,
+pub(super) struct Record {
+    pub reference: String,
     manifest: String,
+    /// See [`Image::repo_digest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    repo_digest: Option<String>,
 }
 
 impl ImageStore {
@@ -213,6 +217,8 @@ impl ImageStore {
             if let Some(Ok((_, layers))) = config.map(|config| manifest::join(&manifest, &config)) {
                 keep.extend(layers.iter().map(|layer| self.layer_path(&layer.diff_id)));
                 keep.extend(self.stacked(&layers)?.into_iter().flatten().map(|layer| layer.path));
+                let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+                keep.extend(self.merged_paths(&diff_ids));
             }
         }
         let mut freed = 0;
@@ -300,12 +306,14 @@ impl ImageStore {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Adds an image whose layers are all there, and returns it.
+    /// Adds an image whose layers are all there, and returns it. `root` is the digest of the document that the name means, if it means
+    /// one anywhere but here.
     pub(super) fn add_image(
         &self,
         reference: &ImageReference,
         manifest: &[u8],
         config: &[u8],
+        root: Option<&Digest>,
     ) -> Result<Option<Image>, StoreError> {
         let digest = Digest::of(manifest);
         if let Ok(Document::Manifest(manifest)) = manifest::parse(manifest)
@@ -318,16 +326,23 @@ impl ImageStore {
         }
         self.write(&self.blob_path("configs", &Digest::of(config)), config)?;
         self.write(&self.blob_path("manifests", &digest), manifest)?;
-        self.write_reference(reference, digest.as_str())?;
+        let repo_digest = root.map(|root| format!("{}/{}@{root}", reference.registry(), reference.repository()));
+        self.write_reference(reference, digest.as_str(), repo_digest)?;
         self.read_image(&self.reference_path(reference))
     }
 
     /// Makes a name mean a manifest.
-    pub(super) fn write_reference(&self, reference: &ImageReference, manifest: &str) -> Result<(), StoreError> {
+    pub(super) fn write_reference(
+        &self,
+        reference: &ImageReference,
+        manifest: &str,
+        repo_digest: Option<String>,
+    ) -> Result<(), StoreError> {
         let path = self.reference_path(reference);
         let record = Record {
             reference: reference.to_string(),
             manifest: manifest.to_owned(),
+            repo_digest,
         };
         let json = serde_json::to_vec(&record).map_err(|error| StoreError::of("write", &path)(error.into()))?;
         self.write(&path, &json)
@@ -344,7 +359,7 @@ impl ImageStore {
         let Some((digest, manifest)) = self.read_record(path)? else {
             return Ok(None);
         };
-        let Some(reference) = self.read_reference(path)? else {
+        let Some(record) = self.read_reference(path)? else {
             return Ok(None);
         };
         let Some(bytes) = self.read_file(&self.blob_path("configs", &manifest.config.digest), CONFIG_MAX_BYTES)? else {
@@ -369,7 +384,8 @@ impl ImageStore {
         let distinct: BTreeMap<_, _> = layers.iter().map(|layer| (&layer.path, layer.length_bytes)).collect();
         let size_bytes = distinct.values().sum();
         Ok(Some(Image {
-            reference,
+            reference: record.reference,
+            repo_digest: record.repo_digest,
             id: manifest.config.digest.to_string(),
             manifest_digest: digest.to_string(),
             size_bytes,
@@ -378,11 +394,9 @@ impl ImageStore {
         }))
     }
 
-    pub(super) fn read_reference(&self, path: &Path) -> Result<Option<String>, StoreError> {
+    pub(super) fn read_reference(&self, path: &Path) -> Result<Option<Record>, StoreError> {
         let bytes = self.read_file(path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
-        Ok(serde_json::from_slice::<Record>(&bytes)
-            .ok()
-            .map(|record| record.reference))
+        Ok(serde_json::from_slice(&bytes).ok())
     }
 
     /// A reference's manifest with its digest; `None` where anything is missing or broken: such an image is pulled again.

@@ -83,7 +83,7 @@ pub(super) fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    fn load(&self, blobs: &Blobs, manifest: Value, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+    pub fn load(&self, blobs: &Blobs, manifest: Value, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
         let path = self.directory.path().join("layout");
         let _ = fs::remove_dir_all(&path);
         write_layout(&path, blobs, manifest, name);
@@ -365,7 +365,7 @@ fn an_image_pulled_by_its_digest_is_found_by_it_with_any_tag_and_not_by_the_tag(
         .remove(0);
     let digest = loaded.manifest_digest;
     let pulled = ImageReference::parse(&format!("example.org/two:v1@{digest}")).unwrap();
-    fixture.store.write_reference(&pulled, &digest).unwrap();
+    fixture.store.write_reference(&pulled, &digest, None).unwrap();
     let find = |name: &str| fixture.store.find(name).map(|images| images[0].reference.clone());
     for name in ["example.org/two", "example.org/two:v1", "example.org/two:v2"] {
         assert_eq!(find(&format!("{name}@{digest}")).unwrap(), pulled.to_string());

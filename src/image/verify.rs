@@ -8,7 +8,6 @@ use super::erofs::{Volume, VolumeError};
 use super::error::{ImageError, StoreError};
 use super::manifest::{self, CONFIG_MAX_BYTES, LayerBlob};
 use super::reference::Digest;
-use super::stack::digest_of;
 use super::store::remove_file;
 use super::{Image, ImageStore};
 
@@ -74,13 +73,13 @@ impl ImageStore {
                 continue;
             }
             let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let reference = self.read_reference(&path)?;
+            let record = self.read_reference(&path)?;
             let repaired = how.repair && self.mend(&path)?;
             if how.repair && !repaired {
                 remove_file(&path)?;
             }
             broken.push(Verified {
-                reference: reference.unwrap_or_else(|| file_name.replace("%2F", "/")),
+                reference: record.map_or_else(|| file_name.replace("%2F", "/"), |record| record.reference),
                 problems: vec![Problem {
                     what: "the image".to_owned(),
                     why: "its record, manifest, configuration or a layer is missing or damaged; it has to be pulled again"
@@ -156,6 +155,21 @@ impl ImageStore {
                 });
             }
         }
+        // After the layers: they may have been repaired.
+        for (merged, path) in self.merged_files(image) {
+            if let Some(why) = volume_damage(&path)? {
+                let mut repaired = false;
+                if how.repair {
+                    remove_file(&path)?;
+                    repaired = self.merge_again(image, merged, &path)?;
+                }
+                verified.problems.push(Problem {
+                    what: format!("the lowest {} layers, merged", merged.len()),
+                    why,
+                    repaired,
+                });
+            }
+        }
         Ok(verified)
     }
 
@@ -167,7 +181,7 @@ impl ImageStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::of("open", &path)(error)),
         };
-        let actual = digest_of(&mut file).map_err(StoreError::of("read", &path))?;
+        let actual = Digest::of_stream(&mut file).map_err(StoreError::of("read", &path))?;
         Ok((actual != layer.blob.digest).then(|| format!("it has digest {actual}")))
     }
 }

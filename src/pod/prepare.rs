@@ -1,7 +1,7 @@
 //! What a Pod needs before its machine can start: images, address, scratch disk, all fetched or made at the same time, and then put
 //! together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -22,6 +22,9 @@ use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};
 use crate::state::{Paths, PodRecord, PullSecretRecord};
 use crate::volume;
+
+/// Most layers that a Pod's disk of layers can have: they are its partitions, of which Linux numbers 255 (`DISK_MAX_PARTS`).
+const LAYERS_MAX: usize = 255;
 
 /// What a Pod has of the host beside its images.
 #[derive(Debug)]
@@ -90,6 +93,19 @@ pub fn node_name() -> String {
         .to_lowercase()
 }
 
+/// The images with so many layers merged that the disk of layers has room for all of them.
+///
+/// # Errors
+/// When there are too many images, or layers cannot be merged.
+pub async fn fit_layers(paths: &Paths, images: Vec<Image>) -> anyhow::Result<Vec<Image>> {
+    if images.iter().map(|image| image.layers.len()).sum::<usize>() <= LAYERS_MAX {
+        return Ok(images);
+    }
+    let store = ImageStore::open(paths.images())?;
+    let fitted = tokio::task::spawn_blocking(move || store.fit(images, LAYERS_MAX));
+    Ok(fitted.await??)
+}
+
 /// Puts together what is there. `images` has the image of every container.
 ///
 /// # Errors
@@ -114,11 +130,7 @@ pub fn assemble(
         .context("cannot tell how much memory the host has")?
         .ram_total();
     let planned = containers(&record.pod).zip(images).map(|(container, image)| {
-        let ids = image
-            .layers
-            .iter()
-            .filter_map(|layer| layer_ids.get(&layer.path).cloned())
-            .collect();
+        let ids = stack(image, &layer_ids);
         container_spec::plan(&record.pod, container, image, ids, &status, host_memory_bytes)
             .map_err(|error| format!("{error:#}"))
     });
@@ -304,6 +316,18 @@ fn lay_out(images: &[Image]) -> anyhow::Result<LayerDisk> {
     Ok((layers, ids, files))
 }
 
+/// The layers of a container, lowest first. One that an image has several times (empty ones, often) is stacked once, where it is
+/// topmost: overlayfs takes no directory twice, and what the lower ones show, the topmost shows too.
+fn stack(image: &Image, ids: &LayerIds) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let topmost_first = image.layers.iter().rev().filter(|layer| seen.insert(&layer.path));
+    let mut stack: Vec<_> = topmost_first
+        .filter_map(|layer| ids.get(&layer.path).cloned())
+        .collect();
+    stack.reverse();
+    stack
+}
+
 fn sandbox_request(
     pod: &Pod,
     hostname: &str,
@@ -331,4 +355,31 @@ fn sandbox_request(
         shm_size_bytes: 64 << 20,
         ..Default::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{self, ImageConfiguration};
+
+    #[test]
+    fn a_layer_that_an_image_has_twice_is_stacked_once() {
+        let layers = ["empty", "a", "empty", "b", "empty"].map(|name| image::Layer {
+            diff_id: format!("sha256:{name}"),
+            path: name.into(),
+            length_bytes: 4096,
+        });
+        let image = Image {
+            reference: String::new(),
+            id: String::new(),
+            manifest_digest: String::new(),
+            repo_digest: None,
+            config: ImageConfiguration::default(),
+            layers: layers.to_vec(),
+            size_bytes: 0,
+        };
+        let ids = ["empty", "a", "b"].map(|name| (PathBuf::from(name), format!("id of {name}")));
+        let stacked = stack(&image, &LayerIds::from(ids));
+        assert_eq!(stacked, ["id of a", "id of b", "id of empty"]);
+    }
 }

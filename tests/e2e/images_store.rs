@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{Running, alone, host, image, image_layout, shell_pod};
+use crate::host::{Running, alone, container, host, image, image_layout, pod, shell_pod};
 
 #[test]
 fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
@@ -212,6 +212,50 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
         assert!(text_out.contains(&expected), "{expected}: {text_out}");
     }
     host().succeed(["image", "rm", "compressed:v1"]);
+}
+
+#[test]
+fn a_pod_has_more_layers_than_a_disk_has_partitions() {
+    let _alone = alone();
+    let empty = || tar::Builder::new(Vec::new()).into_inner().unwrap();
+    let mut containers = Vec::new();
+    for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
+        let layout = layout_of(name, |mut layers| {
+            // As instructions that change nothing make them: the same layer again and again.
+            layers.push(empty());
+            for number in layers.len() + 1..count {
+                let mut tar = tar::Builder::new(Vec::new());
+                append(&mut tar, &format!("many/{name}-{number}"), b"");
+                append(&mut tar, "many/last", number.to_string().as_bytes());
+                layers.push(tar.into_inner().unwrap());
+            }
+            layers.push(empty());
+            layers
+        });
+        let reference = format!("{name}:v1");
+        host().succeed(["image", "load", "--name", &reference, layout.to_str().unwrap()]);
+        let script =
+            "echo $(ls /many | wc -l) $(cat /many/last); echo shown; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+        containers.push(container(name, &reference, script));
+    }
+    let mut running = host().start(&pod("layers", &containers));
+    for _ in &containers {
+        running.wait_for("shown");
+    }
+    let path = "jsonpath={.status.containerStatuses[0].imageID}";
+    let image_id = host().succeed(["get", "pod", "layers", "-o", path]);
+    assert!(
+        image_id.starts_with("docker.io/library/layers-300@sha256:"),
+        "the manifest's digest: {image_id}"
+    );
+    running.signal(libc::SIGTERM);
+    let output = running.finish().stdout;
+    // busybox has one layer; of the others, two are empty.
+    for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
+        let expected = format!("[{name}] {} {}\n", count - 2, count - 1);
+        assert!(output.contains(&expected), "{expected}{output}");
+        host().succeed(["image", "rm", &format!("{name}:v1")]);
+    }
 }
 
 /// Loads what must be refused, and says why it was.

@@ -45,7 +45,9 @@ pub fn of_tree(root: &Path) -> BTreeMap<PathBuf, Attributes> {
         let full = root.join(&path);
         let metadata = fs::symlink_metadata(&full).unwrap();
         let kind = metadata.file_type();
-        let same_as: &mut PathBuf = inodes.entry(metadata.ino()).or_insert_with(|| path.clone());
+        let same_as: &mut PathBuf = inodes
+            .entry((metadata.dev(), metadata.ino()))
+            .or_insert_with(|| path.clone());
         let attributes = Attributes {
             mode: metadata.mode(),
             uid: metadata.uid(),
@@ -66,6 +68,20 @@ pub fn of_tree(root: &Path) -> BTreeMap<PathBuf, Attributes> {
         tree.insert(path, attributes);
     }
     tree
+}
+
+/// Makes the numbers of links what can be seen: overlayfs counts names that are hidden, and one for every directory of several layers.
+pub fn count_links(tree: &mut BTreeMap<PathBuf, Attributes>) {
+    let mut counts: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    for attributes in tree.values() {
+        *counts.entry(attributes.same_as.clone()).or_default() += 1;
+    }
+    for attributes in tree.values_mut() {
+        attributes.links = match attributes.size {
+            None => 0,
+            Some(_) => counts.get(&attributes.same_as).copied().unwrap_or(0),
+        };
+    }
 }
 
 /// FNV-1a over the content, read in pieces.

@@ -4,6 +4,7 @@
 mod attributes;
 mod crash;
 mod exchange;
+mod merged;
 mod mounted;
 mod real_layers;
 mod trees;

@@ -38,16 +38,8 @@ fn describe(image: &Image, all: &[Image], users: &Users) -> Value {
         .map(|image| &image.reference)
         .filter(|name| !name.contains('@'))
         .collect();
-    let mut digests: Vec<_> = names
-        .iter()
-        .map(|other| {
-            format!(
-                "{}@{}",
-                super::split_reference(&other.reference).0,
-                image.manifest_digest
-            )
-        })
-        .collect();
+    let mut digests: Vec<_> = names.iter().filter_map(|image| image.repo_digest.as_ref()).collect();
+    digests.sort();
     digests.dedup();
     let config = &image.config;
     let layers: Vec<_> = image

@@ -144,6 +144,7 @@ mod tests {
             reference: reference.to_owned(),
             id: format!("sha256:{digest}00000000000000"),
             manifest_digest: format!("sha256:{digest}"),
+            repo_digest: None,
             config,
             size_bytes: layers.iter().map(|(_, bytes)| bytes).sum(),
             layers: layers.iter().map(layer).collect(),

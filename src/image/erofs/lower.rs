@@ -1,5 +1,5 @@
 //! What lies below a layer: its directories as they look merged, to give a directory without an entry of its own the attributes
-//! that it has below, and to copy files that a layer links to.
+//! that it has below, to copy files that a layer links to, and to make one image of several.
 
 use std::fs::File;
 use std::io;
@@ -60,29 +60,36 @@ impl LowerLayers {
 
     /// What `name` means in `directory`, as overlayfs would show it.
     pub(super) fn lookup(&self, directory: &MergedDirectory, name: &[u8]) -> Result<Option<Found>, ErofsError> {
-        let mut parts = Vec::new();
-        for (volume, inode) in &directory.parts {
-            let Some(found) = volume.lookup(inode, name)? else {
-                continue;
-            };
-            let is_directory = found.kind() == S_IFDIR;
-            if is_directory {
-                let opaque = is_opaque(&volume.xattrs(&found)?);
-                parts.push((Rc::clone(volume), found));
-                if opaque {
-                    break;
-                }
-                continue;
-            }
-            let is_whiteout = found.kind() == S_IFCHR && found.device == 0;
-            if parts.is_empty() && !is_whiteout {
-                let volume = Rc::clone(volume);
-                return Ok(Some(Found::File(LowerFile { volume, inode: found })));
-            }
-            break;
-        }
-        Ok((!parts.is_empty()).then_some(Found::Directory(MergedDirectory { parts })))
+        let parts = directory.parts.iter().filter_map(|(volume, inode)| {
+            let found = volume.lookup(inode, name).transpose()?;
+            Some(found.map(|found| (Rc::clone(volume), found)))
+        });
+        stacked(parts)
     }
+}
+
+/// What files of one name are together, given topmost first.
+fn stacked(
+    files: impl Iterator<Item = Result<(Rc<Volume>, VolumeInode), VolumeError>>,
+) -> Result<Option<Found>, ErofsError> {
+    let mut parts = Vec::new();
+    for file in files {
+        let (volume, found) = file?;
+        if found.kind() == S_IFDIR {
+            let opaque = is_opaque(&volume.xattrs(&found)?);
+            parts.push((volume, found));
+            if opaque {
+                break;
+            }
+            continue;
+        }
+        let is_whiteout = found.kind() == S_IFCHR && found.device == 0;
+        if parts.is_empty() && !is_whiteout {
+            return Ok(Some(Found::File(LowerFile { volume, inode: found })));
+        }
+        break;
+    }
+    Ok((!parts.is_empty()).then_some(Found::Directory(MergedDirectory { parts })))
 }
 
 fn is_opaque(xattrs: &[u8]) -> bool {
@@ -112,11 +119,67 @@ impl MergedDirectory {
             None => Ok(Attributes::implied()),
         }
     }
+
+    /// The names in it, what lower layers have included.
+    pub fn names(&self) -> Result<Names<'_>, ErofsError> {
+        let mut names = Names {
+            directory: self,
+            text: Vec::new(),
+            entries: Vec::new(),
+        };
+        for (part, (volume, inode)) in self.parts.iter().enumerate() {
+            volume.entries(inode, |name, nid, _| {
+                if !matches!(name, b"." | b"..") {
+                    names.entries.push((names.text.len(), name.len(), part, nid));
+                    names.text.extend_from_slice(name);
+                }
+                true
+            })?;
+        }
+        let text = &names.text;
+        names
+            .entries
+            .sort_unstable_by_key(|(start, length, part, _)| (text.get(*start..start + length), *part));
+        Ok(names)
+    }
+}
+
+/// The names in a directory of several layers.
+#[derive(Debug)]
+pub(super) struct Names<'d> {
+    directory: &'d MergedDirectory,
+    text: Vec<u8>,
+    /// Where the name starts in the text, its length, the part of the directory that has it, and the inode. Ordered by name, topmost
+    /// layer first.
+    entries: Vec<(usize, usize, usize, u64)>,
+}
+
+impl Names<'_> {
+    /// Calls `each` with every name and what it means, in the names' order.
+    pub fn for_each(&self, mut each: impl FnMut(&[u8], Found) -> Result<(), ErofsError>) -> Result<(), ErofsError> {
+        let name_of =
+            |entry: &(usize, usize, usize, u64)| self.text.get(entry.0..entry.0 + entry.1).unwrap_or_default();
+        for group in self.entries.chunk_by(|a, b| name_of(a) == name_of(b)) {
+            let files = group.iter().filter_map(|(_, _, part, nid)| {
+                let (volume, _) = self.directory.parts.get(*part)?;
+                Some(volume.inode(*nid).map(|inode| (Rc::clone(volume), inode)))
+            });
+            if let (Some(first), Some(found)) = (group.first(), stacked(files)?) {
+                each(name_of(first), found)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl LowerFile {
     pub fn attributes(&self) -> Result<Attributes, ErofsError> {
         attributes(&self.volume, &self.inode)
+    }
+
+    /// Equal for names of the same file.
+    pub fn identity(&self) -> (*const Volume, u64) {
+        (Rc::as_ptr(&self.volume), self.inode.position())
     }
 
     /// Where a symbolic link leads; `None` if it is none.

@@ -11,6 +11,7 @@ mod directory;
 pub(crate) mod format;
 mod layout;
 mod lower;
+mod merge;
 #[cfg(test)]
 mod reader;
 mod record;
@@ -28,9 +29,9 @@ use sha2::Sha256;
 
 use super::tar::{Entry, Kind, TarError, TarReader};
 use data::FileWriter;
-use format::{S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG};
 use lower::LowerFile;
 pub use lower::LowerLayers;
+pub use merge::merge;
 use record::Attributes;
 use tree::{Content, Linked, Tree};
 #[cfg(fuzzing)]
@@ -279,25 +280,7 @@ fn copy_up(
 ) -> Result<(), ErofsError> {
     let attributes = file.attributes()?;
     let target = file.symlink_target()?;
-    let content = match (&target, file.inode.kind()) {
-        (Some(target), _) => Content::Symlink(target),
-        (None, S_IFREG) => {
-            let inode = format::EXTENDED_INODE + format::XATTR_HEADER + attributes.xattrs.len();
-            files.begin(inode, false)?;
-            let mut content = file.content();
-            loop {
-                match content.read(buffer).map_err(|error| ErofsError::Lower(error.into()))? {
-                    0 => break,
-                    count => files.write(buffer.get(..count).unwrap_or_default())?,
-                }
-            }
-            Content::File(files.end()?)
-        }
-        (None, S_IFCHR) => Content::CharDevice(file.inode.device),
-        (None, S_IFBLK) => Content::BlockDevice(file.inode.device),
-        (None, S_IFIFO) => Content::Fifo,
-        (None, _) => return Err(ErofsError::Lower(VolumeError::Damaged("a file of an unknown kind"))),
-    };
+    let content = merge::copy_content(files, &attributes, file, target.as_deref(), buffer)?;
     tree.insert(path, attributes, content)
 }
 

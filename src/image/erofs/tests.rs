@@ -10,6 +10,7 @@ use super::reader::{Node, read};
 use super::*;
 
 mod compressed;
+mod merged;
 mod stacked;
 
 const S_IFMT: u16 = 0o170000;

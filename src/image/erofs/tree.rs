@@ -248,7 +248,8 @@ impl<'l> Tree<'l> {
         Ok(())
     }
 
-    fn insert_at(
+    /// Puts a file into a directory.
+    pub fn insert_at(
         &mut self,
         parent: InodeId,
         name: &[u8],
@@ -368,14 +369,19 @@ impl<'l> Tree<'l> {
         let Some((parent, name)) = self.parent_of(path)? else {
             return Err(ErofsError::entry(path, "the root cannot be a hard link"));
         };
+        self.link_at(parent, name, id)?;
+        Ok(Linked::Done)
+    }
+
+    /// Gives an inode another name.
+    pub fn link_at(&mut self, parent: InodeId, name: &[u8], id: InodeId) -> Result<(), ErofsError> {
         let existing = self.child(parent, name)?;
         let record = Record {
             name: name.to_vec(),
             number: id,
             ..Record::default()
         };
-        self.add(parent, existing, Type::Link, 0, &record)?;
-        Ok(Linked::Done)
+        self.add(parent, existing, Type::Link, 0, &record).map(|_| ())
     }
 
     /// Applies a whiteout entry of the OCI layer specification; `false` if `path` is none.

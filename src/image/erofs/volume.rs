@@ -55,6 +55,8 @@ pub struct VolumeInode {
     pub gid: u32,
     pub mtime: (i64, u32),
     pub size: u64,
+    /// How many names it has in its image.
+    pub links: u32,
     /// Device number as stored.
     pub device: u32,
     first_block: u32,
@@ -68,6 +70,11 @@ impl VolumeInode {
     /// The type's bits of the mode.
     pub fn kind(&self) -> u16 {
         self.mode & 0o170_000
+    }
+
+    /// Where it is in its image; no two inodes have the same.
+    pub fn position(&self) -> u64 {
+        self.xattrs_at
     }
 }
 
@@ -198,17 +205,19 @@ impl Volume {
         let mode = u16_at(&bytes, 4)?;
         let union = u32_at(&bytes, 16)?;
         let head;
-        let (size, uid, gid, mtime);
+        let (size, uid, gid, mtime, links);
         if format & 1 == 1 {
             bytes = self.read(start, EXTENDED_INODE)?;
             head = EXTENDED_INODE;
             (size, uid, gid) = (u64_at(&bytes, 8)?, u32_at(&bytes, 24)?, u32_at(&bytes, 28)?);
             mtime = (u64_at(&bytes, 32)? as i64, u32_at(&bytes, 40)?);
+            links = u32_at(&bytes, 44)?;
         } else {
             head = COMPACT_INODE;
             size = u64::from(u32_at(&bytes, 8)?);
             (uid, gid) = (u16_at(&bytes, 24)?.into(), u16_at(&bytes, 26)?.into());
             mtime = self.build;
+            links = u16_at(&bytes, 6)?.into();
         }
         if layout == DataLayout::Compressed && mode & 0o170_000 != S_IFREG {
             return Err(Damaged("something is compressed that is no file"));
@@ -220,6 +229,7 @@ impl Volume {
             gid,
             mtime,
             size,
+            links,
             device: if is_device { union } else { 0 },
             first_block: union,
             layout,

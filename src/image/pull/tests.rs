@@ -10,7 +10,7 @@ use super::super::reference::Digest;
 use super::super::registry::Environment;
 use super::super::registry::test_server::{Reply, Request, TestServer};
 use super::super::registry::tests::environment;
-use super::super::tests::{Blobs, Fixture, chain, fixture, image, layer_tar, put};
+use super::super::tests::{Blobs, Fixture, chain, fixture, image, image_of, layer_tar, put};
 use super::super::{Image, ImageError, Progress, PullPolicy, Quiet};
 
 /// Serves `blobs` by their digests, the rest of one on request, and one under the tag `v1`.
@@ -230,7 +230,7 @@ async fn manifests_that_lead_nowhere_are_refused() {
     );
     let deep = format!("{{\"manifests\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let cases = [
-        (blobs[nested["digest"].as_str().unwrap()].clone(), "another index"),
+        (blobs[nested["digest"].as_str().unwrap()].clone(), "only for nothing"),
         (deep.into_bytes(), "its index is not usable"),
         (b"[2]".to_vec(), "no JSON object"),
         (
@@ -246,6 +246,109 @@ async fn manifests_that_lead_nowhere_are_refused() {
         let server = TestServer::http(serve(blobs, "tag")).await;
         let error = fixture().pull(&name(&server), PullPolicy::Always).await.unwrap_err();
         assert!(chain(&error).contains(expected), "{expected}: {}", chain(&error));
+    }
+}
+
+fn put_index(blobs: &mut Blobs, manifests: &[serde_json::Value]) -> serde_json::Value {
+    let index = json!({ "schemaVersion": 2, "manifests": manifests });
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    put(blobs, media_type, index.to_string().into_bytes())
+}
+
+#[tokio::test]
+async fn a_pull_follows_indexes_to_any_sane_depth() {
+    for (depth, fits) in [(1, true), (5, true), (30, false)] {
+        let (fixture, mut blobs) = (fixture(), Blobs::new());
+        let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
+        let platform = json!({ "os": "linux", "architecture": "arm64" });
+        let other = json!({ "mediaType": "application/vnd.oci.image.index.v1+json", "size": 3,
+            "digest": Digest::of(b"arm").as_str(), "platform": platform });
+        let mut top = with_platform(manifest.clone());
+        for _ in 0..depth {
+            top = put_index(&mut blobs, &[other.clone(), top]);
+        }
+        let root = top["digest"].as_str().unwrap().to_owned();
+        let server = TestServer::http(serve(blobs, &root)).await;
+        let pulled = fixture.pull(&name(&server), PullPolicy::Always).await;
+        if fits {
+            assert_eq!(pulled.unwrap().manifest_digest, manifest["digest"].as_str().unwrap());
+            assert_eq!(
+                server.paths("/manifests/").len(),
+                depth + 1,
+                "nothing of other platforms"
+            );
+        } else {
+            let text = chain(&pulled.unwrap_err());
+            assert!(text.contains("indexes lie one in the other"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_index_without_platforms_is_searched_for_what_runs_here() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let fits = image(&mut blobs, &[layer_tar("a", b"1")]);
+    let layer = layer_tar("a", b"2");
+    let config = json!({ "architecture": "arm64", "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer).as_str()] } });
+    let arm = image_of(&mut blobs, &[layer], &config);
+    let chart = json!({ "schemaVersion": 2, "layers": [],
+        "config": { "mediaType": "application/vnd.cncf.helm.config.v1+json", "size": 2, "digest": Digest::of(b"{}").as_str() } });
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let chart = put(&mut blobs, manifest_type, chart.to_string().into_bytes());
+    let gone = json!({ "mediaType": manifest_type, "size": 4, "digest": Digest::of(b"gone").as_str() });
+    let others = [arm, chart, gone];
+    let everything = [others.as_slice(), std::slice::from_ref(&fits)].concat();
+    for (entries, expected) in [(everything.as_slice(), Ok(())), (&others, Err("only for linux/arm64"))] {
+        let top = put_index(&mut blobs, entries);
+        let server = TestServer::http(serve(blobs.clone(), top["digest"].as_str().unwrap())).await;
+        let pulled = fixture.pull(&name(&server), PullPolicy::Always).await;
+        match (pulled, expected) {
+            (Ok(image), Ok(())) => assert_eq!(image.manifest_digest, fits["digest"].as_str().unwrap()),
+            (Err(error), Err(text)) => assert!(chain(&error).contains(text), "{}", chain(&error)),
+            (pulled, _) => panic!("{pulled:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn kubernetes_calls_a_pulled_image_by_what_its_tag_means() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let index = index_image(&mut blobs);
+    let manifest = image(&mut blobs, &[layer_tar("c", b"3")]);
+    for root in [index.as_str(), manifest["digest"].as_str().unwrap()] {
+        let server = TestServer::http(serve(blobs.clone(), root)).await;
+        let expected = format!("{}/test/app@{root}", server.address);
+        let by_tag = fixture.pull(&name(&server), PullPolicy::IfNotPresent).await.unwrap();
+        assert_eq!(by_tag.kubernetes_id(), expected);
+        // The name is one that gets the image again, and stays what it is called.
+        let by_digest = fixture.pull(&expected, PullPolicy::IfNotPresent).await.unwrap();
+        assert_eq!((by_digest.id, by_digest.repo_digest), (by_tag.id, Some(expected)));
+    }
+}
+
+#[tokio::test]
+async fn old_images_are_pulled_and_charts_are_not() {
+    for (config_type, expected) in [
+        ("application/octet-stream", None),
+        (
+            "application/vnd.cncf.helm.config.v1+json",
+            Some("describes no container image"),
+        ),
+    ] {
+        let (fixture, mut blobs) = (fixture(), Blobs::new());
+        let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
+        let mut document: serde_json::Value =
+            serde_json::from_slice(&blobs[manifest["digest"].as_str().unwrap()]).unwrap();
+        document["config"]["mediaType"] = config_type.into();
+        let manifest_type = "application/vnd.docker.distribution.manifest.v2+json";
+        let top = put(&mut blobs, manifest_type, document.to_string().into_bytes());
+        let server = TestServer::http(serve(blobs, top["digest"].as_str().unwrap())).await;
+        let pulled = fixture.pull(&name(&server), PullPolicy::Always).await;
+        match expected {
+            None => assert_eq!(pulled.unwrap().layers.len(), 1),
+            Some(text) => assert!(chain(&pulled.unwrap_err()).contains(text)),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use super::super::credentials::parse_auth_file;
+use super::super::index::Search;
 use super::super::manifest;
 use super::super::reference::ImageReference;
 use super::settings::Settings;
@@ -16,8 +17,16 @@ pub fn registry_response(data: &[u8]) {
             // A manifest, or an index; a configuration may follow after a zero byte.
             let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
             let (document, config) = data.split_at(end);
-            if let Ok(manifest::Document::Manifest(manifest)) = manifest::parse(document) {
-                let _ = manifest::join(&manifest, config.get(1..).unwrap_or_default());
+            match manifest::parse(document) {
+                Ok(manifest::Document::Manifest(manifest)) => {
+                    let _ = manifest::join(&manifest, config.get(1..).unwrap_or_default());
+                }
+                Ok(manifest::Document::Index(index)) => {
+                    if let Ok(mut search) = Search::among(index.manifests()) {
+                        while search.next().is_ok() {}
+                    }
+                }
+                Err(_) => {}
             }
         }
         1 => drop(token::parse(data)),

@@ -43,28 +43,31 @@ impl Pax {
             self.xattrs.push((name.to_vec(), value.to_vec()));
             return Ok(());
         }
-        let number = || decimal(value).ok_or_else(|| format!("the PAX key {} is not a number", key.escape_ascii()));
-        // An empty value takes the key back (POSIX), which leaves the header's own value.
+        // An empty value takes the key back (POSIX, Go's archive/tar), which leaves the header's own value.
         let text = || (!value.is_empty()).then(|| value.to_vec());
+        let parsed = || decimal(value).ok_or_else(|| format!("the PAX key {} is not a number", key.escape_ascii()));
+        let number = || (!value.is_empty()).then(parsed).transpose();
         match key {
             b"path" => self.path = text(),
             b"linkpath" => self.link = text(),
-            b"size" => self.size = Some(number()?),
-            b"uid" => self.uid = Some(number()?),
-            b"gid" => self.gid = Some(number()?),
+            b"size" => self.size = number()?,
+            b"uid" => self.uid = number()?,
+            b"gid" => self.gid = number()?,
+            b"mtime" if value.is_empty() => self.mtime = None,
             b"mtime" => self.mtime = Some(time(value).ok_or("the PAX key mtime is not a time")?),
-            b"GNU.sparse.major" => self.sparse.major = Some(number()?),
+            b"GNU.sparse.major" => self.sparse.major = number()?,
             b"GNU.sparse.name" => self.sparse.name = text(),
-            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = Some(number()?),
-            b"GNU.sparse.offset" => self.sparse.offset = Some(number()?),
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = number()?,
+            b"GNU.sparse.offset" => self.sparse.offset = number()?,
             b"GNU.sparse.numbytes" => {
                 let offset = self
                     .sparse
                     .offset
                     .take()
                     .ok_or("a PAX sparse length without an offset")?;
-                self.sparse.push(offset, number()?)?;
+                self.sparse.push(offset, parsed()?)?;
             }
+            b"GNU.sparse.map" if value.is_empty() => self.sparse.segments.clear(),
             b"GNU.sparse.map" => {
                 let mut numbers = value.split(|byte| *byte == b',').map(decimal);
                 while let Some(offset) = numbers.next() {

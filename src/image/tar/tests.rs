@@ -85,6 +85,96 @@ fn pax_sizes_override_the_headers() {
     assert_eq!(reader.next_entry().unwrap().unwrap().path, b"g");
 }
 
+/// A header with these records for a file with this header.
+fn with_pax(records: &[(&str, &str)], mut file: [u8; RECORD]) -> TarReader<std::io::Cursor<Vec<u8>>> {
+    let mut body = String::new();
+    for (key, value) in records {
+        let rest = format!(" {key}={value}\n");
+        let digits = (1..)
+            .find(|digits| (rest.len() + digits).to_string().len() == *digits)
+            .unwrap();
+        body.push_str(&format!("{}{rest}", rest.len() + digits));
+    }
+    file[108..115].copy_from_slice(b"0000037");
+    file[116..123].copy_from_slice(b"0000040");
+    file[136..147].copy_from_slice(b"07346545000");
+    file[148..156].fill(b' ');
+    let sum: u32 = file.iter().map(|byte| u32::from(*byte)).sum();
+    file[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let size = format!("{:o}", body.len());
+    reader(&[header("x", b'x', &size), block(body.as_bytes()), file, block(b"abc")])
+}
+
+#[test]
+fn an_empty_pax_value_takes_the_key_back_and_the_headers_own_field_counts() {
+    for records in [
+        [("uid", ""), ("gid", ""), ("size", "")].as_slice(),
+        &[("mtime", ""), ("atime", ""), ("ctime", "")],
+        &[("path", ""), ("linkpath", "")],
+        &[
+            ("uid", "5"),
+            ("size", "9"),
+            ("mtime", "7.5"),
+            ("path", "other"),
+            ("uid", ""),
+            ("size", ""),
+            ("mtime", ""),
+            ("path", ""),
+        ],
+        &[
+            ("GNU.sparse.major", ""),
+            ("GNU.sparse.name", ""),
+            ("GNU.sparse.realsize", ""),
+            ("GNU.sparse.map", ""),
+        ],
+        &[
+            ("GNU.sparse.size", "9"),
+            ("GNU.sparse.map", "0,9"),
+            ("GNU.sparse.size", ""),
+            ("GNU.sparse.map", ""),
+        ],
+        &[("comment", "")],
+    ] {
+        let mut reader = with_pax(records, header("f", b'0', "3"));
+        let entry = reader
+            .next_entry()
+            .unwrap_or_else(|error| panic!("{records:?}: {error}"))
+            .unwrap();
+        assert_eq!(
+            (entry.path.as_slice(), entry.stored_bytes),
+            (b"f".as_slice(), 3),
+            "{records:?}"
+        );
+        assert_eq!((entry.uid, entry.gid), (31, 32), "{records:?}");
+        assert_eq!(
+            (entry.mtime_seconds, entry.mtime_nanoseconds),
+            (1_000_000_000, 0),
+            "{records:?}"
+        );
+        assert_eq!(entry.sparse, None, "{records:?}");
+    }
+}
+
+#[test]
+fn an_extended_attribute_with_an_empty_value_is_one() {
+    let mut reader = with_pax(&[("SCHILY.xattr.user.empty", "")], header("f", b'0', "3"));
+    let entry = reader.next_entry().unwrap().unwrap();
+    assert_eq!(entry.xattrs, [(b"user.empty".to_vec(), Vec::new())]);
+}
+
+#[test]
+fn a_pax_number_that_is_none_is_refused() {
+    for record in [
+        ("uid", "x"),
+        ("size", "-1"),
+        ("mtime", "."),
+        ("GNU.sparse.realsize", " "),
+    ] {
+        let error = with_pax(&[record], header("f", b'0', "3")).next_entry().unwrap_err();
+        assert!(error.to_string().contains(record.0), "{error}");
+    }
+}
+
 #[test]
 fn old_gnu_sparse_maps_are_understood() {
     let mut record = header("sparse", b'S', "10");

@@ -116,6 +116,7 @@ impl PodRun {
         let task = tokio::spawn(async move {
             let start = async {
                 let images = all_images(&paths, &record, images).await?;
+                let images = prepare::fit_layers(&paths, images).await?;
                 let resources = resources.context("the machine's resources are not there")?.await??;
                 let network_stage = resources.stage.clone();
                 let prepared = prepare::assemble(&paths, &record, &images, resources, debug)?;

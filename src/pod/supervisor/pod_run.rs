@@ -258,7 +258,7 @@ impl PodRun {
         match message {
             Message::Event(event) => Some(event),
             Message::Image { container, image } => {
-                let image_id = image.id.clone();
+                let image_id = image.kubernetes_id().to_owned();
                 if let Some(slot) = self.images.get_mut(container) {
                     *slot = Some(*image);
                 }

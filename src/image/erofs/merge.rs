@@ -1,0 +1,90 @@
+//! Makes one image of several layers: what overlayfs would show of them, as files of one file system. Only for layers that lie on
+//! nothing else: whiteouts and opaque directories have done their work then, and are left out.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+
+use super::data::FileWriter;
+use super::format::{EXTENDED_INODE, S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG, XATTR_HEADER};
+use super::lower::{Found, LowerFile, LowerLayers};
+use super::record::Attributes;
+use super::tree::{Content, ROOT, Tree};
+use super::volume::VolumeError;
+use super::{COPY_BUFFER, Compression, ErofsError, Limits, Summary, layout};
+
+/// Writes the image of `layers` to the empty file `image`; `scratch` are other empty files that are of no use afterwards. The same
+/// layers always give the same bytes. On an error the files' content is undefined.
+pub fn merge(
+    layers: &LowerLayers,
+    image: &File,
+    scratch: [File; 2],
+    limits: &Limits,
+    compression: Compression,
+) -> Result<Summary, ErofsError> {
+    let [names, tails] = scratch;
+    let mut tree = Tree::new(limits.files, names, None)?;
+    let mut files = FileWriter::new(image, tails, limits.bytes, compression);
+    let mut buffer = vec![0; COPY_BUFFER];
+    let root = layers.root();
+    tree.insert(b"", root.attributes()?, Content::Directory)?;
+    let mut pending = vec![(ROOT, root)];
+    // Files that have more than one name.
+    let mut copied = HashMap::new();
+    while let Some((parent, directory)) = pending.pop() {
+        directory.names()?.for_each(|name, found| {
+            let file = match found {
+                Found::Directory(merged) => {
+                    let id = tree.insert_at(parent, name, merged.attributes()?, Content::Directory, 0)?;
+                    pending.push((id, merged));
+                    return Ok(());
+                }
+                Found::File(file) => file,
+            };
+            if let Some(id) = copied.get(&file.identity()) {
+                return tree.link_at(parent, name, *id);
+            }
+            let attributes = file.attributes()?;
+            let target = file.symlink_target()?;
+            let content = copy_content(&mut files, &attributes, &file, target.as_deref(), &mut buffer)?;
+            let id = tree.insert_at(parent, name, attributes, content, 0)?;
+            if file.inode.links > 1 {
+                copied.insert(file.identity(), id);
+            }
+            Ok(())
+        })?;
+    }
+    tree.freeze();
+    let (summary, super_block) = layout::write(&tree, files.finish())?;
+    layout::seal(image, &super_block)?;
+    Ok(summary)
+}
+
+/// Copies what a file of another layer contains; `target` is where it leads if it is a symbolic link.
+pub(super) fn copy_content<'t>(
+    files: &mut FileWriter<'_>,
+    attributes: &Attributes,
+    file: &LowerFile,
+    target: Option<&'t [u8]>,
+    buffer: &mut [u8],
+) -> Result<Content<'t>, ErofsError> {
+    Ok(match (target, file.inode.kind()) {
+        (Some(target), _) => Content::Symlink(target),
+        (None, S_IFREG) => {
+            files.begin(EXTENDED_INODE + XATTR_HEADER + attributes.xattrs.len(), false)?;
+            files.check_room(file.inode.size)?;
+            let mut content = file.content();
+            loop {
+                match content.read(buffer).map_err(|error| ErofsError::Lower(error.into()))? {
+                    0 => break,
+                    count => files.write(buffer.get(..count).unwrap_or_default())?,
+                }
+            }
+            Content::File(files.end()?)
+        }
+        (None, S_IFCHR) => Content::CharDevice(file.inode.device),
+        (None, S_IFBLK) => Content::BlockDevice(file.inode.device),
+        (None, S_IFIFO) => Content::Fifo,
+        (None, _) => return Err(ErofsError::Lower(VolumeError::Damaged("a file of an unknown kind"))),
+    })
+}

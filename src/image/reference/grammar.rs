@@ -1,0 +1,145 @@
+//! The grammar of names of images (github.com/distribution/reference), by hand: a regular expression for it takes longer to
+//! compile than a Pod to start.
+//!
+//! ```text
+//! name      [registry "/"] component *("/" component) [":" tag] ["@" digest]
+//! registry  (label *("." label) | "[" IPv6 address "]") [":" digits]
+//! label     letters and digits, with hyphens between them
+//! component lower-case letters and digits, with one ".", one or two "_" or any number of "-" between them
+//! tag       a letter, digit or "_", then up to 127 of these, "." and "-"
+//! ```
+
+use std::net::Ipv6Addr;
+
+/// Most bytes a repository may have, the registry not counted.
+const REPOSITORY_MAX_BYTES: usize = 255;
+/// Most bytes a tag may have.
+const TAG_MAX_BYTES: usize = 128;
+
+/// The parts of a name, not checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts<'a> {
+    /// Registry, if there is one, and repository.
+    pub path: &'a str,
+    pub tag: Option<&'a str>,
+    pub digest: Option<&'a str>,
+}
+
+/// Takes a name apart.
+pub(super) fn split(name: &str) -> Parts<'_> {
+    let (name, digest) = match name.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (name, None),
+    };
+    // A colon before the last slash belongs to the registry.
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    Parts { path, tag, digest }
+}
+
+/// Whether the first part of a name is a registry, not a part of the repository on Docker Hub.
+pub(super) fn names_registry(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// Whether a name could be taken for an image ID.
+pub(super) fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Says what is wrong with a registry.
+pub(super) fn check_registry(registry: &str) -> Result<(), String> {
+    let invalid = || Err(format!("{registry:?} is not HOST[:PORT]"));
+    let (host, port) = match registry.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, port)) = rest.split_once(']') else {
+                return invalid();
+            };
+            if address.contains('.') || address.parse::<Ipv6Addr>().is_err() {
+                return invalid();
+            }
+            (None, port)
+        }
+        None => match registry.split_once(':') {
+            Some((host, _)) => (Some(host), registry.get(host.len()..).unwrap_or_default()),
+            None => (Some(registry), ""),
+        },
+    };
+    let port_fits = match port.strip_prefix(':') {
+        Some(digits) => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    if port_fits && host.is_none_or(|host| host.split('.').all(is_label)) {
+        return Ok(());
+    }
+    invalid()
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Says what is wrong with a repository.
+pub(super) fn check_repository(repository: &str) -> Result<(), String> {
+    if repository.is_empty() {
+        return Err("it names no repository".to_owned());
+    }
+    if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err("repository names are lower-case".to_owned());
+    }
+    if repository.len() > REPOSITORY_MAX_BYTES {
+        return Err(format!("a repository has at most {REPOSITORY_MAX_BYTES} characters"));
+    }
+    match repository.split('/').find(|component| !is_component(component)) {
+        None => Ok(()),
+        Some("") => Err("a part of the repository between slashes is empty".to_owned()),
+        Some(component) => Err(format!(
+            "{component:?} is no part of a repository: those are letters and digits, with \".\", \"_\", \"__\" or hyphens between them"
+        )),
+    }
+}
+
+fn is_component(component: &str) -> bool {
+    let mut rest = component;
+    loop {
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let after_word = rest.trim_start_matches(|c: char| u8::try_from(c).is_ok_and(word));
+        if after_word.len() == rest.len() {
+            return false;
+        }
+        if after_word.is_empty() {
+            return true;
+        }
+        let after_hyphens = after_word.trim_start_matches('-');
+        rest = if after_hyphens.len() < after_word.len() {
+            after_hyphens
+        } else {
+            let separator = ["__", "_", "."]
+                .into_iter()
+                .find_map(|one| after_word.strip_prefix(one));
+            match separator {
+                Some(rest) => rest,
+                None => return false,
+            }
+        };
+    }
+}
+
+/// Says what is wrong with a tag.
+pub(super) fn check_tag(tag: &str) -> Result<(), String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if tag.is_empty() || tag.starts_with(['.', '-']) || !tag.bytes().all(fits) {
+        return Err(format!(
+            "{tag:?} is no tag: those are letters, digits, \"_\", \".\" and \"-\", the last two not in front"
+        ));
+    }
+    if tag.len() > TAG_MAX_BYTES {
+        return Err(format!("a tag has at most {TAG_MAX_BYTES} characters"));
+    }
+    Ok(())
+}
