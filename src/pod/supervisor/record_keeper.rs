@@ -28,6 +28,7 @@ impl RecordKeeper {
     /// For the Pod whose state directory this is.
     pub fn new(records: PodRecords, uid: &str, directory: PathBuf, recoverable: bool) -> anyhow::Result<Self> {
         let events = EventLog::open(&records.events_path(uid)).context("cannot read the Pod's events")?;
+        let events = events.lasting(records.lifetime(uid));
         Ok(Self {
             records,
             uid: uid.to_owned(),
