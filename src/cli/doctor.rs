@@ -102,14 +102,14 @@ async fn network() -> Check {
         network::release(&paths.network(), &probe_uid).await?;
         let attached = attached?;
         anyhow::Ok(format!(
-            "attached {} to {} with the address {}",
+            "attached {} to {} with the address {}, guarded against spoofing",
             attached.tap_name, config.bridge_name, attached.address
         ))
     };
     Check {
         name: "network",
         result: try_it.await,
-        remedy: "load the kernel modules tun, bridge and nf_tables, and run as root",
+        remedy: "load the kernel modules tun, bridge and nf_tables, use a kernel with the netdev ingress hook, and run as root",
         has_fallback: false,
     }
 }

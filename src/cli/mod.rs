@@ -23,6 +23,7 @@ mod get;
 mod image;
 mod jsonpath;
 mod kvm;
+mod log;
 mod logs;
 mod machine;
 mod manifests;
@@ -130,7 +131,10 @@ pub fn main() -> ExitCode {
             return end(printed.map(|()| ExitCode::SUCCESS).map_err(Failure::from));
         }
     };
-    start_log();
+    // A supervisor's own log is opened when it is known whose it is.
+    if !matches!(cli.verb, Verb::Supervise(_)) {
+        log::to_stderr();
+    }
     let result = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Logs(args) => logs::run(args),
@@ -192,20 +196,4 @@ fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
         image::run(args).await
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Warnings go to stderr; `MICROKUBE_LOG` (as `debug` or `microkube::pod=trace`) says otherwise.
-fn start_log() {
-    use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_env_var("MICROKUBE_LOG")
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::Failure;
-use crate::pod::Supervisor;
+use crate::pod::{self, Supervisor};
 use crate::state::{LockedFile, Paths, PodRecords};
 
 /// Drives one Pod to its end.
@@ -34,6 +34,7 @@ pub(super) fn run(args: SuperviseArgs) -> Result<ExitCode, Failure> {
     let record = PodRecords::new(paths.clone())
         .get(&args.uid)?
         .context("the Pod has no record")?;
+    super::log::to_file(pod::supervisor_log(&paths, &record));
     let supervisor = Supervisor {
         paths,
         record,

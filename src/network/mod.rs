@@ -36,8 +36,6 @@ pub struct NetworkConfig {
     pub subnet: Ipv4Cidr,
     /// Largest IP packet, bytes.
     pub mtu: u32,
-    /// Fail where the kernel cannot keep Pods from spoofing, instead of warning.
-    pub require_anti_spoofing: bool,
 }
 
 impl NetworkConfig {
@@ -53,7 +51,6 @@ impl NetworkConfig {
             bridge_name: "microkube0".to_owned(),
             subnet,
             mtu: link::default_mtu(),
-            require_anti_spoofing: false,
         })
     }
 }
@@ -131,6 +128,11 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// The kernel has no hook for the rules that keep a Pod to its own addresses. No Pod is connected without them.
+    #[error(
+        "this kernel cannot keep Pods from using each other's addresses, so no Pod is started: it has no netdev ingress hook; boot a kernel that has (CONFIG_NETFILTER_INGRESS and CONFIG_NF_TABLES_NETDEV, as distributions' kernels do)"
+    )]
+    NoIngressHook(#[source] io::Error),
     /// An address could not be leased or released.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -202,20 +204,7 @@ fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNet
         source,
     })?;
     let mac = mac_of(address);
-    match firewall::guard_tap(&tap_name, mac, address) {
-        Err(error) if firewall::lacks_netdev(&error) && !config.require_anti_spoofing => {
-            tracing::warn!(
-                "this kernel has no netdev ingress hook (CONFIG_NETFILTER_INGRESS, CONFIG_NF_TABLES_NETDEV): \
-                 Pods can use each other's addresses"
-            );
-        }
-        result => {
-            result.map_err(|source| NetworkError::Firewall {
-                what: "protection against spoofing",
-                source,
-            })?;
-        }
-    }
+    firewall::guard_tap(&tap_name, mac, address).map_err(unguarded)?;
     Ok(PodNetwork {
         tap,
         tap_name,
@@ -225,6 +214,17 @@ fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNet
         gateway: config.subnet.gateway(),
         mtu: config.mtu,
     })
+}
+
+/// Why a Pod without protection against spoofing is not connected.
+fn unguarded(source: io::Error) -> NetworkError {
+    if firewall::lacks_netdev(&source) {
+        return NetworkError::NoIngressHook(source);
+    }
+    NetworkError::Firewall {
+        what: "protection against spoofing",
+        source,
+    }
 }
 
 /// Returns what a Pod has beyond its TAP's descriptor. Having nothing is no error. The virtual machine must be gone: its

@@ -42,6 +42,17 @@ fn damaged_leases_are_swept_and_live_ones_kept() {
     );
 }
 
+#[test]
+fn a_pod_that_cannot_be_kept_from_spoofing_is_not_connected_and_told_what_to_do() {
+    for errno in [libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT] {
+        let error = unguarded(io::Error::from_raw_os_error(errno));
+        assert!(matches!(error, NetworkError::NoIngressHook(_)), "{error}");
+        assert!(error.to_string().contains("CONFIG_NETFILTER_INGRESS"), "{error}");
+    }
+    let other = unguarded(io::Error::from_raw_os_error(libc::EPERM));
+    assert!(matches!(other, NetworkError::Firewall { .. }), "{other}");
+}
+
 /// Real packets through the real kernel. Run as root in a network namespace of its own:
 /// `unshare -n cargo test -p microkube --lib network::tests::real -- --ignored --test-threads=1`
 mod real {
@@ -58,7 +69,6 @@ mod real {
             bridge_name: "microkube0".into(),
             subnet: "10.88.0.0/16".parse().unwrap(),
             mtu: 1500,
-            require_anti_spoofing: true,
         }
     }
 

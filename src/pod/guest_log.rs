@@ -2,12 +2,10 @@
 //!
 //! All of it comes from the guest, so its size is bounded: the last part stays, the first is forgotten.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// How much is kept, bytes; up to twice as much during a rotation.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+use super::bounded_log::BoundedLog;
+use super::guest_text::printable;
 
 /// How much of the end is kept in memory, for error messages.
 const TAIL_BYTES: usize = 4096;
@@ -16,23 +14,41 @@ const TAIL_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct GuestLog {
     path: PathBuf,
-    file: File,
-    written_bytes: u64,
+    log: BoundedLog,
+    /// It was said that the file cannot be written.
+    warned: bool,
     tail: Vec<u8>,
+    disk_failure: Option<String>,
 }
 
 impl GuestLog {
     /// Starts a log at `path`.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            file: File::create(path)?,
-            written_bytes: 0,
+    #[must_use]
+    pub fn begin(path: PathBuf) -> Self {
+        Self {
+            log: BoundedLog::begin(path.clone()),
+            path,
+            warned: false,
             tail: Vec::new(),
-        })
+            disk_failure: None,
+        }
+    }
+
+    /// Another machine has started: what is known of the end of the one before is not about it.
+    pub fn begin_machine(&mut self) {
+        self.tail.clear();
+        self.disk_failure = None;
+    }
+
+    /// Notes what the host said when the machine's disk could not be written.
+    pub fn note_disk_failure(&mut self, message: String) {
+        self.disk_failure = Some(message);
+    }
+
+    /// What was noted of the machine's disk.
+    #[must_use]
+    pub fn disk_failure(&self) -> Option<&str> {
+        self.disk_failure.as_deref()
     }
 
     /// Appends to the log. A file that cannot be written is no reason to end the Pod: the end in memory is kept anyway.
@@ -41,20 +57,15 @@ impl GuestLog {
         self.tail.extend_from_slice(bytes.get(keep..).unwrap_or_default());
         let excess = self.tail.len().saturating_sub(TAIL_BYTES);
         self.tail.drain(..excess);
-        if let Err(error) = self.write(bytes) {
-            tracing::warn!("cannot write the guest's log {}: {error}", self.path.display());
+        match self.log.append(bytes) {
+            Ok(_) => self.warned = false,
+            // Once, until something can be written again: it comes with every line.
+            Err(error) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!("cannot write the guest's log {}: {error}", self.path.display());
+                }
+            }
         }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        if self.written_bytes > MAX_FILE_BYTES {
-            std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
-            self.file = File::create(&self.path)?;
-            self.written_bytes = 0;
-        }
-        self.file.write_all(bytes)?;
-        self.written_bytes += bytes.len() as u64;
-        Ok(())
     }
 
     /// The last lines, at most `count`, made safe for a terminal.
@@ -82,21 +93,13 @@ impl GuestLog {
     }
 }
 
-/// What the guest writes must not be able to control the terminal of whoever reads it.
-fn printable(line: &str) -> String {
-    line.trim_end()
-        .chars()
-        .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn log() -> (tempfile::TempDir, GuestLog) {
         let dir = tempfile::tempdir().unwrap();
-        let log = GuestLog::create(&dir.path().join("guest.log")).unwrap();
+        let log = GuestLog::begin(dir.path().join("guest.log"));
         (dir, log)
     }
 
@@ -127,7 +130,7 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().metadata().unwrap().len())
             .sum();
-        assert!(on_disk <= 3 * MAX_FILE_BYTES, "{on_disk}");
+        assert!(on_disk <= 2 << 20, "{on_disk}");
         assert!(log.tail.len() <= TAIL_BYTES);
     }
 }

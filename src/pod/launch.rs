@@ -34,12 +34,12 @@ pub fn start_supervisor(
     debug: bool,
 ) -> anyhow::Result<Child> {
     prune_logs(paths);
-    let log_path = supervisor_log(paths, record);
     let log = std::fs::File::options()
         .create(true)
         .append(true)
-        .open(&log_path)
-        .with_context(|| format!("cannot create {}", log_path.display()))?;
+        .open(supervisor_log(paths, record));
+    // A Pod without a log is better than none: its disk may be full.
+    let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.args(["supervise", "--uid", &record.uid]);
     command.args(["--lock-fd", &lock.as_raw_fd().to_string()]);
@@ -86,7 +86,7 @@ fn prune_logs(paths: &Paths) {
         })
         .collect();
     logs.sort();
-    // Two files a Pod, and a third where the log was rotated.
+    // Two files a Pod, and more where one was rotated.
     for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
         let _ = std::fs::remove_file(path);
     }

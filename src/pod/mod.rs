@@ -4,13 +4,19 @@
 //! hooks do) are the supervisor's hands. `attach` is how a command line talks to a supervisor, `sweep` cleans up after dead ones. Text in
 //! manifests is understood in `manifest`, not here.
 
+mod agent;
+mod agent_connection;
 pub mod artifacts;
 pub mod attach;
 mod boot_slot;
+mod bounded_log;
 pub mod client;
 mod container_spec;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guest_log;
 mod guest_process;
+mod guest_text;
 mod launch;
 pub mod lifecycle;
 pub mod logs;
@@ -22,8 +28,10 @@ mod supervisor;
 mod sweep;
 pub mod timings;
 mod virtual_machine;
+mod vmm_events;
 mod vsock_link;
 
+pub use bounded_log::SupervisorLog;
 pub use launch::{start_supervisor, supervisor_log};
 pub use prepare::{containers, node_name};
 pub use supervisor::Supervisor;

@@ -3,7 +3,8 @@
 //! Each is one vsock connection that the agent opens. Who connects, how often, and what is sent is up to the guest, so every
 //! stream is accepted once, and only if it is expected.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,13 +17,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attach::{Frame, OutputStream};
 use super::guest_log::GuestLog;
+use super::guest_text::Complaints;
 use super::logs::LogWriter;
 
 /// How long a new connection may take to say what it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Streams that may wait while a machine is taken over: more than containers can have.
-const MAX_PARKED_STREAMS: usize = 512;
 
 /// Bytes read from a stream at once.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -34,16 +33,25 @@ pub struct Output {
     /// The command line that stays attached to the Pod.
     client: Option<mpsc::Sender<Frame>>,
     guest_log: Mutex<GuestLog>,
+    complaints: Complaints,
     debug: bool,
 }
 
 #[derive(Debug, Default)]
 struct Expected {
-    /// While a machine is taken over: streams of containers that are not known yet.
-    parked: Option<Vec<(DataStream, UnixStream)>>,
+    parked: Option<Parked>,
     log: bool,
     containers: HashMap<String, Arc<ContainerStreams>>,
     processes: HashMap<(String, Stdio), oneshot::Sender<UnixStream>>,
+}
+
+/// While a machine is taken over: streams of containers that are not known to be there yet. What was sent on them fills buffers here and
+/// in the VMM until they are read, so only those wait that will be, each once.
+#[derive(Debug)]
+struct Parked {
+    /// The ids of the containers that may be there.
+    ids: HashSet<String>,
+    streams: HashMap<(String, Stdio), (DataStream, UnixStream)>,
 }
 
 /// The streams of one attempt of a container.
@@ -144,28 +152,40 @@ impl Output {
             expected: Mutex::default(),
             client,
             guest_log: Mutex::new(guest_log),
+            complaints: Complaints::default(),
             debug,
         })
     }
 
+    /// Logs what the guest does that it must not, unless it does so too often.
+    pub fn complain(&self, what: fmt::Arguments<'_>) {
+        self.complaints.say(what);
+    }
+
     /// A new machine is about to start: its log is expected, and of the last one's streams nothing.
     pub fn expect_machine(&self) {
+        self.complaints.renew();
+        self.guest_log(GuestLog::begin_machine);
         *lock(&self.expected) = Expected {
             log: true,
             ..Expected::default()
         };
     }
 
-    /// A machine is about to be taken over: its agent will open streams again before it can be asked which containers there are.
-    pub fn expect_adopted_machine(&self) {
+    /// A machine is about to be taken over: its agent will open streams again before it can be asked which of the containers with these
+    /// ids there are.
+    pub fn expect_adopted_machine(&self, ids: HashSet<String>) {
         self.expect_machine();
-        lock(&self.expected).parked = Some(Vec::new());
+        lock(&self.expected).parked = Some(Parked {
+            ids,
+            streams: HashMap::new(),
+        });
     }
 
     /// All containers of the machine that was taken over are expected now: serves the streams that have come.
     pub fn unpark(self: &Arc<Self>) {
         let parked = lock(&self.expected).parked.take();
-        for (header, stream) in parked.into_iter().flatten() {
+        for (header, stream) in parked.into_iter().flat_map(|parked| parked.streams.into_values()) {
             let output = Arc::clone(self);
             tokio::spawn(async move { output.serve_stream(header, stream).await });
         }
@@ -211,19 +231,28 @@ impl Output {
         lock(&self.expected).processes.retain(|(other, _), _| other != id);
     }
 
-    /// Serves one connection of the guest to the stream port, to its end.
-    pub async fn serve(&self, mut stream: UnixStream) {
-        let header = match tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await {
-            Ok(Ok(header)) => header,
-            Ok(Err(error)) => return tracing::warn!("refused a stream of the guest: {error}"),
-            Err(_) => return tracing::warn!("refused a stream of the guest: it does not say what it is"),
-        };
-        if matches!(header, DataStream::Container { .. })
+    /// What a new connection of the guest to the stream port says it is.
+    pub async fn header(&self, stream: &mut UnixStream) -> Option<DataStream> {
+        match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
+            Ok(Ok(header)) => return Some(header),
+            Ok(Err(error)) => self.complain(format_args!("refused a stream of the guest: {error}")),
+            Err(_) => self.complain(format_args!(
+                "refused a stream of the guest: it does not say what it is"
+            )),
+        }
+        None
+    }
+
+    /// Serves such a connection, to its end.
+    pub async fn serve(&self, header: DataStream, stream: UnixStream) {
+        if let DataStream::Container { id, stdio, .. } = &header
             && let Some(parked) = &mut lock(&self.expected).parked
         {
-            if parked.len() < MAX_PARKED_STREAMS {
-                parked.push((header, stream));
+            let key = (id.clone(), *stdio);
+            if !parked.ids.contains(id) || parked.streams.contains_key(&key) {
+                return self.complain(format_args!("refused a stream of the guest that nobody expects"));
             }
+            parked.streams.insert(key, (header, stream));
             return;
         }
         self.serve_stream(header, stream).await;
@@ -237,7 +266,7 @@ impl Output {
                 match expected {
                     // Who waited for it may have given up, and then it is closed.
                     Some(receiver) => drop(receiver.send(stream)),
-                    None => tracing::warn!("refused a stream of the guest that nobody expects"),
+                    None => self.complain(format_args!("refused a stream of the guest that nobody expects")),
                 }
                 return;
             }
@@ -247,10 +276,10 @@ impl Output {
                 position_bytes,
             } => {
                 let Some(streams) = self.container(&id) else {
-                    return tracing::warn!("refused a stream of the guest that nobody expects");
+                    return self.complain(format_args!("refused a stream of the guest that nobody expects"));
                 };
                 match stdio {
-                    Stdio::Stdin => return Self::accept_stdin(&streams, stream),
+                    Stdio::Stdin => return self.accept_stdin(&streams, stream),
                     Stdio::Stdout => {
                         self.serve_output(&streams, OutputStream::Stdout, position_bytes, stream)
                             .await
@@ -263,13 +292,13 @@ impl Output {
             }
         };
         if let Err(error) = served {
-            tracing::warn!("a stream of the guest broke off: {error}");
+            self.complain(format_args!("a stream of the guest broke off: {error}"));
         }
     }
 
-    fn accept_stdin(streams: &ContainerStreams, stream: UnixStream) {
+    fn accept_stdin(&self, streams: &ContainerStreams, stream: UnixStream) {
         if !streams.stdin_expected.swap(false, Ordering::Relaxed) {
-            return tracing::warn!("refused a stdin of the guest that nobody expects");
+            return self.complain(format_args!("refused a stdin of the guest that nobody expects"));
         }
         streams.return_stdin(stream);
     }
@@ -283,7 +312,7 @@ impl Output {
         mut connection: UnixStream,
     ) -> std::io::Result<()> {
         if !streams.open(stream) {
-            tracing::warn!("refused a second stream of the same output");
+            self.complain(format_args!("refused a second stream of the same output"));
             return Ok(());
         }
         let result = self.pump(streams, stream, oldest_bytes, &mut connection).await;
@@ -345,7 +374,7 @@ impl Output {
 
     async fn serve_log(&self, mut stream: UnixStream) -> std::io::Result<()> {
         if !std::mem::take(&mut lock(&self.expected).log) {
-            tracing::warn!("refused a second stream of the guest's log");
+            self.complain(format_args!("refused a second stream of the guest's log"));
             return Ok(());
         }
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -405,7 +434,7 @@ mod tests {
 
     fn output() -> (tempfile::TempDir, Arc<Output>, mpsc::Receiver<Frame>) {
         let dir = tempfile::tempdir().unwrap();
-        let log = GuestLog::create(&dir.path().join("guest.log")).unwrap();
+        let log = GuestLog::begin(dir.path().join("guest.log"));
         let (sender, receiver) = mpsc::channel(16);
         let output = Output::new(Some(sender), log, false);
         output.expect_machine();
@@ -420,6 +449,12 @@ mod tests {
         }
     }
 
+    async fn serve(output: &Output, mut stream: UnixStream) {
+        if let Some(header) = output.header(&mut stream).await {
+            output.serve(header, stream).await;
+        }
+    }
+
     fn log(directory: &tempfile::TempDir) -> LogWriter {
         LogWriter::open(directory.path().join("main"), 0, Limits::default())
     }
@@ -430,7 +465,7 @@ mod tests {
         guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
         guest.write_all(bytes).await.unwrap();
         guest.shutdown().await.unwrap();
-        output.serve(host).await;
+        serve(&output, host).await;
         let mut answer = Vec::new();
         // Reset where the host did not read all.
         let _ = guest.read_to_end(&mut answer).await;
@@ -482,11 +517,11 @@ mod tests {
     #[tokio::test]
     async fn streams_of_a_machine_that_is_taken_over_wait_until_its_containers_are_known() {
         let (dir, output, mut frames) = output();
-        output.expect_adopted_machine();
+        output.expect_adopted_machine(["web-0".to_owned()].into());
         let (mut guest, host) = UnixStream::pair().unwrap();
         let header = encode_stream_header(&container("web-0", Stdio::Stdout, 7)).unwrap();
         guest.write_all(&header).await.unwrap();
-        output.serve(host).await;
+        serve(&output, host).await;
         let streams = output.expect_container(0, "web-0", false, log(&dir));
         output.unpark();
         // What was lost before position 7 was lost with the supervisor.
@@ -497,6 +532,31 @@ mod tests {
         streams.end_unopened();
         streams.finished().await;
         assert_eq!(bytes_of(&mut frames), b"line\n");
+    }
+
+    #[tokio::test]
+    async fn only_streams_that_will_be_read_wait_while_a_machine_is_taken_over_and_each_once() {
+        let (_dir, output, _frames) = output();
+        output.expect_adopted_machine(["web-0".to_owned()].into());
+        let mut guests = Vec::new();
+        for number in 0..100 {
+            for id in ["web-0".to_owned(), format!("forged-{number}")] {
+                let (mut guest, host) = UnixStream::pair().unwrap();
+                let header = encode_stream_header(&container(&id, Stdio::Stdout, 0)).unwrap();
+                guest.write_all(&header).await.unwrap();
+                serve(&output, host).await;
+                guests.push(guest);
+            }
+        }
+        let (waiting, others) = guests.split_at_mut(1);
+        assert_eq!(lock(&output.expected).parked.as_ref().unwrap().streams.len(), 1);
+        for guest in others {
+            assert!(
+                matches!(guest.read(&mut [0]).await, Ok(0) | Err(_)),
+                "it was refused at once"
+            );
+        }
+        waiting[0].write_all(b"still there").await.unwrap();
     }
 
     #[tokio::test]
@@ -511,7 +571,7 @@ mod tests {
         guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
         guest.write_all(b"hello").await.unwrap();
         drop(guest);
-        output.serve(host).await;
+        serve(&output, host).await;
         let mut text = String::new();
         expected.await.unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
@@ -530,7 +590,7 @@ mod tests {
         let (_dir, output, _frames) = output();
         let (mut guest, host) = UnixStream::pair().unwrap();
         guest.write_all(&[0xff, 0xff, 0, 0]).await.unwrap();
-        output.serve(host).await;
+        serve(&output, host).await;
         // Reset rather than closed, because what was sent was not all read.
         assert!(guest.read_u8().await.is_err());
     }

@@ -57,14 +57,12 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
         .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
 }
 
-/// Where the log of a Pod's machine lies. It outlives the Pod.
-///
-/// # Errors
-/// When the directory cannot be made.
-pub fn guest_log_path(paths: &Paths, record: &PodRecord) -> anyhow::Result<PathBuf> {
-    let dir = paths.logs();
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    Ok(dir.join(format!("{}_{}_{}.log", record.namespace, record.name, record.uid)))
+/// Where the log of a Pod's machine lies, beside its supervisor's. It outlives the Pod.
+#[must_use]
+pub fn guest_log_path(paths: &Paths, record: &PodRecord) -> PathBuf {
+    paths
+        .logs()
+        .join(format!("{}_{}_{}.log", record.namespace, record.name, record.uid))
 }
 
 /// Connects the Pod and makes its scratch disk, or finds both as they were: a Pod whose machine was lost keeps its address and its

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use microkube_protocol::messages::CreateSandboxResponse;
-use microkube_protocol::service::AgentClient;
 use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
 use microkube_vmm::config::VmmEvent;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc};
-use ttrpc::r#async::Client;
-use ttrpc::r#async::transport::Socket;
 
+pub use super::agent::{AgentClientHandle, rpc_message};
 use super::output::Output;
 use super::timings::Stage;
 use super::virtual_machine::{MachineStreams, VirtualMachine};
@@ -21,6 +19,9 @@ use super::vsock_link::VsockLink;
 
 /// Streams the guest may have open at once. A container has two or three; more is an attack.
 const MAX_STREAMS: usize = 512;
+
+/// Of these, streams that may not have said yet what they are: nobody reads what is sent on them meanwhile. An agent says it at once.
+const MAX_UNNAMED_STREAMS: usize = 32;
 
 /// Lines of the guest's log in an error message.
 const LOG_LINES_IN_ERROR: usize = 12;
@@ -30,31 +31,6 @@ const LOG_LINES_IN_ERROR: usize = 12;
 pub struct Sandbox {
     /// The agent.
     pub agent: AgentClientHandle,
-}
-
-/// The generated client, which cannot be shown, made so.
-#[derive(Clone)]
-pub struct AgentClientHandle(AgentClient);
-
-impl AgentClientHandle {
-    /// Of the agent at the other end of a connection.
-    pub fn new(connection: UnixStream) -> Self {
-        Self(AgentClient::new(Client::new(Socket::new(connection))))
-    }
-}
-
-impl std::fmt::Debug for AgentClientHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AgentClient")
-    }
-}
-
-impl std::ops::Deref for AgentClientHandle {
-    type Target = AgentClient;
-
-    fn deref(&self) -> &AgentClient {
-        &self.0
-    }
 }
 
 /// How long a guest may take from the first instruction to the agent's first word. A hundred times what it takes: a guest
@@ -89,9 +65,10 @@ pub async fn boot(
     let end = loop {
         tokio::select! {
             Some(connection) = control.recv() => {
-                return Ok(Sandbox { agent: AgentClientHandle::new(connection) });
+                let agent = AgentClientHandle::new(connection);
+                return Ok(Sandbox { agent });
             }
-            event = vm.next_event() => match event {
+            event = next_event(vm, output) => match event {
                 Some(VmmEvent::Started { .. }) if !started => {
                     started = true;
                     stages.push(Stage::since("vmm", vmm_start));
@@ -124,14 +101,6 @@ pub async fn adopt(vsock_path: &Path, output: &Arc<Output>) -> anyhow::Result<Sa
     Ok(Sandbox { agent })
 }
 
-/// What the agent, or the transport, has to say about a failed call.
-pub fn rpc_message(error: ttrpc::Error) -> String {
-    match error {
-        ttrpc::Error::RpcStatus(status) => status.message,
-        other => other.to_string(),
-    }
-}
-
 /// Says in a sentence how a machine ended that should not have.
 pub fn vmm_end(event: Option<&VmmEvent>) -> String {
     match event {
@@ -143,7 +112,18 @@ pub fn vmm_end(event: Option<&VmmEvent>) -> String {
         }
         Some(VmmEvent::Failed { message }) => format!("the Pod's virtual machine failed: {message}"),
         Some(VmmEvent::Started { .. }) => "the Pod's virtual machine was started twice".to_owned(),
+        Some(VmmEvent::DiskFailed { message }) => format!("the Pod's disk failed: {message}"),
         None => "the Pod's virtual machine monitor died".to_owned(),
+    }
+}
+
+/// What the VMM reports next that ends the machine or its start. That a disk failed is noted: if that ends the machine, it says why.
+pub async fn next_event(vm: &mut VirtualMachine, output: &Output) -> Option<VmmEvent> {
+    loop {
+        match vm.next_event().await {
+            Some(VmmEvent::DiskFailed { message }) => output.guest_log(|log| log.note_disk_failure(message)),
+            event => return event,
+        }
     }
 }
 
@@ -153,6 +133,10 @@ pub fn describe_loss(output: &Output, what: &str) -> String {
         let what = match log.panic_line() {
             Some(line) => format!("{what} after a kernel panic ({line})"),
             None => what.to_owned(),
+        };
+        let what = match log.disk_failure() {
+            Some(failure) => format!("{what}; its scratch disk could not be written ({failure})"),
+            None => what,
         };
         let lines = log.last_lines(LOG_LINES_IN_ERROR);
         if lines.is_empty() {
@@ -166,22 +150,34 @@ pub fn describe_loss(output: &Output, what: &str) -> String {
 /// Distributes the guest's connections until the VMM is gone.
 async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sender<UnixStream>) {
     let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+    let unnamed = Arc::new(Semaphore::new(MAX_UNNAMED_STREAMS));
     loop {
+        let Ok(until_named) = Arc::clone(&unnamed).acquire_owned().await else {
+            return;
+        };
         match vsock.accept().await {
             // Only the first one is the agent: containers start after it.
             Ok(Some((CONTROL_PORT, stream))) => drop(control.try_send(stream)),
-            Ok(Some((STREAM_PORT, stream))) => {
+            Ok(Some((STREAM_PORT, mut stream))) => {
                 let Ok(permit) = Arc::clone(&streams).try_acquire_owned() else {
-                    tracing::warn!("the guest opens more than {MAX_STREAMS} streams at once: refused");
+                    output.complain(format_args!(
+                        "the guest opens more than {MAX_STREAMS} streams at once: refused"
+                    ));
                     continue;
                 };
                 let output = Arc::clone(&output);
                 tokio::spawn(async move {
-                    output.serve(stream).await;
+                    let header = output.header(&mut stream).await;
+                    drop(until_named);
+                    if let Some(header) = header {
+                        output.serve(header, stream).await;
+                    }
                     drop(permit);
                 });
             }
-            Ok(Some((port, _))) => tracing::warn!("the guest connects to port {port}, where nobody listens"),
+            Ok(Some((port, _))) => {
+                output.complain(format_args!("the guest connects to port {port}, where nobody listens"));
+            }
             Ok(None) => return,
             Err(error) => return tracing::warn!("the Pod's vsock broke off: {error}"),
         }

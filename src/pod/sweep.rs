@@ -328,7 +328,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
-        let record = record("damaged", None);
+        let record = PodRecord {
+            detached: true,
+            ..record("damaged", None)
+        };
         drop(records.create(&record).unwrap());
         let file = paths.pod_state("damaged").join("pod.json");
         let content = std::fs::read(&file).unwrap();

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use super::artifacts::{self, ArtifactError};
+use super::vmm_events::VmmEvents;
 use super::vsock_link::VsockLink;
 use crate::child;
 use crate::state::ProcessIdentity;
@@ -104,7 +105,7 @@ enum VmmProcess {
     /// Started by this process.
     Child {
         child: Box<Child>,
-        events: Box<tokio::io::Lines<BufReader<pipe::Receiver>>>,
+        events: Box<VmmEvents<pipe::Receiver>>,
     },
     /// Taken over from a supervisor that died. What it reports is lost; that it ends is not. `None`: it has.
     Adopted(Option<AsyncFd<OwnedFd>>),
@@ -220,7 +221,7 @@ impl VirtualMachine {
             Self {
                 process: VmmProcess::Child {
                     child: Box::new(child),
-                    events: Box::new(BufReader::new(events).lines()),
+                    events: Box::new(VmmEvents::new(events)),
                 },
                 identity,
             },
@@ -247,20 +248,12 @@ impl VirtualMachine {
 
     /// What the VMM reports next; `None` when it has closed its side, which is when it ends.
     pub async fn next_event(&mut self) -> Option<VmmEvent> {
-        let line = match &mut self.process {
-            // The VMM is jailed because it may have been taken over by its guest: what it says is not trusted either.
-            VmmProcess::Child { events, .. } => events.next_line().await.ok()??,
+        match &mut self.process {
+            VmmProcess::Child { events, .. } => events.next().await,
             VmmProcess::Adopted(exit) => {
                 if let Some(exit) = exit {
                     let _ = exit.readable().await;
                 }
-                return None;
-            }
-        };
-        match serde_json::from_str(&line) {
-            Ok(event) => Some(event),
-            Err(error) => {
-                tracing::warn!("the VMM reported something that is not understood: {error}");
                 None
             }
         }

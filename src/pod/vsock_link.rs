@@ -7,17 +7,20 @@ use std::path::Path;
 
 use microkube_vmm::vsock_control;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
-    sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockname,
+    getsockopt, recvmsg, sendmsg, socket, socketpair, sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
+use super::guest_text::Complaints;
+
 /// The client's end of the control socket.
 #[derive(Debug)]
 pub struct VsockLink {
     socket: AsyncFd<OwnedFd>,
+    complaints: Complaints,
 }
 
 impl VsockLink {
@@ -30,7 +33,7 @@ impl VsockLink {
         set_nonblocking(&client)?;
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(client)? };
-        Ok((vmm, Self { socket }))
+        Ok((vmm, Self::over(socket)))
     }
 
     /// Connects to the control socket of a VMM that another supervisor started.
@@ -43,7 +46,14 @@ impl VsockLink {
         set_nonblocking(&client)?;
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(client)? };
-        Ok(Self { socket })
+        Ok(Self::over(socket))
+    }
+
+    fn over(socket: AsyncFd<OwnedFd>) -> Self {
+        Self {
+            socket,
+            complaints: Complaints::default(),
+        }
     }
 
     /// Connects to a port of the guest. The connection is closed at once if nobody listens there.
@@ -86,7 +96,9 @@ impl VsockLink {
                     stream.set_nonblocking(true)?;
                     return Ok(Some((port, UnixStream::from_std(stream)?)));
                 }
-                Received::NotUnderstood => tracing::warn!("the VMM sent a vsock message that is not understood"),
+                Received::NotUnderstood => self
+                    .complaints
+                    .say(format_args!("the VMM sent a vsock message that is not understood")),
             }
         }
     }
@@ -130,9 +142,17 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
         fds.next(),
         fds.next(),
     ) {
-        (Some((vsock_control::INCOMING, port)), Some(fd), None) => Ok(Received::Connection(port, fd.into())),
+        (Some((vsock_control::INCOMING, port)), Some(fd), None) if is_unix_stream(&fd) => {
+            Ok(Received::Connection(port, fd.into()))
+        }
         _ => Ok(Received::NotUnderstood),
     }
+}
+
+/// A VMM that its guest has taken over could pass any descriptor, to have the supervisor read from or write to it.
+fn is_unix_stream(fd: &OwnedFd) -> bool {
+    // Both fail of what is no socket.
+    getsockopt(fd, sockopt::SockType) == Ok(SockType::Stream) && getsockname::<UnixAddr>(fd.as_raw_fd()).is_ok()
 }
 
 #[cfg(test)]
@@ -171,6 +191,28 @@ mod tests {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_that_is_no_stream_socket_is_no_connection() {
+        let (vmm, link) = VsockLink::pair().unwrap();
+        let file = std::fs::File::open("/dev/zero").unwrap();
+        let (read, _write) = std::io::pipe().unwrap();
+        let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        let internet = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_guest, stream) = UnixStream::pair().unwrap();
+        let fds = [
+            file.as_raw_fd(),
+            read.as_raw_fd(),
+            datagrams.as_raw_fd(),
+            internet.as_raw_fd(),
+            stream.as_raw_fd(),
+        ];
+        for (port, fd) in (1..).zip(fds) {
+            send(&vmm, &vsock_control::encode(vsock_control::INCOMING, port), &[fd]);
+        }
+        let (port, _) = link.accept().await.unwrap().unwrap();
+        assert_eq!(port, 5, "only the last one is one");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::record::{self, RecordError};
+use super::record::{self, Lifetime, RecordError};
 
 /// Events kept of a Pod; the ones seen least recently go.
 pub const MAX_EVENTS: usize = 200;
@@ -39,6 +39,7 @@ pub struct EventRecord {
 pub struct EventLog {
     path: PathBuf,
     events: Vec<EventRecord>,
+    lifetime: Lifetime,
 }
 
 impl EventLog {
@@ -51,7 +52,14 @@ impl EventLog {
         Ok(Self {
             path: path.to_owned(),
             events,
+            lifetime: Lifetime::Pod,
         })
+    }
+
+    /// The same, with events that last as long as this.
+    #[must_use]
+    pub fn lasting(self, lifetime: Lifetime) -> Self {
+        Self { lifetime, ..self }
     }
 
     /// Notes an event. One of the same reason, message and field as another is counted there.
@@ -92,7 +100,7 @@ impl EventLog {
             let Some((index, _)) = oldest else { break };
             self.events.remove(index);
         }
-        record::replace_json(&self.path, &self.events)
+        record::replace_json_for(self.lifetime, &self.path, &self.events)
     }
 
     /// The events, in the order in which they were seen first.

@@ -17,5 +17,9 @@ pub use paths::{Paths, PathsError};
 pub use pod_record::{PodRecord, PullSecretRecord};
 pub use pod_records::{PodRecords, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};
-pub use record::{LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive};
+#[cfg(test)]
+pub(crate) use record::MAX_RECORD_BYTES;
+pub use record::{
+    Lifetime, LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive,
+};
 pub use status_record::StatusRecord;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::event_log::{self, EventRecord};
 use super::pod_record::PodRecord;
-use super::record::{self, LockedFile, RecordError};
+use super::record::{self, Lifetime, LockedFile, RecordError};
 use super::status_record::StatusRecord;
 use super::{Paths, PathsError};
 
@@ -61,6 +61,10 @@ const LOCK_FILE: &str = "lock";
 /// Says that a Pod was deleted by force: to everybody but its owner there is no such Pod any more.
 const HIDDEN_FILE: &str = "hidden";
 
+/// In the state directory of a Pod that ends with its command line, and so with the host. Nothing waits for the disk to have its records:
+/// after a power cut they may be torn, and are then taken for what is left of a Pod that is gone.
+const ATTACHED_FILE: &str = "attached";
+
 impl PodRecords {
     /// The records below `paths`.
     #[must_use]
@@ -109,10 +113,43 @@ impl PodRecords {
             })?;
         }
         let lock = record::lock_exclusive(&self.lock_path(&record.uid))?;
+        if !record.detached {
+            // Before the record: file systems keep the order in which names appear, not when content does.
+            let path = self.attached_path(&record.uid);
+            std::fs::write(&path, "").map_err(|source| RecordsError::Io {
+                action: "create",
+                path,
+                source,
+            })?;
+        }
         self.save(record)?;
-        // Its directory is to be there after a power cut, too.
-        record::sync_dir(&self.paths.pods())?;
+        if record.detached {
+            // Its directory is to be there after a power cut, too.
+            record::sync_dir(&self.paths.pods())?;
+        }
         Ok(lock)
+    }
+
+    fn attached_path(&self, uid: &str) -> PathBuf {
+        self.paths.pod_state(uid).join(ATTACHED_FILE)
+    }
+
+    /// How long the records of a Pod are to last.
+    #[must_use]
+    pub fn lifetime(&self, uid: &str) -> Lifetime {
+        if self.attached_path(uid).exists() {
+            Lifetime::Boot
+        } else {
+            Lifetime::Pod
+        }
+    }
+
+    /// What was read of a Pod: nothing, where a power cut has torn what was not to survive it.
+    fn unless_torn<T>(&self, uid: &str, read: Result<Option<T>, RecordError>) -> Result<Option<T>, RecordsError> {
+        match read {
+            Err(error) if error.damaged_path().is_some() && self.lifetime(uid) == Lifetime::Boot => Ok(None),
+            read => Ok(read?),
+        }
     }
 
     /// Replaces a Pod's record.
@@ -120,10 +157,9 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn save(&self, record: &PodRecord) -> Result<(), RecordsError> {
-        Ok(record::replace_json(
-            &self.paths.pod_state(&record.uid).join(RECORD_FILE),
-            record,
-        )?)
+        let lifetime = self.lifetime(&record.uid);
+        let path = self.paths.pod_state(&record.uid).join(RECORD_FILE);
+        Ok(record::replace_json_for(lifetime, &path, record)?)
     }
 
     /// Makes the Pod one that there is not, to all that read records, and its name free. Whoever owns it goes on ending it. To be called by its
@@ -163,7 +199,7 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn get(&self, uid: &str) -> Result<Option<PodRecord>, RecordsError> {
-        Ok(record::read_json(&self.paths.pod_state(uid).join(RECORD_FILE))?)
+        self.unless_torn(uid, record::read_json(&self.paths.pod_state(uid).join(RECORD_FILE)))
     }
 
     /// What the supervisor has made known of a Pod; `None` as long as it has not, and once the Pod is gone.
@@ -171,7 +207,7 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`] names the file.
     pub fn status(&self, uid: &str) -> Result<Option<StatusRecord>, RecordsError> {
-        Ok(record::read_json(&self.paths.pod_state(uid).join(STATUS_FILE))?)
+        self.unless_torn(uid, record::read_json(&self.paths.pod_state(uid).join(STATUS_FILE)))
     }
 
     /// Replaces what is known of a Pod.
@@ -179,10 +215,8 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn save_status(&self, uid: &str, status: &StatusRecord) -> Result<(), RecordsError> {
-        Ok(record::replace_json(
-            &self.paths.pod_state(uid).join(STATUS_FILE),
-            status,
-        )?)
+        let path = self.paths.pod_state(uid).join(STATUS_FILE);
+        Ok(record::replace_json_for(self.lifetime(uid), &path, status)?)
     }
 
     /// A Pod's events; none of one that is gone.
@@ -190,7 +224,8 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`] names the file.
     pub fn events(&self, uid: &str) -> Result<Vec<EventRecord>, RecordsError> {
-        Ok(event_log::read(&self.events_path(uid))?)
+        let events = self.unless_torn(uid, event_log::read(&self.events_path(uid)).map(Some))?;
+        Ok(events.unwrap_or_default())
     }
 
     /// Where a Pod's [`super::EventLog`] lies.
@@ -555,9 +590,57 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_the_disk_to_have_the_records_of_a_pod_that_ends_with_its_command_line() {
+        let (_dir, records) = records();
+        let syncs_of = |uid: &str, detached: bool| {
+            let before = record::SYNCS.get();
+            let record = PodRecord {
+                detached,
+                ..record(uid, uid)
+            };
+            let lock = records.create(&record).unwrap();
+            records.save(&record).unwrap();
+            records.save_status(uid, &StatusRecord::pending()).unwrap();
+            let log = event_log::EventLog::open(&records.events_path(uid)).unwrap();
+            let mut log = log.lasting(records.lifetime(uid));
+            log.add(false, "Pulled", "m", None, std::time::SystemTime::now())
+                .unwrap();
+            drop(lock);
+            records.remove(uid).unwrap();
+            record::SYNCS.get() - before
+        };
+        assert_eq!(syncs_of("attached", false), 0);
+        // A file and its directory each, and the directory of all Pods.
+        assert_eq!(syncs_of("detached", true), 9);
+    }
+
+    #[test]
+    fn what_a_power_cut_tore_of_a_pod_that_ended_with_it_is_no_record_and_can_be_removed() {
+        let (dir, records) = records();
+        drop(records.create(&record("u1", "web")).unwrap());
+        for file in [STATUS_FILE, EVENTS_FILE] {
+            std::fs::write(dir.path().join("state/pods/u1").join(file), "").unwrap();
+        }
+        assert_eq!(records.status("u1").unwrap(), None);
+        assert_eq!(records.events("u1").unwrap(), []);
+        std::fs::write(dir.path().join("state/pods/u1/pod.json"), "").unwrap();
+        assert_eq!(records.get("u1").unwrap(), None);
+        // It is in nobody's way, and found by the sweep.
+        let _lock = records.create(&record("u2", "web")).unwrap();
+        assert_eq!(records.uids().unwrap(), ["u1", "u2"]);
+        assert!(records.claim("u1").unwrap().is_some());
+        records.remove("u1").unwrap();
+        assert_eq!(records.uids().unwrap(), ["u2"]);
+    }
+
+    #[test]
     fn a_damaged_record_is_named_and_hides_no_other() {
         let (dir, records) = records();
-        let _locks = ["a", "b", "c"].map(|name| records.create(&record(name, name)).unwrap());
+        let detached = |name| PodRecord {
+            detached: true,
+            ..record(name, name)
+        };
+        let _locks = ["a", "b", "c"].map(|name| records.create(&detached(name)).unwrap());
         std::fs::write(dir.path().join("state/pods/b/pod.json"), "{").unwrap();
         let (found, damaged) = records.list_all().unwrap();
         let names: Vec<_> = found.iter().map(|record| record.name.as_str()).collect();
@@ -606,7 +689,8 @@ mod tests {
         #[test]
         fn any_content_of_a_status_is_read_or_refused_by_its_name(content in "[\\PC]{0,80}") {
             let (dir, records) = records();
-            let _lock = records.create(&record("u1", "web")).unwrap();
+            let detached = PodRecord { detached: true, ..record("u1", "web") };
+            let _lock = records.create(&detached).unwrap();
             std::fs::write(dir.path().join("state/pods/u1/status.json"), content).unwrap();
             if let Err(error) = records.status("u1") {
                 proptest::prop_assert!(error.to_string().contains("status.json"));

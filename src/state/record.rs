@@ -34,6 +34,14 @@ pub enum RecordError {
         #[source]
         source: serde_json::Error,
     },
+    /// It would be too long to be read again.
+    #[error("cannot write {path}: its {bytes} bytes are more than the {MAX_RECORD_BYTES} that are read of a record")]
+    TooLong {
+        /// The file, whose old content is still there.
+        path: PathBuf,
+        /// How much was to be written.
+        bytes: usize,
+    },
     /// There is something else than a file of microkube's.
     #[error("{path} is damaged: it is {found}")]
     NoRecord {
@@ -50,33 +58,62 @@ impl RecordError {
     pub fn damaged_path(&self) -> Option<&Path> {
         match self {
             Self::Damaged { path, .. } | Self::NoRecord { path, .. } => Some(path),
-            Self::Io { .. } => None,
+            Self::Io { .. } | Self::TooLong { .. } => None,
         }
     }
 }
 
 /// Longer than any record: those of Pods have a manifest of at most 4 MiB, and Secrets.
-const MAX_RECORD_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RecordError {
     let path = path.to_owned();
     move |source| RecordError::Io { action, path, source }
 }
 
+/// How long something on disk is to last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until the host stops, however it does.
+    Boot,
+    /// Also after the power of the host was cut.
+    Pod,
+}
+
 /// Replaces a file's content atomically and durably.
 ///
 /// # Errors
-/// [`RecordError::Io`]; the old content is then still there.
+/// [`RecordError::Io`] or [`RecordError::TooLong`]; the old content is then still there.
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), RecordError> {
+    replace_file_for(Lifetime::Pod, path, content)
+}
+
+/// Replaces a file's content atomically, whatever dies meanwhile; with [`Lifetime::Boot`] that may not be the host.
+///
+/// # Errors
+/// See [`replace_file`].
+pub fn replace_file_for(lifetime: Lifetime, path: &Path, content: &[u8]) -> Result<(), RecordError> {
+    if content.len() as u64 > MAX_RECORD_BYTES {
+        return Err(RecordError::TooLong {
+            path: path.to_owned(),
+            bytes: content.len(),
+        });
+    }
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".new-")
         .tempfile_in(dir)
         .map_err(io("write", path))?;
     file.write_all(content).map_err(io("write", path))?;
-    file.as_file().sync_data().map_err(io("write", path))?;
+    if lifetime == Lifetime::Pod {
+        note_sync();
+        file.as_file().sync_data().map_err(io("write", path))?;
+    }
     file.persist(path).map_err(|error| io("write", path)(error.error))?;
-    sync_dir(dir)
+    match lifetime {
+        Lifetime::Pod => sync_dir(dir),
+        Lifetime::Boot => Ok(()),
+    }
 }
 
 /// Makes the names in a directory durable.
@@ -84,7 +121,19 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), RecordError> {
 /// # Errors
 /// [`RecordError::Io`].
 pub fn sync_dir(dir: &Path) -> Result<(), RecordError> {
+    note_sync();
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("write", dir))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has waited for the disk to have a record.
+    pub(super) static SYNCS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+fn note_sync() {
+    #[cfg(test)]
+    SYNCS.set(SYNCS.get() + 1);
 }
 
 /// [`replace_file`] with a value as JSON.
@@ -92,11 +141,19 @@ pub fn sync_dir(dir: &Path) -> Result<(), RecordError> {
 /// # Errors
 /// See [`replace_file`].
 pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordError> {
+    replace_json_for(Lifetime::Pod, path, value)
+}
+
+/// [`replace_file_for`] with a value as JSON.
+///
+/// # Errors
+/// See [`replace_file`].
+pub fn replace_json_for<T: Serialize>(lifetime: Lifetime, path: &Path, value: &T) -> Result<(), RecordError> {
     let content = serde_json::to_vec_pretty(value).map_err(|source| RecordError::Damaged {
         path: path.to_owned(),
         source,
     })?;
-    replace_file(path, &content)
+    replace_file_for(lifetime, path, &content)
 }
 
 /// Reads a record; `None` when there is no such file.
@@ -260,6 +317,16 @@ mod tests {
                 .to_string()
                 .ends_with("is damaged: it is longer than any record")
         );
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        replace_file(&path, b"1").unwrap();
+        let error = replace_file(&path, &vec![b' '; 1 + usize::try_from(MAX_RECORD_BYTES).unwrap()]).unwrap_err();
+        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        assert_eq!(read_json::<u8>(&path).unwrap(), Some(1));
     }
 
     #[test]

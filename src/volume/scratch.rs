@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::child;
+pub use crate::state::Lifetime;
 use crate::state::{RecordError, lock_exclusive};
 
 /// Size of a scratch disk as the guest sees it. The file is sparse and takes what is written to it.
@@ -53,15 +54,6 @@ pub enum ScratchError {
     /// Another process cannot be waited for.
     #[error(transparent)]
     Lock(#[from] RecordError),
-}
-
-/// How long a scratch disk is to last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
-    /// Until the host stops, however it does.
-    Boot,
-    /// Also after the power of the host was cut.
-    Pod,
 }
 
 /// Makes the scratch disk `path` and returns it opened for reading and writing. [`remove_scratch_disk`] releases it.

@@ -1,6 +1,8 @@
 //! Anything may die at any moment, and nothing is left behind.
 
-use crate::host::{Running, alone, container_with, host, image, pod, processes, shell_pod, wait_until};
+use crate::host::{
+    Finished, Running, alone, container_with, host, image, pod, pod_with, processes, shell_pod, wait_until,
+};
 
 /// A process of a running Pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,5 +151,95 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     );
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(finished.stderr.to_lowercase().contains("no space left"), "{finished:?}");
+    host().assert_nothing_left_since(&before);
+}
+
+/// A file system of its own for microkube's state, with the images of the others.
+struct TightDisk(std::path::PathBuf);
+
+impl TightDisk {
+    fn mount(size: &str) -> Self {
+        let path = host().state_dir.join("tight-disk");
+        std::fs::create_dir_all(&path).unwrap();
+        let mount = |args: &[&str]| {
+            let status = std::process::Command::new("mount").args(args).status().unwrap();
+            assert!(status.success(), "mount {args:?}");
+        };
+        mount(&[
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("size={size}"),
+            "tmpfs",
+            path.to_str().unwrap(),
+        ]);
+        let disk = Self(path);
+        let images = disk.0.join("images");
+        std::fs::create_dir(&images).unwrap();
+        let theirs = host().state_dir.join("images");
+        mount(&["--bind", theirs.to_str().unwrap(), images.to_str().unwrap()]);
+        disk
+    }
+
+    /// Runs microkube with its state on this disk.
+    fn microkube(&self, args: &[&str]) -> Finished {
+        let mut command = host().microkube(args);
+        command
+            .env("MICROKUBE_STATE_DIR", &self.0)
+            .env("MICROKUBE_RUN_DIR", "/run/microkube-e2e-tight")
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        Running::start(command, None).finish()
+    }
+}
+
+impl Drop for TightDisk {
+    fn drop(&mut self) {
+        self.microkube(&["delete", "pods", "--all", "--now"]);
+        for path in [self.0.join("images"), self.0.clone()] {
+            let _ = std::process::Command::new("umount").arg("-l").arg(path).status();
+        }
+    }
+}
+
+#[test]
+fn a_pod_whose_disk_the_host_cannot_write_any_more_says_so_and_is_started_again() {
+    let _alone = alone();
+    let before = host().leftovers();
+    host().succeed(["image", "pull", &image("busybox")]);
+    let disk = TightDisk::mount("40m");
+    let filler = disk.0.join("filler");
+    std::fs::write(&filler, vec![1; 16 << 20]).unwrap();
+    let script = "if [ -e /data/began ]; then echo again; exec sleep 1000; fi; touch /data/began; sync; \
+        while :; do dd if=/dev/zero of=/data/fill bs=1M count=64; sync; done";
+    let more = "    volumeMounts: [{name: data, mountPath: /data}]\n";
+    let main = container_with("main", &image("busybox"), script, more);
+    let manifest = pod_with("tight", &[main], "  volumes: [{name: data, emptyDir: {}}]\n");
+    let manifest = manifest.replace("restartPolicy: Never", "restartPolicy: Always");
+    let file = host().file("tight.yaml", &manifest);
+    disk.microkube(&["run", "-d", file.to_str().unwrap()]).success();
+    let vmms = || processes(&["microkube-vmm", "supervised"]);
+    wait_until("the machine runs", || !vmms().is_empty());
+    let (first, supervisors) = (vmms(), processes(&["supervise"]));
+
+    wait_until("the machine ends", || first.iter().all(|pid| !vmms().contains(pid)));
+    std::fs::remove_file(&filler).unwrap();
+    wait_until("the container runs again", || {
+        disk.microkube(&["logs", "tight"]).stdout.contains("again")
+    });
+
+    let events = disk.microkube(&["events", "-o", "json"]).success();
+    let events: serde_json::Value = serde_json::from_str(&events).unwrap();
+    let said = |text: &str| {
+        let mut items = events["items"].as_array().unwrap().iter();
+        items.any(|event| {
+            let message = event["message"].as_str().unwrap_or_default();
+            event["reason"] == "FailedSync" && message.contains(text) && message.contains("No space left on device")
+        })
+    };
+    assert!(said("scratch disk in "), "{events:#}");
+    assert!(said("Pod sandbox is gone"), "{events:#}");
+    assert_eq!(processes(&["supervise"]), supervisors, "the supervisor lives on");
+    drop(disk);
     host().assert_nothing_left_since(&before);
 }

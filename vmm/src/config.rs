@@ -106,6 +106,11 @@ pub enum VmmEvent {
         /// CLOCK_MONOTONIC, nanoseconds.
         monotonic_ns: u64,
     },
+    /// The host failed a request of a writable disk; once a disk. The machine goes on, and what its guest makes of it is the guest's.
+    DiskFailed {
+        /// What the host said.
+        message: String,
+    },
     /// The guest reset or powered off its machine; the process exits with code 0 next.
     GuestStopped {
         /// It was a triple fault, which a healthy guest does not end with.

@@ -140,7 +140,12 @@ impl Reporter {
     }
 }
 
-fn take_disk(index: usize, config: &DiskConfig, inherited: &mut Inherited) -> Result<Disk, SupervisedError> {
+fn take_disk(
+    index: usize,
+    config: &DiskConfig,
+    inherited: &mut Inherited,
+    reporter: &Reporter,
+) -> Result<Disk, SupervisedError> {
     let mut files = Vec::with_capacity(config.segments.len());
     for (part, segment) in config.segments.iter().enumerate() {
         files.push((
@@ -148,7 +153,11 @@ fn take_disk(index: usize, config: &DiskConfig, inherited: &mut Inherited) -> Re
             segment.length_bytes,
         ));
     }
-    Disk::new(files, config.read_only).map_err(|source| SupervisedError::Disk { index, source })
+    let disk = Disk::new(files, config.read_only).map_err(|source| SupervisedError::Disk { index, source })?;
+    // The layers' host files are whole, or the Pod would not have started; a guest that writes to them makes the mistake.
+    let events = reporter.0.as_ref().filter(|_| !config.read_only);
+    // Without a second descriptor the failure is only in the machine's log.
+    Ok(disk.reporting_to(events.and_then(|events| events.try_clone().ok())))
 }
 
 fn take_net(config: &NetConfig, inherited: &mut Inherited) -> Result<(Tap, [u8; 6]), SupervisedError> {
@@ -169,7 +178,7 @@ fn take_vsock(config: &VsockConfig, inherited: &mut Inherited) -> Result<(u32, V
     Ok((config.guest_cid, backend))
 }
 
-fn take_parts(config: VmConfig, inherited: &mut Inherited) -> Result<VmParts, SupervisedError> {
+fn take_parts(config: VmConfig, inherited: &mut Inherited, reporter: &Reporter) -> Result<VmParts, SupervisedError> {
     use std::os::fd::IntoRawFd;
     let kvm = inherited.take(config.kvm_fd, "/dev/kvm")?;
     // SAFETY: the descriptor is ours and given away here.
@@ -187,7 +196,7 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited) -> Result<VmParts, Su
             .transpose()?,
         cmdline: config.cmdline,
         disks: disks
-            .map(|(index, disk)| take_disk(index, disk, inherited))
+            .map(|(index, disk)| take_disk(index, disk, inherited, reporter))
             .collect::<Result<_, _>>()?,
         net: config.net.as_ref().map(|net| take_net(net, inherited)).transpose()?,
         vsock: config
@@ -247,7 +256,7 @@ fn run_config(
 ) -> Result<GuestEnd, SupervisedError> {
     let (jail, outlives_supervisor) = (config.jail.clone(), config.outlives_supervisor);
     let largest_file = largest_file(&config);
-    let parts = take_parts(config, inherited)?;
+    let parts = take_parts(config, inherited, reporter)?;
     // While there is one thread, and after everything that is opened or configured with privileges.
     if let Some(jail) = &jail {
         jail::descriptors::close_all_but(&inherited.taken)?;

@@ -28,6 +28,12 @@ const VOLUMES_DIR: &str = "/run/volumes";
 /// /dev/shm of Kubernetes Pods (containerd's `defaultShmSize`), bytes.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
+/// Options of the scratch disk's file system. Without `noinit_itable` the kernel fills the unused inode tables with zeros, for minutes and in
+/// every Pod, as soon as nobody uses the disk. When the host cannot write it any more (its own disk is full), the file system would become
+/// read-only, or lose what containers wrote, and the Pod go on as if nothing had happened: so the machine ends, and the host says why and starts
+/// the Pod again.
+const SCRATCH_OPTIONS: &str = "noinit_itable,errors=panic,data_err=abort";
+
 /// What containers find in the sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -159,8 +165,7 @@ fn mount_scratch(device: &str) -> Result<()> {
     } else {
         let source = Path::new("/dev").join(device);
         let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME;
-        // Otherwise the kernel fills the unused inode tables with zeros, for minutes and in every Pod, as soon as nobody uses the disk.
-        mount(Some(&source), SCRATCH_DIR, Some("ext4"), flags, Some("noinit_itable"))
+        mount(Some(&source), SCRATCH_DIR, Some("ext4"), flags, Some(SCRATCH_OPTIONS))
             .with_context(|| format!("cannot mount the scratch disk {}", source.display()))?;
     }
     // The disk may be one that a machine before this one was lost with: what containers wrote to their own file systems went with

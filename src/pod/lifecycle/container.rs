@@ -410,7 +410,7 @@ impl Lifecycle {
         let running = active.running;
         container.state = State::Ended(Ended {
             last: Terminated {
-                exit: exit.bounded(),
+                exit,
                 container_id: running.as_ref().and_then(|running| running.container_id.clone()),
                 started_at: running.as_ref().map(|running| running.started_at),
                 user: running.and_then(|running| running.user),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How long messages are at most that a container wrote (`MaxContainerTerminationMessageLength` of the kubelet).
-const MAX_EXIT_MESSAGE_BYTES: usize = 4096;
+/// How long messages are at most that a container wrote (`MaxContainerTerminationMessageLength` of the kubelet), and all others that
+/// come from outside: what is kept of a Pod must stay small enough to be read again, whatever guests and registries say.
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,14 +72,6 @@ impl Exit {
             message: Some("The container could not be located when the pod was terminated".to_owned()),
         }
     }
-
-    /// With a message that is no longer than Kubernetes allows.
-    pub(super) fn bounded(mut self) -> Self {
-        if let Some(message) = &mut self.message {
-            cut(message, MAX_EXIT_MESSAGE_BYTES);
-        }
-        self
-    }
 }
 
 /// User and groups of a container's first process, as it was started.
@@ -94,11 +87,7 @@ pub struct ProcessUser {
 
 /// Shortens a text to so many bytes.
 pub(super) fn cut(text: &mut String, max_bytes: usize) {
-    let mut end = max_bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(text.floor_char_boundary(max_bytes));
 }
 
 /// A hook of a container's `lifecycle`.
@@ -260,6 +249,53 @@ pub enum Event {
     },
     /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
     DeadlineReached,
+}
+
+impl Event {
+    /// With no text that is longer than may be kept. Everything that comes from outside passes here.
+    pub(super) fn bounded(mut self) -> Self {
+        match &mut self {
+            Self::SupervisorRestartedAlone { message }
+            | Self::SandboxFailed { message }
+            | Self::SandboxLost { message }
+            | Self::ImageReady { image_id: message, .. }
+            | Self::HookEnded {
+                result: Err(message), ..
+            }
+            | Self::ProbeEnded {
+                outcome:
+                    ProbeOutcome::Warning(message) | ProbeOutcome::Failure(message) | ProbeOutcome::Unknown(message),
+                ..
+            } => cut(message, MAX_MESSAGE_BYTES),
+            Self::ImageFailed { reason, message, .. } | Self::ContainerStartFailed { reason, message, .. } => {
+                cut(reason, MAX_MESSAGE_BYTES);
+                cut(message, MAX_MESSAGE_BYTES);
+            }
+            Self::SandboxReady { pod_ip, host_ip } => {
+                cut(pod_ip, MAX_MESSAGE_BYTES);
+                cut(host_ip, MAX_MESSAGE_BYTES);
+            }
+            Self::ContainerStarted { container_id, .. } => cut(container_id, MAX_MESSAGE_BYTES),
+            Self::ContainerExited { exit, .. } => {
+                cut(&mut exit.reason, MAX_MESSAGE_BYTES);
+                if let Some(message) = &mut exit.message {
+                    cut(message, MAX_MESSAGE_BYTES);
+                }
+            }
+            Self::HookEnded { result: Ok(()), .. }
+            | Self::ProbeEnded {
+                outcome: ProbeOutcome::Success,
+                ..
+            }
+            | Self::Begin
+            | Self::ImagePullStarted { .. }
+            | Self::TerminateRequested { .. }
+            | Self::KillRequested
+            | Self::SupervisorRestarted { .. }
+            | Self::DeadlineReached => {}
+        }
+        self
+    }
 }
 
 /// What is to be done.

@@ -88,7 +88,7 @@ impl Lifecycle {
     pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
-        match event {
+        match event.bounded() {
             Event::Begin => self.begin(now),
             Event::SupervisorRestartedAlone { message } => self.supervisor_restarted_alone(now, &message, out),
             Event::ImagePullStarted { container } => self.image_pull_started(container, out),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::container::{Active, PostStart, State};
+use super::container::{Active, Container, PostStart, State};
 use super::images::Image;
 use super::interface::{Action, Hook};
 use super::sandbox::Stage;
@@ -14,6 +14,32 @@ use super::{Lifecycle, Time};
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 impl Lifecycle {
+    /// The attempt of a container that the sandbox may hold, so that a supervisor that takes it over has to follow it: the one that is
+    /// asked for or runs, or the next one, whose start was not recorded. Whatever else is found there is of no interest, or killed.
+    #[must_use]
+    pub fn expected_attempt(&self, container: usize) -> Option<u32> {
+        let container = self.containers.get(container)?;
+        match container.active() {
+            Some(active) => Some(active.attempt),
+            None => container.may_have_been_started().then_some(container.next_attempt),
+        }
+    }
+
+    /// Whether this is its [`Self::expected_attempt`].
+    #[must_use]
+    pub fn expects(&self, container: usize, attempt: u32) -> bool {
+        self.expected_attempt(container) == Some(attempt)
+    }
+
+    /// Whether this is an earlier attempt than those, which nobody waits for any more.
+    #[must_use]
+    pub fn is_past(&self, container: usize, attempt: u32) -> bool {
+        self.containers
+            .get(container)
+            .is_some_and(|container| attempt < container.next_attempt)
+            && !self.expects(container, attempt)
+    }
+
     pub(super) fn supervisor_restarted(&mut self, now: Time, found: &[(usize, u32, bool)], out: &mut Vec<Action>) {
         if !self.sandbox.is_ready() {
             return self.resume(now, out);
@@ -86,12 +112,7 @@ impl Lifecycle {
             if container.active().is_some_and(|active| active.attempt == *attempt) {
                 continue;
             }
-            let may_have_been_started = match &container.state {
-                State::Waiting | State::Refused { .. } => true,
-                State::Ended(ended) => ended.retry.is_some(),
-                State::Active(_) => false,
-            };
-            if *attempt == container.next_attempt && may_have_been_started {
+            if *attempt == container.next_attempt && container.may_have_been_started() {
                 self.start_container(now, index, &mut Vec::new());
             } else if !has_ended {
                 out.push(Action::KillContainer {
@@ -175,6 +196,17 @@ impl Lifecycle {
                 }
                 State::Waiting | State::Active(_) => {}
             }
+        }
+    }
+}
+
+impl Container {
+    /// Whether its next attempt may have been started without a word of it in the records.
+    fn may_have_been_started(&self) -> bool {
+        match &self.state {
+            State::Waiting | State::Refused { .. } => true,
+            State::Ended(ended) => ended.retry.is_some(),
+            State::Active(_) => false,
         }
     }
 }

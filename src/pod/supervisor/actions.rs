@@ -218,9 +218,13 @@ impl PodRun {
                 ..Default::default()
             },
         );
+        let output = Arc::clone(&self.output);
         tokio::spawn(async move {
             if let Err(error) = agent.remove_container(with_duration(CALL_TIMEOUT), &request).await {
-                tracing::warn!("container {} cannot be removed from the guest: {error}", request.id);
+                output.complain(format_args!(
+                    "container {} cannot be removed from the guest: {error}",
+                    request.id
+                ));
             }
         });
     }
@@ -233,13 +237,13 @@ impl PodRun {
             signal,
             ..Default::default()
         };
+        let output = Arc::clone(&self.output);
         tokio::spawn(async move {
             if let Err(error) = agent.signal_container(with_duration(CALL_TIMEOUT), &request).await {
-                tracing::warn!(
+                output.complain(format_args!(
                     "container {} could not be sent signal {}: {error}",
-                    request.id,
-                    request.signal
-                );
+                    request.id, request.signal
+                ));
             }
         });
     }

@@ -85,7 +85,10 @@ impl ContainerRun {
         let response = match self.agent.wait_container(with_timeout(0), &request).await {
             Ok(response) => response,
             // The machine is gone, which is noticed and reported as such elsewhere.
-            Err(error) => return tracing::warn!("container {:?} cannot be waited for: {error}", self.id),
+            Err(error) => {
+                let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
+                return self.output.complain(complaint);
+            }
         };
         self.streams.end_unopened();
         self.streams.finished().await;

@@ -282,7 +282,7 @@ async fn boot(
         created = sandbox.agent.create_sandbox(with_duration(CALL_TIMEOUT), &sandbox_request) => {
             created.context("the agent in the guest cannot set up the Pod")
         }
-        event = vm.next_event() => Err(anyhow::anyhow!(vmm_end(event.as_ref()))),
+        event = sandbox::next_event(&mut vm, output) => Err(anyhow::anyhow!(vmm_end(event.as_ref()))),
     };
     let created = match created {
         Ok(created) => created,

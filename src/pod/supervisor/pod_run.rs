@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::jiff::Timestamp;
+use microkube_vmm::config::VmmEvent;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -18,7 +18,7 @@ use crate::image::{Image, StoreLock};
 use crate::pod::attach::{Frame, Notice};
 use crate::pod::container_spec::PlannedContainer;
 use crate::pod::guest_log::GuestLog;
-use crate::pod::lifecycle::{Event, Hook, Lifecycle, Time};
+use crate::pod::lifecycle::{Event, Hook, Lifecycle, PodEvent, Time};
 use crate::pod::output::Output;
 use crate::pod::prepare;
 use crate::pod::sandbox::{describe_loss, vmm_end};
@@ -27,6 +27,12 @@ use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// What `run` exits with when it was interrupted before anything ran, as a shell has it.
 const INTERRUPTED: u8 = 130;
+
+/// How long a machine may take to end after its agent is gone. One that goes on without is of no use: nobody knows what runs in it.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file system with less than this is full, bytes.
+const FULL_DISK_BYTES: u64 = 64 << 10;
 
 /// What comes back from the tasks that carry actions out.
 #[derive(Debug)]
@@ -130,9 +136,11 @@ impl PodRun {
         debug: bool,
     ) -> anyhow::Result<Self> {
         let records = PodRecords::new(paths.clone());
-        records.save(&record)?;
-        let log =
-            GuestLog::create(&prepare::guest_log_path(&paths, &record)?).context("cannot create the guest's log")?;
+        if let Err(error) = records.save(&record) {
+            // A full disk is no reason to give up a Pod that runs.
+            tracing::error!("the Pod's record cannot be written: {error}");
+        }
+        let log = GuestLog::begin(prepare::guest_log_path(&paths, &record));
         let output = Output::new(client.clone(), log, debug);
         let running = Running::new(records.clone(), &record, Arc::clone(&output));
         let mut keeper = RecordKeeper::new(
@@ -235,6 +243,11 @@ impl PodRun {
                     }
                 }
                 event = next_event(machine) => {
+                    if let Some(VmmEvent::DiskFailed { message }) = event {
+                        self.disk_failed(message).await;
+                        continue;
+                    }
+                    self.note_full_disk();
                     let message = describe_loss(&self.output, &vmm_end(event.as_ref()));
                     self.lose_machine().await;
                     self.loss = Some(message.clone());
@@ -242,6 +255,38 @@ impl PodRun {
                 }
                 () = until(deadline) => pending.push_back(Event::DeadlineReached),
             }
+        }
+    }
+
+    /// Says that the Pod's disk cannot be written any more. A guest that notices it ends its machine.
+    async fn disk_failed(&mut self, error: String) {
+        let directory = self.paths.state_dir().display();
+        let message = format!("The Pod's scratch disk in {directory} cannot be written: {error}");
+        tracing::error!("{message}");
+        let event = PodEvent {
+            warning: true,
+            reason: "FailedSync",
+            message: message.clone(),
+            container: None,
+        };
+        self.keeper.add(&event, None);
+        if let Some(client) = &self.client {
+            let _ = client.send(Frame::Notice(Notice::Warning(message))).await;
+        }
+        self.output.guest_log(|log| log.note_disk_failure(error));
+    }
+
+    /// A VMM that was taken over reports nothing: why its machine was lost may still be seen.
+    fn note_full_disk(&self) {
+        let is_full = nix::sys::statvfs::statvfs(self.paths.state_dir())
+            .is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < FULL_DISK_BYTES);
+        if is_full {
+            let message = format!("the file system of {} is full", self.paths.state_dir().display());
+            self.output.guest_log(|log| {
+                if log.disk_failure().is_none() {
+                    log.note_disk_failure(message);
+                }
+            });
         }
     }
 
@@ -385,11 +430,22 @@ impl PodRun {
     }
 }
 
-async fn next_event(machine: &mut Option<Machine>) -> Option<microkube_vmm::config::VmmEvent> {
-    match machine {
-        Some(machine) => machine.vm.next_event().await,
-        None => std::future::pending().await,
-    }
+async fn next_event(machine: &mut Option<Machine>) -> Option<VmmEvent> {
+    let Some(machine) = machine else {
+        return std::future::pending().await;
+    };
+    let lost = tokio::select! {
+        biased;
+        event = machine.vm.next_event() => return event,
+        lost = machine.sandbox.agent.lost() => lost,
+    };
+    // A machine that ends loses its agent, too: it has a moment to say so.
+    let end = tokio::time::timeout_at(lost.at + LAST_WORD_PATIENCE, machine.vm.next_event());
+    end.await.unwrap_or_else(|_| {
+        Some(VmmEvent::Failed {
+            message: format!("its agent {}", lost.why),
+        })
+    })
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

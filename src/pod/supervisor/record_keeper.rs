@@ -28,6 +28,7 @@ impl RecordKeeper {
     /// For the Pod whose state directory this is.
     pub fn new(records: PodRecords, uid: &str, directory: PathBuf, recoverable: bool) -> anyhow::Result<Self> {
         let events = EventLog::open(&records.events_path(uid)).context("cannot read the Pod's events")?;
+        let events = events.lasting(records.lifetime(uid));
         Ok(Self {
             records,
             uid: uid.to_owned(),
@@ -104,8 +105,11 @@ fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::state::Paths;
+    use crate::pod::lifecycle::{Event, Exit, Hook, ProbeKind, ProbeOutcome};
+    use crate::state::{MAX_RECORD_BYTES, Paths};
 
     #[test]
     fn a_pod_is_scheduled_before_anything_else_and_once_for_all_its_supervisors() {
@@ -149,5 +153,118 @@ mod tests {
                 (false, "Pulling", "Pulling image", 1),
             ]
         );
+    }
+
+    /// More containers than an agent keeps.
+    const MANY_CONTAINERS: u64 = 512;
+
+    /// What a hostile guest, a registry or a VMM may say.
+    fn hostile_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "(?s).{0,40}",
+            // As long as a message can be, of what takes most room in JSON.
+            Just("\u{1}".repeat(4 << 20)),
+            Just("\u{10ffff}\"\\\n".repeat(100_000)),
+        ]
+    }
+
+    fn hostile_event(text: String, kind: u8, attempt: u32) -> Event {
+        let container = 0;
+        match kind {
+            0 => Event::ContainerStartFailed {
+                container,
+                attempt,
+                reason: "StartError".to_owned(),
+                message: text,
+            },
+            1 => Event::ContainerExited {
+                container,
+                attempt,
+                exit: Exit::of_process(1, 0, false).with_message(text),
+            },
+            2 => Event::ContainerStarted {
+                container,
+                attempt,
+                container_id: text,
+            },
+            3 => Event::HookEnded {
+                container,
+                attempt,
+                hook: Hook::PostStart,
+                result: Err(text),
+            },
+            4 => Event::ProbeEnded {
+                container,
+                attempt,
+                probe: ProbeKind::Liveness,
+                outcome: ProbeOutcome::Failure(text),
+            },
+            5 => Event::SandboxLost { message: text },
+            6 => Event::ImageFailed {
+                container,
+                reason: "ErrImagePull".to_owned(),
+                message: text,
+            },
+            _ => Event::ContainerStartFailed {
+                container,
+                attempt,
+                reason: "CreateContainerError".to_owned(),
+                message: text,
+            },
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn whatever_a_guest_says_the_records_can_be_written_and_read_again(
+            said in proptest::collection::vec((hostile_text(), 0_u8..8, 0_u32..3), 1..12),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+            let record: PodRecord = serde_json::from_value(serde_json::json!({
+                "uid": "u", "namespace": "shop", "name": "web", "client": null, "supervisor": null, "vmm": null,
+                "detached": true,
+                "pod": {
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {},
+                    "spec": { "restartPolicy": "Always", "containers": [{
+                        "name": "web", "image": "i",
+                        "livenessProbe": { "tcpSocket": { "port": 80 } },
+                        "lifecycle": { "postStart": { "exec": { "command": ["true"] } } },
+                    }] },
+                },
+            }))
+            .unwrap();
+            let records = PodRecords::new(paths.clone());
+            drop(records.create(&record).unwrap());
+            let mut keeper = RecordKeeper::new(records.clone(), "u", paths.pod_state("u"), true).unwrap();
+            let mut now = Time::from_secs(1_700_000_000);
+            let mut lifecycle = Lifecycle::new(&record.pod, now);
+            let ready = [
+                Event::Begin,
+                Event::ImageReady { container: 0, image_id: String::new() },
+                Event::SandboxReady { pod_ip: String::new(), host_ip: String::new() },
+            ];
+            let said = said.into_iter().map(|(text, kind, attempt)| hostile_event(text, kind, attempt));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for event in ready.into_iter().chain(said) {
+                for action in lifecycle.step(now, event) {
+                    if let crate::pod::lifecycle::Action::Emit(event) = action {
+                        keeper.add(&event, None);
+                    }
+                }
+                runtime.block_on(keeper.keep(&lifecycle, now)).unwrap();
+                now += std::time::Duration::from_secs(400);
+                lifecycle.step(now, Event::DeadlineReached);
+            }
+            runtime.block_on(keeper.keep(&lifecycle, now)).unwrap();
+            prop_assert_eq!(keeper.restore().unwrap(), Some(lifecycle));
+            prop_assert_eq!(records.status("u").unwrap(), keeper.status.clone());
+            prop_assert_eq!(records.events("u").unwrap(), keeper.events.list());
+            for file in ["lifecycle.json", "status.json"] {
+                let bytes = std::fs::metadata(paths.pod_state("u").join(file)).unwrap().len();
+                prop_assert!(bytes <= MAX_RECORD_BYTES / MANY_CONTAINERS, "{file} has {bytes} bytes for one container");
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! A disk: byte ranges of host files, one after the other.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 
 use super::super::virtio::chain::Buffers;
+use crate::config::VmmEvent;
 
 /// The unit in which virtio counts.
 pub const SECTOR_BYTES: u64 = 512;
@@ -73,6 +74,8 @@ pub struct Disk {
     segments: Vec<Segment>,
     length: u64,
     read_only: bool,
+    /// Where the first failure is reported.
+    events: Option<File>,
 }
 
 /// Size of a regular file or block device, bytes.
@@ -121,7 +124,27 @@ impl Disk {
             segments,
             length: start,
             read_only,
+            events: None,
         })
+    }
+
+    /// The same, whose first failure is reported as an event on this pipe.
+    #[must_use]
+    pub fn reporting_to(self, events: Option<File>) -> Self {
+        Self { events, ..self }
+    }
+
+    /// Reports that the host cannot do what the guest asks, the first time.
+    pub fn report_failure(&mut self, error: &io::Error) {
+        let Some(mut events) = self.events.take() else { return };
+        let event = VmmEvent::DiskFailed {
+            message: error.to_string(),
+        };
+        if let Ok(mut line) = serde_json::to_vec(&event) {
+            line.push(b'\n');
+            // A supervisor that is gone misses it.
+            let _ = events.write_all(&line);
+        }
     }
 
     /// Size, bytes.

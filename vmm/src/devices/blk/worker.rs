@@ -85,6 +85,7 @@ impl BlkBackend {
     fn report(&mut self, error: &io::Error) {
         if !self.error_reported && error.kind() != io::ErrorKind::InvalidInput {
             self.error_reported = true;
+            self.disk.report_failure(error);
             let id = String::from_utf8_lossy(&self.id);
             report(format_args!(
                 "disk {}: {error} (further errors are not reported)",
@@ -209,6 +210,28 @@ mod tests {
         assert_eq!(run(&mut backend, &memory, 11, 0, 16, true), STATUS_OK);
         copies.0.read_exact_at(&mut byte, 4095).unwrap();
         assert_eq!(byte, [0]);
+    }
+
+    #[test]
+    fn the_first_failure_of_the_host_is_an_event_and_a_guests_mistake_is_none() {
+        use std::io::Read;
+        let (mut events, writer) = io::pipe().unwrap();
+        let writer = File::from(std::os::fd::OwnedFd::from(writer));
+        // A file that cannot be written to stands for a disk without space.
+        let path = vmm_sys_util::tempfile::TempFile::new().unwrap();
+        path.as_file().set_len(4096).unwrap();
+        let read_only = File::open(path.as_path()).unwrap();
+        let disk = Disk::new(vec![(read_only, 4096)], false).unwrap();
+        let mut backend = BlkBackend::new(disk.reporting_to(Some(writer)), 0);
+        assert_eq!(run(&mut backend, &memory(), 1, 1 << 40, 512, true), STATUS_IOERR);
+        for _ in 0..3 {
+            assert_eq!(run(&mut backend, &memory(), 1, 0, 512, true), STATUS_IOERR);
+        }
+        drop(backend);
+        let mut text = String::new();
+        events.read_to_string(&mut text).unwrap();
+        let event: crate::config::VmmEvent = serde_json::from_str(text.trim_end()).unwrap();
+        assert!(matches!(event, crate::config::VmmEvent::DiskFailed { .. }), "{text}");
     }
 
     #[test]

@@ -1,0 +1,236 @@
+//! The agent in the guest as the supervisor sees it: calls go out, answers come in.
+//!
+//! The guest can answer anything, up to the size of a message. So this is the one place where answers enter, and none leaves it whose
+//! texts and lists are longer than they may be: what is made of them (records, events, logs, tasks) need not ask again.
+
+use microkube_protocol::messages::{
+    CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest, ListContainersResponse, RemoveContainerRequest,
+    RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse,
+    SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
+    StartContainerRequest, StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest,
+    StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
+};
+use microkube_protocol::service::AgentClient;
+use tokio::net::UnixStream;
+use ttrpc::r#async::Client;
+use ttrpc::r#async::transport::Socket;
+use ttrpc::context::Context;
+
+use super::agent_connection::{AgentConnection, Lost, Watch};
+use super::guest_text::{self, MAX_TEXT_BYTES};
+
+/// Containers that an agent has at most, those that have ended included (`MAX_CONTAINERS` in `agent/src/service.rs`). What a list
+/// has beyond is not looked at.
+const MAX_LISTED: usize = 512;
+
+/// Longest id of a container or process, bytes (`agent.proto`).
+const MAX_ID_BYTES: usize = 128;
+
+/// The client of one agent.
+#[derive(Clone)]
+pub struct AgentClientHandle {
+    client: AgentClient,
+    watch: Watch,
+}
+
+impl std::fmt::Debug for AgentClientHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AgentClientHandle")
+    }
+}
+
+/// What the agent, or the transport, has to say about a call that failed; at most [`MAX_TEXT_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AgentError(String);
+
+impl From<ttrpc::Error> for AgentError {
+    fn from(error: ttrpc::Error) -> Self {
+        Self(guest_text::bounded(match error {
+            ttrpc::Error::RpcStatus(status) => status.message,
+            other => other.to_string(),
+        }))
+    }
+}
+
+/// The text of an error.
+#[must_use]
+pub fn rpc_message(error: AgentError) -> String {
+    error.0
+}
+
+/// Brings what a guest answers within its limits.
+trait Answer {
+    /// Most answers consist of numbers, or of nothing.
+    fn bound(&mut self) {}
+}
+
+impl Answer for CreateSandboxResponse {}
+impl Answer for StartContainerResponse {}
+impl Answer for SignalContainerResponse {}
+impl Answer for RemoveContainerResponse {}
+impl Answer for StartProcessResponse {}
+impl Answer for WaitProcessResponse {}
+impl Answer for SignalProcessResponse {}
+impl Answer for ResizeTerminalResponse {}
+impl Answer for ShutdownResponse {}
+
+impl Answer for WaitContainerResponse {
+    fn bound(&mut self) {
+        self.termination_message.truncate(MAX_TEXT_BYTES);
+    }
+}
+
+impl Answer for ListContainersResponse {
+    fn bound(&mut self) {
+        // An id that is too long is none; cut, it might be another's.
+        self.containers.retain(|container| container.id.len() <= MAX_ID_BYTES);
+        self.containers.truncate(MAX_LISTED);
+    }
+}
+
+impl Answer for StatsResponse {
+    fn bound(&mut self) {
+        self.containers.retain(|container| container.id.len() <= MAX_ID_BYTES);
+        self.containers.truncate(MAX_LISTED);
+    }
+}
+
+macro_rules! calls {
+    ($($name:ident($request:ty) -> $response:ty;)*) => {
+        impl AgentClientHandle {
+            $(
+                /// The call of this name in `agent.proto`.
+                ///
+                /// # Errors
+                /// See [`AgentError`].
+                pub async fn $name(&self, context: Context, request: &$request) -> Result<$response, AgentError> {
+                    let mut answer = self.client.$name(context, request).await?;
+                    answer.bound();
+                    Ok(answer)
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    create_sandbox(CreateSandboxRequest) -> CreateSandboxResponse;
+    start_container(StartContainerRequest) -> StartContainerResponse;
+    wait_container(WaitContainerRequest) -> WaitContainerResponse;
+    signal_container(SignalContainerRequest) -> SignalContainerResponse;
+    remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
+    list_containers(ListContainersRequest) -> ListContainersResponse;
+    start_process(StartProcessRequest) -> StartProcessResponse;
+    wait_process(WaitProcessRequest) -> WaitProcessResponse;
+    signal_process(SignalProcessRequest) -> SignalProcessResponse;
+    resize_terminal(ResizeTerminalRequest) -> ResizeTerminalResponse;
+    stats(StatsRequest) -> StatsResponse;
+    shutdown(ShutdownRequest) -> ShutdownResponse;
+}
+
+impl AgentClientHandle {
+    /// For the agent at the other end of a connection.
+    #[must_use]
+    pub fn new(connection: UnixStream) -> Self {
+        let watch = Watch::default();
+        let connection = AgentConnection::new(connection, watch.clone());
+        Self {
+            client: AgentClient::new(Client::new(Socket::new(connection))),
+            watch,
+        }
+    }
+
+    /// Waits until the agent is not to be had any more.
+    pub async fn lost(&self) -> Lost {
+        self.watch.lost().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use microkube_protocol::messages::{ContainerStats, ContainerSummary};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// More calls than ttrpc's queue has room for.
+    const CALLS: u32 = 200;
+
+    /// A guest reads nothing, so that the last of many calls cannot be sent, and sends frames of data for that call: how many bytes of them the
+    /// client takes in, up to `limit_bytes`.
+    async fn taken_in(client: AgentClient, mut guest: UnixStream, limit_bytes: usize) -> usize {
+        let request = StartProcessRequest {
+            args: vec!["x".repeat(64 << 10)],
+            ..Default::default()
+        };
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..CALLS {
+            let (client, request) = (client.clone(), request.clone());
+            calls.spawn(async move { client.start_process(ttrpc::context::with_timeout(0), &request).await });
+        }
+        for _ in 0..10 * CALLS {
+            tokio::task::yield_now().await;
+        }
+        let payload = vec![0; 1 << 20];
+        let (length, stream) = (1_u32 << 20, 2 * CALLS - 1);
+        let frame = [&length.to_be_bytes()[..], &stream.to_be_bytes(), &[3, 0], &payload].concat();
+        let mut taken_bytes = 0;
+        while taken_bytes < limit_bytes {
+            let sent = tokio::time::timeout(Duration::from_secs(5), guest.write_all(&frame)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                break;
+            }
+            taken_bytes += frame.len();
+        }
+        taken_bytes
+    }
+
+    /// If the first half fails, ttrpc has learnt to bound what it keeps.
+    #[tokio::test]
+    async fn a_guest_that_floods_a_call_fills_ttrpcs_client_but_not_the_supervisors() {
+        let limit_bytes = 32 << 20;
+        let (guest, host) = UnixStream::pair().unwrap();
+        let unwatched = AgentClient::new(Client::new(Socket::new(host)));
+        assert!(taken_in(unwatched, guest, limit_bytes).await >= limit_bytes);
+        let (guest, host) = UnixStream::pair().unwrap();
+        let handle = AgentClientHandle::new(host);
+        assert_eq!(taken_in(handle.client.clone(), guest, limit_bytes).await, 0);
+        assert_eq!(handle.lost().await.why, "sent something other than an answer");
+    }
+
+    #[test]
+    fn what_an_agent_answers_is_cut_where_it_enters() {
+        let status = ttrpc::get_status(ttrpc::Code::INTERNAL, "\u{1}".repeat(4 << 20));
+        assert_eq!(
+            AgentError::from(ttrpc::Error::RpcStatus(status)).0.len(),
+            MAX_TEXT_BYTES
+        );
+        let mut waited = WaitContainerResponse {
+            termination_message: vec![0; 4 << 20],
+            ..Default::default()
+        };
+        waited.bound();
+        assert_eq!(waited.termination_message.len(), MAX_TEXT_BYTES);
+        let summary = |id: String| ContainerSummary {
+            id,
+            ..Default::default()
+        };
+        let mut listed = ListContainersResponse {
+            containers: (0..100_000).map(|number| summary(format!("web-{number}"))).collect(),
+            ..Default::default()
+        };
+        listed.containers.insert(0, summary("x".repeat(MAX_ID_BYTES + 1)));
+        listed.bound();
+        assert_eq!(listed.containers.len(), MAX_LISTED);
+        assert_eq!(listed.containers.first().unwrap().id, "web-0");
+        let mut stats = StatsResponse {
+            containers: vec![ContainerStats::default(); 100_000],
+            ..Default::default()
+        };
+        stats.bound();
+        assert_eq!(stats.containers.len(), MAX_LISTED);
+    }
+}

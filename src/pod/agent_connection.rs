@@ -1,0 +1,308 @@
+//! The connection with an agent, watched: what comes in must be answers to calls that went out, one each.
+//!
+//! ttrpc 0.10's client queues whatever else comes for a call, without a limit: frames of data, while the call itself cannot be sent because
+//! the guest does not read. No guest may make a supervisor grow, so one that sends such frames has lost its agent.
+
+use std::collections::HashSet;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use microkube_protocol::MAX_MESSAGE_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Length of a frame's header: length and stream as big-endian u32, type, flags (ttrpc's PROTOCOL.md).
+const HEADER_BYTES: usize = 10;
+
+/// Types of frames.
+const REQUEST: u8 = 1;
+const RESPONSE: u8 = 2;
+
+/// Calls that may be without an answer, those that nobody waits for any more included: their numbers are kept. A Pod has some tens of
+/// containers, each with some probes, and at most 256 sessions.
+const MAX_UNANSWERED: usize = 2048;
+
+/// That an agent is not to be had any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Since when.
+    pub at: Instant,
+    /// What it did, after "its agent".
+    pub why: String,
+}
+
+/// Tells who uses a connection when it is lost.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    lost: watch::Sender<Option<Lost>>,
+}
+
+impl Watch {
+    fn lose(&self, why: &str) {
+        self.lost.send_if_modified(|lost| {
+            let is_first = lost.is_none();
+            if is_first {
+                *lost = Some(Lost {
+                    at: Instant::now(),
+                    why: why.to_owned(),
+                });
+            }
+            is_first
+        });
+    }
+
+    /// Waits until the agent is lost.
+    pub async fn lost(&self) -> Lost {
+        let mut lost = self.lost.subscribe();
+        // The sender is this very object, so the wait does not fail.
+        match lost.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(lost)) => lost.clone(),
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+/// Where one direction is in its frames.
+#[derive(Debug, Default)]
+struct Frames {
+    header: [u8; HEADER_BYTES],
+    header_bytes: usize,
+    payload_bytes_left: usize,
+}
+
+/// The header of a frame.
+#[derive(Debug, PartialEq, Eq)]
+struct Header {
+    length: usize,
+    stream: u32,
+    kind: u8,
+}
+
+impl Frames {
+    /// Bytes until the end of the present header or payload.
+    fn until_next(&self) -> usize {
+        match self.payload_bytes_left {
+            0 => HEADER_BYTES - self.header_bytes,
+            left => left,
+        }
+    }
+
+    /// Takes in at most [`Self::until_next`] bytes; returns the header that they complete.
+    fn take(&mut self, bytes: &[u8]) -> Option<Header> {
+        if self.payload_bytes_left > 0 {
+            self.payload_bytes_left = self.payload_bytes_left.saturating_sub(bytes.len());
+            return None;
+        }
+        for (to, from) in self.header.iter_mut().skip(self.header_bytes).zip(bytes) {
+            *to = *from;
+        }
+        self.header_bytes = (self.header_bytes + bytes.len()).min(HEADER_BYTES);
+        if self.header_bytes < HEADER_BYTES {
+            return None;
+        }
+        self.header_bytes = 0;
+        let [a, b, c, d, e, f, g, h, kind, _flags] = self.header;
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        self.payload_bytes_left = length;
+        Some(Header {
+            length,
+            stream: u32::from_be_bytes([e, f, g, h]),
+            kind,
+        })
+    }
+}
+
+/// The supervisor's end of the connection.
+#[derive(Debug)]
+pub struct AgentConnection {
+    stream: UnixStream,
+    incoming: Frames,
+    outgoing: Frames,
+    /// Calls that have gone out and not been answered.
+    waiting: HashSet<u32>,
+    watch: Watch,
+}
+
+impl AgentConnection {
+    /// Watches a connection that nothing was sent on yet.
+    #[must_use]
+    pub fn new(stream: UnixStream, watch: Watch) -> Self {
+        Self {
+            stream,
+            incoming: Frames::default(),
+            outgoing: Frames::default(),
+            waiting: HashSet::new(),
+            watch,
+        }
+    }
+
+    /// Why a frame of the guest is not taken.
+    fn objection(&mut self, header: &Header) -> Option<&'static str> {
+        if header.kind != RESPONSE {
+            Some("sent something other than an answer")
+        } else if header.length > MAX_MESSAGE_BYTES {
+            Some("sent an answer that is too long")
+        } else if !self.waiting.remove(&header.stream) {
+            Some("answered what it was not asked")
+        } else {
+            None
+        }
+    }
+}
+
+impl Drop for AgentConnection {
+    fn drop(&mut self) {
+        self.watch.lose("is gone");
+    }
+}
+
+impl AsyncRead for AgentConnection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // Never beyond a header, which is looked at before anybody acts on it.
+        let length = this.incoming.until_next().min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(length));
+        match ready!(Pin::new(&mut this.stream).poll_read(context, &mut part)) {
+            Ok(()) => {}
+            Err(error) => {
+                this.watch.lose("has broken its connection off");
+                return Poll::Ready(Err(error));
+            }
+        }
+        let count = part.filled().len();
+        if count == 0 && length > 0 {
+            this.watch.lose("has closed its connection");
+        }
+        if let Some(header) = this.incoming.take(part.filled())
+            && let Some(objection) = this.objection(&header)
+        {
+            this.watch.lose(objection);
+            return Poll::Ready(Err(io::Error::other(objection)));
+        }
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for AgentConnection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+        let mut written = bytes.get(..count).unwrap_or_default();
+        while !written.is_empty() {
+            let (part, rest) = written.split_at(this.outgoing.until_next().min(written.len()));
+            if let Some(header) = this.outgoing.take(part).filter(|header| header.kind == REQUEST) {
+                this.waiting.insert(header.stream);
+            }
+            written = rest;
+        }
+        if this.waiting.len() > MAX_UNANSWERED {
+            this.watch.lose("does not answer");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap();
+        [&length.to_be_bytes()[..], &stream.to_be_bytes(), &[kind, 0], payload].concat()
+    }
+
+    fn connection() -> (UnixStream, AgentConnection, Watch) {
+        let (guest, host) = UnixStream::pair().unwrap();
+        let watch = Watch::default();
+        (guest, AgentConnection::new(host, watch.clone()), watch)
+    }
+
+    /// What the host reads of what the guest sends, after it has made call 1.
+    async fn read_after_call(sent: &[u8]) -> (io::Result<Vec<u8>>, Watch) {
+        let (mut guest, mut host, watch) = connection();
+        let mut call = frame(REQUEST, 1, b"call");
+        host.write_all(&call).await.unwrap();
+        // What a guest has not read when it goes resets the connection.
+        guest.read_exact(&mut call).await.unwrap();
+        let sent = sent.to_vec();
+        let guest = tokio::spawn(async move {
+            let _ = guest.write_all(&sent).await;
+        });
+        let mut read = Vec::new();
+        let result = host.read_to_end(&mut read).await;
+        drop(host);
+        guest.await.unwrap();
+        (result.map(|_| read), watch)
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_call_passes_as_it_was_sent() {
+        let answer = frame(RESPONSE, 1, &[7; 300_000]);
+        let (read, watch) = read_after_call(&answer).await;
+        assert!(read.unwrap() == answer);
+        assert_eq!(watch.lost().await.why, "has closed its connection");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_sends_anything_else_has_lost_its_agent_before_it_is_kept() {
+        let too_long = [&u32::MAX.to_be_bytes()[..], &1_u32.to_be_bytes(), &[RESPONSE, 0]].concat();
+        for (sent, why) in [
+            (
+                frame(3, 1, &[0; 1000]).repeat(100),
+                "sent something other than an answer",
+            ),
+            (frame(REQUEST, 1, b""), "sent something other than an answer"),
+            (frame(RESPONSE, 3, b""), "answered what it was not asked"),
+            (frame(RESPONSE, 1, b"x").repeat(2), "answered what it was not asked"),
+            (too_long, "sent an answer that is too long"),
+        ] {
+            let (read, watch) = read_after_call(&sent).await;
+            assert_eq!(read.unwrap_err().to_string(), why);
+            assert_eq!(watch.lost().await.why, why);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_leaves_too_many_calls_unanswered_is_lost() {
+        let (mut guest, mut host, watch) = connection();
+        let drain = tokio::spawn(async move { tokio::io::copy(&mut guest, &mut tokio::io::sink()).await });
+        let mut calls = 0;
+        while host.write_all(&frame(REQUEST, calls, b"call")).await.is_ok() {
+            calls += 1;
+        }
+        assert_eq!(usize::try_from(calls).unwrap(), MAX_UNANSWERED);
+        assert_eq!(watch.lost().await.why, "does not answer");
+        drop(host);
+        drain.await.unwrap().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_are_frames_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1_usize..40) {
+            let mut frames = Frames::default();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at(frames.until_next().min(piece).min(rest.len()));
+                prop_assert!(!part.is_empty());
+                frames.take(part);
+                rest = after;
+            }
+        }
+    }
+}

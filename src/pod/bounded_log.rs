@@ -1,0 +1,179 @@
+//! A log file that is written for as long as a Pod lives and does not grow with it: the last part stays, the first is forgotten.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// How large the file may become before the next one begins. The one before it is kept.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A log of at most two files of a MiB.
+#[derive(Debug)]
+pub struct BoundedLog {
+    path: PathBuf,
+    /// None where it could not be opened: that is tried again with the next write.
+    file: Option<File>,
+    written_bytes: u64,
+}
+
+impl BoundedLog {
+    /// Begins the log anew.
+    #[must_use]
+    pub fn begin(path: PathBuf) -> Self {
+        let mut log = Self {
+            path,
+            file: None,
+            written_bytes: 0,
+        };
+        log.file = File::create(&log.path).ok();
+        log
+    }
+
+    /// Goes on with what is there.
+    #[must_use]
+    pub fn resume(path: PathBuf) -> Self {
+        let mut log = Self {
+            path,
+            file: None,
+            written_bytes: 0,
+        };
+        // Tried again, and reported, with the first write.
+        let _ = log.open();
+        log
+    }
+
+    fn open(&mut self) -> io::Result<&mut File> {
+        let file = File::options().create(true).append(true).open(&self.path)?;
+        self.written_bytes = file.metadata()?.len();
+        Ok(self.file.insert(file))
+    }
+
+    /// Appends to the log; whether another file was begun for it.
+    ///
+    /// # Errors
+    /// What could not be written is lost.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let room = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        if self.file.is_none() {
+            self.open()?;
+        }
+        let is_full = self.written_bytes.saturating_add(bytes.len() as u64) > MAX_FILE_BYTES;
+        if is_full {
+            // Without it nothing is written to a file that is full.
+            std::fs::rename(&self.path, self.path.with_extension("log.1")).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
+            self.file = None;
+            self.open()?;
+        }
+        if let Some(file) = &mut self.file {
+            let written = file.write_all(bytes);
+            self.written_bytes = match written {
+                Ok(()) => self.written_bytes.saturating_add(bytes.len() as u64),
+                Err(_) => file.metadata().map_or(self.written_bytes, |metadata| metadata.len()),
+            };
+            written?;
+        }
+        Ok(is_full)
+    }
+}
+
+/// The log of a supervisor, for `tracing` to write to. That must not fail: it would complain on standard error, which is the same file,
+/// and panic because that fails, too.
+#[derive(Debug)]
+pub struct SupervisorLog(Mutex<BoundedLog>);
+
+impl SupervisorLog {
+    /// Goes on with the log of the supervisor before this one.
+    #[must_use]
+    pub fn resume(path: PathBuf) -> Self {
+        Self(Mutex::new(BoundedLog::resume(path)))
+    }
+}
+
+impl Write for &SupervisorLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Ok(true), Some(file)) = (log.append(line), &log.file) {
+            // What does not come from `tracing` (a panic, say) is to be found there as well.
+            let _ = nix::unistd::dup2_stderr(file);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sizes(dir: &tempfile::TempDir) -> Vec<u64> {
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().unwrap().len()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn a_log_stays_within_two_files_whatever_is_written_by_however_many_supervisors(
+            writes in proptest::collection::vec((0_usize..3_000_000, any::<bool>()), 1..24),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.b_web_uid.supervisor.log");
+            let mut log = BoundedLog::resume(path.clone());
+            for (length, is_restarted) in writes {
+                if is_restarted {
+                    log = BoundedLog::resume(path.clone());
+                }
+                let mut line = vec![b'x'; length];
+                line.push(b'\n');
+                log.append(&line).unwrap();
+                let sizes = sizes(&dir);
+                prop_assert!(sizes.len() <= 2 && sizes.iter().all(|size| *size <= MAX_FILE_BYTES), "{sizes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_words_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("guest.log");
+        let mut log = BoundedLog::resume(path.clone());
+        for number in 0..200_000 {
+            log.append(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("line 199999\n"));
+        drop(log);
+        assert!(BoundedLog::resume(path.clone()).file.is_some());
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("line 199999\n"));
+    }
+
+    #[test]
+    fn a_supervisors_log_on_a_full_disk_or_nowhere_fails_nobody() {
+        for path in ["/dev/full", "/nonexistent/supervisor.log"] {
+            let log = SupervisorLog::resume(path.into());
+            assert_eq!((&log).write(b"an error\n").unwrap(), 9);
+            (&log).write_all(b"another\n").unwrap();
+        }
+        assert!(BoundedLog::resume("/dev/full".into()).append(b"lost").is_err());
+    }
+
+    #[test]
+    fn a_disk_that_has_room_again_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("later/guest.log");
+        let mut log = BoundedLog::begin(path.clone());
+        assert!(log.append(b"lost\n").is_err());
+        std::fs::create_dir(dir.path().join("later")).unwrap();
+        log.append(b"kept\n").unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "kept\n");
+    }
+}

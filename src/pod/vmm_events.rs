@@ -1,0 +1,113 @@
+//! What a Pod's VMM reports: JSON, an event a line. The VMM is jailed because its guest may have taken it over, so what it says is not
+//! trusted either.
+
+use microkube_vmm::config::VmmEvent;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+use super::guest_text;
+
+/// Longest line that is understood, bytes.
+const MAX_LINE_BYTES: usize = 64 << 10;
+
+/// Reads a VMM's events.
+#[derive(Debug)]
+pub struct VmmEvents<R> {
+    reader: BufReader<R>,
+    /// What has come of the next line.
+    line: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> VmmEvents<R> {
+    /// From the host's end of the VMM's pipe.
+    pub fn new(reader: R) -> Self {
+        Self {
+            reader: BufReader::new(reader),
+            line: Vec::new(),
+        }
+    }
+
+    /// The next event; `None` when there are no more, or none that is understood. Can be cancelled.
+    pub async fn next(&mut self) -> Option<VmmEvent> {
+        loop {
+            let available = self.reader.fill_buf().await.ok()?;
+            if available.is_empty() {
+                return None;
+            }
+            let end = memchr::memchr(b'\n', available);
+            let part = available.get(..end.unwrap_or(available.len())).unwrap_or_default();
+            if self.line.len().saturating_add(part.len()) > MAX_LINE_BYTES {
+                tracing::warn!("the VMM reported something longer than {MAX_LINE_BYTES} bytes");
+                return None;
+            }
+            self.line.extend_from_slice(part);
+            let consumed = part.len() + usize::from(end.is_some());
+            self.reader.consume(consumed);
+            if end.is_some() {
+                return parse(&std::mem::take(&mut self.line));
+            }
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Option<VmmEvent> {
+    match serde_json::from_slice(line) {
+        Ok(VmmEvent::Failed { message }) => Some(VmmEvent::Failed {
+            message: guest_text::bounded(message),
+        }),
+        Ok(VmmEvent::DiskFailed { message }) => Some(VmmEvent::DiskFailed {
+            message: guest_text::bounded(message),
+        }),
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::warn!("the VMM reported something that is not understood: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_come_in_their_order_and_a_wait_for_one_can_be_given_up() {
+        let (mut vmm, host) = tokio::io::duplex(64 << 10);
+        let mut events = VmmEvents::new(host);
+        let started = serde_json::to_vec(&VmmEvent::Started { monotonic_ns: 7 }).unwrap();
+        vmm.write_all(&started).await.unwrap();
+        let patience = std::time::Duration::from_millis(1);
+        assert!(
+            tokio::time::timeout(patience, events.next()).await.is_err(),
+            "half a line"
+        );
+        vmm.write_all(b"\n").await.unwrap();
+        assert!(matches!(
+            events.next().await,
+            Some(VmmEvent::Started { monotonic_ns: 7 })
+        ));
+        drop(vmm);
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_never_ends_is_the_end_of_what_is_read() {
+        // More than that is never asked of the endless source, so this returns.
+        let mut events = VmmEvents::new(tokio::io::repeat(b'x'));
+        assert!(events.next().await.is_none());
+        assert!(events.next().await.is_none());
+        assert!(events.line.len() <= MAX_LINE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_a_failure_is_cut_and_nonsense_is_no_event() {
+        let message = "\u{1}".repeat(10_000);
+        let line = serde_json::to_vec(&VmmEvent::Failed { message }).unwrap();
+        let Some(VmmEvent::Failed { message }) = parse(&line) else {
+            panic!("no event")
+        };
+        assert_eq!(message.len(), guest_text::MAX_TEXT_BYTES);
+        assert!(parse(b"\xff{").is_none());
+    }
+}
