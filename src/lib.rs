@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
 //! Dependencies point one way: `cli` → `pod` → `image`, `network`, `volume`, `state`. `machine` (the emulated host) stands
-//! beside them and is used by `cli` only, `terminal` is used by both.
+//! beside them and is used by `cli` only, `terminal` and `stderr` are used by both.
 
 pub mod cli;
 pub mod image;
@@ -10,5 +10,6 @@ pub mod manifest;
 pub mod network;
 pub mod pod;
 pub mod state;
+mod stderr;
 pub mod terminal;
 pub mod volume;

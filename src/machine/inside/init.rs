@@ -1,6 +1,7 @@
 //! PID 1 of the emulated host: starts the agent, reaps orphans, and switches the machine off when the agent ends.
 
 use crate::machine::INSIDE_DIR;
+use crate::stderr::say;
 use microkube_vmm::probe;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -22,7 +23,7 @@ const SHARED: [&str; 5] = ["/proc", "/sys", "/dev", "/run", STATE_DIR];
 /// Runs as PID 1; returns only on failure.
 pub fn init() -> ExitCode {
     if let Err(error) = run() {
-        eprintln!("microkube machine: {error}");
+        say!("microkube machine: {error}");
     }
     switch_off();
     ExitCode::FAILURE
@@ -46,7 +47,7 @@ fn run() -> io::Result<()> {
     let _kvm = match probe::hold(Path::new("/dev/kvm")) {
         Ok(held) => Some(held),
         Err(error) => {
-            eprintln!("microkube machine: KVM cannot be held: {error}");
+            say!("microkube machine: KVM cannot be held: {error}");
             None
         }
     };
