@@ -1,17 +1,11 @@
 //! The terminal of this process: raw while something elsewhere is driven by it, and as it was before afterwards, whatever
 //! happens. Used for the emulated host and for `exec` and `attach`.
 
-use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use serde::{Deserialize, Serialize};
-
-/// Writes to standard error at once. What cannot be written is lost.
-pub(crate) fn complain(text: fmt::Arguments<'_>) {
-    let _ = std::io::stderr().write_all(text.to_string().as_bytes());
-}
 
 /// Size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

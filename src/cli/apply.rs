@@ -14,6 +14,7 @@ use super::print::emit;
 use super::{Failure, complain};
 use crate::manifest::Manifests;
 use crate::state::{Paths, PodRecords, RecordsError};
+use crate::stderr::say;
 
 /// Start the Pods of manifests that are not there yet
 ///
@@ -107,7 +108,7 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
         Place::Here(paths) => paths,
     };
     for warning in &manifests.warnings {
-        eprintln!("microkube: warning: {warning}");
+        say!("microkube: warning: {warning}");
     }
     let mut start = |pod: &Pod| start_detached(&paths, pod, &manifests).map(|record| record.pod);
     let (errors, shown) = start_each(&paths, &manifests, output, existing, &mut start, &mut emit)?;

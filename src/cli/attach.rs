@@ -12,6 +12,7 @@ use super::stream::arguments::SessionArgs;
 use super::stream::session::SessionTerminal;
 use super::stream::target;
 use crate::pod::attach::Request;
+use crate::stderr::say;
 
 /// Attach to a container that runs
 ///
@@ -36,19 +37,19 @@ pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
         .context("cannot attach to the container")?;
     let has_tty = container.tty == Some(true);
     if args.tty && !has_tty && !args.quiet {
-        eprintln!(
+        say!(
             "error: Unable to use a TTY - container {} did not allocate one",
             container.name
         );
     }
     if args.stdin && container.stdin != Some(true) && !args.quiet {
-        eprintln!(
+        say!(
             "microkube: warning: container {} has no standard input (spec.containers[].stdin)",
             container.name
         );
     }
     if !args.quiet {
-        eprintln!("If you don't see a command prompt, try pressing enter.");
+        say!("If you don't see a command prompt, try pressing enter.");
     }
     // A container that has a terminal needs one here, asked for or not.
     let terminal = session_terminal(args.stdin, has_tty, args.quiet || !args.tty)?;

@@ -20,6 +20,7 @@ use super::stream::target::Target;
 use crate::pod::attach::Request;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
 use crate::state::{Paths, PodRecord, PodRecords};
+use crate::stderr::say;
 
 /// Runs the Pod.
 pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure> {
@@ -71,7 +72,7 @@ fn attach(paths: &Paths, record: &PodRecord, container: &Container, args: &Image
     let target = Target::of(&PodRecords::new(paths.clone()), record.clone())?;
     let terminal = session_terminal(args.stdin, args.tty, false)?;
     if terminal.is_some() {
-        eprintln!("If you don't see a command prompt, try pressing enter.");
+        say!("If you don't see a command prompt, try pressing enter.");
     }
     let request = Request::Attach {
         container: container.name.clone(),

@@ -19,6 +19,7 @@ use super::{Failure, complain};
 use crate::pod;
 use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
+use crate::stderr::say;
 
 /// How long a supervisor may take to answer, or to begin to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,7 +123,7 @@ pub(super) fn run(args: DeleteArgs) -> Result<ExitCode, Failure> {
     }
     let at_once = grace == Some(Duration::ZERO);
     if at_once {
-        eprintln!(
+        say!(
             "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may \
              continue to run on the cluster indefinitely."
         );
@@ -176,7 +177,7 @@ pub(super) fn delete_one(paths: &Paths, record: PodRecord) -> anyhow::Result<()>
     if let Some(failure) = failures.into_iter().next() {
         return Err(failure);
     }
-    eprintln!("pod {name:?} deleted");
+    say!("pod {name:?} deleted");
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use super::print::emit;
 use super::table::{Columns, since};
 use super::{Failure, complain};
 use crate::state::{EventRecord, Paths, PodRecord, PodRecords};
+use crate::stderr::say;
 
 /// Whose events they are.
 pub(super) const COMPONENT: &str = "microkube";
@@ -101,8 +102,8 @@ fn show(records: &PodRecords, scope: &Scope, args: &EventsArgs) -> Result<ExitCo
     let mut columns = Columns::default();
     if events.is_empty() && args.output.is_none() {
         match &scope.namespace {
-            Some(namespace) => eprintln!("No events found in {namespace} namespace."),
-            None => eprintln!("No events found."),
+            Some(namespace) => say!("No events found in {namespace} namespace."),
+            None => say!("No events found."),
         }
     } else {
         emit(&text(&events, args, &mut columns, !args.no_headers, Timestamp::now())?)?;

@@ -11,6 +11,7 @@ use super::stream::target::{self, Target};
 use crate::pod::attach::Request;
 use crate::pod::client::Client;
 use crate::state::Paths;
+use crate::stderr::say;
 
 /// What is said when a terminal is asked for and there is none.
 pub(super) const NO_TERMINAL: &str = "Unable to use a TTY - input is not a terminal or the right kind of file";
@@ -51,7 +52,7 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
     if let Ended::Exited(code @ 1..) = ended
         && !session.quiet
     {
-        eprintln!("command terminated with exit code {code}");
+        say!("command terminated with exit code {code}");
     }
     Ok(ended.exit_code(|code| code))
 }
@@ -63,7 +64,7 @@ pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::R
     }
     if !std::io::stdin().is_terminal() {
         if !quiet {
-            eprintln!("{NO_TERMINAL}");
+            say!("{NO_TERMINAL}");
         }
         return Ok(None);
     }

@@ -18,6 +18,7 @@ use super::print::emit;
 use super::table::{Columns, since};
 use super::{Failure, complain};
 use crate::state::{Paths, PodRecords};
+use crate::stderr::say;
 
 /// Show Pods
 ///
@@ -96,7 +97,7 @@ fn show(mut snapshot: Snapshot, scope: &Scope, args: &GetArgs) -> Result<ExitCod
     }
     let is_table = matches!(args.show.output, None | Some(Format::Wide));
     if is_table && snapshot.pods.is_empty() && scope.names.is_empty() && !args.ignore_not_found {
-        eprintln!("{}", scope.nothing_found());
+        say!("{}", scope.nothing_found());
     }
     Ok(ExitCode::from(u8::from(failed)))
 }
@@ -517,7 +518,7 @@ other       job    0/1     Pending   0          3m20s   <none>      <none>   <no
         let start = Instant::now();
         let snapshot = Snapshot::read(&pods.records, &scope).unwrap();
         let table = text(&snapshot.pods, &scope, &Show::default(), later()).unwrap();
-        eprintln!("100 Pods in {:?}", start.elapsed());
+        say!("100 Pods in {:?}", start.elapsed());
         assert_eq!(table.lines().count(), 101);
         assert!(table.lines().skip(1).all(|line| line.contains("1/1     Running")));
     }

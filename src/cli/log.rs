@@ -62,7 +62,6 @@ mod tests {
         if std::env::var_os(INSIDE).is_some() {
             super::to_stderr();
             tracing::error!("nobody reads this");
-            eprintln!("nor this");
             return;
         }
         let (read, write) = std::io::pipe().unwrap();

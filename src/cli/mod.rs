@@ -1,7 +1,7 @@
 //! The command line: one file a verb, each with its arguments, its help and its output. No logic of Pods lives here.
 
-// What is printed goes through `print`, which knows what to do about output that cannot be written.
-#![deny(clippy::print_stdout)]
+// What is printed goes through `print` and `stderr`, which know what to do about output that cannot be written.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod apply;
 mod attach;
@@ -49,6 +49,7 @@ use print::{OutputError, for_terminal, is_output_closed};
 
 use crate::pod;
 use crate::state::Paths;
+use crate::stderr::say;
 
 /// Exit code for a bad manifest or command line.
 const EXIT_USAGE: u8 = 2;
@@ -175,11 +176,11 @@ fn end(result: Result<ExitCode, Failure>) -> ExitCode {
 /// Says what went wrong.
 fn complain(error: &anyhow::Error) {
     if manifests::names_its_file(error) {
-        eprintln!("{}", for_terminal(&error.to_string()));
+        say!("{}", for_terminal(&error.to_string()));
     } else {
         let remedy = remedy::of(error, &Paths::from_env()).map(|remedy| format!("; {remedy}"));
         let text = format!("{error:#}{}", remedy.unwrap_or_default());
-        eprintln!("microkube: {}", for_terminal(&text));
+        say!("microkube: {}", for_terminal(&text));
     }
 }
 

@@ -24,6 +24,7 @@ use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};
 use crate::pod::{self};
 use crate::state::{Paths, PodRecord, PodRecords};
+use crate::stderr::{self, say};
 
 /// Run Pods: in the foreground, detached, or one of an image
 ///
@@ -113,7 +114,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         return Ok(exit_code);
     }
     for warning in &manifests.warnings {
-        eprintln!("microkube: warning: {warning}");
+        say!("microkube: warning: {warning}");
     }
     let manifest_stage = Stage::since("manifest", start);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -149,7 +150,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
         tokio::select! {
             number = signals.next() => {
                 let again = *asked.borrow() > 0;
-                eprintln!("microkube: {}", if again { format!("killing the {what}") } else { format!("ending the {what} (Ctrl-C again kills)") });
+                say!("microkube: {}", if again { format!("killing the {what}") } else { format!("ending the {what} (Ctrl-C again kills)") });
                 tracing::debug!("received signal {number}");
                 asked.send_modify(|times| *times += 1);
             }
@@ -160,7 +161,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
                 }
                 Some((None, Err(error))) => return Err(error),
                 Some((Some(label), Err(error))) => {
-                    eprintln!("microkube: Pod {label}: {error:#}");
+                    say!("microkube: Pod {label}: {error:#}");
                     first_failure.get_or_insert(1);
                 }
                 None => return Ok(ExitCode::from(first_failure.unwrap_or(0))),
@@ -241,7 +242,7 @@ async fn run_attached(
                 view.end_progress();
                 let _ = supervisor.wait();
                 if let Some(error) = error {
-                    eprintln!("microkube: {}{error}", view.prefix);
+                    say!("microkube: {}{error}", view.prefix);
                 }
                 return Ok(exit_code);
             }
@@ -334,7 +335,7 @@ impl View {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Warning(text) => eprintln!("microkube: {}{text}", self.prefix),
+            Notice::Warning(text) => say!("microkube: {}{text}", self.prefix),
             Notice::PullProgress {
                 image,
                 received_bytes,
@@ -346,13 +347,13 @@ impl View {
                     let mut all = vec![first];
                     all.extend(stages);
                     if !self.prefix.is_empty() {
-                        eprintln!("microkube: {}running", self.prefix);
+                        say!("microkube: {}running", self.prefix);
                     }
-                    eprint!("{}", timings::table(&all));
+                    stderr::write(format_args!("{}", timings::table(&all)));
                 }
                 tracing::info!("the Pod runs with the address {pod_ip}");
                 if std::io::stderr().is_terminal() {
-                    eprintln!("microkube: {}the Pod is running, its address is {pod_ip}", self.prefix);
+                    say!("microkube: {}the Pod is running, its address is {pod_ip}", self.prefix);
                 }
             }
             Notice::ContainerEnded {
@@ -365,7 +366,7 @@ impl View {
                 if !matches!(reason.as_str(), "Completed" | "Error") {
                     let name = self.names.get(usize::from(container)).map_or("?", String::as_str);
                     let message = message.map(|message| format!(": {message}")).unwrap_or_default();
-                    eprintln!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
+                    say!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
             // The others answer requests that are not made here.
@@ -386,18 +387,18 @@ impl View {
             let total = total_bytes
                 .map(|total| format!(" of {}", mebibytes(total)))
                 .unwrap_or_default();
-            eprint!(
+            stderr::write(format_args!(
                 "\r\x1b[Kmicrokube: pulling {image}: {}{total}",
                 mebibytes(received_bytes)
-            );
+            ));
         } else if first {
-            eprintln!("microkube: pulling {image}");
+            say!("microkube: pulling {image}");
         }
     }
 
     fn end_progress(&mut self) {
         if self.pulling.take().is_some() && std::io::stderr().is_terminal() {
-            eprint!("\r\x1b[K");
+            stderr::write(format_args!("\r\x1b[K"));
         }
     }
 }

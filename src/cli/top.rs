@@ -18,6 +18,7 @@ use super::{Failure, complain, table};
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
+use crate::stderr::say;
 
 /// How long a supervisor may take to say what its Pod uses. One that hangs does not hide the others.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -99,7 +100,7 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let usage = runtime.block_on(usage_of(&paths, &args, records))?;
     if usage.is_empty() && errors.is_empty() {
-        eprintln!(
+        say!(
             "{}",
             match args.all_namespaces {
                 true => "No resources found".to_owned(),
@@ -153,7 +154,7 @@ async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> 
         if args.name.is_some() {
             return Err(error);
         }
-        eprintln!("microkube: {}", super::for_terminal(&format!("{error:#}")));
+        say!("microkube: {}", super::for_terminal(&format!("{error:#}")));
     }
     Ok(all)
 }

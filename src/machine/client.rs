@@ -3,6 +3,7 @@
 use super::location::Location;
 use super::protocol::{Command, Exit, Frame, MAX_DATA, Preface, ProtocolError, Request, TOKEN_LEN};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
+use crate::stderr::say;
 use crate::terminal::{RawTerminal, terminal_size};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -95,7 +96,7 @@ impl Connection {
 /// Runs this process's own command line in the emulated host, starting that if needed. `reason` says why, for the one line that
 /// announces it.
 pub fn run_inside(reason: &str) -> ExitCode {
-    eprintln!("microkube: {reason}; using the emulated host (slow)");
+    say!("microkube: {reason}; using the emulated host (slow)");
     let program = match std::env::current_exe() {
         Ok(program) => program.into_os_string(),
         Err(error) => return failed(&MachineError::System("finding this program", error)),
@@ -114,7 +115,7 @@ fn failed(error: &MachineError) -> ExitCode {
         message.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    eprintln!("{message}");
+    say!("{message}");
     ExitCode::from(EXIT_MACHINE_FAILED)
 }
 

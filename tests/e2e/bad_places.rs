@@ -48,6 +48,42 @@ fn output_that_cannot_be_written_is_an_error() {
     }
 }
 
+#[test]
+fn messages_that_cannot_be_written_end_no_verb() {
+    let _alone = alone();
+    for (line, code) in [
+        ("get pods", 0),
+        ("events", 0),
+        ("describe pods", 0),
+        ("get pod none", 1),
+        ("logs none", 1),
+        ("logs -l app=none", 0),
+        ("exec none -- true", 1),
+        ("attach none", 1),
+        ("top pods", 0),
+        ("delete pod none", 1),
+        ("delete pods --all --grace-period=0 --force", 0),
+        ("wait pod/none --for=delete", 0),
+        ("run /no/such.yaml", 2),
+        ("run a b --image=nginx", 2),
+        ("explain nodes", 2),
+        ("no-such-verb", 2),
+        ("image prune", 0),
+    ] {
+        for is_full in [true, false] {
+            let mut command = host().microkube(line.split(' '));
+            if is_full {
+                command.stderr(File::options().write(true).open("/dev/full").unwrap());
+            } else {
+                // Of a reader that is gone.
+                command.stderr(std::io::pipe().unwrap().1);
+            }
+            let status = command.stdout(Stdio::null()).status().unwrap();
+            assert_eq!(status.code(), Some(code), "{line}");
+        }
+    }
+}
+
 /// Directories of microkube's own, on a small file system, for Pods that wait for an image which is not there: they need no virtual
 /// machine.
 struct Place {

@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail};
 
 use super::{Failure, completion};
 use crate::child;
+use crate::stderr::say;
 
 /// Archives end with padding, of at most so many bytes in practice.
 const MAX_PADDING_BYTES: u64 = 1 << 20;
@@ -117,7 +118,7 @@ pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
 }
 
 fn warn(text: String) {
-    eprintln!("{}", super::for_terminal(&text));
+    say!("{}", super::for_terminal(&text));
 }
 
 /// The container to copy to or from.

@@ -19,6 +19,7 @@ use super::table::since;
 use super::{Failure, complain};
 use crate::manifest::resources;
 use crate::state::{EventRecord, PodRecords};
+use crate::stderr::say;
 use page::Page;
 
 /// Longest line of an annotation.
@@ -87,7 +88,7 @@ pub(super) fn run(args: DescribeArgs) -> Result<ExitCode, Failure> {
         failed = true;
     }
     if snapshot.pods.is_empty() && scope.names.is_empty() {
-        eprintln!("{}", scope.nothing_found());
+        say!("{}", scope.nothing_found());
     }
     Ok(ExitCode::from(u8::from(failed)))
 }

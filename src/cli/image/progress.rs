@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::table::size;
 use crate::image::{Progress, Quiet};
+use crate::stderr::say;
 
 /// What fits where stderr leads.
 pub(super) fn for_stderr(quiet: bool) -> Box<dyn Progress> {
@@ -59,7 +60,7 @@ impl Drop for Bars {
         // Finished bars stay, and the cursor at the end of the last one.
         let layers = self.layers.get_mut().unwrap_or_else(PoisonError::into_inner);
         if layers.values().any(ProgressBar::is_finished) {
-            eprintln!();
+            say!();
         }
     }
 }

@@ -23,6 +23,7 @@ use super::stream::target::{self, Target};
 use super::{Failure, complain};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::state::{Paths, PodRecords};
+use crate::stderr::say;
 
 /// Lines of each log that are shown of Pods chosen by a selector.
 const TAIL_OF_SELECTED: i64 = 10;
@@ -185,7 +186,7 @@ fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)
             incomplete = !errors.is_empty();
             selected.sort_by(|a, b| a.name.cmp(&b.name));
             if selected.is_empty() && !incomplete {
-                eprintln!(
+                say!(
                     "No resources found in {} namespace.",
                     super::for_terminal(&args.namespace)
                 );
@@ -251,7 +252,7 @@ async fn show(args: &LogsArgs, paths: &Paths, sources: Vec<Source>, to: &mut imp
 }
 
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {}", super::for_terminal(&format!("{error:#}")));
+    say!("error: {}", super::for_terminal(&format!("{error:#}")));
 }
 
 fn open(args: &LogsArgs, paths: &Paths, source: &Source, now: Timestamp) -> anyhow::Result<LogReader> {

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use crate::cli::pods::arguments::not_found;
 use crate::state::{Paths, PodRecord, PodRecords};
+use crate::stderr::say;
 
 /// Says which container is meant where none is named.
 const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
@@ -120,7 +121,7 @@ pub(in crate::cli) fn named_or_default<'t>(
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         let (container, notice) = default_container(pod);
         if let Some(notice) = notice.filter(|_| !quiet) {
-            eprintln!("{}", crate::cli::for_terminal(&notice));
+            say!("{}", crate::cli::for_terminal(&notice));
         }
         return container.ok_or_else(|| anyhow!("pod {} has no containers", target.record.name));
     };

@@ -4,6 +4,7 @@ use super::command;
 use crate::machine::INSIDE_DIR;
 use crate::machine::protocol::{Exit, Frame, Preface, Request, TOKEN_LEN};
 use crate::machine::qemu::AGENT_PORT;
+use crate::stderr::say;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ pub fn agent() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("microkube machine: the agent failed: {error}");
+            say!("microkube machine: the agent failed: {error}");
             ExitCode::FAILURE
         }
     }
@@ -39,11 +40,11 @@ fn serve() -> io::Result<()> {
             .spawn(move || {
                 if let Err(error) = converse(stream, &token) {
                     // The other side has gone or talks nonsense: there is nobody to tell but the console.
-                    eprintln!("microkube machine: connection: {error}");
+                    say!("microkube machine: connection: {error}");
                 }
             });
         if let Err(error) = spawned {
-            eprintln!("microkube machine: no thread for a connection: {error}");
+            say!("microkube machine: no thread for a connection: {error}");
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 use crate::child;
 use crate::machine::INSIDE_DIR;
 use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW};
+use crate::stderr::say;
 use crate::terminal::{TerminalSize, set_terminal_size};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -155,7 +156,7 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
     let (hung_up, target) = (events.clone(), Arc::clone(process));
     spawn("frames", move || {
         if let Err(error) = receive(stream, &to_input, &window, &target, terminal.as_ref()) {
-            eprintln!("microkube machine: a command's connection: {error}");
+            say!("microkube machine: a command's connection: {error}");
         }
         // Nobody listens any more when the command has ended first.
         let _ = hung_up.send(Event::HungUp);

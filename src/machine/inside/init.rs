@@ -2,6 +2,7 @@
 
 use crate::child;
 use crate::machine::INSIDE_DIR;
+use crate::stderr::say;
 use microkube_vmm::probe;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -23,7 +24,7 @@ const SHARED: [&str; 5] = ["/proc", "/sys", "/dev", "/run", STATE_DIR];
 /// Runs as PID 1; returns only on failure.
 pub fn init() -> ExitCode {
     if let Err(error) = run() {
-        eprintln!("microkube machine: {error}");
+        say!("microkube machine: {error}");
     }
     switch_off();
     ExitCode::FAILURE
@@ -47,7 +48,7 @@ fn run() -> io::Result<()> {
     let _kvm = match probe::hold(Path::new("/dev/kvm")) {
         Ok(held) => Some(held),
         Err(error) => {
-            eprintln!("microkube machine: KVM cannot be held: {error}");
+            say!("microkube machine: KVM cannot be held: {error}");
             None
         }
     };

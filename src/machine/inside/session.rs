@@ -7,6 +7,7 @@
 use crate::child;
 use crate::machine::qemu::ROOT_SHARES;
 use crate::machine::{ENV_INSIDE, INSIDE_DIR};
+use crate::stderr::say;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::ffi::OsString;
@@ -24,19 +25,19 @@ const WORKSHOP: &str = "/tmp";
 /// Becomes `argv` in `cwd`; returns only on failure, with the exit code a shell would give.
 pub fn session(cwd: &Path, argv: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = argv.split_first() else {
-        eprintln!("microkube machine: no command");
+        say!("microkube machine: no command");
         return ExitCode::from(125);
     };
     if let Err(error) = enter_root() {
-        eprintln!("microkube machine: the command's view of the files cannot be made: {error}");
+        say!("microkube machine: the command's view of the files cannot be made: {error}");
         return ExitCode::from(125);
     }
     if let Err(error) = std::env::set_current_dir(cwd) {
-        eprintln!("microkube machine: {}: {error}", cwd.display());
+        say!("microkube machine: {}: {error}", cwd.display());
         return ExitCode::from(125);
     }
     let error = child::command(program).args(arguments).env(ENV_INSIDE, "1").exec();
-    eprintln!("microkube machine: {}: {error}", program.display());
+    say!("microkube machine: {}: {error}", program.display());
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound {
         127
     } else {
