@@ -12,6 +12,7 @@ use microkube_protocol::messages::{
 };
 use microkube_protocol::service::AgentClient;
 use tokio::net::UnixStream;
+use ttrpc::Code;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
 use ttrpc::context::Context;
@@ -22,6 +23,9 @@ use super::guest_text::{self, MAX_TEXT_BYTES};
 /// Containers that an agent has at most, those that have ended included (`MAX_CONTAINERS` in `agent/src/service.rs`). What a list
 /// has beyond is not looked at.
 const MAX_LISTED: usize = 512;
+
+/// Most groups of a process. The kernel allows more (`NGROUPS_MAX`), no image has as many.
+const MAX_GROUPS: usize = 1024;
 
 /// Longest id of a container or process, bytes (`agent.proto`).
 const MAX_ID_BYTES: usize = 128;
@@ -41,22 +45,37 @@ impl std::fmt::Debug for AgentClientHandle {
 
 /// What the agent, or the transport, has to say about a call that failed; at most [`MAX_TEXT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AgentError(String);
+#[error("{message}")]
+pub struct AgentError {
+    code: Code,
+    message: String,
+}
+
+impl AgentError {
+    /// The status of the call; [`Code::UNKNOWN`] where the transport failed.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
 
 impl From<ttrpc::Error> for AgentError {
     fn from(error: ttrpc::Error) -> Self {
-        Self(guest_text::bounded(match error {
-            ttrpc::Error::RpcStatus(status) => status.message,
-            other => other.to_string(),
-        }))
+        let (code, message) = match error {
+            ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
+            other => (Code::UNKNOWN, other.to_string()),
+        };
+        Self {
+            code,
+            message: guest_text::bounded(message),
+        }
     }
 }
 
 /// The text of an error.
 #[must_use]
 pub fn rpc_message(error: AgentError) -> String {
-    error.0
+    error.message
 }
 
 /// Brings what a guest answers within its limits.
@@ -66,7 +85,6 @@ trait Answer {
 }
 
 impl Answer for CreateSandboxResponse {}
-impl Answer for StartContainerResponse {}
 impl Answer for SignalContainerResponse {}
 impl Answer for RemoveContainerResponse {}
 impl Answer for StartProcessResponse {}
@@ -74,6 +92,14 @@ impl Answer for WaitProcessResponse {}
 impl Answer for SignalProcessResponse {}
 impl Answer for ResizeTerminalResponse {}
 impl Answer for ShutdownResponse {}
+
+impl Answer for StartContainerResponse {
+    fn bound(&mut self) {
+        if let Some(user) = self.user.as_mut() {
+            user.supplemental_gids.truncate(MAX_GROUPS);
+        }
+    }
+}
 
 impl Answer for WaitContainerResponse {
     fn bound(&mut self) {
@@ -151,7 +177,7 @@ impl AgentClientHandle {
 mod tests {
     use std::time::Duration;
 
-    use microkube_protocol::messages::{ContainerStats, ContainerSummary};
+    use microkube_protocol::messages::{ContainerStats, ContainerSummary, ProcessUser};
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -205,9 +231,19 @@ mod tests {
     fn what_an_agent_answers_is_cut_where_it_enters() {
         let status = ttrpc::get_status(ttrpc::Code::INTERNAL, "\u{1}".repeat(4 << 20));
         assert_eq!(
-            AgentError::from(ttrpc::Error::RpcStatus(status)).0.len(),
+            AgentError::from(ttrpc::Error::RpcStatus(status)).message.len(),
             MAX_TEXT_BYTES
         );
+        let mut started = StartContainerResponse {
+            user: Some(ProcessUser {
+                supplemental_gids: (0..1_000_000).collect(),
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        };
+        started.bound();
+        assert_eq!(started.user.supplemental_gids.len(), MAX_GROUPS);
         let mut waited = WaitContainerResponse {
             termination_message: vec![0; 4 << 20],
             ..Default::default()

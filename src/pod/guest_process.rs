@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ttrpc::context::{with_duration, with_timeout};
 
+use super::agent::AgentError;
 use super::attach::TerminalSize;
 use super::output::Output;
 use super::sandbox::{AgentClientHandle, rpc_message};
@@ -67,10 +68,10 @@ pub enum RunError {
 }
 
 impl RunError {
-    fn of_call(error: ttrpc::Error) -> Self {
-        match error {
-            ttrpc::Error::RpcStatus(status) if status.code() == ttrpc::Code::DEADLINE_EXCEEDED => Self::TimedOut,
-            other => Self::Failed(rpc_message(other)),
+    fn of_call(error: AgentError) -> Self {
+        match error.code() {
+            ttrpc::Code::DEADLINE_EXCEEDED => Self::TimedOut,
+            _ => Self::Failed(rpc_message(error)),
         }
     }
 }
@@ -214,7 +215,7 @@ struct Wanted {
     process: GuestProcess,
     output: Arc<Output>,
     /// The call that starts it, until it is answered.
-    start: Option<JoinHandle<ttrpc::Result<()>>>,
+    start: Option<JoinHandle<Result<(), AgentError>>>,
     is_done: bool,
 }
 
@@ -264,7 +265,7 @@ impl GuestProcess {
         self.end().await.map(|end| exit_code(&end)).map_err(rpc_message)
     }
 
-    async fn end(&self) -> ttrpc::Result<WaitProcessResponse> {
+    async fn end(&self) -> Result<WaitProcessResponse, AgentError> {
         let request = WaitProcessRequest {
             process_id: self.id.clone(),
             ..Default::default()

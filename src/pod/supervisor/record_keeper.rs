@@ -186,6 +186,7 @@ mod tests {
                 container,
                 attempt,
                 container_id: text,
+                user: None,
             },
             3 => Event::HookEnded {
                 container,

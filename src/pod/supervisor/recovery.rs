@@ -186,6 +186,7 @@ mod tests {
             container: 0,
             attempt,
             container_id: container_id("web", attempt),
+            user: None,
         };
         let image = Event::ImageReady {
             container: 0,
