@@ -18,6 +18,7 @@ mod images;
 mod images_store;
 mod independence;
 mod leftovers;
+mod lifecycle;
 mod load;
 mod logs;
 mod manifests;
