@@ -154,7 +154,7 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     };
     let init = [
         step("first", "echo first >> /log/order", ""),
-        step("sidecar", &last("sidecar"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1}\n"),
+        step("sidecar", &last("sidecar"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1, timeoutSeconds: 20}\n"),
         step("second", "echo second >> /log/order", ""),
     ]
     .concat();
@@ -294,7 +294,7 @@ fn pod_deleted_in_the_background(pod: &Detached) {
 #[test]
 fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     let _alone = alone();
-    let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
+    let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
     let script = "mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
     let manifest = pod("probed", &[container_with("main", &image("busybox"), script, probes)]);
     let manifest = manifest.replace(

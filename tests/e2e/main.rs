@@ -19,6 +19,7 @@ mod images;
 mod images_store;
 mod independence;
 mod leftovers;
+mod lifecycle;
 mod load;
 mod logs;
 mod manifests;

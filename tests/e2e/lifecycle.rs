@@ -1,0 +1,105 @@
+//! Starts in order, probes that hang, ends that are explained, deletions by force: what only real containers can show.
+
+use crate::detached::Detached;
+use crate::host::{alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
+
+/// A container that ends when it is asked to.
+fn waiting(name: &str, script: &str, more: &str) -> String {
+    let script = format!("trap 'exit 143' TERM; {script}; while :; do sleep 1000 & wait $!; done");
+    container_with(name, &image("busybox"), &script, more)
+}
+
+#[test]
+fn containers_wait_for_hooks_a_hanging_probe_leaves_nothing_behind_and_an_oom_killed_child_does_not_explain_a_later_end()
+ {
+    let _alone = alone();
+    let mount = "    volumeMounts: [{name: log, mountPath: /log}]\n";
+    let hook = "    lifecycle: {postStart: {exec: {command: [/bin/sh, -c, 'sleep 1; echo hook > /log/hook']}}}\n";
+    let first = waiting("first", "true", &format!("{mount}{hook}"));
+    // Fails if it starts too early.
+    let second = waiting("second", "cat /log/hook /proc/self/oom_score_adj || exit 9", mount);
+    // At its limit even the start of a command takes longer than the probe's timeout.
+    let probe = "    resources: {limits: {cpu: 50m}}\n    livenessProbe: {exec: {command: [sleep, '6666']}, periodSeconds: 2, timeoutSeconds: 1, failureThreshold: 2}\n";
+    let busy = container_with("busy", &image("busybox"), "while :; do :; done", probe);
+    // Its child is killed; a probe then has it end itself.
+    let probe = "    livenessProbe: {exec: {command: [test, '!', -e, /tmp/end]}, periodSeconds: 1, timeoutSeconds: 60, failureThreshold: 1}\n";
+    let parent = waiting("parent", "tail /dev/zero; echo child $?; touch /tmp/end", probe);
+    let spec = "  terminationGracePeriodSeconds: 2\n  volumes: [{name: log, emptyDir: {}}]\n";
+    let manifest = pod_with("paced", &[first, second, parent, busy], spec);
+    let pod = Detached::start(
+        "paced",
+        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+    );
+
+    wait_until("the child was killed and its parent has ended", || {
+        pod.container("parent")["restartCount"].as_u64() > Some(0)
+    });
+    let ended = &pod.container("parent")["lastState"]["terminated"];
+    assert_eq!(
+        (&ended["exitCode"], &ended["reason"]),
+        (&143.into(), &"Error".into()),
+        "{ended}"
+    );
+
+    wait_until("the probe's timeouts restart the container", || {
+        pod.container("busy")["restartCount"].as_u64() > Some(0)
+    });
+    let events = host().succeed(["events", "--for", "pod/paced"]);
+    assert!(
+        events.contains("Liveness probe failed: command timed out: \"sleep 6666\" timed out after 1s"),
+        "{events}"
+    );
+    let running = host().succeed(["exec", "paced", "-c", "busy", "--", "ps", "-o", "args"]);
+    let probes = running.lines().filter(|line| line.contains("6666")).count();
+    assert!(probes <= 1, "{running}");
+
+    let second = pod.container("second");
+    assert_eq!(second["restartCount"], 0, "{second}");
+    assert_eq!(pod.logs("second"), "hook\n999\n");
+    assert_eq!(second["volumeMounts"][0]["mountPath"], "/log", "{second}");
+    let whole = pod.get();
+    assert_eq!(
+        (&whole["metadata"]["generation"], &whole["status"]["observedGeneration"]),
+        (&1.into(), &1.into()),
+        "{whole}"
+    );
+}
+
+/// Deletes by force; returns nothing, because nothing of the Pod is there any more.
+#[track_caller]
+fn force_delete(name: &str) {
+    let deleted = host().succeed(["delete", "pod", name, "--grace-period=0", "--force"]);
+    assert_eq!(
+        deleted,
+        format!("pod \"{name}\" force deleted from default namespace\n")
+    );
+    let gone = host().output(["get", "pod", name]);
+    assert_eq!(gone.code(), 1, "{gone:?}");
+    assert!(gone.stderr.contains(&format!("pods \"{name}\" not found")), "{gone:?}");
+}
+
+#[test]
+fn a_pod_deleted_by_force_frees_its_name_at_once_also_when_its_supervisor_hangs() {
+    let _alone = alone();
+    let before = host().leftovers();
+    // Takes all of the two seconds that it has.
+    let manifest = shell_pod("forced", "trap '' TERM; while :; do sleep 0.1; done");
+    let pod = Detached::start("forced", &manifest);
+    pod.wait_ready();
+    let first = pod.get()["metadata"]["uid"].clone();
+    force_delete("forced");
+
+    let pod = Detached::start("forced", &manifest);
+    pod.wait_ready();
+    let second = pod.get()["metadata"]["uid"].clone();
+    assert_ne!(first, second);
+    wait_until("the first one has ended", || {
+        processes(&["supervise", first.as_str().unwrap()]).is_empty()
+    });
+    let supervisor = processes(&["supervise", second.as_str().unwrap()]);
+    assert_eq!(supervisor.len(), 1);
+    // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
+    unsafe { libc::kill(supervisor[0], libc::SIGSTOP) };
+    force_delete("forced");
+    host().assert_nothing_left_since(&before);
+}
