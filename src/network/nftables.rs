@@ -247,8 +247,18 @@ impl Batch {
                 outstanding = outstanding.saturating_sub(1);
             }
         }
+        close_aside(socket);
         outcome
     }
+}
+
+/// Closes the socket of a transaction that is done, and does not wait for it: after a deletion the kernel first sees to it that nobody uses
+/// any more what was deleted (a grace period of RCU, 7 to 20 ms), which makes no difference to anybody.
+fn close_aside(socket: netlink_sys::Socket) {
+    // Where there is no thread to be had it is closed here, with the closure.
+    let _ = std::thread::Builder::new()
+        .name("nftables".into())
+        .spawn(move || drop(socket));
 }
 
 /// The comments of a chain's rules in their order; `None` for a rule without one. A chain that does not exist has no rules.

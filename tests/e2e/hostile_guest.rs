@@ -105,7 +105,7 @@ impl Guest {
         };
         guest.put(CODE, code());
         // All 4 GiB onto themselves, in pages of 2 MiB: the devices are above 3 GiB.
-        guest.put(TABLES, &(TABLES + 0x1000 | 3).to_le_bytes());
+        guest.put(TABLES, &((TABLES + 0x1000) | 3).to_le_bytes());
         for gib in 0..4 {
             let directory = TABLES + 0x2000 + gib * 0x1000;
             guest.put(TABLES + 0x1000 + gib * 8, &(directory | 3).to_le_bytes());
@@ -160,14 +160,14 @@ impl Guest {
             self.store(at, u32::try_from(*address).unwrap());
             self.store(at + 4, 0);
             self.store(at + 8, *length);
-            self.store(at + 12, u32::from(flags) | u32::try_from(index + 1).unwrap() << 16);
+            self.store(at + 12, u32::from(flags) | (u32::try_from(index + 1).unwrap() << 16));
         }
     }
 
     /// Fills the available ring, and makes the first `count` places available.
     fn offer(&mut self, count: u16, head: impl Fn(u16) -> u16) {
         for place in (0..QUEUE_SIZE).step_by(2) {
-            let pair = u32::from(head(place)) | u32::from(head(place + 1)) << 16;
+            let pair = u32::from(head(place)) | (u32::from(head(place + 1)) << 16);
             self.store(AVAILABLE + 4 + u64::from(place) * 2, pair);
         }
         self.store(AVAILABLE, u32::from(count) << 16);

@@ -41,6 +41,38 @@ pub struct VmConfig {
     pub outlives_supervisor: bool,
 }
 
+impl VmConfig {
+    /// All descriptors that it names: what the process needs of those it inherited.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        // Field by field, so that a new one is not forgotten here.
+        let Self {
+            mem_size_mib: _,
+            vcpu_count: _,
+            kvm_fd,
+            kernel_fd,
+            initramfs_fd,
+            cmdline: _,
+            disks,
+            net,
+            vsock,
+            console_fd,
+            event_fd,
+            jail: _,
+            outlives_supervisor: _,
+        } = self;
+        let mut named = vec![*kvm_fd, *kernel_fd, *console_fd];
+        named.extend(initramfs_fd.iter().chain(event_fd));
+        named.extend(disks.iter().flat_map(|disk| &disk.segments).map(|segment| segment.fd));
+        named.extend(net.iter().map(|net| net.tap_fd));
+        if let Some(vsock) = vsock {
+            named.push(vsock.listener_fd);
+            named.extend(vsock.client_fd);
+        }
+        named
+    }
+}
+
 /// Largest number of virtual CPUs of a VM.
 pub const MAX_VCPU_COUNT: u8 = 32;
 

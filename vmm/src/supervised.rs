@@ -256,10 +256,13 @@ fn run_config(
 ) -> Result<GuestEnd, SupervisedError> {
     let (jail, outlives_supervisor) = (config.jail.clone(), config.outlives_supervisor);
     let largest_file = largest_file(&config);
+    if jail.is_some() {
+        // Before anything else is opened, here or there.
+        jail::descriptors::close_all_but(&config.descriptors())?;
+    }
     let parts = take_parts(config, inherited, reporter)?;
     // While there is one thread, and after everything that is opened or configured with privileges.
     if let Some(jail) = &jail {
-        jail::descriptors::close_all_but(&inherited.taken)?;
         jail::enter(jail, outlives_supervisor, largest_file)?;
     }
     let vm = Vm::new(parts)?;
@@ -368,6 +371,32 @@ mod tests {
             jail: None,
             outlives_supervisor: false,
         }
+    }
+
+    #[test]
+    fn every_descriptor_of_a_configuration_is_named() {
+        let config = VmConfig {
+            initramfs_fd: Some(10),
+            disks: vec![DiskConfig {
+                segments: [11, 12].map(|fd| DiskSegment { fd, length_bytes: 4096 }).into(),
+                read_only: true,
+            }],
+            net: Some(NetConfig {
+                tap_fd: 13,
+                mac: [2; 6],
+            }),
+            vsock: Some(VsockConfig {
+                guest_cid: 3,
+                listener_fd: 14,
+                client_fd: Some(15),
+            }),
+            event_fd: Some(16),
+            ..config()
+        };
+        // In its text, too, each has a name that says so.
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(text.matches("fd\":").count(), config.descriptors().len());
+        assert!((10..17).all(|fd| config.descriptors().contains(&fd)));
     }
 
     #[test]

@@ -12,9 +12,10 @@ pub const TOTAL_BYTES: u32 = 12 << 20;
 /// Of what is not promised to anybody, a connection gets at most one in so many bytes: there is something left for the next.
 const SHARE: u32 = 8;
 
-const PROMISED_BYTES: u32 = MIN_BYTES * MAX_CONNECTIONS as u32;
+/// [`MIN_BYTES`] for each connection there may be.
+const PROMISED_BYTES: u32 = 4 << 20;
 
-const _: () = assert!(MAX_CONNECTIONS < 1 << 16 && PROMISED_BYTES < TOTAL_BYTES);
+const _: () = assert!(PROMISED_BYTES as usize == MIN_BYTES as usize * MAX_CONNECTIONS && PROMISED_BYTES < TOTAL_BYTES);
 
 /// What is left of [`TOTAL_BYTES`].
 #[derive(Debug)]
