@@ -103,11 +103,11 @@ fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_startin
     );
     let message = "failed to prepare subPath for volumeMount \"data\" of container \"main\"";
     wait_until("the container is refused", || {
-        let waiting = &pod.container("main")["state"]["waiting"];
+        let waiting = &pod.get()["status"]["containerStatuses"][1]["state"]["waiting"];
         waiting["reason"] == "CreateContainerConfigError" && waiting["message"] == message
     });
     wait_until("the other one runs", || {
-        pod.container("other")["state"]["running"].is_object()
+        pod.get()["status"]["containerStatuses"][0]["state"]["running"].is_object()
     });
     let user = serde_json::json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}});
     assert_eq!(pod.container("other")["user"], user);
