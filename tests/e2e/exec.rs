@@ -197,6 +197,50 @@ fn attaching_shows_what_the_container_writes_and_gives_it_input() {
 }
 
 #[test]
+fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let run = |image: &str, more: &[&str]| {
+        let image = format!("--image={image}");
+        let common = [
+            "run",
+            "broken",
+            &image,
+            "--image-pull-policy=Never",
+            "--rm",
+            "--restart=Never",
+        ];
+        let mut command = host().microkube([&common[..], more].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(command, None)
+    };
+    let absent = "docker.io/none/absent:v1";
+    let finished = run(absent, &["-i", "--pod-running-timeout=2s"]).finish();
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(
+        finished.stderr.contains("timed out waiting for the condition: pod \"broken\": container \"broken\" is waiting to start: ErrImageNeverPull"),
+        "{finished:?}"
+    );
+    host().assert_nothing_left_since(&before);
+
+    let mut waiting = run(absent, &["--attach"]);
+    waiting.wait_for("ErrImageNeverPull");
+    waiting.signal(libc::SIGINT);
+    let finished = waiting.finish();
+    assert_eq!(finished.code(), 130, "{finished:?}");
+    host().assert_nothing_left_since(&before);
+
+    let finished = run(&image("busybox"), &["--attach", "--command", "--", "no-such-command"]).finish();
+    assert_eq!(finished.code(), 128, "{finished:?}");
+    assert!(
+        finished.stderr.contains("pod default/broken terminated (StartError)")
+            && finished.stderr.contains("no-such-command"),
+        "{finished:?}"
+    );
+    host().assert_nothing_left_since(&before);
+}
+
+#[test]
 fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let _alone = alone();
     let before = host().leftovers();
@@ -222,5 +266,9 @@ fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let finished = Running::start(command, Some("typed\n")).finish();
     assert_eq!(finished.code(), 4, "{finished:?}");
     assert!(finished.stdout.contains("typed\nb\n"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("pod default/quick terminated (Error)"),
+        "{finished:?}"
+    );
     host().assert_nothing_left_since(&before);
 }

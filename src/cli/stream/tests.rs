@@ -6,17 +6,17 @@ use std::os::fd::OwnedFd;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::session::{Ended, SessionTerminal, Streams, converse};
+use super::session::{Ended, Endings, SessionTerminal, Streams};
 use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::client::Client;
 use crate::terminal::set_terminal_size;
 
 /// Signals are the whole process's: conversations that tests raise them in must not meet others.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+pub(in crate::cli) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The supervisor's end of the connection.
 struct Supervisor(UnixStream);
@@ -52,6 +52,14 @@ fn connection() -> (Client, Supervisor) {
         Client::of(client).unwrap(),
         Supervisor(UnixStream::from_std(server).unwrap()),
     )
+}
+
+async fn converse<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + Unpin>(
+    client: Client,
+    request: Request,
+    streams: Streams<I, O, E>,
+) -> anyhow::Result<Ended> {
+    super::session::converse(client, request, streams, &mut Endings::new().unwrap()).await
 }
 
 fn exec() -> Request {
