@@ -24,6 +24,9 @@ use crate::stderr::say;
 ///
 /// Shows what the container writes from now on, and with -i passes standard input to it. A container that does not run yet is waited
 /// for. Ctrl-C leaves it running; on a terminal (-it), where Ctrl-C is the container's, Ctrl-P Ctrl-Q does.
+///
+/// The container's input ends with that of the first `attach -i` if its stdinOnce is true. Otherwise it stays open: this command ends with
+/// its own input, and the next `attach -i` goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  microkube attach web\n  microkube attach -it shell -c sh")]
 pub struct AttachArgs {

@@ -381,6 +381,7 @@ impl View {
             | Notice::Attached
             | Notice::Started
             | Notice::Exited { .. }
+            | Notice::InputEnded
             | Notice::Refused { .. }
             | Notice::Stats(_) => {}
         }

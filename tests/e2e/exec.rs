@@ -182,18 +182,36 @@ fn attaching_shows_what_the_container_writes_and_gives_it_input() {
         "while read -r line; do echo got $line; done; echo end of input",
         "    stdin: true\n    stdinOnce: true\n",
     );
-    let pod = Detached::start("attached", &pod("attached", &[main]));
+    let open = container_with(
+        "open",
+        &image("busybox"),
+        "while read -r line; do echo got $line; test $line = last && exit 0; done; echo end of input",
+        "    stdin: true\n",
+    );
+    let pod = Detached::start("attached", &pod("attached", &[main, open]));
     pod.wait_ready();
-    let mut command = host().microkube(["attach", "-i", "attached"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = Running::start(command, Some("one\ntwo\n"));
+    let attach = |container: &str, input: &str| {
+        let mut command = host().microkube(["attach", "-i", "attached", "-c", container]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Running::start(command, Some(input))
+    };
+    let mut child = attach("main", "one\ntwo\n");
     child.wait_for("end of input");
     let finished = child.finish();
     assert!(finished.stdout.contains("got one\ngot two\n"), "{finished:?}");
+    // Without stdinOnce, the input stays open for the next client.
+    for line in ["first\n", "last\n"] {
+        let finished = attach("open", line).finish();
+        assert_eq!(finished.code(), 0, "{finished:?}");
+    }
     pod.wait_phase("Succeeded");
+    assert_eq!(
+        host().succeed(["logs", "attached", "-c", "open"]),
+        "got first\ngot last\n"
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ const INPUT_BYTES: usize = 32 << 10;
 pub(in crate::cli) enum Ended {
     /// The process has ended.
     Exited(u8),
-    /// The user has left it alone.
+    /// The user has left it alone, or has no more input for a container that goes on.
     Detached,
     /// Nobody reads the output any more.
     BrokenPipe,
@@ -157,6 +157,7 @@ where
                     Ok(())
                 }
                 Frame::Notice(Notice::Exited { exit_code }) => return Ok(Ended::Exited(exit_code)),
+                Frame::Notice(Notice::InputEnded) => return Ok(Ended::Detached),
                 Frame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message).into()),
                 _ => Ok(()),
             };

@@ -117,6 +117,23 @@ async fn input_output_and_exit_code_are_passed_on() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_input_detaches_from_a_container_whose_input_stays_open() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, mut supervisor) = connection();
+    let playing = tokio::spawn(async move {
+        supervisor.receive().await;
+        supervisor.notice(Notice::Attached).await;
+        assert_eq!(supervisor.receive().await, Some(Frame::Stdin(b"x".to_vec())));
+        assert_eq!(supervisor.receive().await, Some(Frame::Stdin(Vec::new())));
+        supervisor.notice(Notice::InputEnded).await;
+    });
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let streams = streams(Some(&b"x"[..]), &mut output, &mut errors);
+    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::Detached);
+    playing.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refusal_is_an_error_in_the_supervisors_words() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
