@@ -220,20 +220,17 @@ fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
     let before = host().leftovers();
     let run = |image: &str, more: &[&str]| {
         let image = format!("--image={image}");
-        let common = [
-            "run",
-            "broken",
-            &image,
-            "--image-pull-policy=Never",
-            "--rm",
-            "--restart=Never",
-        ];
+        let common = ["run", "broken", &image, "--rm", "--restart=Never"];
         let mut command = host().microkube([&common[..], more].concat());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Running::start(command, None)
     };
     let absent = "docker.io/none/absent:v1";
-    let finished = run(absent, &["-i", "--pod-running-timeout=2s"]).finish();
+    let finished = run(
+        absent,
+        &["--image-pull-policy=Never", "-i", "--pod-running-timeout=15s"],
+    )
+    .finish();
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(
         finished.stderr.contains("timed out waiting for the condition: pod \"broken\": container \"broken\" is waiting to start: ErrImageNeverPull"),
@@ -241,7 +238,7 @@ fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
     );
     host().assert_nothing_left_since(&before);
 
-    let mut waiting = run(absent, &["--attach"]);
+    let mut waiting = run(absent, &["--image-pull-policy=Never", "--attach"]);
     waiting.wait_for("ErrImageNeverPull");
     waiting.signal(libc::SIGINT);
     let finished = waiting.finish();
