@@ -62,10 +62,10 @@ fn object_format(text: &str) -> anyhow::Result<Format> {
 /// Where a command is only tried.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum DryRun {
-    /// It is done
+    /// Start the Pods
     #[default]
     None,
-    /// Nothing is done
+    /// Only validate them
     Client,
 }
 

@@ -1,72 +1,96 @@
 //! `microkube attach`: connects to the process of a container.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::core::v1::{Container, PodStatus};
 
 use super::Failure;
 use super::exec::{session_terminal, talk};
 use super::kvm::{self, Place, Purpose};
 use super::print::print;
 use super::stream::arguments::SessionArgs;
-use super::stream::session::SessionTerminal;
-use super::stream::target;
+use super::stream::running::{
+    ContainerWatch, Waited, container_status, explained, is_running, is_terminal, running_timeout,
+};
+use super::stream::session::{Endings, SessionTerminal, exit_code_of_signal};
+use super::stream::target::{self, Target};
 use crate::pod::attach::Request;
+use crate::state::Paths;
 use crate::stderr::say;
 
 /// Attach to a container that runs
 ///
-/// Shows what the container writes from now on, and with -i passes standard input to it. Ctrl-C leaves it running; on a
-/// terminal (-it), where Ctrl-C is the container's, Ctrl-P Ctrl-Q does.
+/// Shows what the container writes from now on, and with -i passes standard input to it. A container that does not run yet is waited
+/// for. Ctrl-C leaves it running; on a terminal (-it), where Ctrl-C is the container's, Ctrl-P Ctrl-Q does.
+///
+/// The container's input ends with that of the first `attach -i` if its stdinOnce is true. Otherwise it stays open: this command ends with
+/// its own input, and the next `attach -i` goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  microkube attach web\n  microkube attach -it shell -c sh")]
 pub struct AttachArgs {
     #[command(flatten)]
     session: SessionArgs,
+    /// How long to wait until the container runs
+    #[arg(long, default_value = "1m", value_parser = running_timeout, allow_hyphen_values = true, value_name = "DURATION")]
+    pod_running_timeout: Duration,
 }
 
 /// Runs the verb.
 pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
-    let AttachArgs { session: args } = args;
     let paths = match kvm::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
-    let target = args.target(&paths, "attach")?;
-    let container = target::named_or_default(&target, args.container.as_deref(), args.quiet)
+    let target = args.session.target(&paths, "attach")?;
+    let container = target::named_or_default(&target, args.session.container.as_deref(), args.session.quiet)
         .context("cannot attach to the container")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit_code = runtime.block_on(attach(&paths, &args, &target, container));
+    // A read of a terminal cannot be called off.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(exit_code?))
+}
+
+async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &Container) -> anyhow::Result<u8> {
+    let mut endings = Endings::new()?;
+    let session = &args.session;
+    let mut tell = |text: &str| {
+        if !session.quiet {
+            say!("{text}");
+        }
+    };
+    if let Some(number) = wait(paths, args, target, container, &mut endings, &mut tell).await? {
+        return Ok(exit_code_of_signal(number));
+    }
     let has_tty = container.tty == Some(true);
-    if args.tty && !has_tty && !args.quiet {
-        say!(
+    if session.tty && !has_tty {
+        tell(&format!(
             "error: Unable to use a TTY - container {} did not allocate one",
             container.name
-        );
+        ));
     }
-    if args.stdin && container.stdin != Some(true) && !args.quiet {
-        say!(
+    if session.stdin && container.stdin != Some(true) {
+        tell(&format!(
             "microkube: warning: container {} has no standard input (spec.containers[].stdin)",
             container.name
-        );
+        ));
     }
-    if !args.quiet {
-        say!("If you don't see a command prompt, try pressing enter.");
-    }
+    tell("If you don't see a command prompt, try pressing enter.");
     // A container that has a terminal needs one here, asked for or not.
-    let terminal = session_terminal(args.stdin, has_tty, args.quiet || !args.tty)?;
+    let terminal = session_terminal(session.stdin, has_tty, session.quiet || !session.tty)?;
     let on_terminal = terminal.is_some();
     let request = Request::Attach {
         container: container.name.clone(),
-        stdin: args.stdin,
+        stdin: session.stdin,
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),
     };
-    let ended = talk(&paths, &target, request, args.stdin, terminal, true)?;
-    let always = target
-        .record
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref());
-    if on_terminal && !args.quiet && matches!(always, None | Some("Always")) {
+    let ended = talk(paths, target, request, session.stdin, terminal, true, &mut endings).await;
+    let ended = ended.map_err(|error| explained(error, paths, &target.record, &container.name))?;
+    let spec = target.record.pod.spec.as_ref();
+    let restart_policy = spec.and_then(|spec| spec.restart_policy.as_deref());
+    if on_terminal && !session.quiet && matches!(restart_policy, None | Some("Always")) {
         print(&format!(
             "Session ended, resume using 'microkube attach {} -c {} -i -t' command when the pod is running\n",
             target.record.name, container.name
@@ -74,4 +98,31 @@ pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
     }
     // As kubectl: the container's own end is no failure of this command.
     Ok(ended.exit_code(|_| 0))
+}
+
+/// Waits until the container runs; returns the signal that came first, if one did.
+async fn wait(
+    paths: &Paths,
+    args: &AttachArgs,
+    target: &Target,
+    container: &Container,
+    endings: &mut Endings,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<Option<u8>> {
+    let name = &container.name;
+    let has_ended = |status: &PodStatus| {
+        let state = container_status(status, name).and_then(|status| status.state.as_ref());
+        is_terminal(status) || state.is_some_and(|state| state.terminated.is_some())
+    };
+    let mut watch = ContainerWatch::new(paths, &target.record, name)?;
+    let is_decided = |status: &PodStatus| is_running(status, name) || has_ended(status);
+    match watch.until(args.pod_running_timeout, endings, tell, is_decided).await? {
+        Waited::Until(status) if has_ended(&status) => {
+            let error = anyhow!("container {name:?} is not running");
+            Err(explained(error, paths, &target.record, name))
+        }
+        Waited::Until(_) => Ok(None),
+        Waited::TimedOut(status) => Err(watch.timed_out(&status)),
+        Waited::Signal(number) => Ok(Some(number)),
+    }
 }

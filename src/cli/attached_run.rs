@@ -1,26 +1,37 @@
 //! `run NAME --image=IMAGE` with -i, -t or --attach: a Pod that lives by itself, and this command connected to its container until that
 //! ends.
+//!
+//! The rules are kubectl's (`pkg/cmd/run/run.go`). Where kubectl exits with 0 although the container has failed, this says so.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodStatus};
 
-use super::Failure;
-use super::delete;
+use super::delete::delete_one;
 use super::detached::{make_way, start_detached};
 use super::exec::{session_terminal, talk};
 use super::generated_pod::ImageArgs;
 use super::kvm::{self, Place, Purpose};
 use super::manifests::Loaded;
-use super::pods::changes::Changes;
-use super::stream::session::{Ended, SessionTerminal};
+use super::print::write_output;
+use super::stream::running::{
+    ContainerWatch, Waited, container_status, described, is_running, is_start_error, is_terminal, last_end,
+    why_not_running,
+};
+use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signal};
 use super::stream::target::Target;
+use super::{Failure, complain};
+use crate::manifest::Manifests;
 use crate::pod::attach::Request;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::say;
+
+/// The grace period of a Pod that is removed when Ctrl-C comes again, as that of `delete --now`.
+const SHORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the Pod.
 pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure> {
@@ -29,100 +40,294 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
         Place::Here(paths) => paths,
     };
     let pod = loaded.manifests.pods.first().context("there is no Pod")?;
-    make_way(&paths, pod)?;
-    let record = start_detached(&paths, pod, &loaded.manifests)?;
-    let result = follow(&paths, &record, args);
-    if args.rm {
-        delete::delete_one(&paths, record)?;
+    for warning in &loaded.manifests.warnings {
+        say!("microkube: warning: {warning}");
     }
-    Ok(result?)
+    make_way(&paths, pod)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit_code = runtime.block_on(run_attached(&paths, pod, &loaded.manifests, args));
+    // A read of a terminal cannot be called off.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(exit_code?))
 }
 
-/// Connects to the container as soon as it runs. Returns its exit code where it will not be started again, as `kubectl run` does.
-fn follow(paths: &Paths, record: &PodRecord, args: &ImageArgs) -> anyhow::Result<ExitCode> {
+async fn run_attached(paths: &Paths, pod: &Pod, manifests: &Manifests, args: &ImageArgs) -> anyhow::Result<u8> {
+    // Before there is a Pod: no signal may end this process and leave behind what --rm is to remove.
+    let mut endings = Endings::new()?;
+    let record = start_detached(paths, pod, manifests)?;
+    let mut tell = |text: &str| say!("{text}");
+    follow_and_remove(paths, &record, args, &mut endings, &mut tell).await
+}
+
+/// Follows the Pod, and removes it with `--rm`, however the first ends.
+async fn follow_and_remove(
+    paths: &Paths,
+    record: &PodRecord,
+    args: &ImageArgs,
+    endings: &mut Endings,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<u8> {
+    let followed = follow(paths, record, args, endings, tell).await;
+    if !args.rm {
+        return followed;
+    }
+    let removed = remove(paths, record, endings, tell).await;
+    match (followed, removed) {
+        (followed, Ok(())) => followed,
+        (Ok(_), Err(error)) => Err(error),
+        (Err(first), Err(error)) => {
+            complain(&first);
+            Err(error)
+        }
+    }
+}
+
+/// Deletes the Pod and waits until it is gone. The first signal shortens its grace period, the second ends the wait.
+async fn remove(
+    paths: &Paths,
+    record: &PodRecord,
+    endings: &mut Endings,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    let mut grace = None;
+    loop {
+        tokio::select! {
+            deleted = delete_one(paths, record.clone(), grace) => {
+                deleted.with_context(|| format!("--rm could not remove pod {:?}", record.name))?;
+                tell(&format!("pod {:?} deleted", record.name));
+                return Ok(());
+            }
+            _ = endings.next() => {
+                if grace.replace(SHORT_GRACE).is_some() {
+                    bail!("pod {:?} is still being deleted", record.name);
+                }
+                tell("microkube: killing the Pod (Ctrl-C again does not wait for its end)");
+            }
+        }
+    }
+}
+
+/// A Pod that is followed.
+struct Following<'a> {
+    paths: &'a Paths,
+    record: &'a PodRecord,
+    container: &'a Container,
+    args: &'a ImageArgs,
+    watch: ContainerWatch<'a>,
+    endings: &'a mut Endings,
+    tell: &'a mut dyn FnMut(&str),
+}
+
+/// What becomes of the exit code of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// It is this command's.
+    Returned,
+    /// The container is started again until it succeeds, and this command waits for that.
+    UntilSuccess,
+    /// Nobody waits for the Pod.
+    Ignored,
+}
+
+/// Connects to the container as soon as it runs, and follows the Pod as far as its restart policy lets it.
+async fn follow(
+    paths: &Paths,
+    record: &PodRecord,
+    args: &ImageArgs,
+    endings: &mut Endings,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<u8> {
     let spec = record.pod.spec.as_ref().context("the Pod has no spec")?;
     let container = spec.containers.first().context("the Pod has no container")?;
-    let restarts = spec.restart_policy.as_deref() != Some("Never");
-    let status = wait_for(paths, record, |status| {
-        is_terminal(status) || container_status(status, container).is_some_and(has_begun)
-    })?;
-    if is_running(&status, container) {
-        let ended = attach(paths, record, container, args);
-        match ended {
-            Ok(Ended::Exited(_)) => {}
-            Ok(other) => return Ok(other.exit_code(|_| 0)),
-            // It was too fast: what it wrote is in its log.
-            Err(error) if is_running(&read_status(paths, record)?, container) => return Err(error),
-            Err(_) => show_log(paths, record, container)?,
-        }
-    } else {
-        show_log(paths, record, container)?;
-    }
-    if restarts {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let status = wait_for(paths, record, is_terminal)?;
-    let terminated = container_status(&status, container)
-        .and_then(|status| status.state.as_ref()?.terminated.as_ref())
-        .context("how the container ended is not known")?;
-    Ok(ExitCode::from(u8::try_from(terminated.exit_code).unwrap_or(1)))
-}
-
-fn attach(paths: &Paths, record: &PodRecord, container: &Container, args: &ImageArgs) -> anyhow::Result<Ended> {
-    let target = Target::of(&PodRecords::new(paths.clone()), record.clone())?;
-    let terminal = session_terminal(args.stdin, args.tty, false)?;
-    if terminal.is_some() {
-        say!("If you don't see a command prompt, try pressing enter.");
-    }
-    let request = Request::Attach {
-        container: container.name.clone(),
-        stdin: args.stdin,
-        tty_size: terminal.as_ref().and_then(SessionTerminal::size),
+    let policy = match spec.restart_policy.as_deref() {
+        _ if args.leave_stdin_open => Policy::Ignored,
+        Some("Never") => Policy::Returned,
+        Some("OnFailure") => Policy::UntilSuccess,
+        _ => Policy::Ignored,
     };
-    talk(paths, &target, request, args.stdin, terminal, true)
+    let following = Following {
+        paths,
+        record,
+        container,
+        args,
+        watch: ContainerWatch::new(paths, record, &container.name)?,
+        endings,
+        tell,
+    };
+    following.to_the_end(policy).await
 }
 
-/// Waits until the Pod's status is as wanted.
-fn wait_for(paths: &Paths, record: &PodRecord, is_wanted: impl Fn(&PodStatus) -> bool) -> anyhow::Result<PodStatus> {
-    let mut changes = Changes::of(paths)?;
-    loop {
-        let status = read_status(paths, record)?;
-        if is_wanted(&status) {
-            return Ok(status);
+impl Following<'_> {
+    async fn to_the_end(mut self, policy: Policy) -> anyhow::Result<u8> {
+        let name = self.container.name.clone();
+        // One that could not be started may be started again.
+        let has_begun = |status: &PodStatus| {
+            let ended = last_end(status, &name).is_some_and(|end| !is_start_error(end));
+            is_terminal(status) || is_running(status, &name) || ended
+        };
+        let begun = match self.wait(has_begun).await? {
+            Waited::Until(status) => status,
+            Waited::TimedOut(status) => return Err(self.watch.timed_out(&status)),
+            Waited::Signal(number) => return Ok(self.interrupted(number)),
+        };
+        let mut id = None;
+        if is_running(&begun, &name) {
+            id = container_status(&begun, &name).and_then(|status| status.container_id.clone());
+            match self.attach().await {
+                Ok(Ended::Exited(_)) => {}
+                Ok(Ended::Signal(number)) => return Ok(self.interrupted(number)),
+                Ok(other) => return Ok(other.exit_code(|_| 0)),
+                Err(error) if is_attempt_running(&self.watch.status()?, self.container, id.as_deref()) => {
+                    return Err(error);
+                }
+                // It was too fast: what it wrote is in its log.
+                Err(_) => show_log(self.paths, self.record, self.container)?,
+            }
+        } else {
+            show_log(self.paths, self.record, self.container)?;
         }
-        changes.wait(None, &[])?;
+        match policy {
+            Policy::Returned => self.exit_code().await,
+            Policy::UntilSuccess => self.success(id.as_deref()).await,
+            Policy::Ignored => self.ignored(id.as_deref()).await,
+        }
+    }
+
+    async fn wait(&mut self, is_wanted: impl Fn(&PodStatus) -> bool) -> anyhow::Result<Waited> {
+        let timeout = self.args.pod_running_timeout;
+        self.watch.until(timeout, self.endings, self.tell, is_wanted).await
+    }
+
+    /// A signal has ended this side.
+    fn interrupted(&mut self, number: u8) -> u8 {
+        let name = &self.record.name;
+        (self.tell)(&match self.args.rm {
+            true => "microkube: ending the Pod (Ctrl-C again kills it)".to_owned(),
+            false => {
+                format!("microkube: pod {name:?} goes on without this command (`microkube delete pod {name}` ends it)")
+            }
+        });
+        exit_code_of_signal(number)
+    }
+
+    async fn attach(&mut self) -> anyhow::Result<Ended> {
+        let (stdin, tty) = (self.args.stdin, self.args.tty);
+        let target = Target::of(&PodRecords::new(self.paths.clone()), self.record.clone())?;
+        let terminal = session_terminal(stdin, tty, false)?;
+        if terminal.is_some() {
+            (self.tell)("If you don't see a command prompt, try pressing enter.\r");
+        }
+        let request = Request::Attach {
+            container: self.container.name.clone(),
+            stdin,
+            tty_size: terminal.as_ref().and_then(SessionTerminal::size),
+        };
+        talk(self.paths, &target, request, stdin, terminal, true, self.endings).await
+    }
+
+    /// Waits for the Pod's end; the exit code is the container's.
+    async fn exit_code(&mut self) -> anyhow::Result<u8> {
+        let (namespace, name) = (&self.record.namespace, &self.record.name);
+        let status = match self.wait(is_terminal).await? {
+            Waited::Until(status) => status,
+            Waited::TimedOut(status) => {
+                let phase = status.phase.as_deref().unwrap_or("Pending");
+                bail!("timed out waiting for the condition: pod {namespace}/{name} left in phase {phase}");
+            }
+            Waited::Signal(number) => return Ok(self.interrupted(number)),
+        };
+        let end = last_end(&status, &self.container.name);
+        match (status.phase.as_deref(), end) {
+            (Some("Succeeded"), _) => Ok(0),
+            (_, Some(end)) if end.exit_code != 0 => {
+                let reason = end.reason.as_deref().unwrap_or("Unknown");
+                let message = end.message.as_deref().map(str::trim_end).unwrap_or_default();
+                let text = format!("pod {namespace}/{name} terminated ({reason})\n{message}");
+                (self.tell)(super::for_terminal(&text).trim_end());
+                Ok(u8::try_from(end.exit_code).unwrap_or(1))
+            }
+            _ => {
+                let reason = why_not_running(&status, &self.container.name);
+                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                bail!("pod {namespace}/{name} failed with unknown exit code{reason}");
+            }
+        }
+    }
+
+    /// Waits until the attempt with this container ID is over, and returns how it ended; `Err` when a signal comes first.
+    async fn end_of(&mut self, id: Option<&str>) -> anyhow::Result<Result<Option<ContainerStateTerminated>, u8>> {
+        let container = self.container;
+        let is_over = |status: &PodStatus| is_terminal(status) || !is_attempt_running(status, container, id);
+        Ok(match self.wait(is_over).await? {
+            Waited::Until(status) => Ok(last_end(&status, &container.name).cloned()),
+            Waited::TimedOut(_) => Ok(None),
+            Waited::Signal(number) => Err(number),
+        })
+    }
+
+    /// Waits until the Pod has succeeded: the container is started again as long as it fails.
+    async fn success(&mut self, id: Option<&str>) -> anyhow::Result<u8> {
+        let (pod, container) = (&self.record.name, &self.container.name);
+        let timeout = self.args.pod_running_timeout;
+        match self.end_of(id).await? {
+            Err(number) => return Ok(self.interrupted(number)),
+            Ok(Some(end)) if end.exit_code != 0 => (self.tell)(&format!(
+                "microkube: pod {pod:?}: container {container:?} {}; --restart=OnFailure starts it again, so its exit code cannot be \
+                 this command's: waiting up to {timeout:?} for the Pod to succeed (--restart=Never returns the exit code)",
+                described(&end),
+            )),
+            Ok(_) => {}
+        }
+        match self.wait(is_terminal).await? {
+            Waited::Until(status) if status.phase.as_deref() == Some("Succeeded") => Ok(0),
+            Waited::Until(status) => {
+                let reason = why_not_running(&status, container);
+                bail!(
+                    "pod {pod:?} failed: {}",
+                    reason.as_deref().unwrap_or("its status does not say why")
+                )
+            }
+            Waited::TimedOut(status) => {
+                let end =
+                    last_end(&status, container).map(|end| format!(": container {container:?} {}", described(end)));
+                bail!(
+                    "timed out waiting for the condition: pod {pod:?} has not succeeded{}",
+                    end.unwrap_or_default()
+                )
+            }
+            Waited::Signal(number) => Ok(self.interrupted(number)),
+        }
+    }
+
+    /// The exit code is 0 whatever the container's is, which is said where that is another.
+    async fn ignored(&mut self, id: Option<&str>) -> anyhow::Result<u8> {
+        let end = match self.end_of(id).await? {
+            Ok(end) => end,
+            Err(number) => return Ok(self.interrupted(number)),
+        };
+        if let Some(end) = end.filter(|end| end.exit_code != 0) {
+            let why = match self.args.leave_stdin_open {
+                true => "with --leave-stdin-open it does not wait for the Pod's end",
+                false => "--restart=Always starts the container again (--restart=Never returns its exit code)",
+            };
+            (self.tell)(&format!(
+                "microkube: pod {:?}: container {:?} {}; this command's exit code is 0: {why}",
+                self.record.name,
+                self.container.name,
+                described(&end),
+            ));
+        }
+        Ok(0)
     }
 }
 
-fn read_status(paths: &Paths, record: &PodRecord) -> anyhow::Result<PodStatus> {
-    let records = PodRecords::new(paths.clone());
-    match records.status(&record.uid)? {
-        Some(status) => Ok(status.status),
-        None if records.get(&record.uid)?.is_none() => bail!("pod {:?} was deleted meanwhile", record.name),
-        None => Ok(PodStatus::default()),
-    }
+/// Whether the container still runs with this container ID.
+fn is_attempt_running(status: &PodStatus, container: &Container, id: Option<&str>) -> bool {
+    let running = container_status(status, &container.name).filter(|_| is_running(status, &container.name));
+    running.is_some_and(|status| status.container_id.as_deref() == id)
 }
 
-fn is_terminal(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
-
-fn container_status<'s>(status: &'s PodStatus, container: &Container) -> Option<&'s ContainerStatus> {
-    let mut statuses = status.container_statuses.iter().flatten();
-    statuses.find(|status| status.name == container.name)
-}
-
-fn has_begun(status: &ContainerStatus) -> bool {
-    let state = status.state.as_ref();
-    status.restart_count > 0 || state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
-}
-
-fn is_running(status: &PodStatus, container: &Container) -> bool {
-    container_status(status, container)
-        .and_then(|status| status.state.as_ref())
-        .is_some_and(|state| state.running.is_some())
-}
-
+/// Prints the first log of the container.
 fn show_log(paths: &Paths, record: &PodRecord, container: &Container) -> anyhow::Result<()> {
     let directory = logs::container_dir(paths, &record.uid, &container.name);
     let attempt = match logs::attempts(&directory) {
@@ -135,10 +340,13 @@ fn show_log(paths: &Paths, record: &PodRecord, container: &Container) -> anyhow:
     let mut text = Vec::new();
     loop {
         let progress = log.read(&mut text)?;
-        std::io::stdout().write_all(&text)?;
+        write_output(&text)?;
         text.clear();
         if progress != Progress::More {
-            return Ok(std::io::stdout().flush()?);
+            return Ok(());
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

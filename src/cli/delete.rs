@@ -164,21 +164,15 @@ fn scope(args: &DeleteArgs) -> Result<(Scope, Option<Vec<u8>>), Failure> {
     Ok((scope, consumed_stdin))
 }
 
-/// Deletes a Pod with its own grace period, and waits until it is gone.
-pub(super) fn delete_one(paths: &Paths, record: PodRecord) -> anyhow::Result<()> {
+/// Deletes a Pod and waits until it is gone. Without `grace`, it has its own grace period.
+pub(super) async fn delete_one(paths: &Paths, record: PodRecord, grace: Option<Duration>) -> anyhow::Result<()> {
     let options = Options {
-        grace: None,
+        grace,
         waits: true,
         timeout: None,
     };
-    let name = record.name.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let failures = runtime.block_on(delete(paths, vec![record], &options, &mut |_| Ok(())))?;
-    if let Some(failure) = failures.into_iter().next() {
-        return Err(failure);
-    }
-    say!("pod {name:?} deleted");
-    Ok(())
+    let failures = delete(paths, vec![record], &options, &mut |_| Ok(())).await?;
+    failures.into_iter().next().map_or(Ok(()), Err)
 }
 
 #[derive(Debug, Clone, Copy)]

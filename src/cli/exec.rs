@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use super::Failure;
 use super::kvm::{self, Place, Purpose};
 use super::stream::arguments::SessionArgs;
-use super::stream::session::{Ended, SessionTerminal, Streams, converse};
+use super::stream::running::explained;
+use super::stream::session::{Ended, Endings, SessionTerminal, Streams, converse};
 use super::stream::target::{self, Target};
 use crate::pod::attach::Request;
 use crate::pod::client::Client;
@@ -40,21 +41,30 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
     };
     let target = session.target(&paths, "exec into")?;
     let container = target::named_or_default(&target, session.container.as_deref(), session.quiet)?;
-    let terminal = session_terminal(session.stdin, session.tty, session.quiet)?;
-    let request = Request::Exec {
-        container: container.name.clone(),
-        command,
-        stdin: session.stdin,
-        tty: terminal.is_some(),
-        tty_size: terminal.as_ref().and_then(SessionTerminal::size),
-    };
-    let ended = talk(&paths, &target, request, session.stdin, terminal, false)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        // Before the terminal is raw: nothing may end this process and leave it so.
+        let mut endings = Endings::new()?;
+        let terminal = session_terminal(session.stdin, session.tty, session.quiet)?;
+        let request = Request::Exec {
+            container: container.name.clone(),
+            command,
+            stdin: session.stdin,
+            tty: terminal.is_some(),
+            tty_size: terminal.as_ref().and_then(SessionTerminal::size),
+        };
+        let ended = talk(&paths, &target, request, session.stdin, terminal, false, &mut endings).await;
+        ended.map_err(|error| explained(error, &paths, &target.record, &container.name))
+    });
+    // A read of a terminal cannot be called off.
+    runtime.shutdown_background();
+    let ended = ended?;
     if let Ended::Exited(code @ 1..) = ended
         && !session.quiet
     {
         say!("command terminated with exit code {code}");
     }
-    Ok(ended.exit_code(|code| code))
+    Ok(ExitCode::from(ended.exit_code(|code| code)))
 }
 
 /// The terminal, in raw mode, that a process is to be connected to. As kubectl: only with standard input.
@@ -72,27 +82,22 @@ pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::R
 }
 
 /// Connects this process's standard streams to what is asked for.
-pub(super) fn talk(
+pub(super) async fn talk(
     paths: &Paths,
     target: &Target,
     request: Request,
     stdin: bool,
     terminal: Option<SessionTerminal>,
     detachable: bool,
+    endings: &mut Endings,
 ) -> anyhow::Result<Ended> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let client = Client::connect(paths, &target.record.uid)?;
-        let streams = Streams {
-            input: stdin.then(tokio::io::stdin),
-            output: tokio::io::stdout(),
-            errors: tokio::io::stderr(),
-            terminal,
-            detachable,
-        };
-        converse(client, request, streams).await
-    });
-    // A read of a terminal cannot be called off.
-    runtime.shutdown_background();
-    ended
+    let client = Client::connect(paths, &target.record.uid)?;
+    let streams = Streams {
+        input: stdin.then(tokio::io::stdin),
+        output: tokio::io::stdout(),
+        errors: tokio::io::stderr(),
+        terminal,
+        detachable,
+    };
+    converse(client, request, streams, endings).await
 }

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::jsonpath::Template;
+use super::pods::format::{Format, Objects};
 use super::selector::Selector;
 
-/// Understands the bytes as a label selector and as a JSONPath template, and applies both.
+/// Understands the bytes as a label selector, as a JSONPath template and as custom columns, and applies them.
 pub fn command_line(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let labels = [("app".to_owned(), "web".to_owned()), ("n".to_owned(), "5".to_owned())].into();
@@ -15,8 +16,11 @@ pub fn command_line(bytes: &[u8]) {
     }
     let object = json!({
         "a": [{ "b": 1, "c": "x" }, { "b": 2.5, "c": null }, [0, true]],
-        "b": { "a": "y", "c": ["x", "y", "z"] },
+        "b": { "a": "y", "c": ["x", "y", "z"], "a.b/c": { "d.e": "w", "f": "v" } },
     });
+    if let Ok(format) = format!("custom-columns={text}").parse::<Format>() {
+        let _ = format.print(&Objects::List(vec![object.clone()]), true);
+    }
     for template in [Template::parse(&text), Template::parse_relaxed(&text)] {
         if let Ok(template) = template {
             let _ = template.render(&object);

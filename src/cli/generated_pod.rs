@@ -1,18 +1,21 @@
 //! The Pod of `run NAME --image=IMAGE`, as `kubectl run` generates it.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::manifests::Loaded;
 use super::pods::arguments::NamespaceArg;
+use super::stream::running::running_timeout;
 use crate::manifest::{self, Input};
 
 /// How the manifest is called in messages.
 const SOURCE: &str = "command line";
 
 /// What the Pod is made of.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "A Pod without a manifest")]
 pub(super) struct ImageArgs {
     /// Image of the Pod's only container; PATH is the Pod's name then
@@ -44,7 +47,7 @@ pub(super) struct ImageArgs {
     annotations: Vec<String>,
     /// Always, OnFailure or Never
     #[arg(long, default_value = "Always", value_name = "POLICY", requires = "image")]
-    restart: String,
+    pub(super) restart: String,
     /// Always, IfNotPresent or Never
     #[arg(long, value_name = "POLICY", requires = "image")]
     image_pull_policy: Option<String>,
@@ -54,13 +57,16 @@ pub(super) struct ImageArgs {
     /// Give the container a terminal
     #[arg(short = 't', long, requires = "image")]
     pub(super) tty: bool,
-    /// Keep the container's input open when this command's ends
+    /// Keep the container's input open when this command's ends, for later `attach -i`; the exit code is then always 0
     #[arg(long, requires = "stdin")]
-    leave_stdin_open: bool,
-    /// Stay attached: show the container's output and end with it
+    pub(super) leave_stdin_open: bool,
+    /// Stay attached: show the container's output and, with --restart=Never, return its exit code
     #[arg(long, requires = "image")]
     pub(super) attach: bool,
-    /// Delete the Pod at the end; for attached Pods
+    /// How long the container of an attached Pod may take to run, and with --restart=OnFailure then to succeed
+    #[arg(long, default_value = "1m", value_parser = running_timeout, allow_hyphen_values = true, value_name = "DURATION", requires = "image")]
+    pub(super) pod_running_timeout: Duration,
+    /// Delete the Pod when this command ends, whatever ends it; for attached Pods
     #[arg(long, requires = "image")]
     pub(super) rm: bool,
 }

@@ -194,7 +194,7 @@ fn sort(pods: &mut Vec<Pod>, path: &Template) -> anyhow::Result<()> {
     let mut keyed = Vec::with_capacity(pods.len());
     for pod in pods.drain(..) {
         let object = serde_json::to_value(&pod)?;
-        let key: Option<Value> = path.find(&object)?.into_iter().next().map(std::borrow::Cow::into_owned);
+        let key: Option<Value> = path.find(&object)?.into_iter().next().cloned();
         keyed.push((key, pod));
     }
     keyed.sort_by(|(left, _), (right, _)| match (left, right) {
@@ -505,6 +505,28 @@ other       job    0/1     Pending   0          3m20s   <none>      <none>   <no
         pods.set_status(&uid, running("10.88.0.5"));
         assert_eq!(next(), "");
         assert_eq!(generation(), None);
+    }
+
+    #[test]
+    fn pods_are_sorted_by_a_key_with_dots() {
+        let pods = TestPods::new();
+        for (name, app) in [("a", "zoo"), ("b", "ant")] {
+            pods.add(name, &[("app.kubernetes.io/name", app)]);
+        }
+        for path in [
+            r"{.metadata.labels['app\.kubernetes\.io/name']}",
+            r".metadata.labels.app\.kubernetes\.io/name",
+            r"{['metadata.labels.app\.kubernetes\.io/name']}",
+        ] {
+            let mut snapshot = Snapshot::read(&pods.records, &scope(None, &[])).unwrap();
+            sort(&mut snapshot.pods, &Template::parse_relaxed(path).unwrap()).unwrap();
+            let names: Vec<_> = snapshot
+                .pods
+                .iter()
+                .filter_map(|pod| pod.metadata.name.as_deref())
+                .collect();
+            assert_eq!(names, ["b", "a"], "{path}");
+        }
     }
 
     #[test]

@@ -56,6 +56,13 @@ fn write(text: &str) -> Result<(), OutputError> {
     Ok(out.flush()?)
 }
 
+/// Writes what a container has written to standard output, as it is.
+pub(super) fn write_output(bytes: &[u8]) -> Result<(), OutputError> {
+    let mut out = std::io::stdout();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
 /// Messages may quote what came from outside: images, registries, manifests, containers. Control characters are shown, not sent.
 pub(super) fn for_terminal(text: &str) -> String {
     let mut shown = String::new();

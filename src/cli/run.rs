@@ -32,19 +32,25 @@ use crate::stderr::{self, say};
 /// every container succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if a
 /// manifest is wrong. Ctrl-C ends the Pods gracefully, a second Ctrl-C at once.
 ///
-/// With --detach the Pods go on without this command. With --image no manifest is needed: a Pod of this name and image is started
-/// as `kubectl run` does it, detached unless it gets input (-i) or --attach.
+/// With --detach the Pods go on without this command.
+///
+/// With --image no manifest is needed: a Pod of this name and image is started as `kubectl run` does it, detached unless it gets input (-i) or
+/// --attach. An attached command waits until the container runs, and says why it does not. With --restart=Never it then exits with the
+/// container's exit code (128 for one that could not be started). With OnFailure the container is started again until it succeeds: the
+/// command waits for that, and fails if it takes longer than --pod-running-timeout. With Always it exits with 0 and says how the container
+/// ended. With --rm the Pod is removed whatever ends the command, Ctrl-C included.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run -d shop/ registry-secret.yaml\n  \
-                  microkube run web --image=nginx --port=80\n  microkube run job --image=busybox --restart=Never --attach -- echo hello"
+                  microkube run web --image=nginx --port=80\n  microkube run job --image=busybox --restart=Never --attach -- echo hello\n  \
+                  microkube run -it --rm --restart=Never sh --image=busybox"
 )]
 pub struct RunArgs {
     /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input; with --image the
     /// name of the Pod
     #[arg(value_name = "PATH|NAME", required = true)]
     paths: Vec<PathBuf>,
-    /// Start the Pods and leave them alone
+    /// Run the Pods in the background
     #[arg(short, long)]
     detach: bool,
     #[command(flatten)]
@@ -375,6 +381,7 @@ impl View {
             | Notice::Attached
             | Notice::Started
             | Notice::Exited { .. }
+            | Notice::InputEnded
             | Notice::Refused { .. }
             | Notice::Stats(_) => {}
         }

@@ -396,6 +396,22 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_on_a_key_with_dots_names_it_in_brackets_or_after_a_dot() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[("app.kubernetes.io/name", "shop"), ("tier", "front")]);
+        pods.set_status(&uid, ready("True"));
+        for condition in [
+            r"jsonpath={.metadata.labels['app\.kubernetes\.io/name']}=shop",
+            r"jsonpath={.metadata.labels.app\.kubernetes\.io/name}=shop",
+            r"jsonpath=.metadata.labels['app\.kubernetes\.io/name']=shop",
+            "jsonpath={['metadata.labels.tier']}=front",
+        ] {
+            let (met, failures) = result(&pods, &["web"], condition, Duration::ZERO);
+            assert_eq!((met, failures), (vec!["web".to_owned()], vec![]), "{condition}");
+        }
+    }
+
+    #[test]
     fn what_does_not_come_in_time_or_does_not_exist_is_told_in_the_words_of_kubectl() {
         let pods = TestPods::new();
         let uid = pods.add("web", &[]);

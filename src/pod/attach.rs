@@ -3,7 +3,7 @@
 //!
 //! A frame is one byte of kind, a big-endian u32 length and so many bytes. Input and output travel raw, everything else as
 //! JSON. One connection carries one conversation: what follows [`Request::Exec`] or [`Request::Attach`] ends with
-//! [`Notice::Exited`] or [`Notice::Refused`].
+//! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -117,6 +117,8 @@ pub enum Notice {
         /// Exit code as a shell would give it.
         exit_code: u8,
     },
+    /// The client's input has ended, and that of the container it is attached to stays open. The last frame of their conversation.
+    InputEnded,
     /// What was asked for is not possible. The last frame of its conversation.
     Refused {
         /// Why.
@@ -394,6 +396,7 @@ mod tests {
             Notice::Attached,
             Notice::Started,
             Notice::Exited { exit_code: 137 },
+            Notice::InputEnded,
             Notice::Refused {
                 message: "no".to_owned(),
             },

@@ -24,6 +24,7 @@ mod output;
 mod prepare;
 pub mod probe;
 mod sandbox;
+mod stdin;
 mod supervisor;
 mod sweep;
 pub mod timings;

@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::attach::{Frame, OutputStream};
 use super::guest_log::GuestLog;
 use super::guest_text::Complaints;
 use super::logs::LogWriter;
+use super::stdin::ContainerStdin;
 
 /// How long a new connection may take to say what it is.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,10 +62,8 @@ pub struct ContainerStreams {
     /// Of stdout and stderr.
     progress: watch::Sender<[Progress; 2]>,
     followers: Mutex<Vec<mpsc::Sender<Frame>>>,
-    stdin: Mutex<Option<UnixStream>>,
-    /// Kept connected to the container's end.
-    ended_stdin: Mutex<Option<UnixStream>>,
-    stdin_expected: AtomicBool,
+    /// Its standard input.
+    pub stdin: Arc<ContainerStdin>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,21 +97,6 @@ impl ContainerStreams {
     /// Passes what the container writes from now on to `follower` as well.
     pub fn follow(&self, follower: mpsc::Sender<Frame>) {
         lock(&self.followers).push(follower);
-    }
-
-    /// The container's stdin, for the first who asks. Who gives it back lets the next one have it.
-    pub fn take_stdin(&self) -> Option<UnixStream> {
-        lock(&self.stdin).take()
-    }
-
-    /// Gives the container's stdin back, still open.
-    pub fn return_stdin(&self, stdin: UnixStream) {
-        *lock(&self.stdin) = Some(stdin);
-    }
-
-    /// Keeps the container's stdin, whose end was sent, connected: to the agent it would be lost otherwise, not ended.
-    pub fn keep_ended_stdin(&self, stdin: UnixStream) {
-        *lock(&self.ended_stdin) = Some(stdin);
     }
 
     /// Takes the stream for open; whether it may be.
@@ -192,16 +175,20 @@ impl Output {
     }
 
     /// Announces the streams of a container that is about to be started, or was found running.
-    pub fn expect_container(&self, index: u16, id: &str, stdin: bool, log: LogWriter) -> Arc<ContainerStreams> {
+    pub fn expect_container(
+        &self,
+        index: u16,
+        id: &str,
+        stdin: Arc<ContainerStdin>,
+        log: LogWriter,
+    ) -> Arc<ContainerStreams> {
         let followers = self.client.iter().cloned().collect();
         let streams = Arc::new(ContainerStreams {
             index,
             log: Mutex::new(log),
             progress: watch::Sender::new([Progress::Expected; 2]),
             followers: Mutex::new(followers),
-            stdin: Mutex::new(None),
-            ended_stdin: Mutex::new(None),
-            stdin_expected: AtomicBool::new(stdin),
+            stdin,
         });
         lock(&self.expected)
             .containers
@@ -279,7 +266,12 @@ impl Output {
                     return self.complain(format_args!("refused a stream of the guest that nobody expects"));
                 };
                 match stdio {
-                    Stdio::Stdin => return self.accept_stdin(&streams, stream),
+                    Stdio::Stdin => {
+                        if !streams.stdin.connect(stream) {
+                            self.complain(format_args!("refused a stdin of the guest that nobody expects"));
+                        }
+                        return;
+                    }
                     Stdio::Stdout => {
                         self.serve_output(&streams, OutputStream::Stdout, position_bytes, stream)
                             .await
@@ -294,13 +286,6 @@ impl Output {
         if let Err(error) = served {
             self.complain(format_args!("a stream of the guest broke off: {error}"));
         }
-    }
-
-    fn accept_stdin(&self, streams: &ContainerStreams, stream: UnixStream) {
-        if !streams.stdin_expected.swap(false, Ordering::Relaxed) {
-            return self.complain(format_args!("refused a stdin of the guest that nobody expects"));
-        }
-        streams.return_stdin(stream);
     }
 
     /// Takes in a container's output: log, followers, confirmation (see `StreamHeader` in `agent.proto`).
@@ -455,6 +440,10 @@ mod tests {
         }
     }
 
+    fn no_stdin() -> Arc<ContainerStdin> {
+        ContainerStdin::new(&Default::default(), "web-0", "/none".into())
+    }
+
     fn log(directory: &tempfile::TempDir) -> LogWriter {
         LogWriter::open(directory.path().join("main"), 0, Limits::default())
     }
@@ -465,7 +454,7 @@ mod tests {
         guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
         guest.write_all(bytes).await.unwrap();
         guest.shutdown().await.unwrap();
-        serve(&output, host).await;
+        serve(output, host).await;
         let mut answer = Vec::new();
         // Reset where the host did not read all.
         let _ = guest.read_to_end(&mut answer).await;
@@ -483,7 +472,7 @@ mod tests {
     #[tokio::test]
     async fn output_is_passed_on_confirmed_and_its_end_announced() {
         let (dir, output, mut frames) = output();
-        let streams = output.expect_container(2, "web-0", false, log(&dir));
+        let streams = output.expect_container(2, "web-0", no_stdin(), log(&dir));
         let answer = connect(&output, container("web-0", Stdio::Stderr, 0), b"oops").await;
         assert_eq!(answer, [0_u64.to_be_bytes(), 4_u64.to_be_bytes()].concat());
         connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
@@ -500,7 +489,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_accepted_once_and_only_if_expected() {
         let (dir, output, mut frames) = output();
-        let _streams = output.expect_container(0, "web-0", false, log(&dir));
+        let _streams = output.expect_container(0, "web-0", no_stdin(), log(&dir));
         connect(&output, container("other-0", Stdio::Stdout, 0), b"forged").await;
         connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
         connect(&output, container("web-0", Stdio::Stdout, 0), b"twice").await;
@@ -511,7 +500,7 @@ mod tests {
         };
         connect(&output, process, b"forged").await;
         assert_eq!(bytes_of(&mut frames), b"");
-        assert!(output.container("web-0").unwrap().take_stdin().is_none());
+        assert!(output.container("web-0").unwrap().stdin.take().is_none());
     }
 
     #[tokio::test]
@@ -522,7 +511,7 @@ mod tests {
         let header = encode_stream_header(&container("web-0", Stdio::Stdout, 7)).unwrap();
         guest.write_all(&header).await.unwrap();
         serve(&output, host).await;
-        let streams = output.expect_container(0, "web-0", false, log(&dir));
+        let streams = output.expect_container(0, "web-0", no_stdin(), log(&dir));
         output.unpark();
         // What was lost before position 7 was lost with the supervisor.
         assert_eq!(guest.read_u64().await.unwrap(), 7);

@@ -182,18 +182,77 @@ fn attaching_shows_what_the_container_writes_and_gives_it_input() {
         "while read -r line; do echo got $line; done; echo end of input",
         "    stdin: true\n    stdinOnce: true\n",
     );
-    let pod = Detached::start("attached", &pod("attached", &[main]));
+    let open = container_with(
+        "open",
+        &image("busybox"),
+        "while read -r line; do echo got $line; test $line = last && exit 0; done; echo end of input",
+        "    stdin: true\n",
+    );
+    let pod = Detached::start("attached", &pod("attached", &[main, open]));
     pod.wait_ready();
-    let mut command = host().microkube(["attach", "-i", "attached"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = Running::start(command, Some("one\ntwo\n"));
+    let attach = |container: &str, input: &str| {
+        let mut command = host().microkube(["attach", "-i", "attached", "-c", container]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Running::start(command, Some(input))
+    };
+    let mut child = attach("main", "one\ntwo\n");
     child.wait_for("end of input");
     let finished = child.finish();
     assert!(finished.stdout.contains("got one\ngot two\n"), "{finished:?}");
+    // Without stdinOnce, the input stays open for the next client.
+    for line in ["first\n", "last\n"] {
+        let finished = attach("open", line).finish();
+        assert_eq!(finished.code(), 0, "{finished:?}");
+    }
     pod.wait_phase("Succeeded");
+    assert_eq!(
+        host().succeed(["logs", "attached", "-c", "open"]),
+        "got first\ngot last\n"
+    );
+}
+
+#[test]
+fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let run = |image: &str, more: &[&str]| {
+        let image = format!("--image={image}");
+        let common = ["run", "broken", &image, "--rm", "--restart=Never"];
+        let mut command = host().microkube([&common[..], more].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(command, None)
+    };
+    let absent = "docker.io/none/absent:v1";
+    let finished = run(
+        absent,
+        &["--image-pull-policy=Never", "-i", "--pod-running-timeout=15s"],
+    )
+    .finish();
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(
+        finished.stderr.contains("timed out waiting for the condition: pod \"broken\": container \"broken\" is waiting to start: ErrImageNeverPull"),
+        "{finished:?}"
+    );
+    host().assert_nothing_left_since(&before);
+
+    let mut waiting = run(absent, &["--image-pull-policy=Never", "--attach"]);
+    waiting.wait_for("ErrImageNeverPull");
+    waiting.signal(libc::SIGINT);
+    let finished = waiting.finish();
+    assert_eq!(finished.code(), 130, "{finished:?}");
+    host().assert_nothing_left_since(&before);
+
+    let finished = run(&image("busybox"), &["--attach", "--command", "--", "no-such-command"]).finish();
+    assert_eq!(finished.code(), 128, "{finished:?}");
+    assert!(
+        finished.stderr.contains("pod default/broken terminated (StartError)")
+            && finished.stderr.contains("no-such-command"),
+        "{finished:?}"
+    );
+    host().assert_nothing_left_since(&before);
 }
 
 #[test]
@@ -222,5 +281,9 @@ fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let finished = Running::start(command, Some("typed\n")).finish();
     assert_eq!(finished.code(), 4, "{finished:?}");
     assert!(finished.stdout.contains("typed\nb\n"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("pod default/quick terminated (Error)"),
+        "{finished:?}"
+    );
     host().assert_nothing_left_since(&before);
 }

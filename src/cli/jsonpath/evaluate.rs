@@ -1,11 +1,11 @@
-//! From a template and a value to the template's text.
+//! From a template and a value to the template's text, by the rules of client-go's `jsonpath.go` with missing keys allowed, as kubectl has
+//! it: a field that is not there finds nothing, an index that is not there is an error.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::parse::{Comparison, Filter, Node, Operand, Path, Step};
+use super::parse::{Comparison, Filter, Node, Step};
 
 /// So many values may one template visit: `{..*..*..*}` grows without a bound otherwise.
 const MAX_VISITS: usize = 1_000_000;
@@ -15,20 +15,19 @@ const MAX_OUTPUT_BYTES: usize = 64 << 20;
 
 /// The template's text.
 pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, String> {
-    let mut evaluation = Evaluation { root, visits: 0 };
+    let mut evaluation = Evaluation { visits: 0 };
     let mut text = String::new();
     evaluation.render(nodes, root, &mut text)?;
     Ok(text)
 }
 
 /// What the template's expressions find.
-pub(super) fn find<'v>(nodes: &[Node], root: &'v Value) -> Result<Vec<Cow<'v, Value>>, String> {
-    let mut evaluation = Evaluation { root, visits: 0 };
+pub(super) fn find<'v>(nodes: &'v [Node], root: &'v Value) -> Result<Vec<&'v Value>, String> {
+    let mut evaluation = Evaluation { visits: 0 };
     let mut found = Vec::new();
     for node in nodes {
         match node {
-            Node::Path(path) => found.extend(evaluation.path(path, root)?.into_iter().map(Cow::Borrowed)),
-            Node::Literal(value) => found.push(Cow::Owned(value.clone())),
+            Node::Action(steps) => found.extend(evaluation.steps(steps, vec![root])?),
             Node::Text(_) | Node::Range(..) => {
                 return Err("a single path is needed, without text and ranges".to_owned());
             }
@@ -37,19 +36,17 @@ pub(super) fn find<'v>(nodes: &[Node], root: &'v Value) -> Result<Vec<Cow<'v, Va
     Ok(found)
 }
 
-struct Evaluation<'v> {
-    root: &'v Value,
+struct Evaluation {
     visits: usize,
 }
 
-impl<'v> Evaluation<'v> {
-    fn render(&mut self, nodes: &[Node], current: &'v Value, text: &mut String) -> Result<(), String> {
+impl Evaluation {
+    fn render(&mut self, nodes: &[Node], current: &Value, text: &mut String) -> Result<(), String> {
         for node in nodes {
             match node {
                 Node::Text(literal) => text.push_str(literal),
-                Node::Literal(value) => push(text, value),
-                Node::Path(path) => {
-                    for (index, value) in self.path(path, current)?.into_iter().enumerate() {
+                Node::Action(steps) => {
+                    for (index, value) in self.steps(steps, vec![current])?.into_iter().enumerate() {
                         if index > 0 {
                             text.push(' ');
                         }
@@ -57,8 +54,8 @@ impl<'v> Evaluation<'v> {
                         bounded(text)?;
                     }
                 }
-                Node::Range(path, inner) => {
-                    for value in self.path(path, current)? {
+                Node::Range(steps, inner) => {
+                    for value in self.steps(steps, vec![current])? {
                         // What is repeated may be text alone, which costs no visits.
                         self.visit(1)?;
                         self.render(inner, value, text)?;
@@ -78,38 +75,47 @@ impl<'v> Evaluation<'v> {
         Ok(())
     }
 
-    fn path(&mut self, path: &Path, current: &'v Value) -> Result<Vec<&'v Value>, String> {
-        let mut values = vec![if path.from_root { self.root } else { current }];
-        for step in &path.steps {
-            let mut next = Vec::new();
-            for value in values {
-                self.step(step, value, &mut next)?;
-            }
-            values = next;
+    fn steps<'v>(&mut self, steps: &'v [Step], mut values: Vec<&'v Value>) -> Result<Vec<&'v Value>, String> {
+        for step in steps {
+            values = match step {
+                Step::Literal(text @ Value::String(_)) => vec![text],
+                Step::Union(paths) => {
+                    // The values of one path, then those of the next.
+                    let mut united = Vec::new();
+                    for path in paths {
+                        self.visit(values.len())?;
+                        united.extend(self.steps(path, values.clone())?);
+                    }
+                    united
+                }
+                _ => {
+                    let mut next = Vec::new();
+                    for value in values {
+                        self.step(step, value, &mut next)?;
+                    }
+                    next
+                }
+            };
         }
         Ok(values)
     }
 
-    fn step(&mut self, step: &Step, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), String> {
+    fn step<'v>(&mut self, step: &'v Step, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), String> {
         let before = next.len();
         match (step, value) {
+            (Step::Literal(literal), _) => next.push(literal),
             (Step::Field(name), Value::Object(map)) => next.extend(map.get(name)),
             (Step::Wildcard, Value::Object(map)) => next.extend(map.values()),
             (Step::Wildcard, Value::Array(list)) => next.extend(list),
             (Step::Recursive, _) => self.descend(value, next)?,
-            (Step::Index(index), Value::Array(list)) => {
-                next.extend(from_end(*index, list.len()).and_then(|index| list.get(index)));
-            }
+            (Step::Index(index), Value::Array(list)) => next.push(at(list, *index)?),
             (Step::Slice { from, to, step }, Value::Array(list)) => {
-                let clamp = |bound: i64| from_end(bound, list.len()).unwrap_or(0).min(list.len());
-                let (from, to) = (from.map_or(0, clamp), to.map_or(list.len(), clamp));
                 let step = step.and_then(|step| usize::try_from(step).ok()).unwrap_or(1).max(1);
-                next.extend(list.get(from..to).unwrap_or_default().iter().step_by(step));
+                next.extend(slice(list, *from, *to)?.iter().step_by(step));
             }
-            (Step::Union(paths), _) => {
-                for path in paths {
-                    next.extend(self.path(path, value)?);
-                }
+            (Step::Index(_) | Step::Slice { .. }, Value::Null) => {}
+            (Step::Index(_) | Step::Slice { .. }, other) => {
+                return Err(format!("{} is not array or slice", go_type(other)));
             }
             (Step::Filter(filter), Value::Array(list)) => {
                 for item in list {
@@ -118,53 +124,59 @@ impl<'v> Evaluation<'v> {
                     }
                 }
             }
-            (Step::Filter(filter), Value::Object(map)) => {
-                for item in map.values() {
-                    if self.holds(filter, item)? {
-                        next.push(item);
-                    }
-                }
+            (Step::Filter(_), other) => {
+                return Err(format!(
+                    "{} is not array or slice and cannot be filtered",
+                    go_type(other)
+                ));
             }
-            // A step that does not fit finds nothing, as kubectl with its missing keys allowed.
+            // A name that does not fit finds nothing.
             _ => {}
         }
         self.visit(1 + next.len() - before)
     }
 
-    /// The value and everything in it.
-    fn descend(&mut self, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), String> {
+    /// The value, if there is something in it, and everything in it of which that is true. A text has characters.
+    fn descend<'v>(&mut self, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), String> {
         let mut pending = vec![value];
         while let Some(value) = pending.pop() {
             self.visit(1)?;
-            next.push(value);
-            match value {
-                Value::Object(map) => pending.extend(map.values().rev()),
-                Value::Array(list) => pending.extend(list.iter().rev()),
-                _ => {}
+            let is_empty = match value {
+                Value::Object(map) => {
+                    pending.extend(map.values().rev());
+                    map.is_empty()
+                }
+                Value::Array(list) => {
+                    pending.extend(list.iter().rev());
+                    list.is_empty()
+                }
+                Value::String(text) => text.is_empty(),
+                Value::Null | Value::Bool(_) | Value::Number(_) => true,
+            };
+            if !is_empty {
+                next.push(value);
             }
         }
         Ok(())
     }
 
-    fn holds(&mut self, filter: &Filter, item: &'v Value) -> Result<bool, String> {
+    fn holds(&mut self, filter: &Filter, item: &Value) -> Result<bool, String> {
         match filter {
-            Filter::Exists(operand) => Ok(!self.operand(operand, item)?.is_empty()),
+            Filter::Exists(steps) => {
+                let found = self.steps(steps, vec![item]);
+                // An index that is not there does not exist; but the bound of visits holds.
+                self.visit(0)?;
+                Ok(found.is_ok_and(|found| !found.is_empty()))
+            }
             Filter::Compare(left, comparison, right) => {
-                let (left, right) = (self.operand(left, item)?, self.operand(right, item)?);
+                let (left, right) = (self.steps(left, vec![item])?, self.steps(right, vec![item])?);
                 match (left.as_slice(), right.as_slice()) {
-                    ([left], [right]) => Ok(compare(left, *comparison, right)),
-                    ([], _) | (_, []) => Ok(false),
+                    ([left], [right]) => compare(left, *comparison, right),
+                    ([], _) | ([_], []) => Ok(false),
                     _ => Err("can only compare one element at a time".to_owned()),
                 }
             }
         }
-    }
-
-    fn operand(&mut self, operand: &Operand, item: &'v Value) -> Result<Vec<Cow<'v, Value>>, String> {
-        Ok(match operand {
-            Operand::Path(path) => self.path(path, item)?.into_iter().map(Cow::Borrowed).collect(),
-            Operand::Literal(value) => vec![Cow::Owned(value.clone())],
-        })
     }
 }
 
@@ -175,23 +187,77 @@ fn bounded(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An index that may count from the end; `None` before the start.
-fn from_end(index: i64, length: usize) -> Option<usize> {
-    let length = i64::try_from(length).unwrap_or(i64::MAX);
-    let index = if index < 0 { index.saturating_add(length) } else { index };
-    usize::try_from(index).ok()
+fn length(list: &[Value]) -> i64 {
+    i64::try_from(list.len()).unwrap_or(i64::MAX)
 }
 
-fn compare(left: &Value, comparison: Comparison, right: &Value) -> bool {
+/// A bound that counts from the end where it is negative.
+fn from_end(bound: i64, length: i64) -> i64 {
+    if bound < 0 { bound.saturating_add(length) } else { bound }
+}
+
+fn out_of_bounds(index: i64, length: i64) -> String {
+    format!("array index out of bounds: index {index}, length {length}")
+}
+
+fn at(list: &[Value], index: i64) -> Result<&Value, String> {
+    let index = from_end(index, length(list));
+    let found = usize::try_from(index).ok().and_then(|index| list.get(index));
+    found.ok_or_else(|| out_of_bounds(index, length(list)))
+}
+
+/// Unlike Python's, a slice must lie within the list, unless it is empty.
+fn slice(list: &[Value], from: Option<i64>, to: Option<i64>) -> Result<&[Value], String> {
+    let length = length(list);
+    let (from, to) = (
+        from_end(from.unwrap_or(0), length),
+        from_end(to.unwrap_or(length), length),
+    );
+    if from == to {
+        return Ok(&[]);
+    }
+    if !(0..length).contains(&from) {
+        return Err(out_of_bounds(from, length));
+    }
+    if !(0..=length).contains(&to) {
+        return Err(out_of_bounds(to.saturating_sub(1), length));
+    }
+    let range = usize::try_from(from).ok().zip(usize::try_from(to).ok());
+    let found = range.and_then(|(from, to)| list.get(from..to));
+    found.ok_or_else(|| format!("starting index {from} is greater than ending index {to}"))
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// Only values of one kind are compared. Unlike in client-go, numbers are one kind.
+fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, String> {
+    match (left, right) {
+        (Value::String(_), Value::String(_)) | (Value::Number(_), Value::Number(_)) => {}
+        (Value::Bool(_), Value::Bool(_)) if matches!(comparison, Comparison::Equal | Comparison::NotEqual) => {}
+        (Value::Null | Value::Array(_) | Value::Object(_), _)
+        | (_, Value::Null | Value::Array(_) | Value::Object(_))
+        | (Value::Bool(_), Value::Bool(_)) => return Err("invalid type for comparison".to_owned()),
+        _ => return Err("incompatible types for comparison".to_owned()),
+    }
     let order = order(left, right);
-    match comparison {
+    Ok(match comparison {
         Comparison::Equal => order == Some(Ordering::Equal),
         Comparison::NotEqual => order != Some(Ordering::Equal),
         Comparison::Less => order == Some(Ordering::Less),
         Comparison::LessOrEqual => matches!(order, Some(Ordering::Less | Ordering::Equal)),
         Comparison::Greater => order == Some(Ordering::Greater),
         Comparison::GreaterOrEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
-    }
+    })
 }
 
 /// How two values of one kind are ordered.
@@ -207,11 +273,20 @@ pub(in crate::cli) fn order(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Texts as they are, everything else as JSON.
+/// Texts as they are, everything else as Go's JSON, in which no character means anything to HTML.
 fn push(text: &mut String, value: &Value) {
     match value {
         Value::String(string) => text.push_str(string),
-        Value::Null => {}
-        other => text.push_str(&other.to_string()),
+        Value::Null => text.push_str("<nil>"),
+        other => {
+            for character in other.to_string().chars() {
+                match character {
+                    '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                        text.push_str(&format!("\\u{:04x}", u32::from(character)));
+                    }
+                    _ => text.push(character),
+                }
+            }
+        }
     }
 }

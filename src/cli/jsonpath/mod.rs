@@ -14,13 +14,15 @@ use parse::Node;
 /// A template that was understood.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
+    text: String,
     nodes: Vec<Node>,
 }
 
 /// A template cannot be understood or filled in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("error parsing jsonpath {template}: {reason}")]
+#[error("error {doing} jsonpath {template}: {reason}")]
 pub struct JsonPathError {
+    doing: &'static str,
     template: String,
     reason: String,
 }
@@ -31,8 +33,11 @@ impl Template {
     /// # Errors
     /// [`JsonPathError`] says what is wrong.
     pub fn parse(template: &str) -> Result<Self, JsonPathError> {
-        let nodes = parse::template(template).map_err(|reason| error(template, reason))?;
-        Ok(Self { nodes })
+        let nodes = parse::template(template).map_err(|reason| error("parsing", template, reason))?;
+        Ok(Self {
+            text: template.to_owned(),
+            nodes,
+        })
     }
 
     /// Understands an expression that may lack its braces and its first dot (`RelaxedJSONPathExpression`), as custom columns, `--sort-by`
@@ -53,25 +58,26 @@ impl Template {
         Self::parse(&format!("{{{dot}{inner}}}"))
     }
 
-    /// The template filled in with what is in `root`. A path that leads nowhere gives nothing.
+    /// The template filled in with what is in `root`. A field that is not there gives nothing.
     ///
     /// # Errors
-    /// [`JsonPathError`] when the template cannot be applied to this value.
+    /// [`JsonPathError`] when the template cannot be applied to this value: an index that is not there, a filter of what is no list.
     pub fn render(&self, root: &Value) -> Result<String, JsonPathError> {
-        evaluate::render(&self.nodes, root).map_err(|reason| error("template", reason))
+        evaluate::render(&self.nodes, root).map_err(|reason| error("executing", &self.text, reason))
     }
 
     /// What the expressions of the template find.
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn find<'v>(&self, root: &'v Value) -> Result<Vec<std::borrow::Cow<'v, Value>>, JsonPathError> {
-        evaluate::find(&self.nodes, root).map_err(|reason| error("template", reason))
+    pub fn find<'v>(&'v self, root: &'v Value) -> Result<Vec<&'v Value>, JsonPathError> {
+        evaluate::find(&self.nodes, root).map_err(|reason| error("executing", &self.text, reason))
     }
 }
 
-fn error(template: &str, reason: String) -> JsonPathError {
+fn error(doing: &'static str, template: &str, reason: String) -> JsonPathError {
     JsonPathError {
+        doing,
         template: template.chars().take(200).collect(),
         reason,
     }

@@ -1,4 +1,7 @@
-//! From the text of a template to its parts.
+//! From the text of a template to its parts, by the rules of client-go's `parser.go`.
+//!
+//! Whatever client-go understands means the same here. Some of what it refuses is understood: white space of any kind between steps, commas
+//! and brackets in quoted keys, several quoted texts in a filter.
 
 use serde_json::{Number, Value};
 
@@ -13,27 +16,20 @@ const MAX_DEPTH: usize = 16;
 pub(super) enum Node {
     /// Text outside of braces.
     Text(String),
-    /// An expression in braces, or one of several in it.
-    Path(Path),
-    /// A text, number or truth value written in braces.
-    Literal(Value),
+    /// An expression in braces.
+    Action(Vec<Step>),
     /// `{range …}` with what is repeated, up to `{end}`.
-    Range(Path, Vec<Node>),
-}
-
-/// Where an expression begins, and its steps from there.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Path {
-    pub(super) from_root: bool,
-    pub(super) steps: Vec<Step>,
+    Range(Vec<Step>, Vec<Node>),
 }
 
 /// A step from values to other values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
+    /// A text, number or truth value, whatever the values are.
+    Literal(Value),
     Field(String),
     Wildcard,
-    /// The value and everything in it.
+    /// Every value that has others in it.
     Recursive,
     /// From, to (exclusive), step; all may be missing or count from the end.
     Slice {
@@ -42,15 +38,15 @@ pub(super) enum Step {
         step: Option<i64>,
     },
     Index(i64),
-    Union(Vec<Path>),
+    Union(Vec<Vec<Step>>),
     Filter(Box<Filter>),
 }
 
 /// The condition of `[?(…)]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Filter {
-    Exists(Operand),
-    Compare(Operand, Comparison, Operand),
+    Exists(Vec<Step>),
+    Compare(Vec<Step>, Comparison, Vec<Step>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,19 +59,13 @@ pub(super) enum Comparison {
     GreaterOrEqual,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Operand {
-    Path(Path),
-    Literal(Value),
-}
-
 /// The parts of a template.
 pub(super) fn template(text: &str) -> Result<Vec<Node>, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("it is longer than {MAX_BYTES} bytes"));
     }
     // The innermost list is filled; `{end}` puts it into its range.
-    let mut open: Vec<(Path, Vec<Node>)> = Vec::new();
+    let mut open: Vec<(Vec<Step>, Vec<Node>)> = Vec::new();
     let mut nodes = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find('{') {
@@ -83,31 +73,24 @@ pub(super) fn template(text: &str) -> Result<Vec<Node>, String> {
         let mut scanner = Scanner {
             rest: rest.get(start + 1..).unwrap_or_default(),
             depth: 0,
+            keyword: None,
         };
-        loop {
-            scanner.skip_spaces();
-            if scanner.take("}") {
-                break;
-            }
-            if scanner.rest.is_empty() {
-                return Err("unclosed action".to_owned());
-            }
-            match scanner.action()? {
-                Action::Node(node) => nodes.push(node),
-                Action::Range(path) => {
-                    if open.len() >= MAX_DEPTH {
-                        return Err("too many ranges in each other".to_owned());
-                    }
-                    open.push((path, std::mem::take(&mut nodes)));
+        let steps = scanner.steps(Place::Braces)?;
+        rest = scanner.rest;
+        match scanner.keyword {
+            None => nodes.push(Node::Action(steps)),
+            Some(Keyword::Range) => {
+                if open.len() >= MAX_DEPTH {
+                    return Err("too many ranges in each other".to_owned());
                 }
-                Action::End => {
-                    let (path, outer) = open.pop().ok_or("not in range, nothing to end")?;
-                    let inner = std::mem::replace(&mut nodes, outer);
-                    nodes.push(Node::Range(path, inner));
-                }
+                open.push((steps, std::mem::take(&mut nodes)));
+            }
+            Some(Keyword::End) => {
+                let (steps, outer) = open.pop().ok_or("not in range, nothing to end")?;
+                let inner = std::mem::replace(&mut nodes, outer);
+                nodes.push(Node::Range(steps, inner));
             }
         }
-        rest = scanner.rest;
     }
     push_text(&mut nodes, rest);
     if open.is_empty() {
@@ -123,16 +106,43 @@ fn push_text(nodes: &mut Vec<Node>, text: &str) {
     }
 }
 
-/// What may stand in braces.
-enum Action {
-    Node(Node),
-    Range(Path),
+/// Words that are no steps.
+#[derive(Debug, Clone, Copy)]
+enum Keyword {
+    Range,
     End,
+}
+
+/// Where steps stand, and what ends them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `{…}`; the end is taken.
+    Braces,
+    /// `'…'` in brackets: the text's end.
+    Key,
+    /// One side of `[?(…==…)]`: what is between them or closes it, which is not taken.
+    Filter,
+}
+
+impl Place {
+    fn is_end(self, character: char) -> bool {
+        match self {
+            Self::Braces => character == '}',
+            Self::Key => false,
+            Self::Filter => "!<>=)".contains(character),
+        }
+    }
+
+    /// Whether a name ends before this character (`isTerminator`).
+    fn ends_name(self, character: char) -> bool {
+        character.is_whitespace() || ".,[]$@{}".contains(character) || (self == Self::Filter && self.is_end(character))
+    }
 }
 
 struct Scanner<'t> {
     rest: &'t str,
     depth: usize,
+    keyword: Option<Keyword>,
 }
 
 impl<'t> Scanner<'t> {
@@ -154,178 +164,136 @@ impl<'t> Scanner<'t> {
         self.rest.chars().next()
     }
 
-    fn expect(&mut self, token: &str) -> Result<(), String> {
-        self.skip_spaces();
-        if self.take(token) {
-            Ok(())
-        } else {
-            Err(match self.peek() {
-                Some(found) => format!("found {found:?}, expected {token:?}"),
-                None => format!("unterminated, expected {token:?}"),
-            })
-        }
+    /// Takes what is before the first character that is meant, or everything.
+    fn take_until(&mut self, is_meant: impl Fn(char) -> bool) -> &'t str {
+        let end = self.rest.find(is_meant).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        taken
     }
 
-    fn action(&mut self) -> Result<Action, String> {
-        if let Some(word) = self.word() {
-            let after = self.rest.get(word.len()..).unwrap_or_default();
-            match word {
-                "range" => {
-                    self.rest = after;
-                    self.skip_spaces();
-                    return match self.peek() {
-                        Some('.' | '[' | '$' | '@') => Ok(Action::Range(self.path()?)),
-                        _ => Err("range needs a path: {range .items[*]}".to_owned()),
-                    };
+    /// Steps up to the end of their place.
+    fn steps(&mut self, place: Place) -> Result<Vec<Step>, String> {
+        let mut steps = Vec::new();
+        loop {
+            self.skip_spaces();
+            let Some(next) = self.peek() else {
+                return match place {
+                    Place::Key => Ok(steps),
+                    Place::Braces => Err("unclosed action".to_owned()),
+                    Place::Filter => Err("unterminated filter".to_owned()),
+                };
+            };
+            if place.is_end(next) {
+                if place == Place::Braces {
+                    self.take("}");
                 }
-                "end" => {
-                    self.rest = after;
-                    return Ok(Action::End);
+                return Ok(steps);
+            }
+            match next {
+                '.' if self.take("..") => {
+                    if steps.last() == Some(&Step::Recursive) {
+                        return Err("invalid multiple recursive descent".to_owned());
+                    }
+                    steps.push(Step::Recursive);
+                    if self.peek().is_some_and(|next| !place.ends_name(next)) {
+                        steps.push(self.field(place));
+                    }
                 }
-                _ => {}
+                '.' => {
+                    self.take(".");
+                    // A dot alone is the value itself; one before a bracket means nothing.
+                    if self.peek().is_some_and(|next| !place.ends_name(next)) {
+                        steps.push(self.field(place));
+                    }
+                }
+                // The current value, in ranges too.
+                '@' | '$' => {
+                    self.take_until(|character| character != next);
+                }
+                '[' => {
+                    self.take("[");
+                    self.bracket(&mut steps)?;
+                }
+                '"' | '\'' => steps.push(Step::Literal(Value::String(self.quoted()?))),
+                '+' | '-' => steps.push(self.number()?),
+                _ if next.is_ascii_digit() => steps.push(self.number()?),
+                _ if next == '_' || next.is_alphanumeric() => steps.extend(self.word(place)?),
+                _ => {
+                    return Err(format!(
+                        "unrecognized character in action: U+{:04X} {next:?}",
+                        u32::from(next)
+                    ));
+                }
             }
         }
-        Ok(Action::Node(match self.operand()? {
-            Operand::Path(path) => Node::Path(path),
-            Operand::Literal(value) => Node::Literal(value),
-        }))
     }
 
-    /// The letters at the start.
-    fn word(&self) -> Option<&'t str> {
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .unwrap_or(self.rest.len());
-        self.rest.get(..end).filter(|word| !word.is_empty())
-    }
-
-    fn operand(&mut self) -> Result<Operand, String> {
-        self.skip_spaces();
-        match self.peek() {
-            Some('.' | '[' | '$' | '@') => Ok(Operand::Path(self.path()?)),
-            Some('"' | '\'') => Ok(Operand::Literal(Value::String(self.quoted()?))),
-            Some(digit) if digit.is_ascii_digit() || digit == '-' || digit == '+' => {
-                self.number().map(Operand::Literal)
+    fn word(&mut self, place: Place) -> Result<Option<Step>, String> {
+        match self.take_until(|character| place.ends_name(character)) {
+            "true" => Ok(Some(Step::Literal(Value::Bool(true)))),
+            "false" => Ok(Some(Step::Literal(Value::Bool(false)))),
+            "range" if place == Place::Braces => {
+                self.keyword = Some(Keyword::Range);
+                Ok(None)
             }
-            Some(_) => match self.word() {
-                Some("true") => Ok(self.literal("true", true)),
-                Some("false") => Ok(self.literal("false", false)),
-                Some(word) => Err(format!("unrecognized identifier {word}")),
-                None => Err(format!("unexpected {:?}", self.peek().unwrap_or_default())),
-            },
-            None => Err("unterminated expression".to_owned()),
+            "end" if place == Place::Braces => {
+                self.keyword = Some(Keyword::End);
+                Ok(None)
+            }
+            other => Err(format!("unrecognized identifier {other}")),
         }
     }
 
-    fn literal(&mut self, word: &str, value: bool) -> Operand {
-        self.take(word);
-        Operand::Literal(Value::Bool(value))
-    }
-
-    fn number(&mut self) -> Result<Value, String> {
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c))
-            .unwrap_or(self.rest.len());
-        let text = self.rest.get(..end).unwrap_or_default();
-        self.rest = self.rest.get(end..).unwrap_or_default();
+    fn number(&mut self) -> Result<Step, String> {
+        let sign = ["+", "-"].into_iter().find(|sign| self.take(sign)).unwrap_or_default();
+        let digits = self.take_until(|character| character != '.' && !character.is_ascii_digit());
+        let text = format!("{sign}{digits}");
         let whole = text.parse::<i64>().ok().map(Value::from);
         let number = whole.or_else(|| Number::from_f64(text.parse().ok()?).map(Value::Number));
-        number.ok_or_else(|| format!("cannot parse number {text}"))
+        number
+            .map(Step::Literal)
+            .ok_or_else(|| format!("cannot parse number {text}"))
     }
 
     /// A text in quotes, with Go's escapes.
     fn quoted(&mut self) -> Result<String, String> {
-        let mut characters = self.rest.char_indices();
-        let Some((_, quote)) = characters.next() else {
-            return Err("unterminated quoted string".to_owned());
-        };
+        let mut characters = self.rest.chars();
+        let unterminated = || "unterminated quoted string".to_owned();
+        let quote = characters.next().ok_or_else(unterminated)?;
         let mut text = String::new();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '\\' => match characters.next() {
-                    Some((_, 'n')) => text.push('\n'),
-                    Some((_, 't')) => text.push('\t'),
-                    Some((_, 'r')) => text.push('\r'),
-                    Some((_, escaped)) if matches!(escaped, '\\' | '"' | '\'' | '/') => text.push(escaped),
-                    Some((_, 'u')) => {
-                        let digits: String = characters.by_ref().take(4).map(|(_, digit)| digit).collect();
-                        let character = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
-                        text.push(
-                            character
-                                .filter(|_| digits.len() == 4)
-                                .ok_or("invalid escape in quotes")?,
-                        );
-                    }
-                    _ => return Err("invalid escape in quotes".to_owned()),
-                },
-                _ if character == quote => {
-                    self.rest = self.rest.get(at + character.len_utf8()..).unwrap_or_default();
+        loop {
+            match characters.next().ok_or_else(unterminated)? {
+                '\\' => {
+                    let escaped = characters.next().ok_or_else(unterminated)?;
+                    text.push(unescaped(escaped, quote, &mut characters).ok_or("invalid escape in quotes")?);
+                }
+                character if character == quote => {
+                    self.rest = characters.as_str();
                     return Ok(text);
                 }
-                _ => text.push(character),
-            }
-        }
-        Err("unterminated quoted string".to_owned())
-    }
-
-    fn path(&mut self) -> Result<Path, String> {
-        let from_root = self.take("$");
-        if !from_root {
-            self.take("@");
-        }
-        let mut steps = Vec::new();
-        loop {
-            if self.take("..") {
-                steps.push(Step::Recursive);
-                if matches!(self.peek(), Some(c) if c != '[' && c != '.' && c != '}') {
-                    steps.push(self.field()?);
-                }
-            } else if self.take(".") {
-                // A dot alone is the value itself; one before a bracket means nothing.
-                if !matches!(self.peek(), None | Some('[' | '}' | ' ' | ')' | ',' | ']')) {
-                    steps.push(self.field()?);
-                }
-            } else if self.take("[") {
-                steps.push(self.bracket()?);
-            } else {
-                return Ok(Path { from_root, steps });
+                character => text.push(character),
             }
         }
     }
 
-    /// A name after a dot; a backslash takes the meaning of the character after it.
-    fn field(&mut self) -> Result<Step, String> {
+    /// A name after a dot. A backslash takes the meaning of the character after it.
+    fn field(&mut self, place: Place) -> Step {
         let mut name = String::new();
-        let mut escaped = false;
-        let mut end = self.rest.len();
-        for (at, character) in self.rest.char_indices() {
-            if escaped {
-                name.push(character);
-                escaped = false;
-            } else if character == '\\' {
-                escaped = true;
-            } else if character.is_whitespace() || ".[]{}()=!<>,|&\"'@$".contains(character) {
-                end = at;
-                break;
-            } else {
-                name.push(character);
+        let mut characters = self.rest.chars();
+        loop {
+            self.rest = characters.as_str();
+            match characters.next() {
+                Some('\\') => name.extend(characters.next()),
+                Some(character) if !place.ends_name(character) => name.push(character),
+                _ if name == "*" => return Step::Wildcard,
+                _ => return Step::Field(name),
             }
-        }
-        self.rest = self.rest.get(end..).unwrap_or_default();
-        match name.as_str() {
-            "" => Err(format!(
-                "a field's name is missing before {:?}",
-                self.rest.chars().take(10).collect::<String>()
-            )),
-            "*" => Ok(Step::Wildcard),
-            _ => Ok(Step::Field(name)),
         }
     }
 
-    /// What stands in brackets; the first of them was read.
-    fn bracket(&mut self) -> Result<Step, String> {
+    /// What stands in brackets; the first of them was taken.
+    fn bracket(&mut self, steps: &mut Vec<Step>) -> Result<(), String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err("too many brackets in each other".to_owned());
@@ -338,86 +306,131 @@ impl<'t> Scanner<'t> {
             if self.take("]") {
                 break;
             }
-            self.expect(",")?;
+            if !self.take(",") {
+                return Err(match self.peek() {
+                    Some(found) => format!("invalid array index: found {found:?}, expected ',' or ']'"),
+                    None => "unterminated array".to_owned(),
+                });
+            }
         }
         self.depth -= 1;
-        match <[Step; 1]>::try_from(items) {
-            Ok([item]) => Ok(item),
-            Err(items) => {
-                let single = |step| Path {
-                    from_root: false,
-                    steps: vec![step],
-                };
-                Ok(Step::Union(items.into_iter().map(single).collect()))
+        if let [only] = items.as_mut_slice() {
+            steps.append(only);
+        } else {
+            steps.push(Step::Union(items));
+        }
+        Ok(())
+    }
+
+    fn bracket_item(&mut self) -> Result<Vec<Step>, String> {
+        if self.take("?") {
+            return Ok(vec![self.filter()?]);
+        }
+        if self.take("'") {
+            let key = self.take_until(|character| character == '\'');
+            if !self.take("'") {
+                return Err("unterminated array".to_owned());
             }
+            return self.key(key);
         }
+        let text = self.take_until(|character| matches!(character, ',' | ']'));
+        if self.rest.is_empty() {
+            return Err("unterminated array".to_owned());
+        }
+        index_or_slice(text.trim_end()).map(|step| vec![step])
     }
 
-    fn bracket_item(&mut self) -> Result<Step, String> {
-        match self.peek() {
-            Some('*') => {
-                self.take("*");
-                Ok(Step::Wildcard)
-            }
-            Some('"' | '\'') => self.quoted().map(Step::Field),
-            Some('?') => self.filter(),
-            Some(c) if c == ':' || c == '-' || c.is_ascii_digit() => self.slice(),
-            Some(c) => Err(format!("invalid array index: unexpected {c:?}")),
-            None => Err("unterminated array".to_owned()),
-        }
-    }
-
-    fn slice(&mut self) -> Result<Step, String> {
-        let from = self.integer()?;
-        if !self.take(":") {
-            return from.map(Step::Index).ok_or_else(|| "invalid array index".to_owned());
-        }
-        let to = self.integer()?;
-        let step = if self.take(":") { self.integer()? } else { None };
-        if step.is_some_and(|step| step <= 0) {
-            return Err("step must be > 0".to_owned());
-        }
-        Ok(Step::Slice { from, to, step })
-    }
-
-    fn integer(&mut self) -> Result<Option<i64>, String> {
-        self.skip_spaces();
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_digit() && c != '-')
-            .unwrap_or(self.rest.len());
-        let text = self.rest.get(..end).unwrap_or_default();
-        self.rest = self.rest.get(end..).unwrap_or_default();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        text.parse()
-            .map(Some)
-            .map_err(|_| format!("invalid array index {text}"))
-    }
-
-    fn filter(&mut self) -> Result<Step, String> {
-        self.take("?");
-        self.expect("(")?;
-        let left = self.operand()?;
-        self.skip_spaces();
-        let comparisons = [
-            ("==", Comparison::Equal),
-            ("!=", Comparison::NotEqual),
-            ("<=", Comparison::LessOrEqual),
-            (">=", Comparison::GreaterOrEqual),
-            ("<", Comparison::Less),
-            (">", Comparison::Greater),
-        ];
-        let comparison = comparisons.into_iter().find(|(token, _)| self.rest.starts_with(token));
-        let filter = match comparison {
-            Some((token, comparison)) => {
-                self.take(token);
-                Filter::Compare(left, comparison, self.operand()?)
-            }
-            None => Filter::Exists(left),
+    /// The steps of a quoted key: those of `.KEY`. Dots in it that have no backslash lead on.
+    fn key(&self, key: &str) -> Result<Vec<Step>, String> {
+        let text = format!(".{key}");
+        let mut scanner = Scanner {
+            rest: &text,
+            depth: self.depth,
+            keyword: None,
         };
-        self.expect(")")?;
+        scanner.steps(Place::Key)
+    }
+
+    /// A condition; its question mark was taken.
+    fn filter(&mut self) -> Result<Step, String> {
+        if !self.take("(") {
+            return Err("a filter is written [?(…)]".to_owned());
+        }
+        let left = self.operand()?;
+        let operator = self.take_until(|character| !"!<>=".contains(character));
+        let comparison = match operator {
+            "" => None,
+            "==" => Some(Comparison::Equal),
+            "!=" => Some(Comparison::NotEqual),
+            "<" => Some(Comparison::Less),
+            "<=" => Some(Comparison::LessOrEqual),
+            ">" => Some(Comparison::Greater),
+            ">=" => Some(Comparison::GreaterOrEqual),
+            _ => return Err(format!("unrecognized filter operator {operator}")),
+        };
+        let filter = match comparison {
+            None => Filter::Exists(left),
+            Some(comparison) => Filter::Compare(left, comparison, self.operand()?),
+        };
+        if !self.take(")") {
+            return Err("unterminated filter".to_owned());
+        }
         Ok(Step::Filter(Box::new(filter)))
     }
+
+    /// One side of a filter.
+    fn operand(&mut self) -> Result<Vec<Step>, String> {
+        self.skip_spaces();
+        match self.peek() {
+            Some(found) if Place::Filter.is_end(found) => {
+                Err(format!("unexpected {found:?} in a filter, expected a path or a value"))
+            }
+            _ => self.steps(Place::Filter),
+        }
+    }
+}
+
+/// What a backslash and this character stand for in Go; `more` is what follows.
+fn unescaped(escaped: char, quote: char, more: &mut std::str::Chars<'_>) -> Option<char> {
+    let digits = match escaped {
+        'a' => return Some('\x07'),
+        'b' => return Some('\x08'),
+        'f' => return Some('\x0c'),
+        'n' => return Some('\n'),
+        'r' => return Some('\r'),
+        't' => return Some('\t'),
+        'v' => return Some('\x0b'),
+        '\\' => return Some('\\'),
+        _ if escaped == quote => return Some(quote),
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        _ => return None,
+    };
+    let text = more.as_str().get(..digits)?;
+    *more = more.as_str().get(digits..)?.chars();
+    let is_hexadecimal = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    char::from_u32(u32::from_str_radix(text, 16).ok().filter(|_| is_hexadecimal)?)
+}
+
+/// What stands unquoted in brackets: `2`, `-1`, `1:`, `:-1`, `::2`, `*`; nothing is the first.
+fn index_or_slice(text: &str) -> Result<Step, String> {
+    let invalid = || format!("invalid array index {text}");
+    let number = |part: &str| match part {
+        "" => Ok(None),
+        _ if part.starts_with('+') => Err(invalid()),
+        _ => part.parse::<i64>().map(Some).map_err(|_| invalid()),
+    };
+    let mut parts = text.split(':').map(number);
+    let (from, to, step) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        _ if text == "*" => (None, None, None),
+        (Some(index), None, _, _) => return Ok(Step::Index(index?.unwrap_or(0))),
+        (Some(from), Some(to), None, _) => (from?, to?, None),
+        (Some(from), Some(to), Some(step), None) => (from?, to?, step?),
+        _ => return Err(invalid()),
+    };
+    if step.is_some_and(|step| step <= 0) {
+        return Err("step must be > 0".to_owned());
+    }
+    Ok(Step::Slice { from, to, step })
 }

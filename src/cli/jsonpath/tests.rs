@@ -38,7 +38,21 @@ fn templates_are_filled_in_as_kubectl_does() {
             "a {\"app.kubernetes.io/name\":\"x\"}",
         ),
         ("{.items[0].metadata.labels.app\\.kubernetes\\.io/name}", "x"),
-        ("{.items[0].metadata.labels['app.kubernetes.io/name']}", "x"),
+        ("{.items[0].metadata.labels['app\\.kubernetes\\.io/name']}", "x"),
+        // Without backslashes the dots lead on.
+        ("{.items[0].metadata.labels['app.kubernetes.io/name']}", ""),
+        ("{['items'][0]['metadata.name']}", "a"),
+        ("{.items[0]['metadata']['name']}", "a"),
+        ("{.items[0]['metadata.*']}", "{\"app.kubernetes.io/name\":\"x\"} a"),
+        // All values of one path, then those of the next.
+        (
+            "{.items[*]['metadata.name', 'status.phase']}",
+            "a b c Running Pending Running",
+        ),
+        ("{['kind','items[0].metadata.name' ,'items..n']}", "List a 1 20 3.5"),
+        ("{.items[0,-1,1:3].metadata.name}", "a c b c"),
+        ("{.items[].metadata.name}", "a"),
+        ("{.items[1].ports[5:5]}", ""),
         (
             "{range .items[*]}{.metadata.name}{\"\\t\"}{.status.phase}{\"\\n\"}{end}",
             "a\tRunning\nb\tPending\nc\tRunning\n",
@@ -54,10 +68,36 @@ fn templates_are_filled_in_as_kubectl_does() {
         ("{.items[1].status}", "{\"n\":20,\"phase\":\"Pending\"}"),
         ("{.items[?(@.ports[0]==80)].metadata.name}", "b"),
         ("{.none.of[3].these}", ""),
-        ("{.items[7].metadata.name}", ""),
         ("{.kind} {.kind}", "List List"),
-        ("{.kind .kind}", "ListList"),
-        ("{\"a\\u0041\"}{1}{-2.5}{true}", "aA1-2.5true"),
+        ("{ .items [0] .metadata .name }", "a"),
+        ("{.kind .kind}", ""),
+        ("{.kind \"text\"}", "text"),
+        ("{.items[*] 3}", "3 3 3"),
+        ("{\"a\\u0041\\x42\\t\"}{1}{-2.5}{true}", "aAB\t1-2.5true"),
+        ("{'it\\'s'} {\"a\\\"b\"} {\"{[(}\"}", "it's a\"b {[(}"),
+        // A dollar sign is the current value, in ranges too.
+        ("{range .items[*]}{$.metadata.name}{@.ok}{end}", "atruebc"),
+        ("{range .items[?(@.ports)].ports[::2]}{@},{end}{.kind}", "80,8080,List"),
+        ("{range .none[*]}never{end}{.kind}", "List"),
+        (
+            "{.items[1]..}",
+            "{\"metadata\":{\"name\":\"b\"},\"ports\":[80,443,8080],\"status\":{\"n\":20,\"phase\":\"Pending\"}} \
+          {\"name\":\"b\"} b [80,443,8080] {\"n\":20,\"phase\":\"Pending\"} Pending",
+        ),
+        ("{...name}", "a b c"),
+        ("{.items[?(@..n==20)].metadata['name']}", "b"),
+        (
+            "{.items[?(@.metadata.labels.app\\.kubernetes\\.io/name=='x')].metadata.name}",
+            "a",
+        ),
+        (
+            "{.items[?(@.metadata.labels['app\\.kubernetes\\.io/name']==\"x\")].metadata.name}",
+            "a",
+        ),
+        ("{.items[?(@.status.phase==\"a)\\\"]b\")].metadata.name}", ""),
+        ("{.items[?(@.ports[3])].metadata.name}", ""),
+        ("{.items[?( @.status.n == 20 )].metadata.name}", "b"),
+        ("{.a=b(c)}", ""),
         ("", ""),
     ] {
         assert_eq!(render(template), expected, "{template}");
@@ -68,9 +108,22 @@ fn templates_are_filled_in_as_kubectl_does() {
 fn what_cannot_be_understood_is_refused() {
     for (template, reason) in [
         ("{.a", "unclosed action"),
-        ("{.a[0}", "expected"),
+        ("{.a[0}", "unterminated array"),
         ("{.a[x]}", "invalid array index"),
-        ("{.a[]}", "invalid array index"),
+        ("{.a[\"b\"]}", "invalid array index \"b\""),
+        ("{.a['b}", "unterminated array"),
+        ("{.a['b'c]}", "invalid array index"),
+        ("{.a['b,c']}", "unrecognized character in action: U+002C ','"),
+        ("{.a['b{end}']}", "unrecognized"),
+        ("{.a....b}", "invalid multiple recursive descent"),
+        ("{.a,.b}", "unrecognized character in action: U+002C ','"),
+        ("{.a[?(@.b=1)]}", "unrecognized filter operator ="),
+        ("{.a[?(@.b=~'x')]}", "unrecognized filter operator ="),
+        ("{.a[?(@.b && @.c)]}", "unrecognized character in action: U+0026 '&'"),
+        ("{.a[?(@.b]}", "unrecognized character in action: U+005D ']'"),
+        ("{.a[?(@.b", "unterminated filter"),
+        ("{\"\\q\"}", "invalid escape in quotes"),
+        ("{1.2.3}", "cannot parse number 1.2.3"),
         ("{.a[1:2:0]}", "step must be > 0"),
         ("{range .a}", "{end} is missing"),
         ("{end}", "nothing to end"),
@@ -78,7 +131,6 @@ fn what_cannot_be_understood_is_refused() {
         ("{\"a}", "unterminated quoted string"),
         ("{.a[?(@.b==)]}", "unexpected"),
         ("{.a[99999999999999999999]}", "invalid array index"),
-        ("{range 3}{end}", "range needs a path"),
     ] {
         let error = Template::parse(template).unwrap_err().to_string();
         assert!(
@@ -89,10 +141,53 @@ fn what_cannot_be_understood_is_refused() {
 }
 
 #[test]
+fn an_index_that_is_not_there_and_a_comparison_of_two_kinds_are_errors() {
+    for (template, reason) in [
+        (
+            "{.items[7].metadata.name}",
+            "array index out of bounds: index 7, length 3",
+        ),
+        ("{.items[-4]}", "array index out of bounds: index -1, length 3"),
+        ("{.items[0:9]}", "array index out of bounds: index 8, length 3"),
+        ("{.items[2:1]}", "starting index 2 is greater than ending index 1"),
+        ("{.kind[0]}", "string is not array or slice"),
+        (
+            "{.items[0].metadata[*]}",
+            "map[string]interface {} is not array or slice",
+        ),
+        (
+            "{.items[0][?(@.name)]}",
+            "map[string]interface {} is not array or slice and cannot be filtered",
+        ),
+        ("{.items[?(@.metadata.name==3)]}", "incompatible types for comparison"),
+        ("{.items[?(@.metadata==3)]}", "invalid type for comparison"),
+        ("{.items[?(@.ok<true)]}", "invalid type for comparison"),
+        ("{.items[?(@.ports[*]==80)]}", "can only compare one element at a time"),
+    ] {
+        let error = Template::parse(template).unwrap().render(&pods()).unwrap_err();
+        let expected = format!("error executing jsonpath {template}: {reason}");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn values_are_printed_as_go_prints_them() {
+    let value = json!({ "a": { "url": "https://x.test/?a=b&c=<d>" }, "b": null, "c": "a&b" });
+    let render = |template: &str| Template::parse(template).unwrap().render(&value).unwrap();
+    assert_eq!(
+        render("{.a}"),
+        "{\"url\":\"https://x.test/?a=b\\u0026c=\\u003cd\\u003e\"}"
+    );
+    assert_eq!(render("{.a.url} {.b} {.c}"), "https://x.test/?a=b&c=<d> <nil> a&b");
+    assert_eq!(render("{}"), render("{@}"));
+}
+
+#[test]
 fn relaxed_expressions_may_lack_braces_and_the_first_dot() {
     let pods = pods();
     for expression in ["{.kind}", ".kind", "kind", "{kind}"] {
-        let found = Template::parse_relaxed(expression).unwrap().find(&pods).unwrap();
+        let template = Template::parse_relaxed(expression).unwrap();
+        let found = template.find(&pods).unwrap();
         assert_eq!(found.len(), 1, "{expression}");
         assert_eq!(*found[0], json!("List"));
     }
@@ -123,17 +218,29 @@ proptest! {
     }
 
     #[test]
-    fn slices_are_those_of_python(from in -6_i64..6, to in -6_i64..6, step in 1_i64..4) {
+    fn slices_are_those_of_python_within_the_list_and_errors_outside_of_it(from in -6_i64..6, to in -6_i64..6, step in 1_i64..4) {
         let list: Vec<i64> = (0..4).collect();
-        let clamp = |bound: i64| usize::try_from(if bound < 0 { bound + 4 } else { bound }).unwrap_or(0).min(4);
-        let expected: Vec<_> = list
-            .get(clamp(from)..clamp(to))
-            .unwrap_or_default()
-            .iter()
-            .step_by(usize::try_from(step).unwrap())
-            .map(ToString::to_string)
-            .collect();
+        let at = |bound: i64| if bound < 0 { bound + 4 } else { bound };
         let template = Template::parse(&format!("{{[{from}:{to}:{step}]}}")).unwrap();
-        prop_assert_eq!(template.render(&json!(list)).unwrap(), expected.join(" "));
+        let rendered = template.render(&json!(list)).ok();
+        let expected = match (at(from), at(to)) {
+            (from, to) if from == to => Some(String::new()),
+            (from, to) if (0..4).contains(&from) && (from..=4).contains(&to) => {
+                let part = &list[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()];
+                let texts = part.iter().step_by(usize::try_from(step).unwrap()).map(ToString::to_string);
+                Some(texts.collect::<Vec<_>>().join(" "))
+            }
+            _ => None,
+        };
+        prop_assert_eq!(rendered, expected);
+    }
+
+    #[test]
+    fn a_key_is_found_after_a_dot_and_in_brackets_when_all_that_means_something_is_escaped(key in "[a-z.\\[\\]{}$@, /=_-]{1,12}") {
+        let escaped: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\{c}") }).collect();
+        let value = json!({ "labels": { key: "found" } });
+        for template in [format!("{{.labels.{escaped}}}"), format!("{{.labels['{escaped}']}}"), format!("{{['labels.{escaped}','none']}}")] {
+            prop_assert_eq!(Template::parse(&template).unwrap().render(&value).unwrap(), "found", "{}", template);
+        }
     }
 }

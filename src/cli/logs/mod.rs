@@ -257,6 +257,9 @@ fn report(error: &anyhow::Error) {
 
 fn open(args: &LogsArgs, paths: &Paths, source: &Source, now: Timestamp) -> anyhow::Result<LogReader> {
     let (dir, attempt) = source.log(paths, args.previous)?;
+    if let Some(reason) = source.start_error() {
+        say!("microkube: {reason}");
+    }
     let options = args.options(&source.target, &source.container, now)?;
     let of = || format!("cannot read the log of container {:?}", source.container);
     LogReader::open(dir, attempt, options).with_context(of)

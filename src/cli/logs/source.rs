@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ContainerState;
 
+use super::super::stream::running::{described, is_running, is_start_error, last_end};
 use super::super::stream::target::Target;
 use crate::pod::logs::{attempts, container_dir};
 use crate::state::Paths;
@@ -67,6 +68,16 @@ impl Source {
             None if previous => bail!(no_previous()),
             None => bail!("there is no log of container {container:?}"),
         }
+    }
+}
+
+impl Source {
+    /// What there is to say of a container that has written nothing because it could not be started.
+    pub(super) fn start_error(&self) -> Option<String> {
+        let (status, container) = (&self.target.status, self.container.as_str());
+        let end = last_end(status, container).filter(|end| is_start_error(end) && !is_running(status, container))?;
+        let pod = &self.target.record.name;
+        Some(format!("container {container:?} in pod {pod:?} {}", described(end)))
     }
 }
 

@@ -162,6 +162,28 @@ async fn what_cannot_be_shown_is_refused_in_kubernetes_words() {
     }
 }
 
+#[test]
+fn a_container_that_could_not_be_started_has_no_log_but_a_reason() {
+    let host = Host::new();
+    host.pod("p", &["c"], "Always");
+    let end = |reason: &str| json!({ "terminated": { "exitCode": 128, "reason": reason, "message": "exec: \"x\": not found" } });
+    let reason = |status: Value| {
+        host.status("p", "Running", json!([status]));
+        let target = Target::find(&host.paths, "default", "p").unwrap();
+        Source {
+            target,
+            container: "c".to_owned(),
+        }
+        .start_error()
+    };
+    let expected = "container \"c\" in pod \"p\" terminated (StartError) with exit code 128: exec: \"x\": not found";
+    assert_eq!(reason(status("c", end("StartError"), json!({}))).unwrap(), expected);
+    let back_off = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+    assert_eq!(reason(status("c", back_off, end("StartError"))).unwrap(), expected);
+    assert_eq!(reason(status("c", json!({ "running": {} }), end("StartError"))), None);
+    assert_eq!(reason(status("c", end("Error"), json!({}))), None);
+}
+
 #[tokio::test]
 async fn the_log_of_a_start_that_is_under_way_is_not_yet_anybodys() {
     let host = Host::new();

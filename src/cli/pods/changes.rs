@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::state::{Paths, PodRecords};
 
@@ -99,6 +101,25 @@ impl Changes {
             if fds.iter().skip(1).any(|fd| fd.any().unwrap_or(false)) {
                 return Ok(Changed::Other);
             }
+        }
+    }
+
+    /// Waits for the next change without blocking the thread. Nothing is lost when it is called off.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(in crate::cli) async fn next(&mut self) -> anyhow::Result<Changed> {
+        let wait = "cannot wait for changes of Pods";
+        let inotify = self.inotify.as_fd().try_clone_to_owned().context(wait)?;
+        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        let events = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) };
+        let events = events.map_err(std::io::Error::from).context(wait)?;
+        loop {
+            let changed = self.take()?;
+            if !matches!(&changed, Changed::Pods(uids) if uids.is_empty()) {
+                return Ok(changed);
+            }
+            events.readable().await.context(wait)?.clear_ready();
         }
     }
 
@@ -201,6 +222,21 @@ mod tests {
             changes.wait(Some(Instant::now()), &[]).unwrap(),
             Changed::Nothing | Changed::Pods(_)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_heard_without_blocking_and_none_is_lost_when_the_wait_is_called_off() {
+        let pods = TestPods::new();
+        let uid = pods.add("a", &[]);
+        let mut changes = Changes::of(&pods.paths).unwrap();
+        assert!(futures::poll!(std::pin::pin!(changes.next())).is_pending());
+        pods.records.save_status(&uid, &StatusRecord::pending()).unwrap();
+        assert_eq!(uids(changes.next().await.unwrap()), [uid.as_str()]);
+        let (changed, ()) = tokio::join!(changes.next(), async {
+            tokio::task::yield_now().await;
+            pods.records.save_status(&uid, &StatusRecord::pending()).unwrap();
+        });
+        assert_eq!(uids(changed.unwrap()), [uid.as_str()]);
     }
 
     #[test]

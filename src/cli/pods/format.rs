@@ -59,15 +59,21 @@ fn custom_columns(text: &str) -> anyhow::Result<Vec<(String, Template)>> {
             .with_context(|| format!("unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>"))?;
         Ok((title.to_owned(), Template::parse_relaxed(path)?))
     };
-    // A comma in brackets belongs to a path.
-    let mut depth = 0_usize;
+    // A comma in brackets belongs to a path, and a bracket in quotes there to a key or a value.
+    let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
     text.split(|c| {
-        match c {
-            '[' | '(' => depth += 1,
-            ']' | ')' => depth = depth.saturating_sub(1),
-            _ => {}
+        let was_escaped = is_escaped;
+        is_escaped = c == '\\' && !was_escaped;
+        match (quote, c) {
+            _ if was_escaped => {}
+            (Some(open), _) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') if depth > 0 => quote = Some(c),
+            (None, '[' | '(') => depth += 1,
+            (None, ']' | ')') => depth = depth.saturating_sub(1),
+            (None, _) => {}
         }
-        c == ',' && depth == 0
+        c == ',' && depth == 0 && !was_escaped
     })
     .map(column)
     .collect()
@@ -150,16 +156,26 @@ impl Format {
 
 fn custom_cell(template: &Template, object: &Value) -> anyhow::Result<String> {
     let found = template.find(object)?;
-    let texts: Vec<String> = found
-        .iter()
-        .filter(|value| !value.is_null())
-        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-        .collect();
+    let texts: Vec<String> = found.into_iter().map(go_text).collect();
     Ok(if texts.is_empty() {
         "<none>".to_owned()
     } else {
         texts.join(",")
     })
+}
+
+/// As Go's `fmt` prints a value, which is what kubectl's columns show.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(list) => format!("[{}]", list.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value)));
+            format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
+        }
+    }
 }
 
 /// `pod/web`
@@ -212,6 +228,27 @@ mod tests {
             ),
             "NAME   A     N\na      b     <none>\nb      b     <none>\n"
         );
+    }
+
+    #[test]
+    fn columns_have_keys_with_dots_unions_of_paths_and_values_as_kubectl_shows_them() {
+        let object = json!({ "kind": "Pod", "metadata": {
+            "name": "web", "labels": { "app.kubernetes.io/name": "shop", "tier": "front" }, "finalizers": ["a", "b"], "none": null,
+        } });
+        let one = Objects::of(&[object], true).unwrap();
+        for (columns, cells) in [
+            (r"A:.metadata.labels['app\.kubernetes\.io/name']", "shop"),
+            (r"A:.metadata.labels.app\.kubernetes\.io/name", "shop"),
+            ("A:['metadata.name', 'metadata.labels.tier']", "web,front"),
+            ("A:.metadata['name','none']", "web,<nil>"),
+            ("A:.metadata.labels", "map[app.kubernetes.io/name:shop tier:front]"),
+            ("A:.metadata.finalizers", "[a b]"),
+            ("A:.metadata.finalizers[*]", "a,b"),
+            ("A:.metadata.finalizers[?(@!='],a')],B:.kind", "a,b   Pod"),
+        ] {
+            let text = print(&format!("custom-columns={columns}"), &one);
+            assert_eq!(text.lines().nth(1), Some(cells), "{columns}");
+        }
     }
 
     #[test]

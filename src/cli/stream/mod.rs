@@ -3,7 +3,8 @@
 
 pub(super) mod arguments;
 pub(super) mod detach_keys;
+pub(super) mod running;
 pub(super) mod session;
 pub(super) mod target;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

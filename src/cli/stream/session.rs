@@ -1,7 +1,6 @@
 //! A conversation with a supervisor about one process: its input and output, its terminal, its end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -23,7 +22,7 @@ const INPUT_BYTES: usize = 32 << 10;
 pub(in crate::cli) enum Ended {
     /// The process has ended.
     Exited(u8),
-    /// The user has left it alone.
+    /// The user has left it alone, or has no more input for a container that goes on.
     Detached,
     /// Nobody reads the output any more.
     BrokenPipe,
@@ -33,14 +32,19 @@ pub(in crate::cli) enum Ended {
 
 impl Ended {
     /// The exit code that says so where the process's own is not meant.
-    pub(in crate::cli) fn exit_code(self, of_process: impl FnOnce(u8) -> u8) -> ExitCode {
-        ExitCode::from(match self {
+    pub(in crate::cli) fn exit_code(self, of_process: impl FnOnce(u8) -> u8) -> u8 {
+        match self {
             Self::Exited(code) => of_process(code),
             Self::Detached => 0,
             Self::BrokenPipe => EXIT_OUTPUT_CLOSED,
-            Self::Signal(number) => 128_u8.saturating_add(number),
-        })
+            Self::Signal(number) => exit_code_of_signal(number),
+        }
     }
+}
+
+/// The exit code of a command that a signal has ended.
+pub(in crate::cli) fn exit_code_of_signal(number: u8) -> u8 {
+    128_u8.saturating_add(number)
 }
 
 /// The process's standard streams on this side.
@@ -77,20 +81,27 @@ impl SessionTerminal {
     }
 }
 
-/// Signals that end this side.
-struct Endings([Signal; 4]);
+/// Signals that end this side. From the first of these on, they no longer kill this process.
+#[derive(Debug)]
+pub(in crate::cli) struct Endings([Signal; 4]);
 
 impl Endings {
-    fn new() -> std::io::Result<Self> {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(in crate::cli) fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot receive signals");
         Ok(Self([
-            signal(SignalKind::hangup())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::quit())?,
-            signal(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::quit())?,
+            listen(SignalKind::terminate())?,
         ]))
     }
 
-    async fn next(&mut self) -> Ended {
+    /// The number of the next one.
+    pub(in crate::cli) async fn next(&mut self) -> u8 {
         let [hangup, interrupt, quit, terminate] = &mut self.0;
         let number = tokio::select! {
             _ = hangup.recv() => libc::SIGHUP,
@@ -98,7 +109,7 @@ impl Endings {
             _ = quit.recv() => libc::SIGQUIT,
             _ = terminate.recv() => libc::SIGTERM,
         };
-        Ended::Signal(u8::try_from(number).unwrap_or(0))
+        u8::try_from(number).unwrap_or(0)
     }
 }
 
@@ -108,6 +119,7 @@ pub(in crate::cli) async fn converse<I, O, E>(
     client: Client,
     request: Request,
     streams: Streams<I, O, E>,
+    endings: &mut Endings,
 ) -> anyhow::Result<Ended>
 where
     I: AsyncRead + Unpin,
@@ -122,8 +134,6 @@ where
         detachable,
     } = streams;
     let Client { mut from, mut to } = client;
-    // Before the process can run: nothing may end this side and leave the terminal as it is then.
-    let mut endings = Endings::new().context("cannot receive signals")?;
     let resizes = signal(SignalKind::window_change()).context("cannot receive signals")?;
     write_frame(&mut to, &Frame::Request(request))
         .await
@@ -147,6 +157,7 @@ where
                     Ok(())
                 }
                 Frame::Notice(Notice::Exited { exit_code }) => return Ok(Ended::Exited(exit_code)),
+                Frame::Notice(Notice::InputEnded) => return Ok(Ended::Detached),
                 Frame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message).into()),
                 _ => Ok(()),
             };
@@ -168,7 +179,7 @@ where
         biased;
         ended = receive => ended,
         detached = send => Ok(detached),
-        ended = endings.next() => Ok(ended),
+        number = endings.next() => Ok(Ended::Signal(number)),
     }
 }
 

@@ -6,17 +6,17 @@ use std::os::fd::OwnedFd;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::session::{Ended, SessionTerminal, Streams, converse};
+use super::session::{Ended, Endings, SessionTerminal, Streams};
 use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::client::Client;
 use crate::terminal::set_terminal_size;
 
 /// Signals are the whole process's: conversations that tests raise them in must not meet others.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+pub(in crate::cli) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The supervisor's end of the connection.
 struct Supervisor(UnixStream);
@@ -52,6 +52,14 @@ fn connection() -> (Client, Supervisor) {
         Client::of(client).unwrap(),
         Supervisor(UnixStream::from_std(server).unwrap()),
     )
+}
+
+async fn converse<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + Unpin>(
+    client: Client,
+    request: Request,
+    streams: Streams<I, O, E>,
+) -> anyhow::Result<Ended> {
+    super::session::converse(client, request, streams, &mut Endings::new().unwrap()).await
 }
 
 fn exec() -> Request {
@@ -106,6 +114,23 @@ async fn input_output_and_exit_code_are_passed_on() {
     assert_eq!(output, b"out\0\xff");
     assert_eq!(errors, b"err");
     assert_eq!(playing.await.unwrap(), input);
+}
+
+#[tokio::test]
+async fn the_end_of_the_input_detaches_from_a_container_whose_input_stays_open() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, mut supervisor) = connection();
+    let playing = tokio::spawn(async move {
+        supervisor.receive().await;
+        supervisor.notice(Notice::Attached).await;
+        assert_eq!(supervisor.receive().await, Some(Frame::Stdin(b"x".to_vec())));
+        assert_eq!(supervisor.receive().await, Some(Frame::Stdin(Vec::new())));
+        supervisor.notice(Notice::InputEnded).await;
+    });
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let streams = streams(Some(&b"x"[..]), &mut output, &mut errors);
+    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::Detached);
+    playing.await.unwrap();
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::pod::output::ContainerStreams;
 use crate::pod::prepare;
 use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 use crate::pod::sandbox::AgentClientHandle;
+use crate::pod::stdin::ContainerStdin;
 
 impl PodRun {
     /// Carries out an action.
@@ -182,7 +183,11 @@ impl PodRun {
         let log = LogWriter::open(directory, attempt, Limits::default());
         let id = container_id(&spec.name, attempt);
         let index = u16::try_from(container).unwrap_or(u16::MAX);
-        let stdin = spec.stdin.unwrap_or(false);
+        let taken_file = self
+            .paths
+            .pod_run(&self.record.uid)
+            .join(format!("stdin-{}", spec.name));
+        let stdin = ContainerStdin::new(spec, &id, taken_file);
         Some(self.output.expect_container(index, &id, stdin, log))
     }
 

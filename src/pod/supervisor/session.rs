@@ -14,6 +14,7 @@ use super::{CALL_TIMEOUT, Order};
 use crate::pod::attach::{ContainerUsage, Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::guest_process::{ProcessSpec, ProcessStreams, guest_size};
 use crate::pod::sandbox::rpc_message;
+use crate::pod::stdin::Lease;
 
 /// Bytes read from a process at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -203,35 +204,78 @@ async fn attach(
     if let Some(size) = tty_size {
         resize(size).await;
     }
-    let taken = if stdin { streams.take_stdin() } else { None };
+    let lease = if stdin { streams.stdin.take() } else { None };
     write_frame(&mut to, &Frame::Notice(Notice::Attached)).await?;
     let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
     streams.follow(frames.clone());
-    let writer = tokio::spawn(write_all(queue, to));
-    let input = read_input(from, taken, resize);
-    tokio::pin!(input);
+    let mut writer = tokio::spawn(write_all(queue, to));
+    let notice = tokio::select! {
+        () = streams.finished() => Notice::Exited { exit_code: 0 },
+        left = read_attached(from, lease, resize) => match left {
+            Left::InputEnded => Notice::InputEnded,
+            Left::Gone => {
+                writer.abort();
+                return Ok(());
+            }
+        },
+    };
     tokio::select! {
-        () = streams.finished() => {
-            let _ = frames.send(Frame::Notice(Notice::Exited { exit_code: 0 })).await;
+        // A client that reads no more makes nobody wait for the last word.
+        _ = &mut writer => {}
+        sent = frames.send(Frame::Notice(notice)) => {
             drop(frames);
-            writer.await?;
-        }
-        left = &mut input => {
-            writer.abort();
-            match left {
-                Some(Input { stream, has_ended: true }) => streams.keep_ended_stdin(stream),
-                // The next one who attaches goes on with it.
-                Some(Input { stream, .. }) => streams.return_stdin(stream),
-                None => {}
+            if sent.is_ok() {
+                writer.await?;
             }
         }
     }
     Ok(())
 }
 
-/// Passes frames on until there are no more, or nobody reads them.
+/// How an attached client's input has ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    /// The client is gone.
+    Gone,
+    /// The client has no more, and the container's input stays open.
+    InputEnded,
+}
+
+/// Passes on what an attached client sends.
+async fn read_attached<F: Future<Output = ()>>(
+    mut from: OwnedReadHalf,
+    mut lease: Option<Lease>,
+    resize: impl Fn(TerminalSize) -> F,
+) -> Left {
+    loop {
+        match read_frame(&mut from).await {
+            Ok(Some(Frame::Stdin(bytes))) if bytes.is_empty() => match lease.take() {
+                Some(lease) if !lease.ends_with_client() => return Left::InputEnded,
+                // Dropped, the container's input has ended. Its output has not.
+                _ => {}
+            },
+            Ok(Some(Frame::Stdin(bytes))) => {
+                if let Some(taken) = &mut lease
+                    && taken.write(&bytes).await.is_err()
+                {
+                    lease = None;
+                }
+            }
+            Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return Left::Gone,
+        }
+    }
+}
+
+/// Passes frames on up to the last one of a conversation, or until nobody reads them.
 async fn write_all(mut queue: mpsc::Receiver<Frame>, mut to: OwnedWriteHalf) {
-    while let Some(frame) = queue.recv().await {
+    let mut is_last = false;
+    while !is_last && let Some(frame) = queue.recv().await {
+        is_last = matches!(
+            frame,
+            Frame::Notice(Notice::Exited { .. } | Notice::InputEnded | Notice::Refused { .. })
+        );
         // An attached container's index means nothing to who has asked for it by name.
         let frame = match frame {
             Frame::Output { stream, bytes, .. } => Frame::Output {
@@ -262,38 +306,24 @@ async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::
     }
 }
 
-/// A process's stdin, and whether it was ended. It stays connected then: to the agent a stream that is gone as a whole is that of a
-/// supervisor that died, and says nothing about the input.
-struct Input {
-    stream: UnixStream,
-    has_ended: bool,
-}
-
-/// Passes on what the command line sends until it is gone.
+/// Passes on what the command line sends to a process until it is gone.
 async fn read_input<F: Future<Output = ()>>(
     mut from: OwnedReadHalf,
-    stdin: Option<UnixStream>,
+    mut stdin: Option<UnixStream>,
     resize: impl Fn(TerminalSize) -> F,
-) -> Option<Input> {
-    let mut stdin = stdin.map(|stream| Input {
-        stream,
-        has_ended: false,
-    });
+) {
     loop {
         match read_frame(&mut from).await {
             Ok(Some(Frame::Stdin(bytes))) => {
-                let Some(input) = stdin.as_mut().filter(|input| !input.has_ended) else {
-                    continue;
-                };
+                let Some(stream) = &mut stdin else { continue };
                 // An error says that the process reads no more.
-                input.has_ended = bytes.is_empty() || input.stream.write_all(&bytes).await.is_err();
-                if input.has_ended {
-                    let _ = input.stream.shutdown().await;
+                if bytes.is_empty() || stream.write_all(&bytes).await.is_err() {
+                    let _ = stream.shutdown().await;
                 }
             }
             Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
             Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return stdin,
+            Ok(None) | Err(_) => return,
         }
     }
 }
@@ -327,4 +357,105 @@ async fn stats(running: &Running) -> Result<Notice, String> {
         .collect();
     usage.sort_by(|one, other| one.container.cmp(&other.container));
     Ok(Notice::Stats(usage))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Container;
+
+    use super::*;
+    use crate::pod::stdin::ContainerStdin;
+
+    /// A container's input, the guest's end of it, and an attached client with the supervisor's end of its connection.
+    struct Attached {
+        stdin: Arc<ContainerStdin>,
+        guest: UnixStream,
+        client: UnixStream,
+        server: Option<OwnedReadHalf>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Attached {
+        fn new(once: bool) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let container = Container {
+                stdin: Some(true),
+                stdin_once: Some(once),
+                ..Container::default()
+            };
+            let stdin = ContainerStdin::new(&container, "c-0", dir.path().join("stdin-c"));
+            let (ours, guest) = UnixStream::pair().unwrap();
+            assert!(stdin.connect(ours));
+            let (client, server) = UnixStream::pair().unwrap();
+            Self {
+                stdin,
+                guest,
+                client,
+                server: Some(server.into_split().0),
+                _dir: dir,
+            }
+        }
+
+        async fn send(&mut self, bytes: &[u8]) {
+            let frame = Frame::Stdin(bytes.to_vec());
+            write_frame(&mut self.client, &frame).await.unwrap();
+        }
+
+        async fn got(&mut self, bytes: &[u8]) {
+            let mut got = vec![0; bytes.len()];
+            self.guest.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_clients_input_is_the_containers_with_stdin_once_and_the_output_goes_on() {
+        let mut attached = Attached::new(true);
+        attached.send(b"typed").await;
+        attached.send(b"").await;
+        let (lease, mut client) = (attached.stdin.take(), attached.client);
+        let until_the_end = async {
+            let mut got = Vec::new();
+            attached.guest.read_to_end(&mut got).await.unwrap();
+            // Only now: the end of the input was no end of the conversation.
+            client.shutdown().await.unwrap();
+            got
+        };
+        let reading = read_attached(attached.server.unwrap(), lease, |_| async {});
+        let (left, got) = tokio::join!(reading, until_the_end);
+        assert_eq!((left, got.as_slice()), (Left::Gone, &b"typed"[..]));
+        assert!(attached.stdin.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_clients_input_is_only_its_own_where_the_containers_stays_open() {
+        let mut attached = Attached::new(false);
+        attached.send(b"typed").await;
+        attached.send(b"").await;
+        let lease = attached.stdin.take();
+        let server = attached.server.take().unwrap();
+        assert_eq!(read_attached(server, lease, |_| async {}).await, Left::InputEnded);
+        attached.got(b"typed").await;
+        attached.stdin.take().unwrap().write(b"more").await.unwrap();
+        attached.got(b"more").await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_ends_the_containers_input_with_stdin_once_only() {
+        for once in [true, false] {
+            let mut attached = Attached::new(once);
+            attached.send(b"typed").await;
+            attached.client.shutdown().await.unwrap();
+            let lease = attached.stdin.take();
+            let server = attached.server.take().unwrap();
+            assert_eq!(read_attached(server, lease, |_| async {}).await, Left::Gone);
+            attached.got(b"typed").await;
+            assert_eq!(attached.stdin.take().is_none(), once);
+            if once {
+                assert_eq!(attached.guest.read(&mut [0; 1]).await.unwrap(), 0);
+            }
+        }
+    }
 }
