@@ -154,11 +154,11 @@ async fn follow(
         endings,
         tell,
     };
-    following.to_the_end(policy).await
+    following.until_the_end(policy).await
 }
 
 impl Following<'_> {
-    async fn to_the_end(mut self, policy: Policy) -> anyhow::Result<u8> {
+    async fn until_the_end(mut self, policy: Policy) -> anyhow::Result<u8> {
         let name = self.container.name.clone();
         // One that could not be started may be started again.
         let has_begun = |status: &PodStatus| {

@@ -228,7 +228,7 @@ fn name_of(descriptor: &Descriptor) -> Result<Option<ImageReference>, PullError>
 /// What an entry of an index leads to.
 enum Looked {
     Image(Found),
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 fn find_image(files: &Files, mut search: Search) -> Result<Found, PullError> {

@@ -52,7 +52,7 @@ pub(super) struct LayerBlob {
 pub(super) enum Document {
     Manifest(Manifest),
     /// Manifests and indexes are elsewhere ([`super::index`]).
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// A manifest.
@@ -117,7 +117,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     let kind: Kind = serde_json::from_slice(bytes).map_err(|e| PullError::invalid("manifest", e))?;
     if kind.is_index()? {
         let index = serde_json::from_slice(bytes).map_err(|error| PullError::invalid("index", error))?;
-        return Ok(Document::Index(index));
+        return Ok(Document::Index(Box::new(index)));
     }
     let manifest: ImageManifest =
         serde_json::from_slice(bytes).map_err(|error| PullError::invalid("manifest", error))?;

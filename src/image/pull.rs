@@ -251,7 +251,7 @@ struct Found {
 /// What a document is.
 enum Looked {
     Image(Found),
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 async fn look(registry: &Registry, candidate: &Candidate, bytes: Vec<u8>) -> Result<Looked, PullError> {

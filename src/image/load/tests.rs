@@ -48,7 +48,8 @@ fn layers_of_docker_archives_may_be_compressed_each_in_its_way() {
         .collect();
     let config = config("amd64", &layers);
     let plain = |layer: &[u8]| layer.to_vec();
-    let ways: [[fn(&[u8]) -> Vec<u8>; 3]; 4] = [[plain; 3], [gzip; 3], [zstd; 3], [zstd, plain, gzip]];
+    type Pack = fn(&[u8]) -> Vec<u8>;
+    let ways: [[Pack; 3]; 4] = [[plain; 3], [gzip; 3], [zstd; 3], [zstd, plain, gzip]];
     let mut expected = None;
     for way in ways {
         let fixture = fixture();

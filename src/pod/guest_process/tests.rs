@@ -74,7 +74,9 @@ impl Agent for TestAgent {
         let _ = self.asked.send(Asked::Kill {
             runs: process.is_some(),
         });
-        process.inspect(|process| drop(process.send_replace(true)));
+        if let Some(process) = process {
+            process.send_replace(true);
+        }
         Ok(SignalProcessResponse::default())
     }
 
