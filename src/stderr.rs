@@ -16,7 +16,12 @@ pub(crate) use say;
 
 /// Writes a text to standard error in one go, if that is possible.
 pub(crate) fn write(text: Arguments<'_>) {
-    let _ = std::io::stderr().write_all(text.to_string().as_bytes());
+    write_bytes(text.to_string().as_bytes());
+}
+
+/// As [`write`], of bytes that need not be text.
+pub(crate) fn write_bytes(bytes: &[u8]) {
+    let _ = std::io::stderr().write_all(bytes);
 }
 
 #[cfg(test)]

@@ -330,10 +330,8 @@ impl View {
                     let _ = self.requests.send(Request::Terminate { grace: None }).await;
                 }
             }
-            Frame::Log(bytes) => {
-                use tokio::io::AsyncWriteExt;
-                let _ = tokio::io::stderr().write_all(&bytes).await;
-            }
+            // Not tokio's: each of its handles writes in the background, and two of them in any order.
+            Frame::Log(bytes) => stderr::write_bytes(&bytes),
             Frame::Notice(notice) => self.notice(notice),
             Frame::Request(_) | Frame::Stdin(_) => {}
         }

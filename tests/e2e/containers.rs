@@ -124,7 +124,7 @@ fn the_images_command_runs_when_the_manifest_has_none() {
     let text = host().run(&manifest).success();
     assert_eq!(
         text,
-        "cmd one two\n/srv/data\nuid=1234(worker) gid=2345(workers)\n/home/worker\nfrom-image\n"
+        "cmd one two\n/srv/data\nuid=1234(worker) gid=2345(workers) groups=2345(workers)\n/home/worker\nfrom-image\n"
     );
 }
 

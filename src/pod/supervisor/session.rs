@@ -1,9 +1,11 @@
 //! What one command line wants of a Pod: its end, a process in a container, a container's streams, figures.
 
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use microkube_protocol::messages::{ResizeTerminalRequest, StatsResponse};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -105,6 +107,24 @@ async fn order(orders: &mpsc::Sender<Order>, grace: Option<Duration>, deletion: 
     Some(Notice::Done)
 }
 
+/// Waits until a client has closed its connection; for ever once it has sent something that nobody has read. Readiness alone says nothing:
+/// it is that of the request, until a read finds no more.
+async fn client_gone(from: &OwnedReadHalf) {
+    let stream: &UnixStream = from.as_ref();
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        let peek = || Ok(recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)?);
+        match stream.try_io(Interest::READABLE, peek) {
+            Ok(0) => return,
+            Ok(_) => std::future::pending().await,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
 async fn exec(
     mut spec: ProcessSpec,
     running: &Running,
@@ -118,9 +138,8 @@ async fn exec(
             tokio::select! {
                 biased;
                 started = processes.start(spec) => started.map_err(|error| error.to_string()),
-                // A command line says nothing before it knows of the start: what can be read is its end. Dropping the start kills what
-                // nobody is there to see.
-                _ = from.readable() => return Ok(()),
+                // Dropping the start kills what nobody is there to see.
+                () = client_gone(&from) => return Ok(()),
             }
         }
         Err(message) => Err(message),
@@ -367,6 +386,25 @@ mod tests {
 
     use super::*;
     use crate::pod::stdin::ContainerStdin;
+
+    #[tokio::test]
+    async fn a_client_is_gone_when_it_closes_and_not_because_of_what_it_has_sent() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (mut from, _to) = server.into_split();
+        client.write_all(b"request").await.unwrap();
+        from.read_exact(&mut [0; 7]).await.unwrap();
+        let mut gone = std::pin::pin!(client_gone(&from));
+        assert!(futures::poll!(&mut gone).is_pending(), "the request is read");
+        drop(client);
+        gone.await;
+
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (from, _to) = server.into_split();
+        client.write_all(b"input").await.unwrap();
+        let mut gone = std::pin::pin!(client_gone(&from));
+        from.readable().await.unwrap();
+        assert!(futures::poll!(&mut gone).is_pending(), "its input waits");
+    }
 
     /// A container's input, the guest's end of it, and an attached client with the supervisor's end of its connection.
     struct Attached {
