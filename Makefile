@@ -16,7 +16,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 MICROKUBE := $(TARGET_DIR)/release/microkube
 GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/examples/guest-init
 AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/microkube-agent
-TEST_IMAGES := busybox small configured nginx debian-tools large
+TEST_IMAGES := busybox small configured nginx debian-tools network-tools large
 CARGO := cargo --locked
 # The VMM is linked statically: loading shared libraries would be a part of every Pod's start. (For a target named explicitly flags do not
 # reach build scripts and procedural macros, which cannot be static.)

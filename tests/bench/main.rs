@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 const RUNS: usize = 20;
 const MEM_SIZE_MIB: u64 = 128;
 /// What microkube boots Pods with. Quiet: every character on the serial console is an exit.
-const CMDLINE: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp";
+const CMDLINE: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
+    spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
 const FIRST_WORD: &str = "hello from PID 1";
 
 #[derive(Clone, Copy)]

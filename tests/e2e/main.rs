@@ -12,6 +12,7 @@ mod copying;
 mod detached;
 mod exec;
 mod faults;
+mod guest_kernel;
 mod hooks;
 mod host;
 mod hostile_guest;

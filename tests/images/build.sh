@@ -1,11 +1,12 @@
 #!/bin/sh
 # Makes the images that examples and tests run, from Debian packages only: OCI layouts in build/images/NAME, tag `latest`.
 #
-# Usage: build.sh [NAME...]      (default: busybox nginx debian-tools; also: large)
+# Usage: build.sh [NAME...]      (default: busybox nginx debian-tools)
 #
 #   busybox        one layer: busybox with its applets as hard links; /bin/sh
 #   nginx          Debian's nginx-light in the foreground on port 80; STOPSIGNAL SIGQUIT
 #   debian-tools   Debian's essential packages, curl, CA certificates, procps; /bin/bash
+#   network-tools  Debian's essential packages, iproute2, iptables, nftables, conntrack, CNI plugins, busybox
 #   small          busybox, under another name
 #   configured     busybox with an ENTRYPOINT, CMD, user, directory and variable of its own
 #   large          busybox and 500 MB of data in four layers, with checksums in /data/MD5SUMS
@@ -96,6 +97,13 @@ build_debian_tools() {
     configure debian-tools --config.cmd /bin/bash
 }
 
+build_network_tools() {
+    debian_root "$work/layer.tar" iproute2,iptables,nftables,conntrack,procps,containernetworking-plugins,busybox
+    new_image network-tools
+    add_layer network-tools "$work/layer.tar"
+    configure network-tools --config.cmd /bin/bash
+}
+
 # Half of the data is random, half of it text: neither compression nor its absence is taken for granted.
 build_large() {
     busybox_root "$work/root"
@@ -142,6 +150,7 @@ for name in "$@"; do
     case $name in
         busybox | nginx | small | configured | large) builder=build_$name ;;
         debian-tools) builder=build_debian_tools ;;
+        network-tools) builder=build_network_tools ;;
         *) die "unknown image $name" ;;
     esac
     key=$( { cat "$here/build.sh"; echo "$suite"; } | sha256sum | cut -d ' ' -f 1)
