@@ -133,9 +133,8 @@ pub(super) fn drain(table: &mut Table, deadline: Instant, stall: Duration) -> us
                 revents: 0,
             });
         }
-        let timeout_ms = libc::c_int::try_from(left.as_millis())
-            .unwrap_or(libc::c_int::MAX)
-            .max(1);
+        // Rounded up: a poll that ends a moment early would only be followed by another.
+        let timeout_ms = libc::c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
         let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
         // SAFETY: pointer and count are those of the vector.
         if unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) } < 0 {
