@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Image;
 use crate::manifest::downward::PodStatusFields;
-use crate::manifest::process::{self, ImageProcess};
+use crate::manifest::process::{self, ImageProcess, ProcessError};
 use crate::manifest::quantity::Quantity;
 use crate::manifest::{resources, security};
 use crate::network::{self, HostAlias};
@@ -24,6 +24,29 @@ pub struct PlannedContainer {
     pub request: StartContainerRequest,
     /// Number of the signal that asks it to stop.
     pub stop_signal: u32,
+}
+
+/// Why the manifest and the image together make no container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanFailure {
+    /// As the kubelet shows it: `CreateContainerConfigError`, or `CreateContainerError` where only the runtime finds out.
+    pub reason: String,
+    /// In the kubelet's words.
+    pub message: String,
+}
+
+impl PlanFailure {
+    fn new(container: &str, error: ProcessError) -> Self {
+        let reason = match error {
+            ProcessError::NoCommand => "CreateContainerError",
+            _ => "CreateContainerConfigError",
+        };
+        let error = anyhow::Error::from(error).context(format!("container {container:?}"));
+        Self {
+            reason: reason.to_owned(),
+            message: format!("{error:#}"),
+        }
+    }
 }
 
 /// Requests in records: as they travel, in base64.
@@ -146,7 +169,7 @@ pub fn volumes(pod: &Pod) -> anyhow::Result<Vec<Volume>> {
 /// Everything about one container on a host with so much memory.
 ///
 /// # Errors
-/// When the manifest and the image together make no container, in the kubelet's words.
+/// When the manifest and the image together make no container.
 pub fn plan(
     pod: &Pod,
     container: &Container,
@@ -154,7 +177,7 @@ pub fn plan(
     layer_ids: Vec<String>,
     status: &PodStatusFields,
     host_memory_bytes: u64,
-) -> anyhow::Result<PlannedContainer> {
+) -> Result<PlannedContainer, PlanFailure> {
     let name = container.name.clone();
     let image_process = image
         .config
@@ -163,7 +186,7 @@ pub fn plan(
         .map(ImageProcess::from)
         .unwrap_or_default();
     let process = process::container_process(pod, container, &image_process, &hostname(pod), status)
-        .with_context(|| format!("container {name:?}"))?;
+        .map_err(|error| PlanFailure::new(&name, error))?;
     let mounts = container.volume_mounts.iter().flatten().map(|mount| Mount {
         volume: mount.name.clone(),
         mount_path: absolute(&mount.mount_path),
@@ -243,6 +266,18 @@ mod tests {
             ..Default::default()
         });
         pod
+    }
+
+    #[test]
+    fn a_container_without_a_command_has_the_reason_of_the_runtime_and_any_other_that_of_the_kubelet() {
+        let failure = PlanFailure::new("main", ProcessError::NoCommand);
+        assert_eq!(failure.reason, "CreateContainerError");
+        assert!(
+            failure.message.starts_with("container \"main\": no command specified"),
+            "{failure:?}"
+        );
+        let failure = PlanFailure::new("main", ProcessError::RunAsRoot);
+        assert_eq!(failure.reason, "CreateContainerConfigError");
     }
 
     #[test]

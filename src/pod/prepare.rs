@@ -13,7 +13,7 @@ use microkube_vmm::config::MAX_VCPU_COUNT;
 use tokio::sync::mpsc;
 
 use super::attach::{Frame, Notice};
-use super::container_spec::{self, PlannedContainer};
+use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::timings::Stage;
 use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
 use crate::image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
@@ -47,7 +47,7 @@ pub struct Prepared {
     /// What the agent is asked first.
     pub sandbox_request: CreateSandboxRequest,
     /// What it is asked for every container, or why there is nothing to ask for.
-    pub containers: Vec<Result<PlannedContainer, String>>,
+    pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
 }
 
 /// The Pod's containers as the lifecycle counts them: init containers first.
@@ -130,7 +130,6 @@ pub fn assemble(
     let planned = containers(&record.pod).zip(images).map(|(container, image)| {
         let ids = stack(image, &layer_ids);
         container_spec::plan(&record.pod, container, image, ids, &status, host_memory_bytes)
-            .map_err(|error| format!("{error:#}"))
     });
     let planned = planned.collect();
     let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

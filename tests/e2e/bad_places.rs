@@ -192,7 +192,17 @@ fn a_state_directory_that_is_read_only_still_shows_its_pods() {
     place.start("one");
     let state = place.state();
     mount(&["--bind", state.to_str().unwrap()], &state);
-    mount(&["-o", "remount,bind,ro"], &state);
+    // What a Pod needs besides its image (a disk) may still be made.
+    wait_until("nothing is written there any more", || {
+        let remount = ["-o", "remount,bind,ro"];
+        Command::new("mount")
+            .args(remount)
+            .arg(&state)
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    });
     assert_eq!(place.names(), ["one"]);
     for line in [
         &["describe", "pod", "one"][..],

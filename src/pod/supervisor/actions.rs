@@ -150,12 +150,12 @@ impl PodRun {
         let agent = machine.sandbox.agent.clone();
         let planned = match self.plan.get(container) {
             Some(Ok(planned)) => planned,
-            Some(Err(message)) => {
+            Some(Err(failure)) => {
                 let event = Event::ContainerStartFailed {
                     container,
                     attempt,
-                    reason: "CreateContainerConfigError".to_owned(),
-                    message: message.clone(),
+                    reason: failure.reason.clone(),
+                    message: failure.message.clone(),
                 };
                 let _ = self.inbox.send(Message::Event(event));
                 return;

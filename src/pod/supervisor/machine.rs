@@ -13,7 +13,7 @@ use super::CALL_TIMEOUT;
 use super::pod_run::{Message, PodRun};
 use crate::image::Image;
 use crate::pod::boot_slot::BootSlot;
-use crate::pod::container_spec::PlannedContainer;
+use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
@@ -53,7 +53,7 @@ pub struct Machine {
 #[derive(Debug)]
 pub struct StartedMachine {
     machine: Machine,
-    plan: Vec<Result<PlannedContainer, String>>,
+    plan: Vec<Result<PlannedContainer, PlanFailure>>,
     stages: Vec<Stage>,
 }
 
@@ -96,7 +96,7 @@ impl PendingResources {
 struct PlanRecord {
     pod_ip: String,
     host_ip: String,
-    containers: Vec<Result<PlannedContainer, String>>,
+    containers: Vec<Result<PlannedContainer, PlanFailure>>,
 }
 
 impl PodRun {
@@ -145,8 +145,8 @@ impl PodRun {
         self.stages.extend(stages);
         let event = match plan.iter().find_map(|planned| planned.as_ref().err()) {
             // Kubernetes would wait for the manifest to be changed; in the foreground nobody can.
-            Some(message) if !self.record.detached => Event::SandboxFailed {
-                message: message.clone(),
+            Some(failure) if !self.record.detached => Event::SandboxFailed {
+                message: failure.message.clone(),
             },
             _ => Event::SandboxReady {
                 pod_ip: machine.pod_ip.clone(),

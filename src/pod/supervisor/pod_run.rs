@@ -16,7 +16,7 @@ use super::server::{Running, Server};
 use super::{Order, Outcome};
 use crate::image::{Image, StoreLock};
 use crate::pod::attach::{Frame, Notice};
-use crate::pod::container_spec::PlannedContainer;
+use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_log::GuestLog;
 use crate::pod::lifecycle::{Event, Hook, Lifecycle, PodEvent, Time};
 use crate::pod::output::Output;
@@ -106,7 +106,7 @@ pub struct PodRun {
     pub(super) starting: Option<AbortHandle>,
     pub(super) vmm: Option<ProcessIdentity>,
     pub(super) machine: Option<Machine>,
-    pub(super) plan: Vec<Result<PlannedContainer, String>>,
+    pub(super) plan: Vec<Result<PlannedContainer, PlanFailure>>,
     pub(super) hooks: HashMap<(usize, u32, Hook), AbortHandle>,
     /// What sessions of command lines see of the Pod.
     pub(super) running: Running,
