@@ -20,8 +20,8 @@ use super::guest_text::Complaints;
 use super::logs::LogWriter;
 use super::stdin::ContainerStdin;
 
-/// How long a new connection may take to say what it is.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a new connection may take to say what it is. Generous: a guest on a busy host is slow, and few may be silent at once.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes read from a stream at once.
 const CHUNK_BYTES: usize = 128 << 10;

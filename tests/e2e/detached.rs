@@ -69,7 +69,7 @@ impl Detached {
 }
 
 /// The status of a container in a Pod as JSON: a Pod that was just created has none of any yet.
-fn status_of(pod: &Value, name: &str) -> Option<Value> {
+pub fn status_of(pod: &Value, name: &str) -> Option<Value> {
     let lists = ["initContainerStatuses", "containerStatuses"];
     let mut statuses = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
     statuses.find(|status| status["name"] == name).cloned()

@@ -1,6 +1,6 @@
 //! Starts in order, probes that hang, ends that are explained, deletions by force: what only real containers can show.
 
-use crate::detached::Detached;
+use crate::detached::{Detached, status_of};
 use crate::host::{alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
 
 /// A container that ends when it is asked to.
@@ -32,7 +32,8 @@ fn containers_wait_for_hooks_a_hanging_probe_leaves_nothing_behind_and_an_oom_ki
     );
 
     wait_until("the child was killed and its parent has ended", || {
-        pod.container("parent")["restartCount"].as_u64() > Some(0)
+        let restarts = status_of(&pod.get(), "parent").and_then(|status| status["restartCount"].as_u64());
+        restarts > Some(0)
     });
     let ended = &pod.container("parent")["lastState"]["terminated"];
     assert_eq!(
