@@ -12,6 +12,7 @@ mod network;
 mod reaper;
 mod registry;
 mod request;
+mod request_field;
 mod sandbox;
 mod service;
 mod start_order;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use microkube_protocol::messages::NetworkInterface;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::request::InvalidRequest;
+use crate::request_field::InvalidRequest;
 
 /// `IFNAMSIZ`, linux/if.h, without the terminating NUL.
 const MAX_NAME_BYTES: usize = 15;

@@ -25,7 +25,8 @@ use crate::host::Host;
 use crate::log;
 use crate::reaper::ExitStatus;
 use crate::registry::{Registry, RegistryError};
-use crate::request::{self, InvalidRequest};
+use crate::request;
+use crate::request_field::{self, InvalidRequest};
 use crate::sandbox::{CheckedRequest, Sandbox};
 use crate::start_order::StartOrder;
 
@@ -271,17 +272,17 @@ impl State {
     }
 
     fn container(&self, id: &str) -> ttrpc::Result<Arc<Container>> {
-        request::container_id(id).map_err(invalid)?;
+        request_field::container_id(id).map_err(invalid)?;
         self.containers.get(id).map_err(|error| unusable(&error))
     }
 
     fn process(&self, id: &str) -> ttrpc::Result<Arc<Process>> {
-        request::process_id(id).map_err(invalid)?;
+        request_field::process_id(id).map_err(invalid)?;
         self.processes.get(id).map_err(|error| unusable(&error))
     }
 
     async fn remove_container(&self, id: &str) -> ttrpc::Result<()> {
-        request::container_id(id).map_err(invalid)?;
+        request_field::container_id(id).map_err(invalid)?;
         let container = match self.containers.get(id) {
             Err(RegistryError::Unknown { .. }) => return Ok(()),
             container => container.map_err(|error| unusable(&error))?,
@@ -316,7 +317,7 @@ impl State {
     }
 
     fn resize(&self, request: &ResizeTerminalRequest) -> ttrpc::Result<()> {
-        let size = request::terminal_size(request.size.as_ref()).map_err(invalid)?;
+        let size = request_field::terminal_size(request.size.as_ref()).map_err(invalid)?;
         let resized = match (request.container_id.as_str(), request.process_id.as_str()) {
             (id, "") => self.container(id)?.terminal().resize(size),
             ("", id) => self.process(id)?.terminal().resize(size),
@@ -402,7 +403,7 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: SignalContainerRequest,
     ) -> ttrpc::Result<SignalContainerResponse> {
-        let signal = request::signal(request.signal).map_err(invalid)?;
+        let signal = request_field::signal(request.signal).map_err(invalid)?;
         if signal == libc::SIGKILL && self.state.containers.give_up_start(&request.id) {
             return Ok(SignalContainerResponse::default());
         }
@@ -476,7 +477,7 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: SignalProcessRequest,
     ) -> ttrpc::Result<SignalProcessResponse> {
-        let signal = request::signal(request.signal).map_err(invalid)?;
+        let signal = request_field::signal(request.signal).map_err(invalid)?;
         if signal == libc::SIGKILL && self.state.processes.give_up_start(&request.process_id) {
             return Ok(SignalProcessResponse::default());
         }

@@ -18,8 +18,8 @@ use super::spec::{FailureKind, HelperSpec, Report};
 use super::user::User;
 use super::{spawn, terminal};
 use crate::reaper::{ExitStatus, Reaper};
-use crate::request::InvalidRequest;
-use crate::stdio::HelperEnds;
+use crate::request_field::InvalidRequest;
+use crate::stdio::{AgentEnds, HelperEnds};
 
 /// Most that a helper may report, bytes: a user in 65536 groups, or two lines with a path of 4096 bytes.
 const MAX_REPORT_BYTES: u64 = 1 << 20;
@@ -222,6 +222,15 @@ impl Launcher {
         let status = ended.await.ok();
         let out_of_memory = status == Some(ExitStatus::Signal(9)) && cgroup.oom_kills() > oom_kills;
         Err(failure.unwrap_or_else(|| died_early(status, out_of_memory)))
+    }
+}
+
+/// The agent's ends of the stdio: those of the pipes, or of the terminal that the helper has sent.
+pub fn agent_ends(launched: &mut Launched, pipes: Option<AgentEnds>, stdin: bool) -> Result<AgentEnds> {
+    match (pipes, launched.terminal.take()) {
+        (Some(pipes), _) => Ok(pipes),
+        (None, Some(master)) => AgentEnds::of_terminal(master, stdin).context("cannot use the terminal"),
+        (None, None) => anyhow::bail!("there is no terminal"),
     }
 }
 

@@ -9,13 +9,15 @@ use nix::unistd::Pid;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::launch::{Launched, StartError, StartLimit, container_is_gone, until};
-use super::spec::{HelperSpec, WantedUser};
-use super::terminal::Size;
-use super::{Container, ContainerStarter, Terminal, spawn};
+use super::instance::Container;
+use super::launch::{Launched, StartError, StartLimit, agent_ends, container_is_gone, until};
+use super::spawn;
+use super::spec::{HelperSpec, Size, WantedUser};
+use super::starter::ContainerStarter;
+use super::terminal::Terminal;
 use crate::log;
 use crate::reaper::ExitStatus;
-use crate::stdio::{self, AgentEnds, ProcessStreams, Pumps};
+use crate::stdio::{self, ProcessStreams};
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +169,7 @@ impl ContainerStarter {
             drop(killed);
             // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
             let Ok(status) = ended else { return };
-            finish(pumps, &abandoned).await;
+            pumps.finish_unless(&abandoned).await;
             sender.send_replace(Some(ProcessExit { status, timed_out }));
         });
         Ok(Process {
@@ -190,23 +192,6 @@ async fn end_by<E: Future + Unpin>(mut end: E, deadline: Option<Instant>, force:
             force();
             (end.await, true)
         }
-    }
-}
-
-/// The agent's ends of the stdio: those of the pipes, or of the terminal that the helper has sent.
-pub fn agent_ends(launched: &mut Launched, pipes: Option<AgentEnds>, stdin: bool) -> Result<AgentEnds> {
-    match (pipes, launched.terminal.take()) {
-        (Some(pipes), _) => Ok(pipes),
-        (None, Some(master)) => AgentEnds::of_terminal(master, stdin).context("cannot use the terminal"),
-        (None, None) => anyhow::bail!("there is no terminal"),
-    }
-}
-
-/// Waits until all output was taken, or is not wanted any more.
-pub async fn finish(pumps: Pumps, abandoned: &Notify) {
-    tokio::select! {
-        () = pumps.finish() => {}
-        () = abandoned.notified() => {}
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::terminal::Size;
 use super::user::User;
 
 /// First argument of the agent's program when it is started as that helper.
@@ -82,6 +81,15 @@ pub struct ProcessSpec {
     pub stdin: bool,
     /// A terminal of this size is stdin, stdout and stderr.
     pub terminal: Option<Size>,
+}
+
+/// Size of a terminal in characters. Zeros mean that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// Whom a process runs as.

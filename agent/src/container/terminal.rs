@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Weak;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -12,11 +13,11 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
-use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::rootfs;
+use super::spec::Size;
 
 /// Device number of /dev/ptmx (admin-guide/devices.txt).
 const PTMX: (u64, u64) = (5, 2);
@@ -29,17 +30,28 @@ const TIOCGPTPEER: libc::Ioctl = 0x5441;
 const TIOCGPTN: libc::Ioctl = 0x8004_5430_u32 as libc::Ioctl;
 const TIOCSPTLCK: libc::Ioctl = 0x4004_5431;
 
-/// Size of a terminal in characters. Zeros mean that nobody knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Size {
-    /// Lines.
-    pub rows: u16,
-    /// Characters in a line.
-    pub columns: u16,
+/// The terminal of a process, as long as that runs.
+#[derive(Debug)]
+pub struct Terminal(Option<Weak<OwnedFd>>);
+
+impl Terminal {
+    /// `None` for a process without one.
+    pub fn new(terminal: Option<Weak<OwnedFd>>) -> Self {
+        Self(terminal)
+    }
+
+    /// Sets the size; false where there never was a terminal. One that is gone is no error.
+    pub fn resize(&self, size: Size) -> io::Result<bool> {
+        let Some(terminal) = &self.0 else { return Ok(false) };
+        if let Some(terminal) = terminal.upgrade() {
+            resize(terminal.as_fd(), size)?;
+        }
+        Ok(true)
+    }
 }
 
 /// Sets the size; the processes in the terminal's foreground are told by SIGWINCH.
-pub fn resize(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
+fn resize(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
     let size = libc::winsize {
         ws_row: size.rows,
         ws_col: size.columns,

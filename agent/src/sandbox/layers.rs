@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use microkube_protocol::messages::Layer;
 use nix::mount::{MsFlags, mount};
 
-use super::LAYERS_DIR;
+/// Where layers are mounted.
+pub const LAYERS_DIR: &str = "/run/layers";
 
 /// Partition numbers handed out, a device.
 #[derive(Debug, Default)]

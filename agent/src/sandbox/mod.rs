@@ -17,10 +17,9 @@ use nix::unistd::sethostname;
 
 use crate::container::cgroup;
 use crate::network::{self, Interface};
-use crate::request::{self, InvalidRequest};
+use crate::request_field::{self, InvalidRequest};
 
 const ETC_DIR: &str = "/run/etc";
-const LAYERS_DIR: &str = "/run/layers";
 const SCRATCH_DIR: &str = "/run/scratch";
 const SHM_DIR: &str = "/run/shm";
 const VOLUMES_DIR: &str = "/run/volumes";
@@ -51,15 +50,15 @@ pub struct CheckedRequest {
 impl CheckedRequest {
     /// Checks the host's request.
     pub fn new(request: CreateSandboxRequest) -> Result<Self, InvalidRequest> {
-        request::hostname(&request.hostname)?;
+        request_field::hostname(&request.hostname)?;
         if !request.scratch_device.is_empty() {
-            request::device(&request.scratch_device)?;
+            request_field::device(&request.scratch_device)?;
         }
         let interface = request.network.as_ref().map(Interface::parse).transpose()?;
         let mut layers = std::collections::HashSet::new();
         for layer in &request.layers {
-            request::layer_id(&layer.id)?;
-            request::device(&layer.device)?;
+            request_field::layer_id(&layer.id)?;
+            request_field::device(&layer.device)?;
             if !layers.insert(&layer.id) {
                 return Err(InvalidRequest::new(
                     "layers.id",
@@ -69,7 +68,7 @@ impl CheckedRequest {
         }
         let mut volumes = std::collections::HashSet::new();
         for volume in &request.volumes {
-            request::volume_name(&volume.name)?;
+            request_field::volume_name(&volume.name)?;
             if !volumes.insert(&volume.name) {
                 return Err(InvalidRequest::new(
                     "volumes.name",
@@ -95,7 +94,7 @@ impl Sandbox {
         network::configure(interface.as_ref())?;
         write_etc_files(request)?;
         cgroup::prepare_parent()?;
-        for directory in [LAYERS_DIR, SCRATCH_DIR, VOLUMES_DIR] {
+        for directory in [layers::LAYERS_DIR, SCRATCH_DIR, VOLUMES_DIR] {
             fs::create_dir(directory).with_context(|| format!("cannot make {directory}"))?;
         }
         let shm_size_bytes = match request.shm_size_bytes {

@@ -16,7 +16,7 @@ use microkube_protocol::{DataStream, Stdio};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_vsock::VsockStream;
 
@@ -26,9 +26,6 @@ use self::source::Source;
 use crate::container::terminal;
 use crate::host::{Host, Supervisors, VsockHost};
 use crate::log;
-
-/// Bytes moved at once. A larger buffer makes no fewer exits: this is the most that one vsock packet carries.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// Capacity asked for each output pipe, bytes; the kernel allocates pages only for what is in it. A container then rarely
 /// waits for the host.
@@ -333,8 +330,16 @@ impl Pumps {
         self.terminal.clone()
     }
 
+    /// As [`Self::finish`], but no longer than until the output is `abandoned`.
+    pub async fn finish_unless(self, abandoned: &Notify) {
+        tokio::select! {
+            () = self.finish() => {}
+            () = abandoned.notified() => {}
+        }
+    }
+
     /// Waits until somebody has everything that the process wrote, or nobody wants it. To be called when the process has ended.
-    pub async fn finish(mut self) {
+    async fn finish(mut self) {
         self.input.shutdown().await;
         self.slave = None;
         self.ended.clear();

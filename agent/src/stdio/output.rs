@@ -7,8 +7,7 @@ use std::io;
 use microkube_protocol::{DataStream, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::CHUNK_BYTES;
-use super::source::Source;
+use super::source::{CHUNK_BYTES, Source};
 use super::window::Window;
 use crate::host::Host;
 use crate::log;

@@ -5,8 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe::Sender;
 
-use super::CHUNK_BYTES;
-use super::source::Source;
+use super::source::{CHUNK_BYTES, Source};
 use crate::host::Host;
 use crate::log;
 

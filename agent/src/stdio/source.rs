@@ -10,6 +10,9 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+/// Bytes moved at once. A larger buffer makes no fewer exits: this is the most that one vsock packet carries.
+pub const CHUNK_BYTES: usize = 64 << 10;
+
 /// How long descendants that keep the output open may go on writing to it when the process has ended and what it wrote was
 /// taken; a terminal's last bytes may also be on their way through the kernel for a moment.
 const DESCENDANTS_TIME: Duration = Duration::from_millis(200);
