@@ -6,12 +6,12 @@ use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::detached::{make_way, start_detached};
+use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::manifests::{self, FilenameArgs, Loaded};
-use super::pods::arguments::NamespaceArg;
+use super::namespace::NamespaceArg;
 use super::pods::format::{Format, Objects};
 use super::print::emit;
-use super::{Failure, complain};
 use crate::manifest::Manifests;
 use crate::state::{Paths, PodRecords, RecordsError};
 use crate::stderr::say;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::{Container, PodStatus};
 
-use super::Failure;
 use super::exec::{session_terminal, talk};
+use super::failure::Failure;
 use super::kvm::{self, Place, Purpose};
 use super::print::print;
 use super::stream::arguments::SessionArgs;

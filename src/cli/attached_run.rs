@@ -13,17 +13,17 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodSt
 use super::delete::delete_one;
 use super::detached::{make_way, start_detached};
 use super::exec::{session_terminal, talk};
+use super::failure::{Failure, complain};
 use super::generated_pod::ImageArgs;
 use super::kvm::{self, Place, Purpose};
 use super::manifests::Loaded;
-use super::print::write_output;
+use super::print::{for_terminal, write_output};
 use super::stream::running::{
     ContainerWatch, Waited, container_status, described, is_running, is_start_error, is_terminal, last_end,
     why_not_running,
 };
 use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signal};
 use super::stream::target::Target;
-use super::{Failure, complain};
 use crate::manifest::Manifests;
 use crate::pod::attach::Request;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
@@ -243,7 +243,7 @@ impl Following<'_> {
                 let reason = end.reason.as_deref().unwrap_or("Unknown");
                 let message = end.message.as_deref().map(str::trim_end).unwrap_or_default();
                 let text = format!("pod {namespace}/{name} terminated ({reason})\n{message}");
-                (self.tell)(super::for_terminal(&text).trim_end());
+                (self.tell)(for_terminal(&text).trim_end());
                 Ok(u8::try_from(end.exit_code).unwrap_or(1))
             }
             _ => {

@@ -8,8 +8,9 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::{ArgValueCompleter, PathCompleter, ValueCompleter as _};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
+use super::failure::Failure;
+use super::kvm;
 use super::print::emit;
-use super::{Failure, kvm};
 use crate::child;
 use crate::state::{Paths, PodRecords};
 

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::Failure;
 use super::apply::{self, Existing, FileArgs};
+use super::failure::Failure;
 
 /// Start the Pods of manifests; one that is there already is an error
 #[derive(Debug, clap::Args)]

@@ -9,13 +9,13 @@ use anyhow::{Context as _, anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::net::UnixStream;
 
+use super::duration::{Timeout, duration};
+use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg};
 use super::pods::changes::{Changed, Changes};
 use super::pods::selection::{NoSuchPod, select};
 use super::print::emit;
-use super::wait::{Timeout, duration};
-use super::{Failure, complain};
 use crate::pod;
 use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};

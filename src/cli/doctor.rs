@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use microkube_vmm::probe;
 
-use super::Failure;
+use super::failure::Failure;
 use super::print::emit;
 use crate::machine;
 use crate::network::{self, NetworkConfig};

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{Scope, ScopeArgs, pod_name};
 use super::pods::changes::{Changed, Changes};
@@ -15,7 +16,6 @@ use super::pods::format::{Format, Objects};
 use super::pods::snapshot::is_meant;
 use super::print::emit;
 use super::table::{Columns, since};
-use super::{Failure, complain};
 use crate::state::{EventRecord, Paths, PodRecord, PodRecords};
 use crate::stderr::say;
 

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use super::Failure;
+use super::failure::Failure;
 use super::kvm::{self, Place, Purpose};
 use super::stream::arguments::SessionArgs;
 use super::stream::running::explained;

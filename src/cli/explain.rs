@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 
-use super::Failure;
+use super::failure::Failure;
 use super::print::emit;
 use crate::manifest::schema::{Field, Schema, inside, join};
 use crate::manifest::support::{self, Support};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::Failure;
+use super::failure::Failure;
 use super::manifests::Loaded;
-use super::pods::arguments::NamespaceArg;
+use super::namespace::NamespaceArg;
 use super::stream::running::running_timeout;
 use crate::manifest::{self, Input};
 

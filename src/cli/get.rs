@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
+use super::failure::{Failure, complain};
 use super::jsonpath::{self, Template};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
@@ -16,7 +17,6 @@ use super::pods::snapshot::{self, Snapshot};
 use super::pods::status_column;
 use super::print::emit;
 use super::table::{Columns, since};
-use super::{Failure, complain};
 use crate::state::{Paths, PodRecords};
 use crate::stderr::say;
 

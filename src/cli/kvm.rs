@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use microkube_vmm::probe;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::machine;
 use crate::pod;
 use crate::state::Paths;

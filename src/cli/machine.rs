@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::failure::Failure;
 use super::print::emit;
 use crate::machine::{self, ExecRequest, MachineError, Status};
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use super::Failure;
-use super::pods::arguments::NamespaceArg;
-use crate::manifest::{self, Input, MAX_TEXT_BYTES, ManifestError, Manifests};
+use super::failure::Failure;
+use super::namespace::NamespaceArg;
+use crate::manifest::{self, Input, MAX_TEXT_BYTES, Manifests};
 
 /// All manifests of one command line together.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
@@ -93,11 +93,6 @@ fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
         namespace.clone_into(own);
     }
     Ok(())
-}
-
-/// Whether the error explains itself line by line, each with its file, and wants nothing before it.
-pub(super) fn names_its_file(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<ManifestError>().is_some()
 }
 
 /// The texts by the names that they have in messages.

@@ -13,9 +13,11 @@ mod delete;
 mod describe;
 mod detached;
 mod doctor;
+mod duration;
 mod events;
 mod exec;
 mod explain;
+mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod generated_pod;
@@ -27,6 +29,7 @@ mod log;
 mod logs;
 mod machine;
 mod manifests;
+mod namespace;
 mod output;
 mod pods;
 mod print;
@@ -45,14 +48,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use print::{OutputError, for_terminal, is_output_closed};
+use failure::{Failure, complain};
+use print::{OutputError, is_output_closed};
 
 use crate::pod;
 use crate::state::Paths;
-use crate::stderr::say;
-
-/// Exit code for a bad manifest or command line.
-const EXIT_USAGE: u8 = 2;
 
 /// Runs every Kubernetes Pod as its own lightweight KVM microVM.
 #[derive(Debug, Parser)]
@@ -90,32 +90,6 @@ enum Verb {
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
     Supervise(supervise::SuperviseArgs),
-}
-
-/// Why a verb failed, and the exit code that says so.
-#[derive(Debug)]
-struct Failure {
-    exit_code: u8,
-    error: anyhow::Error,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self {
-            exit_code: 1,
-            error: error.into(),
-        }
-    }
-}
-
-impl Failure {
-    /// The user gave something that cannot be right.
-    fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            exit_code: EXIT_USAGE,
-            error: error.into(),
-        }
-    }
 }
 
 /// Runs the command line of this process.
@@ -170,17 +144,6 @@ fn end(result: Result<ExitCode, Failure>) -> ExitCode {
             complain(&error);
             ExitCode::from(exit_code)
         }
-    }
-}
-
-/// Says what went wrong.
-fn complain(error: &anyhow::Error) {
-    if manifests::names_its_file(error) {
-        say!("{}", for_terminal(&error.to_string()));
-    } else {
-        let remedy = remedy::of(error, &Paths::from_env()).map(|remedy| format!("; {remedy}"));
-        let text = format!("{error:#}{}", remedy.unwrap_or_default());
-        say!("microkube: {}", for_terminal(&text));
     }
 }
 

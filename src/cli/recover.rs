@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, complain, kvm};
+use super::failure::{Failure, complain};
+use super::kvm;
 use crate::pod;
 use crate::state::{Paths, PodRecords};
 

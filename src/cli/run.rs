@@ -14,11 +14,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::apply::{self, DryRun, Existing, OutputArgs};
 use super::detached::new_record;
+use super::failure::Failure;
 use super::generated_pod::ImageArgs;
 use super::manifests::{FilenameArgs, Loaded};
+use super::namespace::NamespaceArg;
 use super::output::ContainerOutput;
-use super::pods::arguments::NamespaceArg;
-use super::{Failure, attached_run, kvm, manifests};
+use super::{attached_run, kvm, manifests};
 use crate::manifest::Manifests;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::timings::{self, Stage};

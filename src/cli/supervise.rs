@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::pod::{self, Supervisor};
 use crate::state::{LockedFile, Paths, PodRecords};
 

@@ -8,13 +8,14 @@ use clap::{Subcommand, ValueEnum};
 use futures::future::join_all;
 
 use super::completion;
+use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::Scope;
 use super::pods::selection::select;
-use super::print::emit;
+use super::print::{emit, for_terminal};
 use super::selector::Selector;
 use super::stream::target::pod_name;
-use super::{Failure, complain, table};
+use super::table;
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -104,10 +105,7 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
             "{}",
             match args.all_namespaces {
                 true => "No resources found".to_owned(),
-                false => format!(
-                    "No resources found in {} namespace.",
-                    super::for_terminal(&args.namespace)
-                ),
+                false => format!("No resources found in {} namespace.", for_terminal(&args.namespace)),
             }
         );
     } else if !usage.is_empty() {
@@ -154,7 +152,7 @@ async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> 
         if args.name.is_some() {
             return Err(error);
         }
-        say!("microkube: {}", super::for_terminal(&format!("{error:#}")));
+        say!("microkube: {}", for_terminal(&format!("{error:#}")));
     }
     Ok(all)
 }
@@ -192,7 +190,7 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
             let mut row = Vec::new();
             row.extend(args.all_namespaces.then(|| pod.namespace.clone()));
             row.extend(pod_name.map(str::to_owned));
-            row.push(super::for_terminal(name));
+            row.push(for_terminal(name));
             row.extend(cells(cpu, memory));
             rows.push(row);
         };

@@ -15,7 +15,9 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::{Failure, completion};
+use super::completion;
+use super::failure::Failure;
+use super::print::for_terminal;
 use crate::child;
 use crate::stderr::say;
 
@@ -118,7 +120,7 @@ pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
 }
 
 fn warn(text: String) {
-    say!("{}", super::for_terminal(&text));
+    say!("{}", for_terminal(&text));
 }
 
 /// The container to copy to or from.

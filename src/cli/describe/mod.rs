@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Toleration};
 
+use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
 use super::pods::snapshot::Snapshot;
 use super::print::emit;
 use super::table::since;
-use super::{Failure, complain};
 use crate::manifest::resources;
 use crate::state::{EventRecord, PodRecords};
 use crate::stderr::say;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::table::{age, size, table};
 use super::users::Users;
-use super::{json_text, print, split_reference};
+use super::{json_text, print};
 use crate::image::{Image, ImageStore};
 
 /// List the images that are here
@@ -127,6 +127,19 @@ fn rows(images: &[Image], users: &Users, digests: bool, now: jiff::Timestamp) ->
     table(&rows)
 }
 
+/// Repository and tag; of an image known by its digest, `<none>` as Docker shows it, even if it was pulled with a tag beside: it is not
+/// what the tag alone names.
+fn split_reference(reference: &str) -> (&str, &str) {
+    let (name, has_digest) = match reference.split_once('@') {
+        Some((name, _)) => (name, true),
+        None => (reference, false),
+    };
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, if has_digest { "<none>" } else { tag }),
+        _ => (name, "<none>"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +194,22 @@ docker.io/library/b   1     bb0000000000   2 days ago   1.0kB   1.0kB         -
         assert_eq!(
             json_list(&images, &Users::default())[0]["created"],
             serde_json::Value::Null
+        );
+    }
+
+    #[test]
+    fn references_split_into_repository_and_tag() {
+        assert_eq!(
+            split_reference("docker.io/library/nginx:1"),
+            ("docker.io/library/nginx", "1")
+        );
+        assert_eq!(
+            split_reference("localhost:5000/a@sha256:00"),
+            ("localhost:5000/a", "<none>")
+        );
+        assert_eq!(
+            split_reference("localhost:5000/a:b@sha256:00"),
+            ("localhost:5000/a", "<none>")
         );
     }
 }

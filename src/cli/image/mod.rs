@@ -79,37 +79,3 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<()> {
         }
     }
 }
-
-/// Repository and tag; of an image known by its digest, `<none>` as Docker shows it, even if it was pulled with a tag beside: it is not
-/// what the tag alone names.
-fn split_reference(reference: &str) -> (&str, &str) {
-    let (name, has_digest) = match reference.split_once('@') {
-        Some((name, _)) => (name, true),
-        None => (reference, false),
-    };
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, if has_digest { "<none>" } else { tag }),
-        _ => (name, "<none>"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_split_into_repository_and_tag() {
-        assert_eq!(
-            split_reference("docker.io/library/nginx:1"),
-            ("docker.io/library/nginx", "1")
-        );
-        assert_eq!(
-            split_reference("localhost:5000/a@sha256:00"),
-            ("localhost:5000/a", "<none>")
-        );
-        assert_eq!(
-            split_reference("localhost:5000/a:b@sha256:00"),
-            ("localhost:5000/a", "<none>")
-        );
-    }
-}

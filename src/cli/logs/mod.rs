@@ -14,13 +14,13 @@ use tokio::sync::{mpsc, watch};
 
 use self::source::Source;
 use super::completion;
+use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::Scope;
 use super::pods::selection::select;
-use super::print::OutputError;
+use super::print::{OutputError, for_terminal};
 use super::selector::Selector;
 use super::stream::target::{self, Target};
-use super::{Failure, complain};
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::state::{Paths, PodRecords};
 use crate::stderr::say;
@@ -186,10 +186,7 @@ fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)
             incomplete = !errors.is_empty();
             selected.sort_by(|a, b| a.name.cmp(&b.name));
             if selected.is_empty() && !incomplete {
-                say!(
-                    "No resources found in {} namespace.",
-                    super::for_terminal(&args.namespace)
-                );
+                say!("No resources found in {} namespace.", for_terminal(&args.namespace));
             }
             let targets = selected.into_iter().map(|record| Target::of(&records, record));
             targets.collect::<anyhow::Result<_>>()?
@@ -252,7 +249,7 @@ async fn show(args: &LogsArgs, paths: &Paths, sources: Vec<Source>, to: &mut imp
 }
 
 fn report(error: &anyhow::Error) {
-    say!("error: {}", super::for_terminal(&format!("{error:#}")));
+    say!("error: {}", for_terminal(&format!("{error:#}")));
 }
 
 fn open(args: &LogsArgs, paths: &Paths, source: &Source, now: Timestamp) -> anyhow::Result<LogReader> {

@@ -3,24 +3,11 @@
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::super::completion;
+use super::super::failure::Failure;
 use super::super::manifests::{self, FilenameArgs};
+use super::super::namespace::NamespaceArg;
 use super::super::selector::Selector;
-use super::super::{Failure, completion};
-
-/// The namespace of the Pods.
-#[derive(Debug, Clone, clap::Args)]
-pub(in crate::cli) struct NamespaceArg {
-    /// The Pods' namespace [default: default]
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub(in crate::cli) namespace: Option<String>,
-}
-
-impl NamespaceArg {
-    /// The namespace, named or not.
-    pub(in crate::cli) fn or_default(&self) -> String {
-        self.namespace.clone().unwrap_or_else(|| "default".to_owned())
-    }
-}
 
 /// Which Pods of one namespace or of all.
 #[derive(Debug, Clone, clap::Args)]

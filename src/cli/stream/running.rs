@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::session::Endings;
 use super::target::containers;
+use crate::cli::duration::{Timeout, duration};
 use crate::cli::pods::changes::Changes;
 use crate::cli::print::for_terminal;
-use crate::cli::wait;
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// `reason` of a container that could not be started.
@@ -21,7 +21,7 @@ const START_ERROR: &str = "StartError";
 /// # Errors
 /// As kubectl, when it is no duration or not higher than zero.
 pub(in crate::cli) fn running_timeout(text: &str) -> anyhow::Result<Duration> {
-    let wait::Timeout(timeout) = wait::duration(text)?;
+    let Timeout(timeout) = duration(text)?;
     if timeout.is_zero() || text.starts_with('-') {
         bail!("--pod-running-timeout must be higher than zero");
     }

@@ -4,6 +4,7 @@ use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use crate::cli::pods::arguments::not_found;
+use crate::cli::print::for_terminal;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::say;
 
@@ -121,7 +122,7 @@ pub(in crate::cli) fn named_or_default<'t>(
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         let (container, notice) = default_container(pod);
         if let Some(notice) = notice.filter(|_| !quiet) {
-            say!("{}", crate::cli::for_terminal(&notice));
+            say!("{}", for_terminal(&notice));
         }
         return container.ok_or_else(|| anyhow!("pod {} has no containers", target.record.name));
     };
