@@ -7,10 +7,10 @@ use reqwest::header::HeaderValue;
 
 use super::super::credentials::{Credential, PullSecret};
 use super::super::error::PullError;
-use super::Environment;
 use super::challenge::{Challenge, TokenServer};
-use super::source::{Get, Source};
+use super::environment::Environment;
 use super::token::{self, Request};
+use super::transport::{Get, Transport};
 
 const NO_CREDENTIALS: &str = "log in with `podman login` or `docker login`, or give the Pod imagePullSecrets";
 const REFUSED: &str = "it does not accept the credentials there are";
@@ -56,7 +56,7 @@ impl Access {
     /// A request with this authorization was refused: finds the next one to try. If there is none, says what to do.
     pub async fn next(
         &mut self,
-        source: &Source,
+        transport: &Transport,
         challenge: Option<Challenge>,
         used: Option<&HeaderValue>,
     ) -> Result<Option<&'static str>, PullError> {
@@ -76,18 +76,18 @@ impl Access {
                 let environment = Arc::clone(&self.environment);
                 let find = environment
                     .credentials
-                    .find(&self.secrets, source.name(), source.repository());
+                    .find(&self.secrets, transport.name(), transport.repository());
                 self.candidates.insert(find.await?).clone()
             }
         };
         let found = if candidates.is_empty() && self.candidate == 0 {
-            self.present(source, &challenge, None).await?
+            self.present(transport, &challenge, None).await?
         } else {
             loop {
                 let Some(credential) = candidates.get(self.candidate) else {
                     break None;
                 };
-                match self.present(source, &challenge, Some(credential)).await? {
+                match self.present(transport, &challenge, Some(credential)).await? {
                     Some(authorization) => break Some(authorization),
                     None => self.candidate += 1,
                 }
@@ -104,14 +104,14 @@ impl Access {
     /// The header for a credential; `None` if it is of no use here.
     async fn present(
         &self,
-        source: &Source,
+        transport: &Transport,
         challenge: &Challenge,
         credential: Option<&Credential>,
     ) -> Result<Option<HeaderValue>, PullError> {
         match (challenge, credential) {
             (Challenge::Basic, credential) => Ok(credential.and_then(token::basic)),
             (Challenge::Bearer(_), Some(Credential::RegistryToken(token))) => Ok(token::bearer(token)),
-            (Challenge::Bearer(server), credential) => match fetch(source, server, credential).await {
+            (Challenge::Bearer(server), credential) => match fetch(transport, server, credential).await {
                 Err(PullError::Denied { .. }) => Ok(None),
                 result => result.map(Some),
             },
@@ -122,16 +122,16 @@ impl Access {
 /// Asks a token server. It is another host than the registry as a rule, and gets the credentials because the registry says so:
 /// they are for that registry anyhow.
 async fn fetch(
-    source: &Source,
+    transport: &Transport,
     server: &TokenServer,
     credential: Option<&Credential>,
 ) -> Result<HeaderValue, PullError> {
     let invalid = |why: String| PullError::invalid("token server", why);
     let realm = Url::parse(&server.realm).map_err(|error| invalid(error.to_string()))?;
-    let realm = source
-        .check(&source.own_url()?, realm)
+    let realm = transport
+        .check(&transport.own_url()?, realm)
         .map_err(|why| invalid(format!("it leads {why}")))?;
-    let response = match token::request(server, realm, source.repository(), credential) {
+    let response = match token::request(server, realm, transport.repository(), credential) {
         Request::Get { url, authorization } => {
             let get = Get {
                 url,
@@ -139,16 +139,20 @@ async fn fetch(
                 accept: &[],
                 from_byte: 0,
             };
-            source.follow(get).await?.0
+            transport.follow(get).await?.0
         }
         // Not followed elsewhere: the secret is in the body.
         Request::Post { url, form } => {
-            let request = source.client(&url).post(url.clone()).form(&form);
-            source.send(request, &url).await?
+            let request = transport.client(&url).post(url.clone()).form(&form);
+            transport.send(request, &url).await?
         }
     };
     if !response.status().is_success() {
-        return Err(source.error(response).await);
+        return Err(transport.error(response).await);
     }
-    token::parse(&source.document(response, "the token", token::ANSWER_MAX_BYTES).await?)
+    token::parse(
+        &transport
+            .document(response, "the token", token::ANSWER_MAX_BYTES)
+            .await?,
+    )
 }

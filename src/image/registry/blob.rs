@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::super::error::PullError;
 use super::super::manifest::Blob;
 use super::super::reference::Digest;
+use super::answer;
 use super::retry::Backoff;
 use super::source::Source;
-use super::{Registry, answer, nothing_left};
+use super::sources::{Sources, nothing_left};
 
 /// What has to arrive within the time for stalls, and between two failures for the second to count as a first one.
 const PROGRESS_MIN_BYTES: u64 = 16 << 10;
@@ -23,7 +24,7 @@ const RESUMES_MAX: u32 = 100;
 /// Fetches one blob. Its end comes without an error only after exactly the bytes that the blob's digest stands for.
 #[derive(Debug)]
 pub(in crate::image) struct BlobReader<'a> {
-    registry: &'a Registry,
+    sources: &'a Sources,
     blob: &'a Blob,
     what: String,
     hash: Sha256,
@@ -46,16 +47,16 @@ struct Answer<'a> {
 }
 
 impl<'a> BlobReader<'a> {
-    pub(super) fn new(registry: &'a Registry, blob: &'a Blob, what: &str) -> Self {
+    pub(super) fn new(sources: &'a Sources, blob: &'a Blob, what: &str) -> Self {
         Self {
-            registry,
+            sources,
             blob,
             what: what.to_owned(),
             hash: Sha256::new(),
             received_bytes: 0,
             answer: None,
             ranges: true,
-            backoff: Backoff::new(&registry.limits),
+            backoff: Backoff::new(sources.limits()),
             resumes: 0,
             since_failure_bytes: 0,
         }
@@ -117,7 +118,7 @@ impl<'a> BlobReader<'a> {
         if length > self.blob.size_bytes.saturating_sub(self.received_bytes) {
             let source = answer.source;
             let why = format!("it is longer than the {} bytes announced", self.blob.size_bytes);
-            return Err(self.registry.pass_over(source, PullError::invalid(&self.what, why)));
+            return Err(self.sources.pass_over(source, PullError::invalid(&self.what, why)));
         }
         self.hash.update(&new);
         self.received_bytes += length;
@@ -126,13 +127,13 @@ impl<'a> BlobReader<'a> {
     }
 
     async fn connect(&mut self) -> Result<Answer<'a>, PullError> {
-        let registry = self.registry;
+        let sources = self.sources;
         let mut last = None;
-        for source in registry.usable_sources() {
+        for source in sources.usable() {
             match self.connect_to(source).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.is_transient() && registry.is_last(source) => return Err(error),
-                Err(error) => last = Some(registry.pass_over(source, error)),
+                Err(error) if error.is_transient() && sources.is_last(source) => return Err(error),
+                Err(error) => last = Some(sources.pass_over(source, error)),
             }
         }
         Err(last.unwrap_or_else(nothing_left))
@@ -158,7 +159,7 @@ impl<'a> BlobReader<'a> {
                         source,
                         response: partial,
                         skip_bytes: 0,
-                        patience: Patience::new(registry_stall(self.registry)),
+                        patience: Patience::new(self.sources.limits().stall_timeout),
                     });
                 }
                 StatusCode::OK => response = Some(partial),
@@ -179,7 +180,7 @@ impl<'a> BlobReader<'a> {
                 source,
                 response,
                 skip_bytes: self.received_bytes,
-                patience: Patience::new(registry_stall(self.registry)),
+                patience: Patience::new(self.sources.limits().stall_timeout),
             }),
         }
     }
@@ -196,14 +197,10 @@ impl<'a> BlobReader<'a> {
             actual: actual.to_string(),
         };
         match self.answer.take() {
-            Some(answer) => Err(self.registry.pass_over(answer.source, error)),
+            Some(answer) => Err(self.sources.pass_over(answer.source, error)),
             None => Err(error),
         }
     }
-}
-
-fn registry_stall(registry: &Registry) -> Duration {
-    registry.limits.stall_timeout
 }
 
 /// Start and whole length of `bytes START-END/LENGTH`.

@@ -7,97 +7,44 @@
 mod access;
 mod answer;
 mod blob;
+mod bounded_file;
 mod challenge;
+mod environment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod limits;
 mod retry;
 mod settings;
 mod source;
+mod sources;
 #[cfg(test)]
 pub(super) mod test_server;
 #[cfg(test)]
 pub(super) mod tests;
 mod tls;
 mod token;
+mod transport;
 
-use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(super) use blob::BlobReader;
-pub(super) use settings::Settings;
-pub(super) use tls::Certificates;
+pub(super) use environment::Environment;
 
-use super::credentials::{CredentialFiles, PullSecret};
+use super::credentials::PullSecret;
 use super::error::PullError;
 use super::manifest::{Blob, MANIFEST_MAX_BYTES, MANIFEST_MEDIA_TYPES};
 use super::reference::{Digest, ImageReference};
 use retry::Backoff;
 use source::Source;
-
-/// How long and how often things are tried.
-#[derive(Debug, Clone)]
-pub(super) struct Limits {
-    /// For TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// How long a registry may send next to nothing.
-    pub stall_timeout: Duration,
-    /// How long a whole small document may take.
-    pub document_timeout: Duration,
-    /// How often something is tried that fails for a reason that may pass.
-    pub attempts: u32,
-    /// The first wait between two attempts; each next one is twice as long, up to the longest.
-    pub first_wait: Duration,
-    pub longest_wait: Duration,
-    /// The longest wait that a registry may ask for. Longer ones are the caller's (the kubelet's image back-off).
-    pub longest_retry_after: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(30),
-            document_timeout: Duration::from_secs(60),
-            attempts: 5,
-            first_wait: Duration::from_millis(500),
-            longest_wait: Duration::from_secs(8),
-            longest_retry_after: Duration::from_secs(60),
-        }
-    }
-}
-
-/// All of this host that pulls depend on.
-#[derive(Debug)]
-pub(super) struct Environment {
-    pub settings: Settings,
-    pub certificates: Certificates,
-    pub credentials: CredentialFiles,
-    pub limits: Limits,
-}
-
-impl Environment {
-    /// As this process finds it.
-    pub fn of_process() -> Result<Self, PullError> {
-        Ok(Self {
-            settings: Settings::of_process()?,
-            certificates: Certificates::of_process(),
-            credentials: CredentialFiles::of_process(),
-            limits: Limits::default(),
-        })
-    }
-}
+use sources::{Sources, nothing_left};
 
 /// Where one image is fetched from.
 #[derive(Debug)]
 pub(super) struct Registry {
-    /// Mirrors, then the registry itself; never empty.
-    sources: Vec<Source>,
+    sources: Sources,
     /// Tag or digest.
     wanted: String,
     digest: Option<Digest>,
-    limits: Limits,
 }
 
 impl Registry {
@@ -110,15 +57,10 @@ impl Registry {
         let digest = reference.digest().map(Digest::parse).transpose();
         let digest = digest.map_err(|why| PullError::invalid("name", why))?;
         let tag = reference.tag().unwrap_or("latest").to_owned();
-        let mut sources = Vec::new();
-        for place in environment.settings.places(reference)? {
-            sources.push(Source::new(place, environment, secrets)?);
-        }
         Ok(Self {
-            sources,
+            sources: Sources::new(reference, environment, secrets)?,
             wanted: digest.as_ref().map_or(tag, Digest::to_string),
             digest,
-            limits: environment.limits.clone(),
         })
     }
 
@@ -128,8 +70,8 @@ impl Registry {
         let digest = listed.map(|blob| &blob.digest).or(self.digest.as_ref());
         let size_bytes = listed.map(|blob| blob.size_bytes);
         let mut last = None;
-        for source in self.usable_sources() {
-            let mut backoff = Backoff::new(&self.limits);
+        for source in self.sources.usable() {
+            let mut backoff = Backoff::new(self.sources.limits());
             let result = loop {
                 match self.manifest_from(source, wanted, digest, size_bytes).await {
                     Err(error) if error.is_transient() => match backoff.after(error).await {
@@ -141,7 +83,7 @@ impl Registry {
             };
             match result {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) => last = Some(self.pass_over(source, error)),
+                Err(error) => last = Some(self.sources.pass_over(source, error)),
             }
         }
         Err(last.unwrap_or_else(nothing_left))
@@ -174,7 +116,7 @@ impl Registry {
 
     /// Starts to fetch a blob, which errors call `what`.
     pub fn blob<'a>(&'a self, blob: &'a Blob, what: &str) -> BlobReader<'a> {
-        BlobReader::new(self, blob, what)
+        BlobReader::new(&self.sources, blob, what)
     }
 
     /// A small blob as a whole.
@@ -189,35 +131,8 @@ impl Registry {
 
     /// How many places are left to ask.
     pub fn usable_source_count(&self) -> usize {
-        self.usable_sources().count()
+        self.sources.usable().count()
     }
-
-    fn usable_sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.iter().filter(|source| source.is_usable())
-    }
-
-    /// Notes that a source failed: a mirror is not asked again in this pull.
-    fn pass_over(&self, source: &Source, error: PullError) -> PullError {
-        if !self.is_last(source) {
-            tracing::warn!(mirror = source.name(), error = %innermost_of(&error), "a mirror failed, going on with the next");
-            source.give_up();
-        }
-        error
-    }
-
-    fn is_last(&self, source: &Source) -> bool {
-        self.sources.last().is_some_and(|last| std::ptr::eq(last, source))
-    }
-}
-
-fn nothing_left() -> PullError {
-    PullError::invalid("registry", "no mirror and no registry is left to ask")
-}
-
-/// An error with its causes on one line, for the log.
-fn innermost_of(error: &PullError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Refuses content that is not what its digest says.
@@ -232,14 +147,4 @@ fn verify(what: &str, expected: Option<&Digest>, bytes: &[u8]) -> Result<(), Pul
         expected: expected.to_string(),
         actual: actual.to_string(),
     })
-}
-
-/// Reads a file of the host's configuration, which must not be larger than that.
-fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
-    }
-    Ok(bytes)
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::super::error::PullError;
-use super::Limits;
+use super::limits::Limits;
 
 /// The attempts at one thing.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Backoff {
         if self.failures >= self.limits.attempts || asked > self.limits.longest_retry_after {
             return Err(error);
         }
-        tracing::debug!(error = %super::innermost_of(&error), "trying again");
+        tracing::debug!(error = %error.on_one_line(), "trying again");
         tokio::time::sleep(asked + spread(self.next_wait)).await;
         self.next_wait = (self.next_wait * 2).min(self.limits.longest_wait);
         Ok(())

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::super::error::PullError;
 use super::super::reference::ImageReference;
+use super::bounded_file;
 
 /// Most bytes a file of settings may have.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -91,7 +92,7 @@ impl Settings {
                 path: path.clone(),
                 why,
             };
-            let bytes = match super::read_bounded(&path, FILE_MAX_BYTES) {
+            let bytes = match bounded_file::read(&path, FILE_MAX_BYTES) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed(error.to_string())),

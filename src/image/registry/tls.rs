@@ -8,7 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::super::error::PullError;
-use super::Limits;
+use super::bounded_file;
+use super::limits::Limits;
 
 /// Most bytes a file of certificates or keys may have.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -143,7 +144,7 @@ fn read_directory(directory: &Path) -> Result<Found, PullError> {
     paths.sort();
     for path in paths {
         let read =
-            |path: &Path| super::read_bounded(path, FILE_MAX_BYTES).map_err(|error| failed(path, error.to_string()));
+            |path: &Path| bounded_file::read(path, FILE_MAX_BYTES).map_err(|error| failed(path, error.to_string()));
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {
                 let pem = read(&path)?;

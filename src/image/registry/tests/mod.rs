@@ -16,10 +16,11 @@ use super::super::credentials::{CredentialFiles, PullSecret};
 use super::super::error::PullError;
 use super::super::manifest::Blob;
 use super::super::reference::{Digest, ImageReference};
+use super::limits::Limits;
 use super::settings::Settings;
 use super::test_server::{Reply, Request, TestServer, Then};
 use super::tls::Certificates;
-use super::{Environment, Limits, Registry};
+use super::{Environment, Registry};
 
 /// Patient with servers, quick to try again.
 pub(in crate::image) fn limits() -> Limits {
@@ -97,5 +98,5 @@ async fn fetch(registry: &Registry, blob: &Blob) -> Result<Vec<u8>, PullError> {
 }
 
 fn chain(error: &PullError) -> String {
-    super::innermost_of(error)
+    error.on_one_line()
 }
