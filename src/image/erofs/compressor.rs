@@ -5,8 +5,18 @@
 
 use lzzzz::lz4;
 
-use super::ErofsError;
+use super::error::ErofsError;
 use super::format::{BLOCK, EXTENT_MAX, INDEX_HEADER, IndexEntry};
+
+/// Whether files are compressed in an image. Either way it is an image that the other setting uses, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// They are as they are.
+    #[default]
+    None,
+    /// Those that shrink by a quarter or more are compressed with LZ4, in blocks of 4096 bytes.
+    Lz4,
+}
 
 /// How much of a file is looked at to tell whether compressing it pays.
 pub(super) const SAMPLE: usize = 128 * 1024;

@@ -4,12 +4,15 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::compressor::{Compressor, SAMPLE, SMALL_FILE_MAX};
+use super::block_hash::BlockHash;
+use super::compressor::{Compression, Compressor, SAMPLE, SMALL_FILE_MAX};
+use super::error::{ErofsError, OutputError};
 use super::format::BLOCK;
 use super::record::{Data, Place};
 use super::spill::Spill;
-use super::{BlockHash, Compression, ErofsError, OutputError};
 
+/// Bytes of content that are copied at once.
+pub(super) const COPY_BUFFER: usize = 64 * 1024;
 /// What is buffered before it is written, a multiple of the block size.
 const BUFFER: usize = 256 * 1024;
 /// Files of at least this size keep their partial last block beside the others, so that they are read in one go.

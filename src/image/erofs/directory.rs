@@ -1,6 +1,6 @@
 //! Directories on disk: their entries in the order that the kernel's binary search needs, cut into blocks.
 
-use super::ErofsError;
+use super::error::ErofsError;
 use super::format::{BLOCK, DIRENT};
 use super::record::Type;
 use super::spill::Window;

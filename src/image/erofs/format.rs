@@ -30,6 +30,11 @@ pub(crate) const INDEX_HEADER: usize = 16;
 /// How much content one compressed block holds at most. LZ4 shrinks to 1/255 at best.
 pub(crate) const EXTENT_MAX: usize = 1 << 20;
 
+/// `trusted.overlay.opaque=y`: name length, index of `trusted.`, value length, name, value, padded to 4 bytes.
+pub(crate) const OPAQUE_XATTR: &[u8; 20] = b"\x0e\x04\x01\x00overlay.opaquey\x00";
+/// `PATH_MAX` of Linux, without the terminating NUL.
+pub(crate) const SYMLINK_MAX_BYTES: usize = 4095;
+
 pub(crate) const S_IFIFO: u16 = 0o010000;
 pub(crate) const S_IFCHR: u16 = 0o020000;
 pub(crate) const S_IFDIR: u16 = 0o040000;

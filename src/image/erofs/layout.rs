@@ -8,17 +8,16 @@ use std::collections::BTreeSet;
 
 use super::data::{BlockWriter, Written};
 use super::directory::Listing;
+use super::error::{ErofsError, OutputError};
 use super::format::{
-    BLOCK, COMPACT_INODE, DataLayout, EXTENDED_INODE, INDEX_ENTRY, INDEX_HEADER, RawInode, S_IFBLK, S_IFCHR, S_IFDIR,
-    S_IFIFO, S_IFLNK, S_IFREG, SLOT, SuperBlock, XATTR_HEADER,
+    BLOCK, COMPACT_INODE, DataLayout, EXTENDED_INODE, INDEX_ENTRY, INDEX_HEADER, OPAQUE_XATTR, RawInode, S_IFBLK,
+    S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, SLOT, SuperBlock, XATTR_HEADER,
 };
+use super::needs::Needs;
 use super::record::{Place, Record, Type};
 use super::spill::{Spill, Window};
 use super::tree::{InodeId, ROOT, Tree};
-use super::{ErofsError, OutputError, Summary};
 
-/// `trusted.overlay.opaque=y`: name length, index of `trusted.`, value length, name, value, padded to 4 bytes.
-pub(super) const OPAQUE_XATTR: &[u8; 20] = b"\x0e\x04\x01\x00overlay.opaquey\x00";
 /// How many blocks with space left are kept in mind.
 const FREE_MAX: usize = 4096;
 /// How much of a compressed file's index is copied at a time.
@@ -76,6 +75,17 @@ struct Layout<'t> {
     /// In the inodes' order.
     extents: Vec<Extent>,
     build_time: (i64, u32),
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Length of the image, a multiple of 4096.
+    pub length_bytes: u64,
+    /// How many inodes it has.
+    pub inodes: u64,
+    /// What is missing for it to be right.
+    pub needs: Needs,
 }
 
 /// Writes everything but the content, behind it.

@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io;
 use std::rc::Rc;
 
-use super::format::{S_IFCHR, S_IFDIR, S_IFLNK};
-use super::layout::OPAQUE_XATTR;
+use super::error::ErofsError;
+use super::format::{OPAQUE_XATTR, S_IFCHR, S_IFDIR, S_IFLNK, SYMLINK_MAX_BYTES};
 use super::record::Attributes;
 use super::volume::{Volume, VolumeError, VolumeInode};
-use super::{ErofsError, SYMLINK_MAX_BYTES};
 
 /// The layers below one.
 #[derive(Debug)]

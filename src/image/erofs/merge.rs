@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 
-use super::data::FileWriter;
+use super::compressor::Compression;
+use super::data::{COPY_BUFFER, FileWriter};
+use super::error::ErofsError;
 use super::format::{EXTENDED_INODE, S_IFBLK, S_IFCHR, S_IFIFO, S_IFREG, XATTR_HEADER};
+use super::layout::{self, Summary};
+use super::limits::Limits;
 use super::lower::{Found, LowerFile, LowerLayers};
 use super::record::Attributes;
 use super::tree::{Content, ROOT, Tree};
 use super::volume::VolumeError;
-use super::{COPY_BUFFER, Compression, ErofsError, Limits, Summary, layout};
 
 /// Writes the image of `layers` to the empty file `image`; `scratch` are other empty files that are of no use afterwards. The same
 /// layers always give the same bytes. On an error the files' content is undefined.

@@ -1,7 +1,7 @@
 //! What is known of one inode of a layer, as it lies in the scratch file until the inodes are written.
 
+use super::error::{ErofsError, OutputError};
 use super::spill::{Spill, Window};
-use super::{ErofsError, OutputError};
 
 /// Records start at multiples of this, so that 32 bits can say where.
 const ALIGN: usize = 8;

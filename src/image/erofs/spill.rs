@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{ErofsError, OutputError};
+use super::error::{ErofsError, OutputError};
 
 /// What is buffered before it is written, and read ahead where reads go on where the last one ended.
 const BUFFER: usize = 256 * 1024;

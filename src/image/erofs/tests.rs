@@ -1,11 +1,14 @@
 //! The writer against the small reader in `reader.rs`.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
 
 use proptest::prelude::*;
 use tar::{EntryType, Header};
 
+use super::super::tar::TarError;
+use super::needs::Needs;
 use super::reader::{Node, read};
 use super::*;
 

@@ -10,11 +10,12 @@ use std::rc::Rc;
 
 use hashbrown::HashTable;
 
+use super::error::ErofsError;
 use super::format::NAME_MAX;
 use super::lower::{Found, LowerFile, LowerLayers, MergedDirectory};
+use super::needs::Needs;
 use super::record::{Attributes, Data, Record, Type};
 use super::spill::{Spill, Window};
-use super::{ErofsError, Needs};
 
 /// Index of an inode in [`Tree`].
 pub(super) type InodeId = u32;

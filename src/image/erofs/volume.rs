@@ -5,13 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use sha2::{Digest as _, Sha256};
-
+use super::block_hash::BlockHash;
 use super::format::{
     BLOCK, BLOCK_BITS, COMPACT_INODE, DIRENT, DataLayout, EXTENDED_INODE, MAGIC, S_IFREG, SLOT, SUPER_OFFSET,
     XATTR_HEADER, crc32c,
 };
-use super::{BlockHash, Needs};
+use super::needs::Needs;
 
 mod extents;
 
@@ -342,23 +341,5 @@ impl Volume {
             other != name
         })?;
         found.map(|nid| self.inode(nid)).transpose()
-    }
-}
-
-impl BlockHash {
-    /// Adds consecutive blocks, the first of them number `first`. Blocks of zeros count as absent.
-    pub(super) fn blocks(&mut self, first: u64, bytes: &[u8]) {
-        for (number, block) in (first..).zip(bytes.chunks(BLOCK)) {
-            if block.iter().any(|byte| *byte != 0) {
-                self.0.update(number.to_le_bytes());
-                self.0.update(block);
-            }
-        }
-    }
-
-    /// The digest, cut to what a superblock has room for.
-    pub(super) fn finish(self) -> [u8; 16] {
-        let digest: [u8; 32] = Sha256::finalize(self.0).into();
-        digest.first_chunk().copied().unwrap_or_default()
     }
 }

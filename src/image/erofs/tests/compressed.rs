@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use super::super::data::FileWriter;
 use super::*;
 
 /// Parts that LZ4 shrinks, does not shrink, and shrinks as far as it goes.

@@ -1,0 +1,42 @@
+//! What an image leaves open, as its superblock notes it.
+
+/// What has to be known of the layers below for an image to be right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// It has directories without an entry of their own.
+    pub directories: bool,
+    /// It has hard links to files that it does not have.
+    pub links: bool,
+}
+
+impl Needs {
+    /// Changes with what the writer makes of a layer: images of another version are not used.
+    const VERSION: &str = "microkube-2";
+
+    /// Whether there is anything.
+    pub fn any(self) -> bool {
+        self.directories || self.links
+    }
+
+    /// As the superblock has it.
+    pub(super) fn encode(self) -> [u8; 16] {
+        let mut name = [0; 16];
+        let flags = [(self.directories, "d"), (self.links, "l")];
+        let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
+        let text = format!("{}{flags}", Self::VERSION);
+        for (place, byte) in name.iter_mut().zip(text.bytes()) {
+            *place = byte;
+        }
+        name
+    }
+
+    /// Of a superblock; `None` for an image of another version.
+    pub(super) fn decode(name: &[u8; 16]) -> Option<Self> {
+        let text = name.split(|byte| *byte == 0).next()?;
+        let flags = text.strip_prefix(Self::VERSION.as_bytes())?;
+        Some(Self {
+            directories: flags.contains(&b'd'),
+            links: flags.contains(&b'l'),
+        })
+    }
+}
