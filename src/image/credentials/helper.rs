@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use super::Credential;
+use super::credential::Credential;
 use crate::child;
 
 /// Most bytes a helper may answer.

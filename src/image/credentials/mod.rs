@@ -1,6 +1,7 @@
 //! Who to be at a registry: credentials from image pull secrets, from the auth files of containers' tools and Docker's, and
 //! from credential helpers. How they are presented to a registry does not belong here.
 
+mod credential;
 mod file;
 mod helper;
 
@@ -8,6 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use credential::Credential;
 pub(super) use file::parse as parse_auth_file;
 
 use super::error::PullError;
@@ -40,29 +42,6 @@ impl fmt::Debug for PullSecret {
         f.debug_struct("PullSecret")
             .field("name", &self.name)
             .finish_non_exhaustive()
-    }
-}
-
-/// What proves who one is.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Credential {
-    Password {
-        username: String,
-        password: String,
-    },
-    /// To be exchanged for tokens where the registry says.
-    IdentityToken(String),
-    /// To be presented to the registry as it is.
-    RegistryToken(String),
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Password { .. } => "Password",
-            Self::IdentityToken(_) => "IdentityToken",
-            Self::RegistryToken(_) => "RegistryToken",
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The 512-byte header of an entry (POSIX.1-1988 ustar, GNU, and the older form without a magic).
 
-use super::RECORD;
-
+/// Size of a tar record; everything in the stream is padded to it.
+pub const RECORD: usize = 512;
 /// What a header says by itself, before extension records are applied.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -102,4 +102,15 @@ pub(super) fn number(bytes: &[u8]) -> Option<i64> {
         value = value.checked_mul(8)?.checked_add(i64::from(digit))?;
     }
     Some(value)
+}
+
+/// A number in decimal digits, as in PAX records.
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |value, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })
 }

@@ -11,10 +11,9 @@ mod sparse;
 
 use std::io::{self, Read};
 
+pub use header::RECORD;
 pub use sparse::{Segment, SparseMap};
 
-/// Size of a tar record; everything in the stream is padded to it.
-pub const RECORD: usize = 512;
 /// Most bytes one extension record (long name, PAX header) may have; the limit of Go's archive/tar, hence of Docker.
 const EXTENSION_MAX: u64 = 1 << 20;
 

@@ -1,7 +1,7 @@
 //! PAX extended headers (POSIX.1-2001) with the keys that star and GNU tar added.
 
-use super::sparse::SEGMENTS_MAX;
-use super::sparse::Segment;
+use super::header::decimal;
+use super::sparse::{SEGMENTS_MAX, Segment};
 
 /// The keys of one extended header that matter here.
 #[derive(Debug, Default)]
@@ -100,16 +100,6 @@ fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let text = body.get(space + 1..length)?.strip_suffix(b"\n")?;
     let equals = text.iter().position(|byte| *byte == b'=')?;
     Some((text.get(..equals)?, text.get(equals + 1..)?, body.get(length..)?))
-}
-
-pub(super) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |value, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        value.checked_mul(10)?.checked_add(u64::from(digit))
-    })
 }
 
 /// `[-]SECONDS[.FRACTION]`, rounded down to nanoseconds.

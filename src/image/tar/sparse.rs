@@ -1,8 +1,6 @@
 //! Maps of sparse files: which parts of a file an entry's body holds.
 
-use super::RECORD;
-use super::header::{field, number};
-use super::pax::decimal;
+use super::header::{RECORD, decimal, field, number};
 
 /// Most parts a sparse file may have; bounds the memory of one entry.
 pub(super) const SEGMENTS_MAX: usize = 1 << 18;
