@@ -10,7 +10,9 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::decompress::Decompress;
-use super::erofs::{self, ErofsError, LowerLayers, OutputError};
+use super::erofs::{self, ErofsError, LowerLayers, OutputError, Volume, VolumeError};
+use super::error::{PullError, StoreError};
+use super::manifest::LayerBlob;
 use super::options::Options;
 use super::reference::Digest;
 
@@ -76,6 +78,46 @@ pub(super) fn merge(layers: &LowerLayers, directory: &Path, options: &Options) -
     let (file, scratch) = new_files(directory)?;
     erofs::merge(layers, file.as_file(), scratch, &options.limits, options.compression)?;
     Ok(file)
+}
+
+/// Checks a conversion's result against what the image says.
+pub(super) fn accept(
+    converted: Result<Converted, ErofsError>,
+    layer: &LayerBlob,
+    directory: &Path,
+) -> Result<Converted, PullError> {
+    let converted = converted.map_err(|error| match error {
+        ErofsError::Output(error) => StoreError::of("write a layer in", directory)(error.0).into(),
+        source => PullError::Layer {
+            digest: layer.blob.digest.to_string(),
+            source,
+        },
+    })?;
+    if converted.diff_id != layer.diff_id {
+        return Err(PullError::Digest {
+            what: format!("the content of layer {}", layer.blob.digest),
+            expected: layer.diff_id.to_string(),
+            actual: converted.diff_id.to_string(),
+        });
+    }
+    Ok(converted)
+}
+
+/// Opens a layer's file; `None` if it is missing, visibly damaged or of another version.
+pub(super) fn open_volume(path: &Path) -> Result<Option<Volume>, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::of("open", path)(error)),
+    };
+    match Volume::open(file) {
+        Ok(volume) => Ok(Some(volume)),
+        Err(VolumeError::Io(error)) => Err(StoreError::of("read", path)(error)),
+        Err(error) => {
+            tracing::debug!(%error, path = %path.display(), "the layer's file is not used");
+            Ok(None)
+        }
+    }
 }
 
 /// A file for an image, and what its writer needs beside it.

@@ -11,9 +11,8 @@ use super::archive::Files;
 use super::decompress::Packing;
 use super::error::{ImageError, PullError};
 use super::index::Search;
-use super::layer;
+use super::layer::{self, accept};
 use super::manifest::{self, Blob, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFEST_MAX_BYTES};
-use super::pull::accept;
 use super::reference::{Digest, ImageReference};
 use super::{Image, ImageStore, Progress};
 

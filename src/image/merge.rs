@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::erofs::{ErofsError, LowerLayers};
 use super::error::{ImageError, StoreError};
-use super::layer;
+use super::layer::{self, open_volume};
 use super::reference::Digest;
-use super::stack::{chain_of, open_volume};
-use super::{Image, ImageStore, Layer};
+use super::stack::chain_of;
+use super::store::ImageStore;
+use super::{Image, Layer};
 
 /// To how many files the layers of an image are reduced: the first number with which the Pod's images fit. Few steps, so that few
 /// files are made of an image, whatever Pods it is in.

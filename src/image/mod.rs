@@ -11,6 +11,7 @@ mod erofs;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod images;
 mod index;
 mod layer;
 mod load;
@@ -24,6 +25,7 @@ mod registry;
 mod save;
 mod stack;
 mod store;
+mod sweep;
 pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
@@ -42,7 +44,8 @@ pub use options::{OptionError, Options};
 #[cfg(fuzzing)]
 pub use registry::fuzzing as registry_fuzzing;
 pub use save::SaveTo;
-pub use store::{ImageStore, Removed, StoreLock};
+pub use store::{ImageStore, StoreLock};
+pub use sweep::Removed;
 pub use verify::{Problem, Verification, Verified};
 
 /// When to ask the registry, as a container's `imagePullPolicy`.

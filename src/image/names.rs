@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::error::{ImageError, StoreError};
+use super::Image;
+use super::error::ImageError;
 use super::reference::ImageReference;
-use super::store::{Removed, remove_file};
-use super::{Image, ImageStore};
+use super::store::{ImageStore, remove_file};
+use super::sweep::Removed;
 
 /// The full form of an image's name, as the store and its users compare it.
 pub fn normalized(name: &str) -> Result<String, ImageError> {
@@ -32,6 +33,19 @@ impl ImageStore {
         Ok(self.write_reference(&name, &image.manifest_digest, image.repo_digest.clone())?)
     }
 
+    /// Removes a name, or all names of the image with an ID that `reference_or_id` starts, and content that no image needs
+    /// any more.
+    pub fn remove(&self, reference_or_id: &str) -> Result<Removed, ImageError> {
+        let mut removed = Removed::default();
+        for image in self.find(reference_or_id)? {
+            let path = self.reference_path(&ImageReference::parse(&image.reference)?);
+            remove_file(&path)?;
+            removed.references.push(image.reference);
+        }
+        removed.sweep(self)?;
+        Ok(removed)
+    }
+
     /// Removes content that no name leads to; with `all`, before that, the names of those images for which `unused` says yes.
     pub fn prune(&self, all: bool, unused: impl Fn(&Image) -> bool) -> Result<Removed, ImageError> {
         let mut removed = Removed::default();
@@ -52,12 +66,5 @@ impl ImageStore {
         }
         removed.sweep(self)?;
         Ok(removed)
-    }
-
-    pub(super) fn reference_path_of(&self, reference: &str) -> Result<std::path::PathBuf, StoreError> {
-        let parsed = ImageReference::parse(reference).map_err(|error| {
-            StoreError::of("look into", std::path::Path::new(reference))(std::io::Error::other(error))
-        })?;
-        Ok(self.reference_path(&parsed))
     }
 }

@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use super::credentials::PullSecret;
 use super::error::{ImageError, PullError, StoreError};
 use super::index::{Candidate, Search};
-use super::layer::{self, Converted};
+use super::layer::{self, Converted, accept};
 use super::manifest::{self, Document, LayerBlob};
 use super::reference::{Digest, ImageReference};
 use super::registry::{Environment, Registry};
-use super::store::StoreLock;
-use super::{Image, ImageStore, Progress, PullPolicy};
+use super::store::{ImageStore, StoreLock};
+use super::{Image, Progress, PullPolicy};
 
 /// As many layers as containerd and Docker fetch at once.
 const LAYERS_AT_ONCE: usize = 3;
@@ -267,29 +267,6 @@ async fn look(registry: &Registry, candidate: &Candidate, bytes: Vec<u8>) -> Res
         layers,
         root: candidate.root.clone(),
     }))
-}
-
-/// Checks a conversion's result against what the image says.
-pub(super) fn accept(
-    converted: Result<Converted, super::erofs::ErofsError>,
-    layer: &LayerBlob,
-    directory: &std::path::Path,
-) -> Result<Converted, PullError> {
-    let converted = converted.map_err(|error| match error {
-        super::erofs::ErofsError::Output(error) => StoreError::of("write a layer in", directory)(error.0).into(),
-        source => PullError::Layer {
-            digest: layer.blob.digest.to_string(),
-            source,
-        },
-    })?;
-    if converted.diff_id != layer.diff_id {
-        return Err(PullError::Digest {
-            what: format!("the content of layer {}", layer.blob.digest),
-            expected: layer.diff_id.to_string(),
-            actual: converted.diff_id.to_string(),
-        });
-    }
-    Ok(converted)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -2,18 +2,16 @@
 //! to a file that it does not have) is converted once more for every stack of layers that it stands on.
 
 use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::ImageStore;
-use super::erofs::{LowerLayers, Volume, VolumeError};
+use super::erofs::{ErofsError, LowerLayers, Volume, VolumeError};
 use super::error::{PullError, StoreError};
-use super::layer;
+use super::layer::{self, accept, open_volume};
 use super::manifest::LayerBlob;
-use super::pull::accept;
 use super::reference::Digest;
+use super::store::ImageStore;
 
 /// A layer of an image in the store.
 pub(super) struct Stacked {
@@ -71,7 +69,7 @@ impl ImageStore {
         Ok(())
     }
 
-    fn convert_from(&self, blob: File, lower: &[Stacked]) -> Result<layer::Converted, super::erofs::ErofsError> {
+    fn convert_from(&self, blob: File, lower: &[Stacked]) -> Result<layer::Converted, ErofsError> {
         let open = |layer: &Stacked| File::open(&layer.path).map_err(VolumeError::Io);
         let lower = LowerLayers::open(lower.iter().map(open).collect::<Result<_, _>>()?)?;
         layer::convert_blob(blob, &self.temporary_directory(), self.options(), Some(&lower))
@@ -141,21 +139,4 @@ pub(super) fn chain_of<'a>(diff_ids: impl Iterator<Item = &'a str>) -> Digest {
 fn depends(volume: &Volume, index: usize) -> bool {
     let needs = volume.needs();
     needs.links || needs.directories && index > 0
-}
-
-/// Opens a layer's file; `None` if it is missing, visibly damaged or of another version.
-pub(super) fn open_volume(path: &std::path::Path) -> Result<Option<Volume>, StoreError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StoreError::of("open", path)(error)),
-    };
-    match Volume::open(file) {
-        Ok(volume) => Ok(Some(volume)),
-        Err(VolumeError::Io(error)) => Err(StoreError::of("read", path)(error)),
-        Err(error) => {
-            tracing::debug!(%error, path = %path.display(), "the layer's file is not used");
-            Ok(None)
-        }
-    }
 }

@@ -12,9 +12,10 @@
 //! references/<name>             which manifest a name means
 //! ```
 //! Everything appears under its name complete, by renaming. Layers in use are safe from removal because their users hold
-//! them open ([`Image::open_layers`]).
+//! them open ([`super::Image::open_layers`]).
+//!
+//! Files and locks only: stacking layers, listing, verifying, repairing and removing images call this from above.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -25,14 +26,11 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::erofs::Volume;
-use super::error::{ImageError, PullError, StoreError};
-use super::layer::LayerFiles;
-use super::manifest::{self, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFEST_MAX_BYTES, Manifest};
+use super::error::{ImageError, StoreError};
+use super::layer::{LayerFiles, open_volume};
+use super::manifest::{self, Document, LayerBlob, MANIFEST_MAX_BYTES, Manifest};
 use super::options::Options;
 use super::reference::{Digest, ImageReference};
-use super::stack::open_volume;
-use super::verify::Verification;
-use super::{Image, Layer};
 
 /// Length of a file name in bytes beyond which a reference is stored under its digest.
 const FILE_NAME_MAX: usize = 240;
@@ -42,27 +40,6 @@ const FILE_NAME_MAX: usize = 240;
 pub struct ImageStore {
     root: PathBuf,
     options: Options,
-}
-
-/// What [`ImageStore::remove`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Names that are gone.
-    pub references: Vec<String>,
-    /// Space that is free again, in bytes. Zero where a pull is running; its content goes with the next removal or pull.
-    pub freed_bytes: u64,
-    /// Whether content that no name leads to is gone; not so while images are being added.
-    pub swept: bool,
-}
-
-impl Removed {
-    /// Removes what no name leads to any more.
-    pub(super) fn sweep(&mut self, store: &ImageStore) -> Result<(), StoreError> {
-        let freed = store.sweep()?;
-        self.swept = freed.is_some();
-        self.freed_bytes += freed.unwrap_or(0);
-        Ok(())
-    }
 }
 
 /// A lock on the store or a layer, released when dropped.
@@ -76,9 +53,9 @@ pub struct StoreLock {
 pub(super) struct Record {
     pub reference: String,
     manifest: String,
-    /// See [`Image::repo_digest`].
+    /// See [`super::Image::repo_digest`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    repo_digest: Option<String>,
+    pub repo_digest: Option<String>,
 }
 
 impl ImageStore {
@@ -104,139 +81,18 @@ impl ImageStore {
         Ok(Self { root, options })
     }
 
-    pub(super) fn options(&self) -> &Options {
-        &self.options
+    /// Where the store is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
-    /// The image that `reference` names, if it is here with all its layers. If the settings say so all of them are read, and
-    /// damaged ones made again or removed.
-    pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
-        let reference = ImageReference::parse(reference)?;
-        let path = self.reference_path(&reference);
-        let image = self.read_image(&path)?;
-        match image {
-            Some(image) if self.options.verify => {
-                let how = Verification {
-                    blobs: false,
-                    repair: true,
-                };
-                for problem in self.verify_image(&image, how)?.problems {
-                    tracing::warn!("image {reference}: {}: {}", problem.what, problem.why);
-                }
-                Ok(self.read_image(&path)?)
-            }
-            image => Ok(image),
-        }
+    pub(super) fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Keeps all content from being removed as long as the result lives: from looking an image up until its layers are open.
     pub fn hold(&self) -> Result<StoreLock, ImageError> {
         Ok(self.lock_shared()?)
-    }
-
-    /// All images with their names, in the names' order. An image of several names appears once for each.
-    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        let mut images = Vec::new();
-        for path in self.reference_files()? {
-            images.extend(self.read_image(&path)?);
-        }
-        images.sort_by(|a, b| a.reference.cmp(&b.reference));
-        Ok(images)
-    }
-
-    /// Removes a name, or all names of the image with an ID that `reference_or_id` starts, and content that no image needs
-    /// any more.
-    pub fn remove(&self, reference_or_id: &str) -> Result<Removed, ImageError> {
-        let mut removed = Removed::default();
-        for image in self.find(reference_or_id)? {
-            let path = self.reference_path(&ImageReference::parse(&image.reference)?);
-            remove_file(&path)?;
-            removed.references.push(image.reference);
-        }
-        removed.sweep(self)?;
-        Ok(removed)
-    }
-
-    /// The images that a name, an ID or its unique start stand for: one name, or all names of one image.
-    pub fn find(&self, reference_or_id: &str) -> Result<Vec<Image>, ImageError> {
-        let reference = ImageReference::parse(reference_or_id);
-        if let Ok(reference) = &reference
-            && let Some(image) = self.read_image(&self.reference_path(reference))?
-        {
-            return Ok(vec![image]);
-        }
-        if let Ok(reference) = &reference
-            && reference.digest().is_some()
-        {
-            // The digest decides: the image may have been pulled with a tag beside it, or with another one.
-            let mut images = self.list()?;
-            images.retain(|image| {
-                ImageReference::parse(&image.reference).is_ok_and(|other| {
-                    (other.registry(), other.repository(), other.digest())
-                        == (reference.registry(), reference.repository(), reference.digest())
-                })
-            });
-            if !images.is_empty() {
-                return Ok(images);
-            }
-        }
-        let hex = reference_or_id.strip_prefix("sha256:").unwrap_or(reference_or_id);
-        let is_id = hex.len() >= 4 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if let (Err(error), false) = (reference, is_id) {
-            return Err(error);
-        }
-        let mut images = self.list()?;
-        images.retain(|image| is_id && image.id.strip_prefix("sha256:").is_some_and(|id| id.starts_with(hex)));
-        let ids: BTreeSet<_> = images.iter().map(|image| &image.id).collect();
-        match ids.len() {
-            0 => Err(ImageError::NotFound {
-                name: reference_or_id.to_owned(),
-            }),
-            1 => Ok(images),
-            _ => Err(ImageError::Ambiguous {
-                name: reference_or_id.to_owned(),
-            }),
-        }
-    }
-
-    /// Removes content that no name leads to and what dead processes left, unless images are being added at the moment.
-    /// Returns how many bytes are free again, nothing where images are being added.
-    pub(super) fn sweep(&self) -> Result<Option<u64>, StoreError> {
-        let Some(_lock) = self.lock(FlockArg::LockExclusiveNonblock)? else {
-            return Ok(None);
-        };
-        let mut keep = BTreeSet::new();
-        for path in self.reference_files()? {
-            let Some((record, manifest)) = self.read_record(&path)? else {
-                continue;
-            };
-            let config = self.read_file(&self.blob_path("configs", &manifest.config.digest), CONFIG_MAX_BYTES)?;
-            keep.insert(self.blob_path("manifests", &record));
-            keep.insert(self.blob_path("configs", &manifest.config.digest));
-            keep.extend(manifest.layers.iter().map(|layer| self.layer_blob_path(&layer.digest)));
-            if let Some(Ok((_, layers))) = config.map(|config| manifest::join(&manifest, &config)) {
-                keep.extend(layers.iter().map(|layer| self.layer_path(&layer.diff_id)));
-                keep.extend(self.stacked(&layers)?.into_iter().flatten().map(|layer| layer.path));
-                let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
-                keep.extend(self.merged_paths(&diff_ids));
-            }
-        }
-        let mut freed = 0;
-        for part in [
-            "layers/sha256",
-            "blobs/sha256",
-            "manifests/sha256",
-            "configs/sha256",
-            "tmp",
-        ] {
-            for path in files(&self.root.join(part))? {
-                if !keep.contains(&path) {
-                    freed += allocated_bytes(&path);
-                    remove_file(&path)?;
-                }
-            }
-        }
-        Ok(Some(freed))
     }
 
     /// Keeps content from being removed while an image is added. Waits for a removal to end.
@@ -245,7 +101,8 @@ impl ImageStore {
         lock.ok_or_else(|| StoreError::of("lock", &self.root)(io::ErrorKind::WouldBlock.into()))
     }
 
-    fn lock(&self, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
+    /// The store's lock; `None` where it is held and not waited for.
+    pub(super) fn lock(&self, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
         lock_file(&self.root.join("lock"), how)
     }
 
@@ -306,31 +163,6 @@ impl ImageStore {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Adds an image whose layers are all there, and returns it. `root` is the digest of the document that the name means, if it means
-    /// one anywhere but here.
-    pub(super) fn add_image(
-        &self,
-        reference: &ImageReference,
-        manifest: &[u8],
-        config: &[u8],
-        root: Option<&Digest>,
-    ) -> Result<Option<Image>, StoreError> {
-        let digest = Digest::of(manifest);
-        if let Ok(Document::Manifest(manifest)) = manifest::parse(manifest)
-            && let Ok((_, layers)) = manifest::join(&manifest, config)
-        {
-            self.stack(&layers).map_err(|error| match error {
-                PullError::Store(error) => error,
-                other => StoreError::of("stack the layers in", &self.root)(io::Error::other(other)),
-            })?;
-        }
-        self.write(&self.blob_path("configs", &Digest::of(config)), config)?;
-        self.write(&self.blob_path("manifests", &digest), manifest)?;
-        let repo_digest = root.map(|root| format!("{}/{}@{root}", reference.registry(), reference.repository()));
-        self.write_reference(reference, digest.as_str(), repo_digest)?;
-        self.read_image(&self.reference_path(reference))
-    }
-
     /// Makes a name mean a manifest.
     pub(super) fn write_reference(
         &self,
@@ -353,45 +185,6 @@ impl ImageStore {
         let mut file = file.map_err(StoreError::of("create a file in", &self.temporary_directory()))?;
         file.write_all(bytes).map_err(StoreError::of("write", path))?;
         persist(file, path)
-    }
-
-    pub(super) fn read_image(&self, path: &Path) -> Result<Option<Image>, StoreError> {
-        let Some((digest, manifest)) = self.read_record(path)? else {
-            return Ok(None);
-        };
-        let Some(record) = self.read_reference(path)? else {
-            return Ok(None);
-        };
-        let Some(bytes) = self.read_file(&self.blob_path("configs", &manifest.config.digest), CONFIG_MAX_BYTES)? else {
-            return Ok(None);
-        };
-        if Digest::of(&bytes) != manifest.config.digest {
-            return Ok(None);
-        }
-        let Ok((config, blobs)) = manifest::join(&manifest, &bytes) else {
-            return Ok(None);
-        };
-        let Some(stacked) = self.stacked(&blobs)? else {
-            return Ok(None);
-        };
-        let layers: Vec<_> = std::iter::zip(&blobs, stacked)
-            .map(|(blob, file)| Layer {
-                diff_id: blob.diff_id.to_string(),
-                path: file.path,
-                length_bytes: file.length_bytes,
-            })
-            .collect();
-        let distinct: BTreeMap<_, _> = layers.iter().map(|layer| (&layer.path, layer.length_bytes)).collect();
-        let size_bytes = distinct.values().sum();
-        Ok(Some(Image {
-            reference: record.reference,
-            repo_digest: record.repo_digest,
-            id: manifest.config.digest.to_string(),
-            manifest_digest: digest.to_string(),
-            size_bytes,
-            config,
-            layers,
-        }))
     }
 
     pub(super) fn read_reference(&self, path: &Path) -> Result<Option<Record>, StoreError> {
@@ -430,8 +223,13 @@ impl ImageStore {
         Ok(Some(bytes))
     }
 
+    /// The files of one of the store's directories.
+    pub(super) fn files_of(&self, part: &str) -> Result<Vec<PathBuf>, StoreError> {
+        files(&self.root.join(part))
+    }
+
     pub(super) fn reference_files(&self) -> Result<Vec<PathBuf>, StoreError> {
-        files(&self.root.join("references"))
+        self.files_of("references")
     }
 
     pub(super) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
@@ -455,6 +253,13 @@ impl ImageStore {
             name
         };
         self.root.join("references").join(name)
+    }
+
+    /// The same for a name that is still to be parsed.
+    pub(super) fn reference_path_of(&self, reference: &str) -> Result<PathBuf, StoreError> {
+        let parsed = ImageReference::parse(reference)
+            .map_err(|error| StoreError::of("look into", Path::new(reference))(io::Error::other(error)))?;
+        Ok(self.reference_path(&parsed))
     }
 }
 

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::Image;
 use super::erofs::{Volume, VolumeError};
 use super::error::{ImageError, StoreError};
 use super::manifest::{self, CONFIG_MAX_BYTES, LayerBlob};
-use super::reference::Digest;
-use super::store::remove_file;
-use super::{Image, ImageStore};
+use super::reference::{Digest, ImageReference};
+use super::store::{ImageStore, remove_file};
 
 /// How thoroughly to look, and what to do about what is found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +48,27 @@ impl Verified {
 }
 
 impl ImageStore {
+    /// The image that `reference` names, if it is here with all its layers. If the settings say so all of them are read, and
+    /// damaged ones made again or removed.
+    pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
+        let reference = ImageReference::parse(reference)?;
+        let path = self.reference_path(&reference);
+        let image = self.read_image(&path)?;
+        match image {
+            Some(image) if self.options().verify => {
+                let how = Verification {
+                    blobs: false,
+                    repair: true,
+                };
+                for problem in self.verify_image(&image, how)?.problems {
+                    tracing::warn!("image {reference}: {}: {}", problem.what, problem.why);
+                }
+                Ok(self.read_image(&path)?)
+            }
+            image => Ok(image),
+        }
+    }
+
     /// Verifies the images that `name` stands for, or all.
     pub fn verify_named(&self, name: Option<&str>, how: Verification) -> Result<Vec<Verified>, ImageError> {
         let images = match name {
