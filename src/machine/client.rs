@@ -1,7 +1,8 @@
 //! The outer side of a command in the emulated host: its standard streams, terminal and signals become frames, its exit code ours.
 
+use super::connection::Connection;
 use super::location::Location;
-use super::protocol::{Command, Exit, Frame, MAX_DATA, Preface, ProtocolError, Request, TOKEN_LEN};
+use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
 use crate::stderr::say;
 use crate::terminal::{RawTerminal, terminal_size};
@@ -9,14 +10,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
-
-/// The machine answers in milliseconds; a loaded one may need longer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Signals that are passed on to the command.
 const FORWARDED: [Signal; 7] = [
@@ -50,47 +47,6 @@ pub struct ExecRequest {
     pub argv: Vec<OsString>,
     /// Starts the machine if it is not running.
     pub start: bool,
-}
-
-/// An authenticated connection to the machine.
-#[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
-}
-
-impl Connection {
-    /// Connects and shows the secret.
-    pub fn open(port: u16, token: &[u8; TOKEN_LEN]) -> Result<Self> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(MachineError::NoAnswer)?;
-        stream.set_nodelay(true).map_err(MachineError::NoAnswer)?;
-        stream
-            .set_read_timeout(Some(ANSWER_LIMIT))
-            .map_err(MachineError::NoAnswer)?;
-        Preface { token: *token }
-            .write(&mut stream)
-            .map_err(MachineError::NoAnswer)?;
-        match Frame::read(&mut stream).map_err(MachineError::NoAnswer)? {
-            Some(Frame::Ready) => {}
-            Some(other) => return Err(ProtocolError::Unexpected(other.name()).into()),
-            // The machine hangs up on what it does not understand.
-            None => return Err(MachineError::OtherVersion),
-        }
-        stream.set_read_timeout(None).map_err(MachineError::NoAnswer)?;
-        Ok(Self { stream })
-    }
-
-    /// Sends a frame.
-    pub fn send(&mut self, frame: &Frame) -> std::io::Result<()> {
-        frame.write(&mut self.stream)
-    }
-
-    /// Waits for a frame.
-    pub fn receive(&mut self) -> Result<Frame> {
-        let gone = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        Frame::read(&mut self.stream)
-            .map_err(MachineError::WentAway)?
-            .ok_or_else(|| MachineError::WentAway(gone()))
-    }
 }
 
 /// Runs this process's own command line in the emulated host, starting that if needed. `reason` says why, for the one line that

@@ -3,7 +3,7 @@
 //! QEMU itself holds the lock that says that the machine is alive, so neither a recycled PID nor a starter killed half-way can make
 //! a dead machine look alive or the other way round.
 
-use super::client::Connection;
+use super::connection::Connection;
 use super::control;
 use super::location::{Artefacts, Location};
 use super::protocol::{Frame, Request, TOKEN_LEN};

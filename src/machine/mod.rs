@@ -9,6 +9,7 @@
 //! they say. Nothing here knows of Pods.
 
 mod client;
+mod connection;
 mod control;
 mod host;
 mod inside;
