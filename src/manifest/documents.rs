@@ -5,6 +5,15 @@ use super::error::{FieldPath, Location, Problem};
 /// The API server takes 3 MiB for an object; a manifest is a few kilobytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
+/// A file, or what comes from standard input.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'t> {
+    /// How it is called in messages: as the user gave it.
+    pub source: &'t str,
+    /// What is in it.
+    pub text: &'t [u8],
+}
+
 /// The part of a text that is one document, and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Document<'t> {

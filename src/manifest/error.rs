@@ -126,6 +126,34 @@ pub struct FileProblems {
     pub more: usize,
 }
 
+/// The problems of a file, so many at most.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    pub(super) list: Vec<Problem>,
+    pub(super) more: usize,
+}
+
+impl Problems {
+    /// Notes one.
+    pub(super) fn add(&mut self, problem: Problem) {
+        if self.list.len() < MAX_PROBLEMS {
+            self.list.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// All of them, in the order of their places.
+    pub(super) fn of(mut self, source: &str) -> FileProblems {
+        self.list.sort_by_key(|problem| problem.location);
+        FileProblems {
+            source: source.to_owned(),
+            problems: self.list,
+            more: self.more,
+        }
+    }
+}
+
 /// Manifests were refused. Displays one line a problem: `pod.yaml:7:5: spec.containers[0].image: Required value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 mod defaults;
@@ -28,6 +28,7 @@ mod scalar;
 pub mod schema;
 mod secret;
 pub mod security;
+mod sidecar;
 mod suggest;
 pub mod support;
 mod support_table;
@@ -35,20 +36,13 @@ mod typed;
 mod validation;
 mod yaml;
 
-pub use documents::MAX_TEXT_BYTES;
+pub use documents::{Input, MAX_TEXT_BYTES};
 pub use error::{FieldPath, FileProblems, Location, ManifestError, Problem, Segment};
 pub use secret::PullSecret;
+pub use sidecar::is_sidecar;
 
+use error::Problems;
 use objects::Object;
-
-/// A file, or what comes from standard input.
-#[derive(Debug, Clone, Copy)]
-pub struct Input<'t> {
-    /// How it is called in messages: as the user gave it.
-    pub source: &'t str,
-    /// What is in it.
-    pub text: &'t [u8],
-}
 
 /// Everything that was in the given files.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -139,37 +133,6 @@ pub fn load(inputs: &[Input<'_>]) -> Result<Manifests, ManifestError> {
         }
     }
     Ok(manifests)
-}
-
-/// Whether an init container is a sidecar, which runs until all regular containers have ended.
-pub fn is_sidecar(init_container: &Container) -> bool {
-    init_container.restart_policy.as_deref() == Some("Always")
-}
-
-/// The problems of a file, so many at most.
-#[derive(Debug, Default)]
-struct Problems {
-    list: Vec<Problem>,
-    more: usize,
-}
-
-impl Problems {
-    fn add(&mut self, problem: Problem) {
-        if self.list.len() < error::MAX_PROBLEMS {
-            self.list.push(problem);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn of(mut self, source: &str) -> FileProblems {
-        self.list.sort_by_key(|problem| problem.location);
-        FileProblems {
-            source: source.to_owned(),
-            problems: self.list,
-            more: self.more,
-        }
-    }
 }
 
 #[cfg(test)]

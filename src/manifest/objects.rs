@@ -5,11 +5,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::error::{FieldPath, Location, Problem};
+use super::documents::{self, Input};
+use super::error::{FieldPath, Location, Problem, Problems};
 use super::node::{Node, Value};
 use super::secret::{self, PullSecret};
 use super::validation::{self, Found};
-use super::{Input, Problems, defaults, documents, suggest, support, typed, yaml};
+use super::{defaults, suggest, support, typed, yaml};
 
 /// What a document can be.
 pub(super) enum Object {

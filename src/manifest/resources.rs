@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource;
 
-use super::is_sidecar;
 use super::quantity::Quantity;
+use super::sidecar::is_sidecar;
 
 /// Memory of a machine whose containers have no limits, MiB.
 pub const DEFAULT_VM_MIB: u32 = 512;

@@ -2,7 +2,6 @@
 //! (`support_table`) with the fields that Kubernetes has.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::OnceLock;
 
 use super::error::{FieldPath, MAX_PROBLEMS, Problem};
@@ -11,55 +10,9 @@ use super::schema::join;
 use super::suggest;
 use super::support_table::TABLE;
 
-/// What microkube does with a field that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Support {
-    /// What Kubernetes does.
-    Supported,
-    /// The same, and there is something to know about it.
-    SupportedWith(&'static str),
-    /// Supported, and the fields in it are as those of another one, of the same type or of less.
-    SameAs(&'static str),
-    /// Nothing: it makes no difference on a single node, or is not enforced yet; says which.
-    Ignored(&'static str),
-    /// Nothing yet, so it is an error to write it; says what is missing.
-    Refused(&'static str),
-    /// These values are refused, the others are supported.
-    RefusedIf(Values, &'static str),
-}
+pub use super::support_table::{Support, Values};
 
 use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
-
-/// Some of the values of a field, as they are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Values {
-    /// These.
-    Are(&'static [&'static str]),
-    /// All but these.
-    AreNot(&'static [&'static str]),
-    /// Those that begin so.
-    BeginWith(&'static str),
-}
-
-impl Values {
-    fn include(self, value: &str) -> bool {
-        match self {
-            Self::Are(values) => values.contains(&value),
-            Self::AreNot(values) => !values.contains(&value),
-            Self::BeginWith(start) => value.starts_with(start),
-        }
-    }
-}
-
-impl fmt::Display for Values {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Are(values) => f.write_str(&values.join(", ")),
-            Self::AreNot(values) => write!(f, "values other than {}", values.join(", ")),
-            Self::BeginWith(start) => write!(f, "{start}…"),
-        }
-    }
-}
 
 /// The support of a field by its path, list indices as `[]`. Fields of what is ignored or refused are ignored or refused with it.
 pub fn support_of(path: &str) -> Option<Support> {

@@ -1,7 +1,57 @@
-//! The table of fields: one line for each, in the order of Kubernetes' types. The other half of `support`.
+//! The table of fields: one line for each, in the order of Kubernetes' types. `support` looks things up in it.
 
-use super::support::Support::{self, Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
-use super::support::Values;
+use std::fmt;
+
+use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
+
+/// What microkube does with a field that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// What Kubernetes does.
+    Supported,
+    /// The same, and there is something to know about it.
+    SupportedWith(&'static str),
+    /// Supported, and the fields in it are as those of another one, of the same type or of less.
+    SameAs(&'static str),
+    /// Nothing: it makes no difference on a single node, or is not enforced yet; says which.
+    Ignored(&'static str),
+    /// Nothing yet, so it is an error to write it; says what is missing.
+    Refused(&'static str),
+    /// These values are refused, the others are supported.
+    RefusedIf(Values, &'static str),
+}
+
+/// Some of the values of a field, as they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// These.
+    Are(&'static [&'static str]),
+    /// All but these.
+    AreNot(&'static [&'static str]),
+    /// Those that begin so.
+    BeginWith(&'static str),
+}
+
+impl Values {
+    /// Whether `value` is one of them.
+    pub(super) fn include(self, value: &str) -> bool {
+        match self {
+            Self::Are(values) => values.contains(&value),
+            Self::AreNot(values) => !values.contains(&value),
+            Self::BeginWith(start) => value.starts_with(start),
+        }
+    }
+}
+
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Are(values) => f.write_str(&values.join(", ")),
+            Self::AreNot(values) => write!(f, "values other than {}", values.join(", ")),
+            Self::BeginWith(start) => write!(f, "{start}…"),
+        }
+    }
+}
 
 const TRUE: Values = Values::Are(&["true"]);
 const FALSE: Values = Values::Are(&["false"]);

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
 use super::super::error::FieldPath;
 use super::super::{downward, names};
 use super::found::Found;
-use super::{Surroundings, resources, restart, security};
+use super::surroundings::Surroundings;
+use super::{resources, restart, security};
 
 /// Checks a container.
 pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, path: &FieldPath, found: &mut Found) {

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::error::FieldPath;
 use super::super::names;
-use super::Surroundings;
 use super::found::Found;
+use super::surroundings::Surroundings;
 
 /// `supportedStopSignalsLinux`, in the order in which Kubernetes lists them.
 const STOP_SIGNALS: [&str; 65] = [

@@ -10,6 +10,7 @@ mod resources;
 mod restart;
 mod scheduling;
 mod security;
+mod surroundings;
 mod volumes;
 
 use std::collections::HashSet;
@@ -17,8 +18,9 @@ use std::collections::HashSet;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::error::{FieldPath, Problem};
-use super::is_sidecar;
+use super::sidecar::is_sidecar;
 pub(super) use found::Found;
+use surroundings::Surroundings;
 
 /// Everything that is wrong with the Pod.
 pub(super) fn validate(pod: &Pod) -> Vec<Problem> {
@@ -143,15 +145,6 @@ fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: 
             found.invalid(&path.field("resizePolicy"), format_args!("{shown}"), detail);
         }
     }
-}
-
-/// What of the Pod matters to its containers.
-struct Surroundings<'p> {
-    /// Names of its volumes.
-    volumes: &'p HashSet<&'p str>,
-    grace_seconds: i64,
-    os: Option<&'p str>,
-    restart_policy: &'p str,
 }
 
 fn unique_name<'c>(container: &'c Container, names: &mut HashSet<&'c str>, path: &FieldPath, found: &mut Found) {
