@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+/// Environment variable that overrides the Pod network.
+pub const POD_CIDR_VARIABLE: &str = "MICROKUBE_POD_CIDR";
+
 /// An IPv4 network in CIDR notation. The host bits of `network` are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ipv4Cidr {

@@ -10,7 +10,8 @@ use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::LinkFlags;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 
-use super::{NetworkConfig, NetworkError, mac_of};
+use super::config::NetworkConfig;
+use super::error::NetworkError;
 
 /// A connection to the kernel's routing subsystem, closed on drop.
 #[derive(Debug)]
@@ -227,29 +228,11 @@ pub fn enable_forwarding() -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// MTU of the interface of the default route, or 1500; never more than 1500, since what Pods send among themselves gains nothing and a
-/// guest without large receive buffers would lose larger frames.
-pub fn default_mtu() -> u32 {
-    const ETHERNET_MTU: u32 = 1500;
-    // RFC 791's minimum that every host takes.
-    const SMALLEST_MTU: u32 = 576;
-    let Ok(routes) = fs::read_to_string("/proc/net/route") else {
-        return ETHERNET_MTU;
-    };
-    default_route_interface(&routes)
-        .and_then(|name| fs::read_to_string(Path::new("/sys/class/net").join(name).join("mtu")).ok())
-        .and_then(|text| text.trim().parse().ok())
-        .map_or(ETHERNET_MTU, |mtu: u32| mtu.clamp(SMALLEST_MTU, ETHERNET_MTU))
-}
-
-/// The first default route's interface in the format of `/proc/net/route`.
-fn default_route_interface(routes: &str) -> Option<&str> {
-    routes.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (name, destination) = (fields.next()?, fields.next()?);
-        let mask = fields.nth(5)?;
-        (destination == "00000000" && mask == "00000000" && !name.contains('/')).then_some(name)
-    })
+/// The MAC address that belongs to an address of the Pod network: locally administered, with the IP address in it, as CNI's bridge
+/// plugin makes it.
+pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
 }
 
 fn errno_of(error: &rtnetlink::Error) -> Option<i32> {
@@ -274,20 +257,5 @@ fn failed(action: &str, name: &str, error: rtnetlink::Error) -> NetworkError {
     NetworkError::System {
         action: format!("{action} {name}"),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_interface_of_the_default_route() {
-        let routes = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-                      docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
-                      eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
-        assert_eq!(default_route_interface(routes), Some("eth0"));
-        assert_eq!(default_route_interface("Iface\n"), None);
-        assert_eq!(default_route_interface("x\ny"), None);
     }
 }

@@ -6,13 +6,14 @@
 //!
 //! The virtual machine's side (virtio-net, the guest's interface) is not here.
 
-use std::env;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 mod cidr;
+mod config;
+mod error;
 mod firewall;
 mod lease;
 mod link;
@@ -20,40 +21,11 @@ mod nftables;
 mod pod_files;
 mod tap;
 
-pub use cidr::{CidrError, Ipv4Cidr};
+pub use cidr::{CidrError, Ipv4Cidr, POD_CIDR_VARIABLE};
+pub use config::NetworkConfig;
+pub use error::NetworkError;
 pub use lease::{Lease, LeaseError};
 pub use pod_files::{HostAlias, host_resolv_conf, pod_etc_hosts, pod_resolv_conf, with_dns_config};
-
-/// Environment variable that overrides the Pod network.
-pub const POD_CIDR_VARIABLE: &str = "MICROKUBE_POD_CIDR";
-
-/// How Pods are connected on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkConfig {
-    /// Name of the bridge, at most 15 bytes.
-    pub bridge_name: String,
-    /// Addresses of the Pods; the first is the bridge's and the Pods' gateway.
-    pub subnet: Ipv4Cidr,
-    /// Largest IP packet, bytes.
-    pub mtu: u32,
-}
-
-impl NetworkConfig {
-    /// The configuration of this host: bridge `microkube0`, network 10.88.0.0/16 or `MICROKUBE_POD_CIDR`, MTU of the default route.
-    pub fn from_env() -> Result<Self, NetworkError> {
-        let subnet = match env::var(POD_CIDR_VARIABLE) {
-            Ok(text) => text,
-            Err(env::VarError::NotPresent) => "10.88.0.0/16".to_owned(),
-            Err(env::VarError::NotUnicode(text)) => text.to_string_lossy().into_owned(),
-        };
-        let subnet = subnet.parse().map_err(NetworkError::Subnet)?;
-        Ok(Self {
-            bridge_name: "microkube0".to_owned(),
-            subnet,
-            mtu: link::default_mtu(),
-        })
-    }
-}
 
 /// A Pod's place in the network.
 #[derive(Debug)]
@@ -72,95 +44,6 @@ pub struct PodNetwork {
     pub gateway: Ipv4Addr,
     /// MTU of the guest's interface, bytes.
     pub mtu: u32,
-}
-
-/// Why a Pod could not be connected or disconnected.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// The configured network is not one.
-    #[error("the Pod network in {POD_CIDR_VARIABLE} is not usable")]
-    Subnet(#[source] CidrError),
-    /// Another interface has the Pods' addresses.
-    #[error(
-        "the Pod network {subnet} overlaps with the host's address {address}/{prefix_length}; choose another one with {POD_CIDR_VARIABLE}"
-    )]
-    SubnetInUse {
-        /// The Pod network.
-        subnet: Ipv4Cidr,
-        /// The host's address.
-        address: Ipv4Addr,
-        /// Prefix length of the host's network.
-        prefix_length: u8,
-    },
-    /// The bridge was set up for another network.
-    #[error(
-        "bridge {bridge} has the address {found} instead of {wanted}; unset {POD_CIDR_VARIABLE}, or end all Pods and delete the bridge with `ip link del {bridge}`"
-    )]
-    BridgeAddress {
-        /// The bridge.
-        bridge: String,
-        /// What it has.
-        found: String,
-        /// What the configuration says.
-        wanted: String,
-    },
-    /// Somebody deleted the bridge under us.
-    #[error("bridge {0} vanished while it was set up; something else on this host deletes it")]
-    BridgeGone(String),
-    /// Somebody deleted the TAP under us.
-    #[error("TAP {0} vanished while it was set up; something else on this host deletes it")]
-    TapGone(String),
-    /// The TAP could not be made.
-    #[error("cannot create TAP {name}{}", tap_remedy(source))]
-    Tap {
-        /// Its name.
-        name: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// nftables refused the rules.
-    #[error("cannot set up {what} in nftables; the kernel needs nf_tables, nft_masq and nf_tables_netdev")]
-    Firewall {
-        /// Which rules.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel has no hook for the rules that keep a Pod to its own addresses. No Pod is connected without them.
-    #[error(
-        "this kernel cannot keep Pods from using each other's addresses, so no Pod is started: it has no netdev ingress hook; boot a kernel that has (CONFIG_NETFILTER_INGRESS and CONFIG_NF_TABLES_NETDEV, as distributions' kernels do)"
-    )]
-    NoIngressHook(#[source] io::Error),
-    /// An address could not be leased or released.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
-    /// Another operation failed.
-    #[error("cannot {action}")]
-    System {
-        /// What was tried.
-        action: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl NetworkError {
-    /// Another process has the Pod's TAP, and with it the Pod's lease.
-    fn means_attached_already(&self) -> bool {
-        matches!(self, Self::Tap { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
-    }
-}
-
-fn tap_remedy(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => ": /dev/net/tun is missing, load the module tun",
-        Some(libc::EPERM | libc::EACCES) => ": run microkube as root",
-        Some(libc::EBUSY) => ": the Pod's virtual machine still runs",
-        _ => "",
-    }
 }
 
 /// Connects a Pod: leases an address, makes sure of the bridge and its rules, creates the TAP and plugs it in.
@@ -203,7 +86,7 @@ fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNet
         name: tap_name.clone(),
         source,
     })?;
-    let mac = mac_of(address);
+    let mac = link::mac_of(address);
     firewall::guard_tap(&tap_name, mac, address).map_err(unguarded)?;
     Ok(PodNetwork {
         tap,
@@ -290,13 +173,6 @@ pub fn tap_name(pod_uid: &str) -> String {
         .chain(std::iter::once('k'))
         .chain(hexadecimal.take(11))
         .collect()
-}
-
-/// The MAC address that belongs to an address of the Pod network: locally administered, with the IP address in it, as CNI's bridge
-/// plugin makes it.
-fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x0a, 0x58, a, b, c, d]
 }
 
 #[cfg(test)]

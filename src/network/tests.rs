@@ -8,7 +8,7 @@ fn tap_names_fit_and_come_from_the_uid() {
 
 #[test]
 fn macs_are_locally_administered_unicast_and_unique_per_address() {
-    let mac = mac_of(Ipv4Addr::new(10, 88, 1, 2));
+    let mac = link::mac_of(Ipv4Addr::new(10, 88, 1, 2));
     assert_eq!(mac, [0x0a, 0x58, 10, 88, 1, 2]);
     assert_eq!(mac[0] & 0b11, 0b10);
 }
@@ -152,11 +152,9 @@ mod real {
             ))
             .unwrap();
         let answers = receive(&tap_a);
-        assert!(
-            answers
-                .iter()
-                .any(|frame| frame[12..14] == [8, 6] && frame[6..12] == mac_of(a.gateway) && frame[20..22] == [0, 2])
-        );
+        assert!(answers.iter().any(|frame| frame[12..14] == [8, 6]
+            && frame[6..12] == link::mac_of(a.gateway)
+            && frame[20..22] == [0, 2]));
         receive(&tap_b);
 
         let honest = ipv4(a.address, b.address, 1);
@@ -259,7 +257,7 @@ mod real {
         let outside = packet_socket("out1");
         let packet = ipv4(pod.address, Ipv4Addr::new(192, 0, 2, 7), 9);
         (&std::fs::File::from(pod.tap))
-            .write_all(&frame(mac_of(pod.gateway), pod.mac, 0x0800, &packet))
+            .write_all(&frame(link::mac_of(pod.gateway), pod.mac, 0x0800, &packet))
             .unwrap();
         let mut arrived = Vec::new();
         let end = Instant::now() + Duration::from_secs(2);
