@@ -2,7 +2,8 @@
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{BootError, layout};
+use super::error::BootError;
+use super::layout;
 use crate::memory::GuestMemory;
 
 const APIC_VERSION: u8 = 0x14;

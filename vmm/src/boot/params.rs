@@ -4,7 +4,8 @@
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::{BootError, Initramfs, layout};
+use super::error::BootError;
+use super::layout;
 use crate::memory::GuestMemory;
 
 const E820_RAM: u32 = 1;
@@ -13,6 +14,13 @@ const E820_RESERVED: u32 = 2;
 const HEADER_MAGIC: u32 = 0x5372_6448;
 /// `type_of_loader` of a loader without an assigned id.
 const LOADER_UNDEFINED: u8 = 0xff;
+
+/// Where the initramfs lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Initramfs {
+    pub address: u32,
+    pub size: u32,
+}
 
 /// The memory map: usable low memory, the legacy hole, the rest.
 fn memory_map(memory: &GuestMemory) -> Vec<boot_e820_entry> {

@@ -5,7 +5,7 @@ use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Address, Bytes, GuestAddress};
 
-use super::CpuError;
+use super::error::CpuError;
 use crate::boot::layout;
 use crate::memory::GuestMemory;
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::CpuError;
+use super::error::CpuError;
 use crate::bus::Bus;
 
 /// Stack of a vCPU thread: it only dispatches.

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 
-use super::JailError;
+use super::error::JailError;
 
 /// The numbers from `first` on that are not among `kept`.
 fn gaps(first: u32, kept: &[RawFd]) -> Vec<RangeInclusive<u32>> {

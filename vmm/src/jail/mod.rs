@@ -4,48 +4,15 @@
 //! [`enter`] is called while the process has one thread, with everything opened; the filters of [`seccomp`] are installed by
 //! each thread for itself, before the guest's first instruction.
 
-use std::io;
-
 use crate::config::JailConfig;
 
 pub mod descriptors;
+mod error;
 mod namespaces;
 pub mod seccomp;
 
-/// Why the process could not be confined. It must not run a guest then.
-#[derive(Debug, thiserror::Error)]
-pub enum JailError {
-    /// The supervisor ended meanwhile.
-    #[error("the supervisor has ended")]
-    Orphaned,
-    /// A step was refused.
-    #[error("cannot {what}")]
-    Step {
-        /// The step.
-        what: &'static str,
-        /// What the host said.
-        #[source]
-        source: io::Error,
-    },
-    /// There are threads that would escape.
-    #[error("cannot jail a process that has {0} threads already")]
-    Threads(usize),
-    /// A filter could not be made, which is a bug.
-    #[error("cannot build the system call filter of a {0} thread")]
-    Filter(&'static str, #[source] seccompiler::BackendError),
-}
-
-/// Turns the result of a system call into one with the step's name.
-fn check(returned: libc::c_int, what: &'static str) -> Result<(), JailError> {
-    if returned < 0 {
-        Err(JailError::Step {
-            what,
-            source: io::Error::last_os_error(),
-        })
-    } else {
-        Ok(())
-    }
-}
+pub use error::JailError;
+use error::check;
 
 /// Most descriptors of a VMM: 1024 connections, each with one being handed over, and its files.
 const MAX_DESCRIPTORS: libc::rlim_t = 4096;
@@ -172,6 +139,7 @@ fn drop_privileges(config: &JailConfig) -> Result<(), JailError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::os::fd::AsRawFd;
 
     use super::*;

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::ptr;
 
-use super::{JailError, check};
+use super::error::{JailError, check};
 
 /// A directory that every host has, on which the empty file system is mounted, in this process's own mount namespace only.
 const MOUNT_POINT: &CStr = c"/proc";

@@ -1,7 +1,7 @@
 //! How much of the guest's data may wait in this process for readers on the host: one sum for all connections of the VM.
 
-use super::table::MAX_CONNECTIONS;
-
+/// Most connections of a VM.
+pub const MAX_CONNECTIONS: usize = 1024;
 /// What any connection gets, bytes.
 pub const MIN_BYTES: u32 = 4 << 10;
 /// What a connection gets while there are not many, bytes: a sender of 64 KiB packets never has to wait for credit then.

@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use super::budget::Budget;
+use super::budget::{Budget, MAX_CONNECTIONS};
 use super::connection::Connection;
 
-/// Most connections of a VM.
-pub const MAX_CONNECTIONS: usize = 1024;
 /// First port of the host for its own connections: above all that anybody listens on.
 const FIRST_HOST_PORT: u32 = 1 << 30;
 /// Tokens below belong to the listener and the client.
