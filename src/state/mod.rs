@@ -5,6 +5,7 @@
 
 mod event_log;
 mod paths;
+mod pod_owner;
 mod pod_record;
 mod pod_records;
 mod process;
