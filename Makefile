@@ -2,13 +2,14 @@
 #
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
 #   make run      what is needed, then the example Pod: nginx and a sidecar
-#   make test     format, clippy, unit tests, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host) and power cuts
+#   make check    format, clippy, unit tests, and the structure: no circles of files, no imports upwards
+#   make test     `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host) and power cuts
 #   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
 #   make bench    the VMM against QEMU's microvm, pulls of images against podman
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
-.PHONY: all build lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	image-test fuzz fuzz-briefly e2e power-cut-test bench clean
+.PHONY: all build check lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
+	structure image-test fuzz fuzz-briefly e2e power-cut-test bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -64,7 +65,9 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-test: lint unit-test image-test fuzz-briefly e2e power-cut-test
+check: lint unit-test structure
+
+test: check image-test fuzz-briefly e2e power-cut-test
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -74,6 +77,10 @@ lint: requirements
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
 	@tests/in-namespaces.sh
+
+# Which file imports which. Selected from the whole workspace, so that dependencies are built as for the unit tests.
+structure: requirements
+	@$(CARGO) test --workspace --test structure
 
 # The image store against kernel and other tools, and pulls from a real registry: as root, but no Pods, whatever this machine's KVM.
 image-test: requirements test-images

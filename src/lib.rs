@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `image`, `network`, `volume`, `state`. `machine` (the emulated host) stands
-//! beside them and is used by `cli` only, `terminal`, `stderr` and `child` are used by all.
+//! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
+//! `child`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
 
 pub mod child;
 pub mod cli;

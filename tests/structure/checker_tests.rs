@@ -1,0 +1,181 @@
+//! The checker itself, against small crates.
+
+use std::path::Path;
+
+use crate::imports::Imports;
+use crate::workspace::Sources;
+use crate::{circles, layers};
+
+fn imports(files: &[(&str, &str)]) -> Imports {
+    let sources: Sources = files
+        .iter()
+        .map(|(file, text)| (Path::new("src").join(file), (*text).to_owned()))
+        .collect();
+    Imports::of_crate(&sources, Path::new("src/lib.rs"))
+}
+
+/// `from -> to: names` of every import, without `src/` and `.rs`.
+fn edges(files: &[(&str, &str)]) -> Vec<String> {
+    let short = |file: &Path| {
+        file.strip_prefix("src")
+            .unwrap()
+            .with_extension("")
+            .display()
+            .to_string()
+    };
+    let names =
+        |names: &std::collections::BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    imports(files)
+        .iter()
+        .map(|(from, to, taken)| format!("{} -> {}: {}", short(from), short(to), names(taken)))
+        .collect()
+}
+
+#[test]
+fn a_circle_is_found_with_what_ties_it() {
+    let found = circles::find(&imports(&[
+        ("lib.rs", "mod a; mod b; mod c; mod d;"),
+        ("a.rs", "use crate::b::B; pub struct A(B);"),
+        ("b.rs", "pub struct B; fn b() { crate::c::c() }"),
+        ("c.rs", "use super::{a::{self}, d::D}; pub fn c() { a::A; D }"),
+        ("d.rs", "pub struct D;"),
+    ]));
+    assert_eq!(
+        found,
+        ["a circle of 3 files:\n  src/a.rs -> src/b.rs: B\n  src/b.rs -> src/c.rs: c\n  src/c.rs -> src/a.rs: A\n"]
+    );
+}
+
+#[test]
+fn two_circles_are_told_apart_and_a_way_that_does_not_lead_back_is_none() {
+    let found = circles::find(&imports(&[
+        ("lib.rs", "mod a; mod b; mod c; mod d;"),
+        ("a.rs", "pub struct A; use crate::b::B; use crate::c::C;"),
+        ("b.rs", "pub struct B; use crate::a::A;"),
+        ("c.rs", "pub struct C; use crate::d::D;"),
+        ("d.rs", "pub struct D; use crate::c::C;"),
+    ]));
+    assert_eq!(found.len(), 2, "{found:?}");
+    let none = circles::find(&imports(&[
+        ("lib.rs", "mod a; mod b; mod c;"),
+        ("a.rs", "use crate::{b::B, c::C};"),
+        ("b.rs", "pub struct B(crate::c::C);"),
+        ("c.rs", "pub struct C;"),
+    ]));
+    assert!(none.is_empty(), "{none:?}");
+}
+
+#[test]
+fn a_name_counts_for_the_file_that_defines_it() {
+    let files = [
+        ("lib.rs", "mod group; mod user; pub use group::Item;"),
+        (
+            "group/mod.rs",
+            "mod item; mod other; pub use item::{Item as Renamed, *};",
+        ),
+        ("group/item.rs", "pub struct Item; pub fn make() {}"),
+        ("group/other.rs", "use super::Renamed; fn other(_: crate::Item) {}"),
+        ("user.rs", "use crate::group::{Renamed, make};"),
+    ];
+    assert_eq!(
+        edges(&files),
+        ["group/other -> group/item: Item", "user -> group/item: Item make"]
+    );
+}
+
+#[test]
+fn what_a_parent_defines_and_uses_of_its_child_is_a_circle() {
+    let files = [
+        ("lib.rs", "mod parent;"),
+        (
+            "parent/mod.rs",
+            "mod child; pub use child::Child; pub struct Parent(Child);",
+        ),
+        ("parent/child.rs", "use super::Parent; pub struct Child;"),
+    ];
+    assert_eq!(
+        edges(&files),
+        [
+            "parent/child -> parent/mod: Parent",
+            "parent/mod -> parent/child: Child"
+        ]
+    );
+}
+
+#[test]
+fn tests_are_not_read() {
+    let files = [
+        ("lib.rs", "mod a; mod b;"),
+        (
+            "a.rs",
+            "pub struct A; #[cfg(test)] mod tests; #[cfg(all(test, unix))] use crate::b::B; #[cfg(not(test))] use crate::b::C;",
+        ),
+        (
+            "b.rs",
+            "pub struct B; pub struct C; #[cfg(test)] mod tests { use crate::a::A; } #[cfg(any(test, fuzzing))] fn b(_: crate::a::A) {}",
+        ),
+    ];
+    assert_eq!(edges(&files), ["a -> b: C", "b -> a: A"]);
+}
+
+#[test]
+fn paths_are_read_wherever_they_stand() {
+    let a = r#"
+        mod inside { pub fn f() { super::super::b::in_module() } }
+        #[derive(Debug)] #[arg(value_parser = crate::b::in_attribute)]
+        struct S { field: Vec<crate::b::InType> }
+        impl crate::b::Trait for S {}
+        fn f() {
+            use crate::b as renamed;
+            println!("{}", match x { _ => [renamed::in_macro(y.in_nothing)] });
+            crate::b::macro_itself!();
+            renamed::Kind::Variant
+        }
+    "#;
+    let b = "pub fn in_module() {} pub fn in_attribute() {} pub struct InType; pub trait Trait {} pub fn in_macro() {} \
+             macro_rules! macro_itself { () => {} } pub enum Kind { Variant } pub fn in_nothing() {}";
+    let names = "InType Kind Trait in_attribute in_macro in_module macro_itself";
+    assert_eq!(
+        edges(&[("lib.rs", "mod a; mod b;"), ("a.rs", a), ("b.rs", b)]),
+        [format!("a -> b: {names}")]
+    );
+}
+
+#[test]
+fn names_of_other_crates_and_imports_in_a_circle_lead_nowhere() {
+    let files = [
+        ("lib.rs", "mod a; use std::a::A; use ::a::B;"),
+        (
+            "a.rs",
+            "pub use super::b::C; pub use self::C as D; use serde::Serialize;",
+        ),
+    ];
+    assert!(edges(&files).is_empty());
+}
+
+#[test]
+fn imports_lead_only_to_lower_layers() {
+    let imports = imports(&[
+        (
+            "lib.rs",
+            "mod top; mod left; mod right; mod ground; fn f() { top::top() }",
+        ),
+        (
+            "top/mod.rs",
+            "mod inside; pub use crate::left::Left; pub fn top() { inside::inside() }",
+        ),
+        ("top/inside.rs", "pub fn inside() { crate::ground::ground() }"),
+        ("left.rs", "pub struct Left; use crate::right::Right;"),
+        ("right.rs", "pub struct Right;"),
+        ("ground.rs", "pub fn ground() { crate::top::top() }"),
+    ]);
+    let layers: &[&[&str]] = &[&["top"], &["left", "right"], &["ground"]];
+    let found = layers::violations(&imports, Path::new("src"), layers);
+    assert_eq!(
+        found,
+        [
+            "  src/ground.rs -> src/top/mod.rs: top",
+            "  src/left.rs -> src/right.rs: Right"
+        ]
+    );
+}

@@ -1,0 +1,71 @@
+//! The crates of a workspace and their sources.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Texts by their path in the workspace.
+pub type Sources = BTreeMap<PathBuf, String>;
+
+#[derive(Debug)]
+pub struct Workspace {
+    /// The files that the crates begin with: `src/lib.rs`, `src/main.rs`, `src/bin/*.rs` of every member.
+    pub crate_roots: Vec<PathBuf>,
+    pub sources: Sources,
+}
+
+impl Workspace {
+    pub fn read(dir: &Path) -> Self {
+        let mut workspace = Self {
+            crate_roots: Vec::new(),
+            sources: Sources::new(),
+        };
+        for member in members(dir) {
+            read_dir(dir, &member.join("src"), &mut workspace.sources);
+            let roots = workspace.sources.keys().filter(|file| is_crate_root(file, &member));
+            workspace.crate_roots.extend(roots.cloned());
+        }
+        assert!(!workspace.crate_roots.is_empty(), "no crates in {}", dir.display());
+        workspace
+    }
+}
+
+/// The directories of the workspace's packages, relative to its own.
+fn members(dir: &Path) -> Vec<PathBuf> {
+    let manifest: toml::Table = fs::read_to_string(dir.join("Cargo.toml")).unwrap().parse().unwrap();
+    let members = manifest["workspace"]["members"].as_array().unwrap();
+    members
+        .iter()
+        .map(|member| {
+            let member = member.as_str().unwrap();
+            assert!(
+                !member.contains('*'),
+                "{member}: patterns among the workspace's members are not read here"
+            );
+            Path::new(member)
+                .components()
+                .filter(|part| part.as_os_str() != ".")
+                .collect()
+        })
+        .collect()
+}
+
+fn is_crate_root(file: &Path, member: &Path) -> bool {
+    let Ok(file) = file.strip_prefix(member.join("src")) else {
+        return false;
+    };
+    file == Path::new("lib.rs") || file == Path::new("main.rs") || file.parent() == Some(Path::new("bin"))
+}
+
+fn read_dir(workspace: &Path, dir: &Path, sources: &mut Sources) {
+    for entry in fs::read_dir(workspace.join(dir)).unwrap() {
+        let entry = entry.unwrap();
+        let path = dir.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            read_dir(workspace, &path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            sources.insert(path, text);
+        }
+    }
+}
