@@ -11,8 +11,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use ttrpc::context::with_duration;
 
-use super::server::Running;
-use super::{CALL_TIMEOUT, Order};
+use super::order::Order;
+use super::pod_view::PodView;
+use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::attach::{ContainerUsage, Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::guest_process::{ProcessSpec, ProcessStreams, guest_size};
 use crate::pod::sandbox::rpc_message;
@@ -28,7 +29,7 @@ const QUEUED_FRAMES: usize = 16;
 const STATS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Serves one command line.
-pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
+pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
     let (mut from, mut to) = stream.into_split();
     let Some(Frame::Request(request)) = read_frame(&mut from).await? else {
         return Ok(());
@@ -36,7 +37,7 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
     let result = match request {
         Request::Delete {
             grace: Some(Duration::ZERO),
-        } => force_delete(&running, &orders).await,
+        } => force_delete(&view, &orders).await,
         Request::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
             // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
@@ -50,7 +51,7 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
             let _ = orders.send(Order::Kill).await;
             Ok(Notice::Done)
         }
-        Request::Stats => stats(&running).await,
+        Request::Stats => stats(&view).await,
         Request::Exec {
             container,
             command,
@@ -66,13 +67,13 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
                 tty_size,
                 timeout: None,
             };
-            return exec(spec, &running, from, to).await;
+            return exec(spec, &view, from, to).await;
         }
         Request::Attach {
             container,
             stdin,
             tty_size,
-        } => return attach(&container, stdin, tty_size, &running, from, to).await,
+        } => return attach(&container, stdin, tty_size, &view, from, to).await,
         Request::Follow | Request::Resize(_) => Err("this is not to be asked first".to_owned()),
     };
     let notice = result.unwrap_or_else(|message| Notice::Refused { message });
@@ -81,8 +82,8 @@ pub async fn serve(stream: UnixStream, running: Running, orders: mpsc::Sender<Or
 }
 
 /// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
-async fn force_delete(running: &Running, orders: &mpsc::Sender<Order>) -> Result<Notice, String> {
-    let hidden = running.hide().await;
+async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, String> {
+    let hidden = view.hide().await;
     hidden.map_err(|error| format!("cannot delete the Pod by force: {error:#}"))?;
     let order = Order::Terminate {
         grace: Some(Duration::ZERO),
@@ -127,12 +128,12 @@ async fn client_gone(from: &OwnedReadHalf) {
 
 async fn exec(
     mut spec: ProcessSpec,
-    running: &Running,
+    view: &PodView,
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
     let tty = spec.tty;
-    let started = match running.container(&spec.container_id) {
+    let started = match view.container(&spec.container_id) {
         Ok((id, processes)) => {
             spec.container_id = id;
             tokio::select! {
@@ -188,13 +189,13 @@ async fn attach(
     container: &str,
     stdin: bool,
     tty_size: Option<TerminalSize>,
-    running: &Running,
+    view: &PodView,
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
-    let found = running.container(container).and_then(|(id, _)| {
-        let streams = running.output.container(&id);
-        let agent = running.agent();
+    let found = view.container(container).and_then(|(id, _)| {
+        let streams = view.output.container(&id);
+        let agent = view.agent();
         streams
             .zip(agent)
             .map(|(streams, agent)| (id, streams, agent))
@@ -348,8 +349,8 @@ async fn read_input<F: Future<Output = ()>>(
 }
 
 /// What the containers use at this moment.
-async fn stats(running: &Running) -> Result<Notice, String> {
-    let agent = running.agent().ok_or("the Pod does not run")?;
+async fn stats(view: &PodView) -> Result<Notice, String> {
+    let agent = view.agent().ok_or("the Pod does not run")?;
     let look = || async {
         let answer = agent.stats(with_duration(CALL_TIMEOUT), &Default::default()).await;
         answer.map_err(rpc_message)
@@ -360,7 +361,7 @@ async fn stats(running: &Running) -> Result<Notice, String> {
     tokio::time::sleep(STATS_INTERVAL).await;
     let second = look().await?;
     let elapsed_us = start.elapsed().as_micros().max(1);
-    let mut usage: Vec<ContainerUsage> = running
+    let mut usage: Vec<ContainerUsage> = view
         .containers()
         .into_iter()
         .filter_map(|(container, id)| {
