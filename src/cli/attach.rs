@@ -16,7 +16,7 @@ use super::stream::running::{
 };
 use super::stream::session::{Endings, SessionTerminal, exit_code_of_signal};
 use super::stream::target::{self, Target};
-use crate::pod::attach::Request;
+use crate::pod::operations::attach::{self, Attach};
 use crate::state::Paths;
 use crate::stderr::say;
 
@@ -81,12 +81,13 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &C
     // A container that has a terminal needs one here, asked for or not.
     let terminal = session_terminal(session.stdin, has_tty, session.quiet || !session.tty)?;
     let on_terminal = terminal.is_some();
-    let request = Request::Attach {
+    let connection = Attach {
         container: container.name.clone(),
         stdin: session.stdin,
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),
     };
-    let ended = talk(paths, target, request, session.stdin, terminal, true, &mut endings).await;
+    let opened = attach::attach(paths, &target.record.uid, connection).await;
+    let ended = talk(opened, session.stdin, terminal, true, &mut endings).await;
     let ended = ended.map_err(|error| explained(error, paths, &target.record, &container.name))?;
     let spec = target.record.pod.spec.as_ref();
     let restart_policy = spec.and_then(|spec| spec.restart_policy.as_deref());

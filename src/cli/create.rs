@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::Failure;
-use super::apply::{self, Existing, FileArgs};
+use super::apply::{self, FileArgs};
+use crate::pod::operations::apply::Existing;
 
 /// Start the Pods of manifests; one that is there already is an error
 #[derive(Debug, clap::Args)]

@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use super::jsonpath::Template;
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{PodName, ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
-use super::pods::changes::{Changed, Changes};
 use super::pods::snapshot::{self, Snapshot};
 use super::print::emit;
 use super::{Failure, complain};
+use crate::pod::changes::{Changed, Changes};
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// As kubectl has it for a negative timeout.

@@ -145,7 +145,13 @@ async fn take_care(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Re
     // Read again: only now nobody else changes it.
     match records.get(uid)? {
         Some(record) if record.released => Ok(None),
-        Some(record) => launch::start_supervisor(paths, &record, lock.as_fd(), None, false).map(Some),
+        Some(record) => Ok(Some(launch::start_supervisor(
+            paths,
+            &record,
+            lock.as_fd(),
+            None,
+            false,
+        )?)),
         // Its creation or removal was cut off, or somebody has removed the record.
         None => release_abandoned(paths, records, uid).await.map(|()| None),
     }

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::session::Endings;
 use super::target::containers;
-use crate::cli::pods::changes::Changes;
 use crate::cli::print::for_terminal;
 use crate::cli::wait;
+use crate::pod::changes::Changes;
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// `reason` of a container that could not be started.
