@@ -15,8 +15,9 @@ use super::stream::running::{
     ContainerWatch, Waited, container_status, explained, is_running, is_terminal, running_timeout,
 };
 use super::stream::session::{Endings, SessionTerminal, exit_code_of_signal};
-use super::stream::target::{self, Target};
+use super::stream::target;
 use crate::pod::operations::attach::{self, Attach};
+use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
 use crate::stderr::say;
 
@@ -53,7 +54,7 @@ pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(exit_code?))
 }
 
-async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &Container) -> anyhow::Result<u8> {
+async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, container: &Container) -> anyhow::Result<u8> {
     let mut endings = Endings::new()?;
     let session = &args.session;
     let mut tell = |text: &str| {
@@ -105,7 +106,7 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &C
 async fn wait(
     paths: &Paths,
     args: &AttachArgs,
-    target: &Target,
+    target: &RecordedPod,
     container: &Container,
     endings: &mut Endings,
     tell: &mut dyn FnMut(&str),

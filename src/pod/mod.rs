@@ -26,6 +26,7 @@ pub mod operations;
 mod output;
 mod prepare;
 pub mod probe;
+pub mod recorded_pod;
 mod release;
 mod sandbox;
 mod stdin;

@@ -9,4 +9,5 @@ pub mod create;
 pub mod delete;
 pub mod exec;
 pub mod foreground;
+pub mod logs;
 pub mod session;
