@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod copy;
 pub mod create;
 pub mod delete;
 pub mod exec;
