@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::kvm::{self, Place, Purpose};
@@ -120,7 +120,7 @@ fn start_each(
             Ok(Applied::Created(pod)) => ("created", pod),
             Ok(Applied::Unchanged(pod)) => ("unchanged", pod),
             Err(error) => {
-                errors.push(error.into_report());
+                errors.push(in_kubectls_words(error));
                 continue;
             }
         };
@@ -138,6 +138,15 @@ fn start_each(
     Ok((errors, shown))
 }
 
+/// The API server's errors as kubectl shows them.
+fn in_kubectls_words(error: ApplyError) -> anyhow::Error {
+    match error {
+        ApplyError::AlreadyExists { .. } => anyhow!("Error from server (AlreadyExists): {error}"),
+        ApplyError::Forbidden { .. } => anyhow!("The {error}"),
+        error => error.into_report(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -153,7 +162,12 @@ mod tests {
     }
 
     /// What is told, and what went wrong.
-    fn started(pods: &TestPods, wanted: &[serde_json::Value], dry_run: DryRun) -> (String, Vec<String>) {
+    fn started(
+        pods: &TestPods,
+        wanted: &[serde_json::Value],
+        dry_run: DryRun,
+        existing: Existing,
+    ) -> (String, Vec<String>) {
         let wanted = wanted.iter().map(|manifest| record_of(manifest).pod);
         let manifests = Manifests {
             pods: wanted.collect(),
@@ -161,7 +175,7 @@ mod tests {
         };
         let output = OutputArgs { dry_run, output: None };
         let mut told = String::new();
-        let mut start = |pod: &Pod| try_apply(&pods.paths, pod, Existing::Keep);
+        let mut start = |pod: &Pod| try_apply(&pods.paths, pod, existing);
         let (errors, _) = start_each(&manifests, &output, &mut start, &mut |text| {
             told.push_str(text);
             Ok(())
@@ -175,10 +189,10 @@ mod tests {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         let wanted = [manifest("web", "nginx:1", "a"), manifest("db", "db:1", "a")];
-        let (told, errors) = started(&pods, &wanted, DryRun::None);
+        let (told, errors) = started(&pods, &wanted, DryRun::None, Existing::Keep);
         assert_eq!(told, "pod/web unchanged\npod/db created\n");
         assert!(errors.is_empty(), "{errors:?}");
-        let (told, _) = started(&pods, &wanted, DryRun::Client);
+        let (told, _) = started(&pods, &wanted, DryRun::Client, Existing::Keep);
         assert_eq!(told, "pod/web unchanged (dry run)\npod/db created (dry run)\n");
     }
 
@@ -192,9 +206,21 @@ mod tests {
             manifest("db", "db:2", "a"),
             manifest("new", "new:1", "a"),
         ];
-        let (told, errors) = started(&pods, &wanted, DryRun::None);
+        let (told, errors) = started(&pods, &wanted, DryRun::None, Existing::Keep);
         assert_eq!(told, "pod/new created\n");
         assert!(errors[0].starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
         assert!(errors[1].contains("delete it and apply again"), "{errors:?}");
+    }
+
+    #[test]
+    fn create_refuses_a_pod_that_exists() {
+        let pods = TestPods::new();
+        pods.add_pod(&manifest("web", "nginx:1", "a"));
+        let wanted = [manifest("web", "nginx:1", "a")];
+        let (_, errors) = started(&pods, &wanted, DryRun::None, Existing::Refuse);
+        assert_eq!(
+            errors,
+            ["Error from server (AlreadyExists): pods \"web\" already exists"]
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Pods that are to be as a manifest says: those that are not there are created; of those that are there, whether they may stay.
+//! Applies a manifest: creates the Pod, or compares it with the one that exists. Says what an update of a Pod may change, which is nothing yet.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
@@ -35,14 +35,14 @@ pub enum ApplyError {
         prefix: String,
     },
     /// With [`Existing::Refuse`].
-    #[error("Error from server (AlreadyExists): pods {name:?} already exists")]
+    #[error("pods {name:?} already exists")]
     AlreadyExists {
         /// Name of the Pod.
         name: String,
     },
     /// Kubernetes lets nobody change this.
     #[error(
-        "The Pod {name:?} is invalid: spec: Forbidden: pod updates may not change fields other than \
+        "Pod {name:?} is invalid: spec: Forbidden: pod updates may not change fields other than \
          `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
          existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
     )]
@@ -71,7 +71,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// For reports: another module's error is in the chain of causes itself, not as one of this type.
+    /// As a report, in whose chain of causes an error of another module keeps its type.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -243,7 +243,7 @@ mod tests {
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         let (other_command, _) = applied(&pods, &manifest("web", "nginx:1", "b"), Existing::Keep);
         let error = other_command.unwrap_err();
-        assert!(error.starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
+        assert!(error.starts_with("Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
         let (other_image, _) = applied(&pods, &manifest("web", "nginx:2", "a"), Existing::Keep);
         let error = other_image.unwrap_err();
         assert!(error.contains("delete it and apply again"), "{error}");
@@ -254,13 +254,7 @@ mod tests {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         let (web, created) = applied(&pods, &manifest("web", "nginx:1", "a"), Existing::Refuse);
-        assert_eq!(
-            (web, created),
-            (
-                Err("Error from server (AlreadyExists): pods \"web\" already exists".to_owned()),
-                false
-            )
-        );
+        assert_eq!((web, created), (Err("pods \"web\" already exists".to_owned()), false));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// For reports: another module's error is in the chain of causes itself, not as one of this type.
+    /// As a report, in whose chain of causes an error of another module keeps its type.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {

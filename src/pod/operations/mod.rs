@@ -1,7 +1,6 @@
-//! What is done with Pods from outside their supervisors, for command lines and whatever else serves users: an operation a file, with errors
-//! of its own.
+//! Operations on Pods, for the command line and other front ends: a file each, with typed errors.
 //!
-//! An operation acts on records and asks supervisors. Arguments, output, signals and terminals are its caller's.
+//! An operation works on records and asks supervisors. Arguments, output, signals and terminals belong to its caller.
 
 pub mod apply;
 pub mod attach;

@@ -109,3 +109,71 @@ impl ClientReport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::pod::supervisor::supervised_pod::{test_pod, test_pod_with};
+
+    #[tokio::test]
+    async fn that_all_containers_were_started_is_said_once_with_the_stages_of_the_start() {
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, _messages) = test_pod_with(false, Some(client));
+        let mut report = ClientReport::new(pod);
+        report.add_stages([Stage::new("image", std::time::Duration::ZERO)]);
+        report.announce(None).await;
+        report.announce(Some("10.0.0.2")).await;
+        assert!(frames.try_recv().is_err(), "nothing was started");
+        report
+            .note(&Event::SandboxReady {
+                pod_ip: "10.0.0.2".to_owned(),
+                host_ip: "10.0.0.1".to_owned(),
+            })
+            .await;
+        let started = Event::ContainerStarted {
+            container: 0,
+            attempt: 0,
+            container_id: "web-0".to_owned(),
+            user: None,
+        };
+        report.note(&started).await;
+        report.announce(Some("10.0.0.2")).await;
+        report.announce(Some("10.0.0.2")).await;
+        let Ok(Frame::Notice(Notice::Running { pod_ip, stages })) = frames.try_recv() else {
+            panic!("it runs");
+        };
+        let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(
+            (pod_ip.as_str(), names),
+            ("10.0.0.2", vec!["image", "container", "total"])
+        );
+        assert!(frames.try_recv().is_err(), "once");
+    }
+
+    #[tokio::test]
+    async fn a_container_that_could_not_be_started_has_ended_with_128() {
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, _messages) = test_pod_with(false, Some(client));
+        let failed = Event::ContainerStartFailed {
+            container: 0,
+            attempt: 0,
+            reason: "StartError".to_owned(),
+            message: "no such file".to_owned(),
+        };
+        ClientReport::new(pod).note(&failed).await;
+        assert_eq!(
+            frames.try_recv().unwrap(),
+            Frame::Notice(Notice::ContainerEnded {
+                container: 0,
+                exit_code: 128,
+                reason: "StartError".to_owned(),
+                message: Some("no such file".to_owned()),
+            })
+        );
+        // Nobody is there to be told of a detached Pod.
+        let (pod, _messages) = test_pod(true);
+        ClientReport::new(pod).note(&failed).await;
+    }
+}

@@ -85,3 +85,69 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::lifecycle::Time;
+    use crate::pod::supervisor::supervised_pod::test_pod;
+
+    fn ended(ending: Ending, pod: &SupervisedPod) -> (u8, Option<String>, bool) {
+        let lifecycle = Lifecycle::new(&pod.record.pod, Time::from_secs(1));
+        let Outcome {
+            exit_code,
+            error,
+            forget,
+        } = ending.outcome(pod, &lifecycle);
+        (exit_code, error, forget)
+    }
+
+    fn image_failed() -> Event {
+        Event::ImageFailed {
+            container: 0,
+            reason: "ErrImagePull".to_owned(),
+            message: "no such image".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_kubernetes_tries_for_ever_ends_a_pod_in_the_foreground_with_its_error() {
+        let (pod, _messages) = test_pod(false);
+        let mut ending = Ending::default();
+        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), Event::KillRequested);
+        let error = "container \"web\": no such image".to_owned();
+        assert_eq!(ended(ending, &pod), (1, Some(error), true));
+    }
+
+    #[tokio::test]
+    async fn a_detached_pod_goes_on_trying_and_keeps_its_records() {
+        let (pod, _messages) = test_pod(true);
+        let mut ending = Ending::default();
+        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), image_failed());
+        assert_eq!(ended(ending, &pod), (0, None, false));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_interrupted_before_it_runs_has_not_failed() {
+        let (pod, _messages) = test_pod(false);
+        let mut ending = Ending::default();
+        ending.was_ordered();
+        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), Event::KillRequested);
+        assert_eq!(ended(ending, &pod), (INTERRUPTED, None, true));
+    }
+
+    #[tokio::test]
+    async fn a_lost_machine_is_the_error_until_there_is_another() {
+        let (pod, _messages) = test_pod(false);
+        let lost = || {
+            let mut ending = Ending::default();
+            assert_eq!(ending.machine_is_ready(), None);
+            ending.machine_was_lost("it crashed".to_owned());
+            ending
+        };
+        assert_eq!(ended(lost(), &pod), (0, Some("it crashed".to_owned()), true));
+        let mut again = lost();
+        assert_eq!(again.machine_is_ready().as_deref(), Some("it crashed"));
+        assert_eq!(ended(again, &pod), (0, None, true));
+    }
+}

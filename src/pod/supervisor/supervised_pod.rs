@@ -92,3 +92,55 @@ impl SupervisedPod {
         format!("spec.{list}{{{}}}", self.container_name(container))
     }
 }
+
+#[cfg(test)]
+pub use tests::{test_pod, test_pod_with};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::guest_log::GuestLog;
+
+    /// A Pod with the container `web`, and what is reported of it.
+    pub fn test_pod(detached: bool) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
+        test_pod_with(detached, None)
+    }
+
+    pub fn test_pod_with(
+        detached: bool,
+        client: Option<mpsc::Sender<Frame>>,
+    ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
+        let record = serde_json::from_value(serde_json::json!({
+            "uid": "u", "namespace": "default", "name": "p", "detached": detached,
+            "client": null, "supervisor": null, "vmm": null,
+            "pod": {
+                "apiVersion": "v1", "kind": "Pod", "metadata": {},
+                "spec": { "restartPolicy": "Never", "containers": [{ "name": "web", "image": "i" }] },
+            },
+        }))
+        .unwrap();
+        let dir = std::path::Path::new("/nonexistent");
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let pod = SupervisedPod {
+            paths: Paths::new(dir.join("state"), dir.join("run")),
+            record,
+            output: Output::new(client.clone(), GuestLog::begin(dir.join("log")), false),
+            client,
+            debug: false,
+            inbox,
+        };
+        (Arc::new(pod), messages)
+    }
+
+    #[tokio::test]
+    async fn an_id_in_the_guest_names_container_and_attempt() {
+        let (pod, _messages) = test_pod(false);
+        assert_eq!(pod.container_id(0, 3), "web-3");
+        assert_eq!(pod.attempt_of("web-3"), Some((0, 3)));
+        for strange in ["web", "web-", "web-03", "web-+3", "other-3", "-3", ""] {
+            assert_eq!(pod.attempt_of(strange), None, "{strange}");
+        }
+        assert_eq!(pod.ids_of(|_| Some(7)), HashSet::from(["web-7".to_owned()]));
+        assert_eq!(pod.field_path(0), "spec.containers{web}");
+    }
+}
