@@ -23,9 +23,8 @@ use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signa
 use super::{Failure, complain};
 use crate::manifest::Manifests;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
-use crate::pod::operations::apply::make_way;
 use crate::pod::operations::attach::{self, Attach};
-use crate::pod::operations::create::{CreateError, start_detached};
+use crate::pod::operations::create::{CreateError, make_way, start_detached};
 use crate::pod::operations::delete::delete_one;
 use crate::state::{Paths, PodRecord};
 use crate::stderr::say;

@@ -2,9 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::create::{CreateError, start_detached};
+use super::create::{CreateError, make_way, start_detached};
 use crate::manifest::Manifests;
-use crate::pod::sweep;
 use crate::state::{Paths, PodRecords, RecordsError};
 
 /// What a Pod of the same name means.
@@ -100,18 +99,6 @@ pub async fn apply(paths: &Paths, pod: &Pod, manifests: &Manifests, existing: Ex
 /// See [`ApplyError`].
 pub fn try_apply(paths: &Paths, pod: &Pod, existing: Existing) -> Result<Applied, ApplyError> {
     apply_with(paths, pod, existing, &mut |pod| Ok(pod.clone()))
-}
-
-/// Frees the name of a Pod that is to be created from one that has ended with its command line.
-///
-/// # Errors
-/// When records cannot be read, or something of that Pod cannot be released.
-pub async fn make_way(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
-    // One of `generateName` has no name yet.
-    let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
-        return Ok(());
-    };
-    sweep::make_way(paths, namespace, name).await
 }
 
 fn apply_with(

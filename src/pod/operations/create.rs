@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::manifest::Manifests;
 use crate::pod::launch::{LaunchError, start_supervisor};
 use crate::pod::prepare::node_name;
+use crate::pod::sweep;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord, RecordsError};
 
 /// A Pod could not be created. Nothing is left of it then.
@@ -45,6 +46,18 @@ impl CreateError {
             Self::Secret { .. } => self.into(),
         }
     }
+}
+
+/// Frees the name of a Pod that is to be created from one that has ended with its command line.
+///
+/// # Errors
+/// When records cannot be read, or something of that Pod cannot be released.
+pub async fn make_way(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
+    // One of `generateName` has no name yet.
+    let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
+        return Ok(());
+    };
+    sweep::make_way(paths, namespace, name).await
 }
 
 /// Starts a Pod that lives without this process, and stays in the records until it is deleted.

@@ -71,6 +71,28 @@ pub enum ForegroundEvent {
     },
 }
 
+/// A Pod in the foreground could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ForegroundStartError {
+    /// A Pod of the same name that has ended cannot be released.
+    #[error(transparent)]
+    Release(anyhow::Error),
+    /// It could not be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl ForegroundStartError {
+    /// As a report, in whose chain of causes an error of another module keeps its type.
+    #[must_use]
+    pub fn into_report(self) -> anyhow::Error {
+        match self {
+            Self::Release(error) => error,
+            Self::Create(error) => error.into_report(),
+        }
+    }
+}
+
 /// A Pod in the foreground was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum ForegroundError {
@@ -129,28 +151,6 @@ pub async fn start(paths: Paths, record: PodRecord, debug: bool) -> Result<Foreg
         .await
         .map_err(ForegroundStartError::Release)?;
     Ok(create(paths, record, debug)?)
-}
-
-/// A Pod in the foreground could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ForegroundStartError {
-    /// A Pod of the same name that has ended cannot be released.
-    #[error(transparent)]
-    Release(anyhow::Error),
-    /// It could not be created.
-    #[error(transparent)]
-    Create(#[from] CreateError),
-}
-
-impl ForegroundStartError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
-    #[must_use]
-    pub fn into_report(self) -> anyhow::Error {
-        match self {
-            Self::Release(error) => error,
-            Self::Create(error) => error.into_report(),
-        }
-    }
 }
 
 fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod, CreateError> {
