@@ -15,8 +15,9 @@ use super::stream::running::{
     ContainerWatch, Waited, container_status, explained, is_running, is_terminal, running_timeout,
 };
 use super::stream::session::{Endings, SessionTerminal, exit_code_of_signal};
-use super::stream::target::{self, Target};
-use crate::pod::attach::Request;
+use super::stream::target;
+use crate::pod::operations::attach::{self, Attach};
+use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
 use crate::stderr::say;
 
@@ -53,7 +54,7 @@ pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(exit_code?))
 }
 
-async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &Container) -> anyhow::Result<u8> {
+async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, container: &Container) -> anyhow::Result<u8> {
     let mut endings = Endings::new()?;
     let session = &args.session;
     let mut tell = |text: &str| {
@@ -81,12 +82,13 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &C
     // A container that has a terminal needs one here, asked for or not.
     let terminal = session_terminal(session.stdin, has_tty, session.quiet || !session.tty)?;
     let on_terminal = terminal.is_some();
-    let request = Request::Attach {
+    let connection = Attach {
         container: container.name.clone(),
         stdin: session.stdin,
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),
     };
-    let ended = talk(paths, target, request, session.stdin, terminal, true, &mut endings).await;
+    let opened = attach::attach(paths, &target.record.uid, connection).await;
+    let ended = talk(opened, session.stdin, terminal, true, &mut endings).await;
     let ended = ended.map_err(|error| explained(error, paths, &target.record, &container.name))?;
     let spec = target.record.pod.spec.as_ref();
     let restart_policy = spec.and_then(|spec| spec.restart_policy.as_deref());
@@ -104,7 +106,7 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &Target, container: &C
 async fn wait(
     paths: &Paths,
     args: &AttachArgs,
-    target: &Target,
+    target: &RecordedPod,
     container: &Container,
     endings: &mut Endings,
     tell: &mut dyn FnMut(&str),

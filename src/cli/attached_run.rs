@@ -10,8 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodStatus};
 
-use super::delete::delete_one;
-use super::detached::{make_way, start_detached};
 use super::exec::{session_terminal, talk};
 use super::failure::{Failure, complain};
 use super::generated_pod::ImageArgs;
@@ -23,11 +21,12 @@ use super::stream::running::{
     why_not_running,
 };
 use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signal};
-use super::stream::target::Target;
 use crate::manifest::Manifests;
-use crate::pod::attach::Request;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::pod::operations::attach::{self, Attach};
+use crate::pod::operations::create::{CreateError, make_way, start_detached};
+use crate::pod::operations::delete::delete_one;
+use crate::state::{Paths, PodRecord};
 use crate::stderr::say;
 
 /// The grace period of a Pod that is removed when Ctrl-C comes again, as that of `delete --now`.
@@ -43,8 +42,8 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
     for warning in &loaded.manifests.warnings {
         say!("microkube: warning: {warning}");
     }
-    make_way(&paths, pod)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(make_way(&paths, pod))?;
     let exit_code = runtime.block_on(run_attached(&paths, pod, &loaded.manifests, args));
     // A read of a terminal cannot be called off.
     runtime.shutdown_background();
@@ -54,7 +53,7 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
 async fn run_attached(paths: &Paths, pod: &Pod, manifests: &Manifests, args: &ImageArgs) -> anyhow::Result<u8> {
     // Before there is a Pod: no signal may end this process and leave behind what --rm is to remove.
     let mut endings = Endings::new()?;
-    let record = start_detached(paths, pod, manifests)?;
+    let record = start_detached(paths, pod, manifests).map_err(CreateError::into_report)?;
     let mut tell = |text: &str| say!("{text}");
     follow_and_remove(paths, &record, args, &mut endings, &mut tell).await
 }
@@ -212,17 +211,17 @@ impl Following<'_> {
 
     async fn attach(&mut self) -> anyhow::Result<Ended> {
         let (stdin, tty) = (self.args.stdin, self.args.tty);
-        let target = Target::of(&PodRecords::new(self.paths.clone()), self.record.clone())?;
         let terminal = session_terminal(stdin, tty, false)?;
         if terminal.is_some() {
             (self.tell)("If you don't see a command prompt, try pressing enter.\r");
         }
-        let request = Request::Attach {
+        let connection = Attach {
             container: self.container.name.clone(),
             stdin,
             tty_size: terminal.as_ref().and_then(SessionTerminal::size),
         };
-        talk(self.paths, &target, request, stdin, terminal, true, self.endings).await
+        let opened = attach::attach(self.paths, &self.record.uid, connection).await;
+        talk(opened, stdin, terminal, true, self.endings).await
     }
 
     /// Waits for the Pod's end; the exit code is the container's.

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::apply::{self, Existing, FileArgs};
+use super::apply::{self, FileArgs};
 use super::failure::Failure;
+use crate::pod::operations::apply::Existing;
 
 /// Start the Pods of manifests; one that is there already is an error
 #[derive(Debug, clap::Args)]

@@ -11,11 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{Scope, ScopeArgs, pod_name};
-use super::pods::changes::{Changed, Changes};
 use super::pods::format::{Format, Objects};
 use super::pods::snapshot::is_meant;
 use super::print::emit;
 use super::table::{Columns, since};
+use crate::pod::changes::{Changed, Changes};
 use crate::state::{EventRecord, Paths, PodRecord, PodRecords};
 use crate::stderr::say;
 

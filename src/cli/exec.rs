@@ -8,10 +8,10 @@ use super::kvm::{self, Place, Purpose};
 use super::stream::arguments::SessionArgs;
 use super::stream::running::explained;
 use super::stream::session::{Ended, Endings, SessionTerminal, Streams, converse};
-use super::stream::target::{self, Target};
-use crate::pod::attach::Request;
-use crate::pod::client::Client;
-use crate::state::Paths;
+use super::stream::target;
+use crate::pod::client::ClientError;
+use crate::pod::operations::exec::{self, Exec};
+use crate::pod::operations::session::{SessionEvents, SessionInput};
 use crate::stderr::say;
 
 /// What is said when a terminal is asked for and there is none.
@@ -46,14 +46,15 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
         // Before the terminal is raw: nothing may end this process and leave it so.
         let mut endings = Endings::new()?;
         let terminal = session_terminal(session.stdin, session.tty, session.quiet)?;
-        let request = Request::Exec {
+        let process = Exec {
             container: container.name.clone(),
             command,
             stdin: session.stdin,
             tty: terminal.is_some(),
             tty_size: terminal.as_ref().and_then(SessionTerminal::size),
         };
-        let ended = talk(&paths, &target, request, session.stdin, terminal, false, &mut endings).await;
+        let opened = exec::exec(&paths, &target.record.uid, process).await;
+        let ended = talk(opened, session.stdin, terminal, false, &mut endings).await;
         ended.map_err(|error| explained(error, &paths, &target.record, &container.name))
     });
     // A read of a terminal cannot be called off.
@@ -81,17 +82,15 @@ pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::R
     Ok(Some(SessionTerminal::enter(&std::io::stdin())?))
 }
 
-/// Connects this process's standard streams to what is asked for.
+/// Connects this process's standard streams to what was asked for.
 pub(super) async fn talk(
-    paths: &Paths,
-    target: &Target,
-    request: Request,
+    opened: Result<(SessionEvents, SessionInput), ClientError>,
     stdin: bool,
     terminal: Option<SessionTerminal>,
     detachable: bool,
     endings: &mut Endings,
 ) -> anyhow::Result<Ended> {
-    let client = Client::connect(paths, &target.record.uid)?;
+    let (events, input) = opened?;
     let streams = Streams {
         input: stdin.then(tokio::io::stdin),
         output: tokio::io::stdout(),
@@ -99,5 +98,5 @@ pub(super) async fn talk(
         terminal,
         detachable,
     };
-    converse(client, request, streams, endings).await
+    converse(events, input, streams, endings).await
 }

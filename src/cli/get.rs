@@ -11,12 +11,12 @@ use super::failure::{Failure, complain};
 use super::jsonpath::{self, Template};
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
-use super::pods::changes::{Changed, Changes};
 use super::pods::format::{Format, Objects};
 use super::pods::snapshot::{self, Snapshot};
 use super::pods::status_column;
 use super::print::emit;
 use super::table::{Columns, since};
+use crate::pod::changes::{Changed, Changes};
 use crate::state::{Paths, PodRecords};
 use crate::stderr::say;
 

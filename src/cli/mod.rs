@@ -11,7 +11,6 @@ mod cp;
 mod create;
 mod delete;
 mod describe;
-mod detached;
 mod doctor;
 mod duration;
 mod events;

@@ -1,19 +1,16 @@
 //! `microkube run`: starts a Pod's supervisor and, unless it is detached, stays attached to it until the Pod ends.
 
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::apply::{self, DryRun, Existing, OutputArgs};
-use super::detached::new_record;
+use super::apply::{self, DryRun, OutputArgs};
 use super::failure::Failure;
 use super::generated_pod::ImageArgs;
 use super::manifests::{FilenameArgs, Loaded};
@@ -21,10 +18,12 @@ use super::namespace::NamespaceArg;
 use super::output::ContainerOutput;
 use super::{attached_run, kvm, manifests};
 use crate::manifest::Manifests;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod;
+use crate::pod::operations::apply::Existing;
+use crate::pod::operations::create::{CreateError, new_record};
+use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, Stopper};
 use crate::pod::timings::{self, Stage};
-use crate::pod::{self};
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::state::{Paths, PodRecord};
 use crate::stderr::{self, say};
 
 /// Run Pods: in the foreground, detached, or one of an image
@@ -140,7 +139,9 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
     pod::sweep(&paths).await?;
 
     let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests, false));
-    let records = records.collect::<anyhow::Result<Vec<_>>>()?;
+    let records = records
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(CreateError::into_report)?;
     let several = records.len() > 1;
     let (asked, _) = watch::channel(0_usize);
     let mut running: FuturesUnordered<_> = records
@@ -200,37 +201,18 @@ async fn run_attached(
             None => container.name.clone(),
         })
         .collect();
-    pod::make_way(&paths, &record.namespace, &record.name).await?;
-    let records = PodRecords::new(paths.clone());
-    let lock = records.create(&record)?;
-    let (client, server) = std::os::unix::net::UnixStream::pair()?;
-    let supervisor = pod::start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), args.debug);
-    let mut supervisor = match supervisor {
-        Ok(supervisor) => supervisor,
-        Err(error) => {
-            records.remove(&record.uid)?;
-            return Err(error);
-        }
-    };
-    // The supervisor has its own copies: what this process holds would hide its death.
-    drop((lock, server));
-
-    client.set_nonblocking(true)?;
-    let (mut from_supervisor, mut to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
-    let (request_sender, mut requests) = mpsc::channel(4);
+    let mut pod = foreground::start(paths, record, args.debug)
+        .await
+        .map_err(ForegroundStartError::into_report)?;
+    let stopper = pod.stopper();
     tokio::spawn(async move {
-        let mut ending = false;
-        loop {
-            let request = tokio::select! {
-                Ok(()) = asked.changed() => {
-                    let times = *asked.borrow_and_update();
-                    if ending || times > 1 { Request::Kill } else { Request::Terminate { grace: None } }
-                }
-                Some(request) = requests.recv() => request,
-                else => break,
-            };
-            ending = true;
-            send_request(&mut to_supervisor, request).await;
+        while asked.changed().await.is_ok() {
+            let times = *asked.borrow_and_update();
+            if times > 1 {
+                stopper.kill().await;
+            } else {
+                stopper.terminate_or_kill().await;
+            }
         }
     });
 
@@ -241,35 +223,24 @@ async fn run_attached(
         timings: args.timings.then_some(manifest_stage),
         pulling: None,
         output_broken: false,
-        requests: request_sender,
+        stopper: pod.stopper(),
     };
     loop {
-        match read_frame(&mut from_supervisor).await {
-            Ok(Some(Frame::Notice(Notice::Finished { exit_code, error }))) => {
+        match pod.next().await {
+            Ok(ForegroundEvent::Finished { exit_code, error }) => {
                 view.end_progress();
-                let _ = supervisor.wait();
                 if let Some(error) = error {
                     say!("microkube: {}{error}", view.prefix);
                 }
                 return Ok(exit_code);
             }
-            Ok(Some(frame)) => view.show(frame).await,
-            Ok(None) | Err(_) => break,
+            Ok(event) => view.show(event).await,
+            Err(error) => {
+                view.end_progress();
+                return Err(error.into_report());
+            }
         }
     }
-    view.end_progress();
-    let status = supervisor.wait()?;
-    // Otherwise a sweep of another command was faster.
-    pod::remove_ownerless(&paths, &record.uid).await?;
-    Err(anyhow!(
-        "the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}",
-        pod::supervisor_log(&paths, &record).display()
-    ))
-}
-
-async fn send_request(to: &mut OwnedWriteHalf, request: Request) {
-    // A supervisor that is gone is noticed where its frames are read.
-    let _ = write_frame(to, &Frame::Request(request)).await;
 }
 
 /// The signals that ask for the Pod's end.
@@ -310,13 +281,13 @@ struct View {
     timings: Option<Stage>,
     pulling: Option<String>,
     output_broken: bool,
-    requests: mpsc::Sender<Request>,
+    stopper: Stopper,
 }
 
 impl View {
-    async fn show(&mut self, frame: Frame) {
-        match frame {
-            Frame::Output {
+    async fn show(&mut self, event: ForegroundEvent) {
+        match event {
+            ForegroundEvent::Output {
                 container,
                 stream,
                 bytes,
@@ -328,40 +299,20 @@ impl View {
                     // As with `kubectl logs -f | head`: nobody reads any more, so there is no reason to go on.
                     self.output_broken = true;
                     tracing::info!("output cannot be written: {error}");
-                    let _ = self.requests.send(Request::Terminate { grace: None }).await;
+                    self.stopper.terminate().await;
                 }
             }
             // Not tokio's: each of its handles writes in the background, and two of them in any order.
-            Frame::Log(bytes) => stderr::write_bytes(&bytes),
-            Frame::Notice(notice) => self.notice(notice),
-            Frame::Request(_) | Frame::Stdin(_) => {}
-        }
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Warning(text) => say!("microkube: {}{text}", self.prefix),
-            Notice::PullProgress {
+            ForegroundEvent::GuestLog(bytes) => stderr::write_bytes(&bytes),
+            ForegroundEvent::Warning(text) => say!("microkube: {}{text}", self.prefix),
+            ForegroundEvent::PullProgress {
                 image,
                 received_bytes,
                 total_bytes,
             } => self.progress(&image, received_bytes, total_bytes),
-            Notice::Pulled { .. } => self.end_progress(),
-            Notice::Running { pod_ip, stages } => {
-                if let Some(first) = self.timings.take() {
-                    let mut all = vec![first];
-                    all.extend(stages);
-                    if !self.prefix.is_empty() {
-                        say!("microkube: {}running", self.prefix);
-                    }
-                    stderr::write(format_args!("{}", timings::table(&all)));
-                }
-                tracing::info!("the Pod runs with the address {pod_ip}");
-                if std::io::stderr().is_terminal() {
-                    say!("microkube: {}the Pod is running, its address is {pod_ip}", self.prefix);
-                }
-            }
-            Notice::ContainerEnded {
+            ForegroundEvent::Pulled => self.end_progress(),
+            ForegroundEvent::Running { pod_ip, stages } => self.running(&pod_ip, stages),
+            ForegroundEvent::ContainerEnded {
                 container,
                 exit_code,
                 reason,
@@ -374,15 +325,22 @@ impl View {
                     say!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
-            // The others answer requests that are not made here.
-            Notice::Finished { .. }
-            | Notice::Done
-            | Notice::Attached
-            | Notice::Started
-            | Notice::Exited { .. }
-            | Notice::InputEnded
-            | Notice::Refused { .. }
-            | Notice::Stats(_) => {}
+            ForegroundEvent::Finished { .. } => {}
+        }
+    }
+
+    fn running(&mut self, pod_ip: &str, stages: Vec<Stage>) {
+        if let Some(first) = self.timings.take() {
+            let mut all = vec![first];
+            all.extend(stages);
+            if !self.prefix.is_empty() {
+                say!("microkube: {}running", self.prefix);
+            }
+            stderr::write(format_args!("{}", timings::table(&all)));
+        }
+        tracing::info!("the Pod runs with the address {pod_ip}");
+        if std::io::stderr().is_terminal() {
+            say!("microkube: {}the Pod is running, its address is {pod_ip}", self.prefix);
         }
     }
 

@@ -12,9 +12,9 @@ use super::failure::{Failure, complain};
 use super::jsonpath::Template;
 use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{PodName, ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
-use super::pods::changes::{Changed, Changes};
 use super::pods::snapshot::{self, Snapshot};
 use super::print::emit;
+use crate::pod::changes::{Changed, Changes};
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// Wait for a condition of Pods

@@ -3,6 +3,8 @@
 //! The guest can answer anything, up to the size of a message. So this is the one place where answers enter, and none leaves it whose
 //! texts and lists are longer than they may be: what is made of them (records, events, logs, tasks) need not ask again.
 
+use std::time::Duration;
+
 use microkube_protocol::messages::{
     CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest, ListContainersResponse, RemoveContainerRequest,
     RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse,
@@ -19,6 +21,9 @@ use ttrpc::context::Context;
 
 use super::agent_connection::{AgentConnection, Lost, Watch};
 use super::guest_text::{self, MAX_TEXT_BYTES};
+
+/// How long one call of the agent may take that does not wait for anything.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Containers that an agent has at most, those that have ended included (`MAX_CONTAINERS` in `agent/src/service.rs`). What a list
 /// has beyond is not looked at.

@@ -15,13 +15,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use ttrpc::context::{with_duration, with_timeout};
 
-use super::agent::AgentError;
+use super::agent::{AgentError, CALL_TIMEOUT};
 use super::attach::TerminalSize;
 use super::output::Output;
 use super::sandbox::{AgentClientHandle, rpc_message};
-
-/// How long one call of the agent may take that does not wait for anything.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the streams of a process that was started may take to arrive. The agent opens them before it answers.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,17 +1,27 @@
 //! Starts the supervisor of a Pod: the same for a Pod in the foreground, a detached one, and one whose supervisor died.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-
-use anyhow::Context as _;
 
 use crate::child;
 use crate::state::{Paths, PodRecord};
 
 /// Logs of so many Pods that are gone are kept.
 const KEPT_LOGS: usize = 50;
+
+/// A supervisor could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Nobody knows where this program lies.
+    #[error("cannot find this program")]
+    NoProgram(#[source] io::Error),
+    /// There is no process to be had.
+    #[error("cannot start the supervisor of the Pod")]
+    Spawn(#[source] io::Error),
+}
 
 /// Where a supervisor logs. The file outlives the Pod.
 #[must_use]
@@ -25,14 +35,14 @@ pub fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
 /// Starts a Pod's supervisor, which inherits the Pod's lock and, with a client, its end of the connection.
 ///
 /// # Errors
-/// When there is no process to be had.
+/// See [`LaunchError`].
 pub fn start_supervisor(
     paths: &Paths,
     record: &PodRecord,
     lock: BorrowedFd<'_>,
     client: Option<BorrowedFd<'_>>,
     debug: bool,
-) -> anyhow::Result<Child> {
+) -> Result<Child, LaunchError> {
     prune_logs(paths);
     let log = std::fs::File::options()
         .create(true)
@@ -40,7 +50,7 @@ pub fn start_supervisor(
         .open(supervisor_log(paths, record));
     // A Pod without a log is better than none: its disk may be full.
     let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    let mut command = Command::new(std::env::current_exe().map_err(LaunchError::NoProgram)?);
     command.args(["supervise", "--uid", &record.uid]);
     command.args(["--lock-fd", &lock.as_raw_fd().to_string()]);
     if let Some(client) = client {
@@ -66,7 +76,7 @@ pub fn start_supervisor(
             Ok(())
         });
     }
-    command.spawn().context("cannot start the supervisor of the Pod")
+    command.spawn().map_err(LaunchError::Spawn)
 }
 
 /// Forgets the oldest logs of Pods that are gone.

@@ -1,8 +1,8 @@
 //! The life of a Pod: from a validated manifest to the last resource released.
 //!
 //! `lifecycle` decides, `supervisor` carries out; `prepare`, `virtual_machine`, `sandbox`, `output` and `probe` (what probes and
-//! hooks do) are the supervisor's hands. `attach` is how a command line talks to a supervisor, `sweep` cleans up after dead ones. Text in
-//! manifests is understood in `manifest`, not here.
+//! hooks do) are the supervisor's hands. `operations` is what others do with Pods; `attach` is how they talk to a supervisor, `sweep` cleans up
+//! after dead ones. Text in manifests is understood in `manifest`, not here.
 
 mod agent;
 mod agent_connection;
@@ -10,6 +10,7 @@ pub mod artifacts;
 pub mod attach;
 mod boot_slot;
 mod bounded_log;
+pub mod changes;
 pub mod client;
 mod container_spec;
 #[cfg(fuzzing)]
@@ -20,20 +21,26 @@ mod guest_text;
 mod launch;
 pub mod lifecycle;
 pub mod logs;
+mod machine_plan;
+pub mod operations;
 mod output;
 mod prepare;
 pub mod probe;
+pub mod recorded_pod;
+mod release;
 mod sandbox;
 mod stdin;
 mod supervisor;
 mod sweep;
+#[cfg(test)]
+pub(crate) mod test_pods;
 pub mod timings;
 mod virtual_machine;
 mod vmm_events;
 mod vsock_link;
 
 pub use bounded_log::SupervisorLog;
-pub use launch::{start_supervisor, supervisor_log};
-pub use prepare::{containers, node_name};
+pub use launch::{LaunchError, supervisor_log};
+pub use prepare::containers;
 pub use supervisor::Supervisor;
-pub use sweep::{make_way, recover, remove_ownerless, sweep};
+pub use sweep::{recover, sweep};

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::{attach, launch, supervisor, virtual_machine};
+use super::{attach, launch, release, virtual_machine};
 use crate::network;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
@@ -145,7 +145,13 @@ async fn take_care(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Re
     // Read again: only now nobody else changes it.
     match records.get(uid)? {
         Some(record) if record.released => Ok(None),
-        Some(record) => launch::start_supervisor(paths, &record, lock.as_fd(), None, false).map(Some),
+        Some(record) => Ok(Some(launch::start_supervisor(
+            paths,
+            &record,
+            lock.as_fd(),
+            None,
+            false,
+        )?)),
         // Its creation or removal was cut off, or somebody has removed the record.
         None => release_abandoned(paths, records, uid).await.map(|()| None),
     }
@@ -168,7 +174,7 @@ pub(super) fn goes_on(records: &PodRecords, record: &PodRecord) -> bool {
 pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: &PodRecord) -> anyhow::Result<()> {
     end_processes(&record.uid, Some(record)).await?;
     let forget = !record.detached || records.is_hidden(&record.uid);
-    supervisor::release(paths, records, &record.uid, forget).await
+    release::release(paths, records, &record.uid, forget).await
 }
 
 /// Releases a Pod that has no owner and forgets it, as `delete` does with one that has ended. Returns whether that was so.

@@ -7,7 +7,7 @@ use tokio::net::UnixListener;
 use super::super::pods::test_pods::TestPods;
 use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
-use crate::pod::attach::{Frame, Notice, read_frame, write_frame};
+use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::state::LockedFile;
 
 #[derive(Debug, clap::Parser)]

@@ -1,6 +1,5 @@
 //! `microkube logs`: what containers have written.
 
-mod over;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -20,8 +19,10 @@ use super::pods::arguments::Scope;
 use super::pods::selection::select;
 use super::print::{OutputError, for_terminal};
 use super::selector::Selector;
-use super::stream::target::{self, Target};
+use super::stream::target;
 use crate::pod::logs::{LogReader, Progress, ReadOptions};
+use crate::pod::operations::logs::wait_until_over;
+use crate::pod::recorded_pod::{self, RecordedPod};
 use crate::state::{Paths, PodRecords};
 use crate::stderr::say;
 
@@ -135,7 +136,7 @@ impl LogsArgs {
         Ok(())
     }
 
-    fn options(&self, target: &Target, container: &str, now: Timestamp) -> anyhow::Result<ReadOptions> {
+    fn options(&self, target: &RecordedPod, container: &str, now: Timestamp) -> anyhow::Result<ReadOptions> {
         let tail = self.tail.unwrap_or(match self.selector {
             Some(_) => TAIL_OF_SELECTED,
             None => -1,
@@ -174,7 +175,7 @@ pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
 fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)> {
     let mut incomplete = false;
     let targets = match (&args.pod, &args.selector) {
-        (Some(pod), _) => vec![Target::find(paths, &args.namespace, pod)?],
+        (Some(pod), _) => vec![target::find(paths, &args.namespace, pod)?],
         (None, selector) => {
             let records = PodRecords::new(paths.clone());
             let scope = Scope {
@@ -188,8 +189,8 @@ fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)
             if selected.is_empty() && !incomplete {
                 say!("No resources found in {} namespace.", for_terminal(&args.namespace));
             }
-            let targets = selected.into_iter().map(|record| Target::of(&records, record));
-            targets.collect::<anyhow::Result<_>>()?
+            let targets = selected.into_iter().map(|record| RecordedPod::of(&records, record));
+            targets.collect::<Result<_, _>>()?
         }
     };
     let mut sources = Vec::new();
@@ -212,11 +213,11 @@ fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)
 }
 
 /// The containers of a Pod that are meant.
-fn names(args: &LogsArgs, target: &Target) -> anyhow::Result<Vec<String>> {
+fn names(args: &LogsArgs, target: &RecordedPod) -> anyhow::Result<Vec<String>> {
     let pod = &target.record.pod;
     if args.all_containers {
         // In the order in which they start.
-        let mut names: Vec<String> = target::containers(pod)
+        let mut names: Vec<String> = recorded_pod::containers(pod)
             .map(|container| container.name.clone())
             .collect();
         let mains = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
@@ -225,7 +226,7 @@ fn names(args: &LogsArgs, target: &Target) -> anyhow::Result<Vec<String>> {
         return Ok(names);
     }
     match args.container() {
-        Some(name) if target::container(pod, name).is_none() => {
+        Some(name) if recorded_pod::container(pod, name).is_none() => {
             bail!("container {name} is not valid for pod {}", target.record.name)
         }
         name => Ok(vec![target::named_or_default(target, name, false)?.name.clone()]),
@@ -300,7 +301,7 @@ async fn follow(
     let (over, is_over) = watch::channel(previous);
     let telling = async {
         if !previous {
-            over::wait(&paths, &source).await;
+            wait_until_over(&paths, &source.target.record.uid, &source.container).await;
             over.send_replace(true);
         }
         std::future::pending::<()>().await

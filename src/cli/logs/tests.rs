@@ -5,10 +5,10 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::over::has_ended;
 use super::*;
 use crate::pod::attach::OutputStream;
 use crate::pod::logs::{Limits, LogWriter, container_dir};
+use crate::pod::operations::logs::has_ended;
 use crate::state::{PodRecord, StatusRecord};
 
 #[derive(Parser)]
@@ -169,7 +169,7 @@ fn a_container_that_could_not_be_started_has_no_log_but_a_reason() {
     let end = |reason: &str| json!({ "terminated": { "exitCode": 128, "reason": reason, "message": "exec: \"x\": not found" } });
     let reason = |status: Value| {
         host.status("p", "Running", json!([status]));
-        let target = Target::find(&host.paths, "default", "p").unwrap();
+        let target = target::find(&host.paths, "default", "p").unwrap();
         Source {
             target,
             container: "c".to_owned(),
@@ -328,7 +328,7 @@ fn a_container_is_over_when_it_will_not_be_restarted() {
                 "spec": { "containers": mains, "initContainers": init, "restartPolicy": policy },
             },
         });
-        Target {
+        RecordedPod {
             record: serde_json::from_value(record).unwrap(),
             status: serde_json::from_value(json!({ "phase": phase, "containerStatuses": [ended("c", code)] })).unwrap(),
             is_terminating: false,

@@ -2,8 +2,9 @@
 
 use anyhow::bail;
 
-use super::target::Target;
+use super::target;
 use crate::cli::completion;
+use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
 
 /// A container, and how this process's standard streams are connected to a process in it.
@@ -31,8 +32,8 @@ pub(in crate::cli) struct SessionArgs {
 
 impl SessionArgs {
     /// The Pod, if something of it may still run. `what` cannot be done otherwise.
-    pub(in crate::cli) fn target(&self, paths: &Paths, what: &str) -> anyhow::Result<Target> {
-        let target = Target::find(paths, &self.namespace, &self.pod)?;
+    pub(in crate::cli) fn target(&self, paths: &Paths, what: &str) -> anyhow::Result<RecordedPod> {
+        let target = target::find(paths, &self.namespace, &self.pod)?;
         if target.is_completed() {
             bail!(
                 "cannot {what} a container in a completed pod; current phase is {}",

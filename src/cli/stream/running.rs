@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Conta
 use tokio::time::Instant;
 
 use super::session::Endings;
-use super::target::containers;
 use crate::cli::duration::{Timeout, duration};
-use crate::cli::pods::changes::Changes;
 use crate::cli::print::for_terminal;
+use crate::pod::changes::Changes;
+use crate::pod::recorded_pod::containers;
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// `reason` of a container that could not be started.

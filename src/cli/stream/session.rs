@@ -4,14 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::detach_keys::DetachKeys;
 use crate::cli::print::EXIT_OUTPUT_CLOSED;
-use crate::pod::attach::{Frame, Notice, OutputStream, Request, read_frame, write_frame};
-use crate::pod::client::{Client, ClientError};
+use crate::pod::attach::OutputStream;
+use crate::pod::operations::session::{SessionEvent, SessionEvents, SessionInput};
 use crate::terminal::{self, RawTerminal, TerminalSize};
 
 /// Bytes of input in one frame.
@@ -113,11 +112,11 @@ impl Endings {
     }
 }
 
-/// Asks for the process and connects it to these streams until it has ended. Whatever way that is, the terminal is as before
+/// Connects the process to these streams until it has ended. Whatever way that is, the terminal is as before
 /// when this returns.
 pub(in crate::cli) async fn converse<I, O, E>(
-    client: Client,
-    request: Request,
+    mut events: SessionEvents,
+    mut to: SessionInput,
     streams: Streams<I, O, E>,
     endings: &mut Endings,
 ) -> anyhow::Result<Ended>
@@ -133,33 +132,26 @@ where
         terminal,
         detachable,
     } = streams;
-    let Client { mut from, mut to } = client;
     let resizes = signal(SignalKind::window_change()).context("cannot receive signals")?;
-    write_frame(&mut to, &Frame::Request(request))
-        .await
-        .map_err(ClientError::from)?;
 
     let (started, is_started) = oneshot::channel();
     let receive = async {
         let mut started = Some(started);
         loop {
-            let frame = read_frame(&mut from).await.map_err(ClientError::from)?;
-            let written = match frame.ok_or(ClientError::WentAway)? {
-                Frame::Output { stream, bytes, .. } => match stream {
+            let written = match events.next().await? {
+                SessionEvent::Output { stream, bytes } => match stream {
                     OutputStream::Stdout => write_flushed(&mut output, &bytes).await,
                     OutputStream::Stderr => write_flushed(&mut errors, &bytes).await,
                 },
-                Frame::Notice(Notice::Started | Notice::Attached) => {
+                SessionEvent::Started => {
                     if let Some(started) = started.take() {
                         // Fails when the other half has ended, which ends this one, too.
                         let _ = started.send(());
                     }
                     Ok(())
                 }
-                Frame::Notice(Notice::Exited { exit_code }) => return Ok(Ended::Exited(exit_code)),
-                Frame::Notice(Notice::InputEnded) => return Ok(Ended::Detached),
-                Frame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message).into()),
-                _ => Ok(()),
+                SessionEvent::Exited(exit_code) => return Ok(Ended::Exited(exit_code)),
+                SessionEvent::InputEnded => return Ok(Ended::Detached),
             };
             match written {
                 Ok(()) => {}
@@ -185,7 +177,7 @@ where
 
 /// Sends input and sizes; returns when the user detaches.
 async fn send_input(
-    to: &mut OwnedWriteHalf,
+    to: &mut SessionInput,
     mut input: Option<impl AsyncRead + Unpin>,
     terminal: Option<&SessionTerminal>,
     mut resizes: Signal,
@@ -196,35 +188,38 @@ async fn send_input(
     let mut size_is_due = terminal.is_some();
     loop {
         let mut detach = false;
-        let frame = if std::mem::take(&mut size_is_due) {
-            terminal
-                .and_then(SessionTerminal::size)
-                .map(|size| Frame::Request(Request::Resize(size)))
+        let sent = if std::mem::take(&mut size_is_due) {
+            match terminal.and_then(SessionTerminal::size) {
+                Some(size) => to.resize(size).await,
+                None => Ok(()),
+            }
         } else {
-            tokio::select! {
+            let typed = tokio::select! {
                 read = read_some(&mut input, &mut buffer) => {
                     // A terminal that is gone is an end, too.
                     let bytes = read.ok().and_then(|length| buffer.get(..length)).unwrap_or_default();
                     if bytes.is_empty() {
                         input = None;
-                        Some(Frame::Stdin(Vec::new()))
+                        Some(Vec::new())
                     } else if let Some(keys) = &mut keys {
                         let (passed, found) = keys.filter(bytes);
                         detach = found;
-                        (!passed.is_empty()).then_some(Frame::Stdin(passed))
+                        (!passed.is_empty()).then_some(passed)
                     } else {
-                        Some(Frame::Stdin(bytes.to_vec()))
+                        Some(bytes.to_vec())
                     }
                 }
                 Some(()) = resizes.recv() => {
                     size_is_due = terminal.is_some();
                     None
                 }
+            };
+            match typed {
+                Some(bytes) => to.write(bytes).await,
+                None => Ok(()),
             }
         };
-        if let Some(frame) = frame
-            && write_frame(to, &frame).await.is_err()
-        {
+        if sent.is_err() {
             // Why it is gone, and how the process ended, is heard on the other half.
             return std::future::pending().await;
         }

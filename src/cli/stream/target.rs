@@ -1,24 +1,16 @@
 //! Which Pod and which of its containers a command line means, by kubectl's rules.
 
 use anyhow::{anyhow, bail};
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::cli::pods::arguments::not_found;
 use crate::cli::print::for_terminal;
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::pod::recorded_pod::{RecordedPod, container, containers};
+use crate::state::{Paths, PodRecords};
 use crate::stderr::say;
 
 /// Says which container is meant where none is named.
 const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
-
-/// A Pod as its records have it.
-#[derive(Debug, Clone)]
-pub(in crate::cli) struct Target {
-    pub(in crate::cli) record: PodRecord,
-    /// Empty as long as the supervisor has said nothing.
-    pub(in crate::cli) status: PodStatus,
-    pub(in crate::cli) is_terminating: bool,
-}
 
 /// The name in `NAME`, `pod/NAME`, `pods/NAME` and `po/NAME`.
 pub(in crate::cli) fn pod_name(resource: &str) -> anyhow::Result<&str> {
@@ -32,55 +24,12 @@ pub(in crate::cli) fn pod_name(resource: &str) -> anyhow::Result<&str> {
     }
 }
 
-impl Target {
-    /// Looks a Pod up.
-    pub(in crate::cli) fn find(paths: &Paths, namespace: &str, resource: &str) -> anyhow::Result<Self> {
-        let name = pod_name(resource)?;
-        let records = PodRecords::new(paths.clone());
-        let record = records.find(namespace, name)?.ok_or_else(|| not_found(name))?;
-        Self::of(&records, record)
-    }
-
-    /// Of a record.
-    pub(in crate::cli) fn of(records: &PodRecords, record: PodRecord) -> anyhow::Result<Self> {
-        let status = records.status(&record.uid)?.unwrap_or_default();
-        Ok(Self {
-            record,
-            is_terminating: status.deletion_timestamp.is_some(),
-            status: status.status,
-        })
-    }
-
-    pub(in crate::cli) fn phase(&self) -> &str {
-        self.status.phase.as_deref().unwrap_or("Pending")
-    }
-
-    /// Whether nothing of the Pod will run any more.
-    pub(in crate::cli) fn is_completed(&self) -> bool {
-        matches!(self.phase(), "Succeeded" | "Failed")
-    }
-
-    /// The status of one of the Pod's containers.
-    pub(in crate::cli) fn container_status(&self, name: &str) -> Option<&ContainerStatus> {
-        let status = &self.status;
-        [&status.container_statuses, &status.init_container_statuses]
-            .into_iter()
-            .flatten()
-            .flatten()
-            .find(|status| status.name == name)
-    }
-}
-
-/// The containers of a Pod in the order in which kubectl names them, init containers last.
-pub(in crate::cli) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    pod.spec
-        .iter()
-        .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
-}
-
-/// The container of this name.
-pub(in crate::cli) fn container<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
-    containers(pod).find(|container| container.name == name)
+/// Looks a Pod up.
+pub(in crate::cli) fn find(paths: &Paths, namespace: &str, resource: &str) -> anyhow::Result<RecordedPod> {
+    let name = pod_name(resource)?;
+    let records = PodRecords::new(paths.clone());
+    let record = records.find(namespace, name)?.ok_or_else(|| not_found(name))?;
+    Ok(RecordedPod::of(&records, record)?)
 }
 
 /// The container that is meant where none is named, and what to tell the user about the choice.
@@ -114,7 +63,7 @@ pub(in crate::cli) fn default_container(pod: &Pod) -> (Option<&Container>, Optio
 
 /// The container that is named, or the default one, which is said on standard error unless `quiet`.
 pub(in crate::cli) fn named_or_default<'t>(
-    target: &'t Target,
+    target: &'t RecordedPod,
     name: Option<&str>,
     quiet: bool,
 ) -> anyhow::Result<&'t Container> {

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::session::{Ended, Endings, SessionTerminal, Streams};
 use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::client::Client;
+use crate::pod::operations::session;
 use crate::terminal::set_terminal_size;
 
 /// Signals are the whole process's: conversations that tests raise them in must not meet others.
@@ -59,7 +60,9 @@ async fn converse<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + U
     request: Request,
     streams: Streams<I, O, E>,
 ) -> anyhow::Result<Ended> {
-    super::session::converse(client, request, streams, &mut Endings::new().unwrap()).await
+    let mut endings = Endings::new().unwrap();
+    let (events, input) = session::begin(client, request).await?;
+    super::session::converse(events, input, streams, &mut endings).await
 }
 
 fn exec() -> Request {

@@ -1,8 +1,7 @@
 //! What follows from the results of hooks.
 
-use super::container::PostStart;
 use super::interface::{Action, Hook};
-use super::termination::Cause;
+use super::state::{Cause, PostStart};
 use super::{Lifecycle, Time, event};
 
 impl Lifecycle {

@@ -1,35 +1,9 @@
 //! The containers' images. All of them are there before the sandbox starts, because their layers are one of its disks.
 
-use serde::{Deserialize, Serialize};
-
-use super::container::RELIST_PERIOD;
 use super::interface::Action;
-use super::restart::{BackOff, FIRST_BACK_OFF};
+use super::restart::{BackOff, FIRST_BACK_OFF, RELIST_PERIOD};
+use super::state::Image;
 use super::{Lifecycle, Time, event};
-
-/// An image of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Image {
-    Unasked,
-    /// Asked for. It is being fetched if its event has been recorded.
-    Wanted {
-        asked_at: Time,
-        is_fetched: bool,
-        back_off: BackOff,
-    },
-    Ready {
-        id: String,
-    },
-    Failed {
-        reason: String,
-        message: String,
-        at: Time,
-        retry_at: Time,
-        /// Whether `ImagePullBackOff` is shown in place of the failure.
-        is_shown: bool,
-        back_off: BackOff,
-    },
-}
 
 /// Only pulls have a back-off; what is wrong on this host is looked at again and again.
 fn is_pull_failure(reason: &str) -> bool {

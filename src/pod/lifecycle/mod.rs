@@ -5,7 +5,7 @@
 //! The rules are the kubelet's, and the modules follow its own: `images` (pulls and their back-off), `sandbox` (the virtual
 //! machine), `starting` (init containers, sidecars, restarts), `restart` (policies and the back-off), `probes`, `hooks`,
 //! `termination`, `recovery` (after a restart of the supervisor), `phase`, `conditions` and `status` (what a Pod shows),
-//! `event` (how its events are worded). `plan` has what is needed of the manifest, `container` the state of one container.
+//! `event` (how its events are worded). `plan` has what is needed of the manifest, `state` the data that all of them work on.
 //!
 //! A container's `ready` and `started` are decided in `probes`, its end in `container`; everything that waits for time is asked
 //! for once, by the function that also says when ("…_at"), so that a deadline is never due without being acted upon.
@@ -28,6 +28,7 @@ mod recovery;
 mod restart;
 mod sandbox;
 mod starting;
+mod state;
 mod status;
 mod termination;
 
@@ -35,12 +36,10 @@ mod termination;
 mod tests;
 
 use conditions::Conditions;
-use container::{Container, State};
 pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser};
 pub use phase::Phase;
 use plan::PodPlan;
-use sandbox::Sandbox;
-use termination::{Deletion, Termination};
+use state::{Container, Deletion, Sandbox, State, Termination};
 pub use termination::{KILL_PATIENCE, MINIMUM_GRACE};
 
 /// A point in time, measured from the Unix epoch. It does not go back while a supervisor runs.

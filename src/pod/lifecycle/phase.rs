@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Lifecycle;
-use super::container::State;
 use super::plan::Role;
 use super::restart;
+use super::state::State;
 use super::status::Shown;
 
 /// `status.phase`.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe, ResourceRequirements, VolumeMount, VolumeMountStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, Pod, Probe, ResourceRequirements, VolumeMount, VolumeMountStatus,
+};
 use serde::{Deserialize, Serialize};
 
 use super::interface::ProbeKind;
-use super::restart::{RestartPolicy, RestartRule};
 use crate::manifest::resources::qos_class;
 
 /// The Pod.
@@ -35,6 +36,60 @@ pub enum Role {
     Sidecar,
     /// One of `containers`.
     Main,
+}
+
+/// `restartPolicy`, of a Pod or of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl RestartPolicy {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Always" => Some(Self::Always),
+            "OnFailure" => Some(Self::OnFailure),
+            "Never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    pub fn restarts(self, exit_code: u8) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// One of a container's `restartPolicyRules`; the action is always `Restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRule {
+    /// `NotIn` instead of `In`.
+    negated: bool,
+    exit_codes: Vec<i32>,
+}
+
+impl RestartRule {
+    pub fn of(rule: &ContainerRestartRule) -> Option<Self> {
+        let exit_codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart")?;
+        let negated = match exit_codes.operator.as_str() {
+            "In" => false,
+            "NotIn" => true,
+            _ => return None,
+        };
+        Some(Self {
+            negated,
+            exit_codes: exit_codes.values.clone().unwrap_or_default(),
+        })
+    }
+
+    pub fn matches(&self, exit_code: u8) -> bool {
+        self.exit_codes.contains(&i32::from(exit_code)) != self.negated
+    }
 }
 
 /// A container.

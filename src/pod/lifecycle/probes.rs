@@ -2,63 +2,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::container::Active;
 use super::interface::{Action, ProbeKind, ProbeOutcome};
-use super::termination::Cause;
+use super::state::{Active, Cause};
 use super::{Lifecycle, Time, event};
 
 /// How much later than its timeout a probe may be answered. After that it is made again: a lost answer must not end the probing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The probes of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Probes {
-    startup: Probing,
-    liveness: Probing,
-    readiness: Probing,
-}
-
-/// One of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Probing {
-    /// The earliest time of the next execution.
-    next_at: Time,
-    /// Since when one is under way.
-    asked_at: Option<Time>,
-    /// The last result, and how many times in a row it came.
-    last: Option<bool>,
-    run_length: u32,
-}
-
-impl Probes {
-    fn of(&self, kind: ProbeKind) -> &Probing {
-        match kind {
-            ProbeKind::Startup => &self.startup,
-            ProbeKind::Liveness => &self.liveness,
-            ProbeKind::Readiness => &self.readiness,
-        }
-    }
-
-    fn of_mut(&mut self, kind: ProbeKind) -> &mut Probing {
-        match kind {
-            ProbeKind::Startup => &mut self.startup,
-            ProbeKind::Liveness => &mut self.liveness,
-            ProbeKind::Readiness => &mut self.readiness,
-        }
-    }
-
-    /// What was under way is nobody's any more.
-    pub fn forget_asked(&mut self, now: Time) {
-        for kind in ProbeKind::ALL {
-            let probing = self.of_mut(kind);
-            probing.asked_at = None;
-            // The clock may have been set back meanwhile.
-            probing.next_at = probing.next_at.min(now);
-        }
-    }
-}
 
 /// The startup probe goes before the others. Containers that are being stopped are only asked whether they are ready.
 fn is_due(active: &Active, kind: ProbeKind) -> bool {

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use super::container::{Active, Container, PostStart, State};
-use super::images::Image;
 use super::interface::{Action, Hook};
-use super::sandbox::Stage;
-use super::termination::{Cause, KILL_PATIENCE, Step, Stop};
+use super::state::{Active, Cause, Container, Image, PostStart, Stage, State, Step, Stop};
+use super::termination::KILL_PATIENCE;
 use super::{Lifecycle, Time};
 
 /// No wait is longer than the longest back-off. Only a clock that was set back makes one look so.

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ContainerRestartRule;
 use serde::{Deserialize, Serialize};
 
 use super::Time;
-use super::plan::{ContainerPlan, PodPlan, Role};
+use super::plan::{ContainerPlan, PodPlan, RestartPolicy, Role};
+
+/// The kubelet looks at its containers once a second (`plegRelistPeriod`); so long one sees how a container or a pull ended before
+/// one sees that it is waited for.
+pub const RELIST_PERIOD: Duration = Duration::from_secs(1);
 
 /// The first wait (`backOffPeriod` of the kubelet). It is also how long the kubelet waits before it tries something again that failed
 /// without a back-off of its own.
@@ -17,60 +20,6 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 
 /// After so long without a failure the next one counts as the first.
 const RESET_AFTER: Duration = Duration::from_secs(600);
-
-/// `restartPolicy`, of a Pod or of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RestartPolicy {
-    Always,
-    OnFailure,
-    Never,
-}
-
-impl RestartPolicy {
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "Always" => Some(Self::Always),
-            "OnFailure" => Some(Self::OnFailure),
-            "Never" => Some(Self::Never),
-            _ => None,
-        }
-    }
-
-    fn restarts(self, exit_code: u8) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
-}
-
-/// One of a container's `restartPolicyRules`; the action is always `Restart`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartRule {
-    /// `NotIn` instead of `In`.
-    negated: bool,
-    exit_codes: Vec<i32>,
-}
-
-impl RestartRule {
-    pub fn of(rule: &ContainerRestartRule) -> Option<Self> {
-        let exit_codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart")?;
-        let negated = match exit_codes.operator.as_str() {
-            "In" => false,
-            "NotIn" => true,
-            _ => return None,
-        };
-        Some(Self {
-            negated,
-            exit_codes: exit_codes.values.clone().unwrap_or_default(),
-        })
-    }
-
-    fn matches(&self, exit_code: u8) -> bool {
-        self.exit_codes.contains(&i32::from(exit_code)) != self.negated
-    }
-}
 
 /// Whether a container is restarted after it ended with this code (`ContainerShouldRestart` in `pkg/api/v1/pod/util.go`). Init containers
 /// that succeeded are done, whatever the policy says.

@@ -3,65 +3,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::container::State;
 use super::interface::Action;
-use super::restart::{BackOff, RestartPolicy};
+use super::plan::RestartPolicy;
+use super::state::{Stage, State};
 use super::{Lifecycle, Time, event};
 
 /// How long a sandbox may take to stop before it is taken for gone: all its containers are dead by then.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sandbox {
-    pub stage: Stage,
-    pub pod_ip: Option<String>,
-    pub host_ip: Option<String>,
-    pub back_off: BackOff,
-}
-
-/// Where it is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stage {
-    Absent {
-        /// The earliest time to start one.
-        retry_at: Time,
-        /// When the one before was lost.
-        lost_at: Option<Time>,
-    },
-    Starting,
-    Ready,
-    Stopping {
-        give_up_at: Time,
-    },
-    Gone,
-}
-
-impl Default for Sandbox {
-    fn default() -> Self {
-        Self {
-            stage: Stage::Absent {
-                retry_at: Time::ZERO,
-                lost_at: None,
-            },
-            pod_ip: None,
-            host_ip: None,
-            back_off: BackOff::default(),
-        }
-    }
-}
-
-impl Sandbox {
-    pub fn is_ready(&self) -> bool {
-        self.stage == Stage::Ready
-    }
-
-    pub fn is_gone(&self) -> bool {
-        self.stage == Stage::Gone
-    }
-}
 
 impl Lifecycle {
     pub(super) fn sandbox_ready(&mut self, pod_ip: String, host_ip: String) {

@@ -5,9 +5,9 @@
 //! `pkg/kubelet/kuberuntime`). Without a hook nothing happens between the start of a container's process and the next container's turn, so such
 //! starts are asked for together; the guest keeps their order.
 
-use super::container::{PostStart, State};
 use super::interface::Action;
 use super::plan::Role;
+use super::state::{PostStart, State};
 use super::{Lifecycle, Time};
 
 impl Lifecycle {

@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::jiff::Timestamp;
 
-use super::container::{PostStart, Running, State, Terminated};
-use super::images::Image;
 use super::interface::ProcessUser;
+use super::state::{Image, PostStart, Running, State, Terminated};
 use super::{Lifecycle, Time, event};
 
 /// The state of a container that its status shows.

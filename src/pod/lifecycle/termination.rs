@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::container::{Active, PostStart, State};
 use super::interface::{Action, Hook, ProbeKind};
 use super::plan::Role;
+use super::state::{Active, Cause, Deletion, PostStart, State, Step, Stop, Termination};
 use super::{Lifecycle, Time, event, restart};
 
 /// What a container gets between its stop signal and SIGKILL at least (`minimumGracePeriodInSeconds` of the kubelet).
@@ -17,65 +15,6 @@ pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 /// How long a killed container may take to be reported dead before it is given up as lost. SIGKILL cannot be ignored, so only a guest that is
 /// out of order, or output that nobody reads, takes this long.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The end of the Pod, under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Termination {
-    /// The shortest grace period that was asked for.
-    pub grace: Duration,
-    /// When it is over.
-    pub ends_at: Time,
-    /// Everything is killed at once.
-    pub is_kill: bool,
-    /// Its excess has been recorded.
-    pub is_exceeded: bool,
-}
-
-/// The Pod's deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deletion {
-    /// When its grace period ends.
-    pub at: Time,
-    pub grace: Duration,
-}
-
-/// The end of a container, under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stop {
-    pub cause: Cause,
-    pub grace: Duration,
-    /// When the grace period is over.
-    pub ends_at: Time,
-    pub step: Step,
-}
-
-/// Why a container is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cause {
-    /// The Pod ends.
-    Pod,
-    /// This probe failed.
-    Probe(ProbeKind),
-    /// Its postStart hook failed.
-    PostStart,
-    /// It has ended by itself; the news of it are on their way.
-    Itself,
-}
-
-/// How far the end of a container has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Step {
-    /// It was not yet known to run.
-    Starting,
-    /// Its preStop hook runs.
-    PreStop,
-    /// A sidecar waits for those that need it.
-    Turn,
-    /// The stop signal is out.
-    Signalled { kill_at: Time },
-    /// So is SIGKILL.
-    Killed { give_up_at: Time },
-}
 
 /// The latest time for SIGKILL, counted from the stop signal.
 fn kill_at(now: Time, ends_at: Time) -> Time {

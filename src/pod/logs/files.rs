@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::record::{self, Record};
@@ -110,7 +110,7 @@ pub fn open_parts(dir: &Path, attempt: u32) -> io::Result<Vec<Part>> {
 
 fn start_of(file: &File) -> io::Result<u64> {
     let mut first = [0; 256];
-    let length = super::reader::read_at(file, &mut first, 0)?;
+    let length = read_at(file, &mut first, 0)?;
     let first = first.get(..length).unwrap_or_default();
     let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(match record::parse(line) {
@@ -140,6 +140,16 @@ pub fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Reads at a position of a file, however often a signal interrupts it.
+pub fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(to, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

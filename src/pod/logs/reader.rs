@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::files::{self, Part};
+use super::files::{self, Part, read_at};
 use super::record::{self, MAX_RECORD_BYTES, OutputRecord, Record};
 use super::tail;
 
@@ -92,15 +92,6 @@ impl Records {
     /// The bytes of a line that [`Self::next`] has just found.
     pub fn line(&self, line: Range<usize>) -> &[u8] {
         self.buffer.get(line).unwrap_or_default()
-    }
-}
-
-pub fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(to, at) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }
 

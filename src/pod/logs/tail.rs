@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use super::reader::read_at;
+use super::files::read_at;
 use super::record::{self, MAX_RECORD_BYTES, Record};
 
 const BLOCK_BYTES: u64 = 64 << 10;

@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Order;
+use super::order::Order;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 
 /// Frames on their way to the client.

@@ -4,50 +4,60 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use microkube_protocol::messages::{self, StartContainerRequest, WaitContainerRequest, WaitContainerResponse};
-use tokio::sync::mpsc;
 use ttrpc::Code;
 use ttrpc::context::with_timeout;
 
-use super::pod_run::Message;
+use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::AgentError;
 use crate::pod::lifecycle::{Event, Exit, ProcessUser};
-use crate::pod::logs::{LogReader, Progress, ReadOptions};
-use crate::pod::output::{ContainerStreams, Output};
+use crate::pod::logs::{self, Limits, LogReader, LogWriter, Progress, ReadOptions};
+use crate::pod::output::ContainerStreams;
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
+use crate::pod::stdin::ContainerStdin;
 
 /// What the kubelet takes from the end of a log as the termination message (`MaxPodTerminationMessageLogLines` and
 /// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
-/// Id of an attempt in the guest.
-#[must_use]
-pub fn container_id(name: &str, attempt: u32) -> String {
-    format!("{name}-{attempt}")
-}
-
 /// A container that is being started, runs, or was found running.
 #[derive(Debug)]
 pub struct ContainerRun {
-    /// Its number.
-    pub container: usize,
-    /// Which attempt of it.
-    pub attempt: u32,
+    container: usize,
+    attempt: u32,
     /// Its id in the guest.
-    pub id: String,
-    /// Its streams, expected already.
-    pub streams: Arc<ContainerStreams>,
-    /// The Pod's streams.
-    pub output: Arc<Output>,
-    /// The agent.
-    pub agent: AgentClientHandle,
-    /// Where to report to.
-    pub inbox: mpsc::UnboundedSender<Message>,
+    id: String,
+    streams: Arc<ContainerStreams>,
+    agent: AgentClientHandle,
+    pod: Arc<SupervisedPod>,
     /// The directory of the log, if its end is the termination message of a container that failed without one.
-    pub fallback_log: Option<PathBuf>,
+    fallback_log: Option<PathBuf>,
 }
 
 impl ContainerRun {
+    /// Announces the streams of an attempt, with its log. None if the Pod has no such container.
+    pub fn expect(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, container: usize, attempt: u32) -> Option<Self> {
+        let spec = pod.container(container)?;
+        let uid = &pod.record.uid;
+        let directory = logs::container_dir(&pod.paths, uid, &spec.name);
+        let log = LogWriter::open(directory.clone(), attempt, Limits::default());
+        let id = pod.container_id(container, attempt);
+        let index = u16::try_from(container).unwrap_or(u16::MAX);
+        let taken_file = pod.paths.pod_run(uid).join(format!("stdin-{}", spec.name));
+        let stdin = ContainerStdin::new(spec, &id, taken_file);
+        let streams = pod.output.expect_container(index, &id, stdin, log);
+        let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        Some(Self {
+            container,
+            attempt,
+            id,
+            streams,
+            agent,
+            pod: Arc::clone(pod),
+            fallback_log: falls_back.then_some(directory),
+        })
+    }
+
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
         let (container, attempt) = (self.container, self.attempt);
@@ -55,9 +65,9 @@ impl ContainerRun {
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
             Err(error) => {
-                self.output.forget_container(&self.id);
+                self.pod.output.forget_container(&self.id);
                 let (reason, message) = start_failure(&self.id, error);
-                return self.report(Event::ContainerStartFailed {
+                return self.pod.report(Event::ContainerStartFailed {
                     container,
                     attempt,
                     reason: reason.to_owned(),
@@ -65,7 +75,7 @@ impl ContainerRun {
                 });
             }
         };
-        self.report(Event::ContainerStarted {
+        self.pod.report(Event::ContainerStarted {
             container,
             attempt,
             container_id: self.id.clone(),
@@ -85,14 +95,14 @@ impl ContainerRun {
             // The machine is gone, which is noticed and reported as such elsewhere.
             Err(error) => {
                 let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
-                return self.output.complain(complaint);
+                return self.pod.output.complain(complaint);
             }
         };
         self.streams.end_unopened();
         self.streams.finished().await;
-        self.output.forget_container(&self.id);
+        self.pod.output.forget_container(&self.id);
         let exit = self.exit(response).await;
-        self.report(Event::ContainerExited {
+        self.pod.report(Event::ContainerExited {
             container: self.container,
             attempt: self.attempt,
             exit,
@@ -112,11 +122,6 @@ impl ContainerRun {
             message = tail.ok().and_then(Result::ok).unwrap_or_default();
         }
         exit.with_message(message)
-    }
-
-    fn report(&self, event: Event) {
-        // Fails only when the Pod is over.
-        let _ = self.inbox.send(Message::Event(event));
     }
 }
 

@@ -1,128 +1,92 @@
-//! The Pod's machine: put together, started, taken for lost, turned off.
+//! The Pod's machine: put together, started, taken over, taken for lost, turned off; and what is asked of its containers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use microkube_protocol::messages::{RemoveContainerRequest, SignalContainerRequest};
+use microkube_vmm::config::VmmEvent;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinHandle};
 use ttrpc::context::with_duration;
 
-use super::CALL_TIMEOUT;
-use super::pod_run::{Message, PodRun};
-use crate::image::Image;
+use super::container::ContainerRun;
+use super::images::HeldImages;
+use super::message::Message;
+use super::pod_view::PodView;
+use super::running_machine::{Guest, RunningMachine, StartedMachine, kill_vmm};
+use super::supervised_pod::{SupervisedPod, container_id};
+use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::boot_slot::BootSlot;
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
-use crate::pod::output::Output;
+use crate::pod::machine_plan::MachinePlan;
 use crate::pod::prepare::{self, HostResources, Prepared};
-use crate::pod::sandbox::{self, Sandbox, describe_loss, vmm_end};
+use crate::pod::sandbox::{self, AgentClientHandle, describe_loss, vmm_end};
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
-use crate::state::{Paths, PodRecord, read_json, replace_json};
+use crate::state::{Paths, PodRecord, ProcessIdentity};
 
-/// How long the guest may take to turn itself off after it was asked to.
-const POWER_OFF_PATIENCE: Duration = Duration::from_secs(3);
+/// The stop signal of a container of which nothing else is known.
+const DEFAULT_STOP_SIGNAL: u32 = libc::SIGTERM.unsigned_abs();
 
-/// How long a VMM that was abandoned while it started may take to be gone.
-pub const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Name of the file with what a later supervisor needs to start containers again in the same machine.
-pub const PLAN_FILE: &str = "plan.json";
-
-/// A machine that runs.
+/// The machine of a Pod, at most one at a time.
 #[derive(Debug)]
 pub struct Machine {
-    /// Its VMM.
-    pub vm: VirtualMachine,
-    /// Its agent.
-    pub sandbox: Sandbox,
-    /// Starts further processes in it.
-    pub processes: GuestProcesses,
-    /// Address of the Pod.
-    pub pod_ip: String,
-    /// Address of the host in the Pod's network.
-    pub host_ip: String,
-    /// The container that was asked for last: the next one starts after it.
-    pub last_start: Option<String>,
-}
-
-/// A machine that has just been started.
-#[derive(Debug)]
-pub struct StartedMachine {
-    machine: Machine,
+    pod: Arc<SupervisedPod>,
+    view: PodView,
+    resources: Option<PendingResources>,
+    starting: Option<AbortHandle>,
+    /// The VMM as far as it was started, be it of a machine that is only coming up.
+    vmm: Option<ProcessIdentity>,
+    running: Option<RunningMachine>,
+    /// By the container's number: how it is started, or why it cannot be created.
     plan: Vec<Result<PlannedContainer, PlanFailure>>,
-    stages: Vec<Stage>,
 }
 
-/// What the machine needs of the host, while it is being had. It is made by tasks of their own: whoever gives the machine up meanwhile has to
-/// wait until they are done, for they cannot be stopped half-way, and what they make after the release would stay.
-#[derive(Debug)]
-pub struct PendingResources {
-    making: JoinHandle<()>,
-    result: Option<oneshot::Receiver<anyhow::Result<HostResources>>>,
-}
-
-impl PendingResources {
-    /// Begins to make them.
-    pub fn begin(paths: &Paths, record: &PodRecord) -> Self {
-        let (paths, record) = (paths.clone(), record.clone());
-        Self::of(async move { prepare::host_resources(&paths, &record).await })
-    }
-
-    fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {
-        let (sender, receiver) = oneshot::channel();
-        let making = tokio::spawn(async move {
-            // If nobody wants them any more they are dropped.
-            let _ = sender.send(make.await);
-        });
+impl Machine {
+    /// There is none yet. The view is told of each that comes and goes.
+    pub fn new(pod: Arc<SupervisedPod>, view: PodView) -> Self {
         Self {
-            making,
-            result: Some(receiver),
+            pod,
+            view,
+            resources: None,
+            starting: None,
+            vmm: None,
+            running: None,
+            plan: Vec::new(),
         }
     }
 
-    /// Waits until nothing of them is being made any more.
-    pub async fn finish(self) {
-        drop(self.result);
-        let _ = self.making.await;
+    /// Begins to have what the first machine needs of the host, while images are being pulled.
+    pub fn prepare(&mut self) {
+        if self.resources.is_none() && self.running.is_none() && self.starting.is_none() {
+            self.resources = Some(PendingResources::begin(&self.pod.paths, &self.pod.record));
+        }
     }
-}
 
-/// What a later supervisor must know of a machine.
-#[derive(Debug, Serialize, Deserialize)]
-struct PlanRecord {
-    pod_ip: String,
-    host_ip: String,
-    containers: Vec<Result<PlannedContainer, PlanFailure>>,
-}
-
-impl PodRun {
     /// Begins to start the machine; the answer comes as a message.
-    pub(super) fn start_machine(&mut self) {
+    pub fn start(&mut self, images: HeldImages) {
         let mut pending = match self.resources.take() {
             Some(pending) if pending.result.is_some() => pending,
             // The last machine had them.
-            _ => PendingResources::begin(&self.paths, &self.record),
+            _ => PendingResources::begin(&self.pod.paths, &self.pod.record),
         };
         let resources = pending.result.take();
         self.resources = Some(pending);
-        let images = self.images.clone();
-        let (paths, record, debug) = (self.paths.clone(), self.record.clone(), self.debug);
-        let (output, inbox) = (Arc::clone(&self.output), self.inbox.clone());
-        let hold = self.hold.take();
+        let pod = Arc::clone(&self.pod);
         let task = tokio::spawn(async move {
             let start = async {
-                let images = all_images(&paths, &record, images).await?;
-                let images = prepare::fit_layers(&paths, images).await?;
+                let (paths, record) = (&pod.paths, &pod.record);
+                let (images, hold) = images.complete(&pod).await?;
+                let images = prepare::fit_layers(paths, images).await?;
                 let resources = resources.context("the machine's resources are not there")?.await??;
                 let network_stage = resources.stage.clone();
-                let prepared = prepare::assemble(&paths, &record, &images, resources, debug)?;
+                let prepared = prepare::assemble(paths, record, &images, resources, pod.debug)?;
                 drop(hold);
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
-                let mut started = boot(prepared, &output, &inbox).await?;
+                let mut started = boot(&pod, prepared).await?;
                 started.stages.insert(0, network_stage);
                 anyhow::Ok(started)
             };
@@ -132,20 +96,25 @@ impl PodRun {
                     message: format!("{error:#}"),
                 }),
             };
-            let _ = inbox.send(message);
+            pod.send(message);
         });
         self.starting = Some(task.abort_handle());
     }
 
-    /// Takes the machine in; what it means to the lifecycle.
-    pub(super) fn machine_started(&mut self, started: StartedMachine) -> Option<Event> {
+    /// Its VMM was started.
+    pub fn vmm_started(&mut self, vmm: Option<ProcessIdentity>) {
+        self.vmm = vmm;
+    }
+
+    /// Takes the machine in; returns what it means to the lifecycle, and how long its start took.
+    pub fn started(&mut self, started: StartedMachine) -> Option<(Event, Vec<Stage>)> {
         let StartedMachine { machine, plan, stages } = started;
         // Given up in the meantime; dropping it kills it.
         self.starting.take()?;
-        self.stages.extend(stages);
+        let is_detached = self.pod.record.detached;
         let event = match plan.iter().find_map(|planned| planned.as_ref().err()) {
             // Kubernetes would wait for the manifest to be changed; in the foreground nobody can.
-            Some(failure) if !self.record.detached => Event::SandboxFailed {
+            Some(failure) if !is_detached => Event::SandboxFailed {
                 message: failure.message.clone(),
             },
             _ => Event::SandboxReady {
@@ -153,111 +122,165 @@ impl PodRun {
                 host_ip: machine.host_ip.clone(),
             },
         };
-        if self.record.detached {
-            let record = PlanRecord {
+        if is_detached {
+            let record = MachinePlan {
                 pod_ip: machine.pod_ip.clone(),
                 host_ip: machine.host_ip.clone(),
                 containers: plan.clone(),
             };
-            let path = self.paths.pod_state(&self.record.uid).join(PLAN_FILE);
-            if let Err(error) = replace_json(&path, &record) {
+            if let Err(error) = record.save(&self.pod.paths, &self.pod.record.uid) {
                 // The next supervisor would start the Pod in another machine.
                 tracing::error!("what a later supervisor needs cannot be written: {error}");
             }
         }
+        self.runs(machine, plan);
+        Some((event, stages))
+    }
+
+    /// Takes over a machine that another supervisor started.
+    pub fn adopted(
+        &mut self,
+        vmm: ProcessIdentity,
+        machine: RunningMachine,
+        plan: Vec<Result<PlannedContainer, PlanFailure>>,
+    ) {
+        self.vmm = Some(vmm);
+        self.runs(machine, plan);
+    }
+
+    fn runs(&mut self, machine: RunningMachine, plan: Vec<Result<PlannedContainer, PlanFailure>>) {
         self.plan = plan;
-        self.running
+        self.view
             .machine_is(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
-        self.machine = Some(machine);
-        Some(event)
+        self.running = Some(machine);
     }
 
-    /// Reads what a supervisor before this one knew of the machine: its containers' plan, the Pod's address and the host's.
-    pub(super) fn restore_plan(&mut self) -> anyhow::Result<Option<(String, String)>> {
-        let record: Option<PlanRecord> = read_json(&self.paths.pod_state(&self.record.uid).join(PLAN_FILE))?;
-        Ok(record.map(|record| {
-            self.plan = record.containers;
-            (record.pod_ip, record.host_ip)
-        }))
+    /// Address of the Pod in the machine that runs.
+    pub fn pod_ip(&self) -> Option<&str> {
+        self.running.as_ref().map(|machine| machine.pod_ip.as_str())
     }
 
-    /// The machine has ended by itself: makes sure of that, and lets go of it.
-    pub(super) async fn lose_machine(&mut self) {
-        self.running.machine_is(None);
-        if let Some(mut machine) = self.machine.take() {
-            machine.vm.end(Duration::ZERO).await;
+    /// Where the containers of the machine that runs are reached.
+    pub fn guest(&self) -> Option<Guest> {
+        self.running.as_ref()?.guest()
+    }
+
+    /// What the machine that runs reports next. Can be cancelled.
+    pub async fn next_event(&mut self) -> Option<VmmEvent> {
+        match &mut self.running {
+            Some(machine) => machine.next_event().await,
+            None => std::future::pending().await,
         }
-        self.forget_vmm();
     }
 
-    /// Turns the machine off, gracefully where it can be.
-    pub(super) async fn stop_machine(&mut self, gracefully: bool) {
-        self.running.machine_is(None);
-        if let Some(mut machine) = self.machine.take() {
-            if gracefully {
-                // Whether it answers does not matter: what counts is that the VMM ends, and `end` sees to that.
-                let agent = &machine.sandbox.agent;
-                let _ = agent
-                    .shutdown(with_duration(POWER_OFF_PATIENCE), &Default::default())
-                    .await;
-                machine.vm.end(POWER_OFF_PATIENCE).await;
-            } else {
-                machine.vm.end(Duration::ZERO).await;
-            }
+    /// It has ended by itself: makes sure of that, and lets go of it.
+    pub async fn lose(&mut self) {
+        self.view.machine_is(None);
+        if let Some(machine) = self.running.take() {
+            machine.kill().await;
+        }
+        self.vmm = None;
+    }
+
+    /// Turns it off, gracefully where it can be; one that is only coming up is given up.
+    pub async fn stop(&mut self, gracefully: bool) {
+        self.view.machine_is(None);
+        match self.running.take() {
+            Some(machine) if gracefully => machine.turn_off().await,
+            Some(machine) => machine.kill().await,
+            None => {}
         }
         if let Some(starting) = self.starting.take() {
-            // Dropping a VMM kills it, but does not wait for its end, before which its address must not be given away.
+            // Dropping a VMM kills it, but does not wait for its end.
             starting.abort();
             if let Some(vmm) = self.vmm.clone() {
-                let killed = tokio::task::spawn_blocking(move || vmm.kill(KILL_PATIENCE)).await;
-                if !matches!(killed, Ok(Ok(true))) {
-                    tracing::error!("cannot kill the VMM: {killed:?}");
-                }
+                kill_vmm(vmm).await;
             }
         }
         if let Some(resources) = self.resources.take() {
             resources.finish().await;
         }
-        self.forget_vmm();
-    }
-
-    fn forget_vmm(&mut self) {
         self.vmm = None;
-        self.record.vmm = None;
-        self.save_record();
-        // It is about that machine only. There may have been none.
-        let _ = std::fs::remove_file(self.paths.pod_state(&self.record.uid).join(PLAN_FILE));
     }
 
-    /// Writes the Pod's record. Without it the machine is found by the Pod's UID in the VMM's arguments.
-    pub(super) fn save_record(&self) {
-        if let Err(error) = self.records.save(&self.record) {
-            tracing::error!("the Pod's record cannot be written: {error}");
+    /// Starts an attempt of a container; what becomes of it comes as events.
+    pub fn start_container(&mut self, container: usize, attempt: u32) {
+        let Some(machine) = &mut self.running else { return };
+        let agent = machine.sandbox.agent.clone();
+        let planned = match self.plan.get(container) {
+            Some(Ok(planned)) => planned,
+            Some(Err(failure)) => {
+                return self.pod.report(Event::ContainerStartFailed {
+                    container,
+                    attempt,
+                    reason: failure.reason.clone(),
+                    message: failure.message.clone(),
+                });
+            }
+            None => return,
+        };
+        let mut request = planned.request.clone();
+        request.id = container_id(&planned.name, attempt);
+        request.start_after = machine.last_start.replace(request.id.clone()).unwrap_or_default();
+        if let Some(earlier) = attempt.checked_sub(1) {
+            remove_from_guest(&self.pod, &agent, container_id(&planned.name, earlier));
+        }
+        if let Some(run) = ContainerRun::expect(&self.pod, agent, container, attempt) {
+            tokio::spawn(run.start(request));
         }
     }
-}
 
-/// The images of all containers: those that this process has not looked up itself were there for the supervisor before it.
-async fn all_images(paths: &Paths, record: &PodRecord, known: Vec<Option<Image>>) -> anyhow::Result<Vec<Image>> {
-    let mut images = Vec::new();
-    for (container, known) in prepare::containers(&record.pod).zip(known) {
-        images.push(match known {
-            Some(image) => image,
-            None => {
-                let image = prepare::image(paths, container, &record.pull_secrets, None).await;
-                image.with_context(|| format!("container {:?}", container.name))?
+    /// Sends an attempt of a container its stop signal.
+    pub fn stop_container(&self, container: usize, attempt: u32) {
+        let planned = self.plan.get(container).and_then(|planned| planned.as_ref().ok());
+        let signal = planned.map_or(DEFAULT_STOP_SIGNAL, |planned| planned.stop_signal);
+        self.signal_container(container, attempt, signal);
+    }
+
+    /// Sends an attempt of a container SIGKILL.
+    pub fn kill_container(&self, container: usize, attempt: u32) {
+        self.signal_container(container, attempt, libc::SIGKILL.unsigned_abs());
+    }
+
+    fn signal_container(&self, container: usize, attempt: u32, signal: u32) {
+        let Some(machine) = &self.running else { return };
+        let agent = machine.sandbox.agent.clone();
+        let request = SignalContainerRequest {
+            id: self.pod.container_id(container, attempt),
+            signal,
+            ..Default::default()
+        };
+        let pod = Arc::clone(&self.pod);
+        tokio::spawn(async move {
+            if let Err(error) = agent.signal_container(with_duration(CALL_TIMEOUT), &request).await {
+                pod.output.complain(format_args!(
+                    "container {} could not be sent signal {}: {error}",
+                    request.id, request.signal
+                ));
             }
         });
     }
-    Ok(images)
+}
+
+fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: String) {
+    let (agent, pod) = (agent.clone(), Arc::clone(pod));
+    let request = RemoveContainerRequest {
+        id,
+        ..Default::default()
+    };
+    tokio::spawn(async move {
+        if let Err(error) = agent.remove_container(with_duration(CALL_TIMEOUT), &request).await {
+            pod.output.complain(format_args!(
+                "container {} cannot be removed from the guest: {error}",
+                request.id
+            ));
+        }
+    });
 }
 
 /// Starts the machine and waits for its agent to make the sandbox.
-async fn boot(
-    prepared: Prepared,
-    output: &Arc<Output>,
-    inbox: &mpsc::UnboundedSender<Message>,
-) -> anyhow::Result<StartedMachine> {
+async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<StartedMachine> {
+    let output = &pod.output;
     let Prepared {
         machine,
         pod_ip,
@@ -269,7 +292,7 @@ async fn boot(
     output.expect_machine();
     let vmm_start = Instant::now();
     let (mut vm, streams) = VirtualMachine::start(machine)?;
-    let _ = inbox.send(Message::VmmStarted(vm.identity.clone()));
+    pod.send(Message::VmmStarted(vm.identity.clone()));
     let sandbox = match sandbox::boot(&mut vm, streams, output, vmm_start, &mut stages).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
@@ -294,7 +317,7 @@ async fn boot(
     sandbox::boot_stages(&mut stages, vmm_start, agent_start, &created);
     let processes = GuestProcesses::new(sandbox.agent.clone(), Arc::clone(output));
     Ok(StartedMachine {
-        machine: Machine {
+        machine: RunningMachine {
             vm,
             sandbox,
             processes,
@@ -305,6 +328,40 @@ async fn boot(
         plan: containers,
         stages,
     })
+}
+
+/// What the machine needs of the host, while it is being had. It is made by tasks of their own: whoever gives the machine up meanwhile has to
+/// wait until they are done, for they cannot be stopped half-way, and what they make after the release would stay.
+#[derive(Debug)]
+struct PendingResources {
+    making: JoinHandle<()>,
+    result: Option<oneshot::Receiver<anyhow::Result<HostResources>>>,
+}
+
+impl PendingResources {
+    /// Begins to make them.
+    fn begin(paths: &Paths, record: &PodRecord) -> Self {
+        let (paths, record) = (paths.clone(), record.clone());
+        Self::of(async move { prepare::host_resources(&paths, &record).await })
+    }
+
+    fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        let making = tokio::spawn(async move {
+            // If nobody wants them any more they are dropped.
+            let _ = sender.send(make.await);
+        });
+        Self {
+            making,
+            result: Some(receiver),
+        }
+    }
+
+    /// Waits until nothing of them is being made any more.
+    async fn finish(self) {
+        drop(self.result);
+        let _ = self.making.await;
+    }
 }
 
 #[cfg(test)]

@@ -1,32 +1,39 @@
 //! The process that drives one Pod: prepares what it needs, starts its machine, carries out what the lifecycle decides, keeps the
 //! records, serves command lines, and releases everything at the end.
 //!
-//! The decisions are in `lifecycle`; here is the I/O around them. `pod_run` is the loop; `actions` are its hands.
+//! The decisions are in `lifecycle`; here is the I/O around them. `pod_run` is the loop. What it has at hand: `images` (pulled and held), `machine`
+//! (the VM that is made or runs, and its containers), `handlers` (probes and hooks), `record_keeper` (the records on disk), `client_report`
+//! (what the attached command line is told), `ending` (what the end is put down to). `server` and `session` serve command lines, which see the
+//! Pod through `pod_view`.
 
-mod actions;
 mod client;
+mod client_report;
+mod clock;
 mod container;
+mod ending;
+mod handlers;
+mod images;
 mod machine;
+mod message;
+mod order;
 mod pod_run;
+mod pod_view;
 mod record_keeper;
 mod recovery;
+mod running_machine;
 mod server;
 mod session;
+mod supervised_pod;
 
-use std::time::Duration;
-
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use self::client::Client;
+use self::ending::Outcome;
 use self::pod_run::PodRun;
 use super::attach::Notice;
-use super::{prepare, sweep};
-use crate::network;
+use super::release::release;
+use super::sweep;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
-use crate::volume;
-
-/// How long one call of the agent may take that does not wait for anything.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a supervisor is started with.
 #[derive(Debug)]
@@ -41,27 +48,6 @@ pub struct Supervisor {
     pub client: Option<std::os::unix::net::UnixStream>,
     /// Pass the guest's log on to the client.
     pub debug: bool,
-}
-
-/// What command lines want of the Pod as a whole.
-#[derive(Debug)]
-enum Order {
-    Terminate {
-        grace: Option<Duration>,
-        deletion: bool,
-        /// Told when the records say so.
-        noted: Option<oneshot::Sender<()>>,
-    },
-    Kill,
-}
-
-/// How a Pod ended, for `run`.
-#[derive(Debug)]
-struct Outcome {
-    exit_code: u8,
-    error: Option<String>,
-    /// Whether its records go with it.
-    forget: bool,
 }
 
 impl Supervisor {
@@ -119,36 +105,4 @@ impl Supervisor {
         }
         Ok(())
     }
-}
-
-/// Releases what the Pod has of the host; with `forget` its records too.
-pub(super) async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -> anyhow::Result<()> {
-    let network = network::release(&paths.network(), uid).await;
-    if forget {
-        records.remove(uid)?;
-        return Ok(network?);
-    }
-    release_files(paths, uid)?;
-    network?;
-    if let Some(record) = records.get(uid)? {
-        records.save(&record.into_released())?;
-    }
-    Ok(())
-}
-
-/// Removes what only a Pod that may still run needs on disk.
-fn release_files(paths: &Paths, uid: &str) -> std::io::Result<()> {
-    let state = paths.pod_state(uid);
-    volume::remove_scratch_disk(&prepare::scratch_path(paths, uid))?;
-    for path in [
-        prepare::vsock_path(paths, uid),
-        paths.supervisor_socket(uid),
-        state.join(machine::PLAN_FILE),
-    ] {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }

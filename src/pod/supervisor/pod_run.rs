@@ -1,127 +1,51 @@
 //! The loop of a Pod's life: what happened goes into the lifecycle, what it decides is carried out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use k8s_openapi::jiff::Timestamp;
 use microkube_vmm::config::VmmEvent;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
-use super::machine::{Machine, PendingResources, StartedMachine};
+use super::client_report::ClientReport;
+use super::clock::Clock;
+use super::ending::{Ending, Outcome};
+use super::handlers::Handlers;
+use super::images::Images;
+use super::machine::Machine;
+use super::message::Message;
+use super::order::Order;
+use super::pod_view::PodView;
 use super::record_keeper::RecordKeeper;
-use super::server::{Running, Server};
-use super::{Order, Outcome};
-use crate::image::{Image, StoreLock};
-use crate::pod::attach::{Frame, Notice};
-use crate::pod::container_spec::{PlanFailure, PlannedContainer};
+use super::recovery;
+use super::server::Server;
+use super::supervised_pod::SupervisedPod;
+use crate::pod::attach::Frame;
 use crate::pod::guest_log::GuestLog;
-use crate::pod::lifecycle::{Event, Hook, Lifecycle, PodEvent, Time};
+use crate::pod::lifecycle::{Action, Event, Lifecycle, PodEvent};
 use crate::pod::output::Output;
-use crate::pod::prepare;
 use crate::pod::sandbox::{describe_loss, vmm_end};
-use crate::pod::timings::Stage;
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
-
-/// What `run` exits with when it was interrupted before anything ran, as a shell has it.
-const INTERRUPTED: u8 = 130;
-
-/// How long a machine may take to end after its agent is gone. One that goes on without is of no use: nobody knows what runs in it.
-const LAST_WORD_PATIENCE: Duration = Duration::from_secs(5);
+use crate::pod::{machine_plan, prepare};
+use crate::state::{Paths, PodRecord};
 
 /// A file system with less than this is full, bytes.
 const FULL_DISK_BYTES: u64 = 64 << 10;
 
-/// What comes back from the tasks that carry actions out.
-#[derive(Debug)]
-pub enum Message {
-    /// For the lifecycle.
-    Event(Event),
-    /// An image is there.
-    Image { container: usize, image: Box<Image> },
-    /// The machine's process was started; the machine itself comes later.
-    VmmStarted(Option<ProcessIdentity>),
-    /// The machine runs, and its agent has made the sandbox.
-    MachineStarted(Box<StartedMachine>),
-}
-
-/// Wall-clock time that never jumps while this process runs.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: Instant,
-    start_time: Time,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            start_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        }
-    }
-
-    /// Now.
-    pub fn now(&self) -> Time {
-        self.start_time.saturating_add(self.start.elapsed())
-    }
-
-    /// When it is that time.
-    fn instant(&self, time: Time) -> tokio::time::Instant {
-        let ahead = time.saturating_sub(self.start_time);
-        // Centuries ahead is as good as never.
-        let far = self.start + Duration::from_secs(1 << 31);
-        tokio::time::Instant::from_std(self.start.checked_add(ahead).unwrap_or(far).min(far))
-    }
-}
-
-/// A point in time as Kubernetes' objects have it.
-pub fn timestamp(time: Time) -> meta::Time {
-    let nanoseconds = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
-    meta::Time(Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX))
-}
-
-/// A Pod and all that this process has of it.
+/// A Pod, and the parts of its supervisor.
 #[derive(Debug)]
 pub struct PodRun {
-    pub(super) paths: Paths,
-    pub(super) records: PodRecords,
-    pub(super) record: PodRecord,
-    pub(super) lifecycle: Lifecycle,
-    pub(super) keeper: RecordKeeper,
-    pub(super) clock: Clock,
-    pub(super) output: Arc<Output>,
-    /// The command line that stays attached.
-    pub(super) client: Option<mpsc::Sender<Frame>>,
-    pub(super) debug: bool,
-    pub(super) inbox: mpsc::UnboundedSender<Message>,
+    pod: Arc<SupervisedPod>,
+    lifecycle: Lifecycle,
+    clock: Clock,
     messages: mpsc::UnboundedReceiver<Message>,
     /// What is to happen first.
-    pub(super) first: Vec<Event>,
-    pub(super) images: Vec<Option<Image>>,
-    /// Keeps layers from being removed between finding them and opening them.
-    pub(super) hold: Option<StoreLock>,
-    pub(super) resources: Option<PendingResources>,
-    pub(super) starting: Option<AbortHandle>,
-    pub(super) vmm: Option<ProcessIdentity>,
-    pub(super) machine: Option<Machine>,
-    pub(super) plan: Vec<Result<PlannedContainer, PlanFailure>>,
-    pub(super) hooks: HashMap<(usize, u32, Hook), AbortHandle>,
-    /// What sessions of command lines see of the Pod.
-    pub(super) running: Running,
-    pub(super) stages: Vec<Stage>,
-    pub(super) image_start: Option<Instant>,
-    pub(super) container_start: Option<Instant>,
-    started: Vec<bool>,
-    start: Instant,
-    announced: bool,
-    sandbox_was_ready: bool,
-    interrupted: bool,
-    /// Why the Pod cannot go on.
-    failure: Option<String>,
-    /// How its machine was lost, until there is another.
-    loss: Option<String>,
+    first: Vec<Event>,
+    keeper: RecordKeeper,
+    images: Images,
+    machine: Machine,
+    handlers: Handlers,
+    view: PodView,
+    report: ClientReport,
+    ending: Ending,
     /// Serves command lines as long as the Pod lives.
     server: Option<Server>,
 }
@@ -135,70 +59,58 @@ impl PodRun {
         orders: mpsc::Sender<Order>,
         debug: bool,
     ) -> anyhow::Result<Self> {
-        let records = PodRecords::new(paths.clone());
-        if let Err(error) = records.save(&record) {
-            // A full disk is no reason to give up a Pod that runs.
-            tracing::error!("the Pod's record cannot be written: {error}");
-        }
-        let log = GuestLog::begin(prepare::guest_log_path(&paths, &record));
-        let output = Output::new(client.clone(), log, debug);
-        let running = Running::new(records.clone(), &record, Arc::clone(&output));
-        let mut keeper = RecordKeeper::new(
-            records.clone(),
-            &record.uid,
-            paths.pod_state(&record.uid),
-            record.detached,
-        )?;
-        keeper.note_scheduled(&record, &prepare::node_name());
+        let mut keeper = RecordKeeper::new(&paths, record.clone())?;
+        keeper.note_scheduled(&prepare::node_name());
         let clock = Clock::new();
+        let lifecycle = Lifecycle::new(&record.pod, clock.now());
+        let log = GuestLog::begin(prepare::guest_log_path(&paths, &record));
         let (inbox, messages) = mpsc::unbounded_channel();
-        let count = prepare::containers(&record.pod).count();
-        let mut run = Self {
-            lifecycle: Lifecycle::new(&record.pod, clock.now()),
+        let pod = Arc::new(SupervisedPod {
+            output: Output::new(client.clone(), log, debug),
             paths,
-            records,
             record,
-            keeper,
-            clock,
-            output,
             client,
             debug,
             inbox,
+        });
+        let view = PodView::new(&pod);
+        let mut run = Self {
+            lifecycle,
+            clock,
             messages,
             first: vec![Event::Begin],
-            images: vec![None; count],
-            hold: None,
-            resources: None,
-            starting: None,
-            vmm: None,
-            machine: None,
-            plan: Vec::new(),
-            hooks: HashMap::new(),
-            running,
-            stages: Vec::new(),
-            image_start: None,
-            container_start: None,
-            started: vec![false; count],
-            start: Instant::now(),
-            announced: false,
-            sandbox_was_ready: false,
-            interrupted: false,
-            failure: None,
-            loss: None,
+            keeper,
+            images: Images::new(Arc::clone(&pod)),
+            machine: Machine::new(Arc::clone(&pod), view.clone()),
+            handlers: Handlers::new(Arc::clone(&pod)),
+            view,
+            report: ClientReport::new(Arc::clone(&pod)),
+            ending: Ending::default(),
             server: None,
+            pod,
         };
         if let Some(lifecycle) = run.keeper.restore()? {
             run.lifecycle = lifecycle;
-            run.first = run.take_over().await;
+            run.first = vec![run.take_over().await];
         }
         // Not before the Pod is known: who reaches it by the socket can rely on that.
-        run.server = Some(Server::listen(
-            &run.paths,
-            &run.record.uid,
-            run.running.clone(),
-            orders,
-        )?);
+        let (paths, uid) = (&run.pod.paths, &run.pod.record.uid);
+        run.server = Some(Server::listen(paths, uid, run.view.clone(), orders)?);
         Ok(run)
+    }
+
+    /// What has become of the machine in the meantime, for the restored lifecycle.
+    async fn take_over(&mut self) -> Event {
+        let found = recovery::take_over(&self.pod, &mut self.machine, &self.view, &self.lifecycle).await;
+        match found {
+            Some(containers) => Event::SupervisorRestarted { containers },
+            None => {
+                self.lose_machine().await;
+                Event::SupervisorRestartedAlone {
+                    message: "the Pod's virtual machine was lost together with its supervisor".to_owned(),
+                }
+            }
+        }
     }
 
     /// Drives the Pod to its end.
@@ -208,16 +120,7 @@ impl PodRun {
         // Whatever happened: no machine stays without a supervisor that knows of it.
         self.stop_machine(result.is_ok()).await;
         result?;
-        let deleted = self.lifecycle.deletion().is_some();
-        Ok(Outcome {
-            exit_code: match (&self.failure, self.interrupted) {
-                (Some(_), _) if !self.sandbox_was_ready => 1,
-                (None, true) if !self.sandbox_was_ready => INTERRUPTED,
-                _ => self.lifecycle.exit_code(),
-            },
-            error: self.failure.or(self.loss),
-            forget: deleted || !self.record.detached,
-        })
+        Ok(self.ending.outcome(&self.pod, &self.lifecycle))
     }
 
     async fn run(&mut self, orders: &mut mpsc::Receiver<Order>) -> anyhow::Result<()> {
@@ -226,75 +129,34 @@ impl PodRun {
             while let Some(event) = pending.pop_front() {
                 self.take(event).await?;
             }
-            self.announce().await;
+            self.report.announce(self.machine.pod_ip()).await;
             if self.lifecycle.has_ended() {
                 return Ok(());
             }
-            let deadline = self.lifecycle.deadline().map(|time| self.clock.instant(time));
-            let machine = &mut self.machine;
             tokio::select! {
                 biased;
                 Some(message) = self.messages.recv() => pending.extend(self.hear(message)),
                 Some(order) = orders.recv() => {
-                    let (event, noted) = self.obey(order);
+                    self.ending.was_ordered();
+                    let (event, noted) = order.into_event();
                     self.take(event).await?;
                     if let Some(noted) = noted {
                         let _ = noted.send(());
                     }
                 }
-                event = next_event(machine) => {
+                event = self.machine.next_event() => {
                     if let Some(VmmEvent::DiskFailed { message }) = event {
                         self.disk_failed(message).await;
                         continue;
                     }
-                    self.note_full_disk();
-                    let message = describe_loss(&self.output, &vmm_end(event.as_ref()));
+                    note_full_disk(&self.pod);
+                    let message = describe_loss(&self.pod.output, &vmm_end(event.as_ref()));
                     self.lose_machine().await;
-                    self.loss = Some(message.clone());
+                    self.ending.machine_was_lost(message.clone());
                     pending.push_back(Event::SandboxLost { message });
                 }
-                () = until(deadline) => pending.push_back(Event::DeadlineReached),
+                () = self.clock.wait_until(self.lifecycle.deadline()) => pending.push_back(Event::DeadlineReached),
             }
-        }
-    }
-
-    /// Says that the Pod's disk cannot be written any more. A guest that notices it ends its machine.
-    async fn disk_failed(&mut self, error: String) {
-        let directory = self.paths.state_dir().display();
-        let message = format!("The Pod's scratch disk in {directory} cannot be written: {error}");
-        tracing::error!("{message}");
-        let event = PodEvent {
-            warning: true,
-            reason: "FailedSync",
-            message: message.clone(),
-            container: None,
-        };
-        self.keeper.add(&event, None);
-        if let Some(client) = &self.client {
-            let _ = client.send(Frame::Notice(Notice::Warning(message))).await;
-        }
-        self.output.guest_log(|log| log.note_disk_failure(error));
-    }
-
-    /// A VMM that was taken over reports nothing: why its machine was lost may still be seen.
-    fn note_full_disk(&self) {
-        let is_full = nix::sys::statvfs::statvfs(self.paths.state_dir())
-            .is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < FULL_DISK_BYTES);
-        if is_full {
-            let message = format!("the file system of {} is full", self.paths.state_dir().display());
-            self.output.guest_log(|log| {
-                if log.disk_failure().is_none() {
-                    log.note_disk_failure(message);
-                }
-            });
-        }
-    }
-
-    fn obey(&mut self, order: Order) -> (Event, Option<tokio::sync::oneshot::Sender<()>>) {
-        self.interrupted = true;
-        match order {
-            Order::Terminate { grace, deletion, noted } => (Event::TerminateRequested { grace, deletion }, noted),
-            Order::Kill => (Event::KillRequested, None),
         }
     }
 
@@ -304,47 +166,33 @@ impl PodRun {
             Message::Event(event) => Some(event),
             Message::Image { container, image } => {
                 let image_id = image.kubernetes_id().to_owned();
-                if let Some(slot) = self.images.get_mut(container) {
-                    *slot = Some(*image);
-                }
-                if self.images.iter().all(Option::is_some)
-                    && let Some(start) = self.image_start.take()
-                {
-                    self.stages.push(Stage::since("image", start));
-                }
+                self.report.add_stages(self.images.take_in(container, *image));
                 Some(Event::ImageReady { container, image_id })
             }
             Message::VmmStarted(identity) => {
-                self.vmm = identity.clone();
-                self.record.vmm = identity;
-                self.save_record();
+                self.machine.vmm_started(identity.clone());
+                self.keeper.note_vmm(identity);
                 None
             }
-            Message::MachineStarted(started) => self.machine_started(*started),
+            Message::MachineStarted(started) => {
+                let (event, stages) = self.machine.started(*started)?;
+                self.report.add_stages(stages);
+                Some(event)
+            }
         }
     }
 
     /// Takes in what happened.
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
-        let event = self.end_if_hopeless(event);
-        match &event {
-            Event::SandboxReady { .. } => {
-                self.sandbox_was_ready = true;
-                if let (Some(loss), Some(client)) = (self.loss.take(), &self.client) {
-                    let warning = format!("{loss}; the Pod was started again in another one");
-                    let _ = client.send(Frame::Notice(Notice::Warning(warning))).await;
-                }
-                self.container_start.get_or_insert_with(Instant::now);
-            }
-            Event::ContainerStarted { container, .. } => {
-                if let Some(started) = self.started.get_mut(*container) {
-                    *started = true;
-                }
-            }
-            _ => {}
+        let event = self.ending.end_if_hopeless(&self.pod, event);
+        if let Event::SandboxReady { .. } = &event
+            && let Some(loss) = self.ending.machine_is_ready()
+        {
+            let warning = format!("{loss}; the Pod was started again in another one");
+            self.report.warn(warning).await;
         }
-        self.running.note(&event);
-        self.tell_client(&event).await;
+        self.view.note(&event);
+        self.report.note(&event).await;
         let now = self.clock.now();
         let actions = self.lifecycle.step(now, event);
         if let Err(error) = self.keeper.keep(&self.lifecycle, now).await {
@@ -357,100 +205,101 @@ impl PodRun {
         Ok(())
     }
 
-    /// In the foreground somebody waits: what Kubernetes would try for ever ends the Pod there.
-    fn end_if_hopeless(&mut self, event: Event) -> Event {
-        if self.record.detached {
-            return event;
-        }
-        let error = match &event {
-            Event::ImageFailed { container, message, .. } => {
-                format!("container {:?}: {message}", self.container_name(*container))
+    /// Carries out what the lifecycle decided. What takes time goes on by itself and reports when it is done.
+    async fn carry_out(&mut self, action: Action) -> anyhow::Result<()> {
+        match action {
+            Action::PullImage { container } => {
+                // At the same time, because the first machine cannot start without.
+                self.machine.prepare();
+                self.images.pull(container).await?;
             }
-            Event::SandboxFailed { message } => message.clone(),
-            // A container that could not even be created: the same attempt would be made again and again.
-            Event::ContainerStartFailed {
+            Action::StartSandbox => self.machine.start(self.images.for_machine()),
+            Action::StopSandbox => {
+                self.stop_machine(true).await;
+                self.pod.report(Event::SandboxLost {
+                    message: "the Pod's virtual machine was turned off".to_owned(),
+                });
+            }
+            Action::StartContainer { container, attempt } => self.machine.start_container(container, attempt),
+            Action::StopContainer { container, attempt } => self.machine.stop_container(container, attempt),
+            Action::KillContainer { container, attempt } => self.machine.kill_container(container, attempt),
+            Action::RunHook {
                 container,
-                reason,
-                message,
-                ..
-            } if reason.starts_with("Create") => {
-                format!("container {:?}: {message}", self.container_name(*container))
+                attempt,
+                hook,
+                timeout,
+            } => {
+                if let Some(guest) = self.machine.guest() {
+                    self.handlers.run_hook(guest, container, attempt, hook, timeout);
+                }
             }
-            _ => return event,
-        };
-        if !self.interrupted {
-            self.failure.get_or_insert(error);
+            Action::CancelHook {
+                container,
+                attempt,
+                hook,
+            } => self.handlers.cancel_hook(container, attempt, hook),
+            Action::RunProbe {
+                container,
+                attempt,
+                probe,
+            } => {
+                if let Some(guest) = self.machine.guest() {
+                    self.handlers.run_probe(guest, container, attempt, probe);
+                }
+            }
+            Action::Emit(event) => {
+                let field_path = event.container.map(|container| self.pod.field_path(container));
+                self.keeper.add(&event, field_path);
+            }
         }
-        Event::KillRequested
+        Ok(())
     }
 
-    /// Tells the client of containers that ended.
-    async fn tell_client(&self, event: &Event) {
-        let Some(client) = &self.client else { return };
-        let (container, exit_code, reason, message) = match event {
-            Event::ContainerExited { container, exit, .. } => {
-                (*container, exit.code, exit.reason.clone(), exit.message.clone())
-            }
-            Event::ContainerStartFailed {
-                container,
-                reason,
-                message,
-                ..
-            } => (*container, 128, reason.clone(), Some(message.clone())),
-            _ => return,
-        };
-        let notice = Notice::ContainerEnded {
-            container: u16::try_from(container).unwrap_or(u16::MAX),
-            exit_code,
-            reason,
-            message,
-        };
-        let _ = client.send(Frame::Notice(notice)).await;
+    async fn lose_machine(&mut self) {
+        self.machine.lose().await;
+        self.forget_machine();
     }
 
-    /// Says once that all containers were started.
-    async fn announce(&mut self) {
-        let Some(client) = self.client.as_ref().filter(|_| !self.announced) else {
-            return;
+    async fn stop_machine(&mut self, gracefully: bool) {
+        self.machine.stop(gracefully).await;
+        self.forget_machine();
+    }
+
+    /// Strikes a machine that has ended from the records.
+    fn forget_machine(&mut self) {
+        self.keeper.note_vmm(None);
+        // There may have been none.
+        let _ = std::fs::remove_file(machine_plan::path(&self.pod.paths, &self.pod.record.uid));
+    }
+
+    /// Says that the Pod's disk cannot be written any more. A guest that notices it ends its machine.
+    async fn disk_failed(&mut self, error: String) {
+        let directory = self.pod.paths.state_dir().display();
+        let message = format!("The Pod's scratch disk in {directory} cannot be written: {error}");
+        tracing::error!("{message}");
+        let event = PodEvent {
+            warning: true,
+            reason: "FailedSync",
+            message: message.clone(),
+            container: None,
         };
-        let Some(machine) = &self.machine else { return };
-        if !self.started.iter().all(|started| *started) {
-            return;
-        }
-        self.announced = true;
-        if let Some(start) = self.container_start {
-            self.stages.push(Stage::since("container", start));
-        }
-        self.stages.push(Stage::since("total", self.start));
-        let notice = Notice::Running {
-            pod_ip: machine.pod_ip.clone(),
-            stages: std::mem::take(&mut self.stages),
-        };
-        let _ = client.send(Frame::Notice(notice)).await;
+        self.keeper.add(&event, None);
+        self.report.warn(message).await;
+        self.pod.output.guest_log(|log| log.note_disk_failure(error));
     }
 }
 
-async fn next_event(machine: &mut Option<Machine>) -> Option<VmmEvent> {
-    let Some(machine) = machine else {
-        return std::future::pending().await;
-    };
-    let lost = tokio::select! {
-        biased;
-        event = machine.vm.next_event() => return event,
-        lost = machine.sandbox.agent.lost() => lost,
-    };
-    // A machine that ends loses its agent, too: it has a moment to say so.
-    let end = tokio::time::timeout_at(lost.at + LAST_WORD_PATIENCE, machine.vm.next_event());
-    end.await.unwrap_or_else(|_| {
-        Some(VmmEvent::Failed {
-            message: format!("its agent {}", lost.why),
-        })
-    })
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
+/// A VMM that was taken over reports nothing: why its machine was lost may still be seen.
+fn note_full_disk(pod: &SupervisedPod) {
+    let state_dir = pod.paths.state_dir();
+    let is_full = nix::sys::statvfs::statvfs(state_dir)
+        .is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < FULL_DISK_BYTES);
+    if is_full {
+        let message = format!("the file system of {} is full", state_dir.display());
+        pod.output.guest_log(|log| {
+            if log.disk_failure().is_none() {
+                log.note_disk_failure(message);
+            }
+        });
     }
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
-use crate::state::{EventLog, PodRecord, PodRecords, StatusRecord, read_json, replace_file};
+use crate::state::{EventLog, Paths, PodRecord, PodRecords, ProcessIdentity, StatusRecord, read_json, replace_file};
 
 /// Name of the lifecycle's record among the Pod's.
 const LIFECYCLE_FILE: &str = "lifecycle.json";
@@ -15,29 +17,39 @@ const LIFECYCLE_FILE: &str = "lifecycle.json";
 #[derive(Debug)]
 pub struct RecordKeeper {
     records: PodRecords,
-    uid: String,
+    /// The Pod's own record.
+    record: PodRecord,
     lifecycle_path: PathBuf,
-    /// Whether there will be a next supervisor to read the lifecycle.
-    recoverable: bool,
     lifecycle: Vec<u8>,
     status: Option<StatusRecord>,
     events: EventLog,
 }
 
 impl RecordKeeper {
-    /// For the Pod whose state directory this is.
-    pub fn new(records: PodRecords, uid: &str, directory: PathBuf, recoverable: bool) -> anyhow::Result<Self> {
+    /// Writes the Pod's record down, whose supervisor this process is, and goes on with its events.
+    ///
+    /// # Errors
+    /// When the events cannot be read.
+    pub fn new(paths: &Paths, record: PodRecord) -> anyhow::Result<Self> {
+        let records = PodRecords::new(paths.clone());
+        save(&records, &record);
+        let uid = &record.uid;
         let events = EventLog::open(&records.events_path(uid)).context("cannot read the Pod's events")?;
         let events = events.lasting(records.lifetime(uid));
         Ok(Self {
+            lifecycle_path: paths.pod_state(uid).join(LIFECYCLE_FILE),
             records,
-            uid: uid.to_owned(),
-            lifecycle_path: directory.join(LIFECYCLE_FILE),
-            recoverable,
+            record,
             lifecycle: Vec::new(),
             status: None,
             events,
         })
+    }
+
+    /// Notes the VMM of the Pod's machine. Without it the machine is found by the Pod's UID in the VMM's arguments.
+    pub fn note_vmm(&mut self, vmm: Option<ProcessIdentity>) {
+        self.record.vmm = vmm;
+        save(&self.records, &self.record);
     }
 
     /// The lifecycle as a supervisor before this one left it.
@@ -47,7 +59,8 @@ impl RecordKeeper {
 
     /// Writes what has changed. To be called before anything is done about it.
     pub async fn keep(&mut self, lifecycle: &Lifecycle, now: Time) -> anyhow::Result<()> {
-        if self.recoverable {
+        // There will be a next supervisor to read it.
+        if self.record.detached {
             let content = serde_json::to_vec(lifecycle).context("cannot write the Pod's lifecycle down")?;
             if content != self.lifecycle {
                 let (path, bytes) = (self.lifecycle_path.clone(), content.clone());
@@ -57,7 +70,7 @@ impl RecordKeeper {
         }
         let status = status_record(lifecycle, now);
         if self.status.as_ref() != Some(&status) {
-            let (records, uid, copy) = (self.records.clone(), self.uid.clone(), status.clone());
+            let (records, uid, copy) = (self.records.clone(), self.record.uid.clone(), status.clone());
             tokio::task::spawn_blocking(move || records.save_status(&uid, &copy)).await??;
             self.status = Some(status);
         }
@@ -66,7 +79,7 @@ impl RecordKeeper {
 
     /// Notes as the first of all events that the Pod is on this host. That is the scheduler's word, not the kubelet's: the lifecycle
     /// begins with a Pod that has a host. A supervisor that takes a Pod over finds it noted.
-    pub fn note_scheduled(&mut self, record: &PodRecord, node_name: &str) {
+    pub fn note_scheduled(&mut self, node_name: &str) {
         if !self.events.list().is_empty() {
             return;
         }
@@ -75,7 +88,7 @@ impl RecordKeeper {
             reason: "Scheduled",
             message: format!(
                 "Successfully assigned {}/{} to {node_name}",
-                record.namespace, record.name
+                self.record.namespace, self.record.name
             ),
             container: None,
         };
@@ -94,11 +107,24 @@ impl RecordKeeper {
     }
 }
 
+fn save(records: &PodRecords, record: &PodRecord) {
+    if let Err(error) = records.save(record) {
+        // A full disk is no reason to give up a Pod that runs.
+        tracing::error!("the Pod's record cannot be written: {error}");
+    }
+}
+
+/// A point in time as Kubernetes' objects have it.
+fn timestamp(time: Time) -> meta::Time {
+    let nanoseconds = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+    meta::Time(Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX))
+}
+
 fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
     let deletion = lifecycle.deletion();
     StatusRecord {
         status: lifecycle.status(now),
-        deletion_timestamp: deletion.map(|(at, _)| super::pod_run::timestamp(at)),
+        deletion_timestamp: deletion.map(|(at, _)| timestamp(at)),
         deletion_grace_period_seconds: deletion.map(|(_, grace)| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)),
     }
 }
@@ -109,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::pod::lifecycle::{Event, Exit, Hook, ProbeKind, ProbeOutcome};
-    use crate::state::{MAX_RECORD_BYTES, Paths};
+    use crate::state::MAX_RECORD_BYTES;
 
     #[test]
     fn a_pod_is_scheduled_before_anything_else_and_once_for_all_its_supervisors() {
@@ -130,8 +156,8 @@ mod tests {
         };
         // The first supervisor dies before anything else has happened, the second one after that.
         for events in [&[][..], &[pulling], &[]] {
-            let mut keeper = RecordKeeper::new(records.clone(), "u", paths.pod_state("u"), true).unwrap();
-            keeper.note_scheduled(&record, "host-1");
+            let mut keeper = RecordKeeper::new(&paths, record.clone()).unwrap();
+            keeper.note_scheduled("host-1");
             events.iter().for_each(|event| keeper.add(event, None));
         }
         let events = records.events("u").unwrap();
@@ -238,7 +264,7 @@ mod tests {
             .unwrap();
             let records = PodRecords::new(paths.clone());
             drop(records.create(&record).unwrap());
-            let mut keeper = RecordKeeper::new(records.clone(), "u", paths.pod_state("u"), true).unwrap();
+            let mut keeper = RecordKeeper::new(&paths, record.clone()).unwrap();
             let mut now = Time::from_secs(1_700_000_000);
             let mut lifecycle = Lifecycle::new(&record.pod, now);
             let ready = [

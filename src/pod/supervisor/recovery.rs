@@ -7,122 +7,102 @@ use anyhow::Context as _;
 use microkube_protocol::messages::ContainerSummary;
 use ttrpc::context::with_duration;
 
-use super::CALL_TIMEOUT;
-use super::container::container_id;
-use super::machine::{KILL_PATIENCE, Machine};
-use super::pod_run::PodRun;
+use super::container::ContainerRun;
+use super::machine::Machine;
+use super::pod_view::PodView;
+use super::running_machine::{RunningMachine, kill_vmm};
+use super::supervised_pod::SupervisedPod;
+use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::guest_process::GuestProcesses;
-use crate::pod::lifecycle::{Event, Lifecycle};
+use crate::pod::lifecycle::Lifecycle;
+use crate::pod::machine_plan::MachinePlan;
 use crate::pod::prepare;
 use crate::pod::sandbox;
 use crate::pod::virtual_machine::{VirtualMachine, unnoted_vmms};
 use crate::state::ProcessIdentity;
 
-impl PodRun {
-    /// What has become of the machine in the meantime, for the restored lifecycle.
-    pub(super) async fn take_over(&mut self) -> Vec<Event> {
-        let adopted = match self.record.vmm.clone() {
-            Some(vmm) if self.lifecycle.has_sandbox() => self.adopt(vmm).await,
-            // One that was still being started is begun anew.
-            _ => Err(anyhow::anyhow!("none was ready")),
-        };
-        let error = match adopted {
-            Ok(containers) => return vec![Event::SupervisorRestarted { containers }],
-            Err(error) => error,
-        };
-        tracing::info!("the Pod has no machine any more: {error:#}");
-        self.end_lost_machines().await;
-        self.lose_machine().await;
-        vec![Event::SupervisorRestartedAlone {
-            message: "the Pod's virtual machine was lost together with its supervisor".to_owned(),
-        }]
+/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it: returns which containers (and which attempts of
+/// them) there are in it, and whether they have ended. Ends it otherwise.
+pub async fn take_over(
+    pod: &Arc<SupervisedPod>,
+    machine: &mut Machine,
+    view: &PodView,
+    lifecycle: &Lifecycle,
+) -> Option<Vec<(usize, u32, bool)>> {
+    let noted = pod.record.vmm.clone();
+    let adopted = match noted.clone() {
+        Some(vmm) if lifecycle.has_sandbox() => adopt(pod, machine, view, lifecycle, vmm).await,
+        // One that was still being started is begun anew.
+        _ => Err(anyhow::anyhow!("none was ready")),
+    };
+    let error = match adopted {
+        Ok(containers) => return Some(containers),
+        Err(error) => error,
+    };
+    tracing::info!("the Pod has no machine any more: {error:#}");
+    for vmm in noted.into_iter().chain(unnoted_vmms(&pod.record.uid)) {
+        kill_vmm(vmm).await;
     }
+    None
+}
 
-    /// Ends machines that cannot be taken over.
-    async fn end_lost_machines(&self) {
-        let lost = self
-            .record
-            .vmm
-            .clone()
-            .into_iter()
-            .chain(unnoted_vmms(&self.record.uid));
-        for vmm in lost {
-            let killed = tokio::task::spawn_blocking(move || vmm.kill(KILL_PATIENCE)).await;
-            if !matches!(killed, Ok(Ok(true))) {
-                tracing::error!("cannot kill the VMM: {killed:?}");
-            }
+/// Connects to the machine and follows its containers again; returns which there are, and whether they have ended.
+async fn adopt(
+    pod: &Arc<SupervisedPod>,
+    machine: &mut Machine,
+    view: &PodView,
+    lifecycle: &Lifecycle,
+    identity: ProcessIdentity,
+) -> anyhow::Result<Vec<(usize, u32, bool)>> {
+    let mut vm = VirtualMachine::adopt(identity.clone())?.context("its VMM has ended")?;
+    let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("what was planned for it is not known")?;
+    pod.output
+        .expect_adopted_machine(pod.ids_of(|container| lifecycle.expected_attempt(container)));
+    let path = prepare::vsock_path(&pod.paths, &pod.record.uid);
+    let adopted = tokio::select! {
+        adopted = async {
+            let sandbox = sandbox::adopt(&path, &pod.output).await?;
+            let listed = sandbox.agent.list_containers(with_duration(CALL_TIMEOUT), &Default::default()).await;
+            anyhow::Ok((sandbox, listed.context("its agent does not answer")?))
+        } => adopted,
+        _ = vm.next_event() => Err(anyhow::anyhow!("its VMM has ended")),
+    };
+    let (sandbox, listed) = adopted?;
+    let agent = sandbox.agent.clone();
+    let MachinePlan {
+        pod_ip,
+        host_ip,
+        containers,
+    } = plan;
+    let running = RunningMachine {
+        vm,
+        processes: GuestProcesses::new(agent.clone(), Arc::clone(&pod.output)),
+        sandbox,
+        pod_ip,
+        host_ip,
+        last_start: None,
+    };
+    machine.adopted(identity, running, containers);
+    let Found { known, strange } = Found::among(listed.containers, |id| pod.attempt_of(id), lifecycle);
+    if let Some(id) = strange {
+        pod.output.complain(format_args!(
+            "the guest has containers that the Pod does not have, as {id:?}"
+        ));
+    }
+    for &(container, attempt, has_ended) in &known {
+        if !lifecycle.expects(container, attempt) {
+            continue;
         }
-    }
-
-    /// Connects to the machine and follows its containers again; returns which there are, and whether they have ended.
-    async fn adopt(&mut self, identity: ProcessIdentity) -> anyhow::Result<Vec<(usize, u32, bool)>> {
-        let mut vm = VirtualMachine::adopt(identity)?.context("its VMM has ended")?;
-        let (pod_ip, host_ip) = self.restore_plan()?.context("what was planned for it is not known")?;
-        self.output.expect_adopted_machine(self.expected_ids());
-        let path = prepare::vsock_path(&self.paths, &self.record.uid);
-        let adopted = tokio::select! {
-            adopted = async {
-                let sandbox = sandbox::adopt(&path, &self.output).await?;
-                let listed = sandbox.agent.list_containers(with_duration(CALL_TIMEOUT), &Default::default()).await;
-                anyhow::Ok((sandbox, listed.context("its agent does not answer")?))
-            } => adopted,
-            _ = vm.next_event() => Err(anyhow::anyhow!("its VMM has ended")),
+        let Some(run) = ContainerRun::expect(pod, agent.clone(), container, attempt) else {
+            continue;
         };
-        let (sandbox, listed) = adopted?;
-        let processes = GuestProcesses::new(sandbox.agent.clone(), Arc::clone(&self.output));
-        self.vmm = self.record.vmm.clone();
-        self.running
-            .machine_is(Some((sandbox.agent.clone(), processes.clone())));
-        let agent = sandbox.agent.clone();
-        self.machine = Some(Machine {
-            vm,
-            sandbox,
-            processes,
-            pod_ip,
-            host_ip,
-            last_start: None,
-        });
-        let Found { known, strange } = Found::among(listed.containers, |id| self.attempt_of(id), &self.lifecycle);
-        if let Some(id) = strange {
-            self.output.complain(format_args!(
-                "the guest has containers that the Pod does not have, as {id:?}"
-            ));
+        if !has_ended {
+            view.found(container, &pod.container_id(container, attempt));
         }
-        let mut found = Vec::new();
-        for (container, attempt, has_ended) in known {
-            found.push((container, attempt, has_ended));
-            if !self.lifecycle.expects(container, attempt) {
-                continue;
-            }
-            let Some(streams) = self.expect_container(container, attempt) else {
-                continue;
-            };
-            if !has_ended {
-                let id = container_id(&self.container_name(container), attempt);
-                self.running.found(container, &id);
-            }
-            tokio::spawn(self.container_run(container, attempt, streams, agent.clone()).follow());
-        }
-        self.output.unpark();
-        Ok(found)
+        tokio::spawn(run.follow());
     }
-
-    /// The ids of the containers that the machine may hold.
-    fn expected_ids(&self) -> HashSet<String> {
-        let names = prepare::containers(&self.record.pod).map(|container| container.name.as_str());
-        names
-            .enumerate()
-            .filter_map(|(container, name)| Some(container_id(name, self.lifecycle.expected_attempt(container)?)))
-            .collect()
-    }
-
-    /// The container and the attempt of an id in the guest.
-    fn attempt_of(&self, id: &str) -> Option<(usize, u32)> {
-        let (name, attempt) = id.rsplit_once('-')?;
-        let container = prepare::containers(&self.record.pod).position(|container| container.name == name)?;
-        let attempt: u32 = attempt.parse().ok()?;
-        (container_id(name, attempt) == id).then_some((container, attempt))
-    }
+    pod.output.unpark();
+    Ok(known)
 }
 
 /// What the guest says there is in the machine, taken for that only where it fits what is known of the Pod.
@@ -170,8 +150,9 @@ impl Found {
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
+    use super::super::supervised_pod::container_id;
     use super::*;
-    use crate::pod::lifecycle::{Exit, Time};
+    use crate::pod::lifecycle::{Event, Exit, Time};
 
     /// A Pod whose only container, `web`, runs for the third time.
     fn lifecycle() -> Lifecycle {

@@ -1,46 +1,88 @@
 //! New Pods: their records, and the start of those that live without a command line.
 
 use std::os::fd::AsFd;
+use std::string::FromUtf8Error;
 
-use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::manifest::Manifests;
-use crate::pod;
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord};
+use crate::pod::launch::{LaunchError, start_supervisor};
+use crate::pod::prepare::node_name;
+use crate::pod::sweep;
+use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord, RecordsError};
 
-/// Starts a Pod that lives without this process, and stays in the records until it is deleted.
-///
-/// # Errors
-/// When there is a Pod of this name already ([`crate::state::RecordsError::AlreadyExists`]), or its supervisor cannot be started;
-/// nothing is left of it then.
-pub(super) fn start_detached(paths: &Paths, pod: &Pod, manifests: &Manifests) -> anyhow::Result<PodRecord> {
-    let record = new_record(pod, manifests, true)?;
-    let records = PodRecords::new(paths.clone());
-    let lock = records.create(&record)?;
-    match pod::start_supervisor(paths, &record, lock.as_fd(), None, false) {
-        // It is on its own from here; init reaps it.
-        Ok(_child) => Ok(record),
-        Err(error) => {
-            records.remove(&record.uid)?;
-            Err(error)
+/// A Pod could not be created. Nothing is left of it then.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A pull secret is not what its type says.
+    #[error("the Secret {name:?} is not text")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: FromUtf8Error,
+    },
+    /// It cannot be recorded, in particular because there is a Pod of this name ([`RecordsError::AlreadyExists`]).
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// It has no supervisor.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The supervisor cannot be reached.
+    #[error(transparent)]
+    Connection(#[from] std::io::Error),
+}
+
+impl CreateError {
+    /// As a report, in whose chain of causes an error of another module keeps its type.
+    #[must_use]
+    pub fn into_report(self) -> anyhow::Error {
+        match self {
+            Self::Records(error) => error.into(),
+            Self::Launch(error) => error.into(),
+            Self::Connection(error) => error.into(),
+            Self::Secret { .. } => self.into(),
         }
     }
 }
 
-/// Frees the name of a Pod that is to be started from one that has ended with its command line.
-pub(super) fn make_way(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
+/// Frees the name of a Pod that is to be created from one that has ended with its command line.
+///
+/// # Errors
+/// When records cannot be read, or something of that Pod cannot be released.
+pub async fn make_way(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
     // One of `generateName` has no name yet.
     let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
         return Ok(());
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(pod::make_way(paths, namespace, name))
+    sweep::make_way(paths, namespace, name).await
+}
+
+/// Starts a Pod that lives without this process, and stays in the records until it is deleted.
+///
+/// # Errors
+/// See [`CreateError`].
+pub fn start_detached(paths: &Paths, pod: &Pod, manifests: &Manifests) -> Result<PodRecord, CreateError> {
+    let record = new_record(pod, manifests, true)?;
+    let records = PodRecords::new(paths.clone());
+    let lock = records.create(&record)?;
+    match start_supervisor(paths, &record, lock.as_fd(), None, false) {
+        // It is on its own from here; init reaps it.
+        Ok(_child) => Ok(record),
+        Err(error) => {
+            records.remove(&record.uid)?;
+            Err(error.into())
+        }
+    }
 }
 
 /// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
-pub(super) fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> anyhow::Result<PodRecord> {
+///
+/// # Errors
+/// [`CreateError::Secret`].
+pub fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> Result<PodRecord, CreateError> {
     let mut pod = pod.clone();
     let uid = uuid::Uuid::new_v4().to_string();
     let metadata = &mut pod.metadata;
@@ -58,15 +100,19 @@ pub(super) fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> an
     metadata.name = Some(name.clone());
     let namespace = metadata.namespace.clone().unwrap_or_default();
     // As the scheduler would, which has no choice here.
-    pod.spec.get_or_insert_default().node_name = Some(pod::node_name());
+    pod.spec.get_or_insert_default().node_name = Some(node_name());
     let pull_secrets = manifests.pull_secrets_of(&pod).into_iter().map(|secret| {
         Ok(PullSecretRecord {
             name: secret.name.clone(),
-            docker_config_json: String::from_utf8(secret.docker_config_json.clone())
-                .with_context(|| format!("the Secret {:?} is not text", secret.name))?,
+            docker_config_json: String::from_utf8(secret.docker_config_json.clone()).map_err(|source| {
+                CreateError::Secret {
+                    name: secret.name.clone(),
+                    source,
+                }
+            })?,
         })
     });
-    let pull_secrets = pull_secrets.collect::<anyhow::Result<_>>()?;
+    let pull_secrets = pull_secrets.collect::<Result<_, CreateError>>()?;
     Ok(PodRecord {
         uid,
         namespace,
@@ -83,8 +129,8 @@ pub(super) fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> an
 
 #[cfg(test)]
 mod tests {
-    use super::super::pods::test_pods::record_of;
     use super::*;
+    use crate::pod::test_pods::record_of;
 
     #[test]
     fn a_detached_pod_has_no_client_and_every_pod_has_uid_time_of_creation_and_node() {
@@ -109,6 +155,6 @@ mod tests {
         let attached = new_record(&pod, &manifests, false).unwrap();
         assert!(!attached.detached && attached.client == ProcessIdentity::current());
         assert_ne!(attached.uid, detached.uid);
-        assert_eq!(attached.pod.spec.unwrap().node_name, Some(pod::node_name()));
+        assert_eq!(attached.pod.spec.unwrap().node_name, Some(node_name()));
     }
 }

@@ -16,7 +16,7 @@ use crate::state::{Paths, PodRecords};
 
 /// The records of all Pods, watched.
 #[derive(Debug)]
-pub(in crate::cli) struct Changes {
+pub struct Changes {
     inotify: Inotify,
     pods_dir: PathBuf,
     pods: WatchDescriptor,
@@ -26,7 +26,7 @@ pub(in crate::cli) struct Changes {
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Changed {
+pub enum Changed {
     /// The Pods of these UIDs came, went, or have other records.
     Pods(BTreeSet<String>),
     /// Too much: all are to be looked at again.
@@ -42,7 +42,7 @@ impl Changes {
     ///
     /// # Errors
     /// When the directories cannot be watched.
-    pub(in crate::cli) fn of(paths: &Paths) -> anyhow::Result<Self> {
+    pub fn of(paths: &Paths) -> anyhow::Result<Self> {
         paths.create()?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .context("cannot watch files (is fs.inotify.max_user_instances reached?)")?;
@@ -73,11 +73,7 @@ impl Changes {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(in crate::cli) fn wait(
-        &mut self,
-        deadline: Option<Instant>,
-        others: &[BorrowedFd<'_>],
-    ) -> anyhow::Result<Changed> {
+    pub fn wait(&mut self, deadline: Option<Instant>, others: &[BorrowedFd<'_>]) -> anyhow::Result<Changed> {
         loop {
             let changed = self.take()?;
             if !matches!(&changed, Changed::Pods(uids) if uids.is_empty()) {
@@ -108,7 +104,7 @@ impl Changes {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(in crate::cli) async fn next(&mut self) -> anyhow::Result<Changed> {
+    pub async fn next(&mut self) -> anyhow::Result<Changed> {
         let wait = "cannot wait for changes of Pods";
         let inotify = self.inotify.as_fd().try_clone_to_owned().context(wait)?;
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.

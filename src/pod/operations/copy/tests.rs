@@ -8,12 +8,15 @@ use tar::{EntryType, Header};
 use super::extract::extract;
 use super::*;
 
-fn remote() -> Remote {
-    Remote {
-        program: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cp-exec.sh")),
-        namespace: "default".to_owned(),
-        pod: "p".to_owned(),
-        container: None,
+/// This machine in the place of a container.
+struct ThisMachine;
+
+impl CommandRunner for ThisMachine {
+    fn command(&self, _: Streams, command: &[&str]) -> Command {
+        let (program, args) = command.split_first().unwrap();
+        let mut command = Command::new(program);
+        command.args(args);
+        command
     }
 }
 
@@ -71,18 +74,22 @@ fn a_directory_goes_to_a_container_and_comes_back_as_it_was() {
     );
     make_tree(&local);
     // To a new name, and into a directory that is there.
-    remote().send(&local, text(&container), false, &mut no_warning).unwrap();
+    send(&ThisMachine, &local, text(&container), false, &mut no_warning).unwrap();
     assert_eq!(tree(&container), tree(&local));
-    remote().send(&local, text(&container), true, &mut no_warning).unwrap();
+    send(&ThisMachine, &local, text(&container), true, &mut no_warning).unwrap();
     assert_eq!(tree(&container.join("local")), tree(&local));
     std::fs::remove_dir_all(container.join("local")).unwrap();
 
-    remote().fetch(text(&container), &back, &mut no_warning).unwrap();
+    fetch(&ThisMachine, text(&container), &back, &mut no_warning).unwrap();
     assert_eq!(tree(&back), tree(&local));
     // Again, over what is there.
-    remote()
-        .fetch(&format!("{}/.", container.display()), &back, &mut no_warning)
-        .unwrap();
+    fetch(
+        &ThisMachine,
+        &format!("{}/.", container.display()),
+        &back,
+        &mut no_warning,
+    )
+    .unwrap();
     assert_eq!(tree(&back), tree(&local));
 }
 
@@ -92,15 +99,20 @@ fn a_file_comes_under_the_given_name_or_into_the_given_directory() {
     let file = dir.path().join("-file");
     std::fs::write(&file, "content").unwrap();
     let target = dir.path().join("target");
-    remote().fetch(text(&file), &target, &mut no_warning).unwrap();
+    fetch(&ThisMachine, text(&file), &target, &mut no_warning).unwrap();
     assert_eq!(std::fs::read(&target).unwrap(), b"content");
     let into = dir.path().join("into");
     std::fs::create_dir(&into).unwrap();
-    remote().fetch(text(&file), &into, &mut no_warning).unwrap();
+    fetch(&ThisMachine, text(&file), &into, &mut no_warning).unwrap();
     assert_eq!(std::fs::read(into.join("-file")).unwrap(), b"content");
-    remote()
-        .send(&target, text(&dir.path().join("renamed")), false, &mut no_warning)
-        .unwrap();
+    send(
+        &ThisMachine,
+        &target,
+        text(&dir.path().join("renamed")),
+        false,
+        &mut no_warning,
+    )
+    .unwrap();
     assert_eq!(std::fs::read(dir.path().join("renamed")).unwrap(), b"content");
 }
 
@@ -108,20 +120,28 @@ fn a_file_comes_under_the_given_name_or_into_the_given_directory() {
 fn what_fails_on_either_side_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
-    let error = remote().send(&missing, "/x", false, &mut no_warning).unwrap_err();
+    let error = send(&ThisMachine, &missing, "/x", false, &mut no_warning).unwrap_err();
     assert!(
         error.to_string().contains("doesn't exist in local filesystem"),
         "{error}"
     );
-    let error = remote()
-        .fetch(text(&missing), &dir.path().join("target"), &mut no_warning)
-        .unwrap_err();
+    let error = fetch(
+        &ThisMachine,
+        text(&missing),
+        &dir.path().join("target"),
+        &mut no_warning,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("copying failed"), "{error}");
     assert!(!dir.path().join("target").exists());
     std::fs::write(dir.path().join("file"), "").unwrap();
-    let error = remote()
-        .fetch(text(&dir.path().join("file")), &missing.join("x"), &mut no_warning)
-        .unwrap_err();
+    let error = fetch(
+        &ThisMachine,
+        text(&dir.path().join("file")),
+        &missing.join("x"),
+        &mut no_warning,
+    )
+    .unwrap_err();
     assert!(format!("{error:#}").contains("cannot create"), "{error:#}");
 }
 
@@ -136,30 +156,14 @@ fn links_that_lead_out_and_special_files_are_skipped_with_a_warning() {
     nix::unistd::mkfifo(&container.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     let mut warnings = Vec::new();
     let target = dir.path().join("target");
-    remote()
-        .fetch(text(&container), &target, &mut |text| warnings.push(text))
-        .unwrap();
+    fetch(&ThisMachine, text(&container), &target, &mut |text| warnings.push(text)).unwrap();
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     let found: Vec<_> = tree(&target).into_iter().map(|(path, _, _)| path).collect();
     assert_eq!(found, ["", "sub", "sub/ok"].map(PathBuf::from));
 }
 
 #[test]
-fn sides_of_a_copy_are_understood() {
-    let parse = |text: &str| Place::parse(OsStr::new(text));
-    let remote = |namespace: Option<&str>, pod: &str, path: &str| Place::Remote {
-        namespace: namespace.map(str::to_owned),
-        pod: pod.to_owned(),
-        path: path.to_owned(),
-    };
-    assert_eq!(parse("p:/a:b").unwrap(), remote(None, "p", "/a:b"));
-    assert_eq!(parse("n/p:rel").unwrap(), remote(Some("n"), "p", "rel"));
-    for local in ["a", "./a:b", "/a/b:c", "../x:y"] {
-        assert_eq!(parse(local).unwrap(), Place::Local(PathBuf::from(local)));
-    }
-    for wrong in ["", ":x", "p:", "a/b/c:d", "n/:x"] {
-        assert!(parse(wrong).is_err(), "{wrong:?}");
-    }
+fn paths_in_the_container_are_a_directory_and_a_name() {
     for (path, expected) in [
         ("/", ("/", None)),
         ("/a", ("/", Some("a"))),

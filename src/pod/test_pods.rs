@@ -1,4 +1,4 @@
-//! Records of Pods in a temporary directory, for tests of the verbs.
+//! Records of Pods in a temporary directory, for tests of operations and verbs.
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -9,17 +9,17 @@ use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
 
 /// The directories; they go with it.
 #[derive(Debug)]
-pub(in crate::cli) struct TestPods {
+pub(crate) struct TestPods {
     _dir: tempfile::TempDir,
-    pub(in crate::cli) paths: Paths,
-    pub(in crate::cli) records: PodRecords,
+    pub(crate) paths: Paths,
+    pub(crate) records: PodRecords,
 }
 
 /// When all of them were made.
-pub(in crate::cli) const CREATED: &str = "2026-11-21T10:00:00Z";
+pub(crate) const CREATED: &str = "2026-11-21T10:00:00Z";
 
 impl TestPods {
-    pub(in crate::cli) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         paths.create().unwrap();
@@ -31,11 +31,11 @@ impl TestPods {
     }
 
     /// A Pod without status and owner; its UID.
-    pub(in crate::cli) fn add(&self, name: &str, labels: &[(&str, &str)]) -> String {
+    pub(crate) fn add(&self, name: &str, labels: &[(&str, &str)]) -> String {
         self.add_to("default", name, labels)
     }
 
-    pub(in crate::cli) fn add_to(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> String {
+    pub(crate) fn add_to(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> String {
         let labels: serde_json::Map<_, _> = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), json!(value)))
@@ -49,19 +49,19 @@ impl TestPods {
     }
 
     /// A Pod of a manifest; its UID.
-    pub(in crate::cli) fn add_pod(&self, manifest: &serde_json::Value) -> String {
+    pub(crate) fn add_pod(&self, manifest: &serde_json::Value) -> String {
         self.add_owned(manifest).0
     }
 
     /// A Pod with an owner for as long as the lock is kept.
-    pub(in crate::cli) fn add_owned(&self, manifest: &serde_json::Value) -> (String, LockedFile) {
+    pub(crate) fn add_owned(&self, manifest: &serde_json::Value) -> (String, LockedFile) {
         let record = record_of(manifest);
         let lock = self.records.create(&record).unwrap();
         (record.uid, lock)
     }
 
     /// Gives a Pod a status in the words of the API.
-    pub(in crate::cli) fn set_status(&self, uid: &str, status: serde_json::Value) {
+    pub(crate) fn set_status(&self, uid: &str, status: serde_json::Value) {
         let record = StatusRecord {
             status: serde_json::from_value::<PodStatus>(status).unwrap(),
             ..StatusRecord::default()
@@ -71,7 +71,7 @@ impl TestPods {
 }
 
 /// The record of a detached Pod.
-pub(in crate::cli) fn record_of(manifest: &serde_json::Value) -> PodRecord {
+pub(crate) fn record_of(manifest: &serde_json::Value) -> PodRecord {
     let text = manifest.to_string();
     let mut pods = manifest::load(&[Input {
         source: "test",

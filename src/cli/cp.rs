@@ -1,0 +1,198 @@
+//! `microkube cp`: copies files to and from containers, by `tar` in the container.
+//!
+//! The container is reached with `microkube exec`, as a process of its own: the files are this machine's even where the Pods are in the
+//! emulated host.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+
+use super::completion;
+use super::failure::Failure;
+use super::print::for_terminal;
+use crate::child;
+use crate::pod::operations::copy::{self, CommandRunner, CopyError, Streams};
+use crate::stderr::say;
+
+/// Copy files to and from containers
+///
+/// One of the two is POD:PATH or NAMESPACE/POD:PATH. Directories are copied with all they contain. The container needs `tar`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube cp index.html web:/usr/share/nginx/html\n  microkube cp -c sidecar web:/var/log/app ./logs\n  microkube cp shop/web:/etc/hosts ./hosts"
+)]
+pub struct CpArgs {
+    /// What to copy
+    #[arg(value_name = "SOURCE", add = completion::files_and_pods())]
+    source: OsString,
+    /// Where to
+    #[arg(value_name = "TARGET", add = completion::files_and_pods())]
+    target: OsString,
+    /// The container [default: the Pod's default or first container]
+    #[arg(short, long, value_name = "NAME", add = completion::containers())]
+    container: Option<String>,
+    /// Do not keep owners and permissions in the container
+    #[arg(long)]
+    no_preserve: bool,
+    /// The Pod's namespace, where it is not named with the Pod
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+}
+
+/// One side of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Local(PathBuf),
+    Remote {
+        namespace: Option<String>,
+        pod: String,
+        path: String,
+    },
+}
+
+impl Place {
+    /// Understands `PATH`, `POD:PATH` and `NAMESPACE/POD:PATH`. A local path with a colon is written with a `/` before it.
+    fn parse(text: &OsStr) -> anyhow::Result<Self> {
+        if text.is_empty() {
+            bail!("filepath can not be empty");
+        }
+        let local = || Self::Local(PathBuf::from(text));
+        let Some(known) = text.to_str() else {
+            return Ok(local());
+        };
+        let Some((pod, path)) = known.split_once(':') else {
+            return Ok(local());
+        };
+        let pieces: Vec<&str> = pod.split('/').collect();
+        let (namespace, pod) = match pieces.as_slice() {
+            // ./a:b and /a/b:c are paths.
+            ["" | "." | "..", _, ..] => return Ok(local()),
+            [pod] if !pod.is_empty() => (None, *pod),
+            [namespace, pod] if !pod.is_empty() => (Some((*namespace).to_owned()), *pod),
+            _ => bail!("filespec must match the canonical format: [[namespace/]pod:]file/path"),
+        };
+        if path.is_empty() {
+            bail!("filepath can not be empty");
+        }
+        Ok(Self::Remote {
+            namespace,
+            pod: pod.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Runs the verb.
+pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
+    let place = |text: &OsStr| Place::parse(text).map_err(Failure::usage);
+    let (source, target) = (place(&args.source)?, place(&args.target)?);
+    let remote = |namespace: Option<String>, pod: String| -> anyhow::Result<Remote> {
+        Ok(Remote {
+            program: std::env::current_exe().context("cannot find this program")?,
+            namespace: namespace.unwrap_or_else(|| args.namespace.clone()),
+            pod,
+            container: args.container.clone(),
+        })
+    };
+    match (source, target) {
+        (Place::Local(local), Place::Remote { namespace, pod, path }) => {
+            copy::send(&remote(namespace, pod)?, &local, &path, args.no_preserve, &mut warn)
+                .map_err(CopyError::into_report)?;
+        }
+        (Place::Remote { namespace, pod, path }, Place::Local(local)) => {
+            copy::fetch(&remote(namespace, pod)?, &path, &local, &mut warn).map_err(CopyError::into_report)?;
+        }
+        _ => {
+            let error = anyhow::anyhow!("one of src or dest must be a local file specification, the other of a Pod");
+            return Err(Failure::usage(error));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn warn(text: String) {
+    say!("{}", for_terminal(&text));
+}
+
+/// The container to copy to or from.
+#[derive(Debug)]
+struct Remote {
+    program: PathBuf,
+    namespace: String,
+    pod: String,
+    container: Option<String>,
+}
+
+impl CommandRunner for Remote {
+    /// `microkube exec` of this in the container.
+    fn command(&self, streams: Streams, command: &[&str]) -> Command {
+        let mut exec = child::command(&self.program);
+        exec.arg("exec");
+        match streams {
+            Streams::None => {
+                exec.arg("--quiet");
+            }
+            Streams::Input => {
+                exec.arg("--stdin");
+            }
+            Streams::Output => {}
+        }
+        exec.arg(format!("--namespace={}", self.namespace));
+        if let Some(container) = &self.container {
+            exec.arg(format!("--container={container}"));
+        }
+        exec.arg(format!("pod/{}", self.pod)).arg("--").args(command);
+        exec
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_of_a_copy_are_understood() {
+        let parse = |text: &str| Place::parse(OsStr::new(text));
+        let remote = |namespace: Option<&str>, pod: &str, path: &str| Place::Remote {
+            namespace: namespace.map(str::to_owned),
+            pod: pod.to_owned(),
+            path: path.to_owned(),
+        };
+        assert_eq!(parse("p:/a:b").unwrap(), remote(None, "p", "/a:b"));
+        assert_eq!(parse("n/p:rel").unwrap(), remote(Some("n"), "p", "rel"));
+        for local in ["a", "./a:b", "/a/b:c", "../x:y"] {
+            assert_eq!(parse(local).unwrap(), Place::Local(PathBuf::from(local)));
+        }
+        for wrong in ["", ":x", "p:", "a/b/c:d", "n/:x"] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn commands_run_by_exec_with_what_they_need() {
+        let remote = Remote {
+            program: PathBuf::from("microkube"),
+            namespace: "shop".to_owned(),
+            pod: "web".to_owned(),
+            container: Some("main".to_owned()),
+        };
+        for (streams, option) in [
+            (Streams::None, Some("--quiet")),
+            (Streams::Input, Some("--stdin")),
+            (Streams::Output, None),
+        ] {
+            let command = remote.command(streams, &["tar", "-x"]);
+            let expected = ["exec"].into_iter().chain(option).chain([
+                "--namespace=shop",
+                "--container=main",
+                "pod/web",
+                "--",
+                "tar",
+                "-x",
+            ]);
+            assert!(command.get_args().eq(expected), "{command:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What a later supervisor must know of a machine that runs, to start containers again in it: kept in a file as long as there is that machine.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::container_spec::{PlanFailure, PlannedContainer};
+use crate::state::{Paths, RecordError, read_json, replace_json};
+
+/// The machine's part of a Pod's plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachinePlan {
+    /// Address of the Pod.
+    pub pod_ip: String,
+    /// Address of the host in the Pod's network.
+    pub host_ip: String,
+    /// The Pod's containers, or why one of them cannot be created.
+    pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
+}
+
+/// Where the plan of a Pod's machine lies.
+#[must_use]
+pub fn path(paths: &Paths, uid: &str) -> PathBuf {
+    paths.pod_state(uid).join("plan.json")
+}
+
+impl MachinePlan {
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, paths: &Paths, uid: &str) -> Result<(), RecordError> {
+        replace_json(&path(paths, uid), self)
+    }
+
+    /// As the supervisor before this one left it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(paths: &Paths, uid: &str) -> Result<Option<Self>, RecordError> {
+        read_json(&path(paths, uid))
+    }
+}

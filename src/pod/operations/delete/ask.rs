@@ -1,0 +1,158 @@
+//! Sees to it that a Pod ends: its supervisor promises it, or there is none any more and the Pod is released.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::sweep::remove_ownerless;
+use crate::state::{Paths, PodRecords, ProcessIdentity};
+
+/// How long a supervisor may take to answer, or to begin to listen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same where a Pod is deleted by force. After that it is killed: this is for Pods whose supervisors hang.
+const FORCE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a killed supervisor may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a supervisor that does not listen is asked again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Why a Pod's supervisor does not delete it.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It is there and says nothing.
+    #[error("its supervisor does not answer on {}", socket.display())]
+    NoAnswer {
+        /// Where it was asked.
+        socket: PathBuf,
+    },
+    /// It is there and cannot be asked.
+    #[error("its supervisor does not listen on {} (its log is in {})", socket.display(), logs.display())]
+    NotListening {
+        /// Where it should listen.
+        socket: PathBuf,
+        /// Where its log is.
+        logs: PathBuf,
+    },
+    /// It hangs, and the kernel does not end it.
+    #[error("its supervisor, process {pid}, does not answer and cannot be killed")]
+    Unkillable {
+        /// Its process.
+        pid: i32,
+    },
+    /// It cannot be reached.
+    #[error("cannot connect to {}", socket.display())]
+    Connect {
+        /// Where it listens.
+        socket: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The Pod has no supervisor, and could not be released without; or its records cannot be read.
+    #[error(transparent)]
+    Release(#[from] anyhow::Error),
+}
+
+impl AskError {
+    /// As a report, in whose chain of causes an error of another module keeps its type.
+    pub fn into_report(self) -> anyhow::Error {
+        match self {
+            Self::Release(error) => error,
+            _ => self.into(),
+        }
+    }
+}
+
+/// Makes sure that a Pod ends: its supervisor has promised it, or it had none any more and is gone. By force it is gone in any case, but what
+/// the supervisor still has to end.
+pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<(), AskError> {
+    let records = PodRecords::new(paths.clone());
+    let started = tokio::time::Instant::now();
+    let patience = if is_force(grace) { FORCE_PATIENCE } else { PATIENCE };
+    loop {
+        let is_promised = match tokio::time::timeout(patience, ask_supervisor(paths, uid, grace)).await {
+            Ok(answer) => answer?,
+            Err(_) if is_force(grace) => false,
+            Err(_) => {
+                return Err(AskError::NoAnswer {
+                    socket: paths.supervisor_socket(uid),
+                });
+            }
+        };
+        if is_promised || remove_ownerless(paths, uid).await? || records.is_gone(uid) {
+            return Ok(());
+        }
+        // It has an owner that does not listen: it has only just been started, or is about to be gone, or hangs.
+        if is_force(grace) && started.elapsed() > FORCE_PATIENCE {
+            kill_supervisor(&records, uid).await?;
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(AskError::NotListening {
+                socket: paths.supervisor_socket(uid),
+                logs: paths.logs(),
+            });
+        }
+        // Whether somebody listens, or a lock is free, is only found out by trying.
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn is_force(grace: Option<Duration>) -> bool {
+    grace == Some(Duration::ZERO)
+}
+
+/// Kills a supervisor that does not do its work. Its Pod has no owner then.
+async fn kill_supervisor(records: &PodRecords, uid: &str) -> Result<(), AskError> {
+    let record = records.get(uid).map_err(anyhow::Error::from)?;
+    let supervisor = record.and_then(|record| record.supervisor);
+    let Some(supervisor) = supervisor.filter(ProcessIdentity::is_alive) else {
+        return Ok(());
+    };
+    let pid = supervisor.pid();
+    let killed = tokio::task::spawn_blocking(move || supervisor.kill(KILL_PATIENCE)).await;
+    let is_gone = killed.map_err(anyhow::Error::from)?.map_err(anyhow::Error::from)?;
+    if is_gone {
+        Ok(())
+    } else {
+        Err(AskError::Unkillable { pid })
+    }
+}
+
+/// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
+pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<bool, AskError> {
+    let connected = attach::connect(&paths.pod_run(uid)).and_then(UnixStream::from_std);
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(false);
+        }
+        Err(source) => {
+            let socket = paths.supervisor_socket(uid);
+            return Err(AskError::Connect { socket, source });
+        }
+    };
+    if write_frame(&mut stream, &Frame::Request(Request::Delete { grace }))
+        .await
+        .is_err()
+    {
+        return Ok(false);
+    }
+    loop {
+        match read_frame(&mut stream).await {
+            Ok(Some(Frame::Notice(Notice::Done))) => return Ok(true),
+            Ok(Some(Frame::Notice(Notice::Refused { message }))) => return Err(AskError::Refused(message)),
+            Ok(Some(_)) => {}
+            // It has ended meanwhile.
+            Ok(None) | Err(_) => return Ok(false),
+        }
+    }
+}

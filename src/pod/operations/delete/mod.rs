@@ -1,0 +1,163 @@
+//! Ends Pods and removes them: their supervisors are asked, those that die over it replaced, and the end waited for.
+
+mod ask;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+pub use self::ask::AskError;
+use self::ask::ask;
+use crate::pod::changes::{Changed, Changes};
+use crate::pod::sweep::sweep;
+use crate::state::{Paths, PodRecord, PodRecords};
+
+/// How often a supervisor may die while it deletes its Pod before that is given up.
+const MAX_SUPERVISORS: usize = 3;
+
+/// How Pods are to be deleted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeleteOptions {
+    /// Instead of the Pods' own grace periods. Zero deletes them by force: they are gone for everybody at once.
+    pub grace: Option<Duration>,
+    /// Wait until nothing is left of the Pods.
+    pub waits: bool,
+    /// How long to wait at most.
+    pub timeout: Option<Duration>,
+}
+
+/// A Pod could not be deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// Nobody promises its end.
+    #[error("cannot delete pod {name:?}")]
+    Refused {
+        /// Name of the Pod.
+        name: String,
+        /// Why not.
+        #[source]
+        source: AskError,
+    },
+    /// It was not gone in time.
+    #[error("timed out waiting for the condition on pods/{name}")]
+    TimedOut {
+        /// Name of the Pod.
+        name: String,
+    },
+}
+
+impl DeleteError {
+    /// As a report, in whose chain of causes an error of another module keeps its type.
+    #[must_use]
+    pub fn into_report(self) -> anyhow::Error {
+        match self {
+            Self::Refused { name, source } => source.into_report().context(format!("cannot delete pod {name:?}")),
+            Self::TimedOut { .. } => self.into(),
+        }
+    }
+}
+
+/// Deletes a Pod and waits until it is gone. Without `grace`, it has its own grace period.
+///
+/// # Errors
+/// When it cannot be deleted, or not be waited for.
+pub async fn delete_one(paths: &Paths, record: PodRecord, grace: Option<Duration>) -> anyhow::Result<()> {
+    let options = DeleteOptions {
+        grace,
+        waits: true,
+        timeout: None,
+    };
+    let failures = delete(paths, vec![record], &options, &mut |_| Ok(())).await?;
+    failures
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |failure| Err(failure.into_report()))
+}
+
+/// Asks for the end of all Pods, all at the same time, tells of each when that is certain, and waits until they are gone. Returns what
+/// went wrong with which Pod.
+///
+/// # Errors
+/// What `tell` says, or when the Pods cannot be waited for.
+pub async fn delete(
+    paths: &Paths,
+    records: Vec<PodRecord>,
+    options: &DeleteOptions,
+    tell: &mut dyn FnMut(&PodRecord) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<DeleteError>> {
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    let mut asked: FuturesUnordered<_> = records
+        .into_iter()
+        .map(|record| async move {
+            let result = ask(paths, &record.uid, options.grace).await;
+            (record, result)
+        })
+        .collect();
+    let (mut failures, mut ending) = (Vec::new(), Vec::new());
+    while let Some((record, result)) = asked.next().await {
+        match result {
+            Ok(()) => {
+                tell(&record)?;
+                ending.push(record);
+            }
+            Err(source) => failures.push(DeleteError::Refused {
+                name: record.name,
+                source,
+            }),
+        }
+    }
+    if options.waits {
+        failures.extend(wait_until_gone(paths, ending, options.grace, deadline).await?);
+    }
+    Ok(failures)
+}
+
+/// Waits until nothing is left of the Pods. A supervisor that dies over it is replaced by the sweep, and asked again.
+async fn wait_until_gone(
+    paths: &Paths,
+    mut ending: Vec<PodRecord>,
+    grace: Option<Duration>,
+    deadline: Option<Instant>,
+) -> anyhow::Result<Vec<DeleteError>> {
+    let records = PodRecords::new(paths.clone());
+    let mut changes = Changes::of(paths)?;
+    let mut died = 0;
+    loop {
+        ending.retain(|record| !records.is_gone(&record.uid));
+        if ending.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut exits: Vec<OwnedFd> = Vec::new();
+        for record in &ending {
+            let supervisor = records.get(&record.uid)?.and_then(|record| record.supervisor);
+            match supervisor.map(|supervisor| supervisor.exit_event()).transpose()? {
+                Some(Some(exit)) => exits.push(exit),
+                // Not known yet: it will be in the record.
+                None => {}
+                Some(None) if records.is_gone(&record.uid) => {}
+                Some(None) => {
+                    died += 1;
+                    if died > MAX_SUPERVISORS * ending.len() {
+                        anyhow::bail!("the supervisor of pod {:?} dies again and again", record.name);
+                    }
+                    sweep(paths).await?;
+                    ask(paths, &record.uid, grace).await.map_err(AskError::into_report)?;
+                }
+            }
+        }
+        let (watched, changed) = tokio::task::spawn_blocking(move || {
+            let others: Vec<_> = exits.iter().map(AsFd::as_fd).collect();
+            let changed = changes.wait(deadline, &others);
+            (changes, changed)
+        })
+        .await?;
+        changes = watched;
+        if changed? == Changed::Nothing {
+            let timed_out = |record: PodRecord| DeleteError::TimedOut { name: record.name };
+            return Ok(ending.into_iter().map(timed_out).collect());
+        }
+    }
+}

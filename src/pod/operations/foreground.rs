@@ -1,0 +1,308 @@
+//! Pods in the foreground: each ends with the process that started it, which is told all that happens.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::create::CreateError;
+use crate::pod::attach::{Frame, Notice, OutputStream, Request, read_frame, write_frame};
+use crate::pod::launch::{start_supervisor, supervisor_log};
+use crate::pod::sweep;
+use crate::pod::timings::Stage;
+use crate::state::{Paths, PodRecord, PodRecords};
+
+/// What is heard of a Pod in the foreground.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ForegroundEvent {
+    /// A container wrote something.
+    Output {
+        /// Index of the container in the manifest.
+        container: u16,
+        /// To which of its streams.
+        stream: OutputStream,
+        /// The bytes; none when the stream has ended.
+        bytes: Vec<u8>,
+    },
+    /// The guest's kernel or agent wrote this to the log.
+    GuestLog(Vec<u8>),
+    /// Something the user should know while the Pod goes on.
+    Warning(String),
+    /// An image is being pulled.
+    PullProgress {
+        /// The image, as the manifest names it.
+        image: String,
+        /// Bytes received so far.
+        received_bytes: u64,
+        /// Bytes in all, where known.
+        total_bytes: Option<u64>,
+    },
+    /// An image is there.
+    Pulled,
+    /// All containers were started.
+    Running {
+        /// Address of the Pod.
+        pod_ip: String,
+        /// How long each stage of the start took.
+        stages: Vec<Stage>,
+    },
+    /// A container ended.
+    ContainerEnded {
+        /// Index of the container in the manifest.
+        container: u16,
+        /// Exit code as a shell would give it.
+        exit_code: u8,
+        /// `Completed`, `Error`, `OOMKilled`, …
+        reason: String,
+        /// More, where there is more to say.
+        message: Option<String>,
+    },
+    /// The Pod is over and everything on the host released. The last event.
+    Finished {
+        /// 0 if every container succeeded, else the exit code of the first that failed.
+        exit_code: u8,
+        /// Why the Pod could not be run to its end, if so.
+        error: Option<String>,
+    },
+}
+
+/// A Pod in the foreground could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ForegroundStartError {
+    /// A Pod of the same name that has ended cannot be released.
+    #[error(transparent)]
+    Release(anyhow::Error),
+    /// It could not be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl ForegroundStartError {
+    /// As a report, in whose chain of causes an error of another module keeps its type.
+    #[must_use]
+    pub fn into_report(self) -> anyhow::Error {
+        match self {
+            Self::Release(error) => error,
+            Self::Create(error) => error.into_report(),
+        }
+    }
+}
+
+/// A Pod in the foreground was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum ForegroundError {
+    /// Its supervisor died.
+    #[error("the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}", log.display())]
+    SupervisorDied {
+        /// How.
+        status: ExitStatus,
+        /// Where its log is.
+        log: PathBuf,
+    },
+    /// Its supervisor cannot be waited for.
+    #[error(transparent)]
+    Wait(#[from] io::Error),
+    /// Its supervisor died, and the Pod cannot be released.
+    #[error(transparent)]
+    Release(anyhow::Error),
+}
+
+impl ForegroundError {
+    /// As a report, in whose chain of causes an error of another module keeps its type.
+    #[must_use]
+    pub fn into_report(self) -> anyhow::Error {
+        match self {
+            Self::Release(error) => error,
+            Self::Wait(error) => error.into(),
+            Self::SupervisorDied { .. } => self.into(),
+        }
+    }
+}
+
+/// A Pod in the foreground.
+#[derive(Debug)]
+pub struct ForegroundPod {
+    paths: Paths,
+    record: PodRecord,
+    supervisor: Child,
+    frames: OwnedReadHalf,
+    /// A supervisor whose client is not there any more kills its Pod.
+    stopper: Stopper,
+}
+
+/// Ends a Pod in the foreground.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    requests: mpsc::Sender<Request>,
+    is_ending: Arc<AtomicBool>,
+}
+
+/// Starts a Pod that ends with this process.
+///
+/// # Errors
+/// See [`ForegroundStartError`].
+pub async fn start(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod, ForegroundStartError> {
+    sweep::make_way(&paths, &record.namespace, &record.name)
+        .await
+        .map_err(ForegroundStartError::Release)?;
+    Ok(create(paths, record, debug)?)
+}
+
+fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod, CreateError> {
+    let records = PodRecords::new(paths.clone());
+    let lock = records.create(&record)?;
+    let (client, server) = std::os::unix::net::UnixStream::pair()?;
+    let supervisor = match start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), debug) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            records.remove(&record.uid)?;
+            return Err(error.into());
+        }
+    };
+    // The supervisor has its own copies: what this process holds would hide its death.
+    drop((lock, server));
+    client.set_nonblocking(true)?;
+    let (frames, to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
+    let (requests, queue) = mpsc::channel(4);
+    tokio::spawn(send_requests(queue, to_supervisor));
+    Ok(ForegroundPod {
+        paths,
+        record,
+        supervisor,
+        frames,
+        stopper: Stopper {
+            requests,
+            is_ending: Arc::default(),
+        },
+    })
+}
+
+async fn send_requests(mut requests: mpsc::Receiver<Request>, mut to: OwnedWriteHalf) {
+    while let Some(request) = requests.recv().await {
+        // A supervisor that is gone is noticed where its frames are read.
+        let _ = write_frame(&mut to, &Frame::Request(request)).await;
+    }
+}
+
+impl Stopper {
+    /// Ends the Pod gracefully.
+    pub async fn terminate(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        // Fails where the Pod has ended.
+        let _ = self.requests.send(Request::Terminate { grace: None }).await;
+    }
+
+    /// Ends the Pod gracefully; at once where that is under way already.
+    pub async fn terminate_or_kill(&self) {
+        match self.is_ending.load(Ordering::Relaxed) {
+            false => self.terminate().await,
+            true => self.kill().await,
+        }
+    }
+
+    /// Ends the Pod at once.
+    pub async fn kill(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        let _ = self.requests.send(Request::Kill).await;
+    }
+}
+
+impl ForegroundPod {
+    /// What ends it.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// What happens next.
+    ///
+    /// # Errors
+    /// When the supervisor has died. The Pod is released then.
+    pub async fn next(&mut self) -> Result<ForegroundEvent, ForegroundError> {
+        loop {
+            let event = match read_frame(&mut self.frames).await {
+                Ok(Some(frame)) => event(frame),
+                Ok(None) | Err(_) => return Err(self.supervisor_died().await),
+            };
+            if let Some(ForegroundEvent::Finished { .. }) = event {
+                let _ = self.supervisor.wait();
+            }
+            if let Some(event) = event {
+                return Ok(event);
+            }
+        }
+    }
+
+    async fn supervisor_died(&mut self) -> ForegroundError {
+        let status = match self.supervisor.wait() {
+            Ok(status) => status,
+            Err(error) => return error.into(),
+        };
+        // Otherwise a sweep of another command was faster.
+        match sweep::remove_ownerless(&self.paths, &self.record.uid).await {
+            Ok(_) => ForegroundError::SupervisorDied {
+                status,
+                log: supervisor_log(&self.paths, &self.record),
+            },
+            Err(error) => ForegroundError::Release(error),
+        }
+    }
+}
+
+/// What a frame says; the others answer requests that are not made here.
+fn event(frame: Frame) -> Option<ForegroundEvent> {
+    let notice = match frame {
+        Frame::Output {
+            container,
+            stream,
+            bytes,
+        } => {
+            return Some(ForegroundEvent::Output {
+                container,
+                stream,
+                bytes,
+            });
+        }
+        Frame::Log(bytes) => return Some(ForegroundEvent::GuestLog(bytes)),
+        Frame::Notice(notice) => notice,
+        Frame::Request(_) | Frame::Stdin(_) => return None,
+    };
+    Some(match notice {
+        Notice::Warning(text) => ForegroundEvent::Warning(text),
+        Notice::PullProgress {
+            image,
+            received_bytes,
+            total_bytes,
+        } => ForegroundEvent::PullProgress {
+            image,
+            received_bytes,
+            total_bytes,
+        },
+        Notice::Pulled { .. } => ForegroundEvent::Pulled,
+        Notice::Running { pod_ip, stages } => ForegroundEvent::Running { pod_ip, stages },
+        Notice::ContainerEnded {
+            container,
+            exit_code,
+            reason,
+            message,
+        } => ForegroundEvent::ContainerEnded {
+            container,
+            exit_code,
+            reason,
+            message,
+        },
+        Notice::Finished { exit_code, error } => ForegroundEvent::Finished { exit_code, error },
+        Notice::Done
+        | Notice::Attached
+        | Notice::Started
+        | Notice::Exited { .. }
+        | Notice::InputEnded
+        | Notice::Refused { .. }
+        | Notice::Stats(_) => return None,
+    })
+}

@@ -1,0 +1,179 @@
+//! What the command line that stays attached is told of its Pod's life: once that all containers were started, and how each ended.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::supervised_pod::SupervisedPod;
+use crate::pod::attach::{Frame, Notice};
+use crate::pod::lifecycle::Event;
+use crate::pod::prepare;
+use crate::pod::timings::Stage;
+
+/// What was told, and what is to be.
+#[derive(Debug)]
+pub struct ClientReport {
+    pod: Arc<SupervisedPod>,
+    stages: Vec<Stage>,
+    /// By the container's number.
+    started: Vec<bool>,
+    start: Instant,
+    /// Since the machine was there.
+    container_start: Option<Instant>,
+    announced: bool,
+}
+
+impl ClientReport {
+    /// The Pod begins.
+    pub fn new(pod: Arc<SupervisedPod>) -> Self {
+        let count = prepare::containers(&pod.record.pod).count();
+        Self {
+            pod,
+            stages: Vec::new(),
+            started: vec![false; count],
+            start: Instant::now(),
+            container_start: None,
+            announced: false,
+        }
+    }
+
+    /// Adds stages of the start.
+    pub fn add_stages(&mut self, stages: impl IntoIterator<Item = Stage>) {
+        // Nobody is told of those of a later machine.
+        if self.pod.client.is_some() && !self.announced {
+            self.stages.extend(stages);
+        }
+    }
+
+    /// Takes in what happened, and tells of containers that ended.
+    pub async fn note(&mut self, event: &Event) {
+        let (container, exit_code, reason, message) = match event {
+            Event::SandboxReady { .. } => {
+                self.container_start.get_or_insert_with(Instant::now);
+                return;
+            }
+            Event::ContainerStarted { container, .. } => {
+                if let Some(started) = self.started.get_mut(*container) {
+                    *started = true;
+                }
+                return;
+            }
+            Event::ContainerExited { container, exit, .. } => {
+                (*container, exit.code, exit.reason.clone(), exit.message.clone())
+            }
+            Event::ContainerStartFailed {
+                container,
+                reason,
+                message,
+                ..
+            } => (*container, 128, reason.clone(), Some(message.clone())),
+            _ => return,
+        };
+        self.tell(Notice::ContainerEnded {
+            container: u16::try_from(container).unwrap_or(u16::MAX),
+            exit_code,
+            reason,
+            message,
+        })
+        .await;
+    }
+
+    /// Tells what the user should know while the Pod goes on.
+    pub async fn warn(&self, text: String) {
+        self.tell(Notice::Warning(text)).await;
+    }
+
+    /// Says once that all containers were started, in the machine with this address.
+    pub async fn announce(&mut self, pod_ip: Option<&str>) {
+        if self.pod.client.is_none() || self.announced {
+            return;
+        }
+        let Some(pod_ip) = pod_ip else { return };
+        if !self.started.iter().all(|started| *started) {
+            return;
+        }
+        self.announced = true;
+        if let Some(start) = self.container_start {
+            self.stages.push(Stage::since("container", start));
+        }
+        self.stages.push(Stage::since("total", self.start));
+        let notice = Notice::Running {
+            pod_ip: pod_ip.to_owned(),
+            stages: std::mem::take(&mut self.stages),
+        };
+        self.tell(notice).await;
+    }
+
+    async fn tell(&self, notice: Notice) {
+        if let Some(client) = &self.pod.client {
+            let _ = client.send(Frame::Notice(notice)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::pod::supervisor::supervised_pod::{test_pod, test_pod_with};
+
+    #[tokio::test]
+    async fn that_all_containers_were_started_is_said_once_with_the_stages_of_the_start() {
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, _messages) = test_pod_with(false, Some(client));
+        let mut report = ClientReport::new(pod);
+        report.add_stages([Stage::new("image", std::time::Duration::ZERO)]);
+        report.announce(None).await;
+        report.announce(Some("10.0.0.2")).await;
+        assert!(frames.try_recv().is_err(), "nothing was started");
+        report
+            .note(&Event::SandboxReady {
+                pod_ip: "10.0.0.2".to_owned(),
+                host_ip: "10.0.0.1".to_owned(),
+            })
+            .await;
+        let started = Event::ContainerStarted {
+            container: 0,
+            attempt: 0,
+            container_id: "web-0".to_owned(),
+            user: None,
+        };
+        report.note(&started).await;
+        report.announce(Some("10.0.0.2")).await;
+        report.announce(Some("10.0.0.2")).await;
+        let Ok(Frame::Notice(Notice::Running { pod_ip, stages })) = frames.try_recv() else {
+            panic!("it runs");
+        };
+        let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(
+            (pod_ip.as_str(), names),
+            ("10.0.0.2", vec!["image", "container", "total"])
+        );
+        assert!(frames.try_recv().is_err(), "once");
+    }
+
+    #[tokio::test]
+    async fn a_container_that_could_not_be_started_has_ended_with_128() {
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, _messages) = test_pod_with(false, Some(client));
+        let failed = Event::ContainerStartFailed {
+            container: 0,
+            attempt: 0,
+            reason: "StartError".to_owned(),
+            message: "no such file".to_owned(),
+        };
+        ClientReport::new(pod).note(&failed).await;
+        assert_eq!(
+            frames.try_recv().unwrap(),
+            Frame::Notice(Notice::ContainerEnded {
+                container: 0,
+                exit_code: 128,
+                reason: "StartError".to_owned(),
+                message: Some("no such file".to_owned()),
+            })
+        );
+        // Nobody is there to be told of a detached Pod.
+        let (pod, _messages) = test_pod(true);
+        ClientReport::new(pod).note(&failed).await;
+    }
+}

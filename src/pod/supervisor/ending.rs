@@ -1,0 +1,153 @@
+//! How a Pod ends, as `run` sees it: what its end is put down to, and the exit code.
+
+use super::supervised_pod::SupervisedPod;
+use crate::pod::lifecycle::{Event, Lifecycle};
+
+/// What `run` exits with when it was interrupted before anything ran, as a shell has it.
+const INTERRUPTED: u8 = 130;
+
+/// How a Pod ended, for `run`.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What `run` exits with.
+    pub exit_code: u8,
+    /// Why the Pod could not be run to its end, if so.
+    pub error: Option<String>,
+    /// Whether its records go with it.
+    pub forget: bool,
+}
+
+/// What has happened that the end may have to be put down to.
+#[derive(Debug, Default)]
+pub struct Ending {
+    sandbox_was_ready: bool,
+    interrupted: bool,
+    /// Why the Pod cannot go on.
+    failure: Option<String>,
+    /// How its machine was lost, until there is another.
+    loss: Option<String>,
+}
+
+impl Ending {
+    /// A command line has asked for the end.
+    pub fn was_ordered(&mut self) {
+        self.interrupted = true;
+    }
+
+    /// The machine was lost.
+    pub fn machine_was_lost(&mut self, how: String) {
+        self.loss = Some(how);
+    }
+
+    /// There is a machine, again perhaps; returns how the one before was lost.
+    pub fn machine_is_ready(&mut self) -> Option<String> {
+        self.sandbox_was_ready = true;
+        self.loss.take()
+    }
+
+    /// In the foreground somebody waits: what Kubernetes would try for ever ends the Pod there.
+    pub fn end_if_hopeless(&mut self, pod: &SupervisedPod, event: Event) -> Event {
+        if pod.record.detached {
+            return event;
+        }
+        let error = match &event {
+            Event::ImageFailed { container, message, .. } => {
+                format!("container {:?}: {message}", pod.container_name(*container))
+            }
+            Event::SandboxFailed { message } => message.clone(),
+            // A container that could not even be created: the same attempt would be made again and again.
+            Event::ContainerStartFailed {
+                container,
+                reason,
+                message,
+                ..
+            } if reason.starts_with("Create") => {
+                format!("container {:?}: {message}", pod.container_name(*container))
+            }
+            _ => return event,
+        };
+        if !self.interrupted {
+            self.failure.get_or_insert(error);
+        }
+        Event::KillRequested
+    }
+
+    /// How the Pod has ended.
+    pub fn outcome(self, pod: &SupervisedPod, lifecycle: &Lifecycle) -> Outcome {
+        Outcome {
+            exit_code: match (&self.failure, self.interrupted) {
+                (Some(_), _) if !self.sandbox_was_ready => 1,
+                (None, true) if !self.sandbox_was_ready => INTERRUPTED,
+                _ => lifecycle.exit_code(),
+            },
+            error: self.failure.or(self.loss),
+            forget: lifecycle.deletion().is_some() || !pod.record.detached,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::lifecycle::Time;
+    use crate::pod::supervisor::supervised_pod::test_pod;
+
+    fn ended(ending: Ending, pod: &SupervisedPod) -> (u8, Option<String>, bool) {
+        let lifecycle = Lifecycle::new(&pod.record.pod, Time::from_secs(1));
+        let Outcome {
+            exit_code,
+            error,
+            forget,
+        } = ending.outcome(pod, &lifecycle);
+        (exit_code, error, forget)
+    }
+
+    fn image_failed() -> Event {
+        Event::ImageFailed {
+            container: 0,
+            reason: "ErrImagePull".to_owned(),
+            message: "no such image".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_kubernetes_tries_for_ever_ends_a_pod_in_the_foreground_with_its_error() {
+        let (pod, _messages) = test_pod(false);
+        let mut ending = Ending::default();
+        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), Event::KillRequested);
+        let error = "container \"web\": no such image".to_owned();
+        assert_eq!(ended(ending, &pod), (1, Some(error), true));
+    }
+
+    #[tokio::test]
+    async fn a_detached_pod_goes_on_trying_and_keeps_its_records() {
+        let (pod, _messages) = test_pod(true);
+        let mut ending = Ending::default();
+        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), image_failed());
+        assert_eq!(ended(ending, &pod), (0, None, false));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_interrupted_before_it_runs_has_not_failed() {
+        let (pod, _messages) = test_pod(false);
+        let mut ending = Ending::default();
+        ending.was_ordered();
+        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), Event::KillRequested);
+        assert_eq!(ended(ending, &pod), (INTERRUPTED, None, true));
+    }
+
+    #[tokio::test]
+    async fn a_lost_machine_is_the_error_until_there_is_another() {
+        let (pod, _messages) = test_pod(false);
+        let lost = || {
+            let mut ending = Ending::default();
+            assert_eq!(ending.machine_is_ready(), None);
+            ending.machine_was_lost("it crashed".to_owned());
+            ending
+        };
+        assert_eq!(ended(lost(), &pod), (0, Some("it crashed".to_owned()), true));
+        let mut again = lost();
+        assert_eq!(again.machine_is_ready().as_deref(), Some("it crashed"));
+        assert_eq!(ended(again, &pod), (0, None, true));
+    }
+}

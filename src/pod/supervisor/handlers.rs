@@ -1,0 +1,131 @@
+//! Runs probes and hooks: in a task each, which reports when it is done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Probe;
+use tokio::task::AbortHandle;
+
+use super::running_machine::Guest;
+use super::supervised_pod::SupervisedPod;
+use crate::pod::guest_process::{GuestProcesses, RunError};
+use crate::pod::lifecycle::{Event, Hook, ProbeKind, ProbeOutcome};
+use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
+
+/// The probes and hooks of a Pod.
+#[derive(Debug)]
+pub struct Handlers {
+    pod: Arc<SupervisedPod>,
+    /// Hooks that can be cancelled, by container and attempt.
+    hooks: HashMap<(usize, u32, Hook), AbortHandle>,
+}
+
+impl Handlers {
+    /// None runs yet.
+    pub fn new(pod: Arc<SupervisedPod>) -> Self {
+        Self {
+            pod,
+            hooks: HashMap::new(),
+        }
+    }
+
+    /// Runs a hook of an attempt.
+    pub fn run_hook(&mut self, guest: Guest, container: usize, attempt: u32, hook: Hook, timeout: Option<Duration>) {
+        let Some(spec) = self.pod.container(container).cloned() else {
+            return;
+        };
+        let handler = spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
+            Hook::PostStart => lifecycle.post_start.clone(),
+            Hook::PreStop => lifecycle.pre_stop.clone(),
+        });
+        let Some(handler) = handler else { return };
+        let pod = Arc::clone(&self.pod);
+        let task = tokio::spawn(async move {
+            let target = Target {
+                pod: &pod.record.pod,
+                container: &spec,
+                pod_ip: guest.pod_ip,
+            };
+            let exec = GuestExec {
+                processes: guest.processes,
+                container_id: pod.container_id(container, attempt),
+            };
+            let result = probe::run_hook(&handler, &target, timeout, &exec).await;
+            pod.report(Event::HookEnded {
+                container,
+                attempt,
+                hook,
+                result,
+            });
+        });
+        self.hooks.insert((container, attempt, hook), task.abort_handle());
+    }
+
+    /// Gives up a hook.
+    pub fn cancel_hook(&mut self, container: usize, attempt: u32, hook: Hook) {
+        if let Some(running) = self.hooks.remove(&(container, attempt, hook)) {
+            running.abort();
+        }
+    }
+
+    /// Runs a probe of an attempt once.
+    pub fn run_probe(&self, guest: Guest, container: usize, attempt: u32, kind: ProbeKind) {
+        let Some(spec) = self.pod.container(container).cloned() else {
+            return;
+        };
+        let probe: Option<Probe> = match kind {
+            ProbeKind::Liveness => spec.liveness_probe.clone(),
+            ProbeKind::Readiness => spec.readiness_probe.clone(),
+            ProbeKind::Startup => spec.startup_probe.clone(),
+        };
+        let Some(probe) = probe else { return };
+        let pod = Arc::clone(&self.pod);
+        tokio::spawn(async move {
+            let target = Target {
+                pod: &pod.record.pod,
+                container: &spec,
+                pod_ip: guest.pod_ip,
+            };
+            let exec = GuestExec {
+                processes: guest.processes,
+                container_id: pod.container_id(container, attempt),
+            };
+            let outcome = match probe::probe(&probe, &target, &exec).await {
+                Outcome::Success => ProbeOutcome::Success,
+                Outcome::Warning(message) => ProbeOutcome::Warning(message),
+                Outcome::Failure(message) => ProbeOutcome::Failure(message),
+                Outcome::Unknown(message) => ProbeOutcome::Unknown(message),
+            };
+            pod.report(Event::ProbeEnded {
+                container,
+                attempt,
+                probe: kind,
+                outcome,
+            });
+        });
+    }
+}
+
+/// Runs commands of probes and hooks in one container.
+#[derive(Debug)]
+struct GuestExec {
+    processes: GuestProcesses,
+    container_id: String,
+}
+
+impl Exec for GuestExec {
+    async fn run(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecOutput, ExecError> {
+        let run = self
+            .processes
+            .run(&self.container_id, command, timeout, probe::OUTPUT_MAX_BYTES);
+        match run.await {
+            Ok((exit_code, output)) => Ok(ExecOutput {
+                exit_code: exit_code.into(),
+                output,
+            }),
+            Err(RunError::TimedOut) => Err(ExecError::TimedOut),
+            Err(RunError::Failed(message)) => Err(ExecError::Failed(message)),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What sessions of command lines see of a Pod while its supervisor drives it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::supervised_pod::{SupervisedPod, container_id};
+use crate::pod::guest_process::GuestProcesses;
+use crate::pod::lifecycle::Event;
+use crate::pod::output::Output;
+use crate::pod::prepare;
+use crate::pod::sandbox::AgentClientHandle;
+use crate::state::PodRecords;
+
+/// What sessions see of a Pod.
+#[derive(Debug, Clone)]
+pub struct PodView {
+    names: Arc<Vec<String>>,
+    /// The Pod's streams.
+    pub output: Arc<Output>,
+    records: PodRecords,
+    uid: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    machine: Option<(AgentClientHandle, GuestProcesses)>,
+    /// By name, the ids of containers that run.
+    containers: HashMap<String, String>,
+}
+
+impl PodView {
+    /// Nothing runs yet.
+    pub fn new(pod: &SupervisedPod) -> Self {
+        let names = prepare::containers(&pod.record.pod).map(|container| container.name.clone());
+        Self {
+            names: Arc::new(names.collect()),
+            output: Arc::clone(&pod.output),
+            records: PodRecords::new(pod.paths.clone()),
+            uid: pod.record.uid.as_str().into(),
+            state: Arc::default(),
+        }
+    }
+
+    /// Makes the Pod one that there is not any more, to all but this supervisor.
+    ///
+    /// # Errors
+    /// Why that cannot be written down.
+    pub async fn hide(&self) -> anyhow::Result<()> {
+        let (records, uid) = (self.records.clone(), Arc::clone(&self.uid));
+        Ok(tokio::task::spawn_blocking(move || records.hide(&uid)).await??)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine has changed; with it go its containers.
+    pub fn machine_is(&self, machine: Option<(AgentClientHandle, GuestProcesses)>) {
+        *self.state() = State {
+            machine,
+            containers: HashMap::new(),
+        };
+    }
+
+    /// A container was found running.
+    pub fn found(&self, container: usize, id: &str) {
+        if let Some(name) = self.names.get(container) {
+            self.state().containers.insert(name.clone(), id.to_owned());
+        }
+    }
+
+    /// Notes what an event says of containers.
+    pub fn note(&self, event: &Event) {
+        match event {
+            Event::ContainerStarted {
+                container,
+                container_id,
+                ..
+            } => self.found(*container, container_id),
+            Event::ContainerExited { container, attempt, .. } => {
+                let Some(name) = self.names.get(*container) else { return };
+                let ended = container_id(name, *attempt);
+                self.state().containers.retain(|_, id| *id != ended);
+            }
+            _ => {}
+        }
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> Option<AgentClientHandle> {
+        self.state().machine.as_ref().map(|(agent, _)| agent.clone())
+    }
+
+    /// The containers that run, with their ids.
+    pub fn containers(&self) -> Vec<(String, String)> {
+        let state = self.state();
+        let entries = state.containers.iter();
+        entries.map(|(name, id)| (name.clone(), id.clone())).collect()
+    }
+
+    /// Where a container runs.
+    ///
+    /// # Errors
+    /// Why it is not to be had, in kubectl's words.
+    pub fn container(&self, name: &str) -> Result<(String, GuestProcesses), String> {
+        let state = self.state();
+        if !self.names.iter().any(|known| known == name) {
+            return Err(format!("container not found ({name:?})"));
+        }
+        let (Some((_, processes)), Some(id)) = (&state.machine, state.containers.get(name)) else {
+            return Err(format!("container {name:?} is not running"));
+        };
+        Ok((id.clone(), processes.clone()))
+    }
+}

@@ -1,0 +1,109 @@
+//! A machine that runs: its VMM, its agent, and how it ends.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use microkube_vmm::config::VmmEvent;
+use ttrpc::context::with_duration;
+
+use crate::pod::container_spec::{PlanFailure, PlannedContainer};
+use crate::pod::guest_process::GuestProcesses;
+use crate::pod::sandbox::Sandbox;
+use crate::pod::timings::Stage;
+use crate::pod::virtual_machine::VirtualMachine;
+use crate::state::ProcessIdentity;
+
+/// How long the guest may take to turn itself off after it was asked to.
+const POWER_OFF_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a VMM that was abandoned while it started may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a machine may take to end after its agent is gone. One that goes on without is of no use: nobody knows what runs in it.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A machine that runs.
+#[derive(Debug)]
+pub struct RunningMachine {
+    /// Its VMM.
+    pub vm: VirtualMachine,
+    /// Its agent.
+    pub sandbox: Sandbox,
+    /// Starts further processes in it.
+    pub processes: GuestProcesses,
+    /// Address of the Pod.
+    pub pod_ip: String,
+    /// Address of the host in the Pod's network.
+    pub host_ip: String,
+    /// The container that was asked for last: the next one starts after it.
+    pub last_start: Option<String>,
+}
+
+/// A machine that has just been started.
+#[derive(Debug)]
+pub struct StartedMachine {
+    /// The machine.
+    pub machine: RunningMachine,
+    /// The containers that are to be started in it, or why one of them cannot be created.
+    pub plan: Vec<Result<PlannedContainer, PlanFailure>>,
+    /// How long the stages of its start took.
+    pub stages: Vec<Stage>,
+}
+
+/// Where probes and hooks reach a Pod's containers.
+#[derive(Debug)]
+pub struct Guest {
+    /// Runs commands in them.
+    pub processes: GuestProcesses,
+    /// Address of the Pod.
+    pub pod_ip: IpAddr,
+}
+
+impl RunningMachine {
+    /// Where its containers are reached.
+    pub fn guest(&self) -> Option<Guest> {
+        Some(Guest {
+            processes: self.processes.clone(),
+            pod_ip: self.pod_ip.parse().ok()?,
+        })
+    }
+
+    /// What its VMM reports next; the loss of its agent ends it, too.
+    pub async fn next_event(&mut self) -> Option<VmmEvent> {
+        let lost = tokio::select! {
+            biased;
+            event = self.vm.next_event() => return event,
+            lost = self.sandbox.agent.lost() => lost,
+        };
+        // A machine that ends loses its agent, too: it has a moment to say so.
+        let end = tokio::time::timeout_at(lost.at + LAST_WORD_PATIENCE, self.vm.next_event());
+        end.await.unwrap_or_else(|_| {
+            Some(VmmEvent::Failed {
+                message: format!("its agent {}", lost.why),
+            })
+        })
+    }
+
+    /// Turns it off through its agent, and sees to it that its VMM ends.
+    pub async fn turn_off(mut self) {
+        // Whether it answers does not matter: what counts is that the VMM ends, and `end` sees to that.
+        let agent = &self.sandbox.agent;
+        let _ = agent
+            .shutdown(with_duration(POWER_OFF_PATIENCE), &Default::default())
+            .await;
+        self.vm.end(POWER_OFF_PATIENCE).await;
+    }
+
+    /// Ends its VMM at once.
+    pub async fn kill(mut self) {
+        self.vm.end(Duration::ZERO).await;
+    }
+}
+
+/// Kills a VMM that is no machine of this process, and waits for its end: before that, its address must not be given away.
+pub async fn kill_vmm(vmm: ProcessIdentity) {
+    let killed = tokio::task::spawn_blocking(move || vmm.kill(KILL_PATIENCE)).await;
+    if !matches!(killed, Ok(Ok(true))) {
+        tracing::error!("cannot kill the VMM: {killed:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! A container's streams, and a command line that is attached to them.
+
+use microkube_protocol::messages::ResizeTerminalRequest;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use ttrpc::context::with_duration;
+
+use super::super::pod_view::PodView;
+use super::write::{QUEUED_FRAMES, write_all};
+use crate::pod::agent::CALL_TIMEOUT;
+use crate::pod::attach::{Frame, Notice, Request, TerminalSize, read_frame, write_frame};
+use crate::pod::guest_process::guest_size;
+use crate::pod::stdin::Lease;
+
+/// Connects the command line to a container until one of them has no more.
+pub async fn serve(
+    container: &str,
+    stdin: bool,
+    tty_size: Option<TerminalSize>,
+    view: &PodView,
+    from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+) -> anyhow::Result<()> {
+    let found = view.container(container).and_then(|(id, _)| {
+        let streams = view.output.container(&id);
+        let agent = view.agent();
+        streams
+            .zip(agent)
+            .map(|(streams, agent)| (id, streams, agent))
+            .ok_or_else(|| format!("container {container:?} is not running"))
+    });
+    let (id, streams, agent) = match found {
+        Ok(found) => found,
+        Err(message) => {
+            let refused = Frame::Notice(Notice::Refused { message });
+            return Ok(write_frame(&mut to, &refused).await?);
+        }
+    };
+    let resize = |size: TerminalSize| {
+        let (agent, id) = (agent.clone(), id.clone());
+        async move {
+            let request = ResizeTerminalRequest {
+                container_id: id,
+                size: Some(guest_size(size)).into(),
+                ..Default::default()
+            };
+            if let Err(error) = agent.resize_terminal(with_duration(CALL_TIMEOUT), &request).await {
+                tracing::debug!("a terminal could not be resized: {error}");
+            }
+        }
+    };
+    if let Some(size) = tty_size {
+        resize(size).await;
+    }
+    let lease = if stdin { streams.stdin.take() } else { None };
+    write_frame(&mut to, &Frame::Notice(Notice::Attached)).await?;
+    let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
+    streams.follow(frames.clone());
+    let mut writer = tokio::spawn(write_all(queue, to));
+    let notice = tokio::select! {
+        () = streams.finished() => Notice::Exited { exit_code: 0 },
+        left = read_attached(from, lease, resize) => match left {
+            Left::InputEnded => Notice::InputEnded,
+            Left::Gone => {
+                writer.abort();
+                return Ok(());
+            }
+        },
+    };
+    tokio::select! {
+        // A client that reads no more makes nobody wait for the last word.
+        _ = &mut writer => {}
+        sent = frames.send(Frame::Notice(notice)) => {
+            drop(frames);
+            if sent.is_ok() {
+                writer.await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How an attached client's input has ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    /// The client is gone.
+    Gone,
+    /// The client has no more, and the container's input stays open.
+    InputEnded,
+}
+
+/// Passes on what an attached client sends.
+async fn read_attached<F: Future<Output = ()>>(
+    mut from: OwnedReadHalf,
+    mut lease: Option<Lease>,
+    resize: impl Fn(TerminalSize) -> F,
+) -> Left {
+    loop {
+        match read_frame(&mut from).await {
+            Ok(Some(Frame::Stdin(bytes))) if bytes.is_empty() => match lease.take() {
+                Some(lease) if !lease.ends_with_client() => return Left::InputEnded,
+                // Dropped, the container's input has ended. Its output has not.
+                _ => {}
+            },
+            Ok(Some(Frame::Stdin(bytes))) => {
+                if let Some(taken) = &mut lease
+                    && taken.write(&bytes).await.is_err()
+                {
+                    lease = None;
+                }
+            }
+            Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return Left::Gone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Container;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::pod::stdin::ContainerStdin;
+
+    /// A container's input, the guest's end of it, and an attached client with the supervisor's end of its connection.
+    struct Attached {
+        stdin: Arc<ContainerStdin>,
+        guest: UnixStream,
+        client: UnixStream,
+        server: Option<OwnedReadHalf>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Attached {
+        fn new(once: bool) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let container = Container {
+                stdin: Some(true),
+                stdin_once: Some(once),
+                ..Container::default()
+            };
+            let stdin = ContainerStdin::new(&container, "c-0", dir.path().join("stdin-c"));
+            let (ours, guest) = UnixStream::pair().unwrap();
+            assert!(stdin.connect(ours));
+            let (client, server) = UnixStream::pair().unwrap();
+            Self {
+                stdin,
+                guest,
+                client,
+                server: Some(server.into_split().0),
+                _dir: dir,
+            }
+        }
+
+        async fn send(&mut self, bytes: &[u8]) {
+            let frame = Frame::Stdin(bytes.to_vec());
+            write_frame(&mut self.client, &frame).await.unwrap();
+        }
+
+        async fn got(&mut self, bytes: &[u8]) {
+            let mut got = vec![0; bytes.len()];
+            self.guest.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_clients_input_is_the_containers_with_stdin_once_and_the_output_goes_on() {
+        let mut attached = Attached::new(true);
+        attached.send(b"typed").await;
+        attached.send(b"").await;
+        let (lease, mut client) = (attached.stdin.take(), attached.client);
+        let until_the_end = async {
+            let mut got = Vec::new();
+            attached.guest.read_to_end(&mut got).await.unwrap();
+            // Only now: the end of the input was no end of the conversation.
+            client.shutdown().await.unwrap();
+            got
+        };
+        let reading = read_attached(attached.server.unwrap(), lease, |_| async {});
+        let (left, got) = tokio::join!(reading, until_the_end);
+        assert_eq!((left, got.as_slice()), (Left::Gone, &b"typed"[..]));
+        assert!(attached.stdin.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_clients_input_is_only_its_own_where_the_containers_stays_open() {
+        let mut attached = Attached::new(false);
+        attached.send(b"typed").await;
+        attached.send(b"").await;
+        let lease = attached.stdin.take();
+        let server = attached.server.take().unwrap();
+        assert_eq!(read_attached(server, lease, |_| async {}).await, Left::InputEnded);
+        attached.got(b"typed").await;
+        attached.stdin.take().unwrap().write(b"more").await.unwrap();
+        attached.got(b"more").await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_ends_the_containers_input_with_stdin_once_only() {
+        for once in [true, false] {
+            let mut attached = Attached::new(once);
+            attached.send(b"typed").await;
+            attached.client.shutdown().await.unwrap();
+            let lease = attached.stdin.take();
+            let server = attached.server.take().unwrap();
+            assert_eq!(read_attached(server, lease, |_| async {}).await, Left::Gone);
+            attached.got(b"typed").await;
+            assert_eq!(attached.stdin.take().is_none(), once);
+            if once {
+                assert_eq!(attached.guest.read(&mut [0; 1]).await.unwrap(), 0);
+            }
+        }
+    }
+}

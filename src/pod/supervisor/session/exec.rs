@@ -1,0 +1,156 @@
+//! A further process in a container, and the command line that it is for.
+
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::super::pod_view::PodView;
+use super::write::{QUEUED_FRAMES, write_all};
+use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
+use crate::pod::guest_process::{ProcessSpec, ProcessStreams};
+
+/// Bytes read from a process at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Starts a process and connects the command line to it until it has ended.
+pub async fn serve(
+    mut spec: ProcessSpec,
+    view: &PodView,
+    from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+) -> anyhow::Result<()> {
+    let tty = spec.tty;
+    let started = match view.container(&spec.container_id) {
+        Ok((id, processes)) => {
+            spec.container_id = id;
+            tokio::select! {
+                biased;
+                started = processes.start(spec) => started.map_err(|error| error.to_string()),
+                // Dropping the start kills what nobody is there to see.
+                () = client_gone(&from) => return Ok(()),
+            }
+        }
+        Err(message) => Err(message),
+    };
+    let (process, streams) = match started {
+        Ok(started) => started,
+        Err(message) => {
+            let refused = Frame::Notice(Notice::Refused { message });
+            return Ok(write_frame(&mut to, &refused).await?);
+        }
+    };
+    write_frame(&mut to, &Frame::Notice(Notice::Started)).await?;
+    let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
+    let writer = tokio::spawn(write_all(queue, to));
+    let ProcessStreams { stdin, stdout, stderr } = streams;
+    let work = async {
+        let (_, _, exit_code) = tokio::join!(
+            pump_output(Some(stdout), OutputStream::Stdout, &frames),
+            pump_output(stderr, OutputStream::Stderr, &frames),
+            process.wait(),
+        );
+        exit_code
+    };
+    let input = read_input(from, stdin, |size| process.resize(size));
+    tokio::pin!(input);
+    let notice = tokio::select! {
+        exit_code = work => match exit_code {
+            Ok(exit_code) => Notice::Exited { exit_code },
+            Err(message) => Notice::Refused { message },
+        },
+        _ = &mut input => {
+            // Nobody is there any more: as when a terminal is hung up. Without one a command goes on by itself.
+            if tty {
+                process.signal(libc::SIGHUP).await;
+            }
+            return Ok(());
+        }
+    };
+    let _ = frames.send(Frame::Notice(notice)).await;
+    drop(frames);
+    writer.await?;
+    Ok(())
+}
+
+/// Waits until a client has closed its connection; for ever once it has sent something that nobody has read. Readiness alone says nothing:
+/// it is that of the request, until a read finds no more.
+async fn client_gone(from: &OwnedReadHalf) {
+    let stream: &UnixStream = from.as_ref();
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        let peek = || Ok(recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)?);
+        match stream.try_io(Interest::READABLE, peek) {
+            Ok(0) => return,
+            Ok(_) => std::future::pending().await,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::Sender<Frame>) {
+    let Some(mut from) = from else { return };
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let frame = Frame::Output {
+            container: 0,
+            stream,
+            bytes: buffer.get(..length).unwrap_or_default().to_vec(),
+        };
+        if to.send(frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes on what the command line sends to a process until it is gone.
+async fn read_input<F: Future<Output = ()>>(
+    mut from: OwnedReadHalf,
+    mut stdin: Option<UnixStream>,
+    resize: impl Fn(TerminalSize) -> F,
+) {
+    loop {
+        match read_frame(&mut from).await {
+            Ok(Some(Frame::Stdin(bytes))) => {
+                let Some(stream) = &mut stdin else { continue };
+                // An error says that the process reads no more.
+                if bytes.is_empty() || stream.write_all(&bytes).await.is_err() {
+                    let _ = stream.shutdown().await;
+                }
+            }
+            Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_is_gone_when_it_closes_and_not_because_of_what_it_has_sent() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (mut from, _to) = server.into_split();
+        client.write_all(b"request").await.unwrap();
+        from.read_exact(&mut [0; 7]).await.unwrap();
+        let mut gone = std::pin::pin!(client_gone(&from));
+        assert!(futures::poll!(&mut gone).is_pending(), "the request is read");
+        drop(client);
+        gone.await;
+
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (from, _to) = server.into_split();
+        client.write_all(b"input").await.unwrap();
+        let mut gone = std::pin::pin!(client_gone(&from));
+        from.readable().await.unwrap();
+        assert!(futures::poll!(&mut gone).is_pending(), "its input waits");
+    }
+}

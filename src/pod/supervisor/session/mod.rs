@@ -1,0 +1,96 @@
+//! What one command line wants of a Pod: its end, a process in a container, a container's streams, figures.
+
+mod attach;
+mod exec;
+mod stats;
+mod write;
+
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::order::Order;
+use super::pod_view::PodView;
+use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::guest_process::ProcessSpec;
+
+/// Serves one command line.
+pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
+    let (mut from, mut to) = stream.into_split();
+    let Some(Frame::Request(request)) = read_frame(&mut from).await? else {
+        return Ok(());
+    };
+    let result = match request {
+        Request::Delete {
+            grace: Some(Duration::ZERO),
+        } => force_delete(&view, &orders).await,
+        Request::Delete { grace } => match order(&orders, grace, true).await {
+            Some(done) => Ok(done),
+            // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
+            None => return Ok(()),
+        },
+        Request::Terminate { grace } => match order(&orders, grace, false).await {
+            Some(done) => Ok(done),
+            None => return Ok(()),
+        },
+        Request::Kill => {
+            let _ = orders.send(Order::Kill).await;
+            Ok(Notice::Done)
+        }
+        Request::Stats => stats::usage(&view).await,
+        Request::Exec {
+            container,
+            command,
+            stdin,
+            tty,
+            tty_size,
+        } => {
+            let spec = ProcessSpec {
+                container_id: container,
+                args: command,
+                stdin,
+                tty,
+                tty_size,
+                timeout: None,
+            };
+            return exec::serve(spec, &view, from, to).await;
+        }
+        Request::Attach {
+            container,
+            stdin,
+            tty_size,
+        } => return attach::serve(&container, stdin, tty_size, &view, from, to).await,
+        Request::Follow | Request::Resize(_) => Err("this is not to be asked first".to_owned()),
+    };
+    let notice = result.unwrap_or_else(|message| Notice::Refused { message });
+    write_frame(&mut to, &Frame::Notice(notice)).await?;
+    Ok(())
+}
+
+/// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
+async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, String> {
+    let hidden = view.hide().await;
+    hidden.map_err(|error| format!("cannot delete the Pod by force: {error:#}"))?;
+    let order = Order::Terminate {
+        grace: Some(Duration::ZERO),
+        deletion: true,
+        noted: None,
+    };
+    // Fails where the Pod has ended meanwhile.
+    let _ = orders.send(order).await;
+    Ok(Notice::Done)
+}
+
+/// Passes an order on; nothing where the Pod has ended before it could be heard.
+async fn order(orders: &mpsc::Sender<Order>, grace: Option<Duration>, deletion: bool) -> Option<Notice> {
+    let (noted, answer) = oneshot::channel();
+    let order = Order::Terminate {
+        grace,
+        deletion,
+        noted: Some(noted),
+    };
+    orders.send(order).await.ok()?;
+    answer.await.ok()?;
+    Some(Notice::Done)
+}

@@ -1,0 +1,45 @@
+//! What a Pod's containers use.
+
+use std::time::Duration;
+
+use microkube_protocol::messages::StatsResponse;
+use ttrpc::context::with_duration;
+
+use super::super::pod_view::PodView;
+use crate::pod::agent::CALL_TIMEOUT;
+use crate::pod::attach::{ContainerUsage, Notice};
+use crate::pod::sandbox::rpc_message;
+
+/// Between the two looks at the processors' time that make a figure of it.
+const STATS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the containers use at this moment.
+pub async fn usage(view: &PodView) -> Result<Notice, String> {
+    let agent = view.agent().ok_or("the Pod does not run")?;
+    let look = || async {
+        let answer = agent.stats(with_duration(CALL_TIMEOUT), &Default::default()).await;
+        answer.map_err(rpc_message)
+    };
+    let first: StatsResponse = look().await?;
+    let start = std::time::Instant::now();
+    // Processors' use is time over time: there is no event to wait for.
+    tokio::time::sleep(STATS_INTERVAL).await;
+    let second = look().await?;
+    let elapsed_us = start.elapsed().as_micros().max(1);
+    let mut usage: Vec<ContainerUsage> = view
+        .containers()
+        .into_iter()
+        .filter_map(|(container, id)| {
+            let of = |stats: &StatsResponse| stats.containers.iter().find(|one| one.id == id).cloned();
+            let (before, after) = (of(&first)?, of(&second)?);
+            let used_us = u128::from(after.cpu_usage_us.saturating_sub(before.cpu_usage_us));
+            Some(ContainerUsage {
+                container,
+                cpu_nanocores: u64::try_from(used_us * 1_000_000_000 / elapsed_us).unwrap_or(u64::MAX),
+                memory_bytes: after.memory_working_set_bytes,
+            })
+        })
+        .collect();
+    usage.sort_by(|one, other| one.container.cmp(&other.container));
+    Ok(Notice::Stats(usage))
+}

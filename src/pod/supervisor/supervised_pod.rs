@@ -1,0 +1,146 @@
+//! The Pod as every part of its supervisor sees it: what stays the same as long as this process lives, and where to report to.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Container;
+use tokio::sync::mpsc;
+
+use super::message::Message;
+use crate::pod::attach::Frame;
+use crate::pod::lifecycle::Event;
+use crate::pod::output::Output;
+use crate::pod::prepare;
+use crate::state::{Paths, PodRecord};
+
+/// The Pod of this process.
+#[derive(Debug)]
+pub struct SupervisedPod {
+    /// Where microkube keeps its files.
+    pub paths: Paths,
+    /// As this process found it; what changes in it is the record keeper's.
+    pub record: PodRecord,
+    /// The Pod's streams.
+    pub output: Arc<Output>,
+    /// The command line that stays attached.
+    pub client: Option<mpsc::Sender<Frame>>,
+    /// Pass the guest's log on to the client.
+    pub debug: bool,
+    /// To the loop of the Pod's life.
+    pub inbox: mpsc::UnboundedSender<Message>,
+}
+
+/// Id of an attempt in the guest.
+#[must_use]
+pub fn container_id(name: &str, attempt: u32) -> String {
+    format!("{name}-{attempt}")
+}
+
+impl SupervisedPod {
+    /// Tells the loop of the Pod's life.
+    pub fn send(&self, message: Message) {
+        // Fails only when the Pod is over.
+        let _ = self.inbox.send(message);
+    }
+
+    /// Tells the lifecycle.
+    pub fn report(&self, event: Event) {
+        self.send(Message::Event(event));
+    }
+
+    /// A container by its number.
+    pub fn container(&self, container: usize) -> Option<&Container> {
+        prepare::containers(&self.record.pod).nth(container)
+    }
+
+    /// Name of a container.
+    pub fn container_name(&self, container: usize) -> &str {
+        self.container(container)
+            .map_or("", |container| container.name.as_str())
+    }
+
+    /// Id of an attempt in the guest.
+    pub fn container_id(&self, container: usize, attempt: u32) -> String {
+        container_id(self.container_name(container), attempt)
+    }
+
+    /// The container and the attempt of an id in the guest.
+    pub fn attempt_of(&self, id: &str) -> Option<(usize, u32)> {
+        let (name, attempt) = id.rsplit_once('-')?;
+        let container = prepare::containers(&self.record.pod).position(|container| container.name == name)?;
+        let attempt: u32 = attempt.parse().ok()?;
+        (container_id(name, attempt) == id).then_some((container, attempt))
+    }
+
+    /// The ids of the attempts of all containers that have one.
+    pub fn ids_of(&self, attempt: impl Fn(usize) -> Option<u32>) -> HashSet<String> {
+        let names = prepare::containers(&self.record.pod).map(|container| container.name.as_str());
+        names
+            .enumerate()
+            .filter_map(|(container, name)| Some(container_id(name, attempt(container)?)))
+            .collect()
+    }
+
+    /// Where a container is in the Pod, as events have it.
+    pub fn field_path(&self, container: usize) -> String {
+        let init = self.record.pod.spec.iter().flat_map(|spec| &spec.init_containers);
+        let list = if container < init.map(Vec::len).sum() {
+            "initContainers"
+        } else {
+            "containers"
+        };
+        format!("spec.{list}{{{}}}", self.container_name(container))
+    }
+}
+
+#[cfg(test)]
+pub use tests::{test_pod, test_pod_with};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::guest_log::GuestLog;
+
+    /// A Pod with the container `web`, and what is reported of it.
+    pub fn test_pod(detached: bool) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
+        test_pod_with(detached, None)
+    }
+
+    pub fn test_pod_with(
+        detached: bool,
+        client: Option<mpsc::Sender<Frame>>,
+    ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
+        let record = serde_json::from_value(serde_json::json!({
+            "uid": "u", "namespace": "default", "name": "p", "detached": detached,
+            "client": null, "supervisor": null, "vmm": null,
+            "pod": {
+                "apiVersion": "v1", "kind": "Pod", "metadata": {},
+                "spec": { "restartPolicy": "Never", "containers": [{ "name": "web", "image": "i" }] },
+            },
+        }))
+        .unwrap();
+        let dir = std::path::Path::new("/nonexistent");
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let pod = SupervisedPod {
+            paths: Paths::new(dir.join("state"), dir.join("run")),
+            record,
+            output: Output::new(client.clone(), GuestLog::begin(dir.join("log")), false),
+            client,
+            debug: false,
+            inbox,
+        };
+        (Arc::new(pod), messages)
+    }
+
+    #[tokio::test]
+    async fn an_id_in_the_guest_names_container_and_attempt() {
+        let (pod, _messages) = test_pod(false);
+        assert_eq!(pod.container_id(0, 3), "web-3");
+        assert_eq!(pod.attempt_of("web-3"), Some((0, 3)));
+        for strange in ["web", "web-", "web-03", "web-+3", "other-3", "-3", ""] {
+            assert_eq!(pod.attempt_of(strange), None, "{strange}");
+        }
+        assert_eq!(pod.ids_of(|_| Some(7)), HashSet::from(["web-7".to_owned()]));
+        assert_eq!(pod.field_path(0), "spec.containers{web}");
+    }
+}
