@@ -1,79 +1,11 @@
-//! The Pod's conditions (`pkg/kubelet/status/generate.go`), and since when they are what they are.
+//! The Pod's conditions (`pkg/kubelet/status/generate.go`).
 
 use k8s_openapi::api::core::v1::PodCondition;
-use serde::{Deserialize, Serialize};
 
-use super::status::{Shown, timestamp};
-use super::{Lifecycle, Phase, Time};
-
-/// A condition as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConditionState {
-    kind: &'static str,
-    is_true: bool,
-    reason: Option<&'static str>,
-    message: Option<String>,
-}
-
-/// When each condition has changed last.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Conditions {
-    since: Vec<(String, bool, Time)>,
-}
-
-impl Conditions {
-    /// Notes what has changed.
-    pub fn observe(&mut self, now: Time, states: &[ConditionState]) {
-        self.since = states
-            .iter()
-            .map(|state| (state.kind.to_owned(), state.is_true, self.since(now, state)))
-            .collect();
-    }
-
-    fn since(&self, now: Time, state: &ConditionState) -> Time {
-        self.since
-            .iter()
-            .find(|(kind, is_true, _)| kind == state.kind && *is_true == state.is_true)
-            .map_or(now, |(.., since)| *since)
-    }
-
-    /// As the status shows them.
-    pub fn shown(&self, now: Time, states: &[ConditionState], lifecycle: &Lifecycle) -> Vec<PodCondition> {
-        states
-            .iter()
-            .map(|state| PodCondition {
-                type_: state.kind.to_owned(),
-                status: if state.is_true { "True" } else { "False" }.to_owned(),
-                reason: state.reason.map(str::to_owned),
-                message: state.message.clone(),
-                last_transition_time: timestamp(self.since(now, state)),
-                observed_generation: match state.kind {
-                    // The scheduler's, which has seen the Pod once.
-                    "PodScheduled" => lifecycle.plan.generation,
-                    _ => lifecycle.generation(),
-                },
-                ..PodCondition::default()
-            })
-            .collect()
-    }
-}
-
-impl ConditionState {
-    fn of(kind: &'static str, is_true: bool) -> Self {
-        Self {
-            kind,
-            is_true,
-            reason: None,
-            message: None,
-        }
-    }
-
-    fn because(mut self, reason: &'static str, message: Option<String>) -> Self {
-        self.reason = Some(reason);
-        self.message = message;
-        self
-    }
-}
+use super::interface::Time;
+use super::state::{Lifecycle, Phase};
+use super::status::Shown;
+use super::transitions::ConditionState;
 
 impl Lifecycle {
     /// All conditions, in the kubelet's order.
@@ -87,6 +19,15 @@ impl Lifecycle {
             containers_ready,
             ConditionState::of("PodScheduled", true),
         ]
+    }
+
+    /// `status.conditions`.
+    pub(super) fn shown_conditions(&self, now: Time) -> Vec<PodCondition> {
+        self.conditions.shown(now, &self.condition_states(), |kind| match kind {
+            // The scheduler's, which has seen the Pod once.
+            "PodScheduled" => self.plan.generation,
+            _ => self.generation(),
+        })
     }
 
     fn initialized(&self) -> ConditionState {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::event;
+use super::interface::Time;
 use super::interface::{Action, Exit, Hook, ProcessUser};
 use super::plan::Role;
 use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
+use super::state::Lifecycle;
 use super::state::{Active, Cause, Ended, PostStart, Probes, Retry, Running, State, Terminated};
-use super::{Lifecycle, Time, event};
 
 /// How long a start may stay unanswered (`runtimeRequestTimeout` of the kubelet). The container is killed then, should it exist.
 const START_PATIENCE: Duration = Duration::from_secs(120);

@@ -1,8 +1,10 @@
 //! What follows from the results of hooks.
 
+use super::event;
+use super::interface::Time;
 use super::interface::{Action, Hook};
+use super::state::Lifecycle;
 use super::state::{Cause, PostStart};
-use super::{Lifecycle, Time, event};
 
 impl Lifecycle {
     pub(super) fn hook_ended(

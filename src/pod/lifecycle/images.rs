@@ -1,9 +1,11 @@
 //! The containers' images. All of them are there before the sandbox starts, because their layers are one of its disks.
 
+use super::event;
 use super::interface::Action;
+use super::interface::Time;
 use super::restart::{BackOff, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Image;
-use super::{Lifecycle, Time, event};
+use super::state::Lifecycle;
 
 /// Only pulls have a back-off; what is wrong on this host is looked at again and again.
 fn is_pull_failure(reason: &str) -> bool {

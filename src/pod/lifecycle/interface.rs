@@ -2,7 +2,18 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1;
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// A point in time, measured from the Unix epoch. It does not go back while a supervisor runs.
+pub type Time = Duration;
+
+/// A time as Kubernetes writes it: in whole seconds.
+pub fn timestamp(time: Time) -> Option<v1::Time> {
+    let seconds = i64::try_from(time.as_secs()).ok()?;
+    Timestamp::from_second(seconds).ok().map(v1::Time)
+}
 
 /// How long messages are at most that a container wrote (`MaxContainerTerminationMessageLength` of the kubelet), and all others that
 /// come from outside: what is kept of a Pod must stay small enough to be read again, whatever guests and registries say.

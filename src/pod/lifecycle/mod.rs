@@ -5,7 +5,8 @@
 //! The rules are the kubelet's, and the modules follow its own: `images` (pulls and their back-off), `sandbox` (the virtual
 //! machine), `starting` (init containers, sidecars, restarts), `restart` (policies and the back-off), `probes`, `hooks`,
 //! `termination`, `recovery` (after a restart of the supervisor), `phase`, `conditions` and `status` (what a Pod shows),
-//! `event` (how its events are worded). `plan` has what is needed of the manifest, `state` the data that all of them work on.
+//! `event` (how its events are worded). `plan` has what is needed of the manifest, `state` the data that all of them work on,
+//! `transitions` since when each condition is what it is.
 //!
 //! A container's `ready` and `started` are decided in `probes`, its end in `container`; everything that waits for time is asked
 //! for once, by the function that also says when ("…_at"), so that a deadline is never due without being acted upon.
@@ -13,7 +14,6 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use serde::{Deserialize, Serialize};
 
 mod conditions;
 mod container;
@@ -31,37 +31,17 @@ mod starting;
 mod state;
 mod status;
 mod termination;
+mod transitions;
 
 #[cfg(test)]
 mod tests;
 
-use conditions::Conditions;
-pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser};
-pub use phase::Phase;
+pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time};
 use plan::PodPlan;
-use state::{Container, Deletion, Sandbox, State, Termination};
+use state::{Container, Sandbox, State};
+pub use state::{Lifecycle, Phase};
 pub use termination::{KILL_PATIENCE, MINIMUM_GRACE};
-
-/// A point in time, measured from the Unix epoch. It does not go back while a supervisor runs.
-pub type Time = Duration;
-
-/// The state of a Pod's life, all of it: saved after every step, it can be continued by another process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Lifecycle {
-    plan: PodPlan,
-    /// Init containers in order, then the others.
-    containers: Vec<Container>,
-    began_at: Option<Time>,
-    sandbox: Sandbox,
-    termination: Option<Termination>,
-    deletion: Option<Deletion>,
-    /// The Pod was active for longer than its `activeDeadlineSeconds`.
-    deadline_exceeded: bool,
-    phase: Phase,
-    conditions: Conditions,
-    /// How many containers have ended so far: tells which one failed first.
-    ends: u64,
-}
+use transitions::Conditions;
 
 impl Lifecycle {
     /// The life of a Pod that is defaulted and validated. Nothing happens before [`Event::Begin`].

@@ -1,44 +1,9 @@
 //! The Pod's phase (`getPhase` in `pkg/kubelet/kubelet_pods.go`).
 
-use serde::{Deserialize, Serialize};
-
-use super::Lifecycle;
 use super::plan::Role;
 use super::restart;
-use super::state::State;
+use super::state::{Lifecycle, Phase, State};
 use super::status::Shown;
-
-/// `status.phase`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// Not all containers have been started yet.
-    Pending,
-    /// At least one runs, or will again.
-    Running,
-    /// All have ended well, for good.
-    Succeeded,
-    /// All have ended for good, one of them badly.
-    Failed,
-}
-
-impl Phase {
-    /// As the status shows it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Running => "Running",
-            Self::Succeeded => "Succeeded",
-            Self::Failed => "Failed",
-        }
-    }
-
-    /// Whether it is never left again.
-    #[must_use]
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
-    }
-}
 
 /// How many containers are in which state. Terminated sidecars count nowhere.
 #[derive(Default)]

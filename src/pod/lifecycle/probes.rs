@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::event;
+use super::interface::Time;
 use super::interface::{Action, ProbeKind, ProbeOutcome};
+use super::state::Lifecycle;
 use super::state::{Active, Cause};
-use super::{Lifecycle, Time, event};
 
 /// How much later than its timeout a probe may be answered. After that it is made again: a lost answer must not end the probing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);

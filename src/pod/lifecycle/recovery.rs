@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::interface::Time;
 use super::interface::{Action, Hook};
+use super::state::Lifecycle;
 use super::state::{Active, Cause, Container, Image, PostStart, Stage, State, Step, Stop};
 use super::termination::KILL_PATIENCE;
-use super::{Lifecycle, Time};
 
 /// No wait is longer than the longest back-off. Only a clock that was set back makes one look so.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);

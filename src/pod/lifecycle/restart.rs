@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::interface::Time;
 use super::plan::{ContainerPlan, PodPlan, RestartPolicy, Role};
 
 /// The kubelet looks at its containers once a second (`plegRelistPeriod`); so long one sees how a container or a pull ended before

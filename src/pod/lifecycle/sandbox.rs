@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use super::event;
 use super::interface::Action;
+use super::interface::Time;
 use super::plan::RestartPolicy;
+use super::state::Lifecycle;
 use super::state::{Stage, State};
-use super::{Lifecycle, Time, event};
 
 /// How long a sandbox may take to stop before it is taken for gone: all its containers are dead by then.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);

@@ -6,9 +6,10 @@
 //! starts are asked for together; the guest keeps their order.
 
 use super::interface::Action;
+use super::interface::Time;
 use super::plan::Role;
+use super::state::Lifecycle;
 use super::state::{PostStart, State};
-use super::{Lifecycle, Time};
 
 impl Lifecycle {
     /// When the container is to be started, if nothing stands against it.

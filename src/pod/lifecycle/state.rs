@@ -7,10 +7,60 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
-use super::interface::{Exit, Hook, ProbeKind, ProcessUser};
-use super::plan::ContainerPlan;
+use super::interface::{Exit, Hook, ProbeKind, ProcessUser, Time};
+use super::plan::{ContainerPlan, PodPlan};
 use super::restart::BackOff;
+use super::transitions::Conditions;
+
+/// The state of a Pod's life, all of it: saved after every step, it can be continued by another process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lifecycle {
+    pub(super) plan: PodPlan,
+    /// Init containers in order, then the others.
+    pub(super) containers: Vec<Container>,
+    pub(super) began_at: Option<Time>,
+    pub(super) sandbox: Sandbox,
+    pub(super) termination: Option<Termination>,
+    pub(super) deletion: Option<Deletion>,
+    /// The Pod was active for longer than its `activeDeadlineSeconds`.
+    pub(super) deadline_exceeded: bool,
+    pub(super) phase: Phase,
+    pub(super) conditions: Conditions,
+    /// How many containers have ended so far: tells which one failed first.
+    pub(super) ends: u64,
+}
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not all containers have been started yet.
+    Pending,
+    /// At least one runs, or will again.
+    Running,
+    /// All have ended well, for good.
+    Succeeded,
+    /// All have ended for good, one of them badly.
+    Failed,
+}
+
+impl Phase {
+    /// As the status shows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Whether it is never left again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
 
 /// A container over all its attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,12 +4,12 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1;
-use k8s_openapi::jiff::Timestamp;
 
+use super::event;
 use super::interface::ProcessUser;
+use super::interface::{Time, timestamp};
+use super::state::Lifecycle;
 use super::state::{Image, PostStart, Running, State, Terminated};
-use super::{Lifecycle, Time, event};
 
 /// The state of a container that its status shows.
 #[derive(Debug, Clone)]
@@ -26,12 +26,6 @@ pub enum Shown<'l> {
     },
 }
 
-/// A time as Kubernetes writes it: in whole seconds.
-pub fn timestamp(time: Time) -> Option<v1::Time> {
-    let seconds = i64::try_from(time.as_secs()).ok()?;
-    Timestamp::from_second(seconds).ok().map(v1::Time)
-}
-
 impl Lifecycle {
     /// `status` of the Pod.
     #[must_use]
@@ -45,7 +39,7 @@ impl Lifecycle {
         let init = statuses(true);
         PodStatus {
             phase: Some(self.phase.as_str().to_owned()),
-            conditions: Some(self.conditions.shown(now, &self.condition_states(), self)),
+            conditions: Some(self.shown_conditions(now)),
             container_statuses: Some(statuses(false)),
             init_container_statuses: (!init.is_empty()).then_some(init),
             pod_ip: self.sandbox.pod_ip.clone(),

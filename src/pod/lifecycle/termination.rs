@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use super::interface::Time;
 use super::interface::{Action, Hook, ProbeKind};
 use super::plan::Role;
+use super::state::Lifecycle;
 use super::state::{Active, Cause, Deletion, PostStart, State, Step, Stop, Termination};
-use super::{Lifecycle, Time, event, restart};
+use super::{event, restart};
 
 /// What a container gets between its stop signal and SIGKILL at least (`minimumGracePeriodInSeconds` of the kubelet).
 pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);

@@ -9,8 +9,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::outcome::{KUBERNETES_VERSION, Outcome};
 use super::target::join_host_port;
-use super::{KUBERNETES_VERSION, Outcome, Target, go, health};
+use super::{Target, go, health};
 
 /// Between two attempts to connect: a server that is about to listen may do so within the timeout (gRPC's back-off begins so).
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -13,8 +13,9 @@ use reqwest::header::{
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::Instant;
 
+use super::outcome::{KUBERNETES_VERSION, OUTPUT_MAX_BYTES, Outcome, shown};
 use super::target::join_host_port;
-use super::{KUBERNETES_VERSION, OUTPUT_MAX_BYTES, Outcome, Target, go};
+use super::{Target, go};
 
 /// With more the probe ends as it is.
 const REDIRECTS_MAX: usize = 10;
@@ -30,10 +31,7 @@ pub(super) async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: 
     let body = read_body(response, request.deadline).await?;
     Ok(match status.as_u16() {
         200..300 => Outcome::Success,
-        300..400 => Outcome::Warning(format!(
-            "Probe terminated redirects, Response body: {}",
-            super::shown(&body)
-        )),
+        300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", shown(&body))),
         code => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
     })
 }

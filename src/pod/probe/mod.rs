@@ -10,6 +10,7 @@ mod go;
 mod grpc;
 mod health;
 mod http_get;
+mod outcome;
 mod target;
 mod tcp;
 
@@ -18,29 +19,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ExecAction, LifecycleHandler, Probe};
 
+use outcome::shown;
+pub use outcome::{OUTPUT_MAX_BYTES, Outcome};
 pub use target::Target;
-
-/// Most bytes of a command's output or of a response that are read or shown.
-pub const OUTPUT_MAX_BYTES: usize = 10 << 10;
-
-/// The version of Kubernetes whose kubelet this is like; servers see it.
-const KUBERNETES_VERSION: &str = "1.36";
 
 /// How often a probe that could not be made is made again at once (`maxProbeRetries` of the kubelet). One that was made and failed is not.
 const ATTEMPTS_MAX: u32 = 3;
-
-/// What came of a probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is well.
-    Success,
-    /// It counts as a success, but its author should know this (an event `ProbeWarning`).
-    Warning(String),
-    /// It is not, because of this (an event `Unhealthy`: `Liveness probe failed: …`).
-    Failure(String),
-    /// The probe could not be made, which says nothing about the container (`Liveness probe errored …`).
-    Unknown(String),
-}
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -195,12 +179,6 @@ async fn run_handler(
 
 fn seconds(count: i64) -> Duration {
     Duration::from_secs(u64::try_from(count).unwrap_or(0))
-}
-
-/// Output for a message: so much at most, and text whatever it is.
-fn shown(output: &[u8]) -> String {
-    let end = output.len().min(OUTPUT_MAX_BYTES);
-    String::from_utf8_lossy(&output[..end]).into_owned()
 }
 
 #[cfg(test)]

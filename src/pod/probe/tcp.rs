@@ -5,8 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::TCPSocketAction;
 use tokio::net::TcpStream;
 
+use super::outcome::Outcome;
 use super::target::join_host_port;
-use super::{Outcome, Target, go};
+use super::{Target, go};
 
 /// Connects, within the timeout. The error is why that could not even be tried.
 pub(super) async fn probe(action: &TCPSocketAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, String> {

@@ -213,7 +213,7 @@ fn ends_are_completed_error_or_oom_killed() {
         assert_eq!(terminated.container_id.as_deref(), Some("microkube://web-0"));
         assert_eq!(
             (terminated.started_at, terminated.finished_at),
-            (status::timestamp(at(0)), status::timestamp(at(3)))
+            (interface::timestamp(at(0)), interface::timestamp(at(3)))
         );
     }
 }

@@ -133,7 +133,7 @@ fn the_status_has_the_pods_addresses_class_and_start() {
     world.images();
     world.sandbox();
     let status = world.status();
-    assert_eq!(status.start_time, status::timestamp(at(2)));
+    assert_eq!(status.start_time, interface::timestamp(at(2)));
     assert_eq!(
         (status.pod_ip.as_deref(), status.host_ip.as_deref()),
         (Some("10.88.0.2"), Some("10.88.0.1"))
