@@ -213,15 +213,14 @@ impl State {
     }
 
     async fn start_container(&self, request: StartContainerRequest) -> ttrpc::Result<StartContainerResponse> {
-        let _start = self.start_order.begin(&request.id);
+        let (_start, turn) = self.start_order.begin(&request.id, &request.start_after);
         request::start_container(&request).map_err(invalid)?;
         let SandboxState::Ready(sandbox) = lock(&self.sandbox).clone() else {
             return Err(failure(Code::FAILED_PRECONDITION, "there is no sandbox"));
         };
         let id = request.id.clone();
         let reservation = self.containers.reserve(&id).map_err(|error| unusable(&error))?;
-        let before = Some(request.start_after.clone()).filter(|before| !before.is_empty());
-        let turn = before.map(|before| async move { self.start_order.over(&before).await });
+        let turn = turn.map(|turn| self.start_order.come(turn));
         let unwanted = reservation.unwanted();
         match self.starter.start(&sandbox, request, Arc::clone(&unwanted), turn).await {
             Ok(container) => {

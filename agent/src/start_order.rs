@@ -31,6 +31,15 @@ pub struct Start {
     _over: watch::Sender<()>,
 }
 
+/// What a start waits for.
+#[derive(Debug)]
+pub enum Turn {
+    /// The end of a start that is under way, or over.
+    After(watch::Receiver<()>),
+    /// The end of a start whose request is still on its way.
+    AfterArrival(String),
+}
+
 impl Default for StartOrder {
     fn default() -> Self {
         Self {
@@ -45,36 +54,52 @@ impl StartOrder {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The start of a container begins.
-    pub fn begin(&self, id: &str) -> Start {
+    /// The start of a container begins, whose turn comes after the start of another; an empty id stands for none.
+    ///
+    /// What has been asked for before counts: a container that is asked for again after it could not be created does not wait for itself, nor
+    /// for one that waits for it.
+    pub fn begin(&self, id: &str, after: &str) -> (Start, Option<Turn>) {
         let (sender, receiver) = watch::channel(());
-        {
+        let turn = {
             let mut starts = self.lock();
+            let before = starts.iter().rev().find(|(other, _)| other == after);
+            let turn = match before {
+                Some((_, start)) => Some(Turn::After(start.clone())),
+                None if after.is_empty() || after == id => None,
+                None => Some(Turn::AfterArrival(after.to_owned())),
+            };
             starts.push_back((id.to_owned(), receiver));
             if starts.len() > REMEMBERED {
                 starts.pop_front();
             }
-        }
+            turn
+        };
         self.arrivals.send_replace(());
-        Start { _over: sender }
+        (Start { _over: sender }, turn)
     }
 
-    /// Waits until the start of a container is over, whatever came of it. One that nobody asks for is not waited for long.
-    pub async fn over(&self, id: &str) {
-        let mut arrivals = self.arrivals.subscribe();
-        let arrived = async {
-            loop {
-                let found = self.lock().iter().rev().find(|(other, _)| other == id).cloned();
-                match found {
-                    Some((_, start)) => return start,
-                    // The sender is this very object's.
-                    None => drop(arrivals.changed().await),
-                }
-            }
+    /// Waits until the start before is over, whatever came of it. One that nobody asks for is not waited for long.
+    pub async fn come(&self, turn: Turn) {
+        let mut start = match turn {
+            Turn::After(start) => start,
+            Turn::AfterArrival(id) => match tokio::time::timeout(ARRIVAL_PATIENCE, self.arrival(&id)).await {
+                Ok(start) => start,
+                Err(_) => return,
+            },
         };
-        if let Ok(mut start) = tokio::time::timeout(ARRIVAL_PATIENCE, arrived).await {
-            // Nothing is ever sent: this ends with the start.
-            while start.changed().await.is_ok() {}
+        // Nothing is ever sent: this ends with the start.
+        while start.changed().await.is_ok() {}
+    }
+
+    async fn arrival(&self, id: &str) -> watch::Receiver<()> {
+        let mut arrivals = self.arrivals.subscribe();
+        loop {
+            let found = self.lock().iter().find(|(other, _)| other == id).cloned();
+            match found {
+                Some((_, start)) => return start,
+                // The sender is this very object's.
+                None => drop(arrivals.changed().await),
+            }
         }
     }
 
@@ -98,26 +123,34 @@ mod tests {
 
     use super::*;
 
+    /// Waits for the turn of a container that starts after another.
+    async fn turn(order: &StartOrder, id: &str, after: &str) {
+        let (_start, turn) = order.begin(id, after);
+        if let Some(turn) = turn {
+            order.come(turn).await;
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_start_is_waited_for_to_its_end_also_when_its_request_comes_late() {
         let order = Arc::new(StartOrder::default());
         let waiting = {
             let order = Arc::clone(&order);
-            tokio::spawn(async move { order.over("a-0").await })
+            tokio::spawn(async move { turn(&order, "x-0", "a-0").await })
         };
         tokio::task::yield_now().await;
-        let other = order.begin("b-0");
-        let start = order.begin("a-0");
+        let other = order.begin("b-0", "");
+        let start = order.begin("a-0", "");
         drop(other);
         tokio::time::sleep(100 * ARRIVAL_PATIENCE).await;
         assert!(!waiting.is_finished());
         drop(start);
         waiting.await.unwrap();
-        order.over("a-0").await;
+        turn(&order, "y-0", "a-0").await;
         let begun = Instant::now();
         order.all_over().await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        let _start = order.begin("c-0");
+        let _start = order.begin("c-0", "");
         order.all_over().await;
         assert_eq!(begun.elapsed(), START_PATIENCE);
     }
@@ -126,20 +159,36 @@ mod tests {
     async fn a_start_that_nobody_asks_for_holds_up_nothing_for_long() {
         let order = StartOrder::default();
         let begun = Instant::now();
-        order.over("a-0").await;
+        turn(&order, "b-0", "a-0").await;
         assert_eq!(begun.elapsed(), ARRIVAL_PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_is_asked_for_again_waits_neither_for_itself_nor_for_one_that_waits_for_it() {
+        let order = StartOrder::default();
+        let begun = Instant::now();
+        drop(order.begin("a-0", ""));
+        turn(&order, "a-0", "a-0").await;
+        let (_b, after_a) = order.begin("b-0", "a-0");
+        let (again, after_b) = order.begin("a-0", "b-0");
+        // It is its first request that the other waits for.
+        order.come(after_a.unwrap()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(matches!(after_b, Some(Turn::After(_))));
+        drop(again);
+        assert!(order.begin("c-0", "c-0").1.is_none());
     }
 
     #[tokio::test]
     async fn the_last_start_of_an_id_counts_and_old_ones_are_forgotten() {
         let order = StartOrder::default();
-        let first = order.begin("a-0");
-        drop(order.begin("a-0"));
-        order.over("a-0").await;
+        let first = order.begin("a-0", "");
+        drop(order.begin("a-0", ""));
+        turn(&order, "b-0", "a-0").await;
         drop(first);
-        let all: Vec<_> = (0..2 * REMEMBERED).map(|n| order.begin(&n.to_string())).collect();
+        let all: Vec<_> = (0..2 * REMEMBERED).map(|n| order.begin(&n.to_string(), "")).collect();
         assert_eq!(order.lock().len(), REMEMBERED);
         drop(all);
-        order.over(&(2 * REMEMBERED - 1).to_string()).await;
+        turn(&order, "b-1", &(2 * REMEMBERED - 1).to_string()).await;
     }
 }

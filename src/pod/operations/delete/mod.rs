@@ -131,6 +131,7 @@ async fn wait_until_gone(
             return Ok(Vec::new());
         }
         let mut exits: Vec<OwnedFd> = Vec::new();
+        let mut asked_again = false;
         for record in &ending {
             let supervisor = records.get(&record.uid)?.and_then(|record| record.supervisor);
             match supervisor.map(|supervisor| supervisor.exit_event()).transpose()? {
@@ -145,8 +146,13 @@ async fn wait_until_gone(
                     }
                     sweep(paths).await?;
                     ask(paths, &record.uid, grace).await.map_err(AskError::into_report)?;
+                    asked_again = true;
                 }
             }
+        }
+        // The next supervisor may have died already, and where its records cannot be written nothing would tell of that.
+        if asked_again {
+            continue;
         }
         let (watched, changed) = tokio::task::spawn_blocking(move || {
             let others: Vec<_> = exits.iter().map(AsFd::as_fd).collect();
