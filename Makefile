@@ -98,7 +98,7 @@ e2e: build test-initramfs test-images
 
 # A whole host that loses its power; always an emulated one.
 power-cut-test: build test-images
-	@$(CARGO) test --release --test power-cut
+	@MICROKUBE_PROGRAM=$(MICROKUBE) $(CARGO) test --workspace --test power-cut
 
 bench: build test-initramfs test-images
 	@$(CARGO) bench --bench pull

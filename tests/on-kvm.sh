@@ -9,9 +9,14 @@ kind=$2
 name=$3
 shift 3
 
-# Built here in both cases: inside, compiling would take for ever.
+# What the tests run.
+MICROKUBE_PROGRAM=$(readlink -f "$microkube")
+export MICROKUBE_PROGRAM
+
+# Built here in both cases: inside, compiling would take for ever. Tests only start programs: they are selected from the whole workspace,
+# and not optimised, so that nothing but themselves is compiled after the unit tests.
 case $kind in
-    test) build="test --release --test $name" ;;
+    test) build="test --workspace --test $name" ;;
     bench) build="bench --bench $name" ;;
     *) echo "on-kvm: error: neither test nor bench: $kind" >&2; exit 2 ;;
 esac

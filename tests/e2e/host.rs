@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::built::{microkube_program, source_tree};
+
 /// Longer than anything takes that works, even in the emulated host.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -31,10 +33,6 @@ pub fn host() -> &'static Host {
 /// An image of the registry.
 pub fn image(name: &str) -> String {
     format!("127.0.0.1:{REGISTRY_PORT}/test/{name}:latest")
-}
-
-fn source_tree() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Built by `make`: one OCI layout an image.
@@ -105,7 +103,7 @@ impl Host {
 
     /// microkube with these arguments, not yet started.
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_microkube"));
+        let mut command = Command::new(microkube_program());
         command
             .args(args)
             .env("MICROKUBE_STATE_DIR", &self.state_dir)
