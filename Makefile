@@ -9,7 +9,7 @@
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build check lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	structure image-test fuzz fuzz-briefly e2e power-cut-test bench clean
+	structure image-test fuzz e2e power-cut-test bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -67,7 +67,7 @@ run: build example-images
 
 check: lint unit-test structure
 
-test: check image-test fuzz-briefly e2e power-cut-test
+test: check image-test e2e power-cut-test
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -89,9 +89,6 @@ image-test: requirements test-images
 FUZZ_SECONDS := 60
 fuzz: requirements
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)
-
-fuzz-briefly: requirements
-	@tests/fuzz/run.sh 5
 
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e
