@@ -3,13 +3,15 @@
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
 #   make run      what is needed, then the example Pod: nginx and a sidecar
 #   make check    format, clippy, unit tests, and the structure: no circles of files, no imports upwards
-#   make test     `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host) and power cuts
+#   make test     what guards a merge: `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host)
+#                 and power cuts
+#   make soak     for hours: random deaths, power cuts and fuzzing (docs/testing.md)
 #   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
 #   make bench    the VMM against QEMU's microvm, pulls of images against podman
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build check lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	structure image-test fuzz fuzz-briefly e2e power-cut-test bench clean
+	structure image-test fuzz e2e power-cut-test soak bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -67,7 +69,7 @@ run: build example-images
 
 check: lint unit-test structure
 
-test: check image-test fuzz-briefly e2e power-cut-test
+test: check image-test e2e power-cut-test
 
 lint: requirements
 	@$(CARGO) fmt --all --check
@@ -86,19 +88,20 @@ structure: requirements
 image-test: requirements test-images
 	@$(CARGO) test --release --test store --test registry
 
-FUZZ_SECONDS := 60
+# Not for `make soak`, unless it is given.
+FUZZ_SECONDS ?= 60
 fuzz: requirements
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)
-
-fuzz-briefly: requirements
-	@tests/fuzz/run.sh 5
 
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e
 
 # A whole host that loses its power; always an emulated one.
 power-cut-test: build test-images
-	@$(CARGO) test --release --test power-cut
+	@MICROKUBE_PROGRAM=$(MICROKUBE) $(CARGO) test --workspace --test power-cut
+
+soak: build test-initramfs test-images
+	@tests/soak.sh $(MICROKUBE)
 
 bench: build test-initramfs test-images
 	@$(CARGO) bench --bench pull

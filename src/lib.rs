@@ -3,9 +3,18 @@
 //! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
 //! `child`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
 
+// By these names the fuzz targets know this crate and their fuzzer.
+#[cfg(test)]
+extern crate self as libfuzzer_sys;
+#[cfg(test)]
+extern crate self as microkube;
+
 pub mod child;
 pub mod cli;
 pub mod image;
+#[cfg(test)]
+#[path = "../tests/fuzz/kept_inputs.rs"]
+mod kept_inputs;
 pub mod machine;
 pub mod manifest;
 pub mod network;
@@ -14,3 +23,6 @@ pub mod state;
 mod stderr;
 pub mod terminal;
 pub mod volume;
+
+#[cfg(test)]
+use kept_inputs::fuzz_target;

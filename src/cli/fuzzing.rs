@@ -21,10 +21,11 @@ pub fn command_line(bytes: &[u8]) {
     if let Ok(format) = format!("custom-columns={text}").parse::<Format>() {
         let _ = format.print(&Objects::List(vec![object.clone()]), true);
     }
-    for template in [Template::parse(&text), Template::parse_relaxed(&text)] {
-        if let Ok(template) = template {
-            let _ = template.render(&object);
-            let _ = template.find(&object);
-        }
+    for template in [Template::parse(&text), Template::parse_relaxed(&text)]
+        .into_iter()
+        .flatten()
+    {
+        let _ = template.render(&object);
+        let _ = template.find(&object);
     }
 }

@@ -17,7 +17,7 @@ mod events;
 mod exec;
 mod explain;
 mod failure;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod generated_pod;
 mod get;

@@ -113,7 +113,7 @@ fn find_images(files: &Files) -> Result<Vec<Found>, PullError> {
 }
 
 /// Reads all that loading reads before it converts layers.
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn read_all(files: &Files) {
     for image in find_images(files).into_iter().flatten() {
         for path in &image.layer_paths {

@@ -9,7 +9,7 @@ mod credentials;
 mod decompress;
 mod erofs;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod images;
 mod index;
@@ -41,7 +41,7 @@ pub use error::{ImageError, PullError, StoreError, is_unprintable};
 pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;
 pub use options::{OptionError, Options};
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use registry::fuzzing as registry_fuzzing;
 pub use save::SaveTo;
 pub use store::{ImageStore, StoreLock};

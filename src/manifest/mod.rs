@@ -15,7 +15,7 @@ mod documents;
 pub mod downward;
 mod error;
 pub mod expansion;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod misplaced;
 pub(crate) mod names;

@@ -13,7 +13,7 @@ mod bounded_log;
 pub mod changes;
 pub mod client;
 mod container_spec;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guest_log;
 mod guest_process;

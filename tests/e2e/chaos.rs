@@ -8,7 +8,7 @@ use crate::host::{alone, container, host, image, pod_with, processes, wait_until
 use crate::random_life::{Dice, assert_allowed, number};
 
 /// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
-const DEFAULT_SECONDS: u64 = 180;
+const DEFAULT_SECONDS: u64 = 45;
 
 const NAMES: [&str; 3] = ["chaos-a", "chaos-b", "chaos-c"];
 

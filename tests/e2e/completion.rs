@@ -1,8 +1,8 @@
 //! The completion of the command line, asked as bash asks it.
 
-use std::path::Path;
 use std::process::Command;
 
+use crate::built::microkube_program;
 use crate::host::{alone, host};
 
 /// Loads the script, and calls its function for the words after the directory of the program.
@@ -17,7 +17,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 /// What bash offers for the last word.
 fn offered(line: &str) -> Vec<String> {
-    let program = Path::new(env!("CARGO_BIN_EXE_microkube"));
+    let program = microkube_program();
     let output = Command::new("bash")
         .args(["--norc", "-c", BASH, "bash"])
         .arg(program.parent().unwrap())

@@ -1,5 +1,6 @@
 //! Anything may die at any moment, and nothing is left behind.
 
+use crate::built::source_tree;
 use crate::host::{
     Finished, Running, alone, container_with, host, image, pod, pod_with, processes, shell_pod, wait_until,
 };
@@ -111,7 +112,7 @@ fn a_guest_that_hangs_in_boot_is_given_up() {
 
 /// A directory with the guest's kernel and an initramfs whose init never says a word.
 fn hanging_guest() -> std::path::PathBuf {
-    let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tree = source_tree();
     let dir = host().state_dir.join("hanging-guest");
     std::fs::create_dir_all(&dir).unwrap();
     let _ = std::fs::remove_file(dir.join("vmlinux"));

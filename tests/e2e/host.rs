@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::built::{microkube_program, source_tree};
+
 /// Longer than anything takes that works, even in the emulated host.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -22,7 +24,7 @@ pub struct Host {
     work_dir: PathBuf,
 }
 
-/// The host, prepared once for all tests of this process.
+/// The host, prepared once for all tests of this process; with `MICROKUBE_TEST_RUN`, once for all processes that have the same value.
 pub fn host() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(Host::prepare)
@@ -31,10 +33,6 @@ pub fn host() -> &'static Host {
 /// An image of the registry.
 pub fn image(name: &str) -> String {
     format!("127.0.0.1:{REGISTRY_PORT}/test/{name}:latest")
-}
-
-fn source_tree() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Built by `make`: one OCI layout an image.
@@ -47,12 +45,18 @@ impl Host {
         microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm"))
             .unwrap_or_else(|error| panic!("these tests need a KVM that can run guests; use `make test`: {error}"));
         let base = PathBuf::from("/var/lib/microkube/e2e");
-        let _ = std::fs::remove_dir_all(&base);
         let host = Self {
             state_dir: base.join("state"),
             run_dir: "/run/microkube-e2e".into(),
             work_dir: base.join("work"),
         };
+        let run = std::env::var("MICROKUBE_TEST_RUN").ok();
+        let prepared_for = base.join("prepared-for");
+        if run.is_some() && std::fs::read_to_string(&prepared_for).ok() == run {
+            host.start_registry();
+            return host;
+        }
+        let _ = std::fs::remove_dir_all(&base);
         let _ = std::fs::remove_dir_all(&host.run_dir);
         std::fs::create_dir_all(&host.work_dir).unwrap();
         host.start_registry();
@@ -60,6 +64,9 @@ impl Host {
             let layout = image_layout(name);
             let reference = format!("{name}:latest");
             host.succeed(["image", "load", "--name", &reference, layout.to_str().unwrap()]);
+        }
+        if let Some(run) = run {
+            std::fs::write(prepared_for, run).unwrap();
         }
         host
     }
@@ -76,6 +83,8 @@ impl Host {
             ),
         )
         .unwrap();
+        let answers = || std::net::TcpStream::connect(("127.0.0.1", REGISTRY_PORT)).is_ok();
+        wait_until("the port of the tests' registry is free", || !answers());
         let mut command = Command::new("docker-registry");
         command
             .arg("serve")
@@ -89,11 +98,7 @@ impl Host {
             .name("registry".to_owned())
             .spawn(move || command.spawn().expect("docker-registry is installed by `make`").wait())
             .unwrap();
-        let start = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", REGISTRY_PORT)).is_err() {
-            assert!(start.elapsed() < PATIENCE, "the registry does not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_until("the tests' registry answers", answers);
     }
 
     /// A file of the tests' own.
@@ -105,7 +110,7 @@ impl Host {
 
     /// microkube with these arguments, not yet started.
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_microkube"));
+        let mut command = Command::new(microkube_program());
         command
             .args(args)
             .env("MICROKUBE_STATE_DIR", &self.state_dir)

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use microkube_vmm::boot::layout::{HIGH_MEMORY, VIRTIO_MMIO};
 
+use crate::built::microkube_program;
 use crate::host::{Running, alone};
 
 /// Where the parts of the guest lie in its memory.
@@ -293,7 +294,7 @@ fn a_guest_whose_rings_are_never_empty_resets_its_device_and_ends_its_machine() 
     guest.out(RESET);
     guest.write(&kernel);
 
-    let program = Path::new(env!("CARGO_BIN_EXE_microkube")).with_file_name("microkube-vmm");
+    let program = microkube_program().with_file_name("microkube-vmm");
     let mut command = Command::new(program);
     command
         .args(["run", "--memory-mib", "128", "--kernel"])

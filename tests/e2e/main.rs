@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod bad_places;
+#[path = "../built.rs"]
+mod built;
 mod chaos;
 mod completion;
 mod containers;

@@ -1,5 +1,6 @@
 //! The Pods of the documents the project was made from.
 
+use crate::built::source_tree;
 use crate::host::{alone, host, http_get, wait_until};
 
 const NGINX: &str = r"
@@ -54,8 +55,7 @@ fn nginx_is_reached_from_the_host_by_the_pods_address_and_ends_gracefully() {
 #[test]
 fn the_sidecar_reaches_nginx_on_localhost() {
     let _alone = alone();
-    let manifest =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/nginx-sidecar.yaml")).unwrap();
+    let manifest = std::fs::read_to_string(source_tree().join("examples/nginx-sidecar.yaml")).unwrap();
     let mut pod = host().start(&manifest);
     pod.wait_for("[debian-sidecar-container] <h1>Welcome to nginx!</h1>");
     pod.wait_for("[debian-sidecar-container] fetched from localhost by my-nginx-pod");

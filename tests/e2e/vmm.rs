@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
+use crate::built::{microkube_program, source_tree};
 use crate::host::{Running, alone};
 
 fn vmm(args: &[&str]) -> Running {
-    let tree = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_microkube")).with_file_name("microkube-vmm");
+    let tree = source_tree();
+    let program = microkube_program().with_file_name("microkube-vmm");
     let mut command = Command::new(program);
     command
         .arg("run")

@@ -3,6 +3,8 @@
 //!
 //! This runs outside of the emulated host, on any machine: `make power-cut-test`.
 
+#[path = "../built.rs"]
+mod built;
 #[path = "../random_life.rs"]
 mod random_life;
 
@@ -10,16 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use built::{microkube_program, source_tree};
 use random_life::{Dice, assert_allowed, number};
 use serde_json::Value;
 
 /// How often the power is cut; `MICROKUBE_POWER_CUTS` says otherwise.
 const DEFAULT_CUTS: u64 = 3;
 
-const MICROKUBE: &str = env!("CARGO_BIN_EXE_microkube");
-
 /// An emulated host that belongs to this test.
 struct Machine {
+    program: String,
     directory: tempfile::TempDir,
 }
 
@@ -38,13 +40,14 @@ impl Machine {
     fn new() -> Self {
         // Not in memory, as /tmp may be.
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-        let machine = Self { directory };
+        let program = microkube_program().to_str().unwrap().to_owned();
+        let machine = Self { program, directory };
         machine.start();
         machine
     }
 
     fn outside<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = Command::new(MICROKUBE);
+        let mut command = Command::new(&self.program);
         command
             .args(args)
             .env("MICROKUBE_STATE_DIR", self.directory.path().join("state"))
@@ -67,7 +70,7 @@ impl Machine {
 
     /// microkube in the machine, run to its end.
     fn output(&self, line: &str) -> Output {
-        let argv = std::iter::once(MICROKUBE).chain(line.split(' '));
+        let argv = std::iter::once(self.program.as_str()).chain(line.split(' '));
         self.inside(argv).output().unwrap()
     }
 
@@ -83,7 +86,7 @@ impl Machine {
 
     /// microkube in the machine, which nobody waits for.
     fn begin(&self, line: &str) -> Child {
-        let mut command = self.inside(std::iter::once(MICROKUBE).chain(line.split(' ')));
+        let mut command = self.inside(std::iter::once(self.program.as_str()).chain(line.split(' ')));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     }
@@ -195,7 +198,7 @@ fn pause(dice: &mut Dice, most: Duration) {
 fn whenever_the_power_is_cut_every_pod_comes_back_in_an_allowed_state() {
     let mut dice = Dice::seeded_by("MICROKUBE_POWER_CUT_SEED");
     let machine = Machine::new();
-    let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/images/busybox");
+    let layout = source_tree().join("build/images/busybox");
     machine.succeed(&format!("image load --name busybox:latest {}", layout.display()));
     let file = machine.file("keeper.yaml", &manifest("keeper", "Always", KEEPER));
     machine.succeed(&format!("apply -f {}", file.display()));

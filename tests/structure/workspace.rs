@@ -21,6 +21,10 @@ impl Workspace {
             sources: Sources::new(),
         };
         for member in members(dir) {
+            // A member may be made of tests alone.
+            if !dir.join(&member).join("src").is_dir() {
+                continue;
+            }
             read_dir(dir, &member.join("src"), &mut workspace.sources);
             let roots = workspace.sources.keys().filter(|file| is_crate_root(file, &member));
             workspace.crate_roots.extend(roots.cloned());

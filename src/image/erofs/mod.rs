@@ -31,7 +31,7 @@ pub use error::{ErofsError, OutputError};
 pub use limits::{Limits, MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE};
 pub use lower::LowerLayers;
 pub use merge::merge;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use volume::VolumeInode;
 pub use volume::{Volume, VolumeError};
 pub use write::write_layer;

@@ -10,7 +10,7 @@ mod blob;
 mod bounded_file;
 mod challenge;
 mod environment;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod limits;
 mod retry;

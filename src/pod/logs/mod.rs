@@ -5,7 +5,7 @@
 
 mod files;
 mod follow;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod reader;
 mod record;

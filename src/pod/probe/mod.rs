@@ -4,7 +4,7 @@
 //! drives the virtual machine provides. Everything that answers here runs in a container and is an attacker: answers are read
 //! up to a limit, and everything ends at its timeout.
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod go;
 mod grpc;

@@ -1,0 +1,193 @@
+#!/bin/sh
+# Runs a program in emulated hosts that are started for it and stopped afterwards.
+#
+# Usage: in-emulated-hosts.sh MICROKUBE NAME run PROGRAM [ARGUMENT...]    in one host
+#        in-emulated-hosts.sh MICROKUBE NAME share PROGRAM                all tests of PROGRAM, in as many hosts as there are processors
+#
+# An emulated host has one processor. When tests are shared, each host takes the next ones from one queue as soon as it is free: many at
+# first, because every process of tests prepares things for some seconds; one at a time in the end, so that no host waits for another.
+set -eu
+microkube=$1
+name=$2
+mode=$3
+program=$4
+shift 4
+
+# Hosts of this run alone: one that runs already may be of another build, and is left alone.
+base=$(mktemp -d "/var/tmp/microkube-$name.XXXXXX")
+queue=$base/queue
+results=$base/results
+troubles=$base/troubles
+hosts=1
+# What one process of this run has prepared in a host, the next ones use.
+export MICROKUBE_TEST_RUN="$base"
+
+# of_host NUMBER COMMAND...: with the directories of that host.
+of_host() {
+    directory=$base/$1
+    shift
+    MICROKUBE_STATE_DIR=$directory/state MICROKUBE_RUN_DIR=$directory/run "$@"
+}
+
+# run_in NUMBER ARGUMENT...: the program in that host, which is started if it does not run.
+run_in() {
+    host=$1
+    shift
+    of_host "$host" "$microkube" machine exec -- "$program" "$@"
+}
+
+close_queue() (
+    flock 9
+    rm -f "$queue"
+) 9>"$base/taking"
+
+clean_up() {
+    # Nobody takes another test then, which would start a host again.
+    close_queue
+    number=1
+    while [ "$number" -le "$hosts" ]; do
+        [ ! -d "$base/$number" ] || of_host "$number" "$microkube" machine stop >/dev/null 2>&1 || true
+        number=$((number + 1))
+    done
+    wait
+    rm -rf "$base"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# say: prints its input in one piece, whatever the other hosts print.
+say() (
+    flock 8
+    cat
+) 8>"$base/saying"
+
+# take: removes the next tests from the queue and prints them; fails if there are none.
+take() (
+    flock 9
+    [ -s "$queue" ] || exit 1
+    left=$(wc -l <"$queue")
+    count=$(((left + 3 * hosts - 1) / (3 * hosts)))
+    head -n "$count" "$queue"
+    sed -i "1,${count}d" "$queue"
+) 9>"$base/taking"
+
+# put_back FILE: appends these tests to the queue.
+put_back() (
+    flock 9
+    [ ! -e "$queue" ] || cat "$1" >>"$queue"
+) 9>"$base/taking"
+
+# without_result FILE: the tests of it that have no result yet.
+without_result() {
+    awk -v results="$results" 'BEGIN { while ((getline line < results) > 0) { split(line, word, " "); done[word[3]] = 1 } }
+        !($1 in done)' "$1"
+}
+
+# record RESULT SECONDS TEST
+record() {
+    echo "$1 $2 $3" >>"$results"
+    printf '%-7s %4d s  %s\n' "$1" "$2" "$3" | say
+}
+
+# follow BATCH LOG: reads what a process of tests prints, and records results as they come. A test may itself have printed something
+# between its name and its result.
+follow() {
+    running=
+    begun=$(date +%s)
+    while IFS= read -r line || [ -n "$line" ]; do
+        printf '%s\n' "$line" >>"$2"
+        case $line in
+            "test "*" ... "*)
+                found=${line#test }
+                found=${found%% ... *}
+                ! grep -qxF "$found" "$1" || running=$found
+                result=${line##* ... }
+                ;;
+            "running "*" test"*)
+                # Not before: the host may have had to start.
+                begun=$(date +%s)
+                continue
+                ;;
+            *) result=$line ;;
+        esac
+        [ -n "$running" ] || continue
+        case $result in
+            ok | FAILED | ignored*) ;;
+            *) continue ;;
+        esac
+        now=$(date +%s)
+        record "${result%%,*}" $((now - begun)) "$running"
+        begun=$now
+        running=
+    done
+    [ -z "$running" ] || record DIED $(($(date +%s) - begun)) "$running"
+}
+
+# serve NUMBER: runs tests in that host until none is left.
+serve() {
+    number=$1
+    batch=$base/batch-$number
+    left=$base/left-$number
+    log=$base/log-$number
+    while take >"$batch"; do
+        : >"$log"
+        {
+            code=0
+            run_in "$number" --test-threads=1 --exact $(cat "$batch") 2>>"$log" </dev/null || code=$?
+            echo "$code" >"$base/code-$number"
+        } | follow "$batch" "$log"
+        code=$(cat "$base/code-$number")
+        without_result "$batch" >"$left"
+        if [ "$code" != 0 ]; then
+            { echo "--- output in host $number, exit code $code:"; cat "$log"; echo "---"; } | say
+            echo "$code" >>"$troubles"
+        fi
+        [ -s "$left" ] || continue
+        put_back "$left"
+        # 125: the host itself failed. Without a single result, another attempt would have none either.
+        if [ "$code" = 125 ] || cmp -s "$batch" "$left"; then
+            echo "$name: host $number is given up (exit code $code)" | say
+            return
+        fi
+    done
+}
+
+share() {
+    hosts=$(nproc)
+    # Each takes as much memory as its tests touch, some 2 GiB.
+    room=$(awk '/^MemAvailable:/ { print int($2 / 2097152) }' /proc/meminfo)
+    [ "$hosts" -le "$room" ] || hosts=$room
+    [ "$hosts" -ge 1 ] || hosts=1
+    "$program" --list --format terse | sed -n 's/: test$//p' >"$base/all"
+    [ -s "$base/all" ] || { echo "$name: error: it has no tests" >&2; return 1; }
+    cp "$base/all" "$queue"
+    : >"$results"
+    : >"$troubles"
+    begun=$(date +%s)
+    number=1
+    while [ "$number" -le "$hosts" ]; do
+        serve "$number" &
+        number=$((number + 1))
+    done
+    wait
+    without_result "$base/all" >"$base/not-run"
+    echo "$name: slowest, with what was prepared for the first of each process:"
+    sort -k 2,2nr "$results" | head -n 10 | while read -r _ seconds test; do printf '%12d s  %s\n' "$seconds" "$test"; done
+    awk -v name="$name" '$1 == "FAILED" || $1 == "DIED" { print name ": " $1 " " $3 }' "$results"
+    sed "s/^/$name: NOT RUN /" "$base/not-run"
+    passed=$(grep -c '^ok ' "$results" || true)
+    ignored=$(grep -c '^ignored ' "$results" || true)
+    failed=$(grep -c -e '^FAILED ' -e '^DIED ' "$results" || true)
+    echo "$name: $passed passed, $failed failed, $ignored ignored, $(wc -l <"$base/not-run") not run;" \
+        "$(($(date +%s) - begun)) s in $hosts hosts"
+    # A process may fail though all its tests passed.
+    [ ! -s "$troubles" ] || echo "$name: exit codes of processes that failed:" $(cat "$troubles")
+    [ "$failed" = 0 ] && [ ! -s "$base/not-run" ] && [ ! -s "$troubles" ]
+}
+
+case $mode in
+    run) run_in 1 "$@" ;;
+    share) share ;;
+    *) echo "in-emulated-hosts: error: neither run nor share: $mode" >&2; exit 2 ;;
+esac

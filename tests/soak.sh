@@ -1,0 +1,35 @@
+#!/bin/sh
+# The tests that find more the longer they run, one after the other; what fails does not keep the others from running.
+#
+# Usage: soak.sh MICROKUBE
+#        MICROKUBE_CHAOS_SECONDS (1800), MICROKUBE_POWER_CUTS (30), FUZZ_SECONDS (600 for each target) say how long.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+microkube=$(readlink -f "$1")
+export MICROKUBE_PROGRAM="$microkube"
+export MICROKUBE_CHAOS_SECONDS="${MICROKUBE_CHAOS_SECONDS:-1800}"
+export MICROKUBE_POWER_CUTS="${MICROKUBE_POWER_CUTS:-30}"
+seconds=${FUZZ_SECONDS:-600}
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+status=0
+summary=
+
+# part WHAT COMMAND...
+part() {
+    what=$1
+    shift
+    echo "soak: $what"
+    begun=$(date +%s)
+    if "$@"; then result=passed; else result="FAILED (exit code $?)"; status=1; fi
+    summary="$summary
+soak: $what: $result after $(($(date +%s) - begun)) s"
+}
+
+# Without capture: a seed is worth knowing even when all goes well.
+part "random verbs and deaths for $MICROKUBE_CHAOS_SECONDS s" "$here/on-kvm.sh" "$microkube" test e2e --nocapture chaos::
+part "$MICROKUBE_POWER_CUTS power cuts" cargo --locked test --workspace --test power-cut -- --nocapture
+part "fuzzing for $seconds s a target" "$here/fuzz/run.sh" "$seconds"
+echo "$summary"
+exit $status
