@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::credentials::error::CredentialsError;
 use super::erofs::ErofsError;
 use super::options::OptionError;
+use super::reference::error::NameError;
+use super::registry::error::{ConfigurationError, RedirectError};
 
 /// Why an image is not there. [`ImageError::reason`] gives the kubelet's word for it.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +19,7 @@ pub enum ImageError {
         /// As given.
         name: String,
         /// What is wrong with it.
-        why: String,
+        why: NameError,
     },
     /// The pull policy forbids to fetch it (the kubelet's message).
     #[error("Container image \"{reference}\" is not present with pull policy of Never")]
@@ -191,7 +194,7 @@ pub enum PullError {
         /// Host and port.
         registry: String,
         /// Where or how often.
-        why: String,
+        why: RedirectError,
     },
     /// Credentials are unreadable.
     #[error("cannot read credentials from {origin}: {why}")]
@@ -199,7 +202,7 @@ pub enum PullError {
         /// File, secret or helper.
         origin: String,
         /// What is wrong with it.
-        why: String,
+        why: CredentialsError,
     },
     /// The host's settings of registries are unusable.
     #[error("cannot use {}: {why}", path.display())]
@@ -207,7 +210,7 @@ pub enum PullError {
         /// File.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: ConfigurationError,
     },
     /// The host's settings forbid the registry.
     #[error("images of {prefix} are blocked in /etc/containers/registries.conf")]
