@@ -90,13 +90,17 @@ pub struct LogsArgs {
     namespace: String,
 }
 
+/// A text that is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a duration such as 5s, 2m or 3h")]
+struct NotADuration(String);
+
 /// A duration as Go writes it: `90s`, `1h30m`, `0`.
-fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+fn parse_duration(text: &str) -> Result<SignedDuration, NotADuration> {
     if text == "0" {
         return Ok(SignedDuration::ZERO);
     }
-    text.parse()
-        .map_err(|_| format!("{text:?} is not a duration such as 5s, 2m or 3h"))
+    text.parse().map_err(|_| NotADuration(text.to_owned()))
 }
 
 impl LogsArgs {

@@ -22,6 +22,23 @@ pub struct PodView {
     state: Arc<Mutex<State>>,
 }
 
+/// Why a container is not to be had, in kubectl's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContainerError {
+    /// The Pod has none of this name.
+    #[error("container not found ({name:?})")]
+    NotFound {
+        /// As given.
+        name: String,
+    },
+    /// It has not started, or has ended.
+    #[error("container {name:?} is not running")]
+    NotRunning {
+        /// As given.
+        name: String,
+    },
+}
+
 #[derive(Debug, Default)]
 struct State {
     machine: Option<(AgentClientHandle, GuestProcesses)>,
@@ -102,14 +119,14 @@ impl PodView {
     /// Where a container runs.
     ///
     /// # Errors
-    /// Why it is not to be had, in kubectl's words.
-    pub fn container(&self, name: &str) -> Result<(String, GuestProcesses), String> {
+    /// [`ContainerError`].
+    pub fn container(&self, name: &str) -> Result<(String, GuestProcesses), ContainerError> {
         let state = self.state();
         if !self.names.iter().any(|known| known == name) {
-            return Err(format!("container not found ({name:?})"));
+            return Err(ContainerError::NotFound { name: name.to_owned() });
         }
         let (Some((_, processes)), Some(id)) = (&state.machine, state.containers.get(name)) else {
-            return Err(format!("container {name:?} is not running"));
+            return Err(ContainerError::NotRunning { name: name.to_owned() });
         };
         Ok((id.clone(), processes.clone()))
     }
