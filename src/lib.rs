@@ -1,11 +1,12 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
 //! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
-//! `child`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
+//! `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
 
 pub mod child;
 pub mod cli;
 pub mod image;
+mod lock;
 pub mod machine;
 pub mod manifest;
 pub mod network;

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::location::Location;
 use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
+use crate::lock::{lock, unpoisoned};
 use crate::stderr::say;
 use crate::terminal::{RawTerminal, terminal_size};
 use nix::sys::signal::{SigSet, Signal};
@@ -13,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Signals that are passed on to the command.
 const FORWARDED: [Signal; 7] = [
@@ -178,29 +179,26 @@ struct Outgoing {
 
 impl Outgoing {
     fn send(&self, frame: &Frame) -> std::io::Result<()> {
-        frame.write(&mut *self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+        frame.write(&mut *lock(&self.stream))
     }
 
     fn add_credit(&self, bytes: u32) {
-        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credit = lock(&self.credit);
         *credit = credit.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
         self.credited.notify_one();
     }
 
     /// Waits until something may be sent; how much, at most a frame.
     fn take_credit(&self) -> usize {
-        let credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut credit = self
-            .credited
-            .wait_while(credit, |credit| *credit == 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let credit = lock(&self.credit);
+        let mut credit = unpoisoned(self.credited.wait_while(credit, |credit| *credit == 0));
         let taken = (*credit).min(MAX_DATA);
         *credit -= taken;
         taken
     }
 
     fn return_credit(&self, bytes: usize) {
-        *self.credit.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+        *lock(&self.credit) += bytes;
     }
 
     /// Sends standard input to its end. Nothing is read that the command did not ask for.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod cpu;
 pub mod devices;
 pub mod jail;
+mod lock;
 pub mod memory;
 pub mod probe;
 pub mod report;

@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::{Response, Url};
@@ -17,6 +17,7 @@ use super::error::RedirectError;
 use super::limits::Limits;
 use super::settings::Place;
 use super::tls::Clients;
+use crate::lock::lock;
 
 /// How often one request may be sent elsewhere.
 const REDIRECTS_MAX: usize = 5;
@@ -94,10 +95,10 @@ impl Transport {
                 from_byte,
             };
             let response = self.follow(get).await?;
-            *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+            *lock(&self.scheme) = Some(scheme);
             Ok(response)
         };
-        let known = *self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.scheme);
         if let Some(scheme) = known {
             return get(scheme).await;
         }
@@ -133,7 +134,7 @@ impl Transport {
 
     /// Where the registry is, with the scheme that it is known to speak.
     pub fn own_url(&self) -> Result<Url, PullError> {
-        let known = *self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.scheme);
         self.url(known.unwrap_or("https"), "")
     }
 

@@ -1,9 +1,10 @@
 //! What sessions of command lines see of a Pod while its supervisor drives it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::supervised_pod::{SupervisedPod, container_id};
+use crate::lock::lock;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
@@ -69,7 +70,7 @@ impl PodView {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The machine has changed; with it go its containers.
