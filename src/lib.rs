@@ -1,8 +1,9 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
 //! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
-//! `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
+//! `causes`, `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
 
+mod causes;
 pub mod child;
 pub mod cli;
 pub mod image;

@@ -299,12 +299,6 @@ impl PullError {
         }
     }
 
-    /// The error with its causes, for the log.
-    pub(super) fn on_one_line(&self) -> String {
-        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-    }
-
     pub(super) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {
         Self::Invalid {
             what: what.into(),

@@ -4,8 +4,9 @@ use super::connection::Connection;
 use super::location::Location;
 use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
+use crate::causes::with_causes;
 use crate::lock::{lock, unpoisoned};
-use crate::stderr::say;
+use crate::stderr::report;
 use crate::terminal::{RawTerminal, terminal_size};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -53,7 +54,7 @@ pub struct ExecRequest {
 /// Runs this process's own command line in the emulated host, starting that if needed. `reason` says why, for the one line that
 /// announces it.
 pub fn run_inside(reason: &str) -> ExitCode {
-    say!("microkube: {reason}; using the emulated host (slow)");
+    report!("{reason}; using the emulated host (slow)");
     let program = match std::env::current_exe() {
         Ok(program) => program.into_os_string(),
         Err(error) => return failed(&MachineError::System("finding this program", error)),
@@ -66,13 +67,7 @@ pub fn run_inside(reason: &str) -> ExitCode {
 }
 
 fn failed(error: &MachineError) -> ExitCode {
-    let mut message = format!("microkube: error: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    say!("{message}");
+    report!("error: {}", with_causes(error));
     ExitCode::from(EXIT_MACHINE_FAILED)
 }
 

@@ -7,6 +7,7 @@ use super::paths::{Paths, PathsError};
 use super::pod_record::PodRecord;
 use super::record::{self, Lifetime, RecordError};
 use super::status_record::StatusRecord;
+use crate::causes::with_causes;
 
 /// A set of records could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -256,7 +257,7 @@ impl PodRecords {
     pub fn list(&self) -> Result<Vec<PodRecord>, RecordsError> {
         let (records, damaged) = self.list_all()?;
         for error in damaged {
-            tracing::warn!("{:#}", anyhow::Error::from(error));
+            tracing::warn!("{}", with_causes(&error));
         }
         Ok(records)
     }

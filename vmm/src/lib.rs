@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod bus;
+mod causes;
 pub mod config;
 pub mod cpu;
 pub mod devices;

@@ -6,7 +6,7 @@ use super::print;
 use super::table::size;
 use super::users::Users;
 use crate::image::{Image, ImageStore};
-use crate::stderr::say;
+use crate::stderr::report;
 
 /// Remove content that no image needs, and, if asked, images that no Pod uses
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ pub(super) fn run(store: &ImageStore, args: &PruneArgs, users: &Users) -> anyhow
     }
     print(&format!("freed {}\n", size(removed.freed_bytes)))?;
     if !removed.swept {
-        say!("microkube: images are being added at the moment: what they do not need goes when that is done");
+        report!("images are being added at the moment: what they do not need goes when that is done");
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::pod::operations::logs::wait_until_over;
 use crate::pod::recorded_pod::{self, RecordedPod};
 use crate::state::{Paths, PodRecords};
-use crate::stderr::say;
+use crate::stderr::{report, say};
 
 /// Lines of each log that are shown of Pods chosen by a selector.
 const TAIL_OF_SELECTED: i64 = 10;
@@ -260,7 +260,7 @@ fn report(error: &anyhow::Error) {
 fn open(args: &LogsArgs, paths: &Paths, source: &Source, now: Timestamp) -> anyhow::Result<LogReader> {
     let (dir, attempt) = source.log(paths, args.previous)?;
     if let Some(reason) = source.start_error() {
-        say!("microkube: {reason}");
+        report!("{reason}");
     }
     let options = args.options(&source.target, &source.container, now)?;
     let of = || format!("cannot read the log of container {:?}", source.container);
