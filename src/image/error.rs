@@ -111,6 +111,17 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// The file or directory of the store that it is about, or that of an archive.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Store(error) => Some(&error.path),
+            Self::Pull { source, .. } => source.path(),
+            Self::Load { path, source } => source.path().or(Some(path)),
+            Self::Save { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The kubelet's waiting reason for a container whose image fails this way (`pkg/kubelet/images/types.go`).
     pub fn reason(&self) -> &'static str {
         match self {
@@ -286,6 +297,15 @@ pub enum PullError {
 }
 
 impl PullError {
+    /// The file or directory that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Store(error) => Some(&error.path),
+            Self::Configuration { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether trying again can help.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Registry { transient: true, .. })

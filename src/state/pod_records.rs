@@ -38,6 +38,18 @@ pub enum RecordsError {
 }
 
 impl RecordsError {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::AlreadyExists(..) => None,
+            Self::MayExist(_, error) => error.path(),
+            Self::Paths(error) => Some(error.path()),
+            Self::Record(error) => Some(error.path()),
+            Self::Io { path, .. } => Some(path),
+        }
+    }
+
     /// The file whose content is not what was written there.
     #[must_use]
     pub fn damaged_path(&self) -> Option<&std::path::Path> {

@@ -1,7 +1,7 @@
 //! Sees to it that a Pod ends: its supervisor promises it, or there is none any more and the Pod is released.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -52,6 +52,14 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// The file that cannot be used.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Connect { socket, .. } => Some(socket),
+            _ => None,
+        }
+    }
+
     /// As a report, in whose chain of causes an error of another module keeps its type.
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -66,7 +74,11 @@ impl AskError {
 pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<(), AskError> {
     let records = PodRecords::new(paths.clone());
     let started = tokio::time::Instant::now();
-    let patience = if is_force(grace) { FORCE_PATIENCE } else { ANSWER_PATIENCE };
+    let patience = if is_force(grace) {
+        FORCE_PATIENCE
+    } else {
+        ANSWER_PATIENCE
+    };
     loop {
         let is_promised = match tokio::time::timeout(patience, ask_supervisor(paths, uid, grace)).await {
             Ok(answer) => answer?,
