@@ -453,13 +453,13 @@ impl Vm {
         };
         stop_all(threads);
         for transport in &self.transports {
-            lock(&transport).request_stop();
+            lock(transport).request_stop();
         }
         // The kernel takes KVM's machine and a TAP apart slowly, waiting and not working: both at the same time, the TAP in its
         // device's thread. No device needs KVM any more.
         drop((self.shared, self.vm));
         for transport in &self.transports {
-            lock(&transport).join();
+            lock(transport).join();
         }
         self.console.finish(CONSOLE_DRAIN);
         match (failure, stop) {

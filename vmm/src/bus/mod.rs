@@ -70,13 +70,13 @@ impl Bus {
             return data.fill(0xff);
         };
         data.fill(0);
-        lock(&device).read(offset, data);
+        lock(device).read(offset, data);
     }
 
     /// Writes; where no device is, nothing happens.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address) {
-            lock(&device).write(offset, data);
+            lock(device).write(offset, data);
         }
     }
 }
