@@ -12,7 +12,15 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::stderr::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-pub(crate) use say;
+/// What begins a message of the program itself. What users know from `kubectl` begins as there, without it.
+pub(crate) const PREFIX: &str = "microkube: ";
+
+/// Prints a message of the program itself, with [`PREFIX`].
+macro_rules! report {
+    ($($text:tt)*) => { $crate::stderr::write(format_args!("{}{}\n", $crate::stderr::PREFIX, format_args!($($text)*))) };
+}
+
+pub(crate) use {report, say};
 
 /// Writes a text to standard error in one go, if that is possible.
 pub(crate) fn write(text: Arguments<'_>) {

@@ -5,7 +5,9 @@
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
+
+use crate::lock::lock;
 
 static KMSG: OnceLock<File> = OnceLock::new();
 
@@ -39,7 +41,7 @@ pub fn open() {
     // Without this the kernel drops all but ten lines in five seconds (printk_devkmsg, admin-guide/sysctl/kernel.rst).
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     if let Some(kmsg) = KMSG.get() {
-        for line in EARLY.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for line in lock(&EARLY).drain(..) {
             write_record(kmsg, &line);
         }
     }
@@ -52,7 +54,7 @@ pub fn write(level: Level, message: &dyn Display) {
         write_record(kmsg, &line);
         return;
     }
-    let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut early = lock(&EARLY);
     if early.len() < MAX_EARLY_LINES {
         early.push(line);
     }

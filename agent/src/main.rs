@@ -6,6 +6,7 @@ mod boot;
 mod container;
 mod host;
 mod kmsg;
+mod lock;
 mod log;
 mod mount_api;
 mod network;

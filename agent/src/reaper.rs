@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+
+use crate::lock::lock;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl Reaper {
         &self,
         start: impl FnOnce() -> io::Result<(Pid, T)>,
     ) -> io::Result<(Pid, T, oneshot::Receiver<ExitStatus>)> {
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut children = lock(&self.children);
         let (pid, other) = start()?;
         let (sender, receiver) = oneshot::channel();
         children.insert(pid.as_raw(), sender);
@@ -57,7 +59,7 @@ impl Reaper {
     fn collect(&self) {
         loop {
             // The lock is taken before the status is: a child that is being started is registered once we hold it.
-            let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut children = lock(&self.children);
             let Some((pid, status)) = wait_any() else { return };
             if let Some(sender) = children.remove(&pid) {
                 // Nobody waiting any more is fine.

@@ -1,9 +1,11 @@
 //! Things of the agent by the ids that the host gives them: each id once, and no more than a limit of them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// Why an id cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl<T> Registry<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot<T>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 
     /// Takes an id.

@@ -1,7 +1,7 @@
 //! The agent's RPC service: requests in, checked, handed to the sandbox and the containers, answers out.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use ttrpc::{Code, get_status};
 use crate::container::spec::FailureKind;
 use crate::container::{self, Container, ContainerStarter, Process, ProcessExit, StartError, User};
 use crate::host::Host;
+use crate::lock::lock;
 use crate::log;
 use crate::reaper::ExitStatus;
 use crate::registry::{Registry, RegistryError};
@@ -91,10 +92,6 @@ impl AgentService {
         tokio::spawn(forget_orphans(Arc::clone(&state)));
         Self { state }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failure(code: Code, message: impl ToString) -> ttrpc::Error {

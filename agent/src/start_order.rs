@@ -2,10 +2,12 @@
 //! first has been started, or could not be. Everything before that is done for both at the same time.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
+
+use crate::lock::lock;
 
 /// How long the request for the container that goes before may take to arrive. The host sends it first, but requests are served at the same
 /// time.
@@ -51,7 +53,7 @@ impl Default for StartOrder {
 
 impl StartOrder {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(String, watch::Receiver<()>)>> {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.starts)
     }
 
     /// The start of a container begins, whose turn comes after the start of another; an empty id stands for none.

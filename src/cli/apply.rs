@@ -13,7 +13,7 @@ use super::pods::format::{Format, Objects};
 use super::print::emit;
 use crate::manifest::Manifests;
 use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply, try_apply};
-use crate::stderr::say;
+use crate::stderr::report;
 
 /// Start the Pods of manifests that are not there yet
 ///
@@ -91,7 +91,7 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
         Place::Here(paths) => paths,
     };
     for warning in &manifests.warnings {
-        say!("microkube: warning: {warning}");
+        report!("warning: {warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut start = |pod: &Pod| match output.dry_run {

@@ -19,7 +19,7 @@ use super::stream::target;
 use crate::pod::operations::attach::{self, Attach};
 use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
-use crate::stderr::say;
+use crate::stderr::{PREFIX, say};
 
 /// Attach to a container that runs
 ///
@@ -74,7 +74,7 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, containe
     }
     if session.stdin && container.stdin != Some(true) {
         tell(&format!(
-            "microkube: warning: container {} has no standard input (spec.containers[].stdin)",
+            "{PREFIX}warning: container {} has no standard input (spec.containers[].stdin)",
             container.name
         ));
     }

@@ -27,7 +27,7 @@ use crate::pod::operations::attach::{self, Attach};
 use crate::pod::operations::create::{CreateError, make_way, start_detached};
 use crate::pod::operations::delete::delete_one;
 use crate::state::{Paths, PodRecord};
-use crate::stderr::say;
+use crate::stderr::{PREFIX, report, say};
 
 /// The grace period of a Pod that is removed when Ctrl-C comes again, as that of `delete --now`.
 const SHORT_GRACE: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
     };
     let pod = loaded.manifests.pods.first().context("there is no Pod")?;
     for warning in &loaded.manifests.warnings {
-        say!("microkube: warning: {warning}");
+        report!("warning: {warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(make_way(&paths, pod))?;
@@ -100,7 +100,7 @@ async fn remove(
                 if grace.replace(SHORT_GRACE).is_some() {
                     bail!("pod {:?} is still being deleted", record.name);
                 }
-                tell("microkube: killing the Pod (Ctrl-C again does not wait for its end)");
+                tell(&format!("{PREFIX}killing the Pod (Ctrl-C again does not wait for its end)"));
             }
         }
     }
@@ -201,9 +201,9 @@ impl Following<'_> {
     fn interrupted(&mut self, number: u8) -> u8 {
         let name = &self.record.name;
         (self.tell)(&match self.args.rm {
-            true => "microkube: ending the Pod (Ctrl-C again kills it)".to_owned(),
+            true => format!("{PREFIX}ending the Pod (Ctrl-C again kills it)"),
             false => {
-                format!("microkube: pod {name:?} goes on without this command (`microkube delete pod {name}` ends it)")
+                format!("{PREFIX}pod {name:?} goes on without this command (`microkube delete pod {name}` ends it)")
             }
         });
         exit_code_of_signal(number)
@@ -271,7 +271,7 @@ impl Following<'_> {
         match self.end_of(id).await? {
             Err(number) => return Ok(self.interrupted(number)),
             Ok(Some(end)) if end.exit_code != 0 => (self.tell)(&format!(
-                "microkube: pod {pod:?}: container {container:?} {}; --restart=OnFailure starts it again, so its exit code cannot be \
+                "{PREFIX}pod {pod:?}: container {container:?} {}; --restart=OnFailure starts it again, so its exit code cannot be \
                  this command's: waiting up to {timeout:?} for the Pod to succeed (--restart=Never returns the exit code)",
                 described(&end),
             )),
@@ -310,7 +310,7 @@ impl Following<'_> {
                 false => "--restart=Always starts the container again (--restart=Never returns its exit code)",
             };
             (self.tell)(&format!(
-                "microkube: pod {:?}: container {:?} {}; this command's exit code is 0: {why}",
+                "{PREFIX}pod {:?}: container {:?} {}; this command's exit code is 0: {why}",
                 self.record.name,
                 self.container.name,
                 described(&end),

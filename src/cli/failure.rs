@@ -4,7 +4,7 @@ use super::print::for_terminal;
 use super::remedy;
 use crate::manifest::ManifestError;
 use crate::state::Paths;
-use crate::stderr::say;
+use crate::stderr::{report, say};
 
 /// Exit code for a bad manifest or command line.
 const EXIT_USAGE: u8 = 2;
@@ -42,7 +42,7 @@ pub(super) fn complain(error: &anyhow::Error) {
     } else {
         let remedy = remedy::of(error, &Paths::from_env()).map(|remedy| format!("; {remedy}"));
         let text = format!("{error:#}{}", remedy.unwrap_or_default());
-        say!("microkube: {}", for_terminal(&text));
+        report!("{}", for_terminal(&text));
     }
 }
 

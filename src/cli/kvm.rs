@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use microkube_vmm::probe;
 
 use super::failure::Failure;
+use super::readable::check_readable;
 use crate::machine;
 use crate::pod;
 use crate::state::Paths;
@@ -52,17 +53,6 @@ pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Res
         runtime.block_on(pod::sweep(&paths))?;
     }
     Ok(Place::Here(paths))
-}
-
-/// Tells an ordinary user at once, instead of by the first file that cannot be read.
-fn check_readable(paths: &Paths) -> anyhow::Result<()> {
-    match std::fs::read_dir(paths.pods()) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(error).with_context(|| format!("cannot read {}: Pods are root's, use sudo", paths.pods().display()))
-        }
-        // Anything else is told by whoever reads on.
-        _ => Ok(()),
-    }
 }
 
 /// Runs this command line in the emulated host if this machine's KVM cannot run guests, and returns its exit code; `None`

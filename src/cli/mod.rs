@@ -32,6 +32,7 @@ mod namespace;
 mod output;
 mod pods;
 mod print;
+mod readable;
 mod recover;
 mod remedy;
 mod run;

@@ -1,9 +1,15 @@
-//! What a user can do about errors of microkube's own directories and of the records in them.
+//! What a user can do about errors of microkube's own directories and of the records in them. What an error is about is asked of its
+//! type; its text is not searched.
 
+use std::error::Error;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::state::{Paths, RecordError, RecordsError};
+use super::readable::PodsUnreadable;
+use crate::image::{ImageError, StoreError};
+use crate::network::{LeaseError, NetworkError};
+use crate::pod::operations::delete::AskError;
+use crate::state::{Paths, PathsError, RecordError, RecordsError};
 
 /// What to do about an error; `None` where it says so itself, or nothing is known.
 pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> {
@@ -14,13 +20,12 @@ pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> 
     if let Some(path) = error.chain().find_map(damaged) {
         return of_damaged(path, paths);
     }
-    let text = format!("{error:#}");
     let dirs = [
         (paths.state_dir(), "MICROKUBE_STATE_DIR"),
         (paths.run_dir(), "MICROKUBE_RUN_DIR"),
     ];
-    let is_named = |dir: &Path| dir.to_str().is_some_and(|dir| text.contains(dir));
-    let (dir, variable) = dirs.into_iter().find(|(dir, _)| is_named(dir))?;
+    let dir_of = |path: &Path| dirs.into_iter().find(|(dir, _)| path.starts_with(dir));
+    let (dir, variable) = error.chain().filter_map(path_of).find_map(dir_of)?;
     let shown = dir.display();
     if dir.exists() && !dir.is_dir() {
         return Some(format!("{shown} must be a directory: {variable} names another"));
@@ -41,6 +46,25 @@ pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> 
     }
 }
 
+/// The file or directory that an error of a store, a record or a Pod's own files is about.
+fn path_of<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e Path> {
+    fn of<'e, E: Error + 'static>(
+        cause: &'e (dyn Error + 'static),
+        path: impl FnOnce(&'e E) -> Option<&'e Path>,
+    ) -> Option<&'e Path> {
+        cause.downcast_ref().and_then(path)
+    }
+    of(cause, RecordsError::path)
+        .or_else(|| of(cause, |error: &RecordError| Some(error.path())))
+        .or_else(|| of(cause, |error: &PathsError| Some(error.path())))
+        .or_else(|| of(cause, ImageError::path))
+        .or_else(|| of(cause, |error: &StoreError| Some(&error.path)))
+        .or_else(|| of(cause, NetworkError::path))
+        .or_else(|| of(cause, LeaseError::path))
+        .or_else(|| of(cause, AskError::path))
+        .or_else(|| of(cause, |error: &PodsUnreadable| Some(&error.path)))
+}
+
 /// A record of a Pod is there once; what else is damaged is made again.
 fn of_damaged(path: &Path, paths: &Paths) -> Option<String> {
     let dir = path.parent().filter(|dir| dir.starts_with(paths.pods()))?;
@@ -52,8 +76,6 @@ fn of_damaged(path: &Path, paths: &Paths) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Context as _;
-
     use super::*;
     use crate::state::{PodRecords, replace_file};
 
@@ -66,11 +88,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         let of_kind = |kind: ErrorKind, path: &Path| {
-            let error: Result<(), _> = Err(std::io::Error::from(kind));
-            of(
-                &error.context(format!("cannot write {}", path.display())).unwrap_err(),
-                &paths,
-            )
+            let error = RecordError::Io {
+                action: "write",
+                path: path.to_owned(),
+                source: std::io::Error::from(kind),
+            };
+            // As verbs have it: with what they were about to do in front.
+            of(&anyhow::Error::from(error).context("cannot go on"), &paths)
         };
         for (kind, part) in [
             (ErrorKind::StorageFull, "microkube image prune"),
@@ -82,12 +106,45 @@ mod tests {
             // What has nothing to do with them is left as it is.
             assert_eq!(of_kind(kind, Path::new("/elsewhere")), None);
         }
+        // Nor has what only quotes one of them.
+        let quoted = anyhow::Error::from(std::io::Error::from(ErrorKind::PermissionDenied));
+        let quoted = quoted.context(format!("a container says {}", paths.pods().display()));
+        assert_eq!(of(&quoted, &paths), None);
         std::fs::write(paths.run_dir(), "a file").unwrap();
         let remedy = of_kind(ErrorKind::AlreadyExists, paths.run_dir()).unwrap();
         assert!(
             remedy.ends_with("must be a directory: MICROKUBE_RUN_DIR names another"),
             "{remedy}"
         );
+    }
+
+    #[test]
+    fn a_file_in_place_of_a_directory_is_found_below_errors_that_are_transparent() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = paths(dir.path());
+        std::fs::write(paths.state_dir(), "a file").unwrap();
+        let store = || StoreError {
+            action: "create",
+            path: paths.images(),
+            source: ErrorKind::NotADirectory.into(),
+        };
+        let lease = || LeaseError::Io {
+            action: "create",
+            path: paths.network(),
+            source: ErrorKind::NotADirectory.into(),
+        };
+        for error in [
+            paths.create().unwrap_err().into(),
+            RecordsError::from(paths.create().unwrap_err()).into(),
+            PodRecords::new(paths.clone()).list().unwrap_err().into(),
+            anyhow::Error::from(store()),
+            ImageError::from(store()).into(),
+            lease().into(),
+            NetworkError::from(lease()).into(),
+        ] {
+            let remedy = of(&error, &paths).unwrap_or_else(|| panic!("{error:#}"));
+            assert!(remedy.ends_with("must be a directory: MICROKUBE_STATE_DIR names another"));
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::pod::operations::create::{CreateError, new_record};
 use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, Stopper};
 use crate::pod::timings::{self, Stage};
 use crate::state::{Paths, PodRecord};
-use crate::stderr::{self, say};
+use crate::stderr::{self, PREFIX, report};
 
 /// Run Pods: in the foreground, detached, or one of an image
 ///
@@ -120,7 +120,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         return Ok(exit_code);
     }
     for warning in &manifests.warnings {
-        say!("microkube: warning: {warning}");
+        report!("warning: {warning}");
     }
     let manifest_stage = Stage::since("manifest", start);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -158,7 +158,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
         tokio::select! {
             number = signals.next() => {
                 let again = *asked.borrow() > 0;
-                say!("microkube: {}", if again { format!("killing the {what}") } else { format!("ending the {what} (Ctrl-C again kills)") });
+                report!("{}", if again { format!("killing the {what}") } else { format!("ending the {what} (Ctrl-C again kills)") });
                 tracing::debug!("received signal {number}");
                 asked.send_modify(|times| *times += 1);
             }
@@ -169,7 +169,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
                 }
                 Some((None, Err(error))) => return Err(error),
                 Some((Some(label), Err(error))) => {
-                    say!("microkube: Pod {label}: {error:#}");
+                    report!("Pod {label}: {error:#}");
                     first_failure.get_or_insert(1);
                 }
                 None => return Ok(ExitCode::from(first_failure.unwrap_or(0))),
@@ -230,7 +230,7 @@ async fn run_attached(
             Ok(ForegroundEvent::Finished { exit_code, error }) => {
                 view.end_progress();
                 if let Some(error) = error {
-                    say!("microkube: {}{error}", view.prefix);
+                    report!("{}{error}", view.prefix);
                 }
                 return Ok(exit_code);
             }
@@ -304,7 +304,7 @@ impl View {
             }
             // Not tokio's: each of its handles writes in the background, and two of them in any order.
             ForegroundEvent::GuestLog(bytes) => stderr::write_bytes(&bytes),
-            ForegroundEvent::Warning(text) => say!("microkube: {}{text}", self.prefix),
+            ForegroundEvent::Warning(text) => report!("{}{text}", self.prefix),
             ForegroundEvent::PullProgress {
                 image,
                 received_bytes,
@@ -322,7 +322,7 @@ impl View {
                 if !matches!(reason.as_str(), "Completed" | "Error") {
                     let name = self.names.get(usize::from(container)).map_or("?", String::as_str);
                     let message = message.map(|message| format!(": {message}")).unwrap_or_default();
-                    say!("microkube: container {name:?} ended with exit code {exit_code} ({reason}){message}");
+                    report!("container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
             ForegroundEvent::Finished { .. } => {}
@@ -334,13 +334,13 @@ impl View {
             let mut all = vec![first];
             all.extend(stages);
             if !self.prefix.is_empty() {
-                say!("microkube: {}running", self.prefix);
+                report!("{}running", self.prefix);
             }
             stderr::write(format_args!("{}", timings::table(&all)));
         }
         tracing::info!("the Pod runs with the address {pod_ip}");
         if std::io::stderr().is_terminal() {
-            say!("microkube: {}the Pod is running, its address is {pod_ip}", self.prefix);
+            report!("{}the Pod is running, its address is {pod_ip}", self.prefix);
         }
     }
 
@@ -352,11 +352,11 @@ impl View {
                 .map(|total| format!(" of {}", mebibytes(total)))
                 .unwrap_or_default();
             stderr::write(format_args!(
-                "\r\x1b[Kmicrokube: pulling {image}: {}{total}",
+                "\r\x1b[K{PREFIX}pulling {image}: {}{total}",
                 mebibytes(received_bytes)
             ));
         } else if first {
-            say!("microkube: pulling {image}");
+            report!("pulling {image}");
         }
     }
 

@@ -19,7 +19,7 @@ use super::table;
 use crate::pod::attach::ContainerUsage;
 use crate::pod::client::{Client, ClientError};
 use crate::state::{Paths, PodRecord, PodRecords};
-use crate::stderr::say;
+use crate::stderr::{report, say};
 
 /// How long a supervisor may take to say what its Pod uses. One that hangs does not hide the others.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -152,7 +152,7 @@ async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> 
         if args.name.is_some() {
             return Err(error);
         }
-        say!("microkube: {}", for_terminal(&format!("{error:#}")));
+        report!("{}", for_terminal(&format!("{error:#}")));
     }
     Ok(all)
 }

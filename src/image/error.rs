@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::credentials::error::CredentialsError;
 use super::erofs::ErofsError;
 use super::options::OptionError;
+use super::reference::error::NameError;
+use super::registry::error::{ConfigurationError, RedirectError};
 
 /// Why an image is not there. [`ImageError::reason`] gives the kubelet's word for it.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +19,7 @@ pub enum ImageError {
         /// As given.
         name: String,
         /// What is wrong with it.
-        why: String,
+        why: NameError,
     },
     /// The pull policy forbids to fetch it (the kubelet's message).
     #[error("Container image \"{reference}\" is not present with pull policy of Never")]
@@ -108,6 +111,17 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// The file or directory of the store that it is about, or that of an archive.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Store(error) => Some(&error.path),
+            Self::Pull { source, .. } => source.path(),
+            Self::Load { path, source } => source.path().or(Some(path)),
+            Self::Save { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The kubelet's waiting reason for a container whose image fails this way (`pkg/kubelet/images/types.go`).
     pub fn reason(&self) -> &'static str {
         match self {
@@ -191,7 +205,7 @@ pub enum PullError {
         /// Host and port.
         registry: String,
         /// Where or how often.
-        why: String,
+        why: RedirectError,
     },
     /// Credentials are unreadable.
     #[error("cannot read credentials from {origin}: {why}")]
@@ -199,7 +213,7 @@ pub enum PullError {
         /// File, secret or helper.
         origin: String,
         /// What is wrong with it.
-        why: String,
+        why: CredentialsError,
     },
     /// The host's settings of registries are unusable.
     #[error("cannot use {}: {why}", path.display())]
@@ -207,7 +221,7 @@ pub enum PullError {
         /// File.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: ConfigurationError,
     },
     /// The host's settings forbid the registry.
     #[error("images of {prefix} are blocked in /etc/containers/registries.conf")]
@@ -283,6 +297,15 @@ pub enum PullError {
 }
 
 impl PullError {
+    /// The file or directory that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Store(error) => Some(&error.path),
+            Self::Configuration { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether trying again can help.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Registry { transient: true, .. })
@@ -294,12 +317,6 @@ impl PullError {
             Self::Registry { retry_after, .. } => *retry_after,
             _ => None,
         }
-    }
-
-    /// The error with its causes, for the log.
-    pub(super) fn on_one_line(&self) -> String {
-        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
     pub(super) fn invalid(what: impl Into<String>, why: impl ToString) -> Self {

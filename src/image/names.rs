@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Image;
 use super::error::ImageError;
 use super::reference::ImageReference;
+use super::reference::error::NameError;
 use super::store::{ImageStore, remove_file};
 use super::sweep::Removed;
 
@@ -20,7 +21,7 @@ impl ImageStore {
         if target.contains('@') {
             return Err(ImageError::InvalidName {
                 name: target.to_owned(),
-                why: "a digest cannot be given, only a tag".to_owned(),
+                why: NameError::GivenDigest,
             });
         }
         let _lock = self.lock_shared()?;

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use sha2::{Digest as _, Sha256};
 
 use super::error::ImageError;
+use error::{DigestError, NameError};
 
+pub(super) mod error;
 mod grammar;
 #[cfg(test)]
 mod tests;
@@ -27,15 +29,13 @@ pub(super) struct Digest(String);
 
 impl Digest {
     /// The digest that `text` spells; the error says why it is none.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, DigestError> {
         let hex = text
             .strip_prefix("sha256:")
-            .ok_or_else(|| format!("digest {text:?} is not of the kind sha256"))?;
+            .ok_or_else(|| DigestError::Algorithm(text.to_owned()))?;
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if hex.len() != 64 || !hex.bytes().all(is_hex) {
-            return Err(format!(
-                "digest {text:?} does not have 64 lower-case hexadecimal digits"
-            ));
+            return Err(DigestError::Digits(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
     }
@@ -105,9 +105,9 @@ impl ImageReference {
         })
     }
 
-    fn normalized(name: &str) -> Result<Self, String> {
+    fn normalized(name: &str) -> Result<Self, NameError> {
         if grammar::is_id(name) {
-            return Err("64 hexadecimal digits are an image ID, which cannot be a name".to_owned());
+            return Err(NameError::ImageId);
         }
         let parts = grammar::split(name);
         let (registry, path) = match parts.path.split_once('/') {

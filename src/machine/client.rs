@@ -4,7 +4,9 @@ use super::connection::Connection;
 use super::location::Location;
 use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
-use crate::stderr::say;
+use crate::causes::with_causes;
+use crate::lock::{lock, unpoisoned};
+use crate::stderr::report;
 use crate::terminal::{RawTerminal, terminal_size};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -13,7 +15,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Signals that are passed on to the command.
 const FORWARDED: [Signal; 7] = [
@@ -52,7 +54,7 @@ pub struct ExecRequest {
 /// Runs this process's own command line in the emulated host, starting that if needed. `reason` says why, for the one line that
 /// announces it.
 pub fn run_inside(reason: &str) -> ExitCode {
-    say!("microkube: {reason}; using the emulated host (slow)");
+    report!("{reason}; using the emulated host (slow)");
     let program = match std::env::current_exe() {
         Ok(program) => program.into_os_string(),
         Err(error) => return failed(&MachineError::System("finding this program", error)),
@@ -65,13 +67,7 @@ pub fn run_inside(reason: &str) -> ExitCode {
 }
 
 fn failed(error: &MachineError) -> ExitCode {
-    let mut message = format!("microkube: error: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    say!("{message}");
+    report!("error: {}", with_causes(error));
     ExitCode::from(EXIT_MACHINE_FAILED)
 }
 
@@ -178,29 +174,26 @@ struct Outgoing {
 
 impl Outgoing {
     fn send(&self, frame: &Frame) -> std::io::Result<()> {
-        frame.write(&mut *self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+        frame.write(&mut *lock(&self.stream))
     }
 
     fn add_credit(&self, bytes: u32) {
-        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credit = lock(&self.credit);
         *credit = credit.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
         self.credited.notify_one();
     }
 
     /// Waits until something may be sent; how much, at most a frame.
     fn take_credit(&self) -> usize {
-        let credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut credit = self
-            .credited
-            .wait_while(credit, |credit| *credit == 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let credit = lock(&self.credit);
+        let mut credit = unpoisoned(self.credited.wait_while(credit, |credit| *credit == 0));
         let taken = (*credit).min(MAX_DATA);
         *credit -= taken;
         taken
     }
 
     fn return_credit(&self, bytes: usize) {
-        *self.credit.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+        *lock(&self.credit) += bytes;
     }
 
     /// Sends standard input to its end. Nothing is read that the command did not ask for.

@@ -11,7 +11,7 @@ use super::qemu::{self, Settings};
 use super::{MachineError, Result};
 use crate::child;
 use crate::state::{LockedFile, ProcessIdentity, lock_exclusive, read_json, replace_json, try_lock_exclusive};
-use crate::stderr::say;
+use crate::stderr::report;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Seek, SeekFrom};
@@ -104,12 +104,9 @@ pub fn ensure_running(location: &Location) -> Result<(Record, bool)> {
     let artefacts = Artefacts::find()?;
     make_disk(&location.disk())?;
     let began = Instant::now();
-    say!("microkube: starting the emulated host (about 8 s)");
+    report!("starting the emulated host (about 8 s)");
     let record = boot(&qemu, artefacts, location)?;
-    say!(
-        "microkube: the emulated host is up after {:.1} s",
-        began.elapsed().as_secs_f32()
-    );
+    report!("the emulated host is up after {:.1} s", began.elapsed().as_secs_f32());
     Ok((record, true))
 }
 
@@ -129,7 +126,7 @@ pub fn stop() -> Result<bool> {
         .is_some_and(|record| shut_down(&location, record).is_ok());
     let ended = asked && record.is_some_and(|record| record.process.wait(STOP_LIMIT).unwrap_or(false));
     if !ended {
-        say!("microkube: the emulated host does not stop by itself: it is switched off");
+        report!("the emulated host does not stop by itself: it is switched off");
         kill(&location)?;
     }
     for file in [location.record(), location.token(), location.qemu_pid()] {

@@ -3,6 +3,7 @@
 //! Hostile text is bounded: the nesting, and the number and size of values after aliases are followed. Problems that leave the structure
 //! readable (a key twice, a tag) are collected; what cannot be read ends the document.
 
+mod error;
 mod text;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use super::error::{FieldPath, Location, MAX_PROBLEMS, Problem};
 use super::node::{Entry, Node, Value};
 use super::scalar::{self, Plain};
 use super::suggest;
+use error::DocumentError;
 use text::{Tabs, paired_surrogates};
 
 /// Values of one file with all aliases followed, and the bytes of their texts.
@@ -42,7 +44,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    fn take(&mut self, measure: Measure) -> Result<(), String> {
+    fn take(&mut self, measure: Measure) -> Result<(), DocumentError> {
         let left = (
             self.values.checked_sub(measure.values),
             self.bytes.checked_sub(measure.bytes),
@@ -51,10 +53,10 @@ impl Budget {
             (self.values, self.bytes) = (values, bytes);
             return Ok(());
         }
-        let limit = MAX_VALUE_BYTES >> 20;
-        Err(format!(
-            "more than {MAX_VALUES} values, or {limit} MiB, with all aliases followed; is it a manifest?"
-        ))
+        Err(DocumentError::TooMuch {
+            max_values: MAX_VALUES,
+            max_mib: MAX_VALUE_BYTES >> 20,
+        })
     }
 }
 
@@ -169,8 +171,8 @@ impl<'b> Builder<'b> {
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|error| self.scan_failure(&error, text))?;
             let at = self.place(&span);
-            self.event(event, at).map_err(|message| {
-                let mut problem = Problem::new(&FieldPath::default(), message);
+            self.event(event, at).map_err(|error| {
+                let mut problem = Problem::new(&FieldPath::default(), error.to_string());
                 problem.location = Some(at);
                 Failure {
                     problem,
@@ -250,7 +252,7 @@ impl<'b> Builder<'b> {
         Some(problem)
     }
 
-    fn event(&mut self, event: Event<'_>, at: Location) -> Result<(), String> {
+    fn event(&mut self, event: Event<'_>, at: Location) -> Result<(), DocumentError> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 if self.wants_key() {
@@ -258,7 +260,8 @@ impl<'b> Builder<'b> {
                     // Something else may refer to a key, and means its text.
                     let value = Value::String(text.into_owned());
                     self.remember(anchor, Node { at, value });
-                    return self.set_key(key);
+                    self.set_key(key);
+                    return Ok(());
                 }
                 let measure = Measure {
                     values: 1,
@@ -301,7 +304,7 @@ impl<'b> Builder<'b> {
         )
     }
 
-    fn set_key(&mut self, new: Key) -> Result<(), String> {
+    fn set_key(&mut self, new: Key) {
         if let Some(Frame {
             kind: Kind::Map { key, .. },
             ..
@@ -309,7 +312,6 @@ impl<'b> Builder<'b> {
         {
             *key = Some(new);
         }
-        Ok(())
     }
 
     fn remember(&mut self, anchor: usize, node: Node) -> Rc<Node> {
@@ -325,32 +327,33 @@ impl<'b> Builder<'b> {
         node
     }
 
-    fn alias(&mut self, anchor: usize, at: Location) -> Result<(), String> {
+    fn alias(&mut self, anchor: usize, at: Location) -> Result<(), DocumentError> {
         let Some((node, measure)) = self
             .anchors
             .get(&anchor)
             .map(|(node, measure)| (Rc::clone(node), *measure))
         else {
-            return Err("not valid YAML: the alias refers to what it is itself a part of".to_owned());
+            return Err(DocumentError::AliasOfItself);
         };
         if self.wants_key() {
             let key = match node.as_str() {
                 Some(text) => Key::Name(text.to_owned(), at),
                 None => self.wrong_key(at),
             };
-            return self.set_key(key);
+            self.set_key(key);
+            return Ok(());
         }
         if self.stack.len() + measure.depth > MAX_DEPTH {
-            return Err(too_deep());
+            return Err(DocumentError::TooDeep { max: MAX_DEPTH });
         }
         self.budget.take(measure)?;
         self.add(node, measure);
         Ok(())
     }
 
-    fn open(&mut self, kind: Kind, anchor: usize, at: Location) -> Result<(), String> {
+    fn open(&mut self, kind: Kind, anchor: usize, at: Location) -> Result<(), DocumentError> {
         if self.stack.len() >= MAX_DEPTH {
-            return Err(too_deep());
+            return Err(DocumentError::TooDeep { max: MAX_DEPTH });
         }
         self.budget.take(Measure {
             values: 1,
@@ -369,7 +372,7 @@ impl<'b> Builder<'b> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), String> {
+    fn close(&mut self) -> Result<(), DocumentError> {
         let Some(frame) = self.stack.pop() else { return Ok(()) };
         let Frame {
             at,
@@ -408,7 +411,7 @@ impl<'b> Builder<'b> {
     fn add(&mut self, node: Rc<Node>, measure: Measure) {
         if self.wants_key() {
             let key = self.wrong_key(node.at);
-            let _ = self.set_key(key);
+            self.set_key(key);
             return;
         }
         let Some(frame) = self.stack.last_mut() else {
@@ -580,10 +583,6 @@ fn core_tag(tag: &Tag) -> Option<&str> {
         return Some(&tag.suffix);
     }
     (tag.handle.len() + tag.suffix.len() == 1).then_some("str")
-}
-
-fn too_deep() -> String {
-    format!("nested more than {MAX_DEPTH} levels deep; is it a manifest?")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use super::cidr::{CidrError, Ipv4Cidr, POD_CIDR_VARIABLE};
 use super::lease::LeaseError;
@@ -80,6 +81,14 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
+    /// The file or directory that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Lease(error) => error.path(),
+            _ => None,
+        }
+    }
+
     /// Another process has the Pod's TAP, and with it the Pod's lease.
     pub(super) fn means_attached_already(&self) -> bool {
         matches!(self, Self::Tap { source, .. } if source.raw_os_error() == Some(libc::EBUSY))

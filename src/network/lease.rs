@@ -50,6 +50,16 @@ pub enum LeaseError {
     },
 }
 
+impl LeaseError {
+    /// The file or directory that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// A lease file is a uid; more than this is damage.
 const MAX_LEASE_FILE_BYTES: u64 = 256;
 

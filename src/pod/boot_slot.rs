@@ -10,13 +10,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::patience::LOOK_INTERVAL;
 use crate::state::{LockedFile, RecordError, lock_exclusive, try_lock_exclusive};
 
 /// A guest waits for its disks and its host now and then, so that two of them keep a processor busy.
 const BOOTS_PER_PROCESSOR: usize = 2;
-
-/// How often the first in the queue looks for a slot. The kernel waits for one lock, but not for the first of several.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long anybody stays in the queue before it looks by itself: should the first one be stopped, it must not hold up the others for ever.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(300);

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::lock::lock;
 
 /// How large the file may become before the next one begins. The one before it is kept.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -96,7 +98,7 @@ impl SupervisorLog {
 
 impl Write for &SupervisorLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = lock(&self.0);
         if let (Ok(true), Some(file)) = (log.append(line), &log.file) {
             // What does not come from `tracing` (a panic, say) is to be found there as well.
             let _ = nix::unistd::dup2_stderr(file);

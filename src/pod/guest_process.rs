@@ -258,8 +258,8 @@ impl GuestProcess {
     ///
     /// # Errors
     /// When the machine is gone.
-    pub async fn wait(&self) -> Result<u8, String> {
-        self.end().await.map(|end| exit_code(&end)).map_err(rpc_message)
+    pub async fn wait(&self) -> Result<u8, AgentError> {
+        self.end().await.map(|end| exit_code(&end))
     }
 
     async fn end(&self) -> Result<WaitProcessResponse, AgentError> {

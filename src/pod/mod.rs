@@ -24,6 +24,7 @@ pub mod logs;
 mod machine_plan;
 pub mod operations;
 mod output;
+mod patience;
 mod prepare;
 pub mod probe;
 pub mod recorded_pod;

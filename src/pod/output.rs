@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use super::guest_log::GuestLog;
 use super::guest_text::Complaints;
 use super::logs::LogWriter;
 use super::stdin::ContainerStdin;
+use crate::lock::lock;
 
 /// How long a new connection may take to say what it is. Generous: a guest on a busy host is slow, and few may be silent at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -394,10 +395,6 @@ impl Output {
     pub fn guest_log<T>(&self, look: impl FnOnce(&mut GuestLog) -> T) -> T {
         look(&mut lock(&self.guest_log))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read_header(stream: &mut UnixStream) -> std::io::Result<DataStream> {

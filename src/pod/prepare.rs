@@ -17,6 +17,7 @@ use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::timings::Stage;
 use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
 use crate::image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
+use crate::lock::lock;
 use crate::manifest::downward::PodStatusFields;
 use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};
@@ -265,7 +266,7 @@ struct ClientProgress {
 impl Progress for ClientProgress {
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64) {
         let Some(client) = &self.client else { return };
-        let mut layers = self.layers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut layers = lock(&self.layers);
         layers.insert(digest.to_owned(), (received_bytes, total_bytes));
         let notice = Notice::PullProgress {
             image: self.image.clone(),

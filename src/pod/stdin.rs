@@ -6,12 +6,14 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Container;
 use nix::sys::socket;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+
+use crate::lock::lock;
 
 /// A container's input.
 #[derive(Debug)]
@@ -95,7 +97,7 @@ impl ContainerStdin {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -6,21 +6,13 @@ use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use super::patience::{END_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
 use super::{attach, launch, release, virtual_machine};
 use crate::network;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
-/// How long a killed process may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a supervisor may take to end a Pod whose command line was killed: longer than the lifecycle's own patience.
-const END_PATIENCE: Duration = Duration::from_secs(30);
-
 /// How long all Pods together may take to be recovered: a hundred supervisors that start at once are slow.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(300);
-
-/// What cannot be waited for otherwise (a lock with a limit, somebody who begins to listen) is looked at this often.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Has the machines, addresses, disks and sockets of all Pods without an owner released; detached Pods that should still run get a
 /// supervisor again. Does not wait for any of it.

@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use super::artifacts::{self, ArtifactError};
+use super::patience::KILL_PATIENCE;
 use super::vmm_events::VmmEvents;
 use super::vsock_link::VsockLink;
 use crate::child;
@@ -31,9 +32,6 @@ const GUEST_CID: u32 = 3;
 /// boot, at one exit a character, if it were not told that this is known. It makes no dummy and ifb devices that nobody asked for.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
     spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
-
-/// How long a killed VMM may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a Pod's machine is made of.
 #[derive(Debug)]

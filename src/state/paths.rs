@@ -19,6 +19,14 @@ pub struct PathsError {
     source: std::io::Error,
 }
 
+impl PathsError {
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Paths {
     /// The directories named by `MICROKUBE_STATE_DIR` and `MICROKUBE_RUN_DIR`, by default `/var/lib/microkube` and
     /// `/run/microkube`.

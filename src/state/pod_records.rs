@@ -7,6 +7,7 @@ use super::paths::{Paths, PathsError};
 use super::pod_record::PodRecord;
 use super::record::{self, Lifetime, RecordError};
 use super::status_record::StatusRecord;
+use crate::causes::with_causes;
 
 /// A set of records could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,18 @@ pub enum RecordsError {
 }
 
 impl RecordsError {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::AlreadyExists(..) => None,
+            Self::MayExist(_, error) => error.path(),
+            Self::Paths(error) => Some(error.path()),
+            Self::Record(error) => Some(error.path()),
+            Self::Io { path, .. } => Some(path),
+        }
+    }
+
     /// The file whose content is not what was written there.
     #[must_use]
     pub fn damaged_path(&self) -> Option<&std::path::Path> {
@@ -256,7 +269,7 @@ impl PodRecords {
     pub fn list(&self) -> Result<Vec<PodRecord>, RecordsError> {
         let (records, damaged) = self.list_all()?;
         for error in damaged {
-            tracing::warn!("{:#}", anyhow::Error::from(error));
+            tracing::warn!("{}", with_causes(&error));
         }
         Ok(records)
     }

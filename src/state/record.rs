@@ -53,6 +53,17 @@ pub enum RecordError {
 }
 
 impl RecordError {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::TooLong { path, .. }
+            | Self::NoRecord { path, .. } => path,
+        }
+    }
+
     /// The file whose content is not what was written there.
     #[must_use]
     pub fn damaged_path(&self) -> Option<&Path> {

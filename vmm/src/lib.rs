@@ -4,10 +4,12 @@
 
 pub mod boot;
 pub mod bus;
+mod causes;
 pub mod config;
 pub mod cpu;
 pub mod devices;
 pub mod jail;
+mod lock;
 pub mod memory;
 pub mod probe;
 pub mod report;

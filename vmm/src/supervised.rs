@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use kvm_ioctls::Kvm;
 
+use crate::causes::with_causes;
 use crate::config::{DiskConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
 use crate::cpu::vcpu::GuestEnd;
 use crate::devices::blk::disk::{Disk, DiskError};
@@ -244,7 +245,9 @@ pub fn run(config_fd: RawFd) -> Result<(), SupervisedError> {
         Ok(end) => reporter.report(&VmmEvent::GuestStopped {
             triple_fault: *end == GuestEnd::TripleFault,
         }),
-        Err(error) => reporter.report(&VmmEvent::Failed { message: chain(error) }),
+        Err(error) => reporter.report(&VmmEvent::Failed {
+            message: with_causes(error),
+        }),
     }
     result.map(|_| ())
 }
@@ -272,23 +275,12 @@ fn run_config(
     Ok(vm.run()?)
 }
 
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::IntoRawFd;
 
     use super::*;
+    use crate::causes::with_causes;
     use crate::config::DiskSegment;
 
     fn config_pipe(text: &[u8]) -> RawFd {
@@ -320,7 +312,7 @@ mod tests {
     fn a_configuration_with_an_unknown_field_is_refused() {
         let error = run(config_pipe(br#"{"mem_size_mib": 1, "surprise": 2}"#)).unwrap_err();
         assert!(matches!(&error, SupervisedError::Parse(_)));
-        assert!(chain(&error).contains("surprise"));
+        assert!(with_causes(&error).contains("surprise"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
@@ -29,6 +29,7 @@ use crate::devices::virtio::worker::{Backend, Worker};
 use crate::devices::vsock::{device::VsockIdentity, worker::VsockBackend};
 use crate::jail::JailError;
 use crate::jail::seccomp::{Role, ThreadFilter};
+use crate::lock::{lock, unpoisoned};
 use crate::memory::{self, GuestMemory, MemoryError};
 
 /// How long the console's reader may take for the rest once the guest has stopped.
@@ -136,16 +137,16 @@ struct Gate {
 
 impl Gate {
     fn decide(&self, run: bool) {
-        *self.decision.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        *lock(&self.decision) = Some(run);
         self.decided.notify_all();
     }
 
     fn wait(&self) -> bool {
-        let mut decision = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decision = lock(&self.decision);
         loop {
             match *decision {
                 Some(run) => return run,
-                None => decision = self.decided.wait(decision).unwrap_or_else(PoisonError::into_inner),
+                None => decision = unpoisoned(self.decided.wait(decision)),
             }
         }
     }
@@ -452,13 +453,13 @@ impl Vm {
         };
         stop_all(threads);
         for transport in &self.transports {
-            transport.lock().unwrap_or_else(PoisonError::into_inner).request_stop();
+            lock(transport).request_stop();
         }
         // The kernel takes KVM's machine and a TAP apart slowly, waiting and not working: both at the same time, the TAP in its
         // device's thread. No device needs KVM any more.
         drop((self.shared, self.vm));
         for transport in &self.transports {
-            transport.lock().unwrap_or_else(PoisonError::into_inner).join();
+            lock(transport).join();
         }
         self.console.finish(CONSOLE_DRAIN);
         match (failure, stop) {

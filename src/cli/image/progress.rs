@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::table::size;
 use crate::image::{Progress, Quiet};
+use crate::lock::{lock, unpoisoned};
 use crate::stderr::say;
 
 /// What fits where stderr leads.
@@ -39,7 +40,7 @@ impl Bars {
     }
 
     fn layer(&self, digest: &str, total_bytes: u64) -> ProgressBar {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut layers = lock(&self.layers);
         let bar = layers.entry(digest.to_owned()).or_insert_with(|| {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes:>10}/{total_bytes:<10} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -58,7 +59,7 @@ impl Bars {
 impl Drop for Bars {
     fn drop(&mut self) {
         // Finished bars stay, and the cursor at the end of the last one.
-        let layers = self.layers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let layers = unpoisoned(self.layers.get_mut());
         if layers.values().any(ProgressBar::is_finished) {
             say!();
         }
@@ -97,7 +98,7 @@ impl<W: Write> Lines<W> {
 
     /// Writes a line, once for each layer if it is about the start.
     fn line(&self, digest: &str, is_start: bool, text: &str) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let (to, started) = &mut *state;
         if !is_start || started.insert(digest.to_owned()) {
             // Nobody reads it: no reason to stop.

@@ -6,7 +6,7 @@ use super::print;
 use super::table::size;
 use super::users::Users;
 use crate::image::{Image, ImageStore};
-use crate::stderr::say;
+use crate::stderr::report;
 
 /// Remove content that no image needs, and, if asked, images that no Pod uses
 #[derive(Debug, Args)]
@@ -26,12 +26,23 @@ pub struct PruneArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Until(jiff::Timestamp);
 
-fn parse_filter(text: &str) -> Result<Until, String> {
+/// Why a text is no filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum FilterError {
+    #[error("the only filter is until=TIME")]
+    Unknown,
+    #[error(
+        "{value:?} is neither a time (2026-01-31, 2026-01-31T12:00:00Z, seconds since 1970) nor a duration (36h, 1h30m)"
+    )]
+    NotATime { value: String },
+}
+
+fn parse_filter(text: &str) -> Result<Until, FilterError> {
     let Some(value) = text.strip_prefix("until=") else {
-        return Err("the only filter is until=TIME".to_owned());
+        return Err(FilterError::Unknown);
     };
-    until(value, jiff::Timestamp::now()).ok_or_else(|| {
-        format!("{value:?} is neither a time (2026-01-31, 2026-01-31T12:00:00Z, seconds since 1970) nor a duration (36h, 1h30m)")
+    until(value, jiff::Timestamp::now()).ok_or_else(|| FilterError::NotATime {
+        value: value.to_owned(),
     })
 }
 
@@ -69,7 +80,7 @@ pub(super) fn run(store: &ImageStore, args: &PruneArgs, users: &Users) -> anyhow
     }
     print(&format!("freed {}\n", size(removed.freed_bytes)))?;
     if !removed.swept {
-        say!("microkube: images are being added at the moment: what they do not need goes when that is done");
+        report!("images are being added at the moment: what they do not need goes when that is done");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
+use super::error::EvaluateError;
 use super::parse::{Comparison, Filter, Node, Step};
 
 /// So many values may one template visit: `{..*..*..*}` grows without a bound otherwise.
@@ -14,7 +15,7 @@ const MAX_VISITS: usize = 1_000_000;
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 
 /// The template's text.
-pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, String> {
+pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, EvaluateError> {
     let mut evaluation = Evaluation { visits: 0 };
     let mut text = String::new();
     evaluation.render(nodes, root, &mut text)?;
@@ -22,14 +23,14 @@ pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, String> {
 }
 
 /// What the template's expressions find.
-pub(super) fn find<'v>(nodes: &'v [Node], root: &'v Value) -> Result<Vec<&'v Value>, String> {
+pub(super) fn find<'v>(nodes: &'v [Node], root: &'v Value) -> Result<Vec<&'v Value>, EvaluateError> {
     let mut evaluation = Evaluation { visits: 0 };
     let mut found = Vec::new();
     for node in nodes {
         match node {
             Node::Action(steps) => found.extend(evaluation.steps(steps, vec![root])?),
             Node::Text(_) | Node::Range(..) => {
-                return Err("a single path is needed, without text and ranges".to_owned());
+                return Err(EvaluateError::NotOnePath);
             }
         }
     }
@@ -41,7 +42,7 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    fn render(&mut self, nodes: &[Node], current: &Value, text: &mut String) -> Result<(), String> {
+    fn render(&mut self, nodes: &[Node], current: &Value, text: &mut String) -> Result<(), EvaluateError> {
         for node in nodes {
             match node {
                 Node::Text(literal) => text.push_str(literal),
@@ -67,15 +68,15 @@ impl Evaluation {
         Ok(())
     }
 
-    fn visit(&mut self, values: usize) -> Result<(), String> {
+    fn visit(&mut self, values: usize) -> Result<(), EvaluateError> {
         self.visits = self.visits.saturating_add(values);
         if self.visits > MAX_VISITS {
-            return Err(format!("it visits more than {MAX_VISITS} values"));
+            return Err(EvaluateError::TooManyVisits { max: MAX_VISITS });
         }
         Ok(())
     }
 
-    fn steps<'v>(&mut self, steps: &'v [Step], mut values: Vec<&'v Value>) -> Result<Vec<&'v Value>, String> {
+    fn steps<'v>(&mut self, steps: &'v [Step], mut values: Vec<&'v Value>) -> Result<Vec<&'v Value>, EvaluateError> {
         for step in steps {
             values = match step {
                 Step::Literal(text @ Value::String(_)) => vec![text],
@@ -100,7 +101,7 @@ impl Evaluation {
         Ok(values)
     }
 
-    fn step<'v>(&mut self, step: &'v Step, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), String> {
+    fn step<'v>(&mut self, step: &'v Step, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), EvaluateError> {
         let before = next.len();
         match (step, value) {
             (Step::Literal(literal), _) => next.push(literal),
@@ -115,7 +116,9 @@ impl Evaluation {
             }
             (Step::Index(_) | Step::Slice { .. }, Value::Null) => {}
             (Step::Index(_) | Step::Slice { .. }, other) => {
-                return Err(format!("{} is not array or slice", go_type(other)));
+                return Err(EvaluateError::NotAList {
+                    go_type: go_type(other),
+                });
             }
             (Step::Filter(filter), Value::Array(list)) => {
                 for item in list {
@@ -125,10 +128,9 @@ impl Evaluation {
                 }
             }
             (Step::Filter(_), other) => {
-                return Err(format!(
-                    "{} is not array or slice and cannot be filtered",
-                    go_type(other)
-                ));
+                return Err(EvaluateError::NotFilterable {
+                    go_type: go_type(other),
+                });
             }
             // A name that does not fit finds nothing.
             _ => {}
@@ -137,7 +139,7 @@ impl Evaluation {
     }
 
     /// The value, if there is something in it, and everything in it of which that is true. A text has characters.
-    fn descend<'v>(&mut self, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), String> {
+    fn descend<'v>(&mut self, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), EvaluateError> {
         let mut pending = vec![value];
         while let Some(value) = pending.pop() {
             self.visit(1)?;
@@ -160,7 +162,7 @@ impl Evaluation {
         Ok(())
     }
 
-    fn holds(&mut self, filter: &Filter, item: &Value) -> Result<bool, String> {
+    fn holds(&mut self, filter: &Filter, item: &Value) -> Result<bool, EvaluateError> {
         match filter {
             Filter::Exists(steps) => {
                 let found = self.steps(steps, vec![item]);
@@ -173,16 +175,16 @@ impl Evaluation {
                 match (left.as_slice(), right.as_slice()) {
                     ([left], [right]) => compare(left, *comparison, right),
                     ([], _) | ([_], []) => Ok(false),
-                    _ => Err("can only compare one element at a time".to_owned()),
+                    _ => Err(EvaluateError::ManyCompared),
                 }
             }
         }
     }
 }
 
-fn bounded(text: &str) -> Result<(), String> {
+fn bounded(text: &str) -> Result<(), EvaluateError> {
     if text.len() > MAX_OUTPUT_BYTES {
-        return Err("its result is too large".to_owned());
+        return Err(EvaluateError::TooLarge);
     }
     Ok(())
 }
@@ -196,18 +198,17 @@ fn from_end(bound: i64, length: i64) -> i64 {
     if bound < 0 { bound.saturating_add(length) } else { bound }
 }
 
-fn out_of_bounds(index: i64, length: i64) -> String {
-    format!("array index out of bounds: index {index}, length {length}")
-}
-
-fn at(list: &[Value], index: i64) -> Result<&Value, String> {
+fn at(list: &[Value], index: i64) -> Result<&Value, EvaluateError> {
     let index = from_end(index, length(list));
     let found = usize::try_from(index).ok().and_then(|index| list.get(index));
-    found.ok_or_else(|| out_of_bounds(index, length(list)))
+    found.ok_or_else(|| EvaluateError::OutOfBounds {
+        index,
+        length: length(list),
+    })
 }
 
 /// Unlike Python's, a slice must lie within the list, unless it is empty.
-fn slice(list: &[Value], from: Option<i64>, to: Option<i64>) -> Result<&[Value], String> {
+fn slice(list: &[Value], from: Option<i64>, to: Option<i64>) -> Result<&[Value], EvaluateError> {
     let length = length(list);
     let (from, to) = (
         from_end(from.unwrap_or(0), length),
@@ -217,14 +218,17 @@ fn slice(list: &[Value], from: Option<i64>, to: Option<i64>) -> Result<&[Value],
         return Ok(&[]);
     }
     if !(0..length).contains(&from) {
-        return Err(out_of_bounds(from, length));
+        return Err(EvaluateError::OutOfBounds { index: from, length });
     }
     if !(0..=length).contains(&to) {
-        return Err(out_of_bounds(to.saturating_sub(1), length));
+        return Err(EvaluateError::OutOfBounds {
+            index: to.saturating_sub(1),
+            length,
+        });
     }
     let range = usize::try_from(from).ok().zip(usize::try_from(to).ok());
     let found = range.and_then(|(from, to)| list.get(from..to));
-    found.ok_or_else(|| format!("starting index {from} is greater than ending index {to}"))
+    found.ok_or(EvaluateError::ReversedSlice { from, to })
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -240,14 +244,14 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// Only values of one kind are compared. Unlike in client-go, numbers are one kind.
-fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, String> {
+fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, EvaluateError> {
     match (left, right) {
         (Value::String(_), Value::String(_)) | (Value::Number(_), Value::Number(_)) => {}
         (Value::Bool(_), Value::Bool(_)) if matches!(comparison, Comparison::Equal | Comparison::NotEqual) => {}
         (Value::Null | Value::Array(_) | Value::Object(_), _)
         | (_, Value::Null | Value::Array(_) | Value::Object(_))
-        | (Value::Bool(_), Value::Bool(_)) => return Err("invalid type for comparison".to_owned()),
-        _ => return Err("incompatible types for comparison".to_owned()),
+        | (Value::Bool(_), Value::Bool(_)) => return Err(EvaluateError::NotComparable),
+        _ => return Err(EvaluateError::DifferentTypes),
     }
     let order = order(left, right);
     Ok(match comparison {

@@ -3,11 +3,13 @@
 //! Its dialect has what RFC 9535 has not (`{range}{end}`, several expressions, negative steps as in Python, unions of fields) and lacks
 //! other things, so that a library for the standard would give other answers. `parse` understands a template, `evaluate` fills it in.
 
+mod error;
 mod evaluate;
 mod parse;
 
 use serde_json::Value;
 
+pub use error::JsonPathError;
 pub(in crate::cli) use evaluate::order;
 use parse::Node;
 
@@ -18,22 +20,13 @@ pub struct Template {
     nodes: Vec<Node>,
 }
 
-/// A template cannot be understood or filled in.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("error {doing} jsonpath {template}: {reason}")]
-pub struct JsonPathError {
-    doing: &'static str,
-    template: String,
-    reason: String,
-}
-
 impl Template {
     /// Understands a template such as `{.items[*].metadata.name}`.
     ///
     /// # Errors
     /// [`JsonPathError`] says what is wrong.
     pub fn parse(template: &str) -> Result<Self, JsonPathError> {
-        let nodes = parse::template(template).map_err(|reason| error("parsing", template, reason))?;
+        let nodes = parse::template(template).map_err(|reason| JsonPathError::parse(template, reason))?;
         Ok(Self {
             text: template.to_owned(),
             nodes,
@@ -63,7 +56,7 @@ impl Template {
     /// # Errors
     /// [`JsonPathError`] when the template cannot be applied to this value: an index that is not there, a filter of what is no list.
     pub fn render(&self, root: &Value) -> Result<String, JsonPathError> {
-        evaluate::render(&self.nodes, root).map_err(|reason| error("executing", &self.text, reason))
+        evaluate::render(&self.nodes, root).map_err(|reason| JsonPathError::evaluate(&self.text, reason))
     }
 
     /// What the expressions of the template find.
@@ -71,15 +64,7 @@ impl Template {
     /// # Errors
     /// As [`Self::render`].
     pub fn find<'v>(&'v self, root: &'v Value) -> Result<Vec<&'v Value>, JsonPathError> {
-        evaluate::find(&self.nodes, root).map_err(|reason| error("executing", &self.text, reason))
-    }
-}
-
-fn error(doing: &'static str, template: &str, reason: String) -> JsonPathError {
-    JsonPathError {
-        doing,
-        template: template.chars().take(200).collect(),
-        reason,
+        evaluate::find(&self.nodes, root).map_err(|reason| JsonPathError::evaluate(&self.text, reason))
     }
 }
 

@@ -5,6 +5,8 @@
 
 use serde_json::{Number, Value};
 
+use super::error::ParseError;
+
 /// Longer templates are refused.
 const MAX_BYTES: usize = 64 << 10;
 
@@ -60,9 +62,9 @@ pub(super) enum Comparison {
 }
 
 /// The parts of a template.
-pub(super) fn template(text: &str) -> Result<Vec<Node>, String> {
+pub(super) fn template(text: &str) -> Result<Vec<Node>, ParseError> {
     if text.len() > MAX_BYTES {
-        return Err(format!("it is longer than {MAX_BYTES} bytes"));
+        return Err(ParseError::TooLong { max_bytes: MAX_BYTES });
     }
     // The innermost list is filled; `{end}` puts it into its range.
     let mut open: Vec<(Vec<Step>, Vec<Node>)> = Vec::new();
@@ -81,12 +83,12 @@ pub(super) fn template(text: &str) -> Result<Vec<Node>, String> {
             None => nodes.push(Node::Action(steps)),
             Some(Keyword::Range) => {
                 if open.len() >= MAX_DEPTH {
-                    return Err("too many ranges in each other".to_owned());
+                    return Err(ParseError::DeepRanges);
                 }
                 open.push((steps, std::mem::take(&mut nodes)));
             }
             Some(Keyword::End) => {
-                let (steps, outer) = open.pop().ok_or("not in range, nothing to end")?;
+                let (steps, outer) = open.pop().ok_or(ParseError::EndWithoutRange)?;
                 let inner = std::mem::replace(&mut nodes, outer);
                 nodes.push(Node::Range(steps, inner));
             }
@@ -96,7 +98,7 @@ pub(super) fn template(text: &str) -> Result<Vec<Node>, String> {
     if open.is_empty() {
         Ok(nodes)
     } else {
-        Err("unfinished range: {end} is missing".to_owned())
+        Err(ParseError::UnfinishedRange)
     }
 }
 
@@ -173,15 +175,15 @@ impl<'t> Scanner<'t> {
     }
 
     /// Steps up to the end of their place.
-    fn steps(&mut self, place: Place) -> Result<Vec<Step>, String> {
+    fn steps(&mut self, place: Place) -> Result<Vec<Step>, ParseError> {
         let mut steps = Vec::new();
         loop {
             self.skip_spaces();
             let Some(next) = self.peek() else {
                 return match place {
                     Place::Key => Ok(steps),
-                    Place::Braces => Err("unclosed action".to_owned()),
-                    Place::Filter => Err("unterminated filter".to_owned()),
+                    Place::Braces => Err(ParseError::UnclosedAction),
+                    Place::Filter => Err(ParseError::UnterminatedFilter),
                 };
             };
             if place.is_end(next) {
@@ -193,7 +195,7 @@ impl<'t> Scanner<'t> {
             match next {
                 '.' if self.take("..") => {
                     if steps.last() == Some(&Step::Recursive) {
-                        return Err("invalid multiple recursive descent".to_owned());
+                        return Err(ParseError::RepeatedDescent);
                     }
                     steps.push(Step::Recursive);
                     if self.peek().is_some_and(|next| !place.ends_name(next)) {
@@ -219,17 +221,12 @@ impl<'t> Scanner<'t> {
                 '+' | '-' => steps.push(self.number()?),
                 _ if next.is_ascii_digit() => steps.push(self.number()?),
                 _ if next == '_' || next.is_alphanumeric() => steps.extend(self.word(place)?),
-                _ => {
-                    return Err(format!(
-                        "unrecognized character in action: U+{:04X} {next:?}",
-                        u32::from(next)
-                    ));
-                }
+                _ => return Err(ParseError::UnrecognizedCharacter { character: next }),
             }
         }
     }
 
-    fn word(&mut self, place: Place) -> Result<Option<Step>, String> {
+    fn word(&mut self, place: Place) -> Result<Option<Step>, ParseError> {
         match self.take_until(|character| place.ends_name(character)) {
             "true" => Ok(Some(Step::Literal(Value::Bool(true)))),
             "false" => Ok(Some(Step::Literal(Value::Bool(false)))),
@@ -241,32 +238,29 @@ impl<'t> Scanner<'t> {
                 self.keyword = Some(Keyword::End);
                 Ok(None)
             }
-            other => Err(format!("unrecognized identifier {other}")),
+            other => Err(ParseError::UnrecognizedIdentifier(other.to_owned())),
         }
     }
 
-    fn number(&mut self) -> Result<Step, String> {
+    fn number(&mut self) -> Result<Step, ParseError> {
         let sign = ["+", "-"].into_iter().find(|sign| self.take(sign)).unwrap_or_default();
         let digits = self.take_until(|character| character != '.' && !character.is_ascii_digit());
         let text = format!("{sign}{digits}");
         let whole = text.parse::<i64>().ok().map(Value::from);
         let number = whole.or_else(|| Number::from_f64(text.parse().ok()?).map(Value::Number));
-        number
-            .map(Step::Literal)
-            .ok_or_else(|| format!("cannot parse number {text}"))
+        number.map(Step::Literal).ok_or(ParseError::InvalidNumber(text))
     }
 
     /// A text in quotes, with Go's escapes.
-    fn quoted(&mut self) -> Result<String, String> {
+    fn quoted(&mut self) -> Result<String, ParseError> {
         let mut characters = self.rest.chars();
-        let unterminated = || "unterminated quoted string".to_owned();
-        let quote = characters.next().ok_or_else(unterminated)?;
+        let quote = characters.next().ok_or(ParseError::UnterminatedQuotes)?;
         let mut text = String::new();
         loop {
-            match characters.next().ok_or_else(unterminated)? {
+            match characters.next().ok_or(ParseError::UnterminatedQuotes)? {
                 '\\' => {
-                    let escaped = characters.next().ok_or_else(unterminated)?;
-                    text.push(unescaped(escaped, quote, &mut characters).ok_or("invalid escape in quotes")?);
+                    let escaped = characters.next().ok_or(ParseError::UnterminatedQuotes)?;
+                    text.push(unescaped(escaped, quote, &mut characters).ok_or(ParseError::InvalidEscape)?);
                 }
                 character if character == quote => {
                     self.rest = characters.as_str();
@@ -293,10 +287,10 @@ impl<'t> Scanner<'t> {
     }
 
     /// What stands in brackets; the first of them was taken.
-    fn bracket(&mut self, steps: &mut Vec<Step>) -> Result<(), String> {
+    fn bracket(&mut self, steps: &mut Vec<Step>) -> Result<(), ParseError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err("too many brackets in each other".to_owned());
+            return Err(ParseError::DeepBrackets);
         }
         let mut items = Vec::new();
         loop {
@@ -308,8 +302,8 @@ impl<'t> Scanner<'t> {
             }
             if !self.take(",") {
                 return Err(match self.peek() {
-                    Some(found) => format!("invalid array index: found {found:?}, expected ',' or ']'"),
-                    None => "unterminated array".to_owned(),
+                    Some(found) => ParseError::UnexpectedInBrackets(found),
+                    None => ParseError::UnterminatedArray,
                 });
             }
         }
@@ -322,26 +316,26 @@ impl<'t> Scanner<'t> {
         Ok(())
     }
 
-    fn bracket_item(&mut self) -> Result<Vec<Step>, String> {
+    fn bracket_item(&mut self) -> Result<Vec<Step>, ParseError> {
         if self.take("?") {
             return Ok(vec![self.filter()?]);
         }
         if self.take("'") {
             let key = self.take_until(|character| character == '\'');
             if !self.take("'") {
-                return Err("unterminated array".to_owned());
+                return Err(ParseError::UnterminatedArray);
             }
             return self.key(key);
         }
         let text = self.take_until(|character| matches!(character, ',' | ']'));
         if self.rest.is_empty() {
-            return Err("unterminated array".to_owned());
+            return Err(ParseError::UnterminatedArray);
         }
         index_or_slice(text.trim_end()).map(|step| vec![step])
     }
 
     /// The steps of a quoted key: those of `.KEY`. Dots in it that have no backslash lead on.
-    fn key(&self, key: &str) -> Result<Vec<Step>, String> {
+    fn key(&self, key: &str) -> Result<Vec<Step>, ParseError> {
         let text = format!(".{key}");
         let mut scanner = Scanner {
             rest: &text,
@@ -352,9 +346,9 @@ impl<'t> Scanner<'t> {
     }
 
     /// A condition; its question mark was taken.
-    fn filter(&mut self) -> Result<Step, String> {
+    fn filter(&mut self) -> Result<Step, ParseError> {
         if !self.take("(") {
-            return Err("a filter is written [?(…)]".to_owned());
+            return Err(ParseError::FilterWithoutParentheses);
         }
         let left = self.operand()?;
         let operator = self.take_until(|character| !"!<>=".contains(character));
@@ -366,25 +360,23 @@ impl<'t> Scanner<'t> {
             "<=" => Some(Comparison::LessOrEqual),
             ">" => Some(Comparison::Greater),
             ">=" => Some(Comparison::GreaterOrEqual),
-            _ => return Err(format!("unrecognized filter operator {operator}")),
+            _ => return Err(ParseError::UnrecognizedOperator(operator.to_owned())),
         };
         let filter = match comparison {
             None => Filter::Exists(left),
             Some(comparison) => Filter::Compare(left, comparison, self.operand()?),
         };
         if !self.take(")") {
-            return Err("unterminated filter".to_owned());
+            return Err(ParseError::UnterminatedFilter);
         }
         Ok(Step::Filter(Box::new(filter)))
     }
 
     /// One side of a filter.
-    fn operand(&mut self) -> Result<Vec<Step>, String> {
+    fn operand(&mut self) -> Result<Vec<Step>, ParseError> {
         self.skip_spaces();
         match self.peek() {
-            Some(found) if Place::Filter.is_end(found) => {
-                Err(format!("unexpected {found:?} in a filter, expected a path or a value"))
-            }
+            Some(found) if Place::Filter.is_end(found) => Err(ParseError::UnexpectedInFilter(found)),
             _ => self.steps(Place::Filter),
         }
     }
@@ -414,8 +406,8 @@ fn unescaped(escaped: char, quote: char, more: &mut std::str::Chars<'_>) -> Opti
 }
 
 /// What stands unquoted in brackets: `2`, `-1`, `1:`, `:-1`, `::2`, `*`; nothing is the first.
-fn index_or_slice(text: &str) -> Result<Step, String> {
-    let invalid = || format!("invalid array index {text}");
+fn index_or_slice(text: &str) -> Result<Step, ParseError> {
+    let invalid = || ParseError::InvalidIndex(text.to_owned());
     let number = |part: &str| match part {
         "" => Ok(None),
         _ if part.starts_with('+') => Err(invalid()),
@@ -430,7 +422,7 @@ fn index_or_slice(text: &str) -> Result<Step, String> {
         _ => return Err(invalid()),
     };
     if step.is_some_and(|step| step <= 0) {
-        return Err("step must be > 0".to_owned());
+        return Err(ParseError::InvalidStep);
     }
     Ok(Step::Slice { from, to, step })
 }

@@ -24,7 +24,7 @@ use crate::pod::logs::{LogReader, Progress, ReadOptions};
 use crate::pod::operations::logs::wait_until_over;
 use crate::pod::recorded_pod::{self, RecordedPod};
 use crate::state::{Paths, PodRecords};
-use crate::stderr::say;
+use crate::stderr::{report, say};
 
 /// Lines of each log that are shown of Pods chosen by a selector.
 const TAIL_OF_SELECTED: i64 = 10;
@@ -90,13 +90,17 @@ pub struct LogsArgs {
     namespace: String,
 }
 
+/// A text that is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a duration such as 5s, 2m or 3h")]
+struct NotADuration(String);
+
 /// A duration as Go writes it: `90s`, `1h30m`, `0`.
-fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+fn parse_duration(text: &str) -> Result<SignedDuration, NotADuration> {
     if text == "0" {
         return Ok(SignedDuration::ZERO);
     }
-    text.parse()
-        .map_err(|_| format!("{text:?} is not a duration such as 5s, 2m or 3h"))
+    text.parse().map_err(|_| NotADuration(text.to_owned()))
 }
 
 impl LogsArgs {
@@ -256,7 +260,7 @@ fn report(error: &anyhow::Error) {
 fn open(args: &LogsArgs, paths: &Paths, source: &Source, now: Timestamp) -> anyhow::Result<LogReader> {
     let (dir, attempt) = source.log(paths, args.previous)?;
     if let Some(reason) = source.start_error() {
-        say!("microkube: {reason}");
+        report!("{reason}");
     }
     let options = args.options(&source.target, &source.container, now)?;
     let of = || format!("cannot read the log of container {:?}", source.container);

@@ -12,6 +12,7 @@ use crate::cli::print::for_terminal;
 use crate::pod::changes::Changes;
 use crate::pod::recorded_pod::containers;
 use crate::state::{Paths, PodRecord, PodRecords};
+use crate::stderr::PREFIX;
 
 /// `reason` of a container that could not be started.
 const START_ERROR: &str = "StartError";
@@ -97,7 +98,7 @@ impl<'p> ContainerWatch<'p> {
             }
             let reason = why_not_running(&status, self.container);
             if let Some(reason) = reason.filter(|reason| self.said.as_ref() != Some(reason)) {
-                tell(&format!("microkube: pod {:?}: {reason}", self.record.name));
+                tell(&format!("{PREFIX}pod {:?}: {reason}", self.record.name));
                 self.said = Some(reason);
             }
             tokio::select! {

@@ -10,6 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::credential::Credential;
+use super::error::{CredentialsError, EntryError};
 
 /// Names that mean Docker Hub.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
@@ -42,24 +43,24 @@ fn not_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option
 }
 
 /// Reads a file, if it is there, up to a size.
-pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, String> {
+pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, CredentialsError> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(CredentialsError::Read(error)),
     };
     let mut bytes = Vec::new();
     file.take(max_bytes + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+        .map_err(CredentialsError::Read)?;
     if bytes.len() as u64 > max_bytes {
-        return Err("it is too large".into());
+        return Err(CredentialsError::TooLarge);
     }
     Ok(Some(bytes))
 }
 
 /// Parses an auth file, with all its entries. The error quotes nothing of the file, which has secrets.
-pub(in crate::image) fn parse(bytes: &[u8]) -> Result<AuthFile, String> {
+pub(in crate::image) fn parse(bytes: &[u8]) -> Result<AuthFile, CredentialsError> {
     let file: AuthFile = serde_json::from_slice(bytes).map_err(|error| {
         use serde_json::error::Category;
         let what = match error.classify() {
@@ -67,10 +68,16 @@ pub(in crate::image) fn parse(bytes: &[u8]) -> Result<AuthFile, String> {
             Category::Eof => "it ends too early",
             Category::Io | Category::Syntax => "it is no JSON",
         };
-        format!("{what} (line {}, column {})", error.line(), error.column())
+        CredentialsError::Format {
+            what,
+            line: error.line(),
+            column: error.column(),
+        }
     })?;
     for (key, entry) in &file.auths {
-        entry.credential().map_err(|why| format!("entry {key:?}: {why}"))?;
+        entry
+            .credential()
+            .map_err(|why| CredentialsError::Entry { key: key.clone(), why })?;
     }
     Ok(file)
 }
@@ -103,7 +110,7 @@ impl AuthFile {
 
 impl Entry {
     /// `None` for an entry that is empty: its credentials are in a helper.
-    fn credential(&self) -> Result<Option<Credential>, &'static str> {
+    fn credential(&self) -> Result<Option<Credential>, EntryError> {
         if !self.registrytoken.is_empty() {
             return Ok(Some(Credential::RegistryToken(self.registrytoken.clone())));
         }
@@ -116,11 +123,9 @@ impl Entry {
         }
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let decoded = GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(self.auth.trim());
-        let text = decoded.map_err(|_| "\"auth\" is not base64")?;
-        let text = String::from_utf8(text).map_err(|_| "\"auth\" is not text")?;
-        let (username, password) = text
-            .split_once(':')
-            .ok_or("\"auth\" is not USERNAME:PASSWORD in base64")?;
+        let text = decoded.map_err(|_| EntryError::NotBase64)?;
+        let text = String::from_utf8(text).map_err(|_| EntryError::NotText)?;
+        let (username, password) = text.split_once(':').ok_or(EntryError::NotAPair)?;
         // Docker pads passwords with zeros.
         let password = password.trim_end_matches('\0');
         if username
@@ -128,7 +133,7 @@ impl Entry {
             .chain(password.chars())
             .any(|c| matches!(c, '\0' | '\r' | '\n'))
         {
-            return Err("\"auth\" has characters that no password has");
+            return Err(EntryError::ForbiddenCharacters);
         }
         Ok(Some(Credential::Password {
             username: username.to_owned(),

@@ -1,7 +1,7 @@
 //! Credential helpers: programs called `docker-credential-NAME`, asked for one registry at a time.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::credential::Credential;
+use super::error::HelperError;
 use crate::child;
 
 /// Most bytes a helper may answer.
@@ -29,10 +30,10 @@ pub(super) async fn get(
     registry: &str,
     directory: Option<&Path>,
     timeout: Duration,
-) -> Result<Option<Credential>, String> {
+) -> Result<Option<Credential>, HelperError> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if helper.is_empty() || !helper.chars().all(is_name) {
-        return Err("this is no name of a credential helper".into());
+        return Err(HelperError::InvalidName);
     }
     let program = format!("docker-credential-{helper}");
     let program = directory.map_or_else(|| PathBuf::from(&program), |directory| directory.join(&program));
@@ -42,8 +43,8 @@ pub(super) async fn get(
         other => other,
     };
     let answer = tokio::time::timeout(timeout, run(&program, server)).await;
-    let (succeeded, output) = answer.map_err(|_| format!("it did not answer within {} ms", timeout.as_millis()))??;
-    if !succeeded.0 {
+    let (status, output) = answer.map_err(|_| HelperError::TimedOut(timeout))??;
+    if !status.success() {
         let said = String::from_utf8_lossy(&output);
         let said = said.trim();
         if said.contains("credentials not found") {
@@ -51,12 +52,12 @@ pub(super) async fn get(
         }
         let shown: String = said.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect();
         return Err(if shown.is_empty() {
-            format!("it failed with {}", succeeded.1)
+            HelperError::Failed(status)
         } else {
-            format!("it failed: {shown}")
+            HelperError::Said(shown)
         });
     }
-    let answer: Answer = serde_json::from_slice(&output).map_err(|_| "it wrote no credentials as JSON".to_owned())?;
+    let answer: Answer = serde_json::from_slice(&output).map_err(|_| HelperError::Format)?;
     if answer.username.is_empty() && answer.secret.is_empty() {
         return Ok(None);
     }
@@ -71,7 +72,7 @@ pub(super) async fn get(
 }
 
 /// Runs the program; it is killed when this is given up.
-async fn run(program: &Path, server: &str) -> Result<((bool, String), Vec<u8>), String> {
+async fn run(program: &Path, server: &str) -> Result<(ExitStatus, Vec<u8>), HelperError> {
     let mut child = Command::from(child::command(program))
         .arg("get")
         .stdin(Stdio::piped())
@@ -79,7 +80,7 @@ async fn run(program: &Path, server: &str) -> Result<((bool, String), Vec<u8>), 
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| format!("it cannot be started: {error}"))?;
+        .map_err(HelperError::Start)?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that does not read is judged by what it answers.
         let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
@@ -87,11 +88,11 @@ async fn run(program: &Path, server: &str) -> Result<((bool, String), Vec<u8>), 
     let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         let read = stdout.take(ANSWER_MAX_BYTES + 1).read_to_end(&mut output).await;
-        read.map_err(|error| format!("its answer cannot be read: {error}"))?;
+        read.map_err(HelperError::Read)?;
     }
     if output.len() as u64 > ANSWER_MAX_BYTES {
-        return Err(format!("it answered more than {ANSWER_MAX_BYTES} bytes"));
+        return Err(HelperError::TooLarge { max: ANSWER_MAX_BYTES });
     }
-    let status = child.wait().await.map_err(|error| error.to_string())?;
-    Ok(((status.success(), status.to_string()), output))
+    let status = child.wait().await.map_err(HelperError::Wait)?;
+    Ok((status, output))
 }

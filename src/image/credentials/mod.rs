@@ -2,6 +2,7 @@
 //! from credential helpers. How they are presented to a registry does not belong here.
 
 mod credential;
+pub(super) mod error;
 mod file;
 mod helper;
 
@@ -13,6 +14,7 @@ pub(super) use credential::Credential;
 pub(super) use file::parse as parse_auth_file;
 
 use super::error::PullError;
+use error::CredentialsError;
 use file::AuthFile;
 
 /// Most bytes an auth file or a pull secret may have.
@@ -107,20 +109,20 @@ impl CredentialFiles {
             let parsed = if secret.docker_config_json.len() as u64 <= FILE_MAX_BYTES {
                 parse_auth_file(&secret.docker_config_json)
             } else {
-                Err("it is too large".to_owned())
+                Err(CredentialsError::TooLarge)
             };
             let parsed = parsed.map_err(|why| PullError::Credentials { origin, why })?;
             found.extend(parsed.matching(registry, repository, true));
         }
         for (index, path) in self.paths.iter().enumerate() {
             let origin = path.display().to_string();
-            let failed = |why: String| PullError::Credentials {
+            let failed = |why: CredentialsError| PullError::Credentials {
                 origin: origin.clone(),
                 why,
             };
             let Some(bytes) = file::read(path, FILE_MAX_BYTES).map_err(failed)? else {
                 if self.required && index == 0 {
-                    return Err(failed("REGISTRY_AUTH_FILE names it, but it does not exist".into()));
+                    return Err(failed(CredentialsError::Missing));
                 }
                 continue;
             };
@@ -152,7 +154,7 @@ impl CredentialFiles {
         let answer = helper::get(helper, registry, self.helper_directory.as_deref(), self.helper_timeout);
         answer.await.map_err(|why| PullError::Credentials {
             origin: format!("docker-credential-{helper}"),
-            why,
+            why: why.into(),
         })
     }
 }

@@ -11,6 +11,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::error::NameError;
+
 /// Most bytes a repository may have, the registry not counted.
 const REPOSITORY_MAX_BYTES: usize = 255;
 /// Most bytes a tag may have.
@@ -50,8 +52,8 @@ pub(super) fn is_id(name: &str) -> bool {
 }
 
 /// Says what is wrong with a registry.
-pub(super) fn check_registry(registry: &str) -> Result<(), String> {
-    let invalid = || Err(format!("{registry:?} is not HOST[:PORT]"));
+pub(super) fn check_registry(registry: &str) -> Result<(), NameError> {
+    let invalid = || Err(NameError::Registry(registry.to_owned()));
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => {
             let Some((address, port)) = rest.split_once(']') else {
@@ -85,22 +87,22 @@ fn is_label(label: &str) -> bool {
 }
 
 /// Says what is wrong with a repository.
-pub(super) fn check_repository(repository: &str) -> Result<(), String> {
+pub(super) fn check_repository(repository: &str) -> Result<(), NameError> {
     if repository.is_empty() {
-        return Err("it names no repository".to_owned());
+        return Err(NameError::NoRepository);
     }
     if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err("repository names are lower-case".to_owned());
+        return Err(NameError::UpperCase);
     }
     if repository.len() > REPOSITORY_MAX_BYTES {
-        return Err(format!("a repository has at most {REPOSITORY_MAX_BYTES} characters"));
+        return Err(NameError::LongRepository {
+            max: REPOSITORY_MAX_BYTES,
+        });
     }
     match repository.split('/').find(|component| !is_component(component)) {
         None => Ok(()),
-        Some("") => Err("a part of the repository between slashes is empty".to_owned()),
-        Some(component) => Err(format!(
-            "{component:?} is no part of a repository: those are letters and digits, with \".\", \"_\", \"__\" or hyphens between them"
-        )),
+        Some("") => Err(NameError::EmptyComponent),
+        Some(component) => Err(NameError::Component(component.to_owned())),
     }
 }
 
@@ -131,15 +133,13 @@ fn is_component(component: &str) -> bool {
 }
 
 /// Says what is wrong with a tag.
-pub(super) fn check_tag(tag: &str) -> Result<(), String> {
+pub(super) fn check_tag(tag: &str) -> Result<(), NameError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if tag.is_empty() || tag.starts_with(['.', '-']) || !tag.bytes().all(fits) {
-        return Err(format!(
-            "{tag:?} is no tag: those are letters, digits, \"_\", \".\" and \"-\", the last two not in front"
-        ));
+        return Err(NameError::Tag(tag.to_owned()));
     }
     if tag.len() > TAG_MAX_BYTES {
-        return Err(format!("a tag has at most {TAG_MAX_BYTES} characters"));
+        return Err(NameError::LongTag { max: TAG_MAX_BYTES });
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod blob;
 mod bounded_file;
 mod challenge;
 mod environment;
+pub(super) mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod limits;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::error::PullError;
 use super::limits::Limits;
+use crate::causes::with_causes;
 
 /// The attempts at one thing.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Backoff {
         if self.failures >= self.limits.attempts || asked > self.limits.longest_retry_after {
             return Err(error);
         }
-        tracing::debug!(error = %error.on_one_line(), "trying again");
+        tracing::debug!(error = %with_causes(&error), "trying again");
         tokio::time::sleep(asked + spread(self.next_wait)).await;
         self.next_wait = (self.next_wait * 2).min(self.limits.longest_wait);
         Ok(())

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::super::error::PullError;
 use super::super::reference::ImageReference;
 use super::bounded_file;
+use super::error::ConfigurationError;
 
 /// Most bytes a file of settings may have.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -88,14 +89,14 @@ impl Settings {
         }
         let mut settings = Self::default();
         for path in paths {
-            let failed = |why: String| PullError::Configuration {
+            let failed = |why: ConfigurationError| PullError::Configuration {
                 path: path.clone(),
                 why,
             };
             let bytes = match bounded_file::read(&path, FILE_MAX_BYTES) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed(error.to_string())),
+                Err(error) => return Err(failed(ConfigurationError::Read(error))),
             };
             settings.add(&bytes).map_err(failed)?;
         }
@@ -103,14 +104,17 @@ impl Settings {
     }
 
     /// Adds a file's settings; those of the same prefix replace earlier ones.
-    pub fn add(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), ConfigurationError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| ConfigurationError::NotText)?;
         let file: File = toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+            ConfigurationError::Format {
+                line: before.matches('\n').count() + 1,
+                message: error.message().to_owned(),
+            }
         })?;
         if file.registries.is_some() {
-            return Err("version 1 of the format ([registries.…]) is not supported, only [[registry]]".into());
+            return Err(ConfigurationError::Version1);
         }
         for mut entry in file.registry {
             if entry.prefix.is_empty() {
@@ -118,18 +122,16 @@ impl Settings {
             }
             entry.prefix = entry.prefix.trim_end_matches('/').to_owned();
             if entry.prefix.is_empty() {
-                return Err("a [[registry]] has neither prefix nor location".into());
+                return Err(ConfigurationError::NoPrefix);
             }
             let locations = entry.mirror.iter().map(|mirror| &mirror.location);
             for location in locations.chain([&entry.location]) {
                 if location.contains("://") || location.chars().any(char::is_whitespace) {
-                    return Err(format!(
-                        "location {location:?} is not of the form HOST[:PORT][/NAMESPACE]"
-                    ));
+                    return Err(ConfigurationError::Location(location.clone()));
                 }
             }
             if entry.mirror.iter().any(|mirror| mirror.location.is_empty()) {
-                return Err(format!("a mirror of {:?} has no location", entry.prefix));
+                return Err(ConfigurationError::MirrorWithoutLocation { prefix: entry.prefix });
             }
             self.registries.retain(|known| known.prefix != entry.prefix);
             self.registries.push(entry);
@@ -208,7 +210,7 @@ fn place(name: &str, insecure: bool) -> Result<Place, PullError> {
     let (Ok(path), true) = (path, is_host(host)) else {
         return Err(PullError::Configuration {
             path: SYSTEM_FILE.into(),
-            why: format!("its settings lead to {name:?}, which is no image name"),
+            why: ConfigurationError::NotAName(name.to_owned()),
         });
     };
     Ok(Place {
@@ -230,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    fn settings(text: &str) -> Result<Settings, String> {
+    fn settings(text: &str) -> Result<Settings, ConfigurationError> {
         let mut settings = Settings::default();
         settings.add(text.as_bytes()).map(|()| settings)
     }
@@ -363,7 +365,7 @@ mod tests {
                 "line 5",
             ),
         ] {
-            let error = settings(text).unwrap_err();
+            let error = settings(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }

@@ -8,6 +8,7 @@ use super::super::reference::ImageReference;
 use super::environment::Environment;
 use super::limits::Limits;
 use super::source::Source;
+use crate::causes::with_causes;
 
 /// Mirrors, then the registry itself.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Sources {
     /// Notes that a source failed: a mirror is not asked again in this pull.
     pub fn pass_over(&self, source: &Source, error: PullError) -> PullError {
         if !self.is_last(source) {
-            tracing::warn!(mirror = source.name(), error = %error.on_one_line(), "a mirror failed, going on with the next");
+            tracing::warn!(mirror = source.name(), error = %with_causes(&error), "a mirror failed, going on with the next");
             source.give_up();
         }
         error

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::super::error::PullError;
 use super::bounded_file;
+use super::error::ConfigurationError;
 use super::limits::Limits;
 
 /// Most bytes a file of certificates or keys may have.
@@ -131,20 +132,21 @@ struct Found {
 /// Reads what a registry's directory has: `*.crt` are authorities, `NAME.cert` and `NAME.key` a client's certificate.
 fn read_directory(directory: &Path) -> Result<Found, PullError> {
     let mut found = Found::default();
-    let failed = |path: &Path, why: String| PullError::Configuration {
+    let failed = |path: &Path, why: ConfigurationError| PullError::Configuration {
         path: path.to_path_buf(),
         why,
     };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(failed(directory, error.to_string())),
+        Err(error) => return Err(failed(directory, ConfigurationError::Read(error))),
     };
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     for path in paths {
-        let read =
-            |path: &Path| bounded_file::read(path, FILE_MAX_BYTES).map_err(|error| failed(path, error.to_string()));
+        let read = |path: &Path| {
+            bounded_file::read(path, FILE_MAX_BYTES).map_err(|error| failed(path, ConfigurationError::Read(error)))
+        };
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {
                 let pem = read(&path)?;
@@ -154,21 +156,18 @@ fn read_directory(directory: &Path) -> Result<Found, PullError> {
                         .ok()
                         .filter(is_usable)
                         .and_then(|der| Certificate::from_der(&der).ok());
-                    let why = || failed(&path, "it has something that is no certificate in PEM".into());
+                    let why = || failed(&path, ConfigurationError::NotACertificate);
                     found.authorities.push(usable.ok_or_else(why)?);
                 }
                 if found.authorities.len() == before {
-                    return Err(failed(&path, "it has no certificate in PEM".into()));
+                    return Err(failed(&path, ConfigurationError::NoCertificate));
                 }
             }
             Some("cert") if found.identity.is_none() => {
                 let key = path.with_extension("key");
                 let pem = [read(&path)?, b"\n".to_vec(), read(&key)?].concat();
                 let identity = Identity::from_pem(&pem);
-                let identity = identity.map_err(|_| {
-                    let why = format!("it and {} are no certificate and key in PEM", key.display());
-                    failed(&path, why)
-                })?;
+                let identity = identity.map_err(|_| failed(&path, ConfigurationError::Identity { key }))?;
                 found.identity = Some(identity);
             }
             _ => {}

@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::{Response, Url};
@@ -13,9 +13,11 @@ use super::super::error::PullError;
 use super::super::reference::is_loopback;
 use super::answer::{self, BodyError, innermost};
 use super::environment::Environment;
+use super::error::RedirectError;
 use super::limits::Limits;
 use super::settings::Place;
 use super::tls::Clients;
+use crate::lock::lock;
 
 /// How often one request may be sent elsewhere.
 const REDIRECTS_MAX: usize = 5;
@@ -93,10 +95,10 @@ impl Transport {
                 from_byte,
             };
             let response = self.follow(get).await?;
-            *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+            *lock(&self.scheme) = Some(scheme);
             Ok(response)
         };
-        let known = *self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.scheme);
         if let Some(scheme) = known {
             return get(scheme).await;
         }
@@ -132,7 +134,7 @@ impl Transport {
 
     /// Where the registry is, with the scheme that it is known to speak.
     pub fn own_url(&self) -> Result<Url, PullError> {
-        let known = *self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.scheme);
         self.url(known.unwrap_or("https"), "")
     }
 
@@ -164,7 +166,7 @@ impl Transport {
             }
             url = self.redirected(&url, &response)?;
         }
-        Err(self.redirect_error(format!("more than {REDIRECTS_MAX} times")))
+        Err(self.redirect_error(RedirectError::TooOften { max: REDIRECTS_MAX }))
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -192,27 +194,27 @@ impl Transport {
     fn redirected(&self, from: &Url, response: &Response) -> Result<Url, PullError> {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let target = location.and_then(|location| from.join(location).ok());
-        let target = target.ok_or_else(|| self.redirect_error("to nowhere".into()))?;
+        let target = target.ok_or_else(|| self.redirect_error(RedirectError::Nowhere))?;
         self.check(from, target).map_err(|why| self.redirect_error(why))
     }
 
     /// Makes sure that an address that `from` names may be asked.
-    pub fn check(&self, from: &Url, mut target: Url) -> Result<Url, String> {
+    pub fn check(&self, from: &Url, mut target: Url) -> Result<Url, RedirectError> {
         let host = host(&target).unwrap_or_default();
         match target.scheme() {
             "https" => {}
-            "http" if from.scheme() == "https" => return Err(format!("from https to http, to {host}")),
+            "http" if from.scheme() == "https" => return Err(RedirectError::Downgrade { host }),
             "http" if self.place.insecure || is_loopback(&host) => {}
-            "http" => return Err(format!("to {host}, where only http is spoken")),
-            _ => return Err("to something that is not http".into()),
+            "http" => return Err(RedirectError::PlainHttp { host }),
+            _ => return Err(RedirectError::NotHttp),
         }
         // What is in front of an @ would be sent as a password.
         let removed = target.set_username("").and_then(|()| target.set_password(None));
-        removed.map_err(|()| "to nowhere".to_owned())?;
+        removed.map_err(|()| RedirectError::Nowhere)?;
         Ok(target)
     }
 
-    fn redirect_error(&self, why: String) -> PullError {
+    fn redirect_error(&self, why: RedirectError) -> PullError {
         PullError::Redirect {
             registry: self.name().to_owned(),
             why,

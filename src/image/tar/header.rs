@@ -1,5 +1,7 @@
 //! The 512-byte header of an entry (POSIX.1-1988 ustar, GNU, and the older form without a magic).
 
+use super::error::Malformation;
+
 /// Size of a tar record; everything in the stream is padded to it.
 pub const RECORD: usize = 512;
 /// What a header says by itself, before extension records are applied.
@@ -18,7 +20,7 @@ pub(super) struct Raw {
 }
 
 /// Parses a header; the error says what is wrong.
-pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, String> {
+pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, Malformation> {
     verify_checksum(record)?;
     let posix = field(record, 257, 8) == b"ustar\x0000";
     let gnu = field(record, 257, 8) == b"ustar  \0";
@@ -29,16 +31,16 @@ pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, String> {
     } else {
         [prefix, b"/", name].concat()
     };
-    let unsigned = |start, length, what: &str| {
-        u64::try_from(number(field(record, start, length)).ok_or_else(|| format!("{what} is not a number"))?)
-            .map_err(|_| format!("{what} is negative"))
+    let unsigned = |start, length, what| {
+        let number = number(field(record, start, length)).ok_or(Malformation::NotANumber { what })?;
+        u64::try_from(number).map_err(|_| Malformation::Negative { what })
     };
-    let device = |start, what: &str| -> Result<u32, String> {
+    let device = |start, what| -> Result<u32, Malformation> {
         // The old form has no device numbers: those bytes may be anything.
         if !(posix || gnu) {
             return Ok(0);
         }
-        u32::try_from(unsigned(start, 8, what)?).map_err(|_| format!("{what} is too large"))
+        u32::try_from(unsigned(start, 8, what)?).map_err(|_| Malformation::TooLarge { what })
     };
     Ok(Raw {
         path,
@@ -48,14 +50,16 @@ pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, String> {
         uid: unsigned(108, 8, "the user id")?,
         gid: unsigned(116, 8, "the group id")?,
         size: unsigned(124, 12, "the size")?,
-        mtime: number(field(record, 136, 12)).ok_or("the modification time is not a number")?,
+        mtime: number(field(record, 136, 12)).ok_or(Malformation::NotANumber {
+            what: "the modification time",
+        })?,
         device_major: device(329, "the device's major number")?,
         device_minor: device(337, "the device's minor number")?,
     })
 }
 
-fn verify_checksum(record: &[u8; RECORD]) -> Result<(), String> {
-    let stored = number(field(record, 148, 8)).ok_or("a header without a checksum")?;
+fn verify_checksum(record: &[u8; RECORD]) -> Result<(), Malformation> {
+    let stored = number(field(record, 148, 8)).ok_or(Malformation::NoChecksum)?;
     // The sum counts its own field as spaces.
     let own = field(record, 148, 8);
     let sum = |value: fn(u8) -> i64| {
@@ -67,7 +71,7 @@ fn verify_checksum(record: &[u8; RECORD]) -> Result<(), String> {
     if valid {
         Ok(())
     } else {
-        Err("a header's checksum is wrong".into())
+        Err(Malformation::WrongChecksum)
     }
 }
 

@@ -5,39 +5,20 @@
 //! crate is not used for reading because it keeps extension records of any size in memory and ignores PAX sparse files.
 //! What an entry means for a file system (confining paths, whiteouts) does not belong here.
 
+mod error;
 mod header;
 mod pax;
 mod sparse;
 
 use std::io::{self, Read};
 
+use error::Malformation;
+pub use error::TarError;
 pub use header::RECORD;
 pub use sparse::{Segment, SparseMap};
 
 /// Most bytes one extension record (long name, PAX header) may have; the limit of Go's archive/tar, hence of Docker.
 const EXTENSION_MAX: u64 = 1 << 20;
-
-/// Why a tar stream could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum TarError {
-    /// The stream ended within an entry.
-    #[error("the tar stream ends in the middle of an entry (at byte {offset})")]
-    Truncated {
-        /// Position in the stream in bytes.
-        offset: u64,
-    },
-    /// A header or an extension record makes no sense.
-    #[error("not a valid tar stream: {what} (before byte {offset})")]
-    Malformed {
-        /// Position in the stream in bytes.
-        offset: u64,
-        /// What is wrong.
-        what: String,
-    },
-    /// The stream below failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
 
 /// What kind of file an entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,11 +144,10 @@ impl<R: Read> TarReader<R> {
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
             other => {
-                return Err(self.malformed(format!(
-                    "entry {:?} has the unknown type {:?}",
-                    String::from_utf8_lossy(&path),
-                    char::from(other)
-                )));
+                return Err(self.malformed(Malformation::UnknownType {
+                    path: String::from_utf8_lossy(&path).into_owned(),
+                    type_flag: char::from(other),
+                }));
             }
         };
         // Only regular files have a body, whatever the header's size says (as in Go's archive/tar).
@@ -185,9 +165,8 @@ impl<R: Read> TarReader<R> {
             self.pax_sparse(&pax.sparse)?
         };
         let (mtime_seconds, mtime_nanoseconds) = pax.mtime.unwrap_or((raw.mtime, 0));
-        let id = |value: u64, what: &str| {
-            u32::try_from(value).map_err(|_| self.malformed(format!("{what} {value} does not fit 32 bits")))
-        };
+        let id =
+            |value: u64, what| u32::try_from(value).map_err(|_| self.malformed(Malformation::LargeId { what, value }));
         Ok(Entry {
             uid: id(pax.uid.unwrap_or(raw.uid), "user id")?,
             gid: id(pax.gid.unwrap_or(raw.gid), "group id")?,
@@ -273,9 +252,10 @@ impl<R: Read> TarReader<R> {
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > EXTENSION_MAX {
-            return Err(self.malformed(format!(
-                "an extension header of {size} bytes, {EXTENSION_MAX} are allowed"
-            )));
+            return Err(self.malformed(Malformation::LargeExtension {
+                size,
+                max: EXTENSION_MAX,
+            }));
         }
         self.start_body(size)?;
         let mut body = Vec::new();
@@ -285,7 +265,7 @@ impl<R: Read> TarReader<R> {
 
     fn start_body(&mut self, size: u64) -> Result<(), TarError> {
         if size > i64::MAX as u64 {
-            return Err(self.malformed(format!("an entry of {size} bytes")));
+            return Err(self.malformed(Malformation::LargeEntry { size }));
         }
         self.body_left = size;
         self.padding = size.next_multiple_of(RECORD as u64) - size;
@@ -314,10 +294,10 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    fn malformed(&self, what: impl Into<String>) -> TarError {
+    fn malformed(&self, what: Malformation) -> TarError {
         TarError::Malformed {
             offset: self.offset,
-            what: what.into(),
+            what,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! PAX extended headers (POSIX.1-2001) with the keys that star and GNU tar added.
 
+use super::error::Malformation;
 use super::header::decimal;
 use super::sparse::{SEGMENTS_MAX, Segment};
 
@@ -28,24 +29,27 @@ pub(super) struct PaxSparse {
 
 impl Pax {
     /// Parses the records `LENGTH KEY=VALUE\n` of a header; the error says what is wrong.
-    pub fn parse(mut body: &[u8]) -> Result<Self, String> {
+    pub fn parse(mut body: &[u8]) -> Result<Self, Malformation> {
         let mut pax = Self::default();
         while !body.is_empty() {
-            let (key, value, rest) = record(body).ok_or("a PAX record is broken")?;
+            let (key, value, rest) = record(body).ok_or(Malformation::BrokenPaxRecord)?;
             pax.apply(key, value)?;
             body = rest;
         }
         Ok(pax)
     }
 
-    fn apply(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+    fn apply(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformation> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             self.xattrs.push((name.to_vec(), value.to_vec()));
             return Ok(());
         }
         // An empty value takes the key back (POSIX, Go's archive/tar), which leaves the header's own value.
         let text = || (!value.is_empty()).then(|| value.to_vec());
-        let parsed = || decimal(value).ok_or_else(|| format!("the PAX key {} is not a number", key.escape_ascii()));
+        let parsed = || {
+            let key = || key.escape_ascii().to_string();
+            decimal(value).ok_or_else(|| Malformation::PaxNotANumber { key: key() })
+        };
         let number = || (!value.is_empty()).then(parsed).transpose();
         match key {
             b"path" => self.path = text(),
@@ -54,26 +58,20 @@ impl Pax {
             b"uid" => self.uid = number()?,
             b"gid" => self.gid = number()?,
             b"mtime" if value.is_empty() => self.mtime = None,
-            b"mtime" => self.mtime = Some(time(value).ok_or("the PAX key mtime is not a time")?),
+            b"mtime" => self.mtime = Some(time(value).ok_or(Malformation::PaxNotATime)?),
             b"GNU.sparse.major" => self.sparse.major = number()?,
             b"GNU.sparse.name" => self.sparse.name = text(),
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = number()?,
             b"GNU.sparse.offset" => self.sparse.offset = number()?,
             b"GNU.sparse.numbytes" => {
-                let offset = self
-                    .sparse
-                    .offset
-                    .take()
-                    .ok_or("a PAX sparse length without an offset")?;
+                let offset = self.sparse.offset.take().ok_or(Malformation::PaxLengthWithoutOffset)?;
                 self.sparse.push(offset, parsed()?)?;
             }
             b"GNU.sparse.map" if value.is_empty() => self.sparse.segments.clear(),
             b"GNU.sparse.map" => {
                 let mut numbers = value.split(|byte| *byte == b',').map(decimal);
                 while let Some(offset) = numbers.next() {
-                    let pair = offset
-                        .zip(numbers.next().flatten())
-                        .ok_or("a PAX sparse map is broken")?;
+                    let pair = offset.zip(numbers.next().flatten()).ok_or(Malformation::BrokenPaxMap)?;
                     self.sparse.push(pair.0, pair.1)?;
                 }
             }
@@ -84,9 +82,9 @@ impl Pax {
 }
 
 impl PaxSparse {
-    fn push(&mut self, offset: u64, length: u64) -> Result<(), String> {
+    fn push(&mut self, offset: u64, length: u64) -> Result<(), Malformation> {
         if self.segments.len() >= SEGMENTS_MAX {
-            return Err("a sparse file with too many parts".into());
+            return Err(Malformation::TooManyParts);
         }
         self.segments.push(Segment { offset, length });
         Ok(())

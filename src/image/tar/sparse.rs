@@ -1,5 +1,6 @@
 //! Maps of sparse files: which parts of a file an entry's body holds.
 
+use super::error::Malformation;
 use super::header::{RECORD, decimal, field, number};
 
 /// Most parts a sparse file may have; bounds the memory of one entry.
@@ -24,7 +25,7 @@ pub struct SparseMap {
 }
 
 impl SparseMap {
-    pub(super) fn check(&self, body: u64) -> Result<(), String> {
+    pub(super) fn check(&self, body: u64) -> Result<(), Malformation> {
         let mut end = 0u64;
         let mut stored = 0u64;
         for segment in &self.segments {
@@ -33,23 +34,23 @@ impl SparseMap {
                 .checked_add(segment.length)
                 .filter(|next| *next <= self.real_size);
             let Some(next) = next.filter(|_| segment.offset >= end) else {
-                return Err("the map of a sparse file contradicts itself".into());
+                return Err(Malformation::ContradictoryMap);
             };
             stored = stored.saturating_add(segment.length);
             end = next;
         }
         if stored != body || self.real_size > i64::MAX as u64 {
-            return Err("the map of a sparse file does not match its content".into());
+            return Err(Malformation::MapWithoutContent);
         }
         Ok(())
     }
 }
 
 /// The part of an old GNU sparse map in the header itself, and whether an extension record follows.
-pub(super) fn gnu_header(record: &[u8; RECORD]) -> Result<(SparseMap, bool), String> {
+pub(super) fn gnu_header(record: &[u8; RECORD]) -> Result<(SparseMap, bool), Malformation> {
     let real_size = number(field(record, 483, 12)).and_then(|size| u64::try_from(size).ok());
     let mut map = SparseMap {
-        real_size: real_size.ok_or("a sparse file without a size")?,
+        real_size: real_size.ok_or(Malformation::SparseWithoutSize)?,
         segments: Vec::new(),
     };
     pairs(field(record, 386, 96), &mut map)?;
@@ -57,23 +58,21 @@ pub(super) fn gnu_header(record: &[u8; RECORD]) -> Result<(SparseMap, bool), Str
 }
 
 /// Adds an extension record's parts; says whether another record follows.
-pub(super) fn gnu_extension(record: &[u8; RECORD], map: &mut SparseMap) -> Result<bool, String> {
+pub(super) fn gnu_extension(record: &[u8; RECORD], map: &mut SparseMap) -> Result<bool, Malformation> {
     pairs(field(record, 0, 504), map)?;
     Ok(record[504] != 0)
 }
 
-fn pairs(bytes: &[u8], map: &mut SparseMap) -> Result<(), String> {
+fn pairs(bytes: &[u8], map: &mut SparseMap) -> Result<(), Malformation> {
     for pair in bytes.chunks_exact(24) {
         let (offset, length) = pair.split_at(12);
         if offset.first() == Some(&0) || length.first() == Some(&0) {
             break;
         }
         let parse = |bytes| number(bytes).and_then(|value| u64::try_from(value).ok());
-        let pair = parse(offset)
-            .zip(parse(length))
-            .ok_or("the map of a sparse file is broken")?;
+        let pair = parse(offset).zip(parse(length)).ok_or(Malformation::BrokenMap)?;
         if map.segments.len() >= SEGMENTS_MAX {
-            return Err("a sparse file with too many parts".into());
+            return Err(Malformation::TooManyParts);
         }
         map.segments.push(Segment {
             offset: pair.0,
@@ -97,7 +96,7 @@ impl MapText {
         self.expected == Some(self.segments.len())
     }
 
-    pub fn feed(&mut self, record: &[u8]) -> Result<(), String> {
+    pub fn feed(&mut self, record: &[u8]) -> Result<(), Malformation> {
         for &byte in record {
             if self.complete() {
                 break;
@@ -105,15 +104,15 @@ impl MapText {
             if byte != b'\n' {
                 self.line.push(byte);
                 if self.line.len() > 20 {
-                    return Err("the map of a sparse file is broken".into());
+                    return Err(Malformation::BrokenMap);
                 }
                 continue;
             }
-            let value = decimal(&self.line).ok_or("the map of a sparse file is broken")?;
+            let value = decimal(&self.line).ok_or(Malformation::BrokenMap)?;
             self.line.clear();
             if self.expected.is_none() {
                 let count = usize::try_from(value).ok().filter(|count| *count <= SEGMENTS_MAX);
-                self.expected = Some(count.ok_or("a sparse file with too many parts")?);
+                self.expected = Some(count.ok_or(Malformation::TooManyParts)?);
             } else if let Some(offset) = self.offset.take() {
                 self.segments.push(Segment { offset, length: value });
             } else {

@@ -4,6 +4,7 @@
 //! treats its programs when it is closed: hang-up first, then force.
 
 use crate::child;
+use crate::lock::lock;
 use crate::machine::INSIDE_DIR;
 use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW};
 use crate::stderr::say;
@@ -22,7 +23,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// After a hang-up, before SIGTERM.
@@ -48,7 +49,7 @@ struct Sending {
 
 impl Sending {
     fn send(&self, frame: &Frame) {
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stream = lock(&self.stream);
         if !self.broken.load(Ordering::Relaxed) && frame.write(&mut *stream).is_err() {
             self.broken.store(true, Ordering::Relaxed);
         }
@@ -71,7 +72,7 @@ struct Process {
 
 impl Process {
     fn signal(&self, signal: Signal, whole_group: bool) {
-        let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        let reaped = lock(&self.reaped);
         if !*reaped {
             // ESRCH: it has just ended.
             let _ = if whole_group {
@@ -86,7 +87,7 @@ impl Process {
         while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
         {
         }
-        let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reaped = lock(&self.reaped);
         *reaped = true;
         match waitpid(self.pid, None) {
             Ok(WaitStatus::Exited(_, code)) => Exit::Code(u8::try_from(code).unwrap_or(u8::MAX)),

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
+use crate::causes::with_causes;
 use crate::image::{Image, ImageStore, StoreLock};
 use crate::pod::lifecycle::Event;
 use crate::pod::prepare;
@@ -87,7 +88,7 @@ impl Images {
                 Err(error) => Message::Event(Event::ImageFailed {
                     container: index,
                     reason: error.reason().to_owned(),
-                    message: format!("{:#}", anyhow::Error::from(error)),
+                    message: with_causes(&error),
                 }),
             });
         });

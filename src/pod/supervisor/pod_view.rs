@@ -1,9 +1,10 @@
 //! What sessions of command lines see of a Pod while its supervisor drives it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::supervised_pod::{SupervisedPod, container_id};
+use crate::lock::lock;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
@@ -20,6 +21,23 @@ pub struct PodView {
     records: PodRecords,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
+}
+
+/// Why a container is not to be had, in kubectl's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContainerError {
+    /// The Pod has none of this name.
+    #[error("container not found ({name:?})")]
+    NotFound {
+        /// As given.
+        name: String,
+    },
+    /// It has not started, or has ended.
+    #[error("container {name:?} is not running")]
+    NotRunning {
+        /// As given.
+        name: String,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +70,7 @@ impl PodView {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The machine has changed; with it go its containers.
@@ -102,14 +120,14 @@ impl PodView {
     /// Where a container runs.
     ///
     /// # Errors
-    /// Why it is not to be had, in kubectl's words.
-    pub fn container(&self, name: &str) -> Result<(String, GuestProcesses), String> {
+    /// [`ContainerError`].
+    pub fn container(&self, name: &str) -> Result<(String, GuestProcesses), ContainerError> {
         let state = self.state();
         if !self.names.iter().any(|known| known == name) {
-            return Err(format!("container not found ({name:?})"));
+            return Err(ContainerError::NotFound { name: name.to_owned() });
         }
         let (Some((_, processes)), Some(id)) = (&state.machine, state.containers.get(name)) else {
-            return Err(format!("container {name:?} is not running"));
+            return Err(ContainerError::NotRunning { name: name.to_owned() });
         };
         Ok((id.clone(), processes.clone()))
     }

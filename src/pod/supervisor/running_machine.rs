@@ -8,19 +8,11 @@ use ttrpc::context::with_duration;
 
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
+use crate::pod::patience::{KILL_PATIENCE, LAST_WORD_PATIENCE, POWER_OFF_PATIENCE};
 use crate::pod::sandbox::Sandbox;
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
-
-/// How long the guest may take to turn itself off after it was asked to.
-const POWER_OFF_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long a VMM that was abandoned while it started may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a machine may take to end after its agent is gone. One that goes on without is of no use: nobody knows what runs in it.
-const LAST_WORD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A machine that runs.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 //!
 //! A bus is filled before the guest runs and never changes afterwards, so looking up needs no lock.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
 
 /// A device with registers.
 pub trait BusDevice: Send {
@@ -68,16 +70,13 @@ impl Bus {
             return data.fill(0xff);
         };
         data.fill(0);
-        device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+        lock(device).read(offset, data);
     }
 
     /// Writes; where no device is, nothing happens.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address) {
-            device
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write(offset, data);
+            lock(device).write(offset, data);
         }
     }
 }

@@ -1,26 +1,15 @@
 //! Sees to it that a Pod ends: its supervisor promises it, or there is none any more and the Pod is released.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 
 use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::patience::{ANSWER_PATIENCE, FORCE_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
 use crate::pod::sweep::remove_ownerless;
 use crate::state::{Paths, PodRecords, ProcessIdentity};
-
-/// How long a supervisor may take to answer, or to begin to listen.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The same where a Pod is deleted by force. After that it is killed: this is for Pods whose supervisors hang.
-const FORCE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a killed supervisor may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often a supervisor that does not listen is asked again.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a Pod's supervisor does not delete it.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +52,14 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// The file that cannot be used.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Connect { socket, .. } => Some(socket),
+            _ => None,
+        }
+    }
+
     /// As a report, in whose chain of causes an error of another module keeps its type.
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -77,7 +74,11 @@ impl AskError {
 pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<(), AskError> {
     let records = PodRecords::new(paths.clone());
     let started = tokio::time::Instant::now();
-    let patience = if is_force(grace) { FORCE_PATIENCE } else { PATIENCE };
+    let patience = if is_force(grace) {
+        FORCE_PATIENCE
+    } else {
+        ANSWER_PATIENCE
+    };
     loop {
         let is_promised = match tokio::time::timeout(patience, ask_supervisor(paths, uid, grace)).await {
             Ok(answer) => answer?,
@@ -95,7 +96,7 @@ pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<()
         if is_force(grace) && started.elapsed() > FORCE_PATIENCE {
             kill_supervisor(&records, uid).await?;
         }
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > ANSWER_PATIENCE {
             return Err(AskError::NotListening {
                 socket: paths.supervisor_socket(uid),
                 logs: paths.logs(),

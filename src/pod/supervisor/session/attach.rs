@@ -5,7 +5,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use ttrpc::context::with_duration;
 
-use super::super::pod_view::PodView;
+use super::super::pod_view::{ContainerError, PodView};
+use super::refusal::Refusal;
 use super::write::{QUEUED_FRAMES, write_all};
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::attach::{Frame, Notice, Request, TerminalSize, read_frame, write_frame};
@@ -27,12 +28,14 @@ pub async fn serve(
         streams
             .zip(agent)
             .map(|(streams, agent)| (id, streams, agent))
-            .ok_or_else(|| format!("container {container:?} is not running"))
+            .ok_or_else(|| ContainerError::NotRunning {
+                name: container.to_owned(),
+            })
     });
     let (id, streams, agent) = match found {
         Ok(found) => found,
-        Err(message) => {
-            let refused = Frame::Notice(Notice::Refused { message });
+        Err(error) => {
+            let refused = Frame::Notice(Refusal::from(error).into());
             return Ok(write_frame(&mut to, &refused).await?);
         }
     };

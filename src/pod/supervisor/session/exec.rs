@@ -9,6 +9,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::super::pod_view::PodView;
+use super::refusal::Refusal;
 use super::write::{QUEUED_FRAMES, write_all};
 use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::guest_process::{ProcessSpec, ProcessStreams};
@@ -29,19 +30,16 @@ pub async fn serve(
             spec.container_id = id;
             tokio::select! {
                 biased;
-                started = processes.start(spec) => started.map_err(|error| error.to_string()),
+                started = processes.start(spec) => started.map_err(Refusal::from),
                 // Dropping the start kills what nobody is there to see.
                 () = client_gone(&from) => return Ok(()),
             }
         }
-        Err(message) => Err(message),
+        Err(error) => Err(error.into()),
     };
     let (process, streams) = match started {
         Ok(started) => started,
-        Err(message) => {
-            let refused = Frame::Notice(Notice::Refused { message });
-            return Ok(write_frame(&mut to, &refused).await?);
-        }
+        Err(refusal) => return Ok(write_frame(&mut to, &Frame::Notice(refusal.into())).await?),
     };
     write_frame(&mut to, &Frame::Notice(Notice::Started)).await?;
     let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
@@ -60,7 +58,7 @@ pub async fn serve(
     let notice = tokio::select! {
         exit_code = work => match exit_code {
             Ok(exit_code) => Notice::Exited { exit_code },
-            Err(message) => Notice::Refused { message },
+            Err(error) => Refusal::from(error).into(),
         },
         _ = &mut input => {
             // Nobody is there any more: as when a terminal is hung up. Without one a command goes on by itself.

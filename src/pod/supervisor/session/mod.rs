@@ -2,6 +2,7 @@
 
 mod attach;
 mod exec;
+mod refusal;
 mod stats;
 mod write;
 
@@ -14,6 +15,7 @@ use super::order::Order;
 use super::pod_view::PodView;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
 use crate::pod::guest_process::ProcessSpec;
+use refusal::Refusal;
 
 /// Serves one command line.
 pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
@@ -38,7 +40,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             let _ = orders.send(Order::Kill).await;
             Ok(Notice::Done)
         }
-        Request::Stats => stats::usage(&view).await,
+        Request::Stats => stats::usage(&view).await.map(Notice::Stats),
         Request::Exec {
             container,
             command,
@@ -61,17 +63,16 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             stdin,
             tty_size,
         } => return attach::serve(&container, stdin, tty_size, &view, from, to).await,
-        Request::Follow | Request::Resize(_) => Err("this is not to be asked first".to_owned()),
+        Request::Follow | Request::Resize(_) => Err(Refusal::NotFirst),
     };
-    let notice = result.unwrap_or_else(|message| Notice::Refused { message });
+    let notice = result.unwrap_or_else(Notice::from);
     write_frame(&mut to, &Frame::Notice(notice)).await?;
     Ok(())
 }
 
 /// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
-async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, String> {
-    let hidden = view.hide().await;
-    hidden.map_err(|error| format!("cannot delete the Pod by force: {error:#}"))?;
+async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, Refusal> {
+    view.hide().await.map_err(Refusal::Hide)?;
     let order = Order::Terminate {
         grace: Some(Duration::ZERO),
         deletion: true,

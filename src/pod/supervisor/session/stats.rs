@@ -6,20 +6,17 @@ use microkube_protocol::messages::StatsResponse;
 use ttrpc::context::with_duration;
 
 use super::super::pod_view::PodView;
+use super::refusal::Refusal;
 use crate::pod::agent::CALL_TIMEOUT;
-use crate::pod::attach::{ContainerUsage, Notice};
-use crate::pod::sandbox::rpc_message;
+use crate::pod::attach::ContainerUsage;
 
 /// Between the two looks at the processors' time that make a figure of it.
 const STATS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the containers use at this moment.
-pub async fn usage(view: &PodView) -> Result<Notice, String> {
-    let agent = view.agent().ok_or("the Pod does not run")?;
-    let look = || async {
-        let answer = agent.stats(with_duration(CALL_TIMEOUT), &Default::default()).await;
-        answer.map_err(rpc_message)
-    };
+pub async fn usage(view: &PodView) -> Result<Vec<ContainerUsage>, Refusal> {
+    let agent = view.agent().ok_or(Refusal::NoMachine)?;
+    let look = async || agent.stats(with_duration(CALL_TIMEOUT), &Default::default()).await;
     let first: StatsResponse = look().await?;
     let start = std::time::Instant::now();
     // Processors' use is time over time: there is no event to wait for.
@@ -41,5 +38,5 @@ pub async fn usage(view: &PodView) -> Result<Notice, String> {
         })
         .collect();
     usage.sort_by(|one, other| one.container.cmp(&other.container));
-    Ok(Notice::Stats(usage))
+    Ok(usage)
 }

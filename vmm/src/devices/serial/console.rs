@@ -4,9 +4,11 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::lock::{lock, unpoisoned};
 
 /// Most bytes that wait for a slow reader; the newest are dropped beyond.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -34,7 +36,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -102,12 +104,7 @@ impl Console {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return;
             };
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = unpoisoned(self.shared.changed.wait_timeout(state, left)).0;
         }
         drop(state);
         let _ = self.thread.join();
@@ -121,13 +118,13 @@ fn write_out(shared: &Shared, mut output: File) {
         state.writing = false;
         shared.changed.notify_all();
         while state.pending.is_empty() && !state.closed {
-            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = unpoisoned(shared.changed.wait(state));
         }
         if !state.line_complete && !state.closed {
             let wait = shared
                 .changed
                 .wait_timeout_while(state, LINE_WAIT, |state| !state.line_complete && !state.closed);
-            state = wait.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(wait).0;
         }
         if state.pending.is_empty() && state.closed {
             return;

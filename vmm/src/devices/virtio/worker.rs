@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::GuestError;
 use super::interrupt::Interrupt;
 use super::queue::VirtQueue;
+use crate::causes::with_causes;
 use crate::memory::GuestMemory;
 use crate::report::report;
 
@@ -340,24 +341,12 @@ impl<B: Backend> Loop<B> {
             self.backend.reset(&self.poll);
             if self.reports_left > 0 {
                 self.reports_left -= 1;
-                let causes = source_chain(&error);
                 report(format_args!(
-                    "the guest broke the rules of device {}: {error}{causes}",
-                    self.name
+                    "the guest broke the rules of device {}: {}",
+                    self.name,
+                    with_causes(&error)
                 ));
             }
         }
     }
-}
-
-/// `: cause: cause of the cause`.
-fn source_chain(error: &dyn std::error::Error) -> String {
-    let mut text = String::new();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -1,0 +1,111 @@
+//! Why a template cannot be understood or filled in, in client-go's words where it has them.
+
+/// A template cannot be understood or filled in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonPathError {
+    /// It is not understood.
+    #[error("error parsing jsonpath {template}: {reason}")]
+    Parse {
+        /// The start of the template.
+        template: String,
+        /// What is wrong with it.
+        reason: ParseError,
+    },
+    /// It does not fit the value.
+    #[error("error executing jsonpath {template}: {reason}")]
+    Evaluate {
+        /// The start of the template.
+        template: String,
+        /// What does not fit.
+        reason: EvaluateError,
+    },
+}
+
+impl JsonPathError {
+    pub(super) fn parse(template: &str, reason: ParseError) -> Self {
+        let template = start_of(template);
+        Self::Parse { template, reason }
+    }
+
+    pub(super) fn evaluate(template: &str, reason: EvaluateError) -> Self {
+        let template = start_of(template);
+        Self::Evaluate { template, reason }
+    }
+}
+
+/// As much of a template as a message shows.
+fn start_of(template: &str) -> String {
+    template.chars().take(200).collect()
+}
+
+/// What is wrong with a template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    #[error("it is longer than {max_bytes} bytes")]
+    TooLong { max_bytes: usize },
+    #[error("too many ranges in each other")]
+    DeepRanges,
+    #[error("too many brackets in each other")]
+    DeepBrackets,
+    #[error("not in range, nothing to end")]
+    EndWithoutRange,
+    #[error("unfinished range: {{end}} is missing")]
+    UnfinishedRange,
+    #[error("unclosed action")]
+    UnclosedAction,
+    #[error("unterminated filter")]
+    UnterminatedFilter,
+    #[error("unterminated array")]
+    UnterminatedArray,
+    #[error("unterminated quoted string")]
+    UnterminatedQuotes,
+    #[error("invalid escape in quotes")]
+    InvalidEscape,
+    #[error("invalid multiple recursive descent")]
+    RepeatedDescent,
+    #[error("unrecognized character in action: U+{:04X} {character:?}", u32::from(*character))]
+    UnrecognizedCharacter { character: char },
+    #[error("unrecognized identifier {0}")]
+    UnrecognizedIdentifier(String),
+    #[error("cannot parse number {0}")]
+    InvalidNumber(String),
+    #[error("invalid array index: found {0:?}, expected ',' or ']'")]
+    UnexpectedInBrackets(char),
+    #[error("invalid array index {0}")]
+    InvalidIndex(String),
+    #[error("step must be > 0")]
+    InvalidStep,
+    #[error("a filter is written [?(…)]")]
+    FilterWithoutParentheses,
+    #[error("unrecognized filter operator {0}")]
+    UnrecognizedOperator(String),
+    #[error("unexpected {0:?} in a filter, expected a path or a value")]
+    UnexpectedInFilter(char),
+}
+
+/// What in a template does not fit a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluateError {
+    #[error("a single path is needed, without text and ranges")]
+    NotOnePath,
+    #[error("it visits more than {max} values")]
+    TooManyVisits { max: usize },
+    #[error("its result is too large")]
+    TooLarge,
+    /// The type is named as in Go.
+    #[error("{go_type} is not array or slice")]
+    NotAList { go_type: &'static str },
+    /// The type is named as in Go.
+    #[error("{go_type} is not array or slice and cannot be filtered")]
+    NotFilterable { go_type: &'static str },
+    #[error("can only compare one element at a time")]
+    ManyCompared,
+    #[error("array index out of bounds: index {index}, length {length}")]
+    OutOfBounds { index: i64, length: i64 },
+    #[error("starting index {from} is greater than ending index {to}")]
+    ReversedSlice { from: i64, to: i64 },
+    #[error("invalid type for comparison")]
+    NotComparable,
+    #[error("incompatible types for comparison")]
+    DifferentTypes,
+}

@@ -1,0 +1,68 @@
+//! Why a tar stream could not be read.
+
+use std::io;
+
+/// Why a tar stream could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// The stream ended within an entry.
+    #[error("the tar stream ends in the middle of an entry (at byte {offset})")]
+    Truncated {
+        /// Position in the stream in bytes.
+        offset: u64,
+    },
+    /// A header or an extension record makes no sense.
+    #[error("not a valid tar stream: {what} (before byte {offset})")]
+    Malformed {
+        /// Position in the stream in bytes.
+        offset: u64,
+        /// What is wrong.
+        what: Malformation,
+    },
+    /// The stream below failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What is wrong with a header, an extension record or the map of a sparse file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformation {
+    #[error("a header without a checksum")]
+    NoChecksum,
+    #[error("a header's checksum is wrong")]
+    WrongChecksum,
+    #[error("{what} is not a number")]
+    NotANumber { what: &'static str },
+    #[error("{what} is negative")]
+    Negative { what: &'static str },
+    #[error("{what} is too large")]
+    TooLarge { what: &'static str },
+    #[error("{what} {value} does not fit 32 bits")]
+    LargeId { what: &'static str, value: u64 },
+    #[error("entry {path:?} has the unknown type {type_flag:?}")]
+    UnknownType { path: String, type_flag: char },
+    #[error("an entry of {size} bytes")]
+    LargeEntry { size: u64 },
+    #[error("an extension header of {size} bytes, {max} are allowed")]
+    LargeExtension { size: u64, max: u64 },
+    #[error("a PAX record is broken")]
+    BrokenPaxRecord,
+    #[error("the PAX key {key} is not a number")]
+    PaxNotANumber { key: String },
+    #[error("the PAX key mtime is not a time")]
+    PaxNotATime,
+    #[error("a PAX sparse length without an offset")]
+    PaxLengthWithoutOffset,
+    #[error("a PAX sparse map is broken")]
+    BrokenPaxMap,
+    #[error("a sparse file without a size")]
+    SparseWithoutSize,
+    #[error("a sparse file with too many parts")]
+    TooManyParts,
+    #[error("the map of a sparse file is broken")]
+    BrokenMap,
+    #[error("the map of a sparse file contradicts itself")]
+    ContradictoryMap,
+    #[error("the map of a sparse file does not match its content")]
+    MapWithoutContent,
+}

@@ -1,0 +1,37 @@
+//! Why a command line does not get what it asks of a Pod.
+
+use super::super::pod_view::ContainerError;
+use crate::pod::agent::AgentError;
+use crate::pod::attach::Notice;
+use crate::pod::guest_process::RunError;
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Something that only makes sense after another request.
+    #[error("this is not to be asked first")]
+    NotFirst,
+    /// The Pod cannot be hidden.
+    #[error("cannot delete the Pod by force: {0:#}")]
+    Hide(anyhow::Error),
+    /// There is no machine.
+    #[error("the Pod does not run")]
+    NoMachine,
+    /// The container is not to be had.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The process was not started.
+    #[error(transparent)]
+    Start(#[from] RunError),
+    /// The agent has no answer.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+impl From<Refusal> for Notice {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused {
+            message: refusal.to_string(),
+        }
+    }
+}
