@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,12 @@ pub fn of_tree(root: &Path) -> BTreeMap<PathBuf, Attributes> {
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
         let full = root.join(&path);
-        if fs::symlink_metadata(&full).unwrap().is_dir() {
+        let metadata = match fs::symlink_metadata(&full) {
+            // overlayfs lists the whiteouts of a directory that only one layer has, but there is nothing to open.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            metadata => metadata.unwrap_or_else(|error| panic!("{}: {error}", full.display())),
+        };
+        if metadata.is_dir() {
             for entry in fs::read_dir(&full).unwrap() {
                 pending.push(path.join(entry.unwrap().file_name()));
             }
