@@ -10,30 +10,25 @@ fn waiting(name: &str, script: &str, more: &str) -> String {
 }
 
 #[test]
-fn containers_wait_for_hooks_a_hanging_probe_leaves_nothing_behind_and_an_oom_killed_child_does_not_explain_a_later_end()
- {
+fn containers_wait_for_hooks_and_an_oom_killed_child_does_not_explain_a_later_end() {
     let _alone = alone();
     let mount = "    volumeMounts: [{name: log, mountPath: /log}]\n";
     let hook = "    lifecycle: {postStart: {exec: {command: [/bin/sh, -c, 'sleep 1; echo hook > /log/hook']}}}\n";
     let first = waiting("first", "true", &format!("{mount}{hook}"));
     // Fails if it starts too early.
     let second = waiting("second", "cat /log/hook /proc/self/oom_score_adj || exit 9", mount);
-    // At its limit even the start of a command takes longer than the probe's timeout.
-    let probe = "    resources: {limits: {cpu: 50m}}\n    livenessProbe: {exec: {command: [sleep, '6666']}, periodSeconds: 2, timeoutSeconds: 1, failureThreshold: 2}\n";
-    let busy = container_with("busy", &image("busybox"), "while :; do :; done", probe);
     // Its child is killed; a probe then has it end itself.
-    let probe = "    livenessProbe: {exec: {command: [test, '!', -e, /tmp/end]}, periodSeconds: 1, timeoutSeconds: 60, failureThreshold: 1}\n";
-    let parent = waiting("parent", "tail /dev/zero; echo child $?; touch /tmp/end", probe);
+    let more = "    resources: {requests: {cpu: 50m}}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/end]}, periodSeconds: 1, timeoutSeconds: 60, failureThreshold: 1}\n";
+    let parent = waiting("parent", "tail /dev/zero; echo child $?; touch /tmp/end", more);
     let spec = "  terminationGracePeriodSeconds: 2\n  volumes: [{name: log, emptyDir: {}}]\n";
-    let manifest = pod_with("paced", &[first, second, parent, busy], spec);
+    let manifest = pod_with("paced", &[first, second, parent], spec);
     let pod = Detached::start(
         "paced",
         &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
     );
 
     wait_until("the child was killed and its parent has ended", || {
-        let restarts = status_of(&pod.get(), "parent").and_then(|status| status["restartCount"].as_u64());
-        restarts > Some(0)
+        restarts(&pod, "parent") > Some(0)
     });
     let ended = &pod.container("parent")["lastState"]["terminated"];
     assert_eq!(
@@ -41,23 +36,6 @@ fn containers_wait_for_hooks_a_hanging_probe_leaves_nothing_behind_and_an_oom_ki
         (&143.into(), &"Error".into()),
         "{ended}"
     );
-
-    wait_until("the probe's timeouts restart the container", || {
-        pod.container("busy")["restartCount"].as_u64() > Some(0)
-    });
-    let events = host().succeed(["events", "--for", "pod/paced"]);
-    assert!(
-        events.contains("Liveness probe failed: command timed out: \"sleep 6666\" timed out after 1s"),
-        "{events}"
-    );
-    // Between two attempts there is nothing to look into.
-    wait_until("the container that is restarted again and again runs", || {
-        let running = host().output(["exec", "paced", "-c", "busy", "--", "ps", "-o", "args"]);
-        let probes = running.stdout.lines().filter(|line| line.contains("6666")).count();
-        assert!(probes <= 1, "{running:?}");
-        running.status.success()
-    });
-
     let second = pod.container("second");
     assert_eq!(second["restartCount"], 0, "{second}");
     assert_eq!(pod.logs("second"), "hook\n999\n");
@@ -68,6 +46,44 @@ fn containers_wait_for_hooks_a_hanging_probe_leaves_nothing_behind_and_an_oom_ki
         (&1.into(), &1.into()),
         "{whole}"
     );
+    pod.delete();
+}
+
+#[test]
+fn a_probe_that_hangs_at_a_cpu_limit_restarts_its_container_and_leaves_no_process_behind() {
+    let _alone = alone();
+    // At its limit even the start of a command takes longer than the probe's timeout.
+    let probe = |kind: &str| {
+        format!(
+            "    resources: {{limits: {{cpu: 50m}}}}\n    {kind}Probe: {{exec: {{command: [sleep, '6666']}}, periodSeconds: 2, timeoutSeconds: 1, failureThreshold: 2}}\n"
+        )
+    };
+    let busy = container_with("busy", &image("busybox"), "while :; do :; done", &probe("liveness"));
+    // This one is not restarted, so that what its probes leave behind would stay.
+    let idle = container_with("idle", &image("busybox"), "exec sleep 1000", &probe("readiness"));
+    let manifest = pod_with("hanging", &[busy, idle], "  terminationGracePeriodSeconds: 2\n");
+    let pod = Detached::start(
+        "hanging",
+        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+    );
+    wait_until("the probe's timeouts restart the container", || {
+        restarts(&pod, "busy") > Some(0)
+    });
+    let events = host().succeed(["events", "--for", "pod/hanging"]);
+    for kind in ["Liveness", "Readiness"] {
+        let failed = format!("{kind} probe failed: command timed out: \"sleep 6666\" timed out after 1s");
+        assert!(events.contains(&failed), "{events}");
+    }
+    let running = host().succeed(["exec", "hanging", "-c", "idle", "--", "ps", "-o", "args"]);
+    let probes = running.lines().filter(|line| line.contains("6666")).count();
+    assert!(probes <= 1, "{running}");
+    assert_eq!(restarts(&pod, "idle"), Some(0));
+    pod.delete();
+}
+
+/// How often a container was restarted, once the Pod's status says so.
+fn restarts(pod: &Detached, container: &str) -> Option<u64> {
+    status_of(&pod.get(), container)?["restartCount"].as_u64()
 }
 
 /// Deletes by force; returns nothing, because nothing of the Pod is there any more.
