@@ -28,13 +28,21 @@ pub struct Attributes {
 
 /// Every path below `root` with its attributes, those of the root itself under the empty path.
 pub fn of_tree(root: &Path) -> BTreeMap<PathBuf, Attributes> {
+    of_paths(root, false)
+}
+
+/// The same for an overlayfs, which lists the whiteouts of a directory that only one layer has, though there is nothing to open.
+pub fn of_overlay(root: &Path) -> BTreeMap<PathBuf, Attributes> {
+    of_paths(root, true)
+}
+
+fn of_paths(root: &Path, lists_whiteouts: bool) -> BTreeMap<PathBuf, Attributes> {
     let mut paths = Vec::new();
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
         let full = root.join(&path);
         let metadata = match fs::symlink_metadata(&full) {
-            // overlayfs lists the whiteouts of a directory that only one layer has, but there is nothing to open.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if lists_whiteouts && error.kind() == ErrorKind::NotFound => continue,
             metadata => metadata.unwrap_or_else(|error| panic!("{}: {error}", full.display())),
         };
         if metadata.is_dir() {

@@ -125,7 +125,7 @@ fn merged_layers_look_as_overlayfs_shows_them_one_by_one() {
                 .map(|(number, layer)| Mount::layer(&layer.path, fixture.path(&format!("single-{number}"))))
                 .collect();
             let overlay = Mount::overlay(&singles, fixture.path("overlay"));
-            let mut expected = attributes::of_tree(&overlay.0);
+            let mut expected = attributes::of_overlay(&overlay.0);
             drop(overlay);
             drop(singles);
             // All of them, and the lowest ones beneath the rest.
@@ -139,7 +139,7 @@ fn merged_layers_look_as_overlayfs_shows_them_one_by_one() {
                     .map(|(number, layer)| Mount::layer(&layer.path, fixture.path(&format!("merged-{number}"))))
                     .collect();
                 let overlay = Mount::overlay(&merged, fixture.path("overlay-of-merged"));
-                let mut found = attributes::of_tree(&overlay.0);
+                let mut found = attributes::of_overlay(&overlay.0);
                 for tree in [&mut expected, &mut found] {
                     attributes::count_links(tree);
                 }
