@@ -152,6 +152,15 @@ impl Search {
     }
 }
 
+/// Entries of one image without those for variants of this platform that another of them fits better.
+pub(super) fn without_worse_variants<'a>(entries: &[&'a Descriptor]) -> Vec<&'a Descriptor> {
+    let rank_of = |entry: &Descriptor| entry.platform().as_ref().and_then(rank);
+    let best = entries.iter().filter_map(|entry| rank_of(entry)).min();
+    let mut kept = entries.to_vec();
+    kept.retain(|entry| rank_of(entry).is_none_or(|rank| Some(rank) == best));
+    kept
+}
+
 /// How well a platform fits, best first. Variants of amd64 need newer processors.
 fn rank(platform: &Platform) -> Option<u8> {
     if *platform.os() != Os::Linux || *platform.architecture() != Arch::Amd64 {
@@ -215,6 +224,21 @@ mod tests {
         assert_eq!(order(&mut search), [5, 7, 3, 1, 4]);
         let error = search.next().unwrap_err().to_string();
         assert!(error.contains("only for linux/arm64, windows/amd64"), "{error}");
+    }
+
+    #[test]
+    fn of_the_variants_of_one_image_the_best_are_kept_and_other_platforms_with_them() {
+        let arm64 = json!({ "os": "linux", "architecture": "arm64" });
+        let kept = |platforms: &[Value]| {
+            let entries: Vec<_> = platforms.iter().map(|one| entry(0, MANIFEST, one.clone())).collect();
+            let all: Vec<_> = entries.iter().collect();
+            let kept = without_worse_variants(&all);
+            let place = |one: &Descriptor| entries.iter().position(|other| std::ptr::eq(one, other)).unwrap();
+            kept.into_iter().map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[amd64("v3"), arm64.clone(), amd64(""), Value::Null]), [1, 2, 3]);
+        assert_eq!(kept(&[amd64("v3"), arm64]), [0, 1]);
+        assert_eq!(kept(&[amd64(""), amd64("v1")]), [0, 1]);
     }
 
     #[test]

@@ -10,11 +10,14 @@ use sha2::{Digest as _, Sha256};
 use super::archive::Files;
 use super::decompress::Packing;
 use super::error::{ImageError, PullError};
-use super::index::Search;
+use super::index::{self, Search};
 use super::layer::{self, accept};
 use super::manifest::{self, Blob, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFEST_MAX_BYTES};
 use super::reference::{Digest, ImageReference};
 use super::{Image, ImageStore, Progress};
+
+/// How many manifests and indexes of a layout are looked at, over all its images.
+const LOOKS_MAX: usize = 2000;
 
 impl ImageStore {
     /// Adds the images in `path`, an OCI layout directory, an archive of one, or an archive by `docker save`, compressed or not;
@@ -164,7 +167,7 @@ fn blob_path(digest: &Digest) -> String {
 }
 
 /// The images of a layout. Entries of one name are one image, for several platforms; so are those without a name, as far as they are for
-/// other platforms.
+/// other platforms or for variants of this one.
 fn layout_images(files: &Files) -> Result<Vec<Found>, PullError> {
     let index: ImageIndex = parse_json("index", &files.small("index.json", MANIFEST_MAX_BYTES)?)?;
     let mut named: Vec<(ImageReference, Vec<&Descriptor>)> = Vec::new();
@@ -179,12 +182,14 @@ fn layout_images(files: &Files) -> Result<Vec<Found>, PullError> {
         }
     }
     let mut found = Vec::new();
+    let mut looks = 0;
     for (name, descriptors) in named {
-        add_found(&mut found, find_image(files, Search::among(descriptors)?)?, Some(name));
+        let image = find_image(files, Search::among(descriptors)?, &mut looks)?;
+        add_found(&mut found, image, Some(name));
     }
     let (mut platforms, mut found_nameless) = (Vec::new(), false);
-    for descriptor in &nameless {
-        match find_image(files, Search::among([*descriptor])?) {
+    for descriptor in index::without_worse_variants(&nameless) {
+        match find_image(files, Search::among([descriptor])?, &mut looks) {
             Ok(image) => {
                 add_found(&mut found, image, None);
                 found_nameless = true;
@@ -230,9 +235,14 @@ enum Looked {
     Index(Box<ImageIndex>),
 }
 
-fn find_image(files: &Files, mut search: Search) -> Result<Found, PullError> {
+fn find_image(files: &Files, mut search: Search, looks: &mut usize) -> Result<Found, PullError> {
     loop {
         let candidate = search.next()?;
+        *looks += 1;
+        if *looks > LOOKS_MAX {
+            let why = format!("its images take more than {LOOKS_MAX} manifests and indexes to find");
+            return Err(PullError::invalid("index", why));
+        }
         match look(files, &candidate.blob) {
             Ok(Looked::Image(found)) => {
                 return Ok(Found {
