@@ -172,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn the_input_ends_with_the_first_client_unless_it_is_left_open() {
+        let container = |words: &[&str]| {
+            let manifest = args(words).manifest("web", "nginx:1", &in_namespace("test")).unwrap();
+            let container = &manifest["spec"]["containers"][0];
+            (container["stdin"].clone(), container["stdinOnce"].clone())
+        };
+        assert_eq!(container(&["-i"]), (json!(true), json!(true)));
+        assert_eq!(container(&["-i", "--leave-stdin-open"]), (json!(true), json!(false)));
+        assert_eq!(container(&["--attach"]), (Value::Null, Value::Null));
+    }
+
+    #[test]
     fn the_pod_is_that_of_kubectl_run() {
         let args = args(&[
             "--env=A=b=c",

@@ -1,5 +1,6 @@
 //! The records of all Pods of this host: which there are, and what they say. Who owns a Pod is `pod_owner`'s.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::event_log::{self, EventRecord};
@@ -123,7 +124,11 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn hide(&self, uid: &str) -> Result<(), RecordsError> {
-        Ok(record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"")?)
+        match record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"") {
+            // Gone already.
+            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            hidden => Ok(hidden?),
+        }
     }
 
     /// Whether the Pod was hidden, and only its owner has to do with it.

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::event;
-use super::interface::Time;
-use super::interface::{Action, Exit, Hook, ProcessUser};
+use super::interface::{Action, Exit, Hook, ProcessUser, Time, is_create_error};
 use super::plan::Role;
 use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
@@ -119,7 +118,7 @@ impl Lifecycle {
         };
         let is_stopping = active.stop.is_some();
         out.push(event::start_failed(index, &message));
-        if reason.starts_with("Create") {
+        if is_create_error(&reason) {
             container.next_attempt = attempt;
             container.state = if is_stopping {
                 State::Waiting

@@ -262,6 +262,11 @@ pub enum Event {
     DeadlineReached,
 }
 
+/// Whether this is the reason of a container that could not even be created: the same attempt is made again.
+pub fn is_create_error(reason: &str) -> bool {
+    reason.starts_with("Create")
+}
+
 impl Event {
     /// With no text that is longer than may be kept. Everything that comes from outside passes here.
     pub(super) fn bounded(mut self) -> Self {

@@ -36,7 +36,7 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
-pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time};
+pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time, is_create_error};
 use plan::PodPlan;
 use state::{Container, Sandbox, State};
 pub use state::{Lifecycle, Phase};

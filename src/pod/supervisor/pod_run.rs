@@ -182,9 +182,20 @@ impl PodRun {
         }
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened, and what follows from it at once.
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
-        let event = self.ending.end_if_hopeless(&self.pod, event);
+        if self.ending.is_hopeless(&self.pod, &event) {
+            // First, so that nothing is started any more.
+            self.step(Event::KillRequested).await?;
+            // A start that is over would else be waited for. Of images and machines nothing is waited for any more.
+            if !matches!(event, Event::ContainerStartFailed { .. }) {
+                return Ok(());
+            }
+        }
+        self.step(event).await
+    }
+
+    async fn step(&mut self, event: Event) -> anyhow::Result<()> {
         if let Event::SandboxReady { .. } = &event
             && let Some(loss) = self.ending.machine_is_ready()
         {

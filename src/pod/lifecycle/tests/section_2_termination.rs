@@ -211,6 +211,15 @@ fn rule_6_a_kill_leaves_nobody_any_time() {
 }
 
 #[test]
+fn a_killed_pod_does_not_wait_for_a_container_that_could_not_be_created() {
+    let mut world = World::with_sandbox(json!({"containers": containers(&["web", "db"])}));
+    world.started("db", 0);
+    assert_eq!(world.step(Event::KillRequested), ["kill web 0", "kill db 0"]);
+    assert_eq!(world.start_failed("web", 0, "CreateContainerConfigError"), [""; 0]);
+    assert_eq!(world.exited("db", 0, killed()), ["stop sandbox"]);
+}
+
+#[test]
 fn rule_7_after_a_restart_of_the_supervisor_the_termination_begins_again_with_its_whole_grace() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     world.terminate(Some(20));
