@@ -259,30 +259,39 @@ fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
 fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let _alone = alone();
     let before = host().leftovers();
-    let reference = image("busybox");
-    let mut command = host().microkube([
-        "run",
-        "quick",
-        "--image",
-        &reference,
-        "-i",
-        "--rm",
-        "--restart=Never",
-        "--env=A=b",
-        "--",
-        "/bin/sh",
-        "-c",
-        "cat; echo $A; exit 4",
-    ]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let finished = Running::start(command, Some("typed\n")).finish();
+    let image = format!("--image={}", image("busybox"));
+    let run = |flags: &[&str], script: &[&str], input: Option<&str>| {
+        let common = ["run", "quick", &image, "--rm", "--restart=Never"];
+        let mut command = host().microkube([&common[..], flags, &["--"], script].concat());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Running::start(command, input).finish()
+    };
+    let finished = run(
+        &["-i", "--env=A=b"],
+        &["/bin/sh", "-c", "cat; echo $A; exit 4"],
+        Some("typed\n"),
+    );
     assert_eq!(finished.code(), 4, "{finished:?}");
     assert!(finished.stdout.contains("typed\nb\n"), "{finished:?}");
     assert!(
         finished.stderr.contains("pod default/quick terminated (Error)"),
+        "{finished:?}"
+    );
+    // The end of what is typed is not the end of a terminal's input: the shell ends by itself.
+    let finished = run(
+        &["-i", "-t"],
+        &["/bin/sh"],
+        Some("sleep 1; echo so $((20 + 3)); exit 3\n"),
+    );
+    assert_eq!(finished.code(), 3, "{finished:?}");
+    // Too fast to be attached to, perhaps.
+    let finished = run(&["--attach"], &["echo", "hello"], None);
+    assert_eq!(
+        (finished.code(), finished.stdout.as_str()),
+        (0, "hello\n"),
         "{finished:?}"
     );
     host().assert_nothing_left_since(&before);

@@ -118,4 +118,20 @@ fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_startin
     assert_eq!(pod.logs("main"), "found\n");
     assert_eq!(pod.container("main")["restartCount"], 0);
     pod.delete();
+
+    // In the foreground somebody waits, and nobody mends it.
+    let refused = pod_with(
+        "refused",
+        &[container_with("main", &busybox, "sleep 1000", part)],
+        &format!(
+            "  volumes: [{{name: data, emptyDir: {{}}}}]\n  \
+             initContainers: [{{name: link, image: \"{busybox}\", command: [sh, -c, 'ln -s /etc /data/link'], volumeMounts: [{{name: data, mountPath: /data}}]}}]\n"
+        ),
+    );
+    let finished = host().run(&refused);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(
+        finished.stderr.contains(&format!("container \"main\": {message}")),
+        "{finished:?}"
+    );
 }
