@@ -94,13 +94,13 @@ fn a_restarted_supervisor_keeps_the_order_of_starts_that_were_under_way() {
     let (mut world, words) = starting(spec(&["a", "b+", "c"]));
     assert_eq!(words, ["start a 0", "start b 0"]);
     world.reload();
-    let restarted = Event::SupervisorRestarted { containers: Vec::new() };
+    let restarted = restarted_with(Vec::new());
     assert_eq!(world.step(restarted), ["start a 0", "start b 0"]);
     world.started("a", 0);
     world.started("b", 0);
     world.reload();
     let containers = vec![(0, 0, false), (1, 0, false)];
-    let restarted = Event::SupervisorRestarted { containers };
+    let restarted = restarted_with(containers);
     assert_eq!(world.step(restarted), ["run PostStart b 0 for ever"]);
     assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start c 0"]);
 }
