@@ -188,6 +188,7 @@ impl Lifecycle {
         self.keep_images(now, out);
         self.keep_sandbox(now, out);
         self.start_containers(now, out);
+        self.note_turn(now);
         self.run_probes(now, out);
         self.observe(now);
         self.release_sandbox(now, out);

@@ -145,6 +145,7 @@ impl Lifecycle {
             return;
         };
         active.asked_at = now;
+        active.turn_at = None;
         match (pod_end, active.stop.take()) {
             // It is killed with the others.
             _ if is_kill => {}

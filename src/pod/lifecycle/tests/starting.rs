@@ -74,6 +74,23 @@ fn a_container_that_fails_or_backs_off_holds_up_no_other() {
 }
 
 #[test]
+fn a_start_that_hangs_takes_those_behind_it_not_along() {
+    let (mut world, words) = starting(spec(&["a", "b", "c"]));
+    assert_eq!(words, ["start a 0", "start b 0", "start c 0"]);
+    assert_eq!(world.go_to(120), ["kill a 0"]);
+    // The guest goes on with the next.
+    assert_eq!(world.go_to(125), [""; 0]);
+    world.started("b", 0);
+    assert_eq!(world.state("b"), "running");
+    // The patience with each begins when the one before is over.
+    assert_eq!(world.go_to(244), ["start a 1"], "it was lost at 130");
+    assert_eq!(world.go_to(245), ["kill c 0"]);
+    // a waits since 130, but not for longer than c took.
+    assert_eq!(world.go_to(364), ["start c 1"]);
+    assert_eq!(world.go_to(365), ["kill a 1"]);
+}
+
+#[test]
 fn containers_that_are_started_again_wait_for_hooks_too() {
     let (mut world, _) = starting(spec(&["a", "b+", "c"]));
     world.started("a", 0);
