@@ -195,6 +195,7 @@ impl PodRun {
             self.report.warn(warning).await;
         }
         self.view.note(&event);
+        self.handlers.note(&event);
         self.report.note(&event).await;
         let now = self.clock.now();
         let actions = self.lifecycle.step(now, event);
