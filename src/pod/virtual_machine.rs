@@ -29,7 +29,8 @@ const GUEST_CID: u32 = 3;
 
 /// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
 /// machine at once, which ends the VMM. The kernel has no mitigation of SRSO (`guest-image/kernel.config`) and would say so on every
-/// boot, at one exit a character, if it were not told that this is known. It makes no dummy and ifb devices that nobody asked for.
+/// boot, at one exit a character, if it were not told that this is known. That it has none of ITS it says only when it is told to leave it
+/// out. It makes no dummy and ifb devices that nobody asked for.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
     spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
 
