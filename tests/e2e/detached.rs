@@ -1,11 +1,14 @@
 //! Pods without a command line: their life as the verbs show it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::host::{Host, alone, container, container_with, host, image, pod, pod_with, shell_pod, wait_until};
+use crate::host::{
+    Host, alone, container, container_with, host, image, pod, pod_with, processes, shell_pod, wait_until,
+};
 
 /// A detached Pod of a test; deleted when the test ends, however it ends.
 pub struct Detached(pub String);
@@ -94,6 +97,41 @@ impl Host {
     }
 }
 
+/// Asserts that the only VMM has no descriptors but those of its machine, and may write no file beyond its disk.
+fn assert_vmm_has_only_its_own() {
+    let vmms = processes(&["microkube-vmm", "supervised"]);
+    let [vmm] = vmms[..] else { panic!("{vmms:?}") };
+    let directory = PathBuf::from(format!("/proc/{vmm}"));
+    let open: Vec<(PathBuf, String)> = std::fs::read_dir(directory.join("fd"))
+        .unwrap()
+        .filter_map(|entry| {
+            // Connections of the guest come and go.
+            let path = entry.ok()?.path();
+            let target = std::fs::read_link(&path).ok()?;
+            Some((path, target.to_string_lossy().into_owned()))
+        })
+        .collect();
+    let is_disk = |target: &str| target.ends_with("/scratch.img");
+    let is_expected = |target: &str| {
+        ["pipe:", "socket:", "anon_inode:"]
+            .iter()
+            .any(|kind| target.starts_with(kind))
+            || ["/dev/null", "/dev/net/tun"].contains(&target)
+            || target.ends_with(".erofs")
+            || is_disk(target)
+    };
+    let strange: Vec<_> = open.iter().filter(|(_, target)| !is_expected(target)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    let disks: Vec<_> = open.iter().filter(|(_, target)| is_disk(target)).collect();
+    let [(disk, _)] = disks[..] else { panic!("{open:?}") };
+    assert!(open.iter().any(|(_, target)| target == "/dev/net/tun"), "{open:?}");
+    let limits = std::fs::read_to_string(directory.join("limits")).unwrap();
+    let of_files = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    let of_files: Vec<_> = of_files.unwrap().split_whitespace().take(2).collect();
+    let largest = std::fs::metadata(disk).unwrap().len().max(16 << 20).to_string();
+    assert_eq!(of_files, [largest.as_str(), largest.as_str()], "{limits}");
+}
+
 #[test]
 fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_deleted() {
     let _alone = alone();
@@ -102,6 +140,7 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     let pod = Detached::start("detached", &shell_pod("detached", script));
     pod.wait_ready();
     host().leftovers().assert_one_pod_more_than(&before);
+    assert_vmm_has_only_its_own();
     let table = host().succeed(["get", "pods"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);

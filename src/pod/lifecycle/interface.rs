@@ -257,6 +257,8 @@ pub enum Event {
     SupervisorRestarted {
         /// What is in the sandbox.
         containers: Vec<(usize, u32, bool)>,
+        /// Which attempts it still starts, for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`] follows.
+        starting: Vec<(usize, u32)>,
     },
     /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
     DeadlineReached,

@@ -103,7 +103,10 @@ impl PodRun {
     async fn take_over(&mut self) -> Event {
         let found = recovery::take_over(&self.pod, &mut self.machine, &self.view, &self.lifecycle).await;
         match found {
-            Some(containers) => Event::SupervisorRestarted { containers },
+            Some(found) => Event::SupervisorRestarted {
+                containers: found.known,
+                starting: found.starting,
+            },
             None => {
                 self.lose_machine().await;
                 Event::SupervisorRestartedAlone {
@@ -203,6 +206,7 @@ impl PodRun {
             self.report.warn(warning).await;
         }
         self.view.note(&event);
+        self.handlers.note(&event);
         self.report.note(&event).await;
         let now = self.clock.now();
         let actions = self.lifecycle.step(now, event);

@@ -37,6 +37,14 @@ fn killed() -> Exit {
     Exit::of_process(0, 9, false)
 }
 
+/// The supervisor was started again and nothing is being started.
+fn restarted_with(containers: Vec<(usize, u32, bool)>) -> Event {
+    Event::SupervisorRestarted {
+        containers,
+        starting: Vec::new(),
+    }
+}
+
 /// A Pod of this spec, named web in the namespace default.
 fn pod_of(spec: Value) -> Pod {
     let pod = json!({

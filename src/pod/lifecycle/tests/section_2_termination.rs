@@ -229,7 +229,7 @@ fn rule_7_after_a_restart_of_the_supervisor_the_termination_begins_again_with_it
     world.events();
     let containers = vec![(0, 0, false), (1, 0, false)];
     assert_eq!(
-        world.step(Event::SupervisorRestarted { containers }),
+        world.step(restarted_with(containers)),
         ["run PreStop web 0 for 20s", "stop db 0"]
     );
     assert_eq!(
