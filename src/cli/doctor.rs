@@ -168,7 +168,7 @@ fn guest() -> Check {
 fn vmm() -> Check {
     let try_it = || {
         let program = artifacts::vmm_binary()?;
-        let output = crate::child::command(&program)
+        let output = microkube_base::child::command(&program)
             .arg("--version")
             .output()
             .with_context(|| format!("cannot run {}", program.display()))?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use microkube_base::lock::lock;
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
 use microkube_vmm::config::MAX_VCPU_COUNT;
 use tokio::sync::mpsc;
@@ -17,7 +18,6 @@ use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::timings::Stage;
 use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
 use crate::image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
-use crate::lock::lock;
 use crate::manifest::downward::PodStatusFields;
 use crate::manifest::resources::{self, VmSize};
 use crate::network::{self, NetworkConfig, PodNetwork};

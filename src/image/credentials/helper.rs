@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use microkube_base::child;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::credential::Credential;
 use super::error::HelperError;
-use crate::child;
 
 /// Most bytes a helper may answer.
 const ANSWER_MAX_BYTES: u64 = 64 << 10;

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use microkube_base::causes::with_causes;
+
 use super::super::error::PullError;
 use super::limits::Limits;
-use crate::causes::with_causes;
 
 /// The attempts at one thing.
 #[derive(Debug)]

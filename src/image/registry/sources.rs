@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use microkube_base::causes::with_causes;
+
 use super::super::credentials::PullSecret;
 use super::super::error::PullError;
 use super::super::reference::ImageReference;
 use super::environment::Environment;
 use super::limits::Limits;
 use super::source::Source;
-use crate::causes::with_causes;
 
 /// Mirrors, then the registry itself.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Mutex;
 
+use microkube_base::lock::lock;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::{Response, Url};
 use rustls::CertificateError;
@@ -17,7 +18,6 @@ use super::error::RedirectError;
 use super::limits::Limits;
 use super::settings::Place;
 use super::tls::Clients;
-use crate::lock::lock;
 
 /// How often one request may be sent elsewhere.
 const REDIRECTS_MAX: usize = 5;

@@ -98,5 +98,5 @@ async fn fetch(registry: &Registry, blob: &Blob) -> Result<Vec<u8>, PullError> {
 }
 
 fn chain(error: &PullError) -> String {
-    crate::causes::with_causes(error)
+    microkube_base::causes::with_causes(error)
 }

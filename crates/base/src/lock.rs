@@ -6,12 +6,12 @@
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
 /// Locks a mutex.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
 /// What a lock or a wait with one gives.
-pub(crate) fn unpoisoned<T>(result: LockResult<T>) -> T {
+pub fn unpoisoned<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }
 
