@@ -10,6 +10,9 @@ extern crate self as libfuzzer_sys;
 extern crate self as microkube;
 
 pub mod cli;
+#[cfg(test)]
+#[path = "../tests/fuzz/targets/microkube/mod.rs"]
+mod fuzz_targets;
 pub mod image;
 #[cfg(test)]
 #[path = "../tests/fuzz/kept_inputs.rs"]

@@ -8,12 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use microkube_tar::{Kind, TarError, TarReader};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::decompress::{Decompress, Packing};
-use super::erofs::MAX_BYTES_VARIABLE;
 use super::error::PullError;
-use super::tar::{Kind, TarError, TarReader};
+use super::options::MAX_BYTES_VARIABLE;
 
 /// Most files an archive of images may have.
 const ENTRIES_MAX: usize = 100_000;

@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use microkube_erofs::ErofsError;
+
 use super::credentials::error::CredentialsError;
-use super::erofs::ErofsError;
-use super::options::OptionError;
+use super::options::{MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE, OptionError};
 use super::reference::error::NameError;
 use super::registry::error::{ConfigurationError, RedirectError};
 
@@ -91,7 +92,7 @@ pub enum ImageError {
         count: usize,
         /// Why.
         #[source]
-        source: ErofsError,
+        source: LayerError,
     },
     /// Writing an archive failed.
     #[error("cannot write {}", path.display())]
@@ -283,7 +284,7 @@ pub enum PullError {
         digest: String,
         /// Why.
         #[source]
-        source: ErofsError,
+        source: LayerError,
     },
     /// An archive or directory is not one of images, or has more or less than expected.
     #[error("{0}")]
@@ -324,6 +325,33 @@ impl PullError {
             what: what.into(),
             why: printable(&why.to_string()),
         }
+    }
+}
+
+/// Why a layer could not be written as a disk image, or layers could not be merged.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// It is larger than a variable allows.
+    #[error("{error}; {variable} sets this limit")]
+    Limit {
+        /// Which limit.
+        error: ErofsError,
+        /// The variable's name.
+        variable: &'static str,
+    },
+    /// The image cannot be written for another reason.
+    #[error(transparent)]
+    Erofs(ErofsError),
+}
+
+impl From<ErofsError> for LayerError {
+    fn from(error: ErofsError) -> Self {
+        let variable = match error {
+            ErofsError::TooManyFiles { .. } => MAX_FILES_VARIABLE,
+            ErofsError::TooManyBytes { .. } => MAX_BYTES_VARIABLE,
+            _ => return Self::Erofs(error),
+        };
+        Self::Limit { error, variable }
     }
 }
 
@@ -381,5 +409,24 @@ fn remedy(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied => " (run as root, or set MICROKUBE_STATE_DIR to a directory of your own)",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_a_layer_exceeds_is_told_with_its_variable() {
+        let text = |error| LayerError::from(error).to_string();
+        assert_eq!(
+            text(ErofsError::TooManyFiles { limit: 3 }),
+            "the layer has more than 3 files; MICROKUBE_LAYER_MAX_FILES sets this limit"
+        );
+        assert_eq!(
+            text(ErofsError::TooManyBytes { limit: 1000 }),
+            "the layer has more than 1000 bytes of content; MICROKUBE_LAYER_MAX_BYTES sets this limit"
+        );
+        assert_eq!(text(ErofsError::TooLarge), ErofsError::TooLarge.to_string());
     }
 }

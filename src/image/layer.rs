@@ -6,12 +6,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use microkube_erofs::{self as erofs, ErofsError, LowerLayers, OutputError, Volume, VolumeError};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::decompress::Decompress;
-use super::erofs::{self, ErofsError, LowerLayers, OutputError, Volume, VolumeError};
-use super::error::{PullError, StoreError};
+use super::error::{LayerError, PullError, StoreError};
 use super::manifest::LayerBlob;
 use super::options::Options;
 use super::reference::Digest;
@@ -90,7 +90,7 @@ pub(super) fn accept(
         ErofsError::Output(error) => StoreError::of("write a layer in", directory)(error.0).into(),
         source => PullError::Layer {
             digest: layer.blob.digest.to_string(),
-            source,
+            source: source.into(),
         },
     })?;
     if converted.diff_id != layer.diff_id {
@@ -227,7 +227,8 @@ impl Read for Hashing {
             self.chunk = received?;
             let left = self.left_bytes.checked_sub(self.chunk.len() as u64);
             let limit = self.max_bytes;
-            self.left_bytes = left.ok_or_else(|| io::Error::other(ErofsError::TooManyBytes { limit }))?;
+            self.left_bytes =
+                left.ok_or_else(|| io::Error::other(LayerError::from(ErofsError::TooManyBytes { limit })))?;
             self.hash.update(&self.chunk);
             self.position = 0;
             self.ended = self.chunk.is_empty();

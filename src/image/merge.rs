@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::erofs::{ErofsError, LowerLayers};
+use microkube_erofs::{ErofsError, LowerLayers};
+
 use super::error::{ImageError, StoreError};
 use super::layer::{self, open_volume};
 use super::reference::Digest;
@@ -99,7 +100,7 @@ impl ImageStore {
             source => ImageError::Merge {
                 reference: reference.to_owned(),
                 count: layers.len(),
-                source,
+                source: source.into(),
             },
         })?;
         Ok(self.add_file(merged, path)?)

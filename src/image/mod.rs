@@ -7,7 +7,6 @@ mod archive;
 mod config;
 mod credentials;
 mod decompress;
-mod erofs;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -26,7 +25,6 @@ mod save;
 mod stack;
 mod store;
 mod sweep;
-pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -36,8 +34,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use credentials::PullSecret;
-pub use erofs::{Compression, ErofsError};
-pub use error::{ImageError, PullError, StoreError, is_unprintable};
+pub use error::{ImageError, LayerError, PullError, StoreError, is_unprintable};
+pub use microkube_erofs::Compression;
 pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;
 pub use options::{OptionError, Options};

@@ -1,7 +1,11 @@
 //! What of the image store can be set, by environment variables.
 
-use super::erofs::{Compression, Limits, MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE};
+use microkube_erofs::{Compression, Limits};
 
+/// Variable that says how many files a layer may have.
+pub(super) const MAX_FILES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_FILES";
+/// Variable that says how many bytes a layer may have.
+pub(super) const MAX_BYTES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_BYTES";
 /// Variable that says whether layers are kept as they were transferred, too.
 const KEEP_BLOBS_VARIABLE: &str = "MICROKUBE_KEEP_BLOBS";
 /// Variable that says whether layers are read and compared with their digests before a Pod uses them.

@@ -41,7 +41,7 @@ impl ImageStore {
             source,
         };
         match target {
-            SaveTo::Archive(out) => contents.write(&mut Archive(::tar::Builder::new(out))),
+            SaveTo::Archive(out) => contents.write(&mut Archive(tar::Builder::new(out))),
             SaveTo::Directory(root) => contents.write(&mut Directory(root.to_path_buf())),
         }
         .map_err(failed)?;
@@ -196,7 +196,7 @@ trait Target {
     fn end(&mut self) -> io::Result<()>;
 }
 
-struct Archive<'a>(::tar::Builder<&'a mut dyn Write>);
+struct Archive<'a>(tar::Builder<&'a mut dyn Write>);
 
 impl Target for Archive<'_> {
     fn start(&mut self) -> io::Result<()> {
@@ -205,7 +205,7 @@ impl Target for Archive<'_> {
 
     fn file(&mut self, name: &str, content: &mut dyn Read, length: u64) -> io::Result<()> {
         // The same images give the same archive: no time, no owner.
-        let mut header = ::tar::Header::new_ustar();
+        let mut header = tar::Header::new_ustar();
         header.set_size(length);
         header.set_mode(0o644);
         self.0.append_data(&mut header, name, content.take(length))

@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use microkube_erofs::{ErofsError, LowerLayers, Volume, VolumeError};
 use sha2::{Digest as _, Sha256};
 
-use super::erofs::{ErofsError, LowerLayers, Volume, VolumeError};
 use super::error::{PullError, StoreError};
 use super::layer::{self, accept, open_volume};
 use super::manifest::LayerBlob;

@@ -21,11 +21,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use microkube_erofs::Volume;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::erofs::Volume;
 use super::error::{ImageError, StoreError};
 use super::layer::{LayerFiles, open_volume};
 use super::manifest::{self, Document, LayerBlob, MANIFEST_MAX_BYTES, Manifest};

@@ -14,8 +14,8 @@ use super::*;
 pub(super) type Blobs = HashMap<String, Vec<u8>>;
 
 pub(super) fn layer_tar(file: &str, content: &[u8]) -> Vec<u8> {
-    let mut builder = ::tar::Builder::new(Vec::new());
-    let mut header = ::tar::Header::new_gnu();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
     builder.append_data(&mut header, file, content).unwrap();
@@ -242,7 +242,7 @@ fn archives_are_loaded_like_directories() {
     let layout = fixture.directory.path().join("layout");
     write_layout(&layout, &blobs, manifest, None);
     let archive = fixture.directory.path().join("oci.tar");
-    let mut builder = ::tar::Builder::new(fs::File::create(&archive).unwrap());
+    let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
     builder.append_dir_all(".", &layout).unwrap();
     builder.finish().unwrap();
     let error = fixture.store.load(&archive, None, &Quiet).unwrap_err();
@@ -255,14 +255,14 @@ fn archives_are_loaded_like_directories() {
         .find(|bytes| bytes.windows(6).any(|part| part == b"rootfs"))
         .unwrap();
     let archive = fixture.directory.path().join("docker.tar");
-    let mut builder = ::tar::Builder::new(fs::File::create(&archive).unwrap());
+    let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
     let list = json!([{ "Config": "c.json", "RepoTags": ["a:1", "b:2"], "Layers": ["l/layer.tar"] }]).to_string();
     for (name, bytes) in [
         ("manifest.json", list.as_bytes()),
         ("c.json", config),
         ("l/layer.tar", &layer),
     ] {
-        let mut header = ::tar::Header::new_gnu();
+        let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         builder.append_data(&mut header, name, bytes).unwrap();
     }
@@ -487,9 +487,9 @@ fn damage_is_found_before_use_where_the_settings_say_so() {
 #[test]
 fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
-    let mut base = ::tar::Builder::new(Vec::new());
-    let mut header = ::tar::Header::new_gnu();
-    header.set_entry_type(::tar::EntryType::Directory);
+    let mut base = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
     header.set_mode(0o1777);
     header.set_size(0);
     base.append_data(&mut header, "tmp", std::io::empty()).unwrap();
@@ -508,7 +508,7 @@ fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
     assert_eq!(on_base.layers[1].diff_id, alone.layers[0].diff_id);
     assert_ne!(on_base.layers[1].path, alone.layers[0].path);
     let mode_of_tmp = |layer: &Layer| {
-        let volume = erofs::Volume::open(fs::File::open(&layer.path).unwrap()).unwrap();
+        let volume = microkube_erofs::Volume::open(fs::File::open(&layer.path).unwrap()).unwrap();
         volume.lookup(&volume.root().unwrap(), b"tmp").unwrap().unwrap().mode
     };
     assert_eq!(
@@ -518,9 +518,9 @@ fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
     fixture.store.remove("example.org/on-base:v1").unwrap();
     assert_eq!(fixture.content("layers/sha256"), 1);
     // A link to nothing is refused, with its name.
-    let mut dangling = ::tar::Builder::new(Vec::new());
-    let mut header = ::tar::Header::new_gnu();
-    header.set_entry_type(::tar::EntryType::Link);
+    let mut dangling = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Link);
     header.set_size(0);
     dangling.append_link(&mut header, "x", "missing").unwrap();
     let dangling = image(&mut blobs, &[base, dangling.into_inner().unwrap()]);

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use microkube_erofs::{Volume, VolumeError};
+
 use super::Image;
-use super::erofs::{Volume, VolumeError};
 use super::error::{ImageError, StoreError};
 use super::manifest::{self, CONFIG_MAX_BYTES, LayerBlob};
 use super::reference::{Digest, ImageReference};

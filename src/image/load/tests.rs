@@ -24,9 +24,9 @@ fn config(architecture: &str, layers: &[Vec<u8>]) -> Value {
 /// An archive with manifest.json, of these files for the layers.
 fn docker_archive(fixture: &Fixture, config: &Value, files: &[Vec<u8>]) -> PathBuf {
     let path = fixture.directory.path().join("docker.tar");
-    let mut builder = ::tar::Builder::new(File::create(&path).unwrap());
+    let mut builder = tar::Builder::new(File::create(&path).unwrap());
     let mut add = |name: &str, bytes: &[u8]| {
-        let mut header = ::tar::Header::new_gnu();
+        let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         builder.append_data(&mut header, name, bytes).unwrap();
     };

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::super::erofs::Volume;
+use microkube_erofs::Volume;
+
 use super::super::tests::{Blobs, Fixture, fixture, image};
 use super::super::{ImageConfiguration, Verification};
 use super::*;
@@ -12,12 +13,12 @@ fn layered(fixture: &Fixture, name: &str, count: usize) -> Image {
     let mut blobs = Blobs::new();
     let layers: Vec<_> = (0..count)
         .map(|number| {
-            let mut tar = ::tar::Builder::new(Vec::new());
+            let mut tar = tar::Builder::new(Vec::new());
             for (path, content) in [
                 (format!("{name}-{number}"), number.to_string()),
                 ("last".to_owned(), number.to_string()),
             ] {
-                let mut header = ::tar::Header::new_gnu();
+                let mut header = tar::Header::new_gnu();
                 header.set_size(content.len() as u64);
                 header.set_mode(0o644);
                 tar.append_data(&mut header, path, content.as_bytes()).unwrap();

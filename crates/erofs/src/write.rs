@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::super::tar::{Entry, Kind, TarError, TarReader};
+use microkube_tar::{Entry, Kind, TarError, TarReader};
+
 use super::compressor::Compression;
 use super::data::{COPY_BUFFER, FileWriter};
 use super::error::ErofsError;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 
+use microkube_tar::TarError;
 use proptest::prelude::*;
 use tar::{EntryType, Header};
 
-use super::super::tar::TarError;
 use super::needs::Needs;
 use super::reader::{Node, read};
 use super::*;
@@ -404,7 +404,7 @@ fn a_stream_cut_within_an_entry_is_an_error() {
 }
 
 #[test]
-fn layers_beyond_the_limits_are_refused_by_name() {
+fn layers_beyond_the_limits_are_refused() {
     let convert = |tar: &[u8], limits| {
         let image = tempfile::tempfile().unwrap();
         write_layer(
@@ -425,16 +425,10 @@ fn layers_beyond_the_limits_are_refused_by_name() {
         .file("a", b"3")
         .file("a", b"4");
     let error = convert(&tar.finish(), limits).unwrap_err().to_string();
-    assert!(
-        error.contains("more than 3 files") && error.contains("MICROKUBE_LAYER_MAX_FILES"),
-        "{error}"
-    );
+    assert!(error.contains("more than 3 files"), "{error}");
     let error = convert(&Tar::new().file("a", &[0; 600]).file("b", &[0; 600]).finish(), limits).unwrap_err();
     let error = error.to_string();
-    assert!(
-        error.contains("more than 1000 bytes") && error.contains("MICROKUBE_LAYER_MAX_BYTES"),
-        "{error}"
-    );
+    assert!(error.contains("more than 1000 bytes"), "{error}");
     // What a header announces is refused before it is read.
     let mut cut = Tar::new().file("huge", &[0; 2000]).finish();
     cut.truncate(600);

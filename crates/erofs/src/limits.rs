@@ -17,8 +17,3 @@ impl Default for Limits {
         }
     }
 }
-
-/// Variable that says how many files a layer may have.
-pub const MAX_FILES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_FILES";
-/// Variable that says how many bytes a layer may have.
-pub const MAX_BYTES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_BYTES";

@@ -12,8 +12,7 @@ mod sparse;
 
 use std::io::{self, Read};
 
-use error::Malformation;
-pub use error::TarError;
+pub use error::{Malformation, TarError};
 pub use header::RECORD;
 pub use sparse::{Segment, SparseMap};
 

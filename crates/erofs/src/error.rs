@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::super::tar::TarError;
-use super::limits::{MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE};
+use microkube_tar::TarError;
+
 use super::volume::VolumeError;
 
 /// Why a layer could not be written as an image.
@@ -21,13 +21,13 @@ pub enum ErofsError {
         why: String,
     },
     /// More files than are allowed.
-    #[error("the layer has more than {limit} files; {MAX_FILES_VARIABLE} sets this limit")]
+    #[error("the layer has more than {limit} files")]
     TooManyFiles {
         /// How many are allowed.
         limit: u32,
     },
     /// More content than is allowed.
-    #[error("the layer has more than {limit} bytes of content; {MAX_BYTES_VARIABLE} sets this limit")]
+    #[error("the layer has more than {limit} bytes of content")]
     TooManyBytes {
         /// How many are allowed.
         limit: u64,
