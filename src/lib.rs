@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
-//! `stderr`, `terminal`. What other crates share with it is in `microkube-base`. `tests/structure` holds the crate to it.
+//! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `network`, `volume` → `state` → `stderr`, `terminal`.
+//! What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
@@ -18,7 +18,6 @@ pub mod image;
 #[path = "../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;
 pub mod machine;
-pub mod manifest;
 pub mod network;
 pub mod pod;
 pub mod state;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use microkube_erofs::{self as erofs, ErofsError, LowerLayers, OutputError, Volume, VolumeError};
+use microkube_erofs::{ErofsError, LowerLayers, OutputError, Volume, VolumeError};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
@@ -76,7 +76,7 @@ pub(super) fn convert_blob(
 /// Makes one file of several layers, lowest first.
 pub(super) fn merge(layers: &LowerLayers, directory: &Path, options: &Options) -> Result<NamedTempFile, ErofsError> {
     let (file, scratch) = new_files(directory)?;
-    erofs::merge(layers, file.as_file(), scratch, &options.limits, options.compression)?;
+    microkube_erofs::merge(layers, file.as_file(), scratch, &options.limits, options.compression)?;
     Ok(file)
 }
 
@@ -147,7 +147,7 @@ fn write(
             max_bytes: options.limits.bytes,
         };
         let (limits, compression) = (&options.limits, options.compression);
-        erofs::write_layer(&mut stream, file.as_file(), scratch, limits, compression, lower)?;
+        microkube_erofs::write_layer(&mut stream, file.as_file(), scratch, limits, compression, lower)?;
         // The digest covers what follows the archive's end, too.
         io::copy(&mut stream, &mut io::sink()).map_err(|error| ErofsError::Tar(error.into()))?;
         Ok::<_, ErofsError>(Digest::from_hash(stream.hash))

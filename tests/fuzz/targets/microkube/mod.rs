@@ -7,5 +7,4 @@ mod guest;
 mod health_response;
 mod image_archive;
 mod image_config;
-mod manifest;
 mod registry_response;

@@ -3,7 +3,13 @@
 //! The stages: `documents` (bytes to documents), `yaml` (to values with their places, within limits), `objects` (which kind of object it
 //! is), `typed` (to Kubernetes' types, strictly), `support` (what microkube can do), `defaults` and `validation` (what the API server
 //! does). Then come pure functions of the Pod, each in a module of its own: [`process`], [`resources`], [`security`]. Nothing here reads
-//! files, talks to anything, or knows of virtual machines' workings.
+//! files, talks to anything, or knows of virtual machines' workings, the image store or records.
+
+// By these names the fuzz targets know this crate and their fuzzer.
+#[cfg(test)]
+extern crate self as libfuzzer_sys;
+#[cfg(test)]
+extern crate self as microkube_manifest;
 
 use std::collections::HashMap;
 
@@ -14,11 +20,17 @@ mod defaults;
 mod documents;
 pub mod downward;
 mod error;
-pub mod expansion;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
+mod expansion;
+#[cfg(test)]
+#[path = "../../../tests/fuzz/targets/microkube-manifest/mod.rs"]
+mod fuzz_targets;
+#[cfg(test)]
+#[path = "../../../tests/fuzz/kept_inputs.rs"]
+mod kept_inputs;
+#[cfg(test)]
+mod kept_manifests;
 mod misplaced;
-pub(crate) mod names;
+pub mod names;
 mod node;
 mod objects;
 pub mod process;
@@ -32,6 +44,8 @@ mod sidecar;
 mod suggest;
 pub mod support;
 mod support_table;
+#[cfg(test)]
+mod tests;
 mod typed;
 mod validation;
 mod yaml;
@@ -42,6 +56,8 @@ pub use secret::PullSecret;
 pub use sidecar::is_sidecar;
 
 use error::Problems;
+#[cfg(test)]
+use kept_inputs::fuzz_target;
 use objects::Object;
 
 /// Everything that was in the given files.
@@ -134,8 +150,3 @@ pub fn load(inputs: &[Input<'_>]) -> Result<Manifests, ManifestError> {
     }
     Ok(manifests)
 }
-
-#[cfg(test)]
-mod kept_manifests;
-#[cfg(test)]
-mod tests;

@@ -54,7 +54,7 @@ pub fn table() -> &'static [(&'static str, Support)] {
 }
 
 /// A field that has no effect, and why.
-pub type IgnoredField = (FieldPath, &'static str);
+pub(crate) type IgnoredField = (FieldPath, &'static str);
 
 /// What a manifest cannot have, and what is ignored in it.
 pub(super) fn check(pod: &Node) -> (Vec<Problem>, Vec<IgnoredField>) {

@@ -92,12 +92,13 @@ impl Schema {
     }
 
     /// The paths of all fields of this name, in the order of their depth.
-    pub fn paths_of(&self, name: &str) -> &[String] {
+    pub(crate) fn paths_of(&self, name: &str) -> &[String] {
         self.by_name.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// All fields, each before those in it.
-    pub fn walk(&self) -> Vec<&Field> {
+    #[cfg(test)]
+    pub(crate) fn walk(&self) -> Vec<&Field> {
         fn add<'s>(schema: &'s Schema, prefix: &str, names: &[String], all: &mut Vec<&'s Field>) {
             for name in names {
                 if let Some(field) = schema.field(&join(prefix, name)) {

@@ -1,9 +1,12 @@
-//! What the fuzz target `manifest` calls.
+//! The manifest loader: any bytes are loaded or refused, with places inside of them, in bounded time and memory.
+#![no_main]
 
-use super::{Input, load};
+use microkube_manifest::{Input, load};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check(bytes));
 
 /// Loads the bytes. Panics if a problem lies outside of them, or if what is accepted once is not accepted again.
-pub fn manifest(text: &[u8]) {
+fn check(text: &[u8]) {
     let input = Input {
         source: "fuzz.yaml",
         text,

@@ -9,7 +9,9 @@ use super::node::{Node, Value};
 use super::{Input, Manifests, documents, load, yaml};
 
 fn files(dir: &str) -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests").join(dir);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/manifests")
+        .join(dir);
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = entries
         .filter(|path| path.extension().is_some_and(|extension| extension != "txt"))

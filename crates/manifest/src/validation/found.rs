@@ -8,16 +8,16 @@ use super::super::suggest;
 
 /// What is wrong so far.
 #[derive(Debug, Default)]
-pub(in super::super) struct Found(pub(in super::super) Vec<Problem>);
+pub(crate) struct Found(pub(crate) Vec<Problem>);
 
 impl Found {
-    pub(in super::super) fn add(&mut self, path: &FieldPath, what: impl Display) {
+    pub(crate) fn add(&mut self, path: &FieldPath, what: impl Display) {
         if self.0.len() < MAX_PROBLEMS {
             self.0.push(Problem::at(path, what));
         }
     }
 
-    pub(in super::super) fn required(&mut self, path: &FieldPath, detail: &str) {
+    pub(crate) fn required(&mut self, path: &FieldPath, detail: &str) {
         let separator = if detail.is_empty() { "" } else { ": " };
         self.add(path, format_args!("Required value{separator}{detail}"));
     }
@@ -26,7 +26,7 @@ impl Found {
         self.add(path, format_args!("Forbidden: {detail}"));
     }
 
-    pub(in super::super) fn too_long(&mut self, path: &FieldPath, max_bytes: usize) {
+    pub(crate) fn too_long(&mut self, path: &FieldPath, max_bytes: usize) {
         self.add(path, format_args!("Too long: may not be more than {max_bytes} bytes"));
     }
 
@@ -35,11 +35,11 @@ impl Found {
     }
 
     /// An invalid value; strings are shown in quotes.
-    pub(in super::super) fn invalid(&mut self, path: &FieldPath, value: impl Shown, detail: impl Display) {
+    pub(crate) fn invalid(&mut self, path: &FieldPath, value: impl Shown, detail: impl Display) {
         self.add(path, format_args!("Invalid value: {}: {detail}", value.shown()));
     }
 
-    pub(in super::super) fn invalid_for_each(&mut self, path: &FieldPath, value: &str, details: Vec<String>) {
+    pub(crate) fn invalid_for_each(&mut self, path: &FieldPath, value: &str, details: Vec<String>) {
         for detail in details {
             self.invalid(path, value, detail);
         }
@@ -122,7 +122,7 @@ impl Found {
 }
 
 /// A value as Kubernetes shows it in an error.
-pub(in super::super) trait Shown {
+pub(crate) trait Shown {
     fn shown(&self) -> String;
 }
 

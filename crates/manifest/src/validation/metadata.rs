@@ -12,7 +12,7 @@ use super::found::Found;
 const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
 /// Checks the metadata of a Pod or a Secret: both have DNS subdomains for names.
-pub(in super::super) fn validate(metadata: &ObjectMeta, found: &mut Found) {
+pub(crate) fn validate(metadata: &ObjectMeta, found: &mut Found) {
     let path = FieldPath::default().field("metadata");
     let generate_name = metadata.generate_name.as_deref().unwrap_or_default();
     if !generate_name.is_empty() {

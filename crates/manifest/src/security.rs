@@ -23,7 +23,7 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
 
 /// What a manifest's word for a capability means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capability {
+pub(crate) enum Capability {
     /// `ALL`
     All,
     /// One, with `CAP_` before it.
@@ -31,7 +31,7 @@ pub enum Capability {
 }
 
 /// Reads `NET_ADMIN`, `CAP_NET_ADMIN` or `ALL`, in any case as containerd does.
-pub fn capability(name: &str) -> Option<Capability> {
+pub(crate) fn capability(name: &str) -> Option<Capability> {
     let name = name.to_ascii_uppercase();
     let bare = name.strip_prefix("CAP_").unwrap_or(&name);
     if name == "ALL" {

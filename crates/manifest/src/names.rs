@@ -22,9 +22,9 @@ const HTTP_HEADER_MESSAGE: &str = "a valid HTTP header must consist of alphanume
      validation is '[-A-Za-z0-9]+')";
 
 /// Longest DNS label and longest part of a qualified name, bytes.
-pub const MAX_LABEL_BYTES: usize = 63;
+pub(crate) const MAX_LABEL_BYTES: usize = 63;
 /// Longest DNS subdomain, bytes.
-pub const MAX_SUBDOMAIN_BYTES: usize = 253;
+pub(crate) const MAX_SUBDOMAIN_BYTES: usize = 253;
 
 /// `IsDNS1123Label`: names of containers and volumes, namespaces, host names.
 pub fn dns_label(name: &str) -> Vec<String> {
@@ -41,7 +41,7 @@ pub fn dns_label(name: &str) -> Vec<String> {
 }
 
 /// `IsDNS1123Subdomain`: names of Pods.
-pub fn dns_subdomain(name: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain(name: &str) -> Vec<String> {
     let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
     if !name.split('.').all(is_dns_label) {
         errors.push(SUBDOMAIN_MESSAGE.to_owned());
@@ -50,7 +50,7 @@ pub fn dns_subdomain(name: &str) -> Vec<String> {
 }
 
 /// `IsDNS1123SubdomainWithUnderscore`: domains to search.
-pub fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
     let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
     let is_label = |label: &str| {
         is_dns_label(&label.strip_prefix('_').unwrap_or(label).replace('_', "-")) && !label.ends_with('_')
@@ -62,7 +62,7 @@ pub fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
 }
 
 /// `IsConfigMapKey`: keys of ConfigMaps and Secrets.
-pub fn config_map_key(key: &str) -> Vec<String> {
+pub(crate) fn config_map_key(key: &str) -> Vec<String> {
     let mut errors = length(key, MAX_SUBDOMAIN_BYTES);
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if key.is_empty() || !key.bytes().all(valid) {
@@ -78,7 +78,7 @@ pub fn config_map_key(key: &str) -> Vec<String> {
 }
 
 /// `IsHTTPHeaderName`
-pub fn http_header(name: &str) -> Vec<String> {
+pub(crate) fn http_header(name: &str) -> Vec<String> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if !name.is_empty() && name.bytes().all(valid) {
         return Vec::new();
@@ -133,7 +133,7 @@ pub fn label_value(value: &str) -> Vec<String> {
 }
 
 /// `IsValidPortName`: an IANA service name.
-pub fn port_name(name: &str) -> Vec<String> {
+pub(crate) fn port_name(name: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if name.len() > 15 {
         errors.push("must be no more than 15 characters".to_owned());
@@ -157,7 +157,7 @@ pub fn port_name(name: &str) -> Vec<String> {
 }
 
 /// `IsRelaxedEnvVarName`.
-pub fn variable_name(name: &str) -> Vec<String> {
+pub(crate) fn variable_name(name: &str) -> Vec<String> {
     if name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
         return Vec::new();
     }

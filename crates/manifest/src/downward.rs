@@ -18,7 +18,7 @@ pub struct PodStatusFields {
 }
 
 /// The paths that a variable can refer to, besides `metadata.labels['<KEY>']` and `metadata.annotations['<KEY>']`.
-pub const FIELDS: &[&str] = &[
+pub(crate) const FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
     "metadata.uid",
@@ -31,7 +31,7 @@ pub const FIELDS: &[&str] = &[
 ];
 
 /// Whether a variable can refer to this path.
-pub fn is_field(path: &str) -> bool {
+pub(crate) fn is_field(path: &str) -> bool {
     FIELDS.contains(&path) || subscript(path).is_some()
 }
 

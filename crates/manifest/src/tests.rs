@@ -437,7 +437,7 @@ proptest! {
 
     #[test]
     fn any_change_of_a_manifest_is_loaded_or_refused_with_a_place_inside(at in 0_usize..2000, put in "(\t|\n|:|- |&a |\\*a|[\\[\\]{}\"'#,|>%@!\\\\]){0,3}", cut in 0_usize..9) {
-        let text = include_str!("../../tests/manifests/valid/istio-injected.yaml");
+        let text = include_str!("../../../tests/manifests/valid/istio-injected.yaml");
         let start = (0..=at.min(text.len())).rev().find(|start| text.is_char_boundary(*start)).unwrap();
         let end = (start + cut..=text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
         let changed = format!("{}{put}{}", &text[..start], &text[end..]);
