@@ -1,6 +1,6 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `network`, `volume` → `state` → `stderr`, `terminal`.
+//! Dependencies point one way: `cli` → `pod` → `machine` (the emulated host), `network`, `volume` → `state` → `stderr`, `terminal`.
 //! What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
@@ -13,7 +13,6 @@ pub mod cli;
 #[cfg(test)]
 #[path = "../tests/fuzz/targets/microkube/mod.rs"]
 mod fuzz_targets;
-pub mod image;
 #[cfg(test)]
 #[path = "../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;

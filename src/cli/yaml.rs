@@ -6,10 +6,10 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use microkube_image::is_unprintable;
 use serde_json::Value;
 
 use super::print::escaped;
-use crate::image::is_unprintable;
 
 /// A document.
 pub(super) fn document(value: &Value) -> String {

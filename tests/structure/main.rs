@@ -23,7 +23,7 @@ use workspace::Workspace;
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["pod"],
-    &["image", "machine", "network", "volume"],
+    &["machine", "network", "volume"],
     &["state"],
     &["stderr", "terminal"],
 ];

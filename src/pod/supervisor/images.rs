@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use microkube_base::causes::with_causes;
+use microkube_image::{Image, ImageStore, StoreLock};
 
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
-use crate::image::{Image, ImageStore, StoreLock};
 use crate::pod::lifecycle::Event;
 use crate::pod::prepare;
 use crate::pod::timings::Stage;

@@ -5,6 +5,3 @@ mod command_line;
 mod container_log;
 mod guest;
 mod health_response;
-mod image_archive;
-mod image_config;
-mod registry_response;
