@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodStatus};
+use microkube_manifest::Manifests;
 
 use super::exec::{session_terminal, talk};
 use super::failure::{Failure, complain};
@@ -21,7 +22,6 @@ use super::stream::running::{
     why_not_running,
 };
 use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signal};
-use crate::manifest::Manifests;
 use crate::pod::client::ClientError;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
 use crate::pod::operations::attach::{self, Attach};

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use microkube_image::ImageStore;
 use microkube_vmm::probe;
 
 use super::failure::Failure;
@@ -12,7 +13,7 @@ use crate::machine;
 use crate::network::{self, NetworkConfig};
 use crate::pod::artifacts;
 use crate::state::Paths;
-use crate::{image::ImageStore, volume};
+use crate::volume;
 
 /// Check that this machine can run Pods
 ///
@@ -168,7 +169,7 @@ fn guest() -> Check {
 fn vmm() -> Check {
     let try_it = || {
         let program = artifacts::vmm_binary()?;
-        let output = crate::child::command(&program)
+        let output = microkube_base::child::command(&program)
             .arg("--version")
             .output()
             .with_context(|| format!("cannot run {}", program.display()))?;

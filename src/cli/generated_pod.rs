@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use microkube_manifest::Input;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
 use super::manifests::Loaded;
 use super::namespace::NamespaceArg;
 use super::stream::running::running_timeout;
-use crate::manifest::{self, Input};
 
 /// How the manifest is called in messages.
 const SOURCE: &str = "command line";
@@ -86,7 +86,7 @@ impl ImageArgs {
             text: text.as_bytes(),
         };
         Ok(Loaded {
-            manifests: manifest::load(&[input]).map_err(Failure::usage)?,
+            manifests: microkube_manifest::load(&[input]).map_err(Failure::usage)?,
             consumed_stdin: None,
         })
     }

@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Container;
+use microkube_base::lock::lock;
 use nix::sys::socket;
 use tokio::net::UnixStream;
 use tokio::sync;
-
-use crate::lock::lock;
 
 /// A container's input.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use microkube_base::child;
 use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use tokio::io::Interest;
@@ -18,7 +19,6 @@ use super::artifacts::{self, ArtifactError};
 use super::patience::KILL_PATIENCE;
 use super::vmm_events::VmmEvents;
 use super::vsock_link::VsockLink;
-use crate::child;
 use crate::state::ProcessIdentity;
 
 /// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use microkube_base::causes::with_causes;
+
 use super::event_log::{self, EventRecord};
 use super::paths::{Paths, PathsError};
 use super::pod_record::PodRecord;
 use super::record::{self, Lifetime, RecordError};
 use super::status_record::StatusRecord;
-use crate::causes::with_causes;
 
 /// A set of records could not be read or changed.
 #[derive(Debug, thiserror::Error)]

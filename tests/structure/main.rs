@@ -1,5 +1,5 @@
-//! The structure of the workspace's own code: files of a crate do not import each other in a circle, and the groups of modules under
-//! `src/` import only downwards.
+//! The structure of the workspace's own code: files of a crate do not import each other in a circle, and crates, as well as the groups
+//! of modules under `src/`, depend only on what is below them.
 //!
 //! What a file imports is read from the sources: `use` declarations and paths, without those of tests. A name is imported from the file
 //! that defines it, not from the module that re-exports it. Calls of methods are not seen, nor what other crates' macros expand to.
@@ -19,21 +19,30 @@ use std::sync::LazyLock;
 use imports::Imports;
 use workspace::Workspace;
 
+/// The packages with crates, from the top down. A package depends on layers below its own, and on no package beside it.
+const CRATES: &[&[&str]] = &[
+    &["microkube", "microkube-agent"],
+    &["microkube-image", "microkube-manifest", "microkube-vmm"],
+    &["microkube-erofs"],
+    &["microkube-base", "microkube-protocol", "microkube-tar"],
+];
+
 /// What `src/` is made of, from the top down. A group imports from the layers below its own, and from no group beside it.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["pod"],
-    &["image", "machine", "manifest", "network", "volume"],
+    &["machine", "network", "volume"],
     &["state"],
-    &["causes", "child", "lock", "stderr", "terminal"],
+    &["stderr", "terminal"],
 ];
+
+static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(Path::new(env!("CARGO_MANIFEST_DIR"))));
 
 /// The imports within each crate, by the file that the crate begins with.
 static IMPORTS: LazyLock<BTreeMap<PathBuf, Imports>> = LazyLock::new(|| {
-    let workspace = Workspace::read(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let crates = workspace.crate_roots.iter();
+    let crates = WORKSPACE.crate_roots.iter();
     crates
-        .map(|root| (root.clone(), Imports::of_crate(&workspace.sources, root)))
+        .map(|root| (root.clone(), Imports::of_crate(&WORKSPACE.sources, root)))
         .collect()
 });
 
@@ -53,6 +62,16 @@ fn groups_import_only_from_the_layers_below_them() {
     assert!(
         found.is_empty(),
         "imports that do not lead down\n\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn crates_depend_only_on_the_layers_below_them() {
+    let found = layers::violations_of_crates(&WORKSPACE.dependencies, CRATES);
+    assert!(
+        found.is_empty(),
+        "dependencies that do not lead down\n\n{}",
         found.join("\n")
     );
 }
