@@ -1,5 +1,7 @@
 //! Bad input is refused with a clear message and exit code 2, and starts nothing.
 
+use std::collections::BTreeSet;
+
 use crate::host::{alone, host, shell_pod};
 
 /// Runs a manifest that is wrong and returns the message.
@@ -18,15 +20,15 @@ fn manifests_that_are_wrong_are_refused_by_field() {
     let _alone = alone();
     let good = shell_pod("good", "true");
     let cases = [
-        ("just text", "just text".to_owned()),
-        ("kind", good.replace("kind: Pod", "kind: Service")),
+        ("not a Kubernetes object", "just text".to_owned()),
+        ("kind: v1, kind Service", good.replace("kind: Pod", "kind: Service")),
         (
             "spec.containers[0].imagePullPolice",
             good.replace("imagePullPolicy", "imagePullPolice"),
         ),
         ("metadate", good.replace("metadata:", "metadate:")),
         (
-            "restartPolicy",
+            "spec.restartPolicy",
             good.replace("restartPolicy: Never", "restartPolicy: Sometimes"),
         ),
         (
@@ -44,7 +46,7 @@ fn manifests_that_are_wrong_are_refused_by_field() {
     ];
     for (field, manifest) in cases {
         let message = refused(&manifest);
-        assert!(field == "just text" || message.contains(field), "{field}: {message}");
+        assert!(message.contains(field), "{field}: {message}");
     }
 }
 
@@ -62,27 +64,34 @@ fn a_manifest_that_does_not_exist_is_named() {
 #[test]
 fn every_verb_explains_itself_with_an_example() {
     let _alone = alone();
-    for verb in [
-        &["run"][..],
-        &["explain"],
-        &["image"],
-        &["image", "pull"],
-        &["image", "load"],
-        &["image", "ls"],
-        &["image", "rm"],
-        &["doctor"],
-        &["machine"],
-        &["machine", "exec"],
-    ] {
-        let text = host().succeed([verb, &["--help"]].concat());
-        assert!(text.contains("Example"), "{verb:?}: {text}");
+    let mut lines = verbs("");
+    for verb in ["image", "machine"] {
+        let verbs = verbs(verb);
+        assert!(!verbs.is_empty(), "{verb}");
+        lines.extend(verbs.into_iter().map(|second| format!("{verb} {second}")));
+    }
+    for line in lines {
+        let text = host().succeed(line.split(' ').chain(["--help"]));
+        assert!(text.contains("\nExample"), "{line}: {text}");
     }
 }
 
+/// The verbs that the help of a verb lists, or that of the program for an empty one.
+fn verbs(of: &str) -> Vec<String> {
+    let help = host().succeed(of.split_whitespace().chain(["--help"]));
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    list.take_while(|line| !line.is_empty())
+        // Descriptions that are too long for a line go on in the next, further to the right.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|verb| !verb.is_empty() && *verb != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
-fn every_verb_refuses_what_it_cannot_do_in_one_message() {
+fn every_verb_refuses_what_it_cannot_do_and_says_why() {
     let _alone = alone();
-    for (line, code, part) in [
+    let cases = [
         ("get pod none", 1, "pods \"none\" not found"),
         ("get", 2, "You must specify the type of resource"),
         ("get nodes", 2, "doesn't have a resource type \"nodes\""),
@@ -151,7 +160,14 @@ fn every_verb_refuses_what_it_cannot_do_in_one_message() {
         ("completion tcsh", 2, "tcsh"),
         ("recover all", 2, "all"),
         ("doctor please", 2, "please"),
-    ] {
+    ];
+    let tested: BTreeSet<_> = cases
+        .iter()
+        .filter_map(|(line, ..)| line.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(tested, BTreeSet::from_iter(verbs("")));
+    for (line, code, part) in cases {
         let finished = host().output(line.split(' '));
         assert_eq!(finished.code(), code, "{line}: {finished:?}");
         assert!(

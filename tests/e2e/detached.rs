@@ -147,15 +147,17 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     let log = "    volumeMounts: [{name: log, mountPath: /log}]\n";
     let step =
         |name: &str, script: &str, more: &str| container_with(name, &image("busybox"), script, &format!("{log}{more}"));
-    let last = |name: &str| {
-        format!(
-            "echo {name} >> /log/order; trap 'echo end-{name} >> /log/order; exit 0' TERM; while :; do sleep 0.1; done"
-        )
+    // Each takes its time before it notes something: what does not wait for it comes before it.
+    let note = |word: &str| format!("sleep 0.5; echo {word} >> /log/order");
+    let lasting = |name: &str, at_end: &str| {
+        let (begin, end) = (note(name), note(&format!("end-{name}")));
+        format!("trap '{end}; {at_end} exit 0' TERM; {begin}; while :; do sleep 0.1; done")
     };
     let init = [
-        step("first", "echo first >> /log/order", ""),
-        step("sidecar", &last("sidecar"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1, timeoutSeconds: 20}\n"),
-        step("second", "echo second >> /log/order", ""),
+        step("first", &note("first"), ""),
+        // It ends last, and its log is all that is left to be read then.
+        step("sidecar", &lasting("sidecar", "cat /log/order;"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}\n"),
+        step("second", &note("second"), ""),
     ]
     .concat();
     let keeper = step(
@@ -165,23 +167,26 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     );
     let manifest = pod_with(
         "ordered",
-        &[step("main", &last("main"), ""), keeper],
+        &[step("main", &lasting("main", ""), ""), keeper],
         &format!("  volumes: [{{name: log, emptyDir: {{}}}}]\n  initContainers:\n{init}"),
     );
     let pod = Detached::start("ordered", &manifest);
     pod.wait_ready();
-    let order = host().succeed(["exec", "ordered", "-c", "keeper", "--", "cat", "/log/order"]);
+    let mut order = String::new();
+    wait_until("the last one has noted its start", || {
+        order = host().succeed(["exec", "ordered", "-c", "keeper", "--", "cat", "/log/order"]);
+        order.contains("main")
+    });
     assert_eq!(order, "first\nsidecar\nsecond\nmain\n");
     assert_eq!(pod.container("first")["state"]["terminated"]["reason"], "Completed");
     assert_eq!(pod.container("sidecar")["started"], true);
-    // The sidecar writes where the test can still read it after the others have ended.
     let mut follow = host().microkube(["logs", "-f", "ordered", "-c", "sidecar"]);
     follow
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
     let follow = crate::host::Running::start(follow, None);
     host().succeed(["delete", "pod", "ordered"]);
-    follow.finish();
+    assert_eq!(follow.finish().success(), order + "end-main\nend-sidecar\n");
 }
 
 #[test]
@@ -266,14 +271,33 @@ fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
 #[test]
 fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
     let _alone = alone();
-    let more = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'echo post-start > /proc/1/fd/1']}}\n      preStop: {exec: {command: [/bin/sh, -c, 'echo pre-stop > /proc/1/fd/1']}}\n";
+    // The liveness probe ends the container, so that the Pod is still there to tell how it ended.
+    let more = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'echo post-start > /proc/1/fd/1']}}\n      preStop: {exec: {command: [/bin/sh, -c, 'echo pre-stop > /proc/1/fd/1']}}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/end]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}\n";
     let script =
         "trap 'echo term; echo last words > /dev/termination-log; exit 7' TERM; echo main; while :; do sleep 0.1; done";
+    let manifest = pod("hooks", &[container_with("main", &image("busybox"), script, more)]);
     let pod = Detached::start(
         "hooks",
-        &pod("hooks", &[container_with("main", &image("busybox"), script, more)]),
+        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
     );
     pod.wait_ready();
+    pod.wait_for_log("main", "main");
+    host().succeed(["exec", "hooks", "--", "touch", "/tmp/end"]);
+    pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
+    pod.wait_ready();
+    let ended = &pod.container("main")["lastState"]["terminated"];
+    assert_eq!(
+        (&ended["exitCode"], &ended["message"]),
+        (&7.into(), &"last words\n".into()),
+        "{ended}"
+    );
+    let log = host().succeed(["logs", "hooks", "-p"]);
+    let mut lines: Vec<_> = log.lines().collect();
+    // The hook and the container's own process start at the same time.
+    lines[..2].sort_unstable();
+    assert_eq!(lines, ["main", "post-start", "pre-stop", "term"]);
+
+    // So it is when the Pod is deleted.
     pod.wait_for_log("main", "post-start");
     let mut follow = host().microkube(["logs", "-f", "hooks"]);
     follow
@@ -295,7 +319,7 @@ fn pod_deleted_in_the_background(pod: &Detached) {
 fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     let _alone = alone();
     let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
-    let script = "mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
+    let script = "echo serving; mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
     let manifest = pod("probed", &[container_with("main", &image("busybox"), script, probes)]);
     let manifest = manifest.replace(
         "restartPolicy: Never",
@@ -305,12 +329,23 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     pod.wait_ready();
     host().succeed(["exec", "probed", "--", "rm", "/www/ready"]);
     pod.wait("condition=Ready=false");
+    let whole = pod.get();
+    let mut conditions = whole["status"]["conditions"].as_array().unwrap().iter();
+    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap();
+    assert_eq!(ready["message"], "containers with unready status: [main]", "{whole}");
     host().succeed(["exec", "probed", "--", "/bin/sh", "-c", "echo yes > /www/ready"]);
     pod.wait_ready();
     assert_eq!(pod.container("main")["restartCount"], 0);
     host().succeed(["exec", "probed", "--", "touch", "/tmp/dead"]);
     pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
     pod.wait_ready();
+    // PID 1 has no handler for SIGTERM, so it is killed at the end of the grace period; the log stands for the message that it left none of.
+    let ended = &pod.container("main")["lastState"]["terminated"];
+    assert_eq!(
+        (&ended["exitCode"], &ended["message"]),
+        (&137.into(), &"serving\n".into()),
+        "{ended}"
+    );
     let reasons = host().event_reasons("probed");
     for reason in ["Unhealthy", "Killing"] {
         assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
@@ -318,7 +353,7 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
 }
 
 #[test]
-fn an_image_that_is_not_there_is_tried_again_and_the_pod_can_be_deleted_meanwhile() {
+fn a_pod_whose_image_is_not_there_waits_in_back_off_and_can_be_deleted_meanwhile() {
     let _alone = alone();
     let before = host().leftovers();
     let manifest = shell_pod("pulling", "true").replace(&image("busybox"), &image("no-such-image"));
@@ -384,7 +419,6 @@ fn a_deadline_fails_the_pod() {
     assert_eq!(pod.get()["status"]["reason"], "DeadlineExceeded");
 }
 
-/// How long a test waits before it takes silence for an answer is never needed: the verbs wait for events.
 #[test]
 fn waiting_has_a_limit() {
     let _alone = alone();

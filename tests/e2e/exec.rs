@@ -85,6 +85,10 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
         "CapEff|CapBnd|Seccomp:|NoNewPrivs",
         "/proc/1/status",
     ]);
+    assert_eq!(
+        own,
+        "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
+    );
     assert_eq!(own, container);
     let groups = host().succeed(["exec", "confined", "--", "cat", "/proc/self/cgroup"]);
     assert_eq!(
@@ -94,7 +98,7 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
 }
 
 #[test]
-fn a_shell_in_a_terminal_sees_its_size_and_ends_with_it() {
+fn a_shell_in_a_terminal_sees_its_size_and_interrupts_and_its_end_is_that_of_exec() {
     let _alone = alone();
     let _pod = sleeping("terminal");
     let size = Winsize {
@@ -163,14 +167,17 @@ fn files_are_copied_in_and_out() {
 #[test]
 fn what_containers_use_is_shown() {
     let _alone = alone();
-    let pod = Detached::start("busy", &shell_pod("busy", "while :; do :; done"));
-    pod.wait_ready();
+    let script = "head -c 8388608 /dev/zero > /dev/shm/used; echo used; while :; do :; done";
+    let pod = Detached::start("busy", &shell_pod("busy", script));
+    pod.wait_for_log("main", "used");
     let table = host().succeed(["top", "pod", "busy"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "CPU(cores)", "MEMORY(bytes)"]);
     assert_eq!(lines[1][0], "busy");
     let milli: u64 = lines[1][1].strip_suffix('m').unwrap().parse().unwrap();
     assert!(milli > 0, "{table}");
+    let mebibytes: u64 = lines[1][2].strip_suffix("Mi").unwrap().parse().unwrap();
+    assert!((8..32).contains(&mebibytes), "{table}");
 }
 
 #[test]

@@ -11,34 +11,45 @@ use crate::host::{Running, alone, container, host, image, image_layout, pod, she
 #[test]
 fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
     let _alone = alone();
-    let reference = image("small");
-    host().succeed(["image", "pull", &reference]);
-    let manifest =
-        shell_pod("user", "trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done").replace("busybox", "small");
+    // Older than all others: pruning can be limited to it.
+    let layout = layout_of("antique", |config, layers| {
+        config["created"] = json!("1970-01-02T00:00:00Z");
+        layers
+    });
+    let reference = "docker.io/library/antique:v1";
+    let load = || host().succeed(["image", "load", "--name", reference, layout.to_str().unwrap()]);
+    let prune = || host().succeed(["image", "prune", "--all", "--filter", "until=1971-01-01"]);
+    let is_listed = || host().succeed(["image", "ls"]).contains("antique");
+    load();
+    let manifest = shell_pod("user", "trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done")
+        .replace(&image("busybox"), reference);
     let mut pod = host().start(&manifest);
     pod.wait_for("started");
     let listed: Value = serde_json::from_str(&host().succeed(["image", "ls", "--format", "json"])).unwrap();
-    let small = listed
+    let antique = listed
         .as_array()
         .unwrap()
         .iter()
-        .find(|entry| entry["name"] == reference.as_str())
+        .find(|entry| entry["name"] == reference)
         .unwrap();
-    assert_eq!(small["usedBy"], json!(["default/user"]), "{small}");
-    let refused = host().output(["image", "rm", &reference]);
+    assert_eq!(antique["usedBy"], json!(["default/user"]), "{antique}");
+    let refused = host().output(["image", "rm", reference]);
     assert_eq!(refused.code(), 1, "{refused:?}");
     assert!(refused.stderr.contains("used by Pod default/user"), "{refused:?}");
-    host().succeed(["image", "tag", "debian-tools:latest", "unused:v1"]);
-    let pruned = host().succeed(["image", "prune", "--all", "--filter", "until=1000-01-01T00:00:00Z"]);
+    let pruned = prune();
     assert!(!pruned.contains("removed"), "{pruned}");
-    host().succeed(["image", "rm", "unused:v1"]);
-    assert!(host().succeed(["image", "ls"]).contains("test/small"));
+    assert!(is_listed());
     // By force it goes, and the Pod stays.
-    host().succeed(["image", "rm", "--force", &reference]);
-    assert!(!host().succeed(["image", "ls"]).contains("test/small"));
+    host().succeed(["image", "rm", "--force", reference]);
+    assert!(!is_listed());
     assert!(pod.child.try_wait().unwrap().is_none());
     pod.signal(libc::SIGTERM);
-    pod.finish();
+    pod.finish().success();
+    // Without the Pod, the same command removes it.
+    load();
+    let pruned = prune();
+    assert!(pruned.starts_with(&format!("removed {reference}\nfreed ")), "{pruned}");
+    assert!(!is_listed());
 }
 
 #[test]
@@ -100,8 +111,8 @@ pub fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
     tar.append_data(&mut header, path, content).unwrap();
 }
 
-/// An image of busybox with other layers: `layers` makes them from busybox' own, uncompressed.
-pub fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
+/// An image of busybox with another configuration or other layers: `change` makes them from busybox' own, uncompressed.
+pub fn layout_of(name: &str, change: impl FnOnce(&mut Value, Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
     let layout = host().file(name, "").with_file_name(format!("{name}-layout"));
     let _ = std::fs::remove_dir_all(&layout);
     let blobs = layout.join("blobs/sha256");
@@ -133,7 +144,8 @@ pub fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) 
             .unwrap();
         bytes
     };
-    let layers = layers(manifest["layers"].as_array().unwrap().iter().map(unpacked).collect());
+    let layers = manifest["layers"].as_array().unwrap().iter().map(unpacked).collect();
+    let layers = change(&mut config, layers);
     config["rootfs"]["diff_ids"] = layers.iter().map(|layer| digest(layer)).collect();
     let put_layer = |layer: &Vec<u8>| put("application/vnd.oci.image.layer.v1.tar", layer);
     let layers: Vec<_> = layers.iter().map(put_layer).collect();
@@ -154,7 +166,7 @@ pub fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) 
 #[test]
 fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
     let _alone = alone();
-    let layout = layout_of("many", |mut layers| {
+    let layout = layout_of("many", |_, mut layers| {
         for number in 0..29 {
             let mut tar = tar::Builder::new(Vec::new());
             for path in [format!("own/{number}"), "own/last".to_owned()] {
@@ -181,7 +193,7 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
         .flat_map(|number| Sha256::digest(number.to_le_bytes()).to_vec())
         .collect();
     let mixed = [text.as_bytes(), &[0; 3_000_000], &noise, b"the end"].concat();
-    let layout = layout_of("compressed", |layers| {
+    let layout = layout_of("compressed", |_, layers| {
         // Everything in one layer that no other image has, programs included.
         let mut tar = tar::Builder::new(Vec::new());
         for layer in layers {
@@ -220,7 +232,7 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
     let empty = || tar::Builder::new(Vec::new()).into_inner().unwrap();
     let mut containers = Vec::new();
     for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
-        let layout = layout_of(name, |mut layers| {
+        let layout = layout_of(name, |_, mut layers| {
             // As instructions that change nothing make them: the same layer again and again.
             layers.push(empty());
             for number in layers.len() + 1..count {

@@ -1,6 +1,6 @@
 //! Several Pods from one command line.
 
-use crate::host::{alone, host, shell_pod};
+use crate::host::{alone, host, shell_pod, wait_until};
 
 const UNTIL_TERMINATED: &str = "trap 'echo ended; exit 3' TERM; echo up; while :; do sleep 0.1; done";
 
@@ -9,10 +9,18 @@ fn several_pods_run_each_under_its_name_and_the_first_failure_counts() {
     let _alone = alone();
     let before = host().leftovers();
     let pods = [
-        shell_pod("one", "echo first"),
+        shell_pod("one", "echo first; until [ -e /tmp/end ]; do sleep 0.1; done; exit 4"),
         shell_pod("two", "echo second >&2; exit 7"),
     ];
-    let finished = host().run(&pods.join("---\n"));
+    let mut running = host().start(&pods.join("---\n"));
+    running.wait_for("[two/main] second");
+    wait_until("only the first Pod is there", || {
+        host().output(["get", "pods", "-o", "name"]).stdout == "pod/one\n"
+    });
+    wait_until("the first Pod is told to end", || {
+        host().output(["exec", "one", "--", "touch", "/tmp/end"]).code() == 0
+    });
+    let finished = running.finish();
     assert_eq!(finished.code(), 7, "{finished:?}");
     assert!(finished.stdout.contains("[one/main] first\n"), "{finished:?}");
     assert!(finished.stderr.contains("[two/main] second\n"), "{finished:?}");

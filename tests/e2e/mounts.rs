@@ -16,7 +16,7 @@ fn append_link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
 #[test]
 fn volumes_at_etc_and_dev_hide_no_file_of_the_pod_and_no_group_of_the_image() {
     let _alone = alone();
-    let layout = layout_of("linked", |mut layers| {
+    let layout = layout_of("linked", |_, mut layers| {
         let mut tar = tar::Builder::new(Vec::new());
         append(
             &mut tar,

@@ -3,10 +3,11 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::detached::Detached;
-use crate::host::{PATIENCE, alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
+use crate::host::{PATIENCE, Running, alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
 
 fn kill(pid: i32) {
     // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
@@ -109,7 +110,12 @@ fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_
     pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
     pod.wait_ready();
     let status = pod.container("main");
-    assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
+    let lost = &status["lastState"]["terminated"];
+    assert_eq!(
+        (&lost["exitCode"], &lost["reason"]),
+        (&137.into(), &"ContainerStatusUnknown".into()),
+        "{status}"
+    );
     assert_eq!(pod.get()["status"]["podIP"], address);
     // Both at once: as when the whole host loses its power.
     for pid in [processes(&["supervise"]), processes(&["microkube-vmm", "supervised"])].concat() {
@@ -159,13 +165,20 @@ fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     );
     let pod = Detached::start("stubborn", &manifest);
     pod.wait_ready();
+    let mut follow = host().microkube(["logs", "-f", "stubborn"]);
+    follow.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut follow = Running::start(follow, None);
     host().succeed(["delete", "pod", "stubborn", "--wait=false"]);
-    pod.wait_for_log("main", "term");
+    follow.wait_for("term");
     let table = host().succeed(["get", "pod", "stubborn"]);
     assert!(table.contains("Terminating"), "{table}");
     kill_only(&["supervise"]);
+    let begun_again = Instant::now();
     host().succeed(["recover"]);
     host().succeed(["wait", "--for=delete", "pod/stubborn", "--timeout=60s"]);
+    // The stop signal comes again, and the whole of the grace period.
+    assert!(begun_again.elapsed() >= Duration::from_secs(4));
+    assert_eq!(follow.finish().success(), "ready\nterm\nterm\n");
     host().assert_nothing_left_since(&before);
 }
 
