@@ -1,12 +1,16 @@
 //! Bad input is refused with a clear message and exit code 2, and starts nothing.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
-use crate::host::{alone, host, shell_pod};
+use microkube_tests::manifest::{Container, Pod};
+use serde_json::json;
+
+use crate::host::{alone, container, host, shell_pod};
 
 /// Runs a manifest that is wrong and returns the message.
 #[track_caller]
-fn refused(manifest: &str) -> String {
+fn refused(manifest: impl Display) -> String {
     let before = host().leftovers();
     let finished = host().run(manifest);
     assert_eq!(finished.code(), 2, "{finished:?}");
@@ -18,36 +22,29 @@ fn refused(manifest: &str) -> String {
 #[test]
 fn manifests_that_are_wrong_are_refused_by_field() {
     let _alone = alone();
-    let good = shell_pod("good", "true");
-    let cases = [
-        ("not a Kubernetes object", "just text".to_owned()),
-        ("kind: v1, kind Service", good.replace("kind: Pod", "kind: Service")),
+    let pod = || shell_pod("bad", "true");
+    let pod_of = |container: Container| Pod::named("bad").container(container);
+    let main = || container("main", "true");
+    for (field, manifest) in [
+        ("kind: v1, kind Service", pod().set("kind", "Service")),
+        ("metadate", pod().set("metadate", json!({ "name": "bad" }))),
+        ("spec.restartPolicy", pod().restart_policy("Sometimes")),
+        ("spec.initContainers", pod().init_container(Container::new("main", "b"))),
         (
             "spec.containers[0].imagePullPolice",
-            good.replace("imagePullPolicy", "imagePullPolice"),
-        ),
-        ("metadate", good.replace("metadata:", "metadate:")),
-        (
-            "spec.restartPolicy",
-            good.replace("restartPolicy: Never", "restartPolicy: Sometimes"),
+            pod_of(main().set("imagePullPolice", "IfNotPresent")),
         ),
         (
             "spec.containers[0].livenessProbe",
-            good.replace("    command:", "    livenessProbe: {exec: {}}\n    command:"),
+            pod_of(main().set("livenessProbe.exec", json!({}))),
         ),
-        (
-            "spec.initContainers",
-            good.replace(
-                "  containers:",
-                "  initContainers: [{name: main, image: b}]\n  containers:",
-            ),
-        ),
-        ("spec.containers[0].name", good.replace("name: main", "name: Main")),
-    ];
-    for (field, manifest) in cases {
+        ("spec.containers[0].name", pod_of(container("Main", "true"))),
+    ] {
         let message = refused(&manifest);
         assert!(message.contains(field), "{field}: {message}");
     }
+    let message = refused("just text");
+    assert!(message.contains("not a Kubernetes object"), "{message}");
 }
 
 #[test]
@@ -182,12 +179,12 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
 #[test]
 fn a_second_pod_of_the_same_name_is_refused() {
     let _alone = alone();
-    let mut first = host().start(&shell_pod(
+    let mut first = host().start(shell_pod(
         "same",
         "echo ready; trap 'exit 0' TERM; while :; do sleep 0.1; done",
     ));
     first.wait_for("ready");
-    let second = host().run(&shell_pod("same", "true"));
+    let second = host().run(shell_pod("same", "true"));
     assert_eq!(second.code(), 1, "{second:?}");
     assert!(second.stderr.contains("already exists"), "{second:?}");
     first.signal(libc::SIGTERM);

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use microkube_tests::manifest::{Container, Pod, documents, exec, exec_shell, probe};
+use serde_json::{Value, json};
 
-use crate::host::{Host, alone, container, container_with, host, image, pod, pod_with, shell_pod, wait_until};
+use crate::host::{Host, alone, container, host, image, shell_pod, wait_until};
 
 /// A detached Pod of a test; deleted when the test ends, however it ends.
 pub struct Detached(pub String);
 
 impl Detached {
-    /// Creates the Pod of this manifest.
+    /// Creates the Pod.
     #[track_caller]
-    pub fn start(name: &str, manifest: &str) -> Self {
-        let file = host().file(&format!("{name}.yaml"), manifest);
+    pub fn start(pod: &Pod) -> Self {
+        let file = host().manifest(pod);
         host().succeed(["run", "-d", file.to_str().unwrap()]);
-        Self(name.to_owned())
+        Self(pod.name().to_owned())
     }
 
     /// The Pod as JSON.
@@ -99,7 +100,8 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     let _alone = alone();
     let before = host().leftovers();
     let script = "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
-    let pod = Detached::start("detached", &shell_pod("detached", script));
+    let manifest = shell_pod("detached", script);
+    let pod = Detached::start(&manifest);
     pod.wait_ready();
     host().leftovers().assert_one_pod_more_than(&before);
     let table = host().succeed(["get", "pods"]);
@@ -121,14 +123,7 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     for reason in ["Pulled", "Created", "Started"] {
         assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
     }
-    let again = host().output([
-        "run",
-        "-d",
-        host()
-            .file("detached.yaml", &shell_pod("detached", script))
-            .to_str()
-            .unwrap(),
-    ]);
+    let again = host().output(["run", "-d", host().manifest(&manifest).to_str().unwrap()]);
     assert_eq!(again.code(), 1, "{again:?}");
     assert!(again.stderr.contains("already exists"), "{again:?}");
     assert_eq!(
@@ -144,33 +139,28 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
 #[test]
 fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_others() {
     let _alone = alone();
-    let log = "    volumeMounts: [{name: log, mountPath: /log}]\n";
-    let step =
-        |name: &str, script: &str, more: &str| container_with(name, &image("busybox"), script, &format!("{log}{more}"));
+    let step = |name: &str, script: &str| container(name, script).mount("log", "/log");
     // Each takes its time before it notes something: what does not wait for it comes before it.
     let note = |word: &str| format!("sleep 0.5; echo {word} >> /log/order");
     let lasting = |name: &str, at_end: &str| {
         let (begin, end) = (note(name), note(&format!("end-{name}")));
         format!("trap '{end}; {at_end} exit 0' TERM; {begin}; while :; do sleep 0.1; done")
     };
-    let init = [
-        step("first", &note("first"), ""),
-        // It ends last, and its log is all that is left to be read then.
-        step("sidecar", &lasting("sidecar", "cat /log/order;"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}\n"),
-        step("second", &note("second"), ""),
-    ]
-    .concat();
-    let keeper = step(
-        "keeper",
-        "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done",
-        "",
-    );
-    let manifest = pod_with(
-        "ordered",
-        &[step("main", &lasting("main", ""), ""), keeper],
-        &format!("  volumes: [{{name: log, emptyDir: {{}}}}]\n  initContainers:\n{init}"),
-    );
-    let pod = Detached::start("ordered", &manifest);
+    let started = exec(&["grep", "-q", "sidecar", "/log/order"]);
+    let often = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 60 });
+    // It ends last, and its log is all that is left to be read then.
+    let sidecar = step("sidecar", &lasting("sidecar", "cat /log/order;"))
+        .restart_policy("Always")
+        .set("startupProbe", probe(started, often));
+    let keeper = "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let manifest = Pod::named("ordered")
+        .empty_dir("log")
+        .init_container(step("first", &note("first")))
+        .init_container(sidecar)
+        .init_container(step("second", &note("second")))
+        .container(step("main", &lasting("main", "")))
+        .container(step("keeper", keeper));
+    let pod = Detached::start(&manifest);
     pod.wait_ready();
     let mut order = String::new();
     wait_until("the last one has noted its start", || {
@@ -192,9 +182,7 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
 #[test]
 fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     let _alone = alone();
-    let manifest =
-        shell_pod("crashing", "echo attempt; exit 3").replace("restartPolicy: Never", "restartPolicy: Always");
-    let pod = Detached::start("crashing", &manifest);
+    let pod = Detached::start(&shell_pod("crashing", "echo attempt; exit 3").restart_policy("Always"));
     // However long a look takes: what is said fits together at every moment.
     let mut status = Value::Null;
     wait_until("it waits to be restarted", || {
@@ -252,13 +240,12 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
 #[test]
 fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
     let _alone = alone();
-    let more = "    volumeMounts: [{name: state, mountPath: /state}]\n";
     let script = "test -e /state/tried || { touch /state/tried; exit 1; }";
-    let main = container_with("main", &image("busybox"), script, more);
-    let manifest = pod_with("retry", &[main], "  volumes: [{name: state, emptyDir: {}}]\n");
     let pod = Detached::start(
-        "retry",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: OnFailure"),
+        &Pod::named("retry")
+            .restart_policy("OnFailure")
+            .empty_dir("state")
+            .container(container("main", script).mount("state", "/state")),
     );
     pod.wait_phase("Succeeded");
     assert_eq!(pod.container("main")["restartCount"], 1);
@@ -272,14 +259,15 @@ fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
 fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
     let _alone = alone();
     // The liveness probe ends the container, so that the Pod is still there to tell how it ended.
-    let more = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'echo post-start > /proc/1/fd/1']}}\n      preStop: {exec: {command: [/bin/sh, -c, 'echo pre-stop > /proc/1/fd/1']}}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/end]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}\n";
+    let alive = exec(&["test", "!", "-e", "/tmp/end"]);
+    let often = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1 });
     let script =
         "trap 'echo term; echo last words > /dev/termination-log; exit 7' TERM; echo main; while :; do sleep 0.1; done";
-    let manifest = pod("hooks", &[container_with("main", &image("busybox"), script, more)]);
-    let pod = Detached::start(
-        "hooks",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
-    );
+    let main = container("main", script)
+        .set("lifecycle.postStart", exec_shell("echo post-start > /proc/1/fd/1"))
+        .set("lifecycle.preStop", exec_shell("echo pre-stop > /proc/1/fd/1"))
+        .set("livenessProbe", probe(alive, often));
+    let pod = Detached::start(&Pod::named("hooks").restart_policy("Always").container(main));
     pod.wait_ready();
     pod.wait_for_log("main", "main");
     host().succeed(["exec", "hooks", "--", "touch", "/tmp/end"]);
@@ -318,14 +306,30 @@ fn pod_deleted_in_the_background(pod: &Detached) {
 #[test]
 fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     let _alone = alone();
-    let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
     let script = "echo serving; mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
-    let manifest = pod("probed", &[container_with("main", &image("busybox"), script, probes)]);
-    let manifest = manifest.replace(
-        "restartPolicy: Never",
-        "restartPolicy: Always\n  terminationGracePeriodSeconds: 2",
+    let main = container("main", script)
+        .set(
+            "startupProbe",
+            json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1, "failureThreshold": 60 }),
+        )
+        .set(
+            "readinessProbe",
+            json!({ "httpGet": { "path": "/ready", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1 }),
+        )
+        .set(
+            "livenessProbe",
+            probe(
+                exec(&["test", "!", "-e", "/tmp/dead"]),
+                json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1 }),
+            ),
+        )
+        .set("terminationMessagePolicy", "FallbackToLogsOnError");
+    let pod = Detached::start(
+        &Pod::named("probed")
+            .restart_policy("Always")
+            .grace_period_seconds(2)
+            .container(main),
     );
-    let pod = Detached::start("probed", &manifest);
     pod.wait_ready();
     host().succeed(["exec", "probed", "--", "rm", "/www/ready"]);
     pod.wait("condition=Ready=false");
@@ -356,8 +360,8 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
 fn a_pod_whose_image_is_not_there_waits_in_back_off_and_can_be_deleted_meanwhile() {
     let _alone = alone();
     let before = host().leftovers();
-    let manifest = shell_pod("pulling", "true").replace(&image("busybox"), &image("no-such-image"));
-    let pod = Detached::start("pulling", &manifest);
+    let main = Container::new("main", &image("no-such-image")).shell("true");
+    let pod = Detached::start(&Pod::named("pulling").container(main));
     pod.wait("jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff");
     assert_eq!(pod.get()["status"]["phase"], "Pending");
     pod.delete();
@@ -368,13 +372,8 @@ fn a_pod_whose_image_is_not_there_waits_in_back_off_and_can_be_deleted_meanwhile
 fn several_documents_are_applied_and_deleted_together() {
     let _alone = alone();
     let forever = "while :; do sleep 1; done";
-    let documents = [
-        pod("one", &[container("main", &image("busybox"), forever)]),
-        pod("two", &[container("main", &image("busybox"), forever)]),
-    ]
-    .map(|text| text.replace("metadata:\n", "metadata:\n  labels: {app: pair}\n"))
-    .join("---\n");
-    let file = host().file("pair.yaml", &documents);
+    let pods = ["one", "two"].map(|name| shell_pod(name, forever).label("app", "pair"));
+    let file = host().file("pair.yaml", &documents(&pods));
     let file = file.to_str().unwrap();
     let _cleanup = (Detached("one".to_owned()), Detached("two".to_owned()));
     assert_eq!(
@@ -405,16 +404,8 @@ fn several_documents_are_applied_and_deleted_together() {
 #[test]
 fn a_deadline_fails_the_pod() {
     let _alone = alone();
-    let manifest = pod_with(
-        "late",
-        &[container(
-            "main",
-            &image("busybox"),
-            "trap 'exit 0' TERM; while :; do sleep 0.1; done",
-        )],
-        "  activeDeadlineSeconds: 5\n",
-    );
-    let pod = Detached::start("late", &manifest);
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let pod = Detached::start(&shell_pod("late", script).set("spec.activeDeadlineSeconds", 5));
     pod.wait_phase("Failed");
     assert_eq!(pod.get()["status"]["reason"], "DeadlineExceeded");
 }
@@ -422,7 +413,7 @@ fn a_deadline_fails_the_pod() {
 #[test]
 fn waiting_has_a_limit() {
     let _alone = alone();
-    let pod = Detached::start("slow", &shell_pod("slow", "sleep 1000"));
+    let pod = Detached::start(&shell_pod("slow", "sleep 1000"));
     pod.wait_ready();
     let start = std::time::Instant::now();
     let waited = host().output(["wait", "--for=delete", "pod/slow", "--timeout=1s"]);

@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::process::Stdio;
 
+use microkube_tests::manifest::{Container, Pod};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{Running, alone, container, host, image, image_layout, pod, shell_pod};
+use crate::host::{Running, alone, host, image, image_layout};
 
 #[test]
 fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
@@ -21,9 +22,8 @@ fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
     let prune = || host().succeed(["image", "prune", "--all", "--filter", "until=1971-01-01"]);
     let is_listed = || host().succeed(["image", "ls"]).contains("antique");
     load();
-    let manifest = shell_pod("user", "trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done")
-        .replace(&image("busybox"), reference);
-    let mut pod = host().start(&manifest);
+    let main = Container::new("main", reference).shell("trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done");
+    let mut pod = host().start(Pod::named("user").container(main));
     pod.wait_for("started");
     let listed: Value = serde_json::from_str(&host().succeed(["image", "ls", "--format", "json"])).unwrap();
     let antique = listed
@@ -178,9 +178,8 @@ fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
     });
     host().succeed(["image", "load", "--name", "many:v1", layout.to_str().unwrap()]);
     let script = "ls /own | wc -l; cat /own/last; cat /own/0 /own/28";
-    let text = host()
-        .run(&shell_pod("many", script).replace(&image("busybox"), "many:v1"))
-        .success();
+    let main = Container::new("main", "many:v1").shell(script);
+    let text = host().run(Pod::named("many").container(main)).success();
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["30", "28", "0", "28"]);
     host().succeed(["image", "rm", "many:v1"]);
 }
@@ -216,9 +215,8 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
     assert!(layer.len() < mixed.len() as u64, "{layer:?}");
     let script =
         "sha256sum /own/text /own/mixed; tail -c 7 /own/mixed; dd if=/own/mixed bs=1 skip=5500000 count=9 | wc -c";
-    let text_out = host()
-        .run(&shell_pod("compressed", script).replace(&image("busybox"), "compressed:v1"))
-        .success();
+    let main = Container::new("main", "compressed:v1").shell(script);
+    let text_out = host().run(Pod::named("compressed").container(main)).success();
     let hex = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
     for expected in [hex(text.as_bytes()), hex(&mixed), "the end9".to_owned()] {
         assert!(text_out.contains(&expected), "{expected}: {text_out}");
@@ -230,8 +228,9 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
 fn a_pod_has_more_layers_than_a_disk_has_partitions() {
     let _alone = alone();
     let empty = || tar::Builder::new(Vec::new()).into_inner().unwrap();
-    let mut containers = Vec::new();
-    for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
+    let images = [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)];
+    let mut pod = Pod::named("layers");
+    for (name, count) in images {
         let layout = layout_of(name, |_, mut layers| {
             // As instructions that change nothing make them: the same layer again and again.
             layers.push(empty());
@@ -248,10 +247,10 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
         host().succeed(["image", "load", "--name", &reference, layout.to_str().unwrap()]);
         let script =
             "echo $(ls /many | wc -l) $(cat /many/last); echo shown; trap 'exit 0' TERM; while :; do sleep 0.1; done";
-        containers.push(container(name, &reference, script));
+        pod = pod.container(Container::new(name, &reference).shell(script));
     }
-    let mut running = host().start(&pod("layers", &containers));
-    for _ in &containers {
+    let mut running = host().start(pod);
+    for _ in images {
         running.wait_for("shown");
     }
     let path = "jsonpath={.status.containerStatuses[0].imageID}";
@@ -263,7 +262,7 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
     running.signal(libc::SIGTERM);
     let output = running.finish().stdout;
     // busybox has one layer; of the others, two are empty.
-    for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
+    for (name, count) in images {
         let expected = format!("[{name}] {} {}\n", count - 2, count - 1);
         assert!(output.contains(&expected), "{expected}{output}");
         host().succeed(["image", "rm", &format!("{name}:v1")]);

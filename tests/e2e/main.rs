@@ -5,8 +5,6 @@
 
 mod bad_input;
 mod bad_places;
-#[path = "../built.rs"]
-mod built;
 mod chaos;
 mod completion;
 mod containers;
@@ -28,11 +26,9 @@ mod logs;
 mod manifests;
 mod mounts;
 mod network;
+mod nginx;
 mod probes;
-#[path = "../random_life.rs"]
-mod random_life;
 mod recovery;
-mod seeds;
 mod termination;
 mod timeline;
 mod vmm;

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::built::{microkube_program, source_tree};
+use microkube_tests::built::{microkube_program, source_tree};
+
 use crate::host::{Running, alone};
 
 /// `microkube-vmm run` with this kernel and the tests' own init.
