@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tar::{EntryType, Header};
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{Finished, alone, host, shell_pod};
 
 /// An archive of entries: kind, name, target of a link, content.

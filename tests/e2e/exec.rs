@@ -8,7 +8,7 @@ use microkube_tests::manifest::{Container, Pod};
 use nix::pty::{Winsize, openpty};
 use serde_json::json;
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{PATIENCE, Running, alone, container, host, image, shell_pod};
 
 /// Ends when it is asked to.

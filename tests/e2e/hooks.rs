@@ -3,7 +3,7 @@
 use microkube_tests::manifest::{Container, Pod, exec_shell};
 use serde_json::{Value, json};
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{alone, container, host};
 use crate::timeline::{Follower, SAY};
 

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Stdio};
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{alone, host, processes, shell_pod, wait_until};
 
 /// A process that is stopped until this value goes.

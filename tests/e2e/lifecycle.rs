@@ -3,7 +3,7 @@
 use microkube_tests::manifest::{Container, Pod, exec, exec_shell, probe};
 use serde_json::json;
 
-use crate::detached::{Detached, status_of};
+use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, processes, shell_pod, wait_until};
 
 /// A container that ends when it is asked to.

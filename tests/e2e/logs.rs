@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use microkube_tests::manifest::Pod;
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{Running, alone, container, host};
 
 /// Enough for a rotation: in the log, a line has some fifty bytes, and a file 10 MiB.

@@ -3,9 +3,9 @@
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{alone, container, host, image, wait_until};
-use crate::images_store::{append, layout_of};
+use crate::layered_image::{append, layout_of};
 
 /// Adds a symbolic link to an archive.
 fn append_link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {

@@ -3,7 +3,7 @@
 use microkube_tests::manifest::{Container, Pod, probe};
 use serde_json::{Value, json};
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{alone, container, host, wait_until};
 
 /// Three probes of one kind. Their limits are generous: what is tested is that they fail and succeed, not how fast servers are.

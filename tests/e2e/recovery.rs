@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use microkube_tests::manifest::Pod;
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{PATIENCE, Running, alone, container, host, processes, shell_pod, wait_until};
 
 fn kill(pid: i32) {

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use microkube_tests::manifest::{Container, Pod, exec_shell};
 use serde_json::Value;
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{Running, alone, container, host};
 use crate::timeline::{Follower, SAY};
 
