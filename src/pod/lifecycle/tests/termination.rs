@@ -1,4 +1,4 @@
-//! Section 2: how Pods end.
+//! How Pods end.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn with_sidecars() -> World {
 }
 
 #[test]
-fn rule_1_the_grace_is_that_of_the_request_else_that_of_the_pod_else_30_seconds() {
+fn the_grace_is_that_of_the_request_else_that_of_the_pod_else_30_seconds() {
     for (own, requested, expected) in [
         (None, None, 30),
         (Some(5), None, 5),
@@ -37,7 +37,7 @@ fn rule_1_the_grace_is_that_of_the_request_else_that_of_the_pod_else_30_seconds(
 }
 
 #[test]
-fn rule_1_the_grace_can_only_decrease_and_nobody_is_signalled_twice() {
+fn the_grace_can_only_decrease_and_nobody_is_signalled_twice() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     world.terminate(Some(20));
     world.go_to(1);
@@ -52,7 +52,7 @@ fn rule_1_the_grace_can_only_decrease_and_nobody_is_signalled_twice() {
 }
 
 #[test]
-fn rule_1_a_shorter_grace_cuts_a_hook_short() {
+fn a_shorter_grace_cuts_a_hook_short() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     assert_eq!(world.terminate(Some(20)), ["run PreStop web 0 for 20s"]);
     world.go_to(2);
@@ -62,7 +62,7 @@ fn rule_1_a_shorter_grace_cuts_a_hook_short() {
 }
 
 #[test]
-fn rule_2_all_containers_get_their_stop_signal_at_once_and_sigkill_at_the_end() {
+fn all_containers_get_their_stop_signal_at_once_and_sigkill_at_the_end() {
     let mut world =
         World::running(json!({"containers": containers(&["web", "db", "job"]), "restartPolicy": "OnFailure"}));
     world.exited("job", 0, exit(0));
@@ -87,7 +87,7 @@ fn rule_2_all_containers_get_their_stop_signal_at_once_and_sigkill_at_the_end() 
 }
 
 #[test]
-fn rule_2_the_pre_stop_hook_runs_first_and_its_time_counts() {
+fn the_pre_stop_hook_runs_first_and_its_time_counts() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     assert_eq!(world.terminate(None), ["run PreStop web 0 for 30s", "stop db 0"]);
     world.exited("db", 0, exit(0));
@@ -97,7 +97,7 @@ fn rule_2_the_pre_stop_hook_runs_first_and_its_time_counts() {
 }
 
 #[test]
-fn rule_2_a_hook_that_takes_all_the_grace_is_cut_and_two_seconds_are_added() {
+fn a_hook_that_takes_all_the_grace_is_cut_and_two_seconds_are_added() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     world.terminate(Some(10));
     assert_eq!(world.go_to(10), ["cancel PreStop web 0", "stop web 0"]);
@@ -106,14 +106,14 @@ fn rule_2_a_hook_that_takes_all_the_grace_is_cut_and_two_seconds_are_added() {
 }
 
 #[test]
-fn rule_2_with_a_grace_of_zero_no_hook_runs_and_two_seconds_are_given() {
+fn with_a_grace_of_zero_no_hook_runs_and_two_seconds_are_given() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     assert_eq!(world.terminate(Some(0)), ["stop web 0"]);
     assert_eq!(world.deadline(), Some(2));
 }
 
 #[test]
-fn rule_2_a_hook_ends_with_its_container() {
+fn a_hook_ends_with_its_container() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     world.terminate(None);
     assert_eq!(
@@ -123,7 +123,7 @@ fn rule_2_a_hook_ends_with_its_container() {
 }
 
 #[test]
-fn rule_3_a_probe_kills_with_its_own_grace_else_with_that_of_the_pod() {
+fn a_probe_kills_with_its_own_grace_else_with_that_of_the_pod() {
     for (own, expected) in [(json!(3), 3), (Value::Null, 30)] {
         let probe = json!({"tcpSocket": {"port": 80}, "failureThreshold": 1, "terminationGracePeriodSeconds": own});
         let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
@@ -136,7 +136,7 @@ fn rule_3_a_probe_kills_with_its_own_grace_else_with_that_of_the_pod() {
 }
 
 #[test]
-fn rule_4_sidecars_end_after_all_containers_in_reverse_order() {
+fn sidecars_end_after_all_containers_in_reverse_order() {
     let mut world = with_sidecars();
     assert_eq!(world.terminate(None), ["stop web 0"]);
     world.go_to(4);
@@ -149,7 +149,7 @@ fn rule_4_sidecars_end_after_all_containers_in_reverse_order() {
 }
 
 #[test]
-fn rule_4_when_the_grace_expires_every_container_is_stopped_at_once_with_two_seconds() {
+fn when_the_grace_expires_every_container_is_stopped_at_once_with_two_seconds() {
     let mut world = with_sidecars();
     world.terminate(Some(10));
     assert_eq!(world.go_to(10), ["stop log 0", "stop mesh 0", "kill web 0"]);
@@ -157,7 +157,7 @@ fn rule_4_when_the_grace_expires_every_container_is_stopped_at_once_with_two_sec
 }
 
 #[test]
-fn rule_4_a_sidecar_does_not_wait_for_who_does_not_run() {
+fn a_sidecar_does_not_wait_for_who_does_not_run() {
     let mut world = World::with_sandbox(json!({
         "initContainers": [sidecar("log"), sidecar("mesh")], "containers": containers(&["web"]),
     }));
@@ -168,7 +168,7 @@ fn rule_4_a_sidecar_does_not_wait_for_who_does_not_run() {
 }
 
 #[test]
-fn rule_4_sidecars_end_when_all_containers_have_ended_for_good() {
+fn sidecars_end_when_all_containers_have_ended_for_good() {
     let mut world = World::with_sandbox(json!({
         "restartPolicy": "Never", "initContainers": [sidecar("log")], "containers": containers(&["web"]),
     }));
@@ -182,7 +182,7 @@ fn rule_4_sidecars_end_when_all_containers_have_ended_for_good() {
 }
 
 #[test]
-fn rule_5_readiness_is_observed_to_the_end_and_the_other_probes_are_not() {
+fn readiness_is_observed_to_the_end_and_the_other_probes_are_not() {
     let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 5, "failureThreshold": 1});
     let mut world = World::running(json!({"containers": [
         {"name": "web", "image": "i", "livenessProbe": probe, "readinessProbe": probe},
@@ -198,7 +198,7 @@ fn rule_5_readiness_is_observed_to_the_end_and_the_other_probes_are_not() {
 }
 
 #[test]
-fn rule_6_a_kill_leaves_nobody_any_time() {
+fn a_kill_leaves_nobody_any_time() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     world.terminate(None);
     assert_eq!(
@@ -220,7 +220,7 @@ fn a_killed_pod_does_not_wait_for_a_container_that_could_not_be_created() {
 }
 
 #[test]
-fn rule_7_after_a_restart_of_the_supervisor_the_termination_begins_again_with_its_whole_grace() {
+fn after_a_restart_of_the_supervisor_the_termination_begins_again_with_its_whole_grace() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     world.terminate(Some(20));
     world.go_to(15);
@@ -240,7 +240,7 @@ fn rule_7_after_a_restart_of_the_supervisor_the_termination_begins_again_with_it
 }
 
 #[test]
-fn rule_8_a_deleted_pod_reaches_a_terminal_phase_before_it_has_ended() {
+fn a_deleted_pod_reaches_a_terminal_phase_before_it_has_ended() {
     for (code, phase) in [(0, "Succeeded"), (1, "Failed")] {
         let mut world = World::running(json!({"containers": containers(&["web"])}));
         world.terminate(None);
@@ -253,7 +253,7 @@ fn rule_8_a_deleted_pod_reaches_a_terminal_phase_before_it_has_ended() {
 }
 
 #[test]
-fn rule_8_a_pod_that_is_deleted_before_it_runs_has_failed() {
+fn a_pod_that_is_deleted_before_it_runs_has_failed() {
     let mut world = World::new(json!({"containers": containers(&["web"])}));
     world.step(Event::Begin);
     assert_eq!(world.terminate(None), [""; 0]);
@@ -273,7 +273,7 @@ fn rule_8_a_pod_that_is_deleted_before_it_runs_has_failed() {
 }
 
 #[test]
-fn rule_9_a_failed_pre_stop_hook_is_told_and_stops_nothing() {
+fn a_failed_pre_stop_hook_is_told_and_stops_nothing() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     world.terminate(None);
     world.events();
@@ -282,7 +282,7 @@ fn rule_9_a_failed_pre_stop_hook_is_told_and_stops_nothing() {
 }
 
 #[test]
-fn rule_9_a_failed_post_start_hook_kills_the_container_which_restarts_by_its_policy() {
+fn a_failed_post_start_hook_kills_the_container_which_restarts_by_its_policy() {
     for (policy, restarted) in [("Always", true), ("Never", false)] {
         let mut world = World::with_sandbox(json!({"restartPolicy": policy, "containers": [
             {"name": "web", "image": "i", "lifecycle": {"postStart": {"exec": {"command": ["true"]}}}},

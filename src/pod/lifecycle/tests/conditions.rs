@@ -1,4 +1,4 @@
-//! Section 5: conditions.
+//! The conditions of a Pod.
 
 use super::*;
 

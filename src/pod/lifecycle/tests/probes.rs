@@ -1,4 +1,4 @@
-//! Section 5: probes.
+//! Probes: when they run, and what follows from their results.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Section 4: states of containers, their reasons, and the Pod's events.
+//! States of containers, their reasons, and the Pod's events.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Section 3: the phase of a Pod.
+//! The phase of a Pod.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Section 5: restarts and their back-off.
+//! Restarts and their back-off.
 
 use super::*;
 

@@ -1,6 +1,7 @@
-//! The Pods of the documents the project was made from.
+//! nginx as a user first runs it: by itself, and with a sidecar.
 
-use crate::built::source_tree;
+use microkube_tests::built::source_tree;
+
 use crate::host::{alone, host, http_get, wait_until};
 
 const NGINX: &str = r"
