@@ -180,8 +180,8 @@ impl Following<'_> {
             match self.attach().await {
                 Ok(Ended::Exited(_)) => {}
                 // As kubectl: the Pod's end is waited for, unless nobody asks how it ends.
-                Ok(Ended::InputEnded) if policy == Policy::Ignored => return Ok(0),
-                Ok(Ended::InputEnded) => {}
+                Ok(Ended::NoMoreInput) if policy == Policy::Ignored => return Ok(0),
+                Ok(Ended::NoMoreInput) => {}
                 Ok(Ended::Signal(number)) => return Ok(self.interrupted(number)),
                 Ok(other) => return Ok(other.exit_code(|_| 0)),
                 Err(error) if error.is::<ClientError>() => {

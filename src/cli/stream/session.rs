@@ -24,7 +24,7 @@ pub(in crate::cli) enum Ended {
     /// The user has left it alone.
     Detached,
     /// There is no more input for a container that goes on.
-    InputEnded,
+    NoMoreInput,
     /// Nobody reads the output any more.
     BrokenPipe,
     /// A signal ended this side.
@@ -36,7 +36,7 @@ impl Ended {
     pub(in crate::cli) fn exit_code(self, of_process: impl FnOnce(u8) -> u8) -> u8 {
         match self {
             Self::Exited(code) => of_process(code),
-            Self::Detached | Self::InputEnded => 0,
+            Self::Detached | Self::NoMoreInput => 0,
             Self::BrokenPipe => EXIT_OUTPUT_CLOSED,
             Self::Signal(number) => exit_code_of_signal(number),
         }
@@ -153,7 +153,7 @@ where
                     Ok(())
                 }
                 SessionEvent::Exited(exit_code) => return Ok(Ended::Exited(exit_code)),
-                SessionEvent::InputEnded => return Ok(Ended::InputEnded),
+                SessionEvent::InputEnded => return Ok(Ended::NoMoreInput),
             };
             match written {
                 Ok(()) => {}

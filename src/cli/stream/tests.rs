@@ -132,7 +132,7 @@ async fn the_end_of_the_input_ends_the_conversation_with_a_container_whose_input
     });
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(Some(&b"x"[..]), &mut output, &mut errors);
-    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::InputEnded);
+    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::NoMoreInput);
     playing.await.unwrap();
 }
 
