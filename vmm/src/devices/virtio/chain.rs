@@ -142,7 +142,8 @@ impl<'m> Buffers<'m> {
 
     /// What is left, at most as much as one system call takes.
     fn as_iovecs(&self) -> &[libc::iovec] {
-        let rest = self.iovecs.get(self.first..).unwrap_or_default();
+        // `first` never goes past the end.
+        let rest = &self.iovecs[self.first..];
         rest.get(..MAX_IOVECS).unwrap_or(rest)
     }
 
@@ -336,6 +337,7 @@ impl<'m> Chain<'m> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
     use virtio_queue::{Queue, QueueT};
@@ -343,9 +345,9 @@ mod tests {
 
     use super::*;
 
-    const NEXT: u16 = 1;
-    const WRITE: u16 = 2;
-    const INDIRECT: u16 = 4;
+    const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+    const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+    const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 
     fn memory() -> GuestMemory {
         GuestMemory::from_ranges(&[(GuestAddress(0), 0x2_0000), (GuestAddress(0x2_0000), 0x1_0000)]).unwrap()

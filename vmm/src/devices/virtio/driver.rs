@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
@@ -12,9 +13,9 @@ use super::worker::Active;
 use crate::memory::GuestMemory;
 
 /// Descriptor flag: another descriptor follows.
-pub const NEXT: u16 = 1;
+pub const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 /// Descriptor flag: the device writes.
-pub const WRITE: u16 = 2;
+pub const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 
 /// First address of the rings; each queue has a descriptor table, an available and a used ring, at [`AVAILABLE`] and [`USED`].
 const RINGS: u64 = 0x1000;
