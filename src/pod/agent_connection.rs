@@ -191,7 +191,7 @@ impl AsyncWrite for AgentConnection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let count = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-        let mut written = bytes.get(..count).unwrap_or_default();
+        let mut written = &bytes[..count];
         while !written.is_empty() {
             let (part, rest) = written.split_at(this.outgoing.until_next().min(written.len()));
             if let Some(header) = this.outgoing.take(part).filter(|header| header.kind == REQUEST) {

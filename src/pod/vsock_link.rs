@@ -137,11 +137,7 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
         return Ok(Received::Closed);
     }
     let mut fds = fds.into_iter();
-    match (
-        vsock_control::decode(data.get(..length).unwrap_or_default()),
-        fds.next(),
-        fds.next(),
-    ) {
+    match (vsock_control::decode(&data[..length]), fds.next(), fds.next()) {
         (Some((vsock_control::INCOMING, port)), Some(fd), None) if is_unix_stream(&fd) => {
             Ok(Received::Connection(port, fd.into()))
         }
