@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
-//! `causes`, `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
+//! Dependencies point one way: `cli` → `pod` → `privileged` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` →
+//! `state` → `causes`, `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
@@ -21,6 +21,7 @@ pub mod machine;
 pub mod manifest;
 pub mod network;
 pub mod pod;
+pub mod privileged;
 pub mod state;
 mod stderr;
 pub mod terminal;

@@ -3,12 +3,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 
 use microkube_vmm::vsock_control;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockname,
-    getsockopt, recvmsg, sendmsg, socket, socketpair, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockType, UnixAddr, getsockname, getsockopt, recvmsg, sendmsg,
+    sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,36 +23,18 @@ pub struct VsockLink {
 }
 
 impl VsockLink {
-    /// Makes a control socket and returns the VMM's end and the client's.
+    /// Over a connection to the VMM.
     ///
     /// # Errors
-    /// When no socket can be made.
-    pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
-        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    /// When the descriptor cannot be waited for.
+    pub fn over(client: OwnedFd) -> std::io::Result<Self> {
         set_nonblocking(&client)?;
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(client)? };
-        Ok((vmm, Self::over(socket)))
-    }
-
-    /// Connects to the control socket of a VMM that another supervisor started.
-    ///
-    /// # Errors
-    /// When nobody listens there.
-    pub fn connect(path: &Path) -> std::io::Result<Self> {
-        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(client.as_raw_fd(), &UnixAddr::new(path)?)?;
-        set_nonblocking(&client)?;
-        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
-        let socket = unsafe { AsyncFd::register(client)? };
-        Ok(Self::over(socket))
-    }
-
-    fn over(socket: AsyncFd<OwnedFd>) -> Self {
-        Self {
+        Ok(Self {
             socket,
             complaints: Complaints::default(),
-        }
+        })
     }
 
     /// Connects to a port of the guest. The connection is closed at once if nobody listens there.
@@ -153,9 +134,16 @@ fn is_unix_stream(fd: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    /// The VMM's end, and the link over the other.
+    fn pair() -> (OwnedFd, VsockLink) {
+        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        (vmm, VsockLink::over(client).unwrap())
+    }
 
     fn send(socket: &OwnedFd, message: &[u8], fds: &[RawFd]) {
         let control = [ControlMessage::ScmRights(fds)];
@@ -171,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_of_the_guest_arrives_with_its_port() {
-        let (vmm, link) = VsockLink::pair().unwrap();
+        let (vmm, link) = pair();
         let (mut guest, theirs) = UnixStream::pair().unwrap();
         send(&vmm, &[9, 9], &[]);
         send(
@@ -191,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_descriptor_that_is_no_stream_socket_is_no_connection() {
-        let (vmm, link) = VsockLink::pair().unwrap();
+        let (vmm, link) = pair();
         let file = std::fs::File::open("/dev/zero").unwrap();
         let (read, _write) = std::io::pipe().unwrap();
         let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
@@ -212,30 +200,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_later_supervisor_connects_by_the_sockets_path_and_reaches_the_guest() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("vsock.sock");
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        nix::sys::socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
-        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
-        let link = VsockLink::connect(&path).unwrap();
-        let accepted = nix::sys::socket::accept(listener.as_raw_fd()).unwrap();
+    async fn a_port_of_the_guest_is_reached() {
+        let (vmm, link) = pair();
         let mut ours = link.dial(1024).await.unwrap();
         let mut data = [0; 16];
         let mut control = nix::cmsg_space!([RawFd; 4]);
         let mut slices = [IoSliceMut::new(&mut data)];
-        let message = recvmsg::<()>(accepted, &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
+        let message = recvmsg::<()>(vmm.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
         let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().unwrap().next() else {
             panic!("no descriptor")
         };
         assert_eq!(message.bytes, vsock_control::MESSAGE_BYTES);
-        // SAFETY: the kernel has just installed both descriptors for this test.
-        let (mut theirs, _accepted) = unsafe {
-            (
-                std::os::unix::net::UnixStream::from_raw_fd(fds[0]),
-                OwnedFd::from_raw_fd(accepted),
-            )
-        };
+        // SAFETY: the kernel has just installed this descriptor for this test.
+        let mut theirs = unsafe { std::os::unix::net::UnixStream::from_raw_fd(fds[0]) };
         std::io::Write::write_all(&mut theirs, b"hi").unwrap();
         drop(theirs);
         assert_eq!(vsock_control::decode(&data[..5]), Some((vsock_control::CONNECT, 1024)));
@@ -246,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_vmm_ends_the_link() {
-        let (vmm, link) = VsockLink::pair().unwrap();
+        let (vmm, link) = pair();
         drop(vmm);
         assert!(link.accept().await.unwrap().is_none());
     }

@@ -1,5 +1,5 @@
-//! The structure of the workspace's own code: files of a crate do not import each other in a circle, and the groups of modules under
-//! `src/` import only downwards.
+//! The structure of the workspace's own code: files of a crate do not import each other in a circle, the groups of modules under `src/`
+//! import only downwards, and only `src/privileged` uses what needs root's privileges.
 //!
 //! What a file imports is read from the sources: `use` declarations and paths, without those of tests. A name is imported from the file
 //! that defines it, not from the module that re-exports it. Calls of methods are not seen, nor what other crates' macros expand to.
@@ -10,6 +10,7 @@ mod imports;
 mod layers;
 mod module_tree;
 mod paths;
+mod reserved;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -23,17 +24,39 @@ use workspace::Workspace;
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["pod"],
+    &["privileged"],
     &["image", "machine", "manifest", "network", "volume"],
     &["state"],
     &["causes", "child", "lock", "stderr", "terminal"],
 ];
 
+/// What changes the host with root's privileges. What is not named here of `src/network` only computes.
+const PRIVILEGED: &[&str] = &[
+    "src/network/firewall.rs",
+    "src/network/lease.rs",
+    "src/network/link.rs",
+    "src/network/mod.rs",
+    "src/network/nftables",
+    "src/network/nftables.rs",
+    "src/network/tap.rs",
+    "src/volume",
+];
+
+/// Crates that speak to the kernel's network configuration.
+const NETLINK_CRATES: &[&str] = &[
+    "netlink_packet_core",
+    "netlink_packet_route",
+    "netlink_sys",
+    "rtnetlink",
+];
+
+static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(Path::new(env!("CARGO_MANIFEST_DIR"))));
+
 /// The imports within each crate, by the file that the crate begins with.
 static IMPORTS: LazyLock<BTreeMap<PathBuf, Imports>> = LazyLock::new(|| {
-    let workspace = Workspace::read(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let crates = workspace.crate_roots.iter();
+    let crates = WORKSPACE.crate_roots.iter();
     crates
-        .map(|root| (root.clone(), Imports::of_crate(&workspace.sources, root)))
+        .map(|root| (root.clone(), Imports::of_crate(&WORKSPACE.sources, root)))
         .collect()
 });
 
@@ -53,6 +76,25 @@ fn groups_import_only_from_the_layers_below_them() {
     assert!(
         found.is_empty(),
         "imports that do not lead down\n\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn only_the_privileged_part_changes_the_host() {
+    let reserved: Vec<&Path> = PRIVILEGED.iter().map(Path::new).collect();
+    let sources = Path::new("src");
+    let imports = &IMPORTS[Path::new("src/lib.rs")];
+    let mut found = reserved::violations(imports, sources, Path::new("src/privileged"), &reserved);
+    found.extend(reserved::crate_violations(
+        &WORKSPACE.sources,
+        sources,
+        Path::new("src/network"),
+        NETLINK_CRATES,
+    ));
+    assert!(
+        found.is_empty(),
+        "only src/privileged may use these\n\n{}",
         found.join("\n")
     );
 }
