@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`PodPrivileges::connect`] | `CAP_NET_ADMIN` (bridge, TAP, nftables, sysctls), root's files (leases) | [`PodPrivileges::release`]; the TAP with its last descriptor |
 //! | [`PodPrivileges::scratch_disk`] | root's files | [`PodPrivileges::release`] |
-//! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail gives up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end; its socket by [`PodPrivileges::release`] |
+//! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail gives up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETPCAP`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end; its socket by [`PodPrivileges::release`] |
 //! | [`PodPrivileges::connect_vmm`] | root's files | the descriptor |
 //! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM has a user of its own | |
 //! | [`PodPrivileges::release`] | `CAP_NET_ADMIN`, root's files | |

@@ -274,8 +274,10 @@ pub fn kill(uid: &str, vmm: &ProcessIdentity, patience: Duration) -> Result<bool
 
 /// Kills the VMM that was noted and all others of the Pod. Returns whether all have ended.
 pub fn end_all(uid: &str, noted: Option<ProcessIdentity>, patience: Duration) -> Result<bool, VmmError> {
+    let mut vmms = found(uid);
+    vmms.retain(|vmm| Some(vmm) != noted.as_ref());
     let (mut all_ended, mut failure) = (true, None);
-    for vmm in noted.into_iter().chain(found(uid)) {
+    for vmm in noted.into_iter().chain(vmms) {
         match kill(uid, &vmm, patience) {
             Ok(has_ended) => all_ended &= has_ended,
             // The record is wrong: what it names has nothing of the Pod.
@@ -321,10 +323,10 @@ fn kind_of(pid: i32, uid: &str) -> ProcessKind {
     let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
     let matches = arguments.next() == Some(b"supervised")
         && arguments.skip_while(|argument| *argument != b"--pod").nth(1) == Some(uid.as_bytes());
-    // Anybody can start a process with such arguments, but not as this user or as the jail's.
+    // Anybody can start a process with such arguments, but not as root, the jail's user or this one.
     let owner = std::os::unix::fs::MetadataExt::uid(&metadata);
-    let is_ours = owner == JAIL_ID || owner == nix::unistd::geteuid().as_raw();
-    if matches && is_ours {
+    let owners = [0, JAIL_ID, nix::unistd::geteuid().as_raw()];
+    if matches && owners.contains(&owner) {
         ProcessKind::VmmOfPod
     } else {
         ProcessKind::Other

@@ -48,16 +48,17 @@ impl BlkIdentity {
                 *to = from;
             }
         };
+        let of_u64 = |value: u64| u32::try_from(value).expect("a small constant");
         let sectors = (disk.length() / SECTOR_BYTES).to_le_bytes();
         // All but header and status.
         put(offset_of!(virtio_blk_config, seg_max), u32::from(QUEUE_SIZE) - 2);
-        put(offset_of!(virtio_blk_config, blk_size), SECTOR_BYTES as u32);
+        put(offset_of!(virtio_blk_config, blk_size), of_u64(SECTOR_BYTES));
         if !disk.read_only() {
             put(offset_of!(virtio_blk_config, max_discard_sectors), MAX_RANGE_SECTORS);
             put(offset_of!(virtio_blk_config, max_discard_seg), MAX_RANGES);
             put(
                 offset_of!(virtio_blk_config, discard_sector_alignment),
-                (BLOCK_BYTES / SECTOR_BYTES) as u32,
+                of_u64(BLOCK_BYTES / SECTOR_BYTES),
             );
             put(
                 offset_of!(virtio_blk_config, max_write_zeroes_sectors),

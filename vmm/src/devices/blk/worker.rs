@@ -12,13 +12,20 @@ use super::disk::Disk;
 use super::request::{self, Request};
 use crate::report::report;
 
-// A status is one byte.
-const STATUS_OK: u8 = VIRTIO_BLK_S_OK as u8;
-const STATUS_IOERR: u8 = VIRTIO_BLK_S_IOERR as u8;
-const STATUS_UNSUPP: u8 = VIRTIO_BLK_S_UNSUPP as u8;
+const STATUS_OK: u8 = status(VIRTIO_BLK_S_OK);
+const STATUS_IOERR: u8 = status(VIRTIO_BLK_S_IOERR);
+const STATUS_UNSUPP: u8 = status(VIRTIO_BLK_S_UNSUPP);
 
 /// Length of the name that `GET_ID` asks for.
 const ID_BYTES: usize = VIRTIO_BLK_ID_BYTES as usize;
+
+/// A status as it is written.
+const fn status(value: u32) -> u8 {
+    let [status, 0, 0, 0] = value.to_le_bytes() else {
+        panic!("a status has one byte")
+    };
+    status
+}
 
 /// The disk's thread.
 #[derive(Debug)]

@@ -10,9 +10,6 @@ use virtio_bindings::virtio_net::virtio_net_hdr_v1;
 /// Bytes of the header that precedes every frame on the TAP as well as in the queues.
 pub const VNET_HEADER_BYTES: usize = size_of::<virtio_net_hdr_v1>();
 
-/// Frames on the TAP have the virtio header and no other.
-const TAP_FLAGS: libc::c_short = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-
 /// Why a TAP cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
@@ -54,7 +51,8 @@ impl Tap {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from.cast_signed();
         }
-        request.ifr_ifru.ifru_flags = TAP_FLAGS;
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("the flags are bits of a short");
         // SAFETY: the ioctl reads and writes an ifreq.
         let attached = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         check(attached, "attach to the TAP (TUNSETIFF)")?;
@@ -67,7 +65,7 @@ impl Tap {
             what: "make the TAP non-blocking",
             source,
         })?;
-        let size = VNET_HEADER_BYTES as libc::c_int;
+        let size = libc::c_int::try_from(VNET_HEADER_BYTES).expect("a header is small");
         // SAFETY: the ioctl reads an int.
         let sized = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) };
         check(sized, "set the TAP's header size")?;
