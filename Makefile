@@ -86,7 +86,7 @@ structure: requirements
 
 # The image store against kernel and other tools, and pulls from a real registry: as root, but no Pods, whatever this machine's KVM.
 image-test: requirements test-images
-	@$(CARGO) test --release --test store --test registry
+	@$(CARGO) test --release --package microkube --package microkube-image --test store --test registry
 
 # Not for `make soak`, unless it is given.
 FUZZ_SECONDS ?= 60

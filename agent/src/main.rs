@@ -20,6 +20,7 @@ mod start_order;
 mod stdio;
 #[cfg(test)]
 mod test_directory;
+mod under_way;
 
 use std::process::ExitCode;
 use std::sync::Arc;

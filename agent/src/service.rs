@@ -30,6 +30,7 @@ use crate::request;
 use crate::request_field::{self, InvalidRequest};
 use crate::sandbox::{CheckedRequest, Sandbox};
 use crate::start_order::StartOrder;
+use crate::under_way::UnderWay;
 
 /// How long a shutdown waits for containers whose processes were killed and whose output is on its way. Longer only where
 /// the host has stopped to read.
@@ -65,6 +66,7 @@ struct State {
     containers: Registry<Container>,
     processes: Registry<Process>,
     start_order: StartOrder,
+    starts: UnderWay<ttrpc::Result<StartContainerResponse>>,
     shutdown: Arc<Notify>,
 }
 
@@ -87,6 +89,7 @@ impl AgentService {
             containers: Registry::new("container", MAX_CONTAINERS),
             processes: Registry::new("process", MAX_PROCESSES),
             start_order: StartOrder::default(),
+            starts: UnderWay::default(),
             shutdown,
         });
         tokio::spawn(forget_orphans(Arc::clone(&state)));
@@ -164,6 +167,15 @@ fn process_user(user: &User) -> ProcessUser {
     }
 }
 
+fn started(container: &Container) -> StartContainerResponse {
+    StartContainerResponse {
+        pid: u32::try_from(container.pid().as_raw()).unwrap_or(0),
+        started_boottime_ns: container.started_boottime_ns(),
+        user: Some(process_user(container.user())).into(),
+        ..Default::default()
+    }
+}
+
 fn start_failed(error: &StartError) -> ttrpc::Error {
     let code = match error {
         StartError::Invalid(_) => Code::INVALID_ARGUMENT,
@@ -209,7 +221,11 @@ impl State {
         })
     }
 
+    /// Starts a container; one that was started before is answered for again.
     async fn start_container(&self, request: StartContainerRequest) -> ttrpc::Result<StartContainerResponse> {
+        if let Ok(container) = self.containers.get(&request.id) {
+            return Ok(started(&container));
+        }
         let (_start, turn) = self.start_order.begin(&request.id, &request.start_after);
         request::start_container(&request).map_err(invalid)?;
         let SandboxState::Ready(sandbox) = lock(&self.sandbox).clone() else {
@@ -221,17 +237,11 @@ impl State {
         let unwanted = reservation.unwanted();
         match self.starter.start(&sandbox, request, Arc::clone(&unwanted), turn).await {
             Ok(container) => {
-                let response = StartContainerResponse {
-                    pid: u32::try_from(container.pid().as_raw()).unwrap_or(0),
-                    started_boottime_ns: container.started_boottime_ns(),
-                    user: Some(process_user(container.user())).into(),
-                    ..Default::default()
-                };
                 let container = reservation.fill(container);
                 if was_notified(&unwanted) {
                     kill(&id, || container.signal(libc::SIGKILL));
                 }
-                Ok(response)
+                Ok(started(&container))
             }
             Err(error) => {
                 log::error!("cannot start container {id}: {error}");
@@ -367,10 +377,11 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: StartContainerRequest,
     ) -> ttrpc::Result<StartContainerResponse> {
-        // A task of its own: the call is dropped when its connection ends, the container must not be left half started.
-        let state = Arc::clone(&self.state);
-        let started = tokio::spawn(async move { state.start_container(request).await }).await;
-        started.unwrap_or_else(|error| Err(failure(Code::INTERNAL, error)))
+        // It goes on when its connection ends: the container must not be left half started. The next supervisor asks for it again.
+        let (state, id) = (Arc::clone(&self.state), request.id.clone());
+        let start = async move { state.start_container(request).await };
+        let broken = |error| Err(failure(Code::INTERNAL, error));
+        self.state.starts.join(&id, start, broken).await
     }
 
     async fn wait_container(
@@ -425,18 +436,25 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         _: ListContainersRequest,
     ) -> ttrpc::Result<ListContainersResponse> {
-        // A start that a supervisor has asked for before it died: the next one would ask again, and be refused.
+        // A start that a supervisor has asked for before it died is mostly over soon.
         self.state.start_order.all_over().await;
-        let containers = self.state.containers.all().into_iter();
+        // These first: a start that succeeds meanwhile is among both.
+        let mut starting = self.state.starts.ids();
+        let containers = self.state.containers.all();
+        starting.retain(|id| containers.iter().all(|(other, _)| other != id));
+        let starting = starting.into_iter().map(|id| ContainerSummary {
+            id,
+            starting: true,
+            ..Default::default()
+        });
+        let started = containers.into_iter().map(|(id, container)| ContainerSummary {
+            id,
+            ended: container.is_done(),
+            started_boottime_ns: container.started_boottime_ns(),
+            ..Default::default()
+        });
         Ok(ListContainersResponse {
-            containers: containers
-                .map(|(id, container)| ContainerSummary {
-                    id,
-                    ended: container.is_done(),
-                    started_boottime_ns: container.started_boottime_ns(),
-                    ..Default::default()
-                })
-                .collect(),
+            containers: started.chain(starting).collect(),
             ..Default::default()
         })
     }
@@ -446,7 +464,7 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: StartProcessRequest,
     ) -> ttrpc::Result<StartProcessResponse> {
-        // As with containers.
+        // A task of its own: the call is dropped when its connection ends, the process must not be left half started.
         let state = Arc::clone(&self.state);
         let started = tokio::spawn(async move { state.start_process(request).await }).await;
         started.unwrap_or_else(|error| Err(failure(Code::INTERNAL, error)))

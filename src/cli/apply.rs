@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
+use microkube_manifest::Manifests;
 
 use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
@@ -11,7 +12,6 @@ use super::manifests::{self, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::pods::format::{Format, Objects};
 use super::print::emit;
-use crate::manifest::Manifests;
 use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply, try_apply};
 use crate::stderr::report;
 

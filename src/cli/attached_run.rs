@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodStatus};
+use microkube_manifest::Manifests;
 
 use super::exec::{session_terminal, talk};
 use super::failure::{Failure, complain};
@@ -21,7 +22,7 @@ use super::stream::running::{
     why_not_running,
 };
 use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signal};
-use crate::manifest::Manifests;
+use crate::pod::client::ClientError;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
 use crate::pod::operations::attach::{self, Attach};
 use crate::pod::operations::create::{CreateError, make_way, start_detached};
@@ -31,6 +32,10 @@ use crate::stderr::{PREFIX, report, say};
 
 /// The grace period of a Pod that is removed when Ctrl-C comes again, as that of `delete --now`.
 const SHORT_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a container that could not be connected to may still be shown as running: its end is known to the supervisor before its status
+/// is written.
+const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the Pod.
 pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure> {
@@ -174,13 +179,22 @@ impl Following<'_> {
             id = container_status(&begun, &name).and_then(|status| status.container_id.clone());
             match self.attach().await {
                 Ok(Ended::Exited(_)) => {}
+                // As kubectl: the Pod's end is waited for, unless nobody asks how it ends.
+                Ok(Ended::InputEnded) if policy == Policy::Ignored => return Ok(0),
+                Ok(Ended::InputEnded) => {}
                 Ok(Ended::Signal(number)) => return Ok(self.interrupted(number)),
                 Ok(other) => return Ok(other.exit_code(|_| 0)),
-                Err(error) if is_attempt_running(&self.watch.status()?, self.container, id.as_deref()) => {
-                    return Err(error);
+                Err(error) if error.is::<ClientError>() => {
+                    let container = self.container;
+                    let is_over = |status: &PodStatus| !is_attempt_running(status, container, id.as_deref());
+                    match self.wait_at_most(STATUS_PATIENCE, is_over).await? {
+                        // It was too fast: what it wrote is in its log.
+                        Waited::Until(_) => show_log(self.paths, self.record, self.container)?,
+                        Waited::TimedOut(_) => return Err(error),
+                        Waited::Signal(number) => return Ok(self.interrupted(number)),
+                    }
                 }
-                // It was too fast: what it wrote is in its log.
-                Err(_) => show_log(self.paths, self.record, self.container)?,
+                Err(error) => return Err(error),
             }
         } else {
             show_log(self.paths, self.record, self.container)?;
@@ -193,7 +207,14 @@ impl Following<'_> {
     }
 
     async fn wait(&mut self, is_wanted: impl Fn(&PodStatus) -> bool) -> anyhow::Result<Waited> {
-        let timeout = self.args.pod_running_timeout;
+        self.wait_at_most(self.args.pod_running_timeout, is_wanted).await
+    }
+
+    async fn wait_at_most(
+        &mut self,
+        timeout: Duration,
+        is_wanted: impl Fn(&PodStatus) -> bool,
+    ) -> anyhow::Result<Waited> {
         self.watch.until(timeout, self.endings, self.tell, is_wanted).await
     }
 

@@ -7,11 +7,11 @@ use std::process::{ExitCode, Stdio};
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{ArgValueCompleter, PathCompleter, ValueCompleter as _};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+use microkube_base::child;
 
 use super::failure::Failure;
 use super::kvm;
 use super::print::emit;
-use crate::child;
 use crate::state::{Paths, PodRecords};
 
 /// Set by the shell's script, which then calls this program for what can follow.

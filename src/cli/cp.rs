@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
+use microkube_base::child;
 
 use super::completion;
 use super::failure::Failure;
 use super::print::for_terminal;
-use crate::child;
 use crate::pod::operations::copy::{self, CommandRunner, CopyError, Streams};
 use crate::stderr::say;
 

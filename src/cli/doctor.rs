@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use microkube_image::ImageStore;
 use microkube_vmm::probe;
 
 use super::failure::Failure;
 use super::print::emit;
-use crate::image::ImageStore;
 use crate::machine;
 use crate::network::NetworkConfig;
 use crate::privileged::{Privileges, artifacts};
@@ -162,7 +162,7 @@ fn guest() -> Check {
 fn vmm() -> Check {
     let try_it = || {
         let program = artifacts::vmm_binary()?;
-        let output = crate::child::command(&program)
+        let output = microkube_base::child::command(&program)
             .arg("--version")
             .output()
             .with_context(|| format!("cannot run {}", program.display()))?;

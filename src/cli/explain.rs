@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use microkube_manifest::schema::{Field, Schema, inside, join};
+use microkube_manifest::support::{self, Support};
 
 use super::failure::Failure;
 use super::print::emit;
-use crate::manifest::schema::{Field, Schema, inside, join};
-use crate::manifest::support::{self, Support};
 
 /// Columns of descriptions.
 const WIDTH: usize = 100;

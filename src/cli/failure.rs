@@ -1,8 +1,9 @@
 //! Why a verb failed: the exit code, and how it is told.
 
+use microkube_manifest::ManifestError;
+
 use super::print::for_terminal;
 use super::remedy;
-use crate::manifest::ManifestError;
 use crate::state::Paths;
 use crate::stderr::{report, say};
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use microkube_manifest::Input;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
 use super::manifests::Loaded;
 use super::namespace::NamespaceArg;
 use super::stream::running::running_timeout;
-use crate::manifest::{self, Input};
 
 /// How the manifest is called in messages.
 const SOURCE: &str = "command line";
@@ -86,7 +86,7 @@ impl ImageArgs {
             text: text.as_bytes(),
         };
         Ok(Loaded {
-            manifests: manifest::load(&[input]).map_err(Failure::usage)?,
+            manifests: microkube_manifest::load(&[input]).map_err(Failure::usage)?,
             consumed_stdin: None,
         })
     }
@@ -169,6 +169,18 @@ mod tests {
         NamespaceArg {
             namespace: Some(namespace.to_owned()),
         }
+    }
+
+    #[test]
+    fn the_input_ends_with_the_first_client_unless_it_is_left_open() {
+        let container = |words: &[&str]| {
+            let manifest = args(words).manifest("web", "nginx:1", &in_namespace("test")).unwrap();
+            let container = &manifest["spec"]["containers"][0];
+            (container["stdin"].clone(), container["stdinOnce"].clone())
+        };
+        assert_eq!(container(&["-i"]), (json!(true), json!(true)));
+        assert_eq!(container(&["-i", "--leave-stdin-open"]), (json!(true), json!(false)));
+        assert_eq!(container(&["--attach"]), (Value::Null, Value::Null));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use microkube_manifest::{Input, MAX_TEXT_BYTES, Manifests};
 
 use super::failure::Failure;
 use super::namespace::NamespaceArg;
-use crate::manifest::{self, Input, MAX_TEXT_BYTES, Manifests};
 
 /// All manifests of one command line together.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
@@ -53,7 +53,7 @@ pub(super) struct Loaded {
 fn load(files: &FilenameArgs) -> Result<Loaded, Failure> {
     let mut texts = read(files).map_err(Failure::usage)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
-    let manifests = manifest::load(&inputs).map_err(Failure::usage)?;
+    let manifests = microkube_manifest::load(&inputs).map_err(Failure::usage)?;
     let stdin = texts.iter().position(|(source, _)| source == STDIN);
     Ok(Loaded {
         manifests,
@@ -73,7 +73,7 @@ pub(super) fn load_into(files: &FilenameArgs, namespace: &NamespaceArg) -> Resul
 }
 
 fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
-    if let Some(error) = crate::manifest::names::dns_label(namespace).into_iter().next() {
+    if let Some(error) = microkube_manifest::names::dns_label(namespace).into_iter().next() {
         bail!("--namespace={namespace}: {error}");
     }
     let pods = manifests.pods.iter_mut();

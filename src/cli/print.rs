@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::image::is_unprintable;
+use microkube_image::is_unprintable;
 
 /// Exit code of a program that ended because nobody reads its output: that of SIGPIPE, of which kubectl dies.
 pub(super) const EXIT_OUTPUT_CLOSED: u8 = 128 + libc::SIGPIPE as u8;

@@ -5,8 +5,9 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use microkube_image::{ImageError, StoreError};
+
 use super::readable::PodsUnreadable;
-use crate::image::{ImageError, StoreError};
 use crate::network::{LeaseError, NetworkError};
 use crate::pod::operations::delete::AskError;
 use crate::privileged::ReleaseError;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{anyhow, bail};
 use futures::stream::{FuturesUnordered, StreamExt};
+use microkube_manifest::Manifests;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -17,7 +18,6 @@ use super::manifests::{FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::output::ContainerOutput;
 use super::{attached_run, kvm, manifests};
-use crate::manifest::Manifests;
 use crate::pod;
 use crate::pod::operations::apply::Existing;
 use crate::pod::operations::create::{CreateError, new_record};

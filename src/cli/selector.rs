@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use crate::manifest::names;
+use microkube_manifest::names;
 
 /// Longer ones are refused: a command line of this length is a mistake.
 const MAX_BYTES: usize = 64 << 10;

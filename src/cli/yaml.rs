@@ -6,10 +6,10 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use microkube_image::is_unprintable;
 use serde_json::Value;
 
 use super::print::escaped;
-use crate::image::is_unprintable;
 
 /// A document.
 pub(super) fn document(value: &Value) -> String {
@@ -134,11 +134,11 @@ fn is_plain(string: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use microkube_manifest::Input;
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::{self, Input};
 
     #[test]
     fn documents_look_as_those_of_kubectl() {
@@ -220,7 +220,7 @@ number: 3
                 }] },
             });
             let yaml = document(&pod);
-            let read = manifest::load(&[Input { source: "pod.yaml", text: yaml.as_bytes() }])
+            let read = microkube_manifest::load(&[Input { source: "pod.yaml", text: yaml.as_bytes() }])
                 .map_err(|error| TestCaseError::fail(format!("{error}\n{yaml}")))?;
             let pod = &read.pods[0];
             prop_assert!(pod.metadata.labels.as_ref().unwrap().contains_key(&key), "{}", yaml);

@@ -68,7 +68,7 @@ fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNet
         source,
     })?;
     let mac = link::mac_of(address);
-    firewall::guard_tap(&tap_name, mac, address).map_err(unguarded)?;
+    let tap = guarded(tap, || firewall::guard_tap(&tap_name, mac, address))?;
     Ok(PodNetwork {
         tap,
         tap_name,
@@ -78,6 +78,12 @@ fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNet
         gateway: config.subnet.gateway(),
         mtu: config.mtu,
     })
+}
+
+/// A TAP once it is guarded. One that cannot be is closed, which removes it.
+fn guarded<T>(tap: T, guard: impl FnOnce() -> io::Result<()>) -> Result<T, NetworkError> {
+    guard().map_err(unguarded)?;
+    Ok(tap)
 }
 
 /// Why a Pod without protection against spoofing is not connected.

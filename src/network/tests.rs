@@ -55,6 +55,23 @@ fn a_pod_that_cannot_be_kept_from_spoofing_is_not_connected_and_told_what_to_do(
     assert!(matches!(other, NetworkError::Firewall { .. }), "{other}");
 }
 
+#[test]
+fn a_pod_gets_no_tap_that_cannot_be_guarded() {
+    let is_open = |pipe: &mut std::io::PipeReader| {
+        let mut byte = [0];
+        // The end of the pipe comes when its writer is closed.
+        std::io::Read::read(pipe, &mut byte).unwrap() == 1
+    };
+    let (mut reader, tap) = std::io::pipe().unwrap();
+    let refused = guarded(tap, || Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+    assert!(matches!(refused, Err(NetworkError::NoIngressHook(_))));
+    assert!(!is_open(&mut reader), "it is closed, and so is gone");
+    let (mut reader, tap) = std::io::pipe().unwrap();
+    let mut tap = guarded(tap, || Ok(())).unwrap();
+    std::io::Write::write_all(&mut tap, b"x").unwrap();
+    assert!(is_open(&mut reader));
+}
+
 /// Real packets through the real kernel. Run as root in a network namespace of its own:
 /// `unshare -n cargo test -p microkube --lib network::tests::real -- --ignored --test-threads=1`
 mod real {

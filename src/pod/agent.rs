@@ -13,7 +13,7 @@ use microkube_protocol::messages::{
     StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
 };
 use microkube_protocol::service::AgentClient;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use ttrpc::Code;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
@@ -163,7 +163,7 @@ calls! {
 impl AgentClientHandle {
     /// For the agent at the other end of a connection.
     #[must_use]
-    pub fn new(connection: UnixStream) -> Self {
+    pub fn new(connection: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static) -> Self {
         let watch = Watch::default();
         let connection = AgentConnection::new(connection, watch.clone());
         Self {
@@ -184,6 +184,7 @@ mod tests {
 
     use microkube_protocol::messages::{ContainerStats, ContainerSummary, ProcessUser};
     use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
 
     use super::*;
 

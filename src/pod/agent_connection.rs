@@ -1,18 +1,19 @@
 //! The connection with an agent, watched: what comes in must be answers to calls that went out, one each.
 //!
 //! ttrpc 0.10's client queues whatever else comes for a call, without a limit: frames of data, while the call itself cannot be sent because
-//! the guest does not read. No guest may make a supervisor grow, so one that sends such frames has lost its agent.
+//! the guest does not read. No guest may make a supervisor grow, so one that sends such frames has lost its agent. So has one that stops
+//! reading, or does not answer: what waits for it would become more and more.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use microkube_protocol::MAX_MESSAGE_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// Length of a frame's header: length and stream as big-endian u32, type, flags (ttrpc's PROTOCOL.md).
 const HEADER_BYTES: usize = 10;
@@ -24,6 +25,13 @@ const RESPONSE: u8 = 2;
 /// Calls that may be without an answer, those that nobody waits for any more included: their numbers are kept. A Pod has some tens of
 /// containers, each with some probes, and at most 256 sessions.
 const MAX_UNANSWERED: usize = 2048;
+
+/// Most bytes of their requests, which are kept until the answer comes. `pod::guest_process` has a smaller limit for the processes it starts;
+/// what is left for containers is more than a manifest can describe.
+const MAX_UNANSWERED_BYTES: usize = 64 << 20;
+
+/// How long the agent may take to read one frame. It reads all the time, and a frame has at most 4 MiB.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 /// That an agent is not to be had any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +98,10 @@ impl Frames {
         }
     }
 
+    fn is_between_frames(&self) -> bool {
+        self.header_bytes == 0 && self.payload_bytes_left == 0
+    }
+
     /// Takes in at most [`Self::until_next`] bytes; returns the header that they complete.
     fn take(&mut self, bytes: &[u8]) -> Option<Header> {
         if self.payload_bytes_left > 0 {
@@ -117,26 +129,61 @@ impl Frames {
 
 /// The supervisor's end of the connection.
 #[derive(Debug)]
-pub struct AgentConnection {
-    stream: UnixStream,
+pub struct AgentConnection<S> {
+    stream: S,
     incoming: Frames,
     outgoing: Frames,
-    /// Calls that have gone out and not been answered.
-    waiting: HashSet<u32>,
+    /// Calls that have gone out and not been answered, with the lengths of their requests.
+    waiting: HashMap<u32, usize>,
+    waiting_bytes: usize,
+    /// When the frame that the agent does not read to its end has taken too long.
+    read_deadline: Option<Pin<Box<Sleep>>>,
     watch: Watch,
 }
 
-impl AgentConnection {
+impl<S> AgentConnection<S> {
     /// Watches a connection that nothing was sent on yet.
     #[must_use]
-    pub fn new(stream: UnixStream, watch: Watch) -> Self {
+    pub fn new(stream: S, watch: Watch) -> Self {
         Self {
             stream,
             incoming: Frames::default(),
             outgoing: Frames::default(),
-            waiting: HashSet::new(),
+            waiting: HashMap::new(),
+            waiting_bytes: 0,
+            read_deadline: None,
             watch,
         }
+    }
+
+    /// A call was answered; whether it was made at all.
+    fn answered(&mut self, stream: u32) -> bool {
+        let length = self.waiting.remove(&stream);
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(length.unwrap_or_default());
+        length.is_some()
+    }
+
+    /// Notes what was written.
+    fn sent(&mut self, mut written: &[u8]) {
+        while !written.is_empty() {
+            let (part, rest) = written.split_at(self.outgoing.until_next().min(written.len()));
+            if let Some(header) = self.outgoing.take(part).filter(|header| header.kind == REQUEST) {
+                self.waiting.insert(header.stream, header.length);
+                self.waiting_bytes = self.waiting_bytes.saturating_add(header.length);
+            }
+            written = rest;
+            if self.outgoing.is_between_frames() {
+                self.read_deadline = None;
+            }
+        }
+    }
+
+    /// Waits for the time when an agent that does not read is given up.
+    fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.read_deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(READ_PATIENCE)))
+            .as_mut()
+            .poll(context)
     }
 
     /// Why a frame of the guest is not taken.
@@ -145,7 +192,7 @@ impl AgentConnection {
             Some("sent something other than an answer")
         } else if header.length > MAX_MESSAGE_BYTES {
             Some("sent an answer that is too long")
-        } else if !self.waiting.remove(&header.stream) {
+        } else if !self.answered(header.stream) {
             Some("answered what it was not asked")
         } else {
             None
@@ -153,13 +200,13 @@ impl AgentConnection {
     }
 }
 
-impl Drop for AgentConnection {
+impl<S> Drop for AgentConnection<S> {
     fn drop(&mut self) {
         self.watch.lose("is gone");
     }
 }
 
-impl AsyncRead for AgentConnection {
+impl<S: AsyncRead + Unpin> AsyncRead for AgentConnection<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Never beyond a header, which is looked at before anybody acts on it.
@@ -187,19 +234,17 @@ impl AsyncRead for AgentConnection {
     }
 }
 
-impl AsyncWrite for AgentConnection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AgentConnection<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-        let mut written = &bytes[..count];
-        while !written.is_empty() {
-            let (part, rest) = written.split_at(this.outgoing.until_next().min(written.len()));
-            if let Some(header) = this.outgoing.take(part).filter(|header| header.kind == REQUEST) {
-                this.waiting.insert(header.stream);
-            }
-            written = rest;
-        }
-        if this.waiting.len() > MAX_UNANSWERED {
+        let Poll::Ready(count) = Pin::new(&mut this.stream).poll_write(context, bytes) else {
+            ready!(this.poll_read_deadline(context));
+            this.watch.lose("does not read what it is sent");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        let count = count?;
+        this.sent(&bytes[..count]);
+        if this.waiting.len() > MAX_UNANSWERED || this.waiting_bytes > MAX_UNANSWERED_BYTES {
             this.watch.lose("does not answer");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -218,7 +263,7 @@ impl AsyncWrite for AgentConnection {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
 
@@ -227,8 +272,8 @@ mod tests {
         [&length.to_be_bytes()[..], &stream.to_be_bytes(), &[kind, 0], payload].concat()
     }
 
-    fn connection() -> (UnixStream, AgentConnection, Watch) {
-        let (guest, host) = UnixStream::pair().unwrap();
+    fn connection() -> (DuplexStream, AgentConnection<DuplexStream>, Watch) {
+        let (guest, host) = tokio::io::duplex(64 << 10);
         let watch = Watch::default();
         (guest, AgentConnection::new(host, watch.clone()), watch)
     }
@@ -290,6 +335,57 @@ mod tests {
         assert_eq!(watch.lost().await.why, "does not answer");
         drop(host);
         drain.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_leaves_too_many_bytes_unanswered_is_lost() {
+        let (mut guest, mut host, watch) = connection();
+        let drain = tokio::spawn(async move { tokio::io::copy(&mut guest, &mut tokio::io::sink()).await });
+        let mut calls = 0;
+        while host.write_all(&frame(REQUEST, calls, &[0; 1 << 20])).await.is_ok() {
+            calls += 1;
+        }
+        assert_eq!(usize::try_from(calls).unwrap() << 20, MAX_UNANSWERED_BYTES);
+        assert_eq!(watch.lost().await.why, "does not answer");
+        drop(host);
+        drain.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_stops_reading_is_lost_also_in_the_middle_of_a_frame() {
+        let (mut guest, mut host, watch) = connection();
+        // It takes some bytes from time to time.
+        let read = tokio::spawn(async move {
+            let mut some = [0; 100];
+            while guest.read_exact(&mut some).await.is_ok() {
+                tokio::time::sleep(READ_PATIENCE / 3).await;
+            }
+        });
+        let begun = Instant::now();
+        let error = host.write_all(&frame(REQUEST, 1, &[0; 4 << 20])).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(watch.lost().await.why, "does not read what it is sent");
+        assert!(begun.elapsed() <= 2 * READ_PATIENCE);
+        drop(host);
+        read.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_reads_slowly_but_whole_frames_is_not_lost() {
+        let (mut guest, mut host, _watch) = connection();
+        let payload = vec![0; 1 << 20];
+        let length = frame(REQUEST, 1, &payload).len();
+        let read = tokio::spawn(async move {
+            let mut whole = vec![0; length];
+            for _ in 0..5 {
+                tokio::time::sleep(READ_PATIENCE / 2).await;
+                guest.read_exact(&mut whole).await.unwrap();
+            }
+        });
+        for call in 0..5 {
+            host.write_all(&frame(REQUEST, call, &payload)).await.unwrap();
+        }
+        read.await.unwrap();
     }
 
     proptest! {

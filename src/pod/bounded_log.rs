@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use crate::lock::lock;
+use microkube_base::lock::lock;
 
 /// How large the file may become before the next one begins. The one before it is kept.
 const MAX_FILE_BYTES: u64 = 1 << 20;

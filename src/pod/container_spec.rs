@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use microkube_image::Image;
+use microkube_manifest::downward::PodStatusFields;
+use microkube_manifest::process::{self, ImageProcess, ProcessError};
+use microkube_manifest::quantity::Quantity;
+use microkube_manifest::{resources, security};
 use microkube_protocol::messages::{EmptyDir, Mount, Resources, Security, StartContainerRequest, User, Volume};
 use serde::{Deserialize, Serialize};
 
-use crate::image::Image;
-use crate::manifest::downward::PodStatusFields;
-use crate::manifest::process::{self, ImageProcess, ProcessError};
-use crate::manifest::quantity::Quantity;
-use crate::manifest::{resources, security};
 use crate::network::{self, HostAlias};
 
 /// A container as the agent is asked for it.

@@ -11,7 +11,7 @@ use microkube_protocol::messages::{
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use ttrpc::context::{with_duration, with_timeout};
 
@@ -26,6 +26,12 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process may take to be gone after it was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Most starts that are unanswered: an agent has no more processes (`MAX_PROCESSES` in `agent/src/service.rs`). The next one waits.
+const MAX_PENDING_STARTS: usize = 256;
+
+/// Most bytes of their command lines, which are kept until they are answered.
+const MAX_PENDING_BYTES: usize = 32 << 20;
+
 /// Starts processes in the containers of one machine.
 #[derive(Debug, Clone)]
 pub struct GuestProcesses {
@@ -34,6 +40,7 @@ pub struct GuestProcesses {
     /// Distinguishes this supervisor's processes from those of one before it.
     epoch_us: u128,
     count: Arc<AtomicU64>,
+    pending: PendingStarts,
 }
 
 /// What is to be started.
@@ -51,6 +58,43 @@ pub struct ProcessSpec {
     pub tty_size: Option<TerminalSize>,
     /// How long after the request to start it it is killed by the agent, whatever becomes of this supervisor.
     pub timeout: Option<Duration>,
+}
+
+/// The starts that no answer has come to, those that nobody waits for any more included: what is kept of them is bounded, whatever the guest
+/// does.
+#[derive(Debug, Clone)]
+struct PendingStarts {
+    count: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct PendingStart {
+    _count: Option<OwnedSemaphorePermit>,
+    _bytes: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for PendingStarts {
+    fn default() -> Self {
+        Self {
+            count: Arc::new(Semaphore::new(MAX_PENDING_STARTS)),
+            bytes: Arc::new(Semaphore::new(MAX_PENDING_BYTES)),
+        }
+    }
+}
+
+impl PendingStarts {
+    /// Waits until there is room for another.
+    async fn begin(&self, spec: &ProcessSpec) -> PendingStart {
+        let bytes: usize = spec.args.iter().map(String::len).sum();
+        let bytes = u32::try_from(bytes.min(MAX_PENDING_BYTES)).unwrap_or(u32::MAX);
+        // They are never closed.
+        PendingStart {
+            _count: Arc::clone(&self.count).acquire_owned().await.ok(),
+            _bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(),
+        }
+    }
 }
 
 /// Why a process was not run to its end.
@@ -103,6 +147,7 @@ impl GuestProcesses {
             output,
             epoch_us,
             count: Arc::default(),
+            pending: PendingStarts::default(),
         }
     }
 
@@ -117,6 +162,7 @@ impl GuestProcesses {
     }
 
     async fn start_wanted(&self, spec: ProcessSpec) -> Result<(Wanted, ProcessStreams), RunError> {
+        let until_answered = self.pending.begin(&spec).await;
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let id = format!("p-{}-{number}", self.epoch_us);
         let stdin = spec.stdin.then(|| self.output.expect_process(&id, Stdio::Stdin));
@@ -141,7 +187,9 @@ impl GuestProcesses {
             output: Arc::clone(&self.output),
             // A task: who gives up does not take the answer with it, which says when there is something to kill.
             start: Some(tokio::spawn(async move {
-                agent.start_process(with_timeout(0), &request).await.map(drop)
+                let answer = agent.start_process(with_timeout(0), &request).await;
+                drop(until_answered);
+                answer.map(drop)
             })),
             is_done: false,
         };

@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::child;
+use microkube_base::child;
+
 use crate::state::{Paths, PodRecord};
 
 /// Logs of so many Pods that are gone are kept.

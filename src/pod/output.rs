@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use microkube_base::lock::lock;
 use microkube_protocol::{DataStream, MAX_STREAM_HEADER_BYTES, Stdio, decode_stream_header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -19,7 +20,6 @@ use super::guest_log::GuestLog;
 use super::guest_text::Complaints;
 use super::logs::LogWriter;
 use super::stdin::ContainerStdin;
-use crate::lock::lock;
 
 /// How long a new connection may take to say what it is. Generous: a guest on a busy host is slow, and few may be silent at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -8,6 +8,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use microkube_base::lock::lock;
+use microkube_image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
+use microkube_manifest::downward::PodStatusFields;
+use microkube_manifest::resources::{self, VmSize};
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
 use microkube_vmm::config::MAX_VCPU_COUNT;
 use tokio::sync::mpsc;
@@ -15,10 +19,6 @@ use tokio::sync::mpsc;
 use super::attach::{Frame, Notice};
 use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::timings::Stage;
-use crate::image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
-use crate::lock::lock;
-use crate::manifest::downward::PodStatusFields;
-use crate::manifest::resources::{self, VmSize};
 use crate::network::PodNetwork;
 use crate::privileged::{LAYERS_DEVICE, PodPrivileges, SCRATCH_DEVICE, VmmRequest};
 use crate::state::{Lifetime, Paths, PodRecord, PullSecretRecord};
@@ -322,12 +322,13 @@ fn sandbox_request(
 
 #[cfg(test)]
 mod tests {
+    use microkube_image::{ImageConfiguration, Layer};
+
     use super::*;
-    use crate::image::{self, ImageConfiguration};
 
     #[test]
     fn a_layer_that_an_image_has_twice_is_stacked_once() {
-        let layers = ["empty", "a", "empty", "b", "empty"].map(|name| image::Layer {
+        let layers = ["empty", "a", "empty", "b", "empty"].map(|name| Layer {
             diff_id: format!("sha256:{name}"),
             path: name.into(),
             length_bytes: 4096,

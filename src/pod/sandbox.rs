@@ -1,5 +1,6 @@
 //! The Pod's machine from the start of its VMM to the agent's first word.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use microkube_protocol::messages::CreateSandboxResponse;
 use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
 use microkube_vmm::config::VmmEvent;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use super::agent::{AgentClientHandle, rpc_message};
 use super::output::Output;
@@ -20,7 +21,7 @@ use crate::privileged::PodPrivileges;
 /// Streams the guest may have open at once. A container has two or three; more is an attack.
 const MAX_STREAMS: usize = 512;
 
-/// Of these, streams that may not have said yet what they are: nobody reads what is sent on them meanwhile. An agent says it at once.
+/// Of these, streams that may not have said yet what they are: the oldest is closed for one more. An agent says it at once.
 const MAX_UNNAMED_STREAMS: usize = 32;
 
 /// Lines of the guest's log in an error message.
@@ -149,11 +150,8 @@ pub fn describe_loss(output: &Output, what: &str) -> String {
 /// Distributes the guest's connections until the VMM is gone.
 async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sender<UnixStream>) {
     let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-    let unnamed = Arc::new(Semaphore::new(MAX_UNNAMED_STREAMS));
+    let mut unnamed = UnnamedStreams::default();
     loop {
-        let Ok(until_named) = Arc::clone(&unnamed).acquire_owned().await else {
-            return;
-        };
         match vsock.accept().await {
             // Only the first one is the agent: containers start after it.
             Ok(Some((CONTROL_PORT, stream))) => drop(control.try_send(stream)),
@@ -164,12 +162,16 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
                     ));
                     continue;
                 };
+                let place = unnamed.admit();
                 let output = Arc::clone(&output);
                 tokio::spawn(async move {
-                    let header = output.header(&mut stream).await;
-                    drop(until_named);
-                    if let Some(header) = header {
-                        output.serve(header, stream).await;
+                    let header = place.hold(output.header(&mut stream)).await;
+                    match header {
+                        Some(Some(header)) => output.serve(header, stream).await,
+                        Some(None) => {}
+                        None => output.complain(format_args!(
+                            "the guest opens more than {MAX_UNNAMED_STREAMS} streams that say nothing: closed the oldest"
+                        )),
                     }
                     drop(permit);
                 });
@@ -179,6 +181,44 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
             }
             Ok(None) => return,
             Err(error) => return tracing::warn!("the Pod's vsock broke off: {error}"),
+        }
+    }
+}
+
+/// The streams that have not said yet what they are, the oldest first. None of them keeps a later one from being heard.
+#[derive(Debug, Default)]
+struct UnnamedStreams {
+    /// Closed where the stream is not among them any more.
+    places: VecDeque<oneshot::Sender<()>>,
+}
+
+/// A stream's place among them.
+#[derive(Debug)]
+struct Place {
+    /// Ends when it is lost to another.
+    lost: oneshot::Receiver<()>,
+}
+
+impl UnnamedStreams {
+    /// A place for a new one; the oldest loses its own where there is none.
+    fn admit(&mut self) -> Place {
+        self.places.retain(|place| !place.is_closed());
+        if self.places.len() >= MAX_UNNAMED_STREAMS {
+            self.places.pop_front();
+        }
+        let (place, lost) = oneshot::channel();
+        self.places.push_back(place);
+        Place { lost }
+    }
+}
+
+impl Place {
+    /// What the stream says it is, if it comes before the place is lost. What has arrived by then is still heard.
+    async fn hold<T>(self, header: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            header = header => Some(header),
+            _ = self.lost => None,
         }
     }
 }
@@ -205,4 +245,89 @@ pub fn boot_stages(
     let agent = Duration::from_nanos(agent_ns).min(boot);
     stages.push(Stage::new("kernel", boot - agent));
     stages.push(Stage::new("agent", agent + agent_connected.elapsed()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    use microkube_vmm::vsock_control;
+    use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::pod::guest_log::GuestLog;
+
+    /// Has the guest open a stream to the host.
+    async fn open(vmm: &OwnedFd) -> UnixStream {
+        let (guest, host) = UnixStream::pair().unwrap();
+        let message = vsock_control::encode(vsock_control::INCOMING, STREAM_PORT);
+        let passed = [host.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&passed)];
+        let slices = [IoSlice::new(&message)];
+        sendmsg::<()>(vmm.as_raw_fd(), &slices, &control, MsgFlags::empty(), None).unwrap();
+        drop(host);
+        // Everything has its turn: streams are accepted, and those that were closed for others say so.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        guest
+    }
+
+    fn is_closed(stream: &UnixStream) -> bool {
+        let mut byte = [0];
+        recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) == Ok(0)
+    }
+
+    #[tokio::test]
+    async fn streams_that_say_nothing_keep_none_from_being_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Output::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
+        output.expect_machine();
+        let (vmm, link) = VsockLink::pair().unwrap();
+        let (control, _) = mpsc::channel(1);
+        tokio::spawn(serve_vsock(link, Arc::clone(&output), control));
+        let mut silent = Vec::new();
+        for _ in 0..2 * MAX_UNNAMED_STREAMS {
+            silent.push(open(&vmm).await);
+        }
+        let expected = output.expect_process("p-1", microkube_protocol::Stdio::Stdout);
+        let mut good = open(&vmm).await;
+        let header = microkube_protocol::encode_stream_header(&microkube_protocol::DataStream::Process {
+            id: "p-1".to_owned(),
+            stdio: microkube_protocol::Stdio::Stdout,
+        })
+        .unwrap();
+        good.write_all(&header).await.unwrap();
+        let served = tokio::time::timeout(Duration::from_secs(30), expected).await;
+        let mut served = served.unwrap().unwrap();
+        // It has given its place up, and keeps what it has.
+        for _ in 0..MAX_UNNAMED_STREAMS {
+            silent.push(open(&vmm).await);
+        }
+        good.write_all(b"x").await.unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), b'x');
+        let closed = || silent.iter().filter(|stream| is_closed(stream)).count();
+        while closed() < silent.len() - MAX_UNNAMED_STREAMS {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(
+            !silent.iter().rev().take(MAX_UNNAMED_STREAMS).any(is_closed),
+            "the latest stay"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_has_spoken_is_heard_although_its_place_is_lost() {
+        let mut unnamed = UnnamedStreams::default();
+        let first = unnamed.admit();
+        let others: Vec<_> = (0..MAX_UNNAMED_STREAMS).map(|_| unnamed.admit()).collect();
+        assert_eq!(first.hold(std::future::ready(1)).await, Some(1));
+        drop(others);
+        let first = unnamed.admit();
+        let others: Vec<_> = (0..MAX_UNNAMED_STREAMS).map(|_| unnamed.admit()).collect();
+        assert_eq!(first.hold(std::future::pending::<()>()).await, None);
+        assert_eq!(others.len(), MAX_UNNAMED_STREAMS);
+    }
 }

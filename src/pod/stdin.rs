@@ -1,7 +1,7 @@
 //! The standard input of one attempt of a container: who writes to it, and when it ends.
 //!
 //! As with containerd: with `stdinOnce`, and without a terminal, the first client that attaches to it is the only one, and the input ends
-//! with it. Otherwise it stays open: each client that attaches goes on where the one before it has left.
+//! with it. Otherwise it stays open, and all clients that are attached write to it.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Container;
+use microkube_base::lock::lock;
 use nix::sys::socket;
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-
-use crate::lock::lock;
+use tokio::sync;
 
 /// A container's input.
 #[derive(Debug)]
@@ -31,13 +30,35 @@ enum State {
     Absent,
     /// The guest has not connected it yet. It does not do so again once it has ended.
     Expected,
-    Open(UnixStream),
-    /// A client has it.
+    Open(Arc<Connection>),
+    /// The only client has it.
     Lent,
     /// Its end was sent. It stays connected: a stream that is gone as a whole is, to the agent, that of a supervisor that died.
     Ended {
-        _connected: UnixStream,
+        _connected: Arc<Connection>,
     },
+}
+
+/// The stream to the guest. Clients write to it one after the other.
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    turn: sync::Mutex<()>,
+}
+
+impl Connection {
+    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let _turn = self.turn.lock().await;
+        while !bytes.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ContainerStdin {
@@ -64,30 +85,36 @@ impl ContainerStdin {
         if !matches!(*state, State::Expected) {
             return false;
         }
+        let connection = Arc::new(Connection {
+            stream,
+            turn: sync::Mutex::new(()),
+        });
         // The client has gone with the supervisor that it was connected to.
         let has_gone = self.ends_with_client && self.was_taken();
-        *state = if has_gone { ended(stream) } else { State::Open(stream) };
+        *state = if has_gone {
+            ended(connection)
+        } else {
+            State::Open(connection)
+        };
         true
     }
 
-    /// Lends the input to a client; nothing where there is none, it has ended, or another client has it.
+    /// The input for a client; nothing where there is none, it has ended, or it is another client's alone.
     pub fn take(self: &Arc<Self>) -> Option<Lease> {
         let mut state = self.state();
-        let stream = match std::mem::replace(&mut *state, State::Lent) {
-            State::Open(stream) => stream,
-            other => {
-                *state = other;
-                return None;
-            }
+        let State::Open(connection) = &*state else {
+            return None;
         };
-        if self.ends_with_client
-            && let Err(error) = std::fs::write(&self.taken_file, &self.id)
-        {
-            tracing::warn!("a later supervisor will not know of an attached client: {error}");
+        let connection = Arc::clone(connection);
+        if self.ends_with_client {
+            *state = State::Lent;
+            if let Err(error) = std::fs::write(&self.taken_file, &self.id) {
+                tracing::warn!("a later supervisor will not know of an attached client: {error}");
+            }
         }
         Some(Lease {
             stdin: Arc::clone(self),
-            stream: Some(stream),
+            connection,
             is_unread: false,
         })
     }
@@ -101,17 +128,17 @@ impl ContainerStdin {
     }
 }
 
-fn ended(stream: UnixStream) -> State {
+fn ended(connection: Arc<Connection>) -> State {
     // Fails where the guest is gone, and then all its containers have ended.
-    let _ = socket::shutdown(stream.as_raw_fd(), socket::Shutdown::Write);
-    State::Ended { _connected: stream }
+    let _ = socket::shutdown(connection.stream.as_raw_fd(), socket::Shutdown::Write);
+    State::Ended { _connected: connection }
 }
 
-/// A container's input while a client has it; dropped, it ends or is the next client's.
+/// A client's hold on a container's input; dropped by the only client, or where the container reads no more, the input ends.
 #[derive(Debug)]
 pub struct Lease {
     stdin: Arc<ContainerStdin>,
-    stream: Option<UnixStream>,
+    connection: Arc<Connection>,
     is_unread: bool,
 }
 
@@ -122,15 +149,12 @@ impl Lease {
         self.stdin.ends_with_client
     }
 
-    /// Passes input on.
+    /// Passes input on. Dropped before it is done, it has passed on a part.
     ///
     /// # Errors
     /// When the container reads no more.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(stream) = &mut self.stream else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        let written = stream.write_all(bytes).await;
+        let written = self.connection.write(bytes).await;
         self.is_unread = written.is_err();
         written
     }
@@ -138,17 +162,15 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(stream) = self.stream.take() else { return };
-        *self.stdin.state() = match self.ends_with_client() || self.is_unread {
-            true => ended(stream),
-            false => State::Open(stream),
-        };
+        if self.ends_with_client() || self.is_unread {
+            *self.stdin.state() = ended(Arc::clone(&self.connection));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -205,6 +227,23 @@ mod tests {
             }
             assert!(futures::poll!(std::pin::pin!(read(&mut guest))).is_pending());
         }
+    }
+
+    #[tokio::test]
+    async fn an_input_that_stays_open_is_written_by_all_clients_that_are_attached_a_text_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stdin, mut guest) = connected(false, false, &dir);
+        let texts = [vec![b'a'; 1 << 20], vec![b'b'; 1 << 20]];
+        let mut clients = [stdin.take().unwrap(), stdin.take().unwrap()];
+        let [one, two] = &mut clients;
+        let reading = async {
+            let mut got = vec![0; 2 << 20];
+            guest.read_exact(&mut got).await.unwrap();
+            got
+        };
+        let (one, two, got) = tokio::join!(one.write(&texts[0]), two.write(&texts[1]), reading);
+        assert!(one.is_ok() && two.is_ok());
+        assert!(got == texts.concat() || got == [texts[1].as_slice(), &texts[0]].concat());
     }
 
     #[tokio::test]

@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use microkube_manifest::Input;
 use serde_json::json;
 
-use crate::manifest::{self, Input};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
 
 /// The directories; they go with it.
@@ -73,7 +73,7 @@ impl TestPods {
 /// The record of a detached Pod.
 pub(crate) fn record_of(manifest: &serde_json::Value) -> PodRecord {
     let text = manifest.to_string();
-    let mut pods = manifest::load(&[Input {
+    let mut pods = microkube_manifest::load(&[Input {
         source: "test",
         text: text.as_bytes(),
     }])

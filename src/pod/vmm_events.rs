@@ -15,6 +15,8 @@ pub struct VmmEvents<R> {
     reader: BufReader<R>,
     /// What has come of the next line.
     line: Vec<u8>,
+    /// That a disk failed is taken once a machine: it is recorded, logged and told, and a VMM could say it without end.
+    disk_has_failed: bool,
 }
 
 impl<R: AsyncRead + Unpin> VmmEvents<R> {
@@ -23,6 +25,7 @@ impl<R: AsyncRead + Unpin> VmmEvents<R> {
         Self {
             reader: BufReader::new(reader),
             line: Vec::new(),
+            disk_has_failed: false,
         }
     }
 
@@ -43,7 +46,12 @@ impl<R: AsyncRead + Unpin> VmmEvents<R> {
             let consumed = part.len() + usize::from(end.is_some());
             self.reader.consume(consumed);
             if end.is_some() {
-                return parse(&std::mem::take(&mut self.line));
+                let event = parse(&std::mem::take(&mut self.line));
+                let is_disk_failure = matches!(event, Some(VmmEvent::DiskFailed { .. }));
+                if is_disk_failure && std::mem::replace(&mut self.disk_has_failed, true) {
+                    continue;
+                }
+                return event;
             }
         }
     }
@@ -89,6 +97,22 @@ mod tests {
         ));
         drop(vmm);
         assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn that_a_disk_failed_is_heard_once() {
+        let (mut vmm, host) = tokio::io::duplex(64 << 10);
+        let mut events = VmmEvents::new(host);
+        let failed = VmmEvent::DiskFailed {
+            message: "vda".to_owned(),
+        };
+        let line = [serde_json::to_vec(&failed).unwrap(), b"\n".to_vec()].concat();
+        vmm.write_all(&line.repeat(1000)).await.unwrap();
+        let end = serde_json::to_vec(&VmmEvent::GuestStopped { triple_fault: false }).unwrap();
+        vmm.write_all(&end).await.unwrap();
+        vmm.write_all(b"\n").await.unwrap();
+        assert!(matches!(events.next().await, Some(VmmEvent::DiskFailed { .. })));
+        assert!(matches!(events.next().await, Some(VmmEvent::GuestStopped { .. })));
     }
 
     #[tokio::test]

@@ -37,6 +37,14 @@ impl VsockLink {
         })
     }
 
+    /// For tests: the VMM's end of a connection, and the link over the other.
+    #[cfg(test)]
+    pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
+        use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
+        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((vmm, Self::over(client)?))
+    }
+
     /// Connects to a port of the guest. The connection is closed at once if nobody listens there.
     ///
     /// # Errors
@@ -134,16 +142,9 @@ fn is_unix_stream(fd: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-
-    /// The VMM's end, and the link over the other.
-    fn pair() -> (OwnedFd, VsockLink) {
-        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        (vmm, VsockLink::over(client).unwrap())
-    }
 
     fn send(socket: &OwnedFd, message: &[u8], fds: &[RawFd]) {
         let control = [ControlMessage::ScmRights(fds)];
@@ -159,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_of_the_guest_arrives_with_its_port() {
-        let (vmm, link) = pair();
+        let (vmm, link) = VsockLink::pair().unwrap();
         let (mut guest, theirs) = UnixStream::pair().unwrap();
         send(&vmm, &[9, 9], &[]);
         send(
@@ -179,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_descriptor_that_is_no_stream_socket_is_no_connection() {
-        let (vmm, link) = pair();
+        let (vmm, link) = VsockLink::pair().unwrap();
         let file = std::fs::File::open("/dev/zero").unwrap();
         let (read, _write) = std::io::pipe().unwrap();
         let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
@@ -201,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_of_the_guest_is_reached() {
-        let (vmm, link) = pair();
+        let (vmm, link) = VsockLink::pair().unwrap();
         let mut ours = link.dial(1024).await.unwrap();
         let mut data = [0; 16];
         let mut control = nix::cmsg_space!([RawFd; 4]);
@@ -223,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_vmm_ends_the_link() {
-        let (vmm, link) = pair();
+        let (vmm, link) = VsockLink::pair().unwrap();
         drop(vmm);
         assert!(link.accept().await.unwrap().is_none());
     }

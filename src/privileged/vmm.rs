@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use microkube_base::child;
 use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VsockConfig};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, listen, socket, socketpair,
@@ -16,7 +17,6 @@ use nix::sys::socket::{
 use tokio::process::{Child, Command};
 
 use super::artifacts::{self, ArtifactError};
-use crate::child;
 use crate::state::{ProcessError, ProcessIdentity};
 
 /// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.
@@ -27,7 +27,8 @@ const GUEST_CID: u32 = 3;
 
 /// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
 /// machine at once, which ends the VMM. The kernel has no mitigation of SRSO (`guest-image/kernel.config`) and would say so on every
-/// boot, at one exit a character, if it were not told that this is known. It makes no dummy and ifb devices that nobody asked for.
+/// boot, at one exit a character, if it were not told that this is known. That it has none of ITS it says only when it is told to leave it
+/// out. It makes no dummy and ifb devices that nobody asked for.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
     spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
 
@@ -133,7 +134,7 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
         .map_err(|error| system("make a socket")(error.into()))?;
     let (console, console_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
     let (events, event_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
-    let stderr = console_write.try_clone().map_err(system("duplicate a pipe"))?;
+    let stderr = nonblocking_writer(&console_write).map_err(system("open a pipe again"))?;
 
     let mut fds: Vec<OwnedFd> = Vec::new();
     let mut give = |fd: OwnedFd| -> RawFd {
@@ -357,6 +358,15 @@ fn close_on_exec_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read.into(), write.into()))
 }
 
+/// A pipe's end for the VMM's reports: an open file description of its own, so that it can be non-blocking while the console, which goes to the
+/// same pipe, waits for room. Nothing the VMM says of itself may wait for a supervisor that does not read.
+fn nonblocking_writer(pipe: &OwnedFd) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))
+}
+
 fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     // Of a machine before this one, which is gone: the Pod has one at a time.
     remove_socket(path)?;
@@ -387,4 +397,26 @@ fn config_file(config: &VmConfig) -> io::Result<OwnedFd> {
     file.flush()?;
     file.rewind()?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use super::*;
+
+    #[test]
+    fn what_the_vmm_says_waits_for_nobody_and_its_console_waits() {
+        let (_read, console) = close_on_exec_pipe().unwrap();
+        let mut stderr = nonblocking_writer(&console).unwrap();
+        let full = loop {
+            if let Err(error) = stderr.write(&[b'x'; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        // SAFETY: fcntl(2) with this command takes a descriptor only.
+        let flags = unsafe { libc::fcntl(console.as_raw_fd(), libc::F_GETFL) };
+        assert_eq!(flags & libc::O_NONBLOCK, 0);
+    }
 }

@@ -1,13 +1,15 @@
 //! The records of all Pods of this host: which there are, and what they say. Who owns a Pod is `pod_owner`'s.
 
+use std::io;
 use std::path::PathBuf;
+
+use microkube_base::causes::with_causes;
 
 use super::event_log::{self, EventRecord};
 use super::paths::{Paths, PathsError};
 use super::pod_record::PodRecord;
 use super::record::{self, Lifetime, RecordError};
 use super::status_record::StatusRecord;
-use crate::causes::with_causes;
 
 /// A set of records could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +125,11 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn hide(&self, uid: &str) -> Result<(), RecordsError> {
-        Ok(record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"")?)
+        match record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"") {
+            // Gone already.
+            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            hidden => Ok(hidden?),
+        }
     }
 
     /// Whether the Pod was hidden, and only its owner has to do with it.

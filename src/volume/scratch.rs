@@ -13,7 +13,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::child;
+use microkube_base::child;
+
 pub use crate::state::Lifetime;
 use crate::state::{RecordError, lock_exclusive};
 

@@ -1,10 +1,16 @@
 //! Bad input is refused with a clear message and exit code 2, and starts nothing.
 
-use crate::host::{alone, host, shell_pod};
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use microkube_tests::manifest::{Container, Pod};
+use serde_json::json;
+
+use crate::host::{alone, container, host, shell_pod};
 
 /// Runs a manifest that is wrong and returns the message.
 #[track_caller]
-fn refused(manifest: &str) -> String {
+fn refused(manifest: impl Display) -> String {
     let before = host().leftovers();
     let finished = host().run(manifest);
     assert_eq!(finished.code(), 2, "{finished:?}");
@@ -16,36 +22,29 @@ fn refused(manifest: &str) -> String {
 #[test]
 fn manifests_that_are_wrong_are_refused_by_field() {
     let _alone = alone();
-    let good = shell_pod("good", "true");
-    let cases = [
-        ("just text", "just text".to_owned()),
-        ("kind", good.replace("kind: Pod", "kind: Service")),
+    let pod = || shell_pod("bad", "true");
+    let pod_of = |container: Container| Pod::named("bad").container(container);
+    let main = || container("main", "true");
+    for (field, manifest) in [
+        ("kind: v1, kind Service", pod().set("kind", "Service")),
+        ("metadate", pod().set("metadate", json!({ "name": "bad" }))),
+        ("spec.restartPolicy", pod().restart_policy("Sometimes")),
+        ("spec.initContainers", pod().init_container(Container::new("main", "b"))),
         (
             "spec.containers[0].imagePullPolice",
-            good.replace("imagePullPolicy", "imagePullPolice"),
-        ),
-        ("metadate", good.replace("metadata:", "metadate:")),
-        (
-            "restartPolicy",
-            good.replace("restartPolicy: Never", "restartPolicy: Sometimes"),
+            pod_of(main().set("imagePullPolice", "IfNotPresent")),
         ),
         (
             "spec.containers[0].livenessProbe",
-            good.replace("    command:", "    livenessProbe: {exec: {}}\n    command:"),
+            pod_of(main().set("livenessProbe.exec", json!({}))),
         ),
-        (
-            "spec.initContainers",
-            good.replace(
-                "  containers:",
-                "  initContainers: [{name: main, image: b}]\n  containers:",
-            ),
-        ),
-        ("spec.containers[0].name", good.replace("name: main", "name: Main")),
-    ];
-    for (field, manifest) in cases {
+        ("spec.containers[0].name", pod_of(container("Main", "true"))),
+    ] {
         let message = refused(&manifest);
-        assert!(field == "just text" || message.contains(field), "{field}: {message}");
+        assert!(message.contains(field), "{field}: {message}");
     }
+    let message = refused("just text");
+    assert!(message.contains("not a Kubernetes object"), "{message}");
 }
 
 #[test]
@@ -62,27 +61,34 @@ fn a_manifest_that_does_not_exist_is_named() {
 #[test]
 fn every_verb_explains_itself_with_an_example() {
     let _alone = alone();
-    for verb in [
-        &["run"][..],
-        &["explain"],
-        &["image"],
-        &["image", "pull"],
-        &["image", "load"],
-        &["image", "ls"],
-        &["image", "rm"],
-        &["doctor"],
-        &["machine"],
-        &["machine", "exec"],
-    ] {
-        let text = host().succeed([verb, &["--help"]].concat());
-        assert!(text.contains("Example"), "{verb:?}: {text}");
+    let mut lines = verbs("");
+    for verb in ["image", "machine"] {
+        let verbs = verbs(verb);
+        assert!(!verbs.is_empty(), "{verb}");
+        lines.extend(verbs.into_iter().map(|second| format!("{verb} {second}")));
+    }
+    for line in lines {
+        let text = host().succeed(line.split(' ').chain(["--help"]));
+        assert!(text.contains("\nExample"), "{line}: {text}");
     }
 }
 
+/// The verbs that the help of a verb lists, or that of the program for an empty one.
+fn verbs(of: &str) -> Vec<String> {
+    let help = host().succeed(of.split_whitespace().chain(["--help"]));
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    list.take_while(|line| !line.is_empty())
+        // Descriptions that are too long for a line go on in the next, further to the right.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|verb| !verb.is_empty() && *verb != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
-fn every_verb_refuses_what_it_cannot_do_in_one_message() {
+fn every_verb_refuses_what_it_cannot_do_and_says_why() {
     let _alone = alone();
-    for (line, code, part) in [
+    let cases = [
         ("get pod none", 1, "pods \"none\" not found"),
         ("get", 2, "You must specify the type of resource"),
         ("get nodes", 2, "doesn't have a resource type \"nodes\""),
@@ -151,7 +157,14 @@ fn every_verb_refuses_what_it_cannot_do_in_one_message() {
         ("completion tcsh", 2, "tcsh"),
         ("recover all", 2, "all"),
         ("doctor please", 2, "please"),
-    ] {
+    ];
+    let tested: BTreeSet<_> = cases
+        .iter()
+        .filter_map(|(line, ..)| line.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(tested, BTreeSet::from_iter(verbs("")));
+    for (line, code, part) in cases {
         let finished = host().output(line.split(' '));
         assert_eq!(finished.code(), code, "{line}: {finished:?}");
         assert!(
@@ -166,12 +179,12 @@ fn every_verb_refuses_what_it_cannot_do_in_one_message() {
 #[test]
 fn a_second_pod_of_the_same_name_is_refused() {
     let _alone = alone();
-    let mut first = host().start(&shell_pod(
+    let mut first = host().start(shell_pod(
         "same",
         "echo ready; trap 'exit 0' TERM; while :; do sleep 0.1; done",
     ));
     first.wait_for("ready");
-    let second = host().run(&shell_pod("same", "true"));
+    let second = host().run(shell_pod("same", "true"));
     assert_eq!(second.code(), 1, "{second:?}");
     assert!(second.stderr.contains("already exists"), "{second:?}");
     first.signal(libc::SIGTERM);

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use microkube_tests::manifest::{Container, Pod};
+
 use crate::host::{Finished, Running, alone, host, wait_until};
 
 /// What prints something without any Pod.
@@ -109,12 +111,10 @@ impl Place {
     }
 
     fn manifest(&self, name: &str) -> String {
-        let text = format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: nowhere, \
-             imagePullPolicy: Never}}]}}}}"
-        );
+        let main = Container::new("main", "nowhere").pull_policy("Never");
+        let pod = Pod::named(name).restart_policy("Always").container(main);
         let path = self.dir.join(format!("{name}.yaml"));
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, pod.to_string()).unwrap();
         path.to_str().unwrap().to_owned()
     }
 

@@ -2,21 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use microkube_tests::random_life::{Dice, assert_allowed, number};
 use serde_json::Value;
 
-use crate::host::{alone, container, host, image, pod_with, processes, wait_until};
-use crate::random_life::{Dice, assert_allowed, number};
+use crate::host::{alone, host, processes, shell_pod, wait_until};
 
 /// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
 const DEFAULT_SECONDS: u64 = 45;
 
 const NAMES: [&str; 3] = ["chaos-a", "chaos-b", "chaos-c"];
-
-fn manifest(name: &str, policy: &str, script: &str) -> String {
-    let spec = "  terminationGracePeriodSeconds: 2\n";
-    pod_with(name, &[container("main", &image("busybox"), script)], spec)
-        .replace("restartPolicy: Never", &format!("restartPolicy: {policy}"))
-}
 
 #[test]
 fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
@@ -34,7 +28,8 @@ fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
                 let script = *dice
                     .pick(&["while :; do echo tick; sleep 0.2; done", "echo done", "sleep 1; exit 1"])
                     .unwrap();
-                let file = host().file(&format!("{name}.yaml"), &manifest(name, policy, script));
+                let pod = shell_pod(name, script).restart_policy(policy).grace_period_seconds(2);
+                let file = host().manifest(&pod);
                 // Not waited for: what comes next meets it half-way.
                 background.push(quietly(["apply", "-f", file.to_str().unwrap()]));
             }

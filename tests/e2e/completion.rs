@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use crate::built::microkube_program;
+use microkube_tests::built::microkube_program;
+use microkube_tests::manifest::{Container, Pod, documents};
+
 use crate::host::{alone, host};
 
 /// Loads the script, and calls its function for the words after the directory of the program.
@@ -34,16 +36,15 @@ fn offered(line: &str) -> Vec<String> {
 fn bash_completes_pods_and_the_containers_of_the_pod_that_is_named() {
     let _alone = alone();
     // Without its image it needs no virtual machine.
-    let container = |name: &str| format!("{{name: {name}, image: nowhere, imagePullPolicy: Never}}");
-    let pod = |name: &str, containers: &[&str]| {
-        let containers: Vec<_> = containers.iter().map(|name| container(name)).collect();
-        let containers = containers.join(", ");
-        format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{containers}]}}}}\n---\n"
-        )
-    };
-    let manifests = pod("complete-a", &["main", "sidecar"]) + &pod("complete-b", &["other"]);
-    let path = host().file("completed.yaml", &manifests);
+    let container = |name: &str| Container::new(name, "nowhere").pull_policy("Never");
+    let pod = |name: &str| Pod::named(name).restart_policy("Always");
+    let pods = [
+        pod("complete-a")
+            .container(container("main"))
+            .container(container("sidecar")),
+        pod("complete-b").container(container("other")),
+    ];
+    let path = host().file("completed.yaml", &documents(&pods));
     let path = path.to_str().unwrap();
     host().succeed(["apply", "-f", path]);
     let lines = [

@@ -1,37 +1,37 @@
 //! What a container finds around it, and what is made of its end.
 
-use crate::host::{alone, container, container_with, host, image, pod, pod_with, shell_pod};
+use std::time::{Duration, Instant};
+
+use microkube_tests::manifest::{Container, Pod};
+use serde_json::json;
+
+use crate::host::{alone, container, host, image, shell_pod};
 
 #[test]
 fn the_exit_code_of_the_first_container_that_fails_is_the_exit_code_of_run() {
     let _alone = alone();
-    let busybox = image("busybox");
-    let finished = host().run(&pod(
-        "exit-codes",
-        &[
-            container(
-                "late",
-                &busybox,
-                "while [ ! -e /dev/shm/failed ]; do sleep 0.1; done; sleep 1; exit 4",
-            ),
-            container("good", &busybox, "exit 0"),
-            container("first", &busybox, "touch /dev/shm/failed; exit 3"),
-        ],
-    ));
+    let late = "while [ ! -e /dev/shm/failed ]; do sleep 0.1; done; sleep 1; exit 4";
+    let pod = Pod::named("exit-codes")
+        .container(container("late", late))
+        .container(container("good", "exit 0"))
+        .container(container("first", "touch /dev/shm/failed; exit 3"));
+    let finished = host().run(pod);
     assert_eq!(finished.code(), 3, "{finished:?}");
 }
 
 #[test]
 fn a_container_killed_by_a_signal_counts_as_128_plus_its_number() {
     let _alone = alone();
-    let finished = host().run(&shell_pod("signalled", "sh -c 'kill -SEGV $$$$'; exit $?"));
+    // Its main process, in which no signal from inside of the container does anything: only the kernel kills it, here because its stack
+    // overflows.
+    let finished = host().run(shell_pod("signalled", "call() { call; }; call"));
     assert_eq!(finished.code(), 128 + libc::SIGSEGV, "{finished:?}");
 }
 
 #[test]
 fn stdout_and_stderr_arrive_apart_and_unchanged() {
     let _alone = alone();
-    let finished = host().run(&shell_pod(
+    let finished = host().run(shell_pod(
         "streams",
         "printf 'out\\0\\n no newline'; printf 'err' >&2; exit 0",
     ));
@@ -45,21 +45,19 @@ fn stdout_and_stderr_arrive_apart_and_unchanged() {
 #[test]
 fn termination_sends_one_term_to_every_container_and_kills_at_the_end_of_the_grace_period() {
     let _alone = alone();
-    let busybox = image("busybox");
     let polite = "trap 'echo got TERM; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
     let stubborn = "trap 'echo ignored TERM' TERM; echo ready; while :; do sleep 0.1; done";
-    let mut running = host().start(&pod_with(
-        "graceful",
-        &[
-            container("polite", &busybox, polite),
-            container("stubborn", &busybox, stubborn),
-        ],
-        "  terminationGracePeriodSeconds: 4\n",
-    ));
+    let pod = Pod::named("graceful")
+        .grace_period_seconds(4)
+        .container(container("polite", polite))
+        .container(container("stubborn", stubborn));
+    let mut running = host().start(pod);
     running.wait_for("ready");
     running.wait_for("ready");
+    let asked = Instant::now();
     running.signal(libc::SIGINT);
     let finished = running.finish();
+    assert!(asked.elapsed() >= Duration::from_secs(4), "{finished:?}");
     assert_eq!(finished.code(), 137, "{finished:?}");
     assert_eq!(finished.stdout.matches("got TERM").count(), 1, "{finished:?}");
     assert_eq!(finished.stdout.matches("ignored TERM").count(), 1, "{finished:?}");
@@ -69,12 +67,9 @@ fn termination_sends_one_term_to_every_container_and_kills_at_the_end_of_the_gra
 fn a_second_interrupt_kills_at_once() {
     let _alone = alone();
     let stubborn = "trap 'echo ignored' TERM; echo ready; while :; do sleep 0.1; done";
-    let mut running = host().start(&pod_with(
-        "impatient",
-        &[container("main", &image("busybox"), stubborn)],
-        // Longer than this test waits: it can only end by the second signal.
-        "  terminationGracePeriodSeconds: 3600\n",
-    ));
+    // Longer than this test waits: it can only end by the second signal.
+    let pod = shell_pod("impatient", stubborn).grace_period_seconds(3600);
+    let mut running = host().start(pod);
     running.wait_for("ready");
     running.signal(libc::SIGINT);
     running.wait_for("ignored");
@@ -85,31 +80,21 @@ fn a_second_interrupt_kills_at_once() {
 #[test]
 fn command_args_environment_and_working_directory_are_as_kubernetes_defines_them() {
     let _alone = alone();
-    let busybox = image("busybox");
-    let manifest = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata:
-  name: process
-  labels: {{app: demo}}
-spec:
-  restartPolicy: Never
-  containers:
-  - name: main
-    image: {busybox}
-    imagePullPolicy: IfNotPresent
-    command: ["/bin/sh", "-c", 'pwd; echo "$GREETING|$1|$2|$POD"', "--"]
-    args: ["$(GREETING) world", "$$(GREETING) $(MISSING)"]
-    workingDir: /made/for/it
-    env:
-    - {{name: WHO, value: hello}}
-    - {{name: GREETING, value: "$(WHO)"}}
-    - name: POD
-      valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
-"#
-    );
-    let text = host().run(&manifest).success();
+    let main = Container::new("main", &image("busybox"))
+        .command(&["/bin/sh", "-c", "pwd; echo \"$GREETING|$1|$2|$POD\"", "--"])
+        .set("args", json!(["$(GREETING) world", "$$(GREETING) $(MISSING)"]))
+        .set("workingDir", "/made/for/it")
+        .set(
+            "env",
+            json!([
+                { "name": "WHO", "value": "hello" },
+                { "name": "GREETING", "value": "$(WHO)" },
+                { "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+            ]),
+        );
+    let text = host()
+        .run(Pod::named("process").label("app", "demo").container(main))
+        .success();
     assert_eq!(text, "/made/for/it\nhello|hello world|$(GREETING) $(MISSING)|process\n");
 }
 
@@ -117,11 +102,8 @@ spec:
 fn the_images_command_runs_when_the_manifest_has_none() {
     let _alone = alone();
     // The image's ENTRYPOINT prints its arguments, its CMD, user and directory are its own.
-    let manifest = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: defaults}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: main, image: \"{}\"}}\n",
-        image("configured")
-    );
-    let text = host().run(&manifest).success();
+    let main = Container::new("main", &image("configured")).pull_policy("Always");
+    let text = host().run(Pod::named("defaults").container(main)).success();
     assert_eq!(
         text,
         "cmd one two\n/srv/data\nuid=1234(worker) gid=2345(workers) groups=2345(workers)\n/home/worker\nfrom-image\n"
@@ -131,17 +113,15 @@ fn the_images_command_runs_when_the_manifest_has_none() {
 #[test]
 fn memory_and_semaphores_are_shared_between_containers_and_processes_are_not() {
     let _alone = alone();
-    let tools = "debian-tools:latest";
+    let tools = |name, script| Container::new(name, "debian-tools:latest").shell(script);
     let first = "ipcmk -S 1 > /dev/null; echo from-first > /dev/shm/message; \
         while [ ! -e /dev/shm/seen ]; do sleep 0.1; done; exit 0";
     let second = "until [ -s /dev/shm/message ]; do sleep 0.1; done; cat /dev/shm/message; \
         ipcs -s | grep -c '^0x'; ls -d /proc/[0-9]* | wc -l; readlink /proc/self/ns/net; touch /dev/shm/seen";
-    let text = host()
-        .run(&pod(
-            "shared-ipc",
-            &[container("first", tools, first), container("second", tools, second)],
-        ))
-        .success();
+    let pod = Pod::named("shared-ipc")
+        .container(tools("first", first))
+        .container(tools("second", second));
+    let text = host().run(pod).success();
     assert!(text.contains("[second] from-first\n[second] 1\n"), "{text}");
     let processes: usize = text
         .lines()
@@ -157,23 +137,20 @@ fn memory_and_semaphores_are_shared_between_containers_and_processes_are_not() {
 #[test]
 fn an_empty_dir_is_shared_on_disk_and_in_memory() {
     let _alone = alone();
-    let busybox = image("busybox");
-    let mounts = "    volumeMounts:\n    - {name: disk, mountPath: /disk}\n    - {name: memory, mountPath: /memory}\n";
+    let both = |name, script| {
+        container(name, script)
+            .mount("disk", "/disk")
+            .mount("memory", "/memory")
+    };
     let writer = "echo one > /disk/file; echo two > /memory/file; touch /disk/ready";
     let reader = "until [ -e /disk/ready ]; do sleep 0.1; done; cat /disk/file /memory/file; \
         grep ' /disk ' /proc/mounts | cut -d' ' -f3; grep ' /memory ' /proc/mounts | cut -d' ' -f3; stat -c %a /disk";
-    let volumes =
-        "  volumes:\n  - {name: disk, emptyDir: {}}\n  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}\n";
-    let text = host()
-        .run(&pod_with(
-            "volumes",
-            &[
-                container_with("writer", &busybox, writer, mounts),
-                container_with("reader", &busybox, reader, mounts),
-            ],
-            volumes,
-        ))
-        .success();
+    let pod = Pod::named("volumes")
+        .empty_dir("disk")
+        .volume(json!({ "name": "memory", "emptyDir": { "medium": "Memory", "sizeLimit": "8Mi" } }))
+        .container(both("writer", writer))
+        .container(both("reader", reader));
+    let text = host().run(pod).success();
     assert_eq!(
         text,
         "[reader] one\n[reader] two\n[reader] ext4\n[reader] tmpfs\n[reader] 777\n"
@@ -183,17 +160,11 @@ fn an_empty_dir_is_shared_on_disk_and_in_memory() {
 #[test]
 fn the_root_is_writable_and_a_read_only_one_is_not() {
     let _alone = alone();
-    let busybox = image("busybox");
-    let more = "    securityContext: {readOnlyRootFilesystem: true}\n";
-    let text = host()
-        .run(&pod(
-            "roots",
-            &[
-                container("writable", &busybox, "echo x > /file && cat /file"),
-                container_with("fixed", &busybox, "echo x 2> /dev/null > /file || echo refused", more),
-            ],
-        ))
-        .success();
+    let fixed = container("fixed", "echo x 2> /dev/null > /file || echo refused");
+    let pod = Pod::named("roots")
+        .container(container("writable", "echo x > /file && cat /file"))
+        .container(fixed.set("securityContext.readOnlyRootFilesystem", true));
+    let text = host().run(pod).success();
     assert!(
         text.contains("[writable] x\n") && text.contains("[fixed] refused\n"),
         "{text}"
@@ -210,7 +181,7 @@ fn containers_are_confined_as_dockers_are() {
         echo 1 2> /dev/null > /proc/sys/kernel/panic || echo read-only; \
         unshare -U true 2> /dev/null || echo no namespace; \
         echo null > /dev/null && echo devices";
-    let text = host().run(&shell_pod("confined", script)).success();
+    let text = host().run(shell_pod("confined", script)).success();
     assert_eq!(
         text,
         "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2\nno mount\nno device\nmasked\nread-only\nno namespace\ndevices\n"
@@ -220,14 +191,9 @@ fn containers_are_confined_as_dockers_are() {
 #[test]
 fn limits_size_the_machine_and_bind_the_container() {
     let _alone = alone();
-    let more = "    resources: {limits: {cpu: 1500m, memory: 200Mi}}\n";
     let script = "nproc; cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max; grep MemTotal /proc/meminfo | tr -s ' ' | cut -d' ' -f2";
-    let text = host()
-        .run(&pod(
-            "limits",
-            &[container_with("main", &image("busybox"), script, more)],
-        ))
-        .success();
+    let main = container("main", script).limit("cpu", "1500m").limit("memory", "200Mi");
+    let text = host().run(Pod::named("limits").container(main)).success();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[..3], ["2", "150000 100000", "209715200"], "{text}");
     let total_kib: u64 = lines[3].parse().unwrap();
@@ -237,11 +203,8 @@ fn limits_size_the_machine_and_bind_the_container() {
 #[test]
 fn a_container_beyond_its_memory_limit_is_killed_and_named() {
     let _alone = alone();
-    let more = "    resources: {limits: {memory: 32Mi}}\n";
-    let finished = host().run(&pod(
-        "hungry",
-        &[container_with("eater", &image("busybox"), "tail /dev/zero", more)],
-    ));
+    let eater = container("eater", "tail /dev/zero").limit("memory", "32Mi");
+    let finished = host().run(Pod::named("hungry").container(eater));
     assert_eq!(finished.code(), 137, "{finished:?}");
     assert!(
         finished
@@ -254,13 +217,8 @@ fn a_container_beyond_its_memory_limit_is_killed_and_named() {
 #[test]
 fn orphans_are_reaped() {
     let _alone = alone();
-    let script = "for i in 1 2 3 4 5; do (sleep 0.2 &) ; done; sleep 1; ps -o stat | grep -c Z; exit 0";
-    let text = host()
-        .run(&shell_pod(
-            "orphans",
-            &format!("sh -c \"{}\"", script.replace('"', "\\\"")),
-        ))
-        .success();
+    let script = r#"sh -c "for i in 1 2 3 4 5; do (sleep 0.2 &) ; done; sleep 1; ps -o stat | grep -c Z; exit 0""#;
+    let text = host().run(shell_pod("orphans", script)).success();
     // The shell is PID 1 of its container and reaps what is left to it, as it would anywhere.
     assert_eq!(text, "0\n");
 }
@@ -268,11 +226,8 @@ fn orphans_are_reaped() {
 #[test]
 fn a_command_that_does_not_exist_is_named_and_counts_as_128() {
     let _alone = alone();
-    let manifest = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: typo}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: main, image: \"{}\", imagePullPolicy: IfNotPresent, command: [no-such-program]}}\n",
-        image("busybox")
-    );
-    let finished = host().run(&manifest);
+    let main = Container::new("main", &image("busybox")).command(&["no-such-program"]);
+    let finished = host().run(Pod::named("typo").container(main));
     assert_eq!(finished.code(), 128, "{finished:?}");
     assert!(
         finished
@@ -287,9 +242,7 @@ fn a_command_that_does_not_exist_is_named_and_counts_as_128() {
 #[test]
 fn timings_show_every_stage_of_a_start() {
     let _alone = alone();
-    let finished = host()
-        .start_with(&shell_pod("timed", "exit 0"), &["--timings"])
-        .finish();
+    let finished = host().start_with(shell_pod("timed", "exit 0"), &["--timings"]).finish();
     for stage in [
         "manifest",
         "image",
@@ -312,7 +265,7 @@ fn timings_show_every_stage_of_a_start() {
 fn debug_shows_the_log_of_the_guest() {
     let _alone = alone();
     let finished = host()
-        .start_with(&shell_pod("debugged", "exit 0"), &["--debug"])
+        .start_with(shell_pod("debugged", "exit 0"), &["--debug"])
         .finish();
     assert!(finished.stderr.contains("Linux version 6.12"), "{finished:?}");
     assert!(finished.stderr.contains("microkube-agent"), "{finished:?}");

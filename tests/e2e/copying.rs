@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tar::{EntryType, Header};
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{Finished, alone, host, shell_pod};
 
 /// An archive of entries: kind, name, target of a link, content.
@@ -42,10 +42,8 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn archives_of_a_hostile_container_reach_nothing_outside_of_the_target() {
     let _alone = alone();
-    let pod = Detached::start(
-        "hostile",
-        &shell_pod("hostile", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"),
-    );
+    let script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+    let pod = Detached::start(&shell_pod("hostile", script));
     pod.wait_ready();
     let base = host().state_dir.join("hostile");
     let _ = std::fs::remove_dir_all(&base);

@@ -1,97 +1,48 @@
 //! Pods without a command line: their life as the verbs show it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use microkube_tests::manifest::{Container, Pod, documents, exec, exec_shell, probe};
+use serde_json::{Value, json};
 
-use crate::host::{Host, alone, container, container_with, host, image, pod, pod_with, shell_pod, wait_until};
+use crate::detached_pod::{Detached, status_of};
+use crate::host::{alone, container, host, image, processes, shell_pod, wait_until};
 
-/// A detached Pod of a test; deleted when the test ends, however it ends.
-pub struct Detached(pub String);
-
-impl Detached {
-    /// Creates the Pod of this manifest.
-    #[track_caller]
-    pub fn start(name: &str, manifest: &str) -> Self {
-        let file = host().file(&format!("{name}.yaml"), manifest);
-        host().succeed(["run", "-d", file.to_str().unwrap()]);
-        Self(name.to_owned())
-    }
-
-    /// The Pod as JSON.
-    #[track_caller]
-    pub fn get(&self) -> Value {
-        let text = host().succeed(["get", "pod", &self.0, "-o", "json"]);
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// The status of a container, init containers included.
-    #[track_caller]
-    pub fn container(&self, name: &str) -> Value {
-        let pod = self.get();
-        status_of(&pod, name).unwrap_or_else(|| panic!("no status of {name}: {pod}"))
-    }
-
-    /// What a container has written.
-    #[track_caller]
-    pub fn logs(&self, container: &str) -> String {
-        host().succeed(["logs", &self.0, "-c", container])
-    }
-
-    #[track_caller]
-    pub fn wait(&self, condition: &str) {
-        let condition = format!("--for={condition}");
-        host().succeed(["wait", &condition, &format!("pod/{}", self.0), "--timeout=120s"]);
-    }
-
-    #[track_caller]
-    pub fn wait_ready(&self) {
-        self.wait("condition=Ready");
-    }
-
-    #[track_caller]
-    pub fn wait_phase(&self, phase: &str) {
-        self.wait(&format!("jsonpath={{.status.phase}}={phase}"));
-    }
-
-    #[track_caller]
-    pub fn wait_for_log(&self, container: &str, text: &str) {
-        wait_until(&format!("{container} writes {text:?}"), || {
-            host().output(["logs", &self.0, "-c", container]).stdout.contains(text)
-        });
-    }
-
-    #[track_caller]
-    pub fn delete(&self) {
-        host().succeed(["delete", "pod", &self.0, "--now"]);
-    }
-}
-
-/// The status of a container in a Pod as JSON: a Pod that was just created has none of any yet.
-pub fn status_of(pod: &Value, name: &str) -> Option<Value> {
-    let lists = ["initContainerStatuses", "containerStatuses"];
-    let mut statuses = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
-    statuses.find(|status| status["name"] == name).cloned()
-}
-
-impl Drop for Detached {
-    fn drop(&mut self) {
-        let _ = host().output(["delete", "pod", &self.0, "--now", "--ignore-not-found"]);
-    }
-}
-
-impl Host {
-    /// Reasons of a Pod's events.
-    pub fn event_reasons(&self, pod: &str) -> Vec<String> {
-        let text = self.succeed(["events", "--for", &format!("pod/{pod}"), "-o", "json"]);
-        let events: Value = serde_json::from_str(&text).unwrap();
-        let items = events["items"].as_array().cloned().unwrap_or_default();
-        items
+/// Asserts that the only VMM has no descriptors but those of its machine, and may write no file beyond its disk.
+fn assert_vmm_has_only_its_own() {
+    let vmms = processes(&["microkube-vmm", "supervised"]);
+    let [vmm] = vmms[..] else { panic!("{vmms:?}") };
+    let directory = PathBuf::from(format!("/proc/{vmm}"));
+    let open: Vec<(PathBuf, String)> = std::fs::read_dir(directory.join("fd"))
+        .unwrap()
+        .filter_map(|entry| {
+            // Connections of the guest come and go.
+            let path = entry.ok()?.path();
+            let target = std::fs::read_link(&path).ok()?;
+            Some((path, target.to_string_lossy().into_owned()))
+        })
+        .collect();
+    let is_disk = |target: &str| target.ends_with("/scratch.img");
+    let is_expected = |target: &str| {
+        ["pipe:", "socket:", "anon_inode:"]
             .iter()
-            .map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
-            .collect()
-    }
+            .any(|kind| target.starts_with(kind))
+            || ["/dev/null", "/dev/net/tun"].contains(&target)
+            || target.ends_with(".erofs")
+            || is_disk(target)
+    };
+    let strange: Vec<_> = open.iter().filter(|(_, target)| !is_expected(target)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    let disks: Vec<_> = open.iter().filter(|(_, target)| is_disk(target)).collect();
+    let [(disk, _)] = disks[..] else { panic!("{open:?}") };
+    assert!(open.iter().any(|(_, target)| target == "/dev/net/tun"), "{open:?}");
+    let limits = std::fs::read_to_string(directory.join("limits")).unwrap();
+    let of_files = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    let of_files: Vec<_> = of_files.unwrap().split_whitespace().take(2).collect();
+    let largest = std::fs::metadata(disk).unwrap().len().max(16 << 20).to_string();
+    assert_eq!(of_files, [largest.as_str(), largest.as_str()], "{limits}");
 }
 
 #[test]
@@ -99,9 +50,11 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     let _alone = alone();
     let before = host().leftovers();
     let script = "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
-    let pod = Detached::start("detached", &shell_pod("detached", script));
+    let manifest = shell_pod("detached", script);
+    let pod = Detached::start(&manifest);
     pod.wait_ready();
     host().leftovers().assert_one_pod_more_than(&before);
+    assert_vmm_has_only_its_own();
     let table = host().succeed(["get", "pods"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
@@ -121,14 +74,7 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
     for reason in ["Pulled", "Created", "Started"] {
         assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
     }
-    let again = host().output([
-        "run",
-        "-d",
-        host()
-            .file("detached.yaml", &shell_pod("detached", script))
-            .to_str()
-            .unwrap(),
-    ]);
+    let again = host().output(["run", "-d", host().manifest(&manifest).to_str().unwrap()]);
     assert_eq!(again.code(), 1, "{again:?}");
     assert!(again.stderr.contains("already exists"), "{again:?}");
     assert_eq!(
@@ -144,52 +90,50 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
 #[test]
 fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_others() {
     let _alone = alone();
-    let log = "    volumeMounts: [{name: log, mountPath: /log}]\n";
-    let step =
-        |name: &str, script: &str, more: &str| container_with(name, &image("busybox"), script, &format!("{log}{more}"));
-    let last = |name: &str| {
-        format!(
-            "echo {name} >> /log/order; trap 'echo end-{name} >> /log/order; exit 0' TERM; while :; do sleep 0.1; done"
-        )
+    let step = |name: &str, script: &str| container(name, script).mount("log", "/log");
+    // Each takes its time before it notes something: what does not wait for it comes before it.
+    let note = |word: &str| format!("sleep 0.5; echo {word} >> /log/order");
+    let lasting = |name: &str, at_end: &str| {
+        let (begin, end) = (note(name), note(&format!("end-{name}")));
+        format!("trap '{end}; {at_end} exit 0' TERM; {begin}; while :; do sleep 0.1; done")
     };
-    let init = [
-        step("first", "echo first >> /log/order", ""),
-        step("sidecar", &last("sidecar"), "    restartPolicy: Always\n    startupProbe: {exec: {command: [grep, -q, sidecar, /log/order]}, periodSeconds: 1, timeoutSeconds: 20}\n"),
-        step("second", "echo second >> /log/order", ""),
-    ]
-    .concat();
-    let keeper = step(
-        "keeper",
-        "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done",
-        "",
-    );
-    let manifest = pod_with(
-        "ordered",
-        &[step("main", &last("main"), ""), keeper],
-        &format!("  volumes: [{{name: log, emptyDir: {{}}}}]\n  initContainers:\n{init}"),
-    );
-    let pod = Detached::start("ordered", &manifest);
+    let started = exec(&["grep", "-q", "sidecar", "/log/order"]);
+    let often = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 60 });
+    // It ends last, and its log is all that is left to be read then.
+    let sidecar = step("sidecar", &lasting("sidecar", "cat /log/order;"))
+        .restart_policy("Always")
+        .set("startupProbe", probe(started, often));
+    let keeper = "cat /log/order; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let manifest = Pod::named("ordered")
+        .empty_dir("log")
+        .init_container(step("first", &note("first")))
+        .init_container(sidecar)
+        .init_container(step("second", &note("second")))
+        .container(step("main", &lasting("main", "")))
+        .container(step("keeper", keeper));
+    let pod = Detached::start(&manifest);
     pod.wait_ready();
-    let order = host().succeed(["exec", "ordered", "-c", "keeper", "--", "cat", "/log/order"]);
+    let mut order = String::new();
+    wait_until("the last one has noted its start", || {
+        order = host().succeed(["exec", "ordered", "-c", "keeper", "--", "cat", "/log/order"]);
+        order.contains("main")
+    });
     assert_eq!(order, "first\nsidecar\nsecond\nmain\n");
     assert_eq!(pod.container("first")["state"]["terminated"]["reason"], "Completed");
     assert_eq!(pod.container("sidecar")["started"], true);
-    // The sidecar writes where the test can still read it after the others have ended.
     let mut follow = host().microkube(["logs", "-f", "ordered", "-c", "sidecar"]);
     follow
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
     let follow = crate::host::Running::start(follow, None);
     host().succeed(["delete", "pod", "ordered"]);
-    follow.finish();
+    assert_eq!(follow.finish().success(), order + "end-main\nend-sidecar\n");
 }
 
 #[test]
 fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     let _alone = alone();
-    let manifest =
-        shell_pod("crashing", "echo attempt; exit 3").replace("restartPolicy: Never", "restartPolicy: Always");
-    let pod = Detached::start("crashing", &manifest);
+    let pod = Detached::start(&shell_pod("crashing", "echo attempt; exit 3").restart_policy("Always"));
     // However long a look takes: what is said fits together at every moment.
     let mut status = Value::Null;
     wait_until("it waits to be restarted", || {
@@ -247,13 +191,12 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
 #[test]
 fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
     let _alone = alone();
-    let more = "    volumeMounts: [{name: state, mountPath: /state}]\n";
     let script = "test -e /state/tried || { touch /state/tried; exit 1; }";
-    let main = container_with("main", &image("busybox"), script, more);
-    let manifest = pod_with("retry", &[main], "  volumes: [{name: state, emptyDir: {}}]\n");
     let pod = Detached::start(
-        "retry",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: OnFailure"),
+        &Pod::named("retry")
+            .restart_policy("OnFailure")
+            .empty_dir("state")
+            .container(container("main", script).mount("state", "/state")),
     );
     pod.wait_phase("Succeeded");
     assert_eq!(pod.container("main")["restartCount"], 1);
@@ -266,14 +209,34 @@ fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
 #[test]
 fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
     let _alone = alone();
-    let more = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'echo post-start > /proc/1/fd/1']}}\n      preStop: {exec: {command: [/bin/sh, -c, 'echo pre-stop > /proc/1/fd/1']}}\n";
+    // The liveness probe ends the container, so that the Pod is still there to tell how it ended.
+    let alive = exec(&["test", "!", "-e", "/tmp/end"]);
+    let often = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1 });
     let script =
         "trap 'echo term; echo last words > /dev/termination-log; exit 7' TERM; echo main; while :; do sleep 0.1; done";
-    let pod = Detached::start(
-        "hooks",
-        &pod("hooks", &[container_with("main", &image("busybox"), script, more)]),
-    );
+    let main = container("main", script)
+        .set("lifecycle.postStart", exec_shell("echo post-start > /proc/1/fd/1"))
+        .set("lifecycle.preStop", exec_shell("echo pre-stop > /proc/1/fd/1"))
+        .set("livenessProbe", probe(alive, often));
+    let pod = Detached::start(&Pod::named("hooks").restart_policy("Always").container(main));
     pod.wait_ready();
+    pod.wait_for_log("main", "main");
+    host().succeed(["exec", "hooks", "--", "touch", "/tmp/end"]);
+    pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
+    pod.wait_ready();
+    let ended = &pod.container("main")["lastState"]["terminated"];
+    assert_eq!(
+        (&ended["exitCode"], &ended["message"]),
+        (&7.into(), &"last words\n".into()),
+        "{ended}"
+    );
+    let log = host().succeed(["logs", "hooks", "-p"]);
+    let mut lines: Vec<_> = log.lines().collect();
+    // The hook and the container's own process start at the same time.
+    lines[..2].sort_unstable();
+    assert_eq!(lines, ["main", "post-start", "pre-stop", "term"]);
+
+    // So it is when the Pod is deleted.
     pod.wait_for_log("main", "post-start");
     let mut follow = host().microkube(["logs", "-f", "hooks"]);
     follow
@@ -294,23 +257,50 @@ fn pod_deleted_in_the_background(pod: &Detached) {
 #[test]
 fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     let _alone = alone();
-    let probes = "    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, failureThreshold: 1}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}\n    terminationMessagePolicy: FallbackToLogsOnError\n";
-    let script = "mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
-    let manifest = pod("probed", &[container_with("main", &image("busybox"), script, probes)]);
-    let manifest = manifest.replace(
-        "restartPolicy: Never",
-        "restartPolicy: Always\n  terminationGracePeriodSeconds: 2",
+    let script = "echo serving; mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
+    let main = container("main", script)
+        .set(
+            "startupProbe",
+            json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1, "failureThreshold": 60 }),
+        )
+        .set(
+            "readinessProbe",
+            json!({ "httpGet": { "path": "/ready", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1 }),
+        )
+        .set(
+            "livenessProbe",
+            probe(
+                exec(&["test", "!", "-e", "/tmp/dead"]),
+                json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1 }),
+            ),
+        )
+        .set("terminationMessagePolicy", "FallbackToLogsOnError");
+    let pod = Detached::start(
+        &Pod::named("probed")
+            .restart_policy("Always")
+            .grace_period_seconds(2)
+            .container(main),
     );
-    let pod = Detached::start("probed", &manifest);
     pod.wait_ready();
     host().succeed(["exec", "probed", "--", "rm", "/www/ready"]);
     pod.wait("condition=Ready=false");
+    let whole = pod.get();
+    let mut conditions = whole["status"]["conditions"].as_array().unwrap().iter();
+    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap();
+    assert_eq!(ready["message"], "containers with unready status: [main]", "{whole}");
     host().succeed(["exec", "probed", "--", "/bin/sh", "-c", "echo yes > /www/ready"]);
     pod.wait_ready();
     assert_eq!(pod.container("main")["restartCount"], 0);
     host().succeed(["exec", "probed", "--", "touch", "/tmp/dead"]);
     pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
     pod.wait_ready();
+    // PID 1 has no handler for SIGTERM, so it is killed at the end of the grace period; the log stands for the message that it left none of.
+    let ended = &pod.container("main")["lastState"]["terminated"];
+    assert_eq!(
+        (&ended["exitCode"], &ended["message"]),
+        (&137.into(), &"serving\n".into()),
+        "{ended}"
+    );
     let reasons = host().event_reasons("probed");
     for reason in ["Unhealthy", "Killing"] {
         assert!(reasons.iter().any(|one| one == reason), "{reason}: {reasons:?}");
@@ -318,11 +308,11 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
 }
 
 #[test]
-fn an_image_that_is_not_there_is_tried_again_and_the_pod_can_be_deleted_meanwhile() {
+fn a_pod_whose_image_is_not_there_waits_in_back_off_and_can_be_deleted_meanwhile() {
     let _alone = alone();
     let before = host().leftovers();
-    let manifest = shell_pod("pulling", "true").replace(&image("busybox"), &image("no-such-image"));
-    let pod = Detached::start("pulling", &manifest);
+    let main = Container::new("main", &image("no-such-image")).shell("true");
+    let pod = Detached::start(&Pod::named("pulling").container(main));
     pod.wait("jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff");
     assert_eq!(pod.get()["status"]["phase"], "Pending");
     pod.delete();
@@ -333,13 +323,8 @@ fn an_image_that_is_not_there_is_tried_again_and_the_pod_can_be_deleted_meanwhil
 fn several_documents_are_applied_and_deleted_together() {
     let _alone = alone();
     let forever = "while :; do sleep 1; done";
-    let documents = [
-        pod("one", &[container("main", &image("busybox"), forever)]),
-        pod("two", &[container("main", &image("busybox"), forever)]),
-    ]
-    .map(|text| text.replace("metadata:\n", "metadata:\n  labels: {app: pair}\n"))
-    .join("---\n");
-    let file = host().file("pair.yaml", &documents);
+    let pods = ["one", "two"].map(|name| shell_pod(name, forever).label("app", "pair"));
+    let file = host().file("pair.yaml", &documents(&pods));
     let file = file.to_str().unwrap();
     let _cleanup = (Detached("one".to_owned()), Detached("two".to_owned()));
     assert_eq!(
@@ -370,25 +355,16 @@ fn several_documents_are_applied_and_deleted_together() {
 #[test]
 fn a_deadline_fails_the_pod() {
     let _alone = alone();
-    let manifest = pod_with(
-        "late",
-        &[container(
-            "main",
-            &image("busybox"),
-            "trap 'exit 0' TERM; while :; do sleep 0.1; done",
-        )],
-        "  activeDeadlineSeconds: 5\n",
-    );
-    let pod = Detached::start("late", &manifest);
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let pod = Detached::start(&shell_pod("late", script).set("spec.activeDeadlineSeconds", 5));
     pod.wait_phase("Failed");
     assert_eq!(pod.get()["status"]["reason"], "DeadlineExceeded");
 }
 
-/// How long a test waits before it takes silence for an answer is never needed: the verbs wait for events.
 #[test]
 fn waiting_has_a_limit() {
     let _alone = alone();
-    let pod = Detached::start("slow", &shell_pod("slow", "sleep 1000"));
+    let pod = Detached::start(&shell_pod("slow", "sleep 1000"));
     pod.wait_ready();
     let start = std::time::Instant::now();
     let waited = host().output(["wait", "--for=delete", "pod/slow", "--timeout=1s"]);

@@ -4,16 +4,18 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::Stdio;
 
+use microkube_tests::manifest::{Container, Pod};
 use nix::pty::{Winsize, openpty};
+use serde_json::json;
 
-use crate::detached::Detached;
-use crate::host::{PATIENCE, Running, alone, container_with, host, image, pod, shell_pod};
+use crate::detached_pod::Detached;
+use crate::host::{PATIENCE, Running, alone, container, host, image, shell_pod};
+
+/// Ends when it is asked to.
+const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 fn sleeping(name: &str) -> Detached {
-    let pod = Detached::start(
-        name,
-        &shell_pod(name, "trap 'exit 0' TERM; while :; do sleep 0.1; done"),
-    );
+    let pod = Detached::start(&shell_pod(name, WAIT));
     pod.wait_ready();
     pod
 }
@@ -58,12 +60,12 @@ fn exec_has_the_commands_output_input_and_exit_code() {
 #[test]
 fn a_process_that_is_executed_is_confined_as_its_container_is() {
     let _alone = alone();
-    let more = "    securityContext: {runAsUser: 1234, runAsGroup: 5678, capabilities: {drop: [ALL]}}\n    resources: {limits: {memory: 64Mi}}\n";
-    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-    let pod = Detached::start(
-        "confined",
-        &pod("confined", &[container_with("main", &image("busybox"), script, more)]),
-    );
+    let main = container("main", WAIT)
+        .set("securityContext.runAsUser", 1234)
+        .set("securityContext.runAsGroup", 5678)
+        .set("securityContext.capabilities.drop", json!(["ALL"]))
+        .limit("memory", "64Mi");
+    let pod = Detached::start(&Pod::named("confined").container(main));
     pod.wait_ready();
     assert_eq!(host().succeed(["exec", "confined", "--", "id", "-u"]), "1234\n");
     assert_eq!(host().succeed(["exec", "confined", "--", "id", "-g"]), "5678\n");
@@ -85,6 +87,10 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
         "CapEff|CapBnd|Seccomp:|NoNewPrivs",
         "/proc/1/status",
     ]);
+    assert_eq!(
+        own,
+        "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
+    );
     assert_eq!(own, container);
     let groups = host().succeed(["exec", "confined", "--", "cat", "/proc/self/cgroup"]);
     assert_eq!(
@@ -94,7 +100,7 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
 }
 
 #[test]
-fn a_shell_in_a_terminal_sees_its_size_and_ends_with_it() {
+fn a_shell_in_a_terminal_sees_its_size_and_interrupts_and_its_end_is_that_of_exec() {
     let _alone = alone();
     let _pod = sleeping("terminal");
     let size = Winsize {
@@ -139,12 +145,8 @@ fn a_shell_in_a_terminal_sees_its_size_and_ends_with_it() {
 #[test]
 fn files_are_copied_in_and_out() {
     let _alone = alone();
-    let image_with_tar = image("debian-tools");
-    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-    let pod = Detached::start(
-        "copy",
-        &shell_pod("copy", script).replace(&image("busybox"), &image_with_tar),
-    );
+    let with_tar = Container::new("main", &image("debian-tools")).shell(WAIT);
+    let pod = Detached::start(&Pod::named("copy").container(with_tar));
     pod.wait_ready();
     let directory = host().state_dir.join("copied");
     let _ = std::fs::remove_dir_all(&directory);
@@ -163,32 +165,29 @@ fn files_are_copied_in_and_out() {
 #[test]
 fn what_containers_use_is_shown() {
     let _alone = alone();
-    let pod = Detached::start("busy", &shell_pod("busy", "while :; do :; done"));
-    pod.wait_ready();
+    let script = "head -c 8388608 /dev/zero > /dev/shm/used; echo used; while :; do :; done";
+    let pod = Detached::start(&shell_pod("busy", script));
+    pod.wait_for_log("main", "used");
     let table = host().succeed(["top", "pod", "busy"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "CPU(cores)", "MEMORY(bytes)"]);
     assert_eq!(lines[1][0], "busy");
     let milli: u64 = lines[1][1].strip_suffix('m').unwrap().parse().unwrap();
     assert!(milli > 0, "{table}");
+    let mebibytes: u64 = lines[1][2].strip_suffix("Mi").unwrap().parse().unwrap();
+    assert!((8..32).contains(&mebibytes), "{table}");
 }
 
 #[test]
 fn attaching_shows_what_the_container_writes_and_gives_it_input() {
     let _alone = alone();
-    let main = container_with(
-        "main",
-        &image("busybox"),
-        "while read -r line; do echo got $line; done; echo end of input",
-        "    stdin: true\n    stdinOnce: true\n",
+    let main = "while read -r line; do echo got $line; done; echo end of input";
+    let open = "while read -r line; do echo got $line; test $line = last && exit 0; done; echo end of input";
+    let pod = Detached::start(
+        &Pod::named("attached")
+            .container(container("main", main).set("stdin", true).set("stdinOnce", true))
+            .container(container("open", open).set("stdin", true)),
     );
-    let open = container_with(
-        "open",
-        &image("busybox"),
-        "while read -r line; do echo got $line; test $line = last && exit 0; done; echo end of input",
-        "    stdin: true\n",
-    );
-    let pod = Detached::start("attached", &pod("attached", &[main, open]));
     pod.wait_ready();
     let attach = |container: &str, input: &str| {
         let mut command = host().microkube(["attach", "-i", "attached", "-c", container]);
@@ -259,30 +258,39 @@ fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
 fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let _alone = alone();
     let before = host().leftovers();
-    let reference = image("busybox");
-    let mut command = host().microkube([
-        "run",
-        "quick",
-        "--image",
-        &reference,
-        "-i",
-        "--rm",
-        "--restart=Never",
-        "--env=A=b",
-        "--",
-        "/bin/sh",
-        "-c",
-        "cat; echo $A; exit 4",
-    ]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let finished = Running::start(command, Some("typed\n")).finish();
+    let image = format!("--image={}", image("busybox"));
+    let run = |flags: &[&str], script: &[&str], input: Option<&str>| {
+        let common = ["run", "quick", &image, "--rm", "--restart=Never"];
+        let mut command = host().microkube([&common[..], flags, &["--"], script].concat());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Running::start(command, input).finish()
+    };
+    let finished = run(
+        &["-i", "--env=A=b"],
+        &["/bin/sh", "-c", "cat; echo $A; exit 4"],
+        Some("typed\n"),
+    );
     assert_eq!(finished.code(), 4, "{finished:?}");
     assert!(finished.stdout.contains("typed\nb\n"), "{finished:?}");
     assert!(
         finished.stderr.contains("pod default/quick terminated (Error)"),
+        "{finished:?}"
+    );
+    // The end of what is typed is not the end of a terminal's input: the shell ends by itself.
+    let finished = run(
+        &["-i", "-t"],
+        &["/bin/sh"],
+        Some("sleep 1; echo so $((20 + 3)); exit 3\n"),
+    );
+    assert_eq!(finished.code(), 3, "{finished:?}");
+    // Too fast to be attached to, perhaps.
+    let finished = run(&["--attach"], &["echo", "hello"], None);
+    assert_eq!(
+        (finished.code(), finished.stdout.as_str()),
+        (0, "hello\n"),
         "{finished:?}"
     );
     host().assert_nothing_left_since(&before);

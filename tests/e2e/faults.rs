@@ -1,9 +1,9 @@
 //! Anything may die at any moment, and nothing is left behind.
 
-use crate::built::source_tree;
-use crate::host::{
-    Finished, Running, alone, container_with, host, image, pod, pod_with, processes, shell_pod, wait_until,
-};
+use microkube_tests::built::source_tree;
+use microkube_tests::manifest::Pod;
+
+use crate::host::{Finished, Running, alone, container, host, image, processes, shell_pod, wait_until};
 
 /// A process of a running Pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ fn whatever_is_killed_at_whatever_moment_everything_is_released() {
     let before = host().leftovers();
     for victim in [Victim::Cli, Victim::Supervisor, Victim::Vmm] {
         for moment in [Moment::Early, Moment::Booting, Moment::Running] {
-            let mut cli = host().start(&shell_pod("victim", "echo ready; while :; do sleep 0.1; done"));
+            let mut cli = host().start(shell_pod("victim", "echo ready; while :; do sleep 0.1; done"));
             reach(moment, &mut cli);
             let mut pid = None;
             wait_until("the victim exists", || {
@@ -79,11 +79,8 @@ fn a_guest_that_panics_is_reported_with_the_end_of_its_log() {
     let before = host().leftovers();
     // A privileged container owns its machine: it makes the kernel panic when memory runs out, and uses it up.
     let script = "echo 2 > /proc/sys/vm/panic_on_oom && echo armed && tail /dev/zero";
-    let more = "    securityContext: {privileged: true}\n    resources: {limits: {memory: 32Mi}}\n";
-    let finished = host().run(&pod(
-        "panic",
-        &[container_with("main", &image("busybox"), script, more)],
-    ));
+    let main = container("main", script).privileged().limit("memory", "32Mi");
+    let finished = host().run(Pod::named("panic").container(main));
     assert_eq!(finished.code(), 137, "{finished:?}");
     assert!(finished.stdout.contains("armed"), "{finished:?}");
     assert!(finished.stderr.contains("Kernel panic - not syncing"), "{finished:?}");
@@ -94,7 +91,7 @@ fn a_guest_that_panics_is_reported_with_the_end_of_its_log() {
 fn a_guest_that_hangs_in_boot_is_given_up() {
     let _alone = alone();
     let before = host().leftovers();
-    let manifest = host().file("hang.yaml", &shell_pod("hang", "true"));
+    let manifest = host().manifest(&shell_pod("hang", "true"));
     let mut command = host().microkube(["run", manifest.to_str().unwrap()]);
     command
         .env("MICROKUBE_GUEST_DIR", hanging_guest())
@@ -213,11 +210,11 @@ fn a_pod_whose_disk_the_host_cannot_write_any_more_says_so_and_is_started_again(
     std::fs::write(&filler, vec![1; 16 << 20]).unwrap();
     let script = "if [ -e /data/began ]; then echo again; exec sleep 1000; fi; touch /data/began; sync; \
         while :; do dd if=/dev/zero of=/data/fill bs=1M count=64; sync; done";
-    let more = "    volumeMounts: [{name: data, mountPath: /data}]\n";
-    let main = container_with("main", &image("busybox"), script, more);
-    let manifest = pod_with("tight", &[main], "  volumes: [{name: data, emptyDir: {}}]\n");
-    let manifest = manifest.replace("restartPolicy: Never", "restartPolicy: Always");
-    let file = host().file("tight.yaml", &manifest);
+    let pod = Pod::named("tight")
+        .restart_policy("Always")
+        .empty_dir("data")
+        .container(container("main", script).mount("data", "/data"));
+    let file = host().manifest(&pod);
     disk.microkube(&["run", "-d", file.to_str().unwrap()]).success();
     let vmms = || processes(&["microkube-vmm", "supervised"]);
     wait_until("the machine runs", || !vmms().is_empty());

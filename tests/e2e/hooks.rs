@@ -1,14 +1,15 @@
 //! postStart and preStop hooks of every kind, and what follows when they fail. That their time is the grace period's: see `termination`.
 
-use serde_json::Value;
+use microkube_tests::manifest::{Container, Pod, exec_shell};
+use serde_json::{Value, json};
 
-use crate::detached::Detached;
-use crate::host::{alone, container_with, host, image, pod_with};
+use crate::detached_pod::Detached;
+use crate::host::{alone, container, host};
 use crate::timeline::{Follower, SAY};
 
-fn waiting(name: &str, more: &str) -> String {
+fn waiting(name: &str) -> Container {
     let script = format!("{SAY}trap 'say term; exit 5' TERM; say main; while :; do sleep 1000 & wait $!; done");
-    container_with(name, &image("busybox"), &script, more)
+    container(name, &script)
 }
 
 fn second(time: &Value) -> i64 {
@@ -23,21 +24,33 @@ fn hooks_are_requests_pauses_and_commands_and_a_container_whose_post_start_hook_
     let script = format!(
         "mkdir -p /www/cgi-bin; cd /www/cgi-bin; cat > note <<'END'\n#!/bin/sh\n{SAY}say $QUERY_STRING > /proc/1/fd/1; printf 'Content-Type: text/plain\\r\\n\\r\\n'\nEND\nchmod 755 note; httpd -p 8080 -h /www; trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
     );
-    let server = container_with(
-        "server",
-        &image("busybox"),
-        &script,
-        "    restartPolicy: Always\n    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}\n",
+    let server = container("server", &script).restart_policy("Always").set(
+        "startupProbe",
+        json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1, "failureThreshold": 60 }),
     );
-    let asking = |hook: &str| format!("{hook}: {{httpGet: {{port: 8080, path: '/cgi-bin/note?{hook}'}}}}");
-    let asks = format!("    lifecycle: {{{}, {}}}\n", asking("postStart"), asking("preStop"));
-    let rests = "    lifecycle: {postStart: {sleep: {seconds: 2}}, preStop: {sleep: {seconds: 1}}}\n";
-    // A hook that only connects is a relic: Kubernetes accepts and fails it.
-    let fails = "    lifecycle:\n      postStart: {exec: {command: [/bin/sh, -c, 'test -e /state/tried || { touch /state/tried; exit 1; }']}}\n      preStop: {tcpSocket: {port: 8080}}\n    volumeMounts: [{name: state, mountPath: /state}]\n";
-    let spec = format!("  volumes: [{{name: state, emptyDir: {{}}}}]\n  initContainers:\n{server}");
-    let containers = [waiting("asks", &asks), waiting("rests", rests), waiting("fails", fails)];
-    let manifest = pod_with("hooked", &containers, &spec).replace("restartPolicy: Never", "restartPolicy: Always");
-    let pod = Detached::start("hooked", &manifest);
+    let note = |hook: &str| json!({ "httpGet": { "port": 8080, "path": format!("/cgi-bin/note?{hook}") } });
+    let sleep = |seconds: u32| json!({ "sleep": { "seconds": seconds } });
+    let asks = waiting("asks")
+        .set("lifecycle.postStart", note("postStart"))
+        .set("lifecycle.preStop", note("preStop"));
+    let rests = waiting("rests")
+        .set("lifecycle.postStart", sleep(2))
+        .set("lifecycle.preStop", sleep(1));
+    let fails_once = "test -e /state/tried || { touch /state/tried; exit 1; }";
+    let fails = waiting("fails")
+        .mount("state", "/state")
+        .set("lifecycle.postStart", exec_shell(fails_once))
+        // A hook that only connects is a relic: Kubernetes accepts and fails it.
+        .set("lifecycle.preStop.tcpSocket.port", 8080);
+    let pod = Detached::start(
+        &Pod::named("hooked")
+            .restart_policy("Always")
+            .empty_dir("state")
+            .init_container(server)
+            .container(asks)
+            .container(rests)
+            .container(fails),
+    );
     pod.wait_ready();
 
     let status = pod.container("fails");

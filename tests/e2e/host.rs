@@ -1,6 +1,7 @@
 //! The host the tests run on: its directories, its registry, and microkube run on it as a user runs it.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::built::{microkube_program, source_tree};
+use microkube_tests::built::{microkube_program, source_tree};
+use microkube_tests::manifest::{Container, Pod};
 
 /// Longer than anything takes that works, even in the emulated host.
 pub const PATIENCE: Duration = Duration::from_secs(150);
@@ -108,6 +110,11 @@ impl Host {
         path
     }
 
+    /// A Pod's manifest as a file.
+    pub fn manifest(&self, pod: &Pod) -> PathBuf {
+        self.file(&format!("{}.yaml", pod.name()), &pod.to_string())
+    }
+
     /// microkube with these arguments, not yet started.
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(microkube_program());
@@ -134,22 +141,22 @@ impl Host {
     }
 
     /// Starts `microkube run -` with this manifest.
-    pub fn start(&self, manifest: &str) -> Running {
+    pub fn start(&self, manifest: impl Display) -> Running {
         self.start_with(manifest, &[])
     }
 
     /// Starts `microkube run FLAGS -` with this manifest.
-    pub fn start_with(&self, manifest: &str, flags: &[&str]) -> Running {
+    pub fn start_with(&self, manifest: impl Display, flags: &[&str]) -> Running {
         let mut command = self.microkube([&["run"][..], flags, &["-"][..]].concat());
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Running::start(command, Some(manifest))
+        Running::start(command, Some(&manifest.to_string()))
     }
 
     /// Runs a Pod to its end.
-    pub fn run(&self, manifest: &str) -> Finished {
+    pub fn run(&self, manifest: impl Display) -> Finished {
         self.start(manifest).finish()
     }
 }
@@ -167,36 +174,14 @@ pub fn die_with_this_process(command: &mut Command) {
     }
 }
 
-/// A Pod of one container that runs a shell script.
-pub fn shell_pod(name: &str, script: &str) -> String {
-    pod(name, &[container("main", &image("busybox"), script)])
+/// A Pod of one container, of busybox, that runs a shell script.
+pub fn shell_pod(name: &str, script: &str) -> Pod {
+    Pod::named(name).container(container("main", script))
 }
 
-/// A Pod of these containers, without a restart.
-pub fn pod(name: &str, containers: &[String]) -> String {
-    pod_with(name, containers, "")
-}
-
-/// A Pod of these containers with more lines of its spec.
-pub fn pod_with(name: &str, containers: &[String], spec: &str) -> String {
-    let containers = containers.concat();
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  restartPolicy: Never\n{spec}  containers:\n{containers}"
-    )
-}
-
-/// A container that runs a shell script.
-pub fn container(name: &str, image: &str, script: &str) -> String {
-    container_with(name, image, script, "")
-}
-
-/// A container that runs a shell script, with more lines of its spec, each indented by four spaces.
-pub fn container_with(name: &str, image: &str, script: &str, more: &str) -> String {
-    let script = serde_json::to_string(script).unwrap();
-    // IfNotPresent: an image that is in the store need not be asked for again.
-    format!(
-        "  - name: {name}\n    image: {image}\n    imagePullPolicy: IfNotPresent\n    command: [\"/bin/sh\", \"-c\", {script}]\n{more}"
-    )
+/// A container of busybox that runs a shell script.
+pub fn container(name: &str, script: &str) -> Container {
+    Container::new(name, &image("busybox")).shell(script)
 }
 
 /// A process and what it writes.

@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use microkube_tests::built::microkube_program;
 use microkube_vmm::boot::layout::{HIGH_MEMORY, VIRTIO_MMIO};
 
-use crate::built::microkube_program;
 use crate::host::{Running, alone};
 
 /// Where the parts of the guest lie in its memory.

@@ -1,6 +1,8 @@
 //! Images: from the registry, from a file, by policy.
 
-use crate::host::{alone, host, image, image_layout, shell_pod};
+use microkube_tests::manifest::{Container, Pod};
+
+use crate::host::{alone, host, image, image_layout};
 
 #[test]
 fn images_are_pulled_listed_and_removed() {
@@ -20,18 +22,17 @@ fn images_are_pulled_listed_and_removed() {
 #[test]
 fn a_pod_with_pull_policy_never_runs_only_what_is_there() {
     let _alone = alone();
-    let manifest = shell_pod("never", "echo ran")
-        .replace("IfNotPresent", "Never")
-        .replace("busybox", "small");
+    let main = Container::new("main", &image("small")).pull_policy("Never");
+    let pod = Pod::named("never").container(main.shell("echo ran"));
     let _ = host().output(["image", "rm", &image("small")]);
-    let finished = host().run(&manifest);
+    let finished = host().run(&pod);
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(
         finished.stderr.contains("is not present with pull policy of Never"),
         "{finished:?}"
     );
     host().succeed(["image", "pull", &image("small")]);
-    assert_eq!(host().run(&manifest).success(), "ran\n");
+    assert_eq!(host().run(&pod).success(), "ran\n");
 }
 
 #[test]
@@ -39,17 +40,17 @@ fn an_image_is_loaded_from_an_archive() {
     let _alone = alone();
     let archive = image_layout("busybox").with_extension("oci.tar");
     host().succeed(["image", "load", "--name", "loaded:v1", archive.to_str().unwrap()]);
-    let manifest = shell_pod("from-archive", "echo loaded").replace(&image("busybox"), "loaded:v1");
-    assert_eq!(host().run(&manifest).success(), "loaded\n");
+    let main = Container::new("main", "loaded:v1").shell("echo loaded");
+    let pod = Pod::named("from-archive").container(main);
+    assert_eq!(host().run(pod).success(), "loaded\n");
 }
 
 #[test]
 fn an_image_of_500_megabytes_is_pulled_and_read_back_unchanged() {
     let _alone = alone();
     let script = "cd /data && du -sm . | cut -f 1 && md5sum -c MD5SUMS";
-    let text = host()
-        .run(&shell_pod("large", script).replace(&image("busybox"), &image("large")))
-        .success();
+    let main = Container::new("main", &image("large")).shell(script);
+    let text = host().run(Pod::named("large").container(main)).success();
     let mut lines = text.lines();
     let mebibytes: u64 = lines.next().unwrap().parse().unwrap();
     assert!(mebibytes >= 470, "{text}");
@@ -64,7 +65,8 @@ fn an_image_of_500_megabytes_is_pulled_and_read_back_unchanged() {
 fn an_image_that_does_not_exist_is_an_error_that_names_it() {
     let _alone = alone();
     let before = host().leftovers();
-    let finished = host().run(&shell_pod("missing", "true").replace("busybox", "no-such-image"));
+    let main = Container::new("main", &image("no-such-image")).shell("true");
+    let finished = host().run(Pod::named("missing").container(main));
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(finished.stderr.contains("test/no-such-image"), "{finished:?}");
     assert!(finished.stderr.contains("does not have it"), "{finished:?}");

@@ -1,44 +1,56 @@
 //! What users do with the images of a host, while Pods use them.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::Stdio;
 
+use microkube_tests::manifest::{Container, Pod};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{Running, alone, container, host, image, image_layout, pod, shell_pod};
+use crate::host::{Running, alone, host, image};
+use crate::layered_image::{append, layout_of};
 
 #[test]
 fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
     let _alone = alone();
-    let reference = image("small");
-    host().succeed(["image", "pull", &reference]);
-    let manifest =
-        shell_pod("user", "trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done").replace("busybox", "small");
-    let mut pod = host().start(&manifest);
+    // Older than all others: pruning can be limited to it.
+    let layout = layout_of("antique", |config, layers| {
+        config["created"] = json!("1970-01-02T00:00:00Z");
+        layers
+    });
+    let reference = "docker.io/library/antique:v1";
+    let load = || host().succeed(["image", "load", "--name", reference, layout.to_str().unwrap()]);
+    let prune = || host().succeed(["image", "prune", "--all", "--filter", "until=1971-01-01"]);
+    let is_listed = || host().succeed(["image", "ls"]).contains("antique");
+    load();
+    let main = Container::new("main", reference).shell("trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done");
+    let mut pod = host().start(Pod::named("user").container(main));
     pod.wait_for("started");
     let listed: Value = serde_json::from_str(&host().succeed(["image", "ls", "--format", "json"])).unwrap();
-    let small = listed
+    let antique = listed
         .as_array()
         .unwrap()
         .iter()
-        .find(|entry| entry["name"] == reference.as_str())
+        .find(|entry| entry["name"] == reference)
         .unwrap();
-    assert_eq!(small["usedBy"], json!(["default/user"]), "{small}");
-    let refused = host().output(["image", "rm", &reference]);
+    assert_eq!(antique["usedBy"], json!(["default/user"]), "{antique}");
+    let refused = host().output(["image", "rm", reference]);
     assert_eq!(refused.code(), 1, "{refused:?}");
     assert!(refused.stderr.contains("used by Pod default/user"), "{refused:?}");
-    host().succeed(["image", "tag", "debian-tools:latest", "unused:v1"]);
-    let pruned = host().succeed(["image", "prune", "--all", "--filter", "until=1000-01-01T00:00:00Z"]);
+    let pruned = prune();
     assert!(!pruned.contains("removed"), "{pruned}");
-    host().succeed(["image", "rm", "unused:v1"]);
-    assert!(host().succeed(["image", "ls"]).contains("test/small"));
+    assert!(is_listed());
     // By force it goes, and the Pod stays.
-    host().succeed(["image", "rm", "--force", &reference]);
-    assert!(!host().succeed(["image", "ls"]).contains("test/small"));
+    host().succeed(["image", "rm", "--force", reference]);
+    assert!(!is_listed());
     assert!(pod.child.try_wait().unwrap().is_none());
     pod.signal(libc::SIGTERM);
-    pod.finish();
+    pod.finish().success();
+    // Without the Pod, the same command removes it.
+    load();
+    let pruned = prune();
+    assert!(pruned.starts_with(&format!("removed {reference}\nfreed ")), "{pruned}");
+    assert!(!is_listed());
 }
 
 #[test]
@@ -92,69 +104,10 @@ fn damage_is_found_and_repaired() {
     host().succeed(["image", "rm", "damaged:v1"]);
 }
 
-/// Adds a file to an archive.
-pub fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o644);
-    tar.append_data(&mut header, path, content).unwrap();
-}
-
-/// An image of busybox with other layers: `layers` makes them from busybox' own, uncompressed.
-pub fn layout_of(name: &str, layers: impl FnOnce(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
-    let layout = host().file(name, "").with_file_name(format!("{name}-layout"));
-    let _ = std::fs::remove_dir_all(&layout);
-    let blobs = layout.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    let digest = |bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}")
-    };
-    let put = |media_type: &str, bytes: &[u8]| {
-        let digest = digest(bytes);
-        std::fs::write(blobs.join(&digest[7..]), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
-    };
-    let from = image_layout("busybox");
-    let read = |descriptor: &Value| {
-        std::fs::read(
-            from.join("blobs")
-                .join(descriptor["digest"].as_str().unwrap().replace(':', "/")),
-        )
-        .unwrap()
-    };
-    let index: Value = serde_json::from_slice(&std::fs::read(from.join("index.json")).unwrap()).unwrap();
-    let manifest: Value = serde_json::from_slice(&read(&index["manifests"][0])).unwrap();
-    let mut config: Value = serde_json::from_slice(&read(&manifest["config"])).unwrap();
-    let unpacked = |layer: &Value| {
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(read(layer).as_slice())
-            .read_to_end(&mut bytes)
-            .unwrap();
-        bytes
-    };
-    let layers = layers(manifest["layers"].as_array().unwrap().iter().map(unpacked).collect());
-    config["rootfs"]["diff_ids"] = layers.iter().map(|layer| digest(layer)).collect();
-    let put_layer = |layer: &Vec<u8>| put("application/vnd.oci.image.layer.v1.tar", layer);
-    let layers: Vec<_> = layers.iter().map(put_layer).collect();
-    let config = put(
-        "application/vnd.oci.image.config.v1+json",
-        config.to_string().as_bytes(),
-    );
-    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
-    let manifest = put(
-        "application/vnd.oci.image.manifest.v1+json",
-        manifest.to_string().as_bytes(),
-    );
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    layout
-}
-
 #[test]
 fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
     let _alone = alone();
-    let layout = layout_of("many", |mut layers| {
+    let layout = layout_of("many", |_, mut layers| {
         for number in 0..29 {
             let mut tar = tar::Builder::new(Vec::new());
             for path in [format!("own/{number}"), "own/last".to_owned()] {
@@ -166,9 +119,8 @@ fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
     });
     host().succeed(["image", "load", "--name", "many:v1", layout.to_str().unwrap()]);
     let script = "ls /own | wc -l; cat /own/last; cat /own/0 /own/28";
-    let text = host()
-        .run(&shell_pod("many", script).replace(&image("busybox"), "many:v1"))
-        .success();
+    let main = Container::new("main", "many:v1").shell(script);
+    let text = host().run(Pod::named("many").container(main)).success();
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["30", "28", "0", "28"]);
     host().succeed(["image", "rm", "many:v1"]);
 }
@@ -181,7 +133,7 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
         .flat_map(|number| Sha256::digest(number.to_le_bytes()).to_vec())
         .collect();
     let mixed = [text.as_bytes(), &[0; 3_000_000], &noise, b"the end"].concat();
-    let layout = layout_of("compressed", |layers| {
+    let layout = layout_of("compressed", |_, layers| {
         // Everything in one layer that no other image has, programs included.
         let mut tar = tar::Builder::new(Vec::new());
         for layer in layers {
@@ -204,9 +156,8 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
     assert!(layer.len() < mixed.len() as u64, "{layer:?}");
     let script =
         "sha256sum /own/text /own/mixed; tail -c 7 /own/mixed; dd if=/own/mixed bs=1 skip=5500000 count=9 | wc -c";
-    let text_out = host()
-        .run(&shell_pod("compressed", script).replace(&image("busybox"), "compressed:v1"))
-        .success();
+    let main = Container::new("main", "compressed:v1").shell(script);
+    let text_out = host().run(Pod::named("compressed").container(main)).success();
     let hex = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
     for expected in [hex(text.as_bytes()), hex(&mixed), "the end9".to_owned()] {
         assert!(text_out.contains(&expected), "{expected}: {text_out}");
@@ -218,9 +169,10 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
 fn a_pod_has_more_layers_than_a_disk_has_partitions() {
     let _alone = alone();
     let empty = || tar::Builder::new(Vec::new()).into_inner().unwrap();
-    let mut containers = Vec::new();
-    for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
-        let layout = layout_of(name, |mut layers| {
+    let images = [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)];
+    let mut pod = Pod::named("layers");
+    for (name, count) in images {
+        let layout = layout_of(name, |_, mut layers| {
             // As instructions that change nothing make them: the same layer again and again.
             layers.push(empty());
             for number in layers.len() + 1..count {
@@ -236,10 +188,10 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
         host().succeed(["image", "load", "--name", &reference, layout.to_str().unwrap()]);
         let script =
             "echo $(ls /many | wc -l) $(cat /many/last); echo shown; trap 'exit 0' TERM; while :; do sleep 0.1; done";
-        containers.push(container(name, &reference, script));
+        pod = pod.container(Container::new(name, &reference).shell(script));
     }
-    let mut running = host().start(&pod("layers", &containers));
-    for _ in &containers {
+    let mut running = host().start(pod);
+    for _ in images {
         running.wait_for("shown");
     }
     let path = "jsonpath={.status.containerStatuses[0].imageID}";
@@ -251,7 +203,7 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
     running.signal(libc::SIGTERM);
     let output = running.finish().stdout;
     // busybox has one layer; of the others, two are empty.
-    for (name, count) in [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)] {
+    for (name, count) in images {
         let expected = format!("[{name}] {} {}\n", count - 2, count - 1);
         assert!(output.contains(&expected), "{expected}{output}");
         host().succeed(["image", "rm", &format!("{name}:v1")]);

@@ -2,8 +2,8 @@
 
 use std::process::{Child, Stdio};
 
-use crate::detached::Detached;
-use crate::host::{alone, container, host, image, pod_with, processes, shell_pod, wait_until};
+use crate::detached_pod::Detached;
+use crate::host::{alone, host, processes, shell_pod, wait_until};
 
 /// A process that is stopped until this value goes.
 struct Stopped(i32);
@@ -44,27 +44,20 @@ fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_delet
     let _alone = alone();
     let before = host().leftovers();
     // One whose command line was killed, and whose supervisor does not get to ending it.
-    let mut cli = host().start(&shell_pod("abandoned", SERVE));
+    let mut cli = host().start(shell_pod("abandoned", SERVE));
     cli.wait_for("ready");
     let stopped = Stopped::stop(supervisor_of("abandoned"));
     cli.signal(libc::SIGKILL);
     cli.finish();
     // One that is being deleted by a command that waits, and takes its time.
-    let patient = pod_with(
-        "deleted",
-        &[container(
-            "main",
-            &image("busybox"),
-            "trap 'echo term' TERM; while :; do sleep 0.1; done",
-        )],
-        "  terminationGracePeriodSeconds: 600\n",
-    );
-    let deleted = Detached::start("deleted", &patient);
+    let patient = shell_pod("deleted", "trap 'echo term' TERM; while :; do sleep 0.1; done");
+    let deleted = Detached::start(&patient.grace_period_seconds(600));
     deleted.wait_ready();
     let mut deletion = begin(&["delete", "pod", "deleted"]);
     deleted.wait_for_log("main", "term");
 
-    let free = Detached::start("free", &shell_pod("free", SERVE));
+    let manifest = shell_pod("free", SERVE);
+    let free = Detached::start(&manifest);
     free.wait_ready();
     assert_eq!(host().succeed(["exec", "free", "--", "echo", "reached"]), "reached\n");
     assert_eq!(free.logs("main"), "ready\n");
@@ -78,7 +71,7 @@ fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_delet
     ] {
         host().succeed(line.split(' '));
     }
-    let file = host().file("free.yaml", &shell_pod("free", SERVE));
+    let file = host().manifest(&manifest);
     let applied = host().succeed(["apply", "-f", file.to_str().unwrap()]);
     assert_eq!(applied, "pod/free unchanged\n");
     host().succeed(["cp", file.to_str().unwrap(), "free:/copied"]);
@@ -89,7 +82,7 @@ fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_delet
     assert_eq!(names, "pod/abandoned\npod/deleted\n");
     assert!(deletion.try_wait().unwrap().is_none(), "the deletion has not ended");
     // One of the same name is what waits.
-    let file = host().file("abandoned.yaml", &shell_pod("abandoned", SERVE));
+    let file = host().manifest(&shell_pod("abandoned", SERVE));
     let mut successor = begin(&["run", "-d", file.to_str().unwrap()]);
     drop(stopped);
     deleted.delete();

@@ -1,30 +1,45 @@
 //! Starts in order, probes that hang, ends that are explained, deletions by force: what only real containers can show.
 
-use crate::detached::{Detached, status_of};
-use crate::host::{alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
+use microkube_tests::manifest::{Container, Pod, exec, exec_shell, probe};
+use serde_json::json;
+
+use crate::detached_pod::{Detached, status_of};
+use crate::host::{alone, container, host, processes, shell_pod, wait_until};
 
 /// A container that ends when it is asked to.
-fn waiting(name: &str, script: &str, more: &str) -> String {
-    let script = format!("trap 'exit 143' TERM; {script}; while :; do sleep 1000 & wait $!; done");
-    container_with(name, &image("busybox"), &script, more)
+fn waiting(name: &str, script: &str) -> Container {
+    container(
+        name,
+        &format!("trap 'exit 143' TERM; {script}; while :; do sleep 1000 & wait $!; done"),
+    )
 }
 
 #[test]
 fn containers_wait_for_hooks_and_an_oom_killed_child_does_not_explain_a_later_end() {
     let _alone = alone();
-    let mount = "    volumeMounts: [{name: log, mountPath: /log}]\n";
-    let hook = "    lifecycle: {postStart: {exec: {command: [/bin/sh, -c, 'sleep 1; echo hook > /log/hook']}}}\n";
-    let first = waiting("first", "true", &format!("{mount}{hook}"));
+    let first = waiting("first", "true")
+        .mount("log", "/log")
+        .set("lifecycle.postStart", exec_shell("sleep 1; echo hook > /log/hook"));
     // Fails if it starts too early.
-    let second = waiting("second", "cat /log/hook /proc/self/oom_score_adj || exit 9", mount);
+    let second = waiting("second", "cat /log/hook /proc/self/oom_score_adj || exit 9").mount("log", "/log");
     // Its child is killed; a probe then has it end itself.
-    let more = "    resources: {requests: {cpu: 50m}}\n    livenessProbe: {exec: {command: [test, '!', -e, /tmp/end]}, periodSeconds: 1, timeoutSeconds: 60, failureThreshold: 1}\n";
-    let parent = waiting("parent", "tail /dev/zero; echo child $?; touch /tmp/end", more);
-    let spec = "  terminationGracePeriodSeconds: 2\n  volumes: [{name: log, emptyDir: {}}]\n";
-    let manifest = pod_with("paced", &[first, second, parent], spec);
+    let parent = waiting("parent", "tail /dev/zero; echo child $?; touch /tmp/end")
+        .set("resources.requests.cpu", "50m")
+        .set(
+            "livenessProbe",
+            probe(
+                exec(&["test", "!", "-e", "/tmp/end"]),
+                json!({ "periodSeconds": 1, "timeoutSeconds": 60, "failureThreshold": 1 }),
+            ),
+        );
     let pod = Detached::start(
-        "paced",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+        &Pod::named("paced")
+            .restart_policy("Always")
+            .grace_period_seconds(2)
+            .empty_dir("log")
+            .container(first)
+            .container(second)
+            .container(parent),
     );
 
     wait_until("the child was killed and its parent has ended", || {
@@ -53,18 +68,20 @@ fn containers_wait_for_hooks_and_an_oom_killed_child_does_not_explain_a_later_en
 fn a_probe_that_hangs_at_a_cpu_limit_restarts_its_container_and_leaves_no_process_behind() {
     let _alone = alone();
     // At its limit even the start of a command takes longer than the probe's timeout.
-    let probe = |kind: &str| {
-        format!(
-            "    resources: {{limits: {{cpu: 50m}}}}\n    {kind}Probe: {{exec: {{command: [sleep, '6666']}}, periodSeconds: 2, timeoutSeconds: 1, failureThreshold: 2}}\n"
-        )
-    };
-    let busy = container_with("busy", &image("busybox"), "while :; do :; done", &probe("liveness"));
+    let hanging = probe(
+        exec(&["sleep", "6666"]),
+        json!({ "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 2 }),
+    );
+    let slow = |name, script| container(name, script).limit("cpu", "50m");
+    let busy = slow("busy", "while :; do :; done").set("livenessProbe", hanging.clone());
     // This one is not restarted, so that what its probes leave behind would stay.
-    let idle = container_with("idle", &image("busybox"), "exec sleep 1000", &probe("readiness"));
-    let manifest = pod_with("hanging", &[busy, idle], "  terminationGracePeriodSeconds: 2\n");
+    let idle = slow("idle", "exec sleep 1000").set("readinessProbe", hanging);
     let pod = Detached::start(
-        "hanging",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+        &Pod::named("hanging")
+            .restart_policy("Always")
+            .grace_period_seconds(2)
+            .container(busy)
+            .container(idle),
     );
     wait_until("the probe's timeouts restart the container", || {
         restarts(&pod, "busy") > Some(0)
@@ -105,12 +122,12 @@ fn a_pod_deleted_by_force_frees_its_name_at_once_also_when_its_supervisor_hangs(
     let before = host().leftovers();
     // Takes all of the two seconds that it has.
     let manifest = shell_pod("forced", "trap '' TERM; while :; do sleep 0.1; done");
-    let pod = Detached::start("forced", &manifest);
+    let pod = Detached::start(&manifest);
     pod.wait_ready();
     let first = pod.get()["metadata"]["uid"].clone();
     force_delete("forced");
 
-    let pod = Detached::start("forced", &manifest);
+    let pod = Detached::start(&manifest);
     pod.wait_ready();
     let second = pod.get()["metadata"]["uid"].clone();
     assert_ne!(first, second);

@@ -2,8 +2,10 @@
 
 use std::process::Stdio;
 
-use crate::detached::Detached;
-use crate::host::{Running, alone, container_with, host, image, pod_with};
+use microkube_tests::manifest::Pod;
+
+use crate::detached_pod::Detached;
+use crate::host::{Running, alone, container, host};
 
 /// Enough for a rotation: in the log, a line has some fifty bytes, and a file 10 MiB.
 const LINES_BEFORE: usize = 250_000;
@@ -46,11 +48,12 @@ fn following_goes_on_across_rotations_and_a_restart_with_every_line_once_and_in_
         LINES_BEFORE - 1,
         all - 1
     );
-    let more = "    volumeMounts: [{name: state, mountPath: /state}]\n";
-    let main = container_with("main", &image("busybox"), &script, more);
-    let spec = "  volumes: [{name: state, emptyDir: {}}]\n";
-    let manifest = pod_with("chatty", &[main], spec).replace("restartPolicy: Never", "restartPolicy: OnFailure");
-    let pod = Detached::start("chatty", &manifest);
+    let pod = Detached::start(
+        &Pod::named("chatty")
+            .restart_policy("OnFailure")
+            .empty_dir("state")
+            .container(container("main", &script).mount("state", "/state")),
+    );
     pod.wait_ready();
     let mut command = host().microkube(["logs", "-f", "chatty"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

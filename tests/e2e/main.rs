@@ -5,13 +5,12 @@
 
 mod bad_input;
 mod bad_places;
-#[path = "../built.rs"]
-mod built;
 mod chaos;
 mod completion;
 mod containers;
 mod copying;
 mod detached;
+mod detached_pod;
 mod exec;
 mod faults;
 mod guest_kernel;
@@ -21,6 +20,7 @@ mod hostile_guest;
 mod images;
 mod images_store;
 mod independence;
+mod layered_image;
 mod leftovers;
 mod lifecycle;
 mod load;
@@ -28,11 +28,9 @@ mod logs;
 mod manifests;
 mod mounts;
 mod network;
+mod nginx;
 mod probes;
-#[path = "../random_life.rs"]
-mod random_life;
 mod recovery;
-mod seeds;
 mod termination;
 mod timeline;
 mod vmm;

@@ -1,6 +1,8 @@
 //! Several Pods from one command line.
 
-use crate::host::{alone, host, shell_pod};
+use microkube_tests::manifest::documents;
+
+use crate::host::{alone, host, shell_pod, wait_until};
 
 const UNTIL_TERMINATED: &str = "trap 'echo ended; exit 3' TERM; echo up; while :; do sleep 0.1; done";
 
@@ -9,10 +11,18 @@ fn several_pods_run_each_under_its_name_and_the_first_failure_counts() {
     let _alone = alone();
     let before = host().leftovers();
     let pods = [
-        shell_pod("one", "echo first"),
+        shell_pod("one", "echo first; until [ -e /tmp/end ]; do sleep 0.1; done; exit 4"),
         shell_pod("two", "echo second >&2; exit 7"),
     ];
-    let finished = host().run(&pods.join("---\n"));
+    let mut running = host().start(documents(&pods));
+    running.wait_for("[two/main] second");
+    wait_until("only the first Pod is there", || {
+        host().output(["get", "pods", "-o", "name"]).stdout == "pod/one\n"
+    });
+    wait_until("the first Pod is told to end", || {
+        host().output(["exec", "one", "--", "touch", "/tmp/end"]).code() == 0
+    });
+    let finished = running.finish();
     assert_eq!(finished.code(), 7, "{finished:?}");
     assert!(finished.stdout.contains("[one/main] first\n"), "{finished:?}");
     assert!(finished.stderr.contains("[two/main] second\n"), "{finished:?}");
@@ -24,7 +34,7 @@ fn an_interrupt_ends_all_pods() {
     let _alone = alone();
     let before = host().leftovers();
     let pods = [shell_pod("one", UNTIL_TERMINATED), shell_pod("two", UNTIL_TERMINATED)];
-    let mut running = host().start(&pods.join("---\n"));
+    let mut running = host().start(documents(&pods));
     // Whichever comes first.
     running.wait_for("/main] up");
     running.wait_for("/main] up");
@@ -45,8 +55,8 @@ fn the_pods_of_a_directory_are_run() {
     let _alone = alone();
     let before = host().leftovers();
     let dir = tempfile::tempdir_in(&host().state_dir).unwrap();
-    std::fs::write(dir.path().join("a.yaml"), shell_pod("one", "echo first")).unwrap();
-    std::fs::write(dir.path().join("b.yml"), shell_pod("two", "echo second")).unwrap();
+    std::fs::write(dir.path().join("a.yaml"), shell_pod("one", "echo first").to_string()).unwrap();
+    std::fs::write(dir.path().join("b.yml"), shell_pod("two", "echo second").to_string()).unwrap();
     std::fs::write(dir.path().join("notes.txt"), "no manifest").unwrap();
     let stdout = host().output(["run".as_ref(), dir.path().as_os_str()]).success();
     assert!(

@@ -1,8 +1,11 @@
 //! What containers find at the paths of mounts, and as which user and groups they look.
 
-use crate::detached::Detached;
-use crate::host::{alone, container_with, host, image, pod_with, wait_until};
-use crate::images_store::{append, layout_of};
+use microkube_tests::manifest::{Container, Pod};
+use serde_json::json;
+
+use crate::detached_pod::Detached;
+use crate::host::{alone, container, host, image, wait_until};
+use crate::layered_image::{append, layout_of};
 
 /// Adds a symbolic link to an archive.
 fn append_link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
@@ -16,7 +19,7 @@ fn append_link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
 #[test]
 fn volumes_at_etc_and_dev_hide_no_file_of_the_pod_and_no_group_of_the_image() {
     let _alone = alone();
-    let layout = layout_of("linked", |mut layers| {
+    let layout = layout_of("linked", |_, mut layers| {
         let mut tar = tar::Builder::new(Vec::new());
         append(
             &mut tar,
@@ -35,33 +38,43 @@ fn volumes_at_etc_and_dev_hide_no_file_of_the_pod_and_no_group_of_the_image() {
     });
     host().succeed(["image", "load", "--name", "linked:v1", layout.to_str().unwrap()]);
     let files = "grep -c alias.test /etc/hosts; cat /etc/hostname; grep -c nameserver /etc/resolv.conf; ";
-    let at_etc = "    volumeMounts:\n    - {name: deeper, mountPath: /etc/inner/deeper}\n    - {name: inner, mountPath: /etc/inner}\n    - {name: etc, mountPath: /etc}\n";
-    let at_dev =
-        "    volumeMounts: [{name: dev, mountPath: dev}, {name: etc, mountPath: /etc/hosts, subPath: hosts}]\n";
-    let text = host()
-        .run(&pod_with(
-            "at-etc",
-            &[
-                container_with(
-                    "etc",
-                    "linked:v1",
-                    &format!("{files}stat -f -c %T /etc/inner/deeper; ls /etc/passwd; id -G | tr ' ' '\\n' | sort -nu | xargs; exit 0"),
-                    at_etc,
-                ),
-                container_with(
-                    "dev",
-                    "linked:v1",
-                    "ls /dev | xargs; echo said > /dev/termination-log && cat /etc/hosts; exit 0",
-                    at_dev,
-                ),
-                container_with("links", "linked:v1", &format!("{files}readlink /etc/hosts; exit 0"), ""),
-            ],
-            "  hostname: given\n  hostAliases: [{ip: 10.1.2.3, hostnames: [alias.test]}]\n  \
-             securityContext: {runAsUser: 1234, runAsGroup: 3000, supplementalGroups: [4000]}\n  \
-             volumes: [{name: etc, emptyDir: {}}, {name: inner, emptyDir: {}}, {name: deeper, emptyDir: {medium: Memory}}, {name: dev, emptyDir: {}}]\n  \
-             initContainers: [{name: fill, image: linked:v1, imagePullPolicy: Never, command: [sh, -c, 'echo mine > /new/hosts'], volumeMounts: [{name: etc, mountPath: /new}]}]\n",
-        ))
-        .success();
+    let etc = format!(
+        "{files}stat -f -c %T /etc/inner/deeper; ls /etc/passwd; id -G | tr ' ' '\\n' | sort -nu | xargs; exit 0"
+    );
+    let dev = "ls /dev | xargs; echo said > /dev/termination-log && cat /etc/hosts; exit 0";
+    let linked = |name: &str, script: &str| Container::new(name, "linked:v1").shell(script);
+    let fill =
+        Container::new("fill", "linked:v1")
+            .pull_policy("Never")
+            .command(&["sh", "-c", "echo mine > /new/hosts"]);
+    let pod = Pod::named("at-etc")
+        .set("spec.hostname", "given")
+        .set(
+            "spec.hostAliases",
+            json!([{ "ip": "10.1.2.3", "hostnames": ["alias.test"] }]),
+        )
+        .set(
+            "spec.securityContext",
+            json!({ "runAsUser": 1234, "runAsGroup": 3000, "supplementalGroups": [4000] }),
+        )
+        .empty_dir("etc")
+        .empty_dir("inner")
+        .volume(json!({ "name": "deeper", "emptyDir": { "medium": "Memory" } }))
+        .empty_dir("dev")
+        .init_container(fill.mount("etc", "/new"))
+        .container(
+            linked("etc", &etc)
+                .mount("deeper", "/etc/inner/deeper")
+                .mount("inner", "/etc/inner")
+                .mount("etc", "/etc"),
+        )
+        .container(
+            linked("dev", dev)
+                .mount("dev", "dev")
+                .volume_mount(json!({ "name": "etc", "mountPath": "/etc/hosts", "subPath": "hosts" })),
+        )
+        .container(linked("links", &format!("{files}readlink /etc/hosts; exit 0")));
+    let text = host().run(pod).success();
     let of = |name: &str| {
         let start = format!("[{name}] ");
         text.lines()
@@ -77,29 +90,22 @@ fn volumes_at_etc_and_dev_hide_no_file_of_the_pod_and_no_group_of_the_image() {
 #[test]
 fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_starting_until_it_is_mended() {
     let _alone = alone();
-    let busybox = image("busybox");
-    let whole = "    volumeMounts: [{name: data, mountPath: /data}]\n";
-    let part = "    volumeMounts: [{name: data, mountPath: /part, subPath: link}]\n";
+    let other = "while [ ! -e /data/mend ]; do sleep 0.1; done; mkdir /data/inside; echo found > /data/inside/file; \
+        ln -sfn inside /data/link; sleep 1000";
+    let link = Container::new("link", &image("busybox"))
+        .pull_policy("Always")
+        .command(&["sh", "-c", "ln -s /etc /data/link"]);
+    let part = json!({ "name": "data", "mountPath": "/part", "subPath": "link" });
     let pod = Detached::start(
-        "sub-path",
-        &pod_with(
-            "sub-path",
-            &[
-                container_with(
-                    "other",
-                    &busybox,
-                    "while [ ! -e /data/mend ]; do sleep 0.1; done; mkdir /data/inside; echo found > /data/inside/file; \
-                     ln -sfn inside /data/link; sleep 1000",
-                    whole,
-                ),
-                container_with("main", &busybox, "cat /part/file; sleep 1000", part),
-            ],
-            &format!(
-                "  securityContext: {{runAsUser: 7, runAsGroup: 8, supplementalGroups: [9]}}\n  \
-                 volumes: [{{name: data, emptyDir: {{}}}}]\n  \
-                 initContainers: [{{name: link, image: \"{busybox}\", command: [sh, -c, 'ln -s /etc /data/link'], volumeMounts: [{{name: data, mountPath: /data}}]}}]\n"
-            ),
-        ),
+        &Pod::named("sub-path")
+            .set(
+                "spec.securityContext",
+                json!({ "runAsUser": 7, "runAsGroup": 8, "supplementalGroups": [9] }),
+            )
+            .empty_dir("data")
+            .init_container(link.clone().mount("data", "/data"))
+            .container(container("other", other).mount("data", "/data"))
+            .container(container("main", "cat /part/file; sleep 1000").volume_mount(part.clone())),
     );
     let message = "failed to prepare subPath for volumeMount \"data\" of container \"main\"";
     wait_until("the container is refused", || {
@@ -109,7 +115,7 @@ fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_startin
     wait_until("the other one runs", || {
         pod.get()["status"]["containerStatuses"][0]["state"]["running"].is_object()
     });
-    let user = serde_json::json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}});
+    let user = json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}});
     assert_eq!(pod.container("other")["user"], user);
     let events = host().succeed(["events", "--for", "pod/sub-path"]);
     assert!(events.contains(&format!("Error: {message}")), "{events}");
@@ -118,4 +124,16 @@ fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_startin
     assert_eq!(pod.logs("main"), "found\n");
     assert_eq!(pod.container("main")["restartCount"], 0);
     pod.delete();
+
+    // In the foreground somebody waits, and nobody mends it.
+    let refused = Pod::named("refused")
+        .empty_dir("data")
+        .init_container(link.mount("data", "/data"))
+        .container(container("main", "sleep 1000").volume_mount(part));
+    let finished = host().run(&refused);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(
+        finished.stderr.contains(&format!("container \"main\": {message}")),
+        "{finished:?}"
+    );
 }

@@ -1,22 +1,19 @@
 //! Pods reach each other and the host; addresses are theirs alone.
 
-use crate::host::{alone, container, host, image, pod, pod_with, shell_pod};
+use microkube_tests::manifest::Pod;
+use serde_json::json;
+
+use crate::host::{alone, container, host, shell_pod};
 
 #[test]
 fn the_containers_of_a_pod_share_localhost_and_the_host_name() {
     let _alone = alone();
-    let busybox = image("busybox");
     let server = "hostname; mkdir /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www & wait_for_end() { while [ ! -e /dev/shm/done ]; do sleep 0.1; done; }; wait_for_end";
     let client = "until wget -q -O - http://localhost:8080/; do sleep 0.1; done; hostname; touch /dev/shm/done";
-    let text = host()
-        .run(&pod(
-            "shared-net",
-            &[
-                container("server", &busybox, server),
-                container("client", &busybox, client),
-            ],
-        ))
-        .success();
+    let pod = Pod::named("shared-net")
+        .container(container("server", server))
+        .container(container("client", client));
+    let text = host().run(pod).success();
     assert!(text.contains("[client] hello\n"), "{text}");
     assert!(text.contains("[server] shared-net\n"), "{text}");
     assert!(text.contains("[client] shared-net\n"), "{text}");
@@ -27,10 +24,7 @@ fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
     let _alone = alone();
     let serve = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/address \\1/'; mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www";
     // PID 1 has no handler for SIGTERM, so it lives as long as the grace period.
-    let server = |name| {
-        let container = container("main", &image("busybox"), serve);
-        host().start(&pod_with(name, &[container], "  terminationGracePeriodSeconds: 2\n"))
-    };
+    let server = |name| host().start(shell_pod(name, serve).grace_period_seconds(2));
     let mut first = server("first");
     let mut second = server("second");
     let address = |line: String| line.split_once("address ").unwrap().1.to_owned();
@@ -44,7 +38,7 @@ fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
         "for ip in {first_ip} {second_ip}; do until wget -q -O - http://$ip/; do sleep 0.1; done; done; \
          gateway=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); echo hi | nc $gateway {port}; cat /etc/hosts /etc/resolv.conf /etc/hostname"
     );
-    let mut third = host().start(&shell_pod("third", &script));
+    let mut third = host().start(shell_pod("third", &script));
     let mut greeting = String::new();
     std::io::Read::read_to_string(&mut host_server.accept().unwrap().0, &mut greeting).unwrap();
     assert_eq!(greeting, "hi\n");
@@ -69,11 +63,7 @@ fn a_pod_cannot_speak_with_an_address_that_is_not_its_own() {
         ping -c 1 -W 20 $gateway > /dev/null && echo reached with its own; \
         ip addr add 10.88.255.77/16 dev eth0; \
         ping -c 2 -W 2 -I 10.88.255.77 $gateway > /dev/null || echo refused with another";
-    let more = "    securityContext:\n      capabilities:\n        add: [NET_ADMIN]\n";
-    let manifest = pod(
-        "spoofer",
-        &[crate::host::container_with("main", &image("busybox"), script, more)],
-    );
-    let text = host().run(&manifest).success();
+    let main = container("main", script).set("securityContext.capabilities.add", json!(["NET_ADMIN"]));
+    let text = host().run(Pod::named("spoofer").container(main)).success();
     assert_eq!(text, "reached with its own\nrefused with another\n");
 }

@@ -1,38 +1,42 @@
 //! Probes of every kind against real servers: failing, recovering, and what follows.
 
-use serde_json::Value;
+use microkube_tests::manifest::{Container, Pod, probe};
+use serde_json::{Value, json};
 
-use crate::detached::Detached;
-use crate::host::{alone, container_with, host, image, pod_with, wait_until};
+use crate::detached_pod::Detached;
+use crate::host::{alone, container, host, wait_until};
 
 /// Three probes of one kind. Their limits are generous: what is tested is that they fail and succeed, not how fast servers are.
-fn probes(startup: &str, readiness: &str, liveness: &str) -> String {
-    let often = "periodSeconds: 1, timeoutSeconds: 20";
-    format!(
-        "    startupProbe: {{{startup}, {often}, failureThreshold: 200}}\n    readinessProbe: {{{readiness}, {often}, failureThreshold: 1}}\n    livenessProbe: {{{liveness}, {often}, failureThreshold: 2}}\n    volumeMounts: [{{name: state, mountPath: /state}}]\n"
-    )
+fn probed(container: Container, startup: Value, readiness: Value, liveness: Value) -> Container {
+    let failing_after = |handler: Value, failures: u32| {
+        let timing = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": failures });
+        probe(handler, timing)
+    };
+    container
+        .set("startupProbe", failing_after(startup, 200))
+        .set("readinessProbe", failing_after(readiness, 1))
+        .set("livenessProbe", failing_after(liveness, 2))
+        .mount("state", "/state")
 }
 
 /// Files of a web server.
-fn http() -> String {
-    let get = |path: &str| format!("httpGet: {{path: {path}, port: 8080}}");
+fn http() -> Container {
+    let get = |path: &str| json!({ "httpGet": { "path": path, "port": 8080 } });
     let script =
         "mkdir /www; cd /www; ln -s /state/started started; echo > ready; echo > alive; exec httpd -f -p 8080 -h /www";
-    let probes = probes(&get("/started"), &get("/ready"), &get("/alive"));
-    container_with("http", &image("busybox"), script, &probes)
+    probed(container("http", script), get("/started"), get("/ready"), get("/alive"))
 }
 
 /// A listener for each probe.
-fn tcp() -> String {
-    let connect = |port: u16| format!("tcpSocket: {{port: {port}}}");
+fn tcp() -> Container {
+    let connect = |port: u16| json!({ "tcpSocket": { "port": port } });
     let script = "httpd -f -p 8091 & echo $! > /ready; httpd -f -p 8092 & echo $! > /alive; while [ ! -e /state/started ]; do sleep 0.2; done; exec httpd -f -p 8090";
-    let probes = probes(&connect(8090), &connect(8091), &connect(8092));
-    container_with("tcp", &image("busybox"), script, &probes)
+    probed(container("tcp", script), connect(8090), connect(8091), connect(8092))
 }
 
 /// nginx as a gRPC server: over HTTP/2 without TLS, it answers a call with a file and the trailer that says that all is well. The files are
 /// a framed `HealthCheckResponse` each: SERVING (1) or NOT_SERVING (2).
-fn grpc() -> String {
+fn grpc() -> Container {
     let server = |port: u16, root: &str| {
         format!(
             "server {{ listen {port} http2; root {root}; error_page 405 =200 $uri; add_trailer grpc-status 0 always; }}"
@@ -50,13 +54,9 @@ fn grpc() -> String {
         health("/srv/ready", 1),
         health("/srv/alive", 1),
     );
-    let call = |port: u16| format!("grpc: {{port: {port}}}");
-    container_with(
-        "grpc",
-        "nginx:latest",
-        &script,
-        &probes(&call(8081), &call(8082), &call(8083)),
-    )
+    let call = |port: u16| json!({ "grpc": { "port": port } });
+    let server = Container::new("grpc", "nginx:latest").shell(&script);
+    probed(server, call(8081), call(8082), call(8083))
 }
 
 /// A shell command that makes a server answer with this status from now on.
@@ -106,11 +106,14 @@ fn wait_for_failures(probe: &str, [http, tcp, grpc]: [&str; 3]) {
 #[test]
 fn every_kind_of_probe_fails_and_recovers_with_its_server() {
     let _alone = alone();
-    let spec = "  terminationGracePeriodSeconds: 2\n  volumes: [{name: state, emptyDir: {}}]\n";
-    let manifest = pod_with("probing", &[http(), tcp(), grpc()], spec);
     let pod = Detached::start(
-        "probing",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+        &Pod::named("probing")
+            .restart_policy("Always")
+            .grace_period_seconds(2)
+            .empty_dir("state")
+            .container(http())
+            .container(tcp())
+            .container(grpc()),
     );
     let (not_found, not_serving) = (
         "HTTP probe failed with statuscode: 404",

@@ -3,10 +3,13 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::detached::Detached;
-use crate::host::{PATIENCE, alone, container_with, host, image, pod_with, processes, shell_pod, wait_until};
+use microkube_tests::manifest::Pod;
+
+use crate::detached_pod::Detached;
+use crate::host::{PATIENCE, Running, alone, container, host, processes, shell_pod, wait_until};
 
 fn kill(pid: i32) {
     // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
@@ -27,15 +30,18 @@ fn assert_counts(log: &str) {
     }
 }
 
-const COUNT: &str = "n=0; trap 'exit 0' TERM; while :; do echo $n; n=$((n+1)); done";
+/// A script that counts, and does this after each number.
+fn count(pause: &str) -> String {
+    format!("n=0; trap 'exit 0' TERM; while :; do echo $n; {pause}; n=$((n+1)); done")
+}
 
 #[test]
 fn a_pod_whose_supervisor_was_killed_is_taken_over_with_no_container_restarted_and_no_output_lost_or_doubled() {
     let _alone = alone();
     let before = host().leftovers();
     // Written faster than a terminal could show it, and long enough that the log is rotated.
-    let slower = COUNT.replace("echo $n;", "echo $n; test $((n % 500)) != 0 || sleep 0.1;");
-    let pod = Detached::start("survivor", &shell_pod("survivor", &slower));
+    let script = count("test $((n % 500)) != 0 || sleep 0.1");
+    let pod = Detached::start(&shell_pod("survivor", &script));
     pod.wait_ready();
     for _ in 0..3 {
         pod.wait_for_log("main", "\n1000\n");
@@ -77,7 +83,7 @@ fn a_pod_that_ended_while_it_had_no_supervisor_has_its_exit_code_and_all_its_out
     // It is told to end, and seen to have ended, by connections: nothing else reaches it then. The kernel closes the one to the
     // descendant when the container's main process is gone.
     let script = "sleep 100000 | nc -l -p 7001 & echo before; nc -l -p 7000 < /dev/null; echo after; exit 9";
-    let pod = Detached::start("unheard", &shell_pod("unheard", script));
+    let pod = Detached::start(&shell_pod("unheard", script));
     pod.wait_for_log("main", "before");
     let mut lives = connect(&pod, 7001);
     let end = connect(&pod, 7000);
@@ -98,18 +104,19 @@ fn a_pod_that_ended_while_it_had_no_supervisor_has_its_exit_code_and_all_its_out
 fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_again() {
     let _alone = alone();
     let before = host().leftovers();
-    let manifest = shell_pod("reborn", COUNT).replace("echo $n;", "echo $n; sleep 0.1;");
-    let pod = Detached::start(
-        "reborn",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
-    );
+    let pod = Detached::start(&shell_pod("reborn", &count("sleep 0.1")).restart_policy("Always"));
     pod.wait_ready();
     let address = pod.get()["status"]["podIP"].clone();
     kill_only(&["microkube-vmm", "supervised", "--pod"]);
     pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
     pod.wait_ready();
     let status = pod.container("main");
-    assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
+    let lost = &status["lastState"]["terminated"];
+    assert_eq!(
+        (&lost["exitCode"], &lost["reason"]),
+        (&137.into(), &"ContainerStatusUnknown".into()),
+        "{status}"
+    );
     assert_eq!(pod.get()["status"]["podIP"], address);
     // Both at once: as when the whole host loses its power.
     for pid in [processes(&["supervise"]), processes(&["microkube-vmm", "supervised"])].concat() {
@@ -129,16 +136,12 @@ fn a_detached_pod_whose_guest_panicked_is_started_again_with_its_volumes() {
     // A privileged container owns its machine, agent included: it makes the kernel panic when memory runs out, and uses it up.
     let script = "if test -e /data/panicked; then echo back; exec sleep 100000; fi; \
         touch /data/panicked; sync; echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero";
-    let more = "    securityContext: {privileged: true}\n    resources: {limits: {memory: 32Mi}}\n    \
-        volumeMounts: [{name: data, mountPath: /data}]\n";
-    let manifest = pod_with(
-        "panicking",
-        &[container_with("main", &image("busybox"), script, more)],
-        "  volumes: [{name: data, emptyDir: {}}]\n",
-    );
+    let main = container("main", script).privileged().limit("memory", "32Mi");
     let pod = Detached::start(
-        "panicking",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+        &Pod::named("panicking")
+            .restart_policy("Always")
+            .empty_dir("data")
+            .container(main.mount("data", "/data")),
     );
     pod.wait_for_log("main", "back");
     let status = pod.container("main");
@@ -153,19 +156,22 @@ fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     let _alone = alone();
     let before = host().leftovers();
     let script = "trap 'echo term' TERM; echo ready; while :; do sleep 0.1; done";
-    let manifest = shell_pod("stubborn", script).replace(
-        "restartPolicy: Never",
-        "restartPolicy: Never\n  terminationGracePeriodSeconds: 4",
-    );
-    let pod = Detached::start("stubborn", &manifest);
+    let pod = Detached::start(&shell_pod("stubborn", script).grace_period_seconds(4));
     pod.wait_ready();
+    let mut follow = host().microkube(["logs", "-f", "stubborn"]);
+    follow.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut follow = Running::start(follow, None);
     host().succeed(["delete", "pod", "stubborn", "--wait=false"]);
-    pod.wait_for_log("main", "term");
+    follow.wait_for("term");
     let table = host().succeed(["get", "pod", "stubborn"]);
     assert!(table.contains("Terminating"), "{table}");
     kill_only(&["supervise"]);
+    let begun_again = Instant::now();
     host().succeed(["recover"]);
     host().succeed(["wait", "--for=delete", "pod/stubborn", "--timeout=60s"]);
+    // The stop signal comes again, and the whole of the grace period.
+    assert!(begun_again.elapsed() >= Duration::from_secs(4));
+    assert_eq!(follow.finish().success(), "ready\nterm\nterm\n");
     host().assert_nothing_left_since(&before);
 }
 
@@ -228,16 +234,11 @@ fn e2fsck(flags: &str, disk: &Path) -> (i32, String) {
 fn volumes_are_whole_and_have_what_was_synced_after_the_machine_died_while_it_wrote() {
     let _alone = alone();
     let before = host().leftovers();
-    let more = "    volumeMounts: [{name: data, mountPath: /data}]\n";
-    let spec = "  volumes: [{name: data, emptyDir: {}}]\n";
-    let manifest = pod_with(
-        "writing",
-        &[container_with("main", &image("busybox"), WRITER, more)],
-        spec,
-    );
     let pod = Detached::start(
-        "writing",
-        &manifest.replace("restartPolicy: Never", "restartPolicy: Always"),
+        &Pod::named("writing")
+            .restart_policy("Always")
+            .empty_dir("data")
+            .container(container("main", WRITER).mount("data", "/data")),
     );
     pod.wait_for_log("main", "kept 10040");
     // Both at once, and for the first time in the Pod's life: as when the host loses its power.

@@ -4,51 +4,42 @@
 use std::process::Stdio;
 
 use jiff::{SignedDuration, Timestamp};
+use microkube_tests::manifest::{Container, Pod, exec_shell};
+use serde_json::Value;
 
-use crate::detached::Detached;
-use crate::host::{Running, alone, container_with, host, image, pod_with};
+use crate::detached_pod::Detached;
+use crate::host::{Running, alone, container, host};
 use crate::timeline::{Follower, SAY};
 
-const LOG: &str = "    volumeMounts: [{name: log, mountPath: /log}]\n";
-
 /// A container that waits for its stop signal: `first` is done before, `end` because of it.
-fn waiting(name: &str, first: &str, end: &str, more: &str) -> String {
+fn waiting(name: &str, first: &str, end: &str) -> Container {
     let script =
         format!("{SAY}{first}\ntrap 'say term; {end}' TERM; say ready; while :; do sleep 1000 & wait $!; done");
-    container_with(name, &image("busybox"), &script, &format!("{LOG}{more}"))
+    container(name, &script).mount("log", "/log")
 }
 
-fn hook(script: &str) -> String {
-    let script = serde_json::to_string(&format!("exec > /proc/1/fd/1; {SAY}{script}")).unwrap();
-    format!("{{exec: {{command: [/bin/sh, -c, {script}]}}}}")
+fn hook(script: &str) -> Value {
+    exec_shell(&format!("exec > /proc/1/fd/1; {SAY}{script}"))
 }
 
 /// None of the waiting here has a limit but the grace period: who waits for what does not come is killed at its end, and misses.
 #[test]
 fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_last_in_reverse() {
     let _alone = alone();
-    let sidecar = |name: &str| waiting(name, "", "sleep 0.5; say over; exit 0", "    restartPolicy: Always\n");
+    let sidecar = |name: &str| waiting(name, "", "sleep 0.5; say over; exit 0").restart_policy("Always");
     let pre_stop = hook("say hook; until [ -e /log/plain ]; do sleep 0.1; done; sleep 1; say hook-over");
-    let hooked = waiting(
-        "hooked",
-        "",
-        "touch /log/hooked; exit 0",
-        &format!("    lifecycle: {{preStop: {pre_stop}}}\n"),
-    );
+    let hooked = waiting("hooked", "", "touch /log/hooked; exit 0").set("lifecycle.preStop", pre_stop);
     let descendant = "(trap 'say descendant-term' TERM; while :; do sleep 0.2; done) &";
     let both_signalled = "touch /log/plain; until [ -e /log/hooked ]; do sleep 0.1; done; say over; exit 0";
-    let spec = [
-        "  terminationGracePeriodSeconds: 60\n  volumes: [{name: log, emptyDir: {}}]\n  initContainers:\n",
-        &sidecar("first"),
-        &sidecar("second"),
-    ]
-    .concat();
-    let manifest = pod_with(
-        "ending",
-        &[hooked, waiting("plain", descendant, both_signalled, "")],
-        &spec,
+    let pod = Detached::start(
+        &Pod::named("ending")
+            .grace_period_seconds(60)
+            .empty_dir("log")
+            .init_container(sidecar("first"))
+            .init_container(sidecar("second"))
+            .container(hooked)
+            .container(waiting("plain", descendant, both_signalled)),
     );
-    let pod = Detached::start("ending", &manifest);
     pod.wait_ready();
     let mut follower = Follower::start(&pod);
     for container in ["first", "second", "hooked", "plain"] {
@@ -101,24 +92,14 @@ fn at_the_end_of_the_grace_period_hooks_are_cut_off_and_two_seconds_later_all_is
     // Does not end because of the signal.
     let stubborn = "say goes-on";
     let pre_stop = hook("say hook; sleep 1000; say hook-over");
-    let late = waiting(
-        "late",
-        "",
-        stubborn,
-        &format!("    lifecycle: {{preStop: {pre_stop}}}\n"),
+    let pod = Detached::start(
+        &Pod::named("overdue")
+            .grace_period_seconds(4)
+            .empty_dir("log")
+            .init_container(waiting("sidecar", "", stubborn).restart_policy("Always"))
+            .container(waiting("late", "", stubborn).set("lifecycle.preStop", pre_stop))
+            .container(waiting("rested", "", "exit 0").set("lifecycle.preStop.sleep.seconds", 2)),
     );
-    let rested = waiting(
-        "rested",
-        "",
-        "exit 0",
-        "    lifecycle: {preStop: {sleep: {seconds: 2}}}\n",
-    );
-    let spec = [
-        "  terminationGracePeriodSeconds: 4\n  volumes: [{name: log, emptyDir: {}}]\n  initContainers:\n",
-        &waiting("sidecar", "", stubborn, "    restartPolicy: Always\n"),
-    ]
-    .concat();
-    let pod = Detached::start("overdue", &pod_with("overdue", &[late, rested], &spec));
     pod.wait_ready();
     let mut follower = Follower::start(&pod);
     for container in ["sidecar", "late", "rested"] {

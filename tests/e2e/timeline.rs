@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use jiff::Timestamp;
 
-use crate::detached::Detached;
+use crate::detached_pod::Detached;
 use crate::host::{Running, host};
 
 /// A shell function: says a word and the guest's uptime, which is one clock for all containers.

@@ -1,7 +1,8 @@
-//! The fuzz targets as unit tests of the library: each takes the inputs of its kept corpus, without a fuzzer and its instrumented build.
+//! A crate's fuzz targets as its unit tests: each takes the inputs of its kept corpus, without a fuzzer and its instrumented build.
 //! So each target is also compiled whenever the unit tests are.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Stands for the fuzzer's macro of this name.
@@ -15,51 +16,40 @@ macro_rules! fuzz_target {
 }
 pub(crate) use fuzz_target;
 
-/// Declares the targets' modules. `no_main` in them is for the fuzzer.
-macro_rules! targets {
-    ($($name:ident $path:literal)*) => {
-        $(#[allow(unused_attributes)] #[path = $path] mod $name;)*
-        const TARGETS: &[&str] = &[$($path),*];
-    };
-}
-
-targets! {
-    command_line "targets/command_line.rs"
-    container_log "targets/container_log.rs"
-    guest "targets/guest.rs"
-    health_response "targets/health_response.rs"
-    image_archive "targets/image_archive.rs"
-    image_config "targets/image_config.rs"
-    manifest "targets/manifest.rs"
-    registry_response "targets/registry_response.rs"
-    tar_to_erofs "targets/tar_to_erofs.rs"
-}
-
+/// What is in a directory of the fuzz targets' package.
 fn files_in(directory: &str) -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(directory);
-    let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let directory = above.find_map(|above| Some(above.join("tests/fuzz").join(directory)).filter(|path| path.is_dir()));
+    let entries = fs::read_dir(directory.expect("a directory of tests/fuzz")).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
 
 /// Gives a target, named by its module, what is kept for it. What is printed last is what it failed at.
-fn replay(module: &str, target: impl Fn(&[u8])) {
+pub(crate) fn replay(module: &str, target: impl Fn(&[u8])) {
     let (_, name) = module.rsplit_once("::").unwrap();
     let inputs = files_in(&format!("corpus/{name}"));
     assert!(!inputs.is_empty(), "nothing is kept for {name}");
     for input in inputs {
         println!("{}", input.display());
-        target(&std::fs::read(&input).unwrap());
+        target(&fs::read(&input).unwrap());
     }
 }
 
 #[test]
 fn every_target_is_declared() {
-    let declared: BTreeSet<_> = TARGETS.iter().map(|path| (*path).to_owned()).collect();
-    let found = files_in("targets").into_iter();
-    let found: BTreeSet<_> = found
-        .map(|file| format!("targets/{}", file.file_name().unwrap().display()))
+    let files = files_in(concat!("targets/", env!("CARGO_PKG_NAME")));
+    let (lists, targets): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.ends_with("mod.rs"));
+    let list = fs::read_to_string(&lists[0]).unwrap();
+    let declared: BTreeSet<_> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod "))
+        .map(str::to_owned)
+        .collect();
+    let found: BTreeSet<_> = targets
+        .iter()
+        .map(|file| format!("{};", file.file_stem().unwrap().display()))
         .collect();
     assert_eq!(declared, found);
 }

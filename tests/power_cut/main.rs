@@ -3,17 +3,13 @@
 //!
 //! This runs outside of the emulated host, on any machine: `make power-cut-test`.
 
-#[path = "../built.rs"]
-mod built;
-#[path = "../random_life.rs"]
-mod random_life;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use built::{microkube_program, source_tree};
-use random_life::{Dice, assert_allowed, number};
+use microkube_tests::built::{microkube_program, source_tree};
+use microkube_tests::manifest::{Container, Pod};
+use microkube_tests::random_life::{Dice, assert_allowed, number};
 use serde_json::Value;
 
 /// How often the power is cut; `MICROKUBE_POWER_CUTS` says otherwise.
@@ -91,10 +87,10 @@ impl Machine {
         command.spawn().unwrap()
     }
 
-    /// A file that is seen in the machine under the same path.
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.directory.path().join(name);
-        std::fs::write(&path, content).unwrap();
+    /// A Pod's manifest, which is seen in the machine under the same path.
+    fn manifest(&self, pod: &Pod) -> PathBuf {
+        let path = self.directory.path().join(format!("{}.yaml", pod.name()));
+        std::fs::write(&path, pod.to_string()).unwrap();
         path
     }
 
@@ -127,13 +123,13 @@ fn qemus_with(text: &str) -> Vec<i32> {
     pids.collect()
 }
 
-fn manifest(name: &str, policy: &str, script: &str) -> String {
-    let script = serde_json::to_string(script).unwrap();
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  terminationGracePeriodSeconds: 2\n  \
-         volumes: [{{name: data, emptyDir: {{}}}}]\n  containers:\n  - name: main\n    image: busybox\n    imagePullPolicy: Never\n    \
-         command: [/bin/sh, -c, {script}]\n    volumeMounts: [{{name: data, mountPath: /data}}]\n"
-    )
+fn pod(name: &str, policy: &str, script: &str) -> Pod {
+    let main = Container::new("main", "busybox").pull_policy("Never");
+    Pod::named(name)
+        .restart_policy(policy)
+        .grace_period_seconds(2)
+        .empty_dir("data")
+        .container(main.shell(script).mount("data", "/data"))
 }
 
 /// Says what it finds of the life before, and writes on: a number is told when it is on the disk.
@@ -178,10 +174,7 @@ fn random_verb(machine: &Machine, dice: &mut Dice) -> Child {
         0..=2 => {
             let policy = *dice.pick(&["Always", "OnFailure", "Never"]).unwrap();
             let scripts = ["while :; do echo tick; sleep 0.2; done", "echo done", "sleep 1; exit 1"];
-            let file = machine.file(
-                &format!("{name}.yaml"),
-                &manifest(name, policy, dice.pick(&scripts).unwrap()),
-            );
+            let file = machine.manifest(&pod(name, policy, dice.pick(&scripts).unwrap()));
             machine.begin(&format!("apply -f {}", file.display()))
         }
         3 => machine.begin(&format!("delete pod {name}")),
@@ -200,7 +193,7 @@ fn whenever_the_power_is_cut_every_pod_comes_back_in_an_allowed_state() {
     let machine = Machine::new();
     let layout = source_tree().join("build/images/busybox");
     machine.succeed(&format!("image load --name busybox:latest {}", layout.display()));
-    let file = machine.file("keeper.yaml", &manifest("keeper", "Always", KEEPER));
+    let file = machine.manifest(&pod("keeper", "Always", KEEPER));
     machine.succeed(&format!("apply -f {}", file.display()));
     machine.succeed("wait --for=condition=Ready pod/keeper --timeout=120s");
     let mut restarts = 0;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use microkube::image::{ImageStore, Quiet, Verification};
+use microkube_image::{ImageStore, Quiet, Verification};
 
 use crate::mounted::{Fixture, succeed, write_layout};
 

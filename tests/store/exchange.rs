@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use microkube::image::{Image, ImageStore, PullPolicy, Quiet, SaveTo};
+use microkube_image::{Image, ImageStore, PullPolicy, Quiet, SaveTo};
 
 use crate::mounted::{Fixture, Mount, extract, pack, succeed};
 

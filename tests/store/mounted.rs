@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use microkube::image::{Compression, Image, ImageStore, Options, Quiet};
+use microkube_image::{Compression, Image, ImageStore, Options, Quiet};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;

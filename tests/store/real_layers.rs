@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use microkube::image::{ImageStore, Quiet};
+use microkube_image::{ImageStore, Quiet};
 
 use crate::attributes;
 use crate::mounted::{Fixture, Mount, extract, succeed, write_layout};
@@ -29,7 +29,9 @@ fn layer_blobs(layout: &Path) -> Vec<PathBuf> {
 #[test]
 fn layers_of_debian_nginx_and_busybox_equal_what_gnu_tar_unpacks() {
     for name in ["busybox", "nginx", "debian-tools"] {
-        let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/images").join(name);
+        let layout = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../build/images")
+            .join(name);
         let fixture = Fixture::new();
         let blobs = layer_blobs(&layout);
         let load = |store: &ImageStore| store.load(&layout, Some("real:v1"), &Quiet).unwrap().remove(0);

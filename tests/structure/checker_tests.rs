@@ -181,6 +181,22 @@ fn imports_lead_only_to_lower_layers() {
 }
 
 #[test]
+fn a_crate_depends_on_none_beside_or_above_it() {
+    let crates = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let dependencies = [
+        ("top".to_owned(), crates(&["left", "base"])),
+        ("left".to_owned(), crates(&["right", "base"])),
+        ("right".to_owned(), crates(&[])),
+        ("base".to_owned(), crates(&["top"])),
+    ];
+    let layers: &[&[&str]] = &[&["top"], &["left", "right"], &["base"]];
+    assert_eq!(
+        layers::violations_of_crates(&dependencies.into(), layers),
+        ["  base -> top", "  left -> right"]
+    );
+}
+
+#[test]
 fn reserved_files_are_used_by_their_group_and_their_owner_alone_but_for_errors() {
     let files = [
         ("lib.rs", "mod group; mod owner; mod other;"),

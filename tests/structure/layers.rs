@@ -1,5 +1,6 @@
-//! Layers of groups: a group is a folder or a file directly under a crate's sources.
+//! Layers of crates, and of groups within a crate: a group is a folder or a file directly under a crate's sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::imports::Imports;
@@ -24,15 +25,26 @@ pub fn violations(imports: &Imports, sources: &Path, layers: &[&[&str]]) -> Vec<
     violations
 }
 
+/// Every dependency between crates that does not lead to a lower layer.
+pub fn violations_of_crates(dependencies: &BTreeMap<String, BTreeSet<String>>, layers: &[&[&str]]) -> Vec<String> {
+    let edges = dependencies
+        .iter()
+        .flat_map(|(from, targets)| targets.iter().map(move |to| (from, to)));
+    edges
+        .filter(|(from, to)| layer(layers, from) >= layer(layers, to))
+        .map(|(from, to)| format!("  {from} -> {to}"))
+        .collect()
+}
+
 fn group(file: &Path, sources: &Path) -> Option<String> {
     let first = file.strip_prefix(sources).ok()?.iter().next()?.to_str()?;
     let name = first.strip_suffix(".rs").unwrap_or(first);
     (!matches!(name, "lib" | "main")).then(|| name.to_owned())
 }
 
-fn layer(layers: &[&[&str]], group: &str) -> usize {
+fn layer(layers: &[&[&str]], name: &str) -> usize {
     layers
         .iter()
-        .position(|layer| layer.contains(&group))
-        .unwrap_or_else(|| panic!("{group} stands in no layer"))
+        .position(|layer| layer.contains(&name))
+        .unwrap_or_else(|| panic!("{name} stands in no layer"))
 }

@@ -1,5 +1,5 @@
-//! The structure of the workspace's own code: files of a crate do not import each other in a circle, the groups of modules under `src/`
-//! import only downwards, and only `src/privileged` uses what needs root's privileges.
+//! The structure of the workspace's own code: files of a crate do not import each other in a circle, crates, as well as the groups of
+//! modules under `src/`, depend only on what is below them, and only `src/privileged` uses what needs root's privileges.
 //!
 //! What a file imports is read from the sources: `use` declarations and paths, without those of tests. A name is imported from the file
 //! that defines it, not from the module that re-exports it. Calls of methods are not seen, nor what other crates' macros expand to.
@@ -20,14 +20,22 @@ use std::sync::LazyLock;
 use imports::Imports;
 use workspace::Workspace;
 
+/// The packages with crates, from the top down. A package depends on layers below its own, and on no package beside it.
+const CRATES: &[&[&str]] = &[
+    &["microkube", "microkube-agent"],
+    &["microkube-image", "microkube-manifest", "microkube-vmm"],
+    &["microkube-erofs"],
+    &["microkube-base", "microkube-protocol", "microkube-tar"],
+];
+
 /// What `src/` is made of, from the top down. A group imports from the layers below its own, and from no group beside it.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["pod"],
     &["privileged"],
-    &["image", "machine", "manifest", "network", "volume"],
+    &["machine", "network", "volume"],
     &["state"],
-    &["causes", "child", "lock", "stderr", "terminal"],
+    &["stderr", "terminal"],
 ];
 
 /// What changes the host with root's privileges. What is not named here of `src/network` only computes.
@@ -76,6 +84,16 @@ fn groups_import_only_from_the_layers_below_them() {
     assert!(
         found.is_empty(),
         "imports that do not lead down\n\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn crates_depend_only_on_the_layers_below_them() {
+    let found = layers::violations_of_crates(&WORKSPACE.dependencies, CRATES);
+    assert!(
+        found.is_empty(),
+        "dependencies that do not lead down\n\n{}",
         found.join("\n")
     );
 }

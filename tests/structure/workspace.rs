@@ -1,6 +1,6 @@
 //! The crates of a workspace and their sources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,8 @@ pub struct Workspace {
     /// The files that the crates begin with: `src/lib.rs`, `src/main.rs`, `src/bin/*.rs` of every member.
     pub crate_roots: Vec<PathBuf>,
     pub sources: Sources,
+    /// The packages with crates, and on which others of the workspace each depends, for its tests included.
+    pub dependencies: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Workspace {
@@ -19,6 +21,7 @@ impl Workspace {
         let mut workspace = Self {
             crate_roots: Vec::new(),
             sources: Sources::new(),
+            dependencies: BTreeMap::new(),
         };
         for member in members(dir) {
             // A member may be made of tests alone.
@@ -28,15 +31,36 @@ impl Workspace {
             read_dir(dir, &member.join("src"), &mut workspace.sources);
             let roots = workspace.sources.keys().filter(|file| is_crate_root(file, &member));
             workspace.crate_roots.extend(roots.cloned());
+            let (package, dependencies) = dependencies(&read_manifest(&dir.join(&member)));
+            workspace.dependencies.insert(package, dependencies);
+        }
+        let packages: BTreeSet<String> = workspace.dependencies.keys().cloned().collect();
+        for dependencies in workspace.dependencies.values_mut() {
+            dependencies.retain(|dependency| packages.contains(dependency));
         }
         assert!(!workspace.crate_roots.is_empty(), "no crates in {}", dir.display());
         workspace
     }
 }
 
+fn read_manifest(package: &Path) -> toml::Table {
+    let file = package.join("Cargo.toml");
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// A package's name and the names of all that it depends on.
+fn dependencies(manifest: &toml::Table) -> (String, BTreeSet<String>) {
+    let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let tables = tables.iter().filter_map(|table| manifest.get(*table)?.as_table());
+    let dependencies = tables.flat_map(|table| table.keys().cloned()).collect();
+    (manifest["package"]["name"].as_str().unwrap().to_owned(), dependencies)
+}
+
 /// The directories of the workspace's packages, relative to its own.
 fn members(dir: &Path) -> Vec<PathBuf> {
-    let manifest: toml::Table = fs::read_to_string(dir.join("Cargo.toml")).unwrap().parse().unwrap();
+    let manifest = read_manifest(dir);
     let members = manifest["workspace"]["members"].as_array().unwrap();
     members
         .iter()

@@ -1,5 +1,8 @@
 //! What the VMM says of itself on standard error: to a supervisor that may be gone, may not read, or may have no room left on its
 //! disk. None of it may stop a device or end the process.
+//!
+//! A supervisor gives the VMM a standard error that never blocks (`nonblocking_writer` in `src/pod/virtual_machine.rs`). The pipe is the
+//! console's, too, whose end blocks: asking for room before writing is not enough, for the console may take it in between.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -41,6 +44,7 @@ fn report_to(fd: RawFd, message: fmt::Arguments<'_>) {
         events: libc::POLLOUT,
         revents: 0,
     };
+    // For a standard error that a user gave, which may block.
     // SAFETY: one pollfd that lives through the call; then the pointer and length of a vector. `write` fails where nobody reads: the
     // signals that could come with it are ignored, SIGPIPE by Rust's start-up code, SIGXFSZ by the jail.
     unsafe {
@@ -53,8 +57,10 @@ fn report_to(fd: RawFd, message: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::time::Duration;
 
     use super::*;
     use crate::jail::seccomp::tests::{ROLES, signal_of};
@@ -96,6 +102,34 @@ mod tests {
         for _ in 0..1000 {
             report_to(writer.as_raw_fd(), format_args!("{}", "x".repeat(1000)));
         }
+    }
+
+    #[test]
+    fn a_console_that_takes_the_last_room_holds_up_no_report() {
+        let (mut reader, mut console) = std::io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", console.as_raw_fd());
+        let stderr = File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .unwrap();
+        let writer = std::thread::spawn(move || while console.write_all(&[b'c'; 4096]).is_ok() {});
+        let (done, reported) = std::sync::mpsc::channel();
+        let reporter = std::thread::spawn(move || {
+            for _ in 0..20_000 {
+                report_to(stderr.as_raw_fd(), format_args!("{}", "x".repeat(2000)));
+            }
+            done.send(()).unwrap();
+        });
+        // There is room from time to time, and both want it; then there is none any more.
+        let mut page = [0; 4096];
+        for _ in 0..2000 {
+            reader.read_exact(&mut page).unwrap();
+        }
+        reported.recv_timeout(Duration::from_secs(60)).unwrap();
+        reporter.join().unwrap();
+        drop(reader);
+        writer.join().unwrap();
     }
 
     /// Runs in a child of the test, which may lose its standard error.

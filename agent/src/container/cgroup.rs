@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use microkube_protocol::messages::Resources;
 use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::boot::CGROUP_ROOT;
 
@@ -118,6 +120,13 @@ impl Cgroup {
     /// How many processes in it the kernel has killed for want of memory.
     pub fn oom_kills(&self) -> u64 {
         fs::read_to_string(self.path.join("memory.events")).map_or(0, |events| oom_kills(&events))
+    }
+
+    /// Becomes ready, as if for urgent data, when a counter of its `memory.events` has changed (`kernfs_generic_poll`).
+    pub fn memory_events(&self) -> io::Result<AsyncFd<File>> {
+        let file = File::open(self.path.join("memory.events"))?;
+        // SAFETY: a `File` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY)? })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod init;
 mod instance;
 mod launch;
 mod mounts;
+mod oom_kills;
 mod process;
 mod rootfs;
 mod seccomp;

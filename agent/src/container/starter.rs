@@ -13,6 +13,7 @@ use super::capabilities::Capabilities;
 use super::cgroup::Cgroup;
 use super::instance::{Container, ContainerExit, Stage};
 use super::launch::{Launcher, StartError, StartLimit, agent_ends};
+use super::oom_kills::{OomKill, OomKills};
 use super::spec::{HelperSpec, ProcessSpec, RootSpec, Size, VolumeMount, WantedUser};
 use super::terminal::Terminal;
 use super::writable_layer::WritableLayer;
@@ -229,13 +230,13 @@ struct Resources {
 
 /// Whether a container ended for want of memory, in which the kernel has killed a process of it.
 ///
-/// PID 1 gets SIGKILL from nobody but the kernel and the host. A shell whose child was killed exits with 137 (128 + SIGKILL): it passes the
-/// reason on, and containerd, too, says OOMKilled. Whatever else it exits with later was its own decision.
-fn is_out_of_memory(status: ExitStatus, killed_by_host: bool) -> bool {
-    match status {
-        ExitStatus::Signal(9) => !killed_by_host,
-        ExitStatus::Code(137) => true,
-        ExitStatus::Signal(_) | ExitStatus::Code(_) => false,
+/// PID 1 gets SIGKILL from nobody but the kernel and the host. A shell whose child was killed exits with 137 (128 + SIGKILL) at once: it passes
+/// the reason on, and containerd, too, says OOMKilled. Whatever else it exits with, or later, was its own decision.
+fn is_out_of_memory(status: ExitStatus, killed_by_host: bool, oom_kill: OomKill) -> bool {
+    match (status, oom_kill) {
+        (ExitStatus::Signal(9), OomKill::Earlier | OomKill::Lately) => !killed_by_host,
+        (ExitStatus::Code(137), OomKill::Lately) => true,
+        _ => false,
     }
 }
 
@@ -247,7 +248,13 @@ async fn watch_container(
     stage: watch::Sender<Stage>,
 ) {
     // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
-    let Ok(status) = ended.await else { return };
+    let oom_kills = OomKills::default();
+    let ended = tokio::select! {
+        biased;
+        ended = ended => ended,
+        () = oom_kills.follow(&resources.cgroup) => return,
+    };
+    let Ok(status) = ended else { return };
     let finished_boottime_ns = boottime_ns();
     let Resources {
         pumps,
@@ -256,7 +263,9 @@ async fn watch_container(
         reads_message,
         killed,
     } = resources;
-    let oom_killed = cgroup.oom_kills() > 0 && is_out_of_memory(status, killed.load(Ordering::Relaxed));
+    // The news of its end may be faster than those of the counter.
+    oom_kills.note(cgroup.oom_kills());
+    let oom_killed = is_out_of_memory(status, killed.load(Ordering::Relaxed), oom_kills.last());
     let message = match reads_message {
         true => termination_message::read(&layer.termination_message()),
         false => Ok(Vec::new()),
@@ -291,14 +300,22 @@ mod tests {
 
     #[test]
     fn only_an_end_that_the_want_of_memory_explains_is_out_of_memory() {
-        assert!(is_out_of_memory(ExitStatus::Signal(9), false));
-        assert!(is_out_of_memory(ExitStatus::Code(137), false), "a shell passes it on");
+        use OomKill::{Earlier, Lately, Never};
+        let (killed, passed_on) = (ExitStatus::Signal(9), ExitStatus::Code(137));
+        for kill in [Earlier, Lately] {
+            assert!(is_out_of_memory(killed, false, kill));
+            assert!(!is_out_of_memory(killed, true, kill), "its grace period was over");
+        }
+        assert!(is_out_of_memory(passed_on, false, Lately), "a shell passes it on");
         assert!(
-            !is_out_of_memory(ExitStatus::Signal(9), true),
-            "its grace period was over"
+            !is_out_of_memory(passed_on, false, Earlier),
+            "a child was killed hours ago, and now it exits with 137"
         );
         for own in [ExitStatus::Code(0), ExitStatus::Code(143), ExitStatus::Signal(15)] {
-            assert!(!is_out_of_memory(own, false), "{own:?}");
+            assert!(!is_out_of_memory(own, false, Lately), "{own:?}");
+        }
+        for any in [killed, passed_on] {
+            assert!(!is_out_of_memory(any, false, Never), "{any:?}");
         }
     }
 }

@@ -233,6 +233,72 @@ async fn the_end_of_an_attached_container_is_told_with_its_reason_and_its_exit_c
     assert_eq!(run.told, ["pod default/web terminated (OOMKilled)"]);
 }
 
+#[tokio::test]
+async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut run = Run::new(&["--restart=Never"]);
+    run.set("Running", json!({ "running": {} }), json!({}));
+    let listener = run.listen();
+    let (pods, uid) = (run.pods.records.clone(), run.record.uid.clone());
+    let over = Run::new(&["--restart=Never"]);
+    over.set("Failed", ended("Error", 3, ""), json!({}));
+    let over = over.pods.records.status(&over.record.uid).unwrap().unwrap();
+    let supervisor = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_frame(&mut stream).await.unwrap();
+        let message = "container \"main\" is not running".to_owned();
+        write_frame(&mut stream, &Frame::Notice(Notice::Refused { message }))
+            .await
+            .unwrap();
+        // It has heard that, and waits.
+        assert!(read_frame(&mut stream).await.unwrap().is_none());
+        pods.save_status(&uid, &over).unwrap();
+    };
+    let ((), result) = tokio::join!(supervisor, run.run(|_| {}));
+    assert_eq!(result.unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_goes_on_and_cannot_be_attached_to_is_an_error() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut run = Run::new(&["--restart=Never"]);
+    run.set("Running", json!({ "running": {} }), json!({}));
+    let listener = run.listen();
+    let refused = Notice::Refused {
+        message: "too many sessions".to_owned(),
+    };
+    let (_, result) = tokio::join!(answer(&listener, std::slice::from_ref(&refused)), run.run(|_| {}));
+    assert_eq!(result.unwrap_err().to_string(), "too many sessions");
+}
+
+#[tokio::test]
+async fn the_end_of_the_input_of_a_container_whose_input_stays_open_does_not_end_the_wait_for_its_pod() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut run = Run::new(&["--restart=Never", "-i", "-t"]);
+    run.set("Running", json!({ "running": {} }), json!({}));
+    let listener = run.listen();
+    let (pods, uid) = (run.pods.records.clone(), run.record.uid.clone());
+    let over = Run::new(&["--restart=Never"]);
+    over.set("Failed", ended("Error", 3, ""), json!({}));
+    let over = over.pods.records.status(&over.record.uid).unwrap().unwrap();
+    let supervisor = async {
+        answer(&listener, &[Notice::Attached, Notice::InputEnded]).await;
+        pods.save_status(&uid, &over).unwrap();
+    };
+    let ((), result) = tokio::join!(supervisor, run.run(|_| {}));
+    assert_eq!(result.unwrap(), 3);
+
+    // Where nobody asks how it ends, nobody waits.
+    let mut run = Run::new(&["--restart=Always", "-i", "-t"]);
+    run.set("Running", json!({ "running": {} }), json!({}));
+    let listener = run.listen();
+    let (_, result) = tokio::join!(
+        answer(&listener, &[Notice::Attached, Notice::InputEnded]),
+        run.run(|_| {})
+    );
+    assert_eq!(result.unwrap(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failing_command_under_on_failure_is_told_and_is_an_error_unless_the_pod_succeeds_in_time() {
     let _alone = ONE_AT_A_TIME.lock().await;

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use microkube_manifest::downward;
 
 use super::page::Page;
-use crate::manifest::downward;
 
 /// Its name, and everything about it below that.
 pub(super) fn describe(page: &mut Page, container: &Container, status: Option<&ContainerStatus>, pod: &Pod) {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Toleration};
+use microkube_manifest::resources;
 
 use super::failure::{Failure, complain};
 use super::kvm::{self, Place, Purpose};
@@ -17,7 +18,6 @@ use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_fo
 use super::pods::snapshot::Snapshot;
 use super::print::emit;
 use super::table::since;
-use crate::manifest::resources;
 use crate::state::{EventRecord, PodRecords};
 use crate::stderr::say;
 use page::Page;

@@ -1,11 +1,11 @@
 //! `microkube image inspect`.
 
 use clap::Args;
+use microkube_image::{Image, ImageStore};
 use serde_json::{Value, json};
 
 use super::users::Users;
 use super::{json_text, print};
-use crate::image::{Image, ImageStore};
 
 /// Show all that is known of images, as JSON
 #[derive(Debug, Args)]

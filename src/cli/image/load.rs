@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
+use microkube_image::{ImageStore, Progress, Quiet};
 
 use super::print;
 use super::progress::Bars;
-use crate::image::{ImageStore, Progress, Quiet};
 
 /// Add images from an OCI layout (directory or tar archive) or from an archive by `docker save`
 #[derive(Debug, Args)]

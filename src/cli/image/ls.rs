@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, ValueEnum};
+use microkube_image::{Image, ImageStore};
 use serde_json::json;
 
 use super::table::{age, size, table};
 use super::users::Users;
 use super::{json_text, print};
-use crate::image::{Image, ImageStore};
 
 /// List the images that are here
 #[derive(Debug, Args)]
@@ -142,8 +142,9 @@ fn split_reference(reference: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use microkube_image::{ImageConfiguration, Layer};
+
     use super::*;
-    use crate::image::{ImageConfiguration, Layer};
 
     fn image(reference: &str, digest: &str, layers: &[(&str, u64)]) -> Image {
         let layer = |(name, length_bytes): &(&str, u64)| Layer {

@@ -16,10 +16,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use microkube_image::ImageStore;
 
 use super::print::{json_text, print};
 use super::table;
-use crate::image::ImageStore;
 use crate::state::Paths;
 use users::Users;
 

@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use microkube_base::lock::{lock, unpoisoned};
+use microkube_image::{Progress, Quiet};
 
 use super::table::size;
-use crate::image::{Progress, Quiet};
-use crate::lock::{lock, unpoisoned};
 use crate::stderr::say;
 
 /// What fits where stderr leads.

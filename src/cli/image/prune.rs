@@ -1,11 +1,11 @@
 //! `microkube image prune`.
 
 use clap::Args;
+use microkube_image::{Image, ImageStore};
 
 use super::print;
 use super::table::size;
 use super::users::Users;
-use crate::image::{Image, ImageStore};
 use crate::stderr::report;
 
 /// Remove content that no image needs, and, if asked, images that no Pod uses

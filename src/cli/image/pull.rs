@@ -1,10 +1,10 @@
 //! `microkube image pull`.
 
 use clap::Args;
+use microkube_image::{ImageStore, PullPolicy};
 
 use super::print;
 use super::progress;
-use crate::image::{ImageStore, PullPolicy};
 
 /// Fetch images from their registries
 #[derive(Debug, Args)]

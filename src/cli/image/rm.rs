@@ -2,11 +2,11 @@
 
 use anyhow::bail;
 use clap::Args;
+use microkube_image::{Image, ImageStore};
 
 use super::print;
 use super::table::size;
 use super::users::Users;
-use crate::image::{Image, ImageStore};
 
 /// Remove images by name or ID
 #[derive(Debug, Args)]

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-
-use crate::image::{ImageStore, SaveTo};
+use microkube_image::{ImageStore, SaveTo};
 
 /// Save images, with exactly the manifests and layers that their registries have
 #[derive(Debug, Args)]

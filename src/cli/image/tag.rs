@@ -1,8 +1,7 @@
 //! `microkube image tag`.
 
 use clap::Args;
-
-use crate::image::ImageStore;
+use microkube_image::ImageStore;
 
 /// Give an image another name
 #[derive(Debug, Args)]

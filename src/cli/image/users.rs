@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::image::{self, Image};
+use microkube_image::Image;
+
 use crate::state::{Paths, PodRecords};
 
 /// The Pods of this host by the names of their images.
@@ -19,7 +20,7 @@ impl Users {
             let Some(spec) = &record.pod.spec else { continue };
             let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
             for name in containers.filter_map(|container| container.image.as_deref()) {
-                if let Ok(name) = image::normalized(name) {
+                if let Ok(name) = microkube_image::normalized(name) {
                     users.add(name, &pod);
                 }
             }

@@ -2,9 +2,9 @@
 
 use anyhow::bail;
 use clap::Args;
+use microkube_image::{ImageStore, Verification};
 
 use super::print;
-use crate::image::{ImageStore, Verification};
 
 /// Read images and compare them with their digests
 #[derive(Debug, Args)]

@@ -21,8 +21,10 @@ const INPUT_BYTES: usize = 32 << 10;
 pub(in crate::cli) enum Ended {
     /// The process has ended.
     Exited(u8),
-    /// The user has left it alone, or has no more input for a container that goes on.
+    /// The user has left it alone.
     Detached,
+    /// There is no more input for a container that goes on.
+    InputEnded,
     /// Nobody reads the output any more.
     BrokenPipe,
     /// A signal ended this side.
@@ -34,7 +36,7 @@ impl Ended {
     pub(in crate::cli) fn exit_code(self, of_process: impl FnOnce(u8) -> u8) -> u8 {
         match self {
             Self::Exited(code) => of_process(code),
-            Self::Detached => 0,
+            Self::Detached | Self::InputEnded => 0,
             Self::BrokenPipe => EXIT_OUTPUT_CLOSED,
             Self::Signal(number) => exit_code_of_signal(number),
         }
@@ -151,7 +153,7 @@ where
                     Ok(())
                 }
                 SessionEvent::Exited(exit_code) => return Ok(Ended::Exited(exit_code)),
-                SessionEvent::InputEnded => return Ok(Ended::Detached),
+                SessionEvent::InputEnded => return Ok(Ended::InputEnded),
             };
             match written {
                 Ok(()) => {}

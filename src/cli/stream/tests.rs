@@ -120,7 +120,7 @@ async fn input_output_and_exit_code_are_passed_on() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_input_detaches_from_a_container_whose_input_stays_open() {
+async fn the_end_of_the_input_ends_the_conversation_with_a_container_whose_input_stays_open() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
     let playing = tokio::spawn(async move {
@@ -132,7 +132,7 @@ async fn the_end_of_the_input_detaches_from_a_container_whose_input_stays_open()
     });
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(Some(&b"x"[..]), &mut output, &mut errors);
-    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::Detached);
+    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::InputEnded);
     playing.await.unwrap();
 }
 

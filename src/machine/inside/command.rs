@@ -3,12 +3,12 @@
 //! The command is the leader of a session and a process group of its own. When the outer side goes away it is treated as a terminal
 //! treats its programs when it is closed: hang-up first, then force.
 
-use crate::child;
-use crate::lock::lock;
 use crate::machine::INSIDE_DIR;
 use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW};
 use crate::stderr::say;
 use crate::terminal::{TerminalSize, set_terminal_size};
+use microkube_base::child;
+use microkube_base::lock::lock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};

@@ -1,8 +1,8 @@
 //! PID 1 of the emulated host: starts the agent, reaps orphans, and switches the machine off when the agent ends.
 
-use crate::child;
 use crate::machine::INSIDE_DIR;
 use crate::stderr::say;
+use microkube_base::child;
 use microkube_vmm::probe;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -213,3 +213,56 @@ async fn what_ends_in_time_is_not_killed() {
     tokio::task::yield_now().await;
     assert!(guest.asked.try_recv().is_err());
 }
+
+/// Has many processes of 1 MiB of arguments run by an agent that does not do it, until their time is up.
+async fn run_many(agent: AgentClientHandle) -> GuestProcesses {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Output::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
+    let processes = GuestProcesses::new(agent, output);
+    let args = Arc::new(["x".repeat(1 << 20)]);
+    for _ in 0..5 {
+        let mut runs = tokio::task::JoinSet::new();
+        for _ in 0..80 {
+            let (processes, args) = (processes.clone(), Arc::clone(&args));
+            runs.spawn(async move {
+                processes
+                    .run("web-0", &args[..], Some(Duration::from_secs(10)), 100)
+                    .await
+            });
+        }
+        while let Some(run) = runs.join_next().await {
+            assert_eq!(run.unwrap(), Err(RunError::TimedOut));
+        }
+    }
+    processes
+}
+
+fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// A start and who kills what comes of it, and some that serve the connection.
+const MAX_TASKS: usize = 2 * (MAX_PENDING_BYTES >> 20) + 10;
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_stops_reading_loses_its_agent_and_keeps_little_until_then() {
+    let (ours, _theirs) = tokio::io::duplex(64 << 10);
+    let processes = run_many(AgentClientHandle::new(ours)).await;
+    assert!(alive_tasks() <= MAX_TASKS, "{}", alive_tasks());
+    let lost = processes.agent.lost().await;
+    assert_eq!(lost.why, "does not read what it is sent");
+    while alive_tasks() > 2 {
+        tokio::time::sleep(KILL_TIMEOUT).await;
+    }
+    assert_eq!(processes.pending.bytes.available_permits(), MAX_PENDING_BYTES);
+    assert_eq!(processes.pending.count.available_permits(), MAX_PENDING_STARTS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_reads_and_never_answers_keeps_little() {
+    let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+    tokio::spawn(async move { tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await });
+    let processes = run_many(AgentClientHandle::new(ours)).await;
+    assert!(alive_tasks() <= MAX_TASKS + 1, "{}", alive_tasks());
+    assert!(processes.pending.bytes.available_permits() < 1 << 20, "as much as fits");
+}

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::event;
-use super::interface::Time;
-use super::interface::{Action, Exit, Hook, ProcessUser};
+use super::interface::{Action, Exit, Hook, ProcessUser, Time, is_create_error};
 use super::plan::Role;
 use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
 use super::state::{Active, Cause, Ended, PostStart, Probes, Retry, Running, State, Terminated};
 
-/// How long a start may stay unanswered (`runtimeRequestTimeout` of the kubelet). The container is killed then, should it exist.
+/// How long a start may stay unanswered (`runtimeRequestTimeout` of the kubelet), from when its turn has come. The container is killed then,
+/// should it exist.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Lifecycle {
@@ -23,6 +23,7 @@ impl Lifecycle {
         let active = Active {
             attempt,
             asked_at: now,
+            turn_at: None,
             running: None,
             stop: None,
         };
@@ -40,7 +41,22 @@ impl Lifecycle {
 
     /// When a container is given up whose start nobody answers.
     pub(super) fn start_patience_ends_at(active: &Active) -> Option<Time> {
-        (active.running.is_none() && active.stop.is_none()).then(|| active.asked_at.saturating_add(START_PATIENCE))
+        let turn_at = active.turn_at?;
+        (active.running.is_none() && active.stop.is_none()).then(|| turn_at.saturating_add(START_PATIENCE))
+    }
+
+    /// Notes whose turn has come: the guest makes the starts that were asked for one after the other, in this order.
+    pub(super) fn note_turn(&mut self, now: Time) {
+        let starting = self
+            .containers
+            .iter_mut()
+            .filter_map(|container| container.active_mut());
+        let first = starting
+            .filter(|active| active.is_starting())
+            .min_by_key(|active| active.asked_at);
+        if let Some(active) = first {
+            active.turn_at.get_or_insert(now);
+        }
     }
 
     pub(super) fn container_started(
@@ -119,7 +135,7 @@ impl Lifecycle {
         };
         let is_stopping = active.stop.is_some();
         out.push(event::start_failed(index, &message));
-        if reason.starts_with("Create") {
+        if is_create_error(&reason) {
             container.next_attempt = attempt;
             container.state = if is_stopping {
                 State::Waiting

@@ -257,9 +257,16 @@ pub enum Event {
     SupervisorRestarted {
         /// What is in the sandbox.
         containers: Vec<(usize, u32, bool)>,
+        /// Which attempts it still starts, for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`] follows.
+        starting: Vec<(usize, u32)>,
     },
     /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
     DeadlineReached,
+}
+
+/// Whether this is the reason of a container that could not even be created: the same attempt is made again.
+pub fn is_create_error(reason: &str) -> bool {
+    reason.starts_with("Create")
 }
 
 impl Event {

@@ -36,7 +36,7 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
-pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time};
+pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time, is_create_error};
 use plan::PodPlan;
 use state::{Container, Sandbox, State};
 pub use state::{Lifecycle, Phase};
@@ -111,7 +111,9 @@ impl Lifecycle {
             } => self.probe_ended(now, container, attempt, probe, outcome, out),
             Event::TerminateRequested { grace, deletion } => self.terminate_requested(now, grace, deletion, out),
             Event::KillRequested => self.kill_requested(now, out),
-            Event::SupervisorRestarted { containers } => self.supervisor_restarted(now, &containers, out),
+            Event::SupervisorRestarted { containers, starting } => {
+                self.supervisor_restarted(now, &containers, &starting, out);
+            }
             Event::DeadlineReached => {}
         }
         self.settle(now, out);
@@ -186,6 +188,7 @@ impl Lifecycle {
         self.keep_images(now, out);
         self.keep_sandbox(now, out);
         self.start_containers(now, out);
+        self.note_turn(now);
         self.run_probes(now, out);
         self.observe(now);
         self.release_sandbox(now, out);

@@ -5,10 +5,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, Pod, Probe, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
+use microkube_manifest::resources::qos_class;
 use serde::{Deserialize, Serialize};
 
 use super::interface::ProbeKind;
-use crate::manifest::resources::qos_class;
 
 /// The Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,7 +39,13 @@ impl Lifecycle {
             && !self.expects(container, attempt)
     }
 
-    pub(super) fn supervisor_restarted(&mut self, now: Time, found: &[(usize, u32, bool)], out: &mut Vec<Action>) {
+    pub(super) fn supervisor_restarted(
+        &mut self,
+        now: Time,
+        found: &[(usize, u32, bool)],
+        starting: &[(usize, u32)],
+        out: &mut Vec<Action>,
+    ) {
         if !self.sandbox.is_ready() {
             return self.resume(now, out);
         }
@@ -50,20 +56,30 @@ impl Lifecycle {
             termination.is_exceeded = false;
         }
         for index in 0..self.containers.len() {
-            let mut of_container = found.iter().filter(|(container, ..)| *container == index);
-            self.adopt(now, index, of_container.clone(), out);
+            let of_container = found.iter().filter(|(container, ..)| *container == index);
+            let mut of_container = of_container.map(|(_, attempt, has_ended)| (*attempt, *has_ended));
+            let is_starting = |attempt: u32| starting.contains(&(index, attempt));
+            let starting = starting.iter().filter(|(container, _)| *container == index);
+            let starting = starting.map(|(_, attempt)| (*attempt, false));
+            self.adopt(now, index, of_container.clone().chain(starting), out);
             let active = self.containers.get(index).and_then(|container| container.active());
-            if let Some(attempt) = active.map(|active| active.attempt) {
-                let found = of_container.find(|(_, found, _)| *found == attempt);
-                self.compare(now, index, attempt, found.map(|(.., has_ended)| *has_ended), out);
+            let Some(active) = active else { continue };
+            let (attempt, runs) = (active.attempt, active.running.is_some());
+            let found = of_container.find(|(found, _)| *found == attempt);
+            match found.map(|(_, has_ended)| has_ended) {
+                None if is_starting(attempt) && !runs => self.await_start(now, index, out),
+                // What is known to have been started is not started.
+                None if is_starting(attempt) => self.compare(now, index, attempt, Some(false), out),
+                found => self.compare(now, index, attempt, found, out),
             }
         }
         self.end_if_finished(now, out);
         for index in 0..self.containers.len() {
             let is_found = |attempt: u32| {
+                let found = found.iter().map(|(container, attempt, _)| (*container, *attempt));
                 found
-                    .iter()
-                    .any(|(container, found, _)| (*container, *found) == (index, attempt))
+                    .chain(starting.iter().copied())
+                    .any(|found| found == (index, attempt))
             };
             self.forget_start(index, is_found);
         }
@@ -97,28 +113,48 @@ impl Lifecycle {
     }
 
     /// Takes over a start that was made but not recorded, and kills what nobody knows of any more.
-    fn adopt<'f>(
-        &mut self,
-        now: Time,
-        index: usize,
-        found: impl Iterator<Item = &'f (usize, u32, bool)>,
-        out: &mut Vec<Action>,
-    ) {
-        for (_, attempt, has_ended) in found {
+    fn adopt(&mut self, now: Time, index: usize, found: impl Iterator<Item = (u32, bool)>, out: &mut Vec<Action>) {
+        for (attempt, has_ended) in found {
             let Some(container) = self.containers.get_mut(index) else {
                 return;
             };
-            if container.active().is_some_and(|active| active.attempt == *attempt) {
+            if container.active().is_some_and(|active| active.attempt == attempt) {
                 continue;
             }
-            if *attempt == container.next_attempt && container.may_have_been_started() {
+            if attempt == container.next_attempt && container.may_have_been_started() {
                 self.start_container(now, index, &mut Vec::new());
             } else if !has_ended {
                 out.push(Action::KillContainer {
                     container: index,
-                    attempt: *attempt,
+                    attempt,
                 });
             }
+        }
+    }
+
+    /// A container whose start is under way: it is waited for anew. One that is to be stopped is stopped with its whole grace period, as soon as
+    /// it runs.
+    fn await_start(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
+        let is_kill = self.is_killing();
+        let pod_end = self
+            .termination
+            .as_ref()
+            .map(|termination| (termination.grace, termination.ends_at));
+        let container = self.containers.get_mut(index);
+        let Some(active) = container.and_then(|container| container.active_mut()) else {
+            return;
+        };
+        active.asked_at = now;
+        active.turn_at = None;
+        match (pod_end, active.stop.take()) {
+            // It is killed with the others.
+            _ if is_kill => {}
+            (Some((grace, ends_at)), _) => self.stop_container(now, index, Cause::Pod, grace, ends_at, out),
+            (None, Some(stop)) => {
+                let ends_at = now.saturating_add(stop.grace);
+                self.stop_container(now, index, stop.cause, stop.grace, ends_at, out);
+            }
+            (None, None) => {}
         }
     }
 

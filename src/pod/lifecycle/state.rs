@@ -99,6 +99,9 @@ pub enum State {
 pub struct Active {
     pub attempt: u32,
     pub asked_at: Time,
+    /// When the starts that were asked for before were over: the guest makes them one after the other.
+    #[serde(default)]
+    pub turn_at: Option<Time>,
     /// Since its start was confirmed.
     pub running: Option<Running>,
     pub stop: Option<Stop>,
@@ -351,6 +354,12 @@ impl Container {
 }
 
 impl Active {
+    /// Whether its start is neither answered nor given up.
+    pub fn is_starting(&self) -> bool {
+        let is_given_up = matches!(&self.stop, Some(stop) if matches!(stop.step, Step::Killed { .. }));
+        self.running.is_none() && !is_given_up
+    }
+
     /// Whether it runs and its postStart hook has returned.
     pub fn is_up(&self) -> bool {
         self.running

@@ -1,9 +1,9 @@
 //! Applies a manifest: creates the Pod, or compares it with the one that exists. Says what an update of a Pod may change, which is nothing yet.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use microkube_manifest::Manifests;
 
 use super::create::{CreateError, make_way, start_detached};
-use crate::manifest::Manifests;
 use crate::state::{Paths, PodRecords, RecordsError};
 
 /// What a Pod of the same name means.

@@ -5,8 +5,8 @@ use std::string::FromUtf8Error;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use microkube_manifest::Manifests;
 
-use crate::manifest::Manifests;
 use crate::pod::launch::{LaunchError, start_supervisor};
 use crate::pod::prepare::node_name;
 use crate::pod::sweep;

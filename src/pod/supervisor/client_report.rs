@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::attach::{Frame, Notice};
-use crate::pod::lifecycle::Event;
+use crate::pod::lifecycle::{Event, is_create_error};
 use crate::pod::prepare;
 use crate::pod::timings::Stage;
 
@@ -65,7 +65,8 @@ impl ClientReport {
                 reason,
                 message,
                 ..
-            } => (*container, 128, reason.clone(), Some(message.clone())),
+                // Its error ends the Pod, and is that of the whole command.
+            } if !is_create_error(reason) => (*container, 128, reason.clone(), Some(message.clone())),
             _ => return,
         };
         self.tell(Notice::ContainerEnded {

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use microkube_protocol::messages::{self, StartContainerRequest, WaitContainerRequest, WaitContainerResponse};
+use microkube_protocol::messages::{
+    self, SignalContainerRequest, StartContainerRequest, WaitContainerRequest, WaitContainerResponse,
+};
 use ttrpc::Code;
-use ttrpc::context::with_timeout;
+use ttrpc::context::{with_duration, with_timeout};
 
 use super::supervised_pod::SupervisedPod;
-use crate::pod::agent::AgentError;
+use crate::pod::agent::{AgentError, CALL_TIMEOUT};
 use crate::pod::lifecycle::{Event, Exit, ProcessUser};
 use crate::pod::logs::{self, Limits, LogReader, LogWriter, Progress, ReadOptions};
 use crate::pod::output::ContainerStreams;
@@ -19,6 +22,10 @@ use crate::pod::stdin::ContainerStdin;
 /// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
+
+/// How many times a container that nobody asked for is killed, and how long it may take each time. The lifecycle gives it up before the last.
+const KILLS: u32 = 120;
+const KILL_PERIOD: Duration = Duration::from_secs(1);
 
 /// A container that is being started, runs, or was found running.
 #[derive(Debug)]
@@ -64,16 +71,8 @@ impl ContainerRun {
         // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
-            Err(error) => {
-                self.pod.output.forget_container(&self.id);
-                let (reason, message) = start_failure(&self.id, error);
-                return self.pod.report(Event::ContainerStartFailed {
-                    container,
-                    attempt,
-                    reason: reason.to_owned(),
-                    message,
-                });
-            }
+            Err(error) if error.code() == Code::ALREADY_EXISTS => return self.end_stranger(error).await,
+            Err(error) => return self.start_failed(error),
         };
         self.pod.report(Event::ContainerStarted {
             container,
@@ -84,20 +83,59 @@ impl ContainerRun {
         self.follow().await;
     }
 
-    /// Follows a container that runs, or has ended unheard.
-    pub async fn follow(self) {
+    fn start_failed(&self, error: AgentError) {
+        self.pod.output.forget_container(&self.id);
+        let (reason, message) = start_failure(&self.id, error);
+        self.pod.report(Event::ContainerStartFailed {
+            container: self.container,
+            attempt: self.attempt,
+            reason: reason.to_owned(),
+            message,
+        });
+    }
+
+    /// The guest has this attempt already, or starts it (agents that answer so came before those that answer again): of what became of its
+    /// start nobody will hear. It is ended, and over only when it is gone: the next attempt must not run beside it.
+    async fn end_stranger(self, error: AgentError) {
+        let request = SignalContainerRequest {
+            id: self.id.clone(),
+            signal: libc::SIGKILL.unsigned_abs(),
+            ..Default::default()
+        };
+        for _ in 0..KILLS {
+            // What cannot be killed yet is killed the next time.
+            let _ = self.agent.signal_container(with_duration(CALL_TIMEOUT), &request).await;
+            match self.wait().await {
+                Ok(response) => return self.ended(response).await,
+                Err(gone) if gone.code() == Code::NOT_FOUND => return self.start_failed(error),
+                // The machine is gone.
+                Err(lost) if lost.code() == Code::UNKNOWN => return,
+                Err(_) => tokio::time::sleep(KILL_PERIOD).await,
+            }
+        }
+    }
+
+    async fn wait(&self) -> Result<WaitContainerResponse, AgentError> {
         let request = WaitContainerRequest {
             id: self.id.clone(),
             ..Default::default()
         };
-        let response = match self.agent.wait_container(with_timeout(0), &request).await {
-            Ok(response) => response,
+        self.agent.wait_container(with_timeout(0), &request).await
+    }
+
+    /// Follows a container that runs, or has ended unheard.
+    pub async fn follow(self) {
+        match self.wait().await {
+            Ok(response) => self.ended(response).await,
             // The machine is gone, which is noticed and reported as such elsewhere.
             Err(error) => {
                 let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
-                return self.pod.output.complain(complaint);
+                self.pod.output.complain(complaint);
             }
-        };
+        }
+    }
+
+    async fn ended(self, response: WaitContainerResponse) {
         self.streams.end_unopened();
         self.streams.finished().await;
         self.pod.output.forget_container(&self.id);
@@ -135,7 +173,8 @@ fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
             let name = id.rsplit_once('-').map_or(id, |(name, _)| name);
             ("CreateContainerConfigError", format!("{message} of container {name:?}"))
         }
-        Code::INVALID_ARGUMENT => ("CreateContainerError", message),
+        // One that was there already is gone by now (see `end_stranger`).
+        Code::INVALID_ARGUMENT | Code::ALREADY_EXISTS => ("CreateContainerError", message),
         _ => ("StartError", message),
     }
 }
@@ -174,6 +213,14 @@ fn end_of_log(directory: PathBuf, attempt: u32) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use futures::StreamExt as _;
+    use microkube_protocol::service::{Agent, create_agent};
+    use ttrpc::r#async::TtrpcContext;
+
+    use super::super::message::Message;
+    use super::super::supervised_pod::test_pod;
     use super::*;
 
     fn failure(code: Code, message: &str) -> (&'static str, String) {
@@ -200,6 +247,84 @@ mod tests {
         assert_eq!(failure(Code::NOT_FOUND, "no such file").0, "StartError");
         let lost = ttrpc::Error::Others("the connection broke off".to_owned());
         assert_eq!(start_failure("a-0", lost.into()).0, "StartError");
+    }
+
+    /// An agent in whose guest a container is being started that it is asked to start, until it was killed a second time.
+    struct Stranger {
+        kills: std::sync::atomic::AtomicU32,
+        /// Whether it has been started then, or given up.
+        starts: bool,
+    }
+
+    #[async_trait::async_trait]
+    impl Agent for Stranger {
+        async fn start_container(
+            &self,
+            _: &TtrpcContext,
+            _: StartContainerRequest,
+        ) -> ttrpc::Result<messages::StartContainerResponse> {
+            Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                Code::ALREADY_EXISTS,
+                "started before",
+            )))
+        }
+
+        async fn signal_container(
+            &self,
+            _: &TtrpcContext,
+            request: SignalContainerRequest,
+        ) -> ttrpc::Result<messages::SignalContainerResponse> {
+            assert_eq!(request.signal, 9);
+            self.kills.fetch_add(1, Ordering::Relaxed);
+            Ok(messages::SignalContainerResponse::default())
+        }
+
+        async fn wait_container(
+            &self,
+            _: &TtrpcContext,
+            _: WaitContainerRequest,
+        ) -> ttrpc::Result<WaitContainerResponse> {
+            let code = match self.kills.load(Ordering::Relaxed) {
+                1 => Code::FAILED_PRECONDITION,
+                _ if self.starts => {
+                    return Ok(WaitContainerResponse {
+                        signal: 9,
+                        ..Default::default()
+                    });
+                }
+                _ => Code::NOT_FOUND,
+            };
+            Err(ttrpc::Error::RpcStatus(ttrpc::get_status(code, "not yet")))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_container_that_is_there_already_is_killed_and_over_only_when_it_is_gone() {
+        for starts in [false, true] {
+            let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+            let connections = futures::stream::iter([Ok(theirs)]).chain(futures::stream::pending());
+            let stranger = Arc::new(Stranger {
+                kills: 0.into(),
+                starts,
+            });
+            let mut server = ttrpc::r#async::Server::new()
+                .add_listener(ttrpc::r#async::transport::Listener::new(connections))
+                .register_service(create_agent(Arc::clone(&stranger) as Arc<_>));
+            server.start().await.unwrap();
+            let (pod, mut messages) = test_pod(true);
+            let agent = AgentClientHandle::new(ours);
+            let run = ContainerRun::expect(&pod, agent, 0, 0).unwrap();
+            run.start(StartContainerRequest::default()).await;
+            assert_eq!(stranger.kills.load(Ordering::Relaxed), 2);
+            let Some(Message::Event(event)) = messages.recv().await else {
+                panic!("nothing was reported")
+            };
+            match (starts, event) {
+                (false, Event::ContainerStartFailed { reason, .. }) => assert_eq!(reason, "CreateContainerError"),
+                (true, Event::ContainerExited { exit, .. }) => assert_eq!(exit.code, 137),
+                (_, event) => panic!("{event:?}"),
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How a Pod ends, as `run` sees it: what its end is put down to, and the exit code.
 
 use super::supervised_pod::SupervisedPod;
-use crate::pod::lifecycle::{Event, Lifecycle};
+use crate::pod::lifecycle::{Event, Lifecycle, is_create_error};
 
 /// What `run` exits with when it was interrupted before anything ran, as a shell has it.
 const INTERRUPTED: u8 = 130;
@@ -45,12 +45,14 @@ impl Ending {
         self.loss.take()
     }
 
-    /// In the foreground somebody waits: what Kubernetes would try for ever ends the Pod there.
-    pub fn end_if_hopeless(&mut self, pod: &SupervisedPod, event: Event) -> Event {
+    /// In the foreground somebody waits: what Kubernetes would try for ever ends the Pod there. Returns whether it is such an event, and
+    /// the Pod is to be killed.
+    #[must_use]
+    pub fn is_hopeless(&mut self, pod: &SupervisedPod, event: &Event) -> bool {
         if pod.record.detached {
-            return event;
+            return false;
         }
-        let error = match &event {
+        let error = match event {
             Event::ImageFailed { container, message, .. } => {
                 format!("container {:?}: {message}", pod.container_name(*container))
             }
@@ -61,15 +63,15 @@ impl Ending {
                 reason,
                 message,
                 ..
-            } if reason.starts_with("Create") => {
+            } if is_create_error(reason) => {
                 format!("container {:?}: {message}", pod.container_name(*container))
             }
-            _ => return event,
+            _ => return false,
         };
         if !self.interrupted {
             self.failure.get_or_insert(error);
         }
-        Event::KillRequested
+        true
     }
 
     /// How the Pod has ended.
@@ -78,6 +80,8 @@ impl Ending {
             exit_code: match (&self.failure, self.interrupted) {
                 (Some(_), _) if !self.sandbox_was_ready => 1,
                 (None, true) if !self.sandbox_was_ready => INTERRUPTED,
+                // Its containers may all have ended well before the kill.
+                (Some(_), _) => lifecycle.exit_code().max(1),
                 _ => lifecycle.exit_code(),
             },
             error: self.failure.or(self.loss),
@@ -114,16 +118,35 @@ mod tests {
     async fn what_kubernetes_tries_for_ever_ends_a_pod_in_the_foreground_with_its_error() {
         let (pod, _messages) = test_pod(false);
         let mut ending = Ending::default();
-        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), Event::KillRequested);
+        assert!(ending.is_hopeless(&pod, &image_failed()));
         let error = "container \"web\": no such image".to_owned();
         assert_eq!(ended(ending, &pod), (1, Some(error), true));
+    }
+
+    #[tokio::test]
+    async fn a_container_that_cannot_be_created_is_hopeless_in_the_foreground_and_one_that_does_not_start_has_ended() {
+        let failed = |reason: &str| Event::ContainerStartFailed {
+            container: 0,
+            attempt: 0,
+            reason: reason.to_owned(),
+            message: "no users".to_owned(),
+        };
+        let (pod, _messages) = test_pod(false);
+        let mut ending = Ending::default();
+        assert_eq!(ending.machine_is_ready(), None);
+        assert!(!ending.is_hopeless(&pod, &failed("StartError")));
+        assert!(ending.is_hopeless(&pod, &failed("CreateContainerConfigError")));
+        let error = "container \"web\": no users".to_owned();
+        assert_eq!(ended(ending, &pod), (1, Some(error), true));
+        let (pod, _messages) = test_pod(true);
+        assert!(!Ending::default().is_hopeless(&pod, &failed("CreateContainerConfigError")));
     }
 
     #[tokio::test]
     async fn a_detached_pod_goes_on_trying_and_keeps_its_records() {
         let (pod, _messages) = test_pod(true);
         let mut ending = Ending::default();
-        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), image_failed());
+        assert!(!ending.is_hopeless(&pod, &image_failed()));
         assert_eq!(ended(ending, &pod), (0, None, false));
     }
 
@@ -132,7 +155,7 @@ mod tests {
         let (pod, _messages) = test_pod(false);
         let mut ending = Ending::default();
         ending.was_ordered();
-        assert_eq!(ending.end_if_hopeless(&pod, image_failed()), Event::KillRequested);
+        assert!(ending.is_hopeless(&pod, &image_failed()));
         assert_eq!(ended(ending, &pod), (INTERRUPTED, None, true));
     }
 

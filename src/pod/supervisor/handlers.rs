@@ -17,7 +17,7 @@ use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 #[derive(Debug)]
 pub struct Handlers {
     pod: Arc<SupervisedPod>,
-    /// Hooks that can be cancelled, by container and attempt.
+    /// Hooks that run and can be cancelled, by container and attempt.
     hooks: HashMap<(usize, u32, Hook), AbortHandle>,
 }
 
@@ -60,6 +60,19 @@ impl Handlers {
             });
         });
         self.hooks.insert((container, attempt, hook), task.abort_handle());
+    }
+
+    /// Notes what has happened: a hook that has ended is not kept.
+    pub fn note(&mut self, event: &Event) {
+        if let Event::HookEnded {
+            container,
+            attempt,
+            hook,
+            ..
+        } = event
+        {
+            self.hooks.remove(&(*container, *attempt, *hook));
+        }
     }
 
     /// Gives up a hook.
@@ -127,5 +140,33 @@ impl Exec for GuestExec {
             Err(RunError::TimedOut) => Err(ExecError::TimedOut),
             Err(RunError::Failed(message)) => Err(ExecError::Failed(message)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::supervised_pod::test_pod;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hook_that_has_ended_is_not_kept() {
+        let (pod, _messages) = test_pod(true);
+        let mut handlers = Handlers::new(pod);
+        for attempt in 0..3 {
+            let hook = tokio::spawn(std::future::pending::<()>());
+            handlers
+                .hooks
+                .insert((0, attempt, Hook::PostStart), hook.abort_handle());
+        }
+        for attempt in [0, 2, 7] {
+            handlers.note(&Event::HookEnded {
+                container: 0,
+                attempt,
+                hook: Hook::PostStart,
+                result: Ok(()),
+            });
+        }
+        let kept: Vec<_> = handlers.hooks.keys().collect();
+        assert_eq!(kept, [&(0, 1, Hook::PostStart)]);
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use microkube_base::causes::with_causes;
+use microkube_image::{Image, ImageStore, StoreLock};
 
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
-use crate::causes::with_causes;
-use crate::image::{Image, ImageStore, StoreLock};
 use crate::pod::lifecycle::Event;
 use crate::pod::prepare;
 use crate::pod::timings::Stage;

@@ -1,7 +1,8 @@
 //! What comes back from the tasks that carry actions out.
 
+use microkube_image::Image;
+
 use super::running_machine::StartedMachine;
-use crate::image::Image;
 use crate::pod::lifecycle::Event;
 use crate::state::ProcessIdentity;
 

@@ -106,7 +106,10 @@ impl PodRun {
     async fn take_over(&mut self) -> Event {
         let found = recovery::take_over(&self.pod, &mut self.machine, &self.view, &self.lifecycle).await;
         match found {
-            Some(containers) => Event::SupervisorRestarted { containers },
+            Some(found) => Event::SupervisorRestarted {
+                containers: found.known,
+                starting: found.starting,
+            },
             None => {
                 self.lose_machine().await;
                 Event::SupervisorRestartedAlone {
@@ -185,9 +188,20 @@ impl PodRun {
         }
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened, and what follows from it at once.
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
-        let event = self.ending.end_if_hopeless(&self.pod, event);
+        if self.ending.is_hopeless(&self.pod, &event) {
+            // First, so that nothing is started any more.
+            self.step(Event::KillRequested).await?;
+            // A start that is over would else be waited for. Of images and machines nothing is waited for any more.
+            if !matches!(event, Event::ContainerStartFailed { .. }) {
+                return Ok(());
+            }
+        }
+        self.step(event).await
+    }
+
+    async fn step(&mut self, event: Event) -> anyhow::Result<()> {
         if let Event::SandboxReady { .. } = &event
             && let Some(loss) = self.ending.machine_is_ready()
         {
@@ -195,6 +209,7 @@ impl PodRun {
             self.report.warn(warning).await;
         }
         self.view.note(&event);
+        self.handlers.note(&event);
         self.report.note(&event).await;
         let now = self.clock.now();
         let actions = self.lifecycle.step(now, event);

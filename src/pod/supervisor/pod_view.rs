@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use microkube_base::lock::lock;
+
 use super::supervised_pod::{SupervisedPod, container_id};
-use crate::lock::lock;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;

@@ -21,14 +21,13 @@ use crate::pod::sandbox;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it: returns which containers (and which attempts of
-/// them) there are in it, and whether they have ended. Ends it otherwise.
+/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it: returns what there is in it. Ends it otherwise.
 pub async fn take_over(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
     view: &PodView,
     lifecycle: &Lifecycle,
-) -> Option<Vec<(usize, u32, bool)>> {
+) -> Option<Found> {
     let noted = pod.record.vmm.clone();
     let adopted = match noted.clone() {
         Some(vmm) if lifecycle.has_sandbox() => adopt(pod, machine, view, lifecycle, vmm).await,
@@ -36,7 +35,7 @@ pub async fn take_over(
         _ => Err(anyhow::anyhow!("none was ready")),
     };
     let error = match adopted {
-        Ok(containers) => return Some(containers),
+        Ok(found) => return Some(found),
         Err(error) => error,
     };
     tracing::info!("the Pod has no machine any more: {error:#}");
@@ -47,14 +46,14 @@ pub async fn take_over(
     None
 }
 
-/// Connects to the machine and follows its containers again; returns which there are, and whether they have ended.
+/// Connects to the machine and follows its containers again; returns which there are.
 async fn adopt(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
     view: &PodView,
     lifecycle: &Lifecycle,
     identity: ProcessIdentity,
-) -> anyhow::Result<Vec<(usize, u32, bool)>> {
+) -> anyhow::Result<Found> {
     let mut vm = VirtualMachine::adopt(pod.privileges.clone(), identity.clone())?.context("its VMM has ended")?;
     let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("what was planned for it is not known")?;
     pod.output
@@ -83,13 +82,13 @@ async fn adopt(
         last_start: None,
     };
     machine.adopted(identity, running, containers);
-    let Found { known, strange } = Found::among(listed.containers, |id| pod.attempt_of(id), lifecycle);
-    if let Some(id) = strange {
+    let found = Found::among(listed.containers, |id| pod.attempt_of(id), lifecycle);
+    if let Some(id) = &found.strange {
         pod.output.complain(format_args!(
             "the guest has containers that the Pod does not have, as {id:?}"
         ));
     }
-    for &(container, attempt, has_ended) in &known {
+    for &(container, attempt, has_ended) in &found.known {
         if !lifecycle.expects(container, attempt) {
             continue;
         }
@@ -101,15 +100,22 @@ async fn adopt(
         }
         tokio::spawn(run.follow());
     }
+    for &(container, attempt) in &found.starting {
+        if lifecycle.expects(container, attempt) {
+            machine.start_container(container, attempt);
+        }
+    }
     pod.output.unpark();
-    Ok(known)
+    Ok(found)
 }
 
 /// What the guest says there is in the machine, taken for that only where it fits what is known of the Pod.
 #[derive(Debug, PartialEq, Eq)]
-struct Found {
+pub struct Found {
     /// Container, attempt, whether it has ended: each attempt once. Ended ones that nobody waits for are not among them.
-    known: Vec<(usize, u32, bool)>,
+    pub known: Vec<(usize, u32, bool)>,
+    /// Attempts whose start is under way, in the order of the Pod's containers. The agent answers once to all who ask for the same one.
+    pub starting: Vec<(usize, u32)>,
     /// One of the containers that the Pod cannot have.
     strange: Option<String>,
 }
@@ -122,11 +128,20 @@ impl Found {
     ) -> Self {
         let mut found = Self {
             known: Vec::new(),
+            starting: Vec::new(),
             strange: None,
         };
         let mut seen = HashSet::new();
         for summary in listed {
             match attempt_of(&summary.id) {
+                Some((container, attempt))
+                    if summary.starting
+                        && (lifecycle.expects(container, attempt) || lifecycle.is_past(container, attempt)) =>
+                {
+                    if seen.insert((container, attempt)) {
+                        found.starting.push((container, attempt));
+                    }
+                }
                 Some((container, attempt)) if lifecycle.expects(container, attempt) => {
                     if seen.insert((container, attempt)) {
                         found.known.push((container, attempt, summary.ended));
@@ -142,6 +157,7 @@ impl Found {
                 }
             }
         }
+        found.starting.sort_unstable();
         found
     }
 }
@@ -221,6 +237,21 @@ mod tests {
             [(0, 0, false)]
         );
         assert!(!lifecycle.expects(0, 0), "an old one is not followed");
+    }
+
+    #[test]
+    fn a_start_that_is_under_way_is_not_taken_for_a_container_and_counts_once() {
+        let attempt_of = |id: &str| Some((0, id.strip_prefix("web-")?.parse().ok()?));
+        let starting = |id: &str| ContainerSummary {
+            id: id.to_owned(),
+            starting: true,
+            ..Default::default()
+        };
+        let listed = ["web-2", "web-0", "web-2", "web-9", "other-0"].map(starting).to_vec();
+        let found = Found::among(listed, attempt_of, &lifecycle());
+        assert_eq!(found.known, []);
+        assert_eq!(found.starting, [(0, 0), (0, 2)]);
+        assert_eq!(found.strange.as_deref(), Some("web-9"));
     }
 
     #[test]

@@ -210,6 +210,13 @@ fn what_a_power_cut_tore_of_a_pod_that_ended_with_it_is_no_record_and_can_be_rem
 }
 
 #[test]
+fn a_pod_that_is_gone_is_hidden() {
+    let (dir, records) = records();
+    records.hide("u1").unwrap();
+    assert!(records.is_gone("u1") && !dir.path().join("state/pods/u1").exists());
+}
+
+#[test]
 fn a_damaged_record_is_named_and_hides_no_other() {
     let (dir, records) = records();
     let detached = |name| PodRecord {

@@ -215,4 +215,48 @@ mod tests {
         let expected = ["asked", "joined"].map(|what| (0..3).map(move |id| (what, id)));
         assert_eq!(events.into_inner(), expected.into_iter().flatten().collect::<Vec<_>>());
     }
+
+    /// A virtual CPU that resets a device which the other one keeps busy until it is stopped.
+    struct Thread {
+        stop: Arc<AtomicBool>,
+        thread: JoinHandle<()>,
+    }
+
+    impl Ending for Thread {
+        fn request_stop(&self) {
+            self.stop.store(true, Ordering::SeqCst);
+        }
+        fn join(self) {
+            self.thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_vcpu_that_waits_for_a_device_which_another_keeps_busy_is_stopped_with_it() {
+        let is_busy = Arc::new(AtomicBool::new(true));
+        let stops = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let [resetting, busy] = stops.clone();
+        let resetting = {
+            let (stop, is_busy) = (resetting, Arc::clone(&is_busy));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) || is_busy.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+            })
+        };
+        let busy = std::thread::spawn(move || {
+            while !busy.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            is_busy.store(false, Ordering::SeqCst);
+        });
+        let threads = stops.into_iter().zip([resetting, busy]);
+        let threads = threads.map(|(stop, thread)| Thread { stop, thread }).collect();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            end_all::<Thread>(threads);
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    }
 }

@@ -1,17 +1,16 @@
-//! The lifecycle under a simulated clock. The names of the tests in `section_…` say which rule of Kubernetes they prove: those of the
-//! termination of Pods (2), of the phase (3), of states and events (4), of back-off, probes and conditions (5).
+//! The lifecycle under a simulated clock. The names of tests say which rule of Kubernetes they prove.
 
+mod back_off;
+mod conditions;
+mod phase;
+mod probes;
 mod properties;
 mod recovery;
 mod running;
-mod section_2_termination;
-mod section_3_phase;
-mod section_4_states_and_events;
-mod section_5_back_off;
-mod section_5_conditions;
-mod section_5_probes;
 mod shown;
 mod starting;
+mod states_and_events;
+mod termination;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
@@ -35,6 +34,14 @@ fn exit(code: u8) -> Exit {
 
 fn killed() -> Exit {
     Exit::of_process(0, 9, false)
+}
+
+/// The supervisor was started again and nothing is being started.
+fn restarted_with(containers: Vec<(usize, u32, bool)>) -> Event {
+    Event::SupervisorRestarted {
+        containers,
+        starting: Vec::new(),
+    }
 }
 
 /// A Pod of this spec, named web in the namespace default.

@@ -160,8 +160,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         (grace, any::<bool>()).prop_map(|(grace, deletion)| Event::TerminateRequested { grace, deletion }),
         Just(Event::KillRequested),
-        proptest::collection::vec((container, attempt, any::<bool>()), 0..4)
-            .prop_map(|containers| Event::SupervisorRestarted { containers }),
+        (
+            proptest::collection::vec((container.clone(), attempt.clone(), any::<bool>()), 0..4),
+            proptest::collection::vec((container, attempt), 0..4)
+        )
+            .prop_map(|(containers, starting)| Event::SupervisorRestarted { containers, starting }),
         Just(Event::DeadlineReached),
     ]
 }
@@ -425,10 +428,14 @@ proptest! {
                 Move::Restart(lost) => {
                     let lives = |(index, container): (usize, &Container)| {
                         let active = container.active().filter(|_| !lost[index % lost.len()])?;
-                        Some((index, active.attempt, false))
+                        Some((index, active.attempt, active.running.is_some() || index % 2 == 0))
                     };
-                    let containers = pod.containers.iter().enumerate().filter_map(lives).collect();
-                    Event::SupervisorRestarted { containers }
+                    let found: Vec<_> = pod.containers.iter().enumerate().filter_map(lives).collect();
+                    let (running, starting): (Vec<_>, Vec<_>) = found.into_iter().partition(|(.., runs)| *runs);
+                    Event::SupervisorRestarted {
+                        containers: running.into_iter().map(|(index, attempt, _)| (index, attempt, false)).collect(),
+                        starting: starting.into_iter().map(|(index, attempt, _)| (index, attempt)).collect(),
+                    }
                 }
             };
             step(&mut pod, now, event, &mut open, &mut started);

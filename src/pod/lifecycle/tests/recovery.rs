@@ -8,7 +8,7 @@ fn restarted(world: &mut World, containers: &[(&str, u32, bool)]) -> Vec<String>
         .iter()
         .map(|(name, attempt, has_ended)| (world.index(name), *attempt, *has_ended))
         .collect();
-    world.step(Event::SupervisorRestarted { containers })
+    world.step(restarted_with(containers))
 }
 
 fn restarted_alone(world: &mut World) -> Vec<String> {
@@ -252,4 +252,52 @@ fn a_deadline_that_passed_without_a_supervisor_ends_the_pod_once() {
     assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["stop web 0"]);
     assert_eq!(world.phase(), "Failed");
     assert_eq!(world.deadline(), Some(130));
+}
+
+/// Restarts the supervisor while the sandbox starts these containers for the one before.
+fn restarted_while(world: &mut World, starting: &[(&str, u32)]) -> Vec<String> {
+    world.reload();
+    let starting = starting.iter().map(|(name, attempt)| (world.index(name), *attempt));
+    let (containers, starting) = (Vec::new(), starting.collect());
+    world.step(Event::SupervisorRestarted { containers, starting })
+}
+
+#[test]
+fn a_start_that_is_under_way_is_waited_for_and_not_asked_for_again() {
+    let mut world = World::with_sandbox(json!({"containers": containers(&["web", "db"])}));
+    world.go_to(100);
+    assert_eq!(restarted_while(&mut world, &[("web", 0)]), ["start db 0"]);
+    // Its patience begins anew.
+    assert_eq!(world.go_to(150), [""; 0]);
+    world.started("web", 0);
+    world.started("db", 0);
+    assert_eq!(world.state("web"), "running");
+    assert_eq!(world.container("web").restart_count, 0);
+
+    // Also one that was not recorded.
+    let mut world = World::running(json!({"restartPolicy": "Always", "containers": containers(&["web"])}));
+    world.exited("web", 0, exit(1));
+    world.started("web", 1);
+    world.exited("web", 1, exit(1));
+    assert_eq!(restarted_while(&mut world, &[("web", 2)]), [""; 0]);
+    world.started("web", 2);
+    assert_eq!(world.container("web").restart_count, 2);
+}
+
+#[test]
+fn a_start_that_is_under_way_but_unwanted_is_killed() {
+    // An attempt that was given up.
+    let mut world = World::running(json!({"restartPolicy": "Always", "containers": containers(&["web"])}));
+    world.exited("web", 0, exit(1));
+    world.started("web", 1);
+    assert_eq!(restarted_while(&mut world, &[("web", 0)]), ["kill web 0"]);
+    // The Pod ends.
+    let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
+    world.terminate(Some(20));
+    world.go_to(5);
+    assert_eq!(restarted_while(&mut world, &[("web", 0)]), [""; 0]);
+    assert_eq!(world.started("web", 0), ["stop web 0"], "as soon as it runs");
+    let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
+    world.step(Event::KillRequested);
+    assert_eq!(restarted_while(&mut world, &[("web", 0)]), ["kill web 0"]);
 }

@@ -74,6 +74,23 @@ fn a_container_that_fails_or_backs_off_holds_up_no_other() {
 }
 
 #[test]
+fn a_start_that_hangs_takes_those_behind_it_not_along() {
+    let (mut world, words) = starting(spec(&["a", "b", "c"]));
+    assert_eq!(words, ["start a 0", "start b 0", "start c 0"]);
+    assert_eq!(world.go_to(120), ["kill a 0"]);
+    // The guest goes on with the next.
+    assert_eq!(world.go_to(125), [""; 0]);
+    world.started("b", 0);
+    assert_eq!(world.state("b"), "running");
+    // The patience with each begins when the one before is over.
+    assert_eq!(world.go_to(244), ["start a 1"], "it was lost at 130");
+    assert_eq!(world.go_to(245), ["kill c 0"]);
+    // a waits since 130, but not for longer than c took.
+    assert_eq!(world.go_to(364), ["start c 1"]);
+    assert_eq!(world.go_to(365), ["kill a 1"]);
+}
+
+#[test]
 fn containers_that_are_started_again_wait_for_hooks_too() {
     let (mut world, _) = starting(spec(&["a", "b+", "c"]));
     world.started("a", 0);
@@ -94,13 +111,13 @@ fn a_restarted_supervisor_keeps_the_order_of_starts_that_were_under_way() {
     let (mut world, words) = starting(spec(&["a", "b+", "c"]));
     assert_eq!(words, ["start a 0", "start b 0"]);
     world.reload();
-    let restarted = Event::SupervisorRestarted { containers: Vec::new() };
+    let restarted = restarted_with(Vec::new());
     assert_eq!(world.step(restarted), ["start a 0", "start b 0"]);
     world.started("a", 0);
     world.started("b", 0);
     world.reload();
     let containers = vec![(0, 0, false), (1, 0, false)];
-    let restarted = Event::SupervisorRestarted { containers };
+    let restarted = restarted_with(containers);
     assert_eq!(world.step(restarted), ["run PostStart b 0 for ever"]);
     assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start c 0"]);
 }

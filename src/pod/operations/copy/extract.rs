@@ -12,12 +12,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use microkube_tar::{Entry, Kind, SparseMap, TarReader};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
-
-use crate::image::tar::{Entry, Kind, SparseMap, TarReader};
 
 /// Longest path of an entry, and longest target of a symbolic link, bytes: the kernel's own limit.
 const MAX_PATH_BYTES: usize = 4096;

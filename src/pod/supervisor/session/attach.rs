@@ -1,6 +1,12 @@
 //! A container's streams, and a command line that is attached to them.
 
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+
 use microkube_protocol::messages::ResizeTerminalRequest;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use ttrpc::context::with_duration;
@@ -56,13 +62,14 @@ pub async fn serve(
         resize(size).await;
     }
     let lease = if stdin { streams.stdin.take() } else { None };
+    let gone = Gone::of(&from)?;
     write_frame(&mut to, &Frame::Notice(Notice::Attached)).await?;
     let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
     streams.follow(frames.clone());
     let mut writer = tokio::spawn(write_all(queue, to));
     let notice = tokio::select! {
         () = streams.finished() => Notice::Exited { exit_code: 0 },
-        left = read_attached(from, lease, resize) => match left {
+        left = read_attached(from, &gone, lease, resize) => match left {
             Left::InputEnded => Notice::InputEnded,
             Left::Gone => {
                 writer.abort();
@@ -92,9 +99,32 @@ enum Left {
     InputEnded,
 }
 
+/// Tells when the client is gone, also while what it has sent before is not read.
+#[derive(Debug)]
+struct Gone(UnixStream);
+
+impl Gone {
+    fn of(from: &OwnedReadHalf) -> io::Result<Self> {
+        // A descriptor that only this one waits for: it forgets that there is something to read.
+        let descriptor = from.as_ref().as_fd().try_clone_to_owned()?;
+        Ok(Self(UnixStream::from_std(StdUnixStream::from(descriptor))?))
+    }
+
+    async fn wait(&self) {
+        while let Ok(ready) = self.0.ready(Interest::READABLE).await {
+            if ready.is_read_closed() {
+                return;
+            }
+            let nothing_more = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.0.try_io(Interest::READABLE, nothing_more);
+        }
+    }
+}
+
 /// Passes on what an attached client sends.
 async fn read_attached<F: Future<Output = ()>>(
     mut from: OwnedReadHalf,
+    gone: &Gone,
     mut lease: Option<Lease>,
     resize: impl Fn(TerminalSize) -> F,
 ) -> Left {
@@ -106,9 +136,14 @@ async fn read_attached<F: Future<Output = ()>>(
                 _ => {}
             },
             Ok(Some(Frame::Stdin(bytes))) => {
-                if let Some(taken) = &mut lease
-                    && taken.write(&bytes).await.is_err()
-                {
+                let Some(taken) = &mut lease else { continue };
+                let written = tokio::select! {
+                    biased;
+                    written = taken.write(&bytes) => written,
+                    // The container does not read, and nobody waits for it any more.
+                    () = gone.wait() => return Left::Gone,
+                };
+                if written.is_err() {
                     lease = None;
                 }
             }
@@ -125,7 +160,6 @@ mod tests {
 
     use k8s_openapi::api::core::v1::Container;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixStream;
 
     use super::*;
     use crate::pod::stdin::ContainerStdin;
@@ -185,7 +219,9 @@ mod tests {
             client.shutdown().await.unwrap();
             got
         };
-        let reading = read_attached(attached.server.unwrap(), lease, |_| async {});
+        let server = attached.server.unwrap();
+        let gone = Gone::of(&server).unwrap();
+        let reading = read_attached(server, &gone, lease, |_| async {});
         let (left, got) = tokio::join!(reading, until_the_end);
         assert_eq!((left, got.as_slice()), (Left::Gone, &b"typed"[..]));
         assert!(attached.stdin.take().is_none());
@@ -198,7 +234,11 @@ mod tests {
         attached.send(b"").await;
         let lease = attached.stdin.take();
         let server = attached.server.take().unwrap();
-        assert_eq!(read_attached(server, lease, |_| async {}).await, Left::InputEnded);
+        let gone = Gone::of(&server).unwrap();
+        assert_eq!(
+            read_attached(server, &gone, lease, |_| async {}).await,
+            Left::InputEnded
+        );
         attached.got(b"typed").await;
         attached.stdin.take().unwrap().write(b"more").await.unwrap();
         attached.got(b"more").await;
@@ -212,12 +252,37 @@ mod tests {
             attached.client.shutdown().await.unwrap();
             let lease = attached.stdin.take();
             let server = attached.server.take().unwrap();
-            assert_eq!(read_attached(server, lease, |_| async {}).await, Left::Gone);
+            let gone = Gone::of(&server).unwrap();
+            assert_eq!(read_attached(server, &gone, lease, |_| async {}).await, Left::Gone);
             attached.got(b"typed").await;
             assert_eq!(attached.stdin.take().is_none(), once);
             if once {
                 assert_eq!(attached.guest.read(&mut [0; 1]).await.unwrap(), 0);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_while_the_container_does_not_read_gives_the_input_back() {
+        let mut attached = Attached::new(false);
+        let lease = attached.stdin.take();
+        let server = attached.server.take().unwrap();
+        let gone = Gone::of(&server).unwrap();
+        let Attached { client, guest, .. } = attached;
+        let sending = async move {
+            // More than the socket holds; and more, which is not read any more.
+            let mut client = client;
+            write_frame(&mut client, &Frame::Stdin(vec![b'y'; 1 << 20]))
+                .await
+                .unwrap();
+            write_frame(&mut client, &Frame::Stdin(b"unread".to_vec()))
+                .await
+                .unwrap();
+            drop(client);
+        };
+        let (left, ()) = tokio::join!(read_attached(server, &gone, lease, |_| async {}), sending);
+        assert_eq!(left, Left::Gone);
+        drop(guest);
+        assert!(attached.stdin.take().is_some());
     }
 }

@@ -72,14 +72,15 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
 
 /// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
 async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, Refusal> {
-    view.hide().await.map_err(Refusal::Hide)?;
+    let hidden = view.hide().await;
     let order = Order::Terminate {
         grace: Some(Duration::ZERO),
         deletion: true,
         noted: None,
     };
-    // Fails where the Pod has ended meanwhile.
+    // In any case: what runs must end, even if nothing can be written. Fails where the Pod has ended meanwhile.
     let _ = orders.send(order).await;
+    hidden.map_err(Refusal::Hide)?;
     Ok(Notice::Done)
 }
 

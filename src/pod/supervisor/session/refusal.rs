@@ -12,7 +12,7 @@ pub enum Refusal {
     #[error("this is not to be asked first")]
     NotFirst,
     /// The Pod cannot be hidden.
-    #[error("cannot delete the Pod by force: {0:#}")]
+    #[error("the Pod is being killed, but stays in the list until it has ended: {0:#}")]
     Hide(anyhow::Error),
     /// There is no machine.
     #[error("the Pod does not run")]

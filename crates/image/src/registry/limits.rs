@@ -1,0 +1,35 @@
+//! How long and how often a registry is tried.
+
+use std::time::Duration;
+
+/// How long and how often things are tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// For TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// How long a registry may send next to nothing.
+    pub stall_timeout: Duration,
+    /// How long a whole small document may take.
+    pub document_timeout: Duration,
+    /// How often something is tried that fails for a reason that may pass.
+    pub attempts: u32,
+    /// The first wait between two attempts; each next one is twice as long, up to the longest.
+    pub first_wait: Duration,
+    pub longest_wait: Duration,
+    /// The longest wait that a registry may ask for. Longer ones are the caller's (the kubelet's image back-off).
+    pub longest_retry_after: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            document_timeout: Duration::from_secs(60),
+            attempts: 5,
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(8),
+            longest_retry_after: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The store on disk: content-addressed, shared by all Pods and processes, safe against any of them dying at any moment.
+//!
+//! ```text
+//! lock                          flock: shared while images are added, exclusive while unreferenced content is removed
+//! tmp/                          files being written, and a lock a layer; all of it is stale to whoever has the exclusive lock
+//! layers/sha256/<diff ID>.erofs
+//! layers/sha256/<diff ID>-on-<digest>.erofs    a layer that depends on those below it, for one such stack
+//! layers/sha256/<digest>-merged.erofs          the lowest layers of an image in one, for Pods that have too many
+//! blobs/sha256/<digest>         layers as they were transferred
+//! manifests/sha256/<digest>.json
+//! configs/sha256/<digest>.json
+//! references/<name>             which manifest a name means
+//! ```
+//! Everything appears under its name complete, by renaming. Layers in use are safe from removal because their users hold
+//! them open ([`super::Image::open_layers`]).
+//!
+//! Files and locks only: stacking layers, listing, verifying, repairing and removing images call this from above.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use microkube_erofs::Volume;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use super::error::{ImageError, StoreError};
+use super::layer::{LayerFiles, open_volume};
+use super::manifest::{self, Document, LayerBlob, MANIFEST_MAX_BYTES, Manifest};
+use super::options::Options;
+use super::reference::{Digest, ImageReference};
+
+/// Length of a file name in bytes beyond which a reference is stored under its digest.
+const FILE_NAME_MAX: usize = 240;
+
+/// The images on this host.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    root: PathBuf,
+    options: Options,
+}
+
+/// A lock on the store or a layer, released when dropped.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: Flock<File>,
+}
+
+/// The content of a file in `references/`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub reference: String,
+    manifest: String,
+    /// See [`super::Image::repo_digest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_digest: Option<String>,
+}
+
+impl ImageStore {
+    /// Opens the store in `root`, which is made if it does not exist.
+    pub fn open(root: PathBuf) -> Result<Self, ImageError> {
+        Self::open_with(root, Options::from_env()?)
+    }
+
+    /// Opens the store in `root` with other settings than the environment's.
+    pub fn open_with(root: PathBuf, options: Options) -> Result<Self, ImageError> {
+        for part in [
+            "tmp",
+            "references",
+            "layers/sha256",
+            "blobs/sha256",
+            "manifests/sha256",
+            "configs/sha256",
+        ] {
+            let path = root.join(part);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(StoreError::of("create", &path))?;
+        }
+        Ok(Self { root, options })
+    }
+
+    /// Where the store is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Keeps all content from being removed as long as the result lives: from looking an image up until its layers are open.
+    pub fn hold(&self) -> Result<StoreLock, ImageError> {
+        Ok(self.lock_shared()?)
+    }
+
+    /// Keeps content from being removed while an image is added. Waits for a removal to end.
+    pub(super) fn lock_shared(&self) -> Result<StoreLock, StoreError> {
+        let lock = self.lock(FlockArg::LockShared)?;
+        lock.ok_or_else(|| StoreError::of("lock", &self.root)(io::ErrorKind::WouldBlock.into()))
+    }
+
+    /// The store's lock; `None` where it is held and not waited for.
+    pub(super) fn lock(&self, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
+        lock_file(&self.root.join("lock"), how)
+    }
+
+    /// Waits until no other process or task converts this layer. Only while the shared lock is held.
+    pub(super) fn lock_layer(&self, diff_id: &Digest) -> Result<StoreLock, StoreError> {
+        let path = self.temporary_directory().join(format!("{}.lock", diff_id.hex()));
+        let lock = lock_file(&path, FlockArg::LockExclusive)?;
+        lock.ok_or_else(|| StoreError::of("lock", &path)(io::ErrorKind::WouldBlock.into()))
+    }
+
+    /// Like [`Self::lock_layer`], but without waiting.
+    pub(super) fn try_lock_layer(&self, diff_id: &Digest) -> Result<Option<StoreLock>, StoreError> {
+        let path = self.temporary_directory().join(format!("{}.lock", diff_id.hex()));
+        lock_file(&path, FlockArg::LockExclusiveNonblock)
+    }
+
+    pub(super) fn temporary_directory(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Whether a layer is here and need not be fetched.
+    pub(super) fn has_layer(&self, layer: &LayerBlob) -> bool {
+        let converted = matches!(open_volume(&self.layer_path(&layer.diff_id)), Ok(Some(_)));
+        converted && (!self.options.keep_blobs || self.has_blob(layer))
+    }
+
+    /// Whether a layer is here as it was transferred.
+    pub(super) fn has_blob(&self, layer: &LayerBlob) -> bool {
+        fs::metadata(self.layer_blob_path(&layer.blob.digest))
+            .is_ok_and(|metadata| metadata.len() == layer.blob.size_bytes)
+    }
+
+    /// Gives the files of a converted layer their names.
+    pub(super) fn add_layer(&self, files: LayerFiles, diff_id: &Digest) -> Result<(), StoreError> {
+        if let Some((blob, digest)) = files.blob {
+            let depends = Volume::open(
+                files
+                    .erofs
+                    .reopen()
+                    .map_err(StoreError::of("open", files.erofs.path()))?,
+            )
+            .is_ok_and(|volume| volume.needs().any());
+            if self.options.keep_blobs || depends {
+                let path = self.layer_blob_path(&digest);
+                // Not made durable: its digest is checked whenever it is used.
+                let persisted = blob.persist(&path);
+                persisted.map_err(|error| StoreError::of("create", &path)(error.error))?;
+            }
+        }
+        persist(files.erofs, &self.layer_path(diff_id))
+    }
+
+    pub(super) fn add_file(&self, file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+        persist(file, path)
+    }
+
+    pub(super) fn layer_blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Makes a name mean a manifest.
+    pub(super) fn write_reference(
+        &self,
+        reference: &ImageReference,
+        manifest: &str,
+        repo_digest: Option<String>,
+    ) -> Result<(), StoreError> {
+        let path = self.reference_path(reference);
+        let record = Record {
+            reference: reference.to_string(),
+            manifest: manifest.to_owned(),
+            repo_digest,
+        };
+        let json = serde_json::to_vec(&record).map_err(|error| StoreError::of("write", &path)(error.into()))?;
+        self.write(&path, &json)
+    }
+
+    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let file = NamedTempFile::new_in(self.temporary_directory());
+        let mut file = file.map_err(StoreError::of("create a file in", &self.temporary_directory()))?;
+        file.write_all(bytes).map_err(StoreError::of("write", path))?;
+        persist(file, path)
+    }
+
+    pub(super) fn read_reference(&self, path: &Path) -> Result<Option<Record>, StoreError> {
+        let bytes = self.read_file(path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// A reference's manifest with its digest; `None` where anything is missing or broken: such an image is pulled again.
+    pub(super) fn read_record(&self, path: &Path) -> Result<Option<(Digest, Manifest)>, StoreError> {
+        let Some(bytes) = self.read_file(path, MANIFEST_MAX_BYTES)? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice::<Record>(&bytes).ok();
+        let Some(digest) = record.and_then(|record| Digest::parse(&record.manifest).ok()) else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.read_file(&self.blob_path("manifests", &digest), MANIFEST_MAX_BYTES)? else {
+            return Ok(None);
+        };
+        match manifest::parse(&bytes) {
+            Ok(Document::Manifest(manifest)) if Digest::of(&bytes) == digest => Ok(Some((digest, manifest))),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn read_file(&self, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::of("read", path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(max_bytes)
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::of("read", path))?;
+        Ok(Some(bytes))
+    }
+
+    /// The files of one of the store's directories.
+    pub(super) fn files_of(&self, part: &str) -> Result<Vec<PathBuf>, StoreError> {
+        files(&self.root.join(part))
+    }
+
+    pub(super) fn reference_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        self.files_of("references")
+    }
+
+    pub(super) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers/sha256").join(format!("{}.erofs", diff_id.hex()))
+    }
+
+    pub(super) fn blob_path(&self, kind: &str, digest: &Digest) -> PathBuf {
+        self.root
+            .join(kind)
+            .join("sha256")
+            .join(format!("{}.json", digest.hex()))
+    }
+
+    pub(super) fn reference_path(&self, reference: &ImageReference) -> PathBuf {
+        // Of what a reference may contain only the slash (and, to be unambiguous, nothing else) cannot stand in a file name.
+        let text = reference.to_string();
+        let name = text.replace('/', "%2F");
+        let name = if name.len() > FILE_NAME_MAX {
+            Digest::of(text.as_bytes()).hex().to_owned()
+        } else {
+            name
+        };
+        self.root.join("references").join(name)
+    }
+
+    /// The same for a name that is still to be parsed.
+    pub(super) fn reference_path_of(&self, reference: &str) -> Result<PathBuf, StoreError> {
+        let parsed = ImageReference::parse(reference)
+            .map_err(|error| StoreError::of("look into", Path::new(reference))(io::Error::other(error)))?;
+        Ok(self.reference_path(&parsed))
+    }
+}
+
+fn lock_file(path: &Path, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let mut file = file.map_err(StoreError::of("open", path))?;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(locked) => return Ok(Some(StoreLock { _file: locked })),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((unlocked, nix::errno::Errno::EINTR)) => file = unlocked,
+            Err((_, errno)) => return Err(StoreError::of("lock", path)(errno.into())),
+        }
+    }
+}
+
+/// Makes a complete temporary file durable under its final name.
+fn persist(file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    file.as_file().sync_all().map_err(StoreError::of("write", path))?;
+    file.persist(path)
+        .map_err(|error| StoreError::of("create", path)(error.error))?;
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(StoreError::of("write", directory))
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = fs::read_dir(directory).and_then(|entries| {
+        entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    entries.map_err(StoreError::of("read", directory))
+}
+
+pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::of("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn allocated_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+}

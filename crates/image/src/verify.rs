@@ -1,0 +1,225 @@
+//! Looks whether what the store has is what it should be, and puts it right.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use microkube_erofs::{Volume, VolumeError};
+
+use super::Image;
+use super::error::{ImageError, StoreError};
+use super::manifest::{self, CONFIG_MAX_BYTES, LayerBlob};
+use super::reference::{Digest, ImageReference};
+use super::store::{ImageStore, remove_file};
+
+/// How thoroughly to look, and what to do about what is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Look at layers as they were transferred, too, not only at what Pods use.
+    pub blobs: bool,
+    /// Remove what is damaged, so that it is fetched again, and make again what can be made of what is here.
+    pub repair: bool,
+}
+
+/// What was found at an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Name of the image.
+    pub reference: String,
+    /// What is wrong; nothing if the image is intact.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which part of the image.
+    pub what: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// Whether it is right again.
+    pub repaired: bool,
+}
+
+impl Verified {
+    /// Whether nothing was wrong.
+    pub fn is_intact(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl ImageStore {
+    /// The image that `reference` names, if it is here with all its layers. If the settings say so all of them are read, and
+    /// damaged ones made again or removed.
+    pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
+        let reference = ImageReference::parse(reference)?;
+        let path = self.reference_path(&reference);
+        let image = self.read_image(&path)?;
+        match image {
+            Some(image) if self.options().verify => {
+                let how = Verification {
+                    blobs: false,
+                    repair: true,
+                };
+                for problem in self.verify_image(&image, how)?.problems {
+                    tracing::warn!("image {reference}: {}: {}", problem.what, problem.why);
+                }
+                Ok(self.read_image(&path)?)
+            }
+            image => Ok(image),
+        }
+    }
+
+    /// Verifies the images that `name` stands for, or all.
+    pub fn verify_named(&self, name: Option<&str>, how: Verification) -> Result<Vec<Verified>, ImageError> {
+        let images = match name {
+            Some(name) => self.find(name)?,
+            None => self.list()?,
+        };
+        let mut verified = match name {
+            Some(_) => Vec::new(),
+            None => self.broken_names(how)?,
+        };
+        for image in &images {
+            verified.push(self.verify_image(image, how)?);
+        }
+        Ok(verified)
+    }
+
+    /// Names that lead to no image: a record, manifest, configuration or layer is missing or visibly damaged.
+    fn broken_names(&self, how: Verification) -> Result<Vec<Verified>, ImageError> {
+        let _lock = self.lock_shared()?;
+        let mut broken = Vec::new();
+        for path in self.reference_files()? {
+            if self.read_image(&path)?.is_some() {
+                continue;
+            }
+            let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let record = self.read_reference(&path)?;
+            let repaired = how.repair && self.mend(&path)?;
+            if how.repair && !repaired {
+                remove_file(&path)?;
+            }
+            broken.push(Verified {
+                reference: record.map_or_else(|| file_name.replace("%2F", "/"), |record| record.reference),
+                problems: vec![Problem {
+                    what: "the image".to_owned(),
+                    why: "its record, manifest, configuration or a layer is missing or damaged; it has to be pulled again"
+                        .to_owned(),
+                    repaired,
+                }],
+            });
+        }
+        Ok(broken)
+    }
+
+    /// Makes the layers of the image behind a record again that are missing or damaged; whether all are there then.
+    fn mend(&self, path: &Path) -> Result<bool, StoreError> {
+        let Some(layers) = self.layers_of(path)? else {
+            return Ok(false);
+        };
+        for index in 0..layers.len() {
+            if self.stacked(layers.get(..=index).unwrap_or_default())?.is_none() && !self.rebuild(&layers, index)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.read_image(path)?.is_some())
+    }
+
+    fn layers_of(&self, path: &Path) -> Result<Option<Vec<LayerBlob>>, StoreError> {
+        let Some((_, manifest)) = self.read_record(path)? else {
+            return Ok(None);
+        };
+        let config = self.read_file(&self.blob_path("configs", &manifest.config.digest), CONFIG_MAX_BYTES)?;
+        let config = config.filter(|config| Digest::of(config) == manifest.config.digest);
+        let joined = config.and_then(|config| manifest::join(&manifest, &config).ok());
+        Ok(joined.map(|(_, layers)| layers))
+    }
+
+    /// Reads an image's files and compares them with their digests.
+    pub(super) fn verify_image(&self, image: &Image, how: Verification) -> Result<Verified, ImageError> {
+        let _lock = self.lock_shared()?;
+        let mut verified = Verified {
+            reference: image.reference.clone(),
+            problems: Vec::new(),
+        };
+        let path = self.reference_path_of(&image.reference)?;
+        // Manifest and configuration were compared with their digests to get here.
+        let Some(layers) = self.layers_of(&path)? else {
+            return Ok(verified);
+        };
+        let Some(stacked) = self.stacked(&layers)? else {
+            return Ok(verified);
+        };
+        for (index, (layer, file)) in layers.iter().zip(&stacked).enumerate() {
+            if how.blobs
+                && let Some(why) = self.blob_damage(layer)?
+            {
+                if how.repair {
+                    remove_file(&self.layer_blob_path(&layer.blob.digest))?;
+                }
+                verified.problems.push(Problem {
+                    what: format!("layer {} as transferred", layer.blob.digest),
+                    why,
+                    repaired: false,
+                });
+            }
+            if let Some(why) = volume_damage(&file.path)? {
+                let mut repaired = false;
+                if how.repair {
+                    remove_file(&file.path)?;
+                    repaired = self.rebuild(&layers, index)?;
+                }
+                verified.problems.push(Problem {
+                    what: format!("layer {}", layer.diff_id),
+                    why,
+                    repaired,
+                });
+            }
+        }
+        // After the layers: they may have been repaired.
+        for (merged, path) in self.merged_files(image) {
+            if let Some(why) = volume_damage(&path)? {
+                let mut repaired = false;
+                if how.repair {
+                    remove_file(&path)?;
+                    repaired = self.merge_again(image, merged, &path)?;
+                }
+                verified.problems.push(Problem {
+                    what: format!("the lowest {} layers, merged", merged.len()),
+                    why,
+                    repaired,
+                });
+            }
+        }
+        Ok(verified)
+    }
+
+    fn blob_damage(&self, layer: &LayerBlob) -> Result<Option<String>, StoreError> {
+        let path = self.layer_blob_path(&layer.blob.digest);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            // It need not be here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::of("open", &path)(error)),
+        };
+        let actual = Digest::of_stream(&mut file).map_err(StoreError::of("read", &path))?;
+        Ok((actual != layer.blob.digest).then(|| format!("it has digest {actual}")))
+    }
+}
+
+fn volume_damage(path: &Path) -> Result<Option<String>, StoreError> {
+    let verified = File::open(path)
+        .map_err(VolumeError::Io)
+        .and_then(Volume::open)
+        .and_then(|volume| volume.verify());
+    match verified {
+        Ok(()) => Ok(None),
+        // Bad sectors show as this.
+        Err(VolumeError::Io(error)) if error.raw_os_error() == Some(nix::libc::EIO) => {
+            Ok(Some("it cannot be read".to_owned()))
+        }
+        Err(VolumeError::Io(error)) => Err(StoreError::of("read", path)(error)),
+        Err(error) => Ok(Some(error.to_string())),
+    }
+}

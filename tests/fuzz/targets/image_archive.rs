@@ -1,4 +1,0 @@
-//! Archives of images: OCI layouts and those of `docker save`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| microkube::image::fuzzing::image_archive(data));

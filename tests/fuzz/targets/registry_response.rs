@@ -1,4 +1,0 @@
-//! Everything that is read of a registry's answers, and of files with credentials and settings.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| microkube::image::registry_fuzzing::registry_response(data));
