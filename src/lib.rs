@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `machine` (the emulated host), `network`, `volume` → `state` → `stderr`, `terminal`.
-//! What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
+//! Dependencies point one way: `cli` → `pod` → `privileged` → `machine` (the emulated host), `network`, `volume` → `state` → `stderr`,
+//! `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
@@ -19,6 +19,7 @@ mod kept_inputs;
 pub mod machine;
 pub mod network;
 pub mod pod;
+pub mod privileged;
 pub mod state;
 mod stderr;
 pub mod terminal;

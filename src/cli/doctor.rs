@@ -10,10 +10,9 @@ use microkube_vmm::probe;
 use super::failure::Failure;
 use super::print::emit;
 use crate::machine;
-use crate::network::{self, NetworkConfig};
-use crate::pod::artifacts;
+use crate::network::NetworkConfig;
+use crate::privileged::{Privileges, artifacts};
 use crate::state::Paths;
-use crate::volume;
 
 /// Check that this machine can run Pods
 ///
@@ -96,11 +95,10 @@ fn root() -> Check {
 
 async fn network() -> Check {
     let try_it = async {
-        let paths = Paths::from_env();
         let config = NetworkConfig::from_env()?;
-        let probe_uid = format!("doctor-{}", std::process::id());
-        let attached = network::attach(&paths.network(), &probe_uid, &config).await;
-        network::release(&paths.network(), &probe_uid).await?;
+        let probe = Privileges::new(&Paths::from_env()).of_pod(&format!("doctor-{}", std::process::id()))?;
+        let attached = probe.connect().await;
+        probe.release().await?;
         let attached = attached?;
         anyhow::Ok(format!(
             "attached {} to {} with the address {}, guarded against spoofing",
@@ -119,12 +117,7 @@ fn scratch() -> Check {
     let try_it = || {
         let paths = Paths::from_env();
         paths.create()?;
-        let path = paths.state_dir().join(format!(".doctor-{}.img", std::process::id()));
-        let made = volume::create_scratch_disk(&paths.scratch_templates(), &path, volume::Lifetime::Boot);
-        if made.is_ok() {
-            volume::remove_scratch_disk(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        made?;
+        Privileges::new(&paths).try_scratch_disk()?;
         anyhow::Ok(format!("made one in {}", paths.state_dir().display()))
     };
     Check {

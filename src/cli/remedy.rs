@@ -10,6 +10,7 @@ use microkube_image::{ImageError, StoreError};
 use super::readable::PodsUnreadable;
 use crate::network::{LeaseError, NetworkError};
 use crate::pod::operations::delete::AskError;
+use crate::privileged::ReleaseError;
 use crate::state::{Paths, PathsError, RecordError, RecordsError};
 
 /// What to do about an error; `None` where it says so itself, or nothing is known.
@@ -62,6 +63,7 @@ fn path_of<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e Path> {
         .or_else(|| of(cause, |error: &StoreError| Some(&error.path)))
         .or_else(|| of(cause, NetworkError::path))
         .or_else(|| of(cause, LeaseError::path))
+        .or_else(|| of(cause, ReleaseError::path))
         .or_else(|| of(cause, AskError::path))
         .or_else(|| of(cause, |error: &PodsUnreadable| Some(&error.path)))
 }

@@ -13,11 +13,11 @@ use super::nftables::{
 
 const TABLE: &str = "microkube";
 const NAT_CHAIN: &str = "postrouting";
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+const ETHERTYPE_IPV4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
+const ETHERTYPE_ARP: [u8; 2] = (libc::ETH_P_ARP as u16).to_be_bytes();
 /// ARP's first fields: Ethernet, IPv4, 6-byte and 4-byte addresses.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
-const INTERFACE_NAME_BYTES: usize = 16;
+const INTERFACE_NAME_BYTES: usize = libc::IFNAMSIZ;
 
 /// Translates what Pods send out of their network to the host's address on the way. Replaces rules for another network.
 pub fn ensure_masquerade(subnet: Ipv4Cidr, bridge_name: &str) -> io::Result<()> {

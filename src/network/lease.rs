@@ -216,9 +216,13 @@ fn remove_if_there(path: &Path) -> Result<(), LeaseError> {
 }
 
 /// A uid becomes a file name, so nothing but the characters of a UUID (or of a static Pod's hash) may be in it.
+pub fn is_pod_uid(uid: &str) -> bool {
+    (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// The same, as an error.
 pub fn check_uid(uid: &str) -> Result<(), LeaseError> {
-    let valid = (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if valid {
+    if is_pod_uid(uid) {
         Ok(())
     } else {
         Err(LeaseError::BadUid(uid.to_owned()))

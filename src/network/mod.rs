@@ -4,11 +4,9 @@
 //! What a Pod has on the host, and who releases it: the TAP goes with its last file descriptor; the lease and the TAP's
 //! nftables chain go with [`release`], or with the next [`sweep`] if the owner died. The bridge stays.
 //!
-//! The virtual machine's side (virtio-net, the guest's interface) is not here.
+//! What changes the host is called by `privileged` alone. The virtual machine's side (virtio-net, the guest's interface) is not here.
 
 use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 mod cidr;
@@ -19,32 +17,15 @@ mod lease;
 mod link;
 mod nftables;
 mod pod_files;
+mod pod_network;
 mod tap;
 
 pub use cidr::{CidrError, Ipv4Cidr, POD_CIDR_VARIABLE};
 pub use config::NetworkConfig;
 pub use error::NetworkError;
-pub use lease::{Lease, LeaseError};
+pub use lease::{Lease, LeaseError, is_pod_uid};
 pub use pod_files::{HostAlias, host_resolv_conf, pod_etc_hosts, pod_resolv_conf, with_dns_config};
-
-/// A Pod's place in the network.
-#[derive(Debug)]
-pub struct PodNetwork {
-    /// The TAP, non-blocking, with 12-byte virtio headers. It exists as long as one copy of this descriptor does.
-    pub tap: OwnedFd,
-    /// Its name on the host.
-    pub tap_name: String,
-    /// MAC address of the guest's interface.
-    pub mac: [u8; 6],
-    /// The Pod's IP address.
-    pub address: Ipv4Addr,
-    /// Prefix length of the Pod network.
-    pub prefix_length: u8,
-    /// The Pod's default gateway, which is the host.
-    pub gateway: Ipv4Addr,
-    /// MTU of the guest's interface, bytes.
-    pub mtu: u32,
-}
+pub use pod_network::PodNetwork;
 
 /// Connects a Pod: leases an address, makes sure of the bridge and its rules, creates the TAP and plugs it in.
 ///

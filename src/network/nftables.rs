@@ -1,23 +1,27 @@
 //! nf_tables over netlink: the encoding of a batch of changes, and its exchange with the kernel. Just what microkube's rules need; the
 //! rules themselves are in `firewall`.
 //!
-//! A batch is a transaction: the kernel applies all of it or nothing. The numbers are those of
-//! `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`; all attribute values are big-endian.
+//! A batch is a transaction: the kernel applies all of it or nothing. All attribute values are big-endian.
 
 mod netlink;
+mod uapi;
 
 use std::io;
 
-use netlink::{Attributes, NLA_F_NESTED, NLMSG_DONE, NLMSG_ERROR, messages, parse_answers, receive, send};
+use netlink::{
+    Attributes, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, messages, parse_answers, receive, send,
+};
+use uapi::*;
 
 /// Protocol families of tables (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Family {
     /// IPv4 packets.
-    Ipv4 = 2,
+    Ipv4 = libc::NFPROTO_IPV4 as u8,
     /// All frames of one device.
-    Netdev = 5,
+    Netdev = libc::NFPROTO_NETDEV as u8,
 }
 
 /// What becomes of a packet that no rule decided on, or that a rule matched.
@@ -25,9 +29,9 @@ pub enum Family {
 #[repr(u8)]
 pub enum Verdict {
     /// `NF_DROP`
-    Drop = 0,
+    Drop = libc::NF_DROP as u8,
     /// `NF_ACCEPT`
-    Accept = 1,
+    Accept = libc::NF_ACCEPT as u8,
 }
 
 /// Where a packet meets a chain.
@@ -43,21 +47,21 @@ pub struct Hook<'a> {
     pub device: Option<&'a str>,
 }
 
-/// `NF_INET_POST_ROUTING`
-pub const HOOK_POSTROUTING: u32 = 4;
-/// `NF_NETDEV_INGRESS`
-pub const HOOK_NETDEV_INGRESS: u32 = 0;
-/// `NF_IP_PRI_NAT_SRC`
-pub const PRIORITY_SRCNAT: i32 = 100;
+/// Packets that leave the host.
+pub const HOOK_POSTROUTING: u32 = libc::NF_INET_POST_ROUTING as u32;
+/// Frames that a device receives.
+pub const HOOK_NETDEV_INGRESS: u32 = libc::NF_NETDEV_INGRESS as u32;
+/// Where source addresses are translated.
+pub const PRIORITY_SRCNAT: i32 = libc::NF_IP_PRI_NAT_SRC;
 
 /// Which header a payload offset counts from (`NFT_PAYLOAD_*_HEADER`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Header {
     /// Ethernet.
-    Link = 0,
+    Link = libc::NFT_PAYLOAD_LL_HEADER as u8,
     /// IPv4 or ARP.
-    Network = 1,
+    Network = libc::NFT_PAYLOAD_NETWORK_HEADER as u8,
 }
 
 /// One step of a rule; a rule ends at the first comparison that fails.
@@ -88,24 +92,8 @@ pub enum Expression<'a> {
     Masquerade,
 }
 
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
-const NFNL_MSG_BATCH_END: u16 = 0x11;
-
-const NFT_MSG_NEWTABLE: u16 = 0;
-const NFT_MSG_NEWCHAIN: u16 = 3;
-const NFT_MSG_DELCHAIN: u16 = 5;
-const NFT_MSG_NEWRULE: u16 = 6;
-const NFT_MSG_GETRULE: u16 = 7;
-const NFT_MSG_DELRULE: u16 = 8;
-
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_CREATE: u16 = 0x400;
-const NLM_F_APPEND: u16 = 0x800;
-
-/// `NFT_REG_1`, the only register used.
-const REGISTER: u32 = 1;
+/// The only register used.
+const REGISTER: u32 = NFT_REG_1;
 
 /// A transaction being put together.
 #[derive(Debug)]
@@ -129,40 +117,40 @@ impl Batch {
     /// Adds a table, unless it exists.
     pub fn add_table(&mut self, family: Family, table: &str) {
         self.change(NFT_MSG_NEWTABLE, NLM_F_CREATE, family, |attributes| {
-            attributes.string(1, table)
+            attributes.string(NFTA_TABLE_NAME, table)
         });
     }
 
     /// Adds a base chain, unless it exists with the same hook.
     pub fn add_base_chain(&mut self, family: Family, table: &str, chain: &str, hook: Hook<'_>, policy: Verdict) {
         self.change(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, |attributes| {
-            attributes.string(1, table);
-            attributes.string(3, chain);
-            attributes.nested(4, |attributes| {
-                attributes.u32(1, hook.number);
-                attributes.u32(2, hook.priority.cast_unsigned());
+            attributes.string(NFTA_CHAIN_TABLE, table);
+            attributes.string(NFTA_CHAIN_NAME, chain);
+            attributes.nested(NFTA_CHAIN_HOOK, |attributes| {
+                attributes.u32(NFTA_HOOK_HOOKNUM, hook.number);
+                attributes.u32(NFTA_HOOK_PRIORITY, hook.priority.cast_unsigned());
                 if let Some(device) = hook.device {
-                    attributes.string(3, device);
+                    attributes.string(NFTA_HOOK_DEV, device);
                 }
             });
-            attributes.u32(5, policy as u32);
-            attributes.string(7, hook.chain_type);
+            attributes.u32(NFTA_CHAIN_POLICY, policy as u32);
+            attributes.string(NFTA_CHAIN_TYPE, hook.chain_type);
         });
     }
 
     /// Deletes all rules of a chain, which must exist.
     pub fn flush_chain(&mut self, family: Family, table: &str, chain: &str) {
         self.change(NFT_MSG_DELRULE, 0, family, |attributes| {
-            attributes.string(1, table);
-            attributes.string(2, chain);
+            attributes.string(NFTA_RULE_TABLE, table);
+            attributes.string(NFTA_RULE_CHAIN, chain);
         });
     }
 
     /// Deletes an empty chain.
     pub fn delete_chain(&mut self, family: Family, table: &str, chain: &str) {
         self.change(NFT_MSG_DELCHAIN, 0, family, |attributes| {
-            attributes.string(1, table);
-            attributes.string(3, chain);
+            attributes.string(NFTA_CHAIN_TABLE, table);
+            attributes.string(NFTA_CHAIN_NAME, chain);
         });
     }
 
@@ -176,18 +164,18 @@ impl Batch {
         expressions: &[Expression<'_>],
     ) {
         self.change(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family, |attributes| {
-            attributes.string(1, table);
-            attributes.string(2, chain);
-            attributes.nested(4, |list| {
+            attributes.string(NFTA_RULE_TABLE, table);
+            attributes.string(NFTA_RULE_CHAIN, chain);
+            attributes.nested(NFTA_RULE_EXPRESSIONS, |list| {
                 for expression in expressions {
-                    list.nested(1, |attributes| expression.encode(attributes));
+                    list.nested(NFTA_LIST_ELEM, |attributes| expression.encode(attributes));
                 }
             });
-            // libnftnl's encoding of user data: type 0 is the comment, a string with its final zero.
-            let mut user_data = vec![0, (comment.len() + 1) as u8];
+            // libnftnl's encoding of user data: type, length, value. A comment is a string with its final zero.
+            let mut user_data = vec![NFTNL_UDATA_RULE_COMMENT, (comment.len() + 1) as u8];
             user_data.extend_from_slice(comment.as_bytes());
             user_data.push(0);
-            attributes.bytes(7, &user_data);
+            attributes.bytes(NFTA_RULE_USERDATA, &user_data);
         });
     }
 
@@ -263,15 +251,14 @@ fn close_aside(socket: netlink_sys::Socket) {
 
 /// The comments of a chain's rules in their order; `None` for a rule without one. A chain that does not exist has no rules.
 pub fn comments(family: Family, table: &str, chain: &str) -> io::Result<Vec<Option<String>>> {
-    const NLM_F_DUMP: u16 = 0x300;
     let mut request = Batch {
         bytes: Vec::new(),
         next_sequence: 0,
     };
     let kind = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETRULE;
     request.message(kind, NLM_F_REQUEST | NLM_F_DUMP, family as u8, 0, |attributes| {
-        attributes.string(1, table);
-        attributes.string(2, chain);
+        attributes.string(NFTA_RULE_TABLE, table);
+        attributes.string(NFTA_RULE_CHAIN, chain);
     });
     let socket = send(&request.bytes)?;
     let mut comments = Vec::new();
@@ -296,8 +283,8 @@ fn comment_of(mut attributes: &[u8]) -> Option<String> {
     while let [a, b, c, d, rest @ ..] = attributes {
         let (length, kind) = (usize::from(u16::from_ne_bytes([*a, *b])), u16::from_ne_bytes([*c, *d]));
         let value = rest.get(..length.checked_sub(4)?)?;
-        if kind & !NLA_F_NESTED == 7 {
-            let [0, comment_length, comment @ ..] = value else {
+        if kind & !NLA_F_NESTED == NFTA_RULE_USERDATA {
+            let [NFTNL_UDATA_RULE_COMMENT, comment_length, comment @ ..] = value else {
                 return None;
             };
             let comment = comment.get(..usize::from(*comment_length))?.strip_suffix(b"\0")?;
@@ -310,29 +297,31 @@ fn comment_of(mut attributes: &[u8]) -> Option<String> {
 
 impl Expression<'_> {
     fn encode(&self, attributes: &mut Attributes<'_>) {
-        const META_PROTOCOL: u32 = 1;
-        const META_OIFNAME: u32 = 7;
         match *self {
-            Self::LoadProtocol => load_meta(attributes, META_PROTOCOL),
-            Self::LoadOutputInterface => load_meta(attributes, META_OIFNAME),
+            Self::LoadProtocol => load_meta(attributes, NFT_META_PROTOCOL),
+            Self::LoadOutputInterface => load_meta(attributes, NFT_META_OIFNAME),
             Self::LoadPayload { header, offset, length } => named(attributes, "payload", |data| {
-                data.u32(1, REGISTER);
-                data.u32(2, header as u32);
-                data.u32(3, offset);
-                data.u32(4, length);
+                data.u32(NFTA_PAYLOAD_DREG, REGISTER);
+                data.u32(NFTA_PAYLOAD_BASE, header as u32);
+                data.u32(NFTA_PAYLOAD_OFFSET, offset);
+                data.u32(NFTA_PAYLOAD_LEN, length);
             }),
             Self::Mask(mask) => named(attributes, "bitwise", |data| {
-                data.u32(1, REGISTER);
-                data.u32(2, REGISTER);
-                data.u32(3, mask.len() as u32);
-                data.nested(4, |value| value.bytes(1, mask));
-                data.nested(5, |value| value.bytes(1, &vec![0; mask.len()]));
+                data.u32(NFTA_BITWISE_SREG, REGISTER);
+                data.u32(NFTA_BITWISE_DREG, REGISTER);
+                data.u32(NFTA_BITWISE_LEN, mask.len() as u32);
+                data.nested(NFTA_BITWISE_MASK, |value| value.bytes(NFTA_DATA_VALUE, mask));
+                data.nested(NFTA_BITWISE_XOR, |value| {
+                    value.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()])
+                });
             }),
-            Self::Equal(value) => compare(attributes, 0, value),
-            Self::NotEqual(value) => compare(attributes, 1, value),
+            Self::Equal(value) => compare(attributes, NFT_CMP_EQ, value),
+            Self::NotEqual(value) => compare(attributes, NFT_CMP_NEQ, value),
             Self::Verdict(verdict) => named(attributes, "immediate", |data| {
-                data.u32(1, 0);
-                data.nested(2, |value| value.nested(2, |code| code.u32(1, verdict as u32)));
+                data.u32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+                data.nested(NFTA_IMMEDIATE_DATA, |value| {
+                    value.nested(NFTA_DATA_VERDICT, |code| code.u32(NFTA_VERDICT_CODE, verdict as u32))
+                });
             }),
             Self::Masquerade => named(attributes, "masq", |_| {}),
         }
@@ -341,22 +330,22 @@ impl Expression<'_> {
 
 fn load_meta(attributes: &mut Attributes<'_>, key: u32) {
     named(attributes, "meta", |data| {
-        data.u32(1, REGISTER);
-        data.u32(2, key);
+        data.u32(NFTA_META_DREG, REGISTER);
+        data.u32(NFTA_META_KEY, key);
     });
 }
 
 fn compare(attributes: &mut Attributes<'_>, operation: u32, value: &[u8]) {
     named(attributes, "cmp", |data| {
-        data.u32(1, REGISTER);
-        data.u32(2, operation);
-        data.nested(3, |data| data.bytes(1, value));
+        data.u32(NFTA_CMP_SREG, REGISTER);
+        data.u32(NFTA_CMP_OP, operation);
+        data.nested(NFTA_CMP_DATA, |data| data.bytes(NFTA_DATA_VALUE, value));
     });
 }
 
 fn named(attributes: &mut Attributes<'_>, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
-    attributes.string(1, name);
-    attributes.nested(2, fill);
+    attributes.string(NFTA_EXPR_NAME, name);
+    attributes.nested(NFTA_EXPR_DATA, fill);
 }
 
 #[cfg(test)]

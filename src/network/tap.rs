@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 /// Bytes of `struct virtio_net_hdr_v1`, which precedes every frame.
 const VNET_HEADER_BYTES: libc::c_int = 12;
 
-nix::ioctl_write_int!(tun_set_iff, b'T', 202);
-nix::ioctl_write_ptr!(tun_set_vnet_header_size, b'T', 216, libc::c_int);
+nix::ioctl_readwrite_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+nix::ioctl_write_ptr_bad!(tun_set_vnet_header_size, libc::TUNSETVNETHDRSZ, libc::c_int);
 
 /// Creates the TAP `name` and returns the descriptor that keeps it alive: it is not persistent, so the kernel removes it with its last
 /// descriptor, however its owner ends. Non-blocking. Frames carry a 12-byte virtio header.
@@ -35,7 +35,7 @@ pub fn create(name: &str) -> io::Result<OwnedFd> {
         .open("/dev/net/tun")?
         .into();
     // SAFETY: TUNSETIFF takes a pointer to an ifreq, which `request` is, alive and writable for the call.
-    unsafe { tun_set_iff(tap.as_raw_fd(), (&raw mut request) as libc::c_ulong) }?;
+    unsafe { tun_set_iff(tap.as_raw_fd(), &raw mut request) }?;
     // SAFETY: TUNSETVNETHDRSZ reads one int through the pointer, which is valid for the call.
     unsafe { tun_set_vnet_header_size(tap.as_raw_fd(), &VNET_HEADER_BYTES) }?;
     Ok(tap)

@@ -243,7 +243,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AgentConnection<S> {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         };
         let count = count?;
-        this.sent(bytes.get(..count).unwrap_or_default());
+        this.sent(&bytes[..count]);
         if this.waiting.len() > MAX_UNANSWERED || this.waiting_bytes > MAX_UNANSWERED_BYTES {
             this.watch.lose("does not answer");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

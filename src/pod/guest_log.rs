@@ -54,7 +54,7 @@ impl GuestLog {
     /// Appends to the log. A file that cannot be written is no reason to end the Pod: the end in memory is kept anyway.
     pub fn append(&mut self, bytes: &[u8]) {
         let keep = bytes.len().saturating_sub(TAIL_BYTES);
-        self.tail.extend_from_slice(bytes.get(keep..).unwrap_or_default());
+        self.tail.extend_from_slice(&bytes[keep..]);
         let excess = self.tail.len().saturating_sub(TAIL_BYTES);
         self.tail.drain(..excess);
         match self.log.append(bytes) {
@@ -77,10 +77,7 @@ impl GuestLog {
             .map(printable)
             .filter(|line| !line.trim().is_empty())
             .collect();
-        lines
-            .get(lines.len().saturating_sub(count)..)
-            .unwrap_or_default()
-            .to_vec()
+        lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
     /// The line that says why the guest's kernel gave up, if there is one.

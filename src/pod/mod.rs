@@ -6,7 +6,6 @@
 
 mod agent;
 mod agent_connection;
-pub mod artifacts;
 pub mod attach;
 mod boot_slot;
 mod bounded_log;

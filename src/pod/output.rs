@@ -327,7 +327,7 @@ impl Output {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let length = connection.read(&mut buffer).await?;
-            let bytes = buffer.get(..length).unwrap_or_default();
+            let bytes = &buffer[..length];
             let durable_bytes = {
                 let mut log = lock(&streams.log);
                 if bytes.is_empty() {
@@ -371,7 +371,7 @@ impl Output {
             }
             // With `--debug` the kernel writes the same to the console, and earlier.
             if !self.debug {
-                self.log(buffer.get(..length).unwrap_or_default()).await;
+                self.log(&buffer[..length]).await;
             }
         }
     }
@@ -380,7 +380,7 @@ impl Output {
     pub async fn serve_console(&self, mut console: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; 4096];
         while let Ok(length @ 1..) = console.read(&mut buffer).await {
-            self.log(buffer.get(..length).unwrap_or_default()).await;
+            self.log(&buffer[..length]).await;
         }
     }
 

@@ -19,10 +19,9 @@ use tokio::sync::mpsc;
 use super::attach::{Frame, Notice};
 use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::timings::Stage;
-use super::virtual_machine::{LAYERS_DEVICE, MachineSpec, SCRATCH_DEVICE};
-use crate::network::{self, NetworkConfig, PodNetwork};
-use crate::state::{Paths, PodRecord, PullSecretRecord};
-use crate::volume;
+use crate::network::PodNetwork;
+use crate::privileged::{LAYERS_DEVICE, PodPrivileges, SCRATCH_DEVICE, VmmRequest};
+use crate::state::{Lifetime, Paths, PodRecord, PullSecretRecord};
 
 /// Most layers that a Pod's disk of layers can have: they are its partitions, of which Linux numbers 255 (`DISK_MAX_PARTS`).
 const LAYERS_MAX: usize = 255;
@@ -40,7 +39,7 @@ pub struct HostResources {
 #[derive(Debug)]
 pub struct Prepared {
     /// The machine to start.
-    pub machine: MachineSpec,
+    pub machine: VmmRequest,
     /// Address of the Pod.
     pub pod_ip: String,
     /// Address of the host in the Pod's network.
@@ -71,14 +70,19 @@ pub fn guest_log_path(paths: &Paths, record: &PodRecord) -> PathBuf {
 ///
 /// # Errors
 /// The first thing that could not be had. What was had is released with the Pod.
-pub async fn host_resources(paths: &Paths, record: &PodRecord) -> anyhow::Result<HostResources> {
+pub async fn host_resources(privileges: &PodPrivileges, record: &PodRecord) -> anyhow::Result<HostResources> {
     let start = Instant::now();
     let network = async {
-        let net = attach_network(paths, record).await?;
+        let net = privileges.connect().await?;
         anyhow::Ok((net, Stage::since("network", start)))
     };
+    // A Pod in the foreground ends with its command line, so at the latest with the host.
+    let lifetime = match record.detached {
+        true => Lifetime::Pod,
+        false => Lifetime::Boot,
+    };
     // Both to their ends: what one of them makes cannot be released while it is at it.
-    let (network, scratch) = tokio::join!(network, scratch_disk(paths, record));
+    let (network, scratch) = tokio::join!(network, privileges.scratch_disk(lifetime));
     let ((net, stage), scratch) = (network?, scratch?);
     Ok(HostResources { net, scratch, stage })
 }
@@ -110,7 +114,6 @@ pub async fn fit_layers(paths: &Paths, images: Vec<Image>) -> anyhow::Result<Vec
 /// # Errors
 /// When a layer is gone, or the Pod is impossible as a whole.
 pub fn assemble(
-    paths: &Paths,
     record: &PodRecord,
     images: &[Image],
     resources: HostResources,
@@ -145,16 +148,14 @@ pub fn assemble(
     } = resources::vm_size(&record.pod, host_cpus);
     let sandbox_request = sandbox_request(&record.pod, &hostname, &net, layers)?;
     let (pod_ip, host_ip) = (net.address.to_string(), net.gateway.to_string());
-    let machine = MachineSpec {
+    let machine = VmmRequest {
         mem_size_mib,
         vcpu_count,
         scratch,
         layers: layer_files,
         net: Some((net.tap, net.mac)),
-        vsock_path: vsock_path(paths, &record.uid),
         debug,
         outlives_supervisor: record.detached,
-        pod_uid: record.uid.clone(),
     };
     Ok(Prepared {
         machine,
@@ -163,42 +164,6 @@ pub fn assemble(
         sandbox_request,
         containers: planned,
     })
-}
-
-/// Path of the socket by which a later supervisor finds the guest.
-#[must_use]
-pub fn vsock_path(paths: &Paths, uid: &str) -> PathBuf {
-    paths.pod_run(uid).join("vsock.sock")
-}
-
-/// Path of the Pod's scratch disk.
-#[must_use]
-pub fn scratch_path(paths: &Paths, uid: &str) -> PathBuf {
-    paths.pod_state(uid).join("scratch.img")
-}
-
-async fn attach_network(paths: &Paths, record: &PodRecord) -> anyhow::Result<PodNetwork> {
-    let config = NetworkConfig::from_env()?;
-    Ok(network::attach(&paths.network(), &record.uid, &config).await?)
-}
-
-async fn scratch_disk(paths: &Paths, record: &PodRecord) -> anyhow::Result<std::fs::File> {
-    let templates = paths.scratch_templates();
-    let path = scratch_path(paths, &record.uid);
-    // A Pod in the foreground ends with its command line, so at the latest with the host.
-    let lifetime = match record.detached {
-        true => volume::Lifetime::Pod,
-        false => volume::Lifetime::Boot,
-    };
-    tokio::task::spawn_blocking(move || {
-        match std::fs::File::options().read(true).write(true).open(&path) {
-            Ok(disk) => return Ok(disk),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
-        }
-        Ok(volume::create_scratch_disk(&templates, &path, lifetime)?)
-    })
-    .await?
 }
 
 /// Makes sure of a container's image. `client` sees the progress.

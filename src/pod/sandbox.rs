@@ -1,7 +1,6 @@
 //! The Pod's machine from the start of its VMM to the agent's first word.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use super::output::Output;
 use super::timings::Stage;
 use super::virtual_machine::{MachineStreams, VirtualMachine};
 use super::vsock_link::VsockLink;
+use crate::privileged::PodPrivileges;
 
 /// Streams the guest may have open at once. A container has two or three; more is an attack.
 const MAX_STREAMS: usize = 512;
@@ -91,9 +91,8 @@ pub async fn boot(
 ///
 /// # Errors
 /// When its VMM or its agent does not answer.
-pub async fn adopt(vsock_path: &Path, output: &Arc<Output>) -> anyhow::Result<Sandbox> {
-    let vsock = VsockLink::connect(vsock_path)
-        .with_context(|| format!("cannot connect to the Pod's VMM at {}", vsock_path.display()))?;
+pub async fn adopt(privileges: &PodPrivileges, output: &Arc<Output>) -> anyhow::Result<Sandbox> {
+    let vsock = VsockLink::over(privileges.connect_vmm().await?).context("cannot connect to the Pod's VMM")?;
     let connection = vsock.dial(CONTROL_PORT).await.context("cannot connect to the agent")?;
     // It dials only at its own start; what else comes to that port now is not the agent.
     let (control, _) = mpsc::channel(1);

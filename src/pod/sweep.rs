@@ -7,8 +7,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::patience::{END_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
-use super::{attach, launch, release, virtual_machine};
-use crate::network;
+use super::{attach, launch, release};
+use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// How long all Pods together may take to be recovered: a hundred supervisors that start at once are slow.
@@ -120,8 +120,7 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child
             Err(error) => tracing::warn!("Pod {uid} is left as it is: {error:#}"),
         }
     }
-    let has_pod = |uid: &str| paths.pod_state(uid).exists() || paths.pod_run(uid).exists();
-    network::sweep(&paths.network(), has_pod).await?;
+    Privileges::new(paths).sweep().await?;
     Ok(launched)
 }
 
@@ -164,7 +163,7 @@ pub(super) fn goes_on(records: &PodRecords, record: &PodRecord) -> bool {
 /// # Errors
 /// When something of it cannot be released.
 pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: &PodRecord) -> anyhow::Result<()> {
-    end_processes(&record.uid, Some(record)).await?;
+    end_processes(paths, &record.uid, Some(record)).await?;
     let forget = !record.detached || records.is_hidden(&record.uid);
     release::release(paths, records, &record.uid, forget).await
 }
@@ -183,21 +182,22 @@ pub async fn remove_ownerless(paths: &Paths, uid: &str) -> anyhow::Result<bool> 
 }
 
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
-    end_processes(uid, records.get(uid)?.as_ref()).await?;
-    network::release(&paths.network(), uid).await?;
+    end_processes(paths, uid, records.get(uid)?.as_ref()).await?;
+    Privileges::new(paths).of_pod(uid)?.release().await?;
     records.remove(uid)?;
     Ok(())
 }
 
 /// Ends all processes of a Pod, those too of which its record does not know.
-async fn end_processes(uid: &str, record: Option<&PodRecord>) -> anyhow::Result<()> {
-    let noted = record.map(|record| [record.vmm.clone(), record.supervisor.clone()]);
-    let noted = noted.into_iter().flatten().flatten();
-    for process in noted.chain(virtual_machine::unnoted_vmms(uid)) {
-        if !tokio::task::spawn_blocking(move || process.kill(KILL_PATIENCE)).await?? {
-            anyhow::bail!("a process of it does not end");
-        }
+async fn end_processes(paths: &Paths, uid: &str, record: Option<&PodRecord>) -> anyhow::Result<()> {
+    let mut has_ended = true;
+    // First the supervisor: it could start another VMM.
+    if let Some(supervisor) = record.and_then(|record| record.supervisor.clone()) {
+        has_ended = tokio::task::spawn_blocking(move || supervisor.kill(KILL_PATIENCE)).await??;
     }
+    let vmm = record.and_then(|record| record.vmm.clone());
+    has_ended &= Privileges::new(paths).of_pod(uid)?.end_vmms(vmm, KILL_PATIENCE).await?;
+    anyhow::ensure!(has_ended, "a process of it does not end");
     Ok(())
 }
 
@@ -206,6 +206,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
+    use crate::privileged::fake_vmm::fake_vmm;
     use crate::state::{PodRecord, ProcessIdentity};
 
     #[tokio::test]
@@ -213,7 +214,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
-        let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut vmm = fake_vmm("dead", dir.path());
         let identity = ProcessIdentity::of(i32::try_from(vmm.id()).unwrap());
         drop(records.create(&record("dead", identity.clone())).unwrap());
         let _owned = records.create(&record("alive", None)).unwrap();
@@ -231,7 +232,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
-        let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut vmm = fake_vmm("ended", dir.path());
         let ended = PodRecord {
             detached: true,
             ..record("ended", ProcessIdentity::of(i32::try_from(vmm.id()).unwrap()))
@@ -254,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
-        let mut vmm = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut vmm = fake_vmm("forced", dir.path());
         let forced = PodRecord {
             detached: true,
             ..record("forced", ProcessIdentity::of(i32::try_from(vmm.id()).unwrap()))

@@ -1,115 +1,36 @@
-//! The VMM process of a Pod: what it is given, how it is started, what it reports, how it ends.
+//! A Pod's VMM as its supervisor has it: its streams, what it reports, how its end is waited for and brought about. It is started, found and
+//! killed in `privileged`.
 
-use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use microkube_base::child;
-use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use microkube_vmm::config::VmmEvent;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 
-use super::artifacts::{self, ArtifactError};
 use super::patience::KILL_PATIENCE;
 use super::vmm_events::VmmEvents;
 use super::vsock_link::VsockLink;
+use crate::privileged::{PodPrivileges, StartedVmm, VmmError, VmmRequest};
 use crate::state::ProcessIdentity;
 
-/// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.
-const JAIL_ID: u32 = 0x006d_6b00;
-
-/// Context id of every guest: each VMM has a vsock space of its own.
-const GUEST_CID: u32 = 3;
-
-/// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
-/// machine at once, which ends the VMM. The kernel has no mitigation of SRSO (`guest-image/kernel.config`) and would say so on every
-/// boot, at one exit a character, if it were not told that this is known. That it has none of ITS it says only when it is told to leave it
-/// out. It makes no dummy and ifb devices that nobody asked for.
-const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
-    spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
-
-/// What a Pod's machine is made of.
-#[derive(Debug)]
-pub struct MachineSpec {
-    /// Guest RAM, MiB.
-    pub mem_size_mib: u32,
-    /// Virtual CPUs.
-    pub vcpu_count: u8,
-    /// The writable disk, `vda` in the guest.
-    pub scratch: File,
-    /// Read-only EROFS files with their lengths, one after the other on `vdb`.
-    pub layers: Vec<(File, u64)>,
-    /// The Pod's TAP and the guest's MAC address.
-    pub net: Option<(OwnedFd, [u8; 6])>,
-    /// Path of the socket by which a later supervisor finds the guest.
-    pub vsock_path: PathBuf,
-    /// Whether the kernel writes its whole log to the console.
-    pub debug: bool,
-    /// Whether the machine goes on when its supervisor dies, for the next one to take over.
-    pub outlives_supervisor: bool,
-    /// UID of the Pod.
-    pub pod_uid: String,
-}
-
-/// Name of the scratch disk in the guest.
-pub const SCRATCH_DEVICE: &str = "vda";
-
-/// Name of the disk of layers in the guest.
-pub const LAYERS_DEVICE: &str = "vdb";
-
-/// A machine could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum MachineError {
-    /// Something microkube was built with is missing.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// A file cannot be opened.
-    #[error("cannot open {path}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A system call failed.
-    #[error("cannot {action}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> MachineError {
-    move |source| MachineError::System { action, source }
+fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> VmmError {
+    move |source| VmmError::System { action, source }
 }
 
 /// A running VMM.
 #[derive(Debug)]
 pub struct VirtualMachine {
-    process: VmmProcess,
+    privileges: PodPrivileges,
     /// The process, for the Pod's record.
     pub identity: Option<ProcessIdentity>,
-}
-
-#[derive(Debug)]
-enum VmmProcess {
-    /// Started by this process.
-    Child {
-        child: Box<Child>,
-        events: Box<VmmEvents<pipe::Receiver>>,
-    },
-    /// Taken over from a supervisor that died. What it reports is lost; that it ends is not. `None`: it has.
-    Adopted(Option<AsyncFd<OwnedFd>>),
+    /// Becomes readable when it ends; `None` when it has.
+    exit: Option<AsyncFd<OwnedFd>>,
+    /// What it reports; none of one that was taken over from a supervisor that died: what it reports is lost.
+    events: Option<VmmEvents<pipe::Receiver>>,
+    /// Whether it was started here, and is killed when this is dropped.
+    is_own: bool,
 }
 
 /// The two streams of a new machine.
@@ -125,267 +46,128 @@ impl VirtualMachine {
     /// Starts the VMM.
     ///
     /// # Errors
-    /// See [`MachineError`]. What is wrong with the machine itself is reported by [`Self::next_event`].
-    pub fn start(spec: MachineSpec) -> Result<(Self, MachineStreams), MachineError> {
-        let program = artifacts::vmm_binary()?;
-        let guest = artifacts::guest_image()?;
-        let kernel = open(&guest.kernel)?;
-        let initramfs = open(&guest.initramfs)?;
-        let kvm = open_rw(Path::new("/dev/kvm"))?;
-        let listener = vsock_listener(&spec.vsock_path).map_err(system("listen on the Pod's vsock socket"))?;
-        let (vsock_vmm, vsock) = VsockLink::pair().map_err(system("make a socket"))?;
-        let (console_read, console_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
-        let (event_read, event_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
-        let stderr = nonblocking_writer(&console_write).map_err(system("open a pipe again"))?;
-
-        let mut fds: Vec<OwnedFd> = Vec::new();
-        let mut give = |fd: OwnedFd| -> RawFd {
-            let number = fd.as_raw_fd();
-            fds.push(fd);
-            number
+    /// See [`VmmError`]. What is wrong with the machine itself is reported by [`Self::next_event`].
+    pub async fn start(privileges: PodPrivileges, request: VmmRequest) -> Result<(Self, MachineStreams), VmmError> {
+        let StartedVmm {
+            identity,
+            exit,
+            events,
+            console,
+            vsock,
+        } = privileges.start_vmm(request).await?;
+        // From here on the VMM ends with this value, whatever fails.
+        let mut vm = Self {
+            privileges,
+            identity,
+            exit: None,
+            events: None,
+            is_own: true,
         };
-        let mut disks = vec![DiskConfig {
-            segments: vec![DiskSegment {
-                length_bytes: spec
-                    .scratch
-                    .metadata()
-                    .map_err(system("look at the scratch disk"))?
-                    .len(),
-                fd: give(spec.scratch.into()),
-            }],
-            read_only: false,
-        }];
-        if !spec.layers.is_empty() {
-            let segments = spec.layers.into_iter();
-            disks.push(DiskConfig {
-                segments: segments
-                    .map(|(file, length_bytes)| DiskSegment {
-                        fd: give(file.into()),
-                        length_bytes,
-                    })
-                    .collect(),
-                read_only: true,
-            });
-        }
-        let config = VmConfig {
-            mem_size_mib: spec.mem_size_mib,
-            vcpu_count: spec.vcpu_count,
-            kvm_fd: give(kvm.into()),
-            kernel_fd: give(kernel.into()),
-            initramfs_fd: Some(give(initramfs.into())),
-            cmdline: format!("{CMDLINE} {}", if spec.debug { "ignore_loglevel" } else { "quiet" }),
-            disks,
-            net: spec.net.map(|(tap, mac)| NetConfig { tap_fd: give(tap), mac }),
-            vsock: Some(VsockConfig {
-                guest_cid: GUEST_CID,
-                listener_fd: give(listener),
-                client_fd: Some(give(vsock_vmm)),
-            }),
-            console_fd: give(console_write),
-            event_fd: Some(give(event_write)),
-            jail: Some(JailConfig {
-                uid: JAIL_ID,
-                gid: JAIL_ID,
-            }),
-            outlives_supervisor: spec.outlives_supervisor,
-        };
-        let config_fd = give(config_file(&config).map_err(system("write the VMM's configuration"))?);
-
-        let mut command = Command::new(program);
-        command
-            .arg("supervised")
-            .args(["--config-fd", &config_fd.to_string(), "--pod", &spec.pod_uid])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .kill_on_drop(true);
-        let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let outlives_supervisor = spec.outlives_supervisor;
-        child::pass_on(command.as_std_mut(), &inherited);
-        // SAFETY: between fork and exec the closure only calls prctl(2), which is async-signal-safe.
-        unsafe {
-            command.pre_exec(move || {
-                // No machine without a supervisor, unless there will be another. The VMM renews this when it changes its user.
-                if !outlives_supervisor && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
-        let child = command.spawn().map_err(system("start microkube-vmm"))?;
-        drop(fds);
-        let identity = child.id().and_then(|pid| ProcessIdentity::of(i32::try_from(pid).ok()?));
-        let events = pipe::Receiver::from_owned_fd(event_read).map_err(system("read from a pipe"))?;
-        let console = pipe::Receiver::from_owned_fd(console_read).map_err(system("read from a pipe"))?;
-        Ok((
-            Self {
-                process: VmmProcess::Child {
-                    child: Box::new(child),
-                    events: Box::new(VmmEvents::new(events)),
-                },
-                identity,
-            },
-            MachineStreams { vsock, console },
-        ))
+        vm.exit = exit.map(watched).transpose()?;
+        let events = pipe::Receiver::from_owned_fd(events).map_err(system("read from a pipe"))?;
+        vm.events = Some(VmmEvents::new(events));
+        let console = pipe::Receiver::from_owned_fd(console).map_err(system("read from a pipe"))?;
+        let vsock = VsockLink::over(vsock).map_err(system("make a socket"))?;
+        Ok((vm, MachineStreams { vsock, console }))
     }
 
     /// Takes over the VMM that a supervisor before this one started; `None` when it has ended.
     ///
     /// # Errors
-    /// [`MachineError::System`].
-    pub fn adopt(identity: ProcessIdentity) -> Result<Option<Self>, MachineError> {
+    /// [`VmmError::System`].
+    pub fn adopt(privileges: PodPrivileges, identity: ProcessIdentity) -> Result<Option<Self>, VmmError> {
         let exit = identity
             .exit_event()
             .map_err(|error| system("look for the Pod's VMM")(std::io::Error::other(error)))?;
         let Some(exit) = exit else { return Ok(None) };
-        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
-        let exit = unsafe { AsyncFd::register_with_interest(exit, Interest::READABLE) };
         Ok(Some(Self {
-            process: VmmProcess::Adopted(Some(exit.map_err(|error| system("watch the Pod's VMM")(error.into()))?)),
+            privileges,
             identity: Some(identity),
+            exit: Some(watched(exit)?),
+            events: None,
+            is_own: false,
         }))
     }
 
     /// What the VMM reports next; `None` when it has closed its side, which is when it ends.
     pub async fn next_event(&mut self) -> Option<VmmEvent> {
-        match &mut self.process {
-            VmmProcess::Child { events, .. } => events.next().await,
-            VmmProcess::Adopted(exit) => {
-                if let Some(exit) = exit {
-                    let _ = exit.readable().await;
-                }
+        match (&mut self.events, &self.exit) {
+            (Some(events), _) => events.next().await,
+            (None, Some(exit)) => {
+                let _ = exit.readable().await;
                 None
             }
+            (None, None) => None,
         }
     }
 
     /// Gives the VMM some time to end by itself, kills it if it does not, and waits for it.
     pub async fn end(&mut self, patience: Duration) {
-        match &mut self.process {
-            VmmProcess::Child { child, .. } => {
-                if tokio::time::timeout(patience, child.wait()).await.is_err()
-                    && let Err(error) = child.kill().await
-                {
-                    tracing::error!("cannot kill the VMM: {error}");
-                }
+        let Some(exit) = &self.exit else { return };
+        if tokio::time::timeout(patience, exit.readable()).await.is_err()
+            && let Some(identity) = self.identity.clone()
+        {
+            match self.privileges.kill_vmm(identity, KILL_PATIENCE).await {
+                Ok(true) => {}
+                // Its address must not be given away before.
+                Ok(false) if self.is_own => drop(exit.readable().await),
+                killed => tracing::error!("cannot kill the VMM: {killed:?}"),
             }
-            VmmProcess::Adopted(exit) => {
-                let Some(exit) = exit.take() else { return };
-                if tokio::time::timeout(patience, exit.readable()).await.is_ok() {
-                    return;
-                }
-                if let Some(identity) = self.identity.clone() {
-                    let killed = tokio::task::spawn_blocking(move || identity.kill(KILL_PATIENCE)).await;
-                    if !matches!(killed, Ok(Ok(true))) {
-                        tracing::error!("cannot kill the VMM: {killed:?}");
-                    }
-                }
-            }
+        }
+        self.exit = None;
+    }
+}
+
+impl Drop for VirtualMachine {
+    fn drop(&mut self) {
+        if let Some(identity) = self.identity.as_ref().filter(|_| self.is_own) {
+            self.privileges.kill_vmm_soon(identity);
         }
     }
 }
 
-/// The VMMs of a Pod, found by what they were started with: for the case that a supervisor died before it could note the one it had
-/// just started.
-pub fn unnoted_vmms(pod_uid: &str) -> Vec<ProcessIdentity> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| {
-        // Before its arguments are looked at: between the two the PID may get another owner.
-        let identity = ProcessIdentity::of(pid)?;
-        let directory = PathBuf::from(format!("/proc/{pid}"));
-        // Anybody can start a process with such arguments, but not as root or as the jail's user.
-        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&directory).ok()?);
-        let arguments = std::fs::read(directory.join("cmdline")).ok()?;
-        let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
-        let matches = arguments.next() == Some(b"supervised")
-            && arguments.skip_while(|argument| *argument != b"--pod").nth(1) == Some(pod_uid.as_bytes());
-        (matches && (uid == 0 || uid == JAIL_ID) && identity.is_alive()).then_some(identity)
-    })
-    .collect()
-}
-
-fn open(path: &Path) -> Result<File, MachineError> {
-    File::open(path).map_err(|source| MachineError::Open {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn open_rw(path: &Path) -> Result<File, MachineError> {
-    File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|source| MachineError::Open {
-            path: path.to_owned(),
-            source,
-        })
-}
-
-fn close_on_exec_pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = std::io::pipe()?;
-    Ok((read.into(), write.into()))
-}
-
-/// A pipe's end for the VMM's reports: an open file description of its own, so that it can be non-blocking while the console, which goes to the
-/// same pipe, waits for room. Nothing the VMM says of itself may wait for a supervisor that does not read.
-fn nonblocking_writer(pipe: &OwnedFd) -> std::io::Result<File> {
-    File::options()
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))
-}
-
-fn vsock_listener(path: &Path) -> std::io::Result<OwnedFd> {
-    // Of a machine before this one, which is gone: the Pod has one at a time.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
-    listen(&listener, Backlog::new(1)?)?;
-    Ok(listener)
-}
-
-fn config_file(config: &VmConfig) -> std::io::Result<OwnedFd> {
-    use std::io::{Seek, Write};
-    // SAFETY: memfd_create(2) only reads the name, a NUL-terminated literal.
-    let fd = unsafe { libc::memfd_create(c"vm-config".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor; nobody else owns it.
-    let mut file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-    serde_json::to_writer(&mut file, config)?;
-    file.flush()?;
-    file.rewind()?;
-    Ok(file.into())
+fn watched(exit: OwnedFd) -> Result<AsyncFd<OwnedFd>, VmmError> {
+    // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+    let exit = unsafe { AsyncFd::register_with_interest(exit, Interest::READABLE) };
+    exit.map_err(|error| system("watch the Pod's VMM")(error.into()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{ErrorKind, Write};
-
     use super::*;
+    use crate::privileged::Privileges;
+    use crate::privileged::fake_vmm::fake_vmm;
+    use crate::state::Paths;
 
-    #[test]
-    fn what_the_vmm_says_waits_for_nobody_and_its_console_waits() {
-        let (_read, console) = close_on_exec_pipe().unwrap();
-        let mut stderr = nonblocking_writer(&console).unwrap();
-        let full = loop {
-            if let Err(error) = stderr.write(&[b'x'; 4096]) {
-                break error;
-            }
+    #[tokio::test]
+    async fn a_vmm_that_was_taken_over_is_ended_by_request_and_one_that_was_started_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let privileges = Privileges::new(&paths).of_pod("pod").unwrap();
+        let adopt = |process: &std::process::Child| {
+            let identity = ProcessIdentity::of(i32::try_from(process.id()).unwrap()).unwrap();
+            let vm = VirtualMachine::adopt(privileges.clone(), identity.clone()).unwrap();
+            (vm.unwrap(), identity)
         };
-        assert_eq!(full.kind(), ErrorKind::WouldBlock);
-        // SAFETY: fcntl(2) with this command takes a descriptor only.
-        let flags = unsafe { libc::fcntl(console.as_raw_fd(), libc::F_GETFL) };
-        assert_eq!(flags & libc::O_NONBLOCK, 0);
+
+        let mut process = fake_vmm("pod", dir.path());
+        let (vm, identity) = adopt(&process);
+        drop(vm);
+        assert!(identity.is_alive());
+        let (mut vm, _) = adopt(&process);
+        vm.end(Duration::ZERO).await;
+        assert!(!identity.is_alive());
+        assert!(vm.next_event().await.is_none());
+        process.wait().unwrap();
+
+        let mut process = fake_vmm("pod", dir.path());
+        let (mut vm, _) = adopt(&process);
+        vm.is_own = true;
+        drop(vm);
+        let status = process.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(libc::SIGKILL)
+        );
     }
 }

@@ -3,12 +3,11 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 
 use microkube_vmm::vsock_control;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockname,
-    getsockopt, recvmsg, sendmsg, socket, socketpair, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockType, UnixAddr, getsockname, getsockopt, recvmsg, sendmsg,
+    sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,36 +23,26 @@ pub struct VsockLink {
 }
 
 impl VsockLink {
-    /// Makes a control socket and returns the VMM's end and the client's.
+    /// Over a connection to the VMM.
     ///
     /// # Errors
-    /// When no socket can be made.
-    pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
-        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    /// When the descriptor cannot be waited for.
+    pub fn over(client: OwnedFd) -> std::io::Result<Self> {
         set_nonblocking(&client)?;
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(client)? };
-        Ok((vmm, Self::over(socket)))
-    }
-
-    /// Connects to the control socket of a VMM that another supervisor started.
-    ///
-    /// # Errors
-    /// When nobody listens there.
-    pub fn connect(path: &Path) -> std::io::Result<Self> {
-        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(client.as_raw_fd(), &UnixAddr::new(path)?)?;
-        set_nonblocking(&client)?;
-        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
-        let socket = unsafe { AsyncFd::register(client)? };
-        Ok(Self::over(socket))
-    }
-
-    fn over(socket: AsyncFd<OwnedFd>) -> Self {
-        Self {
+        Ok(Self {
             socket,
             complaints: Complaints::default(),
-        }
+        })
+    }
+
+    /// For tests: the VMM's end of a connection, and the link over the other.
+    #[cfg(test)]
+    pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
+        use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
+        let (vmm, client) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((vmm, Self::over(client)?))
     }
 
     /// Connects to a port of the guest. The connection is closed at once if nobody listens there.
@@ -137,11 +126,7 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
         return Ok(Received::Closed);
     }
     let mut fds = fds.into_iter();
-    match (
-        vsock_control::decode(data.get(..length).unwrap_or_default()),
-        fds.next(),
-        fds.next(),
-    ) {
+    match (vsock_control::decode(&data[..length]), fds.next(), fds.next()) {
         (Some((vsock_control::INCOMING, port)), Some(fd), None) if is_unix_stream(&fd) => {
             Ok(Received::Connection(port, fd.into()))
         }
@@ -216,30 +201,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_later_supervisor_connects_by_the_sockets_path_and_reaches_the_guest() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("vsock.sock");
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        nix::sys::socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
-        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
-        let link = VsockLink::connect(&path).unwrap();
-        let accepted = nix::sys::socket::accept(listener.as_raw_fd()).unwrap();
+    async fn a_port_of_the_guest_is_reached() {
+        let (vmm, link) = VsockLink::pair().unwrap();
         let mut ours = link.dial(1024).await.unwrap();
         let mut data = [0; 16];
         let mut control = nix::cmsg_space!([RawFd; 4]);
         let mut slices = [IoSliceMut::new(&mut data)];
-        let message = recvmsg::<()>(accepted, &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
+        let message = recvmsg::<()>(vmm.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
         let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().unwrap().next() else {
             panic!("no descriptor")
         };
         assert_eq!(message.bytes, vsock_control::MESSAGE_BYTES);
-        // SAFETY: the kernel has just installed both descriptors for this test.
-        let (mut theirs, _accepted) = unsafe {
-            (
-                std::os::unix::net::UnixStream::from_raw_fd(fds[0]),
-                OwnedFd::from_raw_fd(accepted),
-            )
-        };
+        // SAFETY: the kernel has just installed this descriptor for this test.
+        let mut theirs = unsafe { std::os::unix::net::UnixStream::from_raw_fd(fds[0]) };
         std::io::Write::write_all(&mut theirs, b"hi").unwrap();
         drop(theirs);
         assert_eq!(vsock_control::decode(&data[..5]), Some((vsock_control::CONNECT, 1024)));

@@ -3,4 +3,6 @@
 
 mod scratch;
 
-pub use scratch::{Lifetime, SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk, remove_scratch_disk};
+pub use scratch::{
+    Lifetime, SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk, open_scratch_disk, remove_scratch_disk,
+};

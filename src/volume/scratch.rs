@@ -52,6 +52,24 @@ pub enum ScratchError {
         #[source]
         source: std::io::Error,
     },
+    /// One that is there cannot be opened.
+    #[error("cannot open {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// One that is not needed any more stays.
+    #[error("cannot remove {path}")]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Another process cannot be waited for.
     #[error(transparent)]
     Lock(#[from] RecordError),
@@ -81,6 +99,32 @@ pub fn create_scratch_disk(template_dir: &Path, path: &Path, lifetime: Lifetime)
     })
 }
 
+/// Opens the scratch disk `path` for reading and writing; `None` if there is none.
+///
+/// # Errors
+/// [`ScratchError::Open`], also of what is no file itself: a link could lead to another's.
+pub fn open_scratch_disk(path: &Path) -> Result<Option<File>, ScratchError> {
+    let opened = || -> std::io::Result<File> {
+        let disk = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        match disk.metadata()?.is_file() {
+            true => Ok(disk),
+            false => Err(std::io::ErrorKind::InvalidInput.into()),
+        }
+    };
+    match opened() {
+        Ok(disk) => Ok(Some(disk)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ScratchError::Open {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Removes a scratch disk, and what there is of one that was never finished.
 ///
 /// # Errors
@@ -106,6 +150,7 @@ fn fill(template: &File, path: &Path, lifetime: Lifetime) -> std::io::Result<Fil
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
     copy_sparse(template, &disk)?;
     if lifetime == Lifetime::Pod {

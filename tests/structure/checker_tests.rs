@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::imports::Imports;
 use crate::workspace::Sources;
-use crate::{circles, layers};
+use crate::{circles, layers, reserved};
 
 fn imports(files: &[(&str, &str)]) -> Imports {
     let sources: Sources = files
@@ -194,4 +194,34 @@ fn a_crate_depends_on_none_beside_or_above_it() {
         layers::violations_of_crates(&dependencies.into(), layers),
         ["  base -> top", "  left -> right"]
     );
+}
+
+#[test]
+fn reserved_files_are_used_by_their_group_and_their_owner_alone_but_for_errors() {
+    let files = [
+        ("lib.rs", "mod group; mod owner; mod other;"),
+        (
+            "group/mod.rs",
+            "mod open; mod closed; pub use open::Data; pub use closed::{ClosedError, act}; fn f() { act() }",
+        ),
+        ("group/open.rs", "pub struct Data;"),
+        ("group/closed.rs", "pub fn act() {} pub struct ClosedError;"),
+        ("owner.rs", "use crate::group::{Data, act};"),
+        (
+            "other.rs",
+            "use crate::group::{ClosedError, Data}; fn f() { crate::group::act(); rtnetlink::f() }",
+        ),
+    ];
+    let sources = Path::new("src");
+    let closed = [Path::new("src/group/closed.rs")];
+    let found = reserved::violations(&imports(&files), sources, Path::new("src/owner.rs"), &closed);
+    assert_eq!(found, ["  src/other.rs -> src/group/closed.rs: act"]);
+
+    let texts: Sources = files
+        .iter()
+        .map(|(file, text)| (sources.join(file), (*text).to_owned()))
+        .collect();
+    let named = reserved::crate_violations(&texts, sources, Path::new("src/group"), &["rtnetlink", "netlink_sys"]);
+    assert_eq!(named, ["  src/other.rs: rtnetlink"]);
+    assert!(reserved::crate_violations(&texts, sources, sources, &["rtnetlink"]).is_empty());
 }

@@ -1,5 +1,5 @@
-//! The structure of the workspace's own code: files of a crate do not import each other in a circle, and crates, as well as the groups
-//! of modules under `src/`, depend only on what is below them.
+//! The structure of the workspace's own code: files of a crate do not import each other in a circle, crates, as well as the groups of
+//! modules under `src/`, depend only on what is below them, and only `src/privileged` uses what needs root's privileges.
 //!
 //! What a file imports is read from the sources: `use` declarations and paths, without those of tests. A name is imported from the file
 //! that defines it, not from the module that re-exports it. Calls of methods are not seen, nor what other crates' macros expand to.
@@ -10,6 +10,7 @@ mod imports;
 mod layers;
 mod module_tree;
 mod paths;
+mod reserved;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -31,9 +32,30 @@ const CRATES: &[&[&str]] = &[
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["pod"],
+    &["privileged"],
     &["machine", "network", "volume"],
     &["state"],
     &["stderr", "terminal"],
+];
+
+/// What changes the host with root's privileges. What is not named here of `src/network` only computes.
+const PRIVILEGED: &[&str] = &[
+    "src/network/firewall.rs",
+    "src/network/lease.rs",
+    "src/network/link.rs",
+    "src/network/mod.rs",
+    "src/network/nftables",
+    "src/network/nftables.rs",
+    "src/network/tap.rs",
+    "src/volume",
+];
+
+/// Crates that speak to the kernel's network configuration.
+const NETLINK_CRATES: &[&str] = &[
+    "netlink_packet_core",
+    "netlink_packet_route",
+    "netlink_sys",
+    "rtnetlink",
 ];
 
 static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(Path::new(env!("CARGO_MANIFEST_DIR"))));
@@ -72,6 +94,25 @@ fn crates_depend_only_on_the_layers_below_them() {
     assert!(
         found.is_empty(),
         "dependencies that do not lead down\n\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn only_the_privileged_part_changes_the_host() {
+    let reserved: Vec<&Path> = PRIVILEGED.iter().map(Path::new).collect();
+    let sources = Path::new("src");
+    let imports = &IMPORTS[Path::new("src/lib.rs")];
+    let mut found = reserved::violations(imports, sources, Path::new("src/privileged"), &reserved);
+    found.extend(reserved::crate_violations(
+        &WORKSPACE.sources,
+        sources,
+        Path::new("src/network"),
+        NETLINK_CRATES,
+    ));
+    assert!(
+        found.is_empty(),
+        "only src/privileged may use these\n\n{}",
         found.join("\n")
     );
 }

@@ -8,10 +8,16 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-pub const NLMSG_ERROR: u16 = 2;
-pub const NLMSG_DONE: u16 = 3;
-pub const NLA_F_NESTED: u16 = 0x8000;
-const NLMSG_HEADER_BYTES: usize = 16;
+// libc has these as `int`; a message has 16 bits for each.
+pub const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
+pub const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
+pub const NLM_F_REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+pub const NLM_F_ACK: u16 = libc::NLM_F_ACK as u16;
+pub const NLM_F_CREATE: u16 = libc::NLM_F_CREATE as u16;
+pub const NLM_F_APPEND: u16 = libc::NLM_F_APPEND as u16;
+pub const NLM_F_DUMP: u16 = libc::NLM_F_DUMP as u16;
+pub const NLA_F_NESTED: u16 = libc::NLA_F_NESTED as u16;
+const NLMSG_HEADER_BYTES: usize = size_of::<libc::nlmsghdr>();
 
 pub fn send(request: &[u8]) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;

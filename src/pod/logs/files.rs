@@ -111,7 +111,7 @@ pub fn open_parts(dir: &Path, attempt: u32) -> io::Result<Vec<Part>> {
 fn start_of(file: &File) -> io::Result<u64> {
     let mut first = [0; 256];
     let length = read_at(file, &mut first, 0)?;
-    let first = first.get(..length).unwrap_or_default();
+    let first = &first[..length];
     let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(match record::parse(line) {
         Some(Record::Position(positions)) => positions.stdout.saturating_add(positions.stderr),

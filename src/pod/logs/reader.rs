@@ -57,8 +57,8 @@ impl Records {
     pub fn next(&mut self) -> io::Result<Option<Range<usize>>> {
         let mut searched = 0;
         loop {
-            let unread = self.buffer.get(self.filled.clone()).unwrap_or_default();
-            let new = unread.get(searched..).unwrap_or_default();
+            let unread = &self.buffer[self.filled.clone()];
+            let new = &unread[searched..];
             if let Some(end) = memchr::memchr(b'\n', new) {
                 let line = self.filled.start..self.filled.start + searched + end;
                 self.line_start += self.skipped + line.len() as u64 + 1;
@@ -78,9 +78,9 @@ impl Records {
             self.filled = 0..searched;
             let at = self.line_start + self.skipped + searched as u64;
             let room = self.end.map_or(u64::MAX, |end| end.saturating_sub(at));
-            let space = self.buffer.get_mut(searched..).unwrap_or_default();
+            let space = &mut self.buffer[searched..];
             let space_length = space.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-            let count = read_at(&self.file, space.get_mut(..space_length).unwrap_or_default(), at)?;
+            let count = read_at(&self.file, &mut space[..space_length], at)?;
             if count == 0 {
                 self.filled = 0..0;
                 return Ok(None);
@@ -91,7 +91,7 @@ impl Records {
 
     /// The bytes of a line that [`Self::next`] has just found.
     pub fn line(&self, line: Range<usize>) -> &[u8] {
-        self.buffer.get(line).unwrap_or_default()
+        &self.buffer[line]
     }
 }
 
@@ -328,7 +328,7 @@ impl LogReader {
 
     fn limited(&mut self, bytes: &[u8], to: &mut Vec<u8>) {
         let length = bytes.len().min(usize::try_from(self.left_bytes).unwrap_or(usize::MAX));
-        to.extend_from_slice(bytes.get(..length).unwrap_or_default());
+        to.extend_from_slice(&bytes[..length]);
         self.left_bytes = self.left_bytes.saturating_sub(length as u64);
     }
 }

@@ -40,7 +40,7 @@ impl Tail {
         loop {
             while let Some(newline) = memchr::memrchr(b'\n', &unseen) {
                 let after = start + newline as u64 + 1;
-                let line = unseen.get(newline + 1..).unwrap_or_default();
+                let line = &unseen[newline + 1..];
                 if is_whole && self.is_before_wanted(line) {
                     return Ok(Some(after + line.len() as u64 + 1));
                 }
@@ -57,7 +57,7 @@ impl Tail {
             }
             let count = start.min(BLOCK_BYTES);
             start -= count;
-            let mut block = vec![0; usize::try_from(count).unwrap_or_default()];
+            let mut block = vec![0; count as usize];
             let mut have = 0;
             while let Some(space) = block.get_mut(have..).filter(|space| !space.is_empty()) {
                 match read_at(file, space, start + have as u64)? {

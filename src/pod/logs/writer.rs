@@ -148,7 +148,7 @@ impl LogWriter {
             let unfinished = self.unfinished(stream).len();
             let room = MAX_CONTENT_BYTES.saturating_sub(unfinished);
             let (line, after) = match memchr::memchr(b'\n', rest.get(..=room).unwrap_or(rest)) {
-                Some(end) => (rest.get(..end).unwrap_or_default(), rest.get(end + 1..)),
+                Some(end) => (&rest[..end], rest.get(end + 1..)),
                 None => (rest.get(..room).unwrap_or(rest), None),
             };
             match after {
@@ -157,7 +157,7 @@ impl LogWriter {
                     rest = after;
                 }
                 None => {
-                    rest = rest.get(line.len()..).unwrap_or_default();
+                    rest = &rest[line.len()..];
                     if unfinished + line.len() == MAX_CONTENT_BYTES {
                         self.record(stream, &stamp, false, line);
                     } else {
@@ -237,7 +237,7 @@ impl LogWriter {
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let mut written = 0;
         let result = loop {
-            let rest = records.get(written..).unwrap_or_default();
+            let rest = &records[written..];
             if rest.is_empty() {
                 break Ok(());
             }

@@ -14,7 +14,7 @@ use super::container::ContainerRun;
 use super::images::HeldImages;
 use super::message::Message;
 use super::pod_view::PodView;
-use super::running_machine::{Guest, RunningMachine, StartedMachine, kill_vmm};
+use super::running_machine::{Guest, RunningMachine, StartedMachine};
 use super::supervised_pod::{SupervisedPod, container_id};
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::boot_slot::BootSlot;
@@ -22,11 +22,12 @@ use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Event;
 use crate::pod::machine_plan::MachinePlan;
+use crate::pod::patience::KILL_PATIENCE;
 use crate::pod::prepare::{self, HostResources, Prepared};
 use crate::pod::sandbox::{self, AgentClientHandle, describe_loss, vmm_end};
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
-use crate::state::{Paths, PodRecord, ProcessIdentity};
+use crate::state::ProcessIdentity;
 
 /// The stop signal of a container of which nothing else is known.
 const DEFAULT_STOP_SIGNAL: u32 = libc::SIGTERM.unsigned_abs();
@@ -62,7 +63,7 @@ impl Machine {
     /// Begins to have what the first machine needs of the host, while images are being pulled.
     pub fn prepare(&mut self) {
         if self.resources.is_none() && self.running.is_none() && self.starting.is_none() {
-            self.resources = Some(PendingResources::begin(&self.pod.paths, &self.pod.record));
+            self.resources = Some(PendingResources::begin(&self.pod));
         }
     }
 
@@ -71,19 +72,19 @@ impl Machine {
         let mut pending = match self.resources.take() {
             Some(pending) if pending.result.is_some() => pending,
             // The last machine had them.
-            _ => PendingResources::begin(&self.pod.paths, &self.pod.record),
+            _ => PendingResources::begin(&self.pod),
         };
         let resources = pending.result.take();
         self.resources = Some(pending);
         let pod = Arc::clone(&self.pod);
         let task = tokio::spawn(async move {
             let start = async {
-                let (paths, record) = (&pod.paths, &pod.record);
+                let paths = &pod.paths;
                 let (images, hold) = images.complete(&pod).await?;
                 let images = prepare::fit_layers(paths, images).await?;
                 let resources = resources.context("the machine's resources are not there")?.await??;
                 let network_stage = resources.stage.clone();
-                let prepared = prepare::assemble(paths, record, &images, resources, pod.debug)?;
+                let prepared = prepare::assemble(&pod.record, &images, resources, pod.debug)?;
                 drop(hold);
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
                 let mut started = boot(&pod, prepared).await?;
@@ -194,7 +195,7 @@ impl Machine {
             // Dropping a VMM kills it, but does not wait for its end.
             starting.abort();
             if let Some(vmm) = self.vmm.clone() {
-                kill_vmm(vmm).await;
+                kill_vmm(&self.pod, vmm).await;
             }
         }
         if let Some(resources) = self.resources.take() {
@@ -278,6 +279,14 @@ fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: St
     });
 }
 
+/// Kills a VMM of which this process has nothing but its name, and waits for its end: before that, its address must not be given away.
+async fn kill_vmm(pod: &SupervisedPod, vmm: ProcessIdentity) {
+    let killed = pod.privileges.kill_vmm(vmm, KILL_PATIENCE).await;
+    if !matches!(killed, Ok(true)) {
+        tracing::error!("cannot kill the VMM: {killed:?}");
+    }
+}
+
 /// Starts the machine and waits for its agent to make the sandbox.
 async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<StartedMachine> {
     let output = &pod.output;
@@ -291,7 +300,7 @@ async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<Started
     let mut stages = Vec::new();
     output.expect_machine();
     let vmm_start = Instant::now();
-    let (mut vm, streams) = VirtualMachine::start(machine)?;
+    let (mut vm, streams) = VirtualMachine::start(pod.privileges.clone(), machine).await?;
     pod.send(Message::VmmStarted(vm.identity.clone()));
     let sandbox = match sandbox::boot(&mut vm, streams, output, vmm_start, &mut stages).await {
         Ok(sandbox) => sandbox,
@@ -340,9 +349,9 @@ struct PendingResources {
 
 impl PendingResources {
     /// Begins to make them.
-    fn begin(paths: &Paths, record: &PodRecord) -> Self {
-        let (paths, record) = (paths.clone(), record.clone());
-        Self::of(async move { prepare::host_resources(&paths, &record).await })
+    fn begin(pod: &Arc<SupervisedPod>) -> Self {
+        let pod = Arc::clone(pod);
+        Self::of(async move { prepare::host_resources(&pod.privileges, &pod.record).await })
     }
 
     fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {

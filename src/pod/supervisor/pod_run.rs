@@ -25,6 +25,7 @@ use crate::pod::lifecycle::{Action, Event, Lifecycle, PodEvent};
 use crate::pod::output::Output;
 use crate::pod::sandbox::{describe_loss, vmm_end};
 use crate::pod::{machine_plan, prepare};
+use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
 
 /// A file system with less than this is full, bytes.
@@ -59,6 +60,7 @@ impl PodRun {
         orders: mpsc::Sender<Order>,
         debug: bool,
     ) -> anyhow::Result<Self> {
+        let privileges = Privileges::new(&paths).of_pod(&record.uid)?;
         let mut keeper = RecordKeeper::new(&paths, record.clone())?;
         keeper.note_scheduled(&prepare::node_name());
         let clock = Clock::new();
@@ -68,6 +70,7 @@ impl PodRun {
         let pod = Arc::new(SupervisedPod {
             output: Output::new(client.clone(), log, debug),
             paths,
+            privileges,
             record,
             client,
             debug,

@@ -10,15 +10,15 @@ use ttrpc::context::with_duration;
 use super::container::ContainerRun;
 use super::machine::Machine;
 use super::pod_view::PodView;
-use super::running_machine::{RunningMachine, kill_vmm};
+use super::running_machine::RunningMachine;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::Lifecycle;
 use crate::pod::machine_plan::MachinePlan;
-use crate::pod::prepare;
+use crate::pod::patience::KILL_PATIENCE;
 use crate::pod::sandbox;
-use crate::pod::virtual_machine::{VirtualMachine, unnoted_vmms};
+use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
 /// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it: returns what there is in it. Ends it otherwise.
@@ -39,8 +39,9 @@ pub async fn take_over(
         Err(error) => error,
     };
     tracing::info!("the Pod has no machine any more: {error:#}");
-    for vmm in noted.into_iter().chain(unnoted_vmms(&pod.record.uid)) {
-        kill_vmm(vmm).await;
+    let ended = pod.privileges.end_vmms(noted, KILL_PATIENCE).await;
+    if !matches!(ended, Ok(true)) {
+        tracing::error!("cannot kill the VMM: {ended:?}");
     }
     None
 }
@@ -53,14 +54,13 @@ async fn adopt(
     lifecycle: &Lifecycle,
     identity: ProcessIdentity,
 ) -> anyhow::Result<Found> {
-    let mut vm = VirtualMachine::adopt(identity.clone())?.context("its VMM has ended")?;
+    let mut vm = VirtualMachine::adopt(pod.privileges.clone(), identity.clone())?.context("its VMM has ended")?;
     let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("what was planned for it is not known")?;
     pod.output
         .expect_adopted_machine(pod.ids_of(|container| lifecycle.expected_attempt(container)));
-    let path = prepare::vsock_path(&pod.paths, &pod.record.uid);
     let adopted = tokio::select! {
         adopted = async {
-            let sandbox = sandbox::adopt(&path, &pod.output).await?;
+            let sandbox = sandbox::adopt(&pod.privileges, &pod.output).await?;
             let listed = sandbox.agent.list_containers(with_duration(CALL_TIMEOUT), &Default::default()).await;
             anyhow::Ok((sandbox, listed.context("its agent does not answer")?))
         } => adopted,

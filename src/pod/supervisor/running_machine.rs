@@ -8,11 +8,10 @@ use ttrpc::context::with_duration;
 
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
-use crate::pod::patience::{KILL_PATIENCE, LAST_WORD_PATIENCE, POWER_OFF_PATIENCE};
+use crate::pod::patience::{LAST_WORD_PATIENCE, POWER_OFF_PATIENCE};
 use crate::pod::sandbox::Sandbox;
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
-use crate::state::ProcessIdentity;
 
 /// A machine that runs.
 #[derive(Debug)]
@@ -89,13 +88,5 @@ impl RunningMachine {
     /// Ends its VMM at once.
     pub async fn kill(mut self) {
         self.vm.end(Duration::ZERO).await;
-    }
-}
-
-/// Kills a VMM that is no machine of this process, and waits for its end: before that, its address must not be given away.
-pub async fn kill_vmm(vmm: ProcessIdentity) {
-    let killed = tokio::task::spawn_blocking(move || vmm.kill(KILL_PATIENCE)).await;
-    if !matches!(killed, Ok(Ok(true))) {
-        tracing::error!("cannot kill the VMM: {killed:?}");
     }
 }

@@ -11,6 +11,7 @@ use crate::pod::attach::Frame;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
 use crate::pod::prepare;
+use crate::privileged::PodPrivileges;
 use crate::state::{Paths, PodRecord};
 
 /// The Pod of this process.
@@ -18,6 +19,8 @@ use crate::state::{Paths, PodRecord};
 pub struct SupervisedPod {
     /// Where microkube keeps its files.
     pub paths: Paths,
+    /// What is done for the Pod with root's privileges.
+    pub privileges: PodPrivileges,
     /// As this process found it; what changes in it is the record keeper's.
     pub record: PodRecord,
     /// The Pod's streams.
@@ -100,6 +103,7 @@ pub use tests::{test_pod, test_pod_with};
 mod tests {
     use super::*;
     use crate::pod::guest_log::GuestLog;
+    use crate::privileged::Privileges;
 
     /// A Pod with the container `web`, and what is reported of it.
     pub fn test_pod(detached: bool) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
@@ -121,8 +125,10 @@ mod tests {
         .unwrap();
         let dir = std::path::Path::new("/nonexistent");
         let (inbox, messages) = mpsc::unbounded_channel();
+        let paths = Paths::new(dir.join("state"), dir.join("run"));
         let pod = SupervisedPod {
-            paths: Paths::new(dir.join("state"), dir.join("run")),
+            privileges: Privileges::new(&paths).of_pod("u").unwrap(),
+            paths,
             record,
             output: Output::new(client.clone(), GuestLog::begin(dir.join("log")), false),
             client,

@@ -84,11 +84,10 @@ impl Role {
         const KVM_RUN: u64 = 0xae80;
         const KVM_GET_REGS: u64 = 0x8090_ae81;
         const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
-        const TUNSETOFFLOAD: u64 = 0x4004_54d0;
         match self {
             // The last one by the I/O APIC, whose registers a vCPU writes.
             Self::Vcpu => &[KVM_RUN, KVM_GET_REGS, KVM_SET_GSI_ROUTING],
-            Self::Net => &[TUNSETOFFLOAD],
+            Self::Net => &[libc::TUNSETOFFLOAD],
             _ => &[],
         }
     }

@@ -246,7 +246,7 @@ fn write_content(file: &File, entry: &Entry, body: &mut impl Read) -> io::Result
                 let (mut at, mut left) = (segment.offset, segment.length);
                 while left > 0 {
                     let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    let part = buffer.get_mut(..want).unwrap_or_default();
+                    let part = &mut buffer[..want];
                     body.read_exact(part)?;
                     file.write_all_at(part, at)?;
                     at = at.saturating_add(want as u64);

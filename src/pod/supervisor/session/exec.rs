@@ -99,7 +99,7 @@ async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::
         let frame = Frame::Output {
             container: 0,
             stream,
-            bytes: buffer.get(..length).unwrap_or_default().to_vec(),
+            bytes: buffer[..length].to_vec(),
         };
         if to.send(frame).await.is_err() {
             return;

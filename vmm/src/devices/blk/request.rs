@@ -1,27 +1,23 @@
 //! Requests of the block driver (section 5.2.6): parsing, and nothing else.
 
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_T_DISCARD as TYPE_DISCARD, VIRTIO_BLK_T_FLUSH as TYPE_FLUSH, VIRTIO_BLK_T_GET_ID as TYPE_GET_ID,
+    VIRTIO_BLK_T_IN as TYPE_IN, VIRTIO_BLK_T_OUT as TYPE_OUT, VIRTIO_BLK_T_WRITE_ZEROES as TYPE_WRITE_ZEROES,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP as RANGE_UNMAP, virtio_blk_outhdr,
+};
+
 use super::super::virtio::GuestError;
 use super::super::virtio::chain::Buffers;
 use super::disk::SECTOR_BYTES;
 
-/// Request type: read.
-const TYPE_IN: u32 = 0;
-const TYPE_OUT: u32 = 1;
-const TYPE_FLUSH: u32 = 4;
-const TYPE_GET_ID: u32 = 8;
-const TYPE_DISCARD: u32 = 11;
-const TYPE_WRITE_ZEROES: u32 = 13;
-
 /// Bytes of the header.
-const HEADER_BYTES: usize = 16;
-/// Bytes of a discard segment.
+const HEADER_BYTES: usize = size_of::<virtio_blk_outhdr>();
+/// Bytes of a discard segment (`struct virtio_blk_discard_write_zeroes`).
 const RANGE_BYTES: usize = 16;
 /// Most segments of a discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 64;
 /// Most sectors of one segment: 1 GiB, so that one request cannot take for ever.
 pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
-/// Flag of a write-zeroes segment: the space may be given back.
-const RANGE_UNMAP: u32 = 1;
 
 /// What is asked for. Offsets and lengths are bytes, and lie on the disk.
 #[derive(Debug, PartialEq, Eq)]

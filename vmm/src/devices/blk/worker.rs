@@ -2,6 +2,8 @@
 
 use std::io;
 
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
+
 use super::super::virtio::GuestError;
 use super::super::virtio::chain::Chain;
 use super::super::virtio::turn::Turn;
@@ -10,12 +12,20 @@ use super::disk::Disk;
 use super::request::{self, Request};
 use crate::report::report;
 
-const STATUS_OK: u8 = 0;
-const STATUS_IOERR: u8 = 1;
-const STATUS_UNSUPP: u8 = 2;
+const STATUS_OK: u8 = status(VIRTIO_BLK_S_OK);
+const STATUS_IOERR: u8 = status(VIRTIO_BLK_S_IOERR);
+const STATUS_UNSUPP: u8 = status(VIRTIO_BLK_S_UNSUPP);
 
 /// Length of the name that `GET_ID` asks for.
-const ID_BYTES: usize = 20;
+const ID_BYTES: usize = VIRTIO_BLK_ID_BYTES as usize;
+
+/// A status as it is written.
+const fn status(value: u32) -> u8 {
+    let [status, 0, 0, 0] = value.to_le_bytes() else {
+        panic!("a status has one byte")
+    };
+    status
+}
 
 /// The disk's thread.
 #[derive(Debug)]

@@ -1,9 +1,14 @@
 //! What the network device says of itself (sections 5.1.3 and 5.1.4).
 
+use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+};
+
 use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
 
-const DEVICE_TYPE: u32 = 1;
 /// Places of each queue.
 pub const QUEUE_SIZE: u16 = 256;
 
@@ -13,18 +18,18 @@ pub const QUEUE_RX: usize = 0;
 pub const QUEUE_TX: usize = 1;
 
 /// The guest's frames may lack their checksum.
-const F_CSUM: u64 = 1;
+const F_CSUM: u64 = 1 << VIRTIO_NET_F_CSUM;
 /// Frames for the guest may.
-pub const F_GUEST_CSUM: u64 = 1 << 1;
-const F_MAC: u64 = 1 << 5;
+pub const F_GUEST_CSUM: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM;
+const F_MAC: u64 = 1 << VIRTIO_NET_F_MAC;
 /// Frames for the guest may be unsegmented TCP over IPv4.
-pub const F_GUEST_TSO4: u64 = 1 << 7;
+pub const F_GUEST_TSO4: u64 = 1 << VIRTIO_NET_F_GUEST_TSO4;
 /// Over IPv6.
-pub const F_GUEST_TSO6: u64 = 1 << 8;
-const F_HOST_TSO4: u64 = 1 << 11;
-const F_HOST_TSO6: u64 = 1 << 12;
+pub const F_GUEST_TSO6: u64 = 1 << VIRTIO_NET_F_GUEST_TSO6;
+const F_HOST_TSO4: u64 = 1 << VIRTIO_NET_F_HOST_TSO4;
+const F_HOST_TSO6: u64 = 1 << VIRTIO_NET_F_HOST_TSO6;
 /// A frame for the guest may fill several buffers.
-pub const F_MRG_RXBUF: u64 = 1 << 15;
+pub const F_MRG_RXBUF: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
 
 /// Identity of the network device.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ impl NetIdentity {
 
 impl Identity for NetIdentity {
     fn device_type(&self) -> u32 {
-        DEVICE_TYPE
+        VIRTIO_ID_NET
     }
     fn features(&self) -> u64 {
         let guest = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_MRG_RXBUF;

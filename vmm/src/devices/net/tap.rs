@@ -5,18 +5,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Bytes of `struct virtio_net_hdr_mrg_rxbuf`, which precedes every frame on the TAP as well as in the queues.
-pub const VNET_HEADER_BYTES: usize = 12;
+use virtio_bindings::virtio_net::virtio_net_hdr_v1;
 
-const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
-const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
-const IFF_TAP: libc::c_short = 2;
-const IFF_NO_PI: libc::c_short = 0x1000;
-const IFF_VNET_HDR: libc::c_short = 0x4000;
-const TUN_F_CSUM: libc::c_ulong = 1;
-const TUN_F_TSO4: libc::c_ulong = 2;
-const TUN_F_TSO6: libc::c_ulong = 4;
+/// Bytes of the header that precedes every frame on the TAP as well as in the queues.
+pub const VNET_HEADER_BYTES: usize = size_of::<virtio_net_hdr_v1>();
 
 /// Why a TAP cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +51,10 @@ impl Tap {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from.cast_signed();
         }
-        request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("the flags are bits of a short");
         // SAFETY: the ioctl reads and writes an ifreq.
-        let attached = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) };
+        let attached = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         check(attached, "attach to the TAP (TUNSETIFF)")?;
         Self::new(file)
     }
@@ -72,9 +65,9 @@ impl Tap {
             what: "make the TAP non-blocking",
             source,
         })?;
-        let size: libc::c_int = 12;
+        let size = libc::c_int::try_from(VNET_HEADER_BYTES).expect("a header is small");
         // SAFETY: the ioctl reads an int.
-        let sized = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) };
+        let sized = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) };
         check(sized, "set the TAP's header size")?;
         let tap = Self(file);
         tap.set_offloads(false, false, false)?;
@@ -90,11 +83,11 @@ impl Tap {
 
     /// Says which frames may be handed to the guest: without checksum, unsegmented TCP over IPv4 and over IPv6.
     pub fn set_offloads(&self, checksum: bool, tso4: bool, tso6: bool) -> Result<(), TapError> {
-        let mut flags = 0;
+        let mut flags: libc::c_uint = 0;
         for (wanted, flag) in [
-            (checksum, TUN_F_CSUM),
-            (checksum && tso4, TUN_F_TSO4),
-            (checksum && tso6, TUN_F_TSO6),
+            (checksum, libc::TUN_F_CSUM),
+            (checksum && tso4, libc::TUN_F_TSO4),
+            (checksum && tso6, libc::TUN_F_TSO6),
         ] {
             if wanted {
                 flags |= flag;
@@ -102,7 +95,7 @@ impl Tap {
         }
         // SAFETY: the ioctl takes flags, no pointer.
         check(
-            unsafe { libc::ioctl(self.0.as_raw_fd(), TUNSETOFFLOAD, flags) },
+            unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) },
             "set the TAP's offloads",
         )
     }

@@ -1,8 +1,10 @@
 //! Moves frames between the queues and the TAP, straight from and to guest memory.
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
 
+use virtio_bindings::virtio_net::virtio_net_hdr_v1;
 use vmm_sys_util::epoll::EventSet;
 
 use super::super::virtio::GuestError;
@@ -15,7 +17,7 @@ use crate::report::report;
 
 const TOKEN_TAP: u32 = 0;
 /// Where in the header the number of buffers is that a frame fills (section 5.1.6).
-const NUM_BUFFERS_OFFSET: usize = 10;
+const NUM_BUFFERS_OFFSET: usize = offset_of!(virtio_net_hdr_v1, num_buffers);
 /// Largest frame of a TAP with segmentation offload, with its header.
 const LARGE_FRAME_BYTES: usize = VNET_HEADER_BYTES + 65_550;
 /// Largest frame without: an MTU of 1500 with Ethernet header and VLAN tag. A longer one is cut, as on a wire it would be.

@@ -1,9 +1,9 @@
 //! What the entropy device says of itself.
 
+use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
+
 use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
-
-const DEVICE_TYPE: u32 = 4;
 
 /// Identity of the entropy device: there is nothing to configure.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub struct RngIdentity;
 
 impl Identity for RngIdentity {
     fn device_type(&self) -> u32 {
-        DEVICE_TYPE
+        VIRTIO_ID_RNG
     }
     fn features(&self) -> u64 {
         F_COMMON

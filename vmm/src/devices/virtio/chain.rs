@@ -142,7 +142,8 @@ impl<'m> Buffers<'m> {
 
     /// What is left, at most as much as one system call takes.
     fn as_iovecs(&self) -> &[libc::iovec] {
-        let rest = self.iovecs.get(self.first..).unwrap_or_default();
+        // `first` never goes past the end.
+        let rest = &self.iovecs[self.first..];
         rest.get(..MAX_IOVECS).unwrap_or(rest)
     }
 
@@ -341,11 +342,8 @@ mod tests {
     use virtio_queue::{Queue, QueueT};
     use vm_memory::{Bytes, GuestAddress};
 
+    use super::super::driver::{INDIRECT, NEXT, WRITE};
     use super::*;
-
-    const NEXT: u16 = 1;
-    const WRITE: u16 = 2;
-    const INDIRECT: u16 = 4;
 
     fn memory() -> GuestMemory {
         GuestMemory::from_ranges(&[(GuestAddress(0), 0x2_0000), (GuestAddress(0x2_0000), 0x1_0000)]).unwrap()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
@@ -12,9 +13,19 @@ use super::worker::Active;
 use crate::memory::GuestMemory;
 
 /// Descriptor flag: another descriptor follows.
-pub const NEXT: u16 = 1;
+pub const NEXT: u16 = flag(VRING_DESC_F_NEXT);
 /// Descriptor flag: the device writes.
-pub const WRITE: u16 = 2;
+pub const WRITE: u16 = flag(VRING_DESC_F_WRITE);
+/// Descriptor flag: it leads to a table of descriptors.
+pub const INDIRECT: u16 = flag(VRING_DESC_F_INDIRECT);
+
+/// A flag as descriptors have it.
+const fn flag(value: u32) -> u16 {
+    let [low, high, 0, 0] = value.to_le_bytes() else {
+        panic!("flags have two bytes")
+    };
+    u16::from_le_bytes([low, high])
+}
 
 /// First address of the rings; each queue has a descriptor table, an available and a used ring, at [`AVAILABLE`] and [`USED`].
 const RINGS: u64 = 0x1000;

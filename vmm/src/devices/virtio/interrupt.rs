@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Interrupt status: a used ring changed (section 4.2.2).
-pub const VRING: u32 = 1;
+pub const VRING: u32 = VIRTIO_MMIO_INT_VRING;
 /// Interrupt status: the configuration changed.
-pub const CONFIG: u32 = 2;
+pub const CONFIG: u32 = VIRTIO_MMIO_INT_CONFIG;
 /// Device status: the device gave up and needs a reset (section 2.1).
-pub const STATUS_NEEDS_RESET: u32 = 0x40;
+pub const STATUS_NEEDS_RESET: u32 = VIRTIO_CONFIG_S_NEEDS_RESET;
 
 /// Shared by a device's transport and its thread.
 #[derive(Debug)]

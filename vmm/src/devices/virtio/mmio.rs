@@ -2,6 +2,12 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE as STATUS_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as STATUS_DRIVER,
+    VIRTIO_CONFIG_S_DRIVER_OK as STATUS_DRIVER_OK, VIRTIO_CONFIG_S_FAILED as STATUS_FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK as STATUS_FEATURES_OK,
+};
+use virtio_bindings::virtio_mmio as register;
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -17,16 +23,10 @@ const VERSION: u32 = 2;
 /// "MKUB"; no driver looks at it.
 const VENDOR: u32 = 0x4255_4b4d;
 
-const STATUS_ACKNOWLEDGE: u32 = 1;
-const STATUS_DRIVER: u32 = 2;
-const STATUS_DRIVER_OK: u32 = 4;
-const STATUS_FEATURES_OK: u32 = 8;
-const STATUS_FAILED: u32 = 0x80;
-
 /// Offset of QueueNotify, where the queues' eventfds are attached.
-pub const QUEUE_NOTIFY: u64 = 0x50;
+pub const QUEUE_NOTIFY: u64 = register::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 /// Offset of the device's configuration space.
-const CONFIG_SPACE: u64 = 0x100;
+const CONFIG_SPACE: u64 = register::VIRTIO_MMIO_CONFIG as u64;
 
 /// What a device is, apart from what it does.
 pub trait Identity: Send {
@@ -136,54 +136,60 @@ impl MmioTransport {
         self.state.status & bits != 0
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
+    fn read_register(&self, offset: u32) -> u32 {
         let half = |features: u64, select: u32| match select {
             0 => low(features),
             1 => low(features >> 32),
             _ => 0,
         };
         match offset {
-            0x00 => MAGIC,
-            0x04 => VERSION,
-            0x08 => self.identity.device_type(),
-            0x0c => VENDOR,
-            0x10 => half(self.identity.features(), self.state.device_features_select),
-            0x34 => self.selected_queue().map_or(0, |queue| u32::from(queue.max_size())),
-            0x44 => self.selected_queue().map_or(0, |queue| u32::from(queue.ready())),
-            0x60 => self.interrupt.status(),
-            0x70 => self.state.status | self.interrupt.device_status(),
+            register::VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            register::VIRTIO_MMIO_VERSION => VERSION,
+            register::VIRTIO_MMIO_DEVICE_ID => self.identity.device_type(),
+            register::VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            register::VIRTIO_MMIO_DEVICE_FEATURES => half(self.identity.features(), self.state.device_features_select),
+            register::VIRTIO_MMIO_QUEUE_NUM_MAX => self.selected_queue().map_or(0, |queue| u32::from(queue.max_size())),
+            register::VIRTIO_MMIO_QUEUE_READY => self.selected_queue().map_or(0, |queue| u32::from(queue.ready())),
+            register::VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt.status(),
+            register::VIRTIO_MMIO_STATUS => self.state.status | self.interrupt.device_status(),
             // Shared memory regions: there are none, which a length of -1 says (section 4.2.2).
-            0xb0 | 0xb4 | 0xb8 | 0xbc => u32::MAX,
-            // ConfigGeneration (0xfc): the configuration never changes. Everything else is not readable.
+            register::VIRTIO_MMIO_SHM_LEN_LOW
+            | register::VIRTIO_MMIO_SHM_LEN_HIGH
+            | register::VIRTIO_MMIO_SHM_BASE_LOW
+            | register::VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
+            register::VIRTIO_MMIO_CONFIG_GENERATION => 0, // the configuration never changes
+            // Not readable.
             _ => 0,
         }
     }
 
-    fn write_register(&mut self, offset: u64, value: u32) {
+    fn write_register(&mut self, offset: u32, value: u32) {
         match offset {
-            0x14 => self.state.device_features_select = value,
-            0x20 => self.write_driver_features(value),
-            0x24 => self.state.driver_features_select = value,
-            0x30 => self.state.queue_select = value,
-            0x38 => {
+            register::VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.state.device_features_select = value,
+            register::VIRTIO_MMIO_DRIVER_FEATURES => self.write_driver_features(value),
+            register::VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.state.driver_features_select = value,
+            register::VIRTIO_MMIO_QUEUE_SEL => self.state.queue_select = value,
+            register::VIRTIO_MMIO_QUEUE_NUM => {
                 if let (Some(queue), Ok(size)) = (self.configurable_queue(), u16::try_from(value)) {
                     queue.set_size(size);
                 }
             }
-            0x44 => {
+            register::VIRTIO_MMIO_QUEUE_READY => {
                 if let Some(queue) = self.configurable_queue() {
                     queue.set_ready(value == 1);
                 }
             }
             // Normally KVM's business (ioeventfd); a value that is no queue's gets here and is ignored.
-            QUEUE_NOTIFY => {
+            register::VIRTIO_MMIO_QUEUE_NOTIFY => {
                 if let Some(notifier) = usize::try_from(value).ok().and_then(|index| self.notifiers.get(index)) {
                     let _ = notifier.write(1);
                 }
             }
-            0x64 => self.interrupt.acknowledge(value),
-            0x70 => self.write_status(value),
-            0x80..=0xa4 => self.write_queue_address(offset, value),
+            register::VIRTIO_MMIO_INTERRUPT_ACK => self.interrupt.acknowledge(value),
+            register::VIRTIO_MMIO_STATUS => self.write_status(value),
+            register::VIRTIO_MMIO_QUEUE_DESC_LOW..=register::VIRTIO_MMIO_QUEUE_USED_HIGH => {
+                self.write_queue_address(offset, value)
+            }
             _ => {}
         }
     }
@@ -200,17 +206,17 @@ impl MmioTransport {
         }
     }
 
-    fn write_queue_address(&mut self, offset: u64, value: u32) {
+    fn write_queue_address(&mut self, offset: u32, value: u32) {
         let Some(queue) = self.configurable_queue().filter(|queue| !queue.ready()) else {
             return;
         };
         match offset {
-            0x80 => queue.set_desc_table_address(Some(value), None),
-            0x84 => queue.set_desc_table_address(None, Some(value)),
-            0x90 => queue.set_avail_ring_address(Some(value), None),
-            0x94 => queue.set_avail_ring_address(None, Some(value)),
-            0xa0 => queue.set_used_ring_address(Some(value), None),
-            0xa4 => queue.set_used_ring_address(None, Some(value)),
+            register::VIRTIO_MMIO_QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
+            register::VIRTIO_MMIO_QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
+            register::VIRTIO_MMIO_QUEUE_AVAIL_LOW => queue.set_avail_ring_address(Some(value), None),
+            register::VIRTIO_MMIO_QUEUE_AVAIL_HIGH => queue.set_avail_ring_address(None, Some(value)),
+            register::VIRTIO_MMIO_QUEUE_USED_LOW => queue.set_used_ring_address(Some(value), None),
+            register::VIRTIO_MMIO_QUEUE_USED_HIGH => queue.set_used_ring_address(None, Some(value)),
             _ => {}
         }
     }
@@ -276,6 +282,12 @@ impl MmioTransport {
     }
 }
 
+/// The register at an offset. Registers are 32 bits wide (section 4.2.2.2).
+fn register_at(offset: u64) -> Option<u32> {
+    let register = u32::try_from(offset).ok()?;
+    (offset < CONFIG_SPACE && register.is_multiple_of(4)).then_some(register)
+}
+
 /// The low half.
 fn low(value: u64) -> u32 {
     let [a, b, c, d, ..] = value.to_le_bytes();
@@ -293,19 +305,17 @@ impl BusDevice for MmioTransport {
             for (to, from) in data.iter_mut().zip(rest) {
                 *to = *from;
             }
-        } else if data.len() == 4 && offset.is_multiple_of(4) {
-            // Registers are 32 bits wide (section 4.2.2.2).
-            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
+        } else if data.len() == 4
+            && let Some(register) = register_at(offset)
+        {
+            data.copy_from_slice(&self.read_register(register).to_le_bytes());
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         // No device here has a writable configuration field.
-        if let (Ok(bytes), true) = (
-            <[u8; 4]>::try_from(data),
-            offset < CONFIG_SPACE && offset.is_multiple_of(4),
-        ) {
-            self.write_register(offset, u32::from_le_bytes(bytes));
+        if let (Ok(bytes), Some(register)) = (<[u8; 4]>::try_from(data), register_at(offset)) {
+            self.write_register(register, u32::from_le_bytes(bytes));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What the socket device says of itself (sections 5.10.2 to 5.10.4).
 
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
 use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
 
-const DEVICE_TYPE: u32 = 19;
 const QUEUE_SIZE: u16 = 256;
 
 /// Queue of packets for the guest.
@@ -29,7 +30,7 @@ impl VsockIdentity {
 
 impl Identity for VsockIdentity {
     fn device_type(&self) -> u32 {
-        DEVICE_TYPE
+        VIRTIO_ID_VSOCK
     }
     fn features(&self) -> u64 {
         F_COMMON

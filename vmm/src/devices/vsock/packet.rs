@@ -3,7 +3,7 @@
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 44;
 /// The host's context id.
-pub const HOST_CID: u64 = 2;
+pub const HOST_CID: u64 = libc::VMADDR_CID_HOST as u64;
 /// Most payload of one packet: Linux sends no more (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 /// `VIRTIO_VSOCK_TYPE_STREAM`.
@@ -88,22 +88,17 @@ impl Header {
     /// Reads a header; every byte string of this length is one.
     #[must_use]
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
-        let mut rest = bytes.as_slice();
-        let mut take = |count: usize| {
-            let (field, after) = rest.split_at_checked(count).unwrap_or_default();
-            rest = after;
-            field
-                .iter()
-                .rev()
-                .fold(0u64, |value, byte| (value << 8) | u64::from(*byte))
-        };
-        let (src_cid, dst_cid) = (take(8), take(8));
-        let mut take32 = |count: usize| u32::try_from(take(count) & u64::from(u32::MAX)).unwrap_or(0);
-        let (src_port, dst_port, len) = (take32(4), take32(4), take32(4));
-        let mut take16 = || u16::try_from(take32(2)).unwrap_or(0);
-        let (socket_type, op) = (take16(), take16());
-        let (flags, buf_alloc, fwd_cnt) = (take32(4), take32(4), take32(4));
-        let op = Op::from_u16(op);
+        let rest = &mut bytes.as_slice();
+        let src_cid = u64::from_le_bytes(take(rest));
+        let dst_cid = u64::from_le_bytes(take(rest));
+        let src_port = u32::from_le_bytes(take(rest));
+        let dst_port = u32::from_le_bytes(take(rest));
+        let len = u32::from_le_bytes(take(rest));
+        let socket_type = u16::from_le_bytes(take(rest));
+        let op = Op::from_u16(u16::from_le_bytes(take(rest)));
+        let flags = u32::from_le_bytes(take(rest));
+        let buf_alloc = u32::from_le_bytes(take(rest));
+        let fwd_cnt = u32::from_le_bytes(take(rest));
         Self {
             src_cid,
             dst_cid,
@@ -124,10 +119,9 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         let mut rest = bytes.as_mut_slice();
         let mut put = |field: &[u8]| {
-            if let Some((to, after)) = std::mem::take(&mut rest).split_at_mut_checked(field.len()) {
-                to.copy_from_slice(field);
-                rest = after;
-            }
+            let (to, after) = std::mem::take(&mut rest).split_at_mut(field.len());
+            to.copy_from_slice(field);
+            rest = after;
         };
         put(&self.src_cid.to_le_bytes());
         put(&self.dst_cid.to_le_bytes());
@@ -141,6 +135,13 @@ impl Header {
         put(&self.fwd_cnt.to_le_bytes());
         bytes
     }
+}
+
+/// Takes the next field of a header, which is as long as all of them.
+fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let (field, after) = rest.split_first_chunk().expect("a header has all its fields");
+    *rest = after;
+    *field
 }
 
 #[cfg(test)]

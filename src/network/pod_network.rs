@@ -1,0 +1,23 @@
+//! What a connected Pod is told of its network.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+/// A Pod's place in the network.
+#[derive(Debug)]
+pub struct PodNetwork {
+    /// The TAP, non-blocking, with 12-byte virtio headers. It exists as long as one copy of this descriptor does.
+    pub tap: OwnedFd,
+    /// Its name on the host.
+    pub tap_name: String,
+    /// MAC address of the guest's interface.
+    pub mac: [u8; 6],
+    /// The Pod's IP address.
+    pub address: Ipv4Addr,
+    /// Prefix length of the Pod network.
+    pub prefix_length: u8,
+    /// The Pod's default gateway, which is the host.
+    pub gateway: Ipv4Addr,
+    /// MTU of the guest's interface, bytes.
+    pub mtu: u32,
+}

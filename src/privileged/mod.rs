@@ -1,0 +1,230 @@
+//! All that a supervisor has done with root's privileges: one interface, so that it can become a process of its own when the rest of the
+//! supervisor runs as an ordinary user.
+//!
+//! Requests and answers are data: names, numbers, and descriptors, which a socket can carry. Nothing in them refers to a supervisor's
+//! memory, and every error has a type.
+//!
+//! | operation | privileges | released by |
+//! |---|---|---|
+//! | [`PodPrivileges::connect`] | `CAP_NET_ADMIN` (bridge, TAP, nftables, sysctls), root's files (leases) | [`PodPrivileges::release`]; the TAP with its last descriptor |
+//! | [`PodPrivileges::scratch_disk`] | root's files | [`PodPrivileges::release`] |
+//! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail gives up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETPCAP`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end; its socket by [`PodPrivileges::release`] |
+//! | [`PodPrivileges::connect_vmm`] | root's files | the descriptor |
+//! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM has a user of its own | |
+//! | [`PodPrivileges::release`] | `CAP_NET_ADMIN`, root's files | |
+//! | [`Privileges::sweep`] | `CAP_NET_ADMIN`, root's files | |
+//! | [`Privileges::try_scratch_disk`] | root's files | itself |
+//!
+//! A supervisor will not be trusted, because its guest may have taken it over. So it gets [`PodPrivileges`], which are about one Pod:
+//! - Nobody names a path, a TAP, an address or a user. All of them follow from the Pod's UID, which is checked once
+//!   ([`Privileges::of_pod`]), and from this host's configuration.
+//! - Files of the Pod's directories are opened without following symbolic links, and only if they are of the right kind.
+//! - A process is signalled only if it is a VMM of the Pod.
+//! - Which Pods are gone is looked up here, not told.
+//! - A descriptor needs no check: who passes it on could use it as well. What is done with those of a VMM is done by the jailed VMM.
+//!
+//! What does not belong here: what needs no privilege (records, logs, the image store, the agent, probes), decisions about a Pod's life,
+//! and waiting for the guest. Cgroups and mounts of the host will belong here; there are none yet.
+
+pub mod artifacts;
+#[cfg(test)]
+pub(crate) mod fake_vmm;
+mod vmm;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::network::{self, NetworkConfig, NetworkError, PodNetwork};
+use crate::state::{Paths, ProcessIdentity};
+use crate::volume::{self, Lifetime, ScratchError};
+
+pub use vmm::{LAYERS_DEVICE, SCRATCH_DEVICE, StartedVmm, VmmError, VmmRequest};
+
+/// The privileges of this host's microkube.
+#[derive(Debug, Clone)]
+pub struct Privileges {
+    paths: Paths,
+}
+
+/// A name that no Pod's UID can have.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{0}\" cannot be a Pod's uid: it must be 1 to 63 letters, digits and dashes")]
+pub struct BadPodUid(String);
+
+impl Privileges {
+    /// Over the resources that belong to these directories.
+    #[must_use]
+    pub fn new(paths: &Paths) -> Self {
+        Self { paths: paths.clone() }
+    }
+
+    /// What of it is about one Pod.
+    ///
+    /// # Errors
+    /// [`BadPodUid`]. The UID becomes part of paths and names.
+    pub fn of_pod(&self, uid: &str) -> Result<PodPrivileges, BadPodUid> {
+        if !network::is_pod_uid(uid) {
+            return Err(BadPodUid(uid.to_owned()));
+        }
+        Ok(PodPrivileges {
+            paths: self.paths.clone(),
+            uid: uid.to_owned(),
+        })
+    }
+
+    /// Releases the addresses of Pods that have no directory any more.
+    ///
+    /// # Errors
+    /// The first that cannot be released.
+    pub async fn sweep(&self) -> Result<(), NetworkError> {
+        let has_pod = |uid: &str| self.paths.pod_state(uid).exists() || self.paths.pod_run(uid).exists();
+        network::sweep(&self.paths.network(), has_pod).await?;
+        Ok(())
+    }
+
+    /// Makes a scratch disk that belongs to no Pod, and removes it.
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub fn try_scratch_disk(&self) -> Result<(), ScratchError> {
+        let path = self
+            .paths
+            .state_dir()
+            .join(format!(".doctor-{}.img", std::process::id()));
+        volume::create_scratch_disk(&self.paths.scratch_templates(), &path, Lifetime::Boot)?;
+        volume::remove_scratch_disk(&path).map_err(|source| ScratchError::Remove { path, source })
+    }
+}
+
+/// The privileges of this host's microkube as far as they are about one Pod.
+#[derive(Debug, Clone)]
+pub struct PodPrivileges {
+    paths: Paths,
+    /// Nothing but letters, digits and dashes.
+    uid: String,
+}
+
+/// Something of a Pod could not be released.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// Its address or its rules.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] io::Error),
+}
+
+impl ReleaseError {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Network(error) => error.path(),
+            Self::File(_) => None,
+        }
+    }
+}
+
+impl PodPrivileges {
+    /// Connects the Pod: an address, and a TAP that is guarded against spoofing. A Pod that has an address keeps it.
+    ///
+    /// # Errors
+    /// See [`NetworkError`]. Nothing is left behind then.
+    pub async fn connect(&self) -> Result<PodNetwork, NetworkError> {
+        let config = NetworkConfig::from_env()?;
+        network::attach(&self.paths.network(), &self.uid, &config).await
+    }
+
+    /// The Pod's scratch disk; made if there is none.
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub async fn scratch_disk(&self, lifetime: Lifetime) -> Result<std::fs::File, ScratchError> {
+        let (templates, path) = (self.paths.scratch_templates(), self.scratch_path());
+        let made = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || match volume::open_scratch_disk(&path)? {
+                Some(disk) => Ok(disk),
+                None => volume::create_scratch_disk(&templates, &path, lifetime),
+            }
+        });
+        made.await.unwrap_or_else(|error| {
+            Err(ScratchError::Io {
+                action: "create",
+                path,
+                source: error.into(),
+            })
+        })
+    }
+
+    /// Starts the Pod's VMM. It dies with this process, unless it is to outlive its supervisor.
+    ///
+    /// # Errors
+    /// See [`VmmError`]. What is wrong with the machine itself is among the VMM's events.
+    pub async fn start_vmm(&self, request: VmmRequest) -> Result<StartedVmm, VmmError> {
+        vmm::start(&self.uid, &self.vmm_socket(), request)
+    }
+
+    /// A connection to the Pod's VMM, for a supervisor that has not started it.
+    ///
+    /// # Errors
+    /// [`VmmError::Connect`] when nobody listens.
+    pub async fn connect_vmm(&self) -> Result<OwnedFd, VmmError> {
+        vmm::connect(&self.vmm_socket())
+    }
+
+    /// Kills a VMM of the Pod and waits for its end, at most `patience`. Returns whether it has ended.
+    ///
+    /// # Errors
+    /// [`VmmError::NotOfPod`] of another process, [`VmmError::Process`] when the kernel refuses.
+    pub async fn kill_vmm(&self, vmm: ProcessIdentity, patience: Duration) -> Result<bool, VmmError> {
+        let uid = self.uid.clone();
+        let killed = tokio::task::spawn_blocking(move || vmm::kill(&uid, &vmm, patience));
+        killed.await.unwrap_or_else(|error| Err(vmm::ended(error)))
+    }
+
+    /// Kills a VMM of the Pod, and does not wait.
+    pub fn kill_vmm_soon(&self, vmm: &ProcessIdentity) {
+        if let Err(error) = vmm::kill(&self.uid, vmm, Duration::ZERO) {
+            tracing::error!("cannot kill the VMM: {error}");
+        }
+    }
+
+    /// Ends all VMMs of the Pod: the one that its record notes and, because a supervisor may have died before it noted one, those that are
+    /// found. Each is waited for, at most `patience`. Returns whether all have ended: before that, the Pod's address must not be given away.
+    ///
+    /// # Errors
+    /// See [`Self::kill_vmm`].
+    pub async fn end_vmms(&self, noted: Option<ProcessIdentity>, patience: Duration) -> Result<bool, VmmError> {
+        let uid = self.uid.clone();
+        let ended = tokio::task::spawn_blocking(move || vmm::end_all(&uid, noted, patience));
+        ended.await.unwrap_or_else(|error| Err(vmm::ended(error)))
+    }
+
+    /// Releases what the Pod has by this interface: address, rules, scratch disk, socket. To have none is no error. The virtual machine must
+    /// be gone: the address may belong to another Pod the moment this returns.
+    ///
+    /// # Errors
+    /// The first that cannot be released.
+    pub async fn release(&self) -> Result<(), ReleaseError> {
+        let network = network::release(&self.paths.network(), &self.uid).await;
+        volume::remove_scratch_disk(&self.scratch_path())?;
+        vmm::remove_socket(&self.vmm_socket())?;
+        Ok(network?)
+    }
+
+    fn scratch_path(&self) -> PathBuf {
+        self.paths.pod_state(&self.uid).join("scratch.img")
+    }
+
+    /// The socket by which a later supervisor finds the guest.
+    fn vmm_socket(&self) -> PathBuf {
+        self.paths.pod_run(&self.uid).join("vsock.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! The VMM process of a Pod: what it is given, how it is started, found again and ended. What it reports and what its guest says is not read
+//! here.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use microkube_base::child;
+use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VsockConfig};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, listen, socket, socketpair,
+};
+use tokio::process::{Child, Command};
+
+use super::artifacts::{self, ArtifactError};
+use crate::state::{ProcessError, ProcessIdentity};
+
+/// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.
+const JAIL_ID: u32 = 0x006d_6b00;
+
+/// Context id of every guest: each VMM has a vsock space of its own.
+const GUEST_CID: u32 = 3;
+
+/// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
+/// machine at once, which ends the VMM. The kernel has no mitigation of SRSO (`guest-image/kernel.config`) and would say so on every
+/// boot, at one exit a character, if it were not told that this is known. That it has none of ITS it says only when it is told to leave it
+/// out. It makes no dummy and ifb devices that nobody asked for.
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
+    spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
+
+/// Name of the scratch disk in the guest.
+pub const SCRATCH_DEVICE: &str = "vda";
+
+/// Name of the disk of layers in the guest.
+pub const LAYERS_DEVICE: &str = "vdb";
+
+/// What a Pod's machine is made of.
+#[derive(Debug)]
+pub struct VmmRequest {
+    /// Guest RAM, MiB.
+    pub mem_size_mib: u32,
+    /// Virtual CPUs.
+    pub vcpu_count: u8,
+    /// The writable disk, [`SCRATCH_DEVICE`] in the guest.
+    pub scratch: File,
+    /// Read-only EROFS files with their lengths, one after the other on [`LAYERS_DEVICE`].
+    pub layers: Vec<(File, u64)>,
+    /// The Pod's TAP and the guest's MAC address.
+    pub net: Option<(OwnedFd, [u8; 6])>,
+    /// Whether the kernel writes its whole log to the console.
+    pub debug: bool,
+    /// Whether the machine goes on when its supervisor dies, for the next one to take over.
+    pub outlives_supervisor: bool,
+}
+
+/// A VMM that was started. It does not end with these descriptors: their owner ends it (`PodPrivileges::kill_vmm`).
+#[derive(Debug)]
+pub struct StartedVmm {
+    /// The process; `None` when it has ended already.
+    pub identity: Option<ProcessIdentity>,
+    /// Becomes readable when it ends; `None` when it has.
+    pub exit: Option<OwnedFd>,
+    /// A pipe of its events, a line of JSON each.
+    pub events: OwnedFd,
+    /// A pipe with the serial console, and what the VMM itself has to complain about.
+    pub console: OwnedFd,
+    /// The control socket of the guest's vsock (`microkube_vmm::vsock_control`).
+    pub vsock: OwnedFd,
+}
+
+/// A VMM could not be started, reached or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// Something microkube was built with is missing.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// A file cannot be opened.
+    #[error("cannot open {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody listens on its socket.
+    #[error("cannot connect to the Pod's VMM at {path}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process is not what it was said to be.
+    #[error("process {0} is no VMM of the Pod")]
+    NotOfPod(i32),
+    /// It cannot be looked at or killed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A system call failed.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> VmmError {
+    move |source| VmmError::System { action, source }
+}
+
+/// The error of an operation whose thread ended before it.
+pub fn ended(error: tokio::task::JoinError) -> VmmError {
+    system("finish an operation on the Pod's VMM")(error.into())
+}
+
+/// Starts the VMM of the Pod `uid`, which listens on `socket` for later supervisors.
+pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm, VmmError> {
+    let program = artifacts::vmm_binary()?;
+    let guest = artifacts::guest_image()?;
+    let kernel = open(&guest.kernel)?;
+    let initramfs = open(&guest.initramfs)?;
+    let kvm = open_rw(Path::new("/dev/kvm"))?;
+    let listener = listen_at(socket).map_err(system("listen on the Pod's vsock socket"))?;
+    let (vsock_vmm, vsock) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|error| system("make a socket")(error.into()))?;
+    let (console, console_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
+    let (events, event_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
+    let stderr = nonblocking_writer(&console_write).map_err(system("open a pipe again"))?;
+
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    let mut give = |fd: OwnedFd| -> RawFd {
+        let number = fd.as_raw_fd();
+        fds.push(fd);
+        number
+    };
+    let mut disks = vec![DiskConfig {
+        segments: vec![DiskSegment {
+            length_bytes: request
+                .scratch
+                .metadata()
+                .map_err(system("look at the scratch disk"))?
+                .len(),
+            fd: give(request.scratch.into()),
+        }],
+        read_only: false,
+    }];
+    if !request.layers.is_empty() {
+        let segments = request.layers.into_iter();
+        disks.push(DiskConfig {
+            segments: segments
+                .map(|(file, length_bytes)| DiskSegment {
+                    fd: give(file.into()),
+                    length_bytes,
+                })
+                .collect(),
+            read_only: true,
+        });
+    }
+    let config = VmConfig {
+        mem_size_mib: request.mem_size_mib,
+        vcpu_count: request.vcpu_count,
+        kvm_fd: give(kvm.into()),
+        kernel_fd: give(kernel.into()),
+        initramfs_fd: Some(give(initramfs.into())),
+        cmdline: format!("{CMDLINE} {}", if request.debug { "ignore_loglevel" } else { "quiet" }),
+        disks,
+        net: request.net.map(|(tap, mac)| NetConfig { tap_fd: give(tap), mac }),
+        vsock: Some(VsockConfig {
+            guest_cid: GUEST_CID,
+            listener_fd: give(listener),
+            client_fd: Some(give(vsock_vmm)),
+        }),
+        console_fd: give(console_write),
+        event_fd: Some(give(event_write)),
+        jail: Some(JailConfig {
+            uid: JAIL_ID,
+            gid: JAIL_ID,
+        }),
+        outlives_supervisor: request.outlives_supervisor,
+    };
+    let config_fd = give(config_file(&config).map_err(system("write the VMM's configuration"))?);
+
+    let mut command = Command::new(program);
+    command
+        .arg("supervised")
+        .args(["--config-fd", &config_fd.to_string(), "--pod", uid])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .kill_on_drop(true);
+    let inherited: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let outlives_supervisor = request.outlives_supervisor;
+    child::pass_on(command.as_std_mut(), &inherited);
+    // SAFETY: between fork and exec the closure only calls prctl(2), which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            // No machine without a supervisor, unless there will be another. The VMM renews this when it changes its user.
+            if !outlives_supervisor && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().map_err(system("start microkube-vmm"))?;
+    drop(fds);
+    let (identity, exit) = watch(&mut child)?;
+    // Its end is seen by the descriptor; this only keeps the process from staying a zombie.
+    tokio::spawn(async move { child.wait().await });
+    Ok(StartedVmm {
+        identity,
+        exit,
+        events,
+        console,
+        vsock,
+    })
+}
+
+/// Who the VMM is and how its end is seen. Nobody waits for it yet, so its PID is its own.
+fn watch(child: &mut Child) -> Result<(Option<ProcessIdentity>, Option<OwnedFd>), VmmError> {
+    let identity = child.id().and_then(|pid| ProcessIdentity::of(i32::try_from(pid).ok()?));
+    match identity {
+        Some(identity) => {
+            let exit = identity.exit_event()?;
+            Ok((Some(identity), exit))
+        }
+        None => match child.try_wait().map_err(system("look at microkube-vmm"))? {
+            Some(_) => Ok((None, None)),
+            // One that cannot be named could not be ended later; dropping it ends it now.
+            None => Err(system("identify microkube-vmm")(io::ErrorKind::NotFound.into())),
+        },
+    }
+}
+
+/// A connection to whoever listens at `path`. The Pod's directory will be its supervisor's, who may put a link there.
+pub fn connect(path: &Path) -> Result<OwnedFd, VmmError> {
+    let connected = || -> io::Result<OwnedFd> {
+        let found = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+            .open(path)?;
+        if !found.metadata()?.file_type().is_socket() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        connect_socket(client.as_raw_fd(), &UnixAddr::new(&found)?)?;
+        Ok(client)
+    };
+    connected().map_err(|source| VmmError::Connect {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Kills a VMM of the Pod and waits for its end, at most `patience`; returns whether it has ended.
+pub fn kill(uid: &str, vmm: &ProcessIdentity, patience: Duration) -> Result<bool, VmmError> {
+    match kind_of(vmm.pid(), uid) {
+        // Looked at last: otherwise the arguments may be those of the PID's next owner.
+        _ if !vmm.is_alive() => Ok(true),
+        ProcessKind::VmmOfPod => Ok(vmm.kill(patience)?),
+        ProcessKind::Ending => Ok(vmm.wait(patience)?),
+        ProcessKind::Other => Err(VmmError::NotOfPod(vmm.pid())),
+    }
+}
+
+/// Kills the VMM that was noted and all others of the Pod. Returns whether all have ended.
+pub fn end_all(uid: &str, noted: Option<ProcessIdentity>, patience: Duration) -> Result<bool, VmmError> {
+    let mut vmms = found(uid);
+    vmms.retain(|vmm| Some(vmm) != noted.as_ref());
+    let (mut all_ended, mut failure) = (true, None);
+    for vmm in noted.into_iter().chain(vmms) {
+        match kill(uid, &vmm, patience) {
+            Ok(has_ended) => all_ended &= has_ended,
+            // The record is wrong: what it names has nothing of the Pod.
+            Err(error @ VmmError::NotOfPod(_)) => tracing::warn!("left alone: {error}"),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(all_ended), Err)
+}
+
+/// The VMMs of a Pod, found by what they were started with.
+fn found(uid: &str) -> Vec<ProcessIdentity> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        // Before its arguments are looked at: between the two the PID may get another owner.
+        let identity = ProcessIdentity::of(pid)?;
+        (kind_of(pid, uid) == ProcessKind::VmmOfPod && identity.is_alive()).then_some(identity)
+    })
+    .collect()
+}
+
+/// What a process is to a Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProcessKind {
+    VmmOfPod,
+    /// It has no arguments any more.
+    Ending,
+    Other,
+}
+
+fn kind_of(pid: i32, uid: &str) -> ProcessKind {
+    let directory = PathBuf::from(format!("/proc/{pid}"));
+    let (Ok(metadata), Ok(arguments)) = (std::fs::metadata(&directory), std::fs::read(directory.join("cmdline")))
+    else {
+        return ProcessKind::Ending;
+    };
+    if arguments.is_empty() {
+        return ProcessKind::Ending;
+    }
+    let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
+    let matches = arguments.next() == Some(b"supervised")
+        && arguments.skip_while(|argument| *argument != b"--pod").nth(1) == Some(uid.as_bytes());
+    // Anybody can start a process with such arguments, but not as root, the jail's user or this one.
+    let owner = std::os::unix::fs::MetadataExt::uid(&metadata);
+    let owners = [0, JAIL_ID, nix::unistd::geteuid().as_raw()];
+    if matches && owners.contains(&owner) {
+        ProcessKind::VmmOfPod
+    } else {
+        ProcessKind::Other
+    }
+}
+
+fn open(path: &Path) -> Result<File, VmmError> {
+    File::open(path).map_err(|source| VmmError::Open {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_rw(path: &Path) -> Result<File, VmmError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|source| VmmError::Open {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn close_on_exec_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = io::pipe()?;
+    Ok((read.into(), write.into()))
+}
+
+/// A pipe's end for the VMM's reports: an open file description of its own, so that it can be non-blocking while the console, which goes to the
+/// same pipe, waits for room. Nothing the VMM says of itself may wait for a supervisor that does not read.
+fn nonblocking_writer(pipe: &OwnedFd) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))
+}
+
+fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    // Of a machine before this one, which is gone: the Pod has one at a time.
+    remove_socket(path)?;
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&listener, Backlog::new(1)?)?;
+    Ok(listener)
+}
+
+/// Removes the socket of a VMM that is gone, if it is there.
+pub fn remove_socket(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn config_file(config: &VmConfig) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    // SAFETY: memfd_create(2) only reads the name, a NUL-terminated literal.
+    let fd = unsafe { libc::memfd_create(c"vm-config".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor; nobody else owns it.
+    let mut file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    serde_json::to_writer(&mut file, config)?;
+    file.flush()?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use super::*;
+
+    #[test]
+    fn what_the_vmm_says_waits_for_nobody_and_its_console_waits() {
+        let (_read, console) = close_on_exec_pipe().unwrap();
+        let mut stderr = nonblocking_writer(&console).unwrap();
+        let full = loop {
+            if let Err(error) = stderr.write(&[b'x'; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        // SAFETY: fcntl(2) with this command takes a descriptor only.
+        let flags = unsafe { libc::fcntl(console.as_raw_fd(), libc::F_GETFL) };
+        assert_eq!(flags & libc::O_NONBLOCK, 0);
+    }
+}
