@@ -309,7 +309,9 @@ mod tests {
         good.write_all(b"x").await.unwrap();
         assert_eq!(served.read_u8().await.unwrap(), b'x');
         let closed = || silent.iter().filter(|stream| is_closed(stream)).count();
+        let begun = Instant::now();
         while closed() < silent.len() - MAX_UNNAMED_STREAMS {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{} are closed", closed());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(
