@@ -14,6 +14,9 @@ pub struct MachinePlan {
     pub pod_ip: String,
     /// Address of the host in the Pod's network.
     pub host_ip: String,
+    /// The version of the VMM's protocol in which the machine was started; 0 is that of builds that note none.
+    #[serde(default)]
+    pub vmm_version: u32,
     /// The Pod's containers, or why one of them cannot be created.
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
 }

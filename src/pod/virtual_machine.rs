@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
+use microkube_vmm::config::{
+    DiskConfig, DiskSegment, JailConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VmmEvent, VsockConfig,
+};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -167,6 +169,7 @@ impl VirtualMachine {
             });
         }
         let config = VmConfig {
+            version: PROTOCOL_VERSION,
             mem_size_mib: spec.mem_size_mib,
             vcpu_count: spec.vcpu_count,
             kvm_fd: give(kvm.into()),
