@@ -7,7 +7,8 @@ use tokio::net::UnixListener;
 use super::super::pods::test_pods::TestPods;
 use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::attach::{Frame, Notice, Request, write_frame};
+use crate::pod::test_pods::asked;
 use crate::state::LockedFile;
 
 #[derive(Debug, clap::Parser)]
@@ -92,9 +93,7 @@ impl Run {
 /// Takes a request of the command line and answers it.
 async fn answer(listener: &UnixListener, notices: &[Notice]) -> Request {
     let (mut stream, _) = listener.accept().await.unwrap();
-    let Some(Frame::Request(request)) = read_frame(&mut stream).await.unwrap() else {
-        panic!("no request");
-    };
+    let request = asked(&mut stream).await.unwrap();
     for notice in notices {
         write_frame(&mut stream, &Frame::Notice(notice.clone())).await.unwrap();
     }
