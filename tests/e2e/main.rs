@@ -35,4 +35,5 @@ mod recovery;
 mod seeds;
 mod termination;
 mod timeline;
+mod upgrade;
 mod vmm;
