@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use microkube_protocol::messages::{
     ContainerStats, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest,
-    ListContainersResponse, ProcessUser, RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest,
-    ResizeTerminalResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest, SignalContainerResponse,
-    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StartProcessRequest,
-    StartProcessResponse, StatsRequest, StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest,
-    WaitProcessResponse,
+    ListContainersResponse, ProcessUser, ProtocolVersions, RemoveContainerRequest, RemoveContainerResponse,
+    ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest,
+    SignalContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
+    StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest, StatsResponse,
+    WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
 };
 use microkube_protocol::service::Agent;
+use microkube_protocol::{AGENT_VERSIONS, NoCommonVersion, Versions};
 use tokio::sync::Notify;
 use ttrpc::r#async::TtrpcContext;
 use ttrpc::{Code, get_status};
@@ -103,6 +104,15 @@ fn failure(code: Code, message: impl ToString) -> ttrpc::Error {
 
 fn invalid(error: InvalidRequest) -> ttrpc::Error {
     failure(Code::INVALID_ARGUMENT, error)
+}
+
+/// Checks that the supervisor speaks a version of the protocol that this agent speaks.
+fn check_versions(supervisor: Option<&ProtocolVersions>) -> ttrpc::Result<()> {
+    let agreed = AGENT_VERSIONS.agree(Versions::from(supervisor));
+    agreed.map(drop).map_err(|NoCommonVersion { own, peer }| {
+        let message = format!("the supervisor speaks {peer} of the agent's protocol, this agent {own}");
+        failure(Code::FAILED_PRECONDITION, message)
+    })
 }
 
 fn unusable(error: &RegistryError) -> ttrpc::Error {
@@ -203,6 +213,7 @@ fn start_failed(error: &StartError) -> ttrpc::Error {
 
 impl State {
     fn create_sandbox(&self, request: CreateSandboxRequest) -> ttrpc::Result<CreateSandboxResponse> {
+        check_versions(request.versions.as_ref())?;
         let checked = CheckedRequest::new(request).map_err(invalid)?;
         let mut sandbox = lock(&self.sandbox);
         if !matches!(*sandbox, SandboxState::Absent) {
@@ -217,6 +228,7 @@ impl State {
         Ok(CreateSandboxResponse {
             agent_start_boottime_ns: self.boot_times.start_ns,
             agent_ready_boottime_ns: self.boot_times.ready_ns,
+            versions: Some(AGENT_VERSIONS.into()).into(),
             ..Default::default()
         })
     }
@@ -434,8 +446,9 @@ impl Agent for AgentService {
     async fn list_containers(
         &self,
         _: &TtrpcContext,
-        _: ListContainersRequest,
+        request: ListContainersRequest,
     ) -> ttrpc::Result<ListContainersResponse> {
+        check_versions(request.versions.as_ref())?;
         // A start that a supervisor has asked for before it died is mostly over soon.
         self.state.start_order.all_over().await;
         // These first: a start that succeeds meanwhile is among both.
@@ -454,6 +467,7 @@ impl Agent for AgentService {
             ..Default::default()
         });
         Ok(ListContainersResponse {
+            versions: Some(AGENT_VERSIONS.into()).into(),
             containers: started.chain(starting).collect(),
             ..Default::default()
         })
@@ -524,5 +538,30 @@ impl Agent for AgentService {
         self.state.end_all().await;
         self.state.shutdown.notify_one();
         Ok(ShutdownResponse::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn supervisors_of_older_and_newer_builds_are_served_if_they_speak_a_version_of_this_one() {
+        let said = |oldest, newest| ProtocolVersions {
+            oldest,
+            newest,
+            ..Default::default()
+        };
+        check_versions(None).unwrap();
+        check_versions(Some(&said(0, 1))).unwrap();
+        check_versions(Some(&said(1, 9))).unwrap();
+        let ttrpc::Error::RpcStatus(status) = check_versions(Some(&said(7, 9))).unwrap_err() else {
+            panic!("no status")
+        };
+        assert_eq!(status.code(), Code::FAILED_PRECONDITION);
+        assert_eq!(
+            status.message,
+            "the supervisor speaks versions 7 to 9 of the agent's protocol, this agent versions 0 to 1"
+        );
     }
 }

@@ -418,6 +418,12 @@ other       job    0/1     Pending   0          3m20s   <none>      <none>   <no
         let pods = TestPods::new();
         let uids = ["a", "b", "c"].map(|name| pods.add(name, &[]));
         std::fs::write(pods.paths.pod_state(&uids[1]).join("status.json"), "{").unwrap();
+        let newer = pods.paths.pod_state(&uids[0]).join("pod.json");
+        std::fs::write(newer, r#"{"version": 2}"#).unwrap();
+        let all = Snapshot::read(&pods.records, &scope(Some("default"), &[])).unwrap();
+        assert_eq!((all.pods.len(), all.damaged.len()), (1, 2));
+        assert!(all.damaged[0].newer_path().is_some(), "{:?}", all.damaged);
+
         let snapshot = Snapshot::read(&pods.records, &scope(Some("default"), &["c", "none", "b"])).unwrap();
         assert_eq!(snapshot.missing, scope(Some("default"), &["none"]).names);
         let names: Vec<_> = snapshot
@@ -426,7 +432,11 @@ other       job    0/1     Pending   0          3m20s   <none>      <none>   <no
             .filter_map(|pod| pod.metadata.name.as_deref())
             .collect();
         assert_eq!(names, ["c"]);
-        assert!(snapshot.damaged[0].to_string().contains("status.json is damaged"));
+        let damaged: Vec<_> = snapshot.damaged.iter().map(ToString::to_string).collect();
+        assert!(
+            damaged.iter().any(|said| said.contains("status.json is damaged")),
+            "{damaged:?}"
+        );
         assert_eq!(
             not_found("none").to_string(),
             "Error from server (NotFound): pods \"none\" not found"

@@ -22,6 +22,13 @@ pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> 
     if let Some(path) = error.chain().find_map(damaged) {
         return of_damaged(path, paths);
     }
+    let newer = |cause: &'e (dyn std::error::Error + 'static)| {
+        let of_set = cause.downcast_ref().and_then(RecordsError::newer_path);
+        of_set.or_else(|| cause.downcast_ref().and_then(RecordError::newer_path))
+    };
+    if let Some(path) = error.chain().find_map(newer) {
+        return Some(of_newer(path, paths).to_owned());
+    }
     let dirs = [
         (paths.state_dir(), "MICROKUBE_STATE_DIR"),
         (paths.run_dir(), "MICROKUBE_RUN_DIR"),
@@ -66,6 +73,15 @@ fn path_of<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e Path> {
         .or_else(|| of(cause, ReleaseError::path))
         .or_else(|| of(cause, AskError::path))
         .or_else(|| of(cause, |error: &PodsUnreadable| Some(&error.path)))
+}
+
+/// Only who knows a record's format can do something with what it is about.
+fn of_newer(path: &Path, paths: &Paths) -> &'static str {
+    if path.starts_with(paths.pods()) {
+        "use the newer one, or delete the Pod with it"
+    } else {
+        "use the newer one"
+    }
 }
 
 /// A record of a Pod is there once; what else is damaged is made again.
@@ -148,6 +164,28 @@ mod tests {
             let remedy = of(&error, &paths).unwrap_or_else(|| panic!("{error:#}"));
             assert!(remedy.ends_with("must be a directory: MICROKUBE_STATE_DIR names another"));
         }
+    }
+
+    #[test]
+    fn a_record_of_a_newer_microkube_says_who_can_do_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = paths(dir.path());
+        paths.create().unwrap();
+        std::fs::create_dir(paths.pod_state("u")).unwrap();
+        let path = paths.pod_state("u").join("pod.json");
+        replace_file(&path, br#"{"version": 2}"#).unwrap();
+        let (pods, mut newer) = PodRecords::new(paths.clone()).list_all().unwrap();
+        assert_eq!(pods, []);
+        let error = anyhow::Error::from(newer.remove(0));
+        let said = format!("{error:#}; {}", of(&error, &paths).unwrap());
+        assert_eq!(
+            said,
+            format!(
+                "{} was written by a newer microkube, in version 2 of its format; this one knows version 1 and older ones; use the newer one, or \
+                 delete the Pod with it",
+                path.display()
+            )
+        );
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>,
 /// Asks all supervisors at the same time. Pods that do not run have none; that is only an error for the one that was named.
 async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> anyhow::Result<Vec<PodUsage>> {
     let asked = records.into_iter().map(|record| async move {
-        let stats = async { Client::connect(paths, &record.uid)?.stats().await };
+        let stats = async { Client::connect(paths, &record.uid).await?.stats().await };
         let stats = tokio::time::timeout(ANSWER_LIMIT, stats).await;
         (record, stats)
     });
@@ -296,7 +296,8 @@ default   web   35m        70Mi
 
     #[tokio::test]
     async fn a_supervisor_is_asked_over_its_socket_and_a_pod_without_one_is_passed_over_unless_it_was_named() {
-        use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
+        use crate::pod::attach::{self, Frame, Notice, Request, write_frame};
+        use crate::pod::test_pods::asked;
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let record = |name: &str| -> PodRecord {
@@ -317,10 +318,7 @@ default   web   35m        70Mi
         let answer = Frame::Notice(Notice::Stats(usage.clone()));
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            assert_eq!(
-                read_frame(&mut stream).await.unwrap(),
-                Some(Frame::Request(Request::Stats))
-            );
+            assert_eq!(asked(&mut stream).await, Some(Request::Stats));
             write_frame(&mut stream, &answer).await.unwrap();
         });
         let all = args("");

@@ -9,7 +9,7 @@ use super::location::{Artefacts, Location};
 use super::protocol::{Frame, Request, TOKEN_LEN};
 use super::qemu::{self, Settings};
 use super::{MachineError, Result};
-use crate::state::{LockedFile, ProcessIdentity, lock_exclusive, read_json, replace_json, try_lock_exclusive};
+use crate::state::{self, LockedFile, ProcessIdentity, RecordFormat, lock_exclusive, try_lock_exclusive};
 use crate::stderr::report;
 use microkube_base::child;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -42,6 +42,10 @@ pub struct Record {
     started_at_s: i64,
     /// It answered once. Without this, its starter died or still waits.
     ready: bool,
+}
+
+impl RecordFormat for Record {
+    const VERSION: u32 = 1;
 }
 
 /// State of the emulated host.
@@ -402,13 +406,52 @@ fn lock(path: &Path) -> Result<LockedFile> {
 }
 
 fn read_record(location: &Location) -> Result<Option<Record>> {
-    read_json(&location.record()).map_err(record_error)
+    state::read_record(&location.record()).map_err(record_error)
 }
 
 fn write_record(location: &Location, record: &Record) -> Result<()> {
-    replace_json(&location.record(), record).map_err(record_error)
+    state::replace_record(&location.record(), record).map_err(record_error)
 }
 
 fn record_error(error: crate::state::RecordError) -> MachineError {
     MachineError::System("keeping the emulated host's records", std::io::Error::other(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As builds without versions wrote it.
+    const VERSION_0: &str = r#"{
+        "process": { "pid": 4100003, "start_time_ticks": 123456, "boot_id": "6f1c3b1e-52a4-4c92-8b1b-2c1c6f7f3e11" },
+        "port": 40123, "memory_mib": 8192, "started_at_s": 1700000000, "ready": true
+    }"#;
+
+    #[test]
+    fn records_of_every_version_are_read_and_a_newer_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::new(&crate::state::Paths::new(
+            dir.path().join("state"),
+            dir.path().join("run"),
+        ));
+        location.create().unwrap();
+        let version = |number: u32| VERSION_0.replacen('{', &format!("{{\"version\": {number},"), 1);
+        for text in [VERSION_0.to_owned(), version(1)] {
+            std::fs::write(location.record(), text).unwrap();
+            let record = read_record(&location).unwrap().unwrap();
+            assert_eq!((record.port, record.memory_mib, record.ready), (40123, 8192, true));
+            write_record(&location, &record).unwrap();
+            let written: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(location.record()).unwrap()).unwrap();
+            assert_eq!(written, serde_json::from_str::<serde_json::Value>(&version(1)).unwrap());
+        }
+        std::fs::write(location.record(), version(2)).unwrap();
+        let error = microkube_base::causes::with_causes(&read_record(&location).unwrap_err());
+        let said = format!(
+            "keeping the emulated host's records failed: {} was written by a newer microkube, in version 2 of its format; this one knows \
+             version 1 and older ones",
+            location.record().display()
+        );
+        assert_eq!(error, said);
+    }
 }

@@ -4,6 +4,8 @@
 //! place), so that a process killed at any moment leaves either no lease or one that names its owner. Nothing is synced:
 //! after a power cut no machine is alive, a lease that has lost its content is released by the next sweep, and its Pod gets another
 //! address with its next machine.
+//!
+//! The directory has one version of its format, in the file `version`. Without that file it is version 0, whose leases are the same.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -37,6 +39,17 @@ pub enum LeaseError {
         /// How many addresses it has for Pods.
         count: u32,
     },
+    /// A later build wrote the leases in a format of which this one knows nothing.
+    #[error(
+        "{} says that a newer microkube wrote the leases, in version {found} of their format; this one knows version {FORMAT_VERSION} and older ones; use the newer one",
+        path.display()
+    )]
+    Newer {
+        /// The file that says it.
+        path: PathBuf,
+        /// The version.
+        found: u64,
+    },
     /// The file system failed.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -54,11 +67,14 @@ impl LeaseError {
     /// The file or directory that it is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Io { path, .. } => Some(path),
-            _ => None,
+            Self::Io { path, .. } | Self::Newer { path, .. } => Some(path),
+            Self::BadUid(_) | Self::Exhausted { .. } => None,
         }
     }
 }
+
+/// The version of the format that is written. It and those before it are read.
+const FORMAT_VERSION: u32 = 1;
 
 /// A lease file is a uid; more than this is damage.
 const MAX_LEASE_FILE_BYTES: u64 = 256;
@@ -85,6 +101,11 @@ impl LeaseStore {
             .open(&path)
             .map_err(io_error("open", &path))?;
         lock.lock().map_err(io_error("lock", &path))?;
+        if known_version(root)? < FORMAT_VERSION {
+            let (new, path) = (root.join("version.new"), root.join("version"));
+            fs::write(&new, FORMAT_VERSION.to_string()).map_err(io_error("write", &new))?;
+            fs::rename(&new, &path).map_err(io_error("write", &path))?;
+        }
         Ok(Self {
             root: root.to_owned(),
             _lock: lock,
@@ -171,6 +192,7 @@ impl LeaseStore {
 
 /// All leases below `root`, in the order of their addresses, without taking the lock or creating anything.
 pub fn list(root: &Path) -> Result<Vec<Lease>, LeaseError> {
+    known_version(root)?;
     let directory = root.join("leases");
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
@@ -200,6 +222,21 @@ pub fn list(root: &Path) -> Result<Vec<Lease>, LeaseError> {
     }
     leases.sort_by_key(|lease| lease.address);
     Ok(leases)
+}
+
+/// The version of the leases' format; 0 where nothing says one, as before there were versions, and where a power cut has torn it.
+fn known_version(root: &Path) -> Result<u32, LeaseError> {
+    let path = root.join("version");
+    let text = match read_bounded(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => String::new(),
+        Err(error) => return Err(io_error("read", &path)(error)),
+    };
+    let found = text.trim().parse::<u64>().unwrap_or(0);
+    match u32::try_from(found) {
+        Ok(version) if version <= FORMAT_VERSION => Ok(version),
+        _ => Err(LeaseError::Newer { path, found }),
+    }
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {
@@ -327,6 +364,31 @@ mod tests {
             store.acquire(subnet("10.1.0.0/24"), "b").unwrap(),
             Ipv4Addr::new(10, 1, 0, 6)
         );
+    }
+
+    #[test]
+    fn leases_of_builds_without_a_version_are_kept_and_those_of_a_newer_one_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("leases")).unwrap();
+        fs::write(root.path().join("leases/10.1.0.2"), "a").unwrap();
+        assert_eq!(
+            acquire(root.path(), "10.1.0.0/24", "a").unwrap(),
+            Ipv4Addr::new(10, 1, 0, 2)
+        );
+        let version = root.path().join("version");
+        assert_eq!(fs::read_to_string(&version).unwrap(), "1");
+        fs::write(&version, "2").unwrap();
+        let said = format!(
+            "{} says that a newer microkube wrote the leases, in version 2 of their format; this one knows version 1 and older ones; \
+             use the newer one",
+            version.display()
+        );
+        assert_eq!(LeaseStore::open(root.path()).unwrap_err().to_string(), said);
+        assert_eq!(list(root.path()).unwrap_err().to_string(), said);
+        for torn in [&b""[..], b"\xff", b"-1", b"x"] {
+            fs::write(&version, torn).unwrap();
+            assert_eq!(list(root.path()).unwrap().len(), 1);
+        }
     }
 
     #[test]

@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use microkube_protocol::messages::{
-    CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest, ListContainersResponse, RemoveContainerRequest,
-    RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse,
-    SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
+    CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest, ListContainersResponse, ProtocolVersions,
+    RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest,
+    ShutdownResponse, SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
     StartContainerRequest, StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest,
     StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
 };
 use microkube_protocol::service::AgentClient;
+use microkube_protocol::{AGENT_VERSIONS, NoCommonVersion, Versions};
 use tokio::io::{AsyncRead, AsyncWrite};
 use ttrpc::Code;
 use ttrpc::r#async::Client;
@@ -75,6 +76,15 @@ impl From<ttrpc::Error> for AgentError {
             message: guest_text::bounded(message),
         }
     }
+}
+
+/// The version to talk to an agent in, by what it says that it speaks. The guest can say any: it is one that this build speaks, or none.
+fn agreed_version(agent: Option<&ProtocolVersions>) -> Result<u32, AgentError> {
+    let agreed = AGENT_VERSIONS.agree(Versions::from(agent));
+    agreed.map_err(|NoCommonVersion { own, peer }| AgentError {
+        code: Code::FAILED_PRECONDITION,
+        message: format!("the agent in the guest speaks {peer} of its protocol, this supervisor {own}"),
+    })
 }
 
 /// The text of an error.
@@ -146,12 +156,10 @@ macro_rules! calls {
 }
 
 calls! {
-    create_sandbox(CreateSandboxRequest) -> CreateSandboxResponse;
     start_container(StartContainerRequest) -> StartContainerResponse;
     wait_container(WaitContainerRequest) -> WaitContainerResponse;
     signal_container(SignalContainerRequest) -> SignalContainerResponse;
     remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
-    list_containers(ListContainersRequest) -> ListContainersResponse;
     start_process(StartProcessRequest) -> StartProcessResponse;
     wait_process(WaitProcessRequest) -> WaitProcessResponse;
     signal_process(SignalProcessRequest) -> SignalProcessResponse;
@@ -170,6 +178,43 @@ impl AgentClientHandle {
             client: AgentClient::new(Client::new(Socket::new(connection))),
             watch,
         }
+    }
+
+    /// `CreateSandbox`: the first call to the agent of a new machine, in which both sides say which versions they speak.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; also where there is no common version.
+    pub async fn create_sandbox(
+        &self,
+        context: Context,
+        request: CreateSandboxRequest,
+    ) -> Result<CreateSandboxResponse, AgentError> {
+        let request = CreateSandboxRequest {
+            versions: Some(AGENT_VERSIONS.into()).into(),
+            ..request
+        };
+        let mut answer = self.client.create_sandbox(context, &request).await?;
+        answer.bound();
+        let version = agreed_version(answer.versions.as_ref())?;
+        tracing::debug!("version {version} of the agent's protocol");
+        Ok(answer)
+    }
+
+    /// `ListContainers`: the first call to the agent of a machine that another supervisor started, in which both sides say which versions they
+    /// speak.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; also where there is no common version.
+    pub async fn list_containers(&self, context: Context) -> Result<ListContainersResponse, AgentError> {
+        let request = ListContainersRequest {
+            versions: Some(AGENT_VERSIONS.into()).into(),
+            ..Default::default()
+        };
+        let mut answer = self.client.list_containers(context, &request).await?;
+        answer.bound();
+        let version = agreed_version(answer.versions.as_ref())?;
+        tracing::info!("the machine's agent talks in version {version} of its protocol");
+        Ok(answer)
     }
 
     /// Waits until the agent is not to be had any more.
@@ -231,6 +276,27 @@ mod tests {
         let handle = AgentClientHandle::new(host);
         assert_eq!(taken_in(handle.client.clone(), guest, limit_bytes).await, 0);
         assert_eq!(handle.lost().await.why, "sent something other than an answer");
+    }
+
+    #[test]
+    fn an_agent_of_another_build_is_talked_to_in_a_version_that_both_speak() {
+        let says = |oldest, newest| {
+            let said = ProtocolVersions {
+                oldest,
+                newest,
+                ..Default::default()
+            };
+            agreed_version(Some(&said))
+        };
+        assert_eq!(agreed_version(None), Ok(0), "of a build without versions");
+        assert_eq!(says(0, 1), Ok(1));
+        assert_eq!(says(1, u32::MAX), Ok(AGENT_VERSIONS.newest));
+        let error = says(7, 9).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the agent in the guest speaks versions 7 to 9 of its protocol, this supervisor versions 0 to 1"
+        );
+        assert_eq!(error.code(), Code::FAILED_PRECONDITION);
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! A command line's side of a conversation with a Pod's supervisor.
+//! A command line's side of a conversation with a Pod's supervisor, which may be of another build.
 
 use std::io;
 
+use microkube_protocol::NoCommonVersion;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::attach::{self, ContainerUsage, Frame, FrameError, Notice, Request, read_frame, write_frame};
+use super::attach::{
+    self, BUILD, ContainerUsage, Frame, FrameError, Greeting, Notice, Request, VERSIONS, Versions, read_frame,
+    write_frame,
+};
 use crate::state::Paths;
 
 /// A supervisor could not be asked.
@@ -23,6 +27,17 @@ pub enum ClientError {
     /// The supervisor went away.
     #[error("the Pod's supervisor went away")]
     WentAway,
+    /// The supervisor is of another build, and there is no version of the protocol that both speak.
+    #[error(
+        "the Pod's supervisor is of microkube {build} and speaks {peer} of its protocol, this microkube ({BUILD}) {VERSIONS}; use \
+         microkube {build} for this Pod"
+    )]
+    Incompatible {
+        /// The supervisor's build.
+        build: String,
+        /// What it speaks.
+        peer: Versions,
+    },
     /// The supervisor said no.
     #[error("{0}")]
     Refused(String),
@@ -38,14 +53,26 @@ pub struct Client {
     pub from: OwnedReadHalf,
     /// To the supervisor.
     pub to: OwnedWriteHalf,
+    /// The version of the protocol that both speak.
+    pub version: u32,
 }
 
 impl Client {
-    /// Connects to the supervisor of a Pod.
+    /// Connects to the supervisor of a Pod, and agrees with it on the version to speak.
     ///
     /// # Errors
-    /// [`ClientError::NotRunning`] where there is none, as of a Pod that has ended.
-    pub fn connect(paths: &Paths, uid: &str) -> Result<Self, ClientError> {
+    /// [`ClientError::NotRunning`] where there is none, as of a Pod that has ended; [`ClientError::Incompatible`].
+    pub async fn connect(paths: &Paths, uid: &str) -> Result<Self, ClientError> {
+        let mut client = Self::without_greeting(paths, uid)?;
+        if client.greet().await? {
+            Ok(client)
+        } else {
+            // It is of version 0, or has ended at this moment: then there is nobody to connect to any more.
+            Self::without_greeting(paths, uid)
+        }
+    }
+
+    fn without_greeting(paths: &Paths, uid: &str) -> Result<Self, ClientError> {
         let stream = attach::connect(&paths.pod_run(uid)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(error),
             _ => ClientError::Connect(error),
@@ -53,14 +80,34 @@ impl Client {
         Self::of(stream).map_err(ClientError::Connect)
     }
 
-    /// Of a connection that is there.
+    /// Of a connection that is there, on which version 0 is spoken.
     ///
     /// # Errors
     /// Outside of a runtime.
     pub fn of(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let (from, to) = UnixStream::from_std(stream)?.into_split();
-        Ok(Self { from, to })
+        Ok(Self { from, to, version: 0 })
+    }
+
+    /// Says hello; false where the supervisor hangs up on it.
+    async fn greet(&mut self) -> Result<bool, ClientError> {
+        if let Err(ClientError::Frame(FrameError::Io(_))) = self.ask(Request::Hello(Greeting::own())).await {
+            return Ok(false);
+        }
+        match read_frame(&mut self.from).await {
+            Ok(Some(Frame::Notice(Notice::Hello(supervisor)))) => {
+                let agreed = VERSIONS.agree(supervisor.versions());
+                self.version = agreed.map_err(|NoCommonVersion { peer, .. }| ClientError::Incompatible {
+                    build: supervisor.build,
+                    peer,
+                })?;
+                Ok(true)
+            }
+            Ok(None) | Err(FrameError::Io(_)) => Ok(false),
+            Ok(Some(_)) => Err(ClientError::Unexpected),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Asks for something.
@@ -85,3 +132,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::container_spec::{PlanFailure, PlannedContainer};
-use crate::state::{Paths, RecordError, read_json, replace_json};
+use crate::state::{POD_RECORDS_VERSION, Paths, RecordError, RecordFormat, read_record, replace_record};
 
 /// The machine's part of a Pod's plan.
 #[derive(Debug, Serialize, Deserialize)]
@@ -14,8 +14,15 @@ pub struct MachinePlan {
     pub pod_ip: String,
     /// Address of the host in the Pod's network.
     pub host_ip: String,
+    /// The version of the VMM's protocol in which the machine was started; 0 is that of builds that note none.
+    #[serde(default)]
+    pub vmm_version: u32,
     /// The Pod's containers, or why one of them cannot be created.
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
+}
+
+impl RecordFormat for MachinePlan {
+    const VERSION: u32 = POD_RECORDS_VERSION;
 }
 
 /// Where the plan of a Pod's machine lies.
@@ -30,7 +37,7 @@ impl MachinePlan {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, paths: &Paths, uid: &str) -> Result<(), RecordError> {
-        replace_json(&path(paths, uid), self)
+        replace_record(&path(paths, uid), self)
     }
 
     /// As the supervisor before this one left it.
@@ -38,6 +45,6 @@ impl MachinePlan {
     /// # Errors
     /// When it cannot be read.
     pub fn load(paths: &Paths, uid: &str) -> Result<Option<Self>, RecordError> {
-        read_json(&path(paths, uid))
+        read_record(&path(paths, uid))
     }
 }

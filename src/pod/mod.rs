@@ -17,6 +17,8 @@ pub mod fuzzing;
 mod guest_log;
 mod guest_process;
 mod guest_text;
+#[cfg(test)]
+mod kept_records;
 mod launch;
 pub mod lifecycle;
 pub mod logs;

@@ -116,7 +116,7 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child
                 launched.insert(uid, process);
             }
             Ok(None) => {}
-            // Nobody can tell what is to be done with a damaged record, and it may be put right.
+            // Nobody can tell what is to be done with a damaged record, and it may be put right. One of a newer microkube is for that one.
             Err(error) => tracing::warn!("Pod {uid} is left as it is: {error:#}"),
         }
     }
@@ -136,13 +136,11 @@ async fn take_care(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Re
     // Read again: only now nobody else changes it.
     match records.get(uid)? {
         Some(record) if record.released => Ok(None),
-        Some(record) => Ok(Some(launch::start_supervisor(
-            paths,
-            &record,
-            lock.as_fd(),
-            None,
-            false,
-        )?)),
+        Some(record) => {
+            records.refuse_newer(uid)?;
+            let process = launch::start_supervisor(paths, &record, lock.as_fd(), None, false)?;
+            Ok(Some(process))
+        }
         // Its creation or removal was cut off, or somebody has removed the record.
         None => release_abandoned(paths, records, uid).await.map(|()| None),
     }
@@ -177,6 +175,9 @@ pub async fn remove_ownerless(paths: &Paths, uid: &str) -> anyhow::Result<bool> 
     let Some(_lock) = records.claim(uid)? else {
         return Ok(false);
     };
+    if records.get(uid)?.is_some() {
+        records.refuse_newer(uid)?;
+    }
     release_abandoned(paths, &records, uid).await?;
     Ok(true)
 }
@@ -345,6 +346,40 @@ mod tests {
         sweep(&paths).await.unwrap();
         assert_eq!(records.uids().unwrap(), [""; 0]);
         assert!(paths.pods().join("note.txt").exists());
+    }
+
+    #[tokio::test]
+    async fn a_pod_of_a_newer_microkube_is_left_alone_whichever_of_its_records_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let records = PodRecords::new(paths.clone());
+        let record = PodRecord {
+            detached: true,
+            ..record("newer", None)
+        };
+        drop(records.create(&record).unwrap());
+        for file in ["lifecycle.json", "events.json", "pod.json"] {
+            let path = paths.pod_state("newer").join(file);
+            let before = std::fs::read(&path).ok();
+            std::fs::write(&path, r#"{"version": 2, "what": "ever"}"#).unwrap();
+            let said = format!(
+                "{} was written by a newer microkube, in version 2 of its format; this one knows version 1 and older ones",
+                path.display()
+            );
+            assert_eq!(
+                take_care(&paths, &records, "newer").await.unwrap_err().to_string(),
+                said
+            );
+            let error = remove_ownerless(&paths, "newer").await.unwrap_err();
+            assert_eq!(error.to_string(), said);
+            sweep(&paths).await.unwrap();
+            assert!(path.exists());
+            match before {
+                Some(before) => std::fs::write(&path, before).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+        }
+        assert_eq!(records.get("newer").unwrap(), Some(record));
     }
 
     fn record(uid: &str, vmm: Option<ProcessIdentity>) -> PodRecord {

@@ -1,10 +1,12 @@
-//! Records of Pods in a temporary directory, for tests of operations and verbs.
+//! Records of Pods in a temporary directory, and supervisors that are played, for tests of operations and verbs.
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use microkube_manifest::Input;
 use serde_json::json;
+use tokio::net::UnixStream;
 
+use super::attach::{Frame, Greeting, Notice, Request, read_frame, write_frame};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
 
 /// The directories; they go with it.
@@ -68,6 +70,18 @@ impl TestPods {
         };
         self.records.save_status(uid, &record).unwrap();
     }
+}
+
+/// What a command line asks a supervisor that a test plays; its greeting is answered.
+pub(crate) async fn asked(stream: &mut UnixStream) -> Option<Request> {
+    while let Some(Frame::Request(request)) = read_frame(stream).await.unwrap() {
+        let Request::Hello(_) = request else {
+            return Some(request);
+        };
+        let hello = Frame::Notice(Notice::Hello(Greeting::own()));
+        write_frame(stream, &hello).await.unwrap();
+    }
+    None
 }
 
 /// The record of a detached Pod.

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use microkube_base::child;
-use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, VmConfig, VsockConfig};
+use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VsockConfig};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, listen, socket, socketpair,
 };
@@ -166,6 +166,7 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
         });
     }
     let config = VmConfig {
+        version: PROTOCOL_VERSION,
         mem_size_mib: request.mem_size_mib,
         vcpu_count: request.vcpu_count,
         kvm_fd: give(kvm.into()),

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
 use super::record::{self, Lifetime, RecordError};
 
 /// Events kept of a Pod; the ones seen least recently go.
@@ -16,7 +17,6 @@ pub const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// Something that happened to a Pod, and how often.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EventRecord {
     /// Whether its type is `Warning` instead of `Normal`.
     pub warning: bool,
@@ -34,11 +34,29 @@ pub struct EventRecord {
     pub last_seen: Timestamp,
 }
 
+/// What the file contains.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct EventRecords {
+    events: Vec<EventRecord>,
+}
+
+impl RecordFormat for EventRecords {
+    const VERSION: u32 = POD_RECORDS_VERSION;
+
+    fn decode(version: u32, content: &[u8]) -> serde_json::Result<Self> {
+        match version {
+            // The list alone.
+            0 => serde_json::from_slice(content).map(|events| Self { events }),
+            _ => serde_json::from_slice(content),
+        }
+    }
+}
+
 /// The events of one Pod, in a file that is replaced whole.
 #[derive(Debug)]
 pub struct EventLog {
     path: PathBuf,
-    events: Vec<EventRecord>,
+    kept: EventRecords,
     lifetime: Lifetime,
 }
 
@@ -51,7 +69,7 @@ impl EventLog {
         let events = read(path)?;
         Ok(Self {
             path: path.to_owned(),
-            events,
+            kept: EventRecords { events },
             lifetime: Lifetime::Pod,
         })
     }
@@ -80,12 +98,13 @@ impl EventLog {
         let same = |event: &&mut EventRecord| {
             event.reason == reason && event.message == message && event.field_path == field_path
         };
-        if let Some(event) = self.events.iter_mut().find(same) {
+        let events = &mut self.kept.events;
+        if let Some(event) = events.iter_mut().find(same) {
             event.warning = warning;
             event.count = event.count.saturating_add(1);
             event.last_seen = event.last_seen.max(now);
         } else {
-            self.events.push(EventRecord {
+            events.push(EventRecord {
                 warning,
                 reason: reason.to_owned(),
                 message: message.to_owned(),
@@ -95,24 +114,24 @@ impl EventLog {
                 last_seen: now,
             });
         }
-        while self.events.len() > MAX_EVENTS {
-            let oldest = self.events.iter().enumerate().min_by_key(|(_, event)| event.last_seen);
+        while events.len() > MAX_EVENTS {
+            let oldest = events.iter().enumerate().min_by_key(|(_, event)| event.last_seen);
             let Some((index, _)) = oldest else { break };
-            self.events.remove(index);
+            events.remove(index);
         }
-        record::replace_json_for(self.lifetime, &self.path, &self.events)
+        record::replace_record_for(self.lifetime, &self.path, &self.kept)
     }
 
     /// The events, in the order in which they were seen first.
     #[must_use]
     pub fn list(&self) -> &[EventRecord] {
-        &self.events
+        &self.kept.events
     }
 }
 
 /// The events in a file, without the intention to add any.
 pub(super) fn read(path: &Path) -> Result<Vec<EventRecord>, RecordError> {
-    Ok(record::read_json(path)?.unwrap_or_default())
+    Ok(record::read_record::<EventRecords>(path)?.unwrap_or_default().events)
 }
 
 /// The start of a message that is too long.

@@ -4,6 +4,7 @@
 //! `pod`, not here.
 
 mod event_log;
+mod format_version;
 mod paths;
 mod pod_owner;
 mod pod_record;
@@ -13,6 +14,7 @@ mod record;
 mod status_record;
 
 pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
+pub use format_version::{POD_RECORDS_VERSION, RecordFormat, encode as encode_record};
 pub(crate) use paths::create_private_dir;
 pub use paths::{Paths, PathsError};
 pub use pod_record::{PodRecord, PullSecretRecord};
@@ -21,6 +23,6 @@ pub use process::{ProcessError, ProcessIdentity};
 #[cfg(test)]
 pub(crate) use record::MAX_RECORD_BYTES;
 pub use record::{
-    Lifetime, LockedFile, RecordError, lock_exclusive, read_json, replace_file, replace_json, try_lock_exclusive,
+    Lifetime, LockedFile, RecordError, lock_exclusive, read_record, replace_file, replace_record, try_lock_exclusive,
 };
 pub use status_record::StatusRecord;

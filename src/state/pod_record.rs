@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
+use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
 use super::process::ProcessIdentity;
 
 /// What is known of one Pod across processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PodRecord {
     /// Kubernetes UID of the Pod; also the name of its directories.
     pub uid: String,
@@ -32,6 +32,10 @@ pub struct PodRecord {
     pub supervisor: Option<ProcessIdentity>,
     /// The virtual machine monitor, once it runs.
     pub vmm: Option<ProcessIdentity>,
+}
+
+impl RecordFormat for PodRecord {
+    const VERSION: u32 = POD_RECORDS_VERSION;
 }
 
 impl PodRecord {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use microkube_base::causes::with_causes;
 
 use super::event_log::{self, EventRecord};
+use super::format_version::POD_RECORDS_VERSION;
 use super::paths::{Paths, PathsError};
 use super::pod_record::PodRecord;
 use super::record::{self, Lifetime, RecordError};
@@ -58,6 +59,16 @@ impl RecordsError {
         match self {
             Self::Record(error) => error.damaged_path(),
             Self::MayExist(_, error) => error.damaged_path(),
+            Self::AlreadyExists(..) | Self::Paths(_) | Self::Io { .. } => None,
+        }
+    }
+
+    /// The file that a newer microkube wrote.
+    #[must_use]
+    pub fn newer_path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Record(error) => error.newer_path(),
+            Self::MayExist(_, error) => error.newer_path(),
             Self::AlreadyExists(..) | Self::Paths(_) | Self::Io { .. } => None,
         }
     }
@@ -116,7 +127,7 @@ impl PodRecords {
     pub fn save(&self, record: &PodRecord) -> Result<(), RecordsError> {
         let lifetime = self.lifetime(&record.uid);
         let path = self.paths.pod_state(&record.uid).join(RECORD_FILE);
-        Ok(record::replace_json_for(lifetime, &path, record)?)
+        Ok(record::replace_record_for(lifetime, &path, record)?)
     }
 
     /// Makes the Pod one that there is not, to all that read records, and its name free. Whoever owns it goes on ending it. To be called by its
@@ -160,7 +171,7 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn get(&self, uid: &str) -> Result<Option<PodRecord>, RecordsError> {
-        self.unless_torn(uid, record::read_json(&self.paths.pod_state(uid).join(RECORD_FILE)))
+        self.unless_torn(uid, record::read_record(&self.paths.pod_state(uid).join(RECORD_FILE)))
     }
 
     /// What the supervisor has made known of a Pod; `None` as long as it has not, and once the Pod is gone.
@@ -168,7 +179,7 @@ impl PodRecords {
     /// # Errors
     /// [`RecordsError::Record`] names the file.
     pub fn status(&self, uid: &str) -> Result<Option<StatusRecord>, RecordsError> {
-        self.unless_torn(uid, record::read_json(&self.paths.pod_state(uid).join(STATUS_FILE)))
+        self.unless_torn(uid, record::read_record(&self.paths.pod_state(uid).join(STATUS_FILE)))
     }
 
     /// Replaces what is known of a Pod.
@@ -177,7 +188,7 @@ impl PodRecords {
     /// [`RecordsError::Record`].
     pub fn save_status(&self, uid: &str, status: &StatusRecord) -> Result<(), RecordsError> {
         let path = self.paths.pod_state(uid).join(STATUS_FILE);
-        Ok(record::replace_json_for(self.lifetime(uid), &path, status)?)
+        Ok(record::replace_record_for(self.lifetime(uid), &path, status)?)
     }
 
     /// A Pod's events; none of one that is gone.
@@ -187,6 +198,32 @@ impl PodRecords {
     pub fn events(&self, uid: &str) -> Result<Vec<EventRecord>, RecordsError> {
         let events = self.unless_torn(uid, event_log::read(&self.events_path(uid)).map(Some))?;
         Ok(events.unwrap_or_default())
+    }
+
+    /// Whether this build may act on a Pod: fails if any of its records was written by a newer one, which may have given the Pod what this one
+    /// knows nothing of.
+    ///
+    /// # Errors
+    /// [`RecordsError::Record`] names the file.
+    pub fn refuse_newer(&self, uid: &str) -> Result<(), RecordsError> {
+        let path = self.paths.pod_state(uid);
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => {
+                return Err(RecordsError::Io {
+                    action: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        for entry in entries.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "json") {
+                record::refuse_newer(&entry.path(), POD_RECORDS_VERSION)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a Pod's [`super::EventLog`] lies.

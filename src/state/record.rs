@@ -8,8 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use super::format_version::{self, FormatError, RecordFormat};
 
 /// A record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +32,18 @@ pub enum RecordError {
         /// What is wrong with it.
         #[source]
         source: serde_json::Error,
+    },
+    /// A later build wrote it in a format of which this one knows nothing.
+    #[error(
+        "{path} was written by a newer microkube, in version {found} of its format; this one knows version {known} and older ones"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version that it says.
+        found: u64,
+        /// The latest version that is understood.
+        known: u32,
     },
     /// It would be too long to be read again.
     #[error("cannot write {path}: its {bytes} bytes are more than the {MAX_RECORD_BYTES} that are read of a record")]
@@ -59,6 +70,7 @@ impl RecordError {
         match self {
             Self::Io { path, .. }
             | Self::Damaged { path, .. }
+            | Self::Newer { path, .. }
             | Self::TooLong { path, .. }
             | Self::NoRecord { path, .. } => path,
         }
@@ -69,7 +81,24 @@ impl RecordError {
     pub fn damaged_path(&self) -> Option<&Path> {
         match self {
             Self::Damaged { path, .. } | Self::NoRecord { path, .. } => Some(path),
-            Self::Io { .. } | Self::TooLong { .. } => None,
+            Self::Io { .. } | Self::TooLong { .. } | Self::Newer { .. } => None,
+        }
+    }
+
+    /// The file that a newer microkube wrote.
+    #[must_use]
+    pub fn newer_path(&self) -> Option<&Path> {
+        match self {
+            Self::Newer { path, .. } => Some(path),
+            Self::Io { .. } | Self::Damaged { .. } | Self::TooLong { .. } | Self::NoRecord { .. } => None,
+        }
+    }
+
+    fn of_format(path: &Path) -> impl FnOnce(FormatError) -> Self {
+        let path = path.to_owned();
+        move |error| match error {
+            FormatError::Newer { found, known } => Self::Newer { path, found, known },
+            FormatError::Damaged(source) => Self::Damaged { path, source },
         }
     }
 }
@@ -147,40 +176,48 @@ fn note_sync() {
     SYNCS.set(SYNCS.get() + 1);
 }
 
-/// [`replace_file`] with a value as JSON.
+/// [`replace_file`] with a record, which says in which version of its format it is.
 ///
 /// # Errors
 /// See [`replace_file`].
-pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RecordError> {
-    replace_json_for(Lifetime::Pod, path, value)
+pub fn replace_record<T: RecordFormat>(path: &Path, record: &T) -> Result<(), RecordError> {
+    replace_record_for(Lifetime::Pod, path, record)
 }
 
-/// [`replace_file_for`] with a value as JSON.
+/// [`replace_file_for`] with a record.
 ///
 /// # Errors
 /// See [`replace_file`].
-pub fn replace_json_for<T: Serialize>(lifetime: Lifetime, path: &Path, value: &T) -> Result<(), RecordError> {
-    let content = serde_json::to_vec_pretty(value).map_err(|source| RecordError::Damaged {
+pub fn replace_record_for<T: RecordFormat>(lifetime: Lifetime, path: &Path, record: &T) -> Result<(), RecordError> {
+    let content = format_version::encode_pretty(record).map_err(|source| RecordError::Damaged {
         path: path.to_owned(),
         source,
     })?;
     replace_file_for(lifetime, path, &content)
 }
 
-/// Reads a record; `None` when there is no such file.
+/// Reads a record of this version of its format, or of one before; `None` when there is no such file.
 ///
 /// # Errors
 /// See [`RecordError`].
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
+pub fn read_record<T: RecordFormat>(path: &Path) -> Result<Option<T>, RecordError> {
     let Some(content) = read_bounded(path)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&content)
+    format_version::decode(&content)
         .map(Some)
-        .map_err(|source| RecordError::Damaged {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(RecordError::of_format(path))
+}
+
+/// Fails if a file says that it is of a later version than `known`. A file that cannot be read or understood says nothing.
+pub(super) fn refuse_newer(path: &Path, known: u32) -> Result<(), RecordError> {
+    let Ok(Some(content)) = read_bounded(path) else {
+        return Ok(());
+    };
+    match format_version::version_of(&content, known) {
+        Err(error @ FormatError::Newer { .. }) => Err(RecordError::of_format(path)(error)),
+        Ok(_) | Err(FormatError::Damaged(_)) => Ok(()),
+    }
 }
 
 /// The content of a regular file, of which nothing is read that is longer than a record can be. Whatever lies there instead, opening
@@ -282,16 +319,54 @@ fn open_lock(path: &Path) -> Result<File, RecordError> {
 
 #[cfg(test)]
 mod tests {
+    use serde::{Deserialize, Serialize};
+
     use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Numbers {
+        numbers: Vec<u32>,
+    }
+
+    impl RecordFormat for Numbers {
+        const VERSION: u32 = 3;
+    }
+
+    fn read(path: &Path) -> Result<Option<Vec<u32>>, RecordError> {
+        Ok(read_record::<Numbers>(path)?.map(|record| record.numbers))
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_refused_by_its_name_and_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        for version in [0, 1, 3] {
+            std::fs::write(&path, format!("{{\"version\": {version}, \"numbers\": [7]}}")).unwrap();
+            assert_eq!(read(&path).unwrap(), Some(vec![7]));
+            refuse_newer(&path, 3).unwrap();
+        }
+        std::fs::write(&path, r#"{"anything": "else", "version": 4}"#).unwrap();
+        let error = read(&path).unwrap_err();
+        let said = format!(
+            "{} was written by a newer microkube, in version 4 of its format; this one knows version 3 and older ones",
+            path.display()
+        );
+        assert_eq!(error.to_string(), said);
+        assert_eq!(refuse_newer(&path, 3).unwrap_err().to_string(), said);
+        assert_eq!(error.newer_path(), Some(path.as_path()));
+        assert_eq!(error.damaged_path(), None);
+    }
 
     #[test]
     fn a_record_is_read_back_as_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
-        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), None);
-        replace_json(&path, &vec![1_u32]).unwrap();
-        replace_json(&path, &vec![2_u32, 3]).unwrap();
-        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![2, 3]));
+        assert_eq!(read(&path).unwrap(), None);
+        replace_record(&path, &Numbers { numbers: vec![1] }).unwrap();
+        replace_record(&path, &Numbers { numbers: vec![2, 3] }).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(vec![2, 3]));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"version\": 3"), "{text}");
         assert_eq!(
             std::fs::read_dir(dir.path()).unwrap().count(),
             1,
@@ -304,7 +379,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
         std::fs::write(&path, "{").unwrap();
-        let error = read_json::<Vec<u32>>(&path).unwrap_err();
+        let error = read(&path).unwrap_err();
         assert!(error.to_string().contains("record.json is damaged"), "{error}");
     }
 
@@ -312,7 +387,7 @@ mod tests {
     fn what_is_no_record_is_refused_without_being_read_or_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
-        let refused = || read_json::<Vec<u32>>(&path).unwrap_err();
+        let refused = || read(&path).unwrap_err();
         std::fs::create_dir(&path).unwrap();
         assert!(refused().to_string().ends_with("is damaged: it is no regular file"));
         std::fs::remove_dir(&path).unwrap();
@@ -334,10 +409,10 @@ mod tests {
     fn what_could_not_be_read_again_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
-        replace_file(&path, b"1").unwrap();
+        replace_record(&path, &Numbers { numbers: vec![1] }).unwrap();
         let error = replace_file(&path, &vec![b' '; 1 + usize::try_from(MAX_RECORD_BYTES).unwrap()]).unwrap_err();
         assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
-        assert_eq!(read_json::<u8>(&path).unwrap(), Some(1));
+        assert_eq!(read(&path).unwrap(), Some(vec![1]));
     }
 
     #[test]

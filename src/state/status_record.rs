@@ -4,9 +4,10 @@ use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
+use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
+
 /// What `get`, `describe` and `wait` show of a Pod beside its record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StatusRecord {
     /// The Pod's `status`.
     pub status: PodStatus,
@@ -16,6 +17,10 @@ pub struct StatusRecord {
     /// `metadata.deletionGracePeriodSeconds`.
     #[serde(default)]
     pub deletion_grace_period_seconds: Option<i64>,
+}
+
+impl RecordFormat for StatusRecord {
+    const VERSION: u32 = POD_RECORDS_VERSION;
 }
 
 impl StatusRecord {

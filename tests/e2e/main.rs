@@ -33,4 +33,5 @@ mod probes;
 mod recovery;
 mod termination;
 mod timeline;
+mod upgrade;
 mod vmm;

@@ -2,15 +2,25 @@
 //!
 //! The VMM opens nothing by path in that mode: every file is a file descriptor it inherits, named here by its number. That
 //! is what lets the jail take the file system away before the first guest instruction runs.
+//!
+//! Supervisor and VMM may be of different builds: a supervisor that has run since before an upgrade starts the program that is installed now. So
+//! the configuration says in which version of this protocol it is. The VMM speaks that version, in its events and on the vsock's control socket
+//! ([`crate::vsock_control`]), or refuses the configuration: what bounds a machine must not be overlooked. Every change here raises the version.
 
 use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
 
+/// The version of this protocol that a supervisor of this build speaks. A VMM of this build speaks it, and those before it.
+pub const PROTOCOL_VERSION: u32 = 1;
+
 /// Everything the VMM needs to know to run one virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmConfig {
+    /// The version of the protocol; 0 is that of supervisors that say none.
+    #[serde(default)]
+    pub version: u32,
     /// Guest RAM, MiB.
     pub mem_size_mib: u32,
     /// Number of virtual CPUs, 1 to [`MAX_VCPU_COUNT`].
@@ -47,6 +57,7 @@ impl VmConfig {
     pub fn descriptors(&self) -> Vec<RawFd> {
         // Field by field, so that a new one is not forgotten here.
         let Self {
+            version: _,
             mem_size_mib: _,
             vcpu_count: _,
             kvm_fd,

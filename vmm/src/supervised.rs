@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use kvm_ioctls::Kvm;
+use serde::Deserialize;
 
 use crate::causes::with_causes;
-use crate::config::{DiskConfig, NetConfig, VmConfig, VmmEvent, VsockConfig};
+use crate::config::{DiskConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VmmEvent, VsockConfig};
 use crate::cpu::vcpu::GuestEnd;
 use crate::devices::blk::disk::{Disk, DiskError};
 use crate::devices::net::tap::{Tap, TapError};
@@ -33,6 +34,15 @@ pub enum SupervisedError {
     /// It is too long.
     #[error("the configuration has more than {MAX_CONFIG_BYTES} bytes")]
     TooLong,
+    /// It is of a supervisor of a newer build.
+    #[error(
+        "the supervisor speaks version {found} of the VMM's protocol, and this microkube-vmm versions up to {PROTOCOL_VERSION}: it is of an \
+         older build, install the one that belongs to microkube"
+    )]
+    Version {
+        /// The version of the configuration.
+        found: u64,
+    },
     /// It is none.
     #[error("the configuration is invalid")]
     Parse(#[source] serde_json::Error),
@@ -111,8 +121,24 @@ impl Inherited {
     }
 }
 
+/// What is understood of a configuration of any version: how to say that the rest is not.
+#[derive(Deserialize)]
+struct ConfigHead {
+    #[serde(default)]
+    version: u64,
+    event_fd: Option<RawFd>,
+}
+
+/// Understands a configuration.
+fn parse_config(text: &[u8], version: u64) -> Result<VmConfig, SupervisedError> {
+    if version > PROTOCOL_VERSION.into() {
+        return Err(SupervisedError::Version { found: version });
+    }
+    serde_json::from_slice(text).map_err(SupervisedError::Parse)
+}
+
 /// Reads the configuration to its end.
-fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<VmConfig, SupervisedError> {
+fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<Vec<u8>, SupervisedError> {
     let file = inherited.file(fd, "the configuration")?;
     // Standard streams that the configuration may name are still open, the configuration's own number is free afterwards.
     let mut text = Vec::new();
@@ -122,7 +148,7 @@ fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<VmConfig, Supervi
     if text.len() as u64 > MAX_CONFIG_BYTES {
         return Err(SupervisedError::TooLong);
     }
-    serde_json::from_slice(&text).map_err(SupervisedError::Parse)
+    Ok(text)
 }
 
 /// Reports to the supervisor. One that is gone is no reason to stop: it will be back and look at the process.
@@ -233,14 +259,16 @@ fn monotonic_ns() -> u64 {
 /// Runs the machine that the configuration on descriptor `config_fd` describes to its end, and reports what happens.
 pub fn run(config_fd: RawFd) -> Result<(), SupervisedError> {
     let mut inherited = Inherited::default();
-    let config = read_config(config_fd, &mut inherited)?;
+    let text = read_config(config_fd, &mut inherited)?;
+    let head: ConfigHead = serde_json::from_slice(&text).map_err(SupervisedError::Parse)?;
     // The file was closed at its end; its number may not be used again, which `taken` sees to.
-    let event = config
+    let event = head
         .event_fd
         .map(|fd| inherited.file(fd, "the event pipe"))
         .transpose()?;
     let mut reporter = Reporter(event);
-    let result = run_config(config, &mut inherited, &mut reporter);
+    let config = parse_config(&text, head.version);
+    let result = config.and_then(|config| run_config(config, &mut inherited, &mut reporter));
     match &result {
         Ok(end) => reporter.report(&VmmEvent::GuestStopped {
             triple_fault: *end == GuestEnd::TripleFault,
@@ -316,6 +344,52 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_of_a_newer_supervisor_is_refused_and_the_supervisor_told() {
+        let (mut events, writer) = io::pipe().unwrap();
+        let event_fd = OwnedFd::from(writer).into_raw_fd();
+        let text = format!(r#"{{"version": 2, "event_fd": {event_fd}, "memory": {{"mib": 64}}}}"#);
+        let error = run(config_pipe(text.as_bytes())).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the supervisor speaks version 2 of the VMM's protocol, and this microkube-vmm versions up to 1: it is of an older build, \
+             install the one that belongs to microkube"
+        );
+        let mut reported = String::new();
+        events.read_to_string(&mut reported).unwrap();
+        let event: VmmEvent = serde_json::from_str(reported.trim_end()).unwrap();
+        assert_eq!(
+            event,
+            VmmEvent::Failed {
+                message: error.to_string()
+            }
+        );
+    }
+
+    /// What a supervisor of the build before versions writes.
+    const VERSION_0: &str = r#"{"mem_size_mib":256,"vcpu_count":2,"kvm_fd":11,"kernel_fd":12,"initramfs_fd":13,"cmdline":"quiet",
+        "disks":[{"segments":[{"fd":14,"length_bytes":17179869184}],"read_only":false},
+        {"segments":[{"fd":15,"length_bytes":4096},{"fd":16,"length_bytes":8192}],"read_only":true}],
+        "net":{"tap_fd":17,"mac":[2,0,10,88,0,2]},"vsock":{"guest_cid":3,"listener_fd":18,"client_fd":19},"console_fd":20,"event_fd":21,
+        "jail":{"uid":7170816,"gid":7170816},"outlives_supervisor":true}"#;
+
+    #[test]
+    fn a_configuration_of_every_version_is_understood_and_a_jail_never_overlooked() {
+        let old = parse_config(VERSION_0.as_bytes(), 0).unwrap();
+        assert_eq!((old.version, old.disks.len(), old.outlives_supervisor), (0, 2, true));
+        assert_eq!(old.jail.as_ref().map(|jail| jail.uid), Some(7_170_816));
+        let new = VmConfig {
+            version: PROTOCOL_VERSION,
+            ..old
+        };
+        let text = VERSION_0.replacen('{', r#"{"version":1,"#, 1);
+        assert_eq!(parse_config(text.as_bytes(), 1).unwrap(), new);
+        let written: serde_json::Value = serde_json::to_value(&new).unwrap();
+        assert_eq!(written, serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        let strange = VERSION_0.replacen('{', r#"{"seccomp":"strict","#, 1);
+        assert!(parse_config(strange.as_bytes(), 0).is_err());
+    }
+
+    #[test]
     fn reports_that_nobody_reads_neither_end_nor_block_the_machine() {
         let (events, writer) = io::pipe().unwrap();
         let mut reporter = Reporter(Some(File::from(OwnedFd::from(writer))));
@@ -349,6 +423,7 @@ mod tests {
 
     fn config() -> VmConfig {
         VmConfig {
+            version: PROTOCOL_VERSION,
             mem_size_mib: 64,
             vcpu_count: 1,
             kvm_fd: 1 << 20,

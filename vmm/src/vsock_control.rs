@@ -10,6 +10,9 @@
 //!
 //! Closing one's end, or shutting it down for writing, does the same to the guest's socket, and the other way round. A
 //! connection of the guest while no client is there is refused (`VIRTIO_VSOCK_OP_RST`).
+//!
+//! A supervisor that takes over a machine speaks the version that its VMM was started in ([`crate::config::PROTOCOL_VERSION`]); these messages
+//! are the same in versions 0 and 1.
 
 /// Client → VMM: connect to a port of the guest.
 pub const CONNECT: u8 = 1;

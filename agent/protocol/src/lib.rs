@@ -1,14 +1,16 @@
-//! The contract between microkube's host side and the agent in the guest: messages, service, ports, stream framing.
+//! The contract between microkube's host side and the agent in the guest: messages, service, versions, ports, stream framing.
 //!
 //! Both sides use this crate and share nothing else. What one side alone needs does not belong here.
 
 mod capabilities;
 mod stream_header;
+mod versions;
 
 pub use capabilities::CAPABILITIES;
 pub use stream_header::{
     DataStream, MAX_STREAM_HEADER_BYTES, Stdio, StreamHeaderError, decode_stream_header, encode_stream_header,
 };
+pub use versions::{NoCommonVersion, Versions};
 
 #[allow(
     missing_debug_implementations,
@@ -22,6 +24,9 @@ mod generated {
 }
 
 pub use generated::{agent as messages, agent_ttrpc as service};
+
+/// The versions of this contract that this build speaks. `docs/decisions/versions.md` says when which is raised.
+pub const AGENT_VERSIONS: Versions = Versions { oldest: 0, newest: 1 };
 
 /// Well-known context id of the host (`VMADDR_CID_HOST`, vsock(7)).
 pub const HOST_CID: u32 = 2;

@@ -48,6 +48,9 @@ pub struct StoreLock {
     _file: Flock<File>,
 }
 
+/// The version of [`Record`]'s format that is written. It and those before it are read; 0 is that of records that say none.
+const RECORD_VERSION: u32 = 1;
+
 /// The content of a file in `references/`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -56,6 +59,8 @@ pub(super) struct Record {
     /// See [`super::Image::repo_digest`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_digest: Option<String>,
+    #[serde(default)]
+    version: u32,
 }
 
 impl ImageStore {
@@ -175,6 +180,7 @@ impl ImageStore {
             reference: reference.to_string(),
             manifest: manifest.to_owned(),
             repo_digest,
+            version: RECORD_VERSION,
         };
         let json = serde_json::to_vec(&record).map_err(|error| StoreError::of("write", &path)(error.into()))?;
         self.write(&path, &json)
@@ -188,16 +194,31 @@ impl ImageStore {
     }
 
     pub(super) fn read_reference(&self, path: &Path) -> Result<Option<Record>, StoreError> {
-        let bytes = self.read_file(path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
-        Ok(serde_json::from_slice(&bytes).ok())
+        let Some(bytes) = self.read_file(path, MANIFEST_MAX_BYTES)? else {
+            return Ok(None);
+        };
+        /// Of a record of any version.
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default)]
+            version: u64,
+        }
+        match serde_json::from_slice(&bytes) {
+            // Not taken for broken: its image's content would be removed.
+            Ok(Head { version }) if version > RECORD_VERSION.into() => {
+                let why = format!(
+                    "a newer microkube wrote it, in version {version} of its format; this one knows version {RECORD_VERSION} and \
+                     older ones; use the newer one"
+                );
+                Err(StoreError::of("read", path)(io::Error::other(why)))
+            }
+            _ => Ok(serde_json::from_slice(&bytes).ok()),
+        }
     }
 
     /// A reference's manifest with its digest; `None` where anything is missing or broken: such an image is pulled again.
     pub(super) fn read_record(&self, path: &Path) -> Result<Option<(Digest, Manifest)>, StoreError> {
-        let Some(bytes) = self.read_file(path, MANIFEST_MAX_BYTES)? else {
-            return Ok(None);
-        };
-        let record = serde_json::from_slice::<Record>(&bytes).ok();
+        let record = self.read_reference(path)?;
         let Some(digest) = record.and_then(|record| Digest::parse(&record.manifest).ok()) else {
             return Ok(None);
         };

@@ -173,6 +173,33 @@ fn removing_keeps_what_other_names_need() {
 }
 
 #[test]
+fn names_of_builds_without_a_version_are_read_and_those_of_a_newer_one_keep_their_content() {
+    let (fixture, mut blobs) = (fixture(), Blobs::new());
+    let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
+    let loaded = fixture
+        .load(&blobs, manifest.clone(), Some("example.org/a:v1"))
+        .unwrap();
+    let path = fixture.directory.path().join("images/references/example.org%2Fa:v1");
+    let digest = manifest["digest"].as_str().unwrap();
+    // Version 0, as it was written before there were versions; version 1, as it is written now.
+    let kept = format!(r#"{{"reference":"example.org/a:v1","manifest":"{digest}"}}"#);
+    let written = fs::read_to_string(&path).unwrap();
+    assert_eq!(written, kept.replace('}', r#","version":1}"#));
+    fs::write(&path, &kept).unwrap();
+    assert_eq!(fixture.store.list().unwrap(), loaded);
+
+    fs::write(&path, r#"{"version":2,"something":"else"}"#).unwrap();
+    let said = format!(
+        "cannot read {}: a newer microkube wrote it, in version 2 of its format; this one knows version 1 and older ones; use the newer one",
+        path.display()
+    );
+    assert_eq!(chain(&fixture.store.list().unwrap_err()), said);
+    assert_eq!(chain(&fixture.store.remove("example.org/a:v1").unwrap_err()), said);
+    assert_eq!(chain(&fixture.store.prune(true, |_| true).unwrap_err()), said);
+    assert_eq!(fixture.content("layers/sha256"), 1);
+}
+
+#[test]
 fn nothing_is_removed_while_images_are_added() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);

@@ -8,6 +8,7 @@ use super::super::pods::test_pods::TestPods;
 use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
 use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::test_pods::asked;
 use crate::state::LockedFile;
 
 #[derive(Debug, clap::Parser)]
@@ -92,9 +93,7 @@ impl Run {
 /// Takes a request of the command line and answers it.
 async fn answer(listener: &UnixListener, notices: &[Notice]) -> Request {
     let (mut stream, _) = listener.accept().await.unwrap();
-    let Some(Frame::Request(request)) = read_frame(&mut stream).await.unwrap() else {
-        panic!("no request");
-    };
+    let request = asked(&mut stream).await.unwrap();
     for notice in notices {
         write_frame(&mut stream, &Frame::Notice(notice.clone())).await.unwrap();
     }
@@ -245,7 +244,7 @@ async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
     let over = over.pods.records.status(&over.record.uid).unwrap().unwrap();
     let supervisor = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        read_frame(&mut stream).await.unwrap();
+        asked(&mut stream).await.unwrap();
         let message = "container \"main\" is not running".to_owned();
         write_frame(&mut stream, &Frame::Notice(Notice::Refused { message }))
             .await

@@ -303,6 +303,7 @@ fn event(frame: Frame) -> Option<ForegroundEvent> {
         | Notice::Exited { .. }
         | Notice::InputEnded
         | Notice::Refused { .. }
-        | Notice::Stats(_) => return None,
+        | Notice::Stats(_)
+        | Notice::Hello(_) => return None,
     })
 }

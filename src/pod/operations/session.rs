@@ -50,7 +50,7 @@ pub(super) async fn open(
     uid: &str,
     request: Request,
 ) -> Result<(SessionEvents, SessionInput), ClientError> {
-    begin(Client::connect(paths, uid)?, request).await
+    begin(Client::connect(paths, uid).await?, request).await
 }
 
 impl SessionEvents {

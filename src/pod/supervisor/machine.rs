@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use microkube_protocol::messages::{RemoveContainerRequest, SignalContainerRequest};
-use microkube_vmm::config::VmmEvent;
+use microkube_vmm::config::{PROTOCOL_VERSION, VmmEvent};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 use ttrpc::context::with_duration;
@@ -127,6 +127,7 @@ impl Machine {
             let record = MachinePlan {
                 pod_ip: machine.pod_ip.clone(),
                 host_ip: machine.host_ip.clone(),
+                vmm_version: PROTOCOL_VERSION,
                 containers: plan.clone(),
             };
             if let Err(error) = record.save(&self.pod.paths, &self.pod.record.uid) {
@@ -311,7 +312,7 @@ async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<Started
     };
     let agent_start = Instant::now();
     let created = tokio::select! {
-        created = sandbox.agent.create_sandbox(with_duration(CALL_TIMEOUT), &sandbox_request) => {
+        created = sandbox.agent.create_sandbox(with_duration(CALL_TIMEOUT), sandbox_request) => {
             created.context("the agent in the guest cannot set up the Pod")
         }
         event = sandbox::next_event(&mut vm, output) => Err(anyhow::anyhow!(vmm_end(event.as_ref()))),

@@ -64,6 +64,8 @@ impl Supervisor {
             debug,
         } = self;
         let records = PodRecords::new(paths.clone());
+        // Before anything of the Pod is changed or released.
+        records.refuse_newer(&record.uid)?;
         if client.is_none() && !sweep::goes_on(&records, &record) {
             return sweep::release_ended(&paths, &records, &record).await;
         }

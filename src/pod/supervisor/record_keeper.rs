@@ -8,10 +8,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
-use crate::state::{EventLog, Paths, PodRecord, PodRecords, ProcessIdentity, StatusRecord, read_json, replace_file};
+use crate::state::{
+    EventLog, POD_RECORDS_VERSION, Paths, PodRecord, PodRecords, ProcessIdentity, RecordFormat, StatusRecord,
+    encode_record, read_record, replace_file,
+};
 
 /// Name of the lifecycle's record among the Pod's.
 const LIFECYCLE_FILE: &str = "lifecycle.json";
+
+impl RecordFormat for Lifecycle {
+    const VERSION: u32 = POD_RECORDS_VERSION;
+}
 
 /// What was last written, so that nothing is written twice.
 #[derive(Debug)]
@@ -54,14 +61,14 @@ impl RecordKeeper {
 
     /// The lifecycle as a supervisor before this one left it.
     pub fn restore(&self) -> anyhow::Result<Option<Lifecycle>> {
-        Ok(read_json(&self.lifecycle_path)?)
+        Ok(read_record(&self.lifecycle_path)?)
     }
 
     /// Writes what has changed. To be called before anything is done about it.
     pub async fn keep(&mut self, lifecycle: &Lifecycle, now: Time) -> anyhow::Result<()> {
         // There will be a next supervisor to read it.
         if self.record.detached {
-            let content = serde_json::to_vec(lifecycle).context("cannot write the Pod's lifecycle down")?;
+            let content = encode_record(lifecycle).context("cannot write the Pod's lifecycle down")?;
             if content != self.lifecycle {
                 let (path, bytes) = (self.lifecycle_path.clone(), content.clone());
                 tokio::task::spawn_blocking(move || replace_file(&path, &bytes)).await??;

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use microkube_protocol::messages::ContainerSummary;
+use microkube_vmm::config::PROTOCOL_VERSION;
 use ttrpc::context::with_duration;
 
 use super::container::ContainerRun;
@@ -56,12 +57,16 @@ async fn adopt(
 ) -> anyhow::Result<Found> {
     let mut vm = VirtualMachine::adopt(pod.privileges.clone(), identity.clone())?.context("its VMM has ended")?;
     let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("what was planned for it is not known")?;
+    if plan.vmm_version > PROTOCOL_VERSION {
+        let version = plan.vmm_version;
+        bail!("its VMM speaks version {version} of its protocol, this supervisor versions up to {PROTOCOL_VERSION}");
+    }
     pod.output
         .expect_adopted_machine(pod.ids_of(|container| lifecycle.expected_attempt(container)));
     let adopted = tokio::select! {
         adopted = async {
             let sandbox = sandbox::adopt(&pod.privileges, &pod.output).await?;
-            let listed = sandbox.agent.list_containers(with_duration(CALL_TIMEOUT), &Default::default()).await;
+            let listed = sandbox.agent.list_containers(with_duration(CALL_TIMEOUT)).await;
             anyhow::Ok((sandbox, listed.context("its agent does not answer")?))
         } => adopted,
         _ = vm.next_event() => Err(anyhow::anyhow!("its VMM has ended")),
@@ -71,6 +76,7 @@ async fn adopt(
     let MachinePlan {
         pod_ip,
         host_ip,
+        vmm_version: _,
         containers,
     } = plan;
     let running = RunningMachine {

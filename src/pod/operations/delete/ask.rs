@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
-
-use crate::pod::attach::{self, Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::attach::{Frame, Notice, Request, read_frame};
+use crate::pod::client::{Client, ClientError};
 use crate::pod::patience::{ANSWER_PATIENCE, FORCE_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
 use crate::pod::sweep::remove_ownerless;
 use crate::state::{Paths, PodRecords, ProcessIdentity};
@@ -43,6 +42,9 @@ pub enum AskError {
         #[source]
         source: io::Error,
     },
+    /// It is of another build.
+    #[error(transparent)]
+    Incompatible(ClientError),
     /// It said no.
     #[error("{0}")]
     Refused(String),
@@ -130,25 +132,20 @@ async fn kill_supervisor(records: &PodRecords, uid: &str) -> Result<(), AskError
 
 /// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
 pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<bool, AskError> {
-    let connected = attach::connect(&paths.pod_run(uid)).and_then(UnixStream::from_std);
-    let mut stream = match connected {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(false);
-        }
-        Err(source) => {
+    let mut supervisor = match Client::connect(paths, uid).await {
+        Ok(supervisor) => supervisor,
+        Err(ClientError::Connect(source)) => {
             let socket = paths.supervisor_socket(uid);
             return Err(AskError::Connect { socket, source });
         }
+        Err(error @ ClientError::Incompatible { .. }) => return Err(AskError::Incompatible(error)),
+        Err(_) => return Ok(false),
     };
-    if write_frame(&mut stream, &Frame::Request(Request::Delete { grace }))
-        .await
-        .is_err()
-    {
+    if supervisor.ask(Request::Delete { grace }).await.is_err() {
         return Ok(false);
     }
     loop {
-        match read_frame(&mut stream).await {
+        match read_frame(&mut supervisor.from).await {
             Ok(Some(Frame::Notice(Notice::Done))) => return Ok(true),
             Ok(Some(Frame::Notice(Notice::Refused { message }))) => return Err(AskError::Refused(message)),
             Ok(Some(_)) => {}

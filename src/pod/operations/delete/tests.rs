@@ -5,8 +5,8 @@ use tokio::net::UnixListener;
 
 use super::ask::ask_supervisor;
 use super::*;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
-use crate::pod::test_pods::TestPods;
+use crate::pod::attach::{Frame, Notice, Request, write_frame};
+use crate::pod::test_pods::{TestPods, asked};
 use crate::state::ProcessIdentity;
 
 fn manifest(name: &str) -> serde_json::Value {
@@ -43,10 +43,7 @@ async fn delete_all(pods: &TestPods, options: DeleteOptions) -> (Vec<String>, Ve
 /// A supervisor that answers one request so, and then does what a real one would do.
 async fn supervise(listener: UnixListener, answer: Option<Notice>, at_end: impl FnOnce()) -> Option<Request> {
     let (mut stream, _) = listener.accept().await.unwrap();
-    let request = match read_frame(&mut stream).await.unwrap() {
-        Some(Frame::Request(request)) => Some(request),
-        _ => None,
-    };
+    let request = asked(&mut stream).await;
     drop(listener);
     if let Some(notice) = answer {
         write_frame(&mut stream, &Frame::Notice(notice)).await.unwrap();

@@ -4,24 +4,33 @@ mod attach;
 mod exec;
 mod refusal;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::order::Order;
 use super::pod_view::PodView;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::attach::{Frame, FrameError, Greeting, Notice, Request, VERSIONS, read_frame, write_frame};
 use crate::pod::guest_process::ProcessSpec;
 use refusal::Refusal;
 
 /// Serves one command line.
 pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
     let (mut from, mut to) = stream.into_split();
-    let Some(Frame::Request(request)) = read_frame(&mut from).await? else {
-        return Ok(());
+    let request = match first_request(&mut from, &mut to).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(()),
+        Err(FrameError::Malformed { .. }) => {
+            let refused = Frame::Notice(Refusal::NotUnderstood.into());
+            return Ok(write_frame(&mut to, &refused).await?);
+        }
+        Err(error) => return Err(error.into()),
     };
     let result = match request {
         Request::Delete {
@@ -63,11 +72,31 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             stdin,
             tty_size,
         } => return attach::serve(&container, stdin, tty_size, &view, from, to).await,
-        Request::Follow | Request::Resize(_) => Err(Refusal::NotFirst),
+        Request::Follow | Request::Resize(_) | Request::Hello(_) => Err(Refusal::NotFirst),
     };
     let notice = result.unwrap_or_else(Notice::from);
     write_frame(&mut to, &Frame::Notice(notice)).await?;
     Ok(())
+}
+
+/// What a command line asks for. One that greets is greeted before; there is nothing more to say to one that speaks no version in common.
+async fn first_request(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> Result<Option<Request>, FrameError> {
+    let mut frame = read_frame(from).await?;
+    if let Some(Frame::Request(Request::Hello(client))) = frame {
+        write_frame(to, &Frame::Notice(Notice::Hello(Greeting::own()))).await?;
+        if VERSIONS.agree(client.versions()).is_err() {
+            // It is told by the greeting.
+            return Ok(None);
+        }
+        frame = read_frame(from).await?;
+    }
+    Ok(match frame {
+        Some(Frame::Request(request)) => Some(request),
+        _ => None,
+    })
 }
 
 /// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.

@@ -2,7 +2,7 @@
 
 use super::super::pod_view::ContainerError;
 use crate::pod::agent::AgentError;
-use crate::pod::attach::Notice;
+use crate::pod::attach::{BUILD, Notice};
 use crate::pod::guest_process::RunError;
 
 /// Why a request is refused.
@@ -11,6 +11,9 @@ pub enum Refusal {
     /// Something that only makes sense after another request.
     #[error("this is not to be asked first")]
     NotFirst,
+    /// Something that this build does not know.
+    #[error("the Pod's supervisor, of microkube {BUILD}, does not understand what it is asked")]
+    NotUnderstood,
     /// The Pod cannot be hidden.
     #[error("the Pod is being killed, but stays in the list until it has ended: {0:#}")]
     Hide(anyhow::Error),

@@ -1,0 +1,149 @@
+//! Frames on the wire, and sockets.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn round_trip(frame: &Frame) -> Frame {
+    block_on(async {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, frame).await.unwrap();
+        read_frame(&mut bytes.as_slice()).await.unwrap().unwrap()
+    })
+}
+
+#[test]
+fn nobody_waits_for_a_supervisor_that_accepts_no_connection_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(connect(dir.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    let listener = listen(dir.path()).unwrap();
+    // SAFETY: listen(2) takes integers; the descriptor is open. Otherwise the queue may be longer than this process may have files.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+    let mut queue = Vec::new();
+    let full = loop {
+        match connect(dir.path()) {
+            Ok(stream) => queue.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert!(!queue.is_empty());
+    assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    drop(listener);
+    assert_eq!(
+        connect(dir.path()).unwrap_err().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
+}
+
+#[test]
+fn every_kind_of_frame_survives_the_round_trip() {
+    let size = TerminalSize { rows: 24, columns: 80 };
+    let requests = [
+        Request::Terminate {
+            grace: Some(Duration::from_secs(3)),
+        },
+        Request::Kill,
+        Request::Delete { grace: None },
+        Request::Follow,
+        Request::Attach {
+            container: "web".to_owned(),
+            stdin: true,
+            tty_size: Some(size),
+        },
+        Request::Exec {
+            container: "web".to_owned(),
+            command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"\u{1}\"".to_owned()],
+            stdin: false,
+            tty: true,
+            tty_size: None,
+        },
+        Request::Resize(size),
+        Request::Stats,
+    ];
+    let notices = [
+        Notice::Finished {
+            exit_code: 3,
+            error: None,
+        },
+        Notice::Done,
+        Notice::Attached,
+        Notice::Started,
+        Notice::Exited { exit_code: 137 },
+        Notice::InputEnded,
+        Notice::Refused {
+            message: "no".to_owned(),
+        },
+        Notice::Stats(vec![ContainerUsage {
+            container: "web".to_owned(),
+            cpu_nanocores: u64::MAX,
+            memory_bytes: 0,
+        }]),
+    ];
+    let raw = [
+        Frame::Output {
+            container: 300,
+            stream: OutputStream::Stderr,
+            bytes: b"\0\xff\n".to_vec(),
+        },
+        Frame::Output {
+            container: 0,
+            stream: OutputStream::Stdout,
+            bytes: Vec::new(),
+        },
+        Frame::Log(b"kernel".to_vec()),
+        Frame::Stdin(b"\x03\xff".to_vec()),
+        Frame::Stdin(Vec::new()),
+    ];
+    let frames = raw
+        .into_iter()
+        .chain(requests.into_iter().map(Frame::Request))
+        .chain(notices.into_iter().map(Frame::Notice));
+    for frame in frames {
+        assert_eq!(round_trip(&frame), frame);
+    }
+}
+
+#[test]
+fn the_socket_is_found_below_a_directory_of_any_length_and_a_dead_ones_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("x".repeat(200));
+    std::fs::create_dir(&run_dir).unwrap();
+    assert_eq!(connect(&run_dir).unwrap_err().kind(), io::ErrorKind::NotFound);
+    drop(listen(&run_dir).unwrap());
+    assert_eq!(connect(&run_dir).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    let _listener = listen(&run_dir).unwrap();
+    connect(&run_dir).unwrap();
+}
+
+#[test]
+fn a_closed_connection_is_the_end_but_half_a_frame_is_an_error() {
+    assert!(matches!(block_on(read_frame(&mut [].as_slice())), Ok(None)));
+    assert!(matches!(
+        block_on(read_frame(&mut [KIND_LOG, 0, 0, 0, 9, 1].as_slice())),
+        Err(FrameError::Io(_))
+    ));
+}
+
+#[test]
+fn a_frame_longer_than_the_limit_is_refused_before_memory_is_taken_for_it() {
+    let bytes = [KIND_LOG, 0xff, 0xff, 0xff, 0xff];
+    assert!(matches!(
+        block_on(read_frame(&mut bytes.as_slice())),
+        Err(FrameError::Malformed { .. })
+    ));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decoded_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut rest = bytes.as_slice();
+        while let Ok(Some(_)) = block_on(read_frame(&mut rest)) {}
+    }
+}

@@ -1,0 +1,118 @@
+//! Supervisors of other builds, played by the bytes that they send.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+use super::*;
+use crate::pod::attach::SOCKET_FILE;
+
+/// The directories of a Pod, with the socket of its supervisor.
+fn listening() -> (tempfile::TempDir, Paths, UnixListener) {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+    std::fs::create_dir_all(paths.pod_run("u")).unwrap();
+    let listener = UnixListener::bind(paths.pod_run("u").join(SOCKET_FILE)).unwrap();
+    (dir, paths, listener)
+}
+
+async fn frame_bytes(frame: Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_frame(&mut bytes, &frame).await.unwrap();
+    bytes
+}
+
+async fn hello() -> Vec<u8> {
+    frame_bytes(Frame::Request(Request::Hello(Greeting::own()))).await
+}
+
+/// A supervisor that reads one frame, which must be this one, and answers so. The connection is closed then.
+async fn answer(listener: &UnixListener, asked: &[u8], answer: &[u8]) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut got = vec![0; asked.len()];
+    stream.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, asked);
+    stream.write_all(answer).await.unwrap();
+}
+
+/// A supervisor of version 0: its bytes were recorded of the last build without versions (`attach::kept_frames` has all of them).
+async fn version_0(listener: UnixListener, asked: &[u8], said: &[u8]) {
+    // Not understood, it hangs up.
+    answer(&listener, &hello().await, b"").await;
+    answer(&listener, asked, said).await;
+}
+
+#[tokio::test]
+async fn a_supervisor_without_versions_is_asked_as_ever() {
+    let (_dir, paths, listener) = listening();
+    let asked = async {
+        let mut client = Client::connect(&paths, "u").await?;
+        assert_eq!(client.version, 0);
+        client.stats().await
+    };
+    let said = b"\x03\0\0\0\x45{\"stats\":[{\"container\":\"web\",\"cpu_nanocores\":1,\"memory_bytes\":4096}]}";
+    let (usage, ()) = tokio::join!(asked, version_0(listener, b"\x04\0\0\0\x07\"stats\"", said));
+    assert_eq!(usage.unwrap().first().unwrap().memory_bytes, 4096);
+}
+
+#[tokio::test]
+async fn a_supervisor_of_this_version_is_greeted_once() {
+    let (_dir, paths, listener) = listening();
+    let supervisor = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let greeted = read_frame(&mut stream).await.unwrap();
+        assert_eq!(greeted, Some(Frame::Request(Request::Hello(Greeting::own()))));
+        // A later build, which speaks this version, too.
+        let later = Greeting {
+            newest: VERSIONS.newest + 5,
+            build: "9".to_owned(),
+            ..Greeting::own()
+        };
+        write_frame(&mut stream, &Frame::Notice(Notice::Hello(later)))
+            .await
+            .unwrap();
+        assert_eq!(
+            read_frame(&mut stream).await.unwrap(),
+            Some(Frame::Request(Request::Stats))
+        );
+        write_frame(&mut stream, &Frame::Notice(Notice::Stats(Vec::new())))
+            .await
+            .unwrap();
+    };
+    let asked = async {
+        let mut client = Client::connect(&paths, "u").await?;
+        assert_eq!(client.version, VERSIONS.newest);
+        client.stats().await
+    };
+    let (usage, ()) = tokio::join!(asked, supervisor);
+    assert_eq!(usage.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_speaks_no_version_in_common_is_named() {
+    let (_dir, paths, listener) = listening();
+    let said = frame_bytes(Frame::Notice(Notice::Hello(Greeting {
+        oldest: 7,
+        newest: 9,
+        build: "3.1.0".to_owned(),
+    })));
+    let (said, greeting) = tokio::join!(said, hello());
+    let (client, ()) = tokio::join!(Client::connect(&paths, "u"), answer(&listener, &greeting, &said));
+    assert_eq!(
+        client.unwrap_err().to_string(),
+        format!(
+            "the Pod's supervisor is of microkube 3.1.0 and speaks versions 7 to 9 of its protocol, this microkube ({BUILD}) versions 0 to 1; \
+             use microkube 3.1.0 for this Pod"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_supervisor_that_ends_while_it_is_greeted_does_not_run() {
+    let (_dir, paths, listener) = listening();
+    let ending = async {
+        let _greeted = listener.accept().await.unwrap();
+        drop(listener);
+    };
+    let (client, ()) = tokio::join!(Client::connect(&paths, "u"), ending);
+    assert!(matches!(client, Err(ClientError::NotRunning(_))), "{client:?}");
+}

@@ -1,0 +1,108 @@
+//! Command lines of this build and of others, played by the bytes that they send.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::super::supervised_pod::test_pod;
+use super::*;
+use crate::pod::attach::BUILD;
+
+/// What a supervisor answers to these bytes until it closes the connection. Orders are carried out.
+async fn answers(sent: &[u8]) -> Vec<u8> {
+    let (pod, _messages) = test_pod(true);
+    let (order_sender, mut orders) = mpsc::channel::<Order>(1);
+    let (mut client, server) = UnixStream::pair().unwrap();
+    client.write_all(sent).await.unwrap();
+    let carry_out = async {
+        while let Some(order) = orders.recv().await {
+            if let (_, Some(noted)) = order.into_event() {
+                noted.send(()).unwrap();
+            }
+        }
+    };
+    let (served, ()) = tokio::join!(serve(server, PodView::new(&pod), order_sender), carry_out);
+    served.unwrap();
+    let mut answered = Vec::new();
+    client.read_to_end(&mut answered).await.unwrap();
+    answered
+}
+
+async fn bytes(frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for frame in frames {
+        write_frame(&mut bytes, frame).await.unwrap();
+    }
+    bytes
+}
+
+fn greeting(oldest: u32, newest: u32) -> Frame {
+    Frame::Request(Request::Hello(Greeting {
+        oldest,
+        newest,
+        build: "9".to_owned(),
+    }))
+}
+
+fn own_greeting() -> Frame {
+    Frame::Notice(Notice::Hello(Greeting::own()))
+}
+
+fn refused(message: &str) -> Frame {
+    Frame::Notice(Notice::Refused {
+        message: message.to_owned(),
+    })
+}
+
+/// The bytes are those of `attach::kept_frames`.
+#[tokio::test]
+async fn a_command_line_without_versions_is_answered_as_ever() {
+    for (asked, answered) in [
+        (
+            &b"\x04\0\0\0\x19{\"delete\":{\"grace\":null}}"[..],
+            &b"\x03\0\0\0\x06\"done\""[..],
+        ),
+        (
+            b"\x04\0\0\0\x07\"stats\"",
+            b"\x03\0\0\0\x2e{\"refused\":{\"message\":\"the Pod does not run\"}}",
+        ),
+        (
+            b"\x04\0\0\0\x56{\"exec\":{\"container\":\"web\",\"command\":[\"sh\"],\"stdin\":false,\"tty\":true,\"tty_size\":null}}",
+            b"\x03\0\0\0\x3a{\"refused\":{\"message\":\"container \\\"web\\\" is not running\"}}",
+        ),
+    ] {
+        let length = u32::from_be_bytes(asked[1..5].try_into().unwrap());
+        assert_eq!(usize::try_from(length).unwrap(), asked.len() - 5, "{}", asked.escape_ascii());
+        let found = answers(asked).await;
+        assert_eq!(found, answered, "{}", found.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn a_command_line_that_greets_is_greeted_and_answered() {
+    let delete = Frame::Request(Request::Delete { grace: None });
+    for newest in [0, 1, u32::MAX] {
+        let asked = bytes(&[greeting(0, newest), delete.clone()]).await;
+        let answered = bytes(&[own_greeting(), Frame::Notice(Notice::Done)]).await;
+        assert_eq!(answers(&asked).await, answered);
+    }
+}
+
+#[tokio::test]
+async fn a_command_line_that_speaks_no_version_in_common_is_told_by_the_greeting_and_orders_nothing() {
+    let asked = bytes(&[greeting(7, 9)]).await;
+    assert_eq!(answers(&asked).await, bytes(&[own_greeting()]).await);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_or_comes_too_soon_is_refused() {
+    let why = format!("the Pod's supervisor, of microkube {BUILD}, does not understand what it is asked");
+    for strange in [
+        &b"\x04\0\0\0\x0e\"port_forward\""[..],
+        b"\x63\0\0\0\0",
+        b"\x04\0\0\0\x02{}",
+    ] {
+        assert_eq!(answers(strange).await, bytes(&[refused(&why)]).await);
+    }
+    let twice = bytes(&[greeting(0, 1), greeting(0, 1)]).await;
+    let answered = bytes(&[own_greeting(), refused("this is not to be asked first")]).await;
+    assert_eq!(answers(&twice).await, answered);
+}
