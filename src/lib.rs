@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
 //! Dependencies point one way: `cli` → `pod` → `image`, `machine` (the emulated host), `manifest`, `network`, `volume` → `state` →
-//! `causes`, `child`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
+//! `causes`, `child`, `frame_header`, `lock`, `stderr`, `terminal`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
@@ -12,6 +12,7 @@ extern crate self as microkube;
 mod causes;
 pub mod child;
 pub mod cli;
+mod frame_header;
 pub mod image;
 #[cfg(test)]
 #[path = "../tests/fuzz/kept_inputs.rs"]

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["pod"],
     &["image", "machine", "manifest", "network", "volume"],
     &["state"],
-    &["causes", "child", "lock", "stderr", "terminal"],
+    &["causes", "child", "frame_header", "lock", "stderr", "terminal"],
 ];
 
 /// The imports within each crate, by the file that the crate begins with.
