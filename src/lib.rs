@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `privileged` → `machine` (the emulated host), `network`, `volume` → `state` → `stderr`,
-//! `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
+//! Dependencies point one way: `cli` → `pod` → `privileged` → `machine` (the emulated host), `network`, `volume` → `state` →
+//! `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
@@ -10,6 +10,7 @@ extern crate self as libfuzzer_sys;
 extern crate self as microkube;
 
 pub mod cli;
+mod frame_header;
 #[cfg(test)]
 #[path = "../tests/fuzz/targets/microkube/mod.rs"]
 mod fuzz_targets;

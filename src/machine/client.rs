@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::location::Location;
-use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request};
+use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request, Version};
 use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
 use crate::stderr::report;
 use crate::terminal::{RawTerminal, terminal_size};
@@ -81,7 +81,7 @@ pub fn exec(request: &ExecRequest) -> Result<Exit> {
     } else {
         host::running(&location)?
     };
-    let mut connection = Connection::open(record.port, &control::token(&location)?)?;
+    let mut connection = Connection::open(record.port, &control::token(&location)?, record.version()?)?;
 
     // Before any thread exists, so that all of them inherit the mask and signals reach the descriptor only.
     let mut signals = SigSet::empty();
@@ -109,6 +109,7 @@ pub fn exec(request: &ExecRequest) -> Result<Exit> {
     let writer = connection.stream.try_clone().map_err(MachineError::NoAnswer)?;
     let outgoing = Arc::new(Outgoing {
         stream: Mutex::new(writer),
+        version: connection.version,
         credit: Mutex::new(0),
         credited: Condvar::new(),
     });
@@ -167,6 +168,7 @@ fn receive_output(connection: &mut Connection, outgoing: &Outgoing) -> Result<Ex
 #[derive(Debug)]
 struct Outgoing {
     stream: Mutex<TcpStream>,
+    version: Version,
     /// Bytes of standard input that may be sent.
     credit: Mutex<usize>,
     credited: Condvar,
@@ -174,7 +176,7 @@ struct Outgoing {
 
 impl Outgoing {
     fn send(&self, frame: &Frame) -> std::io::Result<()> {
-        frame.write(&mut *lock(&self.stream))
+        frame.write(&mut *lock(&self.stream), self.version)
     }
 
     fn add_credit(&self, bytes: u32) {

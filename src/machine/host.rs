@@ -6,7 +6,7 @@
 use super::connection::Connection;
 use super::control;
 use super::location::{Artefacts, Location};
-use super::protocol::{Frame, Request, TOKEN_LEN};
+use super::protocol::{Frame, Preface, Request, TOKEN_LEN, Version};
 use super::qemu::{self, Settings};
 use super::{MachineError, Result};
 use crate::state::{self, LockedFile, ProcessIdentity, RecordFormat, lock_exclusive, try_lock_exclusive};
@@ -42,6 +42,20 @@ pub struct Record {
     started_at_s: i64,
     /// It answered once. Without this, its starter died or still waits.
     ready: bool,
+    /// The number of the protocol's [`Version`] that it speaks.
+    #[serde(default = "first_version")]
+    protocol: u16,
+}
+
+fn first_version() -> u16 {
+    Version::One.number()
+}
+
+impl Record {
+    /// The version of the protocol to talk to the machine in.
+    pub fn version(&self) -> Result<Version> {
+        Version::of(self.protocol).ok_or(MachineError::OtherVersion)
+    }
 }
 
 impl RecordFormat for Record {
@@ -152,7 +166,7 @@ pub fn running(location: &Location) -> Result<Record> {
 }
 
 fn shut_down(location: &Location, record: &Record) -> Result<()> {
-    let mut connection = Connection::open(record.port, &control::token(location)?)?;
+    let mut connection = Connection::open(record.port, &control::token(location)?, record.version()?)?;
     connection
         .send(&Frame::Request(Request::Shutdown))
         .map_err(MachineError::NoAnswer)?;
@@ -189,6 +203,7 @@ fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record
             memory_mib,
             started_at_s: jiff::Timestamp::now().as_second(),
             ready: false,
+            protocol: Version::NEWEST.number(),
         })
         .and_then(|mut record| {
             write_record(location, &record)?;
@@ -299,7 +314,11 @@ fn accept_ready(listener: &TcpListener, token: &[u8; TOKEN_LEN]) -> bool {
     let mut sent = [0; TOKEN_LEN];
     stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()
         && stream.read_exact(&mut sent).is_ok()
-        && super::protocol::Preface { token: sent }.matches(token)
+        && Preface {
+            version: Version::NEWEST,
+            token: sent,
+        }
+        .matches(token)
 }
 
 fn died(location: &Location) -> MachineError {
@@ -435,11 +454,12 @@ mod tests {
             dir.path().join("run"),
         ));
         location.create().unwrap();
-        let version = |number: u32| VERSION_0.replacen('{', &format!("{{\"version\": {number},"), 1);
+        let version = |number: u32| VERSION_0.replacen('{', &format!("{{\"version\": {number}, \"protocol\": 1,"), 1);
         for text in [VERSION_0.to_owned(), version(1)] {
             std::fs::write(location.record(), text).unwrap();
             let record = read_record(&location).unwrap().unwrap();
             assert_eq!((record.port, record.memory_mib, record.ready), (40123, 8192, true));
+            assert_eq!(record.version().unwrap(), Version::One);
             write_record(&location, &record).unwrap();
             let written: serde_json::Value =
                 serde_json::from_slice(&std::fs::read(location.record()).unwrap()).unwrap();

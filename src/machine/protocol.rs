@@ -3,7 +3,11 @@
 //! The client opens with a [`Preface`]; the machine answers [`Frame::Ready`]; the client sends one [`Frame::Request`]; then both send
 //! frames until [`Frame::Exited`] or [`Frame::Failed`]. Standard input flows under credit, so that signals sent behind it are never
 //! stuck; output needs none, TCP holds it back. Both sides treat the other as hostile: every length is bounded before it is used.
+//!
+//! The preface says in which [`Version`] both talk. A machine may be of an older build than the client; its record has the version that it
+//! speaks. A request with an unknown field is refused, so every change here raises the version.
 
+use crate::frame_header::{self, HEADER_BYTES};
 use crate::terminal::TerminalSize;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -17,9 +21,55 @@ pub const STDIN_WINDOW: u32 = 256 * 1024;
 /// Bytes of the secret that opens a connection.
 pub const TOKEN_LEN: usize = 32;
 
-/// First bytes of a connection, with the version of the protocol.
-const MAGIC: [u8; 8] = *b"mkmach\x00\x01";
-const HEADER_LEN: usize = 5;
+/// First bytes of a connection; the version follows, as a big-endian u16.
+const MAGIC: [u8; 6] = *b"mkmach";
+
+/// A version of the protocol. All are spoken by clients and by machines of this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// Numbers are little-endian. That of machines whose record says none.
+    One,
+    /// Numbers are big-endian, as on microkube's other sockets.
+    Two,
+}
+
+impl Version {
+    /// The one that machines of this build are talked to in.
+    pub const NEWEST: Self = Self::Two;
+
+    /// The version of this number, if this build speaks it.
+    pub fn of(number: u16) -> Option<Self> {
+        [Self::One, Self::Two]
+            .into_iter()
+            .find(|version| version.number() == number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    /// A number's big-endian bytes in this version's order, and the other way round.
+    fn ordered<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
+        if self == Self::One {
+            bytes.reverse();
+        }
+        bytes
+    }
+
+    fn header(self, kind: u8, length: u32) -> [u8; HEADER_BYTES] {
+        frame_header::encode(kind, u32::from_be_bytes(self.ordered(length.to_be_bytes())))
+    }
+
+    fn kind_and_length(self, header: [u8; HEADER_BYTES]) -> (u8, usize) {
+        let [kind, a, b, c, d] = header;
+        let [a, b, c, d] = self.ordered([a, b, c, d]);
+        frame_header::decode([kind, a, b, c, d])
+    }
+}
 
 /// A frame, or the preface, that does not follow the protocol.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -39,6 +89,8 @@ pub enum ProtocolError {
 /// What the client sends first: version and secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Preface {
+    /// In which both talk from then on.
+    pub version: Version,
     /// The machine's secret.
     pub token: [u8; TOKEN_LEN],
 }
@@ -53,20 +105,23 @@ impl Preface {
     /// Sends it.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&self.version.number().to_be_bytes());
         bytes.extend_from_slice(&self.token);
         to.write_all(&bytes)
     }
 
-    /// Reads one; `None` if it is of another version or no preface at all.
+    /// Reads one; `None` if it is of a version that this build does not speak, or no preface at all.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut magic = [0; MAGIC.len()];
+        let mut number = [0; 2];
         let mut token = [0; TOKEN_LEN];
         from.read_exact(&mut magic)?;
-        if magic != MAGIC {
+        from.read_exact(&mut number)?;
+        let Some(version) = Version::of(u16::from_be_bytes(number)).filter(|_| magic == MAGIC) else {
             return Ok(None);
-        }
+        };
         from.read_exact(&mut token)?;
-        Ok(Some(Self { token }))
+        Ok(Some(Self { version, token }))
     }
 
     /// Whether the secret is `token`, in a time that does not tell how much of it is.
@@ -180,7 +235,7 @@ impl Frame {
     }
 
     /// Bytes on the wire.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, version: Version) -> Vec<u8> {
         let request;
         let small: [u8; 4];
         let (kind, payload): (u8, &[u8]) = match self {
@@ -193,7 +248,7 @@ impl Frame {
             Self::Stdin(data) => (Self::STDIN, data),
             Self::StdinEnd => (Self::STDIN_END, &[]),
             Self::StdinCredit(bytes) => {
-                small = bytes.to_le_bytes();
+                small = version.ordered(bytes.to_be_bytes());
                 (Self::STDIN_CREDIT, &small)
             }
             Self::Signal { number, group } => {
@@ -201,8 +256,8 @@ impl Frame {
                 (Self::SIGNAL, &small)
             }
             Self::Resized(size) => {
-                let [r0, r1] = size.rows.to_le_bytes();
-                let [c0, c1] = size.columns.to_le_bytes();
+                let [r0, r1] = version.ordered(size.rows.to_be_bytes());
+                let [c0, c1] = version.ordered(size.columns.to_be_bytes());
                 small = [r0, r1, c0, c1];
                 (Self::RESIZED, &small)
             }
@@ -217,21 +272,20 @@ impl Frame {
             }
             Self::Failed(reason) => (Self::FAILED, reason.as_bytes()),
         };
-        let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
-        bytes.push(kind);
-        bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        bytes.extend_from_slice(&version.header(kind, u32::try_from(payload.len()).unwrap_or(u32::MAX)));
         bytes.extend_from_slice(payload);
         bytes
     }
 
     /// Sends it in one write.
-    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        to.write_all(&self.encode())
+    pub fn write(&self, to: &mut impl Write, version: Version) -> io::Result<()> {
+        to.write_all(&self.encode(version))
     }
 
     /// Reads one frame. `None` at the end of the connection between two frames.
-    pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
-        let mut header = [0; HEADER_LEN];
+    pub fn read(from: &mut impl Read, version: Version) -> io::Result<Option<Self>> {
+        let mut header = [0; HEADER_BYTES];
         let mut have = 0;
         while let Some(rest) = header.get_mut(have..).filter(|rest| !rest.is_empty()) {
             match from.read(rest) {
@@ -242,12 +296,11 @@ impl Frame {
                 Err(error) => return Err(error),
             }
         }
-        let [kind, length @ ..] = header;
-        let len = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        let (kind, len) = version.kind_and_length(header);
         Self::check_length(kind, len).map_err(io::Error::other)?;
         let mut payload = vec![0; len];
         from.read_exact(&mut payload)?;
-        Self::parse(kind, payload).map(Some).map_err(io::Error::other)
+        Self::parse(kind, payload, version).map(Some).map_err(io::Error::other)
     }
 
     fn check_length(kind: u8, len: usize) -> Result<(), ProtocolError> {
@@ -267,7 +320,7 @@ impl Frame {
     }
 
     /// Understands a frame's payload. `MAX_*` bound what is accepted.
-    pub fn parse(kind: u8, payload: Vec<u8>) -> Result<Self, ProtocolError> {
+    pub fn parse(kind: u8, payload: Vec<u8>, version: Version) -> Result<Self, ProtocolError> {
         Self::check_length(kind, payload.len())?;
         let small = || <[u8; 4]>::try_from(payload.as_slice()).map_err(|_| ProtocolError::BadContents(kind));
         Ok(match kind {
@@ -277,7 +330,7 @@ impl Frame {
             }
             Self::STDIN => Self::Stdin(payload),
             Self::STDIN_END => Self::StdinEnd,
-            Self::STDIN_CREDIT => Self::StdinCredit(u32::from_le_bytes(small()?)),
+            Self::STDIN_CREDIT => Self::StdinCredit(u32::from_be_bytes(version.ordered(small()?))),
             Self::SIGNAL => match small()? {
                 [number @ 1..=64, group @ 0..=1, 0, 0] => Self::Signal {
                     number,
@@ -288,8 +341,8 @@ impl Frame {
             Self::RESIZED => {
                 let [r0, r1, c0, c1] = small()?;
                 Self::Resized(TerminalSize {
-                    rows: u16::from_le_bytes([r0, r1]),
-                    columns: u16::from_le_bytes([c0, c1]),
+                    rows: u16::from_be_bytes(version.ordered([r0, r1])),
+                    columns: u16::from_be_bytes(version.ordered([c0, c1])),
                 })
             }
             Self::STDOUT => Self::Stdout(payload),
@@ -350,28 +403,103 @@ mod tests {
         ]
     }
 
+    const VERSIONS: [Version; 2] = [Version::One, Version::Two];
+
+    /// What builds without versions in records sent and understood: it never changes.
+    #[test]
+    fn frames_of_version_1_are_as_ever() {
+        let size = TerminalSize { rows: 24, columns: 258 };
+        let request = Request::Exec(Command {
+            argv: vec![b"id".to_vec()],
+            env: vec![(b"A".to_vec(), b"b".to_vec())],
+            cwd: b"/".to_vec(),
+            terminal: Some(size),
+        });
+        let json =
+            br#"{"exec":{"argv":[[105,100]],"env":[[[65],[98]]],"cwd":[47],"terminal":{"rows":24,"columns":258}}}"#;
+        let length = u8::try_from(json.len()).unwrap();
+        let exec = [&[2, length, 0, 0, 0][..], json].concat();
+        let kept: [(&[u8], Frame); 13] = [
+            (b"\x01\0\0\0\0", Frame::Ready),
+            (&exec, Frame::Request(request)),
+            (b"\x02\x06\0\0\0\"ping\"", Frame::Request(Request::Ping)),
+            (b"\x02\x0a\0\0\0\"shutdown\"", Frame::Request(Request::Shutdown)),
+            (b"\x03\x02\0\0\0in", Frame::Stdin(b"in".to_vec())),
+            (b"\x04\0\0\0\0", Frame::StdinEnd),
+            (b"\x05\x04\0\0\0\0\0\x04\0", Frame::StdinCredit(STDIN_WINDOW)),
+            (
+                b"\x06\x04\0\0\0\x0f\x01\0\0",
+                Frame::Signal {
+                    number: 15,
+                    group: true,
+                },
+            ),
+            (b"\x07\x04\0\0\0\x18\0\x02\x01", Frame::Resized(size)),
+            (b"\x08\x03\0\0\0out", Frame::Stdout(b"out".to_vec())),
+            (b"\x09\x03\0\0\0err", Frame::Stderr(b"err".to_vec())),
+            (b"\x0a\x04\0\0\0\x01\x09\0\0", Frame::Exited(Exit::Signal(9))),
+            (b"\x0b\x02\0\0\0no", Frame::Failed("no".to_owned())),
+        ];
+        for (bytes, frame) in kept {
+            assert_eq!(
+                Frame::read(&mut &bytes[..], Version::One).unwrap().as_ref(),
+                Some(&frame)
+            );
+            assert_eq!(frame.encode(Version::One), bytes, "{frame:?}");
+        }
+        let mut preface = b"mkmach\0\x01".to_vec();
+        preface.extend([7; TOKEN_LEN]);
+        let read = Preface::read(&mut preface.as_slice()).unwrap().unwrap();
+        assert_eq!(read.version, Version::One);
+        let mut written = Vec::new();
+        read.write(&mut written).unwrap();
+        assert_eq!(written, preface);
+    }
+
+    #[test]
+    fn version_2_has_the_byte_order_of_the_other_sockets() {
+        let size = TerminalSize { rows: 24, columns: 258 };
+        assert_eq!(
+            Frame::Resized(size).encode(Version::Two),
+            b"\x07\0\0\0\x04\0\x18\x01\x02"
+        );
+        assert_eq!(
+            Frame::StdinCredit(0x0102_0304).encode(Version::Two),
+            b"\x05\0\0\0\x04\x01\x02\x03\x04"
+        );
+        assert_eq!(
+            VERSIONS.map(|version| Version::of(version.number())),
+            VERSIONS.map(Some)
+        );
+        assert_eq!((Version::of(0), Version::of(3)), (None, None));
+    }
+
     proptest! {
         #[test]
         fn frames_survive_the_wire_in_order(frames in proptest::collection::vec(frame(), 0..8)) {
-            let wire: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
-            let mut from = wire.as_slice();
-            for expected in &frames {
-                let read = Frame::read(&mut from).unwrap();
-                prop_assert_eq!(read.as_ref(), Some(expected));
+            for version in VERSIONS {
+                let wire: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(version)).collect();
+                let mut from = wire.as_slice();
+                for expected in &frames {
+                    let read = Frame::read(&mut from, version).unwrap();
+                    prop_assert_eq!(read.as_ref(), Some(expected));
+                }
+                prop_assert_eq!(Frame::read(&mut from, version).unwrap(), None);
             }
-            prop_assert_eq!(Frame::read(&mut from).unwrap(), None);
         }
 
         #[test]
         fn arbitrary_bytes_are_refused_or_understood_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let mut from = bytes.as_slice();
-            while let Ok(Some(_)) = Frame::read(&mut from) {}
+            for version in VERSIONS {
+                let mut from = bytes.as_slice();
+                while let Ok(Some(_)) = Frame::read(&mut from, version) {}
+            }
         }
 
         #[test]
         fn any_payload_of_any_kind_is_refused_or_understood(kind in 0..16u8, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(frame) = Frame::parse(kind, payload) {
-                let (first, _) = frame.encode().split_first().map(|(first, rest)| (*first, rest.len())).unwrap();
+            if let Ok(frame) = Frame::parse(kind, payload, Version::NEWEST) {
+                let (first, _) = frame.encode(Version::NEWEST).split_first().map(|(first, rest)| (*first, rest.len())).unwrap();
                 prop_assert_eq!(first, kind);
             }
         }
@@ -380,23 +508,27 @@ mod tests {
     #[test]
     fn a_frame_that_announces_too_much_is_refused_before_its_memory_is_taken() {
         let wire = [Frame::STDOUT, 0xff, 0xff, 0xff, 0xff];
-        let error = Frame::read(&mut wire.as_slice()).unwrap_err();
+        let error = Frame::read(&mut wire.as_slice(), Version::NEWEST).unwrap_err();
         assert!(error.to_string().contains("4294967295 bytes"), "{error}");
     }
 
     #[test]
     fn a_connection_that_ends_inside_a_frame_is_an_error() {
-        let wire = Frame::Stdout(vec![1, 2, 3]).encode();
+        let wire = Frame::Stdout(vec![1, 2, 3]).encode(Version::NEWEST);
         for len in 1..wire.len() {
             let mut part = &wire[..len];
-            assert_eq!(Frame::read(&mut part).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(
+                Frame::read(&mut part, Version::NEWEST).unwrap_err().kind(),
+                io::ErrorKind::UnexpectedEof
+            );
         }
     }
 
     #[test]
     fn a_preface_of_another_version_is_not_taken_for_one() {
         let mut wire = Vec::new();
-        Preface { token: [7; TOKEN_LEN] }.write(&mut wire).unwrap();
+        let (version, token) = (Version::NEWEST, [7; TOKEN_LEN]);
+        Preface { version, token }.write(&mut wire).unwrap();
         let read = Preface::read(&mut wire.as_slice()).unwrap().unwrap();
         assert!(read.matches(&[7; TOKEN_LEN]));
         assert!(!read.matches(&[8; TOKEN_LEN]));

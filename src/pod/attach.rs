@@ -1,7 +1,7 @@
 //! What the supervisor of a Pod and a command line say to each other over a unix socket: the one that the foreground `run`
 //! hands down, or a connection to `supervisor.sock` in the Pod's run directory.
 //!
-//! A frame is one byte of kind, a big-endian u32 length and so many bytes. Input and output travel raw, everything else as
+//! A frame is a header (`frame_header`) and its payload. Input and output travel raw, everything else as
 //! JSON. One connection carries one conversation: what follows [`Request::Exec`] or [`Request::Attach`] ends with
 //! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
 //!
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::timings::Stage;
+use crate::frame_header::{self, HEADER_BYTES};
 pub use crate::terminal::TerminalSize;
 
 /// The supervisor's socket in the run directory of its Pod.
@@ -289,12 +290,15 @@ fn through_descriptor<T>(run_dir: &Path, work: impl FnOnce(&Path) -> io::Result<
 /// # Errors
 /// See [`FrameError`].
 pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame>, FrameError> {
-    let kind = match from.read_u8().await {
-        Ok(kind) => kind,
+    let mut header = [0; HEADER_BYTES];
+    let [first, others @ ..] = &mut header;
+    match from.read_exact(std::slice::from_mut(first)).await {
+        Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error.into()),
-    };
-    let length = usize::try_from(from.read_u32().await?).unwrap_or(usize::MAX);
+    }
+    from.read_exact(others).await?;
+    let (kind, length) = frame_header::decode(header);
     let malformed = FrameError::Malformed { kind, length };
     if length > MAX_FRAME_BYTES {
         return Err(malformed);
@@ -336,9 +340,8 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> R
         Frame::Stdin(bytes) => (KIND_STDIN, Vec::new(), bytes),
     };
     let length = u32::try_from(head.len() + body.len()).map_err(std::io::Error::other)?;
-    let mut start = Vec::with_capacity(5 + head.len());
-    start.push(kind);
-    start.extend_from_slice(&length.to_be_bytes());
+    let mut start = Vec::with_capacity(HEADER_BYTES + head.len());
+    start.extend_from_slice(&frame_header::encode(kind, length));
     start.extend_from_slice(&head);
     to.write_all(&start).await?;
     to.write_all(body).await?;

@@ -35,7 +35,7 @@ const LAYERS: &[&[&str]] = &[
     &["privileged"],
     &["machine", "network", "volume"],
     &["state"],
-    &["stderr", "terminal"],
+    &["frame_header", "stderr", "terminal"],
 ];
 
 /// What changes the host with root's privileges. What is not named here of `src/network` only computes.

@@ -182,7 +182,8 @@ fn names_of_builds_without_a_version_are_read_and_those_of_a_newer_one_keep_thei
     let path = fixture.directory.path().join("images/references/example.org%2Fa:v1");
     let digest = manifest["digest"].as_str().unwrap();
     // Version 0, as it was written before there were versions; version 1, as it is written now.
-    let kept = format!(r#"{{"reference":"example.org/a:v1","manifest":"{digest}"}}"#);
+    let kept =
+        format!(r#"{{"reference":"example.org/a:v1","manifest":"{digest}","repo_digest":"example.org/a@{digest}"}}"#);
     let written = fs::read_to_string(&path).unwrap();
     assert_eq!(written, kept.replace('}', r#","version":1}"#));
     fs::write(&path, &kept).unwrap();

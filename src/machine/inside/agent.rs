@@ -53,21 +53,21 @@ fn serve() -> io::Result<()> {
 fn converse(mut stream: TcpStream, token: &[u8; TOKEN_LEN]) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PREFACE_LIMIT))?;
-    match Preface::read(&mut stream)? {
-        Some(preface) if preface.matches(token) => {}
+    let version = match Preface::read(&mut stream)? {
+        Some(preface) if preface.matches(token) => preface.version,
         // Hanging up is the answer to strangers and to other versions.
         _ => return Ok(()),
-    }
-    Frame::Ready.write(&mut stream)?;
-    match Frame::read(&mut stream)? {
-        Some(Frame::Request(Request::Ping)) => Frame::Exited(Exit::Code(0)).write(&mut stream),
+    };
+    Frame::Ready.write(&mut stream, version)?;
+    match Frame::read(&mut stream, version)? {
+        Some(Frame::Request(Request::Ping)) => Frame::Exited(Exit::Code(0)).write(&mut stream, version),
         Some(Frame::Request(Request::Shutdown)) => {
-            Frame::Exited(Exit::Code(0)).write(&mut stream)?;
+            Frame::Exited(Exit::Code(0)).write(&mut stream, version)?;
             std::process::exit(0)
         }
         Some(Frame::Request(Request::Exec(request))) => {
             stream.set_read_timeout(None)?;
-            command::run(stream, request)
+            command::run(stream, version, request)
         }
         Some(other) => Err(io::Error::other(format!(
             "a {} frame instead of a request",

@@ -4,7 +4,7 @@
 //! treats its programs when it is closed: hang-up first, then force.
 
 use crate::machine::INSIDE_DIR;
-use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW};
+use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW, Version};
 use crate::stderr::say;
 use crate::terminal::{TerminalSize, set_terminal_size};
 use microkube_base::child;
@@ -44,13 +44,14 @@ struct Streams {
 /// Sends frames from several threads. After an error nothing is sent any more, and that is remembered.
 struct Sending {
     stream: Mutex<TcpStream>,
+    version: Version,
     broken: AtomicBool,
 }
 
 impl Sending {
     fn send(&self, frame: &Frame) {
         let mut stream = lock(&self.stream);
-        if !self.broken.load(Ordering::Relaxed) && frame.write(&mut *stream).is_err() {
+        if !self.broken.load(Ordering::Relaxed) && frame.write(&mut *stream, self.version).is_err() {
             self.broken.store(true, Ordering::Relaxed);
         }
     }
@@ -98,10 +99,11 @@ impl Process {
     }
 }
 
-/// Runs the command to its end.
-pub fn run(stream: TcpStream, request: Request) -> io::Result<()> {
+/// Runs the command to its end, for an outer side that talks in this version.
+pub fn run(stream: TcpStream, version: Version, request: Request) -> io::Result<()> {
     let sending = Arc::new(Sending {
         stream: Mutex::new(stream.try_clone()?),
+        version,
         broken: AtomicBool::new(false),
     });
     let (pid, streams) = match start(request) {
@@ -132,6 +134,7 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
         errors,
         terminal,
     } = streams;
+    let version = sending.version;
     let (events, received) = mpsc::channel();
     // The reading end sees the end of file once the command has ended.
     let (ended, ending) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -156,7 +159,7 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
     })?;
     let (hung_up, target) = (events.clone(), Arc::clone(process));
     spawn("frames", move || {
-        if let Err(error) = receive(stream, &to_input, &window, &target, terminal.as_ref()) {
+        if let Err(error) = receive(stream, version, &to_input, &window, &target, terminal.as_ref()) {
             say!("microkube machine: a command's connection: {error}");
         }
         // Nobody listens any more when the command has ended first.
@@ -345,12 +348,13 @@ fn carry_input(mut to: File, received: &Receiver<Input>, sending: &Sending, wind
 /// Handles what the outer side sends until it goes away.
 fn receive(
     mut stream: TcpStream,
+    version: Version,
     to_input: &Sender<Input>,
     window: &AtomicUsize,
     process: &Process,
     terminal: Option<&File>,
 ) -> io::Result<()> {
-    while let Some(frame) = Frame::read(&mut stream)? {
+    while let Some(frame) = Frame::read(&mut stream, version)? {
         match frame {
             Frame::Stdin(data) => {
                 let taken = window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {

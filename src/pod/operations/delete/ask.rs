@@ -83,6 +83,7 @@ pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<()
     };
     loop {
         let is_promised = match tokio::time::timeout(patience, ask_supervisor(paths, uid, grace)).await {
+            Ok(Err(AskError::Incompatible(_))) if is_force(grace) => false,
             Ok(answer) => answer?,
             Err(_) if is_force(grace) => false,
             Err(_) => {
