@@ -1,7 +1,8 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
 //! Dependencies point one way: `cli` → `pod` → `privileged` → `machine` (the emulated host), `network`, `volume` → `state` →
-//! `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`. `tests/structure` holds the crate to it.
+//! `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`.
+//! `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
 #[cfg(test)]
