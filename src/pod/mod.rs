@@ -30,6 +30,7 @@ mod prepare;
 pub mod probe;
 pub mod recorded_pod;
 mod release;
+mod resolved_pod;
 mod sandbox;
 mod stdin;
 mod supervisor;

@@ -10,14 +10,13 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use microkube_base::lock::lock;
 use microkube_image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
-use microkube_manifest::downward::PodStatusFields;
-use microkube_manifest::resources::{self, VmSize};
+use microkube_manifest::resources::VmSize;
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
-use microkube_vmm::config::MAX_VCPU_COUNT;
 use tokio::sync::mpsc;
 
 use super::attach::{Frame, Notice};
 use super::container_spec::{self, PlanFailure, PlannedContainer};
+use super::resolved_pod::ResolvedPod;
 use super::timings::Stage;
 use crate::network::PodNetwork;
 use crate::privileged::{LAYERS_DEVICE, PodPrivileges, SCRATCH_DEVICE, VmmRequest};
@@ -87,15 +86,6 @@ pub async fn host_resources(privileges: &PodPrivileges, record: &PodRecord) -> a
     Ok(HostResources { net, scratch, stage })
 }
 
-/// What this host is called where Kubernetes names the node of a Pod: in lower case, as the kubelet has it.
-#[must_use]
-pub fn node_name() -> String {
-    let name = nix::unistd::gethostname().ok();
-    name.and_then(|name| name.into_string().ok())
-        .unwrap_or_default()
-        .to_lowercase()
-}
-
 /// The images with so many layers merged that the disk of layers has room for all of them.
 ///
 /// # Errors
@@ -121,32 +111,16 @@ pub fn assemble(
 ) -> anyhow::Result<Prepared> {
     let HostResources { net, scratch, .. } = resources;
     let (layers, layer_ids, layer_files) = lay_out(images)?;
-    let hostname = container_spec::hostname(&record.pod);
-    let status = PodStatusFields {
-        uid: record.uid.clone(),
-        pod_ip: Some(net.address),
-        host_ip: Some(net.gateway),
-        node_name: node_name(),
-    };
-    let host_memory_bytes = nix::sys::sysinfo::sysinfo()
-        .context("cannot tell how much memory the host has")?
-        .ram_total();
-    let planned = containers(&record.pod).zip(images).map(|(container, image)| {
-        let ids = stack(image, &layer_ids);
-        container_spec::plan(&record.pod, container, image, ids, &status, host_memory_bytes)
-    });
+    let resolved = ResolvedPod::new(record, &net)?;
+    let planned = containers(&record.pod).zip(images);
+    let planned =
+        planned.map(|(container, image)| container_spec::plan(&resolved, container, image, stack(image, &layer_ids)));
     let planned = planned.collect();
-    let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if crate::machine::is_inside() {
-        // The emulated host has one processor for QEMU's sake, not because there is no more.
-        host_cpus = host_cpus.max(2);
-    }
-    let host_cpus = u8::try_from(host_cpus).unwrap_or(u8::MAX).min(MAX_VCPU_COUNT);
     let VmSize {
         vcpu_count,
         mem_size_mib,
-    } = resources::vm_size(&record.pod, host_cpus);
-    let sandbox_request = sandbox_request(&record.pod, &hostname, &net, layers)?;
+    } = resolved.vm_size();
+    let sandbox_request = sandbox_request(&resolved, &net, layers)?;
     let (pod_ip, host_ip) = (net.address.to_string(), net.gateway.to_string());
     let machine = VmmRequest {
         mem_size_mib,
@@ -292,8 +266,7 @@ fn stack(image: &Image, ids: &LayerIds) -> Vec<String> {
 }
 
 fn sandbox_request(
-    pod: &Pod,
-    hostname: &str,
+    resolved: &ResolvedPod<'_>,
     net: &PodNetwork,
     layers: Vec<Layer>,
 ) -> anyhow::Result<CreateSandboxRequest> {
@@ -307,14 +280,14 @@ fn sandbox_request(
         ..Default::default()
     };
     Ok(CreateSandboxRequest {
-        hostname: hostname.to_owned(),
+        hostname: resolved.hostname.clone(),
         network: Some(interface).into(),
-        etc_hosts: container_spec::etc_hosts(pod, hostname, net.address).into_bytes(),
-        etc_resolv_conf: container_spec::etc_resolv_conf(pod)?.into_bytes(),
-        etc_hostname: format!("{hostname}\n").into_bytes(),
+        etc_hosts: resolved.etc_hosts().into_bytes(),
+        etc_resolv_conf: resolved.etc_resolv_conf()?.into_bytes(),
+        etc_hostname: format!("{}\n", resolved.hostname).into_bytes(),
         scratch_device: SCRATCH_DEVICE.to_owned(),
         layers,
-        volumes: container_spec::volumes(pod)?,
+        volumes: resolved.volumes()?,
         shm_size_bytes: 64 << 20,
         ..Default::default()
     })

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use microkube_manifest::Manifests;
 
 use crate::pod::launch::{LaunchError, start_supervisor};
-use crate::pod::prepare::node_name;
+use crate::pod::resolved_pod::node_name;
 use crate::pod::sweep;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord, RecordsError};
 

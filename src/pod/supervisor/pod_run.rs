@@ -23,6 +23,7 @@ use crate::pod::attach::Frame;
 use crate::pod::guest_log::GuestLog;
 use crate::pod::lifecycle::{Action, Event, Lifecycle, PodEvent};
 use crate::pod::output::Output;
+use crate::pod::resolved_pod::node_name;
 use crate::pod::sandbox::{describe_loss, vmm_end};
 use crate::pod::{machine_plan, prepare};
 use crate::privileged::Privileges;
@@ -62,7 +63,7 @@ impl PodRun {
     ) -> anyhow::Result<Self> {
         let privileges = Privileges::new(&paths).of_pod(&record.uid)?;
         let mut keeper = RecordKeeper::new(&paths, record.clone())?;
-        keeper.note_scheduled(&prepare::node_name());
+        keeper.note_scheduled(&node_name());
         let clock = Clock::new();
         let lifecycle = Lifecycle::new(&record.pod, clock.now());
         let log = GuestLog::begin(prepare::guest_log_path(&paths, &record));
