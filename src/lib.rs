@@ -1,6 +1,6 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `privileged` → `machine` (the emulated host), `network`, `volume` → `state` →
+//! Dependencies point one way: `cli` → `pod` → `privileged` → `emulated_host`, `network`, `volume` → `state` →
 //! `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`.
 //! `tests/structure` holds the crate to it.
 
@@ -11,6 +11,7 @@ extern crate self as libfuzzer_sys;
 extern crate self as microkube;
 
 pub mod cli;
+pub mod emulated_host;
 mod frame_header;
 #[cfg(test)]
 #[path = "../tests/fuzz/targets/microkube/mod.rs"]
@@ -18,7 +19,6 @@ mod fuzz_targets;
 #[cfg(test)]
 #[path = "../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;
-pub mod machine;
 pub mod network;
 pub mod pod;
 pub mod privileged;

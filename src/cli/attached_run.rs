@@ -25,7 +25,7 @@ use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signa
 use crate::pod::client::ClientError;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
 use crate::pod::operations::attach::{self, Attach};
-use crate::pod::operations::create::{CreateError, make_way, start_detached};
+use crate::pod::operations::create::{CreateError, free_name, start_detached};
 use crate::pod::operations::delete::delete_one;
 use crate::state::{Paths, PodRecord};
 use crate::stderr::{PREFIX, report, say};
@@ -48,7 +48,7 @@ pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure>
         report!("warning: {warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(make_way(&paths, pod))?;
+    runtime.block_on(free_name(&paths, pod))?;
     let exit_code = runtime.block_on(run_attached(&paths, pod, &loaded.manifests, args));
     // A read of a terminal cannot be called off.
     runtime.shutdown_background();

@@ -9,7 +9,7 @@ use microkube_vmm::probe;
 
 use super::failure::Failure;
 use super::print::emit;
-use crate::machine;
+use crate::emulated_host;
 use crate::network::NetworkConfig;
 use crate::privileged::{Privileges, artifacts};
 use crate::state::Paths;
@@ -131,7 +131,7 @@ fn scratch() -> Check {
 fn emulated_host() -> Check {
     Check {
         name: "emulated host",
-        result: machine::check().map_err(Into::into),
+        result: emulated_host::check().map_err(Into::into),
         remedy: "apt-get install qemu-system-x86, then `make build`",
         has_fallback: false,
     }

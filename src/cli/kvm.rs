@@ -9,7 +9,7 @@ use microkube_vmm::probe;
 
 use super::failure::Failure;
 use super::readable::check_readable;
-use crate::machine;
+use crate::emulated_host;
 use crate::pod;
 use crate::state::Paths;
 
@@ -40,7 +40,7 @@ pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Res
     let paths = Paths::from_env();
     if matches!(purpose, Purpose::Look | Purpose::Change)
         && why_unusable()?.is_some()
-        && matches!(machine::status(), Ok(machine::Status::Stopped))
+        && matches!(emulated_host::status(), Ok(emulated_host::Status::Stopped))
     {
         return Ok(Place::Here(paths));
     }
@@ -62,14 +62,14 @@ pub(super) fn delegate_unless_usable(consumed_stdin: Option<&[u8]>) -> Result<Op
     if let Some(text) = consumed_stdin {
         replace_stdin(text).context("cannot pass standard input on")?;
     }
-    Ok(Some(machine::run_inside(&format!(
+    Ok(Some(emulated_host::run_inside(&format!(
         "KVM of this machine cannot run guests ({error:#})"
     ))))
 }
 
 /// Why this machine's KVM cannot run guests; `None` if it can.
 fn why_unusable() -> Result<Option<anyhow::Error>, Failure> {
-    if machine::is_inside() || is_known_to_work() {
+    if emulated_host::is_inside() || is_known_to_work() {
         return Ok(None);
     }
     match probe::check_kvm(std::path::Path::new("/dev/kvm")) {

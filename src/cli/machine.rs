@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use super::print::emit;
-use crate::machine::{self, ExecRequest, MachineError, Status};
+use crate::emulated_host::{self, EmulatedHostError, ExecRequest, Status};
 
 /// The emulated host, in which Pods run where KVM cannot run guests
 #[derive(Debug, Args)]
@@ -61,15 +61,15 @@ enum Verb {
 /// Runs the verb.
 pub(super) fn run(args: MachineArgs) -> Result<ExitCode, Failure> {
     let (said, exit_code) = match args.verb {
-        Verb::InsideInit => return Ok(machine::init()),
-        Verb::InsideAgent => return Ok(machine::agent()),
-        Verb::InsideSession { cwd, command } => return Ok(machine::session(&cwd, &command)),
+        Verb::InsideInit => return Ok(emulated_host::init()),
+        Verb::InsideAgent => return Ok(emulated_host::agent()),
+        Verb::InsideSession { cwd, command } => return Ok(emulated_host::session(&cwd, &command)),
         Verb::Exec { command } => {
             let request = ExecRequest {
                 argv: command,
                 start: true,
             };
-            return Ok(ExitCode::from(machine::exec(&request).map_err(failed)?.code()));
+            return Ok(ExitCode::from(emulated_host::exec(&request).map_err(failed)?.code()));
         }
         Verb::Needed => match microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm")) {
             Ok(()) => ("KVM of this machine runs guests\n".to_owned(), ExitCode::FAILURE),
@@ -79,23 +79,23 @@ pub(super) fn run(args: MachineArgs) -> Result<ExitCode, Failure> {
                 (said, ExitCode::SUCCESS)
             }
         },
-        Verb::Start => match machine::start().map_err(failed)? {
+        Verb::Start => match emulated_host::start().map_err(failed)? {
             true => (String::new(), ExitCode::SUCCESS),
             false => ("the emulated host is running already\n".to_owned(), ExitCode::SUCCESS),
         },
-        Verb::Stop => match machine::stop().map_err(failed)? {
+        Verb::Stop => match emulated_host::stop().map_err(failed)? {
             true => ("the emulated host is stopped\n".to_owned(), ExitCode::SUCCESS),
             false => ("the emulated host was not running\n".to_owned(), ExitCode::SUCCESS),
         },
-        Verb::Status => show(&machine::status().map_err(failed)?),
+        Verb::Status => show(&emulated_host::status().map_err(failed)?),
     };
     emit(&said)?;
     Ok(exit_code)
 }
 
-fn failed(error: MachineError) -> Failure {
+fn failed(error: EmulatedHostError) -> Failure {
     Failure {
-        exit_code: machine::EXIT_MACHINE_FAILED,
+        exit_code: emulated_host::EXIT_MACHINE_FAILED,
         error: error.into(),
     }
 }

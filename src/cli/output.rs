@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 
 use tokio::io::{AsyncWriteExt, Stderr, Stdout};
 
-use crate::pod::attach::OutputStream;
+use crate::pod::supervisor_protocol::OutputStream;
 
 /// A line longer than this is shown in parts, so that no container can make this process hold all its output.
 const MAX_LINE_BYTES: usize = 64 << 10;

@@ -16,8 +16,8 @@ use super::print::{emit, for_terminal};
 use super::selector::Selector;
 use super::stream::target::pod_name;
 use super::table;
-use crate::pod::attach::ContainerUsage;
-use crate::pod::client::{Client, ClientError};
+use crate::pod::client::{ClientError, SupervisorClient};
+use crate::pod::supervisor_protocol::ContainerUsage;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::{report, say};
 
@@ -128,7 +128,7 @@ fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>,
 /// Asks all supervisors at the same time. Pods that do not run have none; that is only an error for the one that was named.
 async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> anyhow::Result<Vec<PodUsage>> {
     let asked = records.into_iter().map(|record| async move {
-        let stats = async { Client::connect(paths, &record.uid).await?.stats().await };
+        let stats = async { SupervisorClient::connect(paths, &record.uid).await?.stats().await };
         let stats = tokio::time::timeout(ANSWER_LIMIT, stats).await;
         (record, stats)
     });
@@ -296,7 +296,7 @@ default   web   35m        70Mi
 
     #[tokio::test]
     async fn a_supervisor_is_asked_over_its_socket_and_a_pod_without_one_is_passed_over_unless_it_was_named() {
-        use crate::pod::attach::{self, Frame, Notice, Request, write_frame};
+        use crate::pod::supervisor_protocol::{self, Notice, SupervisorFrame, SupervisorRequest, write_frame};
         use crate::pod::test_pods::asked;
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
@@ -311,14 +311,14 @@ default   web   35m        70Mi
         for name in ["runs", "ended"] {
             drop(records.create(&record(name)).unwrap());
         }
-        let listener = attach::listen(&paths.pod_run("runs")).unwrap();
+        let listener = supervisor_protocol::listen(&paths.pod_run("runs")).unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
         let usage = pod("runs", &[("c", 7, 3)]).containers;
-        let answer = Frame::Notice(Notice::Stats(usage.clone()));
+        let answer = SupervisorFrame::Notice(Notice::Stats(usage.clone()));
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            assert_eq!(asked(&mut stream).await, Some(Request::Stats));
+            assert_eq!(asked(&mut stream).await, Some(SupervisorRequest::Stats));
             write_frame(&mut stream, &answer).await.unwrap();
         });
         let all = args("");

@@ -6,9 +6,9 @@ use microkube_protocol::NoCommonVersion;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::attach::{
-    self, BUILD, ContainerUsage, Frame, FrameError, Greeting, Notice, Request, VERSIONS, Versions, read_frame,
-    write_frame,
+use super::supervisor_protocol::{
+    self, BUILD, ContainerUsage, FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, Versions,
+    read_frame, write_frame,
 };
 use crate::state::Paths;
 
@@ -23,7 +23,7 @@ pub enum ClientError {
     Connect(#[source] io::Error),
     /// The conversation broke off.
     #[error("the conversation with the Pod's supervisor failed")]
-    Frame(#[from] FrameError),
+    SupervisorFrame(#[from] FrameError),
     /// The supervisor went away.
     #[error("the Pod's supervisor went away")]
     WentAway,
@@ -48,7 +48,7 @@ pub enum ClientError {
 
 /// A connection to a supervisor.
 #[derive(Debug)]
-pub struct Client {
+pub struct SupervisorClient {
     /// From the supervisor.
     pub from: OwnedReadHalf,
     /// To the supervisor.
@@ -57,7 +57,7 @@ pub struct Client {
     pub version: u32,
 }
 
-impl Client {
+impl SupervisorClient {
     /// Connects to the supervisor of a Pod, and agrees with it on the version to speak.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Client {
     }
 
     fn without_greeting(paths: &Paths, uid: &str) -> Result<Self, ClientError> {
-        let stream = attach::connect(&paths.pod_run(uid)).map_err(|error| match error.kind() {
+        let stream = supervisor_protocol::connect(&paths.pod_run(uid)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(error),
             _ => ClientError::Connect(error),
         })?;
@@ -92,11 +92,13 @@ impl Client {
 
     /// Says hello; false where the supervisor hangs up on it.
     async fn greet(&mut self) -> Result<bool, ClientError> {
-        if let Err(ClientError::Frame(FrameError::Io(_))) = self.ask(Request::Hello(Greeting::own())).await {
+        if let Err(ClientError::SupervisorFrame(FrameError::Io(_))) =
+            self.ask(SupervisorRequest::Hello(Greeting::own())).await
+        {
             return Ok(false);
         }
         match read_frame(&mut self.from).await {
-            Ok(Some(Frame::Notice(Notice::Hello(supervisor)))) => {
+            Ok(Some(SupervisorFrame::Notice(Notice::Hello(supervisor)))) => {
                 let agreed = VERSIONS.agree(supervisor.versions());
                 self.version = agreed.map_err(|NoCommonVersion { peer, .. }| ClientError::Incompatible {
                     build: supervisor.build,
@@ -113,9 +115,9 @@ impl Client {
     /// Asks for something.
     ///
     /// # Errors
-    /// [`ClientError::Frame`].
-    pub async fn ask(&mut self, request: Request) -> Result<(), ClientError> {
-        Ok(write_frame(&mut self.to, &Frame::Request(request)).await?)
+    /// [`ClientError::SupervisorFrame`].
+    pub async fn ask(&mut self, request: SupervisorRequest) -> Result<(), ClientError> {
+        Ok(write_frame(&mut self.to, &SupervisorFrame::Request(request)).await?)
     }
 
     /// What the Pod's containers use.
@@ -123,10 +125,10 @@ impl Client {
     /// # Errors
     /// The supervisor refuses, or the conversation fails.
     pub async fn stats(&mut self) -> Result<Vec<ContainerUsage>, ClientError> {
-        self.ask(Request::Stats).await?;
+        self.ask(SupervisorRequest::Stats).await?;
         match read_frame(&mut self.from).await? {
-            Some(Frame::Notice(Notice::Stats(usage))) => Ok(usage),
-            Some(Frame::Notice(Notice::Refused { message })) => Err(ClientError::Refused(message)),
+            Some(SupervisorFrame::Notice(Notice::Stats(usage))) => Ok(usage),
+            Some(SupervisorFrame::Notice(Notice::Refused { message })) => Err(ClientError::Refused(message)),
             Some(_) => Err(ClientError::Unexpected),
             None => Err(ClientError::WentAway),
         }

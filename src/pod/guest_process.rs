@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use ttrpc::context::{with_duration, with_timeout};
 
 use super::agent::{AgentError, CALL_TIMEOUT};
-use super::attach::TerminalSize;
 use super::output::Output;
 use super::sandbox::{AgentClientHandle, rpc_message};
+use super::supervisor_protocol::TerminalSize;
 
 /// How long the streams of a process that was started may take to arrive. The agent opens them before it answers.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@
 
 mod agent;
 mod agent_connection;
-pub mod attach;
 mod boot_slot;
 mod bounded_log;
 pub mod changes;
@@ -34,6 +33,7 @@ mod resolved_pod;
 mod sandbox;
 mod stdin;
 mod supervisor;
+pub mod supervisor_protocol;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod test_pods;

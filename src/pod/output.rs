@@ -15,11 +15,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::attach::{Frame, OutputStream};
 use super::guest_log::GuestLog;
 use super::guest_text::Complaints;
 use super::logs::LogWriter;
 use super::stdin::ContainerStdin;
+use super::supervisor_protocol::{OutputStream, SupervisorFrame};
 
 /// How long a new connection may take to say what it is. Generous: a guest on a busy host is slow, and few may be silent at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ const CHUNK_BYTES: usize = 128 << 10;
 pub struct Output {
     expected: Mutex<Expected>,
     /// The command line that stays attached to the Pod.
-    client: Option<mpsc::Sender<Frame>>,
+    client: Option<mpsc::Sender<SupervisorFrame>>,
     guest_log: Mutex<GuestLog>,
     complaints: Complaints,
     debug: bool,
@@ -62,7 +62,7 @@ pub struct ContainerStreams {
     log: Mutex<LogWriter>,
     /// Of stdout and stderr.
     progress: watch::Sender<[Progress; 2]>,
-    followers: Mutex<Vec<mpsc::Sender<Frame>>>,
+    followers: Mutex<Vec<mpsc::Sender<SupervisorFrame>>>,
     /// Its standard input.
     pub stdin: Arc<ContainerStdin>,
 }
@@ -96,7 +96,7 @@ impl ContainerStreams {
     }
 
     /// Passes what the container writes from now on to `follower` as well.
-    pub fn follow(&self, follower: mpsc::Sender<Frame>) {
+    pub fn follow(&self, follower: mpsc::Sender<SupervisorFrame>) {
         lock(&self.followers).push(follower);
     }
 
@@ -117,7 +117,7 @@ impl ContainerStreams {
             .send_modify(|both| both[stream as usize] = Progress::Ended);
     }
 
-    async fn pass_on(&self, frame: Frame) {
+    async fn pass_on(&self, frame: SupervisorFrame) {
         let followers = lock(&self.followers).clone();
         for follower in followers {
             // Waits for a slow follower, as a terminal makes a program wait; one that is gone is forgotten.
@@ -131,7 +131,7 @@ impl ContainerStreams {
 impl Output {
     /// Passes output on to `client`, and with `debug` the log too.
     #[must_use]
-    pub fn new(client: Option<mpsc::Sender<Frame>>, guest_log: GuestLog, debug: bool) -> Arc<Self> {
+    pub fn new(client: Option<mpsc::Sender<SupervisorFrame>>, guest_log: GuestLog, debug: bool) -> Arc<Self> {
         Arc::new(Self {
             expected: Mutex::default(),
             client,
@@ -304,7 +304,7 @@ impl Output {
         let result = self.pump(streams, stream, oldest_bytes, &mut connection).await;
         // Nothing more can come: a broken connection is as much an end as a closed one.
         let _ = streams
-            .pass_on(Frame::Output {
+            .pass_on(SupervisorFrame::Output {
                 container: streams.index,
                 stream,
                 bytes: Vec::new(),
@@ -339,7 +339,7 @@ impl Output {
                 log.position(stream)
             };
             if !bytes.is_empty() {
-                let frame = Frame::Output {
+                let frame = SupervisorFrame::Output {
                     container: streams.index,
                     stream,
                     bytes: bytes.to_vec(),
@@ -387,7 +387,7 @@ impl Output {
     async fn log(&self, bytes: &[u8]) {
         self.guest_log(|log| log.append(bytes));
         if let Some(client) = self.client.as_ref().filter(|_| self.debug && !bytes.is_empty()) {
-            let _ = client.send(Frame::Log(bytes.to_vec())).await;
+            let _ = client.send(SupervisorFrame::Log(bytes.to_vec())).await;
         }
     }
 
@@ -414,7 +414,7 @@ mod tests {
     use super::*;
     use crate::pod::logs::Limits;
 
-    fn output() -> (tempfile::TempDir, Arc<Output>, mpsc::Receiver<Frame>) {
+    fn output() -> (tempfile::TempDir, Arc<Output>, mpsc::Receiver<SupervisorFrame>) {
         let dir = tempfile::tempdir().unwrap();
         let log = GuestLog::begin(dir.path().join("guest.log"));
         let (sender, receiver) = mpsc::channel(16);
@@ -458,9 +458,9 @@ mod tests {
         answer
     }
 
-    fn bytes_of(frames: &mut mpsc::Receiver<Frame>) -> Vec<u8> {
+    fn bytes_of(frames: &mut mpsc::Receiver<SupervisorFrame>) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Ok(Frame::Output { bytes, .. }) = frames.try_recv() {
+        while let Ok(SupervisorFrame::Output { bytes, .. }) = frames.try_recv() {
             all.extend(bytes);
         }
         all
@@ -475,7 +475,7 @@ mod tests {
         connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
         streams.finished().await;
         let stream = OutputStream::Stderr;
-        let expected = Frame::Output {
+        let expected = SupervisorFrame::Output {
             container: 2,
             stream,
             bytes: b"oops".to_vec(),

@@ -14,9 +14,9 @@ use microkube_manifest::resources::VmSize;
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
 use tokio::sync::mpsc;
 
-use super::attach::{Frame, Notice};
 use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::resolved_pod::ResolvedPod;
+use super::supervisor_protocol::{Notice, SupervisorFrame};
 use super::timings::Stage;
 use crate::network::PodNetwork;
 use crate::privileged::{LAYERS_DEVICE, PodPrivileges, SCRATCH_DEVICE, VmmRequest};
@@ -148,7 +148,7 @@ pub async fn image(
     paths: &Paths,
     container: &Container,
     pull_secrets: &[PullSecretRecord],
-    client: Option<mpsc::Sender<Frame>>,
+    client: Option<mpsc::Sender<SupervisorFrame>>,
 ) -> Result<Image, ImageError> {
     let pull_secrets: Vec<PullSecret> = pull_secrets
         .iter()
@@ -165,7 +165,9 @@ pub async fn image(
         .ensure(&reference, pull_policy(container), &pull_secrets, &progress)
         .await?;
     if let Some(client) = &progress.client {
-        let _ = client.send(Frame::Notice(Notice::Pulled { image: reference })).await;
+        let _ = client
+            .send(SupervisorFrame::Notice(Notice::Pulled { image: reference }))
+            .await;
     }
     Ok(image)
 }
@@ -198,7 +200,7 @@ pub fn pull_policy(container: &Container) -> PullPolicy {
 #[derive(Debug)]
 struct ClientProgress {
     image: String,
-    client: Option<mpsc::Sender<Frame>>,
+    client: Option<mpsc::Sender<SupervisorFrame>>,
     layers: Mutex<HashMap<String, (u64, u64)>>,
 }
 
@@ -212,7 +214,7 @@ impl Progress for ClientProgress {
             received_bytes: layers.values().map(|(received, _)| received).sum(),
             total_bytes: Some(layers.values().map(|(_, total)| total).sum()),
         };
-        let _ = client.try_send(Frame::Notice(notice));
+        let _ = client.try_send(SupervisorFrame::Notice(notice));
     }
 
     fn layer_done(&self, _digest: &str, _present: bool) {}

@@ -51,7 +51,7 @@ impl<'p> ResolvedPod<'p> {
     #[must_use]
     pub fn vm_size(&self) -> VmSize {
         let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        if crate::machine::is_inside() {
+        if crate::emulated_host::is_inside() {
             // The emulated host has one processor for QEMU's sake, not because there is no more.
             host_cpus = host_cpus.max(2);
         }

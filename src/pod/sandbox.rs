@@ -29,7 +29,7 @@ const LOG_LINES_IN_ERROR: usize = 12;
 
 /// A machine whose agent answers.
 #[derive(Debug, Clone)]
-pub struct Sandbox {
+pub struct ReadySandbox {
     /// The agent.
     pub agent: AgentClientHandle,
 }
@@ -40,7 +40,7 @@ fn boot_timeout() -> Duration {
     let configured = std::env::var("MICROKUBE_BOOT_TIMEOUT_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    Duration::from_secs(configured.unwrap_or(if crate::machine::is_inside() { 90 } else { 10 }))
+    Duration::from_secs(configured.unwrap_or(if crate::emulated_host::is_inside() { 90 } else { 10 }))
 }
 
 /// Waits until the agent has connected.
@@ -53,7 +53,7 @@ pub async fn boot(
     output: &Arc<Output>,
     vmm_start: Instant,
     stages: &mut Vec<Stage>,
-) -> anyhow::Result<Sandbox> {
+) -> anyhow::Result<ReadySandbox> {
     let console = Arc::clone(output);
     let console = tokio::spawn(async move { console.serve_console(streams.console).await });
     let (control_sender, mut control) = mpsc::channel(1);
@@ -67,7 +67,7 @@ pub async fn boot(
         tokio::select! {
             Some(connection) = control.recv() => {
                 let agent = AgentClientHandle::new(connection);
-                return Ok(Sandbox { agent });
+                return Ok(ReadySandbox { agent });
             }
             event = next_event(vm, output) => match event {
                 Some(VmmEvent::Started { .. }) if !started => {
@@ -91,14 +91,14 @@ pub async fn boot(
 ///
 /// # Errors
 /// When its VMM or its agent does not answer.
-pub async fn adopt(privileges: &PodPrivileges, output: &Arc<Output>) -> anyhow::Result<Sandbox> {
+pub async fn adopt(privileges: &PodPrivileges, output: &Arc<Output>) -> anyhow::Result<ReadySandbox> {
     let vsock = VsockLink::over(privileges.connect_vmm().await?).context("cannot connect to the Pod's VMM")?;
     let connection = vsock.dial(CONTROL_PORT).await.context("cannot connect to the agent")?;
     // It dials only at its own start; what else comes to that port now is not the agent.
     let (control, _) = mpsc::channel(1);
     tokio::spawn(serve_vsock(vsock, Arc::clone(output), control));
     let agent = AgentClientHandle::new(connection);
-    Ok(Sandbox { agent })
+    Ok(ReadySandbox { agent })
 }
 
 /// Says in a sentence how a machine ended that should not have.

@@ -7,7 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::patience::{END_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
-use super::{attach, launch, release};
+use super::{launch, release, supervisor_protocol};
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
 
@@ -59,7 +59,7 @@ async fn settle(
             Some(record) if record.released => true,
             // Its owner is about to have done with it.
             Some(_) if records.is_hidden(uid) => false,
-            Some(record) if record.detached => attach::connect(&paths.pod_run(uid)).is_ok(),
+            Some(record) if record.detached => supervisor_protocol::connect(&paths.pod_run(uid)).is_ok(),
             Some(record) => !is_orphaned(record),
             // It is being made or removed.
             None => !paths.pod_state(uid).exists() && !paths.pod_run(uid).exists(),
@@ -74,7 +74,7 @@ async fn settle(
             }
             Some(None) => {}
             // Another's process, or none any more: it may have died over it.
-            Some(Some(_)) | None => process = take_care(paths, records, uid).await?,
+            Some(Some(_)) | None => process = hand_over_or_release(paths, records, uid).await?,
         }
         if start.elapsed() > RECOVERY_PATIENCE {
             anyhow::bail!("nobody has seen to it for {} s", RECOVERY_PATIENCE.as_secs());
@@ -87,7 +87,7 @@ async fn settle(
 ///
 /// # Errors
 /// When records cannot be read, or something of that Pod cannot be released.
-pub async fn make_way(paths: &Paths, namespace: &str, name: &str) -> anyhow::Result<()> {
+pub async fn free_name(paths: &Paths, namespace: &str, name: &str) -> anyhow::Result<()> {
     let start = Instant::now();
     let records = PodRecords::new(paths.clone());
     while let Some(record) = records.find(namespace, name)?.filter(is_orphaned) {
@@ -111,7 +111,7 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child
     let mut launched = HashMap::new();
     let records = PodRecords::new(paths.clone());
     for uid in records.uids()? {
-        match take_care(paths, &records, &uid).await {
+        match hand_over_or_release(paths, &records, &uid).await {
             Ok(Some(process)) => {
                 launched.insert(uid, process);
             }
@@ -125,7 +125,7 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child
 }
 
 /// Starts a process for a Pod that has lost its owner; `None` if it has one, or nothing has to be done.
-async fn take_care(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<Option<Child>> {
+async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<Option<Child>> {
     if records.get(uid)?.is_some_and(|record| record.released) {
         return Ok(None);
     }
@@ -147,7 +147,7 @@ async fn take_care(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Re
 }
 
 /// Whether a Pod that has lost its owner goes on with another.
-pub(super) fn goes_on(records: &PodRecords, record: &PodRecord) -> bool {
+pub(super) fn continues_without_owner(records: &PodRecords, record: &PodRecord) -> bool {
     let has_ended = matches!(
         records.status(&record.uid),
         Ok(Some(status)) if status.is_terminal() && status.deletion_timestamp.is_none()
@@ -239,7 +239,7 @@ mod tests {
             ..record("ended", ProcessIdentity::of(i32::try_from(vmm.id()).unwrap()))
         };
         drop(records.create(&ended).unwrap());
-        assert!(goes_on(&records, &ended));
+        assert!(continues_without_owner(&records, &ended));
         let disk = paths.pod_state("ended").join("scratch.img");
         std::fs::write(&disk, "").unwrap();
 
@@ -262,11 +262,11 @@ mod tests {
             ..record("forced", ProcessIdentity::of(i32::try_from(vmm.id()).unwrap()))
         };
         drop(records.create(&forced).unwrap());
-        assert!(goes_on(&records, &forced));
+        assert!(continues_without_owner(&records, &forced));
         records.hide("forced").unwrap();
-        assert!(!goes_on(&records, &forced));
+        assert!(!continues_without_owner(&records, &forced));
         // Another Pod of the name is none of the sweep's business.
-        make_way(&paths, "default", "forced").await.unwrap();
+        free_name(&paths, "default", "forced").await.unwrap();
         assert_eq!(records.uids().unwrap(), ["forced"]);
 
         release_ended(&paths, &records, &forced).await.unwrap();
@@ -286,11 +286,11 @@ mod tests {
         let start = tokio::time::Instant::now();
 
         sweep(&paths).await.unwrap();
-        make_way(&paths, "default", "another").await.unwrap();
+        free_name(&paths, "default", "another").await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO);
 
         let name_is_free = async {
-            make_way(&paths, "default", "ending").await.unwrap();
+            free_name(&paths, "default", "ending").await.unwrap();
             assert_eq!(records.uids().unwrap(), [""; 0]);
         };
         let end = async {
@@ -367,7 +367,10 @@ mod tests {
                 path.display()
             );
             assert_eq!(
-                take_care(&paths, &records, "newer").await.unwrap_err().to_string(),
+                hand_over_or_release(&paths, &records, "newer")
+                    .await
+                    .unwrap_err()
+                    .to_string(),
                 said
             );
             let error = remove_ownerless(&paths, "newer").await.unwrap_err();

@@ -6,7 +6,7 @@ use microkube_manifest::Input;
 use serde_json::json;
 use tokio::net::UnixStream;
 
-use super::attach::{Frame, Greeting, Notice, Request, read_frame, write_frame};
+use super::supervisor_protocol::{Greeting, Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
 
 /// The directories; they go with it.
@@ -73,12 +73,12 @@ impl TestPods {
 }
 
 /// What a command line asks a supervisor that a test plays; its greeting is answered.
-pub(crate) async fn asked(stream: &mut UnixStream) -> Option<Request> {
-    while let Some(Frame::Request(request)) = read_frame(stream).await.unwrap() {
-        let Request::Hello(_) = request else {
+pub(crate) async fn asked(stream: &mut UnixStream) -> Option<SupervisorRequest> {
+    while let Some(SupervisorFrame::Request(request)) = read_frame(stream).await.unwrap() {
+        let SupervisorRequest::Hello(_) = request else {
             return Some(request);
         };
-        let hello = Frame::Notice(Notice::Hello(Greeting::own()));
+        let hello = SupervisorFrame::Notice(Notice::Hello(Greeting::own()));
         write_frame(stream, &hello).await.unwrap();
     }
     None

@@ -33,7 +33,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["pod"],
     &["privileged"],
-    &["machine", "network", "volume"],
+    &["emulated_host", "network", "volume"],
     &["state"],
     &["frame_header", "stderr", "terminal"],
 ];

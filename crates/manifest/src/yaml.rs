@@ -105,7 +105,7 @@ impl Measure {
     }
 }
 
-struct Frame {
+struct Collection {
     at: Location,
     anchor: usize,
     /// Without the list or mapping itself.
@@ -133,7 +133,7 @@ struct Builder<'b> {
     start: Location,
     tabs: HashMap<usize, usize>,
     budget: &'b mut Budget,
-    stack: Vec<Frame>,
+    stack: Vec<Collection>,
     anchors: HashMap<usize, (Rc<Node>, Measure)>,
     roots: Vec<Rc<Node>>,
     problems: Vec<Problem>,
@@ -305,7 +305,7 @@ impl<'b> Builder<'b> {
     }
 
     fn set_key(&mut self, new: Key) {
-        if let Some(Frame {
+        if let Some(Collection {
             kind: Kind::Map { key, .. },
             ..
         }) = self.stack.last_mut()
@@ -363,7 +363,7 @@ impl<'b> Builder<'b> {
             values: 1,
             ..Measure::default()
         };
-        self.stack.push(Frame {
+        self.stack.push(Collection {
             at,
             anchor,
             measure,
@@ -374,7 +374,7 @@ impl<'b> Builder<'b> {
 
     fn close(&mut self) -> Result<(), DocumentError> {
         let Some(frame) = self.stack.pop() else { return Ok(()) };
-        let Frame {
+        let Collection {
             at,
             anchor,
             mut measure,

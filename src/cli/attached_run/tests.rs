@@ -7,7 +7,7 @@ use tokio::net::UnixListener;
 use super::super::pods::test_pods::TestPods;
 use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 use crate::pod::test_pods::asked;
 use crate::state::LockedFile;
 
@@ -91,11 +91,13 @@ impl Run {
 }
 
 /// Takes a request of the command line and answers it.
-async fn answer(listener: &UnixListener, notices: &[Notice]) -> Request {
+async fn answer(listener: &UnixListener, notices: &[Notice]) -> SupervisorRequest {
     let (mut stream, _) = listener.accept().await.unwrap();
     let request = asked(&mut stream).await.unwrap();
     for notice in notices {
-        write_frame(&mut stream, &Frame::Notice(notice.clone())).await.unwrap();
+        write_frame(&mut stream, &SupervisorFrame::Notice(notice.clone()))
+            .await
+            .unwrap();
     }
     request
 }
@@ -177,7 +179,7 @@ async fn a_second_signal_shortens_the_end_of_the_pod_and_a_third_does_not_wait_f
         }
     };
     let (requests, result) = tokio::join!(supervisor, run.run(interrupt));
-    let delete = |grace| Request::Delete { grace };
+    let delete = |grace| SupervisorRequest::Delete { grace };
     assert_eq!(requests, (delete(None), delete(Some(SHORT_GRACE))));
     assert_eq!(result.unwrap_err().to_string(), "pod \"web\" is still being deleted");
 }
@@ -227,7 +229,7 @@ async fn the_end_of_an_attached_container_is_told_with_its_reason_and_its_exit_c
         request
     };
     let (request, result) = tokio::join!(supervisor, run.run(|_| {}));
-    assert!(matches!(request, Request::Attach { container, stdin: false, .. } if container == "main"));
+    assert!(matches!(request, SupervisorRequest::Attach { container, stdin: false, .. } if container == "main"));
     assert_eq!(result.unwrap(), 137);
     assert_eq!(run.told, ["pod default/web terminated (OOMKilled)"]);
 }
@@ -246,7 +248,7 @@ async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
         let (mut stream, _) = listener.accept().await.unwrap();
         asked(&mut stream).await.unwrap();
         let message = "container \"main\" is not running".to_owned();
-        write_frame(&mut stream, &Frame::Notice(Notice::Refused { message }))
+        write_frame(&mut stream, &SupervisorFrame::Notice(Notice::Refused { message }))
             .await
             .unwrap();
         // It has heard that, and waits.

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::pod::attach::OutputStream;
 use crate::pod::logs::{Limits, LogWriter, container_dir};
 use crate::pod::operations::logs::has_ended;
+use crate::pod::supervisor_protocol::OutputStream;
 use crate::state::{PodRecord, StatusRecord};
 
 #[derive(Parser)]

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::detach_keys::DetachKeys;
 use crate::cli::print::EXIT_OUTPUT_CLOSED;
-use crate::pod::attach::OutputStream;
 use crate::pod::operations::session::{SessionEvent, SessionEvents, SessionInput};
+use crate::pod::supervisor_protocol::OutputStream;
 use crate::terminal::{self, RawTerminal, TerminalSize};
 
 /// Bytes of input in one frame.

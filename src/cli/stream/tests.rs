@@ -11,9 +11,11 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use super::session::{Ended, Endings, SessionTerminal, Streams};
-use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
-use crate::pod::client::Client;
+use crate::pod::client::SupervisorClient;
 use crate::pod::operations::session;
+use crate::pod::supervisor_protocol::{
+    Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+};
 use crate::terminal::set_terminal_size;
 
 /// Signals are the whole process's: conversations that tests raise them in must not meet others.
@@ -23,21 +25,21 @@ pub(in crate::cli) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 struct Supervisor(UnixStream);
 
 impl Supervisor {
-    async fn receive(&mut self) -> Option<Frame> {
+    async fn receive(&mut self) -> Option<SupervisorFrame> {
         read_frame(&mut self.0).await.unwrap()
     }
 
-    async fn send(&mut self, frame: Frame) {
+    async fn send(&mut self, frame: SupervisorFrame) {
         write_frame(&mut self.0, &frame).await.unwrap();
     }
 
     async fn notice(&mut self, notice: Notice) {
-        self.send(Frame::Notice(notice)).await;
+        self.send(SupervisorFrame::Notice(notice)).await;
     }
 
     async fn output(&mut self, stream: OutputStream, bytes: &[u8]) {
         let bytes = bytes.to_vec();
-        self.send(Frame::Output {
+        self.send(SupervisorFrame::Output {
             container: 0,
             stream,
             bytes,
@@ -46,18 +48,18 @@ impl Supervisor {
     }
 }
 
-fn connection() -> (Client, Supervisor) {
+fn connection() -> (SupervisorClient, Supervisor) {
     let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
     server.set_nonblocking(true).unwrap();
     (
-        Client::of(client).unwrap(),
+        SupervisorClient::of(client).unwrap(),
         Supervisor(UnixStream::from_std(server).unwrap()),
     )
 }
 
 async fn converse<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + Unpin>(
-    client: Client,
-    request: Request,
+    client: SupervisorClient,
+    request: SupervisorRequest,
     streams: Streams<I, O, E>,
 ) -> anyhow::Result<Ended> {
     let mut endings = Endings::new().unwrap();
@@ -65,8 +67,8 @@ async fn converse<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + U
     super::session::converse(events, input, streams, &mut endings).await
 }
 
-fn exec() -> Request {
-    Request::Exec {
+fn exec() -> SupervisorRequest {
+    SupervisorRequest::Exec {
         container: "c".to_owned(),
         command: vec!["true".to_owned()],
         stdin: true,
@@ -94,10 +96,10 @@ async fn input_output_and_exit_code_are_passed_on() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
     let playing = tokio::spawn(async move {
-        assert_eq!(supervisor.receive().await, Some(Frame::Request(exec())));
+        assert_eq!(supervisor.receive().await, Some(SupervisorFrame::Request(exec())));
         supervisor.notice(Notice::Started).await;
         let mut input = Vec::new();
-        while let Some(Frame::Stdin(bytes)) = supervisor.receive().await {
+        while let Some(SupervisorFrame::Stdin(bytes)) = supervisor.receive().await {
             if bytes.is_empty() {
                 break;
             }
@@ -126,8 +128,8 @@ async fn the_end_of_the_input_ends_the_conversation_with_a_container_whose_input
     let playing = tokio::spawn(async move {
         supervisor.receive().await;
         supervisor.notice(Notice::Attached).await;
-        assert_eq!(supervisor.receive().await, Some(Frame::Stdin(b"x".to_vec())));
-        assert_eq!(supervisor.receive().await, Some(Frame::Stdin(Vec::new())));
+        assert_eq!(supervisor.receive().await, Some(SupervisorFrame::Stdin(b"x".to_vec())));
+        assert_eq!(supervisor.receive().await, Some(SupervisorFrame::Stdin(Vec::new())));
         supervisor.notice(Notice::InputEnded).await;
     });
     let (mut output, mut errors) = (Vec::new(), Vec::new());
@@ -224,15 +226,20 @@ impl OnTerminal {
             supervisor,
             conversation,
         };
-        assert_eq!(on_terminal.supervisor.receive().await, Some(Frame::Request(exec())));
+        assert_eq!(
+            on_terminal.supervisor.receive().await,
+            Some(SupervisorFrame::Request(exec()))
+        );
         on_terminal.supervisor.notice(Notice::Attached).await;
         // The size may have changed since it was asked for.
-        on_terminal.expect(Frame::Request(Request::Resize(SIZE))).await;
+        on_terminal
+            .expect(SupervisorFrame::Request(SupervisorRequest::Resize(SIZE)))
+            .await;
         assert!(is_raw(&on_terminal.pty));
         on_terminal
     }
 
-    async fn expect(&mut self, frame: Frame) {
+    async fn expect(&mut self, frame: SupervisorFrame) {
         assert_eq!(self.supervisor.receive().await, Some(frame));
     }
 
@@ -255,11 +262,13 @@ async fn keys_and_sizes_of_a_terminal_reach_the_process_and_the_terminal_is_rest
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut session = OnTerminal::start().await;
     session.type_keys(b"\x03\r").await;
-    session.expect(Frame::Stdin(b"\x03\r".to_vec())).await;
+    session.expect(SupervisorFrame::Stdin(b"\x03\r".to_vec())).await;
     let size = TerminalSize { rows: 5, columns: 40 };
     set_terminal_size(&session.pty.master, size).unwrap();
     raise(Signal::SIGWINCH).unwrap();
-    session.expect(Frame::Request(Request::Resize(size))).await;
+    session
+        .expect(SupervisorFrame::Request(SupervisorRequest::Resize(size)))
+        .await;
     session.supervisor.notice(Notice::Exited { exit_code: 0 }).await;
     assert_eq!(session.end().await, Ended::Exited(0));
 }
@@ -277,6 +286,6 @@ async fn ctrl_p_ctrl_q_detaches_from_a_terminal() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut session = OnTerminal::start().await;
     session.type_keys(b"ls\x10\x11").await;
-    session.expect(Frame::Stdin(b"ls".to_vec())).await;
+    session.expect(SupervisorFrame::Stdin(b"ls".to_vec())).await;
     assert_eq!(session.end().await, Ended::Detached);
 }

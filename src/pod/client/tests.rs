@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use super::*;
-use crate::pod::attach::SOCKET_FILE;
+use crate::pod::supervisor_protocol::SOCKET_FILE;
 
 /// The directories of a Pod, with the socket of its supervisor.
 fn listening() -> (tempfile::TempDir, Paths, UnixListener) {
@@ -15,14 +15,14 @@ fn listening() -> (tempfile::TempDir, Paths, UnixListener) {
     (dir, paths, listener)
 }
 
-async fn frame_bytes(frame: Frame) -> Vec<u8> {
+async fn frame_bytes(frame: SupervisorFrame) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_frame(&mut bytes, &frame).await.unwrap();
     bytes
 }
 
 async fn hello() -> Vec<u8> {
-    frame_bytes(Frame::Request(Request::Hello(Greeting::own()))).await
+    frame_bytes(SupervisorFrame::Request(SupervisorRequest::Hello(Greeting::own()))).await
 }
 
 /// A supervisor that reads one frame, which must be this one, and answers so. The connection is closed then.
@@ -34,7 +34,7 @@ async fn answer(listener: &UnixListener, asked: &[u8], answer: &[u8]) {
     stream.write_all(answer).await.unwrap();
 }
 
-/// A supervisor of version 0: its bytes were recorded of the last build without versions (`attach::kept_frames` has all of them).
+/// A supervisor of version 0: its bytes were recorded of the last build without versions (`supervisor_protocol::kept_frames` has all of them).
 async fn version_0(listener: UnixListener, asked: &[u8], said: &[u8]) {
     // Not understood, it hangs up.
     answer(&listener, &hello().await, b"").await;
@@ -45,7 +45,7 @@ async fn version_0(listener: UnixListener, asked: &[u8], said: &[u8]) {
 async fn a_supervisor_without_versions_is_asked_as_ever() {
     let (_dir, paths, listener) = listening();
     let asked = async {
-        let mut client = Client::connect(&paths, "u").await?;
+        let mut client = SupervisorClient::connect(&paths, "u").await?;
         assert_eq!(client.version, 0);
         client.stats().await
     };
@@ -60,26 +60,29 @@ async fn a_supervisor_of_this_version_is_greeted_once() {
     let supervisor = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let greeted = read_frame(&mut stream).await.unwrap();
-        assert_eq!(greeted, Some(Frame::Request(Request::Hello(Greeting::own()))));
+        assert_eq!(
+            greeted,
+            Some(SupervisorFrame::Request(SupervisorRequest::Hello(Greeting::own())))
+        );
         // A later build, which speaks this version, too.
         let later = Greeting {
             newest: VERSIONS.newest + 5,
             build: "9".to_owned(),
             ..Greeting::own()
         };
-        write_frame(&mut stream, &Frame::Notice(Notice::Hello(later)))
+        write_frame(&mut stream, &SupervisorFrame::Notice(Notice::Hello(later)))
             .await
             .unwrap();
         assert_eq!(
             read_frame(&mut stream).await.unwrap(),
-            Some(Frame::Request(Request::Stats))
+            Some(SupervisorFrame::Request(SupervisorRequest::Stats))
         );
-        write_frame(&mut stream, &Frame::Notice(Notice::Stats(Vec::new())))
+        write_frame(&mut stream, &SupervisorFrame::Notice(Notice::Stats(Vec::new())))
             .await
             .unwrap();
     };
     let asked = async {
-        let mut client = Client::connect(&paths, "u").await?;
+        let mut client = SupervisorClient::connect(&paths, "u").await?;
         assert_eq!(client.version, VERSIONS.newest);
         client.stats().await
     };
@@ -90,13 +93,16 @@ async fn a_supervisor_of_this_version_is_greeted_once() {
 #[tokio::test]
 async fn a_supervisor_that_speaks_no_version_in_common_is_named() {
     let (_dir, paths, listener) = listening();
-    let said = frame_bytes(Frame::Notice(Notice::Hello(Greeting {
+    let said = frame_bytes(SupervisorFrame::Notice(Notice::Hello(Greeting {
         oldest: 7,
         newest: 9,
         build: "3.1.0".to_owned(),
     })));
     let (said, greeting) = tokio::join!(said, hello());
-    let (client, ()) = tokio::join!(Client::connect(&paths, "u"), answer(&listener, &greeting, &said));
+    let (client, ()) = tokio::join!(
+        SupervisorClient::connect(&paths, "u"),
+        answer(&listener, &greeting, &said)
+    );
     assert_eq!(
         client.unwrap_err().to_string(),
         format!(
@@ -113,6 +119,6 @@ async fn a_supervisor_that_ends_while_it_is_greeted_does_not_run() {
         let _greeted = listener.accept().await.unwrap();
         drop(listener);
     };
-    let (client, ()) = tokio::join!(Client::connect(&paths, "u"), ending);
+    let (client, ()) = tokio::join!(SupervisorClient::connect(&paths, "u"), ending);
     assert!(matches!(client, Err(ClientError::NotRunning(_))), "{client:?}");
 }

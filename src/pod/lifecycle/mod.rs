@@ -38,7 +38,7 @@ mod tests;
 
 pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time, is_create_error};
 use plan::PodPlan;
-use state::{Container, Sandbox, State};
+use state::{Container, SandboxState, State};
 pub use state::{Lifecycle, Phase};
 pub use termination::{KILL_PATIENCE, MINIMUM_GRACE};
 use transitions::Conditions;
@@ -51,7 +51,7 @@ impl Lifecycle {
             plan: PodPlan::of(pod),
             containers: plan::containers(pod).map(Container::new).collect(),
             began_at: None,
-            sandbox: Sandbox::default(),
+            sandbox: SandboxState::default(),
             termination: None,
             deletion: None,
             deadline_exceeded: false,

@@ -19,7 +19,7 @@ pub struct Lifecycle {
     /// Init containers in order, then the others.
     pub(super) containers: Vec<Container>,
     pub(super) began_at: Option<Time>,
-    pub(super) sandbox: Sandbox,
+    pub(super) sandbox: SandboxState,
     pub(super) termination: Option<Termination>,
     pub(super) deletion: Option<Deletion>,
     /// The Pod was active for longer than its `activeDeadlineSeconds`.
@@ -264,7 +264,7 @@ pub enum Step {
 
 /// The sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sandbox {
+pub struct SandboxState {
     pub stage: Stage,
     pub pod_ip: Option<String>,
     pub host_ip: Option<String>,
@@ -407,7 +407,7 @@ impl Probes {
     }
 }
 
-impl Default for Sandbox {
+impl Default for SandboxState {
     fn default() -> Self {
         Self {
             stage: Stage::Absent {
@@ -421,7 +421,7 @@ impl Default for Sandbox {
     }
 }
 
-impl Sandbox {
+impl SandboxState {
     pub fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Limits, LogReader, LogWriter, Progress, ReadOptions};
-use crate::pod::attach::OutputStream;
+use crate::pod::supervisor_protocol::OutputStream;
 
 /// Reads the bytes as a log from the front and from the end, and writes on.
 pub fn container_log(bytes: &[u8]) {

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use crate::pod::attach::OutputStream;
+use crate::pod::supervisor_protocol::OutputStream;
 
 /// Longest content of a record; longer lines of output are cut.
 pub const MAX_CONTENT_BYTES: usize = 16 << 10;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::record::{self, Record};
 use super::*;
-use crate::pod::attach::OutputStream;
+use crate::pod::supervisor_protocol::OutputStream;
 
 const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 const ENDLESS: Limits = Limits {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::files;
 use super::reader::Records;
 use super::record::{self, MAX_CONTENT_BYTES, Positions, Record};
-use crate::pod::attach::OutputStream;
+use crate::pod::supervisor_protocol::OutputStream;
 use crate::state::create_private_dir;
 
 /// So much is put together before it is written.

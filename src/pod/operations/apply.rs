@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use microkube_manifest::Manifests;
 
-use super::create::{CreateError, make_way, start_detached};
+use super::create::{CreateError, free_name, start_detached};
 use crate::state::{Paths, PodRecords, RecordsError};
 
 /// What a Pod of the same name means.
@@ -87,7 +87,7 @@ impl ApplyError {
 /// # Errors
 /// See [`ApplyError`].
 pub async fn apply(paths: &Paths, pod: &Pod, manifests: &Manifests, existing: Existing) -> Result<Applied, ApplyError> {
-    make_way(paths, pod).await.map_err(ApplyError::Release)?;
+    free_name(paths, pod).await.map_err(ApplyError::Release)?;
     apply_with(paths, pod, existing, &mut |pod| {
         start_detached(paths, pod, manifests).map(|record| record.pod)
     })

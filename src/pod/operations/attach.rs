@@ -1,8 +1,8 @@
 //! Connects to the process of a container that runs.
 
 use super::session::{self, SessionEvents, SessionInput};
-use crate::pod::attach::{Request, TerminalSize};
 use crate::pod::client::ClientError;
+use crate::pod::supervisor_protocol::{SupervisorRequest, TerminalSize};
 use crate::state::Paths;
 
 /// The connection.
@@ -16,7 +16,7 @@ pub struct Attach {
     pub tty_size: Option<TerminalSize>,
 }
 
-impl From<Attach> for Request {
+impl From<Attach> for SupervisorRequest {
     fn from(attach: Attach) -> Self {
         let Attach {
             container,

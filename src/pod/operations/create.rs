@@ -52,12 +52,12 @@ impl CreateError {
 ///
 /// # Errors
 /// When records cannot be read, or something of that Pod cannot be released.
-pub async fn make_way(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
+pub async fn free_name(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
     // One of `generateName` has no name yet.
     let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
         return Ok(());
     };
-    sweep::make_way(paths, namespace, name).await
+    sweep::free_name(paths, namespace, name).await
 }
 
 /// Starts a Pod that lives without this process, and stays in the records until it is deleted.

@@ -1,8 +1,8 @@
 //! Runs a further process in a container that runs.
 
 use super::session::{self, SessionEvents, SessionInput};
-use crate::pod::attach::{Request, TerminalSize};
 use crate::pod::client::ClientError;
+use crate::pod::supervisor_protocol::{SupervisorRequest, TerminalSize};
 use crate::state::Paths;
 
 /// The process.
@@ -20,7 +20,7 @@ pub struct Exec {
     pub tty_size: Option<TerminalSize>,
 }
 
-impl From<Exec> for Request {
+impl From<Exec> for SupervisorRequest {
     fn from(exec: Exec) -> Self {
         let Exec {
             container,

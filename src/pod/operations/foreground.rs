@@ -11,8 +11,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::create::CreateError;
-use crate::pod::attach::{Frame, Notice, OutputStream, Request, read_frame, write_frame};
 use crate::pod::launch::{start_supervisor, supervisor_log};
+use crate::pod::supervisor_protocol::{
+    Notice, OutputStream, SupervisorFrame, SupervisorRequest, read_frame, write_frame,
+};
 use crate::pod::sweep;
 use crate::pod::timings::Stage;
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -138,7 +140,7 @@ pub struct ForegroundPod {
 /// Ends a Pod in the foreground.
 #[derive(Debug, Clone)]
 pub struct Stopper {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<SupervisorRequest>,
     is_ending: Arc<AtomicBool>,
 }
 
@@ -147,7 +149,7 @@ pub struct Stopper {
 /// # Errors
 /// See [`ForegroundStartError`].
 pub async fn start(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod, ForegroundStartError> {
-    sweep::make_way(&paths, &record.namespace, &record.name)
+    sweep::free_name(&paths, &record.namespace, &record.name)
         .await
         .map_err(ForegroundStartError::Release)?;
     Ok(create(paths, record, debug)?)
@@ -182,10 +184,10 @@ fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod,
     })
 }
 
-async fn send_requests(mut requests: mpsc::Receiver<Request>, mut to: OwnedWriteHalf) {
+async fn send_requests(mut requests: mpsc::Receiver<SupervisorRequest>, mut to: OwnedWriteHalf) {
     while let Some(request) = requests.recv().await {
         // A supervisor that is gone is noticed where its frames are read.
-        let _ = write_frame(&mut to, &Frame::Request(request)).await;
+        let _ = write_frame(&mut to, &SupervisorFrame::Request(request)).await;
     }
 }
 
@@ -194,7 +196,7 @@ impl Stopper {
     pub async fn terminate(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         // Fails where the Pod has ended.
-        let _ = self.requests.send(Request::Terminate { grace: None }).await;
+        let _ = self.requests.send(SupervisorRequest::Terminate { grace: None }).await;
     }
 
     /// Ends the Pod gracefully; at once where that is under way already.
@@ -208,7 +210,7 @@ impl Stopper {
     /// Ends the Pod at once.
     pub async fn kill(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
-        let _ = self.requests.send(Request::Kill).await;
+        let _ = self.requests.send(SupervisorRequest::Kill).await;
     }
 }
 
@@ -255,9 +257,9 @@ impl ForegroundPod {
 }
 
 /// What a frame says; the others answer requests that are not made here.
-fn event(frame: Frame) -> Option<ForegroundEvent> {
+fn event(frame: SupervisorFrame) -> Option<ForegroundEvent> {
     let notice = match frame {
-        Frame::Output {
+        SupervisorFrame::Output {
             container,
             stream,
             bytes,
@@ -268,9 +270,9 @@ fn event(frame: Frame) -> Option<ForegroundEvent> {
                 bytes,
             });
         }
-        Frame::Log(bytes) => return Some(ForegroundEvent::GuestLog(bytes)),
-        Frame::Notice(notice) => notice,
-        Frame::Request(_) | Frame::Stdin(_) => return None,
+        SupervisorFrame::Log(bytes) => return Some(ForegroundEvent::GuestLog(bytes)),
+        SupervisorFrame::Notice(notice) => notice,
+        SupervisorFrame::Request(_) | SupervisorFrame::Stdin(_) => return None,
     };
     Some(match notice {
         Notice::Warning(text) => ForegroundEvent::Warning(text),

@@ -2,8 +2,10 @@
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
-use crate::pod::client::{Client, ClientError};
+use crate::pod::client::{ClientError, SupervisorClient};
+use crate::pod::supervisor_protocol::{
+    Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+};
 use crate::state::Paths;
 
 /// What is heard of the process.
@@ -35,8 +37,11 @@ pub struct SessionInput(OwnedWriteHalf);
 /// Begins the conversation on a connection that is there.
 ///
 /// # Errors
-/// [`ClientError::Frame`].
-pub async fn begin(mut client: Client, request: Request) -> Result<(SessionEvents, SessionInput), ClientError> {
+/// [`ClientError::SupervisorFrame`].
+pub async fn begin(
+    mut client: SupervisorClient,
+    request: SupervisorRequest,
+) -> Result<(SessionEvents, SessionInput), ClientError> {
     client.ask(request).await?;
     Ok((SessionEvents(client.from), SessionInput(client.to)))
 }
@@ -48,9 +53,9 @@ pub async fn begin(mut client: Client, request: Request) -> Result<(SessionEvent
 pub(super) async fn open(
     paths: &Paths,
     uid: &str,
-    request: Request,
+    request: SupervisorRequest,
 ) -> Result<(SessionEvents, SessionInput), ClientError> {
-    begin(Client::connect(paths, uid).await?, request).await
+    begin(SupervisorClient::connect(paths, uid).await?, request).await
 }
 
 impl SessionEvents {
@@ -61,11 +66,11 @@ impl SessionEvents {
     pub async fn next(&mut self) -> Result<SessionEvent, ClientError> {
         loop {
             return Ok(match read_frame(&mut self.0).await?.ok_or(ClientError::WentAway)? {
-                Frame::Output { stream, bytes, .. } => SessionEvent::Output { stream, bytes },
-                Frame::Notice(Notice::Started | Notice::Attached) => SessionEvent::Started,
-                Frame::Notice(Notice::Exited { exit_code }) => SessionEvent::Exited(exit_code),
-                Frame::Notice(Notice::InputEnded) => SessionEvent::InputEnded,
-                Frame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message)),
+                SupervisorFrame::Output { stream, bytes, .. } => SessionEvent::Output { stream, bytes },
+                SupervisorFrame::Notice(Notice::Started | Notice::Attached) => SessionEvent::Started,
+                SupervisorFrame::Notice(Notice::Exited { exit_code }) => SessionEvent::Exited(exit_code),
+                SupervisorFrame::Notice(Notice::InputEnded) => SessionEvent::InputEnded,
+                SupervisorFrame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message)),
                 _ => continue,
             });
         }
@@ -76,16 +81,16 @@ impl SessionInput {
     /// Sends input; none is its end.
     ///
     /// # Errors
-    /// [`ClientError::Frame`].
+    /// [`ClientError::SupervisorFrame`].
     pub async fn write(&mut self, bytes: Vec<u8>) -> Result<(), ClientError> {
-        Ok(write_frame(&mut self.0, &Frame::Stdin(bytes)).await?)
+        Ok(write_frame(&mut self.0, &SupervisorFrame::Stdin(bytes)).await?)
     }
 
     /// Tells the size of the terminal here.
     ///
     /// # Errors
-    /// [`ClientError::Frame`].
+    /// [`ClientError::SupervisorFrame`].
     pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ClientError> {
-        Ok(write_frame(&mut self.0, &Frame::Request(Request::Resize(size))).await?)
+        Ok(write_frame(&mut self.0, &SupervisorFrame::Request(SupervisorRequest::Resize(size))).await?)
     }
 }

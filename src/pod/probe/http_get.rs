@@ -22,7 +22,7 @@ const REDIRECTS_MAX: usize = 10;
 
 /// Makes the request, within the timeout. The error is why nothing is known.
 pub(super) async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, String> {
-    let mut request = Request::new(action, target, "probe", Some(timeout))?;
+    let mut request = HttpProbe::new(action, target, "probe", Some(timeout))?;
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => return Ok(Outcome::Failure(error)),
@@ -39,7 +39,7 @@ pub(super) async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: 
 /// Calls a hook. Whatever is answered is success, as with the kubelet, and where the answer to HTTPS is HTTP, that is used: hooks'
 /// `scheme` meant nothing for years, so there are manifests in which it is wrong.
 pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Result<(), String> {
-    let Err(error) = Request::new(action, target, "lifecycle", None)?.send().await else {
+    let Err(error) = HttpProbe::new(action, target, "lifecycle", None)?.send().await else {
         return Ok(());
     };
     if !error.ends_with(NO_TLS) {
@@ -49,7 +49,7 @@ pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Re
         scheme: Some("HTTP".to_owned()),
         ..action.clone()
     };
-    let mut request = Request::new(&plain, target, "lifecycle", None)?;
+    let mut request = HttpProbe::new(&plain, target, "lifecycle", None)?;
     // It was meant for an encrypted connection.
     request.headers.remove(AUTHORIZATION);
     request.send().await.map(drop)
@@ -58,7 +58,7 @@ pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Re
 /// Go's error for a server that answers without TLS.
 const NO_TLS: &str = "http: server gave HTTP response to HTTPS client";
 
-struct Request {
+struct HttpProbe {
     client: &'static Client,
     /// As it is shown: with its port, even if that is the scheme's own.
     shown_url: String,
@@ -67,7 +67,7 @@ struct Request {
     deadline: Option<Instant>,
 }
 
-impl Request {
+impl HttpProbe {
     /// `purpose` is what the server is told: `kube-probe`, `kube-lifecycle`.
     fn new(
         action: &HTTPGetAction,

@@ -4,25 +4,25 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::order::Order;
-use crate::pod::attach::{Frame, Notice, Request, read_frame, write_frame};
+use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 
 /// Frames on their way to the client.
 const QUEUED_FRAMES: usize = 32;
 
 /// The two directions of the connection.
 #[derive(Debug)]
-pub struct Client {
-    frames: mpsc::Sender<Frame>,
+pub struct ForegroundClient {
+    frames: mpsc::Sender<SupervisorFrame>,
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
 }
 
-impl Client {
+impl ForegroundClient {
     /// Serves the client on the socket it has left to this process.
     pub fn attach(stream: std::os::unix::net::UnixStream, orders: mpsc::Sender<Order>) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         let (from, mut to) = tokio::net::UnixStream::from_std(stream)?.into_split();
-        let (frames, mut queue) = mpsc::channel::<Frame>(QUEUED_FRAMES);
+        let (frames, mut queue) = mpsc::channel::<SupervisorFrame>(QUEUED_FRAMES);
         let writer = tokio::spawn(async move {
             while let Some(frame) = queue.recv().await {
                 // A client that is gone needs nothing more; the senders notice by their closed channel.
@@ -36,13 +36,13 @@ impl Client {
     }
 
     /// Where frames for the client go.
-    pub fn frames(&self) -> mpsc::Sender<Frame> {
+    pub fn frames(&self) -> mpsc::Sender<SupervisorFrame> {
         self.frames.clone()
     }
 
     /// Says the last word.
     pub async fn finish(self, notice: Notice) {
-        let _ = self.frames.send(Frame::Notice(notice)).await;
+        let _ = self.frames.send(SupervisorFrame::Notice(notice)).await;
         drop(self.frames);
         self.reader.abort();
         let _ = self.writer.await;
@@ -53,12 +53,12 @@ impl Client {
 async fn read_requests(mut from: tokio::net::unix::OwnedReadHalf, orders: mpsc::Sender<Order>) {
     loop {
         let order = match read_frame(&mut from).await {
-            Ok(Some(Frame::Request(Request::Terminate { grace }))) => Order::Terminate {
+            Ok(Some(SupervisorFrame::Request(SupervisorRequest::Terminate { grace }))) => Order::Terminate {
                 grace,
                 deletion: true,
                 noted: None,
             },
-            Ok(Some(Frame::Request(Request::Kill)) | None) | Err(_) => Order::Kill,
+            Ok(Some(SupervisorFrame::Request(SupervisorRequest::Kill)) | None) | Err(_) => Order::Kill,
             Ok(Some(_)) => continue,
         };
         let last = matches!(order, Order::Kill);

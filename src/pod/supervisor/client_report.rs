@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::supervised_pod::SupervisedPod;
-use crate::pod::attach::{Frame, Notice};
 use crate::pod::lifecycle::{Event, is_create_error};
 use crate::pod::prepare;
+use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
 use crate::pod::timings::Stage;
 
 /// What was told, and what is to be.
@@ -106,7 +106,7 @@ impl ClientReport {
 
     async fn tell(&self, notice: Notice) {
         if let Some(client) = &self.pod.client {
-            let _ = client.send(Frame::Notice(notice)).await;
+            let _ = client.send(SupervisorFrame::Notice(notice)).await;
         }
     }
 }
@@ -142,7 +142,7 @@ mod tests {
         report.note(&started).await;
         report.announce(Some("10.0.0.2")).await;
         report.announce(Some("10.0.0.2")).await;
-        let Ok(Frame::Notice(Notice::Running { pod_ip, stages })) = frames.try_recv() else {
+        let Ok(SupervisorFrame::Notice(Notice::Running { pod_ip, stages })) = frames.try_recv() else {
             panic!("it runs");
         };
         let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -166,7 +166,7 @@ mod tests {
         ClientReport::new(pod).note(&failed).await;
         assert_eq!(
             frames.try_recv().unwrap(),
-            Frame::Notice(Notice::ContainerEnded {
+            SupervisorFrame::Notice(Notice::ContainerEnded {
                 container: 0,
                 exit_code: 128,
                 reason: "StartError".to_owned(),

@@ -27,11 +27,11 @@ mod supervised_pod;
 
 use tokio::sync::mpsc;
 
-use self::client::Client;
+use self::client::ForegroundClient;
 use self::ending::Outcome;
 use self::pod_run::PodRun;
-use super::attach::Notice;
 use super::release::release;
+use super::supervisor_protocol::Notice;
 use super::sweep;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
 
@@ -66,14 +66,14 @@ impl Supervisor {
         let records = PodRecords::new(paths.clone());
         // Before anything of the Pod is changed or released.
         records.refuse_newer(&record.uid)?;
-        if client.is_none() && !sweep::goes_on(&records, &record) {
+        if client.is_none() && !sweep::continues_without_owner(&records, &record) {
             return sweep::release_ended(&paths, &records, &record).await;
         }
         let (order_sender, orders) = mpsc::channel(16);
         let client = client
-            .map(|stream| Client::attach(stream, order_sender.clone()))
+            .map(|stream| ForegroundClient::attach(stream, order_sender.clone()))
             .transpose()?;
-        let frames = client.as_ref().map(Client::frames);
+        let frames = client.as_ref().map(ForegroundClient::frames);
         record.supervisor = ProcessIdentity::current();
         let uid = record.uid.clone();
         let attached = !record.detached;

@@ -19,12 +19,12 @@ use super::record_keeper::RecordKeeper;
 use super::recovery;
 use super::server::Server;
 use super::supervised_pod::SupervisedPod;
-use crate::pod::attach::Frame;
 use crate::pod::guest_log::GuestLog;
 use crate::pod::lifecycle::{Action, Event, Lifecycle, PodEvent};
 use crate::pod::output::Output;
 use crate::pod::resolved_pod::node_name;
 use crate::pod::sandbox::{describe_loss, vmm_end};
+use crate::pod::supervisor_protocol::SupervisorFrame;
 use crate::pod::{machine_plan, prepare};
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
@@ -57,7 +57,7 @@ impl PodRun {
     pub async fn new(
         paths: Paths,
         record: PodRecord,
-        client: Option<mpsc::Sender<Frame>>,
+        client: Option<mpsc::Sender<SupervisorFrame>>,
         orders: mpsc::Sender<Order>,
         debug: bool,
     ) -> anyhow::Result<Self> {
@@ -142,7 +142,7 @@ impl PodRun {
             }
             tokio::select! {
                 biased;
-                Some(message) = self.messages.recv() => pending.extend(self.hear(message)),
+                Some(message) = self.messages.recv() => pending.extend(self.event_of(message)),
                 Some(order) = orders.recv() => {
                     self.ending.was_ordered();
                     let (event, noted) = order.into_event();
@@ -168,7 +168,7 @@ impl PodRun {
     }
 
     /// What a message means to the lifecycle.
-    fn hear(&mut self, message: Message) -> Option<Event> {
+    fn event_of(&mut self, message: Message) -> Option<Event> {
         match message {
             Message::Event(event) => Some(event),
             Message::Image { container, image } => {

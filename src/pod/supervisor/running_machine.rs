@@ -9,7 +9,7 @@ use ttrpc::context::with_duration;
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::patience::{LAST_WORD_PATIENCE, POWER_OFF_PATIENCE};
-use crate::pod::sandbox::Sandbox;
+use crate::pod::sandbox::ReadySandbox;
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
 
@@ -19,7 +19,7 @@ pub struct RunningMachine {
     /// Its VMM.
     pub vm: VirtualMachine,
     /// Its agent.
-    pub sandbox: Sandbox,
+    pub sandbox: ReadySandbox,
     /// Starts further processes in it.
     pub processes: GuestProcesses,
     /// Address of the Pod.

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::order::Order;
 use super::pod_view::PodView;
 use super::session;
-use crate::pod::attach;
+use crate::pod::supervisor_protocol;
 use crate::state::Paths;
 
 /// Command lines that are served at once.
@@ -27,7 +27,7 @@ impl Server {
     pub fn listen(paths: &Paths, uid: &str, view: PodView, orders: mpsc::Sender<Order>) -> anyhow::Result<Self> {
         let directory = paths.pod_run(uid);
         let listen = || {
-            let listener = attach::listen(&directory)?;
+            let listener = supervisor_protocol::listen(&directory)?;
             listener.set_nonblocking(true)?;
             UnixListener::from_std(listener)
         };

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::sync::mpsc;
 
 use super::message::Message;
-use crate::pod::attach::Frame;
 use crate::pod::lifecycle::Event;
 use crate::pod::output::Output;
 use crate::pod::prepare;
+use crate::pod::supervisor_protocol::SupervisorFrame;
 use crate::privileged::PodPrivileges;
 use crate::state::{Paths, PodRecord};
 
@@ -26,7 +26,7 @@ pub struct SupervisedPod {
     /// The Pod's streams.
     pub output: Arc<Output>,
     /// The command line that stays attached.
-    pub client: Option<mpsc::Sender<Frame>>,
+    pub client: Option<mpsc::Sender<SupervisorFrame>>,
     /// Pass the guest's log on to the client.
     pub debug: bool,
     /// To the loop of the Pod's life.
@@ -112,7 +112,7 @@ mod tests {
 
     pub fn test_pod_with(
         detached: bool,
-        client: Option<mpsc::Sender<Frame>>,
+        client: Option<mpsc::Sender<SupervisorFrame>>,
     ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
         let record = serde_json::from_value(serde_json::json!({
             "uid": "u", "namespace": "default", "name": "p", "detached": detached,

@@ -7,7 +7,7 @@ use reqwest::header::HeaderValue;
 
 use super::challenge::{Challenge, TokenServer};
 use super::environment::Environment;
-use super::token::{self, Request};
+use super::token::{self, TokenRequest};
 use super::transport::{Get, Transport};
 use crate::credentials::{Credential, PullSecret};
 use crate::error::PullError;
@@ -132,7 +132,7 @@ async fn fetch(
         .check(&transport.own_url()?, realm)
         .map_err(|why| invalid(format!("it leads {why}")))?;
     let response = match token::request(server, realm, transport.repository(), credential) {
-        Request::Get { url, authorization } => {
+        TokenRequest::Get { url, authorization } => {
             let get = Get {
                 url,
                 authorization: authorization.as_ref(),
@@ -142,7 +142,7 @@ async fn fetch(
             transport.follow(get).await?.0
         }
         // Not followed elsewhere: the secret is in the body.
-        Request::Post { url, form } => {
+        TokenRequest::Post { url, form } => {
             let request = transport.client(&url).post(url.clone()).form(&form);
             transport.send(request, &url).await?
         }

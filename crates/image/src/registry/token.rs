@@ -19,7 +19,7 @@ const TOKEN_MAX_BYTES: usize = 64 << 10;
 const CLIENT_ID: &str = "microkube";
 
 /// How to ask for a token.
-pub(super) enum Request {
+pub(super) enum TokenRequest {
     /// With or without user and password.
     Get {
         url: Url,
@@ -33,7 +33,12 @@ pub(super) enum Request {
 }
 
 /// The request that gets a token with a credential.
-pub(super) fn request(server: &TokenServer, url: Url, repository: &str, credential: Option<&Credential>) -> Request {
+pub(super) fn request(
+    server: &TokenServer,
+    url: Url,
+    repository: &str,
+    credential: Option<&Credential>,
+) -> TokenRequest {
     // What a registry asks for may be more than is needed; what it leaves out is this.
     let scope = server
         .scope
@@ -47,7 +52,7 @@ pub(super) fn request(server: &TokenServer, url: Url, repository: &str, credenti
             ("scope", scope),
         ];
         form.extend(server.service.clone().map(|service| ("service", service)));
-        return Request::Post { url, form };
+        return TokenRequest::Post { url, form };
     }
     let mut url = url;
     {
@@ -61,7 +66,7 @@ pub(super) fn request(server: &TokenServer, url: Url, repository: &str, credenti
         }
     }
     let authorization = credential.and_then(basic);
-    Request::Get { url, authorization }
+    TokenRequest::Get { url, authorization }
 }
 
 /// The header for user and password; `None` for other credentials.
@@ -125,7 +130,7 @@ mod tests {
             password: "p:q".into(),
         };
         let url = server().realm.parse().unwrap();
-        let Request::Get { url, authorization } = request(&server(), url, "a/b", Some(&credential)) else {
+        let TokenRequest::Get { url, authorization } = request(&server(), url, "a/b", Some(&credential)) else {
             panic!("a password is presented with GET");
         };
         assert_eq!(
@@ -141,7 +146,7 @@ mod tests {
     fn identity_tokens_travel_in_the_body() {
         let credential = Credential::IdentityToken("secret".into());
         let url = server().realm.parse().unwrap();
-        let Request::Post { url, form } = request(&server(), url, "a/b", Some(&credential)) else {
+        let TokenRequest::Post { url, form } = request(&server(), url, "a/b", Some(&credential)) else {
             panic!("an identity token is presented with POST");
         };
         assert!(!url.as_str().contains("secret"));

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::pod::attach::{Frame, Notice, Request, read_frame};
-use crate::pod::client::{Client, ClientError};
+use crate::pod::client::{ClientError, SupervisorClient};
 use crate::pod::patience::{ANSWER_PATIENCE, FORCE_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
+use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame};
 use crate::pod::sweep::remove_ownerless;
 use crate::state::{Paths, PodRecords, ProcessIdentity};
 
@@ -133,7 +133,7 @@ async fn kill_supervisor(records: &PodRecords, uid: &str) -> Result<(), AskError
 
 /// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
 pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<bool, AskError> {
-    let mut supervisor = match Client::connect(paths, uid).await {
+    let mut supervisor = match SupervisorClient::connect(paths, uid).await {
         Ok(supervisor) => supervisor,
         Err(ClientError::Connect(source)) => {
             let socket = paths.supervisor_socket(uid);
@@ -142,13 +142,13 @@ pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -
         Err(error @ ClientError::Incompatible { .. }) => return Err(AskError::Incompatible(error)),
         Err(_) => return Ok(false),
     };
-    if supervisor.ask(Request::Delete { grace }).await.is_err() {
+    if supervisor.ask(SupervisorRequest::Delete { grace }).await.is_err() {
         return Ok(false);
     }
     loop {
         match read_frame(&mut supervisor.from).await {
-            Ok(Some(Frame::Notice(Notice::Done))) => return Ok(true),
-            Ok(Some(Frame::Notice(Notice::Refused { message }))) => return Err(AskError::Refused(message)),
+            Ok(Some(SupervisorFrame::Notice(Notice::Done))) => return Ok(true),
+            Ok(Some(SupervisorFrame::Notice(Notice::Refused { message }))) => return Err(AskError::Refused(message)),
             Ok(Some(_)) => {}
             // It has ended meanwhile.
             Ok(None) | Err(_) => return Ok(false),

@@ -5,7 +5,7 @@ use tokio::net::UnixListener;
 
 use super::ask::ask_supervisor;
 use super::*;
-use crate::pod::attach::{Frame, Notice, Request, write_frame};
+use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, write_frame};
 use crate::pod::test_pods::{TestPods, asked};
 use crate::state::ProcessIdentity;
 
@@ -41,12 +41,14 @@ async fn delete_all(pods: &TestPods, options: DeleteOptions) -> (Vec<String>, Ve
 }
 
 /// A supervisor that answers one request so, and then does what a real one would do.
-async fn supervise(listener: UnixListener, answer: Option<Notice>, at_end: impl FnOnce()) -> Option<Request> {
+async fn supervise(listener: UnixListener, answer: Option<Notice>, at_end: impl FnOnce()) -> Option<SupervisorRequest> {
     let (mut stream, _) = listener.accept().await.unwrap();
     let request = asked(&mut stream).await;
     drop(listener);
     if let Some(notice) = answer {
-        write_frame(&mut stream, &Frame::Notice(notice)).await.unwrap();
+        write_frame(&mut stream, &SupervisorFrame::Notice(notice))
+            .await
+            .unwrap();
     }
     at_end();
     request
@@ -65,7 +67,7 @@ async fn a_supervisor_is_asked_and_the_end_waited_for() {
     let (request, (told, failures)) = tokio::join!(supervisor, delete_all(&pods, options(Some(5), true, 0)));
     assert_eq!(
         request,
-        Some(Request::Delete {
+        Some(SupervisorRequest::Delete {
             grace: Some(Duration::from_secs(5))
         })
     );
@@ -148,7 +150,7 @@ async fn a_pod_deleted_by_force_is_gone_when_its_supervisor_has_hidden_it() {
     let deletion = delete(&pods.paths, vec![record], &options, &mut tell);
     let (request, failures) = tokio::join!(supervisor, deletion);
     let grace = Some(Duration::ZERO);
-    assert_eq!(request, Some(Request::Delete { grace }));
+    assert_eq!(request, Some(SupervisorRequest::Delete { grace }));
     assert_eq!(failures.unwrap().len(), 0);
 }
 
@@ -192,6 +194,6 @@ async fn a_supervisor_that_is_only_starting_is_waited_for() {
         .await
     };
     let (request, (told, failures)) = tokio::join!(starting, delete_all(&pods, options(None, true, 0)));
-    assert_eq!(request, Some(Request::Delete { grace: None }));
+    assert_eq!(request, Some(SupervisorRequest::Delete { grace: None }));
     assert_eq!((told.len(), failures.len()), (1, 0), "{failures:?}");
 }

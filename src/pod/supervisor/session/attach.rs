@@ -15,9 +15,11 @@ use super::super::pod_view::{ContainerError, PodView};
 use super::refusal::Refusal;
 use super::write::{QUEUED_FRAMES, write_all};
 use crate::pod::agent::CALL_TIMEOUT;
-use crate::pod::attach::{Frame, Notice, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::guest_process::guest_size;
 use crate::pod::stdin::Lease;
+use crate::pod::supervisor_protocol::{
+    Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+};
 
 /// Connects the command line to a container until one of them has no more.
 pub async fn serve(
@@ -41,7 +43,7 @@ pub async fn serve(
     let (id, streams, agent) = match found {
         Ok(found) => found,
         Err(error) => {
-            let refused = Frame::Notice(Refusal::from(error).into());
+            let refused = SupervisorFrame::Notice(Refusal::from(error).into());
             return Ok(write_frame(&mut to, &refused).await?);
         }
     };
@@ -63,7 +65,7 @@ pub async fn serve(
     }
     let lease = if stdin { streams.stdin.take() } else { None };
     let gone = Gone::of(&from)?;
-    write_frame(&mut to, &Frame::Notice(Notice::Attached)).await?;
+    write_frame(&mut to, &SupervisorFrame::Notice(Notice::Attached)).await?;
     let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
     streams.follow(frames.clone());
     let mut writer = tokio::spawn(write_all(queue, to));
@@ -80,7 +82,7 @@ pub async fn serve(
     tokio::select! {
         // A client that reads no more makes nobody wait for the last word.
         _ = &mut writer => {}
-        sent = frames.send(Frame::Notice(notice)) => {
+        sent = frames.send(SupervisorFrame::Notice(notice)) => {
             drop(frames);
             if sent.is_ok() {
                 writer.await?;
@@ -130,12 +132,12 @@ async fn read_attached<F: Future<Output = ()>>(
 ) -> Left {
     loop {
         match read_frame(&mut from).await {
-            Ok(Some(Frame::Stdin(bytes))) if bytes.is_empty() => match lease.take() {
+            Ok(Some(SupervisorFrame::Stdin(bytes))) if bytes.is_empty() => match lease.take() {
                 Some(lease) if !lease.ends_with_client() => return Left::InputEnded,
                 // Dropped, the container's input has ended. Its output has not.
                 _ => {}
             },
-            Ok(Some(Frame::Stdin(bytes))) => {
+            Ok(Some(SupervisorFrame::Stdin(bytes))) => {
                 let Some(taken) = &mut lease else { continue };
                 let written = tokio::select! {
                     biased;
@@ -147,7 +149,7 @@ async fn read_attached<F: Future<Output = ()>>(
                     lease = None;
                 }
             }
-            Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
+            Ok(Some(SupervisorFrame::Request(SupervisorRequest::Resize(size)))) => resize(size).await,
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return Left::Gone,
         }
@@ -195,7 +197,7 @@ mod tests {
         }
 
         async fn send(&mut self, bytes: &[u8]) {
-            let frame = Frame::Stdin(bytes.to_vec());
+            let frame = SupervisorFrame::Stdin(bytes.to_vec());
             write_frame(&mut self.client, &frame).await.unwrap();
         }
 
@@ -272,10 +274,10 @@ mod tests {
         let sending = async move {
             // More than the socket holds; and more, which is not read any more.
             let mut client = client;
-            write_frame(&mut client, &Frame::Stdin(vec![b'y'; 1 << 20]))
+            write_frame(&mut client, &SupervisorFrame::Stdin(vec![b'y'; 1 << 20]))
                 .await
                 .unwrap();
-            write_frame(&mut client, &Frame::Stdin(b"unread".to_vec()))
+            write_frame(&mut client, &SupervisorFrame::Stdin(b"unread".to_vec()))
                 .await
                 .unwrap();
             drop(client);

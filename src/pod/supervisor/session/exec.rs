@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use super::super::pod_view::PodView;
 use super::refusal::Refusal;
 use super::write::{QUEUED_FRAMES, write_all};
-use crate::pod::attach::{Frame, Notice, OutputStream, Request, TerminalSize, read_frame, write_frame};
 use crate::pod::guest_process::{ProcessSpec, ProcessStreams};
+use crate::pod::supervisor_protocol::{
+    Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+};
 
 /// Bytes read from a process at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -39,9 +41,9 @@ pub async fn serve(
     };
     let (process, streams) = match started {
         Ok(started) => started,
-        Err(refusal) => return Ok(write_frame(&mut to, &Frame::Notice(refusal.into())).await?),
+        Err(refusal) => return Ok(write_frame(&mut to, &SupervisorFrame::Notice(refusal.into())).await?),
     };
-    write_frame(&mut to, &Frame::Notice(Notice::Started)).await?;
+    write_frame(&mut to, &SupervisorFrame::Notice(Notice::Started)).await?;
     let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
     let writer = tokio::spawn(write_all(queue, to));
     let ProcessStreams { stdin, stdout, stderr } = streams;
@@ -68,7 +70,7 @@ pub async fn serve(
             return Ok(());
         }
     };
-    let _ = frames.send(Frame::Notice(notice)).await;
+    let _ = frames.send(SupervisorFrame::Notice(notice)).await;
     drop(frames);
     writer.await?;
     Ok(())
@@ -92,11 +94,11 @@ async fn client_gone(from: &OwnedReadHalf) {
     }
 }
 
-async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::Sender<Frame>) {
+async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::Sender<SupervisorFrame>) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let frame = Frame::Output {
+        let frame = SupervisorFrame::Output {
             container: 0,
             stream,
             bytes: buffer[..length].to_vec(),
@@ -115,14 +117,14 @@ async fn read_input<F: Future<Output = ()>>(
 ) {
     loop {
         match read_frame(&mut from).await {
-            Ok(Some(Frame::Stdin(bytes))) => {
+            Ok(Some(SupervisorFrame::Stdin(bytes))) => {
                 let Some(stream) = &mut stdin else { continue };
                 // An error says that the process reads no more.
                 if bytes.is_empty() || stream.write_all(&bytes).await.is_err() {
                     let _ = stream.shutdown().await;
                 }
             }
-            Ok(Some(Frame::Request(Request::Resize(size)))) => resize(size).await,
+            Ok(Some(SupervisorFrame::Request(SupervisorRequest::Resize(size)))) => resize(size).await,
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return,
         }

@@ -16,8 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::order::Order;
 use super::pod_view::PodView;
-use crate::pod::attach::{Frame, FrameError, Greeting, Notice, Request, VERSIONS, read_frame, write_frame};
 use crate::pod::guest_process::ProcessSpec;
+use crate::pod::supervisor_protocol::{
+    FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, read_frame, write_frame,
+};
 use refusal::Refusal;
 
 /// Serves one command line.
@@ -27,30 +29,30 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         Err(FrameError::Malformed { .. }) => {
-            let refused = Frame::Notice(Refusal::NotUnderstood.into());
+            let refused = SupervisorFrame::Notice(Refusal::NotUnderstood.into());
             return Ok(write_frame(&mut to, &refused).await?);
         }
         Err(error) => return Err(error.into()),
     };
     let result = match request {
-        Request::Delete {
+        SupervisorRequest::Delete {
             grace: Some(Duration::ZERO),
         } => force_delete(&view, &orders).await,
-        Request::Delete { grace } => match order(&orders, grace, true).await {
+        SupervisorRequest::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
             // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
             None => return Ok(()),
         },
-        Request::Terminate { grace } => match order(&orders, grace, false).await {
+        SupervisorRequest::Terminate { grace } => match order(&orders, grace, false).await {
             Some(done) => Ok(done),
             None => return Ok(()),
         },
-        Request::Kill => {
+        SupervisorRequest::Kill => {
             let _ = orders.send(Order::Kill).await;
             Ok(Notice::Done)
         }
-        Request::Stats => stats::usage(&view).await.map(Notice::Stats),
-        Request::Exec {
+        SupervisorRequest::Stats => stats::usage(&view).await.map(Notice::Stats),
+        SupervisorRequest::Exec {
             container,
             command,
             stdin,
@@ -67,15 +69,17 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             };
             return exec::serve(spec, &view, from, to).await;
         }
-        Request::Attach {
+        SupervisorRequest::Attach {
             container,
             stdin,
             tty_size,
         } => return attach::serve(&container, stdin, tty_size, &view, from, to).await,
-        Request::Follow | Request::Resize(_) | Request::Hello(_) => Err(Refusal::NotFirst),
+        SupervisorRequest::Follow | SupervisorRequest::Resize(_) | SupervisorRequest::Hello(_) => {
+            Err(Refusal::NotFirst)
+        }
     };
     let notice = result.unwrap_or_else(Notice::from);
-    write_frame(&mut to, &Frame::Notice(notice)).await?;
+    write_frame(&mut to, &SupervisorFrame::Notice(notice)).await?;
     Ok(())
 }
 
@@ -83,10 +87,10 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
 async fn first_request(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-) -> Result<Option<Request>, FrameError> {
+) -> Result<Option<SupervisorRequest>, FrameError> {
     let mut frame = read_frame(from).await?;
-    if let Some(Frame::Request(Request::Hello(client))) = frame {
-        write_frame(to, &Frame::Notice(Notice::Hello(Greeting::own()))).await?;
+    if let Some(SupervisorFrame::Request(SupervisorRequest::Hello(client))) = frame {
+        write_frame(to, &SupervisorFrame::Notice(Notice::Hello(Greeting::own()))).await?;
         if VERSIONS.agree(client.versions()).is_err() {
             // It is told by the greeting.
             return Ok(None);
@@ -94,7 +98,7 @@ async fn first_request(
         frame = read_frame(from).await?;
     }
     Ok(match frame {
-        Some(Frame::Request(request)) => Some(request),
+        Some(SupervisorFrame::Request(request)) => Some(request),
         _ => None,
     })
 }

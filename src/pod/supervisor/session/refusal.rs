@@ -2,8 +2,8 @@
 
 use super::super::pod_view::ContainerError;
 use crate::pod::agent::AgentError;
-use crate::pod::attach::{BUILD, Notice};
 use crate::pod::guest_process::RunError;
+use crate::pod::supervisor_protocol::{BUILD, Notice};
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use ttrpc::context::with_duration;
 use super::super::pod_view::PodView;
 use super::refusal::Refusal;
 use crate::pod::agent::CALL_TIMEOUT;
-use crate::pod::attach::ContainerUsage;
+use crate::pod::supervisor_protocol::ContainerUsage;
 
 /// Between the two looks at the processors' time that make a figure of it.
 const STATS_INTERVAL: Duration = Duration::from_millis(200);

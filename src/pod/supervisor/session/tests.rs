@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::supervised_pod::test_pod;
 use super::*;
-use crate::pod::attach::BUILD;
+use crate::pod::supervisor_protocol::BUILD;
 
 /// What a supervisor answers to these bytes until it closes the connection. Orders are carried out.
 async fn answers(sent: &[u8]) -> Vec<u8> {
@@ -26,7 +26,7 @@ async fn answers(sent: &[u8]) -> Vec<u8> {
     answered
 }
 
-async fn bytes(frames: &[Frame]) -> Vec<u8> {
+async fn bytes(frames: &[SupervisorFrame]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for frame in frames {
         write_frame(&mut bytes, frame).await.unwrap();
@@ -34,25 +34,25 @@ async fn bytes(frames: &[Frame]) -> Vec<u8> {
     bytes
 }
 
-fn greeting(oldest: u32, newest: u32) -> Frame {
-    Frame::Request(Request::Hello(Greeting {
+fn greeting(oldest: u32, newest: u32) -> SupervisorFrame {
+    SupervisorFrame::Request(SupervisorRequest::Hello(Greeting {
         oldest,
         newest,
         build: "9".to_owned(),
     }))
 }
 
-fn own_greeting() -> Frame {
-    Frame::Notice(Notice::Hello(Greeting::own()))
+fn own_greeting() -> SupervisorFrame {
+    SupervisorFrame::Notice(Notice::Hello(Greeting::own()))
 }
 
-fn refused(message: &str) -> Frame {
-    Frame::Notice(Notice::Refused {
+fn refused(message: &str) -> SupervisorFrame {
+    SupervisorFrame::Notice(Notice::Refused {
         message: message.to_owned(),
     })
 }
 
-/// The bytes are those of `attach::kept_frames`.
+/// The bytes are those of `supervisor_protocol::kept_frames`.
 #[tokio::test]
 async fn a_command_line_without_versions_is_answered_as_ever() {
     for (asked, answered) in [
@@ -78,10 +78,10 @@ async fn a_command_line_without_versions_is_answered_as_ever() {
 
 #[tokio::test]
 async fn a_command_line_that_greets_is_greeted_and_answered() {
-    let delete = Frame::Request(Request::Delete { grace: None });
+    let delete = SupervisorFrame::Request(SupervisorRequest::Delete { grace: None });
     for newest in [0, 1, u32::MAX] {
         let asked = bytes(&[greeting(0, newest), delete.clone()]).await;
-        let answered = bytes(&[own_greeting(), Frame::Notice(Notice::Done)]).await;
+        let answered = bytes(&[own_greeting(), SupervisorFrame::Notice(Notice::Done)]).await;
         assert_eq!(answers(&asked).await, answered);
     }
 }

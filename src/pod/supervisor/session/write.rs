@@ -3,22 +3,22 @@
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
-use crate::pod::attach::{Frame, Notice, write_frame};
+use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, write_frame};
 
 /// Frames on their way to a command line.
 pub const QUEUED_FRAMES: usize = 16;
 
 /// Passes frames on up to the last one of a conversation, or until nobody reads them.
-pub async fn write_all(mut queue: mpsc::Receiver<Frame>, mut to: OwnedWriteHalf) {
+pub async fn write_all(mut queue: mpsc::Receiver<SupervisorFrame>, mut to: OwnedWriteHalf) {
     let mut is_last = false;
     while !is_last && let Some(frame) = queue.recv().await {
         is_last = matches!(
             frame,
-            Frame::Notice(Notice::Exited { .. } | Notice::InputEnded | Notice::Refused { .. })
+            SupervisorFrame::Notice(Notice::Exited { .. } | Notice::InputEnded | Notice::Refused { .. })
         );
         // An attached container's index means nothing to who has asked for it by name.
         let frame = match frame {
-            Frame::Output { stream, bytes, .. } => Frame::Output {
+            SupervisorFrame::Output { stream, bytes, .. } => SupervisorFrame::Output {
                 container: 0,
                 stream,
                 bytes,

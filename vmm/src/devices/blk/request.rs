@@ -21,7 +21,7 @@ pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
 
 /// What is asked for. Offsets and lengths are bytes, and lie on the disk.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum BlockRequest {
     /// Read from this offset.
     Read(u64),
     /// Write to this offset.
@@ -48,28 +48,28 @@ fn on_disk(sector: u64, length: u64, disk_length: u64) -> Option<u64> {
 }
 
 /// Reads the header, consuming it from `readable`. `writable_data` is the room for data, without the status byte.
-pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64) -> Result<Request, GuestError> {
+pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64) -> Result<BlockRequest, GuestError> {
     let mut header = [0u8; HEADER_BYTES];
     if readable.read(&mut header) != HEADER_BYTES {
         return Err(GuestError::Request("a block request shorter than its header"));
     }
     let [a, b, c, d, _, _, _, _, sector @ ..] = header;
     let sector = u64::from_le_bytes(sector);
-    let transfer = |bytes: usize, make: fn(u64) -> Request| {
+    let transfer = |bytes: usize, make: fn(u64) -> BlockRequest| {
         on_disk(sector, bytes as u64, disk_length)
             .filter(|_| bytes > 0)
-            .map_or(Request::Invalid, make)
+            .map_or(BlockRequest::Invalid, make)
     };
     Ok(match u32::from_le_bytes([a, b, c, d]) {
-        TYPE_IN => transfer(writable_data, Request::Read),
-        TYPE_OUT => transfer(readable.remaining(), Request::Write),
-        TYPE_FLUSH => Request::Flush,
-        TYPE_GET_ID => Request::GetId,
-        TYPE_DISCARD => parse_ranges(readable, disk_length, 0).map_or(Request::Invalid, Request::Discard),
+        TYPE_IN => transfer(writable_data, BlockRequest::Read),
+        TYPE_OUT => transfer(readable.remaining(), BlockRequest::Write),
+        TYPE_FLUSH => BlockRequest::Flush,
+        TYPE_GET_ID => BlockRequest::GetId,
+        TYPE_DISCARD => parse_ranges(readable, disk_length, 0).map_or(BlockRequest::Invalid, BlockRequest::Discard),
         TYPE_WRITE_ZEROES => {
-            parse_ranges(readable, disk_length, RANGE_UNMAP).map_or(Request::Invalid, Request::WriteZeroes)
+            parse_ranges(readable, disk_length, RANGE_UNMAP).map_or(BlockRequest::Invalid, BlockRequest::WriteZeroes)
         }
-        _ => Request::Unsupported,
+        _ => BlockRequest::Unsupported,
     })
 }
 
@@ -110,11 +110,11 @@ mod tests {
 
     const DISK: u64 = 1 << 20;
 
-    fn parse_bytes(bytes: &[u8], writable: usize) -> Result<Request, GuestError> {
+    fn parse_bytes(bytes: &[u8], writable: usize) -> Result<BlockRequest, GuestError> {
         parse_for(bytes, writable, DISK)
     }
 
-    fn parse_for(bytes: &[u8], writable: usize, disk: u64) -> Result<Request, GuestError> {
+    fn parse_for(bytes: &[u8], writable: usize, disk: u64) -> Result<BlockRequest, GuestError> {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
         memory.write_slice(bytes, GuestAddress(0)).unwrap();
         let mut readable = Buffers::default();
@@ -134,19 +134,25 @@ mod tests {
     fn reads_and_writes_must_lie_on_the_disk_in_whole_sectors() {
         assert_eq!(
             parse_bytes(&header(TYPE_IN, 2047), 512).unwrap(),
-            Request::Read(2047 * 512)
+            BlockRequest::Read(2047 * 512)
         );
-        assert_eq!(parse_bytes(&header(TYPE_IN, 2047), 1024).unwrap(), Request::Invalid);
-        assert_eq!(parse_bytes(&header(TYPE_IN, 0), 511).unwrap(), Request::Invalid);
-        assert_eq!(parse_bytes(&header(TYPE_IN, 0), 0).unwrap(), Request::Invalid);
-        assert_eq!(parse_bytes(&header(TYPE_IN, u64::MAX), 512).unwrap(), Request::Invalid);
+        assert_eq!(
+            parse_bytes(&header(TYPE_IN, 2047), 1024).unwrap(),
+            BlockRequest::Invalid
+        );
+        assert_eq!(parse_bytes(&header(TYPE_IN, 0), 511).unwrap(), BlockRequest::Invalid);
+        assert_eq!(parse_bytes(&header(TYPE_IN, 0), 0).unwrap(), BlockRequest::Invalid);
+        assert_eq!(
+            parse_bytes(&header(TYPE_IN, u64::MAX), 512).unwrap(),
+            BlockRequest::Invalid
+        );
         assert_eq!(
             parse_bytes(&header(TYPE_IN, u64::MAX / 512), 512).unwrap(),
-            Request::Invalid
+            BlockRequest::Invalid
         );
         let mut write = header(TYPE_OUT, 1);
         write.extend_from_slice(&[0; 1024]);
-        assert_eq!(parse_bytes(&write, 0).unwrap(), Request::Write(512));
+        assert_eq!(parse_bytes(&write, 0).unwrap(), BlockRequest::Write(512));
     }
 
     #[test]
@@ -155,13 +161,13 @@ mod tests {
             |ranges: Vec<Vec<u8>>| parse_bytes(&[header(TYPE_DISCARD, 0), ranges.concat()].concat(), 0).unwrap();
         assert_eq!(
             discard(vec![range(8, 8, 0), range(0, 1, 0)]),
-            Request::Discard(vec![(4096, 4096), (0, 512)])
+            BlockRequest::Discard(vec![(4096, 4096), (0, 512)])
         );
-        assert_eq!(discard(vec![range(8, 8, 0), range(2048, 1, 0)]), Request::Invalid);
-        assert_eq!(discard(vec![range(0, 1, 1)]), Request::Invalid);
-        assert_eq!(discard(vec![]), Request::Invalid);
-        assert_eq!(discard(vec![vec![0; 15]]), Request::Invalid);
-        assert_eq!(discard(vec![range(0, 1, 0); 65]), Request::Invalid);
+        assert_eq!(discard(vec![range(8, 8, 0), range(2048, 1, 0)]), BlockRequest::Invalid);
+        assert_eq!(discard(vec![range(0, 1, 1)]), BlockRequest::Invalid);
+        assert_eq!(discard(vec![]), BlockRequest::Invalid);
+        assert_eq!(discard(vec![vec![0; 15]]), BlockRequest::Invalid);
+        assert_eq!(discard(vec![range(0, 1, 0); 65]), BlockRequest::Invalid);
     }
 
     #[test]
@@ -170,15 +176,18 @@ mod tests {
             let bytes = [header(TYPE_DISCARD, 0), range(0, sectors, 0)].concat();
             parse_for(&bytes, 0, 1 << 40).unwrap()
         };
-        assert_eq!(discard(MAX_RANGE_SECTORS), Request::Discard(vec![(0, 1 << 30)]));
-        assert_eq!(discard(MAX_RANGE_SECTORS + 1), Request::Invalid);
+        assert_eq!(discard(MAX_RANGE_SECTORS), BlockRequest::Discard(vec![(0, 1 << 30)]));
+        assert_eq!(discard(MAX_RANGE_SECTORS + 1), BlockRequest::Invalid);
     }
 
     #[test]
     fn unmapping_zeroes_are_accepted_and_unknown_types_answered() {
         let zeroes = [header(TYPE_WRITE_ZEROES, 0), range(0, 8, 1)].concat();
-        assert_eq!(parse_bytes(&zeroes, 0).unwrap(), Request::WriteZeroes(vec![(0, 4096)]));
-        assert_eq!(parse_bytes(&header(99, 0), 0).unwrap(), Request::Unsupported);
+        assert_eq!(
+            parse_bytes(&zeroes, 0).unwrap(),
+            BlockRequest::WriteZeroes(vec![(0, 4096)])
+        );
+        assert_eq!(parse_bytes(&header(99, 0), 0).unwrap(), BlockRequest::Unsupported);
         assert!(parse_bytes(&header(0, 0)[..15], 0).is_err());
     }
 
@@ -192,9 +201,9 @@ mod tests {
         ) {
             let payload = rest.len() as u64;
             match parse_bytes(&[header(kind, sector), rest].concat(), writable).unwrap() {
-                Request::Read(offset) => prop_assert!(offset + writable as u64 <= DISK),
-                Request::Write(offset) => prop_assert!(offset + payload <= DISK),
-                Request::Discard(ranges) | Request::WriteZeroes(ranges) => {
+                BlockRequest::Read(offset) => prop_assert!(offset + writable as u64 <= DISK),
+                BlockRequest::Write(offset) => prop_assert!(offset + payload <= DISK),
+                BlockRequest::Discard(ranges) | BlockRequest::WriteZeroes(ranges) => {
                     prop_assert!(ranges.iter().all(|(offset, length)| offset + length <= DISK));
                 }
                 _ => {}

@@ -9,7 +9,7 @@ use super::super::virtio::chain::Chain;
 use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
 use super::disk::Disk;
-use super::request::{self, Request};
+use super::request::{self, BlockRequest};
 use crate::report::report;
 
 const STATUS_OK: u8 = status(VIRTIO_BLK_S_OK);
@@ -62,22 +62,22 @@ impl BlkBackend {
         let request = request::parse(&mut chain.readable, room, self.disk.length())?;
         let broken_off = || poll.command_waits();
         let (result, written) = match request {
-            Request::Read(offset) => (self.disk.read(offset, &mut chain.writable, &broken_off), room),
-            Request::Write(offset) => (self.disk.write(offset, &mut chain.readable, &broken_off), 0),
-            Request::Flush => (self.disk.flush().map(|()| true), 0),
-            Request::GetId => {
+            BlockRequest::Read(offset) => (self.disk.read(offset, &mut chain.writable, &broken_off), room),
+            BlockRequest::Write(offset) => (self.disk.write(offset, &mut chain.readable, &broken_off), 0),
+            BlockRequest::Flush => (self.disk.flush().map(|()| true), 0),
+            BlockRequest::GetId => {
                 let count = chain.writable.write(&self.id);
                 (Ok(true), count)
             }
-            Request::Discard(ranges) | Request::WriteZeroes(ranges) => {
+            BlockRequest::Discard(ranges) | BlockRequest::WriteZeroes(ranges) => {
                 let mut ranges = ranges.iter();
                 let all = ranges.try_fold(true, |all, (offset, length)| {
                     Ok(all && self.disk.punch_hole(*offset, *length, &broken_off)?)
                 });
                 (all, 0)
             }
-            Request::Unsupported => (Err(io::ErrorKind::Unsupported.into()), 0),
-            Request::Invalid => (Err(io::ErrorKind::InvalidInput.into()), 0),
+            BlockRequest::Unsupported => (Err(io::ErrorKind::Unsupported.into()), 0),
+            BlockRequest::Invalid => (Err(io::ErrorKind::InvalidInput.into()), 0),
         };
         let code = match result {
             Ok(true) => STATUS_OK,
@@ -116,7 +116,7 @@ impl Backend for BlkBackend {
         };
         queue.disable_notification(&active.memory)?;
         let mut turn = Turn::new(poll);
-        while turn.goes_on() {
+        while turn.may_continue() {
             let Some(chain) = queue.pop(&active.memory)? else {
                 if queue.enable_notification(&active.memory)? {
                     queue.disable_notification(&active.memory)?;

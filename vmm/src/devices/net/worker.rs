@@ -107,7 +107,7 @@ impl NetBackend {
 
     fn receive(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let mut turn = Turn::new(poll);
-        while self.tap_readable && turn.goes_on() && self.receive_one(active, &mut turn)? == Progress::More {}
+        while self.tap_readable && turn.may_continue() && self.receive_one(active, &mut turn)? == Progress::More {}
         match active.queues.get_mut(QUEUE_RX) {
             Some(queue) => queue.signal(&active.memory, &active.interrupt),
             None => Ok(()),
@@ -120,7 +120,7 @@ impl NetBackend {
             return Ok(());
         };
         let mut turn = Turn::new(poll);
-        while self.tap_writable && turn.goes_on() {
+        while self.tap_writable && turn.may_continue() {
             queue.disable_notification(memory)?;
             let Some(chain) = queue.pop(memory)? else {
                 if queue.enable_notification(memory)? {

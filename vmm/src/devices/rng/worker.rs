@@ -17,7 +17,7 @@ impl Backend for RngBackend {
             return Ok(());
         };
         let mut turn = Turn::new(poll);
-        while turn.goes_on() {
+        while turn.may_continue() {
             let Some(mut chain) = queue.pop(&active.memory)? else {
                 if queue.enable_notification(&active.memory)? {
                     continue;

@@ -33,7 +33,7 @@ impl<'p> Turn<'p> {
 
     /// Whether the device may look at its queue once more. `false` ends the turn: all queues of the device are reported again, after
     /// commands of the transport and after other events.
-    pub fn goes_on(&mut self) -> bool {
+    pub fn may_continue(&mut self) -> bool {
         let over = self.descriptors == 0 || self.bytes == 0 || self.poll.command_waits();
         let Some(chains) = self.chains.checked_sub(1).filter(|_| !over) else {
             self.poll.run_again();
@@ -59,7 +59,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let mut turn = Turn::new(&poll);
         let mut count = 0;
-        while turn.goes_on() {
+        while turn.may_continue() {
             turn.spend(descriptors, bytes);
             count += 1;
         }
@@ -80,9 +80,9 @@ mod tests {
     fn a_command_of_the_transport_ends_the_turn() {
         let poll = Poll::new().unwrap();
         let mut turn = Turn::new(&poll);
-        assert!(turn.goes_on());
+        assert!(turn.may_continue());
         poll.set_command_waits();
-        assert!(!turn.goes_on());
+        assert!(!turn.may_continue());
         assert!(poll.takes_another_turn());
     }
 }

@@ -24,15 +24,15 @@ pub enum Message {
 
 /// One client, connected.
 #[derive(Debug)]
-pub struct Client(OwnedFd);
+pub struct SupervisorSocket(OwnedFd);
 
-impl ScmSocket for Client {
+impl ScmSocket for SupervisorSocket {
     fn socket_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
 
-impl Client {
+impl SupervisorSocket {
     /// Takes over a connected socket.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         set_nonblocking(socket.as_raw_fd())?;
@@ -73,7 +73,7 @@ impl Client {
 }
 
 /// Accepts the next client of a listening socket.
-pub fn accept(listener: &File) -> io::Result<Client> {
+pub fn accept(listener: &File) -> io::Result<SupervisorSocket> {
     // SAFETY: accept4 on an open descriptor; no address is asked for.
     let fd = unsafe {
         libc::accept4(
@@ -87,7 +87,7 @@ pub fn accept(listener: &File) -> io::Result<Client> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: accept4 gave us this descriptor.
-    Client::new(unsafe { OwnedFd::from_raw_fd(fd) })
+    SupervisorSocket::new(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Makes a descriptor non-blocking.
@@ -144,14 +144,14 @@ pub(super) mod tests {
     use super::*;
 
     /// A client and the supervisor's end of its socket.
-    pub fn client_pair() -> (Client, Client) {
+    pub fn client_pair() -> (SupervisorSocket, SupervisorSocket) {
         let mut fds = [-1; 2];
         // SAFETY: as in `socket_pair`.
         let made = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, fds.as_mut_ptr()) };
         assert_eq!(made, 0);
         // SAFETY: as in `socket_pair`.
         let (one, two) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
-        (Client::new(one).unwrap(), Client::new(two).unwrap())
+        (SupervisorSocket::new(one).unwrap(), SupervisorSocket::new(two).unwrap())
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::super::virtio::interrupt::Interrupt;
 use super::super::virtio::queue::VirtQueue;
 use super::super::virtio::worker::{Active, Backend, Poll};
 use super::budget::MAX_BYTES as BUFFER_BYTES;
-use super::client::Client;
+use super::client::SupervisorSocket;
 use super::client::tests::client_pair;
 use super::device::{QUEUE_RX, QUEUE_TX};
 use super::packet::{HEADER_BYTES, Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
@@ -40,7 +40,7 @@ pub(super) struct Driver {
     pub(super) active: Active,
     pub(super) backend: VsockBackend,
     pub(super) poll: Poll,
-    pub(super) supervisor: Client,
+    pub(super) supervisor: SupervisorSocket,
     sent: u16,
     received: u16,
     pub(super) guest_port: u32,
@@ -58,7 +58,7 @@ fn queue(base: u64) -> VirtQueue {
 }
 
 /// A listening socket as the supervisor makes it, and a way to connect to it.
-fn listener() -> (OwnedFd, impl Fn() -> Client) {
+fn listener() -> (OwnedFd, impl Fn() -> SupervisorSocket) {
     // SAFETY: sockets and an address that outlive the calls; an address of the family alone gets an unused name.
     unsafe {
         let listener = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
@@ -74,7 +74,7 @@ fn listener() -> (OwnedFd, impl Fn() -> Client) {
         let connect = move || {
             let socket = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
             assert_eq!(libc::connect(socket, (&raw const address).cast(), length), 0);
-            Client::new(std::os::fd::FromRawFd::from_raw_fd(socket)).unwrap()
+            SupervisorSocket::new(std::os::fd::FromRawFd::from_raw_fd(socket)).unwrap()
         };
         (std::os::fd::FromRawFd::from_raw_fd(listener), connect)
     }

@@ -13,7 +13,7 @@ use super::super::virtio::chain::{Buffers, Chain};
 use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
 use super::budget::MAX_BYTES;
-use super::client::{self, Client, Message};
+use super::client::{self, Message, SupervisorSocket};
 use super::connection::{Connection, Due};
 use super::device::{QUEUE_RX, QUEUE_TX};
 use super::packet::{HEADER_BYTES, HOST_CID, Header, Op, TYPE_STREAM};
@@ -37,7 +37,7 @@ const LAST_TURNS: usize = 4;
 pub struct VsockBackend {
     guest_cid: u64,
     listener: File,
-    client: Option<Client>,
+    client: Option<SupervisorSocket>,
     table: Table,
     /// Resets for ports without a connection.
     resets: VecDeque<Ports>,
@@ -50,7 +50,7 @@ impl VsockBackend {
         Ok(Self {
             guest_cid: u64::from(guest_cid),
             listener: File::from(listener),
-            client: client.map(Client::new).transpose()?,
+            client: client.map(SupervisorSocket::new).transpose()?,
             table: Table::default(),
             resets: VecDeque::new(),
         })
@@ -72,7 +72,7 @@ impl VsockBackend {
         queue.disable_notification(memory)?;
         let mut turn = Turn::new(poll);
         // With too many resets waiting, `exchange` goes on when there is room for them.
-        while self.resets.len() < MAX_RESETS && turn.goes_on() {
+        while self.resets.len() < MAX_RESETS && turn.may_continue() {
             let Some(chain) = queue.pop(memory)? else {
                 if queue.enable_notification(memory)? {
                     continue;
@@ -213,7 +213,7 @@ impl VsockBackend {
             return Ok(());
         };
         let mut turn = Turn::new(poll);
-        while turn.goes_on() {
+        while turn.may_continue() {
             let speaker = match self.resets.front() {
                 Some(_) => None,
                 None => match self.table.next_turn() {
@@ -304,7 +304,7 @@ impl VsockBackend {
         }
     }
 
-    fn set_client(&mut self, client: Client, poll: &Poll) {
+    fn set_client(&mut self, client: SupervisorSocket, poll: &Poll) {
         use vmm_sys_util::sock_ctrl_msg::ScmSocket;
         if poll
             .add(client.socket_fd(), EventSet::IN | EventSet::READ_HANG_UP, TOKEN_CLIENT)

@@ -39,7 +39,7 @@ pub fn is_inside() -> bool {
 
 /// What can go wrong with the emulated host.
 #[derive(Debug, thiserror::Error)]
-pub enum MachineError {
+pub enum EmulatedHostError {
     #[error("the emulated host needs QEMU, which is not installed (apt-get install qemu-system-x86)")]
     NoQemu,
     #[error(
@@ -78,4 +78,4 @@ pub enum MachineError {
     System(&'static str, #[source] std::io::Error),
 }
 
-pub(crate) type Result<T> = std::result::Result<T, MachineError>;
+pub(crate) type Result<T> = std::result::Result<T, EmulatedHostError>;

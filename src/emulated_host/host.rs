@@ -6,9 +6,9 @@
 use super::connection::Connection;
 use super::control;
 use super::location::{Artefacts, Location};
-use super::protocol::{Frame, Preface, Request, TOKEN_LEN, Version};
+use super::protocol::{CommandFrame, CommandRequest, Preface, TOKEN_LEN, Version};
 use super::qemu::{self, Settings};
-use super::{MachineError, Result};
+use super::{EmulatedHostError, Result};
 use crate::state::{self, LockedFile, ProcessIdentity, RecordFormat, lock_exclusive, try_lock_exclusive};
 use crate::stderr::report;
 use microkube_base::child;
@@ -54,7 +54,7 @@ fn first_version() -> u16 {
 impl Record {
     /// The version of the protocol to talk to the machine in.
     pub fn version(&self) -> Result<Version> {
-        Version::of(self.protocol).ok_or(MachineError::OtherVersion)
+        Version::of(self.protocol).ok_or(EmulatedHostError::OtherVersion)
     }
 }
 
@@ -158,30 +158,30 @@ pub fn stop() -> Result<bool> {
 /// The running machine's record.
 pub fn running(location: &Location) -> Result<Record> {
     if !location.exists() || !is_alive(location)? {
-        return Err(MachineError::NotRunning);
+        return Err(EmulatedHostError::NotRunning);
     }
     read_record(location)?
         .filter(|record| record.ready)
-        .ok_or(MachineError::NotRunning)
+        .ok_or(EmulatedHostError::NotRunning)
 }
 
 fn shut_down(location: &Location, record: &Record) -> Result<()> {
     let mut connection = Connection::open(record.port, &control::token(location)?, record.version()?)?;
     connection
-        .send(&Frame::Request(Request::Shutdown))
-        .map_err(MachineError::NoAnswer)?;
+        .send(&CommandFrame::Request(CommandRequest::Shutdown))
+        .map_err(EmulatedHostError::NoAnswer)?;
     match connection.receive()? {
-        Frame::Exited(_) => Ok(()),
+        CommandFrame::Exited(_) => Ok(()),
         other => Err(super::protocol::ProtocolError::Unexpected(other.name()).into()),
     }
 }
 
 fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| MachineError::System("listening on loopback", e))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .map_err(|e| EmulatedHostError::System("listening on loopback", e))?;
     let ready_port = listener
         .local_addr()
-        .map_err(|e| MachineError::System("listening on loopback", e))?
+        .map_err(|e| EmulatedHostError::System("listening on loopback", e))?
         .port();
     let token = control::prepare(location, ready_port)?;
     let memory_mib = qemu::memory_mib();
@@ -227,15 +227,15 @@ fn free_port() -> Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|e| MachineError::System("finding a free port", e))
+        .map_err(|e| EmulatedHostError::System("finding a free port", e))
 }
 
 fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     let location = &settings.location;
     let alive = try_lock_exclusive(&location.alive_lock()).map_err(record_error)?;
-    let alive: LockedFile = alive.ok_or(MachineError::NotRunning)?;
+    let alive: LockedFile = alive.ok_or(EmulatedHostError::NotRunning)?;
     let console_path = location.console();
-    let file_error = |source| MachineError::File {
+    let file_error = |source| EmulatedHostError::File {
         action: "writing",
         path: console_path.clone(),
         source,
@@ -257,7 +257,9 @@ fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
             Ok(())
         });
     }
-    let child = command.spawn().map_err(|e| MachineError::System("starting QEMU", e))?;
+    let child = command
+        .spawn()
+        .map_err(|e| EmulatedHostError::System("starting QEMU", e))?;
     drop(alive);
     Ok(child)
 }
@@ -274,7 +276,7 @@ fn wait_until_ready(
         crate::state::ProcessIdentity::of(i32::try_from(child.id()).unwrap_or(0)).ok_or_else(|| died(location))?;
     let exited = pidfd
         .exit_event()
-        .map_err(|e| MachineError::System("watching QEMU", std::io::Error::other(e)))?;
+        .map_err(|e| EmulatedHostError::System("watching QEMU", std::io::Error::other(e)))?;
     let Some(exited) = exited else {
         return Err(died(location));
     };
@@ -287,14 +289,14 @@ fn wait_until_ready(
         match poll(&mut events, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(0) => {
                 let (console, tail) = (location.console(), console_tail(location));
-                return Err(MachineError::NotReady {
+                return Err(EmulatedHostError::NotReady {
                     seconds: START_LIMIT.as_secs(),
                     console,
                     tail,
                 });
             }
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(MachineError::System("waiting for the emulated host", errno.into())),
+            Err(errno) => return Err(EmulatedHostError::System("waiting for the emulated host", errno.into())),
         }
         let [connection, exit] = events.map(|event| event.any().unwrap_or(false));
         if exit {
@@ -321,8 +323,8 @@ fn accept_ready(listener: &TcpListener, token: &[u8; TOKEN_LEN]) -> bool {
         .matches(token)
 }
 
-fn died(location: &Location) -> MachineError {
-    MachineError::DiedStarting {
+fn died(location: &Location) -> EmulatedHostError {
+    EmulatedHostError::DiedStarting {
         console: location.console(),
         tail: console_tail(location),
     }
@@ -354,7 +356,7 @@ fn make_disk(path: &Path) -> Result<()> {
         return Ok(());
     }
     let unfinished = path.with_extension("new");
-    let fail = |reason: String| MachineError::Disk {
+    let fail = |reason: String| EmulatedHostError::Disk {
         path: path.to_owned(),
         reason,
     };
@@ -398,7 +400,7 @@ fn kill(location: &Location) -> Result<()> {
         if is_alive(location)? && is_qemu(process.pid()) {
             process
                 .kill(KILL_LIMIT)
-                .map_err(|e| MachineError::System("killing QEMU", std::io::Error::other(e)))?;
+                .map_err(|e| EmulatedHostError::System("killing QEMU", std::io::Error::other(e)))?;
         }
     }
     Ok(())
@@ -432,8 +434,8 @@ fn write_record(location: &Location, record: &Record) -> Result<()> {
     state::replace_record(&location.record(), record).map_err(record_error)
 }
 
-fn record_error(error: crate::state::RecordError) -> MachineError {
-    MachineError::System("keeping the emulated host's records", std::io::Error::other(error))
+fn record_error(error: crate::state::RecordError) -> EmulatedHostError {
+    EmulatedHostError::System("keeping the emulated host's records", std::io::Error::other(error))
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! hands down, or a connection to `supervisor.sock` in the Pod's run directory.
 //!
 //! A frame is a header (`frame_header`) and its payload. Input and output travel raw, everything else as
-//! JSON. One connection carries one conversation: what follows [`Request::Exec`] or [`Request::Attach`] ends with
+//! JSON. One connection carries one conversation: what follows [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] ends with
 //! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
 //!
-//! Both may be of different builds, because a supervisor lives as long as its Pod. So a command line begins with [`Request::Hello`], which is
+//! Both may be of different builds, because a supervisor lives as long as its Pod. So a command line begins with [`SupervisorRequest::Hello`], which is
 //! answered by [`Notice::Hello`], and both speak the latest version that both know ([`VERSIONS`]). A supervisor of version 0 knows no greeting and
 //! hangs up on it: it is connected to again, without. A command line that does not greet speaks version 0. The pair of a Pod in the foreground
 //! is of one build, and does not greet.
@@ -57,10 +57,10 @@ pub enum OutputStream {
 
 /// A message between supervisor and client.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Frame {
+pub enum SupervisorFrame {
     /// Bytes a container wrote. An empty payload says that the stream has ended.
     Output {
-        /// Index of the container in the manifest; 0 after [`Request::Exec`] and [`Request::Attach`].
+        /// Index of the container in the manifest; 0 after [`SupervisorRequest::Exec`] and [`SupervisorRequest::Attach`].
         container: u16,
         /// Which of its streams.
         stream: OutputStream,
@@ -72,8 +72,8 @@ pub enum Frame {
     /// Supervisor to client.
     Notice(Notice),
     /// Client to supervisor.
-    Request(Request),
-    /// Client to supervisor: standard input of what [`Request::Exec`] or [`Request::Attach`] named. Empty: its end.
+    Request(SupervisorRequest),
+    /// Client to supervisor: standard input of what [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] named. Empty: its end.
     Stdin(Vec<u8>),
 }
 
@@ -154,11 +154,11 @@ pub enum Notice {
         /// Why the Pod could not be run to its end, if so.
         error: Option<String>,
     },
-    /// What was asked for is done: [`Request::Delete`].
+    /// What was asked for is done: [`SupervisorRequest::Delete`].
     Done,
-    /// Answers [`Request::Attach`]: output follows from here on.
+    /// Answers [`SupervisorRequest::Attach`]: output follows from here on.
     Attached,
-    /// Answers [`Request::Exec`]: the command runs.
+    /// Answers [`SupervisorRequest::Exec`]: the command runs.
     Started,
     /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
     Exited {
@@ -172,9 +172,9 @@ pub enum Notice {
         /// Why.
         message: String,
     },
-    /// Answers [`Request::Stats`]: the containers that run.
+    /// Answers [`SupervisorRequest::Stats`]: the containers that run.
     Stats(Vec<ContainerUsage>),
-    /// Answers [`Request::Hello`]. From version 1 on.
+    /// Answers [`SupervisorRequest::Hello`]. From version 1 on.
     Hello(Greeting),
 }
 
@@ -192,7 +192,7 @@ pub struct ContainerUsage {
 /// What the client asks of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub enum SupervisorRequest {
     /// End the Pod gracefully.
     Terminate {
         /// Instead of the Pod's own grace period; it can only be shorter.
@@ -211,7 +211,7 @@ pub enum Request {
     Attach {
         /// Name in the manifest.
         container: String,
-        /// [`Frame::Stdin`] follows.
+        /// [`SupervisorFrame::Stdin`] follows.
         stdin: bool,
         /// Size of the client's terminal, if it is one.
         tty_size: Option<TerminalSize>,
@@ -222,7 +222,7 @@ pub enum Request {
         container: String,
         /// Program and arguments.
         command: Vec<String>,
-        /// [`Frame::Stdin`] follows; otherwise the process has none.
+        /// [`SupervisorFrame::Stdin`] follows; otherwise the process has none.
         stdin: bool,
         /// Give the process a terminal. All its output is then standard output.
         tty: bool,
@@ -289,7 +289,7 @@ fn through_descriptor<T>(run_dir: &Path, work: impl FnOnce(&Path) -> io::Result<
 ///
 /// # Errors
 /// See [`FrameError`].
-pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame>, FrameError> {
+pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<SupervisorFrame>, FrameError> {
     let mut header = [0; HEADER_BYTES];
     let [first, others @ ..] = &mut header;
     match from.read_exact(std::slice::from_mut(first)).await {
@@ -312,9 +312,9 @@ pub async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<Fr
 ///
 /// # Errors
 /// [`FrameError::Io`].
-pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), FrameError> {
+pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &SupervisorFrame) -> Result<(), FrameError> {
     let (kind, head, body): (u8, Vec<u8>, &[u8]) = match frame {
-        Frame::Output {
+        SupervisorFrame::Output {
             container,
             stream,
             bytes,
@@ -326,18 +326,18 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> R
                 bytes,
             )
         }
-        Frame::Log(bytes) => (KIND_LOG, Vec::new(), bytes),
-        Frame::Notice(notice) => (
+        SupervisorFrame::Log(bytes) => (KIND_LOG, Vec::new(), bytes),
+        SupervisorFrame::Notice(notice) => (
             KIND_NOTICE,
             serde_json::to_vec(notice).map_err(std::io::Error::other)?,
             &[],
         ),
-        Frame::Request(request) => (
+        SupervisorFrame::Request(request) => (
             KIND_REQUEST,
             serde_json::to_vec(request).map_err(std::io::Error::other)?,
             &[],
         ),
-        Frame::Stdin(bytes) => (KIND_STDIN, Vec::new(), bytes),
+        SupervisorFrame::Stdin(bytes) => (KIND_STDIN, Vec::new(), bytes),
     };
     let length = u32::try_from(head.len() + body.len()).map_err(std::io::Error::other)?;
     let mut start = Vec::with_capacity(HEADER_BYTES + head.len());
@@ -348,7 +348,7 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> R
     Ok(())
 }
 
-fn decode(kind: u8, mut payload: Vec<u8>) -> Option<Frame> {
+fn decode(kind: u8, mut payload: Vec<u8>) -> Option<SupervisorFrame> {
     match kind {
         KIND_OUTPUT => {
             let &[a, b, stream] = payload.first_chunk::<3>()?;
@@ -358,16 +358,16 @@ fn decode(kind: u8, mut payload: Vec<u8>) -> Option<Frame> {
                 _ => return None,
             };
             payload.drain(..3);
-            Some(Frame::Output {
+            Some(SupervisorFrame::Output {
                 container: u16::from_be_bytes([a, b]),
                 stream,
                 bytes: payload,
             })
         }
-        KIND_LOG => Some(Frame::Log(payload)),
-        KIND_NOTICE => serde_json::from_slice(&payload).ok().map(Frame::Notice),
-        KIND_REQUEST => serde_json::from_slice(&payload).ok().map(Frame::Request),
-        KIND_STDIN => Some(Frame::Stdin(payload)),
+        KIND_LOG => Some(SupervisorFrame::Log(payload)),
+        KIND_NOTICE => serde_json::from_slice(&payload).ok().map(SupervisorFrame::Notice),
+        KIND_REQUEST => serde_json::from_slice(&payload).ok().map(SupervisorFrame::Request),
+        KIND_STDIN => Some(SupervisorFrame::Stdin(payload)),
         _ => None,
     }
 }

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use super::protocol::{Frame, Preface, ProtocolError, TOKEN_LEN, Version};
-use super::{MachineError, Result};
+use super::protocol::{CommandFrame, Preface, ProtocolError, TOKEN_LEN, Version};
+use super::{EmulatedHostError, Result};
 
 /// The machine answers in milliseconds; a loaded one may need longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -19,33 +19,33 @@ pub struct Connection {
 impl Connection {
     /// Connects to a machine that speaks this version, and shows the secret.
     pub fn open(port: u16, token: &[u8; TOKEN_LEN], version: Version) -> Result<Self> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(MachineError::NoAnswer)?;
-        stream.set_nodelay(true).map_err(MachineError::NoAnswer)?;
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(EmulatedHostError::NoAnswer)?;
+        stream.set_nodelay(true).map_err(EmulatedHostError::NoAnswer)?;
         stream
             .set_read_timeout(Some(ANSWER_LIMIT))
-            .map_err(MachineError::NoAnswer)?;
+            .map_err(EmulatedHostError::NoAnswer)?;
         let preface = Preface { version, token: *token };
-        preface.write(&mut stream).map_err(MachineError::NoAnswer)?;
-        match Frame::read(&mut stream, version).map_err(MachineError::NoAnswer)? {
-            Some(Frame::Ready) => {}
+        preface.write(&mut stream).map_err(EmulatedHostError::NoAnswer)?;
+        match CommandFrame::read(&mut stream, version).map_err(EmulatedHostError::NoAnswer)? {
+            Some(CommandFrame::Ready) => {}
             Some(other) => return Err(ProtocolError::Unexpected(other.name()).into()),
             // The machine hangs up on what it does not understand.
-            None => return Err(MachineError::OtherVersion),
+            None => return Err(EmulatedHostError::OtherVersion),
         }
-        stream.set_read_timeout(None).map_err(MachineError::NoAnswer)?;
+        stream.set_read_timeout(None).map_err(EmulatedHostError::NoAnswer)?;
         Ok(Self { stream, version })
     }
 
     /// Sends a frame.
-    pub fn send(&mut self, frame: &Frame) -> std::io::Result<()> {
+    pub fn send(&mut self, frame: &CommandFrame) -> std::io::Result<()> {
         frame.write(&mut self.stream, self.version)
     }
 
     /// Waits for a frame.
-    pub fn receive(&mut self) -> Result<Frame> {
+    pub fn receive(&mut self) -> Result<CommandFrame> {
         let gone = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        Frame::read(&mut self.stream, self.version)
-            .map_err(MachineError::WentAway)?
-            .ok_or_else(|| MachineError::WentAway(gone()))
+        CommandFrame::read(&mut self.stream, self.version)
+            .map_err(EmulatedHostError::WentAway)?
+            .ok_or_else(|| EmulatedHostError::WentAway(gone()))
     }
 }

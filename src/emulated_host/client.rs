@@ -2,8 +2,8 @@
 
 use super::connection::Connection;
 use super::location::Location;
-use super::protocol::{Command, Exit, Frame, MAX_DATA, ProtocolError, Request, Version};
-use super::{EXIT_MACHINE_FAILED, MachineError, Result, control, host};
+use super::protocol::{Command, CommandFrame, CommandRequest, Exit, MAX_DATA, ProtocolError, Version};
+use super::{EXIT_MACHINE_FAILED, EmulatedHostError, Result, control, host};
 use crate::stderr::report;
 use crate::terminal::{RawTerminal, terminal_size};
 use microkube_base::causes::with_causes;
@@ -57,7 +57,7 @@ pub fn run_inside(reason: &str) -> ExitCode {
     report!("{reason}; using the emulated host (slow)");
     let program = match std::env::current_exe() {
         Ok(program) => program.into_os_string(),
-        Err(error) => return failed(&MachineError::System("finding this program", error)),
+        Err(error) => return failed(&EmulatedHostError::System("finding this program", error)),
     };
     let argv = std::iter::once(program).chain(std::env::args_os().skip(1)).collect();
     match exec(&ExecRequest { argv, start: true }) {
@@ -66,7 +66,7 @@ pub fn run_inside(reason: &str) -> ExitCode {
     }
 }
 
-fn failed(error: &MachineError) -> ExitCode {
+fn failed(error: &EmulatedHostError) -> ExitCode {
     report!("error: {}", with_causes(error));
     ExitCode::from(EXIT_MACHINE_FAILED)
 }
@@ -88,9 +88,9 @@ pub fn exec(request: &ExecRequest) -> Result<Exit> {
     FORWARDED.into_iter().for_each(|signal| signals.add(signal));
     signals
         .thread_block()
-        .map_err(|e| MachineError::System("blocking signals", e.into()))?;
+        .map_err(|e| EmulatedHostError::System("blocking signals", e.into()))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| MachineError::System("receiving signals", e.into()))?;
+        .map_err(|e| EmulatedHostError::System("receiving signals", e.into()))?;
 
     let raw = RawTerminal::enter();
     let command = Command {
@@ -103,10 +103,10 @@ pub fn exec(request: &ExecRequest) -> Result<Exit> {
         terminal: raw.as_ref().map(|_| terminal_size()),
     };
     connection
-        .send(&Frame::Request(Request::Exec(command)))
-        .map_err(MachineError::NoAnswer)?;
+        .send(&CommandFrame::Request(CommandRequest::Exec(command)))
+        .map_err(EmulatedHostError::NoAnswer)?;
 
-    let writer = connection.stream.try_clone().map_err(MachineError::NoAnswer)?;
+    let writer = connection.stream.try_clone().map_err(EmulatedHostError::NoAnswer)?;
     let outgoing = Arc::new(Outgoing {
         stream: Mutex::new(writer),
         version: connection.version,
@@ -129,7 +129,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread
         .map(drop)
-        .map_err(|e| MachineError::System("starting a thread", e))
+        .map_err(|e| EmulatedHostError::System("starting a thread", e))
 }
 
 fn environment() -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -143,14 +143,14 @@ fn receive_output(connection: &mut Connection, outgoing: &Outgoing) -> Result<Ex
     let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());
     loop {
         let written = match connection.receive()? {
-            Frame::Stdout(data) => stdout.write_all(&data).and_then(|()| stdout.flush()),
-            Frame::Stderr(data) => stderr.write_all(&data),
-            Frame::StdinCredit(bytes) => {
+            CommandFrame::Stdout(data) => stdout.write_all(&data).and_then(|()| stdout.flush()),
+            CommandFrame::Stderr(data) => stderr.write_all(&data),
+            CommandFrame::StdinCredit(bytes) => {
                 outgoing.add_credit(bytes);
                 Ok(())
             }
-            Frame::Exited(exit) => return Ok(exit),
-            Frame::Failed(reason) => return Err(MachineError::Refused(reason)),
+            CommandFrame::Exited(exit) => return Ok(exit),
+            CommandFrame::Failed(reason) => return Err(EmulatedHostError::Refused(reason)),
             other => return Err(ProtocolError::Unexpected(other.name()).into()),
         };
         match written {
@@ -159,7 +159,7 @@ fn receive_output(connection: &mut Connection, outgoing: &Outgoing) -> Result<Ex
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 return Ok(Exit::Signal(libc::SIGPIPE as u8));
             }
-            Err(error) => return Err(MachineError::System("writing the command's output", error)),
+            Err(error) => return Err(EmulatedHostError::System("writing the command's output", error)),
         }
     }
 }
@@ -175,7 +175,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn send(&self, frame: &Frame) -> std::io::Result<()> {
+    fn send(&self, frame: &CommandFrame) -> std::io::Result<()> {
         frame.write(&mut *lock(&self.stream), self.version)
     }
 
@@ -216,11 +216,11 @@ impl Outgoing {
             };
             self.return_credit(taken - read);
             let frame = match buffer.get(..read) {
-                Some(data) if read > 0 => Frame::Stdin(data.to_vec()),
-                _ => Frame::StdinEnd,
+                Some(data) if read > 0 => CommandFrame::Stdin(data.to_vec()),
+                _ => CommandFrame::StdinEnd,
             };
             // A broken connection is reported by whoever receives.
-            if self.send(&frame).is_err() || frame == Frame::StdinEnd {
+            if self.send(&frame).is_err() || frame == CommandFrame::StdinEnd {
                 return;
             }
         }
@@ -238,10 +238,10 @@ impl Outgoing {
                 if !on_terminal {
                     continue;
                 }
-                Frame::Resized(terminal_size())
+                CommandFrame::Resized(terminal_size())
             } else {
                 // The terminal's driver signals the whole foreground group; kill(2) names one process.
-                Frame::Signal {
+                CommandFrame::Signal {
                     number,
                     group: info.ssi_code == libc::SI_KERNEL,
                 }

@@ -1,6 +1,6 @@
 //! PID 1 of the emulated host: starts the agent, reaps orphans, and switches the machine off when the agent ends.
 
-use crate::machine::INSIDE_DIR;
+use crate::emulated_host::INSIDE_DIR;
 use crate::stderr::say;
 use microkube_base::child;
 use microkube_vmm::probe;

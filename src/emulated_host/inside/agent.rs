@@ -1,9 +1,9 @@
 //! Receives commands from outside: a connection a command, a thread a connection.
 
 use super::command;
-use crate::machine::INSIDE_DIR;
-use crate::machine::protocol::{Exit, Frame, Preface, Request, TOKEN_LEN};
-use crate::machine::qemu::AGENT_PORT;
+use crate::emulated_host::INSIDE_DIR;
+use crate::emulated_host::protocol::{CommandFrame, CommandRequest, Exit, Preface, TOKEN_LEN};
+use crate::emulated_host::qemu::AGENT_PORT;
 use crate::stderr::say;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -58,14 +58,16 @@ fn converse(mut stream: TcpStream, token: &[u8; TOKEN_LEN]) -> io::Result<()> {
         // Hanging up is the answer to strangers and to other versions.
         _ => return Ok(()),
     };
-    Frame::Ready.write(&mut stream, version)?;
-    match Frame::read(&mut stream, version)? {
-        Some(Frame::Request(Request::Ping)) => Frame::Exited(Exit::Code(0)).write(&mut stream, version),
-        Some(Frame::Request(Request::Shutdown)) => {
-            Frame::Exited(Exit::Code(0)).write(&mut stream, version)?;
+    CommandFrame::Ready.write(&mut stream, version)?;
+    match CommandFrame::read(&mut stream, version)? {
+        Some(CommandFrame::Request(CommandRequest::Ping)) => {
+            CommandFrame::Exited(Exit::Code(0)).write(&mut stream, version)
+        }
+        Some(CommandFrame::Request(CommandRequest::Shutdown)) => {
+            CommandFrame::Exited(Exit::Code(0)).write(&mut stream, version)?;
             std::process::exit(0)
         }
-        Some(Frame::Request(Request::Exec(request))) => {
+        Some(CommandFrame::Request(CommandRequest::Exec(request))) => {
             stream.set_read_timeout(None)?;
             command::run(stream, version, request)
         }

@@ -1,7 +1,7 @@
 //! What the emulated host and the outside say to each other over one TCP connection a command.
 //!
-//! The client opens with a [`Preface`]; the machine answers [`Frame::Ready`]; the client sends one [`Frame::Request`]; then both send
-//! frames until [`Frame::Exited`] or [`Frame::Failed`]. Standard input flows under credit, so that signals sent behind it are never
+//! The client opens with a [`Preface`]; the machine answers [`CommandFrame::Ready`]; the client sends one [`CommandFrame::Request`]; then both send
+//! frames until [`CommandFrame::Exited`] or [`CommandFrame::Failed`]. Standard input flows under credit, so that signals sent behind it are never
 //! stuck; output needs none, TCP holds it back. Both sides treat the other as hostile: every length is bounded before it is used.
 //!
 //! The preface says in which [`Version`] both talk. A machine may be of an older build than the client; its record has the version that it
@@ -137,10 +137,10 @@ impl Preface {
 /// What a connection is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
+pub enum CommandRequest {
     /// Runs a command.
     Exec(Command),
-    /// Answers [`Frame::Exited`] with 0: the machine is alive.
+    /// Answers [`CommandFrame::Exited`] with 0: the machine is alive.
     Ping,
     /// Ends every process, writes everything to disk, powers off.
     Shutdown,
@@ -179,11 +179,11 @@ impl Exit {
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
+pub enum CommandFrame {
     /// Machine: the secret is right.
     Ready,
     /// Client: what to do.
-    Request(Request),
+    Request(CommandRequest),
     /// Client: data for the command, at most as much as credited.
     Stdin(Vec<u8>),
     /// Client: the end of standard input.
@@ -204,7 +204,7 @@ pub enum Frame {
     Failed(String),
 }
 
-impl Frame {
+impl CommandFrame {
     const READY: u8 = 1;
     const REQUEST: u8 = 2;
     const STDIN: u8 = 3;
@@ -367,7 +367,7 @@ mod tests {
         proptest::collection::vec(any::<u8>(), 1..300)
     }
 
-    fn request() -> impl Strategy<Value = Request> {
+    fn request() -> impl Strategy<Value = CommandRequest> {
         let command = (
             proptest::collection::vec(data(), 0..5),
             proptest::collection::vec((data(), data()), 0..5),
@@ -376,30 +376,31 @@ mod tests {
         )
             .prop_map(|(argv, env, cwd, size)| {
                 let terminal = size.map(|(rows, columns)| TerminalSize { rows, columns });
-                Request::Exec(Command {
+                CommandRequest::Exec(Command {
                     argv,
                     env,
                     cwd,
                     terminal,
                 })
             });
-        prop_oneof![command, Just(Request::Ping), Just(Request::Shutdown)]
+        prop_oneof![command, Just(CommandRequest::Ping), Just(CommandRequest::Shutdown)]
     }
 
-    fn frame() -> impl Strategy<Value = Frame> {
+    fn frame() -> impl Strategy<Value = CommandFrame> {
         prop_oneof![
-            Just(Frame::Ready),
-            request().prop_map(Frame::Request),
-            data().prop_map(Frame::Stdin),
-            Just(Frame::StdinEnd),
-            any::<u32>().prop_map(Frame::StdinCredit),
-            (1..=64u8, any::<bool>()).prop_map(|(number, group)| Frame::Signal { number, group }),
-            (any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| Frame::Resized(TerminalSize { rows, columns })),
-            data().prop_map(Frame::Stdout),
-            data().prop_map(Frame::Stderr),
-            any::<u8>().prop_map(|code| Frame::Exited(Exit::Code(code))),
-            (1..=64u8).prop_map(|signal| Frame::Exited(Exit::Signal(signal))),
-            ".*".prop_map(Frame::Failed),
+            Just(CommandFrame::Ready),
+            request().prop_map(CommandFrame::Request),
+            data().prop_map(CommandFrame::Stdin),
+            Just(CommandFrame::StdinEnd),
+            any::<u32>().prop_map(CommandFrame::StdinCredit),
+            (1..=64u8, any::<bool>()).prop_map(|(number, group)| CommandFrame::Signal { number, group }),
+            (any::<u16>(), any::<u16>())
+                .prop_map(|(rows, columns)| CommandFrame::Resized(TerminalSize { rows, columns })),
+            data().prop_map(CommandFrame::Stdout),
+            data().prop_map(CommandFrame::Stderr),
+            any::<u8>().prop_map(|code| CommandFrame::Exited(Exit::Code(code))),
+            (1..=64u8).prop_map(|signal| CommandFrame::Exited(Exit::Signal(signal))),
+            ".*".prop_map(CommandFrame::Failed),
         ]
     }
 
@@ -409,7 +410,7 @@ mod tests {
     #[test]
     fn frames_of_version_1_are_as_ever() {
         let size = TerminalSize { rows: 24, columns: 258 };
-        let request = Request::Exec(Command {
+        let request = CommandRequest::Exec(Command {
             argv: vec![b"id".to_vec()],
             env: vec![(b"A".to_vec(), b"b".to_vec())],
             cwd: b"/".to_vec(),
@@ -419,30 +420,33 @@ mod tests {
             br#"{"exec":{"argv":[[105,100]],"env":[[[65],[98]]],"cwd":[47],"terminal":{"rows":24,"columns":258}}}"#;
         let length = u8::try_from(json.len()).unwrap();
         let exec = [&[2, length, 0, 0, 0][..], json].concat();
-        let kept: [(&[u8], Frame); 13] = [
-            (b"\x01\0\0\0\0", Frame::Ready),
-            (&exec, Frame::Request(request)),
-            (b"\x02\x06\0\0\0\"ping\"", Frame::Request(Request::Ping)),
-            (b"\x02\x0a\0\0\0\"shutdown\"", Frame::Request(Request::Shutdown)),
-            (b"\x03\x02\0\0\0in", Frame::Stdin(b"in".to_vec())),
-            (b"\x04\0\0\0\0", Frame::StdinEnd),
-            (b"\x05\x04\0\0\0\0\0\x04\0", Frame::StdinCredit(STDIN_WINDOW)),
+        let kept: [(&[u8], CommandFrame); 13] = [
+            (b"\x01\0\0\0\0", CommandFrame::Ready),
+            (&exec, CommandFrame::Request(request)),
+            (b"\x02\x06\0\0\0\"ping\"", CommandFrame::Request(CommandRequest::Ping)),
+            (
+                b"\x02\x0a\0\0\0\"shutdown\"",
+                CommandFrame::Request(CommandRequest::Shutdown),
+            ),
+            (b"\x03\x02\0\0\0in", CommandFrame::Stdin(b"in".to_vec())),
+            (b"\x04\0\0\0\0", CommandFrame::StdinEnd),
+            (b"\x05\x04\0\0\0\0\0\x04\0", CommandFrame::StdinCredit(STDIN_WINDOW)),
             (
                 b"\x06\x04\0\0\0\x0f\x01\0\0",
-                Frame::Signal {
+                CommandFrame::Signal {
                     number: 15,
                     group: true,
                 },
             ),
-            (b"\x07\x04\0\0\0\x18\0\x02\x01", Frame::Resized(size)),
-            (b"\x08\x03\0\0\0out", Frame::Stdout(b"out".to_vec())),
-            (b"\x09\x03\0\0\0err", Frame::Stderr(b"err".to_vec())),
-            (b"\x0a\x04\0\0\0\x01\x09\0\0", Frame::Exited(Exit::Signal(9))),
-            (b"\x0b\x02\0\0\0no", Frame::Failed("no".to_owned())),
+            (b"\x07\x04\0\0\0\x18\0\x02\x01", CommandFrame::Resized(size)),
+            (b"\x08\x03\0\0\0out", CommandFrame::Stdout(b"out".to_vec())),
+            (b"\x09\x03\0\0\0err", CommandFrame::Stderr(b"err".to_vec())),
+            (b"\x0a\x04\0\0\0\x01\x09\0\0", CommandFrame::Exited(Exit::Signal(9))),
+            (b"\x0b\x02\0\0\0no", CommandFrame::Failed("no".to_owned())),
         ];
         for (bytes, frame) in kept {
             assert_eq!(
-                Frame::read(&mut &bytes[..], Version::One).unwrap().as_ref(),
+                CommandFrame::read(&mut &bytes[..], Version::One).unwrap().as_ref(),
                 Some(&frame)
             );
             assert_eq!(frame.encode(Version::One), bytes, "{frame:?}");
@@ -460,11 +464,11 @@ mod tests {
     fn version_2_has_the_byte_order_of_the_other_sockets() {
         let size = TerminalSize { rows: 24, columns: 258 };
         assert_eq!(
-            Frame::Resized(size).encode(Version::Two),
+            CommandFrame::Resized(size).encode(Version::Two),
             b"\x07\0\0\0\x04\0\x18\x01\x02"
         );
         assert_eq!(
-            Frame::StdinCredit(0x0102_0304).encode(Version::Two),
+            CommandFrame::StdinCredit(0x0102_0304).encode(Version::Two),
             b"\x05\0\0\0\x04\x01\x02\x03\x04"
         );
         assert_eq!(
@@ -481,10 +485,10 @@ mod tests {
                 let wire: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(version)).collect();
                 let mut from = wire.as_slice();
                 for expected in &frames {
-                    let read = Frame::read(&mut from, version).unwrap();
+                    let read = CommandFrame::read(&mut from, version).unwrap();
                     prop_assert_eq!(read.as_ref(), Some(expected));
                 }
-                prop_assert_eq!(Frame::read(&mut from, version).unwrap(), None);
+                prop_assert_eq!(CommandFrame::read(&mut from, version).unwrap(), None);
             }
         }
 
@@ -492,13 +496,13 @@ mod tests {
         fn arbitrary_bytes_are_refused_or_understood_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             for version in VERSIONS {
                 let mut from = bytes.as_slice();
-                while let Ok(Some(_)) = Frame::read(&mut from, version) {}
+                while let Ok(Some(_)) = CommandFrame::read(&mut from, version) {}
             }
         }
 
         #[test]
         fn any_payload_of_any_kind_is_refused_or_understood(kind in 0..16u8, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(frame) = Frame::parse(kind, payload, Version::NEWEST) {
+            if let Ok(frame) = CommandFrame::parse(kind, payload, Version::NEWEST) {
                 let (first, _) = frame.encode(Version::NEWEST).split_first().map(|(first, rest)| (*first, rest.len())).unwrap();
                 prop_assert_eq!(first, kind);
             }
@@ -507,18 +511,18 @@ mod tests {
 
     #[test]
     fn a_frame_that_announces_too_much_is_refused_before_its_memory_is_taken() {
-        let wire = [Frame::STDOUT, 0xff, 0xff, 0xff, 0xff];
-        let error = Frame::read(&mut wire.as_slice(), Version::NEWEST).unwrap_err();
+        let wire = [CommandFrame::STDOUT, 0xff, 0xff, 0xff, 0xff];
+        let error = CommandFrame::read(&mut wire.as_slice(), Version::NEWEST).unwrap_err();
         assert!(error.to_string().contains("4294967295 bytes"), "{error}");
     }
 
     #[test]
     fn a_connection_that_ends_inside_a_frame_is_an_error() {
-        let wire = Frame::Stdout(vec![1, 2, 3]).encode(Version::NEWEST);
+        let wire = CommandFrame::Stdout(vec![1, 2, 3]).encode(Version::NEWEST);
         for len in 1..wire.len() {
             let mut part = &wire[..len];
             assert_eq!(
-                Frame::read(&mut part, Version::NEWEST).unwrap_err().kind(),
+                CommandFrame::read(&mut part, Version::NEWEST).unwrap_err().kind(),
                 io::ErrorKind::UnexpectedEof
             );
         }

@@ -11,7 +11,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-fn round_trip(frame: &Frame) -> Frame {
+fn round_trip(frame: &SupervisorFrame) -> SupervisorFrame {
     block_on(async {
         let mut bytes = Vec::new();
         write_frame(&mut bytes, frame).await.unwrap();
@@ -46,26 +46,26 @@ fn nobody_waits_for_a_supervisor_that_accepts_no_connection_any_more() {
 fn every_kind_of_frame_survives_the_round_trip() {
     let size = TerminalSize { rows: 24, columns: 80 };
     let requests = [
-        Request::Terminate {
+        SupervisorRequest::Terminate {
             grace: Some(Duration::from_secs(3)),
         },
-        Request::Kill,
-        Request::Delete { grace: None },
-        Request::Follow,
-        Request::Attach {
+        SupervisorRequest::Kill,
+        SupervisorRequest::Delete { grace: None },
+        SupervisorRequest::Follow,
+        SupervisorRequest::Attach {
             container: "web".to_owned(),
             stdin: true,
             tty_size: Some(size),
         },
-        Request::Exec {
+        SupervisorRequest::Exec {
             container: "web".to_owned(),
             command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"\u{1}\"".to_owned()],
             stdin: false,
             tty: true,
             tty_size: None,
         },
-        Request::Resize(size),
-        Request::Stats,
+        SupervisorRequest::Resize(size),
+        SupervisorRequest::Stats,
     ];
     let notices = [
         Notice::Finished {
@@ -87,24 +87,24 @@ fn every_kind_of_frame_survives_the_round_trip() {
         }]),
     ];
     let raw = [
-        Frame::Output {
+        SupervisorFrame::Output {
             container: 300,
             stream: OutputStream::Stderr,
             bytes: b"\0\xff\n".to_vec(),
         },
-        Frame::Output {
+        SupervisorFrame::Output {
             container: 0,
             stream: OutputStream::Stdout,
             bytes: Vec::new(),
         },
-        Frame::Log(b"kernel".to_vec()),
-        Frame::Stdin(b"\x03\xff".to_vec()),
-        Frame::Stdin(Vec::new()),
+        SupervisorFrame::Log(b"kernel".to_vec()),
+        SupervisorFrame::Stdin(b"\x03\xff".to_vec()),
+        SupervisorFrame::Stdin(Vec::new()),
     ];
     let frames = raw
         .into_iter()
-        .chain(requests.into_iter().map(Frame::Request))
-        .chain(notices.into_iter().map(Frame::Notice));
+        .chain(requests.into_iter().map(SupervisorFrame::Request))
+        .chain(notices.into_iter().map(SupervisorFrame::Notice));
     for frame in frames {
         assert_eq!(round_trip(&frame), frame);
     }

@@ -5,7 +5,7 @@
 //! gets a mount of its own: with caches as fresh as the command, at full speed.
 
 use super::location::{Artefacts, Location};
-use super::{MachineError, Result};
+use super::{EmulatedHostError, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub fn find() -> Result<PathBuf> {
         .chain([PathBuf::from("/usr/bin")])
         .map(|dir| dir.join("qemu-system-x86_64"))
         .find(|file| file.is_file())
-        .ok_or(MachineError::NoQemu)
+        .ok_or(EmulatedHostError::NoQemu)
 }
 
 /// Memory for the machine, in MiB: half of the outer one's, 8 GiB at most.

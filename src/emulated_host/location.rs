@@ -1,6 +1,6 @@
 //! Where the emulated host's files lie. One machine belongs to one run directory, so tests with their own have their own machine.
 
-use super::{MachineError, Result};
+use super::{EmulatedHostError, Result};
 use crate::state::Paths;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ impl Location {
                 .recursive(true)
                 .mode(0o700)
                 .create(dir)
-                .map_err(|source| MachineError::File {
+                .map_err(|source| EmulatedHostError::File {
                     action: "creating",
                     path: dir.clone(),
                     source,
@@ -131,7 +131,7 @@ impl Artefacts {
                 initramfs: dir.join("initramfs.cpio"),
                 modules: dir.join("modules"),
             })
-            .ok_or_else(|| MachineError::NoArtefacts {
+            .ok_or_else(|| EmulatedHostError::NoArtefacts {
                 searched: candidates
                     .iter()
                     .map(|dir| dir.display().to_string())

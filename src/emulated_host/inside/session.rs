@@ -4,8 +4,8 @@
 //! right for the life of a command; a mount shared by all of them would either show a rebuilt binary's old content or cost a round
 //! trip for every look at a file.
 
-use crate::machine::qemu::ROOT_SHARES;
-use crate::machine::{ENV_INSIDE, INSIDE_DIR};
+use crate::emulated_host::qemu::ROOT_SHARES;
+use crate::emulated_host::{ENV_INSIDE, INSIDE_DIR};
 use crate::stderr::say;
 use microkube_base::child;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -3,8 +3,10 @@
 //! The command is the leader of a session and a process group of its own. When the outer side goes away it is treated as a terminal
 //! treats its programs when it is closed: hang-up first, then force.
 
-use crate::machine::INSIDE_DIR;
-use crate::machine::protocol::{Command as Request, Exit, Frame, MAX_DATA, ProtocolError, STDIN_WINDOW, Version};
+use crate::emulated_host::INSIDE_DIR;
+use crate::emulated_host::protocol::{
+    Command as CommandRequest, CommandFrame, Exit, MAX_DATA, ProtocolError, STDIN_WINDOW, Version,
+};
 use crate::stderr::say;
 use crate::terminal::{TerminalSize, set_terminal_size};
 use microkube_base::child;
@@ -49,7 +51,7 @@ struct Sending {
 }
 
 impl Sending {
-    fn send(&self, frame: &Frame) {
+    fn send(&self, frame: &CommandFrame) {
         let mut stream = lock(&self.stream);
         if !self.broken.load(Ordering::Relaxed) && frame.write(&mut *stream, self.version).is_err() {
             self.broken.store(true, Ordering::Relaxed);
@@ -100,7 +102,7 @@ impl Process {
 }
 
 /// Runs the command to its end, for an outer side that talks in this version.
-pub fn run(stream: TcpStream, version: Version, request: Request) -> io::Result<()> {
+pub fn run(stream: TcpStream, version: Version, request: CommandRequest) -> io::Result<()> {
     let sending = Arc::new(Sending {
         stream: Mutex::new(stream.try_clone()?),
         version,
@@ -109,7 +111,7 @@ pub fn run(stream: TcpStream, version: Version, request: Request) -> io::Result<
     let (pid, streams) = match start(request) {
         Ok(started) => started,
         Err(error) => {
-            sending.send(&Frame::Failed(error.to_string()));
+            sending.send(&CommandFrame::Failed(error.to_string()));
             return Ok(());
         }
     };
@@ -143,8 +145,8 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
     let mut outputs = Vec::new();
     let on_terminal = terminal.is_some();
     for (file, frame) in [
-        (Some(output), Frame::Stdout as fn(Vec<u8>) -> Frame),
-        (errors, Frame::Stderr),
+        (Some(output), CommandFrame::Stdout as fn(Vec<u8>) -> CommandFrame),
+        (errors, CommandFrame::Stderr),
     ] {
         let Some(file) = file else { continue };
         let (sending, ended) = (Arc::clone(sending), Arc::clone(&ended));
@@ -172,14 +174,14 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
         // The receiver waits for exactly this.
         let _ = events.send(Event::Exited(exit));
     })?;
-    sending.send(&Frame::StdinCredit(STDIN_WINDOW));
+    sending.send(&CommandFrame::StdinCredit(STDIN_WINDOW));
 
     let exit = await_end(&received, process);
     for output in outputs {
         // A panic there is printed there.
         let _ = output.join();
     }
-    sending.send(&Frame::Exited(exit));
+    sending.send(&CommandFrame::Exited(exit));
     Ok(())
 }
 
@@ -190,7 +192,7 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
-fn start(request: Request) -> io::Result<(Pid, Streams)> {
+fn start(request: CommandRequest) -> io::Result<(Pid, Streams)> {
     let mut command = child::command(format!("{INSIDE_DIR}/microkube"));
     command
         .args(["machine", "inside-session", "--cwd"])
@@ -294,7 +296,7 @@ fn await_end(received: &Receiver<Event>, process: &Process) -> Exit {
 
 /// Sends all output until its end. Once the command has ended, until nothing is left: a background process that inherited the
 /// stream does not keep the command alive.
-fn carry_output(mut from: File, ended: &OwnedFd, sending: &Sending, frame: fn(Vec<u8>) -> Frame) {
+fn carry_output(mut from: File, ended: &OwnedFd, sending: &Sending, frame: fn(Vec<u8>) -> CommandFrame) {
     let mut buffer = vec![0; MAX_DATA];
     loop {
         let mut events = [
@@ -336,7 +338,7 @@ fn carry_input(mut to: File, received: &Receiver<Input>, sending: &Sending, wind
                     return;
                 }
                 window.fetch_add(data.len(), Ordering::Relaxed);
-                sending.send(&Frame::StdinCredit(u32::try_from(data.len()).unwrap_or(0)));
+                sending.send(&CommandFrame::StdinCredit(u32::try_from(data.len()).unwrap_or(0)));
             }
             // A terminal has no end; what a program reads as one (^D) is a character.
             Input::End if on_terminal => {}
@@ -354,9 +356,9 @@ fn receive(
     process: &Process,
     terminal: Option<&File>,
 ) -> io::Result<()> {
-    while let Some(frame) = Frame::read(&mut stream, version)? {
+    while let Some(frame) = CommandFrame::read(&mut stream, version)? {
         match frame {
-            Frame::Stdin(data) => {
+            CommandFrame::Stdin(data) => {
                 let taken = window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                     left.checked_sub(data.len())
                 });
@@ -364,12 +366,12 @@ fn receive(
                 // Nobody takes it any more when the command has closed its input.
                 let _ = to_input.send(Input::Data(data));
             }
-            Frame::StdinEnd => drop(to_input.send(Input::End)),
-            Frame::Signal { number, group: whole } => {
+            CommandFrame::StdinEnd => drop(to_input.send(Input::End)),
+            CommandFrame::Signal { number, group: whole } => {
                 let signal = Signal::try_from(i32::from(number)).map_err(io::Error::from)?;
                 process.signal(signal, whole);
             }
-            Frame::Resized(size) => {
+            CommandFrame::Resized(size) => {
                 if let Some(terminal) = terminal {
                     set_terminal_size(terminal, size)?;
                 }

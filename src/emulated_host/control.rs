@@ -2,7 +2,7 @@
 
 use super::location::Location;
 use super::protocol::TOKEN_LEN;
-use super::{MachineError, Result};
+use super::{EmulatedHostError, Result};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -61,8 +61,8 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
         .map_err(file_error("writing", path))
 }
 
-fn file_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> MachineError + 'a {
-    move |source| MachineError::File {
+fn file_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> EmulatedHostError + 'a {
+    move |source| EmulatedHostError::File {
         action,
         path: path.to_owned(),
         source,

@@ -1,0 +1,100 @@
+//! Frames of every version as they were on the wire, byte for byte. They never change: a Pod's supervisor of the build that sent them may
+//! still run. New versions are added.
+
+use std::time::Duration;
+
+use super::*;
+
+const SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
+
+fn version_0() -> Vec<(&'static [u8], SupervisorFrame)> {
+    vec![
+        (b"\x04\x00\x00\x00,{\"terminate\":{\"grace\":{\"secs\":3,\"nanos\":0}}}", SupervisorFrame::Request(SupervisorRequest::Terminate { grace: Some(Duration::from_secs(3)) })),
+        (b"\x04\x00\x00\x00\x06\"kill\"", SupervisorFrame::Request(SupervisorRequest::Kill)),
+        (b"\x04\x00\x00\x00\x19{\"delete\":{\"grace\":null}}", SupervisorFrame::Request(SupervisorRequest::Delete { grace: None })),
+        (b"\x04\x00\x00\x00){\"delete\":{\"grace\":{\"secs\":0,\"nanos\":0}}}", SupervisorFrame::Request(SupervisorRequest::Delete { grace: Some(Duration::ZERO) })),
+        (b"\x04\x00\x00\x00\x08\"follow\"", SupervisorFrame::Request(SupervisorRequest::Follow)),
+        (b"\x04\x00\x00\x00O{\"attach\":{\"container\":\"web\",\"stdin\":true,\"tty_size\":{\"rows\":24,\"columns\":80}}}", SupervisorFrame::Request(SupervisorRequest::Attach { container: "web".to_owned(), stdin: true, tty_size: Some(SIZE) })),
+        (b"\x04\x00\x00\x00i{\"exec\":{\"container\":\"web\",\"command\":[\"sh\",\"-c\",\"echo \\\"\xc3\xa4\\\"\"],\"stdin\":false,\"tty\":true,\"tty_size\":null}}", SupervisorFrame::Request(SupervisorRequest::Exec { container: "web".to_owned(), command: ["sh", "-c", "echo \"\u{e4}\""].map(str::to_owned).into(), stdin: false, tty: true, tty_size: None })),
+        (b"\x04\x00\x00\x00#{\"resize\":{\"rows\":24,\"columns\":80}}", SupervisorFrame::Request(SupervisorRequest::Resize(SIZE))),
+        (b"\x04\x00\x00\x00\x07\"stats\"", SupervisorFrame::Request(SupervisorRequest::Stats)),
+        (b"\x03\x00\x00\x00\x12{\"warning\":\"slow\"}", SupervisorFrame::Notice(Notice::Warning("slow".to_owned()))),
+        (b"\x03\x00\x00\x00K{\"pull_progress\":{\"image\":\"nginx:1\",\"received_bytes\":7,\"total_bytes\":null}}", SupervisorFrame::Notice(Notice::PullProgress { image: "nginx:1".to_owned(), received_bytes: 7, total_bytes: None })),
+        (b"\x03\x00\x00\x00\x1e{\"pulled\":{\"image\":\"nginx:1\"}}", SupervisorFrame::Notice(Notice::Pulled { image: "nginx:1".to_owned() })),
+        (b"\x03\x00\x00\x00O{\"running\":{\"pod_ip\":\"10.88.0.2\",\"stages\":[{\"name\":\"vmm\",\"milliseconds\":1.5}]}}", SupervisorFrame::Notice(Notice::Running { pod_ip: "10.88.0.2".to_owned(), stages: vec![Stage { name: "vmm".to_owned(), milliseconds: 1.5 }] })),
+        (b"\x03\x00\x00\x00W{\"container_ended\":{\"container\":1,\"exit_code\":137,\"reason\":\"OOMKilled\",\"message\":null}}", SupervisorFrame::Notice(Notice::ContainerEnded { container: 1, exit_code: 137, reason: "OOMKilled".to_owned(), message: None })),
+        (b"\x03\x00\x00\x00){\"finished\":{\"exit_code\":3,\"error\":\"no\"}}", SupervisorFrame::Notice(Notice::Finished { exit_code: 3, error: Some("no".to_owned()) })),
+        (b"\x03\x00\x00\x00\x06\"done\"", SupervisorFrame::Notice(Notice::Done)),
+        (b"\x03\x00\x00\x00\x0a\"attached\"", SupervisorFrame::Notice(Notice::Attached)),
+        (b"\x03\x00\x00\x00\x09\"started\"", SupervisorFrame::Notice(Notice::Started)),
+        (b"\x03\x00\x00\x00\x1c{\"exited\":{\"exit_code\":137}}", SupervisorFrame::Notice(Notice::Exited { exit_code: 137 })),
+        (b"\x03\x00\x00\x00\x0d\"input_ended\"", SupervisorFrame::Notice(Notice::InputEnded)),
+        (b"\x03\x00\x00\x00\x1c{\"refused\":{\"message\":\"no\"}}", SupervisorFrame::Notice(Notice::Refused { message: "no".to_owned() })),
+        (b"\x03\x00\x00\x00E{\"stats\":[{\"container\":\"web\",\"cpu_nanocores\":1,\"memory_bytes\":4096}]}", SupervisorFrame::Notice(Notice::Stats(vec![ContainerUsage { container: "web".to_owned(), cpu_nanocores: 1, memory_bytes: 4096 }]))),
+        (b"\x01\x00\x00\x00\x07\x01,\x01err\x0a", SupervisorFrame::Output { container: 300, stream: OutputStream::Stderr, bytes: b"err\n".to_vec() }),
+        (b"\x01\x00\x00\x00\x03\x00\x00\x00", SupervisorFrame::Output { container: 0, stream: OutputStream::Stdout, bytes: Vec::new() }),
+        (b"\x02\x00\x00\x00\x06kernel", SupervisorFrame::Log(b"kernel".to_vec())),
+        (b"\x05\x00\x00\x00\x03in\xff", SupervisorFrame::Stdin(b"in\xff".to_vec())),
+        (b"\x05\x00\x00\x00\x00", SupervisorFrame::Stdin(Vec::new())),
+    ]
+}
+
+fn greeting() -> Greeting {
+    Greeting {
+        oldest: 0,
+        newest: 1,
+        build: "0.1.0".to_owned(),
+    }
+}
+
+/// What version 1 has beyond version 0.
+fn version_1() -> Vec<(&'static [u8], SupervisorFrame)> {
+    vec![
+        (
+            b"\x04\x00\x00\x001{\"hello\":{\"oldest\":0,\"newest\":1,\"build\":\"0.1.0\"}}",
+            SupervisorFrame::Request(SupervisorRequest::Hello(greeting())),
+        ),
+        (
+            b"\x03\x00\x00\x001{\"hello\":{\"oldest\":0,\"newest\":1,\"build\":\"0.1.0\"}}",
+            SupervisorFrame::Notice(Notice::Hello(greeting())),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn frames_of_every_version_are_read_and_written_as_ever() {
+    for (bytes, frame) in version_0().into_iter().chain(version_1()) {
+        let mut rest = bytes;
+        assert_eq!(read_frame(&mut rest).await.unwrap(), Some(frame.clone()));
+        assert!(rest.is_empty(), "{frame:?}");
+        let mut written = Vec::new();
+        write_frame(&mut written, &frame).await.unwrap();
+        assert_eq!(written, bytes, "{frame:?}");
+    }
+}
+
+#[tokio::test]
+async fn fields_that_a_later_build_adds_are_ignored_and_what_must_be_understood_is_told() {
+    let read = async |kind: u8, json: &str| {
+        let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+        let bytes = [&[kind], &length[..], json.as_bytes()].concat();
+        read_frame(&mut bytes.as_slice()).await
+    };
+    let exited = read(3, r#"{"exited":{"exit_code":3,"signal":null}}"#).await.unwrap();
+    assert_eq!(exited, Some(SupervisorFrame::Notice(Notice::Exited { exit_code: 3 })));
+    let hello = read(4, r#"{"hello":{"oldest":4,"newest":9,"build":"2","features":["x"]}}"#)
+        .await
+        .unwrap();
+    let Some(SupervisorFrame::Request(SupervisorRequest::Hello(greeting))) = hello else {
+        panic!("{hello:?}")
+    };
+    assert_eq!(greeting.versions(), Versions { oldest: 4, newest: 9 });
+    for (kind, json) in [(4, r#"{"port_forward":{"port":80}}"#), (3, r#""paused""#), (6, "")] {
+        let error = read(kind, json).await.unwrap_err().to_string();
+        let length = json.len();
+        assert_eq!(
+            error,
+            format!("received a frame of kind {kind} and {length} bytes that is not understood")
+        );
+    }
+}
