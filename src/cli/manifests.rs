@@ -175,10 +175,19 @@ fn bounded(input: impl Read, source: &str) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
-    const POD: &str =
-        "{apiVersion: v1, kind: Pod, metadata: {name: NAME}, spec: {containers: [{name: a, image: b}]}}\n";
+    /// A Pod with this metadata, in one line.
+    fn pod(metadata: Value) -> String {
+        let spec = json!({ "containers": [{ "name": "a", "image": "b" }] });
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }).to_string()
+    }
+
+    fn named(name: &str) -> String {
+        pod(json!({ "name": name }))
+    }
 
     fn load_names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
         names_of(&FilenameArgs::of(paths))
@@ -200,14 +209,14 @@ mod tests {
     fn directories_give_their_manifests_by_name_and_nothing_below_them() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        for (name, pod) in [
+        for (file, name) in [
             ("b.yaml", "b"),
             ("a.yml", "a"),
             ("c.json", "c"),
             ("note.txt", "x"),
             ("yaml", "y"),
         ] {
-            std::fs::write(at(name), POD.replace("NAME", pod)).unwrap();
+            std::fs::write(at(file), named(name)).unwrap();
         }
         std::fs::create_dir(at("d.yaml")).unwrap();
         std::fs::write(at("d.yaml/e.yaml"), "wrong").unwrap();
@@ -236,7 +245,7 @@ mod tests {
         );
         // A link to a directory above is no way in circles.
         std::fs::create_dir(at("d.yaml/deep")).unwrap();
-        std::fs::write(at("d.yaml/deep/f.yaml"), POD.replace("NAME", "f")).unwrap();
+        std::fs::write(at("d.yaml/deep/f.yaml"), named("f")).unwrap();
         std::os::unix::fs::symlink(dir.path(), at("d.yaml/deep/up")).unwrap();
         let all = recursive(dir.path().to_owned());
         assert_eq!(names_of(&all).unwrap(), ["a", "b", "c", "f"]);
@@ -248,12 +257,12 @@ mod tests {
     fn a_pod_of_two_files_is_refused_with_both_places() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"));
-        std::fs::write(&first, POD.replace("NAME", "web")).unwrap();
-        std::fs::write(&second, POD.replace("NAME", "web")).unwrap();
+        std::fs::write(&first, named("web")).unwrap();
+        std::fs::write(&second, named("web")).unwrap();
         assert_eq!(
             load_names(&[first.clone(), second.clone()]).unwrap_err(),
             format!(
-                "{}:1:40: metadata.name: Duplicate value: \"web\": the Pod of this name is at {}:1:40 already",
+                "{}:1:45: metadata.name: Duplicate value: \"web\": the Pod of this name is at {}:1:45 already",
                 second.display(),
                 first.display()
             )
@@ -279,9 +288,9 @@ mod tests {
                 .map(|loaded| loaded.manifests.pods[0].metadata.namespace.clone().unwrap())
                 .map_err(|failure| failure.error.to_string())
         };
-        let plain = POD.replace("NAME", "web");
+        let plain = named("web");
         assert_eq!(load(&plain, "shop").unwrap(), "shop");
-        let placed = POD.replace("name: NAME", "name: web, namespace: shop");
+        let placed = pod(json!({ "name": "web", "namespace": "shop" }));
         assert_eq!(load(&placed, "shop").unwrap(), "shop");
         assert!(
             load(&placed, "other")

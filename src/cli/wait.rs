@@ -328,13 +328,11 @@ mod tests {
             "condition=Ready",
             "condition=ready=TRUE",
             "jsonpath={.status.phase}=Running",
-            "jsonpath='{.status.phase}'=Running".trim_matches('\''),
             "jsonpath={.status.podIP}",
             "jsonpath=.status.conditions[?(@.type==\"Ready\")].status=True",
             "create",
         ] {
-            let condition = condition.replace('\'', "");
-            let (met, failures) = result(&pods, &["web"], &condition, Duration::ZERO);
+            let (met, failures) = result(&pods, &["web"], condition, Duration::ZERO);
             assert_eq!(
                 (met.as_slice(), failures.len()),
                 (&["web".to_owned()][..], 0),

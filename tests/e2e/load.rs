@@ -36,7 +36,7 @@ fn both_processors_of_a_pod_work() {
     let _alone = alone();
     // The emulated host has one processor, so no time is saved: what is asserted is that both took part.
     let script = "busy() { grep \"^cpu$1 \" /proc/stat | cut -d ' ' -f 2; }; first=$(busy 0); second=$(busy 1); nproc; \
-        for n in 1 2; do (i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done) & done; wait; \
+        for n in 1 2; do (i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) & done; wait; \
         for busier in $(($(busy 0) - first)) $(($(busy 1) - second)); do test $busier -gt 0 && echo worked; done";
     let main = container("main", script).limit("cpu", "2");
     let text = host().run(Pod::named("two-cpus").container(main)).success();

@@ -106,6 +106,12 @@ fn a_pod_that_is_never_restarted_ends_with_its_sandbox_unless_nothing_had_run() 
     assert_eq!(world.lose_sandbox(), [""; 0]);
     assert!(world.pod.has_ended());
     assert_eq!(world.phase(), "Failed");
+
+    let mut world = World::with_sandbox(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
+    assert_eq!(world.start_failed("web", 0, "CreateContainerError"), [""; 0]);
+    assert_eq!(world.lose_sandbox(), ["start sandbox"]);
+    assert!(!world.pod.has_ended());
+    assert_eq!(world.phase(), "Pending");
 }
 
 #[test]

@@ -79,7 +79,9 @@ fn a_sidecar_without_probe_and_hook_has_started_when_it_runs() {
 #[test]
 fn a_start_that_nobody_answers_is_given_up() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
+    assert_eq!(world.go_to(119), [""; 0]);
     assert_eq!(world.go_to(120), ["kill web 0"]);
+    assert_eq!(world.go_to(129), [""; 0]);
     assert_eq!(world.go_to(130), ["start web 1"]);
     assert_eq!(world.started("web", 0), ["kill web 0"], "it comes too late");
 }
@@ -89,8 +91,10 @@ fn a_killed_container_that_is_not_reported_dead_is_lost_and_restarted() {
     let probe = json!({"tcpSocket": {"port": 80}, "failureThreshold": 1, "terminationGracePeriodSeconds": 5});
     let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
     world.probed("web", 0, ProbeKind::Liveness, false);
+    assert_eq!(world.go_to(4), [""; 0]);
     assert_eq!(world.go_to(5), ["kill web 0"]);
-    assert_eq!(world.go_to(15), ["start web 1",]);
+    assert_eq!(world.go_to(14), [""; 0]);
+    assert_eq!(world.go_to(15), ["start web 1"]);
     assert_eq!(world.last_state("web"), "terminated ContainerStatusUnknown 137");
 }
 

@@ -16,6 +16,7 @@ fn the_status_tells_which_generation_it_is_about() {
     let mut world = World::of(&pod);
     let (of_status, of_conditions) = observed(&world);
     assert_eq!(of_status, Some(1));
+    assert_eq!(of_conditions.len(), 5);
     assert!(
         of_conditions.iter().all(|(_, generation)| *generation == Some(1)),
         "{of_conditions:?}"
@@ -30,6 +31,7 @@ fn the_status_tells_which_generation_it_is_about() {
         world.terminate(Some(grace));
         let (of_status, of_conditions) = observed(&world);
         assert_eq!(of_status, Some(2));
+        assert_eq!(of_conditions.len(), 5);
         for (kind, generation) in of_conditions {
             let expected = if kind == "PodScheduled" { 1 } else { 2 };
             assert_eq!(generation, Some(expected), "{kind}");

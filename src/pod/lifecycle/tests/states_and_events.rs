@@ -272,5 +272,9 @@ fn events_are_about_their_container() {
     world.events.clear();
     world.exited("db", 0, exit(1));
     world.started("db", 1);
-    assert!(world.events.iter().all(|event| event.container == Some(1)));
+    let about = |event: &PodEvent| (event.reason, event.container);
+    assert_eq!(
+        world.events.iter().map(about).collect::<Vec<_>>(),
+        [("Created", Some(1)), ("Started", Some(1)),]
+    );
 }

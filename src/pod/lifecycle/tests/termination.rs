@@ -48,6 +48,7 @@ fn the_grace_can_only_decrease_and_nobody_is_signalled_twice() {
     assert_eq!(world.pod.deletion(), Some((at(6), secs(5))));
     assert_eq!(world.terminate(None), [""; 0]);
     assert_eq!(world.deadline(), Some(6));
+    assert_eq!(world.go_to(5), [""; 0]);
     assert_eq!(world.go_to(6), ["kill web 0"]);
 }
 
@@ -57,7 +58,9 @@ fn a_shorter_grace_cuts_a_hook_short() {
     assert_eq!(world.terminate(Some(20)), ["run PreStop web 0 for 20s"]);
     world.go_to(2);
     assert_eq!(world.terminate(Some(3)), [""; 0]);
+    assert_eq!(world.go_to(4), [""; 0]);
     assert_eq!(world.go_to(5), ["cancel PreStop web 0", "stop web 0"]);
+    assert_eq!(world.go_to(6), [""; 0]);
     assert_eq!(world.go_to(7), ["kill web 0"]);
 }
 
@@ -74,6 +77,7 @@ fn all_containers_get_their_stop_signal_at_once_and_sigkill_at_the_end() {
         ["Killing: Stopping container web", "Killing: Stopping container db"]
     );
     world.exited("web", 0, exit(0));
+    assert_eq!(world.go_to(39), [""; 0]);
     assert_eq!(world.go_to(40), ["kill db 0"]);
     assert_eq!(
         world.events(),
@@ -100,6 +104,7 @@ fn the_pre_stop_hook_runs_first_and_its_time_counts() {
 fn a_hook_that_takes_all_the_grace_is_cut_and_two_seconds_are_added() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     world.terminate(Some(10));
+    assert_eq!(world.go_to(9), [""; 0]);
     assert_eq!(world.go_to(10), ["cancel PreStop web 0", "stop web 0"]);
     assert_eq!(world.deadline(), Some(12));
     assert_eq!(world.go_to(12), ["kill web 0"]);
@@ -128,6 +133,7 @@ fn a_probe_kills_with_its_own_grace_else_with_that_of_the_pod() {
         let probe = json!({"tcpSocket": {"port": 80}, "failureThreshold": 1, "terminationGracePeriodSeconds": own});
         let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
         assert_eq!(world.probed("web", 0, ProbeKind::Liveness, false), ["stop web 0"]);
+        assert_eq!(world.go_to(expected - 1), [""; 0]);
         assert_eq!(world.go_to(expected), ["kill web 0"]);
         // It is the container's end, not the Pod's.
         assert!(!world.events().iter().any(|event| event.contains("ExceededGracePeriod")));
@@ -152,7 +158,9 @@ fn sidecars_end_after_all_containers_in_reverse_order() {
 fn when_the_grace_expires_every_container_is_stopped_at_once_with_two_seconds() {
     let mut world = with_sidecars();
     world.terminate(Some(10));
+    assert_eq!(world.go_to(9), [""; 0]);
     assert_eq!(world.go_to(10), ["stop log 0", "stop mesh 0", "kill web 0"]);
+    assert_eq!(world.go_to(11), [""; 0]);
     assert_eq!(world.go_to(12), ["kill log 0", "kill mesh 0"]);
 }
 
@@ -236,6 +244,7 @@ fn after_a_restart_of_the_supervisor_the_termination_begins_again_with_its_whole
         world.events(),
         ["Killing: Stopping container web", "Killing: Stopping container db"]
     );
+    assert_eq!(world.go_to(34), [""; 0]);
     assert_eq!(world.go_to(35), ["cancel PreStop web 0", "stop web 0", "kill db 0"]);
 }
 
@@ -314,6 +323,7 @@ fn a_container_that_starts_while_the_pod_ends_gets_what_the_others_have_got() {
     assert_eq!(world.terminate(Some(10)), [""; 0]);
     world.go_to(4);
     assert_eq!(world.started("web", 0), ["stop web 0"]);
+    assert_eq!(world.go_to(9), [""; 0]);
     assert_eq!(world.go_to(10), ["kill web 0"]);
 }
 
@@ -321,7 +331,9 @@ fn a_container_that_starts_while_the_pod_ends_gets_what_the_others_have_got() {
 fn a_container_that_is_not_heard_of_is_killed_and_given_up() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     world.terminate(Some(10));
+    assert_eq!(world.go_to(11), [""; 0]);
     assert_eq!(world.go_to(12), ["kill web 0"]);
+    assert_eq!(world.go_to(21), [""; 0]);
     assert_eq!(world.go_to(22), ["stop sandbox"]);
     assert_eq!(world.state("web"), "terminated ContainerStatusUnknown 137");
     world.go_to(60);
