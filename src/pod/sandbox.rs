@@ -9,7 +9,7 @@ use microkube_protocol::messages::CreateSandboxResponse;
 use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
 use microkube_vmm::config::VmmEvent;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use super::agent::{AgentClientHandle, rpc_message};
 use super::output::Output;
@@ -23,6 +23,12 @@ const MAX_STREAMS: usize = 512;
 
 /// Of these, streams that may not have said yet what they are: the oldest is closed for one more. An agent says it at once.
 const MAX_UNNAMED_STREAMS: usize = 32;
+
+/// How long a stream that has not said what it is keeps its place at least.
+const TIME_TO_SPEAK: Duration = Duration::from_secs(2);
+
+/// How long a stream that has lost its place is still listened to.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Lines of the guest's log in an error message.
 const LOG_LINES_IN_ERROR: usize = 12;
@@ -162,7 +168,7 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
                     ));
                     continue;
                 };
-                let place = unnamed.admit();
+                let place = unnamed.admit().await;
                 let output = Arc::clone(&output);
                 tokio::spawn(async move {
                     let header = place.hold(output.header(&mut stream)).await;
@@ -185,11 +191,13 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
     }
 }
 
-/// The streams that have not said yet what they are, the oldest first. None of them keeps a later one from being heard.
-#[derive(Debug, Default)]
+/// The streams that have not said yet what they are. None of them keeps a later one from being heard for long: when all places are taken, the
+/// oldest is closed, but not before it had time to speak. A guest whose supervisor was replaced opens all its streams at once.
+#[derive(Debug)]
 struct UnnamedStreams {
-    /// Closed where the stream is not among them any more.
-    places: VecDeque<oneshot::Sender<()>>,
+    free: Arc<Semaphore>,
+    /// The oldest first, with the time until which it is left alone.
+    places: VecDeque<(tokio::time::Instant, oneshot::Sender<()>)>,
 }
 
 /// A stream's place among them.
@@ -197,29 +205,53 @@ struct UnnamedStreams {
 struct Place {
     /// Ends when it is lost to another.
     lost: oneshot::Receiver<()>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for UnnamedStreams {
+    fn default() -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(MAX_UNNAMED_STREAMS)),
+            places: VecDeque::new(),
+        }
+    }
 }
 
 impl UnnamedStreams {
-    /// A place for a new one; the oldest loses its own where there is none.
-    fn admit(&mut self) -> Place {
-        self.places.retain(|place| !place.is_closed());
-        if self.places.len() >= MAX_UNNAMED_STREAMS {
-            self.places.pop_front();
-        }
+    /// A place for a new one, as soon as there is one.
+    async fn admit(&mut self) -> Place {
+        let permit = loop {
+            self.places.retain(|(_, place)| !place.is_closed());
+            let free = Arc::clone(&self.free).acquire_owned();
+            let permit = match self.places.front() {
+                Some((until, _)) => tokio::time::timeout_at(*until, free).await,
+                None => Ok(free.await),
+            };
+            match permit {
+                // Nobody closes the semaphore.
+                Ok(permit) => break permit.expect("the places are there as long as this is"),
+                // Its permit follows.
+                Err(_) => drop(self.places.pop_front()),
+            }
+        };
         let (place, lost) = oneshot::channel();
-        self.places.push_back(place);
-        Place { lost }
+        self.places
+            .push_back((tokio::time::Instant::now() + TIME_TO_SPEAK, place));
+        Place { lost, _permit: permit }
     }
 }
 
 impl Place {
     /// What the stream says it is, if it comes before the place is lost. What has arrived by then is still heard.
     async fn hold<T>(self, header: impl Future<Output = T>) -> Option<T> {
+        let mut header = std::pin::pin!(header);
         tokio::select! {
             biased;
-            header = header => Some(header),
-            _ = self.lost => None,
+            header = &mut header => return Some(header),
+            _ = self.lost => {}
         }
+        // Nobody may have looked at the socket yet.
+        tokio::time::timeout(LAST_LOOK, header).await.ok()
     }
 }
 
@@ -321,15 +353,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_has_spoken_is_heard_although_its_place_is_lost() {
+    async fn all_streams_of_a_guest_that_opens_them_at_once_are_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Output::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
+        output.expect_machine();
+        let (vmm, link) = VsockLink::pair().unwrap();
+        let (control, _) = mpsc::channel(1);
+        let stdio = microkube_protocol::Stdio::Stdout;
+        let ids: Vec<String> = (0..3 * MAX_UNNAMED_STREAMS)
+            .map(|number| format!("p-{number}"))
+            .collect();
+        let expected: Vec<_> = ids.iter().map(|id| output.expect_process(id, stdio)).collect();
+        let mut streams = Vec::new();
+        for _ in &ids {
+            streams.push(open(&vmm).await);
+        }
+        tokio::spawn(serve_vsock(link, Arc::clone(&output), control));
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        for (id, stream) in ids.iter().zip(&mut streams) {
+            let process = microkube_protocol::DataStream::Process { id: id.clone(), stdio };
+            let header = microkube_protocol::encode_stream_header(&process).unwrap();
+            stream.write_all(&header).await.unwrap();
+        }
+        for served in expected {
+            let served = tokio::time::timeout(Duration::from_secs(30), served).await;
+            served.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_loses_its_place_when_it_had_time_to_speak_and_what_has_arrived_is_heard() {
         let mut unnamed = UnnamedStreams::default();
-        let first = unnamed.admit();
-        let others: Vec<_> = (0..MAX_UNNAMED_STREAMS).map(|_| unnamed.admit()).collect();
-        assert_eq!(first.hold(std::future::ready(1)).await, Some(1));
-        drop(others);
-        let first = unnamed.admit();
-        let others: Vec<_> = (0..MAX_UNNAMED_STREAMS).map(|_| unnamed.admit()).collect();
-        assert_eq!(first.hold(std::future::pending::<()>()).await, None);
-        assert_eq!(others.len(), MAX_UNNAMED_STREAMS);
+        let begun = tokio::time::Instant::now();
+        let mut places = Vec::new();
+        for _ in 0..MAX_UNNAMED_STREAMS {
+            places.push(unnamed.admit().await);
+        }
+        let silent = places.remove(0);
+        let silent = tokio::spawn(silent.hold(std::future::pending::<()>()));
+        let late = unnamed.admit().await;
+        assert!(begun.elapsed() >= TIME_TO_SPEAK);
+        assert_eq!(silent.await.unwrap(), None);
+        // The next one to lose its place has spoken, and is only looked at now.
+        let spoken = places.remove(0);
+        let next = tokio::spawn(async move {
+            let place = unnamed.admit().await;
+            (unnamed, place)
+        });
+        let header = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert_eq!(spoken.hold(header).await, Some(7));
+        drop((next.await.unwrap(), late));
     }
 }
