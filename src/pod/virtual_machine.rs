@@ -108,9 +108,9 @@ impl VirtualMachine {
             && let Some(identity) = self.identity.clone()
         {
             match self.privileges.kill_vmm(identity, KILL_PATIENCE).await {
+                // Its address must not be given away before. All its threads have to end, whatever it looks like.
+                Ok(_) if self.is_own => drop(exit.readable().await),
                 Ok(true) => {}
-                // Its address must not be given away before.
-                Ok(false) if self.is_own => drop(exit.readable().await),
                 killed => tracing::error!("cannot kill the VMM: {killed:?}"),
             }
         }

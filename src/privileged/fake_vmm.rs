@@ -5,7 +5,11 @@ use std::process::{Child, Command, Stdio};
 
 /// Starts it, with a file in `dir`. It runs until it is killed.
 pub(crate) fn fake_vmm(uid: &str, dir: &Path) -> Child {
-    std::fs::write(dir.join("supervised"), "read line\n").unwrap();
+    let script = dir.join("supervised");
+    // Never written again: another may be reading it.
+    if !script.exists() {
+        std::fs::write(&script, "read line\n").unwrap();
+    }
     Command::new("sh")
         .args(["supervised", "--pod", uid])
         .current_dir(dir)

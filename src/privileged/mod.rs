@@ -113,8 +113,14 @@ pub enum ReleaseError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// One of its files.
-    #[error(transparent)]
-    File(#[from] io::Error),
+    #[error("cannot remove {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl ReleaseError {
@@ -123,7 +129,7 @@ impl ReleaseError {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Network(error) => error.path(),
-            Self::File(_) => None,
+            Self::File { path, .. } => Some(path),
         }
     }
 }
@@ -211,9 +217,14 @@ impl PodPrivileges {
     /// The first that cannot be released.
     pub async fn release(&self) -> Result<(), ReleaseError> {
         let network = network::release(&self.paths.network(), &self.uid).await;
-        volume::remove_scratch_disk(&self.scratch_path())?;
-        vmm::remove_socket(&self.vmm_socket())?;
-        Ok(network?)
+        let remove = |path: PathBuf, remove: fn(&Path) -> io::Result<()>| match remove(&path) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(ReleaseError::File { path, source }),
+        };
+        let scratch = remove(self.scratch_path(), volume::remove_scratch_disk);
+        let socket = remove(self.vmm_socket(), vmm::remove_socket);
+        network?;
+        scratch.and(socket)
     }
 
     fn scratch_path(&self) -> PathBuf {

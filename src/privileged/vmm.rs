@@ -252,7 +252,12 @@ pub fn connect(path: &Path) -> Result<OwnedFd, VmmError> {
         if !found.metadata()?.file_type().is_socket() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        let client = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
         let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
         connect_socket(client.as_raw_fd(), &UnixAddr::new(&found)?)?;
         Ok(client)
@@ -263,13 +268,13 @@ pub fn connect(path: &Path) -> Result<OwnedFd, VmmError> {
     })
 }
 
-/// Kills a VMM of the Pod and waits for its end, at most `patience`; returns whether it has ended.
+/// Kills a VMM of the Pod and waits for its end, at most `patience`; returns whether it has ended. What the process says of itself does not
+/// save it: a VMM that its guest has taken over can change its arguments, but not its user.
 pub fn kill(uid: &str, vmm: &ProcessIdentity, patience: Duration) -> Result<bool, VmmError> {
     match kind_of(vmm.pid(), uid) {
+        ProcessKind::VmmOfPod | ProcessKind::Jailed | ProcessKind::Nameless => Ok(vmm.kill(patience)?),
         // Looked at last: otherwise the arguments may be those of the PID's next owner.
-        _ if !vmm.is_alive() => Ok(true),
-        ProcessKind::VmmOfPod => Ok(vmm.kill(patience)?),
-        ProcessKind::Ending => Ok(vmm.wait(patience)?),
+        ProcessKind::Other if vmm.exit_event()?.is_none() => Ok(true),
         ProcessKind::Other => Err(VmmError::NotOfPod(vmm.pid())),
     }
 }
@@ -308,8 +313,10 @@ fn found(uid: &str) -> Vec<ProcessIdentity> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProcessKind {
     VmmOfPod,
-    /// It has no arguments any more.
-    Ending,
+    /// It has the user that only VMMs have, whatever its arguments say.
+    Jailed,
+    /// It has no arguments: not yet, not any more, or by its own doing.
+    Nameless,
     Other,
 }
 
@@ -317,10 +324,10 @@ fn kind_of(pid: i32, uid: &str) -> ProcessKind {
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let (Ok(metadata), Ok(arguments)) = (std::fs::metadata(&directory), std::fs::read(directory.join("cmdline")))
     else {
-        return ProcessKind::Ending;
+        return ProcessKind::Nameless;
     };
     if arguments.is_empty() {
-        return ProcessKind::Ending;
+        return ProcessKind::Nameless;
     }
     let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
     let matches = arguments.next() == Some(b"supervised")
@@ -330,9 +337,18 @@ fn kind_of(pid: i32, uid: &str) -> ProcessKind {
     let owners = [0, JAIL_ID, nix::unistd::geteuid().as_raw()];
     if matches && owners.contains(&owner) {
         ProcessKind::VmmOfPod
+    } else if real_uid(&directory) == Some(JAIL_ID) {
+        ProcessKind::Jailed
     } else {
         ProcessKind::Other
     }
+}
+
+/// Whom a process runs as. Its directory in `/proc` may be root's all the same.
+fn real_uid(directory: &Path) -> Option<u32> {
+    let status = std::fs::read_to_string(directory.join("status")).ok()?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_whitespace().next()?.parse().ok()
 }
 
 fn open(path: &Path) -> Result<File, VmmError> {
@@ -405,6 +421,13 @@ mod tests {
     use std::io::{ErrorKind, Write};
 
     use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_user_whatever_its_arguments_say() {
+        let own = nix::unistd::getuid().as_raw();
+        assert_eq!(real_uid(Path::new("/proc/self")), Some(own));
+        assert_eq!(real_uid(Path::new("/proc/none")), None);
+    }
 
     #[test]
     fn what_the_vmm_says_waits_for_nobody_and_its_console_waits() {

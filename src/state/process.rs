@@ -29,13 +29,20 @@ impl ProcessIdentity {
     /// The process with this PID; `None` when there is none.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
+        Self::with_state(pid).and_then(|(process, has_ended)| (!has_ended).then_some(process))
+    }
+
+    /// The process with this PID, and whether its first thread has ended: others may go on.
+    fn with_state(pid: i32) -> Option<(Self, bool)> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        Some(Self {
+        let (start_time_ticks, has_ended) = start_time_ticks(&stat)?;
+        let process = Self {
             pid,
-            start_time_ticks: start_time_ticks(&stat)?,
+            start_time_ticks,
             boot_id: boot_id.trim().to_owned(),
-        })
+        };
+        Some((process, has_ended))
     }
 
     /// This process.
@@ -95,8 +102,13 @@ impl ProcessIdentity {
             }
             Err(error) => return Err(self.error("open", error)),
         };
-        // Looked at only now: the descriptor pins whichever process has the PID.
-        Ok(self.is_alive().then_some(pidfd))
+        // Looked at only now: the descriptor pins whichever process has the PID. Not by its state: the first thread may have ended before the
+        // others.
+        let is_this = Self::with_state(self.pid).is_some_and(|(process, _)| process == *self);
+        Ok(match is_this && !self.wait_for(&pidfd, Duration::ZERO)? {
+            true => Some(pidfd),
+            false => None,
+        })
     }
 
     fn wait_for(&self, pidfd: &OwnedFd, timeout: Duration) -> Result<bool, ProcessError> {
@@ -149,15 +161,13 @@ fn pidfd_send_sigkill(pidfd: &OwnedFd) -> std::io::Result<()> {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`; `None` for a process that has ended (state Z or X). The second field, the command's name in
-/// parentheses, may contain anything.
-fn start_time_ticks(stat: &str) -> Option<u64> {
+/// Field 22 of `/proc/PID/stat`, and whether the first thread has ended (state Z or X). The second field, the command's name in parentheses,
+/// may contain anything.
+fn start_time_ticks(stat: &str) -> Option<(u64, bool)> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace();
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
-    }
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    Some((fields.nth(18)?.parse().ok()?, has_ended))
 }
 
 #[cfg(test)]
@@ -179,9 +189,33 @@ mod tests {
     #[test]
     fn the_start_time_is_found_behind_a_name_with_spaces_and_parentheses() {
         let stat = "42 (a) b) c) S 1 42 42 0 -1 4194560 10 0 0 0 1 2 3 4 20 0 1 0 987654 1000 1 18446744073709551615";
-        assert_eq!(start_time_ticks(stat), Some(987_654));
-        assert_eq!(start_time_ticks(&stat.replace(" S ", " Z ")), None);
+        assert_eq!(start_time_ticks(stat), Some((987_654, false)));
+        assert_eq!(start_time_ticks(&stat.replace(" S ", " Z ")), Some((987_654, true)));
         assert_eq!(start_time_ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_is_killed_with_the_others() {
+        // SAFETY: the child only starts a thread, which waits, and ends its first one; it never returns here.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            std::thread::spawn(|| std::thread::sleep(Duration::from_secs(1000)));
+            // SAFETY: exit(2) ends this thread alone.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            std::process::abort();
+        }
+        let identity = match ProcessIdentity::with_state(pid) {
+            Some((identity, _)) => identity,
+            None => panic!("the child is not reaped yet"),
+        };
+        while identity.is_alive() {
+            std::thread::yield_now();
+        }
+        assert!(identity.exit_event().unwrap().is_some(), "its other thread goes on");
+        assert!(identity.kill(Duration::from_secs(10)).unwrap());
+        assert!(identity.exit_event().unwrap().is_none());
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
     }
 
     #[test]
