@@ -33,6 +33,8 @@ use self::pod_run::PodRun;
 use super::release::release;
 use super::supervisor_protocol::Notice;
 use super::sweep;
+use crate::pod::patience::KILL_PATIENCE;
+use crate::privileged::Privileges;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// What a supervisor is started with.
@@ -80,7 +82,11 @@ impl Supervisor {
 
         let ended = match PodRun::new(paths.clone(), record, frames, order_sender, debug).await {
             Ok(run) => run.drive(orders).await,
-            Err(error) => Err(error),
+            Err(error) => {
+                // A machine that it should have taken over still runs, and has the Pod's address.
+                end_machine(&paths, &records, &uid).await?;
+                Err(error)
+            }
         };
         let outcome = ended.unwrap_or_else(|error| Outcome {
             exit_code: 1,
@@ -107,4 +113,15 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// Ends the Pod's virtual machine: before that, nothing of the Pod may be released.
+async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
+    let vmm = records.get(uid)?.and_then(|record| record.vmm);
+    let privileges = Privileges::new(paths).of_pod(uid)?;
+    anyhow::ensure!(
+        privileges.end_vmms(vmm, KILL_PATIENCE).await?,
+        "the Pod's virtual machine could not be taken over, and does not end"
+    );
+    Ok(())
 }
