@@ -106,10 +106,10 @@ fn invalid(error: InvalidRequest) -> ttrpc::Error {
     failure(Code::INVALID_ARGUMENT, error)
 }
 
-/// Checks that the supervisor speaks a version of the protocol that this agent speaks.
-fn check_versions(supervisor: Option<&ProtocolVersions>) -> ttrpc::Result<()> {
+/// The version of the protocol that both speak.
+fn check_versions(supervisor: Option<&ProtocolVersions>) -> ttrpc::Result<u32> {
     let agreed = AGENT_VERSIONS.agree(Versions::from(supervisor));
-    agreed.map(drop).map_err(|NoCommonVersion { own, peer }| {
+    agreed.map_err(|NoCommonVersion { own, peer }| {
         let message = format!("the supervisor speaks {peer} of the agent's protocol, this agent {own}");
         failure(Code::FAILED_PRECONDITION, message)
     })
@@ -448,13 +448,14 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: ListContainersRequest,
     ) -> ttrpc::Result<ListContainersResponse> {
-        check_versions(request.versions.as_ref())?;
+        let version = check_versions(request.versions.as_ref())?;
         // A start that a supervisor has asked for before it died is mostly over soon.
         self.state.start_order.all_over().await;
         // These first: a start that succeeds meanwhile is among both.
         let mut starting = self.state.starts.ids();
         let containers = self.state.containers.all();
-        starting.retain(|id| containers.iter().all(|(other, _)| other != id));
+        // Version 0 takes what is listed for started; it asks for the start again, and gets the answer of the first.
+        starting.retain(|id| version >= 1 && containers.iter().all(|(other, _)| other != id));
         let starting = starting.into_iter().map(|id| ContainerSummary {
             id,
             starting: true,

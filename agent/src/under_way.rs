@@ -37,12 +37,10 @@ impl<T: Clone + Send + Sync + 'static> UnderWay<T> {
         if let Some(call) = calls.get(id) {
             return call.clone();
         }
-        let end = End {
-            id: id.to_owned(),
-            calls: Arc::clone(&self.calls),
-        };
+        let (key, all) = (id.to_owned(), Arc::clone(&self.calls));
         let task = tokio::spawn(async move {
-            let _end = end;
+            // Only here: a runtime that ends drops what it is given at once, under the lock.
+            let _end = End { id: key, calls: all };
             call.await
         });
         let call = task.map(move |answer| answer.unwrap_or_else(broken)).boxed().shared();

@@ -189,7 +189,14 @@ impl Following<'_> {
                     let is_over = |status: &PodStatus| !is_attempt_running(status, container, id.as_deref());
                     match self.wait_at_most(STATUS_PATIENCE, is_over).await? {
                         // It was too fast: what it wrote is in its log.
-                        Waited::Until(_) => show_log(self.paths, self.record, self.container)?,
+                        Waited::Until(_) if is_refused(&error) => show_log(self.paths, self.record, self.container)?,
+                        // What came before that was shown, and must not be shown twice.
+                        Waited::Until(_) => {
+                            let name = &self.record.name;
+                            (self.tell)(&format!(
+                                "{PREFIX}warning: {error:#}; `microkube logs {name}` has the whole output"
+                            ));
+                        }
                         Waited::TimedOut(_) => return Err(error),
                         Waited::Signal(number) => return Ok(self.interrupted(number)),
                     }
@@ -339,6 +346,14 @@ impl Following<'_> {
         }
         Ok(0)
     }
+}
+
+/// Whether there was no session at all: nobody listens, or the container is not to be had. What broke off later has shown its output.
+fn is_refused(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(ClientError::NotRunning(_) | ClientError::Connect(_) | ClientError::Refused(_))
+    )
 }
 
 /// Whether the container still runs with this container ID.

@@ -23,7 +23,7 @@ pub enum ClientError {
     Connect(#[source] io::Error),
     /// The conversation broke off.
     #[error("the conversation with the Pod's supervisor failed")]
-    SupervisorFrame(#[from] FrameError),
+    Frame(#[from] FrameError),
     /// The supervisor went away.
     #[error("the Pod's supervisor went away")]
     WentAway,
@@ -92,9 +92,7 @@ impl SupervisorClient {
 
     /// Says hello; false where the supervisor hangs up on it.
     async fn greet(&mut self) -> Result<bool, ClientError> {
-        if let Err(ClientError::SupervisorFrame(FrameError::Io(_))) =
-            self.ask(SupervisorRequest::Hello(Greeting::own())).await
-        {
+        if let Err(ClientError::Frame(FrameError::Io(_))) = self.ask(SupervisorRequest::Hello(Greeting::own())).await {
             return Ok(false);
         }
         match read_frame(&mut self.from).await {
@@ -115,7 +113,7 @@ impl SupervisorClient {
     /// Asks for something.
     ///
     /// # Errors
-    /// [`ClientError::SupervisorFrame`].
+    /// [`ClientError::Frame`].
     pub async fn ask(&mut self, request: SupervisorRequest) -> Result<(), ClientError> {
         Ok(write_frame(&mut self.to, &SupervisorFrame::Request(request)).await?)
     }

@@ -37,7 +37,7 @@ pub struct SessionInput(OwnedWriteHalf);
 /// Begins the conversation on a connection that is there.
 ///
 /// # Errors
-/// [`ClientError::SupervisorFrame`].
+/// [`ClientError::Frame`].
 pub async fn begin(
     mut client: SupervisorClient,
     request: SupervisorRequest,
@@ -81,7 +81,7 @@ impl SessionInput {
     /// Sends input; none is its end.
     ///
     /// # Errors
-    /// [`ClientError::SupervisorFrame`].
+    /// [`ClientError::Frame`].
     pub async fn write(&mut self, bytes: Vec<u8>) -> Result<(), ClientError> {
         Ok(write_frame(&mut self.0, &SupervisorFrame::Stdin(bytes)).await?)
     }
@@ -89,7 +89,7 @@ impl SessionInput {
     /// Tells the size of the terminal here.
     ///
     /// # Errors
-    /// [`ClientError::SupervisorFrame`].
+    /// [`ClientError::Frame`].
     pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ClientError> {
         Ok(write_frame(&mut self.0, &SupervisorFrame::Request(SupervisorRequest::Resize(size))).await?)
     }

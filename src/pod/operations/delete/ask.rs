@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::pod::client::{ClientError, SupervisorClient};
 use crate::pod::patience::{ANSWER_PATIENCE, FORCE_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
-use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame};
+use crate::pod::supervisor_protocol::{FrameError, Notice, SupervisorFrame, SupervisorRequest, read_frame};
 use crate::pod::sweep::remove_ownerless;
 use crate::state::{Paths, PodRecords, ProcessIdentity};
 
@@ -139,8 +139,10 @@ pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -
             let socket = paths.supervisor_socket(uid);
             return Err(AskError::Connect { socket, source });
         }
-        Err(error @ ClientError::Incompatible { .. }) => return Err(AskError::Incompatible(error)),
-        Err(_) => return Ok(false),
+        Err(ClientError::NotRunning(_) | ClientError::WentAway | ClientError::Frame(FrameError::Io(_))) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(AskError::Incompatible(error)),
     };
     if supervisor.ask(SupervisorRequest::Delete { grace }).await.is_err() {
         return Ok(false);
