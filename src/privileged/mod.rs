@@ -19,7 +19,7 @@
 //! - Nobody names a path, a TAP, an address or a user. All of them follow from the Pod's UID, which is checked once
 //!   ([`Privileges::of_pod`]), and from this host's configuration.
 //! - Files of the Pod's directories are opened without following symbolic links, and only if they are of the right kind.
-//! - A process is signalled only if it is a VMM of the Pod.
+//! - A process is signalled only if it is a VMM.
 //! - Which Pods are gone is looked up here, not told.
 //! - A descriptor needs no check: who passes it on could use it as well. What is done with those of a VMM is done by the jailed VMM.
 //!
