@@ -156,31 +156,21 @@ pub fn describe_loss(output: &Output, what: &str) -> String {
 /// Distributes the guest's connections until the VMM is gone.
 async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sender<UnixStream>) {
     let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-    let mut unnamed = UnnamedStreams::default();
+    // Bounded by the permits.
+    let (accepted, queue) = mpsc::unbounded_channel();
+    tokio::spawn(serve_streams(queue, Arc::clone(&output)));
     loop {
         match vsock.accept().await {
             // Only the first one is the agent: containers start after it.
             Ok(Some((CONTROL_PORT, stream))) => drop(control.try_send(stream)),
-            Ok(Some((STREAM_PORT, mut stream))) => {
+            Ok(Some((STREAM_PORT, stream))) => {
                 let Ok(permit) = Arc::clone(&streams).try_acquire_owned() else {
                     output.complain(format_args!(
                         "the guest opens more than {MAX_STREAMS} streams at once: refused"
                     ));
                     continue;
                 };
-                let place = unnamed.admit().await;
-                let output = Arc::clone(&output);
-                tokio::spawn(async move {
-                    let header = place.hold(output.header(&mut stream)).await;
-                    match header {
-                        Some(Some(header)) => output.serve(header, stream).await,
-                        Some(None) => {}
-                        None => output.complain(format_args!(
-                            "the guest opens more than {MAX_UNNAMED_STREAMS} streams that say nothing: closed the oldest"
-                        )),
-                    }
-                    drop(permit);
-                });
+                let _ = accepted.send((stream, permit));
             }
             Ok(Some((port, _))) => {
                 output.complain(format_args!("the guest connects to port {port}, where nobody listens"));
@@ -188,6 +178,26 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
             Ok(None) => return,
             Err(error) => return tracing::warn!("the Pod's vsock broke off: {error}"),
         }
+    }
+}
+
+/// Serves accepted streams, each as soon as there is a place for it: the VMM refuses the guest's connections while nobody takes them.
+async fn serve_streams(mut accepted: mpsc::UnboundedReceiver<(UnixStream, OwnedSemaphorePermit)>, output: Arc<Output>) {
+    let mut unnamed = UnnamedStreams::default();
+    while let Some((mut stream, permit)) = accepted.recv().await {
+        let place = unnamed.admit().await;
+        let output = Arc::clone(&output);
+        tokio::spawn(async move {
+            let header = place.hold(output.header(&mut stream)).await;
+            match header {
+                Some(Some(header)) => output.serve(header, stream).await,
+                Some(None) => {}
+                None => output.complain(format_args!(
+                    "the guest opens more than {MAX_UNNAMED_STREAMS} streams that say nothing: closed the oldest"
+                )),
+            }
+            drop(permit);
+        });
     }
 }
 
@@ -220,20 +230,24 @@ impl Default for UnnamedStreams {
 impl UnnamedStreams {
     /// A place for a new one, as soon as there is one.
     async fn admit(&mut self) -> Place {
-        let permit = loop {
-            self.places.retain(|(_, place)| !place.is_closed());
-            let free = Arc::clone(&self.free).acquire_owned();
-            let permit = match self.places.front() {
-                Some((until, _)) => tokio::time::timeout_at(*until, free).await,
-                None => Ok(free.await),
-            };
-            match permit {
-                // Nobody closes the semaphore.
-                Ok(permit) => break permit.expect("the places are there as long as this is"),
-                // Its permit follows.
-                Err(_) => drop(self.places.pop_front()),
+        self.places.retain(|(_, place)| !place.is_closed());
+        let free = || Arc::clone(&self.free).acquire_owned();
+        let until = self.places.front().map(|(until, _)| *until);
+        let permit = match until {
+            Some(until) => tokio::time::timeout_at(until, free()).await.ok(),
+            None => None,
+        };
+        let permit = match permit {
+            Some(permit) => permit,
+            // The oldest had its time; that of the stream that loses its place, or of another, follows.
+            None => {
+                if self.free.available_permits() == 0 {
+                    self.places.pop_front();
+                }
+                free().await
             }
         };
+        let permit = permit.expect("nobody closes the semaphore");
         let (place, lost) = oneshot::channel();
         self.places
             .push_back((tokio::time::Instant::now() + TIME_TO_SPEAK, place));
@@ -396,6 +410,8 @@ mod tests {
         let late = unnamed.admit().await;
         assert!(begun.elapsed() >= TIME_TO_SPEAK);
         assert_eq!(silent.await.unwrap(), None);
+        let is_lost = |place: &mut Place| place.lost.try_recv() != Err(oneshot::error::TryRecvError::Empty);
+        assert!(!places.iter_mut().any(is_lost), "one makes room for one");
         // The next one to lose its place has spoken, and is only looked at now.
         let spoken = places.remove(0);
         let next = tokio::spawn(async move {
