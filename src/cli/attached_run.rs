@@ -192,10 +192,11 @@ impl Following<'_> {
                         Waited::Until(_) if is_refused(&error) => show_log(self.paths, self.record, self.container)?,
                         // What came before that was shown, and must not be shown twice.
                         Waited::Until(_) => {
-                            let name = &self.record.name;
-                            (self.tell)(&format!(
-                                "{PREFIX}warning: {error:#}; `microkube logs {name}` has the whole output"
-                            ));
+                            let advice = match self.args.rm {
+                                true => String::new(),
+                                false => format!("; `microkube logs {}` has the whole output", self.record.name),
+                            };
+                            (self.tell)(&format!("{PREFIX}warning: {error:#}{advice}"));
                         }
                         Waited::TimedOut(_) => return Err(error),
                         Waited::Signal(number) => return Ok(self.interrupted(number)),

@@ -29,20 +29,27 @@ impl ProcessIdentity {
     /// The process with this PID; `None` when there is none.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Self::with_state(pid).and_then(|(process, has_ended)| (!has_ended).then_some(process))
+        let (process, has_ended) = Self::with_state(pid).ok()??;
+        (!has_ended).then_some(process)
     }
 
-    /// The process with this PID, and whether its first thread has ended: others may go on.
-    fn with_state(pid: i32) -> Option<(Self, bool)> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        let (start_time_ticks, has_ended) = start_time_ticks(&stat)?;
+    /// The process with this PID, and whether its first thread has ended: others may go on. `None` only if there is none.
+    fn with_state(pid: i32) -> std::io::Result<Option<(Self, bool)>> {
+        let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // It ended between being opened and being read.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let (start_time_ticks, has_ended) = start_time_ticks(&stat).ok_or(std::io::ErrorKind::InvalidData)?;
         let process = Self {
             pid,
             start_time_ticks,
             boot_id: boot_id.trim().to_owned(),
         };
-        Some((process, has_ended))
+        Ok(Some((process, has_ended)))
     }
 
     /// This process.
@@ -104,7 +111,8 @@ impl ProcessIdentity {
         };
         // Looked at only now: the descriptor pins whichever process has the PID. Not by its state: the first thread may have ended before the
         // others.
-        let is_this = Self::with_state(self.pid).is_some_and(|(process, _)| process == *self);
+        let found = Self::with_state(self.pid).map_err(|source| self.error("look at", source))?;
+        let is_this = found.is_some_and(|(process, _)| process == *self);
         Ok(match is_this && !self.wait_for(&pidfd, Duration::ZERO)? {
             true => Some(pidfd),
             false => None,
@@ -205,10 +213,7 @@ mod tests {
             unsafe { libc::syscall(libc::SYS_exit, 0) };
             std::process::abort();
         }
-        let identity = match ProcessIdentity::with_state(pid) {
-            Some((identity, _)) => identity,
-            None => panic!("the child is not reaped yet"),
-        };
+        let (identity, _) = ProcessIdentity::with_state(pid).unwrap().expect("it is not reaped yet");
         while identity.is_alive() {
             std::thread::yield_now();
         }

@@ -83,6 +83,7 @@ impl Supervisor {
         let ended = match PodRun::new(paths.clone(), record, frames, order_sender, debug).await {
             Ok(run) => run.drive(orders).await,
             Err(error) => {
+                tracing::error!("{error:#}");
                 // A machine that it should have taken over still runs, and has the Pod's address.
                 end_machine(&paths, &records, &uid).await?;
                 Err(error)
