@@ -34,7 +34,7 @@ use super::release::release;
 use super::supervisor_protocol::Notice;
 use super::sweep;
 use crate::pod::patience::KILL_PATIENCE;
-use crate::privileged::Privileges;
+use crate::privileged::{Privileges, VmmError};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
 
 /// What a supervisor is started with.
@@ -80,14 +80,11 @@ impl Supervisor {
         let uid = record.uid.clone();
         let attached = !record.detached;
 
-        let ended = match PodRun::new(paths.clone(), record, frames, order_sender, debug).await {
+        let run = PodRun::new(paths.clone(), record, frames, order_sender, debug).await;
+        let has_run = run.is_ok();
+        let ended = match run {
             Ok(run) => run.drive(orders).await,
-            Err(error) => {
-                tracing::error!("{error:#}");
-                // A machine that it should have taken over still runs, and has the Pod's address.
-                end_machine(&paths, &records, &uid).await?;
-                Err(error)
-            }
+            Err(error) => Err(error),
         };
         let outcome = ended.unwrap_or_else(|error| Outcome {
             exit_code: 1,
@@ -97,7 +94,11 @@ impl Supervisor {
         if let Some(error) = &outcome.error {
             tracing::error!("{error}");
         }
-        let released = release(&paths, &records, &uid, outcome.forget).await;
+        // One that could not be taken over, or did not end in time, still has the Pod's address.
+        let released = match end_machine(&paths, &records, &uid, has_run).await {
+            Ok(()) => release(&paths, &records, &uid, outcome.forget).await,
+            Err(error) => Err(error),
+        };
         let error = match (outcome.error, released) {
             (None, Err(error)) => Some(format!("cannot release everything of the Pod: {error:#}")),
             (error, _) => error,
@@ -116,13 +117,23 @@ impl Supervisor {
     }
 }
 
-/// Ends the Pod's virtual machine: before that, nothing of the Pod may be released.
-async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
-    let vmm = records.get(uid)?.and_then(|record| record.vmm);
+/// Ends the Pod's virtual machine: before that, nothing of the Pod may be released. After a run it is mostly gone, and noted otherwise.
+async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str, has_run: bool) -> anyhow::Result<()> {
+    let record = records.get(uid).unwrap_or_else(|error| {
+        tracing::warn!("which virtual machine the Pod had is not known: {error}");
+        None
+    });
+    let vmm = record.and_then(|record| record.vmm);
     let privileges = Privileges::new(paths).of_pod(uid)?;
-    anyhow::ensure!(
-        privileges.end_vmms(vmm, KILL_PATIENCE).await?,
-        "the Pod's virtual machine could not be taken over, and does not end"
-    );
+    let has_ended = match vmm {
+        Some(vmm) if has_run => match privileges.kill_vmm(vmm, KILL_PATIENCE).await {
+            // The record is wrong: what it names has nothing of the Pod.
+            Err(VmmError::NotOfPod(_)) => true,
+            killed => killed?,
+        },
+        None if has_run => true,
+        vmm => privileges.end_vmms(vmm, KILL_PATIENCE).await?,
+    };
+    anyhow::ensure!(has_ended, "its virtual machine does not end");
     Ok(())
 }
