@@ -191,8 +191,13 @@ fn a_state_directory_that_is_read_only_still_shows_its_pods() {
     let place = Place::new("read-only");
     place.start("one");
     let state = place.state();
+    // The Pod keeps its disk open for writing while it waits for its image: through the mount that there is by then.
+    wait_until("the Pod's disk is made", || {
+        let mut pods = std::fs::read_dir(place.pods()).unwrap();
+        pods.any(|pod| pod.unwrap().path().join("scratch.img").exists())
+    });
     mount(&["--bind", state.to_str().unwrap()], &state);
-    // What a Pod needs besides its image (a disk) may still be made.
+    // Records may still be written.
     wait_until("nothing is written there any more", || {
         let remount = ["-o", "remount,bind,ro"];
         Command::new("mount")
