@@ -9,7 +9,7 @@ use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
 use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 use crate::pod::test_pods::asked;
-use crate::state::LockedFile;
+use crate::state::{LockedFile, StatusRecord};
 
 #[derive(Debug, clap::Parser)]
 struct Cli {
@@ -88,6 +88,13 @@ impl Run {
         };
         follow_and_remove(&self.pods.paths, &self.record, &self.args, &mut endings, &mut tell).await
     }
+}
+
+/// The status of a Pod that failed when its container ended so.
+fn failed(end: Value) -> StatusRecord {
+    let over = Run::new(&["--restart=Never"]);
+    over.set("Failed", end, json!({}));
+    over.pods.records.status(&over.record.uid).unwrap().unwrap()
 }
 
 /// Takes a request of the command line and answers it.
@@ -220,9 +227,7 @@ async fn the_end_of_an_attached_container_is_told_with_its_reason_and_its_exit_c
     run.set("Running", json!({ "running": {} }), json!({}));
     let listener = run.listen();
     let (pods, uid) = (run.pods.records.clone(), run.record.uid.clone());
-    let over = Run::new(&["--restart=Never"]);
-    over.set("Failed", ended("OOMKilled", 137, ""), json!({}));
-    let over = over.pods.records.status(&over.record.uid).unwrap().unwrap();
+    let over = failed(ended("OOMKilled", 137, ""));
     let supervisor = async {
         let request = answer(&listener, &[Notice::Attached, Notice::Exited { exit_code: 0 }]).await;
         pods.save_status(&uid, &over).unwrap();
@@ -241,9 +246,7 @@ async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
     run.set("Running", json!({ "running": {} }), json!({}));
     let listener = run.listen();
     let (pods, uid) = (run.pods.records.clone(), run.record.uid.clone());
-    let over = Run::new(&["--restart=Never"]);
-    over.set("Failed", ended("Error", 3, ""), json!({}));
-    let over = over.pods.records.status(&over.record.uid).unwrap().unwrap();
+    let over = failed(ended("Error", 3, ""));
     let supervisor = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         asked(&mut stream).await.unwrap();
@@ -279,9 +282,7 @@ async fn the_end_of_the_input_of_a_container_whose_input_stays_open_does_not_end
     run.set("Running", json!({ "running": {} }), json!({}));
     let listener = run.listen();
     let (pods, uid) = (run.pods.records.clone(), run.record.uid.clone());
-    let over = Run::new(&["--restart=Never"]);
-    over.set("Failed", ended("Error", 3, ""), json!({}));
-    let over = over.pods.records.status(&over.record.uid).unwrap().unwrap();
+    let over = failed(ended("Error", 3, ""));
     let supervisor = async {
         answer(&listener, &[Notice::Attached, Notice::InputEnded]).await;
         pods.save_status(&uid, &over).unwrap();
