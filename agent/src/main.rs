@@ -10,6 +10,7 @@ mod lock;
 mod log;
 mod mount_api;
 mod network;
+mod priority;
 mod reaper;
 mod registry;
 mod request;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     boot::power_off_on_panic();
+    if let Err(error) = priority::raise() {
+        log::warning!("cannot raise the agent's priority: {error}");
+    }
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

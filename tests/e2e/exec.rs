@@ -92,6 +92,20 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
         "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
     );
     assert_eq!(own, container);
+    // The agent's own priority is higher (proc_pid_stat(5): the nice value).
+    let nice = host().succeed([
+        "exec",
+        "confined",
+        "--",
+        "cut",
+        "-d",
+        " ",
+        "-f",
+        "19",
+        "/proc/self/stat",
+        "/proc/1/stat",
+    ]);
+    assert_eq!(nice, "0\n0\n");
     let groups = host().succeed(["exec", "confined", "--", "cat", "/proc/self/cgroup"]);
     assert_eq!(
         groups,

@@ -26,6 +26,7 @@ use super::sub_path::SubPathError;
 use super::user::{self, Groups, User, UserError};
 use super::{dev, terminal};
 use crate::boot::boottime_ns;
+use crate::priority;
 
 /// Exit status of a helper that failed, as in Docker and containerd for containers that never started.
 const EXIT_START_ERROR: i32 = 128;
@@ -150,6 +151,8 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         let mut turn = unsafe { File::from_raw_fd(TURN_FD) };
         io::copy(&mut turn, &mut io::sink()).context("cannot wait for the turn to start")?;
     }
+    // So late, because a container that is busy must not delay what a probe starts in it.
+    priority::reset().context("cannot reset the priority")?;
     send(
         report,
         &Report::Executing {
