@@ -7,11 +7,12 @@
 #                 and power cuts
 #   make soak     for hours: random deaths, power cuts and fuzzing (docs/testing.md)
 #   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
+#   make coverage which lines tests run that need no virtual machine
 #   make bench    the VMM against QEMU's microvm, pulls of images against podman
 #   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
 
 .PHONY: all build check lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	structure image-test fuzz e2e power-cut-test soak bench clean
+	structure image-test fuzz e2e power-cut-test soak coverage bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -108,6 +109,10 @@ power-cut-test: build test-images
 
 soak: build test-initramfs test-images
 	@tests/soak.sh $(MICROKUBE)
+
+# Not for `make test`: it proves nothing by itself.
+coverage: requirements test-images
+	@tests/coverage.sh
 
 bench: build test-initramfs test-images
 	@$(CARGO) bench --bench pull
