@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::Manifests;
 
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::manifests::{self, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::pods::format::{Format, Objects};
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply, try_apply};
 use crate::stderr::report;
@@ -86,7 +86,7 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
         DryRun::None => Purpose::Start,
         DryRun::Client => Purpose::Look,
     };
-    let paths = match kvm::go_to_pods(purpose, loaded.consumed_stdin.as_deref())? {
+    let paths = match pods_host::go_to_pods(purpose, loaded.consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };

@@ -31,10 +31,10 @@ pub use pod_network::PodNetwork;
 ///
 /// `state` is the directory of the leases, shared by all microkube processes. The Pod's own record must exist before, or a concurrent
 /// [`sweep`] takes its lease away. On an error nothing of the Pod's is left; the caller ends a success with [`release`].
-pub async fn attach(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
-    let result = connect(state, pod_uid, config).await;
+pub async fn connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
+    let result = try_connect(state, pod_uid, config).await;
     if let Err(error) = &result
-        && !error.means_attached_already()
+        && !error.means_connected_already()
         && let Err(second) = release(state, pod_uid).await
     {
         tracing::warn!("after a failure ({error}) the lease of Pod {pod_uid} could not be returned: {second}");
@@ -42,20 +42,22 @@ pub async fn attach(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Resu
     result
 }
 
-async fn connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
+async fn try_connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
     let links = link::Links::connect()?;
     let bridge_index = links.ensure_bridge(config).await?;
     let network = blocking({
         let (state, pod_uid, config) = (state.to_owned(), pod_uid.to_owned(), config.clone());
-        move || prepare(&state, &pod_uid, &config)
+        move || lease_and_create_tap(&state, &pod_uid, &config)
     })
     .await?;
-    links.attach(&network.tap_name, bridge_index, network.mtu).await?;
+    links
+        .add_to_bridge(&network.tap_name, bridge_index, network.mtu)
+        .await?;
     Ok(network)
 }
 
 /// The steps that block for a moment: leases, nftables and the TAP, guarded before it is plugged in.
-fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
+fn lease_and_create_tap(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
     let address = lease::LeaseStore::open(state)?.acquire(config.subnet, pod_uid)?;
     link::enable_forwarding()?;
     firewall::ensure_masquerade(config.subnet, &config.bridge_name).map_err(|source| NetworkError::Firewall {

@@ -96,7 +96,7 @@ impl ImageStore {
             }
             let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let record = self.read_reference(&path)?;
-            let repaired = how.repair && self.mend(&path)?;
+            let repaired = how.repair && self.rebuild_missing_layers(&path)?;
             if how.repair && !repaired {
                 remove_file(&path)?;
             }
@@ -114,7 +114,7 @@ impl ImageStore {
     }
 
     /// Makes the layers of the image behind a record again that are missing or damaged; whether all are there then.
-    fn mend(&self, path: &Path) -> Result<bool, StoreError> {
+    fn rebuild_missing_layers(&self, path: &Path) -> Result<bool, StoreError> {
         let Some(layers) = self.layers_of(path)? else {
             return Ok(false);
         };

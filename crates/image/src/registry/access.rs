@@ -49,7 +49,7 @@ impl Access {
     }
 
     /// A request with this authorization was answered.
-    pub fn worked(&mut self, authorization: Option<&HeaderValue>) {
+    pub fn note_accepted(&mut self, authorization: Option<&HeaderValue>) {
         self.worked |= self.authorization.as_ref() == authorization;
     }
 
