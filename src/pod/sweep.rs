@@ -34,7 +34,7 @@ pub async fn recover(paths: &Paths) -> anyhow::Result<Vec<anyhow::Error>> {
     let records = PodRecords::new(paths.clone());
     let mut failures = Vec::new();
     for uid in records.uids()? {
-        if let Err(error) = settle(paths, &records, &uid, launched.remove(&uid), start).await {
+        if let Err(error) = wait_until_settled(paths, &records, &uid, launched.remove(&uid), start).await {
             failures.push(error.context(format!("Pod {uid} cannot be brought back or released")));
         }
     }
@@ -42,7 +42,7 @@ pub async fn recover(paths: &Paths) -> anyhow::Result<Vec<anyhow::Error>> {
 }
 
 /// Waits until nothing has to be done any more about a Pod, and sees to it that somebody does it.
-async fn settle(
+async fn wait_until_settled(
     paths: &Paths,
     records: &PodRecords,
     uid: &str,

@@ -19,7 +19,7 @@ pub struct ForegroundClient {
 
 impl ForegroundClient {
     /// Serves the client on the socket it has left to this process.
-    pub fn attach(stream: std::os::unix::net::UnixStream, orders: mpsc::Sender<Order>) -> std::io::Result<Self> {
+    pub fn serve(stream: std::os::unix::net::UnixStream, orders: mpsc::Sender<Order>) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         let (from, mut to) = tokio::net::UnixStream::from_std(stream)?.into_split();
         let (frames, mut queue) = mpsc::channel::<SupervisorFrame>(QUEUED_FRAMES);
