@@ -28,7 +28,7 @@ pub struct ApplyArgs {
     files: FileArgs,
 }
 
-/// Which manifests, and what is said about them.
+/// Which manifests, and what is printed about them.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("manifests").arg("filename").required(true)))]
 pub(super) struct FileArgs {
@@ -40,7 +40,7 @@ pub(super) struct FileArgs {
     pub(super) output: OutputArgs,
 }
 
-/// What is done and said.
+/// Whether to start the Pods, and what to print.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct OutputArgs {
     /// `client`: start nothing, print what would be started
@@ -58,7 +58,7 @@ fn object_format(text: &str) -> anyhow::Result<Format> {
     }
 }
 
-/// Where a command is only tried.
+/// Where a command is only tried out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum DryRun {
     /// Start the Pods
@@ -107,7 +107,7 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-/// Starts what is not there and tells what becomes of each Pod. Returns what went wrong, and the other Pods.
+/// Starts the Pods that do not exist, and prints a line for each. Returns the errors, and the Pods without one.
 fn start_each(
     manifests: &Manifests,
     output: &OutputArgs,
@@ -149,17 +149,8 @@ fn in_kubectls_words(error: ApplyError) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::super::pods::test_pods::{TestPods, record_of};
+    use super::super::pods::test_pods::{TestPods, manifest, record_of};
     use super::*;
-
-    fn manifest(name: &str, image: &str, command: &str) -> serde_json::Value {
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
-            "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": image, "command": [command] }] },
-        })
-    }
 
     /// What is told, and what went wrong.
     fn started(
