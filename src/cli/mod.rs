@@ -51,6 +51,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use failure::{Failure, complain};
 use print::{OutputError, is_output_closed};
 
+use crate::build_id::build;
 use crate::pod;
 use crate::state::Paths;
 
@@ -58,7 +59,7 @@ use crate::state::Paths;
 #[derive(Debug, Parser)]
 #[command(
     name = "microkube",
-    version,
+    version = build(),
     max_term_width = 100,
     after_help = "Example:\n  microkube run examples/nginx-sidecar.yaml"
 )]
