@@ -129,7 +129,7 @@ enum Policy {
     Returned,
     /// The container is started again until it succeeds, and this command waits for that.
     UntilSuccess,
-    /// Nobody waits for the Pod.
+    /// The Pod is not waited for.
     Ignored,
 }
 
@@ -349,7 +349,7 @@ impl Following<'_> {
     }
 }
 
-/// Whether there was no session at all: nobody listens, or the container is not to be had. What broke off later has shown its output.
+/// Whether there was no session at all: no supervisor listens, or the container is not running. A session that broke off later has shown its output.
 fn is_refused(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),

@@ -213,7 +213,7 @@ fn object(seen: &Seen) -> Event {
     }
 }
 
-/// Shows the events there are, and after that new ones and those that were seen again, until nobody reads any more.
+/// Shows the events so far, and then new and repeated ones, until the output is closed.
 fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
     let mut changes = Changes::of(paths)?;
     let records = PodRecords::new(paths.clone());

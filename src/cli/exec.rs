@@ -14,7 +14,7 @@ use crate::pod::operations::exec::{self, Exec};
 use crate::pod::operations::session::{SessionEvents, SessionInput};
 use crate::stderr::say;
 
-/// What is said when a terminal is asked for and there is none.
+/// The message when a terminal was asked for and there is none.
 pub(super) const NO_TERMINAL: &str = "Unable to use a TTY - input is not a terminal or the right kind of file";
 
 /// Run a command in a container
@@ -82,7 +82,7 @@ pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::R
     Ok(Some(SessionTerminal::enter(&std::io::stdin())?))
 }
 
-/// Connects this process's standard streams to what was asked for.
+/// Connects this process's standard streams to the session, to its end.
 pub(super) async fn connect_standard_streams(
     opened: Result<(SessionEvents, SessionInput), ClientError>,
     stdin: bool,

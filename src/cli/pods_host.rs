@@ -35,7 +35,8 @@ pub(super) enum Purpose {
     Start,
 }
 
-/// Goes where the Pods are. `consumed_stdin` is what the verb has already read of its standard input.
+/// Finds where the Pods are; if that is the emulated host, runs the command line there. `consumed_stdin` is what the verb has already read of its
+/// standard input.
 pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Result<Place, Failure> {
     let paths = Paths::from_env();
     if matches!(purpose, Purpose::Look | Purpose::Change)

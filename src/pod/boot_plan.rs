@@ -25,9 +25,9 @@ pub struct BootPlan {
     pub pod_ip: String,
     /// Address of the host in the Pod's network.
     pub host_ip: String,
-    /// What the agent is asked first.
+    /// The first request to the agent.
     pub sandbox_request: CreateSandboxRequest,
-    /// What it is asked for every container, or why there is nothing to ask for.
+    /// Every container's request, or why it cannot be started.
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
 }
 
@@ -70,7 +70,7 @@ pub fn plan(record: &PodRecord, images: &[Image], resources: HostResources, debu
 /// Ids of layers in the sandbox, by file.
 type LayerIds = HashMap<PathBuf, String>;
 
-/// The disk of layers: what the agent is told, what containers refer to, and what the VMM is given.
+/// The disk of layers: the agent's list of them, their ids by file, and the files for the VMM with their lengths.
 type LayerDisk = (Vec<Layer>, LayerIds, Vec<(std::fs::File, u64)>);
 
 /// Puts the layers of all images, each once, one after the other on the disk of layers.

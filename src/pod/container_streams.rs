@@ -61,7 +61,7 @@ impl ContainerStreams {
             .await;
     }
 
-    /// The agent has handed everything over: a stream that was not opened to this supervisor had ended before.
+    /// The agent has sent everything: a stream that was never opened to this supervisor had ended before it started.
     pub fn end_unopened(&self) {
         self.progress.send_modify(|both| {
             for one in both {

@@ -21,7 +21,7 @@ use super::logs::LogWriter;
 use super::stdin::ContainerStdin;
 use super::supervisor_protocol::{OutputStream, SupervisorFrame};
 
-/// How long a new connection may take to say what it is. Generous: a guest on a busy host is slow, and few may be silent at once.
+/// How long a new connection may take to send its header. Generous: a guest on a busy host is slow, and few may be silent at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The streams that the guest may open, and where they go.
@@ -65,7 +65,7 @@ impl GuestStreams {
         })
     }
 
-    /// Logs what the guest does that it must not, unless it does so too often.
+    /// Logs a violation by the guest, unless there are too many.
     pub fn complain(&self, what: fmt::Arguments<'_>) {
         self.complaints.say(what);
     }
@@ -90,7 +90,7 @@ impl GuestStreams {
         });
     }
 
-    /// All containers of the machine that was taken over are expected now: serves the streams that have come.
+    /// All containers of the machine that was taken over are expected by now: serves the streams that were parked.
     pub fn unpark(self: &Arc<Self>) {
         let parked = lock(&self.expected).parked.take();
         for (header, stream) in parked.into_iter().flat_map(|parked| parked.streams.into_values()) {
@@ -137,7 +137,7 @@ impl GuestStreams {
         lock(&self.expected).processes.retain(|(other, _), _| other != id);
     }
 
-    /// What a new connection of the guest to the stream port says it is.
+    /// The header of a new connection of the guest to the stream port.
     pub async fn header(&self, stream: &mut UnixStream) -> Option<DataStream> {
         match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
             Ok(Ok(header)) => return Some(header),
@@ -170,7 +170,7 @@ impl GuestStreams {
             DataStream::Process { id, stdio } => {
                 let expected = lock(&self.expected).processes.remove(&(id, stdio));
                 match expected {
-                    // Who waited for it may have given up, and then it is closed.
+                    // If its waiter has given up, the stream is closed.
                     Some(receiver) => drop(receiver.send(stream)),
                     None => self.complain(format_args!("refused a stream of the guest that nobody expects")),
                 }
@@ -239,7 +239,7 @@ impl GuestStreams {
         }
     }
 
-    /// Takes in the machine's console, to its end.
+    /// Logs the machine's console, to its end.
     pub async fn serve_console(&self, mut console: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; 4096];
         while let Ok(length @ 1..) = console.read(&mut buffer).await {

@@ -36,7 +36,7 @@ pub(in crate::cli) struct ContainerWatch<'p> {
     container: &'p str,
     records: PodRecords,
     changes: Changes,
-    /// What was said last about why it does not run.
+    /// The last reason that was shown why it does not run.
     said: Option<String>,
 }
 

@@ -39,7 +39,7 @@ fn serve() -> io::Result<()> {
             .name("connection".to_owned())
             .spawn(move || {
                 if let Err(error) = serve_connection(stream, &token) {
-                    // The other side has gone or talks nonsense: there is nobody to tell but the console.
+                    // The other side is gone or breaks the protocol: only the console is left for a message.
                     say!("microkube machine: connection: {error}");
                 }
             });

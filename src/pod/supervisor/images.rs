@@ -14,7 +14,7 @@ use crate::pod::container_order::containers;
 use crate::pod::lifecycle::Event;
 use crate::pod::timings::Stage;
 
-/// The images as far as they are there.
+/// The images that were found so far.
 #[derive(Debug)]
 pub struct Images {
     pod: Arc<SupervisedPod>,
@@ -22,7 +22,7 @@ pub struct Images {
     found: Vec<Option<Image>>,
     /// Keeps layers from being removed between finding them and opening them.
     hold: Option<StoreLock>,
-    /// When the first was asked for, until all are there.
+    /// When the first pull began; `None` once all are there.
     start: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ impl Images {
         self.start.get_or_insert_with(Instant::now);
         let hold = match &self.hold {
             Some(_) => None,
-            // From here until the layers are open, nobody removes them.
+            // From here until the layers are open, they cannot be removed.
             None => {
                 let images = self.pod.paths.images();
                 Some(tokio::task::spawn_blocking(move || ImageStore::open(images)?.hold()).await?)
@@ -107,7 +107,7 @@ impl Images {
         self.start.take().map(|start| Stage::since("image", start))
     }
 
-    /// The images for a machine that is to be started, with what holds them.
+    /// The images for the next start of a machine, with the lock that keeps them.
     pub fn for_machine(&mut self) -> HeldImages {
         HeldImages {
             found: self.found.clone(),
@@ -121,7 +121,7 @@ impl HeldImages {
     /// removed again once the hold is dropped.
     ///
     /// # Errors
-    /// When one of them cannot be had.
+    /// When one of them can neither be found nor pulled.
     pub async fn complete(self, pod: &SupervisedPod) -> anyhow::Result<(Vec<Image>, Option<StoreLock>)> {
         let mut images = Vec::new();
         for (container, found) in containers(&pod.record.pod).zip(self.found) {

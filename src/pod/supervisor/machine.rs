@@ -1,4 +1,4 @@
-//! The Pod's machine: put together, started, taken over, taken for lost, turned off; and what is asked of its containers.
+//! The Pod's machine: started, taken over, lost, turned off; and the requests to its containers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// The stop signal of a container of which nothing else is known.
+/// The stop signal of a container whose plan is not known.
 const DEFAULT_STOP_SIGNAL: u32 = libc::SIGTERM.unsigned_abs();
 
 /// The machine of a Pod, at most one at a time.
@@ -49,7 +49,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// There is none yet. The view is told of each that comes and goes.
+    /// There is none yet. Each that starts or ends is set in the view.
     pub fn new(pod: Arc<SupervisedPod>, view: PodView) -> Self {
         Self {
             pod,
@@ -116,7 +116,7 @@ impl Machine {
         self.starting.take()?;
         let is_detached = self.pod.record.detached;
         let event = match plan.iter().find_map(|planned| planned.as_ref().err()) {
-            // Kubernetes would wait for the manifest to be changed; in the foreground nobody can.
+            // Kubernetes would wait for the manifest to be changed; in the foreground it cannot be.
             Some(failure) if !is_detached => Event::SandboxFailed {
                 message: failure.message.clone(),
             },
@@ -177,7 +177,7 @@ impl Machine {
         }
     }
 
-    /// It has ended by itself: makes sure of that, and lets go of it.
+    /// Discards a machine that has ended by itself, and kills what is left of it.
     pub async fn discard_lost(&mut self) {
         self.view.machine_is(None);
         if let Some(machine) = self.running.take() {
@@ -282,7 +282,7 @@ fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: St
     });
 }
 
-/// Kills a VMM of which this process has nothing but its name, and waits for its end: before that, its address must not be given away.
+/// Kills a VMM of which this process has only the identity, and waits for its end: before that, its address must not be leased again.
 async fn kill_vmm(pod: &SupervisedPod, vmm: ProcessIdentity) {
     let killed = pod.privileges.kill_vmm(vmm, KILL_PATIENCE).await;
     if !matches!(killed, Ok(true)) {
@@ -342,8 +342,8 @@ async fn boot(pod: &SupervisedPod, plan: BootPlan) -> anyhow::Result<StartedMach
     })
 }
 
-/// What the machine needs of the host, while it is being had. It is made by tasks of their own: whoever gives the machine up meanwhile has to
-/// wait until they are done, for they cannot be stopped half-way, and what they make after the release would stay.
+/// The host's resources for a machine, while a task makes them. That cannot be stopped half-way, and what it made after the Pod's release would
+/// stay: before a release, the task is waited for.
 #[derive(Debug)]
 struct PendingResources {
     making: JoinHandle<()>,
@@ -360,7 +360,7 @@ impl PendingResources {
     fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {
         let (sender, receiver) = oneshot::channel();
         let making = tokio::spawn(async move {
-            // If nobody wants them any more they are dropped.
+            // Dropped if the machine was given up.
             let _ = sender.send(make.await);
         });
         Self {
@@ -369,7 +369,7 @@ impl PendingResources {
         }
     }
 
-    /// Waits until nothing of them is being made any more.
+    /// Waits until the task has ended.
     async fn finish(self) {
         drop(self.result);
         let _ = self.making.await;

@@ -15,7 +15,7 @@ use crate::error::PullError;
 const NO_CREDENTIALS: &str = "log in with `podman login` or `docker login`, or give the Pod imagePullSecrets";
 const REFUSED: &str = "it does not accept the credentials there are";
 
-/// What is known of the way in.
+/// What is known of how a registry lets this client in.
 #[derive(Debug)]
 pub(super) struct Access {
     environment: Arc<Environment>,
