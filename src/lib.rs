@@ -1,7 +1,7 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
 //! Dependencies point one way: `cli` → `pod` → `privileged` → `emulated_host`, `network`, `volume` → `state` →
-//! `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`.
+//! `build_id`, `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`.
 //! `tests/structure` holds the crate to it.
 
 // By these names the fuzz targets know this crate and their fuzzer.
@@ -10,6 +10,7 @@ extern crate self as libfuzzer_sys;
 #[cfg(test)]
 extern crate self as microkube;
 
+mod build_id;
 pub mod cli;
 pub mod emulated_host;
 mod frame_header;

@@ -1,4 +1,4 @@
-//! Messages on standard error, for whoever runs the program.
+//! Messages on standard error, for the user.
 //!
 //! A message that cannot be written (a closed pipe, a full disk) is lost and the program goes on. `eprintln!` panics instead, and a panic
 //! leaves behind what was to be removed.

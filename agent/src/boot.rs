@@ -28,7 +28,7 @@ pub fn boottime_ns() -> u64 {
 /// Mounts the kernel's file systems on a tmpfs and makes that the root directory.
 ///
 /// The initial RAM file system cannot be pivoted away from (pivot_root(2)), which every container has to do.
-pub fn prepare_file_systems() -> Result<()> {
+pub fn mount_file_systems() -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     fs::create_dir_all("/root").context("cannot make /root")?;

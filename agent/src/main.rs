@@ -74,7 +74,7 @@ async fn serve(start_ns: u64) -> Result<()> {
     let supervisors = Supervisors::new();
     // The connection needs no file system: the host answers while they are mounted.
     let (connections, prepared) = tokio::join!(host::control_connections(supervisors.clone()), async {
-        boot::prepare_file_systems()
+        boot::mount_file_systems()
     });
     prepared?;
     let connections = connections.context("cannot use vsock")?;

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::Manifests;
 
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::manifests::{self, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::pods::format::{Format, Objects};
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply, try_apply};
 use crate::stderr::report;
@@ -28,7 +28,7 @@ pub struct ApplyArgs {
     files: FileArgs,
 }
 
-/// Which manifests, and what is said about them.
+/// Which manifests, and what is printed about them.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("manifests").arg("filename").required(true)))]
 pub(super) struct FileArgs {
@@ -40,7 +40,7 @@ pub(super) struct FileArgs {
     pub(super) output: OutputArgs,
 }
 
-/// What is done and said.
+/// Whether to start the Pods, and what to print.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct OutputArgs {
     /// `client`: start nothing, print what would be started
@@ -58,7 +58,7 @@ fn object_format(text: &str) -> anyhow::Result<Format> {
     }
 }
 
-/// Where a command is only tried.
+/// Where a command is only tried out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum DryRun {
     /// Start the Pods
@@ -86,7 +86,7 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
         DryRun::None => Purpose::Start,
         DryRun::Client => Purpose::Look,
     };
-    let paths = match kvm::go_to_pods(purpose, loaded.consumed_stdin.as_deref())? {
+    let paths = match pods_host::go_to_pods(purpose, loaded.consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
@@ -107,7 +107,7 @@ pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing)
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-/// Starts what is not there and tells what becomes of each Pod. Returns what went wrong, and the other Pods.
+/// Starts the Pods that do not exist, and prints a line for each. Returns the errors, and the Pods without one.
 fn start_each(
     manifests: &Manifests,
     output: &OutputArgs,
@@ -149,17 +149,8 @@ fn in_kubectls_words(error: ApplyError) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::super::pods::test_pods::{TestPods, record_of};
+    use super::super::pods::test_pods::{TestPods, manifest, record_of};
     use super::*;
-
-    fn manifest(name: &str, image: &str, command: &str) -> serde_json::Value {
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
-            "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": image, "command": [command] }] },
-        })
-    }
 
     /// What is told, and what went wrong.
     fn started(

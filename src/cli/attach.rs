@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::{Container, PodStatus};
 
-use super::exec::{session_terminal, talk};
+use super::exec::{connect_standard_streams, session_terminal};
 use super::failure::Failure;
-use super::kvm::{self, Place, Purpose};
+use super::pods_host::{self, Place, Purpose};
 use super::print::print;
 use super::stream::arguments::SessionArgs;
 use super::stream::running::{
@@ -40,7 +40,7 @@ pub struct AttachArgs {
 
 /// Runs the verb.
 pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
-    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+    let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
@@ -88,7 +88,7 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, containe
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),
     };
     let opened = attach::attach(paths, &target.record.uid, connection).await;
-    let ended = talk(opened, session.stdin, terminal, true, &mut endings).await;
+    let ended = connect_standard_streams(opened, session.stdin, terminal, true, &mut endings).await;
     let ended = ended.map_err(|error| explained(error, paths, &target.record, &container.name))?;
     let spec = target.record.pod.spec.as_ref();
     let restart_policy = spec.and_then(|spec| spec.restart_policy.as_deref());

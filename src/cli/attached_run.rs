@@ -11,11 +11,11 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodStatus};
 use microkube_manifest::Manifests;
 
-use super::exec::{session_terminal, talk};
+use super::exec::{connect_standard_streams, session_terminal};
 use super::failure::{Failure, complain};
 use super::generated_pod::ImageArgs;
-use super::kvm::{self, Place, Purpose};
 use super::manifests::Loaded;
+use super::pods_host::{self, Place, Purpose};
 use super::print::{for_terminal, write_output};
 use super::stream::running::{
     ContainerWatch, Waited, container_status, described, is_running, is_start_error, is_terminal, last_end,
@@ -39,7 +39,7 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the Pod.
 pub(super) fn run(loaded: Loaded, args: &ImageArgs) -> Result<ExitCode, Failure> {
-    let paths = match kvm::go_to_pods(Purpose::Start, None)? {
+    let paths = match pods_host::go_to_pods(Purpose::Start, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
@@ -129,7 +129,7 @@ enum Policy {
     Returned,
     /// The container is started again until it succeeds, and this command waits for that.
     UntilSuccess,
-    /// Nobody waits for the Pod.
+    /// The Pod is not waited for.
     Ignored,
 }
 
@@ -250,7 +250,7 @@ impl Following<'_> {
             tty_size: terminal.as_ref().and_then(SessionTerminal::size),
         };
         let opened = attach::attach(self.paths, &self.record.uid, connection).await;
-        talk(opened, stdin, terminal, true, self.endings).await
+        connect_standard_streams(opened, stdin, terminal, true, self.endings).await
     }
 
     /// Waits for the Pod's end; the exit code is the container's.
@@ -349,7 +349,7 @@ impl Following<'_> {
     }
 }
 
-/// Whether there was no session at all: nobody listens, or the container is not to be had. What broke off later has shown its output.
+/// Whether there was no session at all: no supervisor listens, or the container is not running. A session that broke off later has shown its output.
 fn is_refused(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),

@@ -10,7 +10,7 @@ use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use microkube_base::child;
 
 use super::failure::Failure;
-use super::kvm;
+use super::pods_host;
 use super::print::emit;
 use crate::state::{Paths, PodRecords};
 
@@ -133,7 +133,7 @@ fn resources(names: &BTreeSet<String>, current: &str) -> Vec<String> {
 
 /// Pods with each of their containers. What goes wrong while somebody types is not told.
 fn names() -> Vec<(String, String)> {
-    if kvm::pods_are_here() {
+    if pods_host::pods_are_here() {
         return of_records(&PodRecords::new(Paths::from_env()));
     }
     // In the emulated host, if it runs.

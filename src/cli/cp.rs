@@ -1,7 +1,6 @@
 //! `microkube cp`: copies files to and from containers, by `tar` in the container.
 //!
-//! The container is reached with `microkube exec`, as a process of its own: the files are this machine's even where the Pods are in the
-//! emulated host.
+//! The container is reached by a process that runs `microkube exec`, because the files are this host's even where the Pods are in the emulated host.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use microkube_base::child;
 
 use super::completion;
 use super::failure::Failure;
-use super::print::for_terminal;
+use super::print::{EXIT_OUTPUT_CLOSED, for_terminal};
 use crate::pod::operations::copy::{self, CommandRunner, CopyError, Streams};
 use crate::stderr::say;
 
@@ -96,20 +95,32 @@ pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
             container: args.container.clone(),
         })
     };
-    match (source, target) {
+    let copied = match (source, target) {
         (Place::Local(local), Place::Remote { namespace, pod, path }) => {
             copy::send(&remote(namespace, pod)?, &local, &path, args.no_preserve, &mut warn)
-                .map_err(CopyError::into_report)?;
         }
         (Place::Remote { namespace, pod, path }, Place::Local(local)) => {
-            copy::fetch(&remote(namespace, pod)?, &path, &local, &mut warn).map_err(CopyError::into_report)?;
+            copy::fetch(&remote(namespace, pod)?, &path, &local, &mut warn)
         }
         _ => {
             let error = anyhow::anyhow!("one of src or dest must be a local file specification, the other of a Pod");
             return Err(Failure::usage(error));
         }
+    };
+    match copied {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_explained(&error) => Ok(ExitCode::FAILURE),
+        Err(error) => Err(error.into_report().into()),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether `microkube exec` has said on standard error why copying failed. It says nothing if a signal ended it, or if it ended because its
+/// output was read no further.
+fn is_explained(error: &CopyError) -> bool {
+    match error {
+        CopyError::Container { status } => status.code().is_some_and(|code| code != i32::from(EXIT_OUTPUT_CLOSED)),
+        _ => false,
+    }
 }
 
 fn warn(text: String) {
@@ -150,6 +161,9 @@ impl CommandRunner for Remote {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
     use super::*;
 
     #[test]
@@ -168,6 +182,20 @@ mod tests {
         for wrong in ["", ":x", "p:", "a/b/c:d", "n/:x"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_exec_has_explained_is_not_told_again() {
+        let ended = |wait_status| CopyError::Container {
+            status: ExitStatus::from_raw(wait_status),
+        };
+        // A Pod that does not exist, a `tar` that fails or is killed, no emulated host.
+        for code in [1, 2, 137, 125] {
+            assert!(is_explained(&ended(code << 8)), "{code}");
+        }
+        assert!(!is_explained(&ended(i32::from(EXIT_OUTPUT_CLOSED) << 8)));
+        assert!(!is_explained(&ended(libc::SIGKILL)));
+        assert!(!is_explained(&CopyError::NameNotText));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use anyhow::{anyhow, bail};
 
 use super::duration::{Timeout, duration};
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg};
 use super::pods::selection::{NoSuchPod, select};
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use crate::pod::operations::delete::{DeleteError, DeleteOptions, delete};
 use crate::state::PodRecords;
@@ -86,7 +86,7 @@ impl GraceArgs {
 pub(super) fn run(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let grace = args.grace.period().map_err(Failure::usage)?;
     let (scope, consumed_stdin) = scope(&args)?;
-    let paths = match kvm::go_to_pods(Purpose::Change, consumed_stdin.as_deref())? {
+    let paths = match pods_host::go_to_pods(Purpose::Change, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };

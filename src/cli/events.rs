@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{Scope, ScopeArgs, pod_name};
 use super::pods::format::{Format, Objects};
 use super::pods::snapshot::is_meant;
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::{Columns, since};
 use crate::pod::changes::{Changed, Changes};
@@ -63,7 +63,7 @@ pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
     }
     let scope = Scope::of_names(args.scope.namespace().as_deref(), args.of.as_deref());
     let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };
-    match kvm::go_to_pods(purpose, None)? {
+    match pods_host::go_to_pods(purpose, None)? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
         Place::Here(paths) if args.watch => watch(&paths, &scope, &args),
         Place::Here(paths) => show(&PodRecords::new(paths), &scope, &args),
@@ -213,7 +213,7 @@ fn object(seen: &Seen) -> Event {
     }
 }
 
-/// Shows the events there are, and after that new ones and those that were seen again, until nobody reads any more.
+/// Shows the events so far, and then new and repeated ones, until the output is closed.
 fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
     let mut changes = Changes::of(paths)?;
     let records = PodRecords::new(paths.clone());
@@ -222,7 +222,7 @@ fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Fa
     let mut header = !args.no_headers;
     let mut events = read(&records, scope, args, &mut |error| complain(&error))?;
     loop {
-        let new = news(&mut known, events);
+        let new = not_shown_yet(&mut known, events);
         if !new.is_empty() {
             emit(&text(&new, args, &mut columns, header, Timestamp::now())?)?;
             header = false;
@@ -255,7 +255,7 @@ fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Fa
 type Known = BTreeMap<String, BTreeMap<(String, String, Option<String>), u32>>;
 
 /// The events that were not shown with their count yet.
-fn news(known: &mut Known, events: Vec<Seen>) -> Vec<Seen> {
+fn not_shown_yet(known: &mut Known, events: Vec<Seen>) -> Vec<Seen> {
     let is_new = |seen: &Seen| {
         let event = &seen.event;
         let key = (event.reason.clone(), event.message.clone(), event.field_path.clone());
@@ -345,7 +345,7 @@ data      55s   Normal   Started   Pod/db    Container started
         let mut known = Known::default();
         let mut next = || {
             let events = read(&pods.records, &Scope::default(), &args, &mut |error| panic!("{error}")).unwrap();
-            let new = news(&mut known, events);
+            let new = not_shown_yet(&mut known, events);
             new.into_iter().map(|seen| seen.event.reason).collect::<Vec<_>>()
         };
         assert_eq!(next(), ["Pulled", "Started", "BackOff"]);

@@ -4,17 +4,17 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use super::kvm::{self, Place, Purpose};
+use super::pods_host::{self, Place, Purpose};
 use super::stream::arguments::SessionArgs;
 use super::stream::running::explained;
-use super::stream::session::{Ended, Endings, SessionTerminal, Streams, converse};
+use super::stream::session::{Ended, Endings, SessionTerminal, Streams, run_session};
 use super::stream::target;
 use crate::pod::client::ClientError;
 use crate::pod::operations::exec::{self, Exec};
 use crate::pod::operations::session::{SessionEvents, SessionInput};
 use crate::stderr::say;
 
-/// What is said when a terminal is asked for and there is none.
+/// The message when a terminal was asked for and there is none.
 pub(super) const NO_TERMINAL: &str = "Unable to use a TTY - input is not a terminal or the right kind of file";
 
 /// Run a command in a container
@@ -35,7 +35,7 @@ pub struct ExecArgs {
 /// Runs the verb.
 pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
     let ExecArgs { session, command } = args;
-    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+    let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
@@ -54,7 +54,7 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
             tty_size: terminal.as_ref().and_then(SessionTerminal::size),
         };
         let opened = exec::exec(&paths, &target.record.uid, process).await;
-        let ended = talk(opened, session.stdin, terminal, false, &mut endings).await;
+        let ended = connect_standard_streams(opened, session.stdin, terminal, false, &mut endings).await;
         ended.map_err(|error| explained(error, &paths, &target.record, &container.name))
     });
     // A read of a terminal cannot be called off.
@@ -82,8 +82,8 @@ pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::R
     Ok(Some(SessionTerminal::enter(&std::io::stdin())?))
 }
 
-/// Connects this process's standard streams to what was asked for.
-pub(super) async fn talk(
+/// Connects this process's standard streams to the session, to its end.
+pub(super) async fn connect_standard_streams(
     opened: Result<(SessionEvents, SessionInput), ClientError>,
     stdin: bool,
     terminal: Option<SessionTerminal>,
@@ -98,5 +98,5 @@ pub(super) async fn talk(
         terminal,
         detachable,
     };
-    converse(events, input, streams, endings).await
+    run_session(events, input, streams, endings).await
 }

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::failure::{Failure, complain};
 use super::jsonpath::{self, Template};
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
 use super::pods::format::{Format, Objects};
 use super::pods::snapshot::{self, Snapshot};
 use super::pods::status_column;
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::{Columns, since};
 use crate::pod::changes::{Changed, Changes};
@@ -70,7 +70,7 @@ pub(super) fn run(args: GetArgs) -> Result<ExitCode, Failure> {
     let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
     let follows = args.watch || args.watch_only;
     let purpose = if follows { Purpose::Follow } else { Purpose::Look };
-    match kvm::go_to_pods(purpose, consumed_stdin.as_deref())? {
+    match pods_host::go_to_pods(purpose, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
         Place::Here(paths) if follows => watch(&paths, &scope, &args),
         Place::Here(paths) => {

@@ -1,6 +1,9 @@
-//! Where this process logs. Warnings and errors; `MICROKUBE_LOG` (as `debug` or `microkube::pod=trace`) says otherwise.
+//! Where this process logs, and what: warnings and errors, unless `MICROKUBE_LOG` has other directives of `tracing_subscriber`'s `EnvFilter`.
 //!
-//! A log that cannot be written (nobody reads it any more, its disk is full) is no reason to end: what writes it never fails.
+//! A directive's target is the beginning of a module's path, and crates are modules of their own: `microkube=debug` is all of microkube,
+//! `microkube::pod=trace` a part of this crate, `microkube_image=debug` the crate of images.
+//!
+//! A log that cannot be written (its pipe is closed, its disk is full) does not end the process: writing to it never fails.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -22,17 +25,20 @@ pub(super) fn to_file(path: PathBuf) {
 }
 
 fn start(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static, is_terminal: bool) {
-    let filter = EnvFilter::builder()
-        .with_env_var("MICROKUBE_LOG")
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
-        .from_env_lossy();
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(&std::env::var("MICROKUBE_LOG").unwrap_or_default()))
         .with_writer(writer)
         .with_ansi(is_terminal)
         .without_time()
         .with_target(false)
         .init();
+}
+
+/// Directives that are not understood are named on standard error, and the others used.
+fn filter(directives: &str) -> EnvFilter {
+    EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .parse_lossy(directives)
 }
 
 /// Standard error, where what cannot be written is lost. `tracing` would panic over the error.
@@ -53,6 +59,47 @@ impl Write for LossyStderr {
 mod tests {
     use std::fs::File;
     use std::process::{Command, Stdio};
+
+    use tracing::Level;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    /// What is logged at these targets with these directives: the targets of the messages at level debug.
+    fn logged(directives: &str) -> Vec<&'static str> {
+        let subscriber = tracing_subscriber::registry().with(super::filter(directives));
+        tracing::subscriber::with_default(subscriber, || {
+            let mut logged = Vec::new();
+            macro_rules! note {
+                ($($target:literal)*) => {
+                    $(if tracing::enabled!(target: $target, Level::DEBUG) {
+                        logged.push($target);
+                    })*
+                };
+            }
+            note!("microkube::pod::sweep" "microkube_image::pull" "microkube_manifest::objects" "h2::client");
+            logged
+        })
+    }
+
+    #[test]
+    fn the_name_of_the_program_means_all_of_its_crates_and_that_of_a_crate_this_one() {
+        let own = [
+            "microkube::pod::sweep",
+            "microkube_image::pull",
+            "microkube_manifest::objects",
+        ];
+        assert_eq!(logged("microkube=debug"), own);
+        assert_eq!(logged("microkube_image=debug"), own[1..2]);
+        assert_eq!(
+            logged("microkube::pod=trace,microkube_manifest=debug"),
+            [own[0], own[2]]
+        );
+        assert_eq!(logged("debug").len(), 4);
+        assert!(logged("").is_empty() && logged("microkube=info").is_empty());
+        // These are the paths of modules of these crates.
+        assert!(std::any::type_name::<crate::pod::Supervisor>().starts_with("microkube::pod::"));
+        assert!(std::any::type_name::<microkube_image::ImageStore>().starts_with("microkube_image::"));
+        assert!(std::any::type_name::<microkube_manifest::Manifests>().starts_with("microkube_manifest::"));
+    }
 
     /// Set in the process that loses its standard error.
     const INSIDE: &str = "MICROKUBE_TEST_LOSES_STDERR";

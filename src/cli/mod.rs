@@ -7,6 +7,7 @@ mod apply;
 mod attach;
 mod attached_run;
 mod completion;
+mod container_output;
 mod cp;
 mod create;
 mod delete;
@@ -23,14 +24,13 @@ mod generated_pod;
 mod get;
 mod image;
 mod jsonpath;
-mod kvm;
 mod log;
 mod logs;
 mod machine;
 mod manifests;
 mod namespace;
-mod output;
 mod pods;
+mod pods_host;
 mod print;
 mod readable;
 mod recover;
@@ -51,6 +51,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use failure::{Failure, complain};
 use print::{OutputError, is_output_closed};
 
+use crate::build_id::build;
 use crate::pod;
 use crate::state::Paths;
 
@@ -58,7 +59,7 @@ use crate::state::Paths;
 #[derive(Debug, Parser)]
 #[command(
     name = "microkube",
-    version,
+    version = build(),
     max_term_width = 100,
     after_help = "Example:\n  microkube run examples/nginx-sidecar.yaml"
 )]
@@ -150,7 +151,7 @@ fn end(result: Result<ExitCode, Failure>) -> ExitCode {
 fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
     // The store lies where the Pods run.
     if !args.on_this_host
-        && let Some(exit_code) = kvm::delegate_unless_usable(None)?
+        && let Some(exit_code) = pods_host::delegate_unless_kvm_works(None)?
     {
         return Ok(exit_code);
     }

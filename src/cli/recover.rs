@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::failure::{Failure, complain};
-use super::kvm;
+use super::pods_host;
 use crate::pod;
 use crate::state::{Paths, PodRecords};
 
@@ -19,7 +19,7 @@ pub struct RecoverArgs {}
 
 /// Runs the verb.
 pub(super) fn run(_: RecoverArgs) -> Result<ExitCode, Failure> {
-    if let Some(exit_code) = kvm::delegate_unless_usable(None)? {
+    if let Some(exit_code) = pods_host::delegate_unless_kvm_works(None)? {
         return Ok(exit_code);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

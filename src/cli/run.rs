@@ -12,12 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::apply::{self, DryRun, OutputArgs};
+use super::container_output::ContainerOutput;
 use super::failure::Failure;
 use super::generated_pod::ImageArgs;
 use super::manifests::{FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
-use super::output::ContainerOutput;
-use super::{attached_run, kvm, manifests};
+use super::{attached_run, manifests, pods_host};
 use crate::pod;
 use crate::pod::operations::apply::Existing;
 use crate::pod::operations::create::{CreateError, new_record};
@@ -116,7 +116,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         manifests,
         consumed_stdin,
     } = loaded;
-    if let Some(exit_code) = kvm::delegate_unless_usable(consumed_stdin.as_deref())? {
+    if let Some(exit_code) = pods_host::delegate_unless_kvm_works(consumed_stdin.as_deref())? {
         return Ok(exit_code);
     }
     for warning in &manifests.warnings {

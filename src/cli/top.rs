@@ -9,9 +9,9 @@ use futures::future::join_all;
 
 use super::completion;
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::Scope;
 use super::pods::selection::select;
+use super::pods_host::{self, Place, Purpose};
 use super::print::{emit, for_terminal};
 use super::selector::Selector;
 use super::stream::target::pod_name;
@@ -92,7 +92,7 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
             "only one of NAME or --selector can be provided"
         )));
     }
-    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+    let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };

@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use super::duration::{Timeout, duration};
 use super::failure::{Failure, complain};
 use super::jsonpath::Template;
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{PodName, ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
 use super::pods::snapshot::{self, Snapshot};
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use crate::pod::changes::{Changed, Changes};
 use crate::state::{Paths, PodRecord, PodRecords};
@@ -162,7 +162,7 @@ pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
         Condition::Create => Purpose::Follow,
         _ => Purpose::Look,
     };
-    match kvm::go_to_pods(purpose, consumed_stdin.as_deref())? {
+    match pods_host::go_to_pods(purpose, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
         Place::Here(paths) => {
             let failures = wait(&paths, &scope, &args.condition, args.timeout.0, &mut |name| {

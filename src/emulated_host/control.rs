@@ -1,4 +1,4 @@
-//! What the machine is given from outside while it boots: the program to run as PID 1, the secret, and where to say that it is ready.
+//! What the emulated host reads while it boots: the program to run as PID 1, the secret, and the port on which it reports that it is ready.
 
 use super::location::Location;
 use super::protocol::TOKEN_LEN;
@@ -10,9 +10,9 @@ use std::path::Path;
 /// Host name of every emulated host.
 const HOSTNAME: &str = "emulated-host\n";
 
-/// Makes a new secret and the directory that the machine reads. It holds a copy of this program, since the program's own file may be
+/// Makes a new secret and the directory that the emulated host reads. It holds a copy of this program, because the program's own file may be
 /// replaced at any time.
-pub fn prepare(location: &Location, ready_port: u16) -> Result<[u8; TOKEN_LEN]> {
+pub fn create(location: &Location, ready_port: u16) -> Result<[u8; TOKEN_LEN]> {
     discard(location);
     let dir = location.control();
     std::fs::DirBuilder::new()

@@ -183,7 +183,7 @@ fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record
         .local_addr()
         .map_err(|e| EmulatedHostError::System("listening on loopback", e))?
         .port();
-    let token = control::prepare(location, ready_port)?;
+    let token = control::create(location, ready_port)?;
     let memory_mib = qemu::memory_mib();
     let port = free_port()?;
     let settings = Settings {

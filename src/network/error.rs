@@ -90,7 +90,7 @@ impl NetworkError {
     }
 
     /// Another process has the Pod's TAP, and with it the Pod's lease.
-    pub(super) fn means_attached_already(&self) -> bool {
+    pub(super) fn means_connected_already(&self) -> bool {
         matches!(self, Self::Tap { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
     }
 }

@@ -106,7 +106,7 @@ impl Links {
     }
 
     /// Plugs a TAP into the bridge and brings it up.
-    pub async fn attach(&self, tap_name: &str, bridge_index: u32, mtu: u32) -> Result<(), NetworkError> {
+    pub async fn add_to_bridge(&self, tap_name: &str, bridge_index: u32, mtu: u32) -> Result<(), NetworkError> {
         let (index, _) = self
             .find(tap_name)
             .await?

@@ -4,7 +4,7 @@
 //! What a Pod has on the host, and who releases it: the TAP goes with its last file descriptor; the lease and the TAP's
 //! nftables chain go with [`release`], or with the next [`sweep`] if the owner died. The bridge stays.
 //!
-//! What changes the host is called by `privileged` alone. The virtual machine's side (virtio-net, the guest's interface) is not here.
+//! Only `privileged` calls what changes the host. The virtual machine's side (virtio-net, the guest's interface) is not here.
 
 use std::io;
 use std::path::Path;
@@ -27,14 +27,14 @@ pub use lease::{Lease, LeaseError, is_pod_uid};
 pub use pod_files::{HostAlias, host_resolv_conf, pod_etc_hosts, pod_resolv_conf, with_dns_config};
 pub use pod_network::PodNetwork;
 
-/// Connects a Pod: leases an address, makes sure of the bridge and its rules, creates the TAP and plugs it in.
+/// Connects a Pod: leases an address, creates the bridge and its rules if they are missing, creates the TAP and plugs it in.
 ///
 /// `state` is the directory of the leases, shared by all microkube processes. The Pod's own record must exist before, or a concurrent
 /// [`sweep`] takes its lease away. On an error nothing of the Pod's is left; the caller ends a success with [`release`].
-pub async fn attach(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
-    let result = connect(state, pod_uid, config).await;
+pub async fn connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
+    let result = try_connect(state, pod_uid, config).await;
     if let Err(error) = &result
-        && !error.means_attached_already()
+        && !error.means_connected_already()
         && let Err(second) = release(state, pod_uid).await
     {
         tracing::warn!("after a failure ({error}) the lease of Pod {pod_uid} could not be returned: {second}");
@@ -42,20 +42,22 @@ pub async fn attach(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Resu
     result
 }
 
-async fn connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
+async fn try_connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
     let links = link::Links::connect()?;
     let bridge_index = links.ensure_bridge(config).await?;
     let network = blocking({
         let (state, pod_uid, config) = (state.to_owned(), pod_uid.to_owned(), config.clone());
-        move || prepare(&state, &pod_uid, &config)
+        move || lease_and_create_tap(&state, &pod_uid, &config)
     })
     .await?;
-    links.attach(&network.tap_name, bridge_index, network.mtu).await?;
+    links
+        .add_to_bridge(&network.tap_name, bridge_index, network.mtu)
+        .await?;
     Ok(network)
 }
 
 /// The steps that block for a moment: leases, nftables and the TAP, guarded before it is plugged in.
-fn prepare(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
+fn lease_and_create_tap(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
     let address = lease::LeaseStore::open(state)?.acquire(config.subnet, pod_uid)?;
     link::enable_forwarding()?;
     firewall::ensure_masquerade(config.subnet, &config.bridge_name).map_err(|source| NetworkError::Firewall {
@@ -97,7 +99,7 @@ fn unguarded(source: io::Error) -> NetworkError {
     }
 }
 
-/// Returns what a Pod has beyond its TAP's descriptor. Having nothing is no error. The virtual machine must be gone: its
+/// Releases what a Pod has beyond its TAP's descriptor; having nothing is no error. The virtual machine must be gone: its
 /// address may belong to another Pod the moment this returns.
 pub async fn release(state: &Path, pod_uid: &str) -> Result<(), NetworkError> {
     let (state, pod_uid) = (state.to_owned(), pod_uid.to_owned());

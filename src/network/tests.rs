@@ -145,11 +145,11 @@ mod real {
     async fn pods_reach_the_host_and_each_other_and_cannot_spoof() {
         let state = tempfile::tempdir().unwrap();
         let started = Instant::now();
-        let a = attach(state.path(), A, &config()).await.unwrap();
-        println!("first attach: {:?}", started.elapsed());
+        let a = connect(state.path(), A, &config()).await.unwrap();
+        println!("first connection: {:?}", started.elapsed());
         let started = Instant::now();
-        let b = attach(state.path(), B, &config()).await.unwrap();
-        println!("second attach: {:?}", started.elapsed());
+        let b = connect(state.path(), B, &config()).await.unwrap();
+        println!("second connection: {:?}", started.elapsed());
         assert_eq!(
             (a.address, b.address),
             (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 3))
@@ -272,7 +272,7 @@ mod real {
         ip("link set out1 up");
         ip("neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev out0");
         let state = tempfile::tempdir().unwrap();
-        let pod = attach(state.path(), A, &config()).await.unwrap();
+        let pod = connect(state.path(), A, &config()).await.unwrap();
         let outside = packet_socket("out1");
         let packet = ipv4(pod.address, Ipv4Addr::new(192, 0, 2, 7), 9);
         (&std::fs::File::from(pod.tap))
@@ -300,25 +300,25 @@ mod real {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
     #[ignore = "needs root and a network namespace of its own"]
-    async fn many_pods_attach_at_once() {
+    async fn many_pods_connect_at_once() {
         let state = tempfile::tempdir().unwrap();
         let started = Instant::now();
         let tasks: Vec<_> = (0..40)
             .map(|n| {
                 let state = state.path().to_owned();
-                tokio::spawn(async move { attach(&state, &format!("{n:08x}-{n:04x}"), &config()).await.unwrap() })
+                tokio::spawn(async move { connect(&state, &format!("{n:08x}-{n:04x}"), &config()).await.unwrap() })
             })
             .collect();
         let mut pods = Vec::new();
         for task in tasks {
             pods.push(task.await.unwrap());
         }
-        println!("40 attached in {:?}", started.elapsed());
+        println!("40 connected in {:?}", started.elapsed());
         let mut addresses: Vec<_> = pods.iter().map(|pod| pod.address).collect();
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), 40);
-        let error = attach(state.path(), "00000000-0000", &config()).await.unwrap_err();
+        let error = connect(state.path(), "00000000-0000", &config()).await.unwrap_err();
         assert!(
             error.to_string().ends_with("the Pod's virtual machine still runs"),
             "{error}"
@@ -339,7 +339,7 @@ mod real {
             bridge_name: "mkother0".into(),
             ..config()
         };
-        let error = attach(state.path(), A, &config).await.unwrap_err();
+        let error = connect(state.path(), A, &config).await.unwrap_err();
         assert!(matches!(error, NetworkError::SubnetInUse { .. }), "{error}");
         assert!(!Path::new("/sys/class/net/mkother0").exists());
     }

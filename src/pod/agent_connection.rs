@@ -49,7 +49,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn lose(&self, why: &str) {
+    fn mark_lost(&self, why: &str) {
         self.lost.send_if_modified(|lost| {
             let is_first = lost.is_none();
             if is_first {
@@ -202,7 +202,7 @@ impl<S> AgentConnection<S> {
 
 impl<S> Drop for AgentConnection<S> {
     fn drop(&mut self) {
-        self.watch.lose("is gone");
+        self.watch.mark_lost("is gone");
     }
 }
 
@@ -215,18 +215,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for AgentConnection<S> {
         match ready!(Pin::new(&mut this.stream).poll_read(context, &mut part)) {
             Ok(()) => {}
             Err(error) => {
-                this.watch.lose("has broken its connection off");
+                this.watch.mark_lost("has broken its connection off");
                 return Poll::Ready(Err(error));
             }
         }
         let count = part.filled().len();
         if count == 0 && length > 0 {
-            this.watch.lose("has closed its connection");
+            this.watch.mark_lost("has closed its connection");
         }
         if let Some(header) = this.incoming.take(part.filled())
             && let Some(objection) = this.objection(&header)
         {
-            this.watch.lose(objection);
+            this.watch.mark_lost(objection);
             return Poll::Ready(Err(io::Error::other(objection)));
         }
         buffer.advance(count);
@@ -239,13 +239,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AgentConnection<S> {
         let this = self.get_mut();
         let Poll::Ready(count) = Pin::new(&mut this.stream).poll_write(context, bytes) else {
             ready!(this.poll_read_deadline(context));
-            this.watch.lose("does not read what it is sent");
+            this.watch.mark_lost("does not read what it is sent");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         };
         let count = count?;
         this.sent(&bytes[..count]);
         if this.waiting.len() > MAX_UNANSWERED || this.waiting_bytes > MAX_UNANSWERED_BYTES {
-            this.watch.lose("does not answer");
+            this.watch.mark_lost("does not answer");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Ready(Ok(count))

@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::supervisor_protocol::{
-    self, BUILD, ContainerUsage, FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, Versions,
+    self, ContainerUsage, FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, Versions,
     read_frame, write_frame,
 };
 use crate::state::Paths;
@@ -29,8 +29,9 @@ pub enum ClientError {
     WentAway,
     /// The supervisor is of another build, and there is no version of the protocol that both speak.
     #[error(
-        "the Pod's supervisor is of microkube {build} and speaks {peer} of its protocol, this microkube ({BUILD}) {VERSIONS}; use \
-         microkube {build} for this Pod"
+        "the Pod's supervisor is of microkube {build} and speaks {peer} of its protocol, this microkube ({own}) {VERSIONS}; use \
+         microkube {build} for this Pod",
+        own = crate::build_id::build()
     )]
     Incompatible {
         /// The supervisor's build.

@@ -6,9 +6,18 @@ use std::path::PathBuf;
 
 use super::bounded_log::BoundedLog;
 use super::guest_text::printable;
+use crate::state::{Paths, PodRecord};
 
 /// How much of the end is kept in memory, for error messages.
 const TAIL_BYTES: usize = 4096;
+
+/// Where the log of a Pod's machine lies, beside its supervisor's. It outlives the Pod.
+#[must_use]
+pub fn path(paths: &Paths, record: &PodRecord) -> PathBuf {
+    paths
+        .logs()
+        .join(format!("{}_{}_{}.log", record.namespace, record.name, record.uid))
+}
 
 /// A bounded log file with its end in memory.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use ttrpc::context::{with_duration, with_timeout};
 
 use super::agent::{AgentError, CALL_TIMEOUT};
-use super::output::Output;
+use super::guest_streams::GuestStreams;
 use super::sandbox::{AgentClientHandle, rpc_message};
 use super::supervisor_protocol::TerminalSize;
 
@@ -36,7 +36,7 @@ const MAX_PENDING_BYTES: usize = 32 << 20;
 #[derive(Debug, Clone)]
 pub struct GuestProcesses {
     agent: AgentClientHandle,
-    output: Arc<Output>,
+    guest_streams: Arc<GuestStreams>,
     /// Distinguishes this supervisor's processes from those of one before it.
     epoch_us: u128,
     count: Arc<AtomicU64>,
@@ -138,13 +138,13 @@ pub struct ProcessStreams {
 impl GuestProcesses {
     /// For the machine whose agent and streams these are.
     #[must_use]
-    pub fn new(agent: AgentClientHandle, output: Arc<Output>) -> Self {
+    pub fn new(agent: AgentClientHandle, guest_streams: Arc<GuestStreams>) -> Self {
         let epoch_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_micros());
         Self {
             agent,
-            output,
+            guest_streams,
             epoch_us,
             count: Arc::default(),
             pending: PendingStarts::default(),
@@ -165,9 +165,9 @@ impl GuestProcesses {
         let until_answered = self.pending.begin(&spec).await;
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let id = format!("p-{}-{number}", self.epoch_us);
-        let stdin = spec.stdin.then(|| self.output.expect_process(&id, Stdio::Stdin));
-        let stdout = self.output.expect_process(&id, Stdio::Stdout);
-        let stderr = (!spec.tty).then(|| self.output.expect_process(&id, Stdio::Stderr));
+        let stdin = spec.stdin.then(|| self.guest_streams.expect_process(&id, Stdio::Stdin));
+        let stdout = self.guest_streams.expect_process(&id, Stdio::Stdout);
+        let stderr = (!spec.tty).then(|| self.guest_streams.expect_process(&id, Stdio::Stderr));
         let request = StartProcessRequest {
             container_id: spec.container_id,
             process_id: id.clone(),
@@ -184,7 +184,7 @@ impl GuestProcesses {
                 agent: self.agent.clone(),
                 id,
             },
-            output: Arc::clone(&self.output),
+            guest_streams: Arc::clone(&self.guest_streams),
             // A task: who gives up does not take the answer with it, which says when there is something to kill.
             start: Some(tokio::spawn(async move {
                 let answer = agent.start_process(with_timeout(0), &request).await;
@@ -258,7 +258,7 @@ impl GuestProcesses {
 #[derive(Debug)]
 struct Wanted {
     process: GuestProcess,
-    output: Arc<Output>,
+    guest_streams: Arc<GuestStreams>,
     /// The call that starts it, until it is answered.
     start: Option<JoinHandle<Result<(), AgentError>>>,
     is_done: bool,
@@ -275,7 +275,7 @@ impl Wanted {
             Ok(Err(error)) => RunError::of_call(error),
             Err(error) => RunError::Failed(error.to_string()),
         };
-        self.output.forget_process(&self.process.id);
+        self.guest_streams.forget_process(&self.process.id);
         self.is_done = true;
         Err(failure)
     }
@@ -286,7 +286,7 @@ impl Drop for Wanted {
         if self.is_done {
             return;
         }
-        self.output.forget_process(&self.process.id);
+        self.guest_streams.forget_process(&self.process.id);
         let (process, start) = (self.process.clone(), self.start.take());
         tokio::spawn(async move {
             process.signal(libc::SIGKILL).await;

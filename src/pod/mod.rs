@@ -1,21 +1,28 @@
 //! The life of a Pod: from a validated manifest to the last resource released.
 //!
-//! `lifecycle` decides, `supervisor` carries out; `prepare`, `virtual_machine`, `sandbox`, `output` and `probe` (what probes and
-//! hooks do) are the supervisor's hands. `operations` is what others do with Pods; `attach` is how they talk to a supervisor, `sweep` cleans up
-//! after dead ones. Text in manifests is understood in `manifest`, not here.
+//! `lifecycle` decides, and `supervisor` carries it out with the modules beside it: `container_images` and `host_resources` get what a boot needs,
+//! `boot_plan` plans it, `virtual_machine` and `sandbox` are what is booted, `guest_streams` and `guest_process` serve the guest, `probe` has
+//! probes and hooks. `operations` is for everyone else: what can be done with Pods. `client` connects to a supervisor, `sweep` cleans up after
+//! dead ones. Manifests are read in `microkube_manifest`, not here.
 
 mod agent;
 mod agent_connection;
+mod boot_plan;
 mod boot_slot;
 mod bounded_log;
 pub mod changes;
 pub mod client;
+mod container_images;
+mod container_order;
 mod container_spec;
+mod container_streams;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guest_log;
 mod guest_process;
+mod guest_streams;
 mod guest_text;
+mod host_resources;
 #[cfg(test)]
 mod kept_records;
 mod launch;
@@ -23,9 +30,7 @@ pub mod lifecycle;
 pub mod logs;
 mod machine_plan;
 pub mod operations;
-mod output;
 mod patience;
-mod prepare;
 pub mod probe;
 pub mod recorded_pod;
 mod release;
@@ -43,7 +48,7 @@ mod vmm_events;
 mod vsock_link;
 
 pub use bounded_log::SupervisorLog;
+pub use container_order::containers;
 pub use launch::{LaunchError, supervisor_log};
-pub use prepare::containers;
 pub use supervisor::Supervisor;
 pub use sweep::{recover, sweep};

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use super::agent::{AgentClientHandle, rpc_message};
-use super::output::Output;
+use super::guest_streams::GuestStreams;
 use super::timings::Stage;
 use super::virtual_machine::{MachineStreams, VirtualMachine};
 use super::vsock_link::VsockLink;
@@ -56,14 +56,14 @@ fn boot_timeout() -> Duration {
 pub async fn boot(
     vm: &mut VirtualMachine,
     streams: MachineStreams,
-    output: &Arc<Output>,
+    guest_streams: &Arc<GuestStreams>,
     vmm_start: Instant,
     stages: &mut Vec<Stage>,
 ) -> anyhow::Result<ReadySandbox> {
-    let console = Arc::clone(output);
+    let console = Arc::clone(guest_streams);
     let console = tokio::spawn(async move { console.serve_console(streams.console).await });
     let (control_sender, mut control) = mpsc::channel(1);
-    tokio::spawn(serve_vsock(streams.vsock, Arc::clone(output), control_sender));
+    tokio::spawn(serve_vsock(streams.vsock, Arc::clone(guest_streams), control_sender));
 
     let timeout = boot_timeout();
     let deadline = tokio::time::sleep(timeout);
@@ -75,7 +75,7 @@ pub async fn boot(
                 let agent = AgentClientHandle::new(connection);
                 return Ok(ReadySandbox { agent });
             }
-            event = next_event(vm, output) => match event {
+            event = next_event(vm, guest_streams) => match event {
                 Some(VmmEvent::Started { .. }) if !started => {
                     started = true;
                     stages.push(Stage::since("vmm", vmm_start));
@@ -97,12 +97,12 @@ pub async fn boot(
 ///
 /// # Errors
 /// When its VMM or its agent does not answer.
-pub async fn adopt(privileges: &PodPrivileges, output: &Arc<Output>) -> anyhow::Result<ReadySandbox> {
+pub async fn adopt(privileges: &PodPrivileges, guest_streams: &Arc<GuestStreams>) -> anyhow::Result<ReadySandbox> {
     let vsock = VsockLink::over(privileges.connect_vmm().await?).context("cannot connect to the Pod's VMM")?;
     let connection = vsock.dial(CONTROL_PORT).await.context("cannot connect to the agent")?;
     // It dials only at its own start; what else comes to that port now is not the agent.
     let (control, _) = mpsc::channel(1);
-    tokio::spawn(serve_vsock(vsock, Arc::clone(output), control));
+    tokio::spawn(serve_vsock(vsock, Arc::clone(guest_streams), control));
     let agent = AgentClientHandle::new(connection);
     Ok(ReadySandbox { agent })
 }
@@ -124,18 +124,18 @@ pub fn vmm_end(event: Option<&VmmEvent>) -> String {
 }
 
 /// What the VMM reports next that ends the machine or its start. That a disk failed is noted: if that ends the machine, it says why.
-pub async fn next_event(vm: &mut VirtualMachine, output: &Output) -> Option<VmmEvent> {
+pub async fn next_event(vm: &mut VirtualMachine, guest_streams: &GuestStreams) -> Option<VmmEvent> {
     loop {
         match vm.next_event().await {
-            Some(VmmEvent::DiskFailed { message }) => output.guest_log(|log| log.note_disk_failure(message)),
+            Some(VmmEvent::DiskFailed { message }) => guest_streams.guest_log(|log| log.note_disk_failure(message)),
             event => return event,
         }
     }
 }
 
 /// Adds the end of the guest's log to what is said about its end.
-pub fn describe_loss(output: &Output, what: &str) -> String {
-    output.guest_log(|log| {
+pub fn describe_loss(guest_streams: &GuestStreams, what: &str) -> String {
+    guest_streams.guest_log(|log| {
         let what = match log.panic_line() {
             Some(line) => format!("{what} after a kernel panic ({line})"),
             None => what.to_owned(),
@@ -154,18 +154,18 @@ pub fn describe_loss(output: &Output, what: &str) -> String {
 }
 
 /// Distributes the guest's connections until the VMM is gone.
-async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sender<UnixStream>) {
+async fn serve_vsock(vsock: VsockLink, guest_streams: Arc<GuestStreams>, control: mpsc::Sender<UnixStream>) {
     let streams = Arc::new(Semaphore::new(MAX_STREAMS));
     // Bounded by the permits.
     let (accepted, queue) = mpsc::unbounded_channel();
-    tokio::spawn(serve_streams(queue, Arc::clone(&output)));
+    tokio::spawn(serve_streams(queue, Arc::clone(&guest_streams)));
     loop {
         match vsock.accept().await {
             // Only the first one is the agent: containers start after it.
             Ok(Some((CONTROL_PORT, stream))) => drop(control.try_send(stream)),
             Ok(Some((STREAM_PORT, stream))) => {
                 let Ok(permit) = Arc::clone(&streams).try_acquire_owned() else {
-                    output.complain(format_args!(
+                    guest_streams.complain(format_args!(
                         "the guest opens more than {MAX_STREAMS} streams at once: refused"
                     ));
                     continue;
@@ -173,7 +173,7 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
                 let _ = accepted.send((stream, permit));
             }
             Ok(Some((port, _))) => {
-                output.complain(format_args!("the guest connects to port {port}, where nobody listens"));
+                guest_streams.complain(format_args!("the guest connects to port {port}, where nobody listens"));
             }
             Ok(None) => return,
             Err(error) => return tracing::warn!("the Pod's vsock broke off: {error}"),
@@ -182,17 +182,20 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
 }
 
 /// Serves accepted streams, each as soon as there is a place for it: the VMM refuses the guest's connections while nobody takes them.
-async fn serve_streams(mut accepted: mpsc::UnboundedReceiver<(UnixStream, OwnedSemaphorePermit)>, output: Arc<Output>) {
+async fn serve_streams(
+    mut accepted: mpsc::UnboundedReceiver<(UnixStream, OwnedSemaphorePermit)>,
+    guest_streams: Arc<GuestStreams>,
+) {
     let mut unnamed = UnnamedStreams::default();
     while let Some((mut stream, permit)) = accepted.recv().await {
         let place = unnamed.admit().await;
-        let output = Arc::clone(&output);
+        let guest_streams = Arc::clone(&guest_streams);
         tokio::spawn(async move {
-            let header = place.hold(output.header(&mut stream)).await;
+            let header = place.hold(guest_streams.header(&mut stream)).await;
             match header {
-                Some(Some(header)) => output.serve(header, stream).await,
+                Some(Some(header)) => guest_streams.serve(header, stream).await,
                 Some(None) => {}
-                None => output.complain(format_args!(
+                None => guest_streams.complain(format_args!(
                     "the guest opens more than {MAX_UNNAMED_STREAMS} streams that say nothing: closed the oldest"
                 )),
             }
@@ -329,16 +332,16 @@ mod tests {
     #[tokio::test]
     async fn streams_that_say_nothing_keep_none_from_being_heard() {
         let dir = tempfile::tempdir().unwrap();
-        let output = Output::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
-        output.expect_machine();
+        let guest_streams = GuestStreams::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
+        guest_streams.expect_machine();
         let (vmm, link) = VsockLink::pair().unwrap();
         let (control, _) = mpsc::channel(1);
-        tokio::spawn(serve_vsock(link, Arc::clone(&output), control));
+        tokio::spawn(serve_vsock(link, Arc::clone(&guest_streams), control));
         let mut silent = Vec::new();
         for _ in 0..2 * MAX_UNNAMED_STREAMS {
             silent.push(open(&vmm).await);
         }
-        let expected = output.expect_process("p-1", microkube_protocol::Stdio::Stdout);
+        let expected = guest_streams.expect_process("p-1", microkube_protocol::Stdio::Stdout);
         let mut good = open(&vmm).await;
         let header = microkube_protocol::encode_stream_header(&microkube_protocol::DataStream::Process {
             id: "p-1".to_owned(),
@@ -369,20 +372,20 @@ mod tests {
     #[tokio::test]
     async fn all_streams_of_a_guest_that_opens_them_at_once_are_heard() {
         let dir = tempfile::tempdir().unwrap();
-        let output = Output::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
-        output.expect_machine();
+        let guest_streams = GuestStreams::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
+        guest_streams.expect_machine();
         let (vmm, link) = VsockLink::pair().unwrap();
         let (control, _) = mpsc::channel(1);
         let stdio = microkube_protocol::Stdio::Stdout;
         let ids: Vec<String> = (0..3 * MAX_UNNAMED_STREAMS)
             .map(|number| format!("p-{number}"))
             .collect();
-        let expected: Vec<_> = ids.iter().map(|id| output.expect_process(id, stdio)).collect();
+        let expected: Vec<_> = ids.iter().map(|id| guest_streams.expect_process(id, stdio)).collect();
         let mut streams = Vec::new();
         for _ in &ids {
             streams.push(open(&vmm).await);
         }
-        tokio::spawn(serve_vsock(link, Arc::clone(&output), control));
+        tokio::spawn(serve_vsock(link, Arc::clone(&guest_streams), control));
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }

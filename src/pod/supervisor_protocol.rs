@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::timings::Stage;
+use crate::build_id::build;
 use crate::frame_header::{self, HEADER_BYTES};
 pub use crate::terminal::TerminalSize;
 
@@ -36,9 +37,6 @@ pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// The versions of this protocol that this build speaks. `docs/decisions/versions.md` says when which is raised.
 pub const VERSIONS: Versions = Versions { oldest: 0, newest: 1 };
-
-/// The build, as peers of other builds are told.
-pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 const KIND_OUTPUT: u8 = 1;
 const KIND_LOG: u8 = 2;
@@ -95,7 +93,7 @@ impl Greeting {
         Self {
             oldest: VERSIONS.oldest,
             newest: VERSIONS.newest,
-            build: BUILD.to_owned(),
+            build: build().to_owned(),
         }
     }
 

@@ -34,15 +34,15 @@ pub async fn recover(paths: &Paths) -> anyhow::Result<Vec<anyhow::Error>> {
     let records = PodRecords::new(paths.clone());
     let mut failures = Vec::new();
     for uid in records.uids()? {
-        if let Err(error) = settle(paths, &records, &uid, launched.remove(&uid), start).await {
+        if let Err(error) = wait_until_settled(paths, &records, &uid, launched.remove(&uid), start).await {
             failures.push(error.context(format!("Pod {uid} cannot be brought back or released")));
         }
     }
     Ok(failures)
 }
 
-/// Waits until nothing has to be done any more about a Pod, and sees to it that somebody does it.
-async fn settle(
+/// Waits until a Pod is released or has a supervisor again, and starts a process for it when none is at work.
+async fn wait_until_settled(
     paths: &Paths,
     records: &PodRecords,
     uid: &str,
@@ -73,7 +73,7 @@ async fn settle(
                 anyhow::bail!("its log is {}", log.unwrap_or_else(|| paths.logs()).display());
             }
             Some(None) => {}
-            // Another's process, or none any more: it may have died over it.
+            // The process is another command's, or has died over this Pod.
             Some(Some(_)) | None => process = hand_over_or_release(paths, records, uid).await?,
         }
         if start.elapsed() > RECOVERY_PATIENCE {

@@ -84,6 +84,14 @@ pub(crate) async fn asked(stream: &mut UnixStream) -> Option<SupervisorRequest> 
     None
 }
 
+/// The manifest of a Pod with one container.
+pub(crate) fn manifest(name: &str, image: &str, command: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+        "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": image, "command": [command] }] },
+    })
+}
+
 /// The record of a detached Pod.
 pub(crate) fn record_of(manifest: &serde_json::Value) -> PodRecord {
     let text = manifest.to_string();

@@ -141,7 +141,7 @@ impl PodPrivileges {
     /// See [`NetworkError`]. Nothing is left behind then.
     pub async fn connect(&self) -> Result<PodNetwork, NetworkError> {
         let config = NetworkConfig::from_env()?;
-        network::attach(&self.paths.network(), &self.uid, &config).await
+        network::connect(&self.paths.network(), &self.uid, &config).await
     }
 
     /// The Pod's scratch disk; made if there is none.

@@ -133,9 +133,7 @@ impl Place {
         let mut command = host().microkube(args);
         command
             .env("MICROKUBE_STATE_DIR", self.state())
-            .env("MICROKUBE_RUN_DIR", self.dir.join("run"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .env("MICROKUBE_RUN_DIR", self.dir.join("run"));
         Running::start(command, None).finish()
     }
 

@@ -40,6 +40,21 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn of_a_pod_that_does_not_exist_one_message_tells() {
+    let file = host().file("to-copy", "content");
+    let (file, remote) = (file.to_str().unwrap(), "nowhere:/tmp/file");
+    for sides in [[file, remote], [remote, "/tmp/from-nowhere"]] {
+        let finished = host().output(["cp", sides[0], sides[1]]);
+        assert_eq!(finished.code(), 1, "{finished:?}");
+        let messages: Vec<&str> = finished.stderr.lines().collect();
+        assert!(
+            matches!(messages.as_slice(), [message] if message.contains("\"nowhere\" not found")),
+            "{finished:?}"
+        );
+    }
+}
+
+#[test]
 fn archives_of_a_hostile_container_reach_nothing_outside_of_the_target() {
     let _alone = alone();
     let script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";

@@ -121,11 +121,7 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     assert_eq!(order, "first\nsidecar\nsecond\nmain\n");
     assert_eq!(pod.container("first")["state"]["terminated"]["reason"], "Completed");
     assert_eq!(pod.container("sidecar")["started"], true);
-    let mut follow = host().microkube(["logs", "-f", "ordered", "-c", "sidecar"]);
-    follow
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let follow = crate::host::Running::start(follow, None);
+    let follow = host().begin(["logs", "-f", "ordered", "-c", "sidecar"]);
     host().succeed(["delete", "pod", "ordered"]);
     assert_eq!(follow.finish().success(), order + "end-main\nend-sidecar\n");
 }
@@ -238,11 +234,7 @@ fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
 
     // So it is when the Pod is deleted.
     pod.wait_for_log("main", "post-start");
-    let mut follow = host().microkube(["logs", "-f", "hooks"]);
-    follow
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut follow = crate::host::Running::start(follow, None);
+    let mut follow = host().begin(["logs", "-f", "hooks"]);
     follow.wait_for("post-start");
     pod_deleted_in_the_background(&pod);
     follow.wait_for("pre-stop");

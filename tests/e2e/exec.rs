@@ -29,15 +29,9 @@ fn exec_has_the_commands_output_input_and_exit_code() {
     assert_eq!(finished.code(), 5, "{finished:?}");
     assert_eq!(finished.stdout, "out\n");
     assert!(finished.stderr.starts_with("err\n"), "{finished:?}");
-    let mut command = host().microkube(["exec", "-i", "exec", "--", "wc", "-c"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut running = command.spawn().unwrap();
-    running.stdin.take().unwrap().write_all(&vec![b'x'; 3 << 20]).unwrap();
-    let output = running.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), (3 << 20).to_string());
+    let command = host().microkube(["exec", "-i", "exec", "--", "wc", "-c"]);
+    let counted = Running::start(command, Some(&"x".repeat(3 << 20))).finish();
+    assert_eq!(counted.stdout.trim(), (3 << 20).to_string());
     let missing = host().output(["exec", "exec", "--", "no-such-command"]);
     assert_ne!(missing.code(), 0);
     assert!(
@@ -204,11 +198,7 @@ fn attaching_shows_what_the_container_writes_and_gives_it_input() {
     );
     pod.wait_ready();
     let attach = |container: &str, input: &str| {
-        let mut command = host().microkube(["attach", "-i", "attached", "-c", container]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let command = host().microkube(["attach", "-i", "attached", "-c", container]);
         Running::start(command, Some(input))
     };
     let mut child = attach("main", "one\ntwo\n");
@@ -234,9 +224,7 @@ fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
     let run = |image: &str, more: &[&str]| {
         let image = format!("--image={image}");
         let common = ["run", "broken", &image, "--rm", "--restart=Never"];
-        let mut command = host().microkube([&common[..], more].concat());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::start(command, None)
+        host().begin([&common[..], more].concat())
     };
     let absent = "docker.io/none/absent:v1";
     let finished = run(
@@ -275,11 +263,7 @@ fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
     let image = format!("--image={}", image("busybox"));
     let run = |flags: &[&str], script: &[&str], input: Option<&str>| {
         let common = ["run", "quick", &image, "--rm", "--restart=Never"];
-        let mut command = host().microkube([&common[..], flags, &["--"], script].concat());
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let command = host().microkube([&common[..], flags, &["--"], script].concat());
         Running::start(command, input).finish()
     };
     let finished = run(

@@ -95,9 +95,7 @@ fn a_guest_that_hangs_in_boot_is_given_up() {
     let mut command = host().microkube(["run", manifest.to_str().unwrap()]);
     command
         .env("MICROKUBE_GUEST_DIR", hanging_guest())
-        .env("MICROKUBE_BOOT_TIMEOUT_SECONDS", "5")
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+        .env("MICROKUBE_BOOT_TIMEOUT_SECONDS", "5");
     let finished = Running::start(command, None).finish();
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(
@@ -135,10 +133,7 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     };
     mount(&["-t", "tmpfs", "-o", "size=300k", "tmpfs", small.to_str().unwrap()]);
     let mut command = host().microkube(["image", "pull", &image("busybox")]);
-    command
-        .env("MICROKUBE_STATE_DIR", &small)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+    command.env("MICROKUBE_STATE_DIR", &small);
     let finished = Running::start(command, None).finish();
     assert!(
         std::process::Command::new("umount")
@@ -184,9 +179,7 @@ impl TightDisk {
         let mut command = host().microkube(args);
         command
             .env("MICROKUBE_STATE_DIR", &self.0)
-            .env("MICROKUBE_RUN_DIR", "/run/microkube-e2e-tight")
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
+            .env("MICROKUBE_RUN_DIR", "/run/microkube-e2e-tight");
         Running::start(command, None).finish()
     }
 }

@@ -29,7 +29,7 @@ pub struct Host {
 /// The host, prepared once for all tests of this process; with `MICROKUBE_TEST_RUN`, once for all processes that have the same value.
 pub fn host() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
-    HOST.get_or_init(Host::prepare)
+    HOST.get_or_init(Host::set_up)
 }
 
 /// An image of the registry.
@@ -43,7 +43,7 @@ pub fn image_layout(name: &str) -> PathBuf {
 }
 
 impl Host {
-    fn prepare() -> Self {
+    fn set_up() -> Self {
         microkube_vmm::probe::check_kvm(std::path::Path::new("/dev/kvm"))
             .unwrap_or_else(|error| panic!("these tests need a KVM that can run guests; use `make test`: {error}"));
         let base = PathBuf::from("/var/lib/microkube/e2e");
@@ -140,11 +140,14 @@ impl Host {
         command
     }
 
+    /// Starts microkube.
+    pub fn begin<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        Running::start(self.microkube(args), None)
+    }
+
     /// Runs microkube to its end.
     pub fn output<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
-        let mut command = self.microkube(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::start(command, None).finish()
+        self.begin(args).finish()
     }
 
     /// Runs microkube to its end, which must be a success, and returns its stdout.
@@ -161,11 +164,7 @@ impl Host {
 
     /// Starts `microkube run FLAGS -` with this manifest.
     pub fn start_with(&self, manifest: impl Display, flags: &[&str]) -> Running {
-        let mut command = self.microkube([&["run"][..], flags, &["-"][..]].concat());
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let command = self.microkube([&["run"][..], flags, &["-"][..]].concat());
         Running::start(command, Some(&manifest.to_string()))
     }
 
@@ -242,7 +241,12 @@ impl Finished {
 }
 
 impl Running {
+    /// Starts a command with this text as its standard input, or none.
     pub fn start(mut command: Command, stdin: Option<&str>) -> Self {
+        command
+            .stdin(stdin.map_or_else(Stdio::null, |_| Stdio::piped()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         if let Some(text) = stdin {
             child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -7,7 +7,7 @@ use std::arch::global_asm;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use microkube_tests::built::microkube_program;
 use microkube_vmm::boot::layout::{HIGH_MEMORY, VIRTIO_MMIO};
@@ -300,10 +300,7 @@ fn a_guest_whose_rings_are_never_empty_resets_its_device_and_ends_its_machine() 
         .args(["run", "--memory-mib", "128", "--kernel"])
         .arg(&kernel)
         .arg("--disk")
-        .arg(&disk)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .arg(&disk);
     let text = Running::start(command, None).finish().success();
     assert_eq!(text, "self-feeding ring reset\ngiant requests reset\n");
 }

@@ -148,7 +148,6 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
     });
     let mut load = host().microkube(["image", "load", "--name", "compressed:v1", layout.to_str().unwrap()]);
     load.env("MICROKUBE_LAYER_COMPRESSION", "lz4");
-    load.stdout(Stdio::piped()).stderr(Stdio::piped());
     let loaded = Running::start(load, None).finish();
     assert_eq!(loaded.code(), 0, "{loaded:?}");
     let inspected: Value = serde_json::from_str(&host().succeed(["image", "inspect", "compressed:v1"])).unwrap();
@@ -214,9 +213,7 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
 fn refusal(name: &str, archive: &[u8]) -> String {
     let path = host().file(name, "");
     std::fs::write(&path, archive).unwrap();
-    let mut command = host().microkube(["image", "load", "--name", "hostile:v1", path.to_str().unwrap()]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let finished = Running::start(command, None).finish();
+    let finished = host().output(["image", "load", "--name", "hostile:v1", path.to_str().unwrap()]);
     assert_eq!(finished.code(), 1, "{finished:?}");
     finished.stderr
 }

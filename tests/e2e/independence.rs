@@ -31,7 +31,7 @@ fn supervisor_of(name: &str) -> i32 {
     found[0]
 }
 
-fn begin(args: &[&str]) -> Child {
+fn begin_silently(args: &[&str]) -> Child {
     let mut command = host().microkube(args);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
@@ -53,7 +53,7 @@ fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_delet
     let patient = shell_pod("deleted", "trap 'echo term' TERM; while :; do sleep 0.1; done");
     let deleted = Detached::start(&patient.grace_period_seconds(600));
     deleted.wait_ready();
-    let mut deletion = begin(&["delete", "pod", "deleted"]);
+    let mut deletion = begin_silently(&["delete", "pod", "deleted"]);
     deleted.wait_for_log("main", "term");
 
     let manifest = shell_pod("free", SERVE);
@@ -83,7 +83,7 @@ fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_delet
     assert!(deletion.try_wait().unwrap().is_none(), "the deletion has not ended");
     // One of the same name is what waits.
     let file = host().manifest(&shell_pod("abandoned", SERVE));
-    let mut successor = begin(&["run", "-d", file.to_str().unwrap()]);
+    let mut successor = begin_silently(&["run", "-d", file.to_str().unwrap()]);
     drop(stopped);
     deleted.delete();
     assert!(deletion.wait().unwrap().success());

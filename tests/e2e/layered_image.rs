@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use microkube_tests::oci_layout;
+use serde_json::Value;
 
 use crate::host::{host, image_layout};
 
@@ -19,17 +19,6 @@ pub fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
 pub fn layout_of(name: &str, change: impl FnOnce(&mut Value, Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
     let layout = host().file(name, "").with_file_name(format!("{name}-layout"));
     let _ = std::fs::remove_dir_all(&layout);
-    let blobs = layout.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    let digest = |bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}")
-    };
-    let put = |media_type: &str, bytes: &[u8]| {
-        let digest = digest(bytes);
-        std::fs::write(blobs.join(&digest[7..]), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
-    };
     let from = image_layout("busybox");
     let read = |descriptor: &Value| {
         std::fs::read(
@@ -50,19 +39,6 @@ pub fn layout_of(name: &str, change: impl FnOnce(&mut Value, Vec<Vec<u8>>) -> Ve
     };
     let layers = manifest["layers"].as_array().unwrap().iter().map(unpacked).collect();
     let layers = change(&mut config, layers);
-    config["rootfs"]["diff_ids"] = layers.iter().map(|layer| digest(layer)).collect();
-    let put_layer = |layer: &Vec<u8>| put("application/vnd.oci.image.layer.v1.tar", layer);
-    let layers: Vec<_> = layers.iter().map(put_layer).collect();
-    let config = put(
-        "application/vnd.oci.image.config.v1+json",
-        config.to_string().as_bytes(),
-    );
-    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
-    let manifest = put(
-        "application/vnd.oci.image.manifest.v1+json",
-        manifest.to_string().as_bytes(),
-    );
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    oci_layout::write(&layout, config, layers);
     layout
 }

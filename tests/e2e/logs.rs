@@ -1,11 +1,9 @@
 //! Logs that are rotated while containers are restarted and somebody reads them.
 
-use std::process::Stdio;
-
 use microkube_tests::manifest::Pod;
 
 use crate::detached_pod::Detached;
-use crate::host::{Running, alone, container, host};
+use crate::host::{alone, container, host};
 
 /// Enough for a rotation: in the log, a line has some fifty bytes, and a file 10 MiB.
 const LINES_BEFORE: usize = 250_000;
@@ -55,9 +53,7 @@ fn following_goes_on_across_rotations_and_a_restart_with_every_line_once_and_in_
             .container(container("main", &script).mount("state", "/state")),
     );
     pod.wait_ready();
-    let mut command = host().microkube(["logs", "-f", "chatty"]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut follow = Running::start(command, None);
+    let mut follow = host().begin(["logs", "-f", "chatty"]);
     follow.wait_for("begin");
     host().succeed(["exec", "chatty", "--", "touch", "/state/go"]);
     follow.wait_for("end");

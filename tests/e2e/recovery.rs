@@ -3,13 +3,13 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use microkube_tests::manifest::Pod;
 
 use crate::detached_pod::Detached;
-use crate::host::{PATIENCE, Running, alone, container, host, processes, shell_pod, wait_until};
+use crate::host::{PATIENCE, alone, container, host, processes, shell_pod, wait_until};
 
 fn kill(pid: i32) {
     // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
@@ -158,9 +158,7 @@ fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     let script = "trap 'echo term' TERM; echo ready; while :; do sleep 0.1; done";
     let pod = Detached::start(&shell_pod("stubborn", script).grace_period_seconds(4));
     pod.wait_ready();
-    let mut follow = host().microkube(["logs", "-f", "stubborn"]);
-    follow.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut follow = Running::start(follow, None);
+    let mut follow = host().begin(["logs", "-f", "stubborn"]);
     host().succeed(["delete", "pod", "stubborn", "--wait=false"]);
     follow.wait_for("term");
     let table = host().succeed(["get", "pod", "stubborn"]);

@@ -1,14 +1,12 @@
 //! The end of a Pod as Kubernetes describes it, with the times at which its containers saw it: hooks first, the stop signal to the main
 //! process of every container at once, sidecars last and in reverse, SIGKILL for what is left.
 
-use std::process::Stdio;
-
 use jiff::{SignedDuration, Timestamp};
 use microkube_tests::manifest::{Container, Pod, exec_shell};
 use serde_json::Value;
 
 use crate::detached_pod::Detached;
-use crate::host::{Running, alone, container, host};
+use crate::host::{alone, container, host};
 use crate::timeline::{Follower, SAY};
 
 /// A container that waits for its stop signal: `first` is done before, `end` because of it.
@@ -45,7 +43,7 @@ fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_
     for container in ["first", "second", "hooked", "plain"] {
         follower.wait_for(&format!("pod/ending/{container}] "));
     }
-    let mut exec = host().microkube([
+    let mut exec = host().begin([
         "exec",
         "ending",
         "-c",
@@ -55,8 +53,6 @@ fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_
         "-c",
         "echo runs; exec sleep 1000",
     ]);
-    exec.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut exec = Running::start(exec, None);
     exec.wait_for("runs");
     let asked = Timestamp::now();
     host().succeed(["delete", "pod", "ending"]);

@@ -1,7 +1,5 @@
 //! What a Pod's containers say, with the times at which they said it: by the guest's clock, and by the host's when it arrived.
 
-use std::process::Stdio;
-
 use jiff::Timestamp;
 
 use crate::detached_pod::Detached;
@@ -26,7 +24,7 @@ pub struct Follower(Running);
 
 impl Follower {
     pub fn start(pod: &Detached) -> Self {
-        let mut command = host().microkube([
+        Self(host().begin([
             "logs",
             "-f",
             &pod.0,
@@ -34,9 +32,7 @@ impl Follower {
             "--prefix",
             "--timestamps",
             "--max-log-requests=9",
-        ]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self(Running::start(command, None))
+        ]))
     }
 
     #[track_caller]

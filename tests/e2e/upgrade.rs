@@ -5,7 +5,6 @@
 //! and frames of every version.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use microkube_tests::built::microkube_program;
 
@@ -20,7 +19,7 @@ fn start_with_previous(name: &str) -> Detached {
     if let Some(previous) = std::env::var_os("MICROKUBE_PREVIOUS_PROGRAM") {
         let current = command;
         command = std::process::Command::new(PathBuf::from(previous));
-        command.args(current.get_args()).stdin(Stdio::null());
+        command.args(current.get_args());
         for (name, value) in current.get_envs() {
             command.env(name, value.unwrap_or_default());
         }
@@ -33,7 +32,6 @@ fn start_with_previous(name: &str) -> Detached {
             microkube_program().display()
         );
     }
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     Running::start(command, None).finish().success();
     Detached(name.to_owned())
 }

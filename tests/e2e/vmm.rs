@@ -17,10 +17,7 @@ fn vmm(kernel: &Path, args: &[&str]) -> Running {
         .arg(kernel)
         .arg("--initramfs")
         .arg(source_tree().join("build/guest/test-initramfs.cpio"))
-        .args(args)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+        .args(args);
     Running::start(command, None)
 }
 

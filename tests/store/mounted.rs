@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use microkube_image::{Compression, Image, ImageStore, Options, Quiet};
+use microkube_tests::oci_layout;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 /// Runs a program that must succeed; returns what it printed.
@@ -67,31 +67,8 @@ impl Fixture {
 
 /// Writes an OCI layout of an image of these layers.
 pub fn write_layout(layout: &Path, layers: &[&Path]) {
-    let blobs = layout.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    let put = |media_type: &str, bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        fs::write(blobs.join(&hex), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len() })
-    };
-    let layers: Vec<_> = layers
-        .iter()
-        .map(|path| put("application/vnd.oci.image.layer.v1.tar", &fs::read(path).unwrap()))
-        .collect();
-    let diff_ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
-    let config =
-        json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
-    let config = put(
-        "application/vnd.oci.image.config.v1+json",
-        config.to_string().as_bytes(),
-    );
-    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
-    let manifest = put(
-        "application/vnd.oci.image.manifest.v1+json",
-        manifest.to_string().as_bytes(),
-    );
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    let config = json!({ "architecture": "amd64", "os": "linux" });
+    oci_layout::write(layout, config, layers.iter().map(|path| fs::read(path).unwrap()));
 }
 
 /// Something mounted, until it is dropped.

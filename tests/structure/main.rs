@@ -35,7 +35,7 @@ const LAYERS: &[&[&str]] = &[
     &["privileged"],
     &["emulated_host", "network", "volume"],
     &["state"],
-    &["frame_header", "stderr", "terminal"],
+    &["build_id", "frame_header", "stderr", "terminal"],
 ];
 
 /// What changes the host with root's privileges. What is not named here of `src/network` only computes.

@@ -26,7 +26,7 @@ fn parent() -> PathBuf {
 }
 
 /// Makes the cgroup that holds the containers' and gives it the controllers. Once per VM.
-pub fn prepare_parent() -> Result<()> {
+pub fn create_parent() -> Result<()> {
     let parent = parent();
     fs::create_dir_all(&parent).with_context(|| format!("cannot make the cgroup {}", parent.display()))?;
     for path in [Path::new(CGROUP_ROOT), &parent] {

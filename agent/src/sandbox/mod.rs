@@ -93,7 +93,7 @@ impl Sandbox {
         sethostname(&request.hostname).with_context(|| format!("cannot set the host name {:?}", request.hostname))?;
         network::configure(interface.as_ref())?;
         write_etc_files(request)?;
-        cgroup::prepare_parent()?;
+        cgroup::create_parent()?;
         for directory in [layers::LAYERS_DIR, SCRATCH_DIR, VOLUMES_DIR] {
             fs::create_dir(directory).with_context(|| format!("cannot make {directory}"))?;
         }

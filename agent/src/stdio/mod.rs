@@ -2,7 +2,7 @@
 //!
 //! Pipes, not sockets, because programs open /dev/stdout again, which sockets refuse.
 
-mod output;
+mod container_output;
 mod process;
 mod source;
 mod window;
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_vsock::VsockStream;
 
-use self::output::ContainerOutput;
+use self::container_output::ContainerOutput;
 use self::process::{InputEnd, carry_input, carry_output};
 use self::source::Source;
 use crate::container::terminal;

@@ -1,4 +1,4 @@
-//! Looks whether what the store has is what it should be, and puts it right.
+//! Compares what the store has with its digests, and repairs it.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use super::manifest::{self, CONFIG_MAX_BYTES, LayerBlob};
 use super::reference::{Digest, ImageReference};
 use super::store::{ImageStore, remove_file};
 
-/// How thoroughly to look, and what to do about what is found.
+/// How thoroughly to verify, and whether to repair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verification {
     /// Look at layers as they were transferred, too, not only at what Pods use.
@@ -96,7 +96,7 @@ impl ImageStore {
             }
             let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let record = self.read_reference(&path)?;
-            let repaired = how.repair && self.mend(&path)?;
+            let repaired = how.repair && self.rebuild_missing_layers(&path)?;
             if how.repair && !repaired {
                 remove_file(&path)?;
             }
@@ -113,8 +113,8 @@ impl ImageStore {
         Ok(broken)
     }
 
-    /// Makes the layers of the image behind a record again that are missing or damaged; whether all are there then.
-    fn mend(&self, path: &Path) -> Result<bool, StoreError> {
+    /// Rebuilds missing and damaged layers of the image behind a record; returns whether all are there then.
+    fn rebuild_missing_layers(&self, path: &Path) -> Result<bool, StoreError> {
         let Some(layers) = self.layers_of(path)? else {
             return Ok(false);
         };

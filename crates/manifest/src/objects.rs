@@ -143,7 +143,7 @@ fn pod(node: &Node, source: &str, found: &mut Vec<Problem>) -> Option<Pod> {
         pod
     });
     invalid.extend(refused);
-    keep(invalid, mistyped, found);
+    add_problems(invalid, mistyped, found);
     for (path, reason) in ignored {
         tracing::info!("{source}: {path} has no effect: {reason}");
     }
@@ -187,12 +187,12 @@ fn pull_secret(node: &Node, found: &mut Vec<Problem>) -> Option<Object> {
         };
         Object::PullSecret(secret::read(secret, &mut invalid), Box::new(metadata))
     });
-    keep(invalid.0, mistyped, found);
+    add_problems(invalid.0, mistyped, found);
     object
 }
 
-/// A value of the wrong type was read as a zero, about which nobody wants to hear as well.
-fn keep(invalid: Vec<Problem>, mistyped: Vec<Problem>, found: &mut Vec<Problem>) {
+/// Adds the problems, without those that a value of the wrong type has only because it was read as a zero.
+fn add_problems(invalid: Vec<Problem>, mistyped: Vec<Problem>, found: &mut Vec<Problem>) {
     let about = |problem: &Problem| mistyped.iter().any(|other| problem.path.starts_with(&other.path));
     let invalid: Vec<Problem> = invalid.into_iter().filter(|problem| !about(problem)).collect();
     found.extend(mistyped);

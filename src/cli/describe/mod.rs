@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Toleration};
 use microkube_manifest::resources;
 
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
 use super::pods::snapshot::Snapshot;
+use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::since;
 use crate::state::{EventRecord, PodRecords};
@@ -47,7 +47,7 @@ pub struct DescribeArgs {
 /// Runs the verb.
 pub(super) fn run(args: DescribeArgs) -> Result<ExitCode, Failure> {
     let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
-    let paths = match kvm::go_to_pods(Purpose::Look, consumed_stdin.as_deref())? {
+    let paths = match pods_host::go_to_pods(Purpose::Look, consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };

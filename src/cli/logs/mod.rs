@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 use self::source::Source;
 use super::completion;
 use super::failure::{Failure, complain};
-use super::kvm::{self, Place, Purpose};
 use super::pods::arguments::Scope;
 use super::pods::selection::select;
+use super::pods_host::{self, Place, Purpose};
 use super::print::{OutputError, for_terminal};
 use super::selector::Selector;
 use super::stream::target;
@@ -164,7 +164,7 @@ impl LogsArgs {
 /// Runs the verb.
 pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
     args.check().map_err(Failure::usage)?;
-    let paths = match kvm::go_to_pods(Purpose::Look, None)? {
+    let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };

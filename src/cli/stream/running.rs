@@ -36,7 +36,7 @@ pub(in crate::cli) struct ContainerWatch<'p> {
     container: &'p str,
     records: PodRecords,
     changes: Changes,
-    /// What was said last about why it does not run.
+    /// The last reason that was shown why it does not run.
     said: Option<String>,
 }
 
@@ -191,13 +191,19 @@ pub(in crate::cli) fn why_not_running(status: &PodStatus, container: &str) -> Op
         let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
         return Some(with_message(reason, condition.message.as_deref()));
     }
-    let own = container_status(status, container).and_then(trouble);
-    let of_init = || status.init_container_statuses.iter().flatten().find_map(trouble);
+    let own = container_status(status, container).and_then(reason_not_running);
+    let of_init = || {
+        status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .find_map(reason_not_running)
+    };
     own.or_else(of_init)
 }
 
 /// What keeps a container from running.
-fn trouble(status: &ContainerStatus) -> Option<String> {
+fn reason_not_running(status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;
     let name = &status.name;
     let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());

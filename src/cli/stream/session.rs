@@ -116,7 +116,7 @@ impl Endings {
 
 /// Connects the process to these streams until it has ended. Whatever way that is, the terminal is as before
 /// when this returns.
-pub(in crate::cli) async fn converse<I, O, E>(
+pub(in crate::cli) async fn run_session<I, O, E>(
     mut events: SessionEvents,
     mut to: SessionInput,
     streams: Streams<I, O, E>,

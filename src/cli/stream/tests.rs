@@ -57,14 +57,14 @@ fn connection() -> (SupervisorClient, Supervisor) {
     )
 }
 
-async fn converse<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + Unpin>(
+async fn run_session<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite + Unpin>(
     client: SupervisorClient,
     request: SupervisorRequest,
     streams: Streams<I, O, E>,
 ) -> anyhow::Result<Ended> {
     let mut endings = Endings::new().unwrap();
     let (events, input) = session::begin(client, request).await?;
-    super::session::converse(events, input, streams, &mut endings).await
+    super::session::run_session(events, input, streams, &mut endings).await
 }
 
 fn exec() -> SupervisorRequest {
@@ -114,7 +114,7 @@ async fn input_output_and_exit_code_are_passed_on() {
     let input = vec![0xff; 100_000];
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(Some(input.as_slice()), &mut output, &mut errors);
-    let ended = converse(client, exec(), streams).await.unwrap();
+    let ended = run_session(client, exec(), streams).await.unwrap();
     assert_eq!(ended, Ended::Exited(3));
     assert_eq!(output, b"out\0\xff");
     assert_eq!(errors, b"err");
@@ -134,7 +134,7 @@ async fn the_end_of_the_input_ends_the_conversation_with_a_container_whose_input
     });
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(Some(&b"x"[..]), &mut output, &mut errors);
-    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::NoMoreInput);
+    assert_eq!(run_session(client, exec(), streams).await.unwrap(), Ended::NoMoreInput);
     playing.await.unwrap();
 }
 
@@ -146,7 +146,7 @@ async fn a_refusal_is_an_error_in_the_supervisors_words() {
     supervisor.notice(Notice::Refused { message }).await;
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(None::<&[u8]>, &mut output, &mut errors);
-    let error = converse(client, exec(), streams).await.unwrap_err();
+    let error = run_session(client, exec(), streams).await.unwrap_err();
     assert_eq!(error.to_string(), "container not found (\"c\")");
 }
 
@@ -160,7 +160,7 @@ async fn a_supervisor_that_dies_is_an_error() {
     });
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(None::<&[u8]>, &mut output, &mut errors);
-    let error = converse(client, exec(), streams).await.unwrap_err();
+    let error = run_session(client, exec(), streams).await.unwrap_err();
     assert!(error.to_string().contains("went away"), "{error}");
     playing.await.unwrap();
 }
@@ -184,7 +184,7 @@ async fn output_that_nobody_reads_ends_the_conversation() {
         terminal: None,
         detachable: false,
     };
-    assert_eq!(converse(client, exec(), streams).await.unwrap(), Ended::BrokenPipe);
+    assert_eq!(run_session(client, exec(), streams).await.unwrap(), Ended::BrokenPipe);
     drop(playing.await.unwrap());
 }
 
@@ -220,7 +220,7 @@ impl OnTerminal {
             terminal: Some(terminal),
             detachable: true,
         };
-        let conversation = tokio::spawn(converse(client, exec(), streams));
+        let conversation = tokio::spawn(run_session(client, exec(), streams));
         let mut on_terminal = Self {
             pty,
             supervisor,

@@ -38,8 +38,8 @@ fn serve() -> io::Result<()> {
         let spawned = std::thread::Builder::new()
             .name("connection".to_owned())
             .spawn(move || {
-                if let Err(error) = converse(stream, &token) {
-                    // The other side has gone or talks nonsense: there is nobody to tell but the console.
+                if let Err(error) = serve_connection(stream, &token) {
+                    // The other side is gone or breaks the protocol: only the console is left for a message.
                     say!("microkube machine: connection: {error}");
                 }
             });
@@ -50,7 +50,7 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
-fn converse(mut stream: TcpStream, token: &[u8; TOKEN_LEN]) -> io::Result<()> {
+fn serve_connection(mut stream: TcpStream, token: &[u8; TOKEN_LEN]) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PREFACE_LIMIT))?;
     let version = match Preface::read(&mut stream)? {

@@ -106,8 +106,9 @@ async fn a_supervisor_that_speaks_no_version_in_common_is_named() {
     assert_eq!(
         client.unwrap_err().to_string(),
         format!(
-            "the Pod's supervisor is of microkube 3.1.0 and speaks versions 7 to 9 of its protocol, this microkube ({BUILD}) versions 0 to 1; \
-             use microkube 3.1.0 for this Pod"
+            "the Pod's supervisor is of microkube 3.1.0 and speaks versions 7 to 9 of its protocol, this microkube ({own}) versions 0 to 1; \
+             use microkube 3.1.0 for this Pod",
+            own = crate::build_id::build()
         )
     );
 }

@@ -18,7 +18,7 @@ use crate::pod::guest_log::GuestLog;
 
 /// An agent whose processes start when they may, write nothing, and run until they are killed.
 struct TestAgent {
-    output: Arc<Output>,
+    guest_streams: Arc<GuestStreams>,
     may_start: watch::Receiver<bool>,
     started: Mutex<HashMap<String, watch::Sender<bool>>>,
     asked: mpsc::UnboundedSender<Asked>,
@@ -40,7 +40,9 @@ impl TestAgent {
     async fn open(&self, id: &str, stdio: Stdio) {
         let (_ended, theirs) = UnixStream::pair().unwrap();
         let id = id.to_owned();
-        self.output.serve(DataStream::Process { id, stdio }, theirs).await;
+        self.guest_streams
+            .serve(DataStream::Process { id, stdio }, theirs)
+            .await;
     }
 }
 
@@ -108,11 +110,11 @@ impl Guest {
     async fn new(end: Option<WaitProcessResponse>, refusal: Option<Code>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = GuestLog::begin(dir.path().join("guest.log"));
-        let output = Output::new(None, log, false);
+        let guest_streams = GuestStreams::new(None, log, false);
         let (sender, asked) = mpsc::unbounded_channel();
         let (may_start, may) = watch::channel(true);
         let agent = TestAgent {
-            output: Arc::clone(&output),
+            guest_streams: Arc::clone(&guest_streams),
             may_start: may,
             started: Mutex::default(),
             asked: sender,
@@ -126,7 +128,7 @@ impl Guest {
             .register_service(create_agent(Arc::new(agent)));
         server.start().await.unwrap();
         Self {
-            processes: GuestProcesses::new(AgentClientHandle::new(ours), output),
+            processes: GuestProcesses::new(AgentClientHandle::new(ours), guest_streams),
             asked,
             may_start,
             _server: server,
@@ -217,8 +219,8 @@ async fn what_ends_in_time_is_not_killed() {
 /// Has many processes of 1 MiB of arguments run by an agent that does not do it, until their time is up.
 async fn run_many(agent: AgentClientHandle) -> GuestProcesses {
     let dir = tempfile::tempdir().unwrap();
-    let output = Output::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
-    let processes = GuestProcesses::new(agent, output);
+    let guest_streams = GuestStreams::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
+    let processes = GuestProcesses::new(agent, guest_streams);
     let args = Arc::new(["x".repeat(1 << 20)]);
     for _ in 0..5 {
         let mut runs = tokio::task::JoinSet::new();

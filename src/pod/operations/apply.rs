@@ -182,17 +182,8 @@ fn unchangeable(spec: &PodSpec) -> PodSpec {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::pod::test_pods::{TestPods, record_of};
-
-    fn manifest(name: &str, image: &str, command: &str) -> serde_json::Value {
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
-            "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": image, "command": [command] }] },
-        })
-    }
+    use crate::pod::test_pods::{TestPods, manifest, record_of};
 
     fn wanted(manifest: &serde_json::Value) -> Pod {
         let mut pod = record_of(manifest).pod;

@@ -18,8 +18,8 @@ pub struct ForegroundClient {
 }
 
 impl ForegroundClient {
-    /// Serves the client on the socket it has left to this process.
-    pub fn attach(stream: std::os::unix::net::UnixStream, orders: mpsc::Sender<Order>) -> std::io::Result<Self> {
+    /// Serves the client on the socket that this process inherited from it.
+    pub fn serve(stream: std::os::unix::net::UnixStream, orders: mpsc::Sender<Order>) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         let (from, mut to) = tokio::net::UnixStream::from_std(stream)?.into_split();
         let (frames, mut queue) = mpsc::channel::<SupervisorFrame>(QUEUED_FRAMES);
@@ -40,7 +40,7 @@ impl ForegroundClient {
         self.frames.clone()
     }
 
-    /// Says the last word.
+    /// Sends the last notice, and waits until it is written.
     pub async fn finish(self, notice: Notice) {
         let _ = self.frames.send(SupervisorFrame::Notice(notice)).await;
         drop(self.frames);
@@ -49,7 +49,7 @@ impl ForegroundClient {
     }
 }
 
-/// Turns the client's frames into orders. A client that goes away without a word was killed: its Pod goes too.
+/// Turns the client's frames into orders. A client that hangs up without an order was killed: its Pod is killed too.
 async fn read_requests(mut from: tokio::net::unix::OwnedReadHalf, orders: mpsc::Sender<Order>) {
     loop {
         let order = match read_frame(&mut from).await {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::supervised_pod::SupervisedPod;
+use crate::pod::container_order::containers;
 use crate::pod::lifecycle::{Event, is_create_error};
-use crate::pod::prepare;
 use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
 use crate::pod::timings::Stage;
 
@@ -25,7 +25,7 @@ pub struct ClientReport {
 impl ClientReport {
     /// The Pod begins.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
-        let count = prepare::containers(&pod.record.pod).count();
+        let count = containers(&pod.record.pod).count();
         Self {
             pod,
             stages: Vec::new(),

@@ -12,9 +12,9 @@ use ttrpc::context::{with_duration, with_timeout};
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::{AgentError, CALL_TIMEOUT};
+use crate::pod::container_streams::ContainerStreams;
 use crate::pod::lifecycle::{Event, Exit, ProcessUser};
 use crate::pod::logs::{self, Limits, LogReader, LogWriter, Progress, ReadOptions};
-use crate::pod::output::ContainerStreams;
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 use crate::pod::stdin::ContainerStdin;
 
@@ -52,7 +52,7 @@ impl ContainerRun {
         let index = u16::try_from(container).unwrap_or(u16::MAX);
         let taken_file = pod.paths.pod_run(uid).join(format!("stdin-{}", spec.name));
         let stdin = ContainerStdin::new(spec, &id, taken_file);
-        let streams = pod.output.expect_container(index, &id, stdin, log);
+        let streams = pod.guest_streams.expect_container(index, &id, stdin, log);
         let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         Some(Self {
             container,
@@ -71,7 +71,7 @@ impl ContainerRun {
         // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
-            Err(error) if error.code() == Code::ALREADY_EXISTS => return self.end_stranger(error).await,
+            Err(error) if error.code() == Code::ALREADY_EXISTS => return self.kill_unfollowed_attempt(error).await,
             Err(error) => return self.start_failed(error),
         };
         self.pod.report(Event::ContainerStarted {
@@ -84,7 +84,7 @@ impl ContainerRun {
     }
 
     fn start_failed(&self, error: AgentError) {
-        self.pod.output.forget_container(&self.id);
+        self.pod.guest_streams.forget_container(&self.id);
         let (reason, message) = start_failure(&self.id, error);
         self.pod.report(Event::ContainerStartFailed {
             container: self.container,
@@ -96,7 +96,7 @@ impl ContainerRun {
 
     /// The guest has this attempt already, or starts it (agents that answer so came before those that answer again): of what became of its
     /// start nobody will hear. It is ended, and over only when it is gone: the next attempt must not run beside it.
-    async fn end_stranger(self, error: AgentError) {
+    async fn kill_unfollowed_attempt(self, error: AgentError) {
         let request = SignalContainerRequest {
             id: self.id.clone(),
             signal: libc::SIGKILL.unsigned_abs(),
@@ -130,7 +130,7 @@ impl ContainerRun {
             // The machine is gone, which is noticed and reported as such elsewhere.
             Err(error) => {
                 let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
-                self.pod.output.complain(complaint);
+                self.pod.guest_streams.complain(complaint);
             }
         }
     }
@@ -138,7 +138,7 @@ impl ContainerRun {
     async fn ended(self, response: WaitContainerResponse) {
         self.streams.end_unopened();
         self.streams.finished().await;
-        self.pod.output.forget_container(&self.id);
+        self.pod.guest_streams.forget_container(&self.id);
         let exit = self.exit(response).await;
         self.pod.report(Event::ContainerExited {
             container: self.container,
@@ -173,7 +173,7 @@ fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
             let name = id.rsplit_once('-').map_or(id, |(name, _)| name);
             ("CreateContainerConfigError", format!("{message} of container {name:?}"))
         }
-        // One that was there already is gone by now (see `end_stranger`).
+        // One that was there already is gone by now (see `kill_unfollowed_attempt`).
         Code::INVALID_ARGUMENT | Code::ALREADY_EXISTS => ("CreateContainerError", message),
         _ => ("StartError", message),
     }

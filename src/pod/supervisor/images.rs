@@ -9,11 +9,12 @@ use microkube_image::{Image, ImageStore, StoreLock};
 
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
+use crate::pod::container_images;
+use crate::pod::container_order::containers;
 use crate::pod::lifecycle::Event;
-use crate::pod::prepare;
 use crate::pod::timings::Stage;
 
-/// The images as far as they are there.
+/// The images that were found so far.
 #[derive(Debug)]
 pub struct Images {
     pod: Arc<SupervisedPod>,
@@ -21,7 +22,7 @@ pub struct Images {
     found: Vec<Option<Image>>,
     /// Keeps layers from being removed between finding them and opening them.
     hold: Option<StoreLock>,
-    /// When the first was asked for, until all are there.
+    /// When the first pull began; `None` once all are there.
     start: Option<Instant>,
 }
 
@@ -35,7 +36,7 @@ pub struct HeldImages {
 impl Images {
     /// None is there yet.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
-        let count = prepare::containers(&pod.record.pod).count();
+        let count = containers(&pod.record.pod).count();
         Self {
             pod,
             found: vec![None; count],
@@ -55,7 +56,7 @@ impl Images {
         self.start.get_or_insert_with(Instant::now);
         let hold = match &self.hold {
             Some(_) => None,
-            // From here until the layers are open, nobody removes them.
+            // From here until the layers are open, they cannot be removed.
             None => {
                 let images = self.pod.paths.images();
                 Some(tokio::task::spawn_blocking(move || ImageStore::open(images)?.hold()).await?)
@@ -74,10 +75,10 @@ impl Images {
             let result = match hold_failure {
                 Some(error) => Err(error),
                 None => {
-                    if prepare::must_be_pulled(&pod.paths, &container) {
+                    if container_images::must_be_pulled(&pod.paths, &container) {
                         pod.report(Event::ImagePullStarted { container: index });
                     }
-                    prepare::image(&pod.paths, &container, &pod.record.pull_secrets, pod.client.clone()).await
+                    container_images::ensure(&pod.paths, &container, &pod.record.pull_secrets, pod.client.clone()).await
                 }
             };
             pod.send(match result {
@@ -95,8 +96,8 @@ impl Images {
         Ok(())
     }
 
-    /// Takes an image in; returns how long all of them took, when this was the last.
-    pub fn take_in(&mut self, container: usize, image: Image) -> Option<Stage> {
+    /// Adds an image; returns how long all of them took, when this was the last.
+    pub fn add(&mut self, container: usize, image: Image) -> Option<Stage> {
         if let Some(slot) = self.found.get_mut(container) {
             *slot = Some(image);
         }
@@ -106,7 +107,7 @@ impl Images {
         self.start.take().map(|start| Stage::since("image", start))
     }
 
-    /// The images for a machine that is to be started, with what holds them.
+    /// The images for the next start of a machine, with the lock that keeps them.
     pub fn for_machine(&mut self) -> HeldImages {
         HeldImages {
             found: self.found.clone(),
@@ -120,14 +121,14 @@ impl HeldImages {
     /// removed again once the hold is dropped.
     ///
     /// # Errors
-    /// When one of them cannot be had.
+    /// When one of them can neither be found nor pulled.
     pub async fn complete(self, pod: &SupervisedPod) -> anyhow::Result<(Vec<Image>, Option<StoreLock>)> {
         let mut images = Vec::new();
-        for (container, found) in prepare::containers(&pod.record.pod).zip(self.found) {
+        for (container, found) in containers(&pod.record.pod).zip(self.found) {
             images.push(match found {
                 Some(image) => image,
                 None => {
-                    let image = prepare::image(&pod.paths, container, &pod.record.pull_secrets, None).await;
+                    let image = container_images::ensure(&pod.paths, container, &pod.record.pull_secrets, None).await;
                     image.with_context(|| format!("container {:?}", container.name))?
                 }
             });

@@ -1,4 +1,4 @@
-//! The Pod's machine: put together, started, taken over, taken for lost, turned off; and what is asked of its containers.
+//! The Pod's machine: started, taken over, lost, turned off; and the requests to its containers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,19 +17,21 @@ use super::pod_view::PodView;
 use super::running_machine::{Guest, RunningMachine, StartedMachine};
 use super::supervised_pod::{SupervisedPod, container_id};
 use crate::pod::agent::CALL_TIMEOUT;
+use crate::pod::boot_plan::{self, BootPlan};
 use crate::pod::boot_slot::BootSlot;
+use crate::pod::container_images;
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
+use crate::pod::host_resources::{self, HostResources};
 use crate::pod::lifecycle::Event;
 use crate::pod::machine_plan::MachinePlan;
 use crate::pod::patience::KILL_PATIENCE;
-use crate::pod::prepare::{self, HostResources, Prepared};
 use crate::pod::sandbox::{self, AgentClientHandle, describe_loss, vmm_end};
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// The stop signal of a container of which nothing else is known.
+/// The stop signal of a container whose plan is not known.
 const DEFAULT_STOP_SIGNAL: u32 = libc::SIGTERM.unsigned_abs();
 
 /// The machine of a Pod, at most one at a time.
@@ -47,7 +49,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// There is none yet. The view is told of each that comes and goes.
+    /// There is none yet. Each that starts or ends is set in the view.
     pub fn new(pod: Arc<SupervisedPod>, view: PodView) -> Self {
         Self {
             pod,
@@ -60,8 +62,8 @@ impl Machine {
         }
     }
 
-    /// Begins to have what the first machine needs of the host, while images are being pulled.
-    pub fn prepare(&mut self) {
+    /// Begins to acquire what the first machine needs of the host, while images are being pulled.
+    pub fn acquire_resources(&mut self) {
         if self.resources.is_none() && self.running.is_none() && self.starting.is_none() {
             self.resources = Some(PendingResources::begin(&self.pod));
         }
@@ -81,13 +83,13 @@ impl Machine {
             let start = async {
                 let paths = &pod.paths;
                 let (images, hold) = images.complete(&pod).await?;
-                let images = prepare::fit_layers(paths, images).await?;
+                let images = container_images::fit_layers(paths, images).await?;
                 let resources = resources.context("the machine's resources are not there")?.await??;
                 let network_stage = resources.stage.clone();
-                let prepared = prepare::assemble(&pod.record, &images, resources, pod.debug)?;
+                let plan = boot_plan::plan(&pod.record, &images, resources, pod.debug)?;
                 drop(hold);
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
-                let mut started = boot(&pod, prepared).await?;
+                let mut started = boot(&pod, plan).await?;
                 started.stages.insert(0, network_stage);
                 anyhow::Ok(started)
             };
@@ -114,7 +116,7 @@ impl Machine {
         self.starting.take()?;
         let is_detached = self.pod.record.detached;
         let event = match plan.iter().find_map(|planned| planned.as_ref().err()) {
-            // Kubernetes would wait for the manifest to be changed; in the foreground nobody can.
+            // Kubernetes would wait for the manifest to be changed; in the foreground it cannot be.
             Some(failure) if !is_detached => Event::SandboxFailed {
                 message: failure.message.clone(),
             },
@@ -175,8 +177,8 @@ impl Machine {
         }
     }
 
-    /// It has ended by itself: makes sure of that, and lets go of it.
-    pub async fn lose(&mut self) {
+    /// Discards a machine that has ended by itself, and kills what is left of it.
+    pub async fn discard_lost(&mut self) {
         self.view.machine_is(None);
         if let Some(machine) = self.running.take() {
             machine.kill().await;
@@ -255,7 +257,7 @@ impl Machine {
         let pod = Arc::clone(&self.pod);
         tokio::spawn(async move {
             if let Err(error) = agent.signal_container(with_duration(CALL_TIMEOUT), &request).await {
-                pod.output.complain(format_args!(
+                pod.guest_streams.complain(format_args!(
                     "container {} could not be sent signal {}: {error}",
                     request.id, request.signal
                 ));
@@ -272,7 +274,7 @@ fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: St
     };
     tokio::spawn(async move {
         if let Err(error) = agent.remove_container(with_duration(CALL_TIMEOUT), &request).await {
-            pod.output.complain(format_args!(
+            pod.guest_streams.complain(format_args!(
                 "container {} cannot be removed from the guest: {error}",
                 request.id
             ));
@@ -280,7 +282,7 @@ fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: St
     });
 }
 
-/// Kills a VMM of which this process has nothing but its name, and waits for its end: before that, its address must not be given away.
+/// Kills a VMM of which this process has only the identity, and waits for its end: before that, its address must not be leased again.
 async fn kill_vmm(pod: &SupervisedPod, vmm: ProcessIdentity) {
     let killed = pod.privileges.kill_vmm(vmm, KILL_PATIENCE).await;
     if !matches!(killed, Ok(true)) {
@@ -289,25 +291,25 @@ async fn kill_vmm(pod: &SupervisedPod, vmm: ProcessIdentity) {
 }
 
 /// Starts the machine and waits for its agent to make the sandbox.
-async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<StartedMachine> {
-    let output = &pod.output;
-    let Prepared {
+async fn boot(pod: &SupervisedPod, plan: BootPlan) -> anyhow::Result<StartedMachine> {
+    let guest_streams = &pod.guest_streams;
+    let BootPlan {
         machine,
         pod_ip,
         host_ip,
         sandbox_request,
         containers,
-    } = prepared;
+    } = plan;
     let mut stages = Vec::new();
-    output.expect_machine();
+    guest_streams.expect_machine();
     let vmm_start = Instant::now();
     let (mut vm, streams) = VirtualMachine::start(pod.privileges.clone(), machine).await?;
     pod.send(Message::VmmStarted(vm.identity.clone()));
-    let sandbox = match sandbox::boot(&mut vm, streams, output, vmm_start, &mut stages).await {
+    let sandbox = match sandbox::boot(&mut vm, streams, guest_streams, vmm_start, &mut stages).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
             vm.end(Duration::ZERO).await;
-            return Err(error.context(describe_loss(output, "the Pod's virtual machine did not start")));
+            return Err(error.context(describe_loss(guest_streams, "the Pod's virtual machine did not start")));
         }
     };
     let agent_start = Instant::now();
@@ -315,17 +317,17 @@ async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<Started
         created = sandbox.agent.create_sandbox(with_duration(CALL_TIMEOUT), sandbox_request) => {
             created.context("the agent in the guest cannot set up the Pod")
         }
-        event = sandbox::next_event(&mut vm, output) => Err(anyhow::anyhow!(vmm_end(event.as_ref()))),
+        event = sandbox::next_event(&mut vm, guest_streams) => Err(anyhow::anyhow!(vmm_end(event.as_ref()))),
     };
     let created = match created {
         Ok(created) => created,
         Err(error) => {
             vm.end(Duration::ZERO).await;
-            return Err(error.context(describe_loss(output, "the Pod's sandbox could not be created")));
+            return Err(error.context(describe_loss(guest_streams, "the Pod's sandbox could not be created")));
         }
     };
     sandbox::boot_stages(&mut stages, vmm_start, agent_start, &created);
-    let processes = GuestProcesses::new(sandbox.agent.clone(), Arc::clone(output));
+    let processes = GuestProcesses::new(sandbox.agent.clone(), Arc::clone(guest_streams));
     Ok(StartedMachine {
         machine: RunningMachine {
             vm,
@@ -340,8 +342,8 @@ async fn boot(pod: &SupervisedPod, prepared: Prepared) -> anyhow::Result<Started
     })
 }
 
-/// What the machine needs of the host, while it is being had. It is made by tasks of their own: whoever gives the machine up meanwhile has to
-/// wait until they are done, for they cannot be stopped half-way, and what they make after the release would stay.
+/// The host's resources for a machine, while a task makes them. That cannot be stopped half-way, and what it made after the Pod's release would
+/// stay: before a release, the task is waited for.
 #[derive(Debug)]
 struct PendingResources {
     making: JoinHandle<()>,
@@ -352,13 +354,13 @@ impl PendingResources {
     /// Begins to make them.
     fn begin(pod: &Arc<SupervisedPod>) -> Self {
         let pod = Arc::clone(pod);
-        Self::of(async move { prepare::host_resources(&pod.privileges, &pod.record).await })
+        Self::of(async move { host_resources::acquire(&pod.privileges, &pod.record).await })
     }
 
     fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {
         let (sender, receiver) = oneshot::channel();
         let making = tokio::spawn(async move {
-            // If nobody wants them any more they are dropped.
+            // Dropped if the machine was given up.
             let _ = sender.send(make.await);
         });
         Self {
@@ -367,7 +369,7 @@ impl PendingResources {
         }
     }
 
-    /// Waits until nothing of them is being made any more.
+    /// Waits until the task has ended.
     async fn finish(self) {
         drop(self.result);
         let _ = self.making.await;

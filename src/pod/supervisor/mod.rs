@@ -73,7 +73,7 @@ impl Supervisor {
         }
         let (order_sender, orders) = mpsc::channel(16);
         let client = client
-            .map(|stream| ForegroundClient::attach(stream, order_sender.clone()))
+            .map(|stream| ForegroundClient::serve(stream, order_sender.clone()))
             .transpose()?;
         let frames = client.as_ref().map(ForegroundClient::frames);
         record.supervisor = ProcessIdentity::current();

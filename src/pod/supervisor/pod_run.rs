@@ -19,13 +19,13 @@ use super::record_keeper::RecordKeeper;
 use super::recovery;
 use super::server::Server;
 use super::supervised_pod::SupervisedPod;
-use crate::pod::guest_log::GuestLog;
+use crate::pod::guest_log::{self, GuestLog};
+use crate::pod::guest_streams::GuestStreams;
 use crate::pod::lifecycle::{Action, Event, Lifecycle, PodEvent};
-use crate::pod::output::Output;
+use crate::pod::machine_plan;
 use crate::pod::resolved_pod::node_name;
 use crate::pod::sandbox::{describe_loss, vmm_end};
 use crate::pod::supervisor_protocol::SupervisorFrame;
-use crate::pod::{machine_plan, prepare};
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
 
@@ -66,10 +66,10 @@ impl PodRun {
         keeper.note_scheduled(&node_name());
         let clock = Clock::new();
         let lifecycle = Lifecycle::new(&record.pod, clock.now());
-        let log = GuestLog::begin(prepare::guest_log_path(&paths, &record));
+        let log = GuestLog::begin(guest_log::path(&paths, &record));
         let (inbox, messages) = mpsc::unbounded_channel();
         let pod = Arc::new(SupervisedPod {
-            output: Output::new(client.clone(), log, debug),
+            guest_streams: GuestStreams::new(client.clone(), log, debug),
             paths,
             privileges,
             record,
@@ -157,7 +157,7 @@ impl PodRun {
                         continue;
                     }
                     note_full_disk(&self.pod);
-                    let message = describe_loss(&self.pod.output, &vmm_end(event.as_ref()));
+                    let message = describe_loss(&self.pod.guest_streams, &vmm_end(event.as_ref()));
                     self.lose_machine().await;
                     self.ending.machine_was_lost(message.clone());
                     pending.push_back(Event::SandboxLost { message });
@@ -173,7 +173,7 @@ impl PodRun {
             Message::Event(event) => Some(event),
             Message::Image { container, image } => {
                 let image_id = image.kubernetes_id().to_owned();
-                self.report.add_stages(self.images.take_in(container, *image));
+                self.report.add_stages(self.images.add(container, *image));
                 Some(Event::ImageReady { container, image_id })
             }
             Message::VmmStarted(identity) => {
@@ -229,7 +229,7 @@ impl PodRun {
         match action {
             Action::PullImage { container } => {
                 // At the same time, because the first machine cannot start without.
-                self.machine.prepare();
+                self.machine.acquire_resources();
                 self.images.pull(container).await?;
             }
             Action::StartSandbox => self.machine.start(self.images.for_machine()),
@@ -275,7 +275,7 @@ impl PodRun {
     }
 
     async fn lose_machine(&mut self) {
-        self.machine.lose().await;
+        self.machine.discard_lost().await;
         self.forget_machine();
     }
 
@@ -304,7 +304,7 @@ impl PodRun {
         };
         self.keeper.add(&event, None);
         self.report.warn(message).await;
-        self.pod.output.guest_log(|log| log.note_disk_failure(error));
+        self.pod.guest_streams.guest_log(|log| log.note_disk_failure(error));
     }
 }
 
@@ -315,7 +315,7 @@ fn note_full_disk(pod: &SupervisedPod) {
         .is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < FULL_DISK_BYTES);
     if is_full {
         let message = format!("the file system of {} is full", state_dir.display());
-        pod.output.guest_log(|log| {
+        pod.guest_streams.guest_log(|log| {
             if log.disk_failure().is_none() {
                 log.note_disk_failure(message);
             }

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use microkube_base::lock::lock;
 
 use super::supervised_pod::{SupervisedPod, container_id};
+use crate::pod::container_order::containers;
 use crate::pod::guest_process::GuestProcesses;
+use crate::pod::guest_streams::GuestStreams;
 use crate::pod::lifecycle::Event;
-use crate::pod::output::Output;
-use crate::pod::prepare;
 use crate::pod::sandbox::AgentClientHandle;
 use crate::state::PodRecords;
 
@@ -18,7 +18,7 @@ use crate::state::PodRecords;
 pub struct PodView {
     names: Arc<Vec<String>>,
     /// The Pod's streams.
-    pub output: Arc<Output>,
+    pub guest_streams: Arc<GuestStreams>,
     records: PodRecords,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
@@ -51,10 +51,10 @@ struct State {
 impl PodView {
     /// Nothing runs yet.
     pub fn new(pod: &SupervisedPod) -> Self {
-        let names = prepare::containers(&pod.record.pod).map(|container| container.name.clone());
+        let names = containers(&pod.record.pod).map(|container| container.name.clone());
         Self {
             names: Arc::new(names.collect()),
-            output: Arc::clone(&pod.output),
+            guest_streams: Arc::clone(&pod.guest_streams),
             records: PodRecords::new(pod.paths.clone()),
             uid: pod.record.uid.as_str().into(),
             state: Arc::default(),

@@ -61,11 +61,11 @@ async fn adopt(
         let version = plan.vmm_version;
         bail!("its VMM speaks version {version} of its protocol, this supervisor versions up to {PROTOCOL_VERSION}");
     }
-    pod.output
+    pod.guest_streams
         .expect_adopted_machine(pod.ids_of(|container| lifecycle.expected_attempt(container)));
     let adopted = tokio::select! {
         adopted = async {
-            let sandbox = sandbox::adopt(&pod.privileges, &pod.output).await?;
+            let sandbox = sandbox::adopt(&pod.privileges, &pod.guest_streams).await?;
             let listed = sandbox.agent.list_containers(with_duration(CALL_TIMEOUT)).await;
             anyhow::Ok((sandbox, listed.context("its agent does not answer")?))
         } => adopted,
@@ -81,7 +81,7 @@ async fn adopt(
     } = plan;
     let running = RunningMachine {
         vm,
-        processes: GuestProcesses::new(agent.clone(), Arc::clone(&pod.output)),
+        processes: GuestProcesses::new(agent.clone(), Arc::clone(&pod.guest_streams)),
         sandbox,
         pod_ip,
         host_ip,
@@ -90,7 +90,7 @@ async fn adopt(
     machine.adopted(identity, running, containers);
     let found = Found::among(listed.containers, |id| pod.attempt_of(id), lifecycle);
     if let Some(id) = &found.strange {
-        pod.output.complain(format_args!(
+        pod.guest_streams.complain(format_args!(
             "the guest has containers that the Pod does not have, as {id:?}"
         ));
     }
@@ -111,7 +111,7 @@ async fn adopt(
             machine.start_container(container, attempt);
         }
     }
-    pod.output.unpark();
+    pod.guest_streams.unpark();
     Ok(found)
 }
 

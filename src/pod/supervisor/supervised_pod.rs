@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::sync::mpsc;
 
 use super::message::Message;
+use crate::pod::container_order::containers;
+use crate::pod::guest_streams::GuestStreams;
 use crate::pod::lifecycle::Event;
-use crate::pod::output::Output;
-use crate::pod::prepare;
 use crate::pod::supervisor_protocol::SupervisorFrame;
 use crate::privileged::PodPrivileges;
 use crate::state::{Paths, PodRecord};
@@ -24,7 +24,7 @@ pub struct SupervisedPod {
     /// As this process found it; what changes in it is the record keeper's.
     pub record: PodRecord,
     /// The Pod's streams.
-    pub output: Arc<Output>,
+    pub guest_streams: Arc<GuestStreams>,
     /// The command line that stays attached.
     pub client: Option<mpsc::Sender<SupervisorFrame>>,
     /// Pass the guest's log on to the client.
@@ -53,7 +53,7 @@ impl SupervisedPod {
 
     /// A container by its number.
     pub fn container(&self, container: usize) -> Option<&Container> {
-        prepare::containers(&self.record.pod).nth(container)
+        containers(&self.record.pod).nth(container)
     }
 
     /// Name of a container.
@@ -70,14 +70,14 @@ impl SupervisedPod {
     /// The container and the attempt of an id in the guest.
     pub fn attempt_of(&self, id: &str) -> Option<(usize, u32)> {
         let (name, attempt) = id.rsplit_once('-')?;
-        let container = prepare::containers(&self.record.pod).position(|container| container.name == name)?;
+        let container = containers(&self.record.pod).position(|container| container.name == name)?;
         let attempt: u32 = attempt.parse().ok()?;
         (container_id(name, attempt) == id).then_some((container, attempt))
     }
 
     /// The ids of the attempts of all containers that have one.
     pub fn ids_of(&self, attempt: impl Fn(usize) -> Option<u32>) -> HashSet<String> {
-        let names = prepare::containers(&self.record.pod).map(|container| container.name.as_str());
+        let names = containers(&self.record.pod).map(|container| container.name.as_str());
         names
             .enumerate()
             .filter_map(|(container, name)| Some(container_id(name, attempt(container)?)))
@@ -130,7 +130,7 @@ mod tests {
             privileges: Privileges::new(&paths).of_pod("u").unwrap(),
             paths,
             record,
-            output: Output::new(client.clone(), GuestLog::begin(dir.join("log")), false),
+            guest_streams: GuestStreams::new(client.clone(), GuestLog::begin(dir.join("log")), false),
             client,
             debug: false,
             inbox,

@@ -15,7 +15,7 @@ use crate::error::PullError;
 const NO_CREDENTIALS: &str = "log in with `podman login` or `docker login`, or give the Pod imagePullSecrets";
 const REFUSED: &str = "it does not accept the credentials there are";
 
-/// What is known of the way in.
+/// What is known of how a registry lets this client in.
 #[derive(Debug)]
 pub(super) struct Access {
     environment: Arc<Environment>,
@@ -49,7 +49,7 @@ impl Access {
     }
 
     /// A request with this authorization was answered.
-    pub fn worked(&mut self, authorization: Option<&HeaderValue>) {
+    pub fn note_accepted(&mut self, authorization: Option<&HeaderValue>) {
         self.worked |= self.authorization.as_ref() == authorization;
     }
 

@@ -55,7 +55,7 @@ impl Source {
             let (response, is_own) = asked.await?;
             let status = response.status();
             if status.is_success() || (from_byte > 0 && status == StatusCode::RANGE_NOT_SATISFIABLE) {
-                self.access.lock().await.worked(authorization.as_ref());
+                self.access.lock().await.note_accepted(authorization.as_ref());
                 return Ok(response);
             }
             let refused = is_own && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);

@@ -1,7 +1,6 @@
 //! Copies files to and from containers, by `tar` in the container.
 //!
-//! How commands are run in the container is the caller's to say ([`CommandRunner`]): the files are this machine's even where the Pods are
-//! elsewhere.
+//! The caller runs the commands ([`CommandRunner`]), because the files are this host's even where the Pods are in the emulated host.
 
 mod extract;
 mod pack;
@@ -19,7 +18,7 @@ const MAX_PADDING_BYTES: u64 = 1 << 20;
 /// The streams that a command in the container needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streams {
-    /// None: its exit code says all, and nothing is to be said about that.
+    /// None. Only its exit code matters, and no message about it is wanted.
     None,
     /// Its input.
     Input,
@@ -69,7 +68,7 @@ pub enum CopyError {
     /// No command can be run in the container.
     #[error("cannot run microkube exec")]
     Run(#[source] io::Error),
-    /// The command's streams are not to be had.
+    /// The command was started without the pipe.
     #[error("no pipe {direction} microkube exec")]
     NoPipe {
         /// To or from.
@@ -84,7 +83,7 @@ pub enum CopyError {
     /// The command cannot be waited for.
     #[error(transparent)]
     Io(io::Error),
-    /// The archive cannot be made, or not be unpacked.
+    /// The archive cannot be made or unpacked.
     #[error(transparent)]
     Archive(anyhow::Error),
 }
@@ -118,7 +117,7 @@ pub fn send(
         });
     }
     let mut path = path.to_owned();
-    // Whatever keeps this from being said is said when `tar` is run.
+    // An error here comes again when `tar` is run, with its message.
     let mut is_dir = container.command(Streams::None, &["test", "-d", &path]);
     let is_dir = is_dir.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if is_dir.status().map_err(CopyError::Run)?.success() {
@@ -176,7 +175,7 @@ fn start(command: &mut Command) -> Result<Child, CopyError> {
     command.spawn().map_err(CopyError::Run)
 }
 
-/// Waits for the other side. What it says on standard error is the cause of what fails here; if it says nothing, this is.
+/// Waits for the command. If it failed, that is the cause, unless this side failed for a reason of its own.
 fn finish(mut child: Child, result: anyhow::Result<()>) -> Result<(), CopyError> {
     let status: ExitStatus = child.wait().map_err(CopyError::Io)?;
     match (status.success(), result) {

@@ -31,7 +31,7 @@ pub async fn serve(
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
     let found = view.container(container).and_then(|(id, _)| {
-        let streams = view.output.container(&id);
+        let streams = view.guest_streams.container(&id);
         let agent = view.agent();
         streams
             .zip(agent)

@@ -1,9 +1,10 @@
 //! Why a command line does not get what it asks of a Pod.
 
 use super::super::pod_view::ContainerError;
+use crate::build_id::build;
 use crate::pod::agent::AgentError;
 use crate::pod::guest_process::RunError;
-use crate::pod::supervisor_protocol::{BUILD, Notice};
+use crate::pod::supervisor_protocol::Notice;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +13,10 @@ pub enum Refusal {
     #[error("this is not to be asked first")]
     NotFirst,
     /// Something that this build does not know.
-    #[error("the Pod's supervisor, of microkube {BUILD}, does not understand what it is asked")]
+    #[error(
+        "the Pod's supervisor, of microkube {}, does not understand what it is asked",
+        build()
+    )]
     NotUnderstood,
     /// The Pod cannot be hidden.
     #[error("the Pod is being killed, but stays in the list until it has ended: {0:#}")]

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::supervised_pod::test_pod;
 use super::*;
-use crate::pod::supervisor_protocol::BUILD;
+use crate::build_id::build;
 
 /// What a supervisor answers to these bytes until it closes the connection. Orders are carried out.
 async fn answers(sent: &[u8]) -> Vec<u8> {
@@ -94,7 +94,10 @@ async fn a_command_line_that_speaks_no_version_in_common_is_told_by_the_greeting
 
 #[tokio::test]
 async fn what_is_not_understood_or_comes_too_soon_is_refused() {
-    let why = format!("the Pod's supervisor, of microkube {BUILD}, does not understand what it is asked");
+    let why = format!(
+        "the Pod's supervisor, of microkube {}, does not understand what it is asked",
+        build()
+    );
     for strange in [
         &b"\x04\0\0\0\x0e\"port_forward\""[..],
         b"\x63\0\0\0\0",

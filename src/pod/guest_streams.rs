@@ -1,35 +1,32 @@
 //! The data streams of a Pod's guest: containers' output, stdin, further processes' stdio, and the guest's log.
 //!
-//! Each is one vsock connection that the agent opens. Who connects, how often, and what is sent is up to the guest, so every
-//! stream is accepted once, and only if it is expected.
+//! Each is one vsock connection that the agent opens. The guest is free to connect as often as it likes and to send anything, so every
+//! stream is accepted once, and only if it is expected. What becomes of a container's output is in `container_streams`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use microkube_base::lock::lock;
 use microkube_protocol::{DataStream, MAX_STREAM_HEADER_BYTES, Stdio, decode_stream_header};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use super::container_streams::{CHUNK_BYTES, ContainerStreams};
 use super::guest_log::GuestLog;
 use super::guest_text::Complaints;
 use super::logs::LogWriter;
 use super::stdin::ContainerStdin;
 use super::supervisor_protocol::{OutputStream, SupervisorFrame};
 
-/// How long a new connection may take to say what it is. Generous: a guest on a busy host is slow, and few may be silent at once.
+/// How long a new connection may take to send its header. Generous: a guest on a busy host is slow, and few may be silent at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes read from a stream at once.
-const CHUNK_BYTES: usize = 128 << 10;
-
-/// Takes in the guest's streams and passes them on.
+/// The streams that the guest may open, and where they go.
 #[derive(Debug)]
-pub struct Output {
+pub struct GuestStreams {
     expected: Mutex<Expected>,
     /// The command line that stays attached to the Pod.
     client: Option<mpsc::Sender<SupervisorFrame>>,
@@ -55,80 +52,7 @@ struct Parked {
     streams: HashMap<(String, Stdio), (DataStream, UnixStream)>,
 }
 
-/// The streams of one attempt of a container.
-#[derive(Debug)]
-pub struct ContainerStreams {
-    index: u16,
-    log: Mutex<LogWriter>,
-    /// Of stdout and stderr.
-    progress: watch::Sender<[Progress; 2]>,
-    followers: Mutex<Vec<mpsc::Sender<SupervisorFrame>>>,
-    /// Its standard input.
-    pub stdin: Arc<ContainerStdin>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Expected,
-    Open,
-    Ended,
-}
-
-impl ContainerStreams {
-    /// Waits until everything the container wrote has been passed on.
-    pub async fn finished(&self) {
-        let mut progress = self.progress.subscribe();
-        // The sender is this very object.
-        let _ = progress
-            .wait_for(|both| both.iter().all(|one| *one == Progress::Ended))
-            .await;
-    }
-
-    /// The agent has handed everything over: a stream that was not opened to this supervisor had ended before.
-    pub fn end_unopened(&self) {
-        self.progress.send_modify(|both| {
-            for one in both {
-                if *one == Progress::Expected {
-                    *one = Progress::Ended;
-                }
-            }
-        });
-    }
-
-    /// Passes what the container writes from now on to `follower` as well.
-    pub fn follow(&self, follower: mpsc::Sender<SupervisorFrame>) {
-        lock(&self.followers).push(follower);
-    }
-
-    /// Takes the stream for open; whether it may be.
-    fn open(&self, stream: OutputStream) -> bool {
-        self.progress.send_if_modified(|both| {
-            let one = &mut both[stream as usize];
-            let expected = *one == Progress::Expected;
-            if expected {
-                *one = Progress::Open;
-            }
-            expected
-        })
-    }
-
-    fn end(&self, stream: OutputStream) {
-        self.progress
-            .send_modify(|both| both[stream as usize] = Progress::Ended);
-    }
-
-    async fn pass_on(&self, frame: SupervisorFrame) {
-        let followers = lock(&self.followers).clone();
-        for follower in followers {
-            // Waits for a slow follower, as a terminal makes a program wait; one that is gone is forgotten.
-            if follower.send(frame.clone()).await.is_err() {
-                lock(&self.followers).retain(|other| !other.same_channel(&follower));
-            }
-        }
-    }
-}
-
-impl Output {
+impl GuestStreams {
     /// Passes output on to `client`, and with `debug` the log too.
     #[must_use]
     pub fn new(client: Option<mpsc::Sender<SupervisorFrame>>, guest_log: GuestLog, debug: bool) -> Arc<Self> {
@@ -141,7 +65,7 @@ impl Output {
         })
     }
 
-    /// Logs what the guest does that it must not, unless it does so too often.
+    /// Logs a violation by the guest, unless there are too many.
     pub fn complain(&self, what: fmt::Arguments<'_>) {
         self.complaints.say(what);
     }
@@ -166,12 +90,12 @@ impl Output {
         });
     }
 
-    /// All containers of the machine that was taken over are expected now: serves the streams that have come.
+    /// All containers of the machine that was taken over are expected by now: serves the streams that were parked.
     pub fn unpark(self: &Arc<Self>) {
         let parked = lock(&self.expected).parked.take();
         for (header, stream) in parked.into_iter().flat_map(|parked| parked.streams.into_values()) {
-            let output = Arc::clone(self);
-            tokio::spawn(async move { output.serve_stream(header, stream).await });
+            let streams = Arc::clone(self);
+            tokio::spawn(async move { streams.serve_stream(header, stream).await });
         }
     }
 
@@ -184,13 +108,7 @@ impl Output {
         log: LogWriter,
     ) -> Arc<ContainerStreams> {
         let followers = self.client.iter().cloned().collect();
-        let streams = Arc::new(ContainerStreams {
-            index,
-            log: Mutex::new(log),
-            progress: watch::Sender::new([Progress::Expected; 2]),
-            followers: Mutex::new(followers),
-            stdin,
-        });
+        let streams = Arc::new(ContainerStreams::new(index, stdin, log, followers));
         lock(&self.expected)
             .containers
             .insert(id.to_owned(), Arc::clone(&streams));
@@ -219,7 +137,7 @@ impl Output {
         lock(&self.expected).processes.retain(|(other, _), _| other != id);
     }
 
-    /// What a new connection of the guest to the stream port says it is.
+    /// The header of a new connection of the guest to the stream port.
     pub async fn header(&self, stream: &mut UnixStream) -> Option<DataStream> {
         match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
             Ok(Ok(header)) => return Some(header),
@@ -252,7 +170,7 @@ impl Output {
             DataStream::Process { id, stdio } => {
                 let expected = lock(&self.expected).processes.remove(&(id, stdio));
                 match expected {
-                    // Who waited for it may have given up, and then it is closed.
+                    // If its waiter has given up, the stream is closed.
                     Some(receiver) => drop(receiver.send(stream)),
                     None => self.complain(format_args!("refused a stream of the guest that nobody expects")),
                 }
@@ -289,73 +207,18 @@ impl Output {
         }
     }
 
-    /// Takes in a container's output: log, followers, confirmation (see `StreamHeader` in `agent.proto`).
     async fn serve_output(
         &self,
         streams: &ContainerStreams,
         stream: OutputStream,
         oldest_bytes: u64,
-        mut connection: UnixStream,
+        connection: UnixStream,
     ) -> std::io::Result<()> {
         if !streams.open(stream) {
             self.complain(format_args!("refused a second stream of the same output"));
             return Ok(());
         }
-        let result = self.pump(streams, stream, oldest_bytes, &mut connection).await;
-        // Nothing more can come: a broken connection is as much an end as a closed one.
-        let _ = streams
-            .pass_on(SupervisorFrame::Output {
-                container: streams.index,
-                stream,
-                bytes: Vec::new(),
-            })
-            .await;
-        streams.end(stream);
-        result
-    }
-
-    async fn pump(
-        &self,
-        streams: &ContainerStreams,
-        stream: OutputStream,
-        oldest_bytes: u64,
-        connection: &mut UnixStream,
-    ) -> std::io::Result<()> {
-        let mut position_bytes = lock(&streams.log).position(stream).max(oldest_bytes);
-        lock(&streams.log).resume_at(stream, position_bytes);
-        connection.write_all(&position_bytes.to_be_bytes()).await?;
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            let length = connection.read(&mut buffer).await?;
-            let bytes = &buffer[..length];
-            let durable_bytes = {
-                let mut log = lock(&streams.log);
-                if bytes.is_empty() {
-                    log.finish(stream, Timestamp::now());
-                } else {
-                    log.write(stream, bytes, Timestamp::now());
-                    log.flush();
-                }
-                log.position(stream)
-            };
-            if !bytes.is_empty() {
-                let frame = SupervisorFrame::Output {
-                    container: streams.index,
-                    stream,
-                    bytes: bytes.to_vec(),
-                };
-                streams.pass_on(frame).await;
-            }
-            if durable_bytes != position_bytes {
-                position_bytes = durable_bytes;
-                let confirmed = connection.write_all(&position_bytes.to_be_bytes()).await;
-                // Who has sent everything may have gone.
-                confirmed.or_else(|error| if bytes.is_empty() { Ok(()) } else { Err(error) })?;
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-        }
+        streams.receive(stream, oldest_bytes, connection).await
     }
 
     async fn serve_log(&self, mut stream: UnixStream) -> std::io::Result<()> {
@@ -376,7 +239,7 @@ impl Output {
         }
     }
 
-    /// Takes in the machine's console, to its end.
+    /// Logs the machine's console, to its end.
     pub async fn serve_console(&self, mut console: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; 4096];
         while let Ok(length @ 1..) = console.read(&mut buffer).await {
@@ -410,17 +273,18 @@ async fn read_header(stream: &mut UnixStream) -> std::io::Result<DataStream> {
 #[cfg(test)]
 mod tests {
     use microkube_protocol::encode_stream_header;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::pod::logs::Limits;
 
-    fn output() -> (tempfile::TempDir, Arc<Output>, mpsc::Receiver<SupervisorFrame>) {
+    fn guest_streams() -> (tempfile::TempDir, Arc<GuestStreams>, mpsc::Receiver<SupervisorFrame>) {
         let dir = tempfile::tempdir().unwrap();
         let log = GuestLog::begin(dir.path().join("guest.log"));
         let (sender, receiver) = mpsc::channel(16);
-        let output = Output::new(Some(sender), log, false);
-        output.expect_machine();
-        (dir, output, receiver)
+        let guest_streams = GuestStreams::new(Some(sender), log, false);
+        guest_streams.expect_machine();
+        (dir, guest_streams, receiver)
     }
 
     fn container(id: &str, stdio: Stdio, position_bytes: u64) -> DataStream {
@@ -431,9 +295,9 @@ mod tests {
         }
     }
 
-    async fn serve(output: &Output, mut stream: UnixStream) {
-        if let Some(header) = output.header(&mut stream).await {
-            output.serve(header, stream).await;
+    async fn serve(guest_streams: &GuestStreams, mut stream: UnixStream) {
+        if let Some(header) = guest_streams.header(&mut stream).await {
+            guest_streams.serve(header, stream).await;
         }
     }
 
@@ -446,12 +310,12 @@ mod tests {
     }
 
     /// Returns what the host answered.
-    async fn connect(output: &Arc<Output>, header: DataStream, bytes: &[u8]) -> Vec<u8> {
+    async fn connect(guest_streams: &Arc<GuestStreams>, header: DataStream, bytes: &[u8]) -> Vec<u8> {
         let (mut guest, host) = UnixStream::pair().unwrap();
         guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
         guest.write_all(bytes).await.unwrap();
         guest.shutdown().await.unwrap();
-        serve(output, host).await;
+        serve(guest_streams, host).await;
         let mut answer = Vec::new();
         // Reset where the host did not read all.
         let _ = guest.read_to_end(&mut answer).await;
@@ -468,11 +332,11 @@ mod tests {
 
     #[tokio::test]
     async fn output_is_passed_on_confirmed_and_its_end_announced() {
-        let (dir, output, mut frames) = output();
-        let streams = output.expect_container(2, "web-0", no_stdin(), log(&dir));
-        let answer = connect(&output, container("web-0", Stdio::Stderr, 0), b"oops").await;
+        let (dir, guest_streams, mut frames) = guest_streams();
+        let streams = guest_streams.expect_container(2, "web-0", no_stdin(), log(&dir));
+        let answer = connect(&guest_streams, container("web-0", Stdio::Stderr, 0), b"oops").await;
         assert_eq!(answer, [0_u64.to_be_bytes(), 4_u64.to_be_bytes()].concat());
-        connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
+        connect(&guest_streams, container("web-0", Stdio::Stdout, 0), b"").await;
         streams.finished().await;
         let stream = OutputStream::Stderr;
         let expected = SupervisorFrame::Output {
@@ -485,31 +349,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_accepted_once_and_only_if_expected() {
-        let (dir, output, mut frames) = output();
-        let _streams = output.expect_container(0, "web-0", no_stdin(), log(&dir));
-        connect(&output, container("other-0", Stdio::Stdout, 0), b"forged").await;
-        connect(&output, container("web-0", Stdio::Stdout, 0), b"").await;
-        connect(&output, container("web-0", Stdio::Stdout, 0), b"twice").await;
-        connect(&output, container("web-0", Stdio::Stdin, 0), b"forged").await;
+        let (dir, guest_streams, mut frames) = guest_streams();
+        let _streams = guest_streams.expect_container(0, "web-0", no_stdin(), log(&dir));
+        connect(&guest_streams, container("other-0", Stdio::Stdout, 0), b"forged").await;
+        connect(&guest_streams, container("web-0", Stdio::Stdout, 0), b"").await;
+        connect(&guest_streams, container("web-0", Stdio::Stdout, 0), b"twice").await;
+        connect(&guest_streams, container("web-0", Stdio::Stdin, 0), b"forged").await;
         let process = DataStream::Process {
             id: "p-1".to_owned(),
             stdio: Stdio::Stdout,
         };
-        connect(&output, process, b"forged").await;
+        connect(&guest_streams, process, b"forged").await;
         assert_eq!(bytes_of(&mut frames), b"");
-        assert!(output.container("web-0").unwrap().stdin.take().is_none());
+        assert!(guest_streams.container("web-0").unwrap().stdin.take().is_none());
     }
 
     #[tokio::test]
     async fn streams_of_a_machine_that_is_taken_over_wait_until_its_containers_are_known() {
-        let (dir, output, mut frames) = output();
-        output.expect_adopted_machine(["web-0".to_owned()].into());
+        let (dir, guest_streams, mut frames) = guest_streams();
+        guest_streams.expect_adopted_machine(["web-0".to_owned()].into());
         let (mut guest, host) = UnixStream::pair().unwrap();
         let header = encode_stream_header(&container("web-0", Stdio::Stdout, 7)).unwrap();
         guest.write_all(&header).await.unwrap();
-        serve(&output, host).await;
-        let streams = output.expect_container(0, "web-0", no_stdin(), log(&dir));
-        output.unpark();
+        serve(&guest_streams, host).await;
+        let streams = guest_streams.expect_container(0, "web-0", no_stdin(), log(&dir));
+        guest_streams.unpark();
         // What was lost before position 7 was lost with the supervisor.
         assert_eq!(guest.read_u64().await.unwrap(), 7);
         guest.write_all(b"line\n").await.unwrap();
@@ -522,20 +386,20 @@ mod tests {
 
     #[tokio::test]
     async fn only_streams_that_will_be_read_wait_while_a_machine_is_taken_over_and_each_once() {
-        let (_dir, output, _frames) = output();
-        output.expect_adopted_machine(["web-0".to_owned()].into());
+        let (_dir, guest_streams, _frames) = guest_streams();
+        guest_streams.expect_adopted_machine(["web-0".to_owned()].into());
         let mut guests = Vec::new();
         for number in 0..100 {
             for id in ["web-0".to_owned(), format!("forged-{number}")] {
                 let (mut guest, host) = UnixStream::pair().unwrap();
                 let header = encode_stream_header(&container(&id, Stdio::Stdout, 0)).unwrap();
                 guest.write_all(&header).await.unwrap();
-                serve(&output, host).await;
+                serve(&guest_streams, host).await;
                 guests.push(guest);
             }
         }
         let (waiting, others) = guests.split_at_mut(1);
-        assert_eq!(lock(&output.expected).parked.as_ref().unwrap().streams.len(), 1);
+        assert_eq!(lock(&guest_streams.expected).parked.as_ref().unwrap().streams.len(), 1);
         for guest in others {
             assert!(
                 matches!(guest.read(&mut [0]).await, Ok(0) | Err(_)),
@@ -547,8 +411,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_gets_its_streams() {
-        let (_dir, output, _frames) = output();
-        let expected = output.expect_process("p-1", Stdio::Stdout);
+        let (_dir, guest_streams, _frames) = guest_streams();
+        let expected = guest_streams.expect_process("p-1", Stdio::Stdout);
         let header = DataStream::Process {
             id: "p-1".to_owned(),
             stdio: Stdio::Stdout,
@@ -557,7 +421,7 @@ mod tests {
         guest.write_all(&encode_stream_header(&header).unwrap()).await.unwrap();
         guest.write_all(b"hello").await.unwrap();
         drop(guest);
-        serve(&output, host).await;
+        serve(&guest_streams, host).await;
         let mut text = String::new();
         expected.await.unwrap().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
@@ -565,18 +429,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_guests_log_is_kept_once() {
-        let (_dir, output, _frames) = output();
-        connect(&output, DataStream::Log, b"[    0.1] hello\n").await;
-        connect(&output, DataStream::Log, b"[    0.2] again\n").await;
-        assert_eq!(output.guest_log(|log| log.last_lines(1)), ["[    0.1] hello"]);
+        let (_dir, guest_streams, _frames) = guest_streams();
+        connect(&guest_streams, DataStream::Log, b"[    0.1] hello\n").await;
+        connect(&guest_streams, DataStream::Log, b"[    0.2] again\n").await;
+        assert_eq!(guest_streams.guest_log(|log| log.last_lines(1)), ["[    0.1] hello"]);
     }
 
     #[tokio::test]
     async fn a_header_that_is_too_long_ends_the_stream() {
-        let (_dir, output, _frames) = output();
+        let (_dir, guest_streams, _frames) = guest_streams();
         let (mut guest, host) = UnixStream::pair().unwrap();
         guest.write_all(&[0xff, 0xff, 0, 0]).await.unwrap();
-        serve(&output, host).await;
+        serve(&guest_streams, host).await;
         // Reset rather than closed, because what was sent was not all read.
         assert!(guest.read_u8().await.is_err());
     }

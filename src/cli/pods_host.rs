@@ -1,4 +1,4 @@
-//! Where Pods run: on this machine where its KVM can run guests, else in the emulated host.
+//! Where Pods run: on this host if its KVM can run guests, else in the emulated host.
 
 use std::io::{Seek, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::emulated_host;
 use crate::pod;
 use crate::state::Paths;
 
-/// Where the Pods are that a verb is about.
+/// Where the Pods of a verb are.
 #[derive(Debug)]
 pub(super) enum Place {
     /// Here, with their records in these directories.
@@ -27,15 +27,16 @@ pub(super) enum Place {
 pub(super) enum Purpose {
     /// Show what there is. Where Pods run in the emulated host and it is not running, there is nothing.
     Look,
-    /// Show or wait for what comes: the emulated host is started.
+    /// Follow changes: the emulated host is started.
     Follow,
-    /// Change what there is. What dead owners left is taken care of first.
+    /// Change what there is. What dead owners left is released first.
     Change,
     /// Start Pods.
     Start,
 }
 
-/// Goes where the Pods are. `consumed_stdin` is what the verb has already read of its standard input.
+/// Finds where the Pods are; if that is the emulated host, runs the command line there. `consumed_stdin` is what the verb has already read of its
+/// standard input.
 pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Result<Place, Failure> {
     let paths = Paths::from_env();
     if matches!(purpose, Purpose::Look | Purpose::Change)
@@ -44,7 +45,7 @@ pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Res
     {
         return Ok(Place::Here(paths));
     }
-    if let Some(exit_code) = delegate_unless_usable(consumed_stdin)? {
+    if let Some(exit_code) = delegate_unless_kvm_works(consumed_stdin)? {
         return Ok(Place::Elsewhere(exit_code));
     }
     check_readable(&paths)?;
@@ -57,7 +58,7 @@ pub(super) fn go_to_pods(purpose: Purpose, consumed_stdin: Option<&[u8]>) -> Res
 
 /// Runs this command line in the emulated host if this machine's KVM cannot run guests, and returns its exit code; `None`
 /// where KVM works. `consumed_stdin` is what the verb has already read of its standard input.
-pub(super) fn delegate_unless_usable(consumed_stdin: Option<&[u8]>) -> Result<Option<ExitCode>, Failure> {
+pub(super) fn delegate_unless_kvm_works(consumed_stdin: Option<&[u8]>) -> Result<Option<ExitCode>, Failure> {
     let Some(error) = why_unusable()? else { return Ok(None) };
     if let Some(text) = consumed_stdin {
         replace_stdin(text).context("cannot pass standard input on")?;
@@ -83,7 +84,7 @@ fn why_unusable() -> Result<Option<anyhow::Error>, Failure> {
     }
 }
 
-/// Makes standard input a file with this content, so that whoever reads it next reads it from the start.
+/// Makes standard input a file with this content, so that it can be read again from the start.
 fn replace_stdin(text: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::tempfile()?;
     file.write_all(text)?;
@@ -110,7 +111,7 @@ fn remember_that_it_works() {
     let _ = std::fs::write(marker, "");
 }
 
-/// Whether Pods run on this machine itself. Tells nobody why not.
+/// Whether Pods run on this host itself.
 pub(super) fn pods_are_here() -> bool {
     matches!(why_unusable(), Ok(None))
 }

@@ -1,4 +1,4 @@
-//! A container's output on its way to the host, whoever the host is at the moment: nothing lost, nothing doubled.
+//! Sends a container's output to the supervisor, also to one that replaces another: nothing is lost, nothing sent twice.
 //!
 //! The contract is the comment at `StreamHeader` in agent.proto; [`Window`] does the counting.
 
@@ -20,7 +20,7 @@ struct Connection<S> {
     /// The number that is being received.
     number: [u8; 8],
     received: usize,
-    /// The host has said where to go on.
+    /// The host has sent the position to resume at.
     resumed: bool,
     /// The host was told that no more bytes come.
     shut: bool,
@@ -154,7 +154,7 @@ impl<H: Host> ContainerOutput<H> {
     }
 }
 
-/// Takes an event in; false where the connection is of no use any more.
+/// Applies an event; false when the connection can no longer be used.
 fn apply<S>(event: Event, window: &mut Window, connection: Option<&mut Connection<S>>, container_id: &str) -> bool {
     let Some(connection) = connection else { return false };
     let positioned = match event {
