@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::event;
-use super::interface::{Action, Exit, Hook, ProcessUser, Time, is_create_error};
+use super::interface::{Action, ContainerAttempt, Exit, Hook, ProcessUser, Time, is_create_error};
 use super::plan::Role;
 use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
@@ -19,9 +19,9 @@ impl Lifecycle {
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let attempt = container.next_attempt;
+        let attempt = ContainerAttempt::new(index, container.next_attempt);
         let active = Active {
-            attempt,
+            attempt: attempt.number,
             asked_at: now,
             turn_at: None,
             running: None,
@@ -31,12 +31,9 @@ impl Lifecycle {
             container.back_off.lengthen(ended.last.finished_at, now);
             container.last = Some(ended.last);
         }
-        container.next_attempt = attempt.saturating_add(1);
-        container.restart_count = container.restart_count.max(attempt);
-        out.push(Action::StartContainer {
-            container: index,
-            attempt,
-        });
+        container.next_attempt = attempt.number.saturating_add(1);
+        container.restart_count = container.restart_count.max(attempt.number);
+        out.push(Action::StartContainer { attempt });
     }
 
     /// When a container is given up whose start nobody answers.
@@ -62,24 +59,21 @@ impl Lifecycle {
     pub(super) fn container_started(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         container_id: Option<String>,
         user: Option<ProcessUser>,
         out: &mut Vec<Action>,
     ) {
+        let index = attempt.container;
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
         let next_attempt = container.next_attempt;
         let has_hook = container.plan.post_start;
-        let Some(active) = container.attempt_mut(attempt) else {
-            // Given up before it was there: nobody waits for it any more.
-            if attempt < next_attempt {
-                out.push(Action::KillContainer {
-                    container: index,
-                    attempt,
-                });
+        let Some(active) = container.attempt_mut(attempt.number) else {
+            // It was given up before its start was confirmed.
+            if attempt.number < next_attempt {
+                out.push(Action::KillContainer { attempt });
             }
             return;
         };
@@ -108,7 +102,6 @@ impl Lifecycle {
             self.stop_started(now, index, out);
         } else if has_hook {
             out.push(Action::RunHook {
-                container: index,
                 attempt,
                 hook: Hook::PostStart,
                 timeout: None,
@@ -121,22 +114,23 @@ impl Lifecycle {
     pub(super) fn container_start_failed(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         reason: String,
         message: String,
         out: &mut Vec<Action>,
     ) {
+        let index = attempt.container;
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let Some(active) = container.attempt_mut(attempt).filter(|active| active.running.is_none()) else {
+        let active = container.attempt_mut(attempt.number);
+        let Some(active) = active.filter(|active| active.running.is_none()) else {
             return;
         };
         let is_stopping = active.stop.is_some();
         out.push(event::start_failed(index, &message));
         if is_create_error(&reason) {
-            container.next_attempt = attempt;
+            container.next_attempt = attempt.number;
             container.state = if is_stopping {
                 State::Waiting
             } else {
@@ -152,19 +146,9 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn container_exited(
-        &mut self,
-        now: Time,
-        index: usize,
-        attempt: u32,
-        exit: Exit,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.attempt_mut(attempt))
-        else {
+    pub(super) fn container_exited(&mut self, now: Time, attempt: ContainerAttempt, exit: Exit, out: &mut Vec<Action>) {
+        let index = attempt.container;
+        let Some(active) = self.attempt_mut(attempt) else {
             return;
         };
         if active.running.is_none() {
@@ -210,8 +194,7 @@ impl Lifecycle {
         };
         if let Some(hook) = active.hook() {
             out.push(Action::CancelHook {
-                container: index,
-                attempt: active.attempt,
+                attempt: active.attempt_of(index),
                 hook,
             });
         }

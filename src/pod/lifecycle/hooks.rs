@@ -2,7 +2,7 @@
 
 use super::event;
 use super::interface::Time;
-use super::interface::{Action, Hook};
+use super::interface::{Action, ContainerAttempt, Hook};
 use super::state::Lifecycle;
 use super::state::{Cause, PostStart};
 
@@ -10,18 +10,14 @@ impl Lifecycle {
     pub(super) fn hook_ended(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         hook: Hook,
         result: Result<(), String>,
         out: &mut Vec<Action>,
     ) {
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.attempt_mut(attempt))
-            .filter(|active| active.hook() == Some(hook))
-        else {
+        let index = attempt.container;
+        let active = self.attempt_mut(attempt);
+        let Some(active) = active.filter(|active| active.hook() == Some(hook)) else {
             return;
         };
         match (hook, result) {

@@ -19,6 +19,32 @@ pub fn timestamp(time: Time) -> Option<v1::Time> {
 /// come from outside: what is kept of a Pod must stay small enough to be read again, whatever guests and registries say.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
+/// One start of a container and what runs from then on: the container and, as in CRI, how often it was started before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerAttempt {
+    /// Number of the container: init containers in order, then the others.
+    pub container: usize,
+    /// Number of the attempt, from 0.
+    pub number: u32,
+}
+
+impl ContainerAttempt {
+    /// The attempt with this number of the container with that one.
+    #[must_use]
+    pub fn new(container: usize, number: u32) -> Self {
+        Self { container, number }
+    }
+}
+
+/// An attempt that is in the sandbox when a supervisor takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundAttempt {
+    /// Which attempt.
+    pub attempt: ContainerAttempt,
+    /// [`Event::ContainerExited`] follows.
+    pub has_ended: bool,
+}
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -190,10 +216,8 @@ pub enum Event {
     },
     /// Answers [`Action::StartContainer`].
     ContainerStarted {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
         /// `containerID` of its status.
         container_id: String,
         /// Whom it runs as, where that is known.
@@ -202,10 +226,8 @@ pub enum Event {
     /// Answers [`Action::StartContainer`]. With `CreateContainerConfigError` or `CreateContainerError` there never was a container: the same
     /// attempt will be made again. Any other reason (`RunContainerError`) ends the attempt with exit code 128.
     ContainerStartFailed {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
         /// The kubelet's.
         reason: String,
         /// Why.
@@ -213,31 +235,25 @@ pub enum Event {
     },
     /// The container ended and all its output has been received.
     ContainerExited {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
         /// How.
         exit: Exit,
     },
     /// Answers [`Action::RunHook`].
     HookEnded {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which hook.
         hook: Hook,
         /// Whether it succeeded, or why not.
         result: Result<(), String>,
     },
     /// Answers [`Action::RunProbe`].
     ProbeEnded {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which probe.
         probe: ProbeKind,
         /// What it found.
         outcome: ProbeOutcome,
@@ -251,14 +267,14 @@ pub enum Event {
     },
     /// The Pod is to end at once.
     KillRequested,
-    /// The supervisor was started again, the sandbox is still there, and in it are these containers: number, attempt, whether it
-    /// has ended ([`Event::ContainerExited`] follows then). Who is not named was lost or never started. Only where
-    /// [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
+    /// The supervisor was started again and the sandbox is still there. A container of which nothing is found in it was lost or never
+    /// started. Only where [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
     SupervisorRestarted {
         /// What is in the sandbox.
-        containers: Vec<(usize, u32, bool)>,
-        /// Which attempts it still starts, for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`] follows.
-        starting: Vec<(usize, u32)>,
+        found: Vec<FoundAttempt>,
+        /// Attempts that the guest still starts for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`]
+        /// follows.
+        starting: Vec<ContainerAttempt>,
     },
     /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
     DeadlineReached,
@@ -328,53 +344,41 @@ pub enum Action {
     StartSandbox,
     /// Start a container.
     StartContainer {
-        /// Number of the container.
-        container: usize,
-        /// Number of this start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
     },
     /// Run a hook.
     RunHook {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which hook.
         hook: Hook,
         /// How long it may take.
         timeout: Option<Duration>,
     },
     /// The hook's result is of no interest any more.
     CancelHook {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which hook.
         hook: Hook,
     },
     /// Execute a probe once, within its own timeout.
     RunProbe {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which probe.
         probe: ProbeKind,
     },
     /// Send its stop signal to the container's PID 1.
     StopContainer {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
     },
     /// Send SIGKILL to the container's PID 1.
     KillContainer {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
     },
     /// Turn the virtual machine off and answer with [`Event::SandboxLost`]. Nothing is started any more.
     StopSandbox,

@@ -36,7 +36,10 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
-pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time, is_create_error};
+pub use interface::{
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time,
+    is_create_error,
+};
 use plan::PodPlan;
 use state::{Container, SandboxState, State};
 pub use state::{Lifecycle, Phase};
@@ -81,38 +84,26 @@ impl Lifecycle {
             Event::SandboxFailed { message } => self.sandbox_failed(now, &message, out),
             Event::SandboxLost { message } => self.sandbox_lost(now, &message, out),
             Event::ContainerStarted {
-                container,
                 attempt,
                 container_id,
                 user,
-            } => self.container_started(now, container, attempt, Some(container_id), user, out),
+            } => self.container_started(now, attempt, Some(container_id), user, out),
             Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason,
                 message,
-            } => self.container_start_failed(now, container, attempt, reason, message, out),
-            Event::ContainerExited {
-                container,
-                attempt,
-                exit,
-            } => self.container_exited(now, container, attempt, exit, out),
-            Event::HookEnded {
-                container,
-                attempt,
-                hook,
-                result,
-            } => self.hook_ended(now, container, attempt, hook, result, out),
+            } => self.container_start_failed(now, attempt, reason, message, out),
+            Event::ContainerExited { attempt, exit } => self.container_exited(now, attempt, exit, out),
+            Event::HookEnded { attempt, hook, result } => self.hook_ended(now, attempt, hook, result, out),
             Event::ProbeEnded {
-                container,
                 attempt,
                 probe,
                 outcome,
-            } => self.probe_ended(now, container, attempt, probe, outcome, out),
+            } => self.probe_ended(now, attempt, probe, outcome, out),
             Event::TerminateRequested { grace, deletion } => self.terminate_requested(now, grace, deletion, out),
             Event::KillRequested => self.kill_requested(now, out),
-            Event::SupervisorRestarted { containers, starting } => {
-                self.supervisor_restarted(now, &containers, &starting, out);
+            Event::SupervisorRestarted { found, starting } => {
+                self.supervisor_restarted(now, &found, &starting, out);
             }
             Event::DeadlineReached => {}
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::interface::{Exit, Hook, ProbeKind, ProcessUser, Time};
+use super::interface::{ContainerAttempt, Exit, Hook, ProbeKind, ProcessUser, Time};
 use super::plan::{ContainerPlan, PodPlan};
 use super::restart::BackOff;
 use super::transitions::Conditions;
@@ -97,6 +97,7 @@ pub enum State {
 /// A container that is asked for or runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Active {
+    /// Number of the attempt.
     pub attempt: u32,
     pub asked_at: Time,
     /// When the starts that were asked for before were over: the guest makes them one after the other.
@@ -288,6 +289,14 @@ pub enum Stage {
     Gone,
 }
 
+impl Lifecycle {
+    /// What an attempt is at, if it is the present one of its container.
+    pub(super) fn attempt_mut(&mut self, attempt: ContainerAttempt) -> Option<&mut Active> {
+        let container = self.containers.get_mut(attempt.container)?;
+        container.attempt_mut(attempt.number)
+    }
+}
+
 impl Container {
     pub fn new(plan: ContainerPlan) -> Self {
         Self {
@@ -316,9 +325,9 @@ impl Container {
         }
     }
 
-    /// The attempt if it is the present one.
-    pub fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Active> {
-        self.active_mut().filter(|active| active.attempt == attempt)
+    /// The attempt with this number if it is the present one.
+    pub fn attempt_mut(&mut self, number: u32) -> Option<&mut Active> {
+        self.active_mut().filter(|active| active.attempt == number)
     }
 
     /// Whom its present attempt runs as, or its last one ran as.
@@ -354,6 +363,11 @@ impl Container {
 }
 
 impl Active {
+    /// Which attempt this is, in the container with this number.
+    pub fn attempt_of(&self, container: usize) -> ContainerAttempt {
+        ContainerAttempt::new(container, self.attempt)
+    }
+
     /// Whether its start is neither answered nor given up.
     pub fn is_starting(&self) -> bool {
         let is_given_up = matches!(&self.stop, Some(stop) if matches!(stop.step, Step::Killed { .. }));

@@ -147,14 +147,11 @@ impl Lifecycle {
         };
         let has_hook = container.plan.pre_stop;
         let Some(active) = container.active_mut() else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         let Some(stop) = &mut active.stop else { return };
         if let Step::Killed { .. } = stop.step {
             // SIGKILL went out before there was somebody to get it.
-            out.push(Action::KillContainer {
-                container: index,
-                attempt,
-            });
+            out.push(Action::KillContainer { attempt });
             return;
         }
         if let Some(running) = &mut active.running
@@ -162,7 +159,6 @@ impl Lifecycle {
         {
             running.post_start = PostStart::Done;
             out.push(Action::CancelHook {
-                container: index,
                 attempt,
                 hook: Hook::PostStart,
             });
@@ -172,7 +168,6 @@ impl Lifecycle {
         if has_hook && !left.is_zero() {
             stop.step = Step::PreStop;
             out.push(Action::RunHook {
-                container: index,
                 attempt,
                 hook: Hook::PreStop,
                 timeout: Some(left),
@@ -186,7 +181,7 @@ impl Lifecycle {
     pub(super) fn stop_after_hook(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_its_turn = self.is_turn_of(index);
         let Some(active) = self.active_mut(index) else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         let Some(stop) = &mut active.stop else { return };
         if stop.cause == Cause::Pod && !is_its_turn && now < stop.ends_at {
             stop.step = Step::Turn;
@@ -195,10 +190,7 @@ impl Lifecycle {
         stop.step = Step::Signalled {
             kill_at: kill_at(now, stop.ends_at),
         };
-        out.push(Action::StopContainer {
-            container: index,
-            attempt,
-        });
+        out.push(Action::StopContainer { attempt });
     }
 
     /// Sidecars end after the containers they serve: all of `containers`, and the sidecars that were started after them.
@@ -270,11 +262,10 @@ impl Lifecycle {
             let Some(active) = self.containers.get(index).and_then(|container| container.active()) else {
                 continue;
             };
-            let attempt = active.attempt;
+            let attempt = active.attempt_of(index);
             match active.stop.as_ref().map(|stop| (stop.step, stop.cause)) {
                 Some((Step::PreStop, _)) => {
                     out.push(Action::CancelHook {
-                        container: index,
                         attempt,
                         hook: Hook::PreStop,
                     });
@@ -317,13 +308,9 @@ impl Lifecycle {
     fn kill(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let grace = self.plan.grace;
         let Some(active) = self.active_mut(index) else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         if let Some(hook) = active.hook() {
-            out.push(Action::CancelHook {
-                container: index,
-                attempt,
-                hook,
-            });
+            out.push(Action::CancelHook { attempt, hook });
         }
         finish_post_start(active);
         let step = Step::Killed {
@@ -340,10 +327,7 @@ impl Lifecycle {
                 });
             }
         }
-        out.push(Action::KillContainer {
-            container: index,
-            attempt,
-        });
+        out.push(Action::KillContainer { attempt });
     }
 
     /// A Pod of which nothing will be started any more ends by itself: what still runs (sidecars) is stopped.

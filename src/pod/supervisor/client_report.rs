@@ -51,22 +51,21 @@ impl ClientReport {
                 self.container_start.get_or_insert_with(Instant::now);
                 return;
             }
-            Event::ContainerStarted { container, .. } => {
-                if let Some(started) = self.started.get_mut(*container) {
+            Event::ContainerStarted { attempt, .. } => {
+                if let Some(started) = self.started.get_mut(attempt.container) {
                     *started = true;
                 }
                 return;
             }
-            Event::ContainerExited { container, exit, .. } => {
-                (*container, exit.code, exit.reason.clone(), exit.message.clone())
+            Event::ContainerExited { attempt, exit } => {
+                (attempt.container, exit.code, exit.reason.clone(), exit.message.clone())
             }
             Event::ContainerStartFailed {
-                container,
+                attempt,
                 reason,
                 message,
-                ..
                 // Its error ends the Pod, and is that of the whole command.
-            } if !is_create_error(reason) => (*container, 128, reason.clone(), Some(message.clone())),
+            } if !is_create_error(reason) => (attempt.container, 128, reason.clone(), Some(message.clone())),
             _ => return,
         };
         self.tell(Notice::ContainerEnded {
@@ -116,6 +115,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::pod::lifecycle::ContainerAttempt;
     use crate::pod::supervisor::supervised_pod::{test_pod, test_pod_with};
 
     #[tokio::test]
@@ -134,8 +134,7 @@ mod tests {
             })
             .await;
         let started = Event::ContainerStarted {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             container_id: "web-0".to_owned(),
             user: None,
         };
@@ -158,8 +157,7 @@ mod tests {
         let (client, mut frames) = mpsc::channel(8);
         let (pod, _messages) = test_pod_with(false, Some(client));
         let failed = Event::ContainerStartFailed {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             reason: "StartError".to_owned(),
             message: "no such file".to_owned(),
         };

@@ -12,7 +12,7 @@ use ttrpc::context::{with_duration, with_timeout};
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::{AgentError, CALL_TIMEOUT};
-use crate::pod::lifecycle::{Event, Exit, ProcessUser};
+use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, ProcessUser};
 use crate::pod::logs::{self, Limits, LogReader, LogWriter, Progress, ReadOptions};
 use crate::pod::output::ContainerStreams;
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
@@ -30,8 +30,7 @@ const KILL_PERIOD: Duration = Duration::from_secs(1);
 /// A container that is being started, runs, or was found running.
 #[derive(Debug)]
 pub struct ContainerRun {
-    container: usize,
-    attempt: u32,
+    attempt: ContainerAttempt,
     /// Its id in the guest.
     id: String,
     streams: Arc<ContainerStreams>,
@@ -43,19 +42,18 @@ pub struct ContainerRun {
 
 impl ContainerRun {
     /// Announces the streams of an attempt, with its log. None if the Pod has no such container.
-    pub fn expect(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, container: usize, attempt: u32) -> Option<Self> {
-        let spec = pod.container(container)?;
+    pub fn expect(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, attempt: ContainerAttempt) -> Option<Self> {
+        let spec = pod.container(attempt.container)?;
         let uid = &pod.record.uid;
         let directory = logs::container_dir(&pod.paths, uid, &spec.name);
-        let log = LogWriter::open(directory.clone(), attempt, Limits::default());
-        let id = pod.container_id(container, attempt);
-        let index = u16::try_from(container).unwrap_or(u16::MAX);
+        let log = LogWriter::open(directory.clone(), attempt.number, Limits::default());
+        let id = pod.container_id(attempt);
+        let index = u16::try_from(attempt.container).unwrap_or(u16::MAX);
         let taken_file = pod.paths.pod_run(uid).join(format!("stdin-{}", spec.name));
         let stdin = ContainerStdin::new(spec, &id, taken_file);
         let streams = pod.output.expect_container(index, &id, stdin, log);
         let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         Some(Self {
-            container,
             attempt,
             id,
             streams,
@@ -67,7 +65,6 @@ impl ContainerRun {
 
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
-        let (container, attempt) = (self.container, self.attempt);
         // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
@@ -75,8 +72,7 @@ impl ContainerRun {
             Err(error) => return self.start_failed(error),
         };
         self.pod.report(Event::ContainerStarted {
-            container,
-            attempt,
+            attempt: self.attempt,
             container_id: self.id.clone(),
             user: started.user.as_ref().and_then(shown_user),
         });
@@ -87,7 +83,6 @@ impl ContainerRun {
         self.pod.output.forget_container(&self.id);
         let (reason, message) = start_failure(&self.id, error);
         self.pod.report(Event::ContainerStartFailed {
-            container: self.container,
             attempt: self.attempt,
             reason: reason.to_owned(),
             message,
@@ -141,7 +136,6 @@ impl ContainerRun {
         self.pod.output.forget_container(&self.id);
         let exit = self.exit(response).await;
         self.pod.report(Event::ContainerExited {
-            container: self.container,
             attempt: self.attempt,
             exit,
         });
@@ -155,8 +149,8 @@ impl ContainerRun {
             && exit.code != 0
             && let Some(directory) = self.fallback_log.clone()
         {
-            let attempt = self.attempt;
-            let tail = tokio::task::spawn_blocking(move || end_of_log(directory, attempt)).await;
+            let number = self.attempt.number;
+            let tail = tokio::task::spawn_blocking(move || end_of_log(directory, number)).await;
             message = tail.ok().and_then(Result::ok).unwrap_or_default();
         }
         exit.with_message(message)
@@ -313,7 +307,7 @@ mod tests {
             server.start().await.unwrap();
             let (pod, mut messages) = test_pod(true);
             let agent = AgentClientHandle::new(ours);
-            let run = ContainerRun::expect(&pod, agent, 0, 0).unwrap();
+            let run = ContainerRun::expect(&pod, agent, ContainerAttempt::new(0, 0)).unwrap();
             run.start(StartContainerRequest::default()).await;
             assert_eq!(stranger.kills.load(Ordering::Relaxed), 2);
             let Some(Message::Event(event)) = messages.recv().await else {

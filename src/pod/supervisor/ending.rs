@@ -59,12 +59,11 @@ impl Ending {
             Event::SandboxFailed { message } => message.clone(),
             // A container that could not even be created: the same attempt would be made again and again.
             Event::ContainerStartFailed {
-                container,
+                attempt,
                 reason,
                 message,
-                ..
             } if is_create_error(reason) => {
-                format!("container {:?}: {message}", pod.container_name(*container))
+                format!("container {:?}: {message}", pod.container_name(attempt.container))
             }
             _ => return false,
         };
@@ -93,7 +92,7 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::lifecycle::Time;
+    use crate::pod::lifecycle::{ContainerAttempt, Time};
     use crate::pod::supervisor::supervised_pod::test_pod;
 
     fn ended(ending: Ending, pod: &SupervisedPod) -> (u8, Option<String>, bool) {
@@ -126,8 +125,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_cannot_be_created_is_hopeless_in_the_foreground_and_one_that_does_not_start_has_ended() {
         let failed = |reason: &str| Event::ContainerStartFailed {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             reason: reason.to_owned(),
             message: "no users".to_owned(),
         };

@@ -10,15 +10,15 @@ use tokio::task::AbortHandle;
 use super::running_machine::Guest;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::guest_process::{GuestProcesses, RunError};
-use crate::pod::lifecycle::{Event, Hook, ProbeKind, ProbeOutcome};
+use crate::pod::lifecycle::{ContainerAttempt, Event, Hook, ProbeKind, ProbeOutcome};
 use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 
 /// The probes and hooks of a Pod.
 #[derive(Debug)]
 pub struct Handlers {
     pod: Arc<SupervisedPod>,
-    /// Hooks that run and can be cancelled, by container and attempt.
-    hooks: HashMap<(usize, u32, Hook), AbortHandle>,
+    /// Hooks that run and can be cancelled.
+    hooks: HashMap<(ContainerAttempt, Hook), AbortHandle>,
 }
 
 impl Handlers {
@@ -31,8 +31,8 @@ impl Handlers {
     }
 
     /// Runs a hook of an attempt.
-    pub fn run_hook(&mut self, guest: Guest, container: usize, attempt: u32, hook: Hook, timeout: Option<Duration>) {
-        let Some(spec) = self.pod.container(container).cloned() else {
+    pub fn run_hook(&mut self, guest: Guest, attempt: ContainerAttempt, hook: Hook, timeout: Option<Duration>) {
+        let Some(spec) = self.pod.container(attempt.container).cloned() else {
             return;
         };
         let handler = spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
@@ -49,42 +49,31 @@ impl Handlers {
             };
             let exec = GuestExec {
                 processes: guest.processes,
-                container_id: pod.container_id(container, attempt),
+                container_id: pod.container_id(attempt),
             };
             let result = probe::run_hook(&handler, &target, timeout, &exec).await;
-            pod.report(Event::HookEnded {
-                container,
-                attempt,
-                hook,
-                result,
-            });
+            pod.report(Event::HookEnded { attempt, hook, result });
         });
-        self.hooks.insert((container, attempt, hook), task.abort_handle());
+        self.hooks.insert((attempt, hook), task.abort_handle());
     }
 
     /// Notes what has happened: a hook that has ended is not kept.
     pub fn note(&mut self, event: &Event) {
-        if let Event::HookEnded {
-            container,
-            attempt,
-            hook,
-            ..
-        } = event
-        {
-            self.hooks.remove(&(*container, *attempt, *hook));
+        if let Event::HookEnded { attempt, hook, .. } = event {
+            self.hooks.remove(&(*attempt, *hook));
         }
     }
 
     /// Gives up a hook.
-    pub fn cancel_hook(&mut self, container: usize, attempt: u32, hook: Hook) {
-        if let Some(running) = self.hooks.remove(&(container, attempt, hook)) {
+    pub fn cancel_hook(&mut self, attempt: ContainerAttempt, hook: Hook) {
+        if let Some(running) = self.hooks.remove(&(attempt, hook)) {
             running.abort();
         }
     }
 
     /// Runs a probe of an attempt once.
-    pub fn run_probe(&self, guest: Guest, container: usize, attempt: u32, kind: ProbeKind) {
-        let Some(spec) = self.pod.container(container).cloned() else {
+    pub fn run_probe(&self, guest: Guest, attempt: ContainerAttempt, kind: ProbeKind) {
+        let Some(spec) = self.pod.container(attempt.container).cloned() else {
             return;
         };
         let probe: Option<Probe> = match kind {
@@ -102,7 +91,7 @@ impl Handlers {
             };
             let exec = GuestExec {
                 processes: guest.processes,
-                container_id: pod.container_id(container, attempt),
+                container_id: pod.container_id(attempt),
             };
             let outcome = match probe::probe(&probe, &target, &exec).await {
                 Outcome::Success => ProbeOutcome::Success,
@@ -111,7 +100,6 @@ impl Handlers {
                 Outcome::Unknown(message) => ProbeOutcome::Unknown(message),
             };
             pod.report(Event::ProbeEnded {
-                container,
                 attempt,
                 probe: kind,
                 outcome,
@@ -152,21 +140,21 @@ mod tests {
     async fn a_hook_that_has_ended_is_not_kept() {
         let (pod, _messages) = test_pod(true);
         let mut handlers = Handlers::new(pod);
-        for attempt in 0..3 {
+        let attempt = |number| ContainerAttempt::new(0, number);
+        for number in 0..3 {
             let hook = tokio::spawn(std::future::pending::<()>());
             handlers
                 .hooks
-                .insert((0, attempt, Hook::PostStart), hook.abort_handle());
+                .insert((attempt(number), Hook::PostStart), hook.abort_handle());
         }
-        for attempt in [0, 2, 7] {
+        for number in [0, 2, 7] {
             handlers.note(&Event::HookEnded {
-                container: 0,
-                attempt,
+                attempt: attempt(number),
                 hook: Hook::PostStart,
                 result: Ok(()),
             });
         }
         let kept: Vec<_> = handlers.hooks.keys().collect();
-        assert_eq!(kept, [&(0, 1, Hook::PostStart)]);
+        assert_eq!(kept, [&(attempt(1), Hook::PostStart)]);
     }
 }

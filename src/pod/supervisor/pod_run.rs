@@ -108,7 +108,7 @@ impl PodRun {
         let found = recovery::take_over(&self.pod, &mut self.machine, &self.view, &self.lifecycle).await;
         match found {
             Some(found) => Event::SupervisorRestarted {
-                containers: found.known,
+                found: found.known,
                 starting: found.starting,
             },
             None => {
@@ -239,31 +239,18 @@ impl PodRun {
                     message: "the Pod's virtual machine was turned off".to_owned(),
                 });
             }
-            Action::StartContainer { container, attempt } => self.machine.start_container(container, attempt),
-            Action::StopContainer { container, attempt } => self.machine.stop_container(container, attempt),
-            Action::KillContainer { container, attempt } => self.machine.kill_container(container, attempt),
-            Action::RunHook {
-                container,
-                attempt,
-                hook,
-                timeout,
-            } => {
+            Action::StartContainer { attempt } => self.machine.start_container(attempt),
+            Action::StopContainer { attempt } => self.machine.stop_container(attempt),
+            Action::KillContainer { attempt } => self.machine.kill_container(attempt),
+            Action::RunHook { attempt, hook, timeout } => {
                 if let Some(guest) = self.machine.guest() {
-                    self.handlers.run_hook(guest, container, attempt, hook, timeout);
+                    self.handlers.run_hook(guest, attempt, hook, timeout);
                 }
             }
-            Action::CancelHook {
-                container,
-                attempt,
-                hook,
-            } => self.handlers.cancel_hook(container, attempt, hook),
-            Action::RunProbe {
-                container,
-                attempt,
-                probe,
-            } => {
+            Action::CancelHook { attempt, hook } => self.handlers.cancel_hook(attempt, hook),
+            Action::RunProbe { attempt, probe } => {
                 if let Some(guest) = self.machine.guest() {
-                    self.handlers.run_probe(guest, container, attempt, probe);
+                    self.handlers.run_probe(guest, attempt, probe);
                 }
             }
             Action::Emit(event) => {

@@ -93,13 +93,13 @@ impl PodView {
     pub fn note(&self, event: &Event) {
         match event {
             Event::ContainerStarted {
-                container,
-                container_id,
-                ..
-            } => self.found(*container, container_id),
-            Event::ContainerExited { container, attempt, .. } => {
-                let Some(name) = self.names.get(*container) else { return };
-                let ended = container_id(name, *attempt);
+                attempt, container_id, ..
+            } => self.found(attempt.container, container_id),
+            Event::ContainerExited { attempt, .. } => {
+                let Some(name) = self.names.get(attempt.container) else {
+                    return;
+                };
+                let ended = container_id(name, attempt.number);
                 self.state().containers.retain(|_, id| *id != ended);
             }
             _ => {}

@@ -141,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pod::lifecycle::{Event, Exit, Hook, ProbeKind, ProbeOutcome};
+    use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, ProbeKind, ProbeOutcome};
     use crate::state::MAX_RECORD_BYTES;
 
     #[test]
@@ -201,46 +201,40 @@ mod tests {
         ]
     }
 
-    fn hostile_event(text: String, kind: u8, attempt: u32) -> Event {
-        let container = 0;
+    fn hostile_event(text: String, kind: u8, number: u32) -> Event {
+        let attempt = ContainerAttempt::new(0, number);
         match kind {
             0 => Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason: "StartError".to_owned(),
                 message: text,
             },
             1 => Event::ContainerExited {
-                container,
                 attempt,
                 exit: Exit::of_process(1, 0, false).with_message(text),
             },
             2 => Event::ContainerStarted {
-                container,
                 attempt,
                 container_id: text,
                 user: None,
             },
             3 => Event::HookEnded {
-                container,
                 attempt,
                 hook: Hook::PostStart,
                 result: Err(text),
             },
             4 => Event::ProbeEnded {
-                container,
                 attempt,
                 probe: ProbeKind::Liveness,
                 outcome: ProbeOutcome::Failure(text),
             },
             5 => Event::SandboxLost { message: text },
             6 => Event::ImageFailed {
-                container,
+                container: 0,
                 reason: "ErrImagePull".to_owned(),
                 message: text,
             },
             _ => Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason: "CreateContainerError".to_owned(),
                 message: text,
@@ -279,7 +273,7 @@ mod tests {
                 Event::ImageReady { container: 0, image_id: String::new() },
                 Event::SandboxReady { pod_ip: String::new(), host_ip: String::new() },
             ];
-            let said = said.into_iter().map(|(text, kind, attempt)| hostile_event(text, kind, attempt));
+            let said = said.into_iter().map(|(text, kind, number)| hostile_event(text, kind, number));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for event in ready.into_iter().chain(said) {
                 for action in lifecycle.step(now, event) {
