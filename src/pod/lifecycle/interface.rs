@@ -152,6 +152,15 @@ impl ProbeKind {
     pub(super) const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
 }
 
+/// How a hook ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookOutcome {
+    /// It succeeded.
+    Success,
+    /// It failed, for this reason.
+    Failure(String),
+}
+
 /// How one execution of a probe ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
@@ -246,8 +255,8 @@ pub enum Event {
         attempt: ContainerAttempt,
         /// Which hook.
         hook: Hook,
-        /// Whether it succeeded, or why not.
-        result: Result<(), String>,
+        /// What came of it.
+        outcome: HookOutcome,
     },
     /// Answers [`Action::RunProbe`].
     ProbeEnded {
@@ -294,7 +303,8 @@ impl Event {
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::HookEnded {
-                result: Err(message), ..
+                outcome: HookOutcome::Failure(message),
+                ..
             }
             | Self::ProbeEnded {
                 outcome:
@@ -316,7 +326,10 @@ impl Event {
                     cut(message, MAX_MESSAGE_BYTES);
                 }
             }
-            Self::HookEnded { result: Ok(()), .. }
+            Self::HookEnded {
+                outcome: HookOutcome::Success,
+                ..
+            }
             | Self::ProbeEnded {
                 outcome: ProbeOutcome::Success,
                 ..

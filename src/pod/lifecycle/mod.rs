@@ -37,8 +37,8 @@ mod transitions;
 mod tests;
 
 pub use interface::{
-    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time,
-    is_create_error,
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, PodEvent, ProbeKind, ProbeOutcome,
+    ProcessUser, Time, is_create_error,
 };
 use plan::PodPlan;
 use state::{Container, SandboxState, State};
@@ -94,7 +94,7 @@ impl Lifecycle {
                 message,
             } => self.container_start_failed(now, attempt, reason, message, out),
             Event::ContainerExited { attempt, exit } => self.container_exited(now, attempt, exit, out),
-            Event::HookEnded { attempt, hook, result } => self.hook_ended(now, attempt, hook, result, out),
+            Event::HookEnded { attempt, hook, outcome } => self.hook_ended(now, attempt, hook, outcome, out),
             Event::ProbeEnded {
                 attempt,
                 probe,

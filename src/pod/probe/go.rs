@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
+use microkube_base::causes;
+
 /// A duration of whole seconds: `1s`, `1m30s`, `1h0m0s`.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -53,20 +55,9 @@ pub(super) fn io_error(error: &io::Error) -> String {
     }
 }
 
-/// The error of the operating system below others, if there is one.
+/// The innermost error of I/O in an error, if there is one.
 pub(super) fn io_error_below<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
-    let mut found = None;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            found = Some(io);
-            // What is wrapped in an io::Error is not its source.
-            next = io.get_ref().map(|inner| inner as &(dyn Error + 'static));
-            continue;
-        }
-        next = error.source();
-    }
-    found
+    causes::layers(error).filter_map(|error| error.downcast_ref()).last()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::running_machine::Guest;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::guest_process::{GuestProcesses, RunError};
-use crate::pod::lifecycle::{ContainerAttempt, Event, Hook, ProbeKind, ProbeOutcome};
+use crate::pod::lifecycle::{ContainerAttempt, Event, Hook, HookOutcome, ProbeKind, ProbeOutcome};
 use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 
 /// The probes and hooks of a Pod.
@@ -51,8 +51,11 @@ impl Handlers {
                 processes: guest.processes,
                 container_id: pod.container_id(attempt),
             };
-            let result = probe::run_hook(&handler, &target, timeout, &exec).await;
-            pod.report(Event::HookEnded { attempt, hook, result });
+            let outcome = match probe::run_hook(&handler, &target, timeout, &exec).await {
+                Ok(()) => HookOutcome::Success,
+                Err(error) => HookOutcome::Failure(error.to_string()),
+            };
+            pod.report(Event::HookEnded { attempt, hook, outcome });
         });
         self.hooks.insert((attempt, hook), task.abort_handle());
     }
@@ -151,7 +154,7 @@ mod tests {
             handlers.note(&Event::HookEnded {
                 attempt: attempt(number),
                 hook: Hook::PostStart,
-                result: Ok(()),
+                outcome: HookOutcome::Success,
             });
         }
         let kept: Vec<_> = handlers.hooks.keys().collect();

@@ -141,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, ProbeKind, ProbeOutcome};
+    use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, HookOutcome, ProbeKind, ProbeOutcome};
     use crate::state::MAX_RECORD_BYTES;
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
             3 => Event::HookEnded {
                 attempt,
                 hook: Hook::PostStart,
-                result: Err(text),
+                outcome: HookOutcome::Failure(text),
             },
             4 => Event::ProbeEnded {
                 attempt,

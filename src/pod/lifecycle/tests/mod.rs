@@ -207,7 +207,10 @@ impl World {
         self.step(Event::HookEnded {
             attempt,
             hook,
-            result: result.map_err(str::to_owned),
+            outcome: match result {
+                Ok(()) => HookOutcome::Success,
+                Err(message) => HookOutcome::Failure(message.to_owned()),
+            },
         })
     }
 

@@ -144,7 +144,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             Event::HookEnded {
                 attempt,
                 hook,
-                result: fine.then_some(()).ok_or("x".to_owned()),
+                outcome: hook_outcome(fine),
             }
         }),
         (attempt.clone(), probe, outcome).prop_map(|(attempt, probe, outcome)| {
@@ -186,6 +186,13 @@ fn moves() -> impl Strategy<Value = Vec<(Move, u64)>> {
     proptest::collection::vec((one, prop_oneof![Just(0), 0..20_u64]), 1..120)
 }
 
+fn hook_outcome(fine: bool) -> HookOutcome {
+    match fine {
+        true => HookOutcome::Success,
+        false => HookOutcome::Failure("x".to_owned()),
+    }
+}
+
 /// Answers an action as a host would.
 fn answer(action: &Action, fine: bool) -> Option<Event> {
     let message = "x".to_owned();
@@ -217,7 +224,7 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
         Action::RunHook { attempt, hook, .. } => Event::HookEnded {
             attempt,
             hook,
-            result: fine.then_some(()).ok_or(message),
+            outcome: hook_outcome(fine),
         },
         Action::RunProbe { attempt, probe } => Event::ProbeEnded {
             attempt,

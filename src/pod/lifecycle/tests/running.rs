@@ -130,7 +130,7 @@ fn events_that_fit_nothing_are_ignored() {
         Event::HookEnded {
             attempt: ContainerAttempt::new(0, 0),
             hook: Hook::PreStop,
-            result: Ok(()),
+            outcome: HookOutcome::Success,
         },
         Event::DeadlineReached,
     ] {
