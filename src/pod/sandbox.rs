@@ -9,7 +9,7 @@ use microkube_protocol::messages::CreateSandboxResponse;
 use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
 use microkube_vmm::config::VmmEvent;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use super::agent::{AgentClientHandle, rpc_message};
 use super::output::Output;
@@ -185,7 +185,10 @@ async fn serve_vsock(vsock: VsockLink, output: Arc<Output>, control: mpsc::Sende
 async fn serve_streams(mut accepted: mpsc::UnboundedReceiver<(UnixStream, OwnedSemaphorePermit)>, output: Arc<Output>) {
     let mut unnamed = UnnamedStreams::default();
     while let Some((mut stream, permit)) = accepted.recv().await {
-        let place = unnamed.admit().await;
+        // Nothing closes the semaphore; without places no stream can be served.
+        let Ok(place) = unnamed.admit().await else {
+            return;
+        };
         let output = Arc::clone(&output);
         tokio::spawn(async move {
             let header = place.hold(output.header(&mut stream)).await;
@@ -201,8 +204,8 @@ async fn serve_streams(mut accepted: mpsc::UnboundedReceiver<(UnixStream, OwnedS
     }
 }
 
-/// The streams that have not said yet what they are. None of them keeps a later one from being heard for long: when all places are taken, the
-/// oldest is closed, but not before it had time to speak. A guest whose supervisor was replaced opens all its streams at once.
+/// The streams that have not said yet what they are. When all places are taken, the oldest stream is closed for the next one, so that silent
+/// streams cannot block others for long. It is given time to speak before: a guest whose supervisor was replaced opens all its streams at once.
 #[derive(Debug)]
 struct UnnamedStreams {
     free: Arc<Semaphore>,
@@ -210,7 +213,7 @@ struct UnnamedStreams {
     places: VecDeque<(tokio::time::Instant, oneshot::Sender<()>)>,
 }
 
-/// A stream's place among them.
+/// The place of one of them.
 #[derive(Debug)]
 struct Place {
     /// Ends when it is lost to another.
@@ -229,7 +232,10 @@ impl Default for UnnamedStreams {
 
 impl UnnamedStreams {
     /// A place for a new one, as soon as there is one.
-    async fn admit(&mut self) -> Place {
+    ///
+    /// # Errors
+    /// If the places were closed.
+    async fn admit(&mut self) -> Result<Place, AcquireError> {
         self.places.retain(|(_, place)| !place.is_closed());
         let free = || Arc::clone(&self.free).acquire_owned();
         let until = self.places.front().map(|(until, _)| *until);
@@ -238,20 +244,19 @@ impl UnnamedStreams {
             None => None,
         };
         let permit = match permit {
-            Some(permit) => permit,
-            // The oldest had its time; that of the stream that loses its place, or of another, follows.
+            Some(permit) => permit?,
+            // The oldest had its time. Its permit, or another stream's, is free soon.
             None => {
                 if self.free.available_permits() == 0 {
                     self.places.pop_front();
                 }
-                free().await
+                free().await?
             }
         };
-        let permit = permit.expect("nobody closes the semaphore");
         let (place, lost) = oneshot::channel();
         self.places
             .push_back((tokio::time::Instant::now() + TIME_TO_SPEAK, place));
-        Place { lost, _permit: permit }
+        Ok(Place { lost, _permit: permit })
     }
 }
 
@@ -403,11 +408,11 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let mut places = Vec::new();
         for _ in 0..MAX_UNNAMED_STREAMS {
-            places.push(unnamed.admit().await);
+            places.push(unnamed.admit().await.unwrap());
         }
         let silent = places.remove(0);
         let silent = tokio::spawn(silent.hold(std::future::pending::<()>()));
-        let late = unnamed.admit().await;
+        let late = unnamed.admit().await.unwrap();
         assert!(begun.elapsed() >= TIME_TO_SPEAK);
         assert_eq!(silent.await.unwrap(), None);
         let is_lost = |place: &mut Place| place.lost.try_recv() != Err(oneshot::error::TryRecvError::Empty);
@@ -415,7 +420,7 @@ mod tests {
         // The next one to lose its place has spoken, and is only looked at now.
         let spoken = places.remove(0);
         let next = tokio::spawn(async move {
-            let place = unnamed.admit().await;
+            let place = unnamed.admit().await.unwrap();
             (unnamed, place)
         });
         let header = async {
