@@ -189,6 +189,32 @@ pub struct ContainerUsage {
     pub memory_bytes: u64,
 }
 
+/// How a client is connected to a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachOptions {
+    /// Name of the container in the manifest.
+    pub container: String,
+    /// Pass input to the container: [`SupervisorFrame::Stdin`] follows.
+    pub stdin: bool,
+    /// Size of the client's terminal, if there is one.
+    pub tty_size: Option<TerminalSize>,
+}
+
+/// A further process in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOptions {
+    /// Name of the container in the manifest.
+    pub container: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The process gets input: [`SupervisorFrame::Stdin`] follows.
+    pub stdin: bool,
+    /// The process gets a terminal. All its output is then standard output.
+    pub tty: bool,
+    /// Size of that terminal.
+    pub tty_size: Option<TerminalSize>,
+}
+
 /// What the client asks of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -207,28 +233,10 @@ pub enum SupervisorRequest {
     },
     /// Send all containers' output and all notices, to the Pod's end.
     Follow,
-    /// Connect to a running container's output, and with `stdin` to its input.
-    Attach {
-        /// Name in the manifest.
-        container: String,
-        /// [`SupervisorFrame::Stdin`] follows.
-        stdin: bool,
-        /// Size of the client's terminal, if it is one.
-        tty_size: Option<TerminalSize>,
-    },
+    /// Connect to a running container.
+    Attach(AttachOptions),
     /// Run a further process in a running container.
-    Exec {
-        /// Name of the container in the manifest.
-        container: String,
-        /// Program and arguments.
-        command: Vec<String>,
-        /// [`SupervisorFrame::Stdin`] follows; otherwise the process has none.
-        stdin: bool,
-        /// Give the process a terminal. All its output is then standard output.
-        tty: bool,
-        /// Size of that terminal.
-        tty_size: Option<TerminalSize>,
-    },
+    Exec(ExecOptions),
     /// The client's terminal has another size.
     Resize(TerminalSize),
     /// What the containers use.

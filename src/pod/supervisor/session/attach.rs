@@ -18,27 +18,28 @@ use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::guest_process::guest_size;
 use crate::pod::stdin::Lease;
 use crate::pod::supervisor_protocol::{
-    Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+    AttachOptions, Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
 /// Connects the command line to a container until one of them has no more.
 pub async fn serve(
-    container: &str,
-    stdin: bool,
-    tty_size: Option<TerminalSize>,
+    options: AttachOptions,
     view: &PodView,
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
-    let found = view.container(container).and_then(|(id, _)| {
+    let AttachOptions {
+        container,
+        stdin,
+        tty_size,
+    } = options;
+    let found = view.container(&container).and_then(|(id, _)| {
         let streams = view.output.container(&id);
         let agent = view.agent();
         streams
             .zip(agent)
             .map(|(streams, agent)| (id, streams, agent))
-            .ok_or_else(|| ContainerError::NotRunning {
-                name: container.to_owned(),
-            })
+            .ok_or(ContainerError::NotRunning { name: container })
     });
     let (id, streams, agent) = match found {
         Ok(found) => found,

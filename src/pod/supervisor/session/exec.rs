@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::write::{QUEUED_FRAMES, write_all};
 use crate::pod::guest_process::{ProcessSpec, ProcessStreams};
 use crate::pod::supervisor_protocol::{
-    Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+    ExecOptions, Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
 /// Bytes read from a process at once.
@@ -21,15 +21,28 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Starts a process and connects the command line to it until it has ended.
 pub async fn serve(
-    mut spec: ProcessSpec,
+    options: ExecOptions,
     view: &PodView,
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
-    let tty = spec.tty;
-    let started = match view.container(&spec.container_id) {
-        Ok((id, processes)) => {
-            spec.container_id = id;
+    let ExecOptions {
+        container,
+        command,
+        stdin,
+        tty,
+        tty_size,
+    } = options;
+    let started = match view.container(&container) {
+        Ok((container_id, processes)) => {
+            let spec = ProcessSpec {
+                container_id,
+                args: command,
+                stdin,
+                tty,
+                tty_size,
+                timeout: None,
+            };
             tokio::select! {
                 biased;
                 started = processes.start(spec) => started.map_err(Refusal::from),

@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::order::Order;
 use super::pod_view::PodView;
-use crate::pod::guest_process::ProcessSpec;
 use crate::pod::supervisor_protocol::{
     FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, read_frame, write_frame,
 };
@@ -52,28 +51,8 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             Ok(Notice::Done)
         }
         SupervisorRequest::Stats => stats::usage(&view).await.map(Notice::Stats),
-        SupervisorRequest::Exec {
-            container,
-            command,
-            stdin,
-            tty,
-            tty_size,
-        } => {
-            let spec = ProcessSpec {
-                container_id: container,
-                args: command,
-                stdin,
-                tty,
-                tty_size,
-                timeout: None,
-            };
-            return exec::serve(spec, &view, from, to).await;
-        }
-        SupervisorRequest::Attach {
-            container,
-            stdin,
-            tty_size,
-        } => return attach::serve(&container, stdin, tty_size, &view, from, to).await,
+        SupervisorRequest::Exec(options) => return exec::serve(options, &view, from, to).await,
+        SupervisorRequest::Attach(options) => return attach::serve(options, &view, from, to).await,
         SupervisorRequest::Follow | SupervisorRequest::Resize(_) | SupervisorRequest::Hello(_) => {
             Err(Refusal::NotFirst)
         }
