@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::container_spec::{self, PlanFailure, PlannedContainer};
 use super::resolved_pod::ResolvedPod;
-use super::supervisor_protocol::{Notice, SupervisorFrame};
+use super::supervisor_protocol::{PodNotice, SupervisorFrame};
 use super::timings::Stage;
 use crate::network::PodNetwork;
 use crate::privileged::{LAYERS_DEVICE, PodPrivileges, SCRATCH_DEVICE, VmmRequest};
@@ -165,9 +165,7 @@ pub async fn image(
         .ensure(&reference, pull_policy(container), &pull_secrets, &progress)
         .await?;
     if let Some(client) = &progress.client {
-        let _ = client
-            .send(SupervisorFrame::Notice(Notice::Pulled { image: reference }))
-            .await;
+        let _ = client.send(PodNotice::Pulled { image: reference }.into()).await;
     }
     Ok(image)
 }
@@ -209,12 +207,12 @@ impl Progress for ClientProgress {
         let Some(client) = &self.client else { return };
         let mut layers = lock(&self.layers);
         layers.insert(digest.to_owned(), (received_bytes, total_bytes));
-        let notice = Notice::PullProgress {
+        let notice = PodNotice::PullProgress {
             image: self.image.clone(),
             received_bytes: layers.values().map(|(received, _)| received).sum(),
             total_bytes: Some(layers.values().map(|(_, total)| total).sum()),
         };
-        let _ = client.try_send(SupervisorFrame::Notice(notice));
+        let _ = client.try_send(notice.into());
     }
 
     fn layer_done(&self, _digest: &str, _present: bool) {}

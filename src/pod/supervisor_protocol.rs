@@ -113,6 +113,43 @@ impl Greeting {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
+    /// What was asked for is done: [`SupervisorRequest::Delete`].
+    Done,
+    /// Answers [`SupervisorRequest::Attach`]: output follows from here on.
+    Attached,
+    /// Answers [`SupervisorRequest::Exec`]: the command runs.
+    Started,
+    /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
+    Exited {
+        /// Exit code as a shell would give it.
+        exit_code: u8,
+    },
+    /// The client's input has ended, and that of the container it is attached to stays open. The last frame of their conversation.
+    InputEnded,
+    /// What was asked for is not possible. The last frame of its conversation.
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// Answers [`SupervisorRequest::Stats`]: the containers that run.
+    Stats(Vec<ContainerUsage>),
+    /// Answers [`SupervisorRequest::Hello`]. From version 1 on.
+    Hello(Greeting),
+    /// To who follows the Pod. Its notices are on the wire as if they stood here.
+    #[serde(untagged)]
+    Pod(PodNotice),
+}
+
+impl From<PodNotice> for SupervisorFrame {
+    fn from(notice: PodNotice) -> Self {
+        Self::Notice(Notice::Pod(notice))
+    }
+}
+
+/// What happens to a Pod, for who follows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodNotice {
     /// Something the user should know while the Pod goes on.
     Warning(String),
     /// An image is being pulled.
@@ -154,28 +191,6 @@ pub enum Notice {
         /// Why the Pod could not be run to its end, if so.
         error: Option<String>,
     },
-    /// What was asked for is done: [`SupervisorRequest::Delete`].
-    Done,
-    /// Answers [`SupervisorRequest::Attach`]: output follows from here on.
-    Attached,
-    /// Answers [`SupervisorRequest::Exec`]: the command runs.
-    Started,
-    /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
-    Exited {
-        /// Exit code as a shell would give it.
-        exit_code: u8,
-    },
-    /// The client's input has ended, and that of the container it is attached to stays open. The last frame of their conversation.
-    InputEnded,
-    /// What was asked for is not possible. The last frame of its conversation.
-    Refused {
-        /// Why.
-        message: String,
-    },
-    /// Answers [`SupervisorRequest::Stats`]: the containers that run.
-    Stats(Vec<ContainerUsage>),
-    /// Answers [`SupervisorRequest::Hello`]. From version 1 on.
-    Hello(Greeting),
 }
 
 /// What a container uses at this moment.

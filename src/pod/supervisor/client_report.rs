@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::lifecycle::{Event, is_create_error};
 use crate::pod::prepare;
-use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
+use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::timings::Stage;
 
 /// What was told, and what is to be.
@@ -68,7 +68,7 @@ impl ClientReport {
             } if !is_create_error(reason) => (attempt.container, 128, reason.clone(), Some(message.clone())),
             _ => return,
         };
-        self.tell(Notice::ContainerEnded {
+        self.tell(PodNotice::ContainerEnded {
             container: u16::try_from(container).unwrap_or(u16::MAX),
             exit_code,
             reason,
@@ -79,7 +79,7 @@ impl ClientReport {
 
     /// Tells what the user should know while the Pod goes on.
     pub async fn warn(&self, text: String) {
-        self.tell(Notice::Warning(text)).await;
+        self.tell(PodNotice::Warning(text)).await;
     }
 
     /// Says once that all containers were started, in the machine with this address.
@@ -96,16 +96,16 @@ impl ClientReport {
             self.stages.push(Stage::since("container", start));
         }
         self.stages.push(Stage::since("total", self.start));
-        let notice = Notice::Running {
+        let notice = PodNotice::Running {
             pod_ip: pod_ip.to_owned(),
             stages: std::mem::take(&mut self.stages),
         };
         self.tell(notice).await;
     }
 
-    async fn tell(&self, notice: Notice) {
+    async fn tell(&self, notice: PodNotice) {
         if let Some(client) = &self.pod.client {
-            let _ = client.send(SupervisorFrame::Notice(notice)).await;
+            let _ = client.send(notice.into()).await;
         }
     }
 }
@@ -117,6 +117,7 @@ mod tests {
     use super::*;
     use crate::pod::lifecycle::ContainerAttempt;
     use crate::pod::supervisor::supervised_pod::{test_pod, test_pod_with};
+    use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
 
     #[tokio::test]
     async fn that_all_containers_were_started_is_said_once_with_the_stages_of_the_start() {
@@ -141,7 +142,7 @@ mod tests {
         report.note(&started).await;
         report.announce(Some("10.0.0.2")).await;
         report.announce(Some("10.0.0.2")).await;
-        let Ok(SupervisorFrame::Notice(Notice::Running { pod_ip, stages })) = frames.try_recv() else {
+        let Ok(SupervisorFrame::Notice(Notice::Pod(PodNotice::Running { pod_ip, stages }))) = frames.try_recv() else {
             panic!("it runs");
         };
         let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -164,7 +165,7 @@ mod tests {
         ClientReport::new(pod).note(&failed).await;
         assert_eq!(
             frames.try_recv().unwrap(),
-            SupervisorFrame::Notice(Notice::ContainerEnded {
+            SupervisorFrame::from(PodNotice::ContainerEnded {
                 container: 0,
                 exit_code: 128,
                 reason: "StartError".to_owned(),

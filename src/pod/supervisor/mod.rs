@@ -31,7 +31,7 @@ use self::client::ForegroundClient;
 use self::ending::Outcome;
 use self::pod_run::PodRun;
 use super::release::release;
-use super::supervisor_protocol::Notice;
+use super::supervisor_protocol::PodNotice;
 use super::sweep;
 use crate::pod::patience::KILL_PATIENCE;
 use crate::privileged::{Privileges, VmmError};
@@ -107,7 +107,7 @@ impl Supervisor {
         drop(lock);
         if let Some(client) = client {
             client
-                .finish(Notice::Finished {
+                .finish(PodNotice::Finished {
                     exit_code: outcome.exit_code,
                     error,
                 })

@@ -68,10 +68,10 @@ fn every_kind_of_frame_survives_the_round_trip() {
         SupervisorRequest::Stats,
     ];
     let notices = [
-        Notice::Finished {
+        Notice::Pod(PodNotice::Finished {
             exit_code: 3,
             error: None,
-        },
+        }),
         Notice::Done,
         Notice::Attached,
         Notice::Started,
