@@ -259,10 +259,10 @@ impl HttpProbe {
                 RequestError::Read { address, error: system }
             };
         }
-        if causes::find(&error).is_some_and(hyper::Error::is_incomplete_message) {
+        if causes::find::<hyper::Error>(&error).is_some_and(hyper::Error::is_incomplete_message) {
             return RequestError::Closed;
         }
-        match causes::find(&error) {
+        match causes::find::<rustls::Error>(&error) {
             Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) if self.url.scheme() == "https" => {
                 RequestError::NoTls
             }

@@ -1,10 +1,11 @@
 //! Runs probes and hooks: in a task each, which reports when it is done.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Probe;
+use k8s_openapi::api::core::v1::{Container, Probe};
 use tokio::task::AbortHandle;
 
 use super::running_machine::Guest;
@@ -32,30 +33,21 @@ impl Handlers {
 
     /// Runs a hook of an attempt.
     pub fn run_hook(&mut self, guest: Guest, attempt: ContainerAttempt, hook: Hook, timeout: Option<Duration>) {
-        let Some(spec) = self.pod.container(attempt.container).cloned() else {
+        let Some(container) = self.reach(guest, attempt) else {
             return;
         };
-        let handler = spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
+        let handler = container.spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
             Hook::PostStart => lifecycle.post_start.clone(),
             Hook::PreStop => lifecycle.pre_stop.clone(),
         });
         let Some(handler) = handler else { return };
-        let pod = Arc::clone(&self.pod);
         let task = tokio::spawn(async move {
-            let target = Target {
-                pod: &pod.record.pod,
-                container: &spec,
-                pod_ip: guest.pod_ip,
-            };
-            let exec = GuestExec {
-                processes: guest.processes,
-                container_id: pod.container_id(attempt),
-            };
-            let outcome = match probe::run_hook(&handler, &target, timeout, &exec).await {
+            let ran = probe::run_hook(&handler, &container.target(), timeout, &container.exec).await;
+            let outcome = match ran {
                 Ok(()) => HookOutcome::Success,
                 Err(error) => HookOutcome::Failure(error.to_string()),
             };
-            pod.report(Event::HookEnded { attempt, hook, outcome });
+            container.pod.report(Event::HookEnded { attempt, hook, outcome });
         });
         self.hooks.insert((attempt, hook), task.abort_handle());
     }
@@ -76,38 +68,60 @@ impl Handlers {
 
     /// Runs a probe of an attempt once.
     pub fn run_probe(&self, guest: Guest, attempt: ContainerAttempt, kind: ProbeKind) {
-        let Some(spec) = self.pod.container(attempt.container).cloned() else {
+        let Some(container) = self.reach(guest, attempt) else {
             return;
         };
         let probe: Option<Probe> = match kind {
-            ProbeKind::Liveness => spec.liveness_probe.clone(),
-            ProbeKind::Readiness => spec.readiness_probe.clone(),
-            ProbeKind::Startup => spec.startup_probe.clone(),
+            ProbeKind::Liveness => container.spec.liveness_probe.clone(),
+            ProbeKind::Readiness => container.spec.readiness_probe.clone(),
+            ProbeKind::Startup => container.spec.startup_probe.clone(),
         };
         let Some(probe) = probe else { return };
-        let pod = Arc::clone(&self.pod);
         tokio::spawn(async move {
-            let target = Target {
-                pod: &pod.record.pod,
-                container: &spec,
-                pod_ip: guest.pod_ip,
-            };
-            let exec = GuestExec {
-                processes: guest.processes,
-                container_id: pod.container_id(attempt),
-            };
-            let outcome = match probe::probe(&probe, &target, &exec).await {
+            let outcome = match probe::probe(&probe, &container.target(), &container.exec).await {
                 Outcome::Success => ProbeOutcome::Success,
                 Outcome::Warning(message) => ProbeOutcome::Warning(message),
                 Outcome::Failure(message) => ProbeOutcome::Failure(message),
                 Outcome::Unknown(message) => ProbeOutcome::Unknown(message),
             };
-            pod.report(Event::ProbeEnded {
+            container.pod.report(Event::ProbeEnded {
                 attempt,
                 probe: kind,
                 outcome,
             });
         });
+    }
+
+    /// The container of an attempt. None if the Pod has no such container.
+    fn reach(&self, guest: Guest, attempt: ContainerAttempt) -> Option<GuestContainer> {
+        Some(GuestContainer {
+            pod: Arc::clone(&self.pod),
+            spec: self.pod.container(attempt.container)?.clone(),
+            pod_ip: guest.pod_ip,
+            exec: GuestExec {
+                processes: guest.processes,
+                container_id: self.pod.container_id(attempt),
+            },
+        })
+    }
+}
+
+/// A container as its probes and hooks reach it.
+#[derive(Debug)]
+struct GuestContainer {
+    pod: Arc<SupervisedPod>,
+    spec: Container,
+    pod_ip: IpAddr,
+    exec: GuestExec,
+}
+
+impl GuestContainer {
+    fn target(&self) -> Target<'_> {
+        Target {
+            pod: &self.pod.record.pod,
+            container: &self.spec,
+            pod_ip: self.pod_ip,
+        }
     }
 }
 
