@@ -21,10 +21,10 @@ use crate::privileged::PodPrivileges;
 /// Streams the guest may have open at once. A container has two or three; more is an attack.
 const MAX_STREAMS: usize = 512;
 
-/// Of these, streams that may not have said yet what they are: the oldest is closed for one more. An agent says it at once.
+/// How many of these may not have said yet what they are: the oldest is closed for one more. An agent says it at once.
 const MAX_UNNAMED_STREAMS: usize = 32;
 
-/// How long a stream that has not said what it is keeps its place at least.
+/// Least time that a stream has to say what it is.
 const TIME_TO_SPEAK: Duration = Duration::from_secs(2);
 
 /// How long a stream that has lost its place is still listened to.
@@ -40,8 +40,8 @@ pub struct ReadySandbox {
     pub agent: AgentClientHandle,
 }
 
-/// How long a guest may take from the first instruction to the agent's first word. A hundred times what it takes: a guest
-/// that has not come up by then hangs.
+/// How long a guest may take from the first instruction to the agent's first word. A hundred times what it needs: a guest that is not up by then
+/// hangs.
 fn boot_timeout() -> Duration {
     let configured = std::env::var("MICROKUBE_BOOT_TIMEOUT_SECONDS")
         .ok()
@@ -87,7 +87,7 @@ pub async fn boot(
             ),
         }
     };
-    // What the VMM or the guest's kernel wrote last says why; it is complete when the VMM is gone.
+    // The last output of the VMM and of the guest's kernel says why; it is complete when the VMM is gone.
     vm.end(Duration::ZERO).await;
     let _ = console.await;
     bail!(end)
@@ -100,14 +100,14 @@ pub async fn boot(
 pub async fn adopt(privileges: &PodPrivileges, output: &Arc<Output>) -> anyhow::Result<ReadySandbox> {
     let vsock = VsockLink::over(privileges.connect_vmm().await?).context("cannot connect to the Pod's VMM")?;
     let connection = vsock.dial(CONTROL_PORT).await.context("cannot connect to the agent")?;
-    // It dials only at its own start; what else comes to that port now is not the agent.
+    // The agent connects only at its own start; later connections to this port are not the agent's.
     let (control, _) = mpsc::channel(1);
     tokio::spawn(serve_vsock(vsock, Arc::clone(output), control));
     let agent = AgentClientHandle::new(connection);
     Ok(ReadySandbox { agent })
 }
 
-/// Says in a sentence how a machine ended that should not have.
+/// Says in a sentence how a machine ended unexpectedly.
 pub fn vmm_end(event: Option<&VmmEvent>) -> String {
     match event {
         Some(VmmEvent::GuestStopped { triple_fault: false }) => {
@@ -261,7 +261,7 @@ impl UnnamedStreams {
 }
 
 impl Place {
-    /// What the stream says it is, if it comes before the place is lost. What has arrived by then is still heard.
+    /// What the stream says it is, unless the place is lost before. What has arrived by then still counts.
     async fn hold<T>(self, header: impl Future<Output = T>) -> Option<T> {
         let mut header = std::pin::pin!(header);
         tokio::select! {
@@ -292,7 +292,7 @@ pub fn boot_stages(
     let agent_ns = created
         .agent_ready_boottime_ns
         .saturating_sub(created.agent_start_boottime_ns);
-    // The guest could claim anything; the host's own measure bounds it.
+    // The guest may claim anything; the host's own measurement bounds it.
     let agent = Duration::from_nanos(agent_ns).min(boot);
     stages.push(Stage::new("kernel", boot - agent));
     stages.push(Stage::new("agent", agent + agent_connected.elapsed()));

@@ -1,4 +1,4 @@
-//! What becomes of a container when it starts and ends.
+//! What follows when a container starts or ends.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
 use super::state::{Active, Cause, Ended, PostStart, Probes, Retry, Running, State, Terminated};
 
-/// How long a start may stay unanswered (`runtimeRequestTimeout` of the kubelet), from when its turn has come. The container is killed then,
-/// should it exist.
+/// How long a start may stay unanswered from the time of its turn (`runtimeRequestTimeout` of the kubelet). Then the container is killed, if it
+/// exists.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Lifecycle {
@@ -36,13 +36,13 @@ impl Lifecycle {
         out.push(Action::StartContainer { attempt });
     }
 
-    /// When a container is given up whose start nobody answers.
+    /// When a container whose start is not answered is given up.
     pub(super) fn start_patience_ends_at(active: &Active) -> Option<Time> {
         let turn_at = active.turn_at?;
         (active.running.is_none() && active.stop.is_none()).then(|| turn_at.saturating_add(START_PATIENCE))
     }
 
-    /// Notes whose turn has come: the guest makes the starts that were asked for one after the other, in this order.
+    /// Notes which container's turn it is: the guest makes the requested starts one after the other, in this order.
     pub(super) fn note_turn(&mut self, now: Time) {
         let starting = self
             .containers
@@ -168,8 +168,7 @@ impl Lifecycle {
         self.container_ended(now, index, exit, None, out);
     }
 
-    /// A container that was running, or might have been, and cannot be found any more. It counts as restarted, so that one that
-    /// must run once does not run twice.
+    /// A container that ran, or may have run, and is gone. It counts as restarted, so that a container that must run once does not run twice.
     pub(super) fn container_lost(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         self.container_ended(now, index, Exit::lost(), None, out);
         if let Some(container) = self.containers.get_mut(index) {
@@ -205,7 +204,7 @@ impl Lifecycle {
             };
         let retry = is_restarted.then(|| {
             let wait = container.back_off.wait_after(now);
-            // What could not be started is not tried again at once.
+            // A start that failed is not tried again at once.
             let pause = if start_error.is_some() {
                 wait.max(FIRST_BACK_OFF)
             } else {
@@ -236,7 +235,7 @@ impl Lifecycle {
         });
     }
 
-    /// When the back-off of a container replaces its end in what it shows.
+    /// When a container shows its back-off instead of its end.
     pub(super) fn end_shown_at(&self, index: usize) -> Option<Time> {
         match &self.containers.get(index)?.state {
             State::Ended(ended) => {

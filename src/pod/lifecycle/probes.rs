@@ -11,7 +11,7 @@ use super::state::{Active, Cause};
 /// How much later than its timeout a probe may be answered. After that it is made again: a lost answer must not end the probing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The startup probe goes before the others. Containers that are being stopped are only asked whether they are ready.
+/// The startup probe goes before the others. Containers that are being stopped only get readiness probes.
 fn is_due(active: &Active, kind: ProbeKind) -> bool {
     let Some(running) = &active.running else { return false };
     active.is_up()
@@ -20,7 +20,7 @@ fn is_due(active: &Active, kind: ProbeKind) -> bool {
 }
 
 impl Lifecycle {
-    /// Sets the first times of the probes of a container whose gate has just opened.
+    /// Sets the first times of a container's probes when they may begin.
     pub(super) fn schedule_probes(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;

@@ -1,5 +1,5 @@
-//! After a restart of the supervisor: what the sandbox holds is compared with what is known of it, what was under way is asked for again,
-//! and a termination begins again with its full grace period, as the kubelet's does.
+//! After a restart of the supervisor: compares what the sandbox holds with what is known of it, asks again for what was under way, and begins a
+//! termination again with its full grace period, as the kubelet does.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::state::Lifecycle;
 use super::state::{Active, Cause, Container, Image, PostStart, Stage, State, Step, Stop};
 use super::termination::KILL_PATIENCE;
 
-/// No wait is longer than the longest back-off. Only a clock that was set back makes one look so.
+/// The longest back-off. Only with a clock that was set back does a wait look longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 impl Lifecycle {
@@ -34,7 +34,7 @@ impl Lifecycle {
         self.expected_attempt(attempt.container) == Some(attempt)
     }
 
-    /// Whether this is an earlier attempt than those, which nobody waits for any more.
+    /// Whether this is an earlier attempt, which is no longer waited for.
     #[must_use]
     pub fn is_past(&self, attempt: ContainerAttempt) -> bool {
         self.containers
@@ -74,7 +74,7 @@ impl Lifecycle {
             let found = found.iter().find(|found| found.attempt == attempt);
             match found.map(|found| found.has_ended) {
                 None if is_starting && !runs => self.await_start(now, index, out),
-                // What is known to have been started is not started.
+                // It is known to have been started before.
                 None if is_starting => self.compare(now, attempt, Some(false), out),
                 has_ended => self.compare(now, attempt, has_ended, out),
             }
@@ -89,7 +89,8 @@ impl Lifecycle {
         }
     }
 
-    /// In one step: what the loss leads to is asked for by this supervisor, and must not be asked for again as its predecessor's.
+    /// In one step: the actions that follow from the loss are this supervisor's, and must not be repeated as if its predecessor had asked for
+    /// them.
     pub(super) fn supervisor_restarted_alone(&mut self, now: Time, message: &str, out: &mut Vec<Action>) {
         if self.began_at.is_none() {
             return self.begin(now);
@@ -100,7 +101,7 @@ impl Lifecycle {
         self.sandbox_lost(now, message, out);
     }
 
-    /// Forgets a start that is not known to have been made. The same attempt is made again when its turn comes, if the Pod does not end.
+    /// Forgets a start of which nothing was found. The same attempt is made again in its turn, unless the Pod ends.
     fn forget_start(&mut self, index: usize, is_found: impl Fn(ContainerAttempt) -> bool) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -113,7 +114,7 @@ impl Lifecycle {
         }
     }
 
-    /// Takes over a start that was made but not recorded, and kills what nobody knows of any more.
+    /// Takes over a start that was made but not recorded, and kills attempts that are not expected.
     fn adopt(&mut self, now: Time, found: impl Iterator<Item = FoundAttempt>, out: &mut Vec<Action>) {
         for FoundAttempt { attempt, has_ended } in found {
             let Some(container) = self.containers.get_mut(attempt.container) else {
@@ -130,8 +131,7 @@ impl Lifecycle {
         }
     }
 
-    /// A container whose start is under way: it is waited for anew. One that is to be stopped is stopped with its whole grace period, as soon as
-    /// it runs.
+    /// Waits anew for a start that is under way. A container that is being stopped gets its whole grace period, as soon as it runs.
     fn await_start(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_kill = self.is_killing();
         let pod_end = self
@@ -156,7 +156,7 @@ impl Lifecycle {
         }
     }
 
-    /// An attempt that should be there: `has_ended` is none if it is not.
+    /// Compares an attempt that should be there with what was found of it; `has_ended` is none if that is nothing.
     fn compare(&mut self, now: Time, attempt: ContainerAttempt, has_ended: Option<bool>, out: &mut Vec<Action>) {
         let index = attempt.container;
         let is_kill = self.is_killing();
@@ -169,7 +169,7 @@ impl Lifecycle {
         };
         let Some(active) = container.active_mut() else { return };
         match (has_ended, &mut active.running) {
-            // It is started again below, when it is clear whether the Pod goes on.
+            // It is started again below, once it is clear whether the Pod goes on.
             (None, None) => {}
             (None, Some(_)) => self.container_lost(now, index, out),
             (Some(true), _) => await_end(now, active),
@@ -186,7 +186,7 @@ impl Lifecycle {
                 running.probes.forget_asked(now);
                 let is_hook_running = running.post_start == PostStart::Running;
                 match (pod_end, active.stop.take()) {
-                    // What was under way begins again, with the whole grace period.
+                    // A stop that was under way begins again, with its whole grace period.
                     (Some((grace, ends_at)), _) => {
                         self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
                     }
@@ -209,7 +209,7 @@ impl Lifecycle {
         self.termination.as_ref().is_some_and(|termination| termination.is_kill)
     }
 
-    /// Keeps times that were waited for within reach of a clock that was set back.
+    /// Shortens waits that are too long because the clock was set back.
     pub(super) fn bound_waits(&mut self, now: Time) {
         let latest = now.saturating_add(LONGEST_WAIT);
         let bound = |at: &mut Time| *at = (*at).min(latest);
@@ -234,7 +234,7 @@ impl Lifecycle {
 }
 
 impl Container {
-    /// Whether its next attempt may have been started without a word of it in the records.
+    /// Whether its next attempt may have been started without being recorded.
     fn may_have_been_started(&self) -> bool {
         match &self.state {
             State::Waiting | State::Refused { .. } => true,
@@ -244,13 +244,13 @@ impl Container {
     }
 }
 
-/// The container has ended; how is told by an event that follows. It is lost if that does not come.
+/// The container has ended; the event that follows says how. Without that event it is lost.
 fn await_end(now: Time, active: &mut Active) {
     let (grace, cause) = active
         .stop
         .as_ref()
         .map_or((Duration::ZERO, Cause::Itself), |stop| (stop.grace, stop.cause));
-    // Nobody has to stop it any more, but a failed probe still decides whether it is restarted.
+    // It needs no stop any more, but a failed probe still decides whether it is restarted.
     let cause = if cause == Cause::Pod { Cause::Itself } else { cause };
     active.stop = Some(Stop {
         cause,

@@ -1,4 +1,4 @@
-//! Pods in the foreground: each ends with the process that started it, which is told all that happens.
+//! Pods in the foreground: each ends with the process that started it, and reports to it all that happens.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,21 +19,21 @@ use crate::pod::supervisor_protocol::{
 use crate::pod::sweep;
 use crate::state::{Paths, PodRecord, PodRecords};
 
-/// What is heard of a Pod in the foreground.
+/// What happens to a Pod in the foreground.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ForegroundEvent {
     /// A container wrote something.
     Output {
         /// Index of the container in the manifest.
         container: u16,
-        /// To which of its streams.
+        /// The stream.
         stream: OutputStream,
         /// The bytes; none when the stream has ended.
         bytes: Vec<u8>,
     },
     /// The guest's kernel or agent wrote this to the log.
     GuestLog(Vec<u8>),
-    /// Anything else that happens to it, up to [`PodNotice::Finished`].
+    /// Anything else. [`PodNotice::Finished`] is the last event.
     Notice(PodNotice),
 }
 
@@ -49,7 +49,7 @@ pub enum ForegroundStartError {
 }
 
 impl ForegroundStartError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// As a report in which errors of other modules keep their types.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -97,7 +97,7 @@ pub struct ForegroundPod {
     record: PodRecord,
     supervisor: Child,
     frames: OwnedReadHalf,
-    /// A supervisor whose client is not there any more kills its Pod.
+    /// A supervisor whose client is gone kills its Pod.
     stopper: Stopper,
 }
 
@@ -130,7 +130,7 @@ fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod,
             return Err(error.into());
         }
     };
-    // The supervisor has its own copies: what this process holds would hide its death.
+    // The supervisor has copies; those of this process would hide its death.
     drop((lock, server));
     client.set_nonblocking(true)?;
     let (frames, to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
@@ -209,7 +209,7 @@ impl ForegroundPod {
             Ok(status) => status,
             Err(error) => return error.into(),
         };
-        // Otherwise a sweep of another command was faster.
+        // If nothing was left, the sweep of another command was faster.
         match sweep::remove_ownerless(&self.paths, &self.record.uid).await {
             Ok(_) => ForegroundError::SupervisorDied {
                 status,
@@ -220,7 +220,7 @@ impl ForegroundPod {
     }
 }
 
-/// What a frame says; the others answer requests that are not made here.
+/// The event in a frame; other frames answer requests that are not made here.
 fn event(frame: SupervisorFrame) -> Option<ForegroundEvent> {
     match frame {
         SupervisorFrame::Output {

@@ -1,4 +1,4 @@
-//! How Go writes what the kubelet's messages are made of.
+//! The parts of the kubelet's messages as Go writes them.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// `%q`: in quotes, and without what could disturb a terminal or a log.
+/// `%q`: in quotes, with control characters escaped.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
@@ -40,7 +40,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// An error of the operating system as Go calls it: `connection refused`.
+/// An error of the operating system as Go writes it: `connection refused`.
 pub(super) fn io_error(error: &io::Error) -> String {
     let text = match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code).to_string(),

@@ -19,7 +19,7 @@ const CONNECT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Most bytes of headers or trailers that are accepted.
 const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
-/// gRPC has eight digits for it.
+/// gRPC allows eight digits.
 const GRPC_TIMEOUT_MAX_SECONDS: u64 = 99_999_999;
 
 const WINDOW_BYTES: u32 = 64 << 10;
@@ -74,7 +74,7 @@ async fn connect(address: &str) -> TcpStream {
     }
 }
 
-/// How a call ended that did not end well.
+/// How a call failed.
 struct Status {
     code: u32,
     message: String,

@@ -1,8 +1,8 @@
-//! The messages of `grpc.health.v1` and gRPC's framing of them. What comes back is an attacker's.
+//! The messages of `grpc.health.v1` and gRPC's framing of them. Responses come from an attacker.
 
 use protobuf::{CodedInputStream, CodedOutputStream};
 
-/// Most bytes of a message that is accepted; an answer has two. Few also because groups in groups are read recursively.
+/// Longest message that is accepted; an answer has two bytes. Short also because nested groups are read recursively.
 pub(super) const MESSAGE_MAX_BYTES: usize = 256;
 
 /// Bytes before a message: whether it is compressed, and how long it is.

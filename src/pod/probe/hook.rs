@@ -1,4 +1,4 @@
-//! Hooks of a container's `lifecycle`: a command, a request or a pause, once.
+//! Hooks of a container's `lifecycle`: each runs a command, makes a request or sleeps, once.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub enum HookError {
         /// How long it had.
         timeout: Duration,
     },
-    /// It is of a kind that hooks do not have.
+    /// Hooks have no handler of this kind.
     #[error("Cannot run handler: invalid handler: only exec, httpGet and sleep are lifecycle hooks")]
     Invalid,
 }
@@ -48,7 +48,7 @@ pub enum HookError {
 /// The command of a hook failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It says so by its exit code.
+    /// It exited with another code than 0.
     #[error("command '{}' exited with {exit_code}: , message: {}", .command.join(" "), go::quoted(&shown(.output)))]
     Exited {
         /// Program and arguments.
@@ -63,7 +63,7 @@ pub enum CommandError {
     NotRun(String),
 }
 
-/// Runs a hook of a validated and defaulted Pod to its end. Without a timeout it takes as long as it takes.
+/// Runs a hook of a validated and defaulted Pod to its end. Without a timeout nothing limits it.
 ///
 /// # Errors
 /// [`HookError`].

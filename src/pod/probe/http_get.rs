@@ -1,7 +1,6 @@
 //! `httpGet`: one GET, as the kubelet makes it (`pkg/probe/http`).
 //!
-//! Nothing is reused from one probe to the next, proxies are not asked, certificates not checked: the question is whether this
-//! container answers now.
+//! Probes share no connections, use no proxies and check no certificates: the question is whether this container answers now.
 
 use std::io;
 use std::str::FromStr;
@@ -22,19 +21,19 @@ use super::outcome::{KUBERNETES_VERSION, OUTPUT_MAX_BYTES, Outcome, shown};
 use super::target::{PortError, join_host_port};
 use super::{Target, go};
 
-/// With more the probe ends as it is.
+/// After these the probe ends with the redirect it got.
 const REDIRECTS_MAX: usize = 10;
 
-/// A GET that was not made, or not answered as it should be.
+/// A GET failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpGetError {
     /// Its port is not known.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// There is no answer.
+    /// There was no answer.
     #[error("Get {}: {cause}", go::quoted(.url))]
     Request {
-        /// As it is shown.
+        /// As messages show it.
         url: String,
         /// Why.
         cause: RequestError,
@@ -42,7 +41,7 @@ pub enum HttpGetError {
     /// The answer's body broke off.
     #[error("unexpected end of the response's body: {}", broken_body(.0))]
     Body(reqwest::Error),
-    /// The time was up before the end of the answer's body.
+    /// The timeout passed while the answer's body was read.
     #[error("context deadline exceeded (Client.Timeout or context cancellation while reading body)")]
     BodyTimedOut,
 }
@@ -50,28 +49,28 @@ pub enum HttpGetError {
 /// Why there is no answer, in the words of Go's client.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// The URL is none.
+    /// The URL is not valid.
     #[error(transparent)]
     Url(<Url as FromStr>::Err),
-    /// A header cannot have this name.
+    /// No header can have this name.
     #[error("net/http: invalid header field name {}", go::quoted(.0))]
     HeaderName(String),
     /// The header of this name cannot have its value.
     #[error("net/http: invalid header field value for {}", go::quoted(.0))]
     HeaderValue(String),
-    /// The name that this client gives itself cannot be sent.
+    /// This client's own `User-Agent` is not valid.
     #[error(transparent)]
     UserAgent(InvalidHeaderValue),
-    /// There is no client.
+    /// The client could not be made.
     #[error("{}", innermost(.0))]
     Client(&'static reqwest::Error),
-    /// The server redirects to what is no URL.
+    /// The server redirects to an invalid URL.
     #[error("failed to parse Location header {}", go::quoted(.0))]
     Location(String),
-    /// The server redirects to something else than HTTP.
+    /// The server redirects to a scheme other than HTTP's.
     #[error("unsupported protocol scheme {}", go::quoted(.0))]
     Scheme(String),
-    /// The time was up.
+    /// The timeout has passed.
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     TimedOut,
     /// The operating system could not connect.
@@ -121,8 +120,8 @@ pub(super) async fn probe(
     })
 }
 
-/// Calls a hook. Whatever is answered is success, as with the kubelet, and where the answer to HTTPS is HTTP, that is used: hooks'
-/// `scheme` meant nothing for years, so there are manifests in which it is wrong.
+/// Calls a hook. Any answer is a success, as with the kubelet. A server that answers HTTPS with HTTP is called again by HTTP: the `scheme` of
+/// hooks had no effect for years, so it is wrong in some manifests.
 pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Result<(), HttpGetError> {
     match HttpProbe::new(action, target, "lifecycle", None)?.send().await {
         Ok(_) => return Ok(()),
@@ -144,7 +143,7 @@ pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Re
 
 struct HttpProbe {
     client: &'static Client,
-    /// As it is shown: with its port, even if that is the scheme's own.
+    /// As messages show it: with its port, even if that is the scheme's default.
     shown_url: String,
     url: Url,
     headers: HeaderMap,
@@ -152,7 +151,7 @@ struct HttpProbe {
 }
 
 impl HttpProbe {
-    /// `purpose` is what the server is told: `kube-probe`, `kube-lifecycle`.
+    /// `purpose` is for the `User-Agent`: `kube-probe`, `kube-lifecycle`.
     fn new(
         action: &HTTPGetAction,
         target: &Target<'_>,
@@ -196,7 +195,7 @@ impl HttpProbe {
         })
     }
 
-    /// Sends the request, also to where it is redirected on the same host. All of it has one timeout.
+    /// Sends the request and follows redirects on the same host, all within one timeout.
     async fn send(&mut self) -> Result<Response, HttpGetError> {
         let host = self.url.host_str().map(str::to_owned);
         let mut followed = 0;
@@ -217,7 +216,7 @@ impl HttpProbe {
                 return Err(self.failed(RequestError::Scheme(next.scheme().to_owned())));
             }
             if Url::parse(&shown).is_ok() {
-                // The name that was asked for belongs to the first request, unless the redirect is relative.
+                // A `Host` header is for the first request and for relative redirects.
                 self.headers.remove(HOST);
             }
             self.shown_url = next.to_string();
@@ -246,7 +245,7 @@ impl HttpProbe {
         }
     }
 
-    /// What the client's error means to Go's.
+    /// The error that Go's client has for this client's.
     fn cause(&self, error: reqwest::Error) -> RequestError {
         let code = go::io_error_below(&error).and_then(io::Error::raw_os_error);
         if let Some(code) = code {
@@ -271,7 +270,7 @@ impl HttpProbe {
     }
 }
 
-/// Where a response leads, if a client is to go there (`redirectBehavior` of Go's client).
+/// Where a response redirects to, if Go's client would follow it (`redirectBehavior`).
 fn redirection(response: &Response) -> Option<&HeaderValue> {
     let follows = matches!(
         response.status(),
@@ -313,7 +312,7 @@ fn client() -> Result<&'static Client, &'static reqwest::Error> {
     static PROVIDER: Once = Once::new();
     static CLIENT: OnceLock<Result<Client, reqwest::Error>> = OnceLock::new();
     let client = CLIENT.get_or_init(|| {
-        // Fails only where the process has installed one already, which is as good.
+        // Fails only if the process has installed one already, which is as good.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         Client::builder()
             .no_proxy()

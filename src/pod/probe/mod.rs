@@ -1,4 +1,4 @@
-//! What probes and hooks do: one request, connection or command, and what comes of it in the kubelet's words.
+//! What probes and hooks do: one request, connection or command, and its result in the kubelet's words.
 //!
 //! The lifecycle decides when and how often to probe, and what follows from an outcome. Commands run through [`Exec`], which the
 //! supervisor provides. Everything that answers here runs in a container and is an attacker: answers are read up to a limit, and
@@ -27,7 +27,7 @@ pub use outcome::{OUTPUT_MAX_BYTES, Outcome};
 use target::PortError;
 pub use target::Target;
 
-/// How often a probe that could not be made is made again at once (`maxProbeRetries` of the kubelet). One that was made and failed is not.
+/// How many times in a row a probe is tried that cannot be made (`maxProbeRetries` of the kubelet). A probe that fails is not tried again.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Why a probe could not be made.

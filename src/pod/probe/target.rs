@@ -1,4 +1,4 @@
-//! Whom a probe or hook is for, and where it goes.
+//! The container that a probe or hook is for, and its address.
 
 use std::net::IpAddr;
 
@@ -53,7 +53,7 @@ impl Target<'_> {
         format!("Container {container} in Pod {pod}")
     }
 
-    /// The number of a port, or of one of the container's by its name (`ResolveContainerPort`).
+    /// The number of a port, which may be given by its name in the container (`ResolveContainerPort`).
     pub(super) fn port(&self, port: &IntOrString) -> Result<u16, PortError> {
         let number = match port {
             IntOrString::Int(number) => *number,
@@ -73,7 +73,7 @@ impl Target<'_> {
         valid.ok_or(PortError::Invalid { number })
     }
 
-    /// The host that is written, or the Pod's address.
+    /// The host that the manifest names, or the Pod's address.
     pub(super) fn host(&self, written: Option<&str>) -> String {
         match written {
             None | Some("") => self.pod_ip.to_string(),

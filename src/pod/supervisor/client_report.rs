@@ -1,4 +1,4 @@
-//! What the command line that stays attached is told of its Pod's life: once that all containers were started, and how each ended.
+//! What the attached command line is told of its Pod's life: once that all containers were started, and how each ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::pod::prepare;
 use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::timings::Stage;
 
-/// What was told, and what is to be.
+/// What was reported, and what is collected for the next report.
 #[derive(Debug)]
 pub struct ClientReport {
     pod: Arc<SupervisedPod>,
@@ -38,7 +38,7 @@ impl ClientReport {
 
     /// Adds stages of the start.
     pub fn add_stages(&mut self, stages: impl IntoIterator<Item = Stage>) {
-        // Nobody is told of those of a later machine.
+        // Those of a later machine are not reported.
         if self.pod.client.is_some() && !self.announced {
             self.stages.extend(stages);
         }
@@ -64,7 +64,7 @@ impl ClientReport {
                 attempt,
                 reason,
                 message,
-                // Its error ends the Pod, and is that of the whole command.
+                // A create error ends the Pod, and is the error of the whole command.
             } if !is_create_error(reason) => (attempt.container, 128, reason.clone(), Some(message.clone())),
             _ => return,
         };
@@ -172,7 +172,7 @@ mod tests {
                 message: Some("no such file".to_owned()),
             })
         );
-        // Nobody is there to be told of a detached Pod.
+        // A detached Pod has no client.
         let (pod, _messages) = test_pod(true);
         ClientReport::new(pod).note(&failed).await;
     }

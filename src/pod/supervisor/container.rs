@@ -23,7 +23,7 @@ use crate::pod::stdin::ContainerStdin;
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
-/// How many times a container that nobody asked for is killed, and how long it may take each time. The lifecycle gives it up before the last.
+/// How many times a stranger is killed, and how long each kill may take. The lifecycle gives it up before the last.
 const KILLS: u32 = 120;
 const KILL_PERIOD: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,7 @@ pub struct ContainerRun {
     streams: Arc<ContainerStreams>,
     agent: AgentClientHandle,
     pod: Arc<SupervisedPod>,
-    /// The directory of the log, if its end is the termination message of a container that failed without one.
+    /// The directory of the log, if the end of the log is the termination message of a container that failed without one.
     fallback_log: Option<PathBuf>,
 }
 
@@ -65,7 +65,8 @@ impl ContainerRun {
 
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
-        // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
+        // Without a timeout: the lifecycle has one, and kills a container that it gives up. A call that stopped waiting would leave the
+        // container behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
             Err(error) if error.code() == Code::ALREADY_EXISTS => return self.end_stranger(error).await,
@@ -98,7 +99,7 @@ impl ContainerRun {
             ..Default::default()
         };
         for _ in 0..KILLS {
-            // What cannot be killed yet is killed the next time.
+            // A container that cannot be killed yet is killed the next time.
             let _ = self.agent.signal_container(with_duration(CALL_TIMEOUT), &request).await;
             match self.wait().await {
                 Ok(response) => return self.ended(response).await,
@@ -118,11 +119,11 @@ impl ContainerRun {
         self.agent.wait_container(with_timeout(0), &request).await
     }
 
-    /// Follows a container that runs, or has ended unheard.
+    /// Follows a container that runs, or ended while no supervisor followed it.
     pub async fn follow(self) {
         match self.wait().await {
             Ok(response) => self.ended(response).await,
-            // The machine is gone, which is noticed and reported as such elsewhere.
+            // The machine is gone, which is reported elsewhere.
             Err(error) => {
                 let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
                 self.pod.output.complain(complaint);
@@ -157,7 +158,7 @@ impl ContainerRun {
     }
 }
 
-/// The kubelet's reason and message for a container that was not started: a container that could not even be made is tried again as it is,
+/// The kubelet's reason and message for a container that was not started: if the container could not be made, the same attempt is tried again;
 /// any other attempt has ended.
 fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
     let code = error.code();
@@ -173,7 +174,7 @@ fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
     }
 }
 
-/// What the guest says of a process's user, as far as it can be true.
+/// The user of a process as the guest reports it, if it is possible.
 fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
     // No process can have the number that means "no change" to the kernel.
     if [user.uid, user.gid].contains(&u32::MAX) || user.supplemental_gids.contains(&u32::MAX) {
@@ -187,7 +188,7 @@ fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
     })
 }
 
-/// The last lines of a log, as much of them as makes a termination message.
+/// The last lines of a log, as many as fit into a termination message.
 fn end_of_log(directory: PathBuf, attempt: u32) -> std::io::Result<String> {
     let options = ReadOptions {
         tail_lines: Some(FALLBACK_LINES),
@@ -243,10 +244,10 @@ mod tests {
         assert_eq!(start_failure("a-0", lost.into()).0, "StartError");
     }
 
-    /// An agent in whose guest a container is being started that it is asked to start, until it was killed a second time.
+    /// An agent that is already starting the container it is asked to start, until the container was killed a second time.
     struct Stranger {
         kills: std::sync::atomic::AtomicU32,
-        /// Whether it has been started then, or given up.
+        /// Whether that start succeeds then, or fails.
         starts: bool,
     }
 

@@ -1,4 +1,4 @@
-//! Runs probes and hooks: in a task each, which reports when it is done.
+//! Runs probes and hooks, each in a task that reports when it is done.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// None runs yet.
+    /// Without any that run.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
         Self {
             pod,
@@ -52,14 +52,14 @@ impl Handlers {
         self.hooks.insert((attempt, hook), task.abort_handle());
     }
 
-    /// Notes what has happened: a hook that has ended is not kept.
+    /// Forgets a hook that has ended.
     pub fn note(&mut self, event: &Event) {
         if let Event::HookEnded { attempt, hook, .. } = event {
             self.hooks.remove(&(*attempt, *hook));
         }
     }
 
-    /// Gives up a hook.
+    /// Cancels a hook.
     pub fn cancel_hook(&mut self, attempt: ContainerAttempt, hook: Hook) {
         if let Some(running) = self.hooks.remove(&(attempt, hook)) {
             running.abort();

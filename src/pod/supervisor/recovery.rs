@@ -22,7 +22,7 @@ use crate::pod::sandbox;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it: returns what there is in it. Ends it otherwise.
+/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it, and returns what runs in it. Otherwise ends it.
 pub async fn take_over(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -32,7 +32,7 @@ pub async fn take_over(
     let noted = pod.record.vmm.clone();
     let adopted = match noted.clone() {
         Some(vmm) if lifecycle.has_sandbox() => adopt(pod, machine, view, lifecycle, vmm).await,
-        // One that was still being started is begun anew.
+        // A machine that was still being started is started anew.
         _ => Err(anyhow::anyhow!("none was ready")),
     };
     let error = match adopted {
@@ -47,7 +47,7 @@ pub async fn take_over(
     None
 }
 
-/// Connects to the machine and follows its containers again; returns which there are.
+/// Connects to the machine, follows its containers again and returns them.
 async fn adopt(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -116,10 +116,10 @@ async fn adopt(
     Ok(found)
 }
 
-/// What the guest says there is in the machine, taken for that only where it fits what is known of the Pod.
+/// What the guest says it has, as far as it fits what is known of the Pod.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Each attempt once. Ended ones that nobody waits for are not among them.
+    /// Each attempt once, without ended ones that are not waited for.
     pub known: Vec<FoundAttempt>,
     /// Attempts whose start is under way, in the order of the Pod's containers. The agent answers once to all who ask for the same one.
     pub starting: Vec<ContainerAttempt>,
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(among(&flood).known, [found(2, false)]);
         // The first word counts.
         assert_eq!(among(&[("web-2", true), ("web-2", false)]).known, [found(2, true)]);
-        // Old ones that run are killed, old ones that have ended are nobody's.
+        // Old ones that run are killed, old ones that have ended are ignored.
         assert_eq!(
             among(&[("web-0", false), ("web-1", true), ("web-0", false)]).known,
             [found(0, false)]

@@ -1,4 +1,4 @@
-//! The Pod as every part of its supervisor sees it: what stays the same as long as this process lives, and where to report to.
+//! The Pod as every part of its supervisor sees it: what stays the same for the life of this process, and where to report to.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct SupervisedPod {
     pub paths: Paths,
     /// What is done for the Pod with root's privileges.
     pub privileges: PodPrivileges,
-    /// As this process found it; what changes in it is the record keeper's.
+    /// As this process found it; the record keeper has its changes.
     pub record: PodRecord,
     /// The Pod's streams.
     pub output: Arc<Output>,

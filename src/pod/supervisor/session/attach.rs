@@ -21,7 +21,7 @@ use crate::pod::supervisor_protocol::{
     AttachOptions, Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
-/// Connects the command line to a container until one of them has no more.
+/// Connects the command line to a container until either has ended.
 pub async fn serve(
     options: AttachOptions,
     view: &PodView,
@@ -81,7 +81,7 @@ pub async fn serve(
         },
     };
     tokio::select! {
-        // A client that reads no more makes nobody wait for the last word.
+        // A client that does not read must not delay the end.
         _ = &mut writer => {}
         sent = frames.send(SupervisorFrame::Notice(notice)) => {
             drop(frames);
@@ -98,11 +98,11 @@ pub async fn serve(
 enum Left {
     /// The client is gone.
     Gone,
-    /// The client has no more, and the container's input stays open.
+    /// The client's input has ended, and the container's stays open.
     InputEnded,
 }
 
-/// Tells when the client is gone, also while what it has sent before is not read.
+/// Tells when the client is gone, even if what it sent before has not been read.
 #[derive(Debug)]
 struct Gone(UnixStream);
 
@@ -143,7 +143,7 @@ async fn read_attached<F: Future<Output = ()>>(
                 let written = tokio::select! {
                     biased;
                     written = taken.write(&bytes) => written,
-                    // The container does not read, and nobody waits for it any more.
+                    // The container does not read, and the client is gone.
                     () = gone.wait() => return Left::Gone,
                 };
                 if written.is_err() {

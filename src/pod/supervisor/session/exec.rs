@@ -46,7 +46,7 @@ pub async fn serve(
             tokio::select! {
                 biased;
                 started = processes.start(spec) => started.map_err(Refusal::from),
-                // Dropping the start kills what nobody is there to see.
+                // Dropping the start kills the process.
                 () = client_gone(&from) => return Ok(()),
             }
         }
@@ -76,7 +76,7 @@ pub async fn serve(
             Err(error) => Refusal::from(error).into(),
         },
         _ = &mut input => {
-            // Nobody is there any more: as when a terminal is hung up. Without one a command goes on by itself.
+            // The client is gone, as when a terminal is hung up. Without a terminal the command goes on.
             if tty {
                 process.signal(libc::SIGHUP).await;
             }
@@ -89,8 +89,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits until a client has closed its connection; for ever once it has sent something that nobody has read. Readiness alone says nothing:
-/// it is that of the request, until a read finds no more.
+/// Waits until a client has closed its connection; for ever if there is unread input. Readiness alone says nothing: it may still be that of the
+/// request, until a read finds no more.
 async fn client_gone(from: &OwnedReadHalf) {
     let stream: &UnixStream = from.as_ref();
     loop {
