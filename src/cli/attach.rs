@@ -16,7 +16,7 @@ use super::stream::running::{
 };
 use super::stream::session::{Endings, SessionTerminal, exit_code_of_signal};
 use super::stream::target;
-use crate::pod::operations::attach::{self, Attach};
+use crate::pod::operations::attach::{self, AttachOptions};
 use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
 use crate::stderr::{PREFIX, say};
@@ -82,7 +82,7 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, containe
     // A container that has a terminal needs one here, asked for or not.
     let terminal = session_terminal(session.stdin, has_tty, session.quiet || !session.tty)?;
     let on_terminal = terminal.is_some();
-    let connection = Attach {
+    let connection = AttachOptions {
         container: container.name.clone(),
         stdin: session.stdin,
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),

@@ -24,7 +24,7 @@ use super::stream::running::{
 use super::stream::session::{Ended, Endings, SessionTerminal, exit_code_of_signal};
 use crate::pod::client::ClientError;
 use crate::pod::logs::{self, LogReader, Progress, ReadOptions};
-use crate::pod::operations::attach::{self, Attach};
+use crate::pod::operations::attach::{self, AttachOptions};
 use crate::pod::operations::create::{CreateError, free_name, start_detached};
 use crate::pod::operations::delete::delete_one;
 use crate::state::{Paths, PodRecord};
@@ -244,7 +244,7 @@ impl Following<'_> {
         if terminal.is_some() {
             (self.tell)("If you don't see a command prompt, try pressing enter.\r");
         }
-        let connection = Attach {
+        let connection = AttachOptions {
             container: self.container.name.clone(),
             stdin,
             tty_size: terminal.as_ref().and_then(SessionTerminal::size),

@@ -10,7 +10,7 @@ use super::stream::running::explained;
 use super::stream::session::{Ended, Endings, SessionTerminal, Streams, run_session};
 use super::stream::target;
 use crate::pod::client::ClientError;
-use crate::pod::operations::exec::{self, Exec};
+use crate::pod::operations::exec::{self, ExecOptions};
 use crate::pod::operations::session::{SessionEvents, SessionInput};
 use crate::stderr::say;
 
@@ -46,7 +46,7 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
         // Before the terminal is raw: nothing may end this process and leave it so.
         let mut endings = Endings::new()?;
         let terminal = session_terminal(session.stdin, session.tty, session.quiet)?;
-        let process = Exec {
+        let process = ExecOptions {
             container: container.name.clone(),
             command,
             stdin: session.stdin,

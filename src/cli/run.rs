@@ -21,7 +21,7 @@ use super::{attached_run, manifests, pods_host};
 use crate::pod;
 use crate::pod::operations::apply::Existing;
 use crate::pod::operations::create::{CreateError, new_record};
-use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, Stopper};
+use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, PodNotice, Stopper};
 use crate::pod::timings::{self, Stage};
 use crate::state::{Paths, PodRecord};
 use crate::stderr::{self, PREFIX, report};
@@ -227,7 +227,7 @@ async fn run_attached(
     };
     loop {
         match pod.next().await {
-            Ok(ForegroundEvent::Finished { exit_code, error }) => {
+            Ok(ForegroundEvent::Notice(PodNotice::Finished { exit_code, error })) => {
                 view.end_progress();
                 if let Some(error) = error {
                     report!("{}{error}", view.prefix);
@@ -304,15 +304,21 @@ impl View {
             }
             // Not tokio's: each of its handles writes in the background, and two of them in any order.
             ForegroundEvent::GuestLog(bytes) => stderr::write_bytes(&bytes),
-            ForegroundEvent::Warning(text) => report!("{}{text}", self.prefix),
-            ForegroundEvent::PullProgress {
+            ForegroundEvent::Notice(notice) => self.note(notice),
+        }
+    }
+
+    fn note(&mut self, notice: PodNotice) {
+        match notice {
+            PodNotice::Warning(text) => report!("{}{text}", self.prefix),
+            PodNotice::PullProgress {
                 image,
                 received_bytes,
                 total_bytes,
             } => self.progress(&image, received_bytes, total_bytes),
-            ForegroundEvent::Pulled => self.end_progress(),
-            ForegroundEvent::Running { pod_ip, stages } => self.running(&pod_ip, stages),
-            ForegroundEvent::ContainerEnded {
+            PodNotice::Pulled { .. } => self.end_progress(),
+            PodNotice::Running { pod_ip, stages } => self.running(&pod_ip, stages),
+            PodNotice::ContainerEnded {
                 container,
                 exit_code,
                 reason,
@@ -325,7 +331,7 @@ impl View {
                     report!("container {name:?} ended with exit code {exit_code} ({reason}){message}");
                 }
             }
-            ForegroundEvent::Finished { .. } => {}
+            PodNotice::Finished { .. } => {}
         }
     }
 

@@ -8,7 +8,7 @@ use microkube_base::lock::lock;
 use microkube_image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
 use tokio::sync::mpsc;
 
-use super::supervisor_protocol::{Notice, SupervisorFrame};
+use super::supervisor_protocol::{PodNotice, SupervisorFrame};
 use crate::state::{Paths, PullSecretRecord};
 
 /// Most layers that a Pod's disk of layers can have: they are its partitions, of which Linux numbers 255 (`DISK_MAX_PARTS`).
@@ -39,9 +39,7 @@ pub async fn ensure(
         .ensure(&reference, pull_policy(container), &pull_secrets, &progress)
         .await?;
     if let Some(client) = &progress.client {
-        let _ = client
-            .send(SupervisorFrame::Notice(Notice::Pulled { image: reference }))
-            .await;
+        let _ = client.send(PodNotice::Pulled { image: reference }.into()).await;
     }
     Ok(image)
 }
@@ -82,12 +80,12 @@ impl Progress for ClientProgress {
         let Some(client) = &self.client else { return };
         let mut layers = lock(&self.layers);
         layers.insert(digest.to_owned(), (received_bytes, total_bytes));
-        let notice = Notice::PullProgress {
+        let notice = PodNotice::PullProgress {
             image: self.image.clone(),
             received_bytes: layers.values().map(|(received, _)| received).sum(),
             total_bytes: Some(layers.values().map(|(_, total)| total).sum()),
         };
-        let _ = client.try_send(SupervisorFrame::Notice(notice));
+        let _ = client.try_send(notice.into());
     }
 
     fn layer_done(&self, _digest: &str, _present: bool) {}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::lifecycle::Lifecycle;
+use super::lifecycle::{ContainerAttempt, Lifecycle};
 use super::machine_plan::MachinePlan;
 use crate::state::{
     EventRecord, POD_RECORDS_VERSION, Paths, PodRecord, PodRecords, RecordFormat, StatusRecord, encode_record,
@@ -92,7 +92,7 @@ fn records_of_every_version_are_read_and_say_the_same() {
         for (pod, uid) in PODS {
             let records = Records::read(&paths, uid);
             assert_eq!((records.record.name.as_str(), records.events.len() > 20), (pod, true));
-            assert!(records.lifecycle.has_sandbox() && records.lifecycle.expects(2, 0));
+            assert!(records.lifecycle.has_sandbox() && records.lifecycle.expects(ContainerAttempt::new(2, 0)));
             assert_eq!(records.status.deletion_timestamp.is_some(), pod == "ending");
             for (file, written) in FILES.into_iter().zip(records.written()) {
                 let path = kept(POD_RECORDS_VERSION, pod).join(file);

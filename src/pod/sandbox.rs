@@ -9,7 +9,7 @@ use microkube_protocol::messages::CreateSandboxResponse;
 use microkube_protocol::{CONTROL_PORT, STREAM_PORT};
 use microkube_vmm::config::VmmEvent;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use super::agent::{AgentClientHandle, rpc_message};
 use super::guest_streams::GuestStreams;
@@ -21,10 +21,10 @@ use crate::privileged::PodPrivileges;
 /// Streams the guest may have open at once. A container has two or three; more is an attack.
 const MAX_STREAMS: usize = 512;
 
-/// Of these, streams that may not have said yet what they are: the oldest is closed for one more. An agent says it at once.
+/// How many of these may not have said yet what they are: the oldest is closed for one more. An agent says it at once.
 const MAX_UNNAMED_STREAMS: usize = 32;
 
-/// How long a stream that has not said what it is keeps its place at least.
+/// Least time that a stream has to say what it is.
 const TIME_TO_SPEAK: Duration = Duration::from_secs(2);
 
 /// How long a stream that has lost its place is still listened to.
@@ -40,8 +40,8 @@ pub struct ReadySandbox {
     pub agent: AgentClientHandle,
 }
 
-/// How long a guest may take from the first instruction to the agent's first word. A hundred times what it takes: a guest
-/// that has not come up by then hangs.
+/// How long a guest may take from the first instruction to the agent's first word. A hundred times what it needs: a guest that is not up by then
+/// hangs.
 fn boot_timeout() -> Duration {
     let configured = std::env::var("MICROKUBE_BOOT_TIMEOUT_SECONDS")
         .ok()
@@ -87,7 +87,7 @@ pub async fn boot(
             ),
         }
     };
-    // What the VMM or the guest's kernel wrote last says why; it is complete when the VMM is gone.
+    // The last output of the VMM and of the guest's kernel says why; it is complete when the VMM is gone.
     vm.end(Duration::ZERO).await;
     let _ = console.await;
     bail!(end)
@@ -100,14 +100,14 @@ pub async fn boot(
 pub async fn adopt(privileges: &PodPrivileges, guest_streams: &Arc<GuestStreams>) -> anyhow::Result<ReadySandbox> {
     let vsock = VsockLink::over(privileges.connect_vmm().await?).context("cannot connect to the Pod's VMM")?;
     let connection = vsock.dial(CONTROL_PORT).await.context("cannot connect to the agent")?;
-    // It dials only at its own start; what else comes to that port now is not the agent.
+    // The agent connects only at its own start; later connections to this port are not the agent's.
     let (control, _) = mpsc::channel(1);
     tokio::spawn(serve_vsock(vsock, Arc::clone(guest_streams), control));
     let agent = AgentClientHandle::new(connection);
     Ok(ReadySandbox { agent })
 }
 
-/// Says in a sentence how a machine ended that should not have.
+/// Says in a sentence how a machine ended unexpectedly.
 pub fn vmm_end(event: Option<&VmmEvent>) -> String {
     match event {
         Some(VmmEvent::GuestStopped { triple_fault: false }) => {
@@ -188,7 +188,10 @@ async fn serve_streams(
 ) {
     let mut unnamed = UnnamedStreams::default();
     while let Some((mut stream, permit)) = accepted.recv().await {
-        let place = unnamed.admit().await;
+        // Nothing closes the semaphore; without places no stream can be served.
+        let Ok(place) = unnamed.admit().await else {
+            return;
+        };
         let guest_streams = Arc::clone(&guest_streams);
         tokio::spawn(async move {
             let header = place.hold(guest_streams.header(&mut stream)).await;
@@ -204,8 +207,8 @@ async fn serve_streams(
     }
 }
 
-/// The streams that have not said yet what they are. None of them keeps a later one from being heard for long: when all places are taken, the
-/// oldest is closed, but not before it had time to speak. A guest whose supervisor was replaced opens all its streams at once.
+/// The streams that have not said yet what they are. When all places are taken, the oldest stream is closed for the next one, so that silent
+/// streams cannot block others for long. It is given time to speak before: a guest whose supervisor was replaced opens all its streams at once.
 #[derive(Debug)]
 struct UnnamedStreams {
     free: Arc<Semaphore>,
@@ -213,7 +216,7 @@ struct UnnamedStreams {
     places: VecDeque<(tokio::time::Instant, oneshot::Sender<()>)>,
 }
 
-/// A stream's place among them.
+/// The place of one of them.
 #[derive(Debug)]
 struct Place {
     /// Ends when it is lost to another.
@@ -232,7 +235,10 @@ impl Default for UnnamedStreams {
 
 impl UnnamedStreams {
     /// A place for a new one, as soon as there is one.
-    async fn admit(&mut self) -> Place {
+    ///
+    /// # Errors
+    /// If the places were closed.
+    async fn admit(&mut self) -> Result<Place, AcquireError> {
         self.places.retain(|(_, place)| !place.is_closed());
         let free = || Arc::clone(&self.free).acquire_owned();
         let until = self.places.front().map(|(until, _)| *until);
@@ -241,25 +247,24 @@ impl UnnamedStreams {
             None => None,
         };
         let permit = match permit {
-            Some(permit) => permit,
-            // The oldest had its time; that of the stream that loses its place, or of another, follows.
+            Some(permit) => permit?,
+            // The oldest had its time. Its permit, or another stream's, is free soon.
             None => {
                 if self.free.available_permits() == 0 {
                     self.places.pop_front();
                 }
-                free().await
+                free().await?
             }
         };
-        let permit = permit.expect("nobody closes the semaphore");
         let (place, lost) = oneshot::channel();
         self.places
             .push_back((tokio::time::Instant::now() + TIME_TO_SPEAK, place));
-        Place { lost, _permit: permit }
+        Ok(Place { lost, _permit: permit })
     }
 }
 
 impl Place {
-    /// What the stream says it is, if it comes before the place is lost. What has arrived by then is still heard.
+    /// What the stream says it is, unless the place is lost before. What has arrived by then still counts.
     async fn hold<T>(self, header: impl Future<Output = T>) -> Option<T> {
         let mut header = std::pin::pin!(header);
         tokio::select! {
@@ -290,7 +295,7 @@ pub fn boot_stages(
     let agent_ns = created
         .agent_ready_boottime_ns
         .saturating_sub(created.agent_start_boottime_ns);
-    // The guest could claim anything; the host's own measure bounds it.
+    // The guest may claim anything; the host's own measurement bounds it.
     let agent = Duration::from_nanos(agent_ns).min(boot);
     stages.push(Stage::new("kernel", boot - agent));
     stages.push(Stage::new("agent", agent + agent_connected.elapsed()));
@@ -406,11 +411,11 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let mut places = Vec::new();
         for _ in 0..MAX_UNNAMED_STREAMS {
-            places.push(unnamed.admit().await);
+            places.push(unnamed.admit().await.unwrap());
         }
         let silent = places.remove(0);
         let silent = tokio::spawn(silent.hold(std::future::pending::<()>()));
-        let late = unnamed.admit().await;
+        let late = unnamed.admit().await.unwrap();
         assert!(begun.elapsed() >= TIME_TO_SPEAK);
         assert_eq!(silent.await.unwrap(), None);
         let is_lost = |place: &mut Place| place.lost.try_recv() != Err(oneshot::error::TryRecvError::Empty);
@@ -418,7 +423,7 @@ mod tests {
         // The next one to lose its place has spoken, and is only looked at now.
         let spoken = places.remove(0);
         let next = tokio::spawn(async move {
-            let place = unnamed.admit().await;
+            let place = unnamed.admit().await.unwrap();
             (unnamed, place)
         });
         let header = async {

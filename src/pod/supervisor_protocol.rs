@@ -1,17 +1,18 @@
 //! What the supervisor of a Pod and a command line say to each other over a unix socket: the one that the foreground `run`
 //! hands down, or a connection to `supervisor.sock` in the Pod's run directory.
 //!
-//! A frame is a header (`frame_header`) and its payload. Input and output travel raw, everything else as
-//! JSON. One connection carries one conversation: what follows [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] ends with
-//! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
+//! A frame is a header (`frame_header`) and its payload. Input and output travel raw, everything else as JSON. A connection carries one
+//! conversation: after [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] it ends with [`Notice::Exited`], [`Notice::InputEnded`] or
+//! [`Notice::Refused`].
 //!
-//! Both may be of different builds, because a supervisor lives as long as its Pod. So a command line begins with [`SupervisorRequest::Hello`], which is
-//! answered by [`Notice::Hello`], and both speak the latest version that both know ([`VERSIONS`]). A supervisor of version 0 knows no greeting and
-//! hangs up on it: it is connected to again, without. A command line that does not greet speaks version 0. The pair of a Pod in the foreground
-//! is of one build, and does not greet.
+//! The two may be of different builds, because a supervisor lives as long as its Pod. A command line begins with [`SupervisorRequest::Hello`],
+//! the supervisor answers with [`Notice::Hello`], and they speak the latest version that both know ([`VERSIONS`]). A supervisor of version 0
+//! does not know the greeting and hangs up: the command line connects again without it. A command line that does not greet speaks version 0. The
+//! supervisor of a Pod in the foreground and its command line are of one build, and do not greet.
 //!
-//! What a reader may ignore (a new field) keeps the version. What it must understand (a new request, notice or kind of frame, another framing)
-//! raises it, and is not sent in older versions. Whatever the version, a Pod of the build before answers `exec`, `attach`, `logs`, `top` and `delete`.
+//! A change that readers may ignore (a new field) keeps the version. A change that they must understand (a new request, notice or kind of frame,
+//! another framing) raises it, and is not sent in older versions. Whatever the version, a Pod of the build before answers `exec`, `attach`,
+//! `logs`, `top` and `delete`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -35,7 +36,7 @@ pub const SOCKET_FILE: &str = "supervisor.sock";
 /// Longest frame either side accepts, bytes of payload.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
-/// The versions of this protocol that this build speaks. `docs/decisions/versions.md` says when which is raised.
+/// The versions of this protocol that this build speaks. `docs/decisions/versions.md` says when they are raised.
 pub const VERSIONS: Versions = Versions { oldest: 0, newest: 1 };
 
 const KIND_OUTPUT: u8 = 1;
@@ -75,7 +76,7 @@ pub enum SupervisorFrame {
     Stdin(Vec<u8>),
 }
 
-/// Who somebody is, and what it speaks.
+/// The build of a peer, and the versions it speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
     /// The oldest version of this protocol.
@@ -111,6 +112,43 @@ impl Greeting {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
+    /// What was asked for is done: [`SupervisorRequest::Delete`].
+    Done,
+    /// Answers [`SupervisorRequest::Attach`]: output follows from here on.
+    Attached,
+    /// Answers [`SupervisorRequest::Exec`]: the command runs.
+    Started,
+    /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
+    Exited {
+        /// Exit code as a shell would give it.
+        exit_code: u8,
+    },
+    /// The client's input has ended, and the input of the container stays open. The last frame of its conversation.
+    InputEnded,
+    /// What was asked for is not possible. The last frame of its conversation.
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// Answers [`SupervisorRequest::Stats`]: the containers that run.
+    Stats(Vec<ContainerUsage>),
+    /// Answers [`SupervisorRequest::Hello`]. From version 1 on.
+    Hello(Greeting),
+    /// What happens to the Pod. On the wire these are variants like the others.
+    #[serde(untagged)]
+    Pod(PodNotice),
+}
+
+impl From<PodNotice> for SupervisorFrame {
+    fn from(notice: PodNotice) -> Self {
+        Self::Notice(Notice::Pod(notice))
+    }
+}
+
+/// What happens to a Pod, for the command line that follows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodNotice {
     /// Something the user should know while the Pod goes on.
     Warning(String),
     /// An image is being pulled.
@@ -152,28 +190,6 @@ pub enum Notice {
         /// Why the Pod could not be run to its end, if so.
         error: Option<String>,
     },
-    /// What was asked for is done: [`SupervisorRequest::Delete`].
-    Done,
-    /// Answers [`SupervisorRequest::Attach`]: output follows from here on.
-    Attached,
-    /// Answers [`SupervisorRequest::Exec`]: the command runs.
-    Started,
-    /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
-    Exited {
-        /// Exit code as a shell would give it.
-        exit_code: u8,
-    },
-    /// The client's input has ended, and that of the container it is attached to stays open. The last frame of their conversation.
-    InputEnded,
-    /// What was asked for is not possible. The last frame of its conversation.
-    Refused {
-        /// Why.
-        message: String,
-    },
-    /// Answers [`SupervisorRequest::Stats`]: the containers that run.
-    Stats(Vec<ContainerUsage>),
-    /// Answers [`SupervisorRequest::Hello`]. From version 1 on.
-    Hello(Greeting),
 }
 
 /// What a container uses at this moment.
@@ -185,6 +201,32 @@ pub struct ContainerUsage {
     pub cpu_nanocores: u64,
     /// Memory in use without what the kernel could drop at once, as the kubelet's working set.
     pub memory_bytes: u64,
+}
+
+/// How a client is connected to a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachOptions {
+    /// Name of the container in the manifest.
+    pub container: String,
+    /// Pass input to the container: [`SupervisorFrame::Stdin`] follows.
+    pub stdin: bool,
+    /// Size of the client's terminal, if there is one.
+    pub tty_size: Option<TerminalSize>,
+}
+
+/// A further process in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOptions {
+    /// Name of the container in the manifest.
+    pub container: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The process gets input: [`SupervisorFrame::Stdin`] follows.
+    pub stdin: bool,
+    /// The process gets a terminal. All its output is then standard output.
+    pub tty: bool,
+    /// Size of that terminal.
+    pub tty_size: Option<TerminalSize>,
 }
 
 /// What the client asks of the supervisor.
@@ -205,33 +247,15 @@ pub enum SupervisorRequest {
     },
     /// Send all containers' output and all notices, to the Pod's end.
     Follow,
-    /// Connect to a running container's output, and with `stdin` to its input.
-    Attach {
-        /// Name in the manifest.
-        container: String,
-        /// [`SupervisorFrame::Stdin`] follows.
-        stdin: bool,
-        /// Size of the client's terminal, if it is one.
-        tty_size: Option<TerminalSize>,
-    },
+    /// Connect to a running container.
+    Attach(AttachOptions),
     /// Run a further process in a running container.
-    Exec {
-        /// Name of the container in the manifest.
-        container: String,
-        /// Program and arguments.
-        command: Vec<String>,
-        /// [`SupervisorFrame::Stdin`] follows; otherwise the process has none.
-        stdin: bool,
-        /// Give the process a terminal. All its output is then standard output.
-        tty: bool,
-        /// Size of that terminal.
-        tty_size: Option<TerminalSize>,
-    },
+    Exec(ExecOptions),
     /// The client's terminal has another size.
     Resize(TerminalSize),
     /// What the containers use.
     Stats,
-    /// The first word of a client. Where both speak a version, another request follows the answer. From version 1 on.
+    /// The first request of a client. If there is a version in common, another request follows the answer. From version 1 on.
     Hello(Greeting),
 }
 
@@ -241,7 +265,7 @@ pub enum FrameError {
     /// The connection failed.
     #[error("the connection failed")]
     Io(#[from] std::io::Error),
-    /// The peer sent what it should not.
+    /// The peer sent a frame that is not understood.
     #[error("received a frame of kind {kind} and {length} bytes that is not understood")]
     Malformed {
         /// Kind of the frame.
@@ -266,8 +290,8 @@ pub fn listen(run_dir: &Path) -> io::Result<blocking::UnixListener> {
 
 /// Connects to the supervisor of the Pod whose run directory this is, without waiting: the stream is non-blocking.
 ///
-/// # Errors
-/// What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs, `WouldBlock` where one has not accepted anybody for long.
+/// # Errors What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs, `WouldBlock` where one has not accepted
+/// connections for long.
 pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
     through_descriptor(run_dir, |path| {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -277,7 +301,7 @@ pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
     })
 }
 
-/// The path of a socket may have 107 bytes, those of directories are longer: the kernel finds it by a descriptor.
+/// The path of a socket may have 107 bytes, and directories' paths are longer: the kernel gets it by a descriptor.
 fn through_descriptor<T>(run_dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let dir = std::fs::File::open(run_dir)?;
     work(Path::new(&format!("/proc/self/fd/{}/{SOCKET_FILE}", dir.as_raw_fd())))

@@ -1,11 +1,37 @@
-//! Errors with their causes, as one text. `{:#}` is the same for an `anyhow::Error`.
+//! Errors and their causes: as one text (`{:#}` is the same for an `anyhow::Error`), and looked through for one of a type.
 
 use std::error::Error;
+use std::io;
 
 /// The error and its causes, outermost first.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The last cause.
+pub fn innermost<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
+}
+
+/// The error and those below it, outermost first. An error in an `io::Error` is one of them, though it is not its source.
+pub fn layers<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        let error: &'e (dyn Error + 'static) = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    })
+}
+
+/// The outermost error of this type among the [`layers`].
+pub fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    layers(error).find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]
@@ -21,5 +47,19 @@ mod tests {
         let error = Outer(std::io::Error::other("no key"));
         assert_eq!(with_causes(&error), "cannot open the door: no key");
         assert_eq!(with_causes(&error), format!("{:#}", anyhow::Error::from(error)));
+    }
+
+    #[test]
+    fn an_error_in_an_error_of_io_is_found() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it is locked")]
+        struct Locked;
+
+        let error = Outer(io::Error::other(Locked));
+        assert!(find::<Locked>(&error).is_some());
+        assert!(find::<std::fmt::Error>(&error).is_none());
+        let texts: Vec<String> = layers(&error).map(ToString::to_string).collect();
+        assert_eq!(texts, ["cannot open the door", "it is locked", "it is locked"]);
+        assert_eq!(innermost(&error).to_string(), "it is locked");
     }
 }

@@ -7,7 +7,9 @@ use tokio::net::UnixListener;
 use super::super::pods::test_pods::TestPods;
 use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
-use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
+use crate::pod::supervisor_protocol::{
+    AttachOptions, Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame,
+};
 use crate::pod::test_pods::asked;
 use crate::state::{LockedFile, StatusRecord};
 
@@ -234,7 +236,9 @@ async fn the_end_of_an_attached_container_is_told_with_its_reason_and_its_exit_c
         request
     };
     let (request, result) = tokio::join!(supervisor, run.run(|_| {}));
-    assert!(matches!(request, SupervisorRequest::Attach { container, stdin: false, .. } if container == "main"));
+    assert!(
+        matches!(request, SupervisorRequest::Attach(AttachOptions { container, stdin: false, .. }) if container == "main")
+    );
     assert_eq!(result.unwrap(), 137);
     assert_eq!(run.told, ["pod default/web terminated (OOMKilled)"]);
 }

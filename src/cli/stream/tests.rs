@@ -14,7 +14,7 @@ use super::session::{Ended, Endings, SessionTerminal, Streams};
 use crate::pod::client::SupervisorClient;
 use crate::pod::operations::session;
 use crate::pod::supervisor_protocol::{
-    Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+    ExecOptions, Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 use crate::terminal::set_terminal_size;
 
@@ -68,13 +68,13 @@ async fn run_session<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite 
 }
 
 fn exec() -> SupervisorRequest {
-    SupervisorRequest::Exec {
+    SupervisorRequest::Exec(ExecOptions {
         container: "c".to_owned(),
         command: vec!["true".to_owned()],
         stdin: true,
         tty: false,
         tty_size: None,
-    }
+    })
 }
 
 fn streams<'a, I>(

@@ -1,16 +1,16 @@
-//! What becomes of a container when it starts and ends.
+//! What follows when a container starts or ends.
 
 use std::time::Duration;
 
 use super::event;
-use super::interface::{Action, Exit, Hook, ProcessUser, Time, is_create_error};
+use super::interface::{Action, ContainerAttempt, Exit, Hook, ProcessUser, Time, is_create_error};
 use super::plan::Role;
 use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
 use super::state::{Active, Cause, Ended, PostStart, Probes, Retry, Running, State, Terminated};
 
-/// How long a start may stay unanswered (`runtimeRequestTimeout` of the kubelet), from when its turn has come. The container is killed then,
-/// should it exist.
+/// How long a start may stay unanswered from the time of its turn (`runtimeRequestTimeout` of the kubelet). Then the container is killed, if it
+/// exists.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Lifecycle {
@@ -19,9 +19,9 @@ impl Lifecycle {
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let attempt = container.next_attempt;
+        let attempt = ContainerAttempt::new(index, container.next_attempt);
         let active = Active {
-            attempt,
+            attempt: attempt.number,
             asked_at: now,
             turn_at: None,
             running: None,
@@ -31,21 +31,18 @@ impl Lifecycle {
             container.back_off.lengthen(ended.last.finished_at, now);
             container.last = Some(ended.last);
         }
-        container.next_attempt = attempt.saturating_add(1);
-        container.restart_count = container.restart_count.max(attempt);
-        out.push(Action::StartContainer {
-            container: index,
-            attempt,
-        });
+        container.next_attempt = attempt.number.saturating_add(1);
+        container.restart_count = container.restart_count.max(attempt.number);
+        out.push(Action::StartContainer { attempt });
     }
 
-    /// When a container is given up whose start nobody answers.
+    /// When a container whose start is not answered is given up.
     pub(super) fn start_patience_ends_at(active: &Active) -> Option<Time> {
         let turn_at = active.turn_at?;
         (active.running.is_none() && active.stop.is_none()).then(|| turn_at.saturating_add(START_PATIENCE))
     }
 
-    /// Notes whose turn has come: the guest makes the starts that were asked for one after the other, in this order.
+    /// Notes which container's turn it is: the guest makes the requested starts one after the other, in this order.
     pub(super) fn note_turn(&mut self, now: Time) {
         let starting = self
             .containers
@@ -62,24 +59,21 @@ impl Lifecycle {
     pub(super) fn container_started(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         container_id: Option<String>,
         user: Option<ProcessUser>,
         out: &mut Vec<Action>,
     ) {
+        let index = attempt.container;
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
         let next_attempt = container.next_attempt;
         let has_hook = container.plan.post_start;
-        let Some(active) = container.attempt_mut(attempt) else {
-            // Given up before it was there: nobody waits for it any more.
-            if attempt < next_attempt {
-                out.push(Action::KillContainer {
-                    container: index,
-                    attempt,
-                });
+        let Some(active) = container.attempt_mut(attempt.number) else {
+            // It was given up before its start was confirmed.
+            if attempt.number < next_attempt {
+                out.push(Action::KillContainer { attempt });
             }
             return;
         };
@@ -108,7 +102,6 @@ impl Lifecycle {
             self.stop_started(now, index, out);
         } else if has_hook {
             out.push(Action::RunHook {
-                container: index,
                 attempt,
                 hook: Hook::PostStart,
                 timeout: None,
@@ -121,22 +114,23 @@ impl Lifecycle {
     pub(super) fn container_start_failed(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         reason: String,
         message: String,
         out: &mut Vec<Action>,
     ) {
+        let index = attempt.container;
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
-        let Some(active) = container.attempt_mut(attempt).filter(|active| active.running.is_none()) else {
+        let active = container.attempt_mut(attempt.number);
+        let Some(active) = active.filter(|active| active.running.is_none()) else {
             return;
         };
         let is_stopping = active.stop.is_some();
         out.push(event::start_failed(index, &message));
         if is_create_error(&reason) {
-            container.next_attempt = attempt;
+            container.next_attempt = attempt.number;
             container.state = if is_stopping {
                 State::Waiting
             } else {
@@ -152,19 +146,9 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn container_exited(
-        &mut self,
-        now: Time,
-        index: usize,
-        attempt: u32,
-        exit: Exit,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.attempt_mut(attempt))
-        else {
+    pub(super) fn container_exited(&mut self, now: Time, attempt: ContainerAttempt, exit: Exit, out: &mut Vec<Action>) {
+        let index = attempt.container;
+        let Some(active) = self.attempt_mut(attempt) else {
             return;
         };
         if active.running.is_none() {
@@ -184,8 +168,7 @@ impl Lifecycle {
         self.container_ended(now, index, exit, None, out);
     }
 
-    /// A container that was running, or might have been, and cannot be found any more. It counts as restarted, so that one that
-    /// must run once does not run twice.
+    /// A container that ran, or may have run, and is gone. It counts as restarted, so that a container that must run once does not run twice.
     pub(super) fn container_lost(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         self.container_ended(now, index, Exit::lost(), None, out);
         if let Some(container) = self.containers.get_mut(index) {
@@ -210,8 +193,7 @@ impl Lifecycle {
         };
         if let Some(hook) = active.hook() {
             out.push(Action::CancelHook {
-                container: index,
-                attempt: active.attempt,
+                attempt: active.attempt_of(index),
                 hook,
             });
         }
@@ -222,7 +204,7 @@ impl Lifecycle {
             };
         let retry = is_restarted.then(|| {
             let wait = container.back_off.wait_after(now);
-            // What could not be started is not tried again at once.
+            // A start that failed is not tried again at once.
             let pause = if start_error.is_some() {
                 wait.max(FIRST_BACK_OFF)
             } else {
@@ -253,7 +235,7 @@ impl Lifecycle {
         });
     }
 
-    /// When the back-off of a container replaces its end in what it shows.
+    /// When a container shows its back-off instead of its end.
     pub(super) fn end_shown_at(&self, index: usize) -> Option<Time> {
         match &self.containers.get(index)?.state {
             State::Ended(ended) => {

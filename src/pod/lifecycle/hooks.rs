@@ -2,7 +2,7 @@
 
 use super::event;
 use super::interface::Time;
-use super::interface::{Action, Hook};
+use super::interface::{Action, ContainerAttempt, Hook, HookOutcome};
 use super::state::Lifecycle;
 use super::state::{Cause, PostStart};
 
@@ -10,23 +10,19 @@ impl Lifecycle {
     pub(super) fn hook_ended(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         hook: Hook,
-        result: Result<(), String>,
+        outcome: HookOutcome,
         out: &mut Vec<Action>,
     ) {
-        let Some(active) = self
-            .containers
-            .get_mut(index)
-            .and_then(|container| container.attempt_mut(attempt))
-            .filter(|active| active.hook() == Some(hook))
-        else {
+        let index = attempt.container;
+        let active = self.attempt_mut(attempt);
+        let Some(active) = active.filter(|active| active.hook() == Some(hook)) else {
             return;
         };
-        match (hook, result) {
-            (Hook::PostStart, Ok(())) => self.container_is_up(now, index),
-            (Hook::PostStart, Err(message)) => {
+        match (hook, outcome) {
+            (Hook::PostStart, HookOutcome::Success) => self.container_is_up(now, index),
+            (Hook::PostStart, HookOutcome::Failure(message)) => {
                 if let Some(running) = &mut active.running {
                     running.post_start = PostStart::Failed(message);
                 }
@@ -34,8 +30,8 @@ impl Lifecycle {
                 let grace = self.plan.grace;
                 self.stop_container(now, index, Cause::PostStart, grace, now.saturating_add(grace), out);
             }
-            (Hook::PreStop, result) => {
-                if result.is_err() {
+            (Hook::PreStop, outcome) => {
+                if let HookOutcome::Failure(_) = outcome {
                     out.push(event::pre_stop_failed(index));
                 }
                 self.stop_after_hook(now, index, out);

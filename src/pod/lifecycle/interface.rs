@@ -15,9 +15,35 @@ pub fn timestamp(time: Time) -> Option<v1::Time> {
     Timestamp::from_second(seconds).ok().map(v1::Time)
 }
 
-/// How long messages are at most that a container wrote (`MaxContainerTerminationMessageLength` of the kubelet), and all others that
-/// come from outside: what is kept of a Pod must stay small enough to be read again, whatever guests and registries say.
+/// Longest message that is kept, from a container (`MaxContainerTerminationMessageLength` of the kubelet) or anywhere else: a Pod's records must
+/// stay small enough to be read again, whatever guests and registries send.
 const MAX_MESSAGE_BYTES: usize = 4096;
+
+/// One start of a container and what runs from then on: the container and, as in CRI, how often it was started before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerAttempt {
+    /// Number of the container: init containers in order, then the others.
+    pub container: usize,
+    /// Number of the attempt, from 0.
+    pub number: u32,
+}
+
+impl ContainerAttempt {
+    /// The attempt `number` of the container `container`.
+    #[must_use]
+    pub fn new(container: usize, number: u32) -> Self {
+        Self { container, number }
+    }
+}
+
+/// An attempt that is in the sandbox when a supervisor takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundAttempt {
+    /// Which attempt.
+    pub attempt: ContainerAttempt,
+    /// [`Event::ContainerExited`] follows.
+    pub has_ended: bool,
+}
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +59,8 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// The end of a process that was started. `signal` is 0 if none ended it. Want of memory explains no other end than that by SIGKILL, of the
-    /// process itself or of a child whose exit code it has passed on.
+    /// The end of a process that was started; `signal` is 0 if no signal ended it. `OOMKilled` is only said of an end by SIGKILL, of the process
+    /// itself or of a child whose exit code it passed on.
     #[must_use]
     pub fn of_process(exit_code: u8, signal: u8, oom_killed: bool) -> Self {
         let code = if signal > 0 {
@@ -73,7 +99,7 @@ impl Exit {
         }
     }
 
-    /// A container that ran and cannot be found any more.
+    /// A container that ran and is gone.
     #[must_use]
     pub fn lost() -> Self {
         Self {
@@ -92,11 +118,11 @@ pub struct ProcessUser {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary groups, the primary one among them.
+    /// Supplementary groups, including the primary one.
     pub supplemental_gids: Vec<u32>,
 }
 
-/// Shortens a text to so many bytes.
+/// Shortens a text to at most `max_bytes`.
 pub(super) fn cut(text: &mut String, max_bytes: usize) {
     text.truncate(text.floor_char_boundary(max_bytes));
 }
@@ -104,7 +130,7 @@ pub(super) fn cut(text: &mut String, max_bytes: usize) {
 /// A hook of a container's `lifecycle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Hook {
-    /// Runs beside the container's first moments; the container counts as started when it has returned.
+    /// Runs as soon as the container has started; the container counts as waiting until the hook has returned.
     PostStart,
     /// Runs before the container gets its stop signal.
     PreStop,
@@ -115,7 +141,7 @@ pub enum Hook {
 pub enum ProbeKind {
     /// Whether the container has started; the others wait for it.
     Startup,
-    /// Whether it has to be restarted.
+    /// Whether it still works; it is restarted if not.
     Liveness,
     /// Whether it can do its work.
     Readiness,
@@ -126,12 +152,21 @@ impl ProbeKind {
     pub(super) const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
 }
 
+/// How a hook ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookOutcome {
+    /// It succeeded.
+    Success,
+    /// It failed, for this reason.
+    Failure(String),
+}
+
 /// How one execution of a probe ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
     /// It succeeded.
     Success,
-    /// It succeeded, and there is something to say about it (a redirect to another host, say).
+    /// It succeeded with a warning (about a redirect to another host, for example).
     Warning(String),
     /// It failed, with its output.
     Failure(String),
@@ -139,13 +174,13 @@ pub enum ProbeOutcome {
     Unknown(String),
 }
 
-/// What happened. Events that do not fit the state are ignored: of attempts that are over, of containers that do not exist.
+/// What happened. Events that do not fit the state are ignored: those of attempts that are over or of containers that do not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The Pod's life begins.
     Begin,
-    /// The supervisor was restarted and there is no sandbox any more, or none that can be taken over. The Pod's life goes on, or begins
-    /// if it had not: pulls that were under way are asked for again, and a sandbox if it is still wanted.
+    /// The supervisor was restarted and there is no sandbox that it could take over. The Pod's life goes on, or begins if it had not: pulls that
+    /// were under way are asked for again, and so is a sandbox if it is still needed.
     SupervisorRestartedAlone {
         /// How the sandbox was lost, if there had been one.
         message: String,
@@ -190,22 +225,18 @@ pub enum Event {
     },
     /// Answers [`Action::StartContainer`].
     ContainerStarted {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
         /// `containerID` of its status.
         container_id: String,
-        /// Whom it runs as, where that is known.
+        /// The user it runs as, where that is known.
         user: Option<ProcessUser>,
     },
     /// Answers [`Action::StartContainer`]. With `CreateContainerConfigError` or `CreateContainerError` there never was a container: the same
     /// attempt will be made again. Any other reason (`RunContainerError`) ends the attempt with exit code 128.
     ContainerStartFailed {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
         /// The kubelet's.
         reason: String,
         /// Why.
@@ -213,52 +244,46 @@ pub enum Event {
     },
     /// The container ended and all its output has been received.
     ContainerExited {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
         /// How.
         exit: Exit,
     },
     /// Answers [`Action::RunHook`].
     HookEnded {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which hook.
         hook: Hook,
-        /// Whether it succeeded, or why not.
-        result: Result<(), String>,
+        /// What came of it.
+        outcome: HookOutcome,
     },
     /// Answers [`Action::RunProbe`].
     ProbeEnded {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which probe.
         probe: ProbeKind,
         /// What it found.
         outcome: ProbeOutcome,
     },
-    /// The Pod is to end.
+    /// The Pod has to end.
     TerminateRequested {
         /// `None`: its own grace period. Later requests can only shorten it.
         grace: Option<Duration>,
-        /// Whether it is deleted, and shows it.
+        /// Whether the Pod is being deleted, and shows it.
         deletion: bool,
     },
-    /// The Pod is to end at once.
+    /// The Pod has to end at once.
     KillRequested,
-    /// The supervisor was started again, the sandbox is still there, and in it are these containers: number, attempt, whether it
-    /// has ended ([`Event::ContainerExited`] follows then). Who is not named was lost or never started. Only where
-    /// [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
+    /// The supervisor was started again and the sandbox is still there. A container of which nothing is found in it was lost or never
+    /// started. Only where [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
     SupervisorRestarted {
         /// What is in the sandbox.
-        containers: Vec<(usize, u32, bool)>,
-        /// Which attempts it still starts, for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`] follows.
-        starting: Vec<(usize, u32)>,
+        found: Vec<FoundAttempt>,
+        /// Attempts that the guest still starts for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`]
+        /// follows.
+        starting: Vec<ContainerAttempt>,
     },
     /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
     DeadlineReached,
@@ -270,7 +295,7 @@ pub fn is_create_error(reason: &str) -> bool {
 }
 
 impl Event {
-    /// With no text that is longer than may be kept. Everything that comes from outside passes here.
+    /// The event with all texts cut to what may be kept.
     pub(super) fn bounded(mut self) -> Self {
         match &mut self {
             Self::SupervisorRestartedAlone { message }
@@ -278,7 +303,8 @@ impl Event {
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::HookEnded {
-                result: Err(message), ..
+                outcome: HookOutcome::Failure(message),
+                ..
             }
             | Self::ProbeEnded {
                 outcome:
@@ -300,7 +326,10 @@ impl Event {
                     cut(message, MAX_MESSAGE_BYTES);
                 }
             }
-            Self::HookEnded { result: Ok(()), .. }
+            Self::HookEnded {
+                outcome: HookOutcome::Success,
+                ..
+            }
             | Self::ProbeEnded {
                 outcome: ProbeOutcome::Success,
                 ..
@@ -316,10 +345,10 @@ impl Event {
     }
 }
 
-/// What is to be done.
+/// What the supervisor has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Fetch the container's image, or find it on this host. Has to be answered in the end.
+    /// Fetch the container's image, or find it on this host. It must be answered, however late.
     PullImage {
         /// Number of the container.
         container: usize,
@@ -328,53 +357,41 @@ pub enum Action {
     StartSandbox,
     /// Start a container.
     StartContainer {
-        /// Number of the container.
-        container: usize,
-        /// Number of this start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
     },
     /// Run a hook.
     RunHook {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which hook.
         hook: Hook,
         /// How long it may take.
         timeout: Option<Duration>,
     },
-    /// The hook's result is of no interest any more.
+    /// Cancel a hook: its result is no longer needed.
     CancelHook {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which hook.
         hook: Hook,
     },
     /// Execute a probe once, within its own timeout.
     RunProbe {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
-        /// Which one.
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Which probe.
         probe: ProbeKind,
     },
     /// Send its stop signal to the container's PID 1.
     StopContainer {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
     },
     /// Send SIGKILL to the container's PID 1.
     KillContainer {
-        /// Number of the container.
-        container: usize,
-        /// Number of its start.
-        attempt: u32,
+        /// Which attempt.
+        attempt: ContainerAttempt,
     },
     /// Turn the virtual machine off and answer with [`Event::SandboxLost`]. Nothing is started any more.
     StopSandbox,

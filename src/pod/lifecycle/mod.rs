@@ -1,15 +1,14 @@
-//! The life of a Pod as a pure function: events and the time go in, actions come out, and the Pod's status can be read at any
-//! time. No I/O, no clock of its own, no randomness; whoever carries the actions out answers with events, in any order or
-//! never, and comes back with [`Event::DeadlineReached`] at [`Lifecycle::deadline`].
+//! The life of a Pod as a pure function: events and the time go in, actions come out, and the Pod's status can be read at any time. It does no
+//! I/O and has no clock and no randomness. The supervisor carries the actions out and answers with events, in any order or never, and sends
+//! [`Event::DeadlineReached`] at [`Lifecycle::deadline`].
 //!
-//! The rules are the kubelet's, and the modules follow its own: `images` (pulls and their back-off), `sandbox` (the virtual
-//! machine), `starting` (init containers, sidecars, restarts), `restart` (policies and the back-off), `probes`, `hooks`,
-//! `termination`, `recovery` (after a restart of the supervisor), `phase`, `conditions` and `status` (what a Pod shows),
-//! `event` (how its events are worded). `plan` has what is needed of the manifest, `state` the data that all of them work on,
-//! `transitions` since when each condition is what it is.
+//! The rules are the kubelet's, and the modules follow its own: `images` (pulls and their back-off), `sandbox` (the virtual machine), `starting`
+//! (init containers, sidecars, restarts), `restart` (policies and the back-off), `probes`, `hooks`, `termination`, `recovery` (after a restart
+//! of the supervisor), `phase`, `conditions` and `status` (what a Pod shows), `event` (how its events are worded). `plan` has what is needed of
+//! the manifest, `state` the data that all of them work on, `transitions` the time of each condition's last change.
 //!
-//! A container's `ready` and `started` are decided in `probes`, its end in `container`; everything that waits for time is asked
-//! for once, by the function that also says when ("…_at"), so that a deadline is never due without being acted upon.
+//! `probes` decides whether a container is `ready` and `started`, `container` how it ends. One function ("…_at") both arms and checks each
+//! deadline, so that none is due without being acted upon.
 
 use std::time::Duration;
 
@@ -36,7 +35,10 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
-pub use interface::{Action, Event, Exit, Hook, PodEvent, ProbeKind, ProbeOutcome, ProcessUser, Time, is_create_error};
+pub use interface::{
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, PodEvent, ProbeKind, ProbeOutcome,
+    ProcessUser, Time, is_create_error,
+};
 use plan::PodPlan;
 use state::{Container, SandboxState, State};
 pub use state::{Lifecycle, Phase};
@@ -63,7 +65,7 @@ impl Lifecycle {
         lifecycle
     }
 
-    /// Takes in what happened at `now` and says what is to be done.
+    /// Takes in what happened at `now` and returns what has to be done.
     pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
@@ -81,38 +83,26 @@ impl Lifecycle {
             Event::SandboxFailed { message } => self.sandbox_failed(now, &message, out),
             Event::SandboxLost { message } => self.sandbox_lost(now, &message, out),
             Event::ContainerStarted {
-                container,
                 attempt,
                 container_id,
                 user,
-            } => self.container_started(now, container, attempt, Some(container_id), user, out),
+            } => self.container_started(now, attempt, Some(container_id), user, out),
             Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason,
                 message,
-            } => self.container_start_failed(now, container, attempt, reason, message, out),
-            Event::ContainerExited {
-                container,
-                attempt,
-                exit,
-            } => self.container_exited(now, container, attempt, exit, out),
-            Event::HookEnded {
-                container,
-                attempt,
-                hook,
-                result,
-            } => self.hook_ended(now, container, attempt, hook, result, out),
+            } => self.container_start_failed(now, attempt, reason, message, out),
+            Event::ContainerExited { attempt, exit } => self.container_exited(now, attempt, exit, out),
+            Event::HookEnded { attempt, hook, outcome } => self.hook_ended(now, attempt, hook, outcome, out),
             Event::ProbeEnded {
-                container,
                 attempt,
                 probe,
                 outcome,
-            } => self.probe_ended(now, container, attempt, probe, outcome, out),
+            } => self.probe_ended(now, attempt, probe, outcome, out),
             Event::TerminateRequested { grace, deletion } => self.terminate_requested(now, grace, deletion, out),
             Event::KillRequested => self.kill_requested(now, out),
-            Event::SupervisorRestarted { containers, starting } => {
-                self.supervisor_restarted(now, &containers, &starting, out);
+            Event::SupervisorRestarted { found, starting } => {
+                self.supervisor_restarted(now, &found, &starting, out);
             }
             Event::DeadlineReached => {}
         }
@@ -145,14 +135,14 @@ impl Lifecycle {
         self.deletion.map(|deletion| (deletion.at, deletion.grace))
     }
 
-    /// Whether the Pod has reached its last phase and nothing of it runs any more: nothing will happen from now on.
+    /// Whether the Pod is in its last phase and nothing of it runs: nothing more will happen.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.phase.is_terminal() && self.sandbox.is_gone()
     }
 
-    /// Whether there is a sandbox that a new supervisor can take over and tell of with [`Event::SupervisorRestarted`]. One that was still
-    /// starting, or being stopped already, is to be removed and told of with [`Event::SupervisorRestartedAlone`].
+    /// Whether there is a sandbox that a new supervisor can take over and tell of with [`Event::SupervisorRestarted`]. A sandbox that was still
+    /// starting, or being stopped already, has to be removed, which [`Event::SupervisorRestartedAlone`] tells.
     #[must_use]
     pub fn has_sandbox(&self) -> bool {
         self.sandbox.is_ready()

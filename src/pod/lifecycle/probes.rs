@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::event;
 use super::interface::Time;
-use super::interface::{Action, ProbeKind, ProbeOutcome};
+use super::interface::{Action, ContainerAttempt, ProbeKind, ProbeOutcome};
 use super::state::Lifecycle;
 use super::state::{Active, Cause};
 
 /// How much later than its timeout a probe may be answered. After that it is made again: a lost answer must not end the probing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The startup probe goes before the others. Containers that are being stopped are only asked whether they are ready.
+/// The startup probe goes before the others. Containers that are being stopped only get readiness probes.
 fn is_due(active: &Active, kind: ProbeKind) -> bool {
     let Some(running) = &active.running else { return false };
     active.is_up()
@@ -20,7 +20,7 @@ fn is_due(active: &Active, kind: ProbeKind) -> bool {
 }
 
 impl Lifecycle {
-    /// Sets the first times of the probes of a container whose gate has just opened.
+    /// Sets the first times of a container's probes when they may begin.
     pub(super) fn schedule_probes(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -64,17 +64,15 @@ impl Lifecycle {
                     continue;
                 };
                 let period = container.plan.probe(kind).map_or(Duration::ZERO, |plan| plan.period);
-                if let Some(active) = container.active_mut()
-                    && let Some(running) = &mut active.running
-                {
+                let Some(active) = container.active_mut() else {
+                    continue;
+                };
+                let attempt = active.attempt_of(index);
+                if let Some(running) = &mut active.running {
                     let probing = running.probes.of_mut(kind);
                     probing.asked_at = Some(now);
                     probing.next_at = now.saturating_add(period);
-                    out.push(Action::RunProbe {
-                        container: index,
-                        attempt: active.attempt,
-                        probe: kind,
-                    });
+                    out.push(Action::RunProbe { attempt, probe: kind });
                 }
             }
         }
@@ -83,12 +81,12 @@ impl Lifecycle {
     pub(super) fn probe_ended(
         &mut self,
         now: Time,
-        index: usize,
-        attempt: u32,
+        attempt: ContainerAttempt,
         kind: ProbeKind,
         outcome: ProbeOutcome,
         out: &mut Vec<Action>,
     ) {
+        let index = attempt.container;
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
@@ -99,7 +97,7 @@ impl Lifecycle {
         else {
             return;
         };
-        let Some(active) = container.attempt_mut(attempt) else {
+        let Some(active) = container.attempt_mut(attempt.number) else {
             return;
         };
         let counts = is_due(active, kind);

@@ -1,49 +1,53 @@
-//! After a restart of the supervisor: what the sandbox holds is compared with what is known of it, what was under way is asked for again,
-//! and a termination begins again with its full grace period, as the kubelet's does.
+//! After a restart of the supervisor: compares what the sandbox holds with what is known of it, asks again for what was under way, and begins a
+//! termination again with its full grace period, as the kubelet does.
 
 use std::time::Duration;
 
-use super::interface::Time;
-use super::interface::{Action, Hook};
+use super::interface::{Action, ContainerAttempt, FoundAttempt, Hook, Time};
 use super::state::Lifecycle;
 use super::state::{Active, Cause, Container, Image, PostStart, Stage, State, Step, Stop};
 use super::termination::KILL_PATIENCE;
 
-/// No wait is longer than the longest back-off. Only a clock that was set back makes one look so.
+/// The longest back-off. Only with a clock that was set back does a wait look longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 impl Lifecycle {
-    /// The attempt of a container that the sandbox may hold, so that a supervisor that takes it over has to follow it: the one that is
-    /// asked for or runs, or the next one, whose start was not recorded. Whatever else is found there is of no interest, or killed.
-    #[must_use]
-    pub fn expected_attempt(&self, container: usize) -> Option<u32> {
-        let container = self.containers.get(container)?;
+    /// The attempts that the sandbox may hold, so that a supervisor that takes it over has to follow them. At most one of each container:
+    /// the one that is asked for or runs, or the next one, whose start was not recorded. Others that are found there are killed.
+    pub fn expected_attempts(&self) -> impl Iterator<Item = ContainerAttempt> {
+        (0..self.containers.len()).filter_map(|container| self.expected_attempt(container))
+    }
+
+    fn expected_attempt(&self, index: usize) -> Option<ContainerAttempt> {
+        let container = self.containers.get(index)?;
         match container.active() {
-            Some(active) => Some(active.attempt),
-            None => container.may_have_been_started().then_some(container.next_attempt),
+            Some(active) => Some(active.attempt_of(index)),
+            None => container
+                .may_have_been_started()
+                .then(|| ContainerAttempt::new(index, container.next_attempt)),
         }
     }
 
-    /// Whether this is its [`Self::expected_attempt`].
+    /// Whether this is one of [`Self::expected_attempts`].
     #[must_use]
-    pub fn expects(&self, container: usize, attempt: u32) -> bool {
-        self.expected_attempt(container) == Some(attempt)
+    pub fn expects(&self, attempt: ContainerAttempt) -> bool {
+        self.expected_attempt(attempt.container) == Some(attempt)
     }
 
-    /// Whether this is an earlier attempt than those, which nobody waits for any more.
+    /// Whether this is an earlier attempt, which is no longer waited for.
     #[must_use]
-    pub fn is_past(&self, container: usize, attempt: u32) -> bool {
+    pub fn is_past(&self, attempt: ContainerAttempt) -> bool {
         self.containers
-            .get(container)
-            .is_some_and(|container| attempt < container.next_attempt)
-            && !self.expects(container, attempt)
+            .get(attempt.container)
+            .is_some_and(|container| attempt.number < container.next_attempt)
+            && !self.expects(attempt)
     }
 
     pub(super) fn supervisor_restarted(
         &mut self,
         now: Time,
-        found: &[(usize, u32, bool)],
-        starting: &[(usize, u32)],
+        found: &[FoundAttempt],
+        starting: &[ContainerAttempt],
         out: &mut Vec<Action>,
     ) {
         if !self.sandbox.is_ready() {
@@ -56,31 +60,28 @@ impl Lifecycle {
             termination.is_exceeded = false;
         }
         for index in 0..self.containers.len() {
-            let of_container = found.iter().filter(|(container, ..)| *container == index);
-            let mut of_container = of_container.map(|(_, attempt, has_ended)| (*attempt, *has_ended));
-            let is_starting = |attempt: u32| starting.contains(&(index, attempt));
-            let starting = starting.iter().filter(|(container, _)| *container == index);
-            let starting = starting.map(|(_, attempt)| (*attempt, false));
-            self.adopt(now, index, of_container.clone().chain(starting), out);
+            let of_container = found.iter().copied().filter(|found| found.attempt.container == index);
+            let starting_now = starting.iter().filter(|attempt| attempt.container == index);
+            let starting_now = starting_now.map(|attempt| FoundAttempt {
+                attempt: *attempt,
+                has_ended: false,
+            });
+            self.adopt(now, of_container.chain(starting_now), out);
             let active = self.containers.get(index).and_then(|container| container.active());
             let Some(active) = active else { continue };
-            let (attempt, runs) = (active.attempt, active.running.is_some());
-            let found = of_container.find(|(found, _)| *found == attempt);
-            match found.map(|(_, has_ended)| has_ended) {
-                None if is_starting(attempt) && !runs => self.await_start(now, index, out),
-                // What is known to have been started is not started.
-                None if is_starting(attempt) => self.compare(now, index, attempt, Some(false), out),
-                found => self.compare(now, index, attempt, found, out),
+            let (attempt, runs) = (active.attempt_of(index), active.running.is_some());
+            let is_starting = starting.contains(&attempt);
+            let found = found.iter().find(|found| found.attempt == attempt);
+            match found.map(|found| found.has_ended) {
+                None if is_starting && !runs => self.await_start(now, index, out),
+                // It is known to have been started before.
+                None if is_starting => self.compare(now, attempt, Some(false), out),
+                has_ended => self.compare(now, attempt, has_ended, out),
             }
         }
         self.end_if_finished(now, out);
+        let is_found = |attempt| starting.contains(&attempt) || found.iter().any(|found| found.attempt == attempt);
         for index in 0..self.containers.len() {
-            let is_found = |attempt: u32| {
-                let found = found.iter().map(|(container, attempt, _)| (*container, *attempt));
-                found
-                    .chain(starting.iter().copied())
-                    .any(|found| found == (index, attempt))
-            };
             self.forget_start(index, is_found);
         }
         if self.is_killing() {
@@ -88,7 +89,8 @@ impl Lifecycle {
         }
     }
 
-    /// In one step: what the loss leads to is asked for by this supervisor, and must not be asked for again as its predecessor's.
+    /// In one step: the actions that follow from the loss are this supervisor's, and must not be repeated as if its predecessor had asked for
+    /// them.
     pub(super) fn supervisor_restarted_alone(&mut self, now: Time, message: &str, out: &mut Vec<Action>) {
         if self.began_at.is_none() {
             return self.begin(now);
@@ -99,41 +101,37 @@ impl Lifecycle {
         self.sandbox_lost(now, message, out);
     }
 
-    /// Forgets a start that is not known to have been made. The same attempt is made again when its turn comes, if the Pod does not end.
-    fn forget_start(&mut self, index: usize, is_found: impl Fn(u32) -> bool) {
+    /// Forgets a start of which nothing was found. The same attempt is made again in its turn, unless the Pod ends.
+    fn forget_start(&mut self, index: usize, is_found: impl Fn(ContainerAttempt) -> bool) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
         let Some(active) = container.active() else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         if active.running.is_none() && !is_found(attempt) {
-            container.next_attempt = attempt;
+            container.next_attempt = attempt.number;
             container.state = State::Waiting;
         }
     }
 
-    /// Takes over a start that was made but not recorded, and kills what nobody knows of any more.
-    fn adopt(&mut self, now: Time, index: usize, found: impl Iterator<Item = (u32, bool)>, out: &mut Vec<Action>) {
-        for (attempt, has_ended) in found {
-            let Some(container) = self.containers.get_mut(index) else {
-                return;
+    /// Takes over a start that was made but not recorded, and kills attempts that are not expected.
+    fn adopt(&mut self, now: Time, found: impl Iterator<Item = FoundAttempt>, out: &mut Vec<Action>) {
+        for FoundAttempt { attempt, has_ended } in found {
+            let Some(container) = self.containers.get_mut(attempt.container) else {
+                continue;
             };
-            if container.active().is_some_and(|active| active.attempt == attempt) {
+            if container.attempt_mut(attempt.number).is_some() {
                 continue;
             }
-            if attempt == container.next_attempt && container.may_have_been_started() {
-                self.start_container(now, index, &mut Vec::new());
+            if attempt.number == container.next_attempt && container.may_have_been_started() {
+                self.start_container(now, attempt.container, &mut Vec::new());
             } else if !has_ended {
-                out.push(Action::KillContainer {
-                    container: index,
-                    attempt,
-                });
+                out.push(Action::KillContainer { attempt });
             }
         }
     }
 
-    /// A container whose start is under way: it is waited for anew. One that is to be stopped is stopped with its whole grace period, as soon as
-    /// it runs.
+    /// Waits anew for a start that is under way. A container that is being stopped gets its whole grace period, as soon as it runs.
     fn await_start(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_kill = self.is_killing();
         let pod_end = self
@@ -158,8 +156,9 @@ impl Lifecycle {
         }
     }
 
-    /// A container that should be there; `found` says whether it is, and has ended.
-    fn compare(&mut self, now: Time, index: usize, attempt: u32, found: Option<bool>, out: &mut Vec<Action>) {
+    /// Compares an attempt that should be there with what was found of it; `has_ended` is none if that is nothing.
+    fn compare(&mut self, now: Time, attempt: ContainerAttempt, has_ended: Option<bool>, out: &mut Vec<Action>) {
+        let index = attempt.container;
         let is_kill = self.is_killing();
         let pod_end = self
             .termination
@@ -169,8 +168,8 @@ impl Lifecycle {
             return;
         };
         let Some(active) = container.active_mut() else { return };
-        match (found, &mut active.running) {
-            // It is started again below, when it is clear whether the Pod goes on.
+        match (has_ended, &mut active.running) {
+            // It is started again below, once it is clear whether the Pod goes on.
             (None, None) => {}
             (None, Some(_)) => self.container_lost(now, index, out),
             (Some(true), _) => await_end(now, active),
@@ -181,13 +180,13 @@ impl Lifecycle {
                 if let Some((grace, ends_at)) = pod_end {
                     self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
                 }
-                self.container_started(now, index, attempt, None, None, out);
+                self.container_started(now, attempt, None, None, out);
             }
             (Some(false), Some(running)) => {
                 running.probes.forget_asked(now);
                 let is_hook_running = running.post_start == PostStart::Running;
                 match (pod_end, active.stop.take()) {
-                    // What was under way begins again, with the whole grace period.
+                    // A stop that was under way begins again, with its whole grace period.
                     (Some((grace, ends_at)), _) => {
                         self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
                     }
@@ -196,7 +195,6 @@ impl Lifecycle {
                         self.stop_container(now, index, stop.cause, stop.grace, ends_at, out);
                     }
                     (None, None) if is_hook_running => out.push(Action::RunHook {
-                        container: index,
                         attempt,
                         hook: Hook::PostStart,
                         timeout: None,
@@ -211,7 +209,7 @@ impl Lifecycle {
         self.termination.as_ref().is_some_and(|termination| termination.is_kill)
     }
 
-    /// Keeps times that were waited for within reach of a clock that was set back.
+    /// Shortens waits that are too long because the clock was set back.
     pub(super) fn bound_waits(&mut self, now: Time) {
         let latest = now.saturating_add(LONGEST_WAIT);
         let bound = |at: &mut Time| *at = (*at).min(latest);
@@ -236,7 +234,7 @@ impl Lifecycle {
 }
 
 impl Container {
-    /// Whether its next attempt may have been started without a word of it in the records.
+    /// Whether its next attempt may have been started without being recorded.
     fn may_have_been_started(&self) -> bool {
         match &self.state {
             State::Waiting | State::Refused { .. } => true,
@@ -246,13 +244,13 @@ impl Container {
     }
 }
 
-/// The container has ended; how is told by an event that follows. It is lost if that does not come.
+/// The container has ended; the event that follows says how. Without that event it is lost.
 fn await_end(now: Time, active: &mut Active) {
     let (grace, cause) = active
         .stop
         .as_ref()
         .map_or((Duration::ZERO, Cause::Itself), |stop| (stop.grace, stop.cause));
-    // Nobody has to stop it any more, but a failed probe still decides whether it is restarted.
+    // It needs no stop any more, but a failed probe still decides whether it is restarted.
     let cause = if cause == Cause::Pod { Cause::Itself } else { cause };
     active.stop = Some(Stop {
         cause,

@@ -1,18 +1,18 @@
-//! The state that a Pod's life consists of, and what can be read off it without a rule: its containers, their images, probes and ends, the
-//! sandbox, the termination. All of it is saved after every step, so names and fields are a format on disk.
+//! The state of a Pod's life, and what can be read from it without applying a rule: containers with their images, probes and ends, the sandbox,
+//! the termination. All of it is saved after every step: names and fields are a format on disk.
 //!
-//! What changes it and when is decided in the modules that are named after the concerns.
+//! The modules named after the concerns decide when it changes.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::interface::{Exit, Hook, ProbeKind, ProcessUser, Time};
+use super::interface::{ContainerAttempt, Exit, Hook, ProbeKind, ProcessUser, Time};
 use super::plan::{ContainerPlan, PodPlan};
 use super::restart::BackOff;
 use super::transitions::Conditions;
 
-/// The state of a Pod's life, all of it: saved after every step, it can be continued by another process.
+/// The whole state of a Pod's life. It is saved after every step, so that another process can continue it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lifecycle {
     pub(super) plan: PodPlan,
@@ -55,7 +55,7 @@ impl Phase {
         }
     }
 
-    /// Whether it is never left again.
+    /// Whether the Pod stays in it for good.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
@@ -97,6 +97,7 @@ pub enum State {
 /// A container that is asked for or runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Active {
+    /// Number of the attempt.
     pub attempt: u32,
     pub asked_at: Time,
     /// When the starts that were asked for before were over: the guest makes them one after the other.
@@ -212,7 +213,7 @@ pub struct Termination {
     pub ends_at: Time,
     /// Everything is killed at once.
     pub is_kill: bool,
-    /// Its excess has been recorded.
+    /// The event that it was exceeded has been recorded.
     pub is_exceeded: bool,
 }
 
@@ -243,7 +244,7 @@ pub enum Cause {
     Probe(ProbeKind),
     /// Its postStart hook failed.
     PostStart,
-    /// It has ended by itself; the news of it are on their way.
+    /// It ended by itself; the event that says so is still to come.
     Itself,
 }
 
@@ -288,6 +289,14 @@ pub enum Stage {
     Gone,
 }
 
+impl Lifecycle {
+    /// The state of an attempt, if it is the present one of its container.
+    pub(super) fn attempt_mut(&mut self, attempt: ContainerAttempt) -> Option<&mut Active> {
+        let container = self.containers.get_mut(attempt.container)?;
+        container.attempt_mut(attempt.number)
+    }
+}
+
 impl Container {
     pub fn new(plan: ContainerPlan) -> Self {
         Self {
@@ -316,12 +325,12 @@ impl Container {
         }
     }
 
-    /// The attempt if it is the present one.
-    pub fn attempt_mut(&mut self, attempt: u32) -> Option<&mut Active> {
-        self.active_mut().filter(|active| active.attempt == attempt)
+    /// The attempt with this number if it is the present one.
+    pub fn attempt_mut(&mut self, number: u32) -> Option<&mut Active> {
+        self.active_mut().filter(|active| active.attempt == number)
     }
 
-    /// Whom its present attempt runs as, or its last one ran as.
+    /// The user its present attempt runs as, or its last one ran as.
     pub fn user(&self) -> Option<&ProcessUser> {
         let running = self.active().and_then(|active| active.running.as_ref());
         let ended = match &self.state {
@@ -338,7 +347,7 @@ impl Container {
         self.active().is_some()
     }
 
-    /// Whether its postStart hook runs or will: other containers start after that. One that is being stopped holds up nobody.
+    /// Whether other containers wait for its postStart hook, which runs or will. A container that is being stopped holds up no other.
     pub fn holds_up_others(&self) -> bool {
         self.plan.post_start
             && self.active().is_some_and(|active| {
@@ -354,6 +363,11 @@ impl Container {
 }
 
 impl Active {
+    /// Which attempt this is, in the container with this number.
+    pub fn attempt_of(&self, container: usize) -> ContainerAttempt {
+        ContainerAttempt::new(container, self.attempt)
+    }
+
     /// Whether its start is neither answered nor given up.
     pub fn is_starting(&self) -> bool {
         let is_given_up = matches!(&self.stop, Some(stop) if matches!(stop.step, Step::Killed { .. }));
@@ -396,7 +410,7 @@ impl Probes {
         }
     }
 
-    /// What was under way is nobody's any more.
+    /// Forgets the executions that were under way.
     pub fn forget_asked(&mut self, now: Time) {
         for kind in ProbeKind::ALL {
             let probing = self.of_mut(kind);

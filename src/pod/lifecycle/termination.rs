@@ -1,6 +1,6 @@
 //! How containers are stopped (`killContainer` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`): preStop hook, for sidecars the wait for
-//! their turn, stop signal, SIGKILL; all within one grace period, and with two seconds from the stop signal on in any case. And why a Pod
-//! ends: it is deleted, its deadline has passed, or nothing of it is left to run.
+//! their turn, stop signal, SIGKILL, all within one grace period, but at least two seconds from the stop signal. And why a Pod ends: it is
+//! deleted, its deadline has passed, or nothing is left to run.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::state::Lifecycle;
 use super::state::{Active, Cause, Deletion, PostStart, State, Step, Stop, Termination};
 use super::{event, restart};
 
-/// What a container gets between its stop signal and SIGKILL at least (`minimumGracePeriodInSeconds` of the kubelet).
+/// Least time between a container's stop signal and SIGKILL (`minimumGracePeriodInSeconds` of the kubelet).
 pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a killed container may take to be reported dead before it is given up as lost. SIGKILL cannot be ignored, so only a guest that is
-/// out of order, or output that nobody reads, takes this long.
+/// How long a killed container may take to be reported dead before it is given up as lost. SIGKILL cannot be ignored, so only a broken guest, or
+/// output that nobody reads, takes this long.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The latest time for SIGKILL, counted from the stop signal.
@@ -84,7 +84,7 @@ impl Lifecycle {
         }
     }
 
-    /// From now on nothing is started. Returns the grace period and its end, which can only come earlier than they were.
+    /// From now on nothing is started. Returns the grace period and its end; both can only become shorter.
     fn enter_termination(&mut self, now: Time, grace: Duration, is_kill: bool) -> (Duration, Time) {
         let ends_at = now.saturating_add(grace);
         let termination = self.termination.get_or_insert(Termination {
@@ -147,14 +147,11 @@ impl Lifecycle {
         };
         let has_hook = container.plan.pre_stop;
         let Some(active) = container.active_mut() else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         let Some(stop) = &mut active.stop else { return };
         if let Step::Killed { .. } = stop.step {
-            // SIGKILL went out before there was somebody to get it.
-            out.push(Action::KillContainer {
-                container: index,
-                attempt,
-            });
+            // SIGKILL was sent before the container ran.
+            out.push(Action::KillContainer { attempt });
             return;
         }
         if let Some(running) = &mut active.running
@@ -162,7 +159,6 @@ impl Lifecycle {
         {
             running.post_start = PostStart::Done;
             out.push(Action::CancelHook {
-                container: index,
                 attempt,
                 hook: Hook::PostStart,
             });
@@ -172,7 +168,6 @@ impl Lifecycle {
         if has_hook && !left.is_zero() {
             stop.step = Step::PreStop;
             out.push(Action::RunHook {
-                container: index,
                 attempt,
                 hook: Hook::PreStop,
                 timeout: Some(left),
@@ -186,7 +181,7 @@ impl Lifecycle {
     pub(super) fn stop_after_hook(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_its_turn = self.is_turn_of(index);
         let Some(active) = self.active_mut(index) else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         let Some(stop) = &mut active.stop else { return };
         if stop.cause == Cause::Pod && !is_its_turn && now < stop.ends_at {
             stop.step = Step::Turn;
@@ -195,10 +190,7 @@ impl Lifecycle {
         stop.step = Step::Signalled {
             kill_at: kill_at(now, stop.ends_at),
         };
-        out.push(Action::StopContainer {
-            container: index,
-            attempt,
-        });
+        out.push(Action::StopContainer { attempt });
     }
 
     /// Sidecars end after the containers they serve: all of `containers`, and the sidecars that were started after them.
@@ -246,7 +238,7 @@ impl Lifecycle {
         }
     }
 
-    /// When the next step of the container's end is due, or of a start that nobody answers.
+    /// When the next step of the container's end is due, or of a start that is not answered.
     pub(super) fn stop_due_at(&self, index: usize) -> Option<Time> {
         let active = self.containers.get(index)?.active()?;
         let Some(stop) = &active.stop else {
@@ -261,7 +253,7 @@ impl Lifecycle {
         })
     }
 
-    /// Goes on with containers whose time is over: to the stop signal, to SIGKILL, to giving them up.
+    /// Takes the next step with containers whose time is over: the stop signal, SIGKILL, giving them up.
     pub(super) fn stop_overdue(&mut self, now: Time, out: &mut Vec<Action>) {
         for index in 0..self.containers.len() {
             if self.stop_due_at(index).is_none_or(|at| now < at) {
@@ -270,11 +262,10 @@ impl Lifecycle {
             let Some(active) = self.containers.get(index).and_then(|container| container.active()) else {
                 continue;
             };
-            let attempt = active.attempt;
+            let attempt = active.attempt_of(index);
             match active.stop.as_ref().map(|stop| (stop.step, stop.cause)) {
                 Some((Step::PreStop, _)) => {
                     out.push(Action::CancelHook {
-                        container: index,
                         attempt,
                         hook: Hook::PreStop,
                     });
@@ -296,7 +287,7 @@ impl Lifecycle {
         }
     }
 
-    /// Sends a sidecar its stop signal whose turn has come.
+    /// Sends the stop signal to sidecars whose turn has come.
     pub(super) fn stop_in_turn(&mut self, now: Time, out: &mut Vec<Action>) {
         for index in 0..self.containers.len() {
             let waits = self
@@ -317,13 +308,9 @@ impl Lifecycle {
     fn kill(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let grace = self.plan.grace;
         let Some(active) = self.active_mut(index) else { return };
-        let attempt = active.attempt;
+        let attempt = active.attempt_of(index);
         if let Some(hook) = active.hook() {
-            out.push(Action::CancelHook {
-                container: index,
-                attempt,
-                hook,
-            });
+            out.push(Action::CancelHook { attempt, hook });
         }
         finish_post_start(active);
         let step = Step::Killed {
@@ -340,13 +327,10 @@ impl Lifecycle {
                 });
             }
         }
-        out.push(Action::KillContainer {
-            container: index,
-            attempt,
-        });
+        out.push(Action::KillContainer { attempt });
     }
 
-    /// A Pod of which nothing will be started any more ends by itself: what still runs (sidecars) is stopped.
+    /// Ends a Pod in which nothing will be started any more: the sidecars that still run are stopped.
     pub(super) fn end_if_finished(&mut self, now: Time, out: &mut Vec<Action>) {
         if !self.is_terminating() && self.has_finished() {
             self.begin_termination(now, self.plan.grace, out);
@@ -387,7 +371,7 @@ impl Lifecycle {
     }
 }
 
-/// A hook that nobody waits for any more.
+/// Stops waiting for the postStart hook.
 fn finish_post_start(active: &mut Active) {
     if let Some(running) = &mut active.running
         && running.post_start == PostStart::Running

@@ -1,4 +1,4 @@
-//! Pods in the foreground: each ends with the process that started it, which is told all that happens.
+//! Pods in the foreground: each ends with the process that started it, and reports to it all that happens.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,65 +12,29 @@ use tokio::sync::mpsc;
 
 use super::create::CreateError;
 use crate::pod::launch::{start_supervisor, supervisor_log};
+pub use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::supervisor_protocol::{
     Notice, OutputStream, SupervisorFrame, SupervisorRequest, read_frame, write_frame,
 };
 use crate::pod::sweep;
-use crate::pod::timings::Stage;
 use crate::state::{Paths, PodRecord, PodRecords};
 
-/// What is heard of a Pod in the foreground.
+/// What happens to a Pod in the foreground.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ForegroundEvent {
     /// A container wrote something.
     Output {
         /// Index of the container in the manifest.
         container: u16,
-        /// To which of its streams.
+        /// The stream.
         stream: OutputStream,
         /// The bytes; none when the stream has ended.
         bytes: Vec<u8>,
     },
     /// The guest's kernel or agent wrote this to the log.
     GuestLog(Vec<u8>),
-    /// Something the user should know while the Pod goes on.
-    Warning(String),
-    /// An image is being pulled.
-    PullProgress {
-        /// The image, as the manifest names it.
-        image: String,
-        /// Bytes received so far.
-        received_bytes: u64,
-        /// Bytes in all, where known.
-        total_bytes: Option<u64>,
-    },
-    /// An image is there.
-    Pulled,
-    /// All containers were started.
-    Running {
-        /// Address of the Pod.
-        pod_ip: String,
-        /// How long each stage of the start took.
-        stages: Vec<Stage>,
-    },
-    /// A container ended.
-    ContainerEnded {
-        /// Index of the container in the manifest.
-        container: u16,
-        /// Exit code as a shell would give it.
-        exit_code: u8,
-        /// `Completed`, `Error`, `OOMKilled`, …
-        reason: String,
-        /// More, where there is more to say.
-        message: Option<String>,
-    },
-    /// The Pod is over and everything on the host released. The last event.
-    Finished {
-        /// 0 if every container succeeded, else the exit code of the first that failed.
-        exit_code: u8,
-        /// Why the Pod could not be run to its end, if so.
-        error: Option<String>,
-    },
+    /// Anything else. [`PodNotice::Finished`] is the last event.
+    Notice(PodNotice),
 }
 
 /// A Pod in the foreground could not be started.
@@ -85,7 +49,7 @@ pub enum ForegroundStartError {
 }
 
 impl ForegroundStartError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// As a report in which errors of other modules keep their types.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -133,7 +97,7 @@ pub struct ForegroundPod {
     record: PodRecord,
     supervisor: Child,
     frames: OwnedReadHalf,
-    /// A supervisor whose client is not there any more kills its Pod.
+    /// A supervisor whose client is gone kills its Pod.
     stopper: Stopper,
 }
 
@@ -166,7 +130,7 @@ fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod,
             return Err(error.into());
         }
     };
-    // The supervisor has its own copies: what this process holds would hide its death.
+    // The supervisor has copies; those of this process would hide its death.
     drop((lock, server));
     client.set_nonblocking(true)?;
     let (frames, to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
@@ -231,7 +195,7 @@ impl ForegroundPod {
                 Ok(Some(frame)) => event(frame),
                 Ok(None) | Err(_) => return Err(self.supervisor_died().await),
             };
-            if let Some(ForegroundEvent::Finished { .. }) = event {
+            if let Some(ForegroundEvent::Notice(PodNotice::Finished { .. })) = event {
                 let _ = self.supervisor.wait();
             }
             if let Some(event) = event {
@@ -245,7 +209,7 @@ impl ForegroundPod {
             Ok(status) => status,
             Err(error) => return error.into(),
         };
-        // Otherwise a sweep of another command was faster.
+        // If nothing was left, the sweep of another command was faster.
         match sweep::remove_ownerless(&self.paths, &self.record.uid).await {
             Ok(_) => ForegroundError::SupervisorDied {
                 status,
@@ -256,56 +220,20 @@ impl ForegroundPod {
     }
 }
 
-/// What a frame says; the others answer requests that are not made here.
+/// The event in a frame; other frames answer requests that are not made here.
 fn event(frame: SupervisorFrame) -> Option<ForegroundEvent> {
-    let notice = match frame {
+    match frame {
         SupervisorFrame::Output {
             container,
             stream,
             bytes,
-        } => {
-            return Some(ForegroundEvent::Output {
-                container,
-                stream,
-                bytes,
-            });
-        }
-        SupervisorFrame::Log(bytes) => return Some(ForegroundEvent::GuestLog(bytes)),
-        SupervisorFrame::Notice(notice) => notice,
-        SupervisorFrame::Request(_) | SupervisorFrame::Stdin(_) => return None,
-    };
-    Some(match notice {
-        Notice::Warning(text) => ForegroundEvent::Warning(text),
-        Notice::PullProgress {
-            image,
-            received_bytes,
-            total_bytes,
-        } => ForegroundEvent::PullProgress {
-            image,
-            received_bytes,
-            total_bytes,
-        },
-        Notice::Pulled { .. } => ForegroundEvent::Pulled,
-        Notice::Running { pod_ip, stages } => ForegroundEvent::Running { pod_ip, stages },
-        Notice::ContainerEnded {
+        } => Some(ForegroundEvent::Output {
             container,
-            exit_code,
-            reason,
-            message,
-        } => ForegroundEvent::ContainerEnded {
-            container,
-            exit_code,
-            reason,
-            message,
-        },
-        Notice::Finished { exit_code, error } => ForegroundEvent::Finished { exit_code, error },
-        Notice::Done
-        | Notice::Attached
-        | Notice::Started
-        | Notice::Exited { .. }
-        | Notice::InputEnded
-        | Notice::Refused { .. }
-        | Notice::Stats(_)
-        | Notice::Hello(_) => return None,
-    })
+            stream,
+            bytes,
+        }),
+        SupervisorFrame::Log(bytes) => Some(ForegroundEvent::GuestLog(bytes)),
+        SupervisorFrame::Notice(Notice::Pod(notice)) => Some(ForegroundEvent::Notice(notice)),
+        SupervisorFrame::Notice(_) | SupervisorFrame::Request(_) | SupervisorFrame::Stdin(_) => None,
+    }
 }

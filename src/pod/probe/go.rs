@@ -1,9 +1,11 @@
-//! How Go writes what the kubelet's messages are made of.
+//! The parts of the kubelet's messages as Go writes them.
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
+
+use microkube_base::causes;
 
 /// A duration of whole seconds: `1s`, `1m30s`, `1h0m0s`.
 pub(super) fn duration(duration: Duration) -> String {
@@ -18,7 +20,7 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// `%q`: in quotes, and without what could disturb a terminal or a log.
+/// `%q`: in quotes, with control characters escaped.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
@@ -38,7 +40,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// An error of the operating system as Go calls it: `connection refused`.
+/// An error of the operating system as Go writes it: `connection refused`.
 pub(super) fn io_error(error: &io::Error) -> String {
     let text = match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code).to_string(),
@@ -53,20 +55,9 @@ pub(super) fn io_error(error: &io::Error) -> String {
     }
 }
 
-/// The error of the operating system below others, if there is one.
+/// The innermost error of I/O in an error, if there is one.
 pub(super) fn io_error_below<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
-    let mut found = None;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            found = Some(io);
-            // What is wrapped in an io::Error is not its source.
-            next = io.get_ref().map(|inner| inner as &(dyn Error + 'static));
-            continue;
-        }
-        next = error.source();
-    }
-    found
+    causes::layers(error).filter_map(|error| error.downcast_ref()).last()
 }
 
 #[cfg(test)]

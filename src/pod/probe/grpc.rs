@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::outcome::{KUBERNETES_VERSION, Outcome};
-use super::target::join_host_port;
+use super::target::{PortError, join_host_port};
 use super::{Target, go, health};
 
 /// Between two attempts to connect: a server that is about to listen may do so within the timeout (gRPC's back-off begins so).
@@ -19,32 +19,31 @@ const CONNECT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Most bytes of headers or trailers that are accepted.
 const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
-/// gRPC has eight digits for it.
+/// gRPC allows eight digits.
 const GRPC_TIMEOUT_MAX_SECONDS: u64 = 99_999_999;
 
 const WINDOW_BYTES: u32 = 64 << 10;
 
-/// Asks, within the timeout.
-pub(super) async fn probe(action: &GRPCAction, target: &Target<'_>, timeout: Duration) -> Outcome {
-    let address = match u16::try_from(action.port) {
-        Ok(port) => join_host_port(&target.host(None), port),
-        Err(_) => return Outcome::Unknown(format!("invalid port number: {}", action.port)),
-    };
+/// Asks, within the timeout. The error is why that could not even be tried.
+pub(super) async fn probe(action: &GRPCAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, PortError> {
+    let number = action.port;
+    let port = u16::try_from(number).map_err(|_| PortError::Invalid { number })?;
+    let address = join_host_port(&target.host(None), port);
     let deadline = Instant::now() + timeout;
     let service = action.service.as_deref().unwrap_or_default();
     let Ok(stream) = tokio::time::timeout_at(deadline, connect(&address)).await else {
-        return Outcome::Failure(format!(
+        return Ok(Outcome::Failure(format!(
             "timeout: failed to connect service {} within {}: context deadline exceeded",
             go::quoted(&address),
             go::duration(timeout)
-        ));
+        )));
     };
     let checked = tokio::time::timeout_at(deadline, check(stream, &address, service, timeout)).await;
     let too_late = Err(Status {
         code: DEADLINE_EXCEEDED,
         message: String::new(),
     });
-    match checked.unwrap_or(too_late) {
+    Ok(match checked.unwrap_or(too_late) {
         Ok(health::ServingStatus::Serving) => Outcome::Success,
         Ok(status) => Outcome::Failure(format!(
             "service unhealthy (responded with {})",
@@ -62,7 +61,7 @@ pub(super) async fn probe(action: &GRPCAction, target: &Target<'_>, timeout: Dur
                 status.message
             ),
         }),
-    }
+    })
 }
 
 /// Connects as soon as something listens; the caller's timeout ends it.
@@ -75,7 +74,7 @@ async fn connect(address: &str) -> TcpStream {
     }
 }
 
-/// How a call ended that did not end well.
+/// How a call failed.
 struct Status {
     code: u32,
     message: String,
@@ -90,10 +89,10 @@ impl Status {
         }
     }
 
-    fn internal(message: String) -> Self {
+    fn internal(error: impl std::fmt::Display) -> Self {
         Self {
             code: INTERNAL,
-            message,
+            message: error.to_string(),
         }
     }
 }
@@ -125,7 +124,7 @@ async fn check(
             format!("{}S", timeout.as_secs().min(GRPC_TIMEOUT_MAX_SECONDS)),
         )
         .body(())
-        .map_err(|error| Status::internal(error.to_string()))?;
+        .map_err(Status::internal)?;
     let body = health::request(service).map_err(Status::internal)?;
     let (response, mut stream) = sender.send_request(request, false).map_err(Status::unavailable)?;
     stream.send_data(body.into(), true).map_err(Status::unavailable)?;
@@ -172,9 +171,7 @@ async fn read(response: Response<h2::RecvStream>) -> Result<health::ServingStatu
     match trailers.as_ref().and_then(grpc_status) {
         Some(status) => status?,
         None => {
-            return Err(Status::internal(
-                "server closed the stream without sending trailers".to_owned(),
-            ));
+            return Err(Status::internal("server closed the stream without sending trailers"));
         }
     }
     health::response(&message).map_err(Status::internal)
@@ -184,7 +181,7 @@ async fn read(response: Response<h2::RecvStream>) -> Result<health::ServingStatu
 fn grpc_status(headers: &HeaderMap) -> Option<Result<(), Status>> {
     let code = headers.get("grpc-status")?;
     let Some(code) = code.to_str().ok().and_then(|code| code.parse().ok()) else {
-        return Some(Err(Status::internal("malformed grpc-status".to_owned())));
+        return Some(Err(Status::internal("malformed grpc-status")));
     };
     if code == OK {
         return Some(Ok(()));

@@ -1,8 +1,8 @@
-//! The messages of `grpc.health.v1` and gRPC's framing of them. What comes back is an attacker's.
+//! The messages of `grpc.health.v1` and gRPC's framing of them. Responses come from an attacker.
 
 use protobuf::{CodedInputStream, CodedOutputStream};
 
-/// Most bytes of a message that is accepted; an answer has two. Few also because groups in groups are read recursively.
+/// Longest message that is accepted; an answer has two bytes. Short also because nested groups are read recursively.
 pub(super) const MESSAGE_MAX_BYTES: usize = 256;
 
 /// Bytes before a message: whether it is compressed, and how long it is.
@@ -11,6 +11,32 @@ pub(super) const PREFIX_BYTES: usize = 5;
 const SERVICE_FIELD: u32 = 1;
 /// Field 1, a number.
 const STATUS_TAG: u32 = 1 << 3;
+
+/// A message that cannot be written or read. Some of the texts are those of Go's client.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HealthError {
+    /// The request cannot be encoded.
+    #[error(transparent)]
+    Encode(protobuf::Error),
+    /// The service's name does not fit into a message.
+    #[error("the name of the service is too long")]
+    NameTooLong,
+    /// There is no response.
+    #[error("EOF")]
+    Empty,
+    /// The response ends before its message begins.
+    #[error("unexpected EOF")]
+    Truncated,
+    /// The response is compressed.
+    #[error("the message is compressed, which was not asked for")]
+    Compressed,
+    /// The response is not as long as it says.
+    #[error("the message has {received} bytes instead of {stated}")]
+    Length { received: usize, stated: usize },
+    /// The response is no such message.
+    #[error("failed to unmarshal the received message: {0}")]
+    Decode(protobuf::Error),
+}
 
 /// `HealthCheckResponse.ServingStatus`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +66,7 @@ impl ServingStatus {
 }
 
 /// A `HealthCheckRequest` with its prefix.
-pub(super) fn request(service: &str) -> Result<Vec<u8>, String> {
+pub(super) fn request(service: &str) -> Result<Vec<u8>, HealthError> {
     let mut message = Vec::new();
     if !service.is_empty() {
         let mut output = CodedOutputStream::vec(&mut message);
@@ -48,9 +74,9 @@ pub(super) fn request(service: &str) -> Result<Vec<u8>, String> {
             .write_string(SERVICE_FIELD, service)
             .and_then(|()| output.flush());
         drop(output);
-        written.map_err(|error| error.to_string())?;
+        written.map_err(HealthError::Encode)?;
     }
-    let length = u32::try_from(message.len()).map_err(|_| "the name of the service is too long".to_owned())?;
+    let length = u32::try_from(message.len()).map_err(|_| HealthError::NameTooLong)?;
     let mut framed = vec![0];
     framed.extend(length.to_be_bytes());
     framed.append(&mut message);
@@ -58,26 +84,29 @@ pub(super) fn request(service: &str) -> Result<Vec<u8>, String> {
 }
 
 /// The status in a `HealthCheckResponse` with its prefix, which is all that the server sent.
-pub(super) fn response(framed: &[u8]) -> Result<ServingStatus, String> {
+pub(super) fn response(framed: &[u8]) -> Result<ServingStatus, HealthError> {
     let Some((prefix, message)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
-        return Err(if framed.is_empty() { "EOF" } else { "unexpected EOF" }.to_owned());
+        return Err(match framed {
+            [] => HealthError::Empty,
+            _ => HealthError::Truncated,
+        });
     };
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
-        return Err("the message is compressed, which was not asked for".to_owned());
+        return Err(HealthError::Compressed);
     }
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length != message.len() {
-        return Err(format!("the message has {} bytes instead of {length}", message.len()));
+    let stated = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    let received = message.len();
+    if stated != received {
+        return Err(HealthError::Length { received, stated });
     }
     let mut status = 0;
     let mut input = CodedInputStream::from_bytes(message);
-    let wrong = |error: protobuf::Error| format!("failed to unmarshal the received message: {error}");
-    while let Some(tag) = input.read_raw_tag_or_eof().map_err(wrong)? {
+    while let Some(tag) = input.read_raw_tag_or_eof().map_err(HealthError::Decode)? {
         if tag == STATUS_TAG {
-            status = input.read_int32().map_err(wrong)?;
+            status = input.read_int32().map_err(HealthError::Decode)?;
         } else {
-            protobuf::rt::skip_field_for_tag(tag, &mut input).map_err(wrong)?;
+            protobuf::rt::skip_field_for_tag(tag, &mut input).map_err(HealthError::Decode)?;
         }
     }
     Ok(ServingStatus::of(status))
@@ -115,22 +144,32 @@ mod tests {
     fn messages_are_those_of_the_health_protocol() {
         assert_eq!(request("").unwrap(), [0, 0, 0, 0, 0]);
         assert_eq!(request("db").unwrap(), [0, 0, 0, 0, 4, 0x0a, 2, b'd', b'b']);
-        assert_eq!(response(&[0, 0, 0, 0, 2, 8, 1]), Ok(ServingStatus::Serving));
+        assert_eq!(response(&[0, 0, 0, 0, 2, 8, 1]).unwrap(), ServingStatus::Serving);
         assert_eq!(response(&[0, 0, 0, 0, 2, 8, 2]).unwrap().name(), "NOT_SERVING");
         assert_eq!(response(&[0, 0, 0, 0, 0]).unwrap().name(), "UNKNOWN");
         assert_eq!(response(&[0, 0, 0, 0, 2, 8, 3]).unwrap().name(), "SERVICE_UNKNOWN");
         assert_eq!(response(&[0, 0, 0, 0, 2, 8, 9]).unwrap().name(), "9");
         // A field of a later version of the protocol is skipped.
-        assert_eq!(response(&[0, 0, 0, 0, 5, 0x12, 1, 7, 8, 1]), Ok(ServingStatus::Serving));
-        for wrong in [
-            &[][..],
-            &[0, 0],
-            &[1, 0, 0, 0, 2, 8, 1],
-            &[0, 0, 0, 0, 3, 8, 1],
-            &[0, 0xff, 0xff, 0xff, 0xff],
-            &[0, 0, 0, 0, 1, 8],
+        assert_eq!(
+            response(&[0, 0, 0, 0, 5, 0x12, 1, 7, 8, 1]).unwrap(),
+            ServingStatus::Serving
+        );
+        for (wrong, error) in [
+            (&[][..], "EOF"),
+            (&[0, 0], "unexpected EOF"),
+            (
+                &[1, 0, 0, 0, 2, 8, 1],
+                "the message is compressed, which was not asked for",
+            ),
+            (&[0, 0, 0, 0, 3, 8, 1], "the message has 2 bytes instead of 3"),
+            (
+                &[0, 0xff, 0xff, 0xff, 0xff],
+                "the message has 0 bytes instead of 4294967295",
+            ),
+            (&[0, 0, 0, 0, 1, 8], "failed to unmarshal the received message: "),
         ] {
-            assert!(response(wrong).is_err(), "{wrong:?}");
+            let told = response(wrong).unwrap_err().to_string();
+            assert!(told.starts_with(error), "{wrong:?}: {told}");
         }
         assert_eq!(decode_message(b"no%20such%2520 service%"), "no such%20 service%");
     }
@@ -157,7 +196,7 @@ mod tests {
             drop(output);
             let length = u32::try_from(message.len()).unwrap().to_be_bytes();
             message.splice(0..0, [0].into_iter().chain(length));
-            prop_assert_eq!(response(&message), Ok(ServingStatus::of(number)));
+            prop_assert_eq!(response(&message).unwrap(), ServingStatus::of(number));
         }
     }
 }

@@ -1,31 +1,115 @@
 //! `httpGet`: one GET, as the kubelet makes it (`pkg/probe/http`).
 //!
-//! Nothing is reused from one probe to the next, proxies are not asked, certificates not checked: the question is whether this
-//! container answers now.
+//! Probes share no connections, use no proxies and check no certificates: the question is whether this container answers now.
 
+use std::io;
+use std::str::FromStr;
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::HTTPGetAction;
+use microkube_base::causes::{self, innermost};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, LOCATION,
+    USER_AGENT,
 };
 use reqwest::{Client, Response, StatusCode, Url};
+use rustls::InvalidMessage;
 use tokio::time::Instant;
 
 use super::outcome::{KUBERNETES_VERSION, OUTPUT_MAX_BYTES, Outcome, shown};
-use super::target::join_host_port;
+use super::target::{PortError, join_host_port};
 use super::{Target, go};
 
-/// With more the probe ends as it is.
+/// After these the probe ends with the redirect it got.
 const REDIRECTS_MAX: usize = 10;
 
+/// A GET failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpGetError {
+    /// Its port is not known.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// There was no answer.
+    #[error("Get {}: {cause}", go::quoted(.url))]
+    Request {
+        /// As messages show it.
+        url: String,
+        /// Why.
+        cause: RequestError,
+    },
+    /// The answer's body broke off.
+    #[error("unexpected end of the response's body: {}", broken_body(.0))]
+    Body(reqwest::Error),
+    /// The timeout passed while the answer's body was read.
+    #[error("context deadline exceeded (Client.Timeout or context cancellation while reading body)")]
+    BodyTimedOut,
+}
+
+/// Why there is no answer, in the words of Go's client.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The URL is not valid.
+    #[error(transparent)]
+    Url(<Url as FromStr>::Err),
+    /// No header can have this name.
+    #[error("net/http: invalid header field name {}", go::quoted(.0))]
+    HeaderName(String),
+    /// The header of this name cannot have its value.
+    #[error("net/http: invalid header field value for {}", go::quoted(.0))]
+    HeaderValue(String),
+    /// This client's own `User-Agent` is not valid.
+    #[error(transparent)]
+    UserAgent(InvalidHeaderValue),
+    /// The client could not be made.
+    #[error("{}", innermost(.0))]
+    Client(&'static reqwest::Error),
+    /// The server redirects to an invalid URL.
+    #[error("failed to parse Location header {}", go::quoted(.0))]
+    Location(String),
+    /// The server redirects to a scheme other than HTTP's.
+    #[error("unsupported protocol scheme {}", go::quoted(.0))]
+    Scheme(String),
+    /// The timeout has passed.
+    #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
+    TimedOut,
+    /// The operating system could not connect.
+    #[error("dial tcp {address}: connect: {}", go::io_error(.error))]
+    Connect {
+        /// To where.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system could not receive.
+    #[error("read tcp {address}: read: {}", go::io_error(.error))]
+    Read {
+        /// From where.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The server closed the connection instead of answering.
+    #[error("EOF")]
+    Closed,
+    /// The server does not speak TLS.
+    #[error("http: server gave HTTP response to HTTPS client")]
+    NoTls,
+    /// Anything else, in this client's words.
+    #[error("{}", innermost(.0))]
+    Other(reqwest::Error),
+}
+
 /// Makes the request, within the timeout. The error is why nothing is known.
-pub(super) async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, String> {
+pub(super) async fn probe(
+    action: &HTTPGetAction,
+    target: &Target<'_>,
+    timeout: Duration,
+) -> Result<Outcome, HttpGetError> {
     let mut request = HttpProbe::new(action, target, "probe", Some(timeout))?;
     let response = match request.send().await {
         Ok(response) => response,
-        Err(error) => return Ok(Outcome::Failure(error)),
+        Err(error) => return Ok(Outcome::Failure(error.to_string())),
     };
     let status = response.status();
     let body = read_body(response, request.deadline).await?;
@@ -36,14 +120,16 @@ pub(super) async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: 
     })
 }
 
-/// Calls a hook. Whatever is answered is success, as with the kubelet, and where the answer to HTTPS is HTTP, that is used: hooks'
-/// `scheme` meant nothing for years, so there are manifests in which it is wrong.
-pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Result<(), String> {
-    let Err(error) = HttpProbe::new(action, target, "lifecycle", None)?.send().await else {
-        return Ok(());
-    };
-    if !error.ends_with(NO_TLS) {
-        return Err(error);
+/// Calls a hook. Any answer is a success, as with the kubelet. A server that answers HTTPS with HTTP is called again by HTTP: the `scheme` of
+/// hooks had no effect for years, so it is wrong in some manifests.
+pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Result<(), HttpGetError> {
+    match HttpProbe::new(action, target, "lifecycle", None)?.send().await {
+        Ok(_) => return Ok(()),
+        Err(HttpGetError::Request {
+            cause: RequestError::NoTls,
+            ..
+        }) => {}
+        Err(error) => return Err(error),
     }
     let plain = HTTPGetAction {
         scheme: Some("HTTP".to_owned()),
@@ -55,12 +141,9 @@ pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Re
     request.send().await.map(drop)
 }
 
-/// Go's error for a server that answers without TLS.
-const NO_TLS: &str = "http: server gave HTTP response to HTTPS client";
-
 struct HttpProbe {
     client: &'static Client,
-    /// As it is shown: with its port, even if that is the scheme's own.
+    /// As messages show it: with its port, even if that is the scheme's default.
     shown_url: String,
     url: Url,
     headers: HeaderMap,
@@ -68,41 +151,35 @@ struct HttpProbe {
 }
 
 impl HttpProbe {
-    /// `purpose` is what the server is told: `kube-probe`, `kube-lifecycle`.
+    /// `purpose` is for the `User-Agent`: `kube-probe`, `kube-lifecycle`.
     fn new(
         action: &HTTPGetAction,
         target: &Target<'_>,
         purpose: &str,
         timeout: Option<Duration>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, HttpGetError> {
         let port = target.port(&action.port)?;
         let address = join_host_port(&target.host(action.host.as_deref()), port);
         let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
         let path = action.path.as_deref().unwrap_or("/");
         let slash = if path.starts_with('/') { "" } else { "/" };
         let shown_url = format!("{scheme}://{address}{slash}{path}");
-        let failed = |what: &str| format!("Get {}: {what}", go::quoted(&shown_url));
-        let url = Url::parse(&shown_url).map_err(|error| failed(&error.to_string()))?;
+        let failed = |cause: RequestError| HttpGetError::Request {
+            url: shown_url.clone(),
+            cause,
+        };
+        let url = Url::parse(&shown_url).map_err(|error| failed(RequestError::Url(error)))?;
         let mut headers = HeaderMap::new();
         for header in action.http_headers.iter().flatten() {
             let named = HeaderName::from_bytes(header.name.as_bytes());
-            let name = named.map_err(|_| {
-                failed(&format!(
-                    "net/http: invalid header field name {}",
-                    go::quoted(&header.name)
-                ))
-            })?;
-            let value = HeaderValue::from_bytes(header.value.as_bytes()).map_err(|_| {
-                failed(&format!(
-                    "net/http: invalid header field value for {}",
-                    go::quoted(&header.name)
-                ))
-            })?;
+            let name = named.map_err(|_| failed(RequestError::HeaderName(header.name.clone())))?;
+            let value = HeaderValue::from_bytes(header.value.as_bytes());
+            let value = value.map_err(|_| failed(RequestError::HeaderValue(header.name.clone())))?;
             headers.append(name, value);
         }
         if !headers.contains_key(USER_AGENT) {
             let agent = format!("kube-{purpose}/{KUBERNETES_VERSION}");
-            let agent = HeaderValue::from_str(&agent).map_err(|error| failed(&error.to_string()))?;
+            let agent = HeaderValue::from_str(&agent).map_err(|error| failed(RequestError::UserAgent(error)))?;
             headers.insert(USER_AGENT, agent);
         }
         if !headers.contains_key(ACCEPT) {
@@ -110,7 +187,7 @@ impl HttpProbe {
         }
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         Ok(Self {
-            client: client().map_err(|error| failed(&error))?,
+            client: client().map_err(|error| failed(RequestError::Client(error)))?,
             shown_url,
             url,
             headers,
@@ -118,8 +195,8 @@ impl HttpProbe {
         })
     }
 
-    /// Sends the request, also to where it is redirected on the same host. All of it has one timeout.
-    async fn send(&mut self) -> Result<Response, String> {
+    /// Sends the request and follows redirects on the same host, all within one timeout.
+    async fn send(&mut self) -> Result<Response, HttpGetError> {
         let host = self.url.host_str().map(str::to_owned);
         let mut followed = 0;
         loop {
@@ -130,17 +207,16 @@ impl HttpProbe {
             let shown = String::from_utf8_lossy(location.as_bytes()).into_owned();
             let next = location.to_str().ok().and_then(|to| self.url.join(to).ok());
             let Some(next) = next else {
-                let shown = go::quoted(&shown);
-                return Err(self.failed(&format!("failed to parse Location header {shown}")));
+                return Err(self.failed(RequestError::Location(shown)));
             };
             if next.host_str() != host.as_deref() || followed >= REDIRECTS_MAX {
                 return Ok(response);
             }
             if !matches!(next.scheme(), "http" | "https") {
-                return Err(self.failed(&format!("unsupported protocol scheme {}", go::quoted(next.scheme()))));
+                return Err(self.failed(RequestError::Scheme(next.scheme().to_owned())));
             }
             if Url::parse(&shown).is_ok() {
-                // The name that was asked for belongs to the first request, unless the redirect is relative.
+                // A `Host` header is for the first request and for relative redirects.
                 self.headers.remove(HOST);
             }
             self.shown_url = next.to_string();
@@ -149,7 +225,7 @@ impl HttpProbe {
         }
     }
 
-    async fn send_once(&self) -> Result<Response, String> {
+    async fn send_once(&self) -> Result<Response, HttpGetError> {
         let sent = self.client.get(self.url.clone()).headers(self.headers.clone()).send();
         let sent = match self.deadline {
             None => Ok(sent.await),
@@ -157,41 +233,44 @@ impl HttpProbe {
         };
         match sent {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.failed(&self.reason(&error))),
-            Err(_) => Err(self.failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+            Ok(Err(error)) => Err(self.failed(self.cause(error))),
+            Err(_) => Err(self.failed(RequestError::TimedOut)),
         }
     }
 
-    fn failed(&self, what: &str) -> String {
-        format!("Get {}: {what}", go::quoted(&self.shown_url))
+    fn failed(&self, cause: RequestError) -> HttpGetError {
+        HttpGetError::Request {
+            url: self.shown_url.clone(),
+            cause,
+        }
     }
 
-    /// What Go would say.
-    fn reason(&self, error: &reqwest::Error) -> String {
-        let below = go::io_error_below(error);
-        let system = below.filter(|error| error.raw_os_error().is_some()).map(go::io_error);
-        let address = || {
+    /// The error that Go's client has for this client's.
+    fn cause(&self, error: reqwest::Error) -> RequestError {
+        let code = go::io_error_below(&error).and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
             let host = self.url.host_str().unwrap_or_default();
-            join_host_port(host, self.url.port_or_known_default().unwrap_or_default())
-        };
-        match system {
-            Some(system) if error.is_connect() => format!("dial tcp {}: connect: {system}", address()),
-            Some(system) => format!("read tcp {}: read: {system}", address()),
-            None => {
-                let text = innermost(error);
-                if text == "connection closed before message completed" {
-                    "EOF".to_owned()
-                } else if self.url.scheme() == "https" && text.contains("InvalidContentType") {
-                    NO_TLS.to_owned()
-                } else {
-                    text
-                }
+            let address = join_host_port(host, self.url.port_or_known_default().unwrap_or_default());
+            let system = io::Error::from_raw_os_error(code);
+            return if error.is_connect() {
+                RequestError::Connect { address, error: system }
+            } else {
+                RequestError::Read { address, error: system }
+            };
+        }
+        if causes::find::<hyper::Error>(&error).is_some_and(hyper::Error::is_incomplete_message) {
+            return RequestError::Closed;
+        }
+        match causes::find::<rustls::Error>(&error) {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) if self.url.scheme() == "https" => {
+                RequestError::NoTls
             }
+            _ => RequestError::Other(error),
         }
     }
 }
 
-/// Where a response leads, if a client is to go there (`redirectBehavior` of Go's client).
+/// Where a response redirects to, if Go's client would follow it (`redirectBehavior`).
 fn redirection(response: &Response) -> Option<&HeaderValue> {
     let follows = matches!(
         response.status(),
@@ -205,7 +284,7 @@ fn redirection(response: &Response) -> Option<&HeaderValue> {
 }
 
 /// The beginning of the body; the kubelet reads no more either, and closes the connection.
-async fn read_body(mut response: Response, deadline: Option<Instant>) -> Result<Vec<u8>, String> {
+async fn read_body(mut response: Response, deadline: Option<Instant>) -> Result<Vec<u8>, HttpGetError> {
     let mut body = Vec::new();
     while body.len() < OUTPUT_MAX_BYTES {
         let chunk = match deadline {
@@ -218,33 +297,22 @@ async fn read_body(mut response: Response, deadline: Option<Instant>) -> Result<
                 body.extend_from_slice(&chunk[..end]);
             }
             Ok(Ok(None)) => break,
-            Ok(Err(error)) => {
-                let text = go::io_error_below(&error).map_or_else(|| innermost(&error), go::io_error);
-                return Err(format!("unexpected end of the response's body: {text}"));
-            }
-            Err(_) => {
-                return Err(
-                    "context deadline exceeded (Client.Timeout or context cancellation while reading body)".to_owned(),
-                );
-            }
+            Ok(Err(error)) => return Err(HttpGetError::Body(error)),
+            Err(_) => return Err(HttpGetError::BodyTimedOut),
         }
     }
     Ok(body)
 }
 
-fn innermost(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+fn broken_body(error: &reqwest::Error) -> String {
+    go::io_error_below(error).map_or_else(|| innermost(error).to_string(), go::io_error)
 }
 
-fn client() -> Result<&'static Client, String> {
+fn client() -> Result<&'static Client, &'static reqwest::Error> {
     static PROVIDER: Once = Once::new();
-    static CLIENT: OnceLock<Result<Client, String>> = OnceLock::new();
+    static CLIENT: OnceLock<Result<Client, reqwest::Error>> = OnceLock::new();
     let client = CLIENT.get_or_init(|| {
-        // Fails only where the process has installed one already, which is as good.
+        // Fails only if the process has installed one already, which is as good.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         Client::builder()
             .no_proxy()
@@ -256,7 +324,6 @@ fn client() -> Result<&'static Client, String> {
             .tls_certs_only([])
             .tls_danger_accept_invalid_certs(true)
             .build()
-            .map_err(|error| innermost(&error))
     });
-    client.as_ref().map_err(Clone::clone)
+    client.as_ref()
 }

@@ -1,9 +1,28 @@
-//! Whom a probe or hook is for, and where it goes.
+//! The container that a probe or hook is for, and its address.
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::go;
+
+/// A port that cannot be connected to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// The container has none of this name.
+    #[error("port {name} not found")]
+    NotFound {
+        /// As in the manifest.
+        name: String,
+    },
+    /// No port can have this number.
+    #[error("invalid port number: {number}")]
+    Invalid {
+        /// The number.
+        number: i32,
+    },
+}
 
 /// The container that is probed, or whose hook is run.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +47,14 @@ impl Target<'_> {
         )
     }
 
-    /// The number of a port, or of one of the container's by its name (`ResolveContainerPort`).
-    pub(super) fn port(&self, port: &IntOrString) -> Result<u16, String> {
+    /// `Container "main" in Pod "web_default(1d4b…)"`, as its messages about hooks have it.
+    pub(super) fn container_name(&self) -> String {
+        let (container, pod) = (go::quoted(&self.container.name), go::quoted(&self.pod_name()));
+        format!("Container {container} in Pod {pod}")
+    }
+
+    /// The number of a port, which may be given by its name in the container (`ResolveContainerPort`).
+    pub(super) fn port(&self, port: &IntOrString) -> Result<u16, PortError> {
         let number = match port {
             IntOrString::Int(number) => *number,
             IntOrString::String(name) => {
@@ -40,15 +65,15 @@ impl Target<'_> {
                     .next();
                 match named.or_else(|| name.parse().ok()) {
                     Some(number) => number,
-                    None => return Err(format!("port {name} not found")),
+                    None => return Err(PortError::NotFound { name: name.clone() }),
                 }
             }
         };
         let valid = u16::try_from(number).ok().filter(|number| *number > 0);
-        valid.ok_or_else(|| format!("invalid port number: {number}"))
+        valid.ok_or(PortError::Invalid { number })
     }
 
-    /// The host that is written, or the Pod's address.
+    /// The host that the manifest names, or the Pod's address.
     pub(super) fn host(&self, written: Option<&str>) -> String {
         match written {
             None | Some("") => self.pod_ip.to_string(),
@@ -88,10 +113,11 @@ mod tests {
         let named = |name: &str| target.port(&IntOrString::String(name.into()));
         assert_eq!(named("http"), Ok(8080));
         assert_eq!(named("81"), Ok(81));
-        assert_eq!(named("https"), Err("port https not found".into()));
-        assert_eq!(named("wrong"), Err("invalid port number: 70000".into()));
+        assert_eq!(named("https").unwrap_err().to_string(), "port https not found");
+        assert_eq!(named("wrong").unwrap_err().to_string(), "invalid port number: 70000");
         assert_eq!(target.port(&IntOrString::Int(443)), Ok(443));
-        assert_eq!(target.port(&IntOrString::Int(0)), Err("invalid port number: 0".into()));
+        let zero = target.port(&IntOrString::Int(0));
+        assert_eq!(zero, Err(PortError::Invalid { number: 0 }));
         assert_eq!(target.host(None), "127.0.0.1");
         assert_eq!(join_host_port("fd00::1", 80), "[fd00::1]:80");
     }

@@ -6,11 +6,15 @@ use k8s_openapi::api::core::v1::TCPSocketAction;
 use tokio::net::TcpStream;
 
 use super::outcome::Outcome;
-use super::target::join_host_port;
+use super::target::{PortError, join_host_port};
 use super::{Target, go};
 
 /// Connects, within the timeout. The error is why that could not even be tried.
-pub(super) async fn probe(action: &TCPSocketAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, String> {
+pub(super) async fn probe(
+    action: &TCPSocketAction,
+    target: &Target<'_>,
+    timeout: Duration,
+) -> Result<Outcome, PortError> {
     let port = target.port(&action.port)?;
     let host = target.host(action.host.as_deref());
     let address = join_host_port(&host, port);

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::order::Order;
-use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
+use crate::pod::supervisor_protocol::{PodNotice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 
 /// Frames on their way to the client.
 const QUEUED_FRAMES: usize = 32;
@@ -41,8 +41,8 @@ impl ForegroundClient {
     }
 
     /// Sends the last notice, and waits until it is written.
-    pub async fn finish(self, notice: Notice) {
-        let _ = self.frames.send(SupervisorFrame::Notice(notice)).await;
+    pub async fn finish(self, notice: PodNotice) {
+        let _ = self.frames.send(notice.into()).await;
         drop(self.frames);
         self.reader.abort();
         let _ = self.writer.await;

@@ -1,4 +1,4 @@
-//! What the command line that stays attached is told of its Pod's life: once that all containers were started, and how each ended.
+//! What the attached command line is told of its Pod's life: once that all containers were started, and how each ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::container_order::containers;
 use crate::pod::lifecycle::{Event, is_create_error};
-use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
+use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::timings::Stage;
 
-/// What was told, and what is to be.
+/// What was reported, and what is collected for the next report.
 #[derive(Debug)]
 pub struct ClientReport {
     pod: Arc<SupervisedPod>,
@@ -38,7 +38,7 @@ impl ClientReport {
 
     /// Adds stages of the start.
     pub fn add_stages(&mut self, stages: impl IntoIterator<Item = Stage>) {
-        // Nobody is told of those of a later machine.
+        // Those of a later machine are not reported.
         if self.pod.client.is_some() && !self.announced {
             self.stages.extend(stages);
         }
@@ -51,25 +51,24 @@ impl ClientReport {
                 self.container_start.get_or_insert_with(Instant::now);
                 return;
             }
-            Event::ContainerStarted { container, .. } => {
-                if let Some(started) = self.started.get_mut(*container) {
+            Event::ContainerStarted { attempt, .. } => {
+                if let Some(started) = self.started.get_mut(attempt.container) {
                     *started = true;
                 }
                 return;
             }
-            Event::ContainerExited { container, exit, .. } => {
-                (*container, exit.code, exit.reason.clone(), exit.message.clone())
+            Event::ContainerExited { attempt, exit } => {
+                (attempt.container, exit.code, exit.reason.clone(), exit.message.clone())
             }
             Event::ContainerStartFailed {
-                container,
+                attempt,
                 reason,
                 message,
-                ..
-                // Its error ends the Pod, and is that of the whole command.
-            } if !is_create_error(reason) => (*container, 128, reason.clone(), Some(message.clone())),
+                // A create error ends the Pod, and is the error of the whole command.
+            } if !is_create_error(reason) => (attempt.container, 128, reason.clone(), Some(message.clone())),
             _ => return,
         };
-        self.tell(Notice::ContainerEnded {
+        self.tell(PodNotice::ContainerEnded {
             container: u16::try_from(container).unwrap_or(u16::MAX),
             exit_code,
             reason,
@@ -80,7 +79,7 @@ impl ClientReport {
 
     /// Tells what the user should know while the Pod goes on.
     pub async fn warn(&self, text: String) {
-        self.tell(Notice::Warning(text)).await;
+        self.tell(PodNotice::Warning(text)).await;
     }
 
     /// Says once that all containers were started, in the machine with this address.
@@ -97,16 +96,16 @@ impl ClientReport {
             self.stages.push(Stage::since("container", start));
         }
         self.stages.push(Stage::since("total", self.start));
-        let notice = Notice::Running {
+        let notice = PodNotice::Running {
             pod_ip: pod_ip.to_owned(),
             stages: std::mem::take(&mut self.stages),
         };
         self.tell(notice).await;
     }
 
-    async fn tell(&self, notice: Notice) {
+    async fn tell(&self, notice: PodNotice) {
         if let Some(client) = &self.pod.client {
-            let _ = client.send(SupervisorFrame::Notice(notice)).await;
+            let _ = client.send(notice.into()).await;
         }
     }
 }
@@ -116,7 +115,9 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::pod::lifecycle::ContainerAttempt;
     use crate::pod::supervisor::supervised_pod::{test_pod, test_pod_with};
+    use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
 
     #[tokio::test]
     async fn that_all_containers_were_started_is_said_once_with_the_stages_of_the_start() {
@@ -134,15 +135,14 @@ mod tests {
             })
             .await;
         let started = Event::ContainerStarted {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             container_id: "web-0".to_owned(),
             user: None,
         };
         report.note(&started).await;
         report.announce(Some("10.0.0.2")).await;
         report.announce(Some("10.0.0.2")).await;
-        let Ok(SupervisorFrame::Notice(Notice::Running { pod_ip, stages })) = frames.try_recv() else {
+        let Ok(SupervisorFrame::Notice(Notice::Pod(PodNotice::Running { pod_ip, stages }))) = frames.try_recv() else {
             panic!("it runs");
         };
         let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -158,22 +158,21 @@ mod tests {
         let (client, mut frames) = mpsc::channel(8);
         let (pod, _messages) = test_pod_with(false, Some(client));
         let failed = Event::ContainerStartFailed {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             reason: "StartError".to_owned(),
             message: "no such file".to_owned(),
         };
         ClientReport::new(pod).note(&failed).await;
         assert_eq!(
             frames.try_recv().unwrap(),
-            SupervisorFrame::Notice(Notice::ContainerEnded {
+            SupervisorFrame::from(PodNotice::ContainerEnded {
                 container: 0,
                 exit_code: 128,
                 reason: "StartError".to_owned(),
                 message: Some("no such file".to_owned()),
             })
         );
-        // Nobody is there to be told of a detached Pod.
+        // A detached Pod has no client.
         let (pod, _messages) = test_pod(true);
         ClientReport::new(pod).note(&failed).await;
     }

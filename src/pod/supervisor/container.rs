@@ -13,7 +13,7 @@ use ttrpc::context::{with_duration, with_timeout};
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::{AgentError, CALL_TIMEOUT};
 use crate::pod::container_streams::ContainerStreams;
-use crate::pod::lifecycle::{Event, Exit, ProcessUser};
+use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, ProcessUser};
 use crate::pod::logs::{self, Limits, LogReader, LogWriter, Progress, ReadOptions};
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 use crate::pod::stdin::ContainerStdin;
@@ -23,39 +23,37 @@ use crate::pod::stdin::ContainerStdin;
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
-/// How many times a container that nobody asked for is killed, and how long it may take each time. The lifecycle gives it up before the last.
+/// How many times a stranger is killed, and how long each kill may take. The lifecycle gives it up before the last.
 const KILLS: u32 = 120;
 const KILL_PERIOD: Duration = Duration::from_secs(1);
 
 /// A container that is being started, runs, or was found running.
 #[derive(Debug)]
 pub struct ContainerRun {
-    container: usize,
-    attempt: u32,
+    attempt: ContainerAttempt,
     /// Its id in the guest.
     id: String,
     streams: Arc<ContainerStreams>,
     agent: AgentClientHandle,
     pod: Arc<SupervisedPod>,
-    /// The directory of the log, if its end is the termination message of a container that failed without one.
+    /// The directory of the log, if the end of the log is the termination message of a container that failed without one.
     fallback_log: Option<PathBuf>,
 }
 
 impl ContainerRun {
     /// Announces the streams of an attempt, with its log. None if the Pod has no such container.
-    pub fn expect(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, container: usize, attempt: u32) -> Option<Self> {
-        let spec = pod.container(container)?;
+    pub fn expect(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, attempt: ContainerAttempt) -> Option<Self> {
+        let spec = pod.container(attempt.container)?;
         let uid = &pod.record.uid;
         let directory = logs::container_dir(&pod.paths, uid, &spec.name);
-        let log = LogWriter::open(directory.clone(), attempt, Limits::default());
-        let id = pod.container_id(container, attempt);
-        let index = u16::try_from(container).unwrap_or(u16::MAX);
+        let log = LogWriter::open(directory.clone(), attempt.number, Limits::default());
+        let id = pod.container_id(attempt);
+        let index = u16::try_from(attempt.container).unwrap_or(u16::MAX);
         let taken_file = pod.paths.pod_run(uid).join(format!("stdin-{}", spec.name));
         let stdin = ContainerStdin::new(spec, &id, taken_file);
         let streams = pod.guest_streams.expect_container(index, &id, stdin, log);
         let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         Some(Self {
-            container,
             attempt,
             id,
             streams,
@@ -67,16 +65,15 @@ impl ContainerRun {
 
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
-        let (container, attempt) = (self.container, self.attempt);
-        // Without a limit: the lifecycle has one, and kills what was given up. A call that only stops to wait would leave a container behind.
+        // Without a timeout: the lifecycle has one, and kills a container that it gives up. A call that stopped waiting would leave the
+        // container behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
             Err(error) if error.code() == Code::ALREADY_EXISTS => return self.kill_unfollowed_attempt(error).await,
             Err(error) => return self.start_failed(error),
         };
         self.pod.report(Event::ContainerStarted {
-            container,
-            attempt,
+            attempt: self.attempt,
             container_id: self.id.clone(),
             user: started.user.as_ref().and_then(shown_user),
         });
@@ -87,7 +84,6 @@ impl ContainerRun {
         self.pod.guest_streams.forget_container(&self.id);
         let (reason, message) = start_failure(&self.id, error);
         self.pod.report(Event::ContainerStartFailed {
-            container: self.container,
             attempt: self.attempt,
             reason: reason.to_owned(),
             message,
@@ -103,7 +99,7 @@ impl ContainerRun {
             ..Default::default()
         };
         for _ in 0..KILLS {
-            // What cannot be killed yet is killed the next time.
+            // A container that cannot be killed yet is killed the next time.
             let _ = self.agent.signal_container(with_duration(CALL_TIMEOUT), &request).await;
             match self.wait().await {
                 Ok(response) => return self.ended(response).await,
@@ -123,11 +119,11 @@ impl ContainerRun {
         self.agent.wait_container(with_timeout(0), &request).await
     }
 
-    /// Follows a container that runs, or has ended unheard.
+    /// Follows a container that runs, or ended while no supervisor followed it.
     pub async fn follow(self) {
         match self.wait().await {
             Ok(response) => self.ended(response).await,
-            // The machine is gone, which is noticed and reported as such elsewhere.
+            // The machine is gone, which is reported elsewhere.
             Err(error) => {
                 let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
                 self.pod.guest_streams.complain(complaint);
@@ -141,7 +137,6 @@ impl ContainerRun {
         self.pod.guest_streams.forget_container(&self.id);
         let exit = self.exit(response).await;
         self.pod.report(Event::ContainerExited {
-            container: self.container,
             attempt: self.attempt,
             exit,
         });
@@ -155,15 +150,15 @@ impl ContainerRun {
             && exit.code != 0
             && let Some(directory) = self.fallback_log.clone()
         {
-            let attempt = self.attempt;
-            let tail = tokio::task::spawn_blocking(move || end_of_log(directory, attempt)).await;
+            let number = self.attempt.number;
+            let tail = tokio::task::spawn_blocking(move || end_of_log(directory, number)).await;
             message = tail.ok().and_then(Result::ok).unwrap_or_default();
         }
         exit.with_message(message)
     }
 }
 
-/// The kubelet's reason and message for a container that was not started: a container that could not even be made is tried again as it is,
+/// The kubelet's reason and message for a container that was not started: if the container could not be made, the same attempt is tried again;
 /// any other attempt has ended.
 fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
     let code = error.code();
@@ -179,7 +174,7 @@ fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
     }
 }
 
-/// What the guest says of a process's user, as far as it can be true.
+/// The user of a process as the guest reports it, if it is possible.
 fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
     // No process can have the number that means "no change" to the kernel.
     if [user.uid, user.gid].contains(&u32::MAX) || user.supplemental_gids.contains(&u32::MAX) {
@@ -193,7 +188,7 @@ fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
     })
 }
 
-/// The last lines of a log, as much of them as makes a termination message.
+/// The last lines of a log, as many as fit into a termination message.
 fn end_of_log(directory: PathBuf, attempt: u32) -> std::io::Result<String> {
     let options = ReadOptions {
         tail_lines: Some(FALLBACK_LINES),
@@ -249,10 +244,10 @@ mod tests {
         assert_eq!(start_failure("a-0", lost.into()).0, "StartError");
     }
 
-    /// An agent in whose guest a container is being started that it is asked to start, until it was killed a second time.
+    /// An agent that is already starting the container it is asked to start, until the container was killed a second time.
     struct Stranger {
         kills: std::sync::atomic::AtomicU32,
-        /// Whether it has been started then, or given up.
+        /// Whether that start succeeds then, or fails.
         starts: bool,
     }
 
@@ -313,7 +308,7 @@ mod tests {
             server.start().await.unwrap();
             let (pod, mut messages) = test_pod(true);
             let agent = AgentClientHandle::new(ours);
-            let run = ContainerRun::expect(&pod, agent, 0, 0).unwrap();
+            let run = ContainerRun::expect(&pod, agent, ContainerAttempt::new(0, 0)).unwrap();
             run.start(StartContainerRequest::default()).await;
             assert_eq!(stranger.kills.load(Ordering::Relaxed), 2);
             let Some(Message::Event(event)) = messages.recv().await else {

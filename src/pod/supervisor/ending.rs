@@ -1,9 +1,9 @@
-//! How a Pod ends, as `run` sees it: what its end is put down to, and the exit code.
+//! How a Pod ends, for `run`: the cause and the exit code.
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::lifecycle::{Event, Lifecycle, is_create_error};
 
-/// What `run` exits with when it was interrupted before anything ran, as a shell has it.
+/// Exit code of a `run` that was interrupted before anything ran, as in a shell.
 const INTERRUPTED: u8 = 130;
 
 /// How a Pod ended, for `run`.
@@ -13,11 +13,11 @@ pub struct Outcome {
     pub exit_code: u8,
     /// Why the Pod could not be run to its end, if so.
     pub error: Option<String>,
-    /// Whether its records go with it.
+    /// Whether its records are removed.
     pub forget: bool,
 }
 
-/// What has happened that the end may have to be put down to.
+/// What has happened that may be the cause of the end.
 #[derive(Debug, Default)]
 pub struct Ending {
     sandbox_was_ready: bool,
@@ -39,14 +39,14 @@ impl Ending {
         self.loss = Some(how);
     }
 
-    /// There is a machine, again perhaps; returns how the one before was lost.
+    /// A machine is ready; returns how the one before it was lost.
     pub fn machine_is_ready(&mut self) -> Option<String> {
         self.sandbox_was_ready = true;
         self.loss.take()
     }
 
-    /// In the foreground somebody waits: what Kubernetes would try for ever ends the Pod there. Returns whether it is such an event, and
-    /// the Pod is to be killed.
+    /// Whether the event is a failure that Kubernetes would retry for ever. A Pod in the foreground has to be killed then, because somebody
+    /// waits for it.
     #[must_use]
     pub fn is_hopeless(&mut self, pod: &SupervisedPod, event: &Event) -> bool {
         if pod.record.detached {
@@ -57,14 +57,13 @@ impl Ending {
                 format!("container {:?}: {message}", pod.container_name(*container))
             }
             Event::SandboxFailed { message } => message.clone(),
-            // A container that could not even be created: the same attempt would be made again and again.
+            // The container could not be created: the same attempt would be made again and again.
             Event::ContainerStartFailed {
-                container,
+                attempt,
                 reason,
                 message,
-                ..
             } if is_create_error(reason) => {
-                format!("container {:?}: {message}", pod.container_name(*container))
+                format!("container {:?}: {message}", pod.container_name(attempt.container))
             }
             _ => return false,
         };
@@ -80,7 +79,7 @@ impl Ending {
             exit_code: match (&self.failure, self.interrupted) {
                 (Some(_), _) if !self.sandbox_was_ready => 1,
                 (None, true) if !self.sandbox_was_ready => INTERRUPTED,
-                // Its containers may all have ended well before the kill.
+                // All its containers may have succeeded before the kill.
                 (Some(_), _) => lifecycle.exit_code().max(1),
                 _ => lifecycle.exit_code(),
             },
@@ -93,7 +92,7 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::lifecycle::Time;
+    use crate::pod::lifecycle::{ContainerAttempt, Time};
     use crate::pod::supervisor::supervised_pod::test_pod;
 
     fn ended(ending: Ending, pod: &SupervisedPod) -> (u8, Option<String>, bool) {
@@ -126,8 +125,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_cannot_be_created_is_hopeless_in_the_foreground_and_one_that_does_not_start_has_ended() {
         let failed = |reason: &str| Event::ContainerStartFailed {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             reason: reason.to_owned(),
             message: "no users".to_owned(),
         };

@@ -1,28 +1,29 @@
-//! Runs probes and hooks: in a task each, which reports when it is done.
+//! Runs probes and hooks, each in a task that reports when it is done.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Probe;
+use k8s_openapi::api::core::v1::{Container, Probe};
 use tokio::task::AbortHandle;
 
 use super::running_machine::Guest;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::guest_process::{GuestProcesses, RunError};
-use crate::pod::lifecycle::{Event, Hook, ProbeKind, ProbeOutcome};
+use crate::pod::lifecycle::{ContainerAttempt, Event, Hook, HookOutcome, ProbeKind, ProbeOutcome};
 use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 
 /// The probes and hooks of a Pod.
 #[derive(Debug)]
 pub struct Handlers {
     pod: Arc<SupervisedPod>,
-    /// Hooks that run and can be cancelled, by container and attempt.
-    hooks: HashMap<(usize, u32, Hook), AbortHandle>,
+    /// Hooks that run and can be cancelled.
+    hooks: HashMap<(ContainerAttempt, Hook), AbortHandle>,
 }
 
 impl Handlers {
-    /// None runs yet.
+    /// Without any that run.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
         Self {
             pod,
@@ -31,92 +32,96 @@ impl Handlers {
     }
 
     /// Runs a hook of an attempt.
-    pub fn run_hook(&mut self, guest: Guest, container: usize, attempt: u32, hook: Hook, timeout: Option<Duration>) {
-        let Some(spec) = self.pod.container(container).cloned() else {
+    pub fn run_hook(&mut self, guest: Guest, attempt: ContainerAttempt, hook: Hook, timeout: Option<Duration>) {
+        let Some(container) = self.reach(guest, attempt) else {
             return;
         };
-        let handler = spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
+        let handler = container.spec.lifecycle.as_ref().and_then(|lifecycle| match hook {
             Hook::PostStart => lifecycle.post_start.clone(),
             Hook::PreStop => lifecycle.pre_stop.clone(),
         });
         let Some(handler) = handler else { return };
-        let pod = Arc::clone(&self.pod);
         let task = tokio::spawn(async move {
-            let target = Target {
-                pod: &pod.record.pod,
-                container: &spec,
-                pod_ip: guest.pod_ip,
+            let ran = probe::run_hook(&handler, &container.target(), timeout, &container.exec).await;
+            let outcome = match ran {
+                Ok(()) => HookOutcome::Success,
+                Err(error) => HookOutcome::Failure(error.to_string()),
             };
-            let exec = GuestExec {
-                processes: guest.processes,
-                container_id: pod.container_id(container, attempt),
-            };
-            let result = probe::run_hook(&handler, &target, timeout, &exec).await;
-            pod.report(Event::HookEnded {
-                container,
-                attempt,
-                hook,
-                result,
-            });
+            container.pod.report(Event::HookEnded { attempt, hook, outcome });
         });
-        self.hooks.insert((container, attempt, hook), task.abort_handle());
+        self.hooks.insert((attempt, hook), task.abort_handle());
     }
 
-    /// Notes what has happened: a hook that has ended is not kept.
+    /// Forgets a hook that has ended.
     pub fn note(&mut self, event: &Event) {
-        if let Event::HookEnded {
-            container,
-            attempt,
-            hook,
-            ..
-        } = event
-        {
-            self.hooks.remove(&(*container, *attempt, *hook));
+        if let Event::HookEnded { attempt, hook, .. } = event {
+            self.hooks.remove(&(*attempt, *hook));
         }
     }
 
-    /// Gives up a hook.
-    pub fn cancel_hook(&mut self, container: usize, attempt: u32, hook: Hook) {
-        if let Some(running) = self.hooks.remove(&(container, attempt, hook)) {
+    /// Cancels a hook.
+    pub fn cancel_hook(&mut self, attempt: ContainerAttempt, hook: Hook) {
+        if let Some(running) = self.hooks.remove(&(attempt, hook)) {
             running.abort();
         }
     }
 
     /// Runs a probe of an attempt once.
-    pub fn run_probe(&self, guest: Guest, container: usize, attempt: u32, kind: ProbeKind) {
-        let Some(spec) = self.pod.container(container).cloned() else {
+    pub fn run_probe(&self, guest: Guest, attempt: ContainerAttempt, kind: ProbeKind) {
+        let Some(container) = self.reach(guest, attempt) else {
             return;
         };
         let probe: Option<Probe> = match kind {
-            ProbeKind::Liveness => spec.liveness_probe.clone(),
-            ProbeKind::Readiness => spec.readiness_probe.clone(),
-            ProbeKind::Startup => spec.startup_probe.clone(),
+            ProbeKind::Liveness => container.spec.liveness_probe.clone(),
+            ProbeKind::Readiness => container.spec.readiness_probe.clone(),
+            ProbeKind::Startup => container.spec.startup_probe.clone(),
         };
         let Some(probe) = probe else { return };
-        let pod = Arc::clone(&self.pod);
         tokio::spawn(async move {
-            let target = Target {
-                pod: &pod.record.pod,
-                container: &spec,
-                pod_ip: guest.pod_ip,
-            };
-            let exec = GuestExec {
-                processes: guest.processes,
-                container_id: pod.container_id(container, attempt),
-            };
-            let outcome = match probe::probe(&probe, &target, &exec).await {
+            let outcome = match probe::probe(&probe, &container.target(), &container.exec).await {
                 Outcome::Success => ProbeOutcome::Success,
                 Outcome::Warning(message) => ProbeOutcome::Warning(message),
                 Outcome::Failure(message) => ProbeOutcome::Failure(message),
                 Outcome::Unknown(message) => ProbeOutcome::Unknown(message),
             };
-            pod.report(Event::ProbeEnded {
-                container,
+            container.pod.report(Event::ProbeEnded {
                 attempt,
                 probe: kind,
                 outcome,
             });
         });
+    }
+
+    /// The container of an attempt. None if the Pod has no such container.
+    fn reach(&self, guest: Guest, attempt: ContainerAttempt) -> Option<GuestContainer> {
+        Some(GuestContainer {
+            pod: Arc::clone(&self.pod),
+            spec: self.pod.container(attempt.container)?.clone(),
+            pod_ip: guest.pod_ip,
+            exec: GuestExec {
+                processes: guest.processes,
+                container_id: self.pod.container_id(attempt),
+            },
+        })
+    }
+}
+
+/// A container as its probes and hooks reach it.
+#[derive(Debug)]
+struct GuestContainer {
+    pod: Arc<SupervisedPod>,
+    spec: Container,
+    pod_ip: IpAddr,
+    exec: GuestExec,
+}
+
+impl GuestContainer {
+    fn target(&self) -> Target<'_> {
+        Target {
+            pod: &self.pod.record.pod,
+            container: &self.spec,
+            pod_ip: self.pod_ip,
+        }
     }
 }
 
@@ -152,21 +157,21 @@ mod tests {
     async fn a_hook_that_has_ended_is_not_kept() {
         let (pod, _messages) = test_pod(true);
         let mut handlers = Handlers::new(pod);
-        for attempt in 0..3 {
+        let attempt = |number| ContainerAttempt::new(0, number);
+        for number in 0..3 {
             let hook = tokio::spawn(std::future::pending::<()>());
             handlers
                 .hooks
-                .insert((0, attempt, Hook::PostStart), hook.abort_handle());
+                .insert((attempt(number), Hook::PostStart), hook.abort_handle());
         }
-        for attempt in [0, 2, 7] {
+        for number in [0, 2, 7] {
             handlers.note(&Event::HookEnded {
-                container: 0,
-                attempt,
+                attempt: attempt(number),
                 hook: Hook::PostStart,
-                result: Ok(()),
+                outcome: HookOutcome::Success,
             });
         }
         let kept: Vec<_> = handlers.hooks.keys().collect();
-        assert_eq!(kept, [&(0, 1, Hook::PostStart)]);
+        assert_eq!(kept, [&(attempt(1), Hook::PostStart)]);
     }
 }

@@ -23,7 +23,7 @@ use crate::pod::container_images;
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::host_resources::{self, HostResources};
-use crate::pod::lifecycle::Event;
+use crate::pod::lifecycle::{ContainerAttempt, Event};
 use crate::pod::machine_plan::MachinePlan;
 use crate::pod::patience::KILL_PATIENCE;
 use crate::pod::sandbox::{self, AgentClientHandle, describe_loss, vmm_end};
@@ -208,14 +208,13 @@ impl Machine {
     }
 
     /// Starts an attempt of a container; what becomes of it comes as events.
-    pub fn start_container(&mut self, container: usize, attempt: u32) {
+    pub fn start_container(&mut self, attempt: ContainerAttempt) {
         let Some(machine) = &mut self.running else { return };
         let agent = machine.sandbox.agent.clone();
-        let planned = match self.plan.get(container) {
+        let planned = match self.plan.get(attempt.container) {
             Some(Ok(planned)) => planned,
             Some(Err(failure)) => {
                 return self.pod.report(Event::ContainerStartFailed {
-                    container,
                     attempt,
                     reason: failure.reason.clone(),
                     message: failure.message.clone(),
@@ -224,33 +223,36 @@ impl Machine {
             None => return,
         };
         let mut request = planned.request.clone();
-        request.id = container_id(&planned.name, attempt);
+        request.id = container_id(&planned.name, attempt.number);
         request.start_after = machine.last_start.replace(request.id.clone()).unwrap_or_default();
-        if let Some(earlier) = attempt.checked_sub(1) {
+        if let Some(earlier) = attempt.number.checked_sub(1) {
             remove_from_guest(&self.pod, &agent, container_id(&planned.name, earlier));
         }
-        if let Some(run) = ContainerRun::expect(&self.pod, agent, container, attempt) {
+        if let Some(run) = ContainerRun::expect(&self.pod, agent, attempt) {
             tokio::spawn(run.start(request));
         }
     }
 
     /// Sends an attempt of a container its stop signal.
-    pub fn stop_container(&self, container: usize, attempt: u32) {
-        let planned = self.plan.get(container).and_then(|planned| planned.as_ref().ok());
+    pub fn stop_container(&self, attempt: ContainerAttempt) {
+        let planned = self
+            .plan
+            .get(attempt.container)
+            .and_then(|planned| planned.as_ref().ok());
         let signal = planned.map_or(DEFAULT_STOP_SIGNAL, |planned| planned.stop_signal);
-        self.signal_container(container, attempt, signal);
+        self.signal_container(attempt, signal);
     }
 
     /// Sends an attempt of a container SIGKILL.
-    pub fn kill_container(&self, container: usize, attempt: u32) {
-        self.signal_container(container, attempt, libc::SIGKILL.unsigned_abs());
+    pub fn kill_container(&self, attempt: ContainerAttempt) {
+        self.signal_container(attempt, libc::SIGKILL.unsigned_abs());
     }
 
-    fn signal_container(&self, container: usize, attempt: u32, signal: u32) {
+    fn signal_container(&self, attempt: ContainerAttempt, signal: u32) {
         let Some(machine) = &self.running else { return };
         let agent = machine.sandbox.agent.clone();
         let request = SignalContainerRequest {
-            id: self.pod.container_id(container, attempt),
+            id: self.pod.container_id(attempt),
             signal,
             ..Default::default()
         };

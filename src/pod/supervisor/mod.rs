@@ -1,10 +1,10 @@
 //! The process that drives one Pod: prepares what it needs, starts its machine, carries out what the lifecycle decides, keeps the
 //! records, serves command lines, and releases everything at the end.
 //!
-//! The decisions are in `lifecycle`; here is the I/O around them. `pod_run` is the loop. What it has at hand: `images` (pulled and held), `machine`
-//! (the VM that is made or runs, and its containers), `handlers` (probes and hooks), `record_keeper` (the records on disk), `client_report`
-//! (what the attached command line is told), `ending` (what the end is put down to). `server` and `session` serve command lines, which see the
-//! Pod through `pod_view`.
+//! The decisions are in `lifecycle`; here is the I/O around them. `pod_run` is the loop. Its parts: `images` (pulled and held), `machine` (the
+//! VM that is made or runs, and its containers), `handlers` (probes and hooks), `record_keeper` (the records on disk), `client_report` (what the
+//! attached command line is told), `ending` (the cause of the end). `server` and `session` serve command lines, which see the Pod through
+//! `pod_view`.
 
 mod client;
 mod client_report;
@@ -31,7 +31,7 @@ use self::client::ForegroundClient;
 use self::ending::Outcome;
 use self::pod_run::PodRun;
 use super::release::release;
-use super::supervisor_protocol::Notice;
+use super::supervisor_protocol::PodNotice;
 use super::sweep;
 use crate::pod::patience::KILL_PATIENCE;
 use crate::privileged::{Privileges, VmmError};
@@ -44,7 +44,7 @@ pub struct Supervisor {
     pub paths: Paths,
     /// The Pod.
     pub record: PodRecord,
-    /// Says that the Pod has an owner.
+    /// The lock that shows that the Pod has an owner.
     pub lock: LockedFile,
     /// The attached command line; none of a detached Pod.
     pub client: Option<std::os::unix::net::UnixStream>,
@@ -53,10 +53,9 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Drives the Pod to its end. Of one that has lost its owner and does not go on, releases what is left.
+    /// Drives the Pod to its end. If the Pod has lost its owner and cannot go on, releases what is left.
     ///
-    /// # Errors
-    /// Only what leaves nobody to tell: everything else reaches the client, or is in the records.
+    /// # Errors Only what neither the client nor the records can be told.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self {
             paths,
@@ -94,7 +93,7 @@ impl Supervisor {
         if let Some(error) = &outcome.error {
             tracing::error!("{error}");
         }
-        // One that could not be taken over, or did not end in time, still has the Pod's address.
+        // A machine that could not be taken over, or did not end in time, still has the Pod's address.
         let released = match end_machine(&paths, &records, &uid, has_run).await {
             Ok(()) => release(&paths, &records, &uid, outcome.forget).await,
             Err(error) => Err(error),
@@ -103,11 +102,11 @@ impl Supervisor {
             (None, Err(error)) => Some(format!("cannot release everything of the Pod: {error:#}")),
             (error, _) => error,
         };
-        // Nothing may say that the Pod is over before its name is free again.
+        // The Pod's name must be free again before anybody is told that the Pod is over.
         drop(lock);
         if let Some(client) = client {
             client
-                .finish(Notice::Finished {
+                .finish(PodNotice::Finished {
                     exit_code: outcome.exit_code,
                     error,
                 })
@@ -117,7 +116,7 @@ impl Supervisor {
     }
 }
 
-/// Ends the Pod's virtual machine: before that, nothing of the Pod may be released. After a run it is mostly gone, and noted otherwise.
+/// Ends the Pod's virtual machine: before that, nothing of the Pod may be released. After a run it is mostly gone; if not, the record names it.
 async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str, has_run: bool) -> anyhow::Result<()> {
     let record = records.get(uid).unwrap_or_else(|error| {
         tracing::warn!("which virtual machine the Pod had is not known: {error}");
@@ -127,7 +126,7 @@ async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str, has_run: bo
     let privileges = Privileges::new(paths).of_pod(uid)?;
     let has_ended = match vmm {
         Some(vmm) if has_run => match privileges.kill_vmm(vmm, KILL_PATIENCE).await {
-            // The record is wrong: what it names has nothing of the Pod.
+            // The record is wrong: the process it names is not the Pod's.
             Err(VmmError::NotOfPod(_)) => true,
             killed => killed?,
         },

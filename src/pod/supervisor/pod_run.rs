@@ -39,7 +39,7 @@ pub struct PodRun {
     lifecycle: Lifecycle,
     clock: Clock,
     messages: mpsc::UnboundedReceiver<Message>,
-    /// What is to happen first.
+    /// The first event.
     first: Vec<Event>,
     keeper: RecordKeeper,
     images: Images,
@@ -97,7 +97,7 @@ impl PodRun {
             run.lifecycle = lifecycle;
             run.first = vec![run.take_over().await];
         }
-        // Not before the Pod is known: who reaches it by the socket can rely on that.
+        // Only now that the Pod is known, which clients of the socket rely on.
         let (paths, uid) = (&run.pod.paths, &run.pod.record.uid);
         run.server = Some(Server::listen(paths, uid, run.view.clone(), orders)?);
         Ok(run)
@@ -108,7 +108,7 @@ impl PodRun {
         let found = recovery::take_over(&self.pod, &mut self.machine, &self.view, &self.lifecycle).await;
         match found {
             Some(found) => Event::SupervisorRestarted {
-                containers: found.known,
+                found: found.known,
                 starting: found.starting,
             },
             None => {
@@ -124,7 +124,7 @@ impl PodRun {
     pub async fn drive(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<Outcome> {
         let result = self.run(&mut orders).await;
         drop(self.server.take());
-        // Whatever happened: no machine stays without a supervisor that knows of it.
+        // In any case: no machine may stay without a supervisor that knows of it.
         self.stop_machine(result.is_ok()).await;
         result?;
         Ok(self.ending.outcome(&self.pod, &self.lifecycle))
@@ -192,9 +192,9 @@ impl PodRun {
     /// Takes in what happened, and what follows from it at once.
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
         if self.ending.is_hopeless(&self.pod, &event) {
-            // First, so that nothing is started any more.
+            // First, so that nothing more is started.
             self.step(Event::KillRequested).await?;
-            // A start that is over would else be waited for. Of images and machines nothing is waited for any more.
+            // The lifecycle still waits for this start; it waits for no image and no machine any more.
             if !matches!(event, Event::ContainerStartFailed { .. }) {
                 return Ok(());
             }
@@ -239,31 +239,18 @@ impl PodRun {
                     message: "the Pod's virtual machine was turned off".to_owned(),
                 });
             }
-            Action::StartContainer { container, attempt } => self.machine.start_container(container, attempt),
-            Action::StopContainer { container, attempt } => self.machine.stop_container(container, attempt),
-            Action::KillContainer { container, attempt } => self.machine.kill_container(container, attempt),
-            Action::RunHook {
-                container,
-                attempt,
-                hook,
-                timeout,
-            } => {
+            Action::StartContainer { attempt } => self.machine.start_container(attempt),
+            Action::StopContainer { attempt } => self.machine.stop_container(attempt),
+            Action::KillContainer { attempt } => self.machine.kill_container(attempt),
+            Action::RunHook { attempt, hook, timeout } => {
                 if let Some(guest) = self.machine.guest() {
-                    self.handlers.run_hook(guest, container, attempt, hook, timeout);
+                    self.handlers.run_hook(guest, attempt, hook, timeout);
                 }
             }
-            Action::CancelHook {
-                container,
-                attempt,
-                hook,
-            } => self.handlers.cancel_hook(container, attempt, hook),
-            Action::RunProbe {
-                container,
-                attempt,
-                probe,
-            } => {
+            Action::CancelHook { attempt, hook } => self.handlers.cancel_hook(attempt, hook),
+            Action::RunProbe { attempt, probe } => {
                 if let Some(guest) = self.machine.guest() {
-                    self.handlers.run_probe(guest, container, attempt, probe);
+                    self.handlers.run_probe(guest, attempt, probe);
                 }
             }
             Action::Emit(event) => {
@@ -284,14 +271,14 @@ impl PodRun {
         self.forget_machine();
     }
 
-    /// Strikes a machine that has ended from the records.
+    /// Removes a machine that has ended from the records.
     fn forget_machine(&mut self) {
         self.keeper.note_vmm(None);
         // There may have been none.
         let _ = std::fs::remove_file(machine_plan::path(&self.pod.paths, &self.pod.record.uid));
     }
 
-    /// Says that the Pod's disk cannot be written any more. A guest that notices it ends its machine.
+    /// Reports that the Pod's disk cannot be written any more. A guest that notices it ends its machine.
     async fn disk_failed(&mut self, error: String) {
         let directory = self.pod.paths.state_dir().display();
         let message = format!("The Pod's scratch disk in {directory} cannot be written: {error}");

@@ -24,7 +24,7 @@ pub struct PodView {
     state: Arc<Mutex<State>>,
 }
 
-/// Why a container is not to be had, in kubectl's words.
+/// A container is not available, in kubectl's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerError {
     /// The Pod has none of this name.
@@ -61,10 +61,9 @@ impl PodView {
         }
     }
 
-    /// Makes the Pod one that there is not any more, to all but this supervisor.
+    /// Hides the Pod from all but this supervisor.
     ///
-    /// # Errors
-    /// Why that cannot be written down.
+    /// # Errors If that cannot be recorded.
     pub async fn hide(&self) -> anyhow::Result<()> {
         let (records, uid) = (self.records.clone(), Arc::clone(&self.uid));
         Ok(tokio::task::spawn_blocking(move || records.hide(&uid)).await??)
@@ -74,7 +73,7 @@ impl PodView {
         lock(&self.state)
     }
 
-    /// The machine has changed; with it go its containers.
+    /// The machine has changed, and no container runs in the new one yet.
     pub fn machine_is(&self, machine: Option<(AgentClientHandle, GuestProcesses)>) {
         *self.state() = State {
             machine,
@@ -93,13 +92,13 @@ impl PodView {
     pub fn note(&self, event: &Event) {
         match event {
             Event::ContainerStarted {
-                container,
-                container_id,
-                ..
-            } => self.found(*container, container_id),
-            Event::ContainerExited { container, attempt, .. } => {
-                let Some(name) = self.names.get(*container) else { return };
-                let ended = container_id(name, *attempt);
+                attempt, container_id, ..
+            } => self.found(attempt.container, container_id),
+            Event::ContainerExited { attempt, .. } => {
+                let Some(name) = self.names.get(attempt.container) else {
+                    return;
+                };
+                let ended = container_id(name, attempt.number);
                 self.state().containers.retain(|_, id| *id != ended);
             }
             _ => {}

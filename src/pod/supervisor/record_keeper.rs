@@ -33,7 +33,7 @@ pub struct RecordKeeper {
 }
 
 impl RecordKeeper {
-    /// Writes the Pod's record down, whose supervisor this process is, and goes on with its events.
+    /// Records that this process is the Pod's supervisor, and reads the Pod's events.
     ///
     /// # Errors
     /// When the events cannot be read.
@@ -64,9 +64,9 @@ impl RecordKeeper {
         Ok(read_record(&self.lifecycle_path)?)
     }
 
-    /// Writes what has changed. To be called before anything is done about it.
+    /// Writes what has changed. It must be called before the change is acted upon.
     pub async fn keep(&mut self, lifecycle: &Lifecycle, now: Time) -> anyhow::Result<()> {
-        // There will be a next supervisor to read it.
+        // A later supervisor will read it.
         if self.record.detached {
             let content = encode_record(lifecycle).context("cannot write the Pod's lifecycle down")?;
             if content != self.lifecycle {
@@ -84,8 +84,8 @@ impl RecordKeeper {
         Ok(())
     }
 
-    /// Notes as the first of all events that the Pod is on this host. That is the scheduler's word, not the kubelet's: the lifecycle
-    /// begins with a Pod that has a host. A supervisor that takes a Pod over finds it noted.
+    /// Records as the first event that the Pod is on this host. Kubernetes' scheduler says so, not the kubelet: the lifecycle begins with a Pod
+    /// that has a host. A supervisor that takes a Pod over finds the event recorded.
     pub fn note_scheduled(&mut self, node_name: &str) {
         if !self.events.list().is_empty() {
             return;
@@ -121,7 +121,7 @@ fn save(records: &PodRecords, record: &PodRecord) {
     }
 }
 
-/// A point in time as Kubernetes' objects have it.
+/// A point in time as Kubernetes writes it.
 fn timestamp(time: Time) -> meta::Time {
     let nanoseconds = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
     meta::Time(Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX))
@@ -141,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pod::lifecycle::{Event, Exit, Hook, ProbeKind, ProbeOutcome};
+    use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, HookOutcome, ProbeKind, ProbeOutcome};
     use crate::state::MAX_RECORD_BYTES;
 
     #[test]
@@ -195,52 +195,46 @@ mod tests {
     fn hostile_text() -> impl Strategy<Value = String> {
         prop_oneof![
             "(?s).{0,40}",
-            // As long as a message can be, of what takes most room in JSON.
+            // As long as a message can be, of the characters that take most room in JSON.
             Just("\u{1}".repeat(4 << 20)),
             Just("\u{10ffff}\"\\\n".repeat(100_000)),
         ]
     }
 
-    fn hostile_event(text: String, kind: u8, attempt: u32) -> Event {
-        let container = 0;
+    fn hostile_event(text: String, kind: u8, number: u32) -> Event {
+        let attempt = ContainerAttempt::new(0, number);
         match kind {
             0 => Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason: "StartError".to_owned(),
                 message: text,
             },
             1 => Event::ContainerExited {
-                container,
                 attempt,
                 exit: Exit::of_process(1, 0, false).with_message(text),
             },
             2 => Event::ContainerStarted {
-                container,
                 attempt,
                 container_id: text,
                 user: None,
             },
             3 => Event::HookEnded {
-                container,
                 attempt,
                 hook: Hook::PostStart,
-                result: Err(text),
+                outcome: HookOutcome::Failure(text),
             },
             4 => Event::ProbeEnded {
-                container,
                 attempt,
                 probe: ProbeKind::Liveness,
                 outcome: ProbeOutcome::Failure(text),
             },
             5 => Event::SandboxLost { message: text },
             6 => Event::ImageFailed {
-                container,
+                container: 0,
                 reason: "ErrImagePull".to_owned(),
                 message: text,
             },
             _ => Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason: "CreateContainerError".to_owned(),
                 message: text,
@@ -279,7 +273,7 @@ mod tests {
                 Event::ImageReady { container: 0, image_id: String::new() },
                 Event::SandboxReady { pod_ip: String::new(), host_ip: String::new() },
             ];
-            let said = said.into_iter().map(|(text, kind, attempt)| hostile_event(text, kind, attempt));
+            let said = said.into_iter().map(|(text, kind, number)| hostile_event(text, kind, number));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for event in ready.into_iter().chain(said) {
                 for action in lifecycle.step(now, event) {

@@ -15,14 +15,14 @@ use super::running_machine::RunningMachine;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::guest_process::GuestProcesses;
-use crate::pod::lifecycle::Lifecycle;
+use crate::pod::lifecycle::{ContainerAttempt, FoundAttempt, Lifecycle};
 use crate::pod::machine_plan::MachinePlan;
 use crate::pod::patience::KILL_PATIENCE;
 use crate::pod::sandbox;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it: returns what there is in it. Ends it otherwise.
+/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it, and returns what runs in it. Otherwise ends it.
 pub async fn take_over(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -32,7 +32,7 @@ pub async fn take_over(
     let noted = pod.record.vmm.clone();
     let adopted = match noted.clone() {
         Some(vmm) if lifecycle.has_sandbox() => adopt(pod, machine, view, lifecycle, vmm).await,
-        // One that was still being started is begun anew.
+        // A machine that was still being started is started anew.
         _ => Err(anyhow::anyhow!("none was ready")),
     };
     let error = match adopted {
@@ -47,7 +47,7 @@ pub async fn take_over(
     None
 }
 
-/// Connects to the machine and follows its containers again; returns which there are.
+/// Connects to the machine, follows its containers again and returns them.
 async fn adopt(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -61,8 +61,9 @@ async fn adopt(
         let version = plan.vmm_version;
         bail!("its VMM speaks version {version} of its protocol, this supervisor versions up to {PROTOCOL_VERSION}");
     }
+    let expected = lifecycle.expected_attempts();
     pod.guest_streams
-        .expect_adopted_machine(pod.ids_of(|container| lifecycle.expected_attempt(container)));
+        .expect_adopted_machine(expected.map(|attempt| pod.container_id(attempt)).collect());
     let adopted = tokio::select! {
         adopted = async {
             let sandbox = sandbox::adopt(&pod.privileges, &pod.guest_streams).await?;
@@ -94,34 +95,34 @@ async fn adopt(
             "the guest has containers that the Pod does not have, as {id:?}"
         ));
     }
-    for &(container, attempt, has_ended) in &found.known {
-        if !lifecycle.expects(container, attempt) {
+    for &FoundAttempt { attempt, has_ended } in &found.known {
+        if !lifecycle.expects(attempt) {
             continue;
         }
-        let Some(run) = ContainerRun::expect(pod, agent.clone(), container, attempt) else {
+        let Some(run) = ContainerRun::expect(pod, agent.clone(), attempt) else {
             continue;
         };
         if !has_ended {
-            view.found(container, &pod.container_id(container, attempt));
+            view.found(attempt.container, &pod.container_id(attempt));
         }
         tokio::spawn(run.follow());
     }
-    for &(container, attempt) in &found.starting {
-        if lifecycle.expects(container, attempt) {
-            machine.start_container(container, attempt);
+    for &attempt in &found.starting {
+        if lifecycle.expects(attempt) {
+            machine.start_container(attempt);
         }
     }
     pod.guest_streams.unpark();
     Ok(found)
 }
 
-/// What the guest says there is in the machine, taken for that only where it fits what is known of the Pod.
+/// What the guest says it has, as far as it fits what is known of the Pod.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Container, attempt, whether it has ended: each attempt once. Ended ones that nobody waits for are not among them.
-    pub known: Vec<(usize, u32, bool)>,
+    /// Each attempt once, without ended ones that are not waited for.
+    pub known: Vec<FoundAttempt>,
     /// Attempts whose start is under way, in the order of the Pod's containers. The agent answers once to all who ask for the same one.
-    pub starting: Vec<(usize, u32)>,
+    pub starting: Vec<ContainerAttempt>,
     /// One of the containers that the Pod cannot have.
     strange: Option<String>,
 }
@@ -129,7 +130,7 @@ pub struct Found {
 impl Found {
     fn among(
         listed: Vec<ContainerSummary>,
-        attempt_of: impl Fn(&str) -> Option<(usize, u32)>,
+        attempt_of: impl Fn(&str) -> Option<ContainerAttempt>,
         lifecycle: &Lifecycle,
     ) -> Self {
         let mut found = Self {
@@ -140,22 +141,25 @@ impl Found {
         let mut seen = HashSet::new();
         for summary in listed {
             match attempt_of(&summary.id) {
-                Some((container, attempt))
-                    if summary.starting
-                        && (lifecycle.expects(container, attempt) || lifecycle.is_past(container, attempt)) =>
-                {
-                    if seen.insert((container, attempt)) {
-                        found.starting.push((container, attempt));
+                Some(attempt) if summary.starting && (lifecycle.expects(attempt) || lifecycle.is_past(attempt)) => {
+                    if seen.insert(attempt) {
+                        found.starting.push(attempt);
                     }
                 }
-                Some((container, attempt)) if lifecycle.expects(container, attempt) => {
-                    if seen.insert((container, attempt)) {
-                        found.known.push((container, attempt, summary.ended));
+                Some(attempt) if lifecycle.expects(attempt) => {
+                    if seen.insert(attempt) {
+                        found.known.push(FoundAttempt {
+                            attempt,
+                            has_ended: summary.ended,
+                        });
                     }
                 }
-                Some((container, attempt)) if lifecycle.is_past(container, attempt) => {
-                    if !summary.ended && seen.insert((container, attempt)) {
-                        found.known.push((container, attempt, false));
+                Some(attempt) if lifecycle.is_past(attempt) => {
+                    if !summary.ended && seen.insert(attempt) {
+                        found.known.push(FoundAttempt {
+                            attempt,
+                            has_ended: false,
+                        });
                     }
                 }
                 _ => {
@@ -185,10 +189,9 @@ mod tests {
         .unwrap();
         let now = Time::from_secs(1_700_000_000);
         let mut lifecycle = Lifecycle::new(&pod, now);
-        let started = |attempt| Event::ContainerStarted {
-            container: 0,
-            attempt,
-            container_id: container_id("web", attempt),
+        let started = |number| Event::ContainerStarted {
+            attempt: ContainerAttempt::new(0, number),
+            container_id: container_id("web", number),
             user: None,
         };
         let image = Event::ImageReady {
@@ -202,25 +205,32 @@ mod tests {
         for event in [Event::Begin, image, sandbox, started(0)] {
             lifecycle.step(now, event);
         }
-        for attempt in 0..2 {
-            let exit = Exit::of_process(1, 0, false);
-            lifecycle.step(
-                now,
-                Event::ContainerExited {
-                    container: 0,
-                    attempt,
-                    exit,
-                },
-            );
-            let later = now + std::time::Duration::from_secs(1000 * (u64::from(attempt) + 1));
+        for number in 0..2 {
+            let exited = Event::ContainerExited {
+                attempt: ContainerAttempt::new(0, number),
+                exit: Exit::of_process(1, 0, false),
+            };
+            lifecycle.step(now, exited);
+            let later = now + std::time::Duration::from_secs(1000 * (u64::from(number) + 1));
             lifecycle.step(later, Event::DeadlineReached);
-            lifecycle.step(later, started(attempt + 1));
+            lifecycle.step(later, started(number + 1));
         }
         lifecycle
     }
 
+    fn attempt_of(id: &str) -> Option<ContainerAttempt> {
+        let number = id.strip_prefix("web-")?.parse().ok()?;
+        Some(ContainerAttempt::new(0, number))
+    }
+
+    fn found(number: u32, has_ended: bool) -> FoundAttempt {
+        FoundAttempt {
+            attempt: ContainerAttempt::new(0, number),
+            has_ended,
+        }
+    }
+
     fn among(ids: &[(&str, bool)]) -> Found {
-        let attempt_of = |id: &str| Some((0, id.strip_prefix("web-")?.parse().ok()?));
         let listed = ids.iter().map(|(id, ended)| ContainerSummary {
             id: (*id).to_owned(),
             ended: *ended,
@@ -232,22 +242,25 @@ mod tests {
     #[test]
     fn only_attempts_that_the_pod_knows_of_are_taken_over_and_each_once() {
         let lifecycle = lifecycle();
-        assert_eq!(lifecycle.expected_attempt(0), Some(2));
+        let expected: Vec<_> = lifecycle.expected_attempts().collect();
+        assert_eq!(expected, [ContainerAttempt::new(0, 2)]);
         let flood: Vec<(&str, bool)> = std::iter::repeat_n(("web-2", false), 100_000).collect();
-        assert_eq!(among(&flood).known, [(0, 2, false)]);
+        assert_eq!(among(&flood).known, [found(2, false)]);
         // The first word counts.
-        assert_eq!(among(&[("web-2", true), ("web-2", false)]).known, [(0, 2, true)]);
-        // Old ones that run are killed, old ones that have ended are nobody's.
+        assert_eq!(among(&[("web-2", true), ("web-2", false)]).known, [found(2, true)]);
+        // Old ones that run are killed, old ones that have ended are ignored.
         assert_eq!(
             among(&[("web-0", false), ("web-1", true), ("web-0", false)]).known,
-            [(0, 0, false)]
+            [found(0, false)]
         );
-        assert!(!lifecycle.expects(0, 0), "an old one is not followed");
+        assert!(
+            !lifecycle.expects(ContainerAttempt::new(0, 0)),
+            "an old one is not followed"
+        );
     }
 
     #[test]
     fn a_start_that_is_under_way_is_not_taken_for_a_container_and_counts_once() {
-        let attempt_of = |id: &str| Some((0, id.strip_prefix("web-")?.parse().ok()?));
         let starting = |id: &str| ContainerSummary {
             id: id.to_owned(),
             starting: true,
@@ -256,7 +269,7 @@ mod tests {
         let listed = ["web-2", "web-0", "web-2", "web-9", "other-0"].map(starting).to_vec();
         let found = Found::among(listed, attempt_of, &lifecycle());
         assert_eq!(found.known, []);
-        assert_eq!(found.starting, [(0, 0), (0, 2)]);
+        assert_eq!(found.starting, [0, 2].map(|number| ContainerAttempt::new(0, number)));
         assert_eq!(found.strange.as_deref(), Some("web-9"));
     }
 

@@ -1,6 +1,5 @@
-//! The Pod as every part of its supervisor sees it: what stays the same as long as this process lives, and where to report to.
+//! The Pod as every part of its supervisor sees it: what stays the same for the life of this process, and where to report to.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Container;
@@ -9,7 +8,7 @@ use tokio::sync::mpsc;
 use super::message::Message;
 use crate::pod::container_order::containers;
 use crate::pod::guest_streams::GuestStreams;
-use crate::pod::lifecycle::Event;
+use crate::pod::lifecycle::{ContainerAttempt, Event};
 use crate::pod::supervisor_protocol::SupervisorFrame;
 use crate::privileged::PodPrivileges;
 use crate::state::{Paths, PodRecord};
@@ -21,7 +20,7 @@ pub struct SupervisedPod {
     pub paths: Paths,
     /// What is done for the Pod with root's privileges.
     pub privileges: PodPrivileges,
-    /// As this process found it; what changes in it is the record keeper's.
+    /// As this process found it; the record keeper has its changes.
     pub record: PodRecord,
     /// The Pod's streams.
     pub guest_streams: Arc<GuestStreams>,
@@ -33,10 +32,10 @@ pub struct SupervisedPod {
     pub inbox: mpsc::UnboundedSender<Message>,
 }
 
-/// Id of an attempt in the guest.
+/// Id in the guest of the attempt with this number.
 #[must_use]
-pub fn container_id(name: &str, attempt: u32) -> String {
-    format!("{name}-{attempt}")
+pub fn container_id(name: &str, number: u32) -> String {
+    format!("{name}-{number}")
 }
 
 impl SupervisedPod {
@@ -63,25 +62,16 @@ impl SupervisedPod {
     }
 
     /// Id of an attempt in the guest.
-    pub fn container_id(&self, container: usize, attempt: u32) -> String {
-        container_id(self.container_name(container), attempt)
+    pub fn container_id(&self, attempt: ContainerAttempt) -> String {
+        container_id(self.container_name(attempt.container), attempt.number)
     }
 
-    /// The container and the attempt of an id in the guest.
-    pub fn attempt_of(&self, id: &str) -> Option<(usize, u32)> {
-        let (name, attempt) = id.rsplit_once('-')?;
+    /// The attempt that has this id in the guest.
+    pub fn attempt_of(&self, id: &str) -> Option<ContainerAttempt> {
+        let (name, number) = id.rsplit_once('-')?;
         let container = containers(&self.record.pod).position(|container| container.name == name)?;
-        let attempt: u32 = attempt.parse().ok()?;
-        (container_id(name, attempt) == id).then_some((container, attempt))
-    }
-
-    /// The ids of the attempts of all containers that have one.
-    pub fn ids_of(&self, attempt: impl Fn(usize) -> Option<u32>) -> HashSet<String> {
-        let names = containers(&self.record.pod).map(|container| container.name.as_str());
-        names
-            .enumerate()
-            .filter_map(|(container, name)| Some(container_id(name, attempt(container)?)))
-            .collect()
+        let number = number.parse().ok()?;
+        (container_id(name, number) == id).then_some(ContainerAttempt::new(container, number))
     }
 
     /// Where a container is in the Pod, as events have it.
@@ -141,12 +131,11 @@ mod tests {
     #[tokio::test]
     async fn an_id_in_the_guest_names_container_and_attempt() {
         let (pod, _messages) = test_pod(false);
-        assert_eq!(pod.container_id(0, 3), "web-3");
-        assert_eq!(pod.attempt_of("web-3"), Some((0, 3)));
+        assert_eq!(pod.container_id(ContainerAttempt::new(0, 3)), "web-3");
+        assert_eq!(pod.attempt_of("web-3"), Some(ContainerAttempt::new(0, 3)));
         for strange in ["web", "web-", "web-03", "web-+3", "other-3", "-3", ""] {
             assert_eq!(pod.attempt_of(strange), None, "{strange}");
         }
-        assert_eq!(pod.ids_of(|_| Some(7)), HashSet::from(["web-7".to_owned()]));
         assert_eq!(pod.field_path(0), "spec.containers{web}");
     }
 }

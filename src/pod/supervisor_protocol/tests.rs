@@ -52,26 +52,26 @@ fn every_kind_of_frame_survives_the_round_trip() {
         SupervisorRequest::Kill,
         SupervisorRequest::Delete { grace: None },
         SupervisorRequest::Follow,
-        SupervisorRequest::Attach {
+        SupervisorRequest::Attach(AttachOptions {
             container: "web".to_owned(),
             stdin: true,
             tty_size: Some(size),
-        },
-        SupervisorRequest::Exec {
+        }),
+        SupervisorRequest::Exec(ExecOptions {
             container: "web".to_owned(),
             command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"\u{1}\"".to_owned()],
             stdin: false,
             tty: true,
             tty_size: None,
-        },
+        }),
         SupervisorRequest::Resize(size),
         SupervisorRequest::Stats,
     ];
     let notices = [
-        Notice::Finished {
+        Notice::Pod(PodNotice::Finished {
             exit_code: 3,
             error: None,
-        },
+        }),
         Notice::Done,
         Notice::Attached,
         Notice::Started,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use microkube_base::causes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -117,11 +118,8 @@ fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
 }
 
 /// The error at the end of a chain, without addresses: those of storage behind a registry may have secrets in them.
-pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> Cause {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
+pub(super) fn bare_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
+    let innermost = causes::innermost(error);
     let is_client = innermost.downcast_ref::<reqwest::Error>();
     let text = match is_client {
         Some(error) if error.is_timeout() => "it took too long".to_owned(),

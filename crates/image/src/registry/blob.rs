@@ -108,7 +108,7 @@ impl<'a> BlobReader<'a> {
         let chunk = match answer.patience.chunk(&mut answer.response).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return Err(cut("it ended too early".into())),
-            Ok(Err(error)) => return Err(cut(answer::innermost(&error))),
+            Ok(Err(error)) => return Err(cut(answer::bare_cause(&error))),
             Err(Stalled) => return Err(cut("it stood still".into())),
         };
         let skipped = answer.skip_bytes.min(chunk.len() as u64);

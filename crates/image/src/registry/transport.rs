@@ -1,16 +1,15 @@
 //! Requests to one place that an image is fetched from: https or http, redirects, and what goes wrong on the way. What
 //! authorizes them is given from above.
 
-use std::error::Error as StdError;
-use std::io;
 use std::sync::Mutex;
 
+use microkube_base::causes;
 use microkube_base::lock::lock;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::{Response, Url};
 use rustls::CertificateError;
 
-use super::answer::{self, BodyError, innermost};
+use super::answer::{self, BodyError, bare_cause};
 use super::environment::Environment;
 use super::error::RedirectError;
 use super::limits::Limits;
@@ -123,7 +122,7 @@ impl Transport {
                 format!("it is longer than the {max_bytes} bytes that it may have"),
             ),
             BodyError::TooSlow => cut("it took too long".into()),
-            BodyError::Broken(error) => cut(innermost(&error)),
+            BodyError::Broken(error) => cut(bare_cause(&error)),
         })
     }
 
@@ -225,7 +224,7 @@ impl Transport {
         let registry = host(url).filter(|host| *host != self.api_host);
         let registry = registry.unwrap_or_else(|| self.name().to_owned());
         let why = |text: &str| answer::printable(text);
-        match tls_error(error) {
+        match causes::find::<rustls::Error>(error) {
             Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
                 if !self.clients.has_authorities =>
             {
@@ -250,12 +249,12 @@ impl Transport {
             }
             _ if error.is_connect() => PullError::Unreachable {
                 registry,
-                source: innermost(error),
+                source: bare_cause(error),
             },
             _ => PullError::Cut {
                 registry,
                 what: "its answer".into(),
-                source: innermost(error),
+                source: bare_cause(error),
             },
         }
     }
@@ -268,20 +267,4 @@ fn host(url: &Url) -> Option<String> {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     })
-}
-
-/// The error of TLS in a chain; it hides inside errors of I/O.
-fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        next = match inner {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
 }

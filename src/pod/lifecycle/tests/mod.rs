@@ -37,10 +37,18 @@ fn killed() -> Exit {
 }
 
 /// The supervisor was started again and nothing is being started.
-fn restarted_with(containers: Vec<(usize, u32, bool)>) -> Event {
+fn restarted_with(found: Vec<FoundAttempt>) -> Event {
     Event::SupervisorRestarted {
-        containers,
+        found,
         starting: Vec::new(),
+    }
+}
+
+/// The first attempt of the container with this number, found running.
+fn found_running(container: usize) -> FoundAttempt {
+    FoundAttempt {
+        attempt: ContainerAttempt::new(container, 0),
+        has_ended: false,
     }
 }
 
@@ -101,12 +109,17 @@ impl World {
         found.expect("the test names a container of its Pod")
     }
 
+    fn attempt(&self, name: &str, number: u32) -> ContainerAttempt {
+        ContainerAttempt::new(self.index(name), number)
+    }
+
     /// Lets something happen; the Pod's events are kept apart from what is to be done, which is returned in words.
     fn step(&mut self, event: Event) -> Vec<String> {
         let actions = self.pod.step(self.now, event);
         let mut words = Vec::new();
         for action in actions {
             let name = |container: usize| self.names[container].as_str();
+            let named = |attempt: ContainerAttempt| format!("{} {}", name(attempt.container), attempt.number);
             words.push(match action {
                 Action::Emit(event) => {
                     self.events.push(event);
@@ -115,28 +128,15 @@ impl World {
                 Action::PullImage { container } => format!("pull {}", name(container)),
                 Action::StartSandbox => "start sandbox".to_owned(),
                 Action::StopSandbox => "stop sandbox".to_owned(),
-                Action::StartContainer { container, attempt } => format!("start {} {attempt}", name(container)),
-                Action::StopContainer { container, attempt } => format!("stop {} {attempt}", name(container)),
-                Action::KillContainer { container, attempt } => format!("kill {} {attempt}", name(container)),
-                Action::RunHook {
-                    container,
-                    attempt,
-                    hook,
-                    timeout,
-                } => {
+                Action::StartContainer { attempt } => format!("start {}", named(attempt)),
+                Action::StopContainer { attempt } => format!("stop {}", named(attempt)),
+                Action::KillContainer { attempt } => format!("kill {}", named(attempt)),
+                Action::RunHook { attempt, hook, timeout } => {
                     let timeout = timeout.map_or("ever".to_owned(), |timeout| format!("{}s", timeout.as_secs()));
-                    format!("run {hook:?} {} {attempt} for {timeout}", name(container))
+                    format!("run {hook:?} {} for {timeout}", named(attempt))
                 }
-                Action::CancelHook {
-                    container,
-                    attempt,
-                    hook,
-                } => format!("cancel {hook:?} {} {attempt}", name(container)),
-                Action::RunProbe {
-                    container,
-                    attempt,
-                    probe,
-                } => format!("probe {probe:?} {} {attempt}", name(container)),
+                Action::CancelHook { attempt, hook } => format!("cancel {hook:?} {}", named(attempt)),
+                Action::RunProbe { attempt, probe } => format!("probe {probe:?} {}", named(attempt)),
             });
         }
         words
@@ -179,54 +179,49 @@ impl World {
         })
     }
 
-    fn started(&mut self, name: &str, attempt: u32) -> Vec<String> {
-        let container = self.index(name);
+    fn started(&mut self, name: &str, number: u32) -> Vec<String> {
+        let attempt = self.attempt(name, number);
         self.step(Event::ContainerStarted {
-            container,
             attempt,
-            container_id: format!("microkube://{name}-{attempt}"),
+            container_id: format!("microkube://{name}-{number}"),
             user: None,
         })
     }
 
-    fn start_failed(&mut self, name: &str, attempt: u32, reason: &str) -> Vec<String> {
-        let container = self.index(name);
+    fn start_failed(&mut self, name: &str, number: u32, reason: &str) -> Vec<String> {
+        let attempt = self.attempt(name, number);
         self.step(Event::ContainerStartFailed {
-            container,
             attempt,
             reason: reason.to_owned(),
             message: "it does not work".to_owned(),
         })
     }
 
-    fn exited(&mut self, name: &str, attempt: u32, exit: Exit) -> Vec<String> {
-        let container = self.index(name);
-        self.step(Event::ContainerExited {
-            container,
-            attempt,
-            exit,
-        })
+    fn exited(&mut self, name: &str, number: u32, exit: Exit) -> Vec<String> {
+        let attempt = self.attempt(name, number);
+        self.step(Event::ContainerExited { attempt, exit })
     }
 
-    fn hook(&mut self, name: &str, attempt: u32, hook: Hook, result: Result<(), &str>) -> Vec<String> {
-        let container = self.index(name);
+    fn hook(&mut self, name: &str, number: u32, hook: Hook, result: Result<(), &str>) -> Vec<String> {
+        let attempt = self.attempt(name, number);
         self.step(Event::HookEnded {
-            container,
             attempt,
             hook,
-            result: result.map_err(str::to_owned),
+            outcome: match result {
+                Ok(()) => HookOutcome::Success,
+                Err(message) => HookOutcome::Failure(message.to_owned()),
+            },
         })
     }
 
-    fn probed(&mut self, name: &str, attempt: u32, probe: ProbeKind, success: bool) -> Vec<String> {
+    fn probed(&mut self, name: &str, number: u32, probe: ProbeKind, success: bool) -> Vec<String> {
         let outcome = if success {
             ProbeOutcome::Success
         } else {
             ProbeOutcome::Failure("503".to_owned())
         };
-        let container = self.index(name);
+        let attempt = self.attempt(name, number);
         self.step(Event::ProbeEnded {
-            container,
             attempt,
             probe,
             outcome,

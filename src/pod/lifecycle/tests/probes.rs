@@ -172,11 +172,9 @@ fn a_probe_that_could_not_be_made_says_nothing_about_the_container() {
     let mut world = running(json!({"livenessProbe": {"failureThreshold": 1}}));
     world.events();
     let outcome = ProbeOutcome::Unknown("no such port".to_owned());
-    let (container, attempt, probe) = (0, 0, ProbeKind::Liveness);
     let event = Event::ProbeEnded {
-        container,
-        attempt,
-        probe,
+        attempt: world.attempt("web", 0),
+        probe: ProbeKind::Liveness,
         outcome,
     };
     assert_eq!(world.step(event), [""; 0]);
@@ -192,8 +190,7 @@ fn a_warning_is_a_success() {
     let mut world = running(json!({"readinessProbe": {}}));
     world.events();
     world.step(Event::ProbeEnded {
-        container: 0,
-        attempt: 0,
+        attempt: ContainerAttempt::new(0, 0),
         probe: ProbeKind::Readiness,
         outcome: ProbeOutcome::Warning("redirected".to_owned()),
     });

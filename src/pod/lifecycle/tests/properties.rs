@@ -86,7 +86,8 @@ enum Move {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let container = 0..6_usize;
-    let attempt = 0..4_u32;
+    let attempt =
+        (container.clone(), 0..4_u32).prop_map(|(container, number)| ContainerAttempt::new(container, number));
     let text = Just("x".to_owned());
     let hook = prop_oneof![Just(Hook::PostStart), Just(Hook::PreStop)];
     let probe = prop::sample::select(ProbeKind::ALL.to_vec());
@@ -119,40 +120,35 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         text.clone().prop_map(|message| Event::SandboxFailed { message }),
         text.clone().prop_map(|message| Event::SandboxLost { message }),
-        (container.clone(), attempt.clone(), text.clone()).prop_map(|(container, attempt, container_id)| {
+        (attempt.clone(), text.clone()).prop_map(|(attempt, container_id)| {
             Event::ContainerStarted {
-                container,
                 attempt,
                 container_id,
                 user: None,
             }
         }),
-        (container.clone(), attempt.clone(), reason, text).prop_map(|(container, attempt, reason, message)| {
+        (attempt.clone(), reason, text).prop_map(|(attempt, reason, message)| {
             Event::ContainerStartFailed {
-                container,
                 attempt,
                 reason,
                 message,
             }
         }),
-        (container.clone(), attempt.clone(), any::<u8>()).prop_map(|(container, attempt, code)| {
+        (attempt.clone(), any::<u8>()).prop_map(|(attempt, code)| {
             Event::ContainerExited {
-                container,
                 attempt,
                 exit: exit(code),
             }
         }),
-        (container.clone(), attempt.clone(), hook, any::<bool>()).prop_map(|(container, attempt, hook, fine)| {
+        (attempt.clone(), hook, any::<bool>()).prop_map(|(attempt, hook, fine)| {
             Event::HookEnded {
-                container,
                 attempt,
                 hook,
-                result: fine.then_some(()).ok_or("x".to_owned()),
+                outcome: hook_outcome(fine),
             }
         }),
-        (container.clone(), attempt.clone(), probe, outcome).prop_map(|(container, attempt, probe, outcome)| {
+        (attempt.clone(), probe, outcome).prop_map(|(attempt, probe, outcome)| {
             Event::ProbeEnded {
-                container,
                 attempt,
                 probe,
                 outcome,
@@ -161,10 +157,16 @@ fn any_event() -> impl Strategy<Value = Event> {
         (grace, any::<bool>()).prop_map(|(grace, deletion)| Event::TerminateRequested { grace, deletion }),
         Just(Event::KillRequested),
         (
-            proptest::collection::vec((container.clone(), attempt.clone(), any::<bool>()), 0..4),
-            proptest::collection::vec((container, attempt), 0..4)
+            proptest::collection::vec((attempt.clone(), any::<bool>()), 0..4),
+            proptest::collection::vec(attempt, 0..4)
         )
-            .prop_map(|(containers, starting)| Event::SupervisorRestarted { containers, starting }),
+            .prop_map(|(found, starting)| Event::SupervisorRestarted {
+                found: found
+                    .into_iter()
+                    .map(|(attempt, has_ended)| FoundAttempt { attempt, has_ended })
+                    .collect(),
+                starting
+            }),
         Just(Event::DeadlineReached),
     ]
 }
@@ -182,6 +184,13 @@ fn moves() -> impl Strategy<Value = Vec<(Move, u64)>> {
         1 => any::<[bool; 8]>().prop_map(Move::Restart),
     ];
     proptest::collection::vec((one, prop_oneof![Just(0), 0..20_u64]), 1..120)
+}
+
+fn hook_outcome(fine: bool) -> HookOutcome {
+    match fine {
+        true => HookOutcome::Success,
+        false => HookOutcome::Failure("x".to_owned()),
+    }
 }
 
 /// Answers an action as a host would.
@@ -202,35 +211,22 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
             host_ip: "10.88.0.1".to_owned(),
         },
         Action::StartSandbox => Event::SandboxFailed { message },
-        Action::StartContainer { container, attempt } if fine => Event::ContainerStarted {
-            container,
+        Action::StartContainer { attempt } if fine => Event::ContainerStarted {
             attempt,
             container_id: message,
             user: None,
         },
-        Action::StartContainer { container, attempt } => Event::ContainerStartFailed {
-            container,
+        Action::StartContainer { attempt } => Event::ContainerStartFailed {
             attempt,
             reason: "RunContainerError".to_owned(),
             message,
         },
-        Action::RunHook {
-            container,
+        Action::RunHook { attempt, hook, .. } => Event::HookEnded {
             attempt,
             hook,
-            ..
-        } => Event::HookEnded {
-            container,
-            attempt,
-            hook,
-            result: fine.then_some(()).ok_or(message),
+            outcome: hook_outcome(fine),
         },
-        Action::RunProbe {
-            container,
-            attempt,
-            probe,
-        } => Event::ProbeEnded {
-            container,
+        Action::RunProbe { attempt, probe } => Event::ProbeEnded {
             attempt,
             probe,
             outcome: if fine {
@@ -239,13 +235,11 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
                 ProbeOutcome::Failure(message)
             },
         },
-        Action::StopContainer { container, attempt } => Event::ContainerExited {
-            container,
+        Action::StopContainer { attempt } => Event::ContainerExited {
             attempt,
             exit: if fine { exit(0) } else { Exit::of_process(0, 15, false) },
         },
-        Action::KillContainer { container, attempt } => Event::ContainerExited {
-            container,
+        Action::KillContainer { attempt } => Event::ContainerExited {
             attempt,
             exit: killed(),
         },
@@ -259,23 +253,23 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
 struct Watch {
     phase: Option<Phase>,
     restart_counts: Vec<i32>,
-    started: HashSet<(usize, u32)>,
-    stopped: HashSet<(usize, u32)>,
+    started: HashSet<ContainerAttempt>,
+    stopped: HashSet<ContainerAttempt>,
     grace_ends_at: Option<Time>,
     sandbox_is_stopped: bool,
     sandbox_is_starting: bool,
     /// Attempts whose postStart hooks run or will.
-    hooked: HashSet<(usize, u32)>,
+    hooked: HashSet<ContainerAttempt>,
 }
 
 impl Watch {
     /// Containers start in order, and not before the postStart hooks of others have returned.
     fn check_starts(&mut self, pod: &Lifecycle, event: &Event, actions: &[Action]) {
         match event {
-            Event::HookEnded { container, attempt, .. }
-            | Event::ContainerStartFailed { container, attempt, .. }
-            | Event::ContainerExited { container, attempt, .. } => {
-                self.hooked.remove(&(*container, *attempt));
+            Event::HookEnded { attempt, .. }
+            | Event::ContainerStartFailed { attempt, .. }
+            | Event::ContainerExited { attempt, .. } => {
+                self.hooked.remove(attempt);
             }
             Event::SandboxFailed { .. }
             | Event::SandboxLost { .. }
@@ -286,23 +280,22 @@ impl Watch {
         let mut last = None;
         for action in actions {
             match action {
-                Action::StartContainer { container, attempt } => {
+                Action::StartContainer { attempt } => {
                     assert!(self.hooked.is_empty(), "{action:?} while hooks run: {:?}", self.hooked);
-                    assert!(last.replace(*container) < Some(*container), "{actions:?}");
-                    if pod.containers[*container].plan.post_start {
-                        self.hooked.insert((*container, *attempt));
+                    assert!(last.replace(attempt.container) < Some(attempt.container), "{actions:?}");
+                    if pod.containers[attempt.container].plan.post_start {
+                        self.hooked.insert(*attempt);
                     }
                 }
                 Action::RunHook {
-                    container,
                     attempt,
                     hook: Hook::PostStart,
                     ..
                 } => {
-                    self.hooked.insert((*container, *attempt));
+                    self.hooked.insert(*attempt);
                 }
-                Action::CancelHook { container, attempt, .. } | Action::KillContainer { container, attempt } => {
-                    self.hooked.remove(&(*container, *attempt));
+                Action::CancelHook { attempt, .. } | Action::KillContainer { attempt } => {
+                    self.hooked.remove(attempt);
                 }
                 _ => {}
             }
@@ -323,20 +316,15 @@ impl Watch {
             self.grace_ends_at = None;
         }
         // No container was made, so the attempt may be repeated.
-        if let Event::ContainerStartFailed {
-            container,
-            attempt,
-            reason,
-            ..
-        } = event
+        if let Event::ContainerStartFailed { attempt, reason, .. } = event
             && reason.starts_with("Create")
         {
-            self.started.remove(&(*container, *attempt));
+            self.started.remove(attempt);
         }
         for action in actions {
             match action {
-                Action::StartContainer { container, attempt } => {
-                    assert!(self.started.insert((*container, *attempt)), "{action:?} twice");
+                Action::StartContainer { attempt } => {
+                    assert!(self.started.insert(*attempt), "{action:?} twice");
                     assert!(!self.sandbox_is_stopped, "{action:?} after the sandbox was stopped");
                     assert!(!pod.is_terminating(), "{action:?} of a Pod that is ending");
                 }
@@ -350,8 +338,8 @@ impl Watch {
                 Action::RunHook { .. } | Action::RunProbe { .. } | Action::PullImage { .. } => {
                     assert!(!self.sandbox_is_stopped, "{action:?} after the sandbox was stopped");
                 }
-                Action::StopContainer { container, attempt } => {
-                    assert!(self.stopped.insert((*container, *attempt)), "{action:?} twice");
+                Action::StopContainer { attempt } => {
+                    assert!(self.stopped.insert(*attempt), "{action:?} twice");
                 }
                 Action::StopSandbox => self.sandbox_is_stopped = true,
                 Action::KillContainer { .. } | Action::CancelHook { .. } | Action::Emit(_) => {}
@@ -389,15 +377,15 @@ proptest! {
         let mut watch = Watch::default();
         let mut now = at(0);
         let mut open: Vec<Action> = Vec::new();
-        let mut started: Vec<(usize, u32)> = Vec::new();
-        let mut step = |pod: &mut Lifecycle, now: Time, event: Event, open: &mut Vec<Action>, started: &mut Vec<(usize, u32)>| {
+        let mut started: Vec<ContainerAttempt> = Vec::new();
+        let mut step = |pod: &mut Lifecycle, now: Time, event: Event, open: &mut Vec<Action>, started: &mut Vec<ContainerAttempt>| {
             let actions = pod.step(now, event.clone());
             watch.check(pod, &event, &actions);
             // Whatever was due has been done.
             assert!(pod.deadline().is_none_or(|deadline| deadline > now), "{event:?} left {:?} due", pod.deadline());
             for action in &actions {
-                if let Action::StartContainer { container, attempt } = action {
-                    started.push((*container, *attempt));
+                if let Action::StartContainer { attempt } = action {
+                    started.push(*attempt);
                 }
             }
             open.extend(actions);
@@ -416,8 +404,8 @@ proptest! {
                     }
                 }
                 Move::Exit(which, code) if !started.is_empty() => {
-                    let (container, attempt) = started.remove(which.index(started.len()));
-                    Event::ContainerExited { container, attempt, exit: exit(code) }
+                    let attempt = started.remove(which.index(started.len()));
+                    Event::ContainerExited { attempt, exit: exit(code) }
                 }
                 Move::Answer(..) | Move::Exit(..) | Move::Wait => {
                     let Some(deadline) = pod.deadline() else { continue };
@@ -428,13 +416,13 @@ proptest! {
                 Move::Restart(lost) => {
                     let lives = |(index, container): (usize, &Container)| {
                         let active = container.active().filter(|_| !lost[index % lost.len()])?;
-                        Some((index, active.attempt, active.running.is_some() || index % 2 == 0))
+                        Some((active.attempt_of(index), active.running.is_some() || index % 2 == 0))
                     };
                     let found: Vec<_> = pod.containers.iter().enumerate().filter_map(lives).collect();
-                    let (running, starting): (Vec<_>, Vec<_>) = found.into_iter().partition(|(.., runs)| *runs);
+                    let (running, starting): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, runs)| *runs);
                     Event::SupervisorRestarted {
-                        containers: running.into_iter().map(|(index, attempt, _)| (index, attempt, false)).collect(),
-                        starting: starting.into_iter().map(|(index, attempt, _)| (index, attempt)).collect(),
+                        found: running.into_iter().map(|(attempt, _)| FoundAttempt { attempt, has_ended: false }).collect(),
+                        starting: starting.into_iter().map(|(attempt, _)| attempt).collect(),
                     }
                 }
             };

@@ -4,11 +4,12 @@ use super::*;
 
 fn restarted(world: &mut World, containers: &[(&str, u32, bool)]) -> Vec<String> {
     world.reload();
-    let containers = containers
-        .iter()
-        .map(|(name, attempt, has_ended)| (world.index(name), *attempt, *has_ended))
-        .collect();
-    world.step(restarted_with(containers))
+    let found = containers.iter().map(|(name, number, has_ended)| FoundAttempt {
+        attempt: world.attempt(name, *number),
+        has_ended: *has_ended,
+    });
+    let found = found.collect();
+    world.step(restarted_with(found))
 }
 
 fn restarted_alone(world: &mut World) -> Vec<String> {
@@ -263,9 +264,9 @@ fn a_deadline_that_passed_without_a_supervisor_ends_the_pod_once() {
 /// Restarts the supervisor while the sandbox starts these containers for the one before.
 fn restarted_while(world: &mut World, starting: &[(&str, u32)]) -> Vec<String> {
     world.reload();
-    let starting = starting.iter().map(|(name, attempt)| (world.index(name), *attempt));
-    let (containers, starting) = (Vec::new(), starting.collect());
-    world.step(Event::SupervisorRestarted { containers, starting })
+    let starting = starting.iter().map(|(name, number)| world.attempt(name, *number));
+    let (found, starting) = (Vec::new(), starting.collect());
+    world.step(Event::SupervisorRestarted { found, starting })
 }
 
 #[test]

@@ -120,20 +120,17 @@ fn events_that_fit_nothing_are_ignored() {
             image_id: String::new(),
         },
         Event::ContainerExited {
-            container: 0,
-            attempt: 5,
+            attempt: ContainerAttempt::new(0, 5),
             exit: exit(1),
         },
         Event::ContainerExited {
-            container: 9,
-            attempt: 0,
+            attempt: ContainerAttempt::new(9, 0),
             exit: exit(1),
         },
         Event::HookEnded {
-            container: 0,
-            attempt: 0,
+            attempt: ContainerAttempt::new(0, 0),
             hook: Hook::PreStop,
-            result: Ok(()),
+            outcome: HookOutcome::Success,
         },
         Event::DeadlineReached,
     ] {

@@ -116,8 +116,8 @@ fn a_restarted_supervisor_keeps_the_order_of_starts_that_were_under_way() {
     world.started("a", 0);
     world.started("b", 0);
     world.reload();
-    let containers = vec![(0, 0, false), (1, 0, false)];
-    let restarted = restarted_with(containers);
+    let found = vec![found_running(0), found_running(1)];
+    let restarted = restarted_with(found);
     assert_eq!(world.step(restarted), ["run PostStart b 0 for ever"]);
     assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start c 0"]);
 }

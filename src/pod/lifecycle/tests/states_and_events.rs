@@ -157,8 +157,7 @@ fn the_status_shows_the_user_of_the_container_that_runs_or_ran_last() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     assert_eq!(world.container("web").user, None);
     world.step(Event::ContainerStarted {
-        container: 0,
-        attempt: 0,
+        attempt: ContainerAttempt::new(0, 0),
         container_id: "microkube://web-0".to_owned(),
         user: Some(ProcessUser {
             uid: 1234,

@@ -235,9 +235,9 @@ fn after_a_restart_of_the_supervisor_the_termination_begins_again_with_its_whole
     world.hook("web", 0, Hook::PreStop, Ok(()));
     world.reload();
     world.events();
-    let containers = vec![(0, 0, false), (1, 0, false)];
+    let found = vec![found_running(0), found_running(1)];
     assert_eq!(
-        world.step(restarted_with(containers)),
+        world.step(restarted_with(found)),
         ["run PreStop web 0 for 20s", "stop db 0"]
     );
     assert_eq!(

@@ -79,7 +79,8 @@ async fn run(hook: Value, port: u16, timeout: Option<Duration>, exec: &Answer) -
         container: &container,
         pod_ip: LOCALHOST,
     };
-    run_hook(&serde_json::from_value(hook).unwrap(), &target, timeout, exec).await
+    let ran = run_hook(&serde_json::from_value(hook).unwrap(), &target, timeout, exec).await;
+    ran.map_err(|error| error.to_string())
 }
 
 /// Reads a request's head.

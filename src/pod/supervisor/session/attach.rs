@@ -18,27 +18,28 @@ use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::guest_process::guest_size;
 use crate::pod::stdin::Lease;
 use crate::pod::supervisor_protocol::{
-    Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+    AttachOptions, Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
-/// Connects the command line to a container until one of them has no more.
+/// Connects the command line to a container until either has ended.
 pub async fn serve(
-    container: &str,
-    stdin: bool,
-    tty_size: Option<TerminalSize>,
+    options: AttachOptions,
     view: &PodView,
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
-    let found = view.container(container).and_then(|(id, _)| {
+    let AttachOptions {
+        container,
+        stdin,
+        tty_size,
+    } = options;
+    let found = view.container(&container).and_then(|(id, _)| {
         let streams = view.guest_streams.container(&id);
         let agent = view.agent();
         streams
             .zip(agent)
             .map(|(streams, agent)| (id, streams, agent))
-            .ok_or_else(|| ContainerError::NotRunning {
-                name: container.to_owned(),
-            })
+            .ok_or(ContainerError::NotRunning { name: container })
     });
     let (id, streams, agent) = match found {
         Ok(found) => found,
@@ -80,7 +81,7 @@ pub async fn serve(
         },
     };
     tokio::select! {
-        // A client that reads no more makes nobody wait for the last word.
+        // A client that does not read must not delay the end.
         _ = &mut writer => {}
         sent = frames.send(SupervisorFrame::Notice(notice)) => {
             drop(frames);
@@ -97,11 +98,11 @@ pub async fn serve(
 enum Left {
     /// The client is gone.
     Gone,
-    /// The client has no more, and the container's input stays open.
+    /// The client's input has ended, and the container's stays open.
     InputEnded,
 }
 
-/// Tells when the client is gone, also while what it has sent before is not read.
+/// Tells when the client is gone, even if what it sent before has not been read.
 #[derive(Debug)]
 struct Gone(UnixStream);
 
@@ -142,7 +143,7 @@ async fn read_attached<F: Future<Output = ()>>(
                 let written = tokio::select! {
                     biased;
                     written = taken.write(&bytes) => written,
-                    // The container does not read, and nobody waits for it any more.
+                    // The container does not read, and the client is gone.
                     () = gone.wait() => return Left::Gone,
                 };
                 if written.is_err() {

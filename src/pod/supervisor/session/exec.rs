@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::write::{QUEUED_FRAMES, write_all};
 use crate::pod::guest_process::{ProcessSpec, ProcessStreams};
 use crate::pod::supervisor_protocol::{
-    Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
+    ExecOptions, Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
 /// Bytes read from a process at once.
@@ -21,19 +21,32 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Starts a process and connects the command line to it until it has ended.
 pub async fn serve(
-    mut spec: ProcessSpec,
+    options: ExecOptions,
     view: &PodView,
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) -> anyhow::Result<()> {
-    let tty = spec.tty;
-    let started = match view.container(&spec.container_id) {
-        Ok((id, processes)) => {
-            spec.container_id = id;
+    let ExecOptions {
+        container,
+        command,
+        stdin,
+        tty,
+        tty_size,
+    } = options;
+    let started = match view.container(&container) {
+        Ok((container_id, processes)) => {
+            let spec = ProcessSpec {
+                container_id,
+                args: command,
+                stdin,
+                tty,
+                tty_size,
+                timeout: None,
+            };
             tokio::select! {
                 biased;
                 started = processes.start(spec) => started.map_err(Refusal::from),
-                // Dropping the start kills what nobody is there to see.
+                // Dropping the start kills the process.
                 () = client_gone(&from) => return Ok(()),
             }
         }
@@ -63,7 +76,7 @@ pub async fn serve(
             Err(error) => Refusal::from(error).into(),
         },
         _ = &mut input => {
-            // Nobody is there any more: as when a terminal is hung up. Without one a command goes on by itself.
+            // The client is gone, as when a terminal is hung up. Without a terminal the command goes on.
             if tty {
                 process.signal(libc::SIGHUP).await;
             }
@@ -76,8 +89,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits until a client has closed its connection; for ever once it has sent something that nobody has read. Readiness alone says nothing:
-/// it is that of the request, until a read finds no more.
+/// Waits until a client has closed its connection; for ever if there is unread input. Readiness alone says nothing: it may still be that of the
+/// request, until a read finds no more.
 async fn client_gone(from: &OwnedReadHalf) {
     let stream: &UnixStream = from.as_ref();
     loop {

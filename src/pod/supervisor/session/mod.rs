@@ -1,4 +1,4 @@
-//! What one command line wants of a Pod: its end, a process in a container, a container's streams, figures.
+//! Serves one command line: the Pod's end, a process in a container, a container's streams, statistics.
 
 mod attach;
 mod exec;
@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::order::Order;
 use super::pod_view::PodView;
-use crate::pod::guest_process::ProcessSpec;
 use crate::pod::supervisor_protocol::{
     FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, read_frame, write_frame,
 };
@@ -40,7 +39,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
         } => force_delete(&view, &orders).await,
         SupervisorRequest::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
-            // Nobody will do it any more: what is left to do is for who asks, and is told by the connection's end.
+            // This supervisor has ended the Pod's life. The client sees the end of the connection, and does what is left.
             None => return Ok(()),
         },
         SupervisorRequest::Terminate { grace } => match order(&orders, grace, false).await {
@@ -52,28 +51,8 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             Ok(Notice::Done)
         }
         SupervisorRequest::Stats => stats::usage(&view).await.map(Notice::Stats),
-        SupervisorRequest::Exec {
-            container,
-            command,
-            stdin,
-            tty,
-            tty_size,
-        } => {
-            let spec = ProcessSpec {
-                container_id: container,
-                args: command,
-                stdin,
-                tty,
-                tty_size,
-                timeout: None,
-            };
-            return exec::serve(spec, &view, from, to).await;
-        }
-        SupervisorRequest::Attach {
-            container,
-            stdin,
-            tty_size,
-        } => return attach::serve(&container, stdin, tty_size, &view, from, to).await,
+        SupervisorRequest::Exec(options) => return exec::serve(options, &view, from, to).await,
+        SupervisorRequest::Attach(options) => return attach::serve(options, &view, from, to).await,
         SupervisorRequest::Follow | SupervisorRequest::Resize(_) | SupervisorRequest::Hello(_) => {
             Err(Refusal::NotFirst)
         }
@@ -83,7 +62,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
     Ok(())
 }
 
-/// What a command line asks for. One that greets is greeted before; there is nothing more to say to one that speaks no version in common.
+/// Reads the request, after answering a greeting. None if there is no version in common, or no request.
 async fn first_request(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -92,7 +71,7 @@ async fn first_request(
     if let Some(SupervisorFrame::Request(SupervisorRequest::Hello(client))) = frame {
         write_frame(to, &SupervisorFrame::Notice(Notice::Hello(Greeting::own()))).await?;
         if VERSIONS.agree(client.versions()).is_err() {
-            // It is told by the greeting.
+            // The greeting tells the client so.
             return Ok(None);
         }
         frame = read_frame(from).await?;
@@ -103,7 +82,7 @@ async fn first_request(
     })
 }
 
-/// Deletes the Pod as far as anybody can see, and leaves its end to this supervisor, whatever that is busy with.
+/// Hides the Pod at once, and leaves its end to this supervisor, whatever else it is doing.
 async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, Refusal> {
     let hidden = view.hide().await;
     let order = Order::Terminate {
@@ -111,13 +90,13 @@ async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<No
         deletion: true,
         noted: None,
     };
-    // In any case: what runs must end, even if nothing can be written. Fails where the Pod has ended meanwhile.
+    // In any case: what runs must end, even if nothing can be written. It fails if the Pod has ended meanwhile.
     let _ = orders.send(order).await;
     hidden.map_err(Refusal::Hide)?;
     Ok(Notice::Done)
 }
 
-/// Passes an order on; nothing where the Pod has ended before it could be heard.
+/// Passes an order on; none if the Pod has ended before.
 async fn order(orders: &mpsc::Sender<Order>, grace: Option<Duration>, deletion: bool) -> Option<Notice> {
     let (noted, answer) = oneshot::channel();
     let order = Order::Terminate {
