@@ -70,12 +70,8 @@ run: build example-images
 
 check: lint unit-test structure
 
-# The guest's kernel takes the longest and needs nothing else: it is compiled beside, on what the rest leaves of the processors.
 test: requirements
-	@mkdir -p build
-	@nice $(MAKE) --no-print-directory kernel >build/kernel-ahead.log 2>&1 & ahead=$$!; \
-	$(MAKE) --no-print-directory check image-test || { status=$$?; kill $$ahead 2>/dev/null; exit $$status; }; \
-	wait $$ahead || { cat build/kernel-ahead.log >&2; exit 1; }
+	@guest-image/build-kernel-beside.sh build/guest/vmlinux $(MAKE) --no-print-directory check image-test
 	@$(MAKE) --no-print-directory e2e power-cut-test
 
 lint: requirements

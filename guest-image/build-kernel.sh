@@ -60,13 +60,17 @@ lost=$(grep -E '^CONFIG_[A-Z0-9_a-z]+=' "$config" | grep -v '=n$' | grep -vxFf "
 
 say "compiling with $jobs jobs (about 5 minutes on two processors; log: $log)"
 mkfifo "$work/progress"
-kernel_make -j "$jobs" vmlinux >"$work/progress" 2>&1 &
+make -C "$work/source" O="$work/objects" ARCH=x86_64 -j "$jobs" vmlinux >"$work/progress" 2>&1 &
 maker=$!
+trap 'kill "$maker"; wait; exit 130' INT
+trap 'kill "$maker"; wait; exit 143' TERM
 # Progress: a line every 250 objects.
 awk -v log_file="$log" '
     { print >> log_file }
     /^  (CC|AS|AR|LD|HOSTCC) / { if (++count % 250 == 0) { printf "guest kernel: %d files built\n", count; fflush() } }
-' <"$work/progress"
+' <"$work/progress" &
+# Not in the foreground, where a signal would have to wait for its end.
+wait "$!"
 if ! wait "$maker"; then
     grep -iE 'error|undefined' "$log" | head -n 10 >&2 || tail -n 20 "$log" >&2
     die "compilation failed (log: $log)"

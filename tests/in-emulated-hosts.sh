@@ -21,14 +21,6 @@ troubles=$base/troubles
 hosts=1
 # What one process of this run has prepared in a host, the next ones use.
 export MICROKUBE_TEST_RUN="$base"
-# Converted here once, and not in each host, where it takes half a minute.
-if [ "$name" = e2e ]; then
-    for image in nginx debian-tools; do
-        MICROKUBE_STATE_DIR=$base/converted MICROKUBE_RUN_DIR=$base/converted/run "$microkube" image load --on-this-host \
-            --name "$image:latest" "$(dirname "$0")/../build/images/$image" >/dev/null
-    done
-    export MICROKUBE_TEST_IMAGES="$base/converted/images"
-fi
 
 # of_host NUMBER COMMAND...: with the directories of that host.
 of_host() {
@@ -220,6 +212,15 @@ share() {
     [ ! -s "$troubles" ] || echo "$name: exit codes of processes that failed:" $(cat "$troubles")
     [ "$failed" = 0 ] && [ ! -s "$base/not-run" ] && [ ! -s "$troubles" ]
 }
+
+# Converted here once, and not in each host, where it takes half a minute.
+if [ "$name" = e2e ]; then
+    for image in nginx debian-tools; do
+        MICROKUBE_STATE_DIR=$base/converted MICROKUBE_RUN_DIR=$base/converted/run "$microkube" image load --on-this-host \
+            --name "$image:latest" "$(dirname "$0")/../build/images/$image" >/dev/null
+    done
+    export MICROKUBE_TEST_IMAGES="$base/converted/images"
+fi
 
 case $mode in
     run) run_in 1 "$@" ;;

@@ -290,8 +290,9 @@ pub fn listen(run_dir: &Path) -> io::Result<blocking::UnixListener> {
 
 /// Connects to the supervisor of the Pod whose run directory this is, without waiting: the stream is non-blocking.
 ///
-/// # Errors What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs, `WouldBlock` where one has not accepted
-/// connections for long.
+/// # Errors
+/// What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs, `WouldBlock` where one has not accepted connections for
+/// long.
 pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
     through_descriptor(run_dir, |path| {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

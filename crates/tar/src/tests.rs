@@ -175,30 +175,61 @@ fn a_pax_number_that_is_none_is_refused() {
     }
 }
 
-#[test]
-fn old_gnu_sparse_maps_are_understood() {
-    let mut record = header("sparse", b'S', "10");
+/// An entry in the old GNU format for sparse files: four parts in the header, 21 in each record that follows it.
+fn old_gnu_sparse(parts: &[Segment], real_size: u64) -> Vec<[u8; RECORD]> {
+    let put = |record: &mut [u8; RECORD], at: usize, number: u64| {
+        record[at..at + 12].copy_from_slice(format!("{number:011o}\0").as_bytes());
+    };
+    let put_parts = |record: &mut [u8; RECORD], at: usize, parts: &[Segment]| {
+        for (index, part) in parts.iter().enumerate() {
+            put(record, at + index * 24, part.offset);
+            put(record, at + index * 24 + 12, part.length);
+        }
+    };
+    let (first, rest) = parts.split_at(parts.len().min(4));
+    let stored: u64 = parts.iter().map(|part| part.length).sum();
+    let mut record = header("sparse", b'S', &format!("{stored:o}"));
     record[257..265].copy_from_slice(b"ustar  \0");
-    for (index, text) in ["0", "5", "1750", "3"].iter().enumerate() {
-        record[386 + index * 12..][..text.len()].copy_from_slice(text.as_bytes());
-    }
-    record[483..487].copy_from_slice(b"3720");
+    put_parts(&mut record, 386, first);
+    record[482] = u8::from(!rest.is_empty());
+    put(&mut record, 483, real_size);
     record[148..156].fill(b' ');
     let sum: u32 = record.iter().map(|byte| u32::from(*byte)).sum();
     record[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    let entry = reader(&[record, block(b"startmid")]).next_entry().unwrap().unwrap();
-    let map = entry.sparse.unwrap();
-    assert_eq!(map.real_size, 2000);
-    assert_eq!(
-        map.segments,
-        [
-            Segment { offset: 0, length: 5 },
-            Segment {
-                offset: 1000,
-                length: 3
-            }
-        ]
-    );
+    let mut records = vec![record];
+    for (index, parts) in rest.chunks(21).enumerate() {
+        let mut record = [0; RECORD];
+        put_parts(&mut record, 0, parts);
+        record[504] = u8::from((index + 1) * 21 < rest.len());
+        records.push(record);
+    }
+    records
+}
+
+#[test]
+fn old_gnu_sparse_maps_are_understood_however_many_records_they_take() {
+    for count in [0, 2, 4, 5, 25, 26, 60] {
+        let part = |number: u64| Segment {
+            offset: number * 1000,
+            length: 5,
+        };
+        let parts: Vec<_> = (0..count).map(part).collect();
+        let mut records = old_gnu_sparse(&parts, 100_000);
+        records.push(block(b"content"));
+        let map = reader(&records).next_entry().unwrap().unwrap().sparse.unwrap();
+        assert_eq!((map.real_size, map.segments), (100_000, parts), "{count} parts");
+    }
+}
+
+#[test]
+fn an_old_gnu_sparse_map_that_ends_early_or_overlaps_is_refused() {
+    let part = |offset| Segment { offset, length: 5 };
+    let cut = old_gnu_sparse(&[part(0), part(10), part(20), part(30), part(40)], 100);
+    let error = reader(&cut[..1]).next_entry().unwrap_err();
+    assert!(matches!(error, TarError::Truncated { .. }), "{error}");
+    let overlapping = old_gnu_sparse(&[part(0), part(10), part(20), part(30), part(32)], 100);
+    let error = reader(&overlapping).next_entry().unwrap_err();
+    assert!(matches!(error, TarError::Malformed { .. }), "{error}");
 }
 
 #[test]

@@ -258,7 +258,11 @@ impl HttpProbe {
                 RequestError::Read { address, error: system }
             };
         }
-        if causes::find::<hyper::Error>(&error).is_some_and(hyper::Error::is_incomplete_message) {
+        // Below another error of hyper where the server closed before the request was begun.
+        let closed = |error: &(dyn std::error::Error + 'static)| {
+            error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+        };
+        if causes::layers(&error).any(closed) {
             return RequestError::Closed;
         }
         match causes::find::<rustls::Error>(&error) {

@@ -55,7 +55,8 @@ pub struct Supervisor {
 impl Supervisor {
     /// Drives the Pod to its end. If the Pod has lost its owner and cannot go on, releases what is left.
     ///
-    /// # Errors Only what neither the client nor the records can be told.
+    /// # Errors
+    /// Only what neither the client nor the records can be told.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self {
             paths,

@@ -63,7 +63,8 @@ impl PodView {
 
     /// Hides the Pod from all but this supervisor.
     ///
-    /// # Errors If that cannot be recorded.
+    /// # Errors
+    /// If that cannot be recorded.
     pub async fn hide(&self) -> anyhow::Result<()> {
         let (records, uid) = (self.records.clone(), Arc::clone(&self.uid));
         Ok(tokio::task::spawn_blocking(move || records.hide(&uid)).await??)

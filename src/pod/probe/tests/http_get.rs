@@ -133,6 +133,25 @@ async fn http_servers_that_do_not_answer_are_failures_in_gos_words() {
     );
 }
 
+/// Whether the request was begun before or not: in a loop, because both happen.
+#[tokio::test]
+async fn an_http_server_that_closes_at_once_is_eof() {
+    for _ in 0..50 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The stream is kept: to drop it with a request unread would reset the connection.
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.shutdown().await.unwrap();
+            stream
+        });
+        let probe = json!({"httpGet": {"port": address.port(), "path": "/"}, "timeoutSeconds": 5});
+        let outcome = run_probe(probe, address.port(), &Answer::none()).await;
+        assert_eq!(outcome, Outcome::Failure(format!("Get \"http://{address}/\": EOF")));
+        server.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn endless_responses_are_read_to_a_limit() {
     let (outcome, _, _) = get(json!({"path": "/"}), |_| {
