@@ -16,7 +16,7 @@ use crate::network::PodNetwork;
 use crate::privileged::{LAYERS_DEVICE, SCRATCH_DEVICE, VmmRequest};
 use crate::state::PodRecord;
 
-/// All that is decided before the machine starts.
+/// The configuration of a Pod's VM and sandbox, complete before the VM starts.
 #[derive(Debug)]
 pub struct BootPlan {
     /// The machine to start.

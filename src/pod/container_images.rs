@@ -91,7 +91,7 @@ impl Progress for ClientProgress {
     fn layer_done(&self, _digest: &str, _present: bool) {}
 }
 
-/// Merges layers until the disk of layers has room for all that is left.
+/// Merges layers until the Pod's layers fit on the layers disk.
 ///
 /// # Errors
 /// When there are too many images, or layers cannot be merged.

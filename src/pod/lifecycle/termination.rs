@@ -14,8 +14,8 @@ use super::{event, restart};
 /// Least time between a container's stop signal and SIGKILL (`minimumGracePeriodInSeconds` of the kubelet).
 pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a killed container may take to be reported dead before it is given up as lost. SIGKILL cannot be ignored, so only a broken guest, or
-/// output that nobody reads, takes this long.
+/// How long a killed container may take to be reported dead before it counts as lost. SIGKILL cannot be ignored, so only a broken guest or
+/// blocked output takes this long.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The latest time for SIGKILL, counted from the stop signal.

@@ -45,8 +45,8 @@ impl Ending {
         self.loss.take()
     }
 
-    /// Whether the event is a failure that Kubernetes would retry for ever. A Pod in the foreground has to be killed then, because somebody
-    /// waits for it.
+    /// Whether the event is a failure that Kubernetes would retry indefinitely. Foreground runs do not: the Pod is killed and the command line
+    /// gets the reason.
     #[must_use]
     pub fn is_hopeless(&mut self, pod: &SupervisedPod, event: &Event) -> bool {
         if pod.record.detached {

@@ -89,8 +89,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits until a client has closed its connection; for ever if there is unread input. Readiness alone says nothing: it may still be that of the
-/// request, until a read finds no more.
+/// Waits until the client has closed its connection. Does not return while there is unread input. Readiness alone proves nothing: it may be left
+/// over from the request until a read finds no more data.
 async fn client_gone(from: &OwnedReadHalf) {
     let stream: &UnixStream = from.as_ref();
     loop {
