@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the example Pod: nginx, and a sidecar that fetches its page from localhost. Fetches the page from the host as well, by the
-# Pod's own address. Ctrl-C ends the Pod.
+# Runs the example Pod: nginx, and a sidecar that fetches its page from localhost. The host fetches the page as well,
+# from the Pod's own address. Ctrl-C ends the Pod.
 #
 # Usage: run.sh MICROKUBE
 set -eu
@@ -9,20 +9,26 @@ here=$(cd "$(dirname "$0")" && pwd)
 images=$here/../build/images
 
 # Where Pods run: on this machine, or in the emulated host.
-if reason=$("$microkube" machine needed); then
-    echo "run: in the emulated host (slow): $reason"
-    on_host="$microkube machine exec --"
-    $on_host true
-else
-    echo "run: on this machine: $reason"
-    on_host=
-fi
+needed=0
+reason=$("$microkube" machine needed) || needed=$?
+case $needed in
+    0)
+        echo "run: in the emulated host (slow): $reason"
+        on_host="$microkube machine exec --"
+        $on_host true
+        ;;
+    1)
+        echo "run: on this machine: $reason"
+        on_host=
+        ;;
+    *) exit "$needed" ;;
+esac
 for image in nginx debian-tools; do
     $on_host "$microkube" image ls | grep -q "docker.io/library/$image " ||
         $on_host "$microkube" image load --name "$image:latest" "$images/$image"
 done
 
-# The host's view, as soon as nginx answers: the address is the one that the Pod has leased.
+# The host's view, once nginx answers. The address is the one that the Pod has leased.
 fetch_from_host() {
     $on_host sh -c '
         for attempt in $(seq 300); do
@@ -35,7 +41,7 @@ fetch_from_host() {
                     exit
                 fi
             done
-            sleep 0.2  # nothing tells the host that a server in a Pod listens; a minute at most
+            sleep 0.2  # the host gets no event when a server in a Pod starts listening; one minute at most
         done
         echo "--- nginx did not answer the host" >&2
     '
