@@ -1,18 +1,21 @@
-# microkube: build, run, test. Everything is cached: a second `make` only looks.
+# microkube: build, run, test. Results are cached: a second `make` only checks them.
 #
 #   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
-#   make run      what is needed, then the example Pod: nginx and a sidecar
-#   make check    format, clippy, unit tests, and the structure: no circles of files, no imports upwards
-#   make test     what guards a merge: `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host)
+#   make run      builds what is needed, then runs the example Pod: nginx and a sidecar
+#   make check    format, clippy, spelling, doc comments, dependencies (licences, sources), unit tests, and the structure: no import
+#                 cycles between files, no imports upwards, no unused dependencies
+#   make test     what a merge needs: `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host)
 #                 and power cuts
-#   make soak     for hours: random deaths, power cuts and fuzzing (docs/testing.md)
-#   make fuzz     looks for inputs that break the parsers: FUZZ_SECONDS=60 for each target
-#   make coverage which lines tests run that need no virtual machine
-#   make bench    the VMM against QEMU's microvm, pulls of images against podman
-#   make clean    removes build/ and target/ (not: images and Pods in /var/lib/microkube)
+#   make package  builds Debian packages, and an archive for other distributions -> build/packages
+#   make package-test  installs, upgrades and removes the packages in a bare Debian 12 root, in an emulated host
+#   make soak     runs for hours: random kills, power cuts and fuzzing (docs/testing.md)
+#   make fuzz     looks for inputs that break the parsers; FUZZ_SECONDS=60 for each target
+#   make coverage shows which lines are covered by tests that need no virtual machine
+#   make bench    compares the VMM with QEMU's microvm, and image pulls with podman
+#   make clean    removes build/ and target/, but not images and Pods in /var/lib/microkube
 
-.PHONY: all build check lint requirements kernel programs initramfs test-initramfs machine example-images test-images run test unit-test \
-	structure image-test fuzz e2e power-cut-test soak coverage bench clean
+.PHONY: all build check lint spelling doc deny requirements kernel programs initramfs test-initramfs machine example-images test-images run \
+	test unit-test structure image-test fuzz e2e power-cut-test package package-test soak coverage bench clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -22,12 +25,13 @@ GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/examples/guest-init
 AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/microkube-agent
 TEST_IMAGES := busybox small configured nginx debian-tools network-tools large
 CARGO := cargo --locked
-# The VMM is linked statically: loading shared libraries would be a part of every Pod's start. (For a target named explicitly flags do not
-# reach build scripts and procedural macros, which cannot be static.)
+# The VMM is linked statically, because loading shared libraries would slow down the start of every Pod. (With an
+# explicit target, the flags do not apply to build scripts and procedural macros, which cannot be static.)
 VMM_TARGET := x86_64-unknown-linux-gnu
 VMM_CONFIG := target.$(VMM_TARGET).rustflags = ["-C", "target-feature=+crt-static"]
 VMM_BUILT := $(TARGET_DIR)/$(VMM_TARGET)/release/microkube-vmm
-# The programs find these by themselves when the target directory is the tree's own.
+STATIC_MICROKUBE := $(TARGET_DIR)/x86_64-unknown-linux-musl/release/microkube
+# The programs find these by themselves if the target directory is inside the source tree.
 export MICROKUBE_GUEST_DIR := $(CURDIR)/build/guest
 export MICROKUBE_MACHINE_DIR := $(CURDIR)/build/machine
 
@@ -46,6 +50,11 @@ programs: requirements
 	@$(CARGO) build --release --package microkube-vmm --target $(VMM_TARGET) --config '$(VMM_CONFIG)'
 	@cmp -s $(VMM_BUILT) $(TARGET_DIR)/release/microkube-vmm || install $(VMM_BUILT) $(TARGET_DIR)/release/microkube-vmm
 	@$(CARGO) build --profile agent --package microkube-agent --target x86_64-unknown-linux-musl
+
+# The program of the archive for other distributions. With musl, because glibc loads libraries of the system for host
+# names even if it is linked statically.
+static-program: requirements
+	@$(CARGO) build --release --package microkube --target x86_64-unknown-linux-musl
 
 initramfs: programs
 	@guest-image/build-initramfs.sh $(AGENT) build/guest/initramfs.cpio
@@ -68,7 +77,7 @@ test-images: requirements
 run: build example-images
 	@examples/run.sh $(MICROKUBE)
 
-check: lint unit-test structure
+check: lint spelling doc deny unit-test structure
 
 test: requirements
 	@guest-image/build-kernel-beside.sh build/guest/vmlinux $(MAKE) --no-print-directory check image-test
@@ -79,19 +88,33 @@ lint: requirements
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(CARGO) metadata --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null
 
+spelling: requirements
+	@tests/spelling.sh
+
+# Documentation of all items, including private ones, in target/doc. A warning, such as a broken link, is an error.
+doc: requirements
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+
+deny: requirements
+	@tests/deny.sh
+
 unit-test: requirements
 	@$(CARGO) test --workspace --lib --bins
 	@tests/in-namespaces.sh
+	@tests/packages/version.sh
+	@tests/packages/third-party-licences.sh
 
-# Which file imports which. Selected from the whole workspace, so that dependencies are built as for the unit tests.
+# Which files may import which, and whether every declared dependency is used. Selected from the whole workspace, so that
+# dependencies are built as for the unit tests.
 structure: requirements
 	@$(CARGO) test --workspace --test structure
 
-# The image store against kernel and other tools, and pulls from a real registry: as root, but no Pods, whatever this machine's KVM.
+# Tests the image store against the kernel and other tools, and pulls from a real registry. Runs as root, but starts no
+# Pods, so this machine's KVM does not matter.
 image-test: requirements test-images
 	@$(CARGO) test --workspace --test store --test registry
 
-# Not for `make soak`, unless it is given.
+# `make soak` has its own default for this (tests/soak.sh).
 FUZZ_SECONDS ?= 60
 fuzz: requirements
 	@tests/fuzz/run.sh $(FUZZ_SECONDS)
@@ -99,14 +122,24 @@ fuzz: requirements
 e2e: build test-initramfs test-images
 	@tests/on-kvm.sh $(MICROKUBE) test e2e
 
-# A whole host that loses its power; always an emulated one.
+# Cuts the power of a whole host, which is always an emulated one.
 power-cut-test: build test-images
 	@MICROKUBE_PROGRAM=$(MICROKUBE) $(CARGO) test --workspace --test power-cut
+
+# Embeds the commit (src/build_id.rs).
+package: export MICROKUBE_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+package: build static-program
+	@packaging/build.sh $(MICROKUBE) $(STATIC_MICROKUBE) build/packages
+
+# Not yet part of `make test`.
+package-test: package
+	@tests/images/build.sh busybox
+	@tests/packages/run.sh $(MICROKUBE) build/packages
 
 soak: build test-initramfs test-images
 	@tests/soak.sh $(MICROKUBE)
 
-# Not for `make test`: it proves nothing by itself.
+# Not part of `make test`, because it proves nothing by itself.
 coverage: requirements test-images
 	@tests/coverage.sh
 

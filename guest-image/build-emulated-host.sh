@@ -1,19 +1,21 @@
 #!/bin/sh
-# Builds what the emulated host boots: Debian's own kernel (fetched with apt, unpacked, never installed) and an initramfs.
+# Builds what the emulated host boots: Debian's own kernel (downloaded with apt, unpacked, never installed) and an
+# initramfs.
 #
 # Usage: build-emulated-host.sh [OUT_DIR]      (default: build/machine in the source tree)
 #
 #   OUT_DIR/vmlinuz         Debian's generic kernel (the cloud kernel has no 9p)
 #   OUT_DIR/initramfs.cpio  busybox, emulated-host-init.sh as /init, and the modules needed to reach the shared root
-#   OUT_DIR/modules/        /lib/modules of the machine, uncompressed: inside, decompressing costs more than reading
+#   OUT_DIR/modules/        /lib/modules of the machine, uncompressed: in the machine, decompressing costs more than reading
 #
-# The result is kept until Debian publishes another kernel or a file of this directory changes.
+# The result is kept until Debian publishes another kernel or this script or emulated-host-init.sh changes.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../build/machine}
 init=$here/emulated-host-init.sh
-# Loaded by the initramfs, with everything they depend on: shared root, its overlay, the disk's file system.
+# Modules that the initramfs loads, with their dependencies: the shared root, its overlay, the state disk's file system,
+# the network card.
 boot_modules='9pnet_virtio 9p overlay virtio_blk crc32c_generic crc32c-intel ext4 virtio_net'
 
 say() { printf 'emulated host: %s\n' "$*"; }
@@ -24,14 +26,15 @@ for tool in busybox cpio depmod dpkg-deb apt-cache xz; do
 done
 PATH=$PATH:/usr/sbin:/sbin
 
-# The newest 6.12 kernel this machine's apt knows; older backports only have the versioned packages.
+# The newest 6.12 kernel that this machine's apt knows; older backports have only the versioned packages.
 package=$(apt-cache depends linux-image-6.12-amd64 2>/dev/null | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
 [ -n "$package" ] || package=$(apt-cache search --names-only '^linux-image-6\.12[-.+0-9a-z]*-amd64$' | awk '{ print $1 }' \
     | grep -vE 'cloud|rt-|unsigned|dbg' | sort -V | tail -n 1)
 version=
 [ -z "$package" ] || version=$(apt-cache policy "$package" | awk '$1 == "Candidate:" { print $2 }')
 if [ -z "$version" ] || [ "$version" = '(none)' ]; then
-    # Without package lists (a machine that cleaned them up) what was built before is still good.
+    # If this machine has no package lists (for example because they were cleaned up), the previous result is still
+    # good.
     [ -f "$out/key" ] && { say "no package lists: keeping what was built before ($out)"; exit 0; }
     die "apt knows no linux-image-6.12 kernel: run apt-get update (Debian 12 has it in bookworm-security)"
 fi
@@ -60,7 +63,7 @@ dpkg-deb -x "$work"/linux-image-*.deb "$work/unpacked"
 release=$(basename "$work"/unpacked/lib/modules/*)
 cp "$work/unpacked/boot/vmlinuz-$release" "$work/result/vmlinuz"
 
-# Only what a node without hardware can use: no sound, graphics, media, physical network cards.
+# Only modules that are useful without hardware: no sound, graphics, media or physical network cards.
 say "unpacking modules of $release"
 from=$work/unpacked/lib/modules/$release
 to=$work/result/modules/$release
@@ -76,7 +79,7 @@ for part in bonding dummy geneve ifb ipvlan macvlan net_failover tap tun veth vi
     [ -e "$from/kernel/drivers/net/$part" ] && cp -a "$from/kernel/drivers/net/$part" "$to/kernel/drivers/net/"
     [ -e "$from/kernel/drivers/net/$part.ko.xz" ] && cp -a "$from/kernel/drivers/net/$part.ko.xz" "$to/kernel/drivers/net/"
 done
-# Modules of other directories that the kept ones depend on.
+# Modules in other directories on which the copied ones depend.
 depmod -b "$work/unpacked" "$release"
 find "$to" -name '*.ko.xz' -printf 'kernel/%P\n' | sed "s|^kernel/kernel/|kernel/|" | sort >"$work/kept"
 awk -F ': *' 'NR == FNR { kept[$1] = 1; next } ($1 in kept) { n = split($2, d, " "); for (i = 1; i <= n; i++) if (!(d[i] in kept)) print d[i] }' \
@@ -85,7 +88,7 @@ awk -F ': *' 'NR == FNR { kept[$1] = 1; next } ($1 in kept) { n = split($2, d, "
     cp "$from/$dependency" "$to/$dependency"
 done
 find "$to" -name '*.ko.xz' -print0 | xargs -0 -n 64 -P "$(nproc)" xz -d
-# The list of the order of link time names compressed files.
+# modules.order still names the compressed files.
 sed -i 's/\.ko\.xz$/.ko/' "$to/modules.order"
 mkdir -p "$work/depmod-root/lib"
 ln -s "$work/result/modules" "$work/depmod-root/lib/modules"
@@ -101,7 +104,7 @@ install -m 755 "$init" "$tree/init"
 for module in $boot_modules; do
     path=$(grep -E "/$module\.ko:" "$to/modules.dep") || continue # built in
     deps=${path#*:}
-    # modules.dep lists the nearest dependency first; loading goes the other way round.
+    # modules.dep lists the nearest dependency first, but it has to be loaded last.
     reversed=
     for dep in $deps; do reversed="$dep $reversed"; done
     for file in $reversed "${path%%:*}"; do

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Makes the guest's root: an uncompressed cpio archive with the agent as /init and the mount points it needs first. Nothing else.
+# Builds the guest's root: an uncompressed cpio archive with only the agent as /init and the mount points that it needs
+# first.
 #
 # Usage: build-initramfs.sh AGENT_BINARY [OUT]      (default OUT: build/guest/initramfs.cpio in the source tree)
 #
-# The same agent gives the same bytes. The kernel takes archives of "newc" format (Documentation/driver-api/early-userspace).
+# The output is reproducible: the same agent gives the same bytes. The format is "newc", as the kernel requires
+# (Documentation/driver-api/early-userspace).
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +17,8 @@ out=${2:-$here/../build/guest/initramfs.cpio}
 
 [ -f "$agent" ] || die "$agent does not exist (build it: cargo build --release --target x86_64-unknown-linux-musl -p microkube-agent)"
 command -v cpio >/dev/null || die "cpio is missing (run guest-image/install-requirements.sh)"
-# PID 1 of a root without libraries: a dynamic binary would panic the guest with a puzzling "No such file".
+# There are no libraries in the guest's root: with a dynamic binary, the guest would panic with a puzzling "No such
+# file".
 if readelf -lW "$agent" 2>/dev/null | grep -q INTERP; then die "$agent is not static (build it for x86_64-unknown-linux-musl)"; fi
 
 mkdir -p "$(dirname "$out")"
@@ -33,9 +36,10 @@ install -m 755 "$agent" "$tree/init"
 find "$tree" -exec touch -h -d @0 {} +
 (cd "$tree" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) >"$work/cpio"
 
-# /dev/console is where the kernel connects PID 1's streams before anything is mounted. Its entry is written here, since making a
-# device node needs root: magic, inode, mode (character device, 0600), uid, gid, links, mtime, size, device 0:0, device 5:1, length of
-# the name, checksum. The archive's trailer comes last, so the entry goes to the front; what it stands in (dev) has to come before.
+# The kernel connects PID 1's streams to /dev/console before anything is mounted. Creating a device node needs root, so
+# its entry is written by hand: magic, inode, mode (character device, 0600), uid, gid, links, mtime, size, device 0:0,
+# device 5:1, length of the name, checksum. The archive's trailer must be last, so the entry goes to the front, after
+# its directory (dev).
 entry() { printf '070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\0' "$@"; }
 pad() { size=$(stat -c %s "$1"); head -c $(((4 - size % 4) % 4)) /dev/zero >>"$1"; }
 entry 721 16877 0 0 2 0 0 0 0 0 0 4 0 dev >"$work/console"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the guest kernel, which takes the longest of all and needs nothing else, while a command runs: on what that leaves of the processors.
-# Fails if one of the two fails; the command's failure ends the build.
+# Builds the guest kernel while a command runs, at a lower priority than the command: the kernel takes the longest to
+# build and depends on nothing else. Fails if either of the two fails; if the command fails, the build is stopped.
 #
 # Usage: build-kernel-beside.sh OUT COMMAND...
 set -u

@@ -1,8 +1,9 @@
 #!/bin/sh
-# /init of the emulated host's initramfs: makes a KVM host out of a bare kernel, then hands over to microkube as PID 1.
+# /init of the emulated host's initramfs: turns a bare kernel into a KVM host, then hands over to microkube as PID 1.
 #
-# From outside it gets: 9p share `control` (microkube, hostname, token, one a file), 9p share `modules` (its /lib/modules),
-# 9p shares host0, host1, ... (the outer machine's root, read-only), disk vda (state), network card eth0 (10.0.2.15, outside is 10.0.2.2).
+# From outside it gets: 9p share `control` (microkube, hostname and token, one file each), 9p share `modules` (its
+# /lib/modules), 9p shares host0, host1, ... (the outer machine's root, read-only), disk vda (state), network card eth0
+# (10.0.2.15; the outside is 10.0.2.2).
 PATH=/bin
 fail() {
     echo "microkube machine: $1" >/dev/kmsg
@@ -19,7 +20,8 @@ while read -r module; do insmod "/boot/$module" || fail "module $module cannot b
 
 share control /control loose
 share modules /lib/modules loose
-# Needed by microkube in any case; the others are loaded by the kernel on demand. In the background: the rest does not depend on them.
+# microkube always needs these modules; the kernel loads others on demand. They load in the background, because the
+# steps below do not depend on them.
 (modprobe -a kvm-amd tun bridge veth loop nf_tables nft_chain_nat nft_masq nf_nat nf_conntrack) &
 kvm_loader=$!
 
@@ -36,7 +38,7 @@ ip address add 10.0.2.15/24 dev eth0
 ip route add default via 10.0.2.2
 hostname "$(cat /control/hostname)"
 
-# Files of the outer machine, writable in memory.
+# The files of the outer machine, with writes kept in memory.
 share host0 /host loose
 mount -t tmpfs -o mode=755 tmpfs /memory
 mkdir /memory/upper /memory/work /memory/upper/etc
@@ -51,7 +53,8 @@ mkdir -p /root/run/lock /root/run/microkube-machine
 chmod 1777 /root/run/lock
 mount -t ext4 -o noatime,discard /dev/vda /root/var/lib/microkube || fail "the state disk cannot be mounted"
 
-# The program and what the kernel loads modules with are copied: what they are copied from may be replaced outside at any time.
+# microkube, and the program with which the kernel loads modules, are copied, because their originals may be replaced
+# outside at any time.
 machine=/root/run/microkube-machine
 cp /bin/busybox "$machine/busybox"
 ln -s busybox "$machine/modprobe"

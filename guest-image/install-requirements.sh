@@ -1,17 +1,22 @@
 #!/bin/sh
-# Installs the Debian packages that building, testing and the emulated host need: only what is missing, quietly, starting nothing.
+# Installs the Debian packages that building, testing and the emulated host need. Installs only what is missing,
+# quietly, and starts no services.
 #
-# Usage: install-requirements.sh [--print]      (--print: names what is missing and installs nothing)
+# Usage: install-requirements.sh [--print]      (--print: lists what is missing and installs nothing)
 set -eu
 
-# Building the guest kernel; the initramfs; the agent (musl).
+# For building the guest kernel, the initramfs and the agent (musl).
 packages='linux-source-6.12 gcc make flex bison bc libelf-dev libssl-dev xz-utils cpio binutils musl-tools'
-# The emulated host.
+# For the packages of microkube.
+packages="$packages dpkg-dev"
+# For the emulated host.
 packages="$packages qemu-system-x86 busybox-static kmod e2fsprogs"
-# Images and a registry for tests.
+# For test images and a test registry.
 packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables apache2-utils"
-# Other tools that make, load and pull images, for tests and benchmarks; what the fuzzing engine is compiled with.
+# Other tools that build, load and pull images, for tests and benchmarks, and the compiler of the fuzzing engine.
 packages="$packages buildah podman g++"
+# For the spell checker (tests/spelling.sh).
+packages="$packages python3-venv"
 
 say() { printf 'requirements: %s\n' "$*"; }
 die() { printf 'requirements: error: %s\n' "$*" >&2; exit 1; }
@@ -30,7 +35,7 @@ fi
 if [ -n "$missing" ]; then
     [ "$(id -u)" = 0 ] || die "missing packages, and only root can install them: apt-get install --no-install-recommends$missing"
     say "installing$missing"
-    # Debian starts services on installation (docker-registry) unless this says no (invoke-rc.d(8)).
+    # Debian starts services on installation (docker-registry) unless this file forbids it (invoke-rc.d(8)).
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         trap 'rm -f "$policy"' EXIT
@@ -42,7 +47,7 @@ if [ -n "$missing" ]; then
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
     install() { apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 install --no-install-recommends $missing </dev/null >"$log" 2>&1; }
-    # The lists may be missing or older than the mirror.
+    # The package lists may be missing or outdated.
     install || { apt-get -qq update </dev/null >>"$log" 2>&1 && install; } || { tail -n 30 "$log" >&2; rm -f "$log"; die "apt-get failed"; }
     rm -f "$log"
 fi

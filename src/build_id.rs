@@ -1,8 +1,8 @@
-//! Which build of microkube this program is, for people: the version alone does not tell two builds of one version apart.
+//! Identifies the build of this program for people: the version alone does not distinguish two builds of one version.
 //!
-//! The linker notes a build ID, a hash of what it links, in the program's own file (`--build-id`, which gcc asks for unless its distribution
-//! has turned that off). So the same sources and tools give the same build, with or without git, and nothing is compiled again for it.
-//! A program without the note has its version only.
+//! The linker writes a build ID, a hash of what it links, into the program's file (`--build-id`, which `build.rs` asks for). The same
+//! sources and tools give the same build, with or without git, and nothing is recompiled for it. A program without a build ID has only
+//! its version.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -11,31 +11,37 @@ use std::sync::LazyLock;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How much of the build ID is shown.
+/// How many bytes of the build ID are shown.
 const SHOWN_BYTES: usize = 4;
 
-/// A program's table of segments, and its notes, are a few hundred bytes.
+/// A program's segment table and its notes take a few hundred bytes.
 const MAX_READ_BYTES: usize = 64 << 10;
 
-/// `p_type` of a segment of notes.
+/// `p_type` of a note segment.
 const PT_NOTE: u32 = 4;
 
-/// The type of the note, of the owner [`OWNER`], that has the build ID.
+/// Type of the note with the build ID; its owner is [`OWNER`].
 const NT_GNU_BUILD_ID: u32 = 3;
 
 const OWNER: &[u8] = b"GNU\0";
 
-/// Bytes of a note before its owner's name.
+/// Size of a note's header, which precedes its owner's name.
 const NOTE_HEADER_BYTES: usize = 12;
 
 /// This build: `0.1.0+1a2b3c4d`, or `0.1.0`.
 pub fn build() -> &'static str {
     static BUILD: LazyLock<String> = LazyLock::new(|| {
-        // Also after the file was replaced: this is the one that runs.
+        // Open the running program, even if its file was replaced.
         let program = File::open("/proc/self/exe").ok();
         with_id(program.and_then(|program| build_id(&program)).as_deref())
     });
     &BUILD
+}
+
+/// The commit of this build. Only `make package` passes it on, because it would recompile this package on every commit.
+pub fn commit() -> Option<&'static str> {
+    // Empty outside of a git repository.
+    option_env!("MICROKUBE_COMMIT").filter(|commit| !commit.is_empty())
 }
 
 fn with_id(id: Option<&[u8]>) -> String {
@@ -47,7 +53,7 @@ fn with_id(id: Option<&[u8]>) -> String {
     build
 }
 
-/// The build ID of an ELF file, of 64 bits and little-endian as this program.
+/// Reads the build ID of an ELF file, 64-bit and little-endian like this program.
 fn build_id(program: &File) -> Option<Vec<u8>> {
     let header = read(program, 0, 64)?;
     if !header.starts_with(b"\x7fELF\x02\x01") {
@@ -116,7 +122,7 @@ mod tests {
         note
     }
 
-    /// A program with one segment of something else and one of these notes.
+    /// An ELF file with a segment of another type, and a segment with these notes.
     fn program(notes: &[u8], align: u64) -> Vec<u8> {
         let mut elf = vec![0; 64 + 2 * 56];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -142,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_of_one_version_are_told_apart_by_the_linkers_note() {
+    fn the_linkers_note_distinguishes_builds_of_the_same_version() {
         for align in [4, 8] {
             let others = [
                 note(b"GNU\0", 5, b"abc", align),
@@ -164,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn this_program_has_the_note() {
+    fn this_program_has_a_build_id_note() {
         let id = build().strip_prefix(VERSION).unwrap().strip_prefix('+');
         let id = id.expect("no build ID: the linker is not asked for one (--build-id)");
         assert_eq!(id.len(), 2 * SHOWN_BYTES, "{id}");

@@ -1,17 +1,17 @@
-//! The header of a frame on microkube's own stream sockets: one byte for its kind, and the length of its payload as a big-endian u32. Which kinds
-//! there are, and how long a payload may be, is each protocol's.
+//! The header of frames on microkube's own stream sockets: one byte for the kind, and the length of the payload as a
+//! big-endian u32. Each protocol defines its kinds and its maximum length.
 
-/// Length of the header, bytes.
+/// Length of the header, in bytes.
 pub const HEADER_BYTES: usize = 5;
 
-/// The header of a frame.
+/// Encodes a header.
 #[must_use]
 pub fn encode(kind: u8, length: u32) -> [u8; HEADER_BYTES] {
     let [a, b, c, d] = length.to_be_bytes();
     [kind, a, b, c, d]
 }
 
-/// Kind and length of the payload, which is not to be trusted.
+/// Decodes kind and payload length. The length must be checked.
 #[must_use]
 pub fn decode(header: [u8; HEADER_BYTES]) -> (u8, usize) {
     let [kind, length @ ..] = header;
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_the_same_on_every_machine() {
+    fn a_header_is_encoded_in_big_endian() {
         assert_eq!(encode(7, 0x0102_0304), [7, 1, 2, 3, 4]);
         assert_eq!(decode([7, 1, 2, 3, 4]), (7, 0x0102_0304));
     }

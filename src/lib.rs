@@ -1,10 +1,10 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `pod` → `privileged` → `emulated_host`, `network`, `volume` → `state` →
-//! `build_id`, `frame_header`, `stderr`, `terminal`. What is a part by itself, or shared with one, is a crate under `crates/`.
-//! `tests/structure` holds the crate to it.
+//! Dependencies point one way: `cli` → `config` → `pod` → `objects`, `privileged` → `emulated_host`, `network`, `volume` → `state`
+//! → `build_id`, `frame_header`, `installed_files`, `stderr`, `terminal`. Independent parts, and those shared with other programs, are
+//! crates under `crates/`. `tests/structure` checks this.
 
-// By these names the fuzz targets know this crate and their fuzzer.
+// The fuzz targets refer to this crate and their fuzzer by these names.
 #[cfg(test)]
 extern crate self as libfuzzer_sys;
 #[cfg(test)]
@@ -12,15 +12,18 @@ extern crate self as microkube;
 
 mod build_id;
 pub mod cli;
+pub mod config;
 pub mod emulated_host;
 mod frame_header;
 #[cfg(test)]
 #[path = "../tests/fuzz/targets/microkube/mod.rs"]
 mod fuzz_targets;
+mod installed_files;
 #[cfg(test)]
 #[path = "../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;
 pub mod network;
+pub mod objects;
 pub mod pod;
 pub mod privileged;
 pub mod state;

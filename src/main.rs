@@ -1,4 +1,4 @@
-//! The command `microkube`.
+//! The `microkube` command.
 fn main() -> std::process::ExitCode {
     microkube::cli::main()
 }

@@ -1,33 +1,33 @@
 //! Messages on standard error, for the user.
 //!
-//! A message that cannot be written (a closed pipe, a full disk) is lost and the program goes on. `eprintln!` panics instead, and a panic
-//! leaves behind what was to be removed.
+//! A message that cannot be written (a closed pipe, a full disk) is lost, and the program continues. `eprintln!` would
+//! panic, and a panic would skip cleanups.
 
 use std::fmt::Arguments;
 use std::io::Write;
 
-/// Prints a line to standard error, as `eprintln!` without its panic.
+/// Prints a line to standard error, like `eprintln!` but without a panic.
 macro_rules! say {
     () => { $crate::stderr::write(format_args!("\n")) };
     ($($text:tt)*) => { $crate::stderr::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// What begins a message of the program itself. What users know from `kubectl` begins as there, without it.
+/// Prefix of microkube's own messages. Messages that users know from `kubectl` do not have it.
 pub(crate) const PREFIX: &str = "microkube: ";
 
-/// Prints a message of the program itself, with [`PREFIX`].
+/// Prints one of microkube's own messages, with [`PREFIX`].
 macro_rules! report {
     ($($text:tt)*) => { $crate::stderr::write(format_args!("{}{}\n", $crate::stderr::PREFIX, format_args!($($text)*))) };
 }
 
 pub(crate) use {report, say};
 
-/// Writes a text to standard error in one go, if that is possible.
+/// Writes text to standard error in a single write, if possible.
 pub(crate) fn write(text: Arguments<'_>) {
     write_bytes(text.to_string().as_bytes());
 }
 
-/// As [`write`], of bytes that need not be text.
+/// Like [`write()`], for bytes that need not be text.
 pub(crate) fn write_bytes(bytes: &[u8]) {
     let _ = std::io::stderr().write_all(bytes);
 }
@@ -40,9 +40,9 @@ mod tests {
     const IN_CHILD: &str = "MICROKUBE_TEST_SAYS";
     const CODE: i32 = 7;
 
-    /// Runs this test again in a process that has this standard error; its exit code.
+    /// Runs this test again in a process with this standard error; returns its exit code.
     fn code_with(stderr: Stdio) -> Option<i32> {
-        let name = "stderr::tests::a_message_that_nobody_can_read_ends_nothing";
+        let name = "stderr::tests::an_unwritable_message_does_not_end_the_process";
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", name, "--nocapture"]).env(IN_CHILD, "yes");
         child.stdout(Stdio::null()).stderr(stderr);
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_nobody_can_read_ends_nothing() {
+    fn an_unwritable_message_does_not_end_the_process() {
         if std::env::var_os(IN_CHILD).is_some() {
             say!("a {}", "line");
             say!();

@@ -1,5 +1,5 @@
-//! The terminal of this process: raw while something elsewhere is driven by it, and as it was before afterwards, whatever
-//! happens. Used for the emulated host and for `exec` and `attach`.
+//! The terminal of this process: puts it in raw mode while it controls a remote program, and always restores it. Used
+//! for the emulated host, `exec` and `attach`.
 
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 /// Size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSize {
-    /// Lines.
+    /// Number of lines.
     pub rows: u16,
-    /// Characters a line.
+    /// Characters per line.
     pub columns: u16,
 }
 
-/// A terminal in raw mode; dropping it restores the mode. A panic that unwinds drops it, too; signals that end the process have
-/// to be turned into a return by whoever holds it.
+/// A terminal in raw mode. Dropping it restores the previous mode, even during a panic that unwinds. The holder must
+/// turn signals that would end the process into a normal return.
 #[derive(Debug)]
 pub struct RawTerminal {
     terminal: OwnedFd,
-    /// Not nix' type, which cannot be shared between threads.
+    /// Not nix's type, which cannot be shared between threads.
     before: libc::termios,
 }
 
 impl RawTerminal {
-    /// Switches standard input to raw mode. `None` unless standard input and output are both a terminal.
+    /// Puts standard input in raw mode. `None` unless standard input and output are both terminals.
     pub fn enter() -> Option<Self> {
         if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
             return None;
@@ -34,10 +34,10 @@ impl RawTerminal {
         Self::of(std::io::stdin().as_fd()).ok()
     }
 
-    /// Switches this terminal to raw mode.
+    /// Puts this terminal in raw mode.
     ///
     /// # Errors
-    /// What the kernel says, `ENOTTY` if it is no terminal.
+    /// The error from the kernel, `ENOTTY` if it is not a terminal.
     pub fn of(terminal: BorrowedFd<'_>) -> std::io::Result<Self> {
         let terminal = terminal.try_clone_to_owned()?;
         let before = tcgetattr(&terminal)?;
@@ -58,16 +58,16 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Size of the terminal that is standard output, or the usual one if that is not a terminal or does not know.
+/// Size of the terminal at standard output; the default size if it is not a terminal or its size is unknown.
 pub fn terminal_size() -> TerminalSize {
     size_of(&std::io::stdout()).unwrap_or(TerminalSize { rows: 24, columns: 80 })
 }
 
-/// Size of a terminal, if it is one and knows.
+/// Size of a terminal, if it is one and its size is known.
 pub fn size_of(terminal: &impl AsFd) -> Option<TerminalSize> {
     // SAFETY: all-zero bytes are a valid winsize.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: TIOCGWINSZ writes one winsize to the pointer, which is valid for it.
+    // SAFETY: TIOCGWINSZ writes one winsize to the pointer, which is valid for that.
     let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
     (result >= 0 && size.ws_row != 0 && size.ws_col != 0).then_some(TerminalSize {
         rows: size.ws_row,
@@ -75,7 +75,7 @@ pub fn size_of(terminal: &impl AsFd) -> Option<TerminalSize> {
     })
 }
 
-/// Gives a terminal a size.
+/// Sets the size of a terminal.
 pub fn set_terminal_size(terminal: &impl AsFd, size: TerminalSize) -> std::io::Result<()> {
     let size = libc::winsize {
         ws_row: size.rows,
@@ -83,7 +83,7 @@ pub fn set_terminal_size(terminal: &impl AsFd, size: TerminalSize) -> std::io::R
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    // SAFETY: TIOCSWINSZ reads one winsize from the pointer, which is valid for it.
+    // SAFETY: TIOCSWINSZ reads one winsize from the pointer, which is valid for that.
     match unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_raw_as_long_as_it_is_held_and_as_before_afterwards() {
+    fn a_terminal_is_raw_while_held_and_restored_afterwards() {
         let pty = openpty(None, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let raw = RawTerminal::of(pty.slave.as_fd()).unwrap();
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_terminal_cannot_be_made_raw_and_has_no_size() {
+    fn a_non_terminal_cannot_be_made_raw_and_has_no_size() {
         let file = tempfile::tempfile().unwrap();
         assert!(RawTerminal::of(file.as_fd()).is_err());
         assert_eq!(size_of(&file), None);
     }
 
     #[test]
-    fn a_size_is_read_as_it_was_set() {
+    fn a_terminal_size_survives_the_round_trip() {
         let pty = openpty(None, None).unwrap();
         let size = TerminalSize { rows: 7, columns: 300 };
         set_terminal_size(&pty.master, size).unwrap();

@@ -1,19 +1,19 @@
-//! What `make build` made, and where it lies.
+//! Where `make build` puts its results.
 
 use std::path::{Path, PathBuf};
 
-/// The directory of the whole source tree.
+/// The root of the source tree.
 pub fn source_tree() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("the tests lie in the source tree")
+    tests.parent().expect("the tests are in the source tree")
 }
 
-/// The program under test: `MICROKUBE_PROGRAM`, otherwise the release build of this tree. `microkube-vmm` lies beside it.
+/// The program under test: `MICROKUBE_PROGRAM`, or else this tree's release build. `microkube-vmm` is next to it.
 pub fn microkube_program() -> PathBuf {
     let program = std::env::var_os("MICROKUBE_PROGRAM").map_or_else(release_build, PathBuf::from);
     assert!(
         program.is_file(),
-        "{} is not there: run `make build`, or name the program in MICROKUBE_PROGRAM",
+        "{} does not exist: run `make build`, or set MICROKUBE_PROGRAM",
         program.display()
     );
     program

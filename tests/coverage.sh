@@ -1,20 +1,20 @@
 #!/bin/sh
-# Which lines the tests reach that need no virtual machine: unit tests, the store's and the registry's. Prints a line for each file and the
-# total; build/coverage/lines has every line with its count.
+# Line coverage of the tests that need no virtual machine: unit tests, the store's and the registry's. Prints a line per
+# file and the total; build/coverage/lines has every line with its count.
 #
 # Usage: coverage.sh
 #
-# Only the workspace's own crates are compiled for it, beside those of the unit tests; dependencies are shared with them.
+# Only the workspace's own crates are compiled for it, next to those for the unit tests; both share their dependencies.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=$root/build/coverage
 die() { printf 'coverage: error: %s\n' "$*" >&2; exit 1; }
 
-# The tools read only what a compiler of the same LLVM writes.
+# The tools read only data written by a compiler with the same LLVM version.
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 if ! command -v "llvm-cov-$llvm" >/dev/null; then
-    apt-get install -y -q "llvm-$llvm" >/dev/null || die "llvm-$llvm cannot be installed: apt-get install llvm-$llvm"
+    apt-get install -y -q "llvm-$llvm" >/dev/null || die "cannot install llvm-$llvm: run \`apt-get install llvm-$llvm\`"
 fi
 
 rm -rf "$out"
@@ -25,7 +25,8 @@ exec "$@" -C instrument-coverage
 END
 chmod +x "$out/rustc"
 export RUSTC_WORKSPACE_WRAPPER="$out/rustc"
-# Build scripts are programs, too. What a test starts without this variable writes where it is started.
+# Build scripts are instrumented too. A program that a test starts without this variable writes its data to the current
+# directory.
 export LLVM_PROFILE_FILE="$out/raw/%p-%m.profraw"
 trap 'find "$root" -name "default_*.profraw" -not -path "*/target/*" -delete' EXIT
 

@@ -2,10 +2,11 @@
 # Runs a program in emulated hosts that are started for it and stopped afterwards.
 #
 # Usage: in-emulated-hosts.sh MICROKUBE NAME run PROGRAM [ARGUMENT...]    in one host
-#        in-emulated-hosts.sh MICROKUBE NAME share PROGRAM                all tests of PROGRAM, in as many hosts as there are processors
+#        in-emulated-hosts.sh MICROKUBE NAME share PROGRAM                all tests of PROGRAM, in one host per processor
 #
-# An emulated host has one processor. When tests are shared, each host takes the next ones from one queue as soon as it is free: many at
-# first, because every process of tests prepares things for some seconds; one at a time in the end, so that no host waits for another.
+# An emulated host has one processor. When tests are shared, each host takes the next ones from a common queue once it
+# is free: many at first, because each test process spends a few seconds on preparation, and one at a time at the end,
+# so that no host waits for another.
 set -eu
 microkube=$1
 name=$2
@@ -13,23 +14,23 @@ mode=$3
 program=$4
 shift 4
 
-# Hosts of this run alone: one that runs already may be of another build, and is left alone.
+# Hosts for this run only: a host that is already running may be of another build, and is not touched.
 base=$(mktemp -d "/var/tmp/microkube-$name.XXXXXX")
 queue=$base/queue
 results=$base/results
 troubles=$base/troubles
 hosts=1
-# What one process of this run has prepared in a host, the next ones use.
+# What one process of this run prepares in a host is reused by later ones.
 export MICROKUBE_TEST_RUN="$base"
 
-# of_host NUMBER COMMAND...: with the directories of that host.
+# of_host NUMBER COMMAND...: runs the command with that host's directories.
 of_host() {
     directory=$base/$1
     shift
     MICROKUBE_STATE_DIR=$directory/state MICROKUBE_RUN_DIR=$directory/run "$@"
 }
 
-# run_in NUMBER ARGUMENT...: the program in that host, which is started if it does not run.
+# run_in NUMBER ARGUMENT...: runs the program in that host, which is started if necessary.
 run_in() {
     host=$1
     shift
@@ -42,7 +43,7 @@ close_queue() (
 ) 9>"$base/taking"
 
 clean_up() {
-    # Nobody takes another test then, which would start a host again.
+    # No further test may be taken, because it would start a host again.
     close_queue
     number=1
     while [ "$number" -le "$hosts" ]; do
@@ -56,7 +57,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# say: prints its input in one piece, whatever the other hosts print.
+# say: prints its input in one piece, not mixed with the output of the other hosts.
 say() (
     flock 8
     cat
@@ -78,7 +79,7 @@ put_back() (
     [ ! -e "$queue" ] || cat "$1" >>"$queue"
 ) 9>"$base/taking"
 
-# without_result FILE: the tests of it that have no result yet.
+# without_result FILE: prints the tests in the file that have no result yet.
 without_result() {
     awk -v results="$results" 'BEGIN { while ((getline line < results) > 0) { split(line, word, " "); done[word[3]] = 1 } }
         !($1 in done)' "$1"
@@ -95,8 +96,8 @@ record() {
     printf '%-7s %4d s  %s\n' "$1" "$2" "$3" | say
 }
 
-# follow BATCH LOG: reads what a process of tests prints, and records results as they come. A test may itself have printed something
-# between its name and its result.
+# follow BATCH LOG: reads the output of a test process, and records results as they arrive. A test may itself have
+# printed something between its name and its result.
 follow() {
     running=
     begun=$(date +%s)
@@ -110,7 +111,7 @@ follow() {
                 result=${line##* ... }
                 ;;
             "running "*" test"*)
-                # Not before: the host may have had to start.
+                # The time counts from here, because the host may have had to start first.
                 begun=$(date +%s)
                 continue
                 ;;
@@ -150,16 +151,16 @@ serve() {
         fi
         [ -s "$left" ] || continue
         put_back "$left"
-        # 125: the host itself failed. Without a single result, another attempt would have none either.
+        # 125: the host itself failed. If a process gave no result at all, another attempt would not either.
         if [ "$code" = 125 ] || cmp -s "$batch" "$left"; then
-            echo "$name: host $number is given up (exit code $code)" | say
+            echo "$name: gave up on host $number (exit code $code)" | say
             return
         fi
     done
 }
 
-# Runs tests that failed once more: the emulated processor sometimes gives a guest wrong flags (docs/testing.md). More than three failures have
-# another reason and are not run again.
+# Runs failed tests once more, because the emulated processor sometimes gives a guest wrong flags (docs/testing.md).
+# More than three failures have another cause and are not repeated.
 run_again() {
     awk '$1 == "FAILED" || $1 == "DIED" { print $3 }' "$results" >"$base/failed"
     count=$(wc -l <"$base/failed")
@@ -180,12 +181,12 @@ run_again() {
 
 share() {
     hosts=$(nproc)
-    # Each takes as much memory as its tests touch, some 2 GiB.
+    # Each host takes as much memory as its tests touch, about 2 GiB.
     room=$(awk '/^MemAvailable:/ { print int($2 / 2097152) }' /proc/meminfo)
     [ "$hosts" -le "$room" ] || hosts=$room
     [ "$hosts" -ge 1 ] || hosts=1
     "$program" --list --format terse | sed -n 's/: test$//p' >"$base/all"
-    [ -s "$base/all" ] || { echo "$name: error: it has no tests" >&2; return 1; }
+    [ -s "$base/all" ] || { echo "$name: error: no tests found" >&2; return 1; }
     cp "$base/all" "$queue"
     : >"$results"
     : >"$troubles"
@@ -198,7 +199,7 @@ share() {
     wait
     run_again
     without_result "$base/all" >"$base/not-run"
-    echo "$name: slowest, with what was prepared for the first of each process:"
+    echo "$name: slowest tests (the first of each process includes its preparation):"
     sort -k 2,2nr "$results" | head -n 10 | while read -r _ seconds test; do printf '%12d s  %s\n' "$seconds" "$test"; done
     awk -v name="$name" '$1 == "FAILED" || $1 == "DIED" { print name ": " $1 " " $3 }' "$results"
     sed "s/^/$name: NOT RUN /" "$base/not-run"
@@ -208,12 +209,12 @@ share() {
     failed=$(grep -c -e '^FAILED ' -e '^DIED ' "$results" || true)
     echo "$name: $passed passed, $failed failed, $ignored ignored, $(wc -l <"$base/not-run") not run;" \
         "$(($(date +%s) - begun)) s in $hosts hosts"
-    # A process may fail though all its tests passed.
+    # A process may fail although all its tests passed.
     [ ! -s "$troubles" ] || echo "$name: exit codes of processes that failed:" $(cat "$troubles")
     [ "$failed" = 0 ] && [ ! -s "$base/not-run" ] && [ ! -s "$troubles" ]
 }
 
-# Converted here once, and not in each host, where it takes half a minute.
+# Converted once here and not in each host, where it takes half a minute.
 if [ "$name" = e2e ]; then
     for image in nginx debian-tools; do
         MICROKUBE_STATE_DIR=$base/converted MICROKUBE_RUN_DIR=$base/converted/run "$microkube" image load --on-this-host \
@@ -225,5 +226,5 @@ fi
 case $mode in
     run) run_in 1 "$@" ;;
     share) share ;;
-    *) echo "in-emulated-hosts: error: neither run nor share: $mode" >&2; exit 2 ;;
+    *) echo "in-emulated-hosts: error: unknown mode $mode: use run or share" >&2; exit 2 ;;
 esac

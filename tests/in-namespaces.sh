@@ -1,12 +1,12 @@
 #!/bin/sh
-# Runs the unit tests that are marked to be ignored because they change the network: each in a network namespace of its own, as root.
+# Runs the unit tests marked as ignored because they change the network: each in a separate network namespace, as root.
 set -eu
-# Built as the other unit tests are: with another selection, dependencies would be built again with other features.
+# Built like the other unit tests: with another selection, dependencies would be rebuilt with different features.
 binary=$(cargo --locked test --workspace --lib --bins --no-run --message-format=json \
     | sed -n 's/.*"kind":\["lib"\].*"name":"microkube".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -n "$binary" ] || { echo "in-namespaces: error: the tests were not built" >&2; exit 1; }
 tests=$("$binary" --list --ignored --format=terse | sed -n 's/: test$//p')
-[ -n "$tests" ] || { echo "in-namespaces: error: there is no such test" >&2; exit 1; }
+[ -n "$tests" ] || { echo "in-namespaces: error: no such test" >&2; exit 1; }
 for test in $tests; do
     unshare --net "$binary" --exact --ignored "$test"
 done

@@ -1,5 +1,5 @@
-//! What tests share: where the programs lie that they run, manifests of Pods, images, chance that can be replayed. Tests of the image store
-//! use it as well, so it has few dependencies.
+//! Shared by several test packages: paths of the programs under test, Pod manifests, images, repeatable randomness. The
+//! image store's tests use it as well, so it has few dependencies.
 
 pub mod built;
 pub mod manifest;

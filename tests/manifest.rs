@@ -1,16 +1,16 @@
-//! Manifests of Pods, built field by field. What a test needs that no method is for, it sets by its path, as JSON. Tests about the text of
-//! manifests write it themselves.
+//! Builds Pod manifests field by field. Fields without a method are set by their path, as JSON. Tests about the text of
+//! manifests write that text themselves.
 
 use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-/// The manifest of a Pod; displayed, it is the text that microkube reads.
+/// A Pod's manifest; its `Display` is the text that microkube reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pod(Value);
 
 impl Pod {
-    /// A Pod without containers, which is not restarted.
+    /// A Pod without containers and with `restartPolicy: Never`.
     pub fn named(name: &str) -> Self {
         Self(json!({
             "apiVersion": "v1",
@@ -24,7 +24,6 @@ impl Pod {
         self.0["metadata"]["name"].as_str().expect("a Pod has a name")
     }
 
-    /// Adds a container.
     pub fn container(self, container: Container) -> Self {
         self.add("spec.containers", container.0)
     }
@@ -80,14 +79,17 @@ pub fn documents(pods: &[Pod]) -> String {
     texts.join("---\n")
 }
 
-/// A container of a Pod.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Container(Value);
 
 impl Container {
-    /// A container that runs what its image says. It is only pulled if it is not in the store.
+    /// A container that runs the image's command. The image is only pulled if it is not in the store.
     pub fn new(name: &str, image: &str) -> Self {
         Self(json!({ "name": name, "image": image, "imagePullPolicy": "IfNotPresent" }))
+    }
+
+    pub fn name(&self) -> &str {
+        self.0["name"].as_str().expect("a container has a name")
     }
 
     pub fn pull_policy(self, policy: &str) -> Self {
@@ -98,12 +100,11 @@ impl Container {
         self.set("command", command)
     }
 
-    /// Its command is a shell that runs this script.
+    /// Sets the command to a shell that runs this script.
     pub fn shell(self, script: &str) -> Self {
         self.command(&["/bin/sh", "-c", script])
     }
 
-    /// Mounts a volume of the Pod.
     pub fn mount(self, volume: &str, path: &str) -> Self {
         self.volume_mount(json!({ "name": volume, "mountPath": path }))
     }
@@ -121,6 +122,36 @@ impl Container {
         self.set("restartPolicy", policy)
     }
 
+    /// Adds an entry of `env`.
+    pub fn env(mut self, variable: Value) -> Self {
+        add(&mut self.0, "env", variable);
+        self
+    }
+
+    /// Adds an entry of `envFrom`.
+    pub fn env_from(mut self, source: Value) -> Self {
+        add(&mut self.0, "envFrom", source);
+        self
+    }
+
+    /// Adds a variable with the value of a ConfigMap's key.
+    pub fn env_of_config_map(self, variable: &str, name: &str, key: &str) -> Self {
+        let key = json!({ "name": name, "key": key });
+        self.env(json!({ "name": variable, "valueFrom": { "configMapKeyRef": key } }))
+    }
+
+    /// Adds a variable with the value of a Secret's key.
+    pub fn env_of_secret(self, variable: &str, name: &str, key: &str) -> Self {
+        let key = json!({ "name": name, "key": key });
+        self.env(json!({ "name": variable, "valueFrom": { "secretKeyRef": key } }))
+    }
+
+    /// Adds a variable with the value of one of the Pod's fields.
+    pub fn env_of_field(self, variable: &str, path: &str) -> Self {
+        let source = json!({ "fieldRef": { "fieldPath": path } });
+        self.env(json!({ "name": variable, "valueFrom": source }))
+    }
+
     pub fn privileged(self) -> Self {
         self.set("securityContext.privileged", true)
     }
@@ -132,17 +163,17 @@ impl Container {
     }
 }
 
-/// A handler of a probe or hook: a command.
+/// A probe or hook handler that runs a command.
 pub fn exec(command: &[&str]) -> Value {
     json!({ "exec": { "command": command } })
 }
 
-/// A handler of a probe or hook: a shell script.
+/// A probe or hook handler that runs a shell script.
 pub fn exec_shell(script: &str) -> Value {
     exec(&["/bin/sh", "-c", script])
 }
 
-/// A probe: its handler and the fields that say when it is made.
+/// A probe with a handler and timing fields.
 pub fn probe(handler: Value, timing: Value) -> Value {
     let mut probe = handler;
     for (field, value) in timing.as_object().expect("fields of a probe") {
@@ -151,7 +182,7 @@ pub fn probe(handler: Value, timing: Value) -> Value {
     probe
 }
 
-/// A field by its path; what is missing on the way is made.
+/// A field by its path; missing objects on the way are created.
 fn at<'a>(object: &'a mut Value, path: &str) -> &'a mut Value {
     path.split('.').fold(object, |place, field| &mut place[field])
 }
@@ -173,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_has_what_was_added_in_its_order() {
+    fn a_pod_has_its_added_parts_in_order() {
         let pod = Pod::named("web")
             .label("example.org/app", "demo")
             .grace_period_seconds(2)
@@ -221,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_again_is_replaced_and_the_rest_stays() {
+    fn setting_a_field_again_replaces_only_that_field() {
         let set = Pod::named("web")
             .set("spec.a.b", 1)
             .set("spec.a.c", 2)
@@ -235,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_its_handler_with_its_timing() {
+    fn a_probe_combines_handler_and_timing() {
         assert_eq!(
             probe(exec(&["true"]), json!({ "periodSeconds": 1 })),
             json!({ "exec": { "command": ["true"] }, "periodSeconds": 1 })
@@ -244,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_separated() {
+    fn documents_are_separated_by_markers() {
         let pods = [Pod::named("a"), Pod::named("b")];
         let text = documents(&pods);
         let read: Vec<Value> = text

@@ -1,4 +1,4 @@
-//! Images that tests make, as OCI layouts.
+//! Writes images built by tests as OCI layouts.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// Writes the layout of an image with this configuration and these uncompressed layers, lowest first. `rootfs` of the configuration is
-/// made here.
+/// Writes an image layout with this configuration and these uncompressed layers, lowest first. The configuration's
+/// `rootfs` is added here.
 ///
 /// # Panics
-/// When it cannot be written.
+/// If the layout cannot be written.
 pub fn write(layout: &Path, mut config: Value, layers: impl IntoIterator<Item = Vec<u8>>) {
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -23,7 +23,7 @@ pub fn write(layout: &Path, mut config: Value, layers: impl IntoIterator<Item = 
     let layers: Vec<Value> = layers
         .map(|layer| put("application/vnd.oci.image.layer.v1.tar", &layer))
         .collect();
-    // An uncompressed layer's blob is the layer itself.
+    // The blob of an uncompressed layer is the layer itself.
     let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
     config["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
     let config = put(

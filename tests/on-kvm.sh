@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a test or benchmark that needs KVM: directly where this machine's KVM runs guests, else in emulated hosts, where all tests are
-# shared (in-emulated-hosts.sh); chosen ones run in one.
+# Runs a test or benchmark that needs KVM: directly if this machine's KVM can run guests, otherwise in emulated hosts.
+# All tests are then distributed over several (in-emulated-hosts.sh); selected ones run in one.
 #
 # Usage: on-kvm.sh MICROKUBE test|bench NAME [ARGUMENT...]
 set -eu
@@ -9,26 +9,33 @@ kind=$2
 name=$3
 shift 3
 
-# What the tests run.
+# The program that the tests run.
 MICROKUBE_PROGRAM=$(readlink -f "$microkube")
 export MICROKUBE_PROGRAM
 
-# Built here in both cases: inside, compiling would take for ever. Tests only start programs: they are selected from the whole workspace,
-# and not optimised, so that nothing but themselves is compiled after the unit tests.
+# Built here in both cases, because compiling in the emulated host would be far too slow. Tests only start programs:
+# they are selected from the whole workspace and not optimised, so that only the tests themselves are compiled after the
+# unit tests.
 case $kind in
     test) build="test --workspace --test $name" ;;
     bench) build="bench --bench $name" ;;
-    *) echo "on-kvm: error: neither test nor bench: $kind" >&2; exit 2 ;;
+    *) echo "on-kvm: error: unknown kind $kind: use test or bench" >&2; exit 2 ;;
 esac
 binary=$(cargo --locked $build --no-run --message-format=json \
     | sed -n 's/.*"name":"'"$name"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -n "$binary" ] || { echo "on-kvm: error: $name was not built" >&2; exit 1; }
 
-if ! reason=$("$microkube" machine needed); then
-    echo "$name: directly on this machine: $reason"
-    [ "$kind" = bench ] || set -- --test-threads=1 "$@"
-    exec "$binary" "$@"
-fi
+needed=0
+reason=$("$microkube" machine needed) || needed=$?
+case $needed in
+    0) ;;
+    1)
+        echo "$name: on this machine: $reason"
+        [ "$kind" = bench ] || set -- --test-threads=1 "$@"
+        exec "$binary" "$@"
+        ;;
+    *) exit "$needed" ;;
+esac
 echo "$name: in emulated hosts (slow): $reason"
 hosts=$(dirname "$0")/in-emulated-hosts.sh
 if [ "$kind" = test ] && [ $# = 0 ]; then

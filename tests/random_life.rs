@@ -1,13 +1,13 @@
-//! What tests with random verbs and random deaths share: chance that can be replayed, and what must be true of a Pod whatever happened.
+//! Shared by the tests with random verbs and deaths: repeatable randomness, and what must be true of a Pod in any case.
 
 use serde_json::Value;
 
-/// xorshift64*: what is needed is that a seed can be replayed.
+/// xorshift64*: it only has to be repeatable from its seed.
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Thrown as the variable says, otherwise as the clock has it. Says how to repeat it.
+    /// Seeded by the environment variable, or else by the clock. Prints how to repeat the run.
     pub fn seeded_by(variable: &str) -> Self {
         let seed = number(variable).unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -17,7 +17,7 @@ impl Dice {
         Self(seed.max(1))
     }
 
-    /// A number from 0 to below `sides`.
+    /// A number from 0 to `sides` - 1.
     pub fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -25,18 +25,18 @@ impl Dice {
         usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % sides
     }
 
-    /// One of these; `None` if there is none.
+    /// One of these; `None` if there are none.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         (!from.is_empty()).then(|| &from[self.roll(from.len())])
     }
 }
 
-/// A number in the environment.
+/// A number from an environment variable.
 pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// What of a Pod's status can be said without knowing its history.
+/// Asserts what must be true of a Pod's status after any history.
 pub fn assert_allowed(pod: &Value) {
     let status = &pod["status"];
     let phase = status["phase"].as_str().unwrap();
@@ -53,7 +53,7 @@ pub fn assert_allowed(pod: &Value) {
             other => panic!("the phase {other}: {pod}"),
         }
         if policy == "Never" {
-            // One that was lost counts as restarted, so that it is not run twice.
+            // A lost container counts as restarted, so that it is not run twice.
             assert!(container["restartCount"].as_u64().unwrap() <= 1, "{pod}");
         }
     }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# The tests that find more the longer they run, one after the other; what fails does not keep the others from running.
+# Runs the tests that find more the longer they run, one after another; a failure does not stop the others.
 #
 # Usage: soak.sh MICROKUBE
-#        MICROKUBE_CHAOS_SECONDS (1800), MICROKUBE_POWER_CUTS (30), FUZZ_SECONDS (600 for each target) say how long.
+#        MICROKUBE_CHAOS_SECONDS (1800), MICROKUBE_POWER_CUTS (30) and FUZZ_SECONDS (600 per target) set the durations.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 microkube=$(readlink -f "$1")
@@ -27,9 +27,9 @@ part() {
 soak: $what: $result after $(($(date +%s) - begun)) s"
 }
 
-# Without capture: a seed is worth knowing even when all goes well.
+# Without output capture: the seed is worth knowing even if the test passes.
 part "random verbs and deaths for $MICROKUBE_CHAOS_SECONDS s" "$here/on-kvm.sh" "$microkube" test e2e --nocapture chaos::
 part "$MICROKUBE_POWER_CUTS power cuts" cargo --locked test --workspace --test power-cut -- --nocapture
-part "fuzzing for $seconds s a target" "$here/fuzz/run.sh" "$seconds"
+part "fuzzing for $seconds s per target" "$here/fuzz/run.sh" "$seconds"
 echo "$summary"
 exit $status

@@ -1,6 +1,6 @@
 //! Generates the protobuf messages and the ttrpc client and server from `proto/agent.proto`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -14,8 +14,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ..Default::default()
         })
         .run()?;
-    // The generated files start with inner attributes, which `include!` does not take but a module file does.
+    remove_debug_of_secrets(&out_dir.join("agent.rs"))?;
+    // The generated files start with inner attributes, which are allowed in a module file but not in an `include!`.
     std::fs::write(out_dir.join("mod.rs"), "pub mod agent;\npub mod agent_ttrpc;\n")?;
     println!("cargo:rerun-if-changed=proto/agent.proto");
+    Ok(())
+}
+
+/// Messages with files, arguments or environments, which may contain Secrets. The generated `Debug` must not print them:
+/// `src/redacted.rs` has another one.
+const WITH_SECRETS: [&str; 3] = ["FileProjection", "StartContainerRequest", "StartProcessRequest"];
+
+fn remove_debug_of_secrets(generated: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut text = std::fs::read_to_string(generated)?;
+    for message in WITH_SECRETS {
+        let declaration = format!("pub struct {message} {{");
+        let (before, after) = text
+            .split_once(&declaration)
+            .ok_or_else(|| format!("no {message} was generated"))?;
+        let derives = before
+            .rfind("#[derive(")
+            .ok_or_else(|| format!("{message} derives nothing"))?;
+        let (before, derives) = before.split_at(derives);
+        let without_debug = derives.replace(",Debug", "");
+        if without_debug == derives {
+            return Err(format!("{message} does not derive Debug last: {derives}").into());
+        }
+        text = [before, &without_debug, &declaration, after].concat();
+    }
+    std::fs::write(generated, text)?;
     Ok(())
 }

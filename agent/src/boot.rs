@@ -1,4 +1,5 @@
-//! The first steps of PID 1: file systems, a root that can be pivoted, and the last one: power off.
+//! The first steps of PID 1 (mounting file systems, a root directory that can be pivoted) and its
+//! last: ending the VM.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -27,11 +28,11 @@ pub fn boottime_ns() -> u64 {
 
 /// Mounts the kernel's file systems on a tmpfs and makes that the root directory.
 ///
-/// The initial RAM file system cannot be pivoted away from (pivot_root(2)), which every container has to do.
+/// pivot_root(2) cannot leave the initial RAM file system, but every container has to pivot.
 pub fn mount_file_systems() -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    fs::create_dir_all("/root").context("cannot make /root")?;
+    fs::create_dir_all("/root").context("cannot create /root")?;
     mount_at(
         "tmpfs",
         "/root",
@@ -40,7 +41,7 @@ pub fn mount_file_systems() -> Result<()> {
     )?;
     for directory in ["proc", "sys", "dev", "run", "tmp"] {
         let path = Path::new("/root").join(directory);
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
     }
     mount_at("proc", "/root/proc", plain, None)?;
     mount_at("sysfs", "/root/sys", plain, None)?;
@@ -56,7 +57,7 @@ pub fn mount_file_systems() -> Result<()> {
     chdir("/").context("cannot enter /")?;
     log::open();
 
-    // Without favordynmods the first writes to cgroup.procs and subtree_control wait for RCU grace periods.
+    // Without favordynmods, the first writes to cgroup.procs and subtree_control wait for RCU grace periods.
     match mount_at("cgroup2", CGROUP_ROOT, plain, Some("favordynmods")) {
         Ok(()) => {}
         Err(_) => mount_at("cgroup2", CGROUP_ROOT, plain, None)?,
@@ -69,7 +70,7 @@ fn mount_at(fs_type: &str, target: &str, flags: MsFlags, options: Option<&str>) 
         .with_context(|| format!("cannot mount {fs_type} on {target}"))
 }
 
-/// The agent's own program, to start again as the helper that becomes a container. The path it was started from is gone
+/// Opens the agent's own program, to start it again as the helper that becomes a container. Its original path is gone
 /// once the root directory changes.
 pub fn open_own_executable() -> Result<OwnedFd> {
     use nix::fcntl::{OFlag, open};
@@ -77,8 +78,8 @@ pub fn open_own_executable() -> Result<OwnedFd> {
     open("/proc/self/exe", flags, Mode::empty()).context("cannot open /proc/self/exe")
 }
 
-/// Makes every panic visible in the kernel's log and the end of the VM: a PID 1 that dies otherwise leaves only the
-/// kernel's own panic message.
+/// Makes a panic write to the kernel's log and end the VM. If PID 1 just died, only the kernel's own panic message
+/// would be left.
 pub fn power_off_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log::write(log::Level::Critical, panic);
@@ -86,11 +87,13 @@ pub fn power_off_on_panic() {
     }));
 }
 
-/// Ends the virtual machine. A reset is what the VMM takes for the end; the guest has no other way without ACPI.
+/// Ends the virtual machine by resetting it: without ACPI the guest has no other way, and the VMM
+/// treats a reset as the end.
 pub fn power_off() -> ! {
     let Err(error) = reboot(RebootMode::RB_AUTOBOOT);
-    log::write(log::Level::Critical, &format_args!("cannot reset the machine: {error}"));
-    // Only when the process lacks CAP_SYS_BOOT, which PID 1 of a VM has. Exiting makes the kernel panic, which ends the VM.
+    log::write(log::Level::Critical, &format_args!("cannot reset the VM: {error}"));
+    // This happens only if the process lacks CAP_SYS_BOOT, which PID 1 of a VM has. Exiting makes the kernel panic,
+    // which ends the VM.
     std::process::exit(match error {
         Errno::EPERM => 1,
         _ => 2,

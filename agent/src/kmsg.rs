@@ -1,4 +1,4 @@
-//! Carries the kernel's log, which the agent's own is a part of, to the host.
+//! Sends the kernel's log to the host. The agent's own log is part of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -12,16 +12,16 @@ use tokio::sync::oneshot;
 use crate::host::{LogStream, Supervisors};
 use crate::log;
 
-/// Longest record that /dev/kmsg returns, bytes (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h).
+/// Maximum length of a record from /dev/kmsg in bytes (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h).
 const MAX_RECORD_BYTES: usize = 8192;
 
-/// Lines are sent together up to this size, bytes.
+/// Lines are sent together up to this size in bytes.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// Carries the log until `stop` says so or is dropped, then what is left, and waits until the host has taken it.
+/// Sends the log until `stop` resolves or is dropped, then sends what is left and waits until the host has taken it.
 pub async fn carry(supervisors: Supervisors, mut stop: oneshot::Receiver<()>) {
     if let Err(error) = carry_until(&supervisors, &mut stop).await {
-        log::error!("cannot carry the log to the host: {error}");
+        log::error!("cannot send the log to the host: {error}");
     }
 }
 
@@ -30,7 +30,7 @@ async fn carry_until(supervisors: &Supervisors, stop: &mut oneshot::Receiver<()>
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open("/dev/kmsg")?;
-    // SAFETY: the file owns its descriptor and stays the same one as long as it is registered.
+    // SAFETY: the file owns its descriptor, which does not change while it is registered.
     let kmsg = unsafe { AsyncFd::register_with_interest(kmsg, Interest::READABLE)? };
     let mut host = LogStream::open(supervisors.host()).await?;
     let mut batch = Vec::new();
@@ -52,15 +52,15 @@ async fn carry_until(supervisors: &Supervisors, stop: &mut oneshot::Receiver<()>
         host.send(&batch).await;
     }
     host.send(&batch).await;
-    // The host closes its end once it has read the end of the stream; what was sent before on any connection it has then
-    // as well, for all connections share one queue.
+    // The host closes its end once it has read the end of the stream. By then it has everything that was sent before on
+    // any connection, because all connections share one queue.
     let mut connection = host.finish();
     let mut rest = [0; 64];
     while matches!(AsyncReadExt::read(&mut connection, &mut rest).await, Ok(length) if length > 0) {}
     Ok(())
 }
 
-/// Fills the batch with lines; false when the log has no more for now.
+/// Fills the batch with lines; returns false if the log has no more for now.
 fn read_batch(mut kmsg: &File, batch: &mut Vec<u8>) -> io::Result<bool> {
     batch.clear();
     let mut record = [0; MAX_RECORD_BYTES];
@@ -68,7 +68,7 @@ fn read_batch(mut kmsg: &File, batch: &mut Vec<u8>) -> io::Result<bool> {
         match kmsg.read(&mut record) {
             Ok(length) => append_line(record.get(..length).unwrap_or_default(), batch),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            // Records were overwritten before they were read; the next read continues with the oldest that is left.
+            // Records were overwritten before they were read; the next read continues with the oldest record left.
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_becomes_a_line_like_dmesgs() {
+    fn a_record_is_formatted_like_dmesg() {
         let record = b"6,339,5140900,-;NET: Registered PF_VSOCK; fine\n SUBSYSTEM=net\n DEVICE=+x\n";
         assert_eq!(line(record), "[    5.140900] NET: Registered PF_VSOCK; fine\n");
     }

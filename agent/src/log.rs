@@ -1,6 +1,6 @@
 //! The agent's log: lines in the kernel's ring buffer (`/dev/kmsg`), never on the console.
 //!
-//! One buffer then holds the kernel's and the agent's words in order, and the log stream carries both to the host.
+//! This way one buffer holds the messages of kernel and agent in order, and the log stream sends both to the host.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -14,26 +14,26 @@ static KMSG: OnceLock<File> = OnceLock::new();
 /// Lines from before the kernel's log could be opened.
 static EARLY: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Early lines that are kept; more than a few are not written before the log opens.
+/// Maximum number of early lines that are kept; only a few are written before the log opens.
 const MAX_EARLY_LINES: usize = 32;
 
-/// Longest message that is written, bytes; the kernel cuts records at 1024 (`PRINTKRB_RECORD_MAX`), prefix included.
+/// Maximum length of a message in bytes. The kernel cuts records at 1024 (`PRINTKRB_RECORD_MAX`), prefix included.
 const MAX_MESSAGE_BYTES: usize = 900;
 
 /// Priority of a line, syslog(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// The VM cannot go on.
+    /// The VM cannot continue.
     Critical = 2,
     /// Something failed.
     Error = 3,
-    /// Something is odd but was dealt with.
+    /// Something unexpected was handled.
     Warning = 4,
-    /// What happens.
+    /// Normal events.
     Info = 6,
 }
 
-/// Opens the kernel's log. There is nowhere to report a failure.
+/// Opens the kernel's log. A failure cannot be reported anywhere.
 pub fn open() {
     if let Ok(kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = KMSG.set(kmsg);
@@ -61,7 +61,7 @@ pub fn write(level: Level, message: &dyn Display) {
 }
 
 fn write_record(mut kmsg: &File, line: &str) {
-    // One write is one record. A failed one cannot be reported anywhere.
+    // One write is one record. A failure cannot be reported anywhere.
     let _ = kmsg.write_all(line.as_bytes());
 }
 
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_carries_priority_and_name() {
+    fn a_line_has_priority_and_name() {
         assert_eq!(line(Level::Error, "no disk"), "<3>microkube-agent: no disk\n");
     }
 

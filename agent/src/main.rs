@@ -1,6 +1,7 @@
-//! PID 1 of a Pod's virtual machine: prepares the guest, serves the supervisor's requests, ends the machine.
+//! PID 1 of a Pod's virtual machine: prepares the guest, serves the supervisor's requests, ends the VM.
 //!
-//! Started again as `container-init` by itself, the same program becomes a process of a container (see [`container::init`]).
+//! It also starts itself again: as `container-init`, the same program becomes a process of a container (see
+//! `container::init`), and as `/pause` the first process of a shared PID namespace (see `container::pause`).
 
 mod boot;
 mod container;
@@ -32,48 +33,55 @@ use microkube_protocol::service::create_agent;
 use tokio::sync::{Notify, oneshot};
 use ttrpc::r#async::Server;
 use ttrpc::r#async::transport::Listener;
+use vsock::VsockListener;
 
-use crate::container::spec::HELPER_ARGUMENT;
+use crate::container::pause;
+use crate::container::spec::{HELPER_ARGUMENT, PAUSE_PROGRAM};
 use crate::container::{ContainerStarter, Launcher};
 use crate::host::Supervisors;
 use crate::reaper::Reaper;
 use crate::service::{AgentService, BootTimes};
 
-/// How long the end of the machine waits for the host to take the last of the log.
+/// How long shutdown waits for the host to take the last of the log.
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let start_ns = boot::boottime_ns();
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == HELPER_ARGUMENT)
-    {
+    let mut command = std::env::args_os();
+    if command.next().is_some_and(|program| program == PAUSE_PROGRAM) {
+        pause::main();
+    }
+    if command.next().is_some_and(|argument| argument == HELPER_ARGUMENT) {
         container::init::main();
     }
     if std::process::id() != 1 {
-        eprintln!("microkube-agent is PID 1 of a microkube virtual machine and does nothing else");
+        eprintln!("microkube-agent runs only as PID 1 of a microkube VM");
         return ExitCode::FAILURE;
     }
     boot::power_off_on_panic();
     if let Err(error) = priority::raise() {
         log::warning!("cannot raise the agent's priority: {error}");
     }
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(serve(start_ns)));
-    if let Err(error) = served {
+    if let Err(error) = listen_and_serve(start_ns) {
         log::write(log::Level::Critical, &format_args!("{error:#}"));
     }
     boot::power_off()
 }
 
-/// Serves until a shutdown was asked for.
-async fn serve(start_ns: u64) -> Result<()> {
+fn listen_and_serve(start_ns: u64) -> Result<()> {
+    let listener = host::listen().context("cannot listen on vsock")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(start_ns, listener))
+}
+
+/// Serves until a shutdown is requested.
+async fn serve(start_ns: u64, listener: VsockListener) -> Result<()> {
     let supervisors = Supervisors::new();
-    // The connection needs no file system: the host answers while they are mounted.
-    let (connections, prepared) = tokio::join!(host::control_connections(supervisors.clone()), async {
+    // The connection needs no file system, so the host can answer while they are mounted.
+    let (connections, prepared) = tokio::join!(host::control_connections(listener, supervisors.clone()), async {
         boot::mount_file_systems()
     });
     prepared?;
@@ -101,13 +109,13 @@ async fn serve(start_ns: u64) -> Result<()> {
     let log_carrier = tokio::spawn(kmsg::carry(supervisors, log_stopped));
 
     shutdown.notified().await;
-    // Waits until every request was answered, the one for the shutdown included.
+    // Waits until every request has been answered, including the one for the shutdown.
     if let Err(error) = server.shutdown().await {
-        log::warning!("cannot end the connections in order: {error}");
+        log::warning!("cannot close the connections cleanly: {error}");
     }
     drop(stop_log);
     if tokio::time::timeout(LOG_TIMEOUT, log_carrier).await.is_err() {
-        log::warning!("the host did not take the rest of the log");
+        log::warning!("the host did not read the rest of the log");
     }
     Ok(())
 }

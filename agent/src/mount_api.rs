@@ -1,7 +1,8 @@
-//! Safe wrappers around the file-descriptor based mount API (fsopen(2) and its kin), and paths resolved inside a root.
+//! Safe wrappers around the file-descriptor based mount API (fsopen(2) and related calls), and
+//! resolving paths inside a root.
 //!
-//! Everything here works on descriptors, so a path that an image or a container controls is walked exactly once and
-//! never leaves its root. Which file systems are mounted where is decided elsewhere.
+//! Everything here works on descriptors, so a path under the control of an image or a container is walked exactly once
+//! and never leaves its root. Other modules decide which file systems are mounted where.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsString};
@@ -16,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// Attributes of a mount (`MOUNT_ATTR_*`, linux/mount.h).
 pub mod attr {
-    /// No writes.
+    /// No writes are possible.
     pub const RDONLY: u64 = 0x1;
     /// set-user-ID bits are ignored.
     pub const NOSUID: u64 = 0x2;
@@ -38,7 +39,7 @@ const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
 
-/// Symbolic links followed in one path before it is taken for a loop (the kernel's own limit, path_resolution(7)).
+/// Symbolic links followed in one path before it counts as a loop (the kernel's own limit, path_resolution(7)).
 const MAX_SYMLINKS: usize = 40;
 
 /// A file system that is being configured.
@@ -46,7 +47,7 @@ const MAX_SYMLINKS: usize = 40;
 pub struct NewFileSystem(OwnedFd);
 
 impl NewFileSystem {
-    /// Starts to configure a file system of this type.
+    /// Starts configuring a file system of this type.
     pub fn open(fs_type: &CStr) -> io::Result<Self> {
         // SAFETY: the type is a valid C string; the call returns a new descriptor or an error.
         let new = owned(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)?;
@@ -55,7 +56,7 @@ impl NewFileSystem {
         Ok(new)
     }
 
-    /// Sets an option that has a value.
+    /// Sets an option with a value.
     pub fn set(&self, key: &CStr, value: &str) -> io::Result<()> {
         let value = CString::new(value)?;
         // SAFETY: key and value are valid C strings that outlive the call.
@@ -71,7 +72,7 @@ impl NewFileSystem {
         })
     }
 
-    /// Sets an option that has none.
+    /// Sets an option without a value.
     pub fn set_flag(&self, key: &CStr) -> io::Result<()> {
         let none = std::ptr::null::<libc::c_char>();
         // SAFETY: key is a valid C string; a flag takes neither value nor aux.
@@ -106,7 +107,7 @@ impl NewFileSystem {
     }
 }
 
-/// Opens a file system without options.
+/// Creates a file system without options.
 pub fn new_mount(fs_type: &CStr, attributes: u64) -> io::Result<OwnedFd> {
     NewFileSystem::open(fs_type)?.mount(attributes)
 }
@@ -121,34 +122,47 @@ pub fn clone_mount(source: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedF
     owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) })
 }
 
-/// Adds attributes to a mount, and with `recursive` to all below it.
+/// `struct mount_attr`, linux/mount.h.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Adds attributes to a mount and, if `recursive`, to all mounts below it.
 pub fn add_attributes(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<()> {
-    /// `struct mount_attr`, linux/mount.h.
-    #[repr(C)]
-    struct MountAttr {
-        attr_set: u64,
-        attr_clr: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
     let attr = MountAttr {
         attr_set: attributes,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
+        ..Default::default()
     };
+    change_mount(mount, &attr, recursive)
+}
+
+/// Makes a mount and all mounts below it receive mounts from their peers, but not send any (`MS_SLAVE`).
+pub fn make_slave(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr {
+        propagation: libc::MS_SLAVE,
+        ..Default::default()
+    };
+    change_mount(mount, &attr, true)
+}
+
+fn change_mount(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH as libc::c_uint;
     if recursive {
         flags |= AT_RECURSIVE;
     }
-    // SAFETY: attr is the structure of the size that is passed, the path an empty C string.
+    // SAFETY: attr is a structure of the size that is passed, and the path is an empty C string.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     })
@@ -169,10 +183,10 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     })
 }
 
-/// What a missing path is made as.
+/// What to create if a path is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// It is an error.
+    /// Nothing: it is an error.
     Fail,
     /// Directories with this mode.
     Directory(Mode),
@@ -180,10 +194,10 @@ pub enum Missing {
     File,
 }
 
-/// Opens (`O_PATH`) a path as a process whose root directory is `root` would, and makes what is missing.
+/// Opens (`O_PATH`) a path as a process with the root directory `root` would, and creates what is missing.
 ///
-/// Symbolic links, dangling ones too, and `..` are resolved inside the root. No component is resolved by the kernel with
-/// more than its name, so a concurrent change of the tree cannot lead outside.
+/// Symbolic links, including dangling ones, and `..` are resolved inside the root. The kernel resolves only one name at
+/// a time, so a concurrent change of the tree cannot lead outside.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::Result<OwnedFd> {
     let mut pending: VecDeque<OsString> = VecDeque::new();
     push_components(&mut pending, path);
@@ -260,7 +274,7 @@ fn make_component(parent: BorrowedFd<'_>, name: &OsString, missing: Missing, las
         Missing::Directory(mode) => mkdirat(parent, name.as_os_str(), mode),
     };
     match made {
-        // Another container of the Pod was faster, in a volume they share.
+        // Another container of the Pod has created it first, in a shared volume.
         Err(Errno::EEXIST) => Ok(()),
         other => other,
     }
@@ -281,7 +295,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     check(result)?;
     let fd = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it.
+    // SAFETY: the kernel just returned this descriptor to us, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -315,7 +329,7 @@ mod tests {
     const DIRECTORY: Missing = Missing::Directory(Mode::from_bits_truncate(0o755));
 
     #[test]
-    fn missing_directories_are_made() {
+    fn missing_directories_are_created() {
         let root = Root::new("made");
         assert_eq!(root.open("/a/b/c", DIRECTORY).unwrap(), root.join("a/b/c"));
         let mode = fs::metadata(root.join("a/b")).unwrap().permissions().mode();
@@ -341,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_of_a_dangling_link_is_made() {
+    fn the_target_of_a_dangling_link_is_created() {
         let root = Root::new("dangling");
         fs::create_dir(root.join("etc")).unwrap();
         symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf")).unwrap();
@@ -350,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_climbs_out_ends_at_the_root() {
+    fn a_link_above_the_root_resolves_to_the_root() {
         let root = Root::new("climb");
         symlink("../../../../../../../etc/shadow", root.join("up")).unwrap();
         assert_eq!(root.open("/up", Missing::File).unwrap(), root.join("etc/shadow"));

@@ -1,4 +1,4 @@
-//! The guest's network interface, configured as the host decided: name, address, route, MTU.
+//! Configures the guest's network interface as the host decided: name, address, route, MTU.
 
 use std::fs;
 use std::io;
@@ -14,8 +14,8 @@ use crate::request_field::InvalidRequest;
 /// `IFNAMSIZ`, linux/if.h, without the terminating NUL.
 const MAX_NAME_BYTES: usize = 15;
 
-/// What containerd and Docker set in the network namespace of a Pod, so that images which rely on it work: every user may listen
-/// on every port, and ping.
+/// What containerd and Docker set in a Pod's network namespace, for images that rely on it: every user may listen on
+/// every port and use ping.
 const POD_SYSCTLS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
@@ -74,7 +74,7 @@ impl Interface {
         Ipv4Addr::from(u32::MAX.checked_shl(32 - self.prefix_length).unwrap_or(0))
     }
 
-    /// Whether the gateway can be reached without a route of its own.
+    /// Whether the gateway can be reached without a separate route.
     fn is_on_link(&self, gateway: Ipv4Addr) -> bool {
         let mask = u32::from(self.netmask());
         u32::from(gateway) & mask == u32::from(self.address) & mask
@@ -89,7 +89,7 @@ fn address_of(field: &'static str, bytes: &[u8]) -> Result<Ipv4Addr, InvalidRequ
     address(bytes).ok_or_else(|| InvalidRequest::new(field, "is not 4 bytes long"))
 }
 
-/// A socket to configure interfaces with, netdevice(7).
+/// A socket for configuring interfaces, netdevice(7).
 #[derive(Debug)]
 struct Configurator(OwnedFd);
 
@@ -98,13 +98,13 @@ impl Configurator {
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
         socket
             .map(Self)
-            .context("cannot open a socket to configure the network with")
+            .context("cannot open a socket to configure the network")
     }
 
     fn interface(&self, request: libc::c_ulong, name: &str, set: impl FnOnce(&mut libc::ifreq)) -> io::Result<()> {
         let mut ifreq = ifreq(name);
         set(&mut ifreq);
-        // SAFETY: all requests used here take a pointer to an ifreq, which this is, for the length of the call.
+        // SAFETY: all requests used here take a pointer to an ifreq, and this one lives for the length of the call.
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), request as libc::Ioctl, &raw mut ifreq) })
     }
 
@@ -135,7 +135,7 @@ impl Configurator {
             route.rt_flags |= RTF_GATEWAY;
         }
         route.rt_dev = device.as_mut_ptr();
-        // SAFETY: SIOCADDRT takes a pointer to an rtentry; it and the name it points to live for the call.
+        // SAFETY: SIOCADDRT takes a pointer to an rtentry; it and the name that it points to outlive the call.
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCADDRT as libc::Ioctl, &raw mut route) })
     }
 }
@@ -169,7 +169,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Brings the loopback interface up, and the Pod's interface if it has one.
+/// Brings up the loopback interface and, if there is one, the Pod's interface.
 pub fn configure(interface: Option<&Interface>) -> Result<()> {
     let configurator = Configurator::new()?;
     configurator
@@ -197,10 +197,10 @@ pub fn configure(interface: Option<&Interface>) -> Result<()> {
     }
     configurator
         .set_address(libc::SIOCSIFADDR, name, interface.address)
-        .with_context(|| format!("cannot give {name} the address {}", interface.address))?;
+        .with_context(|| format!("cannot set the address of {name} to {}", interface.address))?;
     configurator
         .set_address(libc::SIOCSIFNETMASK, name, interface.netmask())
-        .with_context(|| format!("cannot give {name} the prefix length {}", interface.prefix_length))?;
+        .with_context(|| format!("cannot set the prefix length of {name} to {}", interface.prefix_length))?;
     configurator
         .bring_up(name)
         .with_context(|| format!("cannot bring {name} up"))?;
@@ -227,7 +227,7 @@ fn find_by_mac(mac: [u8; 6]) -> Result<String> {
             return Ok(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    bail!("there is no network interface with the MAC address {wanted}")
+    bail!("no network interface has the MAC address {wanted}")
 }
 
 #[cfg(test)]
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_request_is_taken() {
+    fn a_complete_request_is_accepted() {
         let interface = Interface::parse(&request()).unwrap();
         assert_eq!(interface.netmask(), Ipv4Addr::new(255, 255, 0, 0));
         assert!(interface.is_on_link(Ipv4Addr::new(10, 88, 200, 1)));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn invalid_fields_are_refused() {
         for break_it in [
             (|r| r.mac.push(0)) as fn(&mut NetworkInterface),
             |r| r.name = "../x".to_owned(),

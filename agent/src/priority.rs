@@ -1,16 +1,17 @@
-//! The agent's scheduling priority. Containers that take all processor time must not delay probes, hooks and the end of the Pod.
+//! The agent's scheduling priority. Containers that use all CPU time must not delay probes,
+//! hooks and the end of the Pod.
 
 use nix::errno::Errno;
 
-/// Nine times the weight of a process of nice value 0 (sched_prio_to_weight in kernel/sched/core.c).
+/// Nine times the weight of a process with nice value 0 (sched_prio_to_weight in kernel/sched/core.c).
 const AGENT_NICE: i32 = -10;
 
-/// Raises that of the calling thread, and of processes and threads that it starts.
+/// Raises the priority of the calling thread, and of processes and threads that it starts.
 pub fn raise() -> Result<(), Errno> {
     set(AGENT_NICE)
 }
 
-/// Gives the calling thread the one that programs expect.
+/// Resets the calling thread to the priority that programs expect.
 pub fn reset() -> Result<(), Errno> {
     set(0)
 }
@@ -32,7 +33,7 @@ mod tests {
             unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
         };
         std::thread::spawn(move || {
-            // Lowering the nice value is for root alone.
+            // Only root may lower the nice value.
             if raise() == Err(Errno::EACCES) {
                 set(5).unwrap();
             }

@@ -1,6 +1,6 @@
 //! Collects ended processes: the agent's own children, and the orphans that PID 1 inherits.
 //!
-//! Everything that starts a child goes through [`Reaper::spawn`]; nothing else in the agent may wait for processes.
+//! Every child is started through [`Reaper::spawn`]; nothing else in the agent may wait for processes.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,16 +22,16 @@ pub enum ExitStatus {
     Signal(u8),
 }
 
-/// Knows the agent's children and hands their exit statuses over.
+/// Keeps track of the agent's children and hands over their exit statuses.
 #[derive(Debug, Clone, Default)]
 pub struct Reaper {
     children: Arc<Mutex<HashMap<i32, oneshot::Sender<ExitStatus>>>>,
 }
 
 impl Reaper {
-    /// Starts a child with `start`, which returns its PID and whatever else; the receiver gets its exit status.
+    /// Starts a child with `start`, which returns its PID and any other value; the receiver gets its exit status.
     ///
-    /// The registry stays locked meanwhile, so that a child that ends at once is not taken for an orphan.
+    /// The registry stays locked meanwhile, so a child that ends immediately is not mistaken for an orphan.
     pub fn spawn<T>(
         &self,
         start: impl FnOnce() -> io::Result<(Pid, T)>,
@@ -43,26 +43,26 @@ impl Reaper {
         Ok((pid, other, receiver))
     }
 
-    /// Listens for SIGCHLD from now on.
+    /// Starts listening for SIGCHLD.
     pub fn listen() -> io::Result<Signal> {
         signal(SignalKind::child())
     }
 
-    /// Collects for ever.
+    /// Collects forever.
     pub async fn run(self, mut child_ended: Signal) {
         while child_ended.recv().await.is_some() {
             self.collect();
         }
     }
 
-    /// Collects all that have ended by now.
+    /// Collects all processes that have ended by now.
     fn collect(&self) {
         loop {
-            // The lock is taken before the status is: a child that is being started is registered once we hold it.
+            // The lock is taken before the status: once we hold it, a child that is being started is registered.
             let mut children = lock(&self.children);
             let Some((pid, status)) = wait_any() else { return };
             if let Some(sender) = children.remove(&pid) {
-                // Nobody waiting any more is fine.
+                // The receiver may be gone.
                 let _ = sender.send(status);
             }
         }
@@ -71,7 +71,7 @@ impl Reaper {
 
 /// Collects one ended process, if there is one.
 ///
-/// Not nix's `waitpid`: it fails, after the kernel has forgotten the process, where a real-time signal was the cause.
+/// Not nix's `waitpid`: if a real-time signal ended the process, it fails after the kernel has forgotten the process.
 fn wait_any() -> Option<(i32, ExitStatus)> {
     loop {
         let mut status = 0;
@@ -111,9 +111,9 @@ mod tests {
         assert_eq!(exit_status(libc::SIGRTMIN() + 3), ExitStatus::Signal(37));
     }
 
-    /// One test, because a reaper collects every child of the process, and tests share a process.
+    /// A single test, because a reaper collects every child of the process and tests share a process.
     #[tokio::test]
-    async fn every_child_gets_its_own_status_however_fast_it_ends() {
+    async fn every_child_gets_its_own_status_even_if_it_exits_at_once() {
         let reaper = Reaper::default();
         let signal = Reaper::listen().unwrap();
         tokio::spawn(reaper.clone().run(signal));

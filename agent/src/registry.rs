@@ -1,4 +1,4 @@
-//! Things of the agent by the ids that the host gives them: each id once, and no more than a limit of them.
+//! Objects of the agent, by the ids that the host gives them. Ids are unique, and the number of objects is limited.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,41 +10,17 @@ use crate::lock::lock;
 /// Why an id cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RegistryError {
-    /// It is in use.
-    #[error("a {what} with the id {id:?} was started before")]
-    Used {
-        /// What it names.
-        what: &'static str,
-        /// The id.
-        id: String,
-    },
-    /// It is not in use.
-    #[error("there is no {what} {id:?}")]
-    Unknown {
-        /// What it should name.
-        what: &'static str,
-        /// The id.
-        id: String,
-    },
-    /// It names something that is not there yet.
-    #[error("the {what} {id:?} is still being started")]
-    Starting {
-        /// What it names.
-        what: &'static str,
-        /// The id.
-        id: String,
-    },
-    /// There are as many as there may be.
-    #[error("cannot keep another {what}: there are {limit} already")]
-    Full {
-        /// Of what.
-        what: &'static str,
-        /// The limit.
-        limit: usize,
-    },
+    #[error("{what} ID {id:?} was already used")]
+    Used { what: &'static str, id: String },
+    #[error("no {what} {id:?}")]
+    Unknown { what: &'static str, id: String },
+    #[error("{what} {id:?} is still starting")]
+    Starting { what: &'static str, id: String },
+    #[error("cannot create another {what}: the limit is {limit}")]
+    Full { what: &'static str, limit: usize },
 }
 
-/// All things of one kind.
+/// All objects of one kind.
 #[derive(Debug)]
 pub struct Registry<T> {
     what: &'static str,
@@ -52,16 +28,16 @@ pub struct Registry<T> {
     slots: Mutex<HashMap<String, Slot<T>>>,
 }
 
-/// What an id stands for.
+/// What an id refers to.
 #[derive(Debug)]
 enum Slot<T> {
-    /// Something that is being started; notified when nobody wants it any more.
+    /// An object that is being started; notified when the start is cancelled.
     Starting(Arc<Notify>),
-    /// Something that was started.
+    /// A started object.
     Started(Arc<T>),
 }
 
-/// An id for something that is being started; free again when this is dropped unfilled.
+/// The id of an object that is being started; free again if this is dropped without being filled.
 #[derive(Debug)]
 pub struct Reservation<'a, T> {
     registry: &'a Registry<T>,
@@ -70,7 +46,7 @@ pub struct Reservation<'a, T> {
 }
 
 impl<T> Registry<T> {
-    /// An empty one. `what` is what one of its things is called.
+    /// An empty registry. `what` is what one of its objects is called.
     pub fn new(what: &'static str, limit: usize) -> Self {
         Self {
             what,
@@ -83,7 +59,7 @@ impl<T> Registry<T> {
         lock(&self.slots)
     }
 
-    /// Takes an id.
+    /// Reserves an id.
     pub fn reserve(&self, id: &str) -> Result<Reservation<'_, T>, RegistryError> {
         let (what, limit) = (self.what, self.limit);
         let mut slots = self.lock();
@@ -105,7 +81,7 @@ impl<T> Registry<T> {
         })
     }
 
-    /// What an id names.
+    /// The object with this id.
     pub fn get(&self, id: &str) -> Result<Arc<T>, RegistryError> {
         let what = self.what;
         let id = id.to_owned();
@@ -116,7 +92,7 @@ impl<T> Registry<T> {
         }
     }
 
-    /// Says that what is being started under this id is not wanted any more; false where nothing is being started.
+    /// Cancels the start of the object with this id; returns false if it is not being started.
     pub fn give_up_start(&self, id: &str) -> bool {
         match self.lock().get(id) {
             Some(Slot::Starting(unwanted)) => {
@@ -127,7 +103,7 @@ impl<T> Registry<T> {
         }
     }
 
-    /// Forgets a thing, unless its id names another by now.
+    /// Removes an object, unless its id refers to another one by now.
     pub fn remove(&self, id: &str, thing: &Arc<T>) {
         let mut slots = self.lock();
         if matches!(slots.get(id), Some(Slot::Started(there)) if Arc::ptr_eq(there, thing)) {
@@ -135,7 +111,7 @@ impl<T> Registry<T> {
         }
     }
 
-    /// Everything that was started, by id.
+    /// All started objects, by id.
     pub fn all(&self) -> Vec<(String, Arc<T>)> {
         let slots = self.lock();
         let started = slots.iter().filter_map(|(id, slot)| match slot {
@@ -149,12 +125,12 @@ impl<T> Registry<T> {
 }
 
 impl<T> Reservation<'_, T> {
-    /// Notified by [`Registry::give_up_start`], also by one that came before anybody listened.
+    /// Notified by [`Registry::give_up_start`], even if that call came before there was a listener.
     pub fn unwanted(&self) -> Arc<Notify> {
         Arc::clone(&self.unwanted)
     }
 
-    /// The thing is there.
+    /// Replaces the reservation with the started object.
     pub fn fill(self, thing: T) -> Arc<T> {
         let thing = Arc::new(thing);
         self.registry
@@ -178,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_used_once_and_free_again_when_nothing_came_of_it() {
+    fn an_id_is_unique_and_freed_when_its_start_fails() {
         let registry = Registry::<u8>::new("container", 10);
         let reservation = registry.reserve("web-0").unwrap();
         assert!(matches!(registry.reserve("web-0"), Err(RegistryError::Used { .. })));
@@ -195,31 +171,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_is_given_up_by_its_id_and_only_while_it_lasts() {
+    async fn a_start_can_be_cancelled_by_id_only_while_it_is_pending() {
         let registry = Registry::<u8>::new("process", 10);
         assert!(!registry.give_up_start("p-1"));
         let reservation = registry.reserve("p-1").unwrap();
         let unwanted = reservation.unwanted();
         assert!(registry.give_up_start("p-1"));
-        // Before anybody listened.
+        // Before there is a listener.
         unwanted.notified().await;
         reservation.fill(1);
         assert!(!registry.give_up_start("p-1"));
     }
 
     #[test]
-    fn no_more_than_the_limit_is_kept() {
+    fn no_more_entries_than_the_limit_are_kept() {
         let registry = Registry::<u8>::new("process", 2);
         let one = registry.reserve("a").unwrap().fill(1);
         let _starting = registry.reserve("b").unwrap();
         let error = registry.reserve("c").unwrap_err();
-        assert_eq!(error.to_string(), "cannot keep another process: there are 2 already");
+        assert_eq!(error.to_string(), "cannot create another process: the limit is 2");
         registry.remove("a", &one);
         assert!(registry.reserve("c").is_ok());
     }
 
     #[test]
-    fn what_is_being_started_is_not_listed() {
+    fn entries_being_started_are_not_listed() {
         let registry = Registry::<u8>::new("container", 10);
         let _starting = registry.reserve("a").unwrap();
         registry.reserve("c").unwrap().fill(3);

@@ -1,4 +1,5 @@
-//! Checks of the host's requests. The host is trusted; a bug there must still not turn into a path outside its place.
+//! Checks of the host's requests. The host is trusted, but a bug there must not lead to a path outside the intended
+//! directory.
 
 use std::time::Duration;
 
@@ -7,15 +8,22 @@ use tokio::time::Instant;
 
 use crate::container::ProcessRequest;
 use crate::request_field::{
-    InvalidRequest, absolute_path, args, container_id, process_id, sub_path, terminal_size, text, volume_name,
+    InvalidRequest, absolute_path, args, container_id, process_id, seccomp_program, sub_path, terminal_size, text,
+    volume_name,
 };
 
-/// Linux' limits of oom_score_adj.
+/// The range of oom_score_adj on Linux.
 const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
+
+/// Maximum number of seccomp filters. A profile has one for each of its actions.
+const MAX_SECCOMP_PROGRAMS: usize = 64;
 
 /// Checks everything in the request that does not depend on the sandbox.
 pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidRequest> {
     container_id(&request.id)?;
+    if !request.pid_namespace_of.is_empty() {
+        container_id(&request.pid_namespace_of)?;
+    }
     if request.layer_ids.is_empty() {
         return Err(InvalidRequest::new("layer_ids", "is empty"));
     }
@@ -37,6 +45,14 @@ pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidReq
     if !request.termination_message_path.is_empty() {
         absolute_path("termination_message_path", &request.termination_message_path)?;
     }
+    if let Some(security) = request.security.as_ref() {
+        let programs = &security.seccomp_programs;
+        if programs.len() > MAX_SECCOMP_PROGRAMS {
+            let problem = format!("has more than {MAX_SECCOMP_PROGRAMS} programs");
+            return Err(InvalidRequest::new("security.seccomp_programs", problem));
+        }
+        programs.iter().try_for_each(|program| seccomp_program(program))?;
+    }
     if !OOM_SCORE_ADJ.contains(&request.oom_score_adj) {
         let problem = format!("is not between -1000 and 1000: {}", request.oom_score_adj);
         return Err(InvalidRequest::new("oom_score_adj", problem));
@@ -44,7 +60,7 @@ pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidReq
     Ok(())
 }
 
-/// Checks a request for a further process of a container.
+/// Checks a request for an exec process.
 pub fn start_process(request: StartProcessRequest) -> Result<ProcessRequest, InvalidRequest> {
     container_id(&request.container_id)?;
     process_id(&request.process_id)?;
@@ -62,7 +78,8 @@ pub fn start_process(request: StartProcessRequest) -> Result<ProcessRequest, Inv
     })
 }
 
-/// When the time is up that a request gives from now on; centuries ahead is never.
+/// The deadline of a request with this timeout, counted from now. `None` if there is no timeout, or it is centuries
+/// long.
 fn deadline(timeout_ms: u64) -> Option<Instant> {
     match timeout_ms {
         0 => None,
@@ -72,7 +89,7 @@ fn deadline(timeout_ms: u64) -> Option<Instant> {
 
 #[cfg(test)]
 mod tests {
-    use microkube_protocol::messages::{Mount, TerminalSize};
+    use microkube_protocol::messages::{Mount, Security, TerminalSize};
 
     use super::*;
     use crate::container::spec::Size;
@@ -96,12 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_request_is_taken() {
+    fn a_complete_request_is_accepted() {
         assert_eq!(start_container(&request()), Ok(()));
     }
 
     #[test]
-    fn what_could_leave_its_place_is_refused() {
+    fn unsafe_and_malformed_fields_are_refused() {
         for break_it in [
             (|r| r.id = "../x".to_owned()) as fn(&mut StartContainerRequest),
             |r| r.id.clear(),
@@ -118,6 +135,7 @@ mod tests {
             |r| r.mounts[0].sub_path = "/etc".to_owned(),
             |r| r.termination_message_path = "dev/termination-log".to_owned(),
             |r| r.oom_score_adj = 1001,
+            |r| r.pid_namespace_of = "../x".to_owned(),
         ] {
             let mut request = request();
             break_it(&mut request);
@@ -126,7 +144,28 @@ mod tests {
     }
 
     #[test]
-    fn a_process_needs_an_id_a_command_and_a_terminal_that_can_be() {
+    fn a_seccomp_program_consists_of_whole_instructions() {
+        let with = |programs: Vec<Vec<u8>>| StartContainerRequest {
+            security: Some(Security {
+                seccomp_programs: programs,
+                ..Default::default()
+            })
+            .into(),
+            ..request()
+        };
+        assert_eq!(start_container(&with(vec![vec![0; 8]; 64])), Ok(()));
+        for programs in [
+            vec![vec![0; 8], vec![]],
+            vec![vec![0; 12]],
+            vec![vec![0; 8 * 4097]],
+            vec![vec![0; 8]; 65],
+        ] {
+            assert!(start_container(&with(programs)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_process_needs_an_id_a_command_and_a_valid_terminal_size() {
         let request = || StartProcessRequest {
             container_id: "web-0".to_owned(),
             process_id: "exec-1".to_owned(),

@@ -1,4 +1,4 @@
-//! Checks of single fields of the host's requests, and what says that one cannot be used.
+//! Checks of single fields of the host's requests, and the error that says why one cannot be used.
 
 use std::path::{Component, Path};
 
@@ -6,7 +6,7 @@ use microkube_protocol::messages::TerminalSize;
 
 use crate::container::spec::Size;
 
-/// A field of a request that cannot be used.
+/// A field of a request that cannot be used, and why.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{field} {problem}")]
 pub struct InvalidRequest {
@@ -24,8 +24,11 @@ impl InvalidRequest {
     }
 }
 
-/// Longest path in bytes (`PATH_MAX`, linux/limits.h).
+/// Maximum length of a path in bytes (`PATH_MAX`, linux/limits.h).
 const MAX_PATH_BYTES: usize = 4096;
+
+/// Maximum length of one name in a path in bytes (`NAME_MAX`, linux/limits.h).
+const MAX_NAME_BYTES: usize = 255;
 
 fn name(field: &str, value: &str, max_bytes: usize, also: &[u8]) -> Result<(), InvalidRequest> {
     let valid_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || also.contains(&byte);
@@ -41,7 +44,7 @@ pub fn container_id(value: &str) -> Result<(), InvalidRequest> {
     name("id", value, 128, b"-")
 }
 
-/// The id of a further process: `[a-z0-9-]{1,128}`.
+/// The id of an exec process: `[a-z0-9-]{1,128}`.
 pub fn process_id(value: &str) -> Result<(), InvalidRequest> {
     name("process_id", value, 128, b"-")
 }
@@ -61,7 +64,7 @@ pub fn volume_name(value: &str) -> Result<(), InvalidRequest> {
     name("volume", value, 63, b"-")
 }
 
-/// A host name, as sethostname(2) takes it (`__NEW_UTS_LEN`).
+/// A host name that sethostname(2) accepts (`__NEW_UTS_LEN`).
 pub fn hostname(value: &str) -> Result<(), InvalidRequest> {
     let valid_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if (1..=64).contains(&value.len()) && value.bytes().all(valid_byte) {
@@ -74,7 +77,7 @@ pub fn hostname(value: &str) -> Result<(), InvalidRequest> {
     }
 }
 
-/// Text that goes to the kernel.
+/// Text that is passed to the kernel.
 pub fn text(field: &str, value: &str) -> Result<(), InvalidRequest> {
     match value.contains('\0') {
         true => Err(InvalidRequest::new(field, "contains a NUL byte")),
@@ -96,15 +99,60 @@ pub fn absolute_path(field: &str, value: &str) -> Result<(), InvalidRequest> {
 
 /// A path inside a volume.
 pub fn sub_path(value: &str) -> Result<(), InvalidRequest> {
-    text("mounts.sub_path", value)?;
+    volume_path("mounts.sub_path", value)
+}
+
+/// A relative path that does not go up.
+pub fn volume_path(field: &str, value: &str) -> Result<(), InvalidRequest> {
+    text(field, value)?;
     let inside = Path::new(value)
         .components()
         .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
     match inside && value.len() < MAX_PATH_BYTES {
         true => Ok(()),
         false => Err(InvalidRequest::new(
-            "mounts.sub_path",
+            field,
             format!("is not a relative path inside the volume: {value:?}"),
+        )),
+    }
+}
+
+/// The path of a file in a file volume (the kubelet's `validatePath` in `pkg/volume/util/atomic_writer.go`), in the form
+/// that Go's `filepath.Clean` returns.
+pub fn projected_path(value: &str) -> Result<(), InvalidRequest> {
+    text("files.path", value)?;
+    let is_name = |name: &str| !name.is_empty() && name != "." && name != ".." && name.len() <= MAX_NAME_BYTES;
+    let is_reserved = value.starts_with("..");
+    match value.len() < MAX_PATH_BYTES && value.split('/').all(is_name) && !is_reserved {
+        true => Ok(()),
+        false => Err(InvalidRequest::new(
+            "files.path",
+            format!("is not a path in a volume: {value:?}"),
+        )),
+    }
+}
+
+/// The name of a sysctl: parts separated by dots.
+pub fn sysctl_name(value: &str) -> Result<(), InvalidRequest> {
+    text("sysctls.name", value)?;
+    let is_part = |part: &str| !part.is_empty() && part.split('/').all(|word| !word.is_empty());
+    match value.len() < MAX_PATH_BYTES && value.split('.').all(is_part) {
+        true => Ok(()),
+        false => Err(InvalidRequest::new(
+            "sysctls.name",
+            format!("is not the name of a sysctl: {value:?}"),
+        )),
+    }
+}
+
+/// A BPF program: at least one instruction of eight bytes, at most `BPF_MAXINSNS` (linux/bpf_common.h).
+pub fn seccomp_program(value: &[u8]) -> Result<(), InvalidRequest> {
+    const MAX_INSTRUCTIONS: usize = 4096;
+    match value.len().is_multiple_of(8) && (1..=MAX_INSTRUCTIONS).contains(&(value.len() / 8)) {
+        true => Ok(()),
+        false => Err(InvalidRequest::new(
+            "security.seccomp_programs",
+            format!("has a program of {} bytes", value.len()),
         )),
     }
 }
@@ -117,7 +165,7 @@ pub fn args(args: &[String]) -> Result<(), InvalidRequest> {
     args.iter().try_for_each(|argument| text("args", argument))
 }
 
-/// A size of a terminal; nobody knows it where it is absent.
+/// The size of a terminal; zeros if it is absent.
 pub fn terminal_size(size: Option<&TerminalSize>) -> Result<Size, InvalidRequest> {
     let Some(size) = size else { return Ok(Size::default()) };
     let number = |field, value| {
@@ -129,7 +177,7 @@ pub fn terminal_size(size: Option<&TerminalSize>) -> Result<Size, InvalidRequest
     })
 }
 
-/// A signal number that can be sent.
+/// A signal number that may be sent.
 pub fn signal(value: u32) -> Result<i32, InvalidRequest> {
     i32::try_from(value)
         .ok()
@@ -151,9 +199,47 @@ mod tests {
         assert!(signal(u32::MAX).is_err());
     }
 
+    #[test]
+    fn paths_in_file_volumes_are_relative_clean_and_not_reserved() {
+        let longest = "x".repeat(MAX_NAME_BYTES);
+        for valid in ["a", "a/b.c/d", ".hidden", "a/..b", "tls.crt", &longest] {
+            assert_eq!(projected_path(valid), Ok(()));
+        }
+        let too_long_path = "x/".repeat(MAX_PATH_BYTES / 2) + "x";
+        let too_long_name = "x".repeat(MAX_NAME_BYTES + 1);
+        for invalid in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "./a",
+            "a/.",
+            "..",
+            "../a",
+            "a/../b",
+            "..data",
+            "..a/b",
+            "a\0b",
+            &too_long_path,
+            &too_long_name,
+        ] {
+            assert!(projected_path(invalid).is_err(), "{invalid}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn a_valid_name_never_is_a_path(value in any::<String>()) {
+        fn a_path_in_a_file_volume_stays_in_it(value in "[a./]{0,8}") {
+            if projected_path(&value).is_ok() {
+                let mut components = Path::new(&value).components();
+                prop_assert!(components.all(|component| matches!(component, Component::Normal(_))));
+            }
+        }
+
+        #[test]
+        fn a_valid_name_is_never_a_path(value in any::<String>()) {
             if container_id(&value).is_ok() && layer_id(&value).is_ok() {
                 prop_assert_eq!(Path::new(&value).components().count(), 1);
                 prop_assert!(!value.contains(['.', '/']));

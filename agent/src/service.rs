@@ -1,4 +1,4 @@
-//! The agent's RPC service: requests in, checked, handed to the sandbox and the containers, answers out.
+//! The agent's RPC service: checks requests, passes them to the sandbox and the containers, and answers them.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -7,12 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use microkube_protocol::messages::{
-    ContainerStats, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest,
-    ListContainersResponse, ProcessUser, ProtocolVersions, RemoveContainerRequest, RemoveContainerResponse,
+    AddLayersRequest, AddLayersResponse, ContainerStats, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse,
+    FileProjection, ListContainersRequest, ListContainersResponse, ProcessUser, ProtocolVersions,
+    ReadVolumeFileRequest, ReadVolumeFileResponse, RemoveContainerRequest, RemoveContainerResponse,
     ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest,
     SignalContainerResponse, SignalProcessRequest, SignalProcessResponse, StartContainerRequest,
     StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest, StatsResponse,
-    WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
+    WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse, WriteFileVolumeRequest,
+    WriteFileVolumeResponse,
 };
 use microkube_protocol::service::Agent;
 use microkube_protocol::{AGENT_VERSIONS, NoCommonVersion, Versions};
@@ -29,31 +31,30 @@ use crate::reaper::ExitStatus;
 use crate::registry::{Registry, RegistryError};
 use crate::request;
 use crate::request_field::{self, InvalidRequest};
-use crate::sandbox::{CheckedRequest, Sandbox};
+use crate::sandbox::{self, CheckedRequest, DeviceTooSmall, ReadError, Sandbox, WriteError};
 use crate::start_order::StartOrder;
 use crate::under_way::UnderWay;
 
-/// How long a shutdown waits for containers whose processes were killed and whose output is on its way. Longer only where
-/// the host has stopped to read.
+/// How long a shutdown waits for containers whose processes were killed and whose output is still in flight. It takes
+/// that long only if the host has stopped reading.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When the agent came up, CLOCK_BOOTTIME.
+/// When the agent came up (CLOCK_BOOTTIME).
 #[derive(Debug, Clone, Copy)]
 pub struct BootTimes {
-    /// Begin of main.
+    /// When main began.
     pub start_ns: u64,
-    /// Ready to serve.
+    /// When it was ready to serve.
     pub ready_ns: u64,
 }
 
-/// Most containers that are kept, those that have ended and were not removed included. A Pod has tens, and one attempt of each
-/// before the present one.
+/// Maximum number of containers that are kept, including those that have ended but were not removed. A Pod has dozens,
+/// and one previous attempt of each.
 const MAX_CONTAINERS: usize = 512;
 
-/// Most further processes at a time.
+/// Maximum number of exec processes at a time.
 const MAX_PROCESSES: usize = 256;
 
-/// The service.
 #[derive(Debug)]
 pub struct AgentService {
     state: Arc<State>,
@@ -75,13 +76,13 @@ struct State {
 enum SandboxState {
     #[default]
     Absent,
-    /// Its creation failed, or it is being created.
+    /// It is being created, or its creation failed.
     Unusable,
     Ready(Arc<Sandbox>),
 }
 
 impl AgentService {
-    /// A service without a sandbox. `shutdown` is notified once everything is ended and the machine may go.
+    /// A service without a sandbox. `shutdown` is notified when everything has ended and the VM may be reset.
     pub fn new(boot_times: BootTimes, starter: ContainerStarter, shutdown: Arc<Notify>) -> Self {
         let state = Arc::new(State {
             boot_times,
@@ -106,11 +107,11 @@ fn invalid(error: InvalidRequest) -> ttrpc::Error {
     failure(Code::INVALID_ARGUMENT, error)
 }
 
-/// The version of the protocol that both speak.
+/// The protocol version that both sides use.
 fn check_versions(supervisor: Option<&ProtocolVersions>) -> ttrpc::Result<u32> {
     let agreed = AGENT_VERSIONS.agree(Versions::from(supervisor));
     agreed.map_err(|NoCommonVersion { own, peer }| {
-        let message = format!("the supervisor speaks {peer} of the agent's protocol, this agent {own}");
+        let message = format!("the supervisor speaks protocol {peer}, this agent {own}");
         failure(Code::FAILED_PRECONDITION, message)
     })
 }
@@ -125,7 +126,7 @@ fn unusable(error: &RegistryError) -> ttrpc::Error {
     failure(code, error)
 }
 
-/// Exit code and signal as the answers have them.
+/// Exit code and signal in the form of the answers.
 fn exit_fields(status: ExitStatus) -> (u32, u32) {
     match status {
         ExitStatus::Code(code) => (code.into(), 0),
@@ -133,7 +134,7 @@ fn exit_fields(status: ExitStatus) -> (u32, u32) {
     }
 }
 
-/// Nobody asks for the processes that an earlier supervisor has started: they are forgotten when they end.
+/// No supervisor asks for processes that an earlier one started, so they are forgotten when they end.
 async fn forget_orphans(state: Arc<State>) {
     let mut host = state.starter.supervisors.host();
     loop {
@@ -144,27 +145,27 @@ async fn forget_orphans(state: Arc<State>) {
     }
 }
 
-/// Has a process forgotten when it ends, if it was started for an earlier supervisor.
+/// Makes sure that a process is forgotten when it ends, if it was started for an earlier supervisor.
 fn forget_if_orphan(state: &Arc<State>, id: String, process: Arc<Process>) {
     if process.generation() == state.starter.supervisors.generation() {
         return;
     }
     let state = Arc::clone(state);
     tokio::spawn(async move {
-        // A failed watcher leaves nothing to wait for either.
+        // If the watcher failed, there is nothing left to wait for either.
         let _ = process.wait().await;
         state.processes.remove(&id, &process);
     });
 }
 
-/// Whether a start was given up in the very moment in which it succeeded.
+/// Whether a start was cancelled at the very moment it succeeded.
 fn was_notified(unwanted: &Notify) -> bool {
     unwanted.notified().now_or_never().is_some()
 }
 
 fn kill(id: &str, signal: impl FnOnce() -> io::Result<()>) {
     if let Err(error) = signal() {
-        log::error!("{id} cannot be killed: {error}");
+        log::error!("cannot kill {id}: {error}");
     }
 }
 
@@ -202,7 +203,7 @@ fn start_failed(error: &StartError) -> ttrpc::Error {
         StartError::Internal(_) => Code::INTERNAL,
     };
     match error {
-        // Nothing was to become a process yet.
+        // Nothing has been created that could become a process.
         StartError::Failed {
             kind: FailureKind::UnknownUser | FailureKind::SubPath,
             message,
@@ -217,10 +218,10 @@ impl State {
         let checked = CheckedRequest::new(request).map_err(invalid)?;
         let mut sandbox = lock(&self.sandbox);
         if !matches!(*sandbox, SandboxState::Absent) {
-            return Err(failure(Code::ALREADY_EXISTS, "the sandbox was created before"));
+            return Err(failure(Code::ALREADY_EXISTS, "the sandbox already exists"));
         }
         *sandbox = SandboxState::Unusable;
-        let created = Sandbox::create(&checked).map_err(|error| {
+        let created = Sandbox::create(&checked, &self.starter.launcher).map_err(|error| {
             log::error!("cannot create the sandbox: {error:#}");
             failure(Code::INTERNAL, format!("cannot create the sandbox: {error:#}"))
         })?;
@@ -233,21 +234,87 @@ impl State {
         })
     }
 
-    /// Starts a container; one that was started before is answered for again.
+    fn sandbox(&self) -> ttrpc::Result<Arc<Sandbox>> {
+        match lock(&self.sandbox).clone() {
+            SandboxState::Ready(sandbox) => Ok(sandbox),
+            _ => Err(failure(Code::FAILED_PRECONDITION, "no sandbox exists")),
+        }
+    }
+
+    async fn write_file_volume(&self, request: WriteFileVolumeRequest) -> ttrpc::Result<()> {
+        let name = request.volume.clone();
+        let volume = self.sandbox()?.file_volume(&name).map_err(invalid)?;
+        // Thousands of small files take a while. If the connection ends meanwhile, they are still written.
+        let written = tokio::task::spawn_blocking(move || volume.receive(request)).await;
+        written
+            .map_err(|error| failure(Code::INTERNAL, error))?
+            .map_err(|error| {
+                let code = match error {
+                    WriteError::Invalid(_) => Code::INVALID_ARGUMENT,
+                    WriteError::Failed(_) => Code::INTERNAL,
+                };
+                failure(code, format!("cannot write the files of the volume {name:?}: {error}"))
+            })
+    }
+
+    async fn read_volume_file(&self, request: ReadVolumeFileRequest) -> ttrpc::Result<FileProjection> {
+        request_field::volume_path("path", &request.path).map_err(invalid)?;
+        let directory = self.sandbox()?.empty_dir(&request.volume).map_err(invalid)?;
+        let path = request.path.clone();
+        let read = tokio::task::spawn_blocking(move || sandbox::read_volume_file(&directory, &path)).await;
+        let content = read.map_err(|error| failure(Code::INTERNAL, error))?.map_err(|error| {
+            let code = match error {
+                ReadError::NotFound => Code::NOT_FOUND,
+                ReadError::Outside | ReadError::NotRegular | ReadError::TooLong => Code::INVALID_ARGUMENT,
+                ReadError::Io(_) => Code::INTERNAL,
+            };
+            let ReadVolumeFileRequest { volume, path, .. } = &request;
+            failure(code, format!("cannot read {path:?} in the volume {volume:?}: {error}"))
+        })?;
+        Ok(FileProjection {
+            content,
+            ..Default::default()
+        })
+    }
+
+    async fn add_layers(&self, request: AddLayersRequest) -> ttrpc::Result<()> {
+        sandbox::check_layers(&request.layers).map_err(invalid)?;
+        let sandbox = self.sandbox()?;
+        let added = tokio::task::spawn_blocking(move || sandbox.add_layers(&request.layers)).await;
+        let added = added.map_err(|error| failure(Code::INTERNAL, error))?;
+        added.map_err(|error| {
+            let code = match error.downcast_ref::<DeviceTooSmall>() {
+                Some(_) => Code::DEADLINE_EXCEEDED,
+                None => Code::INTERNAL,
+            };
+            failure(code, format!("cannot add layers: {error:#}"))
+        })
+    }
+
+    /// Starts a container. For one that has been started, repeats the answer.
     async fn start_container(&self, request: StartContainerRequest) -> ttrpc::Result<StartContainerResponse> {
         if let Ok(container) = self.containers.get(&request.id) {
             return Ok(started(&container));
         }
         let (_start, turn) = self.start_order.begin(&request.id, &request.start_after);
         request::start_container(&request).map_err(invalid)?;
-        let SandboxState::Ready(sandbox) = lock(&self.sandbox).clone() else {
-            return Err(failure(Code::FAILED_PRECONDITION, "there is no sandbox"));
+        let sandbox = self.sandbox()?;
+        let target = match request.pid_namespace_of.as_str() {
+            "" => None,
+            target => {
+                let target = self.containers.get(target);
+                Some(target.map_err(|error| failure(Code::FAILED_PRECONDITION, error))?)
+            }
         };
         let id = request.id.clone();
         let reservation = self.containers.reserve(&id).map_err(|error| unusable(&error))?;
         let turn = turn.map(|turn| self.start_order.come(turn));
         let unwanted = reservation.unwanted();
-        match self.starter.start(&sandbox, request, Arc::clone(&unwanted), turn).await {
+        let started_container = self
+            .starter
+            .start(&sandbox, request, target, Arc::clone(&unwanted), turn)
+            .await;
+        match started_container {
             Ok(container) => {
                 let container = reservation.fill(container);
                 if was_notified(&unwanted) {
@@ -266,7 +333,7 @@ impl State {
         let container_id = request.container_id.clone();
         let request = request::start_process(request).map_err(invalid)?;
         let id = request.id.clone();
-        // NOT_FOUND means here that the command was not.
+        // In these answers, NOT_FOUND refers to the command.
         let container = self
             .containers
             .get(&container_id)
@@ -281,7 +348,7 @@ impl State {
         if was_notified(&unwanted) {
             kill(&id, || process.signal(libc::SIGKILL));
         }
-        // Another supervisor may have taken over meanwhile.
+        // A new supervisor may have taken over meanwhile.
         forget_if_orphan(self, id, process);
         Ok(StartProcessResponse {
             pid,
@@ -308,7 +375,7 @@ impl State {
         if !container.has_ended() {
             return Err(failure(
                 Code::FAILED_PRECONDITION,
-                format!("the container {id:?} still runs"),
+                format!("container {id:?} is still running"),
             ));
         }
         container.remove().await;
@@ -326,8 +393,8 @@ impl State {
                     memory_working_set_bytes: usage.memory_working_set_bytes,
                     ..Default::default()
                 }),
-                // It ends at this moment, or the kernel has no such controller.
-                Some(Err(error)) => log::warning!("cannot tell what {id} uses: {error:#}"),
+                // It is just ending, or the kernel has no such controller.
+                Some(Err(error)) => log::warning!("cannot read the resource usage of {id}: {error:#}"),
                 None => {}
             }
         }
@@ -357,7 +424,7 @@ impl State {
         }
         let (containers, processes) = (self.containers.all(), self.processes.all());
         let all_ended = async {
-            // A failed watcher has said so in the log.
+            // A watcher that failed has logged that.
             for (_, process) in &processes {
                 let _ = process.wait().await;
             }
@@ -366,8 +433,8 @@ impl State {
             }
         };
         if tokio::time::timeout(KILL_TIMEOUT, all_ended).await.is_err() {
-            log::warning!("gave up waiting for the containers to end and for the host to take their output");
-            // Nobody will take it any more.
+            log::warning!("timed out waiting for containers to end and the host to read their output");
+            // The supervisor will not read the output any more.
             processes.iter().for_each(|(_, process)| process.abandon_output());
             containers.iter().for_each(|(_, container)| container.abandon_output());
         }
@@ -384,12 +451,38 @@ impl Agent for AgentService {
         self.state.create_sandbox(request)
     }
 
+    async fn write_file_volume(
+        &self,
+        _: &TtrpcContext,
+        request: WriteFileVolumeRequest,
+    ) -> ttrpc::Result<WriteFileVolumeResponse> {
+        self.state.write_file_volume(request).await?;
+        Ok(WriteFileVolumeResponse::default())
+    }
+
+    async fn read_volume_file(
+        &self,
+        _: &TtrpcContext,
+        request: ReadVolumeFileRequest,
+    ) -> ttrpc::Result<ReadVolumeFileResponse> {
+        Ok(ReadVolumeFileResponse {
+            file: Some(self.state.read_volume_file(request).await?).into(),
+            ..Default::default()
+        })
+    }
+
+    async fn add_layers(&self, _: &TtrpcContext, request: AddLayersRequest) -> ttrpc::Result<AddLayersResponse> {
+        self.state.add_layers(request).await?;
+        Ok(AddLayersResponse::default())
+    }
+
     async fn start_container(
         &self,
         _: &TtrpcContext,
         request: StartContainerRequest,
     ) -> ttrpc::Result<StartContainerResponse> {
-        // It goes on when its connection ends: the container must not be left half started. The next supervisor asks for it again.
+        // The start continues if its connection ends, so that the container is not left half started. The next
+        // supervisor requests it again.
         let (state, id) = (Arc::clone(&self.state), request.id.clone());
         let start = async move { state.start_container(request).await };
         let broken = |error| Err(failure(Code::INTERNAL, error));
@@ -449,12 +542,13 @@ impl Agent for AgentService {
         request: ListContainersRequest,
     ) -> ttrpc::Result<ListContainersResponse> {
         let version = check_versions(request.versions.as_ref())?;
-        // A start that a supervisor has asked for before it died is mostly over soon.
+        // A start that a supervisor requested before it died is usually over soon.
         self.state.start_order.all_over().await;
-        // These first: a start that succeeds meanwhile is among both.
+        // Listed first: a start that succeeds meanwhile then appears in both lists.
         let mut starting = self.state.starts.ids();
         let containers = self.state.containers.all();
-        // Version 0 takes what is listed for started; it asks for the start again, and gets the answer of the first.
+        // A supervisor of version 0 treats everything listed as started. It requests the start again, and gets the
+        // answer to the first request.
         starting.retain(|id| version >= 1 && containers.iter().all(|(other, _)| other != id));
         let starting = starting.into_iter().map(|id| ContainerSummary {
             id,
@@ -479,7 +573,8 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: StartProcessRequest,
     ) -> ttrpc::Result<StartProcessResponse> {
-        // A task of its own: the call is dropped when its connection ends, the process must not be left half started.
+        // A separate task, because the call is dropped when its connection ends, and the process must
+        // not be left half started.
         let state = Arc::clone(&self.state);
         let started = tokio::spawn(async move { state.start_process(request).await }).await;
         started.unwrap_or_else(|error| Err(failure(Code::INTERNAL, error)))
@@ -534,9 +629,15 @@ impl Agent for AgentService {
         Ok(self.state.stats())
     }
 
-    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<ShutdownResponse> {
+    async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<ShutdownResponse> {
         log::info!("shutting down");
         self.state.end_all().await;
+        if request.keep_volumes {
+            let synced = tokio::task::spawn_blocking(sandbox::sync_scratch).await;
+            if let Err(error) = synced.map_err(anyhow::Error::from).flatten() {
+                log::error!("{error:#}");
+            }
+        }
         self.state.shutdown.notify_one();
         Ok(ShutdownResponse::default())
     }
@@ -547,7 +648,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn supervisors_of_older_and_newer_builds_are_served_if_they_speak_a_version_of_this_one() {
+    fn supervisors_with_a_common_version_are_served() {
         let said = |oldest, newest| ProtocolVersions {
             oldest,
             newest,
@@ -562,7 +663,7 @@ mod tests {
         assert_eq!(status.code(), Code::FAILED_PRECONDITION);
         assert_eq!(
             status.message,
-            "the supervisor speaks versions 7 to 9 of the agent's protocol, this agent versions 0 to 1"
+            "the supervisor speaks protocol versions 7 to 9, this agent versions 0 to 4"
         );
     }
 }

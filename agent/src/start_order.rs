@@ -1,5 +1,6 @@
-//! The order in which containers start. The host may name a container that goes before another: the command of the second is executed when the
-//! first has been started, or could not be. Everything before that is done for both at the same time.
+//! The order in which containers start. The host may name a container that starts before another: the
+//! command of the second is executed when the first has started or has failed to. Everything before that
+//! happens for both at the same time.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -9,25 +10,25 @@ use tokio::sync::watch;
 
 use crate::lock::lock;
 
-/// How long the request for the container that goes before may take to arrive. The host sends it first, but requests are served at the same
-/// time.
+/// How long to wait for the request of the container that starts first. The host sends it first, but requests are
+/// served concurrently.
 const ARRIVAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the starts that are under way may hold up an answer about all containers.
+/// How long the starts in progress may delay an answer about all containers.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// So many starts are remembered. A host names one of the last.
+/// Number of starts that are remembered. The host names one of the latest.
 const REMEMBERED: usize = 512;
 
-/// All starts that were asked for lately.
+/// All recent starts.
 #[derive(Debug)]
 pub struct StartOrder {
-    /// Ids and what is closed when the start is over.
+    /// Ids, each with a channel that is closed when the start is over.
     starts: Mutex<VecDeque<(String, watch::Receiver<()>)>>,
     arrivals: watch::Sender<()>,
 }
 
-/// A start that is under way, until this is dropped.
+/// A start in progress; dropping it ends the start.
 #[derive(Debug)]
 pub struct Start {
     _over: watch::Sender<()>,
@@ -36,9 +37,9 @@ pub struct Start {
 /// What a start waits for.
 #[derive(Debug)]
 pub enum Turn {
-    /// The end of a start that is under way, or over.
+    /// For the end of a start that is in progress or over.
     After(watch::Receiver<()>),
-    /// The end of a start whose request is still on its way.
+    /// For the end of a start whose request has not arrived yet.
     AfterArrival(String),
 }
 
@@ -56,10 +57,11 @@ impl StartOrder {
         lock(&self.starts)
     }
 
-    /// The start of a container begins, whose turn comes after the start of another; an empty id stands for none.
+    /// Begins the start of container `id`, whose turn comes after the start of container `after`; an empty id means no
+    /// other container.
     ///
-    /// What has been asked for before counts: a container that is asked for again after it could not be created does not wait for itself, nor
-    /// for one that waits for it.
+    /// Only earlier requests count: a container that is requested again because it could not be created waits neither
+    /// for itself nor for one that waits for it.
     pub fn begin(&self, id: &str, after: &str) -> (Start, Option<Turn>) {
         let (sender, receiver) = watch::channel(());
         let turn = {
@@ -80,7 +82,8 @@ impl StartOrder {
         (Start { _over: sender }, turn)
     }
 
-    /// Waits until the start before is over, whatever came of it. One that nobody asks for is not waited for long.
+    /// Waits until the other start is over, whether it succeeded or not. If that start is not requested, it does not
+    /// wait long.
     pub async fn come(&self, turn: Turn) {
         let mut start = match turn {
             Turn::After(start) => start,
@@ -89,7 +92,7 @@ impl StartOrder {
                 Err(_) => return,
             },
         };
-        // Nothing is ever sent: this ends with the start.
+        // Nothing is ever sent: this loop ends with the start.
         while start.changed().await.is_ok() {}
     }
 
@@ -99,13 +102,13 @@ impl StartOrder {
             let found = self.lock().iter().find(|(other, _)| other == id).cloned();
             match found {
                 Some((_, start)) => return start,
-                // The sender is this very object's.
+                // This object itself owns the sender.
                 None => drop(arrivals.changed().await),
             }
         }
     }
 
-    /// Waits until the starts that are under way are over, but not long.
+    /// Waits until the starts in progress are over, but not for long.
     pub async fn all_over(&self) {
         let starts: Vec<_> = self.lock().iter().map(|(_, start)| start.clone()).collect();
         let over = async {
@@ -125,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits for the turn of a container that starts after another.
+    /// Waits for the turn of a container that starts after another one.
     async fn turn(order: &StartOrder, id: &str, after: &str) {
         let (_start, turn) = order.begin(id, after);
         if let Some(turn) = turn {
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_is_waited_for_to_its_end_also_when_its_request_comes_late() {
+    async fn a_start_is_awaited_to_its_end_even_if_its_request_arrives_late() {
         let order = Arc::new(StartOrder::default());
         let waiting = {
             let order = Arc::clone(&order);
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_that_nobody_asks_for_holds_up_nothing_for_long() {
+    async fn a_start_that_is_never_requested_delays_others_only_briefly() {
         let order = StartOrder::default();
         let begun = Instant::now();
         turn(&order, "b-0", "a-0").await;
@@ -166,14 +169,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_container_that_is_asked_for_again_waits_neither_for_itself_nor_for_one_that_waits_for_it() {
+    async fn a_repeated_start_waits_neither_for_itself_nor_for_its_waiters() {
         let order = StartOrder::default();
         let begun = Instant::now();
         drop(order.begin("a-0", ""));
         turn(&order, "a-0", "a-0").await;
         let (_b, after_a) = order.begin("b-0", "a-0");
         let (again, after_b) = order.begin("a-0", "b-0");
-        // It is its first request that the other waits for.
+        // The other container waits for its first request.
         order.come(after_a.unwrap()).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
         assert!(matches!(after_b, Some(Turn::After(_))));
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_start_of_an_id_counts_and_old_ones_are_forgotten() {
+    async fn the_latest_start_of_an_id_counts_and_old_ones_are_dropped() {
         let order = StartOrder::default();
         let first = order.begin("a-0", "");
         drop(order.begin("a-0", ""));

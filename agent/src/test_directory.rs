@@ -1,20 +1,18 @@
-//! A directory for a test, removed with its value.
+//! A directory for a test; dropping the value removes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The directory.
 pub struct TestDirectory(PathBuf);
 
 impl TestDirectory {
-    /// Makes it, empty. `name` is unique among the tests.
+    /// Creates it empty. `name` must be unique among the tests.
     pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("microkube-agent-{name}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Self(path)
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0
     }

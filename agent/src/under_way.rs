@@ -1,5 +1,5 @@
-//! Calls that are under way, by an id: who makes a call again that another makes already gets the same answer. A supervisor that takes a
-//! machine over asks so for what its predecessor asked for.
+//! Calls in progress, by id. If a call is made again while it is in progress, both callers get the same answer. A
+//! supervisor that takes over a VM uses this to repeat the requests of its predecessor.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,10 +9,10 @@ use futures::future::{BoxFuture, Shared};
 
 use crate::lock::lock;
 
-/// A call whose answer all who made it get.
+/// A call whose answer goes to all its callers.
 pub type Call<T> = Shared<BoxFuture<'static, T>>;
 
-/// All calls of one kind that have no answer yet.
+/// All calls of one kind that have not been answered yet.
 #[derive(Debug)]
 pub struct UnderWay<T> {
     calls: Arc<Mutex<HashMap<String, Call<T>>>>,
@@ -25,8 +25,8 @@ impl<T> Default for UnderWay<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> UnderWay<T> {
-    /// The call with this id, which is made if it is not under way. It goes on when nobody waits for it any more. `broken` is the answer to
-    /// one that panics.
+    /// Returns the call with this id, and makes it if it is not in progress. It continues even if no caller waits for
+    /// it any more. `broken` is the answer to a call that panics.
     pub fn join(
         &self,
         id: &str,
@@ -39,7 +39,8 @@ impl<T: Clone + Send + Sync + 'static> UnderWay<T> {
         }
         let (key, all) = (id.to_owned(), Arc::clone(&self.calls));
         let task = tokio::spawn(async move {
-            // Only here: a runtime that ends drops what it is given at once, under the lock.
+            // Created only here, because a runtime that is shutting down drops new tasks immediately, while we hold the
+            // lock.
             let _end = End { id: key, calls: all };
             call.await
         });
@@ -48,7 +49,7 @@ impl<T: Clone + Send + Sync + 'static> UnderWay<T> {
         call
     }
 
-    /// The ids, in order.
+    /// The ids in order.
     pub fn ids(&self) -> Vec<String> {
         let mut ids: Vec<_> = lock(&self.calls).keys().cloned().collect();
         ids.sort();
@@ -56,7 +57,7 @@ impl<T: Clone + Send + Sync + 'static> UnderWay<T> {
     }
 }
 
-/// Forgets a call when it is over, however it ends.
+/// Removes a call when it is over, however it ends.
 struct End<T> {
     id: String,
     calls: Arc<Mutex<HashMap<String, Call<T>>>>,
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_call_that_is_made_again_while_it_lasts_is_made_once() {
+    async fn a_call_repeated_while_it_runs_is_made_once() {
         let (calls, made) = (UnderWay::default(), Arc::new(AtomicU32::new(0)));
         let (may_end, ends) = watch::channel(false);
         let call = || {

@@ -1,31 +1,43 @@
-//! `microkube apply`, and what it has in common with `create` and `run --detach`: starting the Pods of manifests.
+//! `microkube apply`, and its common part with `create` and `run --detach`: writing the objects of manifests and starting
+//! their Pods.
 
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::Manifests;
+use microkube_manifest::kinds::{self, Kind};
 
 use super::failure::{Failure, complain};
-use super::manifests::{self, FilenameArgs, Loaded};
+use super::manifests::{self, Configuration, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
-use super::pods::format::{Format, Objects};
+use super::object_failure::as_kubectl_error;
+use super::objects::dry_run::DryRun;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
+use super::results::{OutputArgs, Results};
+use crate::objects::{Applied as AppliedObject, ObjectError, Objects, Outcome, key};
 use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply, try_apply};
-use crate::stderr::report;
+use crate::pod::operations::create::CreateError;
+use crate::pod::operations::update::UpdateError;
+use crate::stderr::{report, say};
 
-/// Start the Pods of manifests that are not there yet
+/// Create or update objects from files or stdin
 ///
-/// The Pods go on without this command: see `get`, `describe`, `events`, `wait` and `delete`. A Pod that is there already, with the same
-/// manifest, stays as it is.
+/// Fields that an earlier apply has set and the file no longer has are removed; fields that others have set stay. The
+/// order of the objects does not matter: Pods start last, in the background. A Pod that exists gets the labels,
+/// annotations, images, tolerations and deadline of its manifest.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube apply -f pod.yaml\n  microkube apply -f shop/ -n test\n  microkube apply -f - < pods.yaml"
+    after_help = "Examples:\n  microkube apply -f pod.yaml\n  microkube apply -f shop/ -n test\n  microkube apply -f - < pods.yaml\n  microkube \
+                  apply -f config.yaml --dry-run=server -o yaml"
 )]
 pub struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,
+    /// Not supported
+    #[arg(long, hide = true)]
+    server_side: bool,
 }
 
 /// Which manifests, and what is printed about them.
@@ -40,143 +52,230 @@ pub(super) struct FileArgs {
     pub(super) output: OutputArgs,
 }
 
-/// Whether to start the Pods, and what to print.
-#[derive(Debug, Default, clap::Args)]
-pub(super) struct OutputArgs {
-    /// `client`: start nothing, print what would be started
-    #[arg(long, value_enum, default_value_t = DryRun::None, value_name = "WHERE")]
-    pub(super) dry_run: DryRun,
-    /// Print the Pods, with all defaults: yaml, json, name, jsonpath=TEMPLATE
-    #[arg(short, long, value_name = "FORMAT", value_parser = object_format)]
-    pub(super) output: Option<Format>,
-}
-
-fn object_format(text: &str) -> anyhow::Result<Format> {
-    match text.parse()? {
-        Format::Wide => bail!("there is no table to be wide: yaml, json, name, jsonpath=TEMPLATE or custom-columns=…"),
-        format => Ok(format),
-    }
-}
-
-/// Where a command is only tried out.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum DryRun {
-    /// Start the Pods
-    #[default]
-    None,
-    /// Only validate them
-    Client,
-}
-
-/// Runs the verb.
 pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
+    if args.server_side {
+        let problem = "--server-side is not supported by microkube yet; without it, apply keeps the last applied \
+                       configuration in an annotation, as kubectl does";
+        return Err(Failure::usage(anyhow!(problem)));
+    }
     from_files(&args.files, Existing::Keep)
 }
 
-/// Starts the Pods of files.
+/// Writes the objects and starts the Pods in these files.
 pub(super) fn from_files(args: &FileArgs, existing: Existing) -> Result<ExitCode, Failure> {
-    let loaded = manifests::load_into(&args.files, &args.namespace)?;
-    start_all(loaded, &args.output, existing)
+    let loaded = manifests::load(&args.files, &args.namespace)?;
+    start_all(loaded, &args.output, existing, existing)
 }
 
-/// Starts Pods that live without this command.
-pub(super) fn start_all(loaded: Loaded, output: &OutputArgs, existing: Existing) -> Result<ExitCode, Failure> {
-    let manifests = loaded.manifests;
+/// Writes objects, and starts Pods that run independently of this command.
+pub(super) fn start_all(
+    loaded: Loaded,
+    output: &OutputArgs,
+    objects: Existing,
+    pods: Existing,
+) -> Result<ExitCode, Failure> {
     let purpose = match output.dry_run {
-        DryRun::None => Purpose::Start,
-        DryRun::Client => Purpose::Look,
+        DryRun::None if !loaded.manifests.pods.is_empty() => Purpose::Start,
+        DryRun::Client | DryRun::Server if loaded.configurations.is_empty() => Purpose::Look,
+        _ => Purpose::Objects,
     };
     let paths = match pods_host::go_to_pods(purpose, loaded.consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
-    for warning in &manifests.warnings {
-        report!("warning: {warning}");
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut start = |pod: &Pod| match output.dry_run {
-        DryRun::None => runtime.block_on(apply(&paths, pod, &manifests, existing)),
-        DryRun::Client => try_apply(&paths, pod, existing),
-    };
-    let (errors, shown) = start_each(&manifests, output, &mut start, &mut emit)?;
-    if let Some(format) = &output.output {
-        let one = shown.len() == 1;
-        emit(&format.print(&Objects::of(&shown, one)?, true)?)?;
+    let mut errors = Vec::new();
+    let mut tell = emit;
+    let mut results = Results::new(output, &mut tell);
+    let mut manifests = loaded.manifests;
+    if purpose != Purpose::Look {
+        let store = Objects::open(&paths).map_err(|error| as_kubectl_error(error, None))?;
+        let store = if output.dry_run == DryRun::None {
+            store
+        } else {
+            store.dry_run()
+        };
+        write_each(&store, &loaded.configurations, objects, &mut results, &mut errors)?;
+        prepare_for_pods(&store, &mut manifests).map_err(|error| as_kubectl_error(error, None))?;
     }
+    let mut start = |pod: &Pod| match output.dry_run {
+        DryRun::None => runtime.block_on(apply(&paths, pod, pods)),
+        DryRun::Client | DryRun::Server => runtime.block_on(try_apply(&paths, pod, pods)),
+    };
+    start_each(&manifests, &mut start, &mut results, &mut errors)?;
+    results.print()?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-/// Starts the Pods that do not exist, and prints a line for each. Returns the errors, and the Pods without one.
+/// Writes the objects that Pods of a foreground command may need.
+pub(super) fn write_first(objects: &Objects, configurations: &[Configuration]) -> anyhow::Result<()> {
+    let output = OutputArgs::default();
+    let mut tell = |_: &str| Ok(());
+    let mut errors = Vec::new();
+    let mut results = Results::new(&output, &mut tell);
+    write_each(objects, configurations, Existing::Keep, &mut results, &mut errors)?;
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Creates the namespaces of Pods, and warns of Secrets that do not exist. The Secrets of the manifests are in the store,
+/// so the Pods' records need no copies of them.
+pub(super) fn prepare_for_pods(objects: &Objects, manifests: &mut Manifests) -> Result<(), ObjectError> {
+    let namespaces = manifests.pods.iter().map(|pod| pod.metadata.namespace.as_deref());
+    for namespace in namespaces.flatten() {
+        objects.ensure_namespace(namespace)?;
+    }
+    for missing in &manifests.missing_pull_secrets {
+        let pod = manifests.pods.get(missing.pod);
+        let namespace = pod.and_then(|pod| pod.metadata.namespace.as_deref());
+        // A reference without a name is none.
+        if let Some(kind) = kinds::find("v1", "Secret").filter(|_| !missing.name.is_empty())
+            && objects
+                .find(kind, &key(kind, namespace.unwrap_or_default(), &missing.name))?
+                .is_none()
+        {
+            report!("warning: {missing}");
+        }
+    }
+    manifests.pull_secrets.clear();
+    Ok(())
+}
+
+/// Writes objects other than Pods: Namespaces first, the others in their order.
+fn write_each(
+    objects: &Objects,
+    configurations: &[Configuration],
+    existing: Existing,
+    results: &mut Results<'_>,
+    errors: &mut Vec<anyhow::Error>,
+) -> anyhow::Result<()> {
+    let mut ordered: Vec<&Configuration> = configurations.iter().collect();
+    ordered.sort_by_key(|configuration| configuration.kind().kind != "Namespace");
+    for configuration in ordered {
+        let (kind, value) = (configuration.kind(), configuration.value());
+        let written = match existing {
+            Existing::Refuse => objects.create(kind, &value).map(|object| (object, "created")),
+            Existing::Keep => objects.apply(kind, &value).map(|applied| outcome(kind, applied)),
+        };
+        match written {
+            Ok((object, done)) => results.add(kind, object.into_value(), done)?,
+            Err(error) => {
+                let what = match existing {
+                    Existing::Refuse => "creating",
+                    Existing::Keep => "applying",
+                };
+                let doing = format!("error when {what} {:?}", configuration.source());
+                errors.push(as_kubectl_error(error, Some(&doing)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn outcome(kind: &Kind, applied: AppliedObject) -> (microkube_store::Object, &'static str) {
+    if applied.lacked_annotation && applied.outcome == Outcome::Configured {
+        say!(
+            "Warning: resource {}/{} is missing the kubectl.kubernetes.io/last-applied-configuration annotation which is required by \
+             microkube apply. microkube apply should only be used on resources created declaratively by either microkube create \
+             --save-config or microkube apply. The missing annotation will be patched automatically.",
+            kind.plural,
+            applied.object.name()
+        );
+    }
+    let done = match applied.outcome {
+        Outcome::Created => "created",
+        Outcome::Configured => "configured",
+        Outcome::Unchanged => "unchanged",
+    };
+    (applied.object, done)
+}
+
+/// Starts the Pods that do not exist.
 fn start_each(
     manifests: &Manifests,
-    output: &OutputArgs,
     start: &mut dyn FnMut(&Pod) -> Result<Applied, ApplyError>,
-    tell: &mut dyn FnMut(&str) -> anyhow::Result<()>,
-) -> anyhow::Result<(Vec<anyhow::Error>, Vec<Pod>)> {
-    let (mut errors, mut shown) = (Vec::new(), Vec::new());
+    results: &mut Results<'_>,
+    errors: &mut Vec<anyhow::Error>,
+) -> anyhow::Result<()> {
     for pod in &manifests.pods {
-        let (outcome, pod) = match start(pod) {
+        let (done, pod) = match start(pod) {
             Ok(Applied::Created(pod)) => ("created", pod),
+            Ok(Applied::Configured(pod)) => ("configured", pod),
             Ok(Applied::Unchanged(pod)) => ("unchanged", pod),
             Err(error) => {
-                errors.push(in_kubectls_words(error));
+                errors.push(as_kubectl_pod_error(error));
                 continue;
             }
         };
-        if output.output.is_none() {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let dry_run = if output.dry_run == DryRun::Client {
-                " (dry run)"
-            } else {
-                ""
-            };
-            tell(&format!("pod/{name} {outcome}{dry_run}\n"))?;
-        }
-        shown.push(pod);
+        let object = kinds::Object::from(pod);
+        results.add(object.kind(), object.to_value(), done)?;
     }
-    Ok((errors, shown))
+    Ok(())
 }
 
-/// The API server's errors as kubectl shows them.
-fn in_kubectls_words(error: ApplyError) -> anyhow::Error {
+/// Words the API server's errors as kubectl does.
+fn as_kubectl_pod_error(error: ApplyError) -> anyhow::Error {
     match error {
-        ApplyError::AlreadyExists { .. } => anyhow!("Error from server (AlreadyExists): {error}"),
-        ApplyError::Forbidden { .. } => anyhow!("The {error}"),
+        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {error}"),
+        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {error}"),
+        ApplyError::Update(UpdateError::Invalid { .. }) => anyhow!("The {error}"),
         error => error.into_report(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::pods::test_pods::{TestPods, manifest, record_of};
     use super::*;
 
-    /// What is told, and what went wrong.
-    fn started(
-        pods: &TestPods,
-        wanted: &[serde_json::Value],
-        dry_run: DryRun,
-        existing: Existing,
-    ) -> (String, Vec<String>) {
+    /// The output, and the errors.
+    fn started(pods: &TestPods, wanted: &[Value], dry_run: DryRun, existing: Existing) -> (String, Vec<String>) {
         let wanted = wanted.iter().map(|manifest| record_of(manifest).pod);
         let manifests = Manifests {
             pods: wanted.collect(),
             ..Manifests::default()
         };
+        printed(dry_run, |results, errors| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let mut start = |pod: &Pod| runtime.block_on(try_apply(&pods.paths, pod, existing));
+            start_each(&manifests, &mut start, results, errors)
+        })
+    }
+
+    fn printed(
+        dry_run: DryRun,
+        write: impl FnOnce(&mut Results<'_>, &mut Vec<anyhow::Error>) -> anyhow::Result<()>,
+    ) -> (String, Vec<String>) {
         let output = OutputArgs { dry_run, output: None };
-        let mut told = String::new();
-        let mut start = |pod: &Pod| try_apply(&pods.paths, pod, existing);
-        let (errors, _) = start_each(&manifests, &output, &mut start, &mut |text| {
+        let (mut told, mut errors) = (String::new(), Vec::new());
+        let mut tell = |text: &str| {
             told.push_str(text);
             Ok(())
-        })
-        .unwrap();
+        };
+        write(&mut Results::new(&output, &mut tell), &mut errors).unwrap();
         (told, errors.iter().map(|error| format!("{error:#}")).collect())
     }
 
+    /// What is printed about the objects in a file.
+    fn written(pods: &TestPods, text: &str, existing: Existing) -> (String, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("x.yaml"), text).unwrap();
+        let files = FilenameArgs::of(&[directory.path().join("x.yaml")]);
+        let loaded = manifests::load(&files, &NamespaceArg { namespace: None }).unwrap();
+        let objects = Objects::open(&pods.paths).unwrap();
+        let (told, errors) = printed(DryRun::None, |results, errors| {
+            write_each(&objects, &loaded.configurations, existing, results, errors)
+        });
+        let errors = errors
+            .iter()
+            .map(|error| error.replace(&directory.path().display().to_string(), ""));
+        (told, errors.collect())
+    }
+
     #[test]
-    fn what_becomes_of_each_pod_is_told() {
+    fn the_outcome_for_each_pod_is_reported() {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         let wanted = [manifest("web", "nginx:1", "a"), manifest("db", "db:1", "a")];
@@ -188,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_refused_hinders_no_other() {
+    fn a_refused_pod_does_not_affect_the_others() {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         pods.add_pod(&manifest("db", "db:1", "a"));
@@ -198,9 +297,9 @@ mod tests {
             manifest("new", "new:1", "a"),
         ];
         let (told, errors) = started(&pods, &wanted, DryRun::None, Existing::Keep);
-        assert_eq!(told, "pod/new created\n");
+        assert_eq!(told, "pod/db configured\npod/new created\n");
         assert!(errors[0].starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
-        assert!(errors[1].contains("delete it and apply again"), "{errors:?}");
+        assert_eq!(errors.len(), 1, "{errors:?}");
     }
 
     #[test]
@@ -209,9 +308,50 @@ mod tests {
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         let wanted = [manifest("web", "nginx:1", "a")];
         let (_, errors) = started(&pods, &wanted, DryRun::None, Existing::Refuse);
+        assert_eq!(errors, ["Error (AlreadyExists): pods \"web\" already exists"]);
+    }
+
+    const OBJECTS: &str =
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, namespace: shop}, data: {a: b}, immutable: true}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {a: b}}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {a: b}}
+";
+
+    #[test]
+    fn objects_are_applied_with_namespaces_first() {
+        let pods = TestPods::new();
+        let created = "namespace/shop created\nconfigmap/c created\nsecret/s created\n";
+        assert_eq!(
+            written(&pods, OBJECTS, Existing::Keep),
+            (created.to_owned(), Vec::new())
+        );
+        // As in kubectl, `stringData` is always a change.
+        let unchanged = "namespace/shop unchanged\nconfigmap/c unchanged\nsecret/s configured\n";
+        assert_eq!(
+            written(&pods, OBJECTS, Existing::Keep),
+            (unchanged.to_owned(), Vec::new())
+        );
+        let changed = OBJECTS.replace("data: {a: b}, immutable", "data: {a: c}, immutable");
+        let (told, errors) = written(&pods, &changed, Existing::Keep);
+        assert_eq!(told, "namespace/shop unchanged\nsecret/s configured\n");
         assert_eq!(
             errors,
-            ["Error from server (AlreadyExists): pods \"web\" already exists"]
+            ["The ConfigMap \"c\" is invalid: data: Forbidden: field is immutable when `immutable` is set"]
+        );
+    }
+
+    #[test]
+    fn create_refuses_objects_that_exist() {
+        let pods = TestPods::new();
+        let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}";
+        assert_eq!(written(&pods, text, Existing::Refuse).0, "configmap/c created\n");
+        let (told, errors) = written(&pods, text, Existing::Refuse);
+        assert_eq!(told, "");
+        assert_eq!(
+            errors,
+            ["Error (AlreadyExists): error when creating \"/x.yaml\": configmaps \"c\" already exists"]
         );
     }
 }

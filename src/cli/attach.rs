@@ -1,4 +1,4 @@
-//! `microkube attach`: connects to the process of a container.
+//! `microkube attach`: connects to a container's main process.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::pods_host::{self, Place, Purpose};
 use super::print::print;
 use super::stream::arguments::SessionArgs;
 use super::stream::running::{
-    ContainerWatch, Waited, container_status, explained, is_running, is_terminal, running_timeout,
+    ContainerWatch, Waited, container_status, is_running, is_terminal, running_timeout, with_reason_not_running,
 };
 use super::stream::session::{Endings, SessionTerminal, exit_code_of_signal};
 use super::stream::target;
@@ -21,24 +21,24 @@ use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
 use crate::stderr::{PREFIX, say};
 
-/// Attach to a container that runs
+/// Attach to a running container
 ///
-/// Shows what the container writes from now on, and with -i passes standard input to it. A container that does not run yet is waited
-/// for. Ctrl-C leaves it running; on a terminal (-it), where Ctrl-C is the container's, Ctrl-P Ctrl-Q does.
+/// Shows the container's output from now on, and with -i passes stdin to it. If the container is not running yet, waits
+/// until it is. Ctrl-C detaches and leaves the container running. With -it, Ctrl-C goes to the container; press Ctrl-P
+/// Ctrl-Q to detach.
 ///
-/// The container's input ends with that of the first `attach -i` if its stdinOnce is true. Otherwise it stays open: this command ends with
-/// its own input, and the next `attach -i` goes on.
+/// If the container has stdinOnce: true, its stdin closes when the first `attach -i` ends. Otherwise it stays open for
+/// the next `attach -i`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  microkube attach web\n  microkube attach -it shell -c sh")]
 pub struct AttachArgs {
     #[command(flatten)]
     session: SessionArgs,
-    /// How long to wait until the container runs
+    /// How long to wait for the container to run
     #[arg(long, default_value = "1m", value_parser = running_timeout, allow_hyphen_values = true, value_name = "DURATION")]
     pod_running_timeout: Duration,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
     let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
@@ -48,8 +48,8 @@ pub(super) fn run(args: AttachArgs) -> Result<ExitCode, Failure> {
     let container = target::named_or_default(&target, args.session.container.as_deref(), args.session.quiet)
         .context("cannot attach to the container")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let exit_code = runtime.block_on(attach(&paths, &args, &target, container));
-    // A read of a terminal cannot be called off.
+    let exit_code = runtime.block_on(attach(&paths, &args, &target, &container));
+    // A blocking read of a terminal cannot be cancelled.
     runtime.shutdown_background();
     Ok(ExitCode::from(exit_code?))
 }
@@ -74,22 +74,23 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, containe
     }
     if session.stdin && container.stdin != Some(true) {
         tell(&format!(
-            "{PREFIX}warning: container {} has no standard input (spec.containers[].stdin)",
+            "{PREFIX}warning: container {} does not accept stdin; set `stdin: true` in its spec",
             container.name
         ));
     }
     tell("If you don't see a command prompt, try pressing enter.");
-    // A container that has a terminal needs one here, asked for or not.
+    // A container with a terminal needs one here, whether requested or not.
     let terminal = session_terminal(session.stdin, has_tty, session.quiet || !session.tty)?;
     let on_terminal = terminal.is_some();
     let connection = AttachOptions {
         container: container.name.clone(),
         stdin: session.stdin,
         tty_size: terminal.as_ref().and_then(SessionTerminal::size),
+        from_start_of: None,
     };
     let opened = attach::attach(paths, &target.record.uid, connection).await;
     let ended = connect_standard_streams(opened, session.stdin, terminal, true, &mut endings).await;
-    let ended = ended.map_err(|error| explained(error, paths, &target.record, &container.name))?;
+    let ended = ended.map_err(|error| with_reason_not_running(error, paths, &target.record, &container.name))?;
     let spec = target.record.pod.spec.as_ref();
     let restart_policy = spec.and_then(|spec| spec.restart_policy.as_deref());
     if on_terminal && !session.quiet && matches!(restart_policy, None | Some("Always")) {
@@ -98,11 +99,11 @@ async fn attach(paths: &Paths, args: &AttachArgs, target: &RecordedPod, containe
             target.record.name, container.name
         ))?;
     }
-    // As kubectl: the container's own end is no failure of this command.
+    // As in kubectl: the container's exit code does not make this command fail.
     Ok(ended.exit_code(|_| 0))
 }
 
-/// Waits until the container runs; returns the signal that came first, if one did.
+/// Waits until the container runs; returns the signal if one arrives first.
 async fn wait(
     paths: &Paths,
     args: &AttachArgs,
@@ -121,7 +122,7 @@ async fn wait(
     match watch.until(args.pod_running_timeout, endings, tell, is_decided).await? {
         Waited::Until(status) if has_ended(&status) => {
             let error = anyhow!("container {name:?} is not running");
-            Err(explained(error, paths, &target.record, name))
+            Err(with_reason_not_running(error, paths, &target.record, name))
         }
         Waited::Until(_) => Ok(None),
         Waited::TimedOut(status) => Err(watch.timed_out(&status)),

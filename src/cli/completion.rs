@@ -1,4 +1,4 @@
-//! `microkube completion`, and what a shell's completion asks: the names of Pods and containers.
+//! `microkube completion`, and the completion of names of Pods and containers for the shell.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,16 +8,17 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::{ArgValueCompleter, PathCompleter, ValueCompleter as _};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use microkube_base::child;
+use microkube_manifest::kinds;
 
 use super::failure::Failure;
 use super::pods_host;
 use super::print::emit;
 use crate::state::{Paths, PodRecords};
 
-/// Set by the shell's script, which then calls this program for what can follow.
+/// Set by the shell's script when it calls this program for completions.
 pub(super) const VARIABLE: &str = "MICROKUBE_COMPLETE";
 
-/// Print a script that makes a shell complete verbs, flags, Pods and containers
+/// Output shell completion code for verbs, flags, Pods and containers
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  source <(microkube completion bash)\n  microkube completion bash > /etc/bash_completion.d/microkube\n  microkube \
@@ -35,7 +36,6 @@ enum Shell {
     Fish,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: CompletionArgs) -> Result<ExitCode, Failure> {
     emit(&script(args.shell)?)?;
     Ok(ExitCode::SUCCESS)
@@ -64,7 +64,24 @@ pub(super) fn pods() -> ArgValueCompleter {
     })
 }
 
-/// Completes `NAME` and `pod/NAME`, for the verbs about one Pod.
+/// Completes types, names of Pods after `pods`, and `pod/NAME`.
+pub(super) fn objects() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let names = names().into_iter().map(|(pod, _)| pod).collect::<BTreeSet<_>>();
+        let current = current.to_string_lossy();
+        let types = types(&current).into_iter().map(str::to_owned);
+        let fitting = fitting(&names, &current).into_iter();
+        types.chain(fitting).map(CompletionCandidate::new).collect()
+    })
+}
+
+/// The plurals of all kinds that match the typed text.
+fn types(current: &str) -> Vec<&'static str> {
+    let plurals = kinds::all().iter().map(|kind| kind.plural);
+    plurals.filter(|plural| plural.starts_with(current)).collect()
+}
+
+/// Completes `NAME` and `pod/NAME`, for verbs that take one Pod.
 pub(super) fn pod_names() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let names = names().into_iter().map(|(pod, _)| pod).collect::<BTreeSet<_>>();
@@ -73,10 +90,10 @@ pub(super) fn pod_names() -> ArgValueCompleter {
     })
 }
 
-/// Completes names of containers: those of the Pod that is named before, if one is.
+/// Completes names of containers: those of the Pod named earlier on the command line, if any.
 pub(super) fn containers() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
-        // The shell's script passes the whole command line on.
+        // The shell's script passes the whole command line.
         let words: Vec<String> = std::env::args_os()
             .map(|word| word.to_string_lossy().into_owned())
             .collect();
@@ -87,7 +104,7 @@ pub(super) fn containers() -> ArgValueCompleter {
     })
 }
 
-/// Completes what `cp` copies: files of this machine, and Pods with a colon.
+/// Completes arguments of `cp`: local files, and Pods followed by a colon.
 pub(super) fn files_and_pods() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let mut found = PathCompleter::any().complete(current);
@@ -98,7 +115,7 @@ pub(super) fn files_and_pods() -> ArgValueCompleter {
     })
 }
 
-/// The containers of the Pods that the words name, or of all.
+/// The containers of the Pods named on the command line, or of all Pods.
 fn containers_of(names: &[(String, String)], words: &[String], current: &str) -> BTreeSet<String> {
     let is_named = |pod: &str| {
         let bare = |word: &str| word.rsplit_once('/').map_or(word, |(_, name)| name).to_owned();
@@ -114,7 +131,7 @@ fn containers_of(names: &[(String, String)], words: &[String], current: &str) ->
         .collect()
 }
 
-/// Names in the notation of what was typed.
+/// Names in the notation of the typed text.
 fn fitting(names: &BTreeSet<String>, current: &str) -> Vec<String> {
     let kind = current.split_once('/').map(|(kind, _)| kind);
     let full = names.iter().map(|name| match kind {
@@ -124,19 +141,19 @@ fn fitting(names: &BTreeSet<String>, current: &str) -> Vec<String> {
     full.filter(|name| name.starts_with(current)).collect()
 }
 
-/// What of the names fits what was typed.
+/// The names that match the typed text.
 fn resources(names: &BTreeSet<String>, current: &str) -> Vec<String> {
     let kind = "pods".to_owned();
     let kind = [kind].into_iter().filter(|kind| kind.starts_with(current));
     kind.chain(fitting(names, current)).collect()
 }
 
-/// Pods with each of their containers. What goes wrong while somebody types is not told.
+/// Pods with each of their containers. Errors are ignored during completion.
 fn names() -> Vec<(String, String)> {
     if pods_host::pods_are_here() {
         return of_records(&PodRecords::new(Paths::from_env()));
     }
-    // In the emulated host, if it runs.
+    // In the emulated host, if it is running.
     let template = "jsonpath={range .items[*]}{range .spec['initContainers','containers'][*]}{.name}{\"\\n\"}{end}/{.metadata.name}{\"\\n\"}{end}";
     let Ok(program) = std::env::current_exe() else {
         return Vec::new();
@@ -167,7 +184,7 @@ fn of_records(records: &PodRecords) -> Vec<(String, String)> {
     names
 }
 
-/// Lines of containers, and after those of each Pod one with a slash and its name.
+/// Parses lines of container names; a slash with the Pod's name follows the containers of each Pod.
 fn of_lines(text: &str) -> Vec<(String, String)> {
     let (mut names, mut containers) = (Vec::new(), Vec::new());
     for line in text.lines() {
@@ -225,7 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn containers_are_those_of_the_pod_that_is_named() {
+    fn types_are_completed() {
+        assert_eq!(types("s"), ["secrets", "serviceaccounts", "storageclasses"]);
+        assert_eq!(types("configmaps"), ["configmaps"]);
+        assert_eq!(types("pod/"), [""; 0]);
+    }
+
+    #[test]
+    fn containers_of_the_named_pod_are_completed() {
         let names = [("web", "main"), ("web", "sidecar"), ("db", "main"), ("db", "exporter")]
             .map(|(pod, container)| (pod.to_owned(), container.to_owned()));
         let complete = |line: &str, current: &str| {
@@ -267,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn names_come_from_the_records_or_from_the_emulated_host() {
+    fn names_are_read_from_the_records_or_the_emulated_host() {
         let pods = TestPods::new();
         pods.add("web", &[]);
         let expected = [("web".to_owned(), "main".to_owned())];

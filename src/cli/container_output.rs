@@ -1,6 +1,7 @@
-//! Containers' output on this process's stdout and stderr.
+//! Writes containers' output to stdout and stderr.
 //!
-//! A container alone: its bytes as they are. One of several: whole lines, each with the container's name in front.
+//! Output of a single container is written unchanged; with several, each whole line is prefixed with the container's
+//! name.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -9,10 +10,10 @@ use tokio::io::{AsyncWriteExt, Stderr, Stdout};
 
 use crate::pod::supervisor_protocol::OutputStream;
 
-/// A line longer than this is shown in parts, so that no container can make this process hold all its output.
+/// Longer lines are written in parts, so that a container cannot make this process buffer all its output.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// Writes what containers write.
+/// Writes the output of containers.
 #[derive(Debug)]
 pub struct ContainerOutput {
     names: Vec<String>,
@@ -24,7 +25,7 @@ pub struct ContainerOutput {
 }
 
 impl ContainerOutput {
-    /// For containers of these names; `prefixed` puts them before each line.
+    /// For containers with these names; with `prefixed` their names precede each line.
     pub fn new(names: Vec<String>, prefixed: bool) -> Self {
         Self {
             names,
@@ -36,7 +37,7 @@ impl ContainerOutput {
         }
     }
 
-    /// Writes what a container wrote; no bytes mean that its stream has ended.
+    /// Writes a container's output; empty `bytes` mean that the stream has ended.
     pub async fn write(&mut self, container: u16, stream: OutputStream, bytes: &[u8]) -> std::io::Result<()> {
         let prefixed;
         let bytes = if self.prefixed {
@@ -71,8 +72,8 @@ fn prefix(name: &str, container: u16, colour: bool) -> String {
     }
 }
 
-/// The finished lines of a stream with the prefix in front of each; what is unfinished is kept for the next call. An empty
-/// `bytes` finishes the last line.
+/// The complete lines of a stream, each with the prefix. The incomplete rest is kept for the next call. Empty `bytes`
+/// complete the last line.
 fn prefix_lines(prefix: &str, unfinished: &mut Vec<u8>, bytes: &[u8]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(bytes.len() + prefix.len());
     let mut emit = |start: &[u8], rest: &[u8]| {
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_gets_the_prefix_however_it_was_cut() {
+    fn every_line_gets_the_prefix_regardless_of_chunking() {
         assert_eq!(
             all(&[b"one\ntw", b"o\nthr", b"ee\n", b""]),
             "[a] one\n[a] two\n[a] three\n"
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_shown_in_parts() {
+    fn an_endless_line_is_shown_in_parts() {
         let long = vec![b'x'; MAX_LINE_BYTES + 1];
         assert_eq!(all(&[&long]).len(), "[a] \n".len() + long.len());
     }

@@ -1,6 +1,7 @@
-//! `microkube cp`: copies files to and from containers, by `tar` in the container.
+//! `microkube cp`: copies files to and from containers, with `tar` in the container.
 //!
-//! The container is reached by a process that runs `microkube exec`, because the files are this host's even where the Pods are in the emulated host.
+//! It reaches the container through a `microkube exec` process, because the files are on this host even if the Pods run
+//! in the emulated host.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -15,27 +16,28 @@ use super::print::{EXIT_OUTPUT_CLOSED, for_terminal};
 use crate::pod::operations::copy::{self, CommandRunner, CopyError, Streams};
 use crate::stderr::say;
 
-/// Copy files to and from containers
+/// Copy files and directories to and from containers
 ///
-/// One of the two is POD:PATH or NAMESPACE/POD:PATH. Directories are copied with all they contain. The container needs `tar`.
+/// Either the source or the target is in a Pod: POD:PATH or NAMESPACE/POD:PATH. Directories are copied recursively. The
+/// container image must contain `tar`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube cp index.html web:/usr/share/nginx/html\n  microkube cp -c sidecar web:/var/log/app ./logs\n  microkube cp shop/web:/etc/hosts ./hosts"
 )]
 pub struct CpArgs {
-    /// What to copy
+    /// The file or directory to copy
     #[arg(value_name = "SOURCE", add = completion::files_and_pods())]
     source: OsString,
-    /// Where to
+    /// The destination
     #[arg(value_name = "TARGET", add = completion::files_and_pods())]
     target: OsString,
-    /// The container [default: the Pod's default or first container]
+    /// Container name [default: the kubectl.kubernetes.io/default-container annotation, or the first container]
     #[arg(short, long, value_name = "NAME", add = completion::containers())]
     container: Option<String>,
-    /// Do not keep owners and permissions in the container
+    /// Do not preserve ownership and permissions in the container
     #[arg(long)]
     no_preserve: bool,
-    /// The Pod's namespace, where it is not named with the Pod
+    /// Namespace of the Pod, unless given as NAMESPACE/POD:PATH
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
 }
@@ -52,7 +54,7 @@ enum Place {
 }
 
 impl Place {
-    /// Understands `PATH`, `POD:PATH` and `NAMESPACE/POD:PATH`. A local path with a colon is written with a `/` before it.
+    /// Parses `PATH`, `POD:PATH` and `NAMESPACE/POD:PATH`. A local path with a colon needs a `/` before the colon.
     fn parse(text: &OsStr) -> anyhow::Result<Self> {
         if text.is_empty() {
             bail!("filepath can not be empty");
@@ -83,7 +85,6 @@ impl Place {
     }
 }
 
-/// Runs the verb.
 pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
     let place = |text: &OsStr| Place::parse(text).map_err(Failure::usage);
     let (source, target) = (place(&args.source)?, place(&args.target)?);
@@ -114,11 +115,19 @@ pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Whether `microkube exec` has said on standard error why copying failed. It says nothing if a signal ended it, or if it ended because its
-/// output was read no further.
+/// Exit codes with which `microkube exec` ends without a message: its output was closed, or SIGHUP, SIGINT or SIGTERM
+/// ended it.
+const SILENT_EXIT_CODES: [i32; 4] = [
+    EXIT_OUTPUT_CLOSED as i32,
+    128 + libc::SIGHUP,
+    128 + libc::SIGINT,
+    128 + libc::SIGTERM,
+];
+
+/// Whether `microkube exec` has reported on standard error why copying failed.
 fn is_explained(error: &CopyError) -> bool {
     match error {
-        CopyError::Container { status } => status.code().is_some_and(|code| code != i32::from(EXIT_OUTPUT_CLOSED)),
+        CopyError::Container { status } => status.code().is_some_and(|code| !SILENT_EXIT_CODES.contains(&code)),
         _ => false,
     }
 }
@@ -137,7 +146,7 @@ struct Remote {
 }
 
 impl CommandRunner for Remote {
-    /// `microkube exec` of this in the container.
+    /// `microkube exec` of this command in the container.
     fn command(&self, streams: Streams, command: &[&str]) -> Command {
         let mut exec = child::command(&self.program);
         exec.arg("exec");
@@ -167,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sides_of_a_copy_are_understood() {
+    fn source_and_target_of_a_copy_are_parsed() {
         let parse = |text: &str| Place::parse(OsStr::new(text));
         let remote = |namespace: Option<&str>, pod: &str, path: &str| Place::Remote {
             namespace: namespace.map(str::to_owned),
@@ -185,21 +194,23 @@ mod tests {
     }
 
     #[test]
-    fn what_exec_has_explained_is_not_told_again() {
+    fn errors_that_exec_has_reported_are_not_repeated() {
         let ended = |wait_status| CopyError::Container {
             status: ExitStatus::from_raw(wait_status),
         };
-        // A Pod that does not exist, a `tar` that fails or is killed, no emulated host.
+        // A Pod that does not exist, a `tar` that fails or is killed, a missing emulated host.
         for code in [1, 2, 137, 125] {
             assert!(is_explained(&ended(code << 8)), "{code}");
         }
-        assert!(!is_explained(&ended(i32::from(EXIT_OUTPUT_CLOSED) << 8)));
+        for silent in SILENT_EXIT_CODES {
+            assert!(!is_explained(&ended(silent << 8)), "{silent}");
+        }
         assert!(!is_explained(&ended(libc::SIGKILL)));
         assert!(!is_explained(&CopyError::NameNotText));
     }
 
     #[test]
-    fn commands_run_by_exec_with_what_they_need() {
+    fn tar_commands_are_run_with_the_required_exec_flags() {
         let remote = Remote {
             program: PathBuf::from("microkube"),
             namespace: "shop".to_owned(),

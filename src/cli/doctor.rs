@@ -1,23 +1,24 @@
-//! `microkube doctor`: tries everything that a Pod needs and says what to do about what is missing.
+//! `microkube doctor`: checks everything that a Pod needs, and says how to fix what is missing.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use microkube_image::ImageStore;
-use microkube_vmm::probe;
+use microkube_vmm::probe::{self, ProbeError};
 
 use super::failure::Failure;
+use super::pods_host::needs_emulated_host;
 use super::print::emit;
-use crate::emulated_host;
+use crate::emulated_host::{self, ExecRequest, Status};
 use crate::network::NetworkConfig;
 use crate::privileged::{Privileges, artifacts};
 use crate::state::Paths;
 
-/// Check that this machine can run Pods
+/// Check whether this machine can run Pods
 ///
-/// Every requirement is tried, not looked up: a tiny guest runs on KVM, a TAP is attached to the bridge, a scratch disk is
-/// made. Exits with 0 if Pods can run here.
+/// Tests each requirement in practice: runs a tiny guest on KVM, attaches a TAP to the bridge, creates a scratch disk.
+/// Exits with 0 if Pods can run here. If Pods run in the emulated host and it is running, checks that as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  microkube doctor")]
 pub struct DoctorArgs {}
@@ -26,33 +27,32 @@ pub struct DoctorArgs {}
 struct Check {
     name: &'static str,
     result: anyhow::Result<String>,
-    remedy: &'static str,
-    /// Whether Pods run without it, elsewhere.
+    /// None: the error contains it.
+    remedy: Option<&'static str>,
+    /// Whether Pods can run elsewhere without it.
     has_fallback: bool,
 }
 
-/// Runs the verb.
 pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
-    let kvm = Check {
-        name: "kvm",
-        result: probe::check_kvm(Path::new("/dev/kvm"))
-            .map(|()| "a guest ran on it".to_owned())
-            .map_err(Into::into),
-        remedy: "run on a machine with VT-x or SVM switched on (in a cloud: with nested virtualisation), as a user who may open /dev/kvm",
-        has_fallback: true,
-    };
+    let is_inside = emulated_host::is_inside();
+    let kvm = kvm(probe::check_kvm(Path::new("/dev/kvm")), is_inside);
     let usable = kvm.result.is_ok();
-    let mut checks = vec![root(), kvm];
+    let replaced = !usable && kvm.has_fallback;
+    let mut checks = vec![root(), kvm, guest(), vmm()];
     if usable {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         checks.push(runtime.block_on(network()));
         checks.push(scratch());
-    } else {
+        checks.push(store());
+    } else if replaced {
         checks.push(emulated_host());
     }
-    checks.extend([guest(), vmm(), store()]);
 
-    let mut report = format!("{:<14} {:<5} DETAIL\n", "REQUIREMENT", "OK");
+    let mut report = String::new();
+    if replaced {
+        report += "This machine:\n";
+    }
+    report += &format!("{:<14} {:<5} DETAIL\n", "REQUIREMENT", "OK");
     let mut failed = false;
     for Check {
         name,
@@ -66,29 +66,71 @@ pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
             Err(error) => {
                 failed |= !has_fallback;
                 report += &format!("{name:<14} {:<5} {error:#}\n", "no");
-                report += &format!("{:<20} remedy: {remedy}\n", "");
+                if let Some(remedy) = remedy {
+                    report += &format!("{:<20} remedy: {remedy}\n", "");
+                }
             }
         }
     }
-    if usable {
+    if usable && is_inside {
+        report += "\nPods run in this emulated host.\n";
+    } else if usable {
         report += "\nPods run on this machine's KVM.\n";
     } else if !failed {
-        report += "\nPods run in the emulated host, which is slow: it is made for development and tests.\n";
+        report += "\nPods run in the emulated host. It is slow, and meant for development and tests.\n";
     }
     emit(&report)?;
-    Ok(ExitCode::from(u8::from(failed)))
+    if usable || failed {
+        return Ok(ExitCode::from(u8::from(failed)));
+    }
+    check_inside()
+}
+
+/// Runs the checks in the emulated host, where the Pods and the image store are, if it is running.
+fn check_inside() -> Result<ExitCode, Failure> {
+    if !matches!(emulated_host::status()?, Status::Running { .. }) {
+        emit("It is not running, so it was not checked (microkube machine start).\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    emit("\nThe emulated host:\n")?;
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let request = ExecRequest {
+        argv: vec![program.into_os_string(), "doctor".into()],
+        reason: None,
+    };
+    let exit = emulated_host::exec(&request).map_err(|error| Failure {
+        exit_code: emulated_host::EXIT_MACHINE_FAILED,
+        error: error.into(),
+    })?;
+    Ok(ExitCode::from(exit.code()))
+}
+
+/// The check of KVM, whose test guest had this result.
+fn kvm(result: Result<(), ProbeError>, is_inside: bool) -> Check {
+    let has_fallback = !is_inside && result.as_ref().err().is_none_or(needs_emulated_host);
+    let says_remedy = matches!(
+        result,
+        Err(ProbeError::Missing { .. } | ProbeError::NoDriver { .. } | ProbeError::Permission { .. })
+    );
+    Check {
+        name: "kvm",
+        remedy: (!says_remedy)
+            .then_some("use a machine with VT-x or SVM enabled (in a cloud: with nested virtualization)"),
+        result: result.map(|()| "ran a test guest".to_owned()).map_err(Into::into),
+        has_fallback,
+    }
 }
 
 fn root() -> Check {
     let result = if nix::unistd::geteuid().is_root() {
         Ok("running as root".to_owned())
     } else {
-        Err(anyhow::anyhow!("running as an ordinary user"))
+        Err(anyhow::anyhow!("not running as root"))
     };
     Check {
         name: "root",
         result,
-        remedy: "run microkube as root (sudo)",
+        remedy: Some("run microkube as root (sudo)"),
         has_fallback: false,
     }
 }
@@ -101,14 +143,16 @@ async fn network() -> Check {
         probe.release().await?;
         let attached = attached?;
         anyhow::Ok(format!(
-            "attached {} to {} with the address {}, guarded against spoofing",
+            "attached {} to {} with address {} and anti-spoofing rules",
             attached.tap_name, config.bridge_name, attached.address
         ))
     };
     Check {
         name: "network",
         result: try_it.await,
-        remedy: "load the kernel modules tun, bridge and nf_tables, use a kernel with the netdev ingress hook, and run as root",
+        remedy: Some(
+            "run as root, load the kernel modules tun, bridge and nf_tables, and use a kernel with the netdev ingress hook",
+        ),
         has_fallback: false,
     }
 }
@@ -118,12 +162,12 @@ fn scratch() -> Check {
         let paths = Paths::from_env();
         paths.create()?;
         Privileges::new(&paths).try_scratch_disk()?;
-        anyhow::Ok(format!("made one in {}", paths.state_dir().display()))
+        anyhow::Ok(format!("created one in {}", paths.state_dir().display()))
     };
     Check {
         name: "scratch disk",
         result: try_it(),
-        remedy: "install e2fsprogs, and free some space where the state directory lies (MICROKUBE_STATE_DIR)",
+        remedy: Some("install e2fsprogs, and free space in the state directory (MICROKUBE_STATE_DIR)"),
         has_fallback: false,
     }
 }
@@ -132,7 +176,9 @@ fn emulated_host() -> Check {
     Check {
         name: "emulated host",
         result: emulated_host::check().map_err(Into::into),
-        remedy: "apt-get install qemu-system-x86, then `make build`",
+        remedy: Some(
+            "install the package microkube-emulated-host, or run `apt-get install qemu-system-x86`, then `make build`",
+        ),
         has_fallback: false,
     }
 }
@@ -154,7 +200,7 @@ fn guest() -> Check {
     Check {
         name: "guest kernel",
         result: try_it(),
-        remedy: "make build",
+        remedy: Some("reinstall the package microkube, or run `make build`"),
         has_fallback: false,
     }
 }
@@ -167,14 +213,14 @@ fn vmm() -> Check {
             .output()
             .with_context(|| format!("cannot run {}", program.display()))?;
         if !output.status.success() {
-            bail!("{} does not run ({})", program.display(), output.status);
+            bail!("{} failed ({})", program.display(), output.status);
         }
         anyhow::Ok(program.display().to_string())
     };
     Check {
         name: "vmm",
         result: try_it(),
-        remedy: "make build",
+        remedy: Some("reinstall the package microkube, or run `make build`"),
         has_fallback: false,
     }
 }
@@ -189,7 +235,60 @@ fn store() -> Check {
     Check {
         name: "image store",
         result: try_it(),
-        remedy: "make the state directory writable (MICROKUBE_STATE_DIR)",
+        remedy: Some("make the state directory writable (MICROKUBE_STATE_DIR)"),
         has_fallback: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_emulated_host_replaces_kvm_unless_only_a_permission_is_missing() {
+        let path = || "/dev/kvm".into();
+        let errno = std::io::Error::from_raw_os_error;
+        for (error, is_replaced) in [
+            (ProbeError::Missing { path: path() }, true),
+            (
+                ProbeError::NoDriver {
+                    path: path(),
+                    why: errno(libc::ENODEV),
+                },
+                true,
+            ),
+            (ProbeError::TooSlow, true),
+            (
+                ProbeError::Permission {
+                    path: path(),
+                    why: errno(libc::EACCES),
+                },
+                false,
+            ),
+            (
+                ProbeError::Permission {
+                    path: path(),
+                    why: errno(libc::EPERM),
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(needs_emulated_host(&error), is_replaced, "{error}");
+            let check = kvm(Err(error), false);
+            assert_eq!((check.result.is_err(), check.has_fallback), (true, is_replaced));
+        }
+        let remedy = |error| kvm(Err(error), false).remedy;
+        assert!(remedy(ProbeError::TooSlow).is_some());
+        let (path, why) = (path(), errno(libc::EACCES));
+        assert_eq!(
+            remedy(ProbeError::Permission { path, why }),
+            None,
+            "the error says what to do"
+        );
+        assert!(
+            !kvm(Err(ProbeError::TooSlow), true).has_fallback,
+            "there is no other emulated host inside"
+        );
+        assert!(kvm(Ok(()), false).result.is_ok());
     }
 }

@@ -1,22 +1,21 @@
-//! Durations on the command line, as kubectl reads them.
+//! Durations on the command line, in kubectl's format.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
 
-/// As kubectl has it for a negative timeout.
-const A_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// kubectl's value for a negative timeout.
+const ONE_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timeout(pub(super) Duration);
 
-/// A duration in Go's notation, or seconds.
+/// Parses a duration in Go's notation, or seconds.
 pub(super) fn duration(text: &str) -> anyhow::Result<Timeout> {
-    let invalid = || anyhow!("invalid duration {text:?}: write 30s, 5m or 1h30m");
+    let invalid = || anyhow!("invalid duration {text:?}: use a value such as 30s, 5m or 1h30m");
     if text.starts_with('-') {
         duration(text.trim_start_matches('-'))?;
-        return Ok(Timeout(A_WEEK));
+        return Ok(Timeout(ONE_WEEK));
     }
     let mut total = 0_f64;
     let mut rest = text;
@@ -48,7 +47,7 @@ pub(super) fn duration(text: &str) -> anyhow::Result<Timeout> {
         total += number * seconds;
         rest = after.strip_prefix(unit).unwrap_or_default();
     }
-    // A year is long enough to be for ever.
+    // A year is effectively forever.
     let seconds = if total.is_finite() {
         total.clamp(0.0, 366.0 * 86_400.0)
     } else {
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_are_parsed_as_in_go() {
         for (text, expected) in [
             ("30s", 30.0),
             ("1h30m", 5400.0),
@@ -75,7 +74,7 @@ mod tests {
         ] {
             assert_eq!(duration(text).unwrap().0, Duration::from_secs_f64(expected), "{text}");
         }
-        assert_eq!(duration("-1s").unwrap().0, A_WEEK);
+        assert_eq!(duration("-1s").unwrap().0, ONE_WEEK);
         for text in ["", "s", "1x", "1h30", "-", "nan", "inf", "1..2s"] {
             assert!(duration(text).is_err(), "{text}");
         }
@@ -83,7 +82,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_duration_is_understood_or_refused(time in "[0-9.hmsue-]{0,12}") {
+        fn any_duration_is_parsed_or_refused(time in "[0-9.hmsue-]{0,12}") {
             let _ = duration(&time);
         }
     }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::failure::{Failure, complain};
 use super::pods::arguments::{Scope, ScopeArgs, pod_name};
 use super::pods::format::{Format, Objects};
-use super::pods::snapshot::is_meant;
+use super::pods::snapshot::is_in_scope;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::{Columns, since};
@@ -19,10 +19,10 @@ use crate::pod::changes::{Changed, Changes};
 use crate::state::{EventRecord, Paths, PodRecord, PodRecords};
 use crate::stderr::say;
 
-/// Whose events they are.
+/// The source of the events.
 pub(super) const COMPONENT: &str = "microkube";
 
-/// Show what has happened to Pods
+/// List events of Pods
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube events\n  microkube events --for pod/web --watch\n  microkube events --types=Warning -A"
@@ -30,19 +30,19 @@ pub(super) const COMPONENT: &str = "microkube";
 pub struct EventsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
-    /// Only events of this Pod
+    /// Show only events of this Pod
     #[arg(long = "for", value_name = "pod/NAME", value_parser = pod_name, add = super::completion::pods())]
     of: Option<String>,
-    /// Only events of these types: Normal, Warning
+    /// Show only events of these types: Normal, Warning
     #[arg(long, value_delimiter = ',', value_parser = is_warning, value_name = "TYPE,…")]
     types: Vec<bool>,
-    /// After that, show every new one
+    /// After listing the events, watch for more
     #[arg(short, long)]
     watch: bool,
-    /// json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
     #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
     output: Option<Format>,
-    /// Without the line of titles
+    /// Don't print column headers
     #[arg(long)]
     no_headers: bool,
 }
@@ -55,10 +55,11 @@ fn is_warning(kind: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// Runs the verb.
 pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
     if args.output == Some(Format::Wide) {
-        let error = anyhow::anyhow!("events have no more columns: -o json, yaml, name, jsonpath or custom-columns");
+        let error = anyhow::anyhow!(
+            "wide is not supported for events; use json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…"
+        );
         return Err(Failure::usage(error));
     }
     let scope = Scope::of_names(args.scope.namespace().as_deref(), args.of.as_deref());
@@ -75,7 +76,7 @@ pub(super) fn kind(event: &EventRecord) -> &'static str {
     if event.warning { "Warning" } else { "Normal" }
 }
 
-/// `30s`, or `30s (x3 over 4m)` of one that was seen more than once.
+/// `30s`, or `30s (x3 over 4m)` for a repeated event.
 pub(super) fn age(event: &EventRecord, now: Timestamp) -> String {
     let first = since(Some(event.first_seen), now);
     match event.count {
@@ -84,7 +85,7 @@ pub(super) fn age(event: &EventRecord, now: Timestamp) -> String {
     }
 }
 
-/// An event, and whose.
+/// An event and its Pod.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
     namespace: String,
@@ -111,7 +112,7 @@ fn show(records: &PodRecords, scope: &Scope, args: &EventsArgs) -> Result<ExitCo
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// The events of all Pods that are meant, the latest last.
+/// The events of all selected Pods, latest last.
 fn read(
     records: &PodRecords,
     scope: &Scope,
@@ -121,7 +122,7 @@ fn read(
     let (found, damaged) = records.list_all()?;
     damaged.into_iter().for_each(|error| complain(error.into()));
     let mut seen = Vec::new();
-    for record in found.into_iter().filter(|record| is_meant(record, scope)) {
+    for record in found.into_iter().filter(|record| is_in_scope(record, scope)) {
         match of_pod(records, &record, args) {
             Ok(events) => seen.extend(events),
             Err(error) => complain(error),
@@ -179,7 +180,7 @@ fn text(
     Ok(columns.lines(&rows))
 }
 
-/// The event as Kubernetes' API has it.
+/// The event as a Kubernetes API object.
 fn object(seen: &Seen) -> Event {
     let event = &seen.event;
     Event {
@@ -213,7 +214,7 @@ fn object(seen: &Seen) -> Event {
     }
 }
 
-/// Shows the events so far, and then new and repeated ones, until the output is closed.
+/// Shows the events so far, then new and repeated ones until the output is closed.
 fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
     let mut changes = Changes::of(paths)?;
     let records = PodRecords::new(paths.clone());
@@ -232,7 +233,7 @@ fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Fa
                 let mut changed = Vec::new();
                 for uid in uids {
                     match records.visible(&uid) {
-                        Ok(Some(record)) if is_meant(&record, scope) => match of_pod(&records, &record, args) {
+                        Ok(Some(record)) if is_in_scope(&record, scope) => match of_pod(&records, &record, args) {
                             Ok(events) => changed.extend(events),
                             Err(error) => complain(&error),
                         },
@@ -251,10 +252,10 @@ fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Fa
     }
 }
 
-/// What was shown: by Pod, the counts of its events.
+/// The events shown so far: their counts, by Pod.
 type Known = BTreeMap<String, BTreeMap<(String, String, Option<String>), u32>>;
 
-/// The events that were not shown with their count yet.
+/// The events that have not been shown with their current count.
 fn not_shown_yet(known: &mut Known, events: Vec<Seen>) -> Vec<Seen> {
     let is_new = |seen: &Seen| {
         let event = &seen.event;
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_listed_as_by_kubectl_the_latest_last() {
+    fn events_are_listed_as_by_kubectl_in_order_of_time() {
         let (pods, _) = logged();
         assert_eq!(
             table(&pods, &[]),
@@ -339,7 +340,7 @@ data      55s   Normal   Started   Pod/db    Container started
     }
 
     #[test]
-    fn only_new_events_and_new_counts_are_news() {
+    fn a_watch_shows_only_new_events_and_new_counts() {
         let (pods, mut log) = logged();
         let args = args(&[]);
         let mut known = Known::default();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::failure::Failure;
 use super::pods_host::{self, Place, Purpose};
 use super::stream::arguments::SessionArgs;
-use super::stream::running::explained;
+use super::stream::running::with_reason_not_running;
 use super::stream::session::{Ended, Endings, SessionTerminal, Streams, run_session};
 use super::stream::target;
 use crate::pod::client::ClientError;
@@ -14,12 +14,12 @@ use crate::pod::operations::exec::{self, ExecOptions};
 use crate::pod::operations::session::{SessionEvents, SessionInput};
 use crate::stderr::say;
 
-/// The message when a terminal was asked for and there is none.
+/// The message if a terminal was requested and there is none.
 pub(super) const NO_TERMINAL: &str = "Unable to use a TTY - input is not a terminal or the right kind of file";
 
-/// Run a command in a container
+/// Execute a command in a container
 ///
-/// Exits with the exit code of the command (128 + n for signal n).
+/// Exits with the command's exit code (128 + n if signal n ended it).
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube exec web -- ls /usr/share/nginx\n  microkube exec -it web -c sidecar -- sh\n  microkube exec -i web -- sh -c 'cat > /tmp/file' < file"
@@ -32,7 +32,6 @@ pub struct ExecArgs {
     command: Vec<String>,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
     let ExecArgs { session, command } = args;
     let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
@@ -43,7 +42,7 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
     let container = target::named_or_default(&target, session.container.as_deref(), session.quiet)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        // Before the terminal is raw: nothing may end this process and leave it so.
+        // Before the terminal is in raw mode: nothing may end this process and leave it that way.
         let mut endings = Endings::new()?;
         let terminal = session_terminal(session.stdin, session.tty, session.quiet)?;
         let process = ExecOptions {
@@ -55,9 +54,9 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
         };
         let opened = exec::exec(&paths, &target.record.uid, process).await;
         let ended = connect_standard_streams(opened, session.stdin, terminal, false, &mut endings).await;
-        ended.map_err(|error| explained(error, &paths, &target.record, &container.name))
+        ended.map_err(|error| with_reason_not_running(error, &paths, &target.record, &container.name))
     });
-    // A read of a terminal cannot be called off.
+    // A blocking read of a terminal cannot be cancelled.
     runtime.shutdown_background();
     let ended = ended?;
     if let Ended::Exited(code @ 1..) = ended
@@ -68,7 +67,7 @@ pub(super) fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(ended.exit_code(|code| code)))
 }
 
-/// The terminal, in raw mode, that a process is to be connected to. As kubectl: only with standard input.
+/// This process's terminal, in raw mode, for a session. As in kubectl, only together with standard input.
 pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::Result<Option<SessionTerminal>> {
     if !stdin || !tty {
         return Ok(None);
@@ -82,7 +81,7 @@ pub(super) fn session_terminal(stdin: bool, tty: bool, quiet: bool) -> anyhow::R
     Ok(Some(SessionTerminal::enter(&std::io::stdin())?))
 }
 
-/// Connects this process's standard streams to the session, to its end.
+/// Connects this process's standard streams to the session until it ends.
 pub(super) async fn connect_standard_streams(
     opened: Result<(SessionEvents, SessionInput), ClientError>,
     stdin: bool,
@@ -90,7 +89,7 @@ pub(super) async fn connect_standard_streams(
     detachable: bool,
     endings: &mut Endings,
 ) -> anyhow::Result<Ended> {
-    let (events, input) = opened?;
+    let (mut events, input) = opened?;
     let streams = Streams {
         input: stdin.then(tokio::io::stdin),
         output: tokio::io::stdout(),
@@ -98,5 +97,5 @@ pub(super) async fn connect_standard_streams(
         terminal,
         detachable,
     };
-    run_session(events, input, streams, endings).await
+    run_session(&mut events, input, streams, endings).await
 }

@@ -1,16 +1,17 @@
-//! Why a verb failed: the exit code, and how it is told.
+//! Why a verb failed: its exit code and message.
 
 use microkube_manifest::ManifestError;
 
 use super::print::for_terminal;
 use super::remedy;
+use crate::config::ConfigError;
 use crate::state::Paths;
 use crate::stderr::{report, say};
 
 /// Exit code for a bad manifest or command line.
 const EXIT_USAGE: u8 = 2;
 
-/// Why a verb failed, and the exit code that says so.
+/// Why a verb failed, with the exit code.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) exit_code: u8,
@@ -27,7 +28,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
-    /// The user gave something that cannot be right.
+    /// The user's input is invalid.
     pub(super) fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit_code: EXIT_USAGE,
@@ -36,7 +37,7 @@ impl Failure {
     }
 }
 
-/// Says what went wrong.
+/// Reports an error.
 pub(super) fn complain(error: &anyhow::Error) {
     if names_its_file(error) {
         say!("{}", for_terminal(&error.to_string()));
@@ -47,7 +48,7 @@ pub(super) fn complain(error: &anyhow::Error) {
     }
 }
 
-/// Whether the error explains itself line by line, each with its file, and wants nothing before it.
+/// Whether the error's message has a line per problem with its file, and needs nothing in front.
 fn names_its_file(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<ManifestError>().is_some()
+    error.downcast_ref::<ManifestError>().is_some() || matches!(error.downcast_ref(), Some(ConfigError::Wrong(_)))
 }

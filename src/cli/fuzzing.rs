@@ -1,12 +1,13 @@
-//! What the fuzz target `command_line` calls: the little languages in which Pods are selected and shown.
+//! Entry point of the fuzz target `command_line`: the small languages that select and format objects.
 
 use serde_json::json;
 
 use super::jsonpath::Template;
+use super::objects::field_selector::FieldSelector;
 use super::pods::format::{Format, Objects};
 use super::selector::Selector;
 
-/// Understands the bytes as a label selector, as a JSONPath template and as custom columns, and applies them.
+/// Parses the bytes as a label selector, a field selector, a JSONPath template and custom columns, and applies them.
 pub fn command_line(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let labels = [("app".to_owned(), "web".to_owned()), ("n".to_owned(), "5".to_owned())].into();
@@ -18,6 +19,9 @@ pub fn command_line(bytes: &[u8]) {
         "a": [{ "b": 1, "c": "x" }, { "b": 2.5, "c": null }, [0, true]],
         "b": { "a": "y", "c": ["x", "y", "z"], "a.b/c": { "d.e": "w", "f": "v" } },
     });
+    if let Ok(selector) = text.parse::<FieldSelector>() {
+        let _ = selector.matches(&object);
+    }
     if let Ok(format) = format!("custom-columns={text}").parse::<Format>() {
         let _ = format.print(&Objects::List(vec![object.clone()]), true);
     }

@@ -11,29 +11,29 @@ use super::manifests::Loaded;
 use super::namespace::NamespaceArg;
 use super::stream::running::running_timeout;
 
-/// How the manifest is called in messages.
+/// Name of the generated manifest in messages.
 const SOURCE: &str = "command line";
 
-/// What the Pod is made of.
+/// The options that describe the Pod.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "A Pod without a manifest")]
+#[command(next_help_heading = "Options for a Pod without a manifest")]
 pub(super) struct ImageArgs {
-    /// Image of the Pod's only container; PATH is the Pod's name then
+    /// The image for the container to run; the argument is then the Pod's name
     #[arg(long)]
     pub(super) image: Option<String>,
-    /// Command or, after `--`, arguments for the image's own
+    /// Arguments for the container, or its command with --command
     #[arg(last = true, value_name = "ARG", requires = "image")]
     pub(super) words: Vec<String>,
-    /// What follows `--` is the command, not its arguments
+    /// Use the words after `--` as the command, not as its arguments
     #[arg(long, requires = "image")]
     command: bool,
-    /// A variable for the container
+    /// Environment variable to set in the container; may be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "image")]
     env: Vec<String>,
-    /// The port on which the container listens
+    /// The port that the container exposes
     #[arg(long, requires = "image")]
     port: Option<u16>,
-    /// Labels of the Pod [default: run=NAME]
+    /// Comma-separated labels to apply to the Pod [default: run=NAME]
     #[arg(
         short = 'l',
         long,
@@ -42,31 +42,33 @@ pub(super) struct ImageArgs {
         requires = "image"
     )]
     labels: Vec<String>,
-    /// Annotations of the Pod
+    /// Annotation to apply to the Pod; may be repeated
     #[arg(long, value_name = "KEY=VALUE", requires = "image")]
     annotations: Vec<String>,
-    /// Always, OnFailure or Never
+    /// The restart policy: Always, OnFailure or Never
     #[arg(long, default_value = "Always", value_name = "POLICY", requires = "image")]
     pub(super) restart: String,
-    /// Always, IfNotPresent or Never
+    /// The image pull policy: Always, IfNotPresent or Never
     #[arg(long, value_name = "POLICY", requires = "image")]
     image_pull_policy: Option<String>,
-    /// Give the container this terminal's or pipe's input, and stay attached
+    /// Pass stdin to the container and stay attached
     #[arg(short = 'i', long, requires = "image")]
     pub(super) stdin: bool,
-    /// Give the container a terminal
+    /// Allocate a TTY for the container
     #[arg(short = 't', long, requires = "image")]
     pub(super) tty: bool,
-    /// Keep the container's input open when this command's ends, for later `attach -i`; the exit code is then always 0
+    /// Leave the container's stdin open for a later `attach -i` when this command's stdin ends; the exit code is then
+    /// always 0
     #[arg(long, requires = "stdin")]
     pub(super) leave_stdin_open: bool,
-    /// Stay attached: show the container's output and, with --restart=Never, return its exit code
+    /// Wait for the container to run and show its output; with --restart=Never, return its exit code
     #[arg(long, requires = "image")]
     pub(super) attach: bool,
-    /// How long the container of an attached Pod may take to run, and with --restart=OnFailure then to succeed
+    /// How long to wait for an attached container to run; with --restart=OnFailure, also for it to succeed after a
+    /// failure
     #[arg(long, default_value = "1m", value_parser = running_timeout, allow_hyphen_values = true, value_name = "DURATION", requires = "image")]
     pub(super) pod_running_timeout: Duration,
-    /// Delete the Pod when this command ends, whatever ends it; for attached Pods
+    /// Delete the Pod when this command ends, even if it is interrupted; only for attached Pods
     #[arg(long, requires = "image")]
     pub(super) rm: bool,
 }
@@ -87,6 +89,7 @@ impl ImageArgs {
         };
         Ok(Loaded {
             manifests: microkube_manifest::load(&[input]).map_err(Failure::usage)?,
+            configurations: Vec::new(),
             consumed_stdin: None,
         })
     }
@@ -147,7 +150,7 @@ fn pairs(texts: &[String]) -> anyhow::Result<Value> {
 fn key_value(text: &str) -> anyhow::Result<(&str, &str)> {
     text.split_once('=')
         .filter(|(key, _)| !key.is_empty())
-        .with_context(|| format!("{text:?} is not of the form NAME=VALUE"))
+        .with_context(|| format!("{text:?} must have the form NAME=VALUE"))
 }
 
 #[cfg(test)]
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_input_ends_with_the_first_client_unless_it_is_left_open() {
+    fn stdin_once_is_set_unless_the_input_stays_open() {
         let container = |words: &[&str]| {
             let manifest = args(words).manifest("web", "nginx:1", &in_namespace("test")).unwrap();
             let container = &manifest["spec"]["containers"][0];
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_is_that_of_kubectl_run() {
+    fn the_pod_matches_kubectl_run() {
         let args = args(&[
             "--env=A=b=c",
             "--env=E=",
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_the_label_is_the_name_and_a_command_replaces_the_images() {
+    fn the_default_label_is_the_name_and_a_command_overrides_the_image() {
         let args = args(&["--command", "-it", "--", "sh"]);
         let manifest = args.manifest("web", "nginx:1", &in_namespace("default")).unwrap();
         assert_eq!(manifest["metadata"]["labels"], json!({ "run": "web" }));
@@ -246,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_pod_is_refused() {
+    fn invalid_pods_are_refused() {
         let bad = args(&["--restart=Never"]).pod("Web_1", "nginx:1", &in_namespace("default"));
         let message = bad.unwrap_err().error.to_string();
         assert!(
@@ -256,14 +259,14 @@ mod tests {
         let error = args(&["--env", "x"])
             .manifest("a", "b", &in_namespace("default"))
             .unwrap_err();
-        assert_eq!(format!("{error:#}"), "--env: \"x\" is not of the form NAME=VALUE");
+        assert_eq!(format!("{error:#}"), "--env: \"x\" must have the form NAME=VALUE");
         for flag in ["--env=A=b", "--restart=Never", "-l=a=b", "--rm"] {
             let parsed = <Cli as clap::Parser>::try_parse_from(["run", flag]);
             assert!(parsed.is_err(), "{flag} needs an image");
         }
         assert!(
             <Cli as clap::Parser>::try_parse_from(["run"]).is_ok(),
-            "defaults need none"
+            "defaults need no image"
         );
     }
 }

@@ -1,38 +1,40 @@
-//! Which manifests a command line names: files, directories and standard input, read within limits.
+//! Reads the manifests named on a command line: files, directories and standard input, within limits.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use microkube_manifest::kinds::{Document, Kind};
 use microkube_manifest::{Input, MAX_TEXT_BYTES, Manifests};
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::namespace::NamespaceArg;
 
-/// All manifests of one command line together.
+/// Maximum total size of all manifests of a command line, in bytes.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
-/// Files of one directory.
+/// Maximum number of files of one directory.
 const MAX_FILES: usize = 10_000;
-/// What `kubectl` takes from a directory.
+/// The extensions that `kubectl` reads in a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
-/// Where a Pod is that names no namespace.
+/// Namespace of Pods that specify none.
 const DEFAULT_NAMESPACE: &str = "default";
-/// How standard input is called in messages.
+/// Name of standard input in messages.
 const STDIN: &str = "standard input";
 
 /// Manifests by their paths.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FilenameArgs {
-    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input
+    /// Manifests in YAML or JSON: files, directories (*.yaml, *.yml, *.json), or `-` for stdin
     #[arg(short, long, value_name = "PATH")]
     pub(super) filename: Vec<PathBuf>,
-    /// Also the manifests of all directories below those of -f
+    /// Process the directories of -f recursively
     #[arg(short = 'R', long, requires = "filename")]
     pub(super) recursive: bool,
 }
 
 impl FilenameArgs {
-    /// These paths, without the directories below them.
+    /// These paths, without subdirectories.
     pub(super) fn of(paths: &[PathBuf]) -> Self {
         Self {
             filename: paths.to_vec(),
@@ -41,37 +43,105 @@ impl FilenameArgs {
     }
 }
 
-/// What was read.
+/// An object other than a Pod, as its author wrote it.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    document: Document,
+    /// `None` for kinds outside of namespaces.
+    namespace: Option<String>,
+}
+
+impl Configuration {
+    pub(super) fn kind(&self) -> &'static Kind {
+        self.document.kind()
+    }
+
+    /// The name of its file.
+    pub(super) fn source(&self) -> &str {
+        self.document.source()
+    }
+
+    /// The object with its namespace.
+    pub(super) fn value(&self) -> Value {
+        let mut value = self.document.written();
+        if !value["metadata"].is_object() {
+            value["metadata"] = json!({});
+        }
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            match &self.namespace {
+                Some(namespace) => metadata.insert("namespace".to_owned(), namespace.clone().into()),
+                None => metadata.remove("namespace"),
+            };
+        }
+        value
+    }
+}
+
+/// The manifests that were read.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) manifests: Manifests,
-    /// What standard input had, if it was asked for.
+    /// The objects other than Pods.
+    pub(super) configurations: Vec<Configuration>,
+    /// The content of standard input, if it was read.
     pub(super) consumed_stdin: Option<Vec<u8>>,
 }
 
-/// Reads and checks everything that the paths name.
-fn load(files: &FilenameArgs) -> Result<Loaded, Failure> {
+impl Loaded {
+    /// Fails if there is no Pod.
+    pub(super) fn with_pods(self) -> Result<Self, Failure> {
+        if self.manifests.pods.is_empty() {
+            let problem = "the manifests have no Pod; add one (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)";
+            return Err(Failure::usage(anyhow!(problem)));
+        }
+        Ok(self)
+    }
+}
+
+/// Reads and checks everything in these paths. All objects are placed in the namespace given on the command line.
+pub(super) fn load(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
     let mut texts = read(files).map_err(Failure::usage)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
-    let manifests = microkube_manifest::load(&inputs).map_err(Failure::usage)?;
+    let (mut manifests, documents) = microkube_manifest::load_all(&inputs).map_err(Failure::usage)?;
+    let given = namespace.namespace.as_deref();
+    if let Some(namespace) = given {
+        move_into(&mut manifests, namespace).map_err(Failure::usage)?;
+    }
+    let configurations = documents.into_iter().map(|document| configuration(document, given));
+    let configurations = configurations.collect::<Result<_, _>>().map_err(Failure::usage)?;
     let stdin = texts.iter().position(|(source, _)| source == STDIN);
     Ok(Loaded {
         manifests,
+        configurations,
         consumed_stdin: stdin.map(|index| texts.swap_remove(index).1),
     })
 }
 
-/// [`load`], with everything in the namespace that the command line names.
-///
-/// A manifest that says `default` cannot be told from one that says nothing.
+/// Like [`load`], for verbs that need Pods.
 pub(super) fn load_into(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
-    let mut loaded = load(files)?;
-    if let Some(namespace) = &namespace.namespace {
-        move_into(&mut loaded.manifests, namespace).map_err(Failure::usage)?;
-    }
-    Ok(loaded)
+    load(files, namespace)?.with_pods()
 }
 
+fn configuration(document: Document, given: Option<&str>) -> anyhow::Result<Configuration> {
+    let own = document.object().metadata().namespace.clone();
+    let own = own.filter(|own| !own.is_empty());
+    let namespace = match (own, given) {
+        _ if !document.kind().namespaced => None,
+        (Some(own), Some(given)) if own != given => return Err(other_namespace(&own, given)),
+        (Some(own), _) => Some(own),
+        (None, given) => Some(given.unwrap_or(DEFAULT_NAMESPACE).to_owned()),
+    };
+    Ok(Configuration { document, namespace })
+}
+
+fn other_namespace(own: &str, given: &str) -> anyhow::Error {
+    anyhow!(
+        "the namespace from the provided object {own:?} does not match the namespace {given:?}. You must pass \
+         '--namespace={own}' to perform this operation."
+    )
+}
+
+/// A manifest of a Pod that specifies `default` cannot be distinguished from one that specifies nothing.
 fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
     if let Some(error) = microkube_manifest::names::dns_label(namespace).into_iter().next() {
         bail!("--namespace={namespace}: {error}");
@@ -85,17 +155,33 @@ fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
     let secrets = manifests.pull_secrets.iter_mut();
     for own in of_pods.chain(secrets.map(|secret| &mut secret.namespace)) {
         if *own != DEFAULT_NAMESPACE && *own != namespace {
-            bail!(
-                "the namespace from the provided object {own:?} does not match the namespace {namespace:?}. You must pass \
-                 '--namespace={own}' to perform this operation."
-            );
+            return Err(other_namespace(own, namespace));
         }
         namespace.clone_into(own);
     }
     Ok(())
 }
 
-/// The texts by the names that they have in messages.
+/// The texts of manifests.
+#[derive(Debug)]
+pub(super) struct Texts {
+    /// With their names in messages.
+    pub(super) texts: Vec<(String, Vec<u8>)>,
+    /// The content of standard input, if it was read.
+    pub(super) consumed_stdin: Option<Vec<u8>>,
+}
+
+/// Reads everything in these paths.
+pub(super) fn texts(files: &FilenameArgs) -> anyhow::Result<Texts> {
+    let texts = read(files)?;
+    let stdin = texts.iter().find(|(source, _)| source == STDIN);
+    Ok(Texts {
+        consumed_stdin: stdin.map(|(_, text)| text.clone()),
+        texts,
+    })
+}
+
+/// The texts with their names in messages.
 fn read(named: &FilenameArgs) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
     let mut total = 0;
@@ -129,7 +215,7 @@ fn read(named: &FilenameArgs) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     Ok(texts)
 }
 
-/// The manifests of a directory, with those of the directories in it only if they are asked for, by name.
+/// The manifests of a directory, sorted by name; those in subdirectories only if `recursive` is set.
 fn directory(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut waiting = vec![path.to_owned()];
@@ -139,7 +225,7 @@ fn directory(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
             let entry = entry.with_context(context)?;
             let file = entry.path();
             let extension = file.extension().and_then(|extension| extension.to_str());
-            // As kubectl: links are not followed to other directories, so there is no way in circles.
+            // As in kubectl, links to directories are not followed, so there are no loops.
             if entry.file_type().with_context(context)?.is_dir() {
                 waiting.extend(recursive.then_some(file));
             } else if extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !file.is_dir() {
@@ -154,16 +240,13 @@ fn directory(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        bail!(
-            "there is no *.yaml, *.yml or *.json in the directory {}",
-            path.display()
-        );
+        bail!("no *.yaml, *.yml or *.json files in the directory {}", path.display());
     }
     files.sort();
     Ok(files)
 }
 
-/// One byte more than a manifest may have: the loader says so then.
+/// Reads one byte more than a manifest may have, so that the loader reports larger ones.
 fn bounded(input: impl Read, source: &str) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
     input
@@ -194,7 +277,7 @@ mod tests {
     }
 
     fn names_of(files: &FilenameArgs) -> Result<Vec<String>, String> {
-        match load(files) {
+        match load_into(files, &NamespaceArg { namespace: None }) {
             Ok(loaded) => Ok(loaded
                 .manifests
                 .pods
@@ -206,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_give_their_manifests_by_name_and_nothing_below_them() {
+    fn manifests_of_a_directory_are_sorted_by_name_without_subdirectories() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for (file, name) in [
@@ -221,7 +304,7 @@ mod tests {
         std::fs::create_dir(at("d.yaml")).unwrap();
         std::fs::write(at("d.yaml/e.yaml"), "wrong").unwrap();
         assert_eq!(load_names(&[dir.path().to_owned()]).unwrap(), ["a", "b", "c"]);
-        // Named, a file may be called as it likes.
+        // A file named explicitly may have any extension.
         assert_eq!(load_names(&[at("note.txt"), at("c.json")]).unwrap(), ["x", "c"]);
         let recursive = |path: PathBuf| FilenameArgs {
             filename: vec![path],
@@ -238,12 +321,8 @@ mod tests {
                 .contains("e.yaml:1:1: not a Kubernetes object")
         );
         std::fs::remove_file(at("d.yaml/e.yaml")).unwrap();
-        assert!(
-            load_names(&[at("d.yaml")])
-                .unwrap_err()
-                .starts_with("there is no *.yaml")
-        );
-        // A link to a directory above is no way in circles.
+        assert!(load_names(&[at("d.yaml")]).unwrap_err().starts_with("no *.yaml"));
+        // A link to a parent directory does not cause a loop.
         std::fs::create_dir(at("d.yaml/deep")).unwrap();
         std::fs::write(at("d.yaml/deep/f.yaml"), named("f")).unwrap();
         std::os::unix::fs::symlink(dir.path(), at("d.yaml/deep/up")).unwrap();
@@ -254,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_two_files_is_refused_with_both_places() {
+    fn a_pod_defined_in_two_files_is_refused_with_both_positions() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"));
         std::fs::write(&first, named("web")).unwrap();
@@ -262,7 +341,7 @@ mod tests {
         assert_eq!(
             load_names(&[first.clone(), second.clone()]).unwrap_err(),
             format!(
-                "{}:1:45: metadata.name: Duplicate value: \"web\": the Pod of this name is at {}:1:45 already",
+                "{}:1:45: metadata.name: Duplicate value: \"web\": another Pod with this name is at {}:1:45",
                 second.display(),
                 first.display()
             )
@@ -270,13 +349,56 @@ mod tests {
     }
 
     #[test]
-    fn files_without_end_are_not_read_to_their_end() {
+    fn endless_files_are_read_only_up_to_a_limit() {
         let error = load_names(&[PathBuf::from("/dev/zero")]).unwrap_err();
         assert_eq!(error, "/dev/zero: the file is larger than 4 MiB; is it a manifest?");
     }
 
     #[test]
-    fn a_namespace_on_the_command_line_is_that_of_all_objects_or_an_error() {
+    fn objects_of_other_kinds_are_placed_in_the_namespace_of_the_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("objects.yaml");
+        let load = |text: &str, namespace: Option<&str>| {
+            std::fs::write(&path, text).unwrap();
+            let namespace = NamespaceArg {
+                namespace: namespace.map(str::to_owned),
+            };
+            load(&FilenameArgs::of(std::slice::from_ref(&path)), &namespace)
+                .map(|loaded| {
+                    loaded
+                        .configurations
+                        .iter()
+                        .map(Configuration::value)
+                        .collect::<Vec<_>>()
+                })
+                .map_err(|failure| failure.error.to_string())
+        };
+        let config_map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, namespace: default}}";
+        let class =
+            "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: c, namespace: x}, provisioner: p}";
+        let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, data: null}";
+        let text = format!("{config_map}\n---\n{class}\n---\n{secret}\n");
+        let values = load(&text, None).unwrap();
+        let metadata = [
+            json!({ "name": "c", "namespace": "default" }),
+            json!({ "name": "c" }),
+            json!({ "name": "s", "namespace": "default" }),
+        ];
+        assert_eq!(
+            values.iter().map(|value| value["metadata"].clone()).collect::<Vec<_>>(),
+            metadata
+        );
+        assert!(values[2].get("data").is_some_and(Value::is_null));
+        assert_eq!(load(secret, Some("shop")).unwrap()[0]["metadata"]["namespace"], "shop");
+        let error = load(config_map, Some("shop")).unwrap_err();
+        assert!(
+            error.contains("\"default\" does not match the namespace \"shop\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_command_line_namespace_applies_to_all_objects_or_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pod.yaml");
         let load = |text: &str, namespace: &str| {

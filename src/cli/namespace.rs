@@ -1,15 +1,15 @@
-//! The namespace that a command line names.
+//! The namespace argument.
 
 /// The namespace of the Pods.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct NamespaceArg {
-    /// The Pods' namespace [default: default]
+    /// Namespace of the Pods [default: default]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(super) namespace: Option<String>,
 }
 
 impl NamespaceArg {
-    /// The namespace, named or not.
+    /// The given namespace, or the default.
     pub(super) fn or_default(&self) -> String {
         self.namespace.clone().unwrap_or_else(|| "default".to_owned())
     }

@@ -1,19 +1,19 @@
-//! What goes to standard output, and how text from outside is kept from acting on the terminal.
+//! Standard output, and making external text harmless for the terminal.
 
 use std::io::{IsTerminal, Write};
 
 use microkube_image::is_unprintable;
 
-/// Exit code of a program that ended because nobody reads its output: that of SIGPIPE, of which kubectl dies.
+/// Exit code when the output is closed: that of SIGPIPE, which ends kubectl in this case.
 pub(super) const EXIT_OUTPUT_CLOSED: u8 = 128 + libc::SIGPIPE as u8;
 
-/// Standard output cannot be written.
+/// Writing to standard output failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OutputError {
-    /// Whoever read it has seen enough (`| head`).
-    #[error("nobody reads standard output any more")]
+    /// The reader has closed it (`| head`).
+    #[error("standard output was closed")]
     Closed,
-    /// Its disk is full, say.
+    /// For example, its disk is full.
     #[error("cannot write to standard output")]
     Failed(#[source] std::io::Error),
 }
@@ -27,12 +27,12 @@ impl From<std::io::Error> for OutputError {
     }
 }
 
-/// Whether this says that nobody reads standard output any more.
+/// Whether the error means that standard output is closed.
 pub(super) fn is_output_closed(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OutputError::Closed))
 }
 
-/// Prints to standard output at once, and does not mind if nobody reads it.
+/// Prints to standard output immediately; a closed output is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     match write(text) {
         Err(OutputError::Closed) => Ok(()),
@@ -40,7 +40,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints to standard output at once. The error is an [`OutputError`]: then the verb ends.
+/// Prints to standard output immediately. The error is an [`OutputError`], which ends the verb.
 pub(super) fn emit(text: &str) -> anyhow::Result<()> {
     Ok(write(text)?)
 }
@@ -56,14 +56,8 @@ fn write(text: &str) -> Result<(), OutputError> {
     Ok(out.flush()?)
 }
 
-/// Writes what a container has written to standard output, as it is.
-pub(super) fn write_output(bytes: &[u8]) -> Result<(), OutputError> {
-    let mut out = std::io::stdout();
-    out.write_all(bytes)?;
-    Ok(out.flush()?)
-}
-
-/// Messages may quote what came from outside: images, registries, manifests, containers. Control characters are shown, not sent.
+/// Messages may quote external text: from images, registries, manifests, containers. Control characters are made
+/// visible.
 pub(super) fn for_terminal(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -76,23 +70,23 @@ pub(super) fn for_terminal(text: &str) -> String {
     shown
 }
 
-/// [`for_terminal`] for what must stay on one line.
+/// [`for_terminal`], on a single line.
 pub(super) fn on_one_line(text: &str) -> String {
     for_terminal(text).replace('\n', "\\n").replace('\t', " ")
 }
 
-/// JSON for people and programs, without anything that a terminal would act upon.
+/// JSON for people and programs, without characters that control a terminal.
 pub(super) fn json_text(value: &serde_json::Value) -> String {
     let mut text = escaped(&format!("{value:#}"));
     text.push('\n');
     text
 }
 
-/// JSON in which no character is left that a terminal would act upon.
+/// Escapes characters in JSON that would control a terminal.
 pub(super) fn escaped(json: &str) -> String {
     let mut text = String::new();
     for character in json.chars() {
-        // JSON itself escapes the other control characters within its texts.
+        // JSON itself escapes the other control characters in its strings.
         if is_unprintable(character) && character != '\n' {
             text += &format!("\\u{:04x}", u32::from(character));
         } else {
@@ -107,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_carries_no_control_characters_and_means_the_same() {
+    fn json_escapes_control_characters_without_changing_its_value() {
         let value = serde_json::json!({ "Labels": { "a": "\u{1b}[31m\u{9b}2J\u{202e}\u{7f}é" } });
         let text = json_text(&value);
         assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)), "{text:?}");
@@ -115,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_shown_and_lines_stay_lines() {
+    fn control_characters_are_escaped_except_line_ends() {
         assert_eq!(for_terminal("a\u{1b}[2J\tb\n"), "a\\u{1b}[2J\tb\n");
         assert_eq!(on_one_line("a\u{1b}\tb\nc"), "a\\u{1b} b\\nc");
     }

@@ -1,4 +1,4 @@
-//! `microkube recover`: takes care of what dead supervisors, or a dead host, have left.
+//! `microkube recover`: takes over or releases the Pods of dead supervisors or a crashed host.
 
 use std::process::ExitCode;
 
@@ -7,18 +7,23 @@ use super::pods_host;
 use crate::pod;
 use crate::state::{Paths, PodRecords};
 
-/// Bring all Pods back after a crash or a reboot
+/// Recover all Pods after a crash or a reboot
 ///
-/// Running machines of detached Pods are taken over with no container restarted, Pods whose machine was lost go on as their
-/// restartPolicy says, deletions that were cut off are finished, and what ended Pods have left on the host is released. Every command
-/// that changes something does the same; this one waits until it is done. To be run when the host starts
-/// (examples/microkube-recover.service).
+/// Takes over the VMs of detached Pods that still run, without restarting containers. Restarts Pods that lost their VM
+/// according to their restartPolicy. Finishes interrupted deletions, and releases host resources of ended Pods. Every
+/// command that changes something does the same in the background; this one waits until it is done. Run it when the
+/// host boots, as microkube-recover.service does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  microkube recover")]
 pub struct RecoverArgs {}
 
 /// Runs the verb.
 pub(super) fn run(_: RecoverArgs) -> Result<ExitCode, Failure> {
+    pods_host::check_kvm_for_pods()?;
+    // A service runs this whenever the host boots, which must not start an unused emulated host.
+    if pods_host::never_had_pods()? {
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(exit_code) = pods_host::delegate_unless_kvm_works(None)? {
         return Ok(exit_code);
     }
@@ -26,7 +31,7 @@ pub(super) fn run(_: RecoverArgs) -> Result<ExitCode, Failure> {
     let paths = Paths::from_env();
     let failures = runtime.block_on(pod::recover(&paths))?;
     failures.iter().for_each(complain);
-    // Those of which the record cannot be read were warned of and left alone.
+    // Pods with unreadable records were left alone, with a warning.
     let (_, damaged) = PodRecords::new(paths).list_all()?;
     Ok(ExitCode::from(u8::from(!damaged.is_empty() || !failures.is_empty())))
 }

@@ -1,5 +1,5 @@
-//! What a user can do about errors of microkube's own directories and of the records in them. What an error is about is asked of its
-//! type; its text is not searched.
+//! What a user can do about errors of microkube's own directories, records and configuration file. Decided by the types
+//! of errors, not by their texts.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -8,13 +8,17 @@ use std::path::Path;
 use microkube_image::{ImageError, StoreError};
 
 use super::readable::PodsUnreadable;
+use crate::config::ConfigError;
 use crate::network::{LeaseError, NetworkError};
 use crate::pod::operations::delete::AskError;
 use crate::privileged::ReleaseError;
 use crate::state::{Paths, PathsError, RecordError, RecordsError};
 
-/// What to do about an error; `None` where it says so itself, or nothing is known.
+/// The remedy for an error; `None` if the error contains it already, or none is known.
 pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return Some(error.remedy().to_owned());
+    }
     let damaged = |cause: &'e (dyn std::error::Error + 'static)| {
         let of_set = cause.downcast_ref().and_then(RecordsError::damaged_path);
         of_set.or_else(|| cause.downcast_ref().and_then(RecordError::damaged_path))
@@ -37,7 +41,9 @@ pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> 
     let (dir, variable) = error.chain().filter_map(path_of).find_map(dir_of)?;
     let shown = dir.display();
     if dir.exists() && !dir.is_dir() {
-        return Some(format!("{shown} must be a directory: {variable} names another"));
+        return Some(format!(
+            "{shown} is not a directory: remove it, or set {variable} to a directory"
+        ));
     }
     let kind = error
         .chain()
@@ -45,17 +51,17 @@ pub(super) fn of<'e>(error: &'e anyhow::Error, paths: &Paths) -> Option<String> 
         .map(std::io::Error::kind)?;
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(format!(
-            "make room in the file system of {shown}: `microkube image prune` removes images that no Pod uses"
+            "free space in the file system of {shown}: `microkube image prune --all` removes images that no Pod uses"
         )),
         ErrorKind::ReadOnlyFilesystem => Some(format!(
-            "{shown} must be writable: mount it so, or let {variable} name another directory"
+            "mount {shown} writable, or set {variable} to another directory"
         )),
-        ErrorKind::PermissionDenied => Some(format!("{shown} must be root's: use sudo")),
+        ErrorKind::PermissionDenied => Some(format!("{shown} belongs to root: use sudo")),
         _ => None,
     }
 }
 
-/// The file or directory that an error of a store, a record or a Pod's own files is about.
+/// The file or directory that an error of a store, a record or a Pod's files is about.
 fn path_of<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e Path> {
     fn of<'e, E: Error + 'static>(
         cause: &'e (dyn Error + 'static),
@@ -68,6 +74,7 @@ fn path_of<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e Path> {
         .or_else(|| of(cause, |error: &PathsError| Some(error.path())))
         .or_else(|| of(cause, ImageError::path))
         .or_else(|| of(cause, |error: &StoreError| Some(&error.path)))
+        .or_else(|| of(cause, path_of_object))
         .or_else(|| of(cause, NetworkError::path))
         .or_else(|| of(cause, LeaseError::path))
         .or_else(|| of(cause, ReleaseError::path))
@@ -75,20 +82,27 @@ fn path_of<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e Path> {
         .or_else(|| of(cause, |error: &PodsUnreadable| Some(&error.path)))
 }
 
-/// Only who knows a record's format can do something with what it is about.
-fn of_newer(path: &Path, paths: &Paths) -> &'static str {
-    if path.starts_with(paths.pods()) {
-        "use the newer one, or delete the Pod with it"
-    } else {
-        "use the newer one"
+fn path_of_object(error: &microkube_store::StoreError) -> Option<&Path> {
+    match error {
+        microkube_store::StoreError::Io { path, .. } => Some(path),
+        _ => None,
     }
 }
 
-/// A record of a Pod is there once; what else is damaged is made again.
+/// Only a version that supports the record's format can use the object that it describes.
+fn of_newer(path: &Path, paths: &Paths) -> &'static str {
+    if path.starts_with(paths.pods()) {
+        "use that version, or delete the Pod with it"
+    } else {
+        "use that version"
+    }
+}
+
+/// A Pod's record exists only once; other damaged files are recreated.
 fn of_damaged(path: &Path, paths: &Paths) -> Option<String> {
     let dir = path.parent().filter(|dir| dir.starts_with(paths.pods()))?;
     Some(format!(
-        "restore the file, or remove {} and forget this Pod: `microkube recover` then releases what is left of it",
+        "restore the file, or give up the Pod: remove {} and run `microkube recover`",
         dir.display()
     ))
 }
@@ -103,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_directories_say_what_to_do() {
+    fn directory_errors_suggest_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         let of_kind = |kind: ErrorKind, path: &Path| {
@@ -112,7 +126,7 @@ mod tests {
                 path: path.to_owned(),
                 source: std::io::Error::from(kind),
             };
-            // As verbs have it: with what they were about to do in front.
+            // As in verbs: with the attempted operation in front.
             of(&anyhow::Error::from(error).context("cannot go on"), &paths)
         };
         for (kind, part) in [
@@ -122,23 +136,23 @@ mod tests {
         ] {
             let remedy = of_kind(kind, &paths.pods()).unwrap();
             assert!(remedy.contains(part), "{remedy}");
-            // What has nothing to do with them is left as it is.
+            // Errors about other paths stay unchanged.
             assert_eq!(of_kind(kind, Path::new("/elsewhere")), None);
         }
-        // Nor has what only quotes one of them.
+        // So do errors that only quote such a path.
         let quoted = anyhow::Error::from(std::io::Error::from(ErrorKind::PermissionDenied));
         let quoted = quoted.context(format!("a container says {}", paths.pods().display()));
         assert_eq!(of(&quoted, &paths), None);
         std::fs::write(paths.run_dir(), "a file").unwrap();
         let remedy = of_kind(ErrorKind::AlreadyExists, paths.run_dir()).unwrap();
         assert!(
-            remedy.ends_with("must be a directory: MICROKUBE_RUN_DIR names another"),
+            remedy.ends_with("is not a directory: remove it, or set MICROKUBE_RUN_DIR to a directory"),
             "{remedy}"
         );
     }
 
     #[test]
-    fn a_file_in_place_of_a_directory_is_found_below_errors_that_are_transparent() {
+    fn a_file_in_place_of_a_directory_is_found_in_the_error_chain() {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         std::fs::write(paths.state_dir(), "a file").unwrap();
@@ -162,12 +176,35 @@ mod tests {
             NetworkError::from(lease()).into(),
         ] {
             let remedy = of(&error, &paths).unwrap_or_else(|| panic!("{error:#}"));
-            assert!(remedy.ends_with("must be a directory: MICROKUBE_STATE_DIR names another"));
+            assert!(remedy.ends_with("is not a directory: remove it, or set MICROKUBE_STATE_DIR to a directory"));
         }
     }
 
     #[test]
-    fn a_record_of_a_newer_microkube_says_who_can_do_something() {
+    fn an_unusable_configuration_file_can_be_corrected_or_left_out() {
+        let path = std::path::PathBuf::from("/etc/microkube/config.yaml");
+        let said = |error: ConfigError| {
+            let error = anyhow::Error::from(error);
+            format!("{error:#}; {}", of(&error, &paths(Path::new("/"))).unwrap())
+        };
+        let source = ErrorKind::PermissionDenied.into();
+        assert_eq!(
+            said(ConfigError::Unreadable {
+                path: path.clone(),
+                source
+            }),
+            "cannot read the configuration file /etc/microkube/config.yaml: permission denied; correct the file, or set \
+             `MICROKUBE_CONFIG=` to use no file"
+        );
+        assert_eq!(
+            said(ConfigError::Missing { path }),
+            "MICROKUBE_CONFIG names the configuration file /etc/microkube/config.yaml, which does not exist; correct the \
+             variable, or set `MICROKUBE_CONFIG=` to use no file"
+        );
+    }
+
+    #[test]
+    fn a_record_of_a_newer_microkube_suggests_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         paths.create().unwrap();
@@ -181,7 +218,7 @@ mod tests {
         assert_eq!(
             said,
             format!(
-                "{} was written by a newer microkube, in version 2 of its format; this one knows version 1 and older ones; use the newer one, or \
+                "{} was written by a newer microkube, in format version 2; this one reads versions up to 1; use that version, or \
                  delete the Pod with it",
                 path.display()
             )
@@ -189,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_says_which_directory_is_its_pods() {
+    fn a_damaged_record_names_the_directory_of_its_pod() {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         paths.create().unwrap();
@@ -198,12 +235,15 @@ mod tests {
         let error = PodRecords::new(paths.clone()).find("default", "web").unwrap_err();
         let error = anyhow::Error::from(error);
         assert!(
-            format!("{error:#}").starts_with("cannot tell whether there is a pod \"web\": "),
+            format!("{error:#}").starts_with("cannot tell whether pod \"web\" exists: "),
             "{error:#}"
         );
         let remedy = of(&error, &paths).unwrap();
         assert!(
-            remedy.contains(&format!("remove {} and forget", paths.pod_state("u").display())),
+            remedy.contains(&format!(
+                "remove {} and run `microkube recover`",
+                paths.pod_state("u").display()
+            )),
             "{remedy}"
         );
     }

@@ -11,34 +11,46 @@ use microkube_manifest::Manifests;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::apply::{self, DryRun, OutputArgs};
+use super::apply;
 use super::container_output::ContainerOutput;
 use super::failure::Failure;
 use super::generated_pod::ImageArgs;
 use super::manifests::{FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
+use super::object_failure::as_kubectl_error;
+use super::objects::dry_run::DryRun;
+use super::results::OutputArgs;
 use super::{attached_run, manifests, pods_host};
+use crate::objects::Objects;
 use crate::pod;
 use crate::pod::operations::apply::Existing;
-use crate::pod::operations::create::{CreateError, new_record};
+use crate::pod::operations::create::new_record;
 use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, PodNotice, Stopper};
 use crate::pod::timings::{self, Stage};
 use crate::state::{Paths, PodRecord};
 use crate::stderr::{self, PREFIX, report};
 
-/// Run Pods: in the foreground, detached, or one of an image
+/// Run Pods from manifests, or create and run an image in a Pod
 ///
-/// Boots every Pod of the manifests as a microVM, shows its containers' output, and ends with the last of them. Exits with 0 if
-/// every container succeeded, else with the exit code of the first that failed (128 + n for signal n), and with 2 if a
-/// manifest is wrong. Ctrl-C ends the Pods gracefully, a second Ctrl-C at once.
+/// Writes the manifests' other objects as `apply` does, boots each Pod as a microVM, shows the output of its containers,
+/// and returns when all Pods have ended. Exits with 0 if all containers succeeded, otherwise with the exit code of the first that failed (128 + n if
+/// signal n ended it), or with 2 if a manifest is invalid. Ctrl-C stops the Pods gracefully; a second Ctrl-C kills
+/// them.
 ///
-/// With --detach the Pods go on without this command.
+/// With --detach, the Pods run in the background.
 ///
-/// With --image no manifest is needed: a Pod of this name and image is started as `kubectl run` does it, detached unless it gets input (-i) or
-/// --attach. An attached command waits until the container runs, and says why it does not. With --restart=Never it then exits with the
-/// container's exit code (128 for one that could not be started). With OnFailure the container is started again until it succeeds: the
-/// command waits for that, and fails if it takes longer than --pod-running-timeout. With Always it exits with 0 and says how the container
-/// ended. With --rm the Pod is removed whatever ends the command, Ctrl-C included.
+/// With --image, no manifest is needed: like `kubectl run`, the command creates a Pod with this name and image. The Pod
+/// runs in the background unless -i or --attach is given. An attached command waits for the container to run, and
+/// reports why it does not. Its exit code depends on --restart:
+///
+/// Never: the container's exit code, or 128 if the container could not be started.
+///
+/// OnFailure: the container is restarted until it succeeds; the command fails if that takes longer than
+/// --pod-running-timeout.
+///
+/// Always: 0; the command reports how the container ended.
+///
+/// With --rm, the Pod is deleted when the command ends, even after Ctrl-C.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube run pod.yaml\n  microkube run --timings - < pod.yaml\n  microkube run -d shop/ registry-secret.yaml\n  \
@@ -46,8 +58,8 @@ use crate::stderr::{self, PREFIX, report};
                   microkube run -it --rm --restart=Never sh --image=busybox"
 )]
 pub struct RunArgs {
-    /// Manifests, YAML or JSON: files, directories (their *.yaml, *.yml and *.json), or `-` for standard input; with --image the
-    /// name of the Pod
+    /// Manifests in YAML or JSON: files, directories (*.yaml, *.yml, *.json), or `-` for stdin; with --image, the name
+    /// of the Pod
     #[arg(value_name = "PATH|NAME", required = true)]
     paths: Vec<PathBuf>,
     /// Run the Pods in the background
@@ -57,10 +69,10 @@ pub struct RunArgs {
     namespace: NamespaceArg,
     #[command(flatten)]
     output: OutputArgs,
-    /// Show how long each stage of the start takes
+    /// Show how long each stage of startup takes
     #[arg(long)]
     timings: bool,
-    /// Show the log of the guest's kernel and agent
+    /// Show the log of the guest kernel and agent
     #[arg(long)]
     debug: bool,
     #[command(flatten)]
@@ -68,7 +80,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Whether the Pods go on without this command.
+    /// Whether the Pods run independently of this command.
     fn is_detached(&self) -> bool {
         self.detach || (self.generated.image.is_some() && !self.generated.stays_attached())
     }
@@ -81,10 +93,10 @@ impl RunArgs {
             bail!("stdin is required for containers with -t/--tty=true");
         }
         if self.detach && self.generated.stays_attached() {
-            bail!("--detach and --attach or --stdin contradict each other");
+            bail!("--detach cannot be combined with --attach or --stdin");
         }
         if self.output.output.is_some() && !self.is_detached() && self.output.dry_run == DryRun::None {
-            bail!("-o shows Pods that are not run in the foreground: use it with --detach or --dry-run=client");
+            bail!("-o requires --detach or --dry-run");
         }
         Ok(())
     }
@@ -94,43 +106,44 @@ impl RunArgs {
             (None, paths) => manifests::load_into(&FilenameArgs::of(paths), &self.namespace),
             (Some(image), [name]) => self.generated.pod(&name.to_string_lossy(), image, &self.namespace),
             (Some(_), names) => Err(Failure::usage(anyhow!(
-                "--image makes one Pod, but {} names were given",
+                "--image creates one Pod and needs one name, but {} were given",
                 names.len()
             ))),
         }
     }
 }
 
-/// Runs the verb.
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
     args.check().map_err(Failure::usage)?;
     let loaded = args.load()?;
-    if args.is_detached() || args.output.dry_run == DryRun::Client {
-        return apply::start_all(loaded, &args.output, Existing::Refuse);
+    if args.is_detached() || args.output.dry_run != DryRun::None {
+        return apply::start_all(loaded, &args.output, Existing::Keep, Existing::Refuse);
     }
     if args.generated.image.is_some() {
         return attached_run::run(loaded, &args.generated);
     }
     let Loaded {
-        manifests,
+        mut manifests,
+        configurations,
         consumed_stdin,
     } = loaded;
     if let Some(exit_code) = pods_host::delegate_unless_kvm_works(consumed_stdin.as_deref())? {
         return Ok(exit_code);
     }
-    for warning in &manifests.warnings {
-        report!("warning: {warning}");
-    }
+    pod::boot_timeout()?;
+    let objects = Objects::open(&Paths::from_env()).map_err(|error| as_kubectl_error(error, None))?;
+    apply::write_first(&objects, &configurations)?;
+    apply::prepare_for_pods(&objects, &mut manifests).map_err(|error| as_kubectl_error(error, None))?;
     let manifest_stage = Stage::since("manifest", start);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit_code = runtime.block_on(run_all(manifests, &args, manifest_stage));
-    // A blocked write to a terminal that is stopped must not keep this process from ending.
+    // A blocked write to a stopped terminal must not keep this process from ending.
     runtime.shutdown_background();
     Ok(exit_code?)
 }
 
-/// Runs the Pods, all at the same time.
+/// Runs the Pods concurrently.
 async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) -> anyhow::Result<ExitCode> {
     // From here on a signal must end the Pods, not this process.
     let mut signals = Signals::new()?;
@@ -138,10 +151,8 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
     paths.create()?;
     pod::sweep(&paths).await?;
 
-    let records = manifests.pods.iter().map(|pod| new_record(pod, &manifests, false));
-    let records = records
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(CreateError::into_report)?;
+    let records = manifests.pods.iter().map(|pod| new_record(pod, false));
+    let records: Vec<PodRecord> = records.collect();
     let several = records.len() > 1;
     let (asked, _) = watch::channel(0_usize);
     let mut running: FuturesUnordered<_> = records
@@ -158,7 +169,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
         tokio::select! {
             number = signals.next() => {
                 let again = *asked.borrow() > 0;
-                report!("{}", if again { format!("killing the {what}") } else { format!("ending the {what} (Ctrl-C again kills)") });
+                report!("{}", if again { format!("killing the {what}") } else { format!("stopping the {what} (press Ctrl-C again to kill)") });
                 tracing::debug!("received signal {number}");
                 asked.send_modify(|times| *times += 1);
             }
@@ -178,7 +189,7 @@ async fn run_all(manifests: Manifests, args: &RunArgs, manifest_stage: Stage) ->
     }
 }
 
-/// How a Pod is called where there are several.
+/// The Pod's name in output if there are several.
 fn label(record: &PodRecord) -> String {
     match record.namespace.as_str() {
         "default" => record.name.clone(),
@@ -186,7 +197,7 @@ fn label(record: &PodRecord) -> String {
     }
 }
 
-/// Runs a Pod and returns its exit code. With a `label` there are others, and everything shown has the label in front.
+/// Runs a Pod and returns its exit code. A `label` means that there are several Pods; it then precedes all output.
 async fn run_attached(
     record: PodRecord,
     args: &RunArgs,
@@ -243,7 +254,7 @@ async fn run_attached(
     }
 }
 
-/// The signals that ask for the Pod's end.
+/// The signals that end the Pod.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -275,7 +286,7 @@ impl Signals {
 struct View {
     output: ContainerOutput,
     names: Vec<String>,
-    /// Before messages about the Pod, where there are several.
+    /// Precedes messages about the Pod if there are several.
     prefix: String,
     /// The first stage, if the stages are to be shown.
     timings: Option<Stage>,
@@ -296,13 +307,14 @@ impl View {
                     return;
                 }
                 if let Err(error) = self.output.write(container, stream, &bytes).await {
-                    // As with `kubectl logs -f | head`: nobody reads any more, so there is no reason to go on.
+                    // As with `kubectl logs -f | head`: the output is closed, so there is no reason to continue.
                     self.output_broken = true;
-                    tracing::info!("output cannot be written: {error}");
+                    tracing::info!("cannot write output: {error}");
                     self.stopper.terminate().await;
                 }
             }
-            // Not tokio's: each of its handles writes in the background, and two of them in any order.
+            // tokio's standard error is not used: each of its handles writes in the background, and two of them in any
+            // order.
             ForegroundEvent::GuestLog(bytes) => stderr::write_bytes(&bytes),
             ForegroundEvent::Notice(notice) => self.note(notice),
         }
@@ -324,7 +336,7 @@ impl View {
                 reason,
                 message,
             } => {
-                // A container's own failure is its own to explain; what it cannot say itself is said here.
+                // A failed container explains itself; other failures are reported here.
                 if !matches!(reason.as_str(), "Completed" | "Error") {
                     let name = self.names.get(usize::from(container)).map_or("?", String::as_str);
                     let message = message.map(|message| format!(": {message}")).unwrap_or_default();
@@ -344,9 +356,9 @@ impl View {
             }
             stderr::write(format_args!("{}", timings::table(&all)));
         }
-        tracing::info!("the Pod runs with the address {pod_ip}");
+        tracing::info!("the Pod is running with IP address {pod_ip}");
         if std::io::stderr().is_terminal() {
-            report!("{}the Pod is running, its address is {pod_ip}", self.prefix);
+            report!("{}the Pod is running; its IP address is {pod_ip}", self.prefix);
         }
     }
 

@@ -1,14 +1,14 @@
-//! Label selectors as `kubectl -l` takes them (`k8s.io/apimachinery/pkg/labels`): `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1`.
+//! Label selectors as in `kubectl -l` (`k8s.io/apimachinery/pkg/labels`): `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use microkube_manifest::names;
 
-/// Longer ones are refused: a command line of this length is a mistake.
+/// Longer selectors are refused: a command line of this length is a mistake.
 const MAX_BYTES: usize = 64 << 10;
 
-/// All of its requirements must be met. Without any it selects everything.
+/// All requirements must be met. Without any, it selects everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector(Vec<Requirement>);
 
@@ -28,7 +28,7 @@ enum Operator {
     LessThan(i64),
 }
 
-/// A selector cannot be understood.
+/// A selector is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unable to parse requirement: {0}")]
 pub struct SelectorError(String);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_is_refused_with_what_was_expected() {
+    fn invalid_selectors_are_refused_with_the_expected_syntax() {
         for (selector, part) in [
             ("=a", "found \"=\", expected: a key"),
             ("a=b c", "found \"c\", expected: ',' or the end"),
@@ -277,7 +277,7 @@ mod tests {
         }
 
         #[test]
-        fn a_label_is_selected_by_itself_and_not_by_its_negation(key in "[a-z]{1,5}", value in "[a-z0-9]{0,5}") {
+        fn a_label_matches_its_selector_and_not_the_negation(key in "[a-z]{1,5}", value in "[a-z0-9]{0,5}") {
             prop_assume!(!["in", "notin"].contains(&value.as_str()));
             let labels = [(key.as_str(), value.as_str())];
             let equals = format!("{key}={value}");

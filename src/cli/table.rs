@@ -1,28 +1,28 @@
-//! How tables, durations and sizes look.
+//! The layout of tables, durations and sizes.
 
 use jiff::Timestamp;
 
 use super::print::on_one_line;
 
-/// Between columns.
+/// Spaces between columns.
 const GAP: usize = 3;
 
-/// The narrowest column, with its gap.
+/// Minimum width of a column, including its gap.
 const MIN_WIDTH: usize = 6;
 
-/// Columns as wide as their widest cell, three spaces apart, as `kubectl` and `docker` set them.
+/// Columns as wide as their widest cell, three spaces apart, as in `kubectl` and `docker`.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     Columns::default().lines(rows)
 }
 
-/// A table that is printed in parts, as when it is watched: columns never get narrower again.
+/// A table printed in parts, as when watched: columns never become narrower.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
     widths: Vec<usize>,
 }
 
 impl Columns {
-    /// The next rows.
+    /// Formats the next rows.
     pub(super) fn lines(&mut self, rows: &[Vec<String>]) -> String {
         let rows: Vec<Vec<String>> = rows
             .iter()
@@ -47,8 +47,8 @@ impl Columns {
     }
 }
 
-/// Lines whose cells end with tabs, as Go's `text/tabwriter` sets them for `kubectl describe`: neighbouring lines that have a cell in a
-/// column have it equally wide, two spaces more than the widest.
+/// Aligns lines whose cells end with tabs like Go's `text/tabwriter` for `kubectl describe`: in neighbouring lines, the
+/// cells of a column are equally wide, two spaces more than the widest.
 pub(super) fn aligned(text: &str) -> String {
     const PADDING: usize = 2;
     let mut lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
@@ -57,7 +57,7 @@ pub(super) fn aligned(text: &str) -> String {
     for column in 0..columns {
         let mut start = 0;
         while start < lines.len() {
-            // What follows the last tab of a line is no cell.
+            // Text after the last tab of a line is not a cell.
             let has_cell = |line: &Vec<&str>| line.len() > column + 1;
             let end = lines
                 .iter()
@@ -84,7 +84,7 @@ pub(super) fn aligned(text: &str) -> String {
     aligned
 }
 
-/// How long ago something was, as `kubectl` writes it; `<unknown>` without a time.
+/// How long ago something was, in kubectl's format; `<unknown>` without a time.
 pub(super) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     then.map_or_else(
         || "<unknown>".to_owned(),
@@ -92,7 +92,7 @@ pub(super) fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     )
 }
 
-/// A duration as Kubernetes shortens it for people (`k8s.io/apimachinery/pkg/util/duration.HumanDuration`).
+/// A duration in Kubernetes' short format (`k8s.io/apimachinery/pkg/util/duration.HumanDuration`).
 pub(super) fn human_duration(duration: jiff::SignedDuration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -102,7 +102,7 @@ pub(super) fn human_duration(duration: jiff::SignedDuration) -> String {
         _ => format!("{first}{unit}{second}{smaller}"),
     };
     match seconds {
-        // Clocks may differ a little.
+        // Clocks may differ slightly.
         ..-1 => "<invalid>".to_owned(),
         -1 => "0s".to_owned(),
         0..120 => format!("{seconds}s"),
@@ -117,7 +117,7 @@ pub(super) fn human_duration(duration: jiff::SignedDuration) -> String {
     }
 }
 
-/// The age of an image, as Docker writes it.
+/// The age of an image in Docker's format.
 pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(then.as_second()).max(0);
     let (count, unit) = match seconds {
@@ -132,7 +132,7 @@ pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// A size, as Docker writes it.
+/// A size in Docker's format.
 pub(super) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_are_short() {
+    fn sizes_and_ages_are_abbreviated() {
         assert_eq!(size(999), "999B");
         assert_eq!(size(4_096), "4.1kB");
         assert_eq!(size(115_074_560), "115MB");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_kubectl() {
+    fn durations_are_formatted_as_by_kubectl() {
         const HOUR: i64 = 3600;
         const DAY: i64 = 24 * HOUR;
         for (seconds, expected) in [
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_a_watched_table_do_not_get_narrower() {
+    fn columns_of_a_watched_table_never_shrink() {
         let mut columns = Columns::default();
         let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
         assert_eq!(
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_neighbouring_lines_align_and_lines_without_a_cell_end_a_column() {
+    fn adjacent_lines_align_and_a_line_without_the_cell_ends_the_column() {
         let text = "Name:\ta\nLabels:\tx=1\n\ty=2\nContainers:\n  web:\n    Image:\tnginx\n    Container ID:\t\n";
         let expected = "\
 Name:    a
@@ -235,7 +235,7 @@ Containers:
         }
 
         #[test]
-        fn any_duration_is_written(seconds: i64) {
+        fn any_duration_is_formatted_without_a_panic(seconds: i64) {
             prop_assert!(!human_duration(jiff::SignedDuration::from_secs(seconds)).is_empty());
         }
     }

@@ -1,4 +1,4 @@
-//! `microkube top`: what Pods use.
+//! `microkube top`: resource usage of Pods.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::pod::supervisor_protocol::ContainerUsage;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::{report, say};
 
-/// How long a supervisor may take to say what its Pod uses. One that hangs does not hide the others.
+/// How long a supervisor may take to report its Pod's usage. One that hangs does not hide the others.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Show what Pods use
+/// Display resource (CPU/memory) usage
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube top pod\n  microkube top pod web --containers\n  microkube top pod --sort-by=memory --sum"
@@ -36,7 +36,7 @@ pub struct TopArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Processor time and memory of Pods
+    /// Display resource (CPU/memory) usage of Pods
     #[command(visible_aliases = ["pods", "po"])]
     Pod(TopPodArgs),
 }
@@ -50,33 +50,33 @@ enum SortBy {
 
 #[derive(Debug, clap::Args)]
 struct TopPodArgs {
-    /// One Pod: NAME or pod/NAME
+    /// Pod name: NAME or pod/NAME [default: all Pods]
     #[arg(value_name = "NAME", add = completion::pod_names())]
     name: Option<String>,
-    /// A row for each container
+    /// Print usage of each container
     #[arg(long)]
     containers: bool,
-    /// Only Pods whose labels fit
+    /// Label selector to filter Pods
     #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = str::parse::<Selector>)]
     selector: Option<Selector>,
-    /// The largest first, by this column
+    /// Sort by this column, largest first
     #[arg(long, value_name = "COLUMN")]
     sort_by: Option<SortBy>,
-    /// No line with the columns' names
+    /// Don't print column headers
     #[arg(long)]
     no_headers: bool,
-    /// A last row with the sum of the others
+    /// Print the sum of the resource usage
     #[arg(long)]
     sum: bool,
-    /// The Pods' namespace
+    /// Namespace of the Pods
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
-    /// Pods of all namespaces
+    /// Use Pods of all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
 }
 
-/// A Pod and what its containers use.
+/// A Pod and its containers' resource usage.
 #[derive(Debug, Clone)]
 struct PodUsage {
     namespace: String,
@@ -84,7 +84,6 @@ struct PodUsage {
     containers: Vec<ContainerUsage>,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
     let What::Pod(args) = args.what;
     if args.name.is_some() && args.selector.is_some() {
@@ -114,7 +113,7 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-/// The Pods that are meant, and what is wrong with others.
+/// The selected Pods, and the errors of others.
 fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>, Vec<anyhow::Error>)> {
     let name = args.name.as_deref().map(pod_name).transpose()?;
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
@@ -125,7 +124,7 @@ fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>,
     select(&PodRecords::new(paths.clone()), &scope)
 }
 
-/// Asks all supervisors at the same time. Pods that do not run have none; that is only an error for the one that was named.
+/// Asks all supervisors concurrently. Pods that do not run have none, which is an error only for a Pod that was named.
 async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> anyhow::Result<Vec<PodUsage>> {
     let asked = records.into_iter().map(|record| async move {
         let stats = async { SupervisorClient::connect(paths, &record.uid).await?.stats().await };
@@ -146,7 +145,7 @@ async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> 
             }
             Ok(Err(ClientError::NotRunning(_))) if args.name.is_none() => continue,
             Ok(Err(error)) => anyhow::Error::from(error),
-            Err(_) => anyhow!("its supervisor does not answer"),
+            Err(_) => anyhow!("the Pod's supervisor does not answer"),
         };
         let error = error.context(format!("Metrics not available for pod {label}"));
         if args.name.is_some() {
@@ -212,7 +211,7 @@ fn table(mut pods: Vec<PodUsage>, args: &TopPodArgs) -> String {
         }
     }
     if args.sum {
-        // Below the two columns of numbers, whatever is before them.
+        // Under the two numeric columns, whatever precedes them.
         let names = 1 + usize::from(args.all_namespaces) + usize::from(args.containers);
         let line = "________".to_owned();
         for numbers in [[line.clone(), line], cells(cpu_sum, memory_sum)] {
@@ -295,7 +294,7 @@ default   web   35m        70Mi
     }
 
     #[tokio::test]
-    async fn a_supervisor_is_asked_over_its_socket_and_a_pod_without_one_is_passed_over_unless_it_was_named() {
+    async fn pods_without_a_supervisor_are_skipped_unless_named() {
         use crate::pod::supervisor_protocol::{self, Notice, SupervisorFrame, SupervisorRequest, write_frame};
         use crate::pod::test_pods::asked;
         let dir = tempfile::tempdir().unwrap();

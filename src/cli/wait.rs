@@ -17,7 +17,7 @@ use super::print::emit;
 use crate::pod::changes::{Changed, Changes};
 use crate::state::{Paths, PodRecord, PodRecords};
 
-/// Wait for a condition of Pods
+/// Wait for a specific condition on Pods
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube wait --for=condition=Ready pod/web\n  microkube wait --for=jsonpath='{.status.phase}'=Succeeded \
@@ -30,18 +30,18 @@ pub struct WaitArgs {
     scope: ScopeArgs,
     #[command(flatten)]
     selector: SelectorArg,
-    /// All Pods of the namespace
+    /// Select all Pods in the namespace
     #[arg(long)]
     all: bool,
-    /// condition=NAME[=VALUE], delete, create, or jsonpath='{PATH}'[=VALUE]
+    /// The condition to wait for: create, delete, condition=NAME[=VALUE] or jsonpath='{PATH}'[=VALUE]
     #[arg(long = "for", value_name = "CONDITION", value_parser = str::parse::<Condition>)]
     condition: Condition,
-    /// How long at most: 30s, 5m, 1h30m; 0 looks once, a negative one waits a week
+    /// How long to wait before giving up, such as 30s or 5m; 0 checks once, a negative value waits a week
     #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     timeout: Timeout,
 }
 
-/// What is waited for.
+/// The condition to wait for.
 #[derive(Debug, Clone, PartialEq)]
 enum Condition {
     Status { name: String, value: String },
@@ -75,7 +75,7 @@ impl FromStr for Condition {
     }
 }
 
-/// `{PATH}`, `{PATH}=VALUE` or `.PATH=VALUE`; the path itself may have signs of equality in quotes or braces.
+/// `{PATH}`, `{PATH}=VALUE` or `.PATH=VALUE`; the path may contain equals signs in quotes or braces.
 fn jsonpath_condition(expression: &str) -> anyhow::Result<Condition> {
     let mut quote = None;
     let mut depth = 0_usize;
@@ -116,7 +116,7 @@ fn jsonpath_condition(expression: &str) -> anyhow::Result<Condition> {
 }
 
 impl Condition {
-    /// Whether a Pod that exists meets it.
+    /// Whether an existing Pod meets the condition.
     fn is_met(&self, pod: &Pod) -> anyhow::Result<bool> {
         match self {
             Self::Status { name, value } => {
@@ -147,15 +147,14 @@ impl Condition {
     }
 }
 
-/// Runs the verb.
 pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
     let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
     if args.all && (args.selector.selector.is_some() || !scope.names.is_empty()) {
-        let error = anyhow!("setting --all together with names or a selector makes no sense");
+        let error = anyhow!("--all cannot be combined with names or a selector");
         return Err(Failure::usage(error));
     }
     if !args.all && scope.names.is_empty() && args.selector.selector.is_none() {
-        let error = anyhow!("resource(s) were provided, but no name was specified: name Pods, or use -f, -l or --all");
+        let error = anyhow!("resource(s) were provided, but no name was specified: specify Pod names, -f, -l or --all");
         return Err(Failure::usage(error));
     }
     let purpose = match args.condition {
@@ -177,13 +176,13 @@ pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
 /// A Pod that has not met the condition yet.
 #[derive(Debug)]
 struct Waiting {
-    /// `None`: the first that the selector selects.
+    /// `None` for the first Pod that matches the selector.
     name: Option<PodName>,
-    /// Of the Pod that is waited for; another one of its name is not meant.
+    /// UID of the awaited Pod; a new Pod with the same name does not count.
     uid: Option<String>,
 }
 
-/// Waits for all Pods of the scope, and tells of each that met the condition. Returns why the others did not.
+/// Waits for all Pods of the scope and reports each that meets the condition. Returns why the others did not.
 fn wait(
     paths: &Paths,
     scope: &Scope,
@@ -214,18 +213,18 @@ fn wait(
                 name: Some(name),
                 uid: None,
             }),
-            // What is not there is deleted; kubectl says nothing about it.
+            // A missing Pod counts as deleted; kubectl prints nothing about it.
             Condition::Delete => {}
             _ => failures.push(not_found(&name.name)),
         }
     }
-    let nothing_meant = waiting.is_empty() && failures.is_empty();
-    if nothing_meant && scope.names.is_empty() && records_are_none(&records, scope)? && *condition != Condition::Delete
+    let nothing_in_scope = waiting.is_empty() && failures.is_empty();
+    if nothing_in_scope && scope.names.is_empty() && has_no_records(&records, scope)? && *condition != Condition::Delete
     {
         if *condition != Condition::Create {
             bail!("no matching resources found");
         }
-        // The first Pod that the selector selects is waited for.
+        // Waits for the first Pod that matches the selector.
         waiting.push(Waiting { name: None, uid: None });
     }
     while !waiting.is_empty() {
@@ -250,9 +249,9 @@ fn wait(
     Ok(failures)
 }
 
-fn records_are_none(records: &PodRecords, scope: &Scope) -> anyhow::Result<bool> {
+fn has_no_records(records: &PodRecords, scope: &Scope) -> anyhow::Result<bool> {
     let (found, _) = records.list_all()?;
-    Ok(!found.iter().any(|record| snapshot::is_meant(record, scope)))
+    Ok(!found.iter().any(|record| snapshot::is_in_scope(record, scope)))
 }
 
 enum Check {
@@ -261,7 +260,7 @@ enum Check {
     Failed(anyhow::Error),
 }
 
-/// How a Pod does after a change.
+/// A Pod's state after a change.
 fn check(records: &PodRecords, scope: &Scope, condition: &Condition, one: &Waiting) -> anyhow::Result<Check> {
     let record = match &one.uid {
         Some(uid) => records.visible(uid)?,
@@ -273,7 +272,7 @@ fn check(records: &PodRecords, scope: &Scope, condition: &Condition, one: &Waiti
             };
             found
                 .into_iter()
-                .find(|record| snapshot::is_meant(record, scope) && is_it(record))
+                .find(|record| snapshot::is_in_scope(record, scope) && is_it(record))
         }
     };
     let pod = match record {
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_is_met_already_is_told_at_once() {
+    fn a_condition_already_met_is_reported_at_once() {
         let pods = TestPods::new();
         let uid = pods.add("web", &[]);
         pods.set_status(&uid, ready("True"));
@@ -342,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_on_a_key_with_dots_names_it_in_brackets_or_after_a_dot() {
+    fn a_condition_accepts_dotted_keys_in_brackets_or_after_a_dot() {
         let pods = TestPods::new();
         let uid = pods.add("web", &[("app.kubernetes.io/name", "shop"), ("tier", "front")]);
         pods.set_status(&uid, ready("True"));
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_in_time_or_does_not_exist_is_told_in_the_words_of_kubectl() {
+    fn timeouts_and_missing_pods_are_reported_with_kubectls_messages() {
         let pods = TestPods::new();
         let uid = pods.add("web", &[]);
         pods.set_status(&uid, ready("False"));
@@ -381,7 +380,7 @@ mod tests {
         );
         assert_eq!(
             result(&pods, &["none"], "condition=Ready", LONG).1,
-            ["Error from server (NotFound): pods \"none\" not found"]
+            ["Error (NotFound): pods \"none\" not found"]
         );
         assert_eq!(result(&pods, &["none"], "delete", LONG), (vec![], vec![]));
         let empty = TestPods::new();
@@ -412,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_deleted_by_force_is_deleted_although_its_supervisor_still_ends_it() {
+    fn a_force_deleted_pod_counts_as_deleted_during_its_termination() {
         let pods = TestPods::new();
         let uid = pods.add("web", &[]);
         let scope = Scope::of_names(Some("default"), ["web"]);
@@ -429,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_that_are_none_are_refused() {
+    fn invalid_conditions_are_refused() {
         for (condition, part) in [
             ("ready", "unrecognized condition: \"ready\""),
             ("condition=", "must not be empty"),
@@ -444,7 +443,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_condition_is_understood_or_refused(text in "(condition=|jsonpath=|)[{}.\\[\\]a=\"'()]{0,20}") {
+        fn any_condition_is_parsed_or_refused(text in "(condition=|jsonpath=|)[{}.\\[\\]a=\"'()]{0,20}") {
             let _ = text.parse::<Condition>();
         }
     }

@@ -1,7 +1,7 @@
-//! YAML as `kubectl -o yaml` writes it, of values that have the shape of JSON.
+//! Writes YAML like `kubectl -o yaml`, from JSON values.
 //!
-//! Kubernetes reads YAML 1.1, where `yes`, `012` and `1:30` are no texts. Libraries that write YAML 1.2 leave these unquoted; here a text
-//! is only left unquoted if every reader takes it for one.
+//! Kubernetes reads YAML 1.1, in which `yes`, `012` and `1:30` are not strings. Libraries that write YAML 1.2 leave
+//! these unquoted; here a string is left unquoted only if every parser reads it as a string.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ fn is_filled(value: &Value) -> bool {
     }
 }
 
-/// A mapping or sequence that is not empty. The indentation of its first line is written already.
+/// A non-empty mapping or sequence. The indentation of its first line has already been written.
 fn block(text: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(map) => {
@@ -66,16 +66,16 @@ fn block(text: &mut String, value: &Value, indent: usize) {
     }
 }
 
-/// Anything that has no lines of its own, but for texts of several lines.
+/// A value on the same line, except for strings of several lines.
 fn scalar(value: &Value, indent: usize) -> String {
     match value {
         Value::String(string) => lines(string, indent).unwrap_or_else(|| plain_or_quoted(string)),
-        // `{}`, `[]`, numbers, truth values and null are the same in JSON.
+        // `{}`, `[]`, numbers, booleans and null are written as in JSON.
         other => other.to_string(),
     }
 }
 
-/// A text of several lines as such; `None` if it is none, or has something that would get lost.
+/// A string of several lines as a block; `None` if it has only one line, or contains something that would be lost.
 fn lines(string: &str, indent: usize) -> Option<String> {
     let (body, indicator) = match string.strip_suffix('\n') {
         Some(body) => (body, "|"),
@@ -97,16 +97,17 @@ fn lines(string: &str, indent: usize) -> Option<String> {
     Some(text)
 }
 
-fn plain_or_quoted(string: &str) -> String {
+/// A text on one line.
+pub(super) fn plain_or_quoted(string: &str) -> String {
     if is_plain(string) {
         string.to_owned()
     } else {
-        // A text of JSON is one of YAML, too.
+        // A JSON string is a valid YAML string.
         escaped(&Value::from(string).to_string())
     }
 }
 
-/// Whether every reader takes this for a text without quotes.
+/// Whether every parser reads this as a string without quotes.
 fn is_plain(string: &str) -> bool {
     let Some(first) = string.chars().next() else {
         return false;
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_look_as_those_of_kubectl() {
+    fn documents_are_formatted_as_by_kubectl() {
         let value = json!({
             "apiVersion": "v1",
             "items": [{ "args": ["-c", "echo a\necho b\n"], "empty": {}, "list": [], "nested": [["x"], [{ "y": 1 }]] }],
@@ -187,9 +188,9 @@ number: 3
     }
 
     proptest! {
-        /// Readers of YAML 1.2, too, find what was written, and none of Kubernetes'.
+        /// Independent YAML 1.2 parsers also read back what was written.
         #[test]
-        fn a_reader_of_other_peoples_finds_the_same(
+        fn independent_yaml_parsers_read_the_same_value(
             text in "[ \\-:#'\"a-z0-9\n.]{0,12}|yes|Off|~|0x1f|1e3|1_000|0o17|\\.inf|-?[0-9]{1,4}([.:eE-][0-9]{1,2}){0,2}",
             key in "[a-z0-9]{1,8}|y|no|0x1|1e3",
         ) {
@@ -200,9 +201,9 @@ number: 3
             prop_assert_eq!(read, value, "{}", yaml);
         }
 
-        /// The manifest loader reads YAML 1.1 as Kubernetes does, and refuses what is ambiguous.
+        /// The manifest loader reads YAML 1.1 like Kubernetes, and refuses what is ambiguous.
         #[test]
-        fn every_text_is_read_back_as_it_was(
+        fn every_text_survives_the_round_trip(
             text in "[ \\-:#'\"a-z0-9\n\t.]{0,12}|\\PC{0,12}|yes|Off|~|0x1f|1e3|1_000|0o17|\\.inf|-?[0-9]{1,4}([.:eE-][0-9]{1,2}){0,2}|(a|b|  c|\n|\t|#| ){0,8}",
             key in "[a-z0-9]{1,8}|y|no|0x1|1e3",
         ) {

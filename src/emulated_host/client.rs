@@ -1,4 +1,5 @@
-//! The outer side of a command in the emulated host: its standard streams, terminal and signals become frames, its exit code ours.
+//! The outer side of a command in the emulated host: forwards standard streams, terminal size and signals, and exits
+//! with the command's exit code.
 
 use super::connection::Connection;
 use super::location::Location;
@@ -17,7 +18,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex};
 
-/// Signals that are passed on to the command.
+/// Signals that are forwarded to the command.
 const FORWARDED: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -28,10 +29,11 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
-/// Variables that name things which exist outside only.
-const NOT_PASSED: [&str; 10] = [
+/// Variables that refer to things outside the emulated host.
+const NOT_PASSED: [&str; 11] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
+    "MICROKUBE_LOG_OUTPUT",
     "MICROKUBE_MACHINE_DIR",
     "MICROKUBE_RUN_DIR",
     "MICROKUBE_STATE_DIR",
@@ -42,25 +44,28 @@ const NOT_PASSED: [&str; 10] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// A command for the emulated host; it runs as root, in this process's directory and environment.
+/// A command for the emulated host. It runs as root, with the directory and environment of this process.
 #[derive(Debug, Clone)]
 pub struct ExecRequest {
     /// Program and arguments.
     pub argv: Vec<OsString>,
-    /// Starts the machine if it is not running.
-    pub start: bool,
+    /// Why the emulated host is used; printed if it has to be started.
+    pub reason: Option<String>,
 }
 
-/// Runs this process's own command line in the emulated host, starting that if needed. `reason` says why, for the one line that
-/// announces it.
+/// Runs this process's command line in the emulated host, which it starts if needed. `reason` says why the emulated
+/// host is used; it is printed only when the emulated host starts.
 pub fn run_inside(reason: &str) -> ExitCode {
-    report!("{reason}; using the emulated host (slow)");
     let program = match std::env::current_exe() {
         Ok(program) => program.into_os_string(),
-        Err(error) => return failed(&EmulatedHostError::System("finding this program", error)),
+        Err(error) => return failed(&EmulatedHostError::System("find this program", error)),
     };
     let argv = std::iter::once(program).chain(std::env::args_os().skip(1)).collect();
-    match exec(&ExecRequest { argv, start: true }) {
+    let request = ExecRequest {
+        argv,
+        reason: Some(reason.to_owned()),
+    };
+    match exec(&request) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => failed(&error),
     }
@@ -73,24 +78,22 @@ fn failed(error: &EmulatedHostError) -> ExitCode {
 
 /// Runs a command in the emulated host with this process's standard streams, terminal and signals, and waits for it.
 ///
-/// Signals that are passed on stay blocked in this thread afterwards: the process is expected to end with the command's exit code.
+/// Forwarded signals stay blocked in this thread afterwards, because the process should exit with the command's exit
+/// code.
 pub fn exec(request: &ExecRequest) -> Result<Exit> {
     let location = Location::from_env();
-    let record = if request.start {
-        host::ensure_running(&location)?.0
-    } else {
-        host::running(&location)?
-    };
+    let (record, _) = host::ensure_running(&location, request.reason.as_deref())?;
     let mut connection = Connection::open(record.port, &control::token(&location)?, record.version()?)?;
 
-    // Before any thread exists, so that all of them inherit the mask and signals reach the descriptor only.
+    // Block the signals before any thread starts: all threads inherit the mask, and signals only arrive through the
+    // descriptor.
     let mut signals = SigSet::empty();
     FORWARDED.into_iter().for_each(|signal| signals.add(signal));
     signals
         .thread_block()
-        .map_err(|e| EmulatedHostError::System("blocking signals", e.into()))?;
+        .map_err(|e| EmulatedHostError::System("block signals", e.into()))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| EmulatedHostError::System("receiving signals", e.into()))?;
+        .map_err(|e| EmulatedHostError::System("receive signals", e.into()))?;
 
     let raw = RawTerminal::enter();
     let command = Command {
@@ -113,7 +116,8 @@ pub fn exec(request: &ExecRequest) -> Result<Exit> {
         credit: Mutex::new(0),
         credited: Condvar::new(),
     });
-    // Neither thread is waited for: one may sit in a read of a terminal for ever. The process ends with the command.
+    // Neither thread is joined, because one may block in a read from a terminal forever. The process exits with the
+    // command.
     let to = Arc::clone(&outgoing);
     spawn("stdin", move || to.send_stdin())?;
     let to = Arc::clone(&outgoing);
@@ -129,7 +133,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread
         .map(drop)
-        .map_err(|e| EmulatedHostError::System("starting a thread", e))
+        .map_err(|e| EmulatedHostError::System("start a thread", e))
 }
 
 fn environment() -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -155,21 +159,22 @@ fn receive_output(connection: &mut Connection, outgoing: &Outgoing) -> Result<Ex
         };
         match written {
             Ok(()) => {}
-            // Nobody reads any more: what a program that writes to the pipe itself would die of. Hanging up ends the command.
+            // The reader is gone: exit as a program does that writes to a closed pipe. Closing the connection ends the
+            // command.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 return Ok(Exit::Signal(libc::SIGPIPE as u8));
             }
-            Err(error) => return Err(EmulatedHostError::System("writing the command's output", error)),
+            Err(error) => return Err(EmulatedHostError::System("write the command's output", error)),
         }
     }
 }
 
-/// What several threads send on one connection.
+/// The sending side of a connection, shared by several threads.
 #[derive(Debug)]
 struct Outgoing {
     stream: Mutex<TcpStream>,
     version: Version,
-    /// Bytes of standard input that may be sent.
+    /// How many bytes of standard input may be sent.
     credit: Mutex<usize>,
     credited: Condvar,
 }
@@ -185,7 +190,7 @@ impl Outgoing {
         self.credited.notify_one();
     }
 
-    /// Waits until something may be sent; how much, at most a frame.
+    /// Waits for credit. Returns how many bytes may be sent, at most one frame.
     fn take_credit(&self) -> usize {
         let credit = lock(&self.credit);
         let mut credit = unpoisoned(self.credited.wait_while(credit, |credit| *credit == 0));
@@ -198,7 +203,7 @@ impl Outgoing {
         *lock(&self.credit) += bytes;
     }
 
-    /// Sends standard input to its end. Nothing is read that the command did not ask for.
+    /// Sends standard input until it ends. It is only read when the command has granted credit.
     fn send_stdin(&self) {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = vec![0; MAX_DATA];
@@ -211,7 +216,7 @@ impl Outgoing {
                     self.return_credit(taken);
                     continue;
                 }
-                // Closed, or of a background process: no input.
+                // Standard input is closed, or this process is in the background: treat it as empty.
                 Err(_) => 0,
             };
             self.return_credit(taken - read);
@@ -219,7 +224,7 @@ impl Outgoing {
                 Some(data) if read > 0 => CommandFrame::Stdin(data.to_vec()),
                 _ => CommandFrame::StdinEnd,
             };
-            // A broken connection is reported by whoever receives.
+            // The receiver reports a broken connection.
             if self.send(&frame).is_err() || frame == CommandFrame::StdinEnd {
                 return;
             }
@@ -240,7 +245,7 @@ impl Outgoing {
                 }
                 CommandFrame::Resized(terminal_size())
             } else {
-                // The terminal's driver signals the whole foreground group; kill(2) names one process.
+                // The terminal's driver signals the whole foreground group; kill(2) signals one process.
                 CommandFrame::Signal {
                     number,
                     group: info.ssi_code == libc::SI_KERNEL,

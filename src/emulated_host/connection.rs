@@ -1,4 +1,4 @@
-//! A connection to the machine, on which both sides have shown who they are.
+//! An authenticated connection to the emulated host.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::protocol::{CommandFrame, Preface, ProtocolError, TOKEN_LEN, Version};
 use super::{EmulatedHostError, Result};
 
-/// The machine answers in milliseconds; a loaded one may need longer.
+/// The emulated host answers in milliseconds; under load it may take longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// An authenticated connection to the machine.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) stream: TcpStream,
@@ -17,7 +16,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to a machine that speaks this version, and shows the secret.
+    /// Connects to an emulated host that supports this version, and authenticates with the secret.
     pub fn open(port: u16, token: &[u8; TOKEN_LEN], version: Version) -> Result<Self> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(EmulatedHostError::NoAnswer)?;
         stream.set_nodelay(true).map_err(EmulatedHostError::NoAnswer)?;
@@ -29,19 +28,17 @@ impl Connection {
         match CommandFrame::read(&mut stream, version).map_err(EmulatedHostError::NoAnswer)? {
             Some(CommandFrame::Ready) => {}
             Some(other) => return Err(ProtocolError::Unexpected(other.name()).into()),
-            // The machine hangs up on what it does not understand.
+            // The emulated host hangs up if it does not support the version.
             None => return Err(EmulatedHostError::OtherVersion),
         }
         stream.set_read_timeout(None).map_err(EmulatedHostError::NoAnswer)?;
         Ok(Self { stream, version })
     }
 
-    /// Sends a frame.
     pub fn send(&mut self, frame: &CommandFrame) -> std::io::Result<()> {
         frame.write(&mut self.stream, self.version)
     }
 
-    /// Waits for a frame.
     pub fn receive(&mut self) -> Result<CommandFrame> {
         let gone = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         CommandFrame::read(&mut self.stream, self.version)

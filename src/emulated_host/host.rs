@@ -1,7 +1,7 @@
-//! Starting, stopping and finding the emulated host.
+//! Starts, stops and finds the emulated host.
 //!
-//! QEMU itself holds the lock that says that the machine is alive, so neither a recycled PID nor a starter killed half-way can make
-//! a dead machine look alive or the other way round.
+//! QEMU itself holds the lock that marks the emulated host as running. So neither PID reuse nor the death of the
+//! starting process can make a dead emulated host look alive, or a live one dead.
 
 use super::connection::Connection;
 use super::control;
@@ -22,27 +22,27 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A machine boots in 5 to 10 seconds; a loaded one may need many times that.
+/// The emulated host boots in 5 to 10 seconds; under load it may take many times that.
 const START_LIMIT: Duration = Duration::from_secs(180);
-/// Inside, processes have 35 seconds to end by themselves.
+/// In the emulated host, processes have 35 seconds to end on their own.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// Room of the state disk, sparse: it takes what is used.
+/// Size of the state disk. It is sparse and only uses the space that was written.
 const DISK_BYTES: u64 = 64 << 30;
 
-/// What is known of a started machine.
+/// The record of a started emulated host.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// QEMU.
+    /// The QEMU process.
     process: ProcessIdentity,
-    /// Port on the loopback interface on which commands are taken.
+    /// Port on the loopback interface that accepts commands.
     pub port: u16,
     memory_mib: u64,
-    /// When it was started, seconds since 1970.
+    /// Start time, in seconds since 1970.
     started_at_s: i64,
-    /// It answered once. Without this, its starter died or still waits.
+    /// It has answered once. If this is false, its starter has died or is still waiting.
     ready: bool,
-    /// The number of the protocol's [`Version`] that it speaks.
+    /// Number of the protocol [`Version`] that it supports.
     #[serde(default = "first_version")]
     protocol: u16,
 }
@@ -52,7 +52,7 @@ fn first_version() -> u16 {
 }
 
 impl Record {
-    /// The version of the protocol to talk to the machine in.
+    /// The protocol version for this emulated host.
     pub fn version(&self) -> Result<Version> {
         Version::of(self.protocol).ok_or(EmulatedHostError::OtherVersion)
     }
@@ -66,7 +66,7 @@ impl RecordFormat for Record {
 #[derive(Debug)]
 pub enum Status {
     Stopped,
-    /// QEMU runs, but nobody waits for the machine any more, or somebody still does.
+    /// QEMU is running, but the emulated host has not answered yet.
     Starting,
     Running {
         pid: i32,
@@ -76,14 +76,14 @@ pub enum Status {
     },
 }
 
-/// Looks whether the emulated host can be started here, without starting it. Says with what.
+/// Checks whether the emulated host can be started here, without starting it. Returns a description of what it would
+/// use.
 pub fn check() -> Result<String> {
     let qemu = qemu::find()?;
     let artefacts = Artefacts::find()?;
     Ok(format!("{} with {}", qemu.display(), artefacts.kernel.display()))
 }
 
-/// State of the emulated host.
 pub fn status() -> Result<Status> {
     let location = Location::from_env();
     if !location.exists() || !is_alive(&location)? {
@@ -102,26 +102,35 @@ pub fn status() -> Result<Status> {
     })
 }
 
-/// Starts the emulated host; returns whether it was not running before.
-pub fn start() -> Result<bool> {
-    ensure_running(&Location::from_env()).map(|(_, started)| started)
+/// Whether the emulated host was ever started here. If not, there are no Pods in it.
+pub fn was_ever_started() -> bool {
+    Location::from_env().disk().exists()
 }
 
-/// Starts the machine if it is not running. Says so on standard error, since it takes seconds.
-pub fn ensure_running(location: &Location) -> Result<(Record, bool)> {
+/// Starts the emulated host; returns whether it was stopped before.
+pub fn start() -> Result<bool> {
+    ensure_running(&Location::from_env(), None).map(|(_, started)| started)
+}
+
+/// Starts the emulated host if it is not running. Says so on standard error, after `reason`, since it takes seconds.
+pub fn ensure_running(location: &Location, reason: Option<&str>) -> Result<(Record, bool)> {
     location.create()?;
     let _change = lock(&location.change_lock())?;
     if is_alive(location)? {
         if let Some(record) = read_record(location)?.filter(|record| record.ready) {
             return Ok((record, false));
         }
-        // Whoever started it died before it was ready (nobody else can be starting it: we hold the lock).
+        // The process that started it died before it was ready. No other process can be starting it, because this one
+        // holds the lock.
         kill(location)?;
     }
     let qemu = qemu::find()?;
     let artefacts = Artefacts::find()?;
     make_disk(&location.disk())?;
     let began = Instant::now();
+    if let Some(reason) = reason {
+        report!("{reason}; Pods run in the emulated host, which is slow");
+    }
     report!("starting the emulated host (about 8 s)");
     let record = boot(&qemu, artefacts, location)?;
     report!("the emulated host is up after {:.1} s", began.elapsed().as_secs_f32());
@@ -144,25 +153,15 @@ pub fn stop() -> Result<bool> {
         .is_some_and(|record| shut_down(&location, record).is_ok());
     let ended = asked && record.is_some_and(|record| record.process.wait(STOP_LIMIT).unwrap_or(false));
     if !ended {
-        report!("the emulated host does not stop by itself: it is switched off");
+        report!("the emulated host did not shut down in time; killing it");
         kill(&location)?;
     }
     for file in [location.record(), location.token(), location.qemu_pid()] {
-        // What is already gone need not be removed.
+        // The files may already be gone.
         let _ = std::fs::remove_file(file);
     }
     control::discard(&location);
     Ok(true)
-}
-
-/// The running machine's record.
-pub fn running(location: &Location) -> Result<Record> {
-    if !location.exists() || !is_alive(location)? {
-        return Err(EmulatedHostError::NotRunning);
-    }
-    read_record(location)?
-        .filter(|record| record.ready)
-        .ok_or(EmulatedHostError::NotRunning)
 }
 
 fn shut_down(location: &Location, record: &Record) -> Result<()> {
@@ -177,11 +176,11 @@ fn shut_down(location: &Location, record: &Record) -> Result<()> {
 }
 
 fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .map_err(|e| EmulatedHostError::System("listening on loopback", e))?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| EmulatedHostError::System("listen on loopback", e))?;
     let ready_port = listener
         .local_addr()
-        .map_err(|e| EmulatedHostError::System("listening on loopback", e))?
+        .map_err(|e| EmulatedHostError::System("listen on loopback", e))?
         .port();
     let token = control::create(location, ready_port)?;
     let memory_mib = qemu::memory_mib();
@@ -213,7 +212,7 @@ fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record
             Ok(record)
         });
     if result.is_err() {
-        // Errors of killing what may be dead already say nothing.
+        // The process may already be dead.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -221,22 +220,22 @@ fn boot(qemu: &Path, artefacts: Artefacts, location: &Location) -> Result<Record
     result
 }
 
-/// A port of the loopback interface that nobody listens on. Somebody may take it before QEMU does: QEMU then fails, with a clear
+/// Finds a free port on the loopback interface. If another process takes it before QEMU, QEMU fails with a clear
 /// message on the console.
 fn free_port() -> Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|e| EmulatedHostError::System("finding a free port", e))
+        .map_err(|e| EmulatedHostError::System("find a free port", e))
 }
 
 fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     let location = &settings.location;
     let alive = try_lock_exclusive(&location.alive_lock()).map_err(record_error)?;
-    let alive: LockedFile = alive.ok_or(EmulatedHostError::NotRunning)?;
+    let alive: LockedFile = alive.ok_or(EmulatedHostError::StillRunning)?;
     let console_path = location.console();
     let file_error = |source| EmulatedHostError::File {
-        action: "writing",
+        action: "write",
         path: console_path.clone(),
         source,
     };
@@ -250,7 +249,7 @@ fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe.
     unsafe {
         command.pre_exec(|| {
-            // Out of reach of the terminal's signals.
+            // Detach from the terminal's signals.
             if libc::setsid() < 0 {
                 return Err(std::io::Error::last_os_error());
             }
@@ -259,12 +258,12 @@ fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     }
     let child = command
         .spawn()
-        .map_err(|e| EmulatedHostError::System("starting QEMU", e))?;
+        .map_err(|e| EmulatedHostError::System("start QEMU", e))?;
     drop(alive);
     Ok(child)
 }
 
-/// Waits for the machine's own connection, or its end.
+/// Waits until the emulated host connects, or ends.
 fn wait_until_ready(
     listener: &TcpListener,
     child: &mut Child,
@@ -276,7 +275,7 @@ fn wait_until_ready(
         crate::state::ProcessIdentity::of(i32::try_from(child.id()).unwrap_or(0)).ok_or_else(|| died(location))?;
     let exited = pidfd
         .exit_event()
-        .map_err(|e| EmulatedHostError::System("watching QEMU", std::io::Error::other(e)))?;
+        .map_err(|e| EmulatedHostError::System("watch QEMU", std::io::Error::other(e)))?;
     let Some(exited) = exited else {
         return Err(died(location));
     };
@@ -296,13 +295,13 @@ fn wait_until_ready(
                 });
             }
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(EmulatedHostError::System("waiting for the emulated host", errno.into())),
+            Err(errno) => return Err(EmulatedHostError::System("wait for the emulated host", errno.into())),
         }
         let [connection, exit] = events.map(|event| event.any().unwrap_or(false));
         if exit {
             return Err(died(location));
         }
-        // Anybody on this machine can connect: only the secret counts.
+        // Any local process can connect, so the secret must match.
         if connection && accept_ready(listener, token) {
             return Ok(());
         }
@@ -330,13 +329,13 @@ fn died(location: &Location) -> EmulatedHostError {
     }
 }
 
-/// The end of the console without QEMU's harmless remarks about features it does not emulate.
+/// The end of the console, without QEMU's harmless warnings about features that it does not emulate.
 fn console_tail(location: &Location) -> String {
     const TAIL_BYTES: u64 = 4096;
     let mut bytes = Vec::new();
     if let Ok(mut file) = std::fs::File::open(location.console()) {
         let len = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-        // A tail that cannot be read is empty: the error that it belongs to is reported all the same.
+        // If the tail cannot be read, it is empty; the main error is reported anyway.
         let _ = file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)));
         let _ = file.take(TAIL_BYTES).read_to_end(&mut bytes);
     }
@@ -350,7 +349,7 @@ fn console_tail(location: &Location) -> String {
         .join("\n")
 }
 
-/// Makes the state disk if there is none: all or nothing, whoever dies.
+/// Creates the state disk if there is none. The file is complete or missing, whichever process dies.
 fn make_disk(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -377,7 +376,11 @@ fn make_disk(path: &Path) -> Result<()> {
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| fail(format!("mke2fs cannot be run: {e} (apt-get install e2fsprogs)")))?;
+        .map_err(|e| {
+            fail(format!(
+                "cannot run mke2fs: {e}; install it with `apt-get install e2fsprogs`"
+            ))
+        })?;
     if !output.status.success() {
         return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
@@ -400,13 +403,13 @@ fn kill(location: &Location) -> Result<()> {
         if is_alive(location)? && is_qemu(process.pid()) {
             process
                 .kill(KILL_LIMIT)
-                .map_err(|e| EmulatedHostError::System("killing QEMU", std::io::Error::other(e)))?;
+                .map_err(|e| EmulatedHostError::System("kill QEMU", std::io::Error::other(e)))?;
         }
     }
     Ok(())
 }
 
-/// The PID file of a machine before this one may name anybody.
+/// The PID file of an earlier emulated host may contain the PID of another process.
 fn is_qemu(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline"))
         .is_ok_and(|cmdline| cmdline.windows(17).any(|window| window == b"microkube-machine"))
@@ -435,21 +438,24 @@ fn write_record(location: &Location, record: &Record) -> Result<()> {
 }
 
 fn record_error(error: crate::state::RecordError) -> EmulatedHostError {
-    EmulatedHostError::System("keeping the emulated host's records", std::io::Error::other(error))
+    EmulatedHostError::System(
+        "read or write the emulated host's records",
+        std::io::Error::other(error),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As builds without versions wrote it.
+    /// As written by builds without versions.
     const VERSION_0: &str = r#"{
         "process": { "pid": 4100003, "start_time_ticks": 123456, "boot_id": "6f1c3b1e-52a4-4c92-8b1b-2c1c6f7f3e11" },
         "port": 40123, "memory_mib": 8192, "started_at_s": 1700000000, "ready": true
     }"#;
 
     #[test]
-    fn records_of_every_version_are_read_and_a_newer_one_is_refused() {
+    fn records_of_all_versions_are_read_and_newer_ones_refused() {
         let dir = tempfile::tempdir().unwrap();
         let location = Location::new(&crate::state::Paths::new(
             dir.path().join("state"),
@@ -470,8 +476,8 @@ mod tests {
         std::fs::write(location.record(), version(2)).unwrap();
         let error = microkube_base::causes::with_causes(&read_record(&location).unwrap_err());
         let said = format!(
-            "keeping the emulated host's records failed: {} was written by a newer microkube, in version 2 of its format; this one knows \
-             version 1 and older ones",
+            "cannot read or write the emulated host's records: {} was written by a newer microkube, in format version 2; this one reads \
+             versions up to 1",
             location.record().display()
         );
         assert_eq!(error, said);

@@ -1,25 +1,28 @@
-//! Where the emulated host's files lie. One machine belongs to one run directory, so tests with their own have their own machine.
+//! Paths of the emulated host's files. Each run directory has its own emulated host, so tests with separate directories
+//! have separate emulated hosts.
 
 use super::{EmulatedHostError, Result};
+use crate::installed_files;
 use crate::state::Paths;
 use std::path::{Path, PathBuf};
 
-/// Files of one emulated host.
+/// Paths of an emulated host's files.
 #[derive(Debug, Clone)]
 pub struct Location {
-    /// Locks, record, secret, console: on the run directory, gone with a reboot as the machine is.
+    /// Directory for locks, record, secret and console. It is below the run directory, so it disappears with a reboot,
+    /// like the emulated host.
     run: PathBuf,
-    /// The state disk.
+    /// Directory of the state disk.
     state: PathBuf,
 }
 
 impl Location {
-    /// The machine of the directories that the environment names.
+    /// For the directories named by the environment.
     pub fn from_env() -> Self {
         Self::new(&Paths::from_env())
     }
 
-    /// The machine of these directories.
+    /// For these directories.
     pub fn new(paths: &Paths) -> Self {
         Self {
             run: paths.run_dir().join("machine"),
@@ -27,7 +30,7 @@ impl Location {
         }
     }
 
-    /// Makes the directories, for this user alone.
+    /// Creates the directories, accessible only to this user.
     pub fn create(&self) -> Result<()> {
         for dir in [&self.run, &self.state] {
             use std::os::unix::fs::DirBuilderExt;
@@ -36,7 +39,7 @@ impl Location {
                 .mode(0o700)
                 .create(dir)
                 .map_err(|source| EmulatedHostError::File {
-                    action: "creating",
+                    action: "create",
                     path: dir.clone(),
                     source,
                 })?;
@@ -44,22 +47,22 @@ impl Location {
         Ok(())
     }
 
-    /// Whether a machine was ever started here.
+    /// Whether an emulated host was ever started here.
     pub fn exists(&self) -> bool {
         self.run.is_dir()
     }
 
-    /// Held by whoever starts or stops the machine.
+    /// Lock that is held while the emulated host is started or stopped.
     pub fn change_lock(&self) -> PathBuf {
         self.run.join("change.lock")
     }
 
-    /// Held by QEMU as long as it lives.
+    /// Lock that QEMU holds while it runs.
     pub fn alive_lock(&self) -> PathBuf {
         self.run.join("alive.lock")
     }
 
-    /// PID that QEMU itself wrote, for the case that its starter died before it wrote the record.
+    /// PID file that QEMU itself writes, in case its starter dies before it writes the record.
     pub fn qemu_pid(&self) -> PathBuf {
         self.run.join("qemu.pid")
     }
@@ -69,55 +72,51 @@ impl Location {
         self.run.join("machine.json")
     }
 
-    /// What the machine printed, and QEMU's messages.
+    /// Output of the emulated host, and QEMU's messages.
     pub fn console(&self) -> PathBuf {
         self.run.join("console.log")
     }
 
-    /// Secret of the connection.
+    /// The secret of the connection.
     pub fn token(&self) -> PathBuf {
         self.run.join("token")
     }
 
-    /// What the machine reads while it boots.
+    /// Files that the emulated host reads while it boots.
     pub fn control(&self) -> PathBuf {
         self.run.join("control")
     }
 
-    /// `/var/lib/microkube` of the machine.
+    /// The disk mounted at `/var/lib/microkube` in the emulated host.
     pub fn disk(&self) -> PathBuf {
         self.state.join("disk.raw")
     }
 }
 
-/// What guest-image/build-emulated-host.sh built.
+/// The directory with the emulated host's kernel, initramfs and modules, if it is found.
+pub fn files() -> Option<PathBuf> {
+    Artefacts::find().ok()?.kernel.parent().map(Path::to_owned)
+}
+
+/// The output of guest-image/build-emulated-host.sh.
 #[derive(Debug, Clone)]
 pub struct Artefacts {
-    /// Linux, as a bzImage.
+    /// The Linux kernel, as a bzImage.
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
-    /// `/lib/modules`.
+    /// The content of `/lib/modules`.
     pub modules: PathBuf,
 }
 
 impl Artefacts {
     const FILES: [&str; 3] = ["vmlinuz", "initramfs.cpio", "modules"];
 
-    /// Finds them: in `MICROKUBE_MACHINE_DIR`, else installed beside the executable, else in the source tree it was built in,
-    /// else in `/usr/lib`.
+    /// Finds the files: in `MICROKUBE_MACHINE_DIR`, installed next to the executable, in the source tree in which it
+    /// was built, or in `/usr/lib`.
     pub fn find() -> Result<Self> {
         let candidates = match std::env::var_os("MICROKUBE_MACHINE_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => vec![PathBuf::from(dir)],
-            None => {
-                let executable = std::env::current_exe().unwrap_or_default();
-                let mut dirs = Vec::new();
-                if let Some(prefix) = executable.parent().and_then(Path::parent) {
-                    dirs.push(prefix.join("lib/microkube/machine"));
-                }
-                dirs.extend(executable.ancestors().skip(1).map(|dir| dir.join("build/machine")));
-                dirs.push(PathBuf::from("/usr/lib/microkube/machine"));
-                dirs
-            }
+            None => installed_files::directories(&std::env::current_exe().unwrap_or_default(), "machine"),
         };
         Self::find_in(&candidates)
     }
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_all_files_is_found_and_one_that_lacks_some_is_not() {
+    fn only_a_directory_with_all_files_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let (half, whole) = (dir.path().join("half"), dir.path().join("whole"));
         std::fs::create_dir_all(&half).unwrap();

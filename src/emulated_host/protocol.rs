@@ -1,50 +1,51 @@
-//! What the emulated host and the outside say to each other over one TCP connection a command.
+//! The protocol between the emulated host and the outside, over one TCP connection per command.
 //!
-//! The client opens with a [`Preface`]; the machine answers [`CommandFrame::Ready`]; the client sends one [`CommandFrame::Request`]; then both send
-//! frames until [`CommandFrame::Exited`] or [`CommandFrame::Failed`]. Standard input flows under credit, so that signals sent behind it are never
-//! stuck; output needs none, TCP holds it back. Both sides treat the other as hostile: every length is bounded before it is used.
+//! The client starts with a [`Preface`], the emulated host answers [`CommandFrame::Ready`], and the client sends one
+//! [`CommandFrame::Request`]. Then both send frames until [`CommandFrame::Exited`] or [`CommandFrame::Failed`].
+//! Standard input requires credit, so it never blocks signals that are sent after it. Output needs no credit, because
+//! TCP's flow control limits it. Both sides treat the other as hostile: every length is checked before it is used.
 //!
-//! The preface says in which [`Version`] both talk. A machine may be of an older build than the client; its record has the version that it
-//! speaks. A request with an unknown field is refused, so every change here raises the version.
+//! The preface gives the [`Version`] that both sides use. An emulated host may be of an older build than the client;
+//! its record has the version that it supports. Requests with unknown fields are refused, so every change here raises
+//! the version.
 
 use crate::frame_header::{self, HEADER_BYTES};
 use crate::terminal::TerminalSize;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
-/// Longest data a frame of standard input or output carries, in bytes.
+/// Maximum data in a frame of standard input or output, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;
 /// Longest request (arguments and environment), in bytes.
 pub const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// Standard input in flight at most, in bytes.
+/// Maximum standard input in flight, in bytes.
 pub const STDIN_WINDOW: u32 = 256 * 1024;
-/// Bytes of the secret that opens a connection.
+/// Length of the secret that authenticates a connection, in bytes.
 pub const TOKEN_LEN: usize = 32;
 
 /// First bytes of a connection; the version follows, as a big-endian u16.
 const MAGIC: [u8; 6] = *b"mkmach";
 
-/// A version of the protocol. All are spoken by clients and by machines of this build.
+/// A version of the protocol. Clients and emulated hosts of this build support all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// Numbers are little-endian. That of machines whose record says none.
+    /// Numbers are little-endian. For emulated hosts whose record has no version.
     One,
     /// Numbers are big-endian, as on microkube's other sockets.
     Two,
 }
 
 impl Version {
-    /// The one that machines of this build are talked to in.
+    /// The version for emulated hosts of this build.
     pub const NEWEST: Self = Self::Two;
 
-    /// The version of this number, if this build speaks it.
+    /// The version with this number, if this build supports it.
     pub fn of(number: u16) -> Option<Self> {
         [Self::One, Self::Two]
             .into_iter()
             .find(|version| version.number() == number)
     }
 
-    /// Its number.
     pub fn number(self) -> u16 {
         match self {
             Self::One => 1,
@@ -52,7 +53,7 @@ impl Version {
         }
     }
 
-    /// A number's big-endian bytes in this version's order, and the other way round.
+    /// Converts a number's bytes between big-endian and this version's order.
     fn ordered<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
         if self == Self::One {
             bytes.reverse();
@@ -71,27 +72,27 @@ impl Version {
     }
 }
 
-/// A frame, or the preface, that does not follow the protocol.
+/// A frame or preface violates the protocol.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ProtocolError {
-    #[error("frame of unknown kind {0}")]
+    #[error("unknown frame kind {0}")]
     UnknownKind(u8),
-    #[error("frame of kind {kind} with {len} bytes, which it cannot have")]
+    #[error("invalid length {len} of a frame of kind {kind}")]
     BadLength { kind: u8, len: usize },
-    #[error("frame of kind {0} with impossible contents")]
+    #[error("invalid contents of a frame of kind {0}")]
     BadContents(u8),
     #[error("unexpected {0} frame")]
     Unexpected(&'static str),
-    #[error("more standard input than was asked for")]
+    #[error("more standard input than requested")]
     InputOverrun,
 }
 
-/// What the client sends first: version and secret.
+/// The client's first message: version and secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Preface {
-    /// In which both talk from then on.
+    /// The version that both sides use from then on.
     pub version: Version,
-    /// The machine's secret.
+    /// The emulated host's secret.
     pub token: [u8; TOKEN_LEN],
 }
 
@@ -102,7 +103,6 @@ impl std::fmt::Debug for Preface {
 }
 
 impl Preface {
-    /// Sends it.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&self.version.number().to_be_bytes());
@@ -110,7 +110,7 @@ impl Preface {
         to.write_all(&bytes)
     }
 
-    /// Reads one; `None` if it is of a version that this build does not speak, or no preface at all.
+    /// Reads a preface; `None` if it is not valid, or its version is not supported by this build.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut magic = [0; MAGIC.len()];
         let mut number = [0; 2];
@@ -124,7 +124,7 @@ impl Preface {
         Ok(Some(Self { version, token }))
     }
 
-    /// Whether the secret is `token`, in a time that does not tell how much of it is.
+    /// Compares the secret with `token` in constant time.
     pub fn matches(&self, token: &[u8; TOKEN_LEN]) -> bool {
         self.token
             .iter()
@@ -134,29 +134,28 @@ impl Preface {
     }
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CommandRequest {
-    /// Runs a command.
     Exec(Command),
-    /// Answers [`CommandFrame::Exited`] with 0: the machine is alive.
+    /// Checks that the emulated host is alive. The answer is [`CommandFrame::Exited`] with 0.
     Ping,
-    /// Ends every process, writes everything to disk, powers off.
+    /// Ends all processes, writes everything to disk, and powers off.
     Shutdown,
 }
 
-/// A command to run. Strings are bytes, as the kernel has them.
+/// A command to run. Strings are bytes, as in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// Program (searched in `PATH` of `env`) and arguments.
     pub argv: Vec<Vec<u8>>,
-    /// The whole environment.
+    /// The complete environment.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Working directory, absolute.
     pub cwd: Vec<u8>,
-    /// Size of the terminal to run it on; none: pipes.
+    /// Size of the terminal for the command; `None` for pipes.
     pub terminal: Option<TerminalSize>,
 }
 
@@ -168,7 +167,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code a shell would report: 128+n for a signal.
+    /// The exit code as a shell reports it: 128+n for signal n.
     pub fn code(self) -> u8 {
         match self {
             Self::Code(code) => code,
@@ -177,30 +176,29 @@ impl Exit {
     }
 }
 
-/// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandFrame {
-    /// Machine: the secret is right.
+    /// Emulated host: the secret is correct.
     Ready,
-    /// Client: what to do.
+    /// Client: the request.
     Request(CommandRequest),
-    /// Client: data for the command, at most as much as credited.
+    /// Client: standard input for the command, within its credit.
     Stdin(Vec<u8>),
     /// Client: the end of standard input.
     StdinEnd,
-    /// Machine: that many more bytes of standard input may be sent.
+    /// Emulated host: this many more bytes of standard input may be sent.
     StdinCredit(u32),
-    /// Client: a signal for the command, or for its whole process group when the terminal's driver sent it.
+    /// Client: a signal for the command, or for its whole process group if the terminal's driver sent it.
     Signal { number: u8, group: bool },
-    /// Client: the terminal has another size.
+    /// Client: the size of the terminal has changed.
     Resized(TerminalSize),
-    /// Machine: output.
+    /// Emulated host: standard output.
     Stdout(Vec<u8>),
-    /// Machine: output.
+    /// Emulated host: standard error.
     Stderr(Vec<u8>),
-    /// Machine: the command ended and all its output was sent.
+    /// Emulated host: the command has ended, and all its output was sent.
     Exited(Exit),
-    /// Machine: the command cannot be run.
+    /// Emulated host: the command could not be run.
     Failed(String),
 }
 
@@ -234,14 +232,14 @@ impl CommandFrame {
         }
     }
 
-    /// Bytes on the wire.
+    /// Encodes the frame for the wire.
     pub fn encode(&self, version: Version) -> Vec<u8> {
         let request;
         let small: [u8; 4];
         let (kind, payload): (u8, &[u8]) = match self {
             Self::Ready => (Self::READY, &[]),
             Self::Request(value) => {
-                // Maps with string keys and byte arrays only: serialisation has no way to fail.
+                // Serialisation cannot fail, because there are only maps with string keys and byte arrays.
                 request = serde_json::to_vec(value).unwrap_or_default();
                 (Self::REQUEST, &request)
             }
@@ -278,7 +276,7 @@ impl CommandFrame {
         bytes
     }
 
-    /// Sends it in one write.
+    /// Sends the frame in a single write.
     pub fn write(&self, to: &mut impl Write, version: Version) -> io::Result<()> {
         to.write_all(&self.encode(version))
     }
@@ -319,7 +317,7 @@ impl CommandFrame {
         }
     }
 
-    /// Understands a frame's payload. `MAX_*` bound what is accepted.
+    /// Decodes a frame's payload. The `MAX_*` constants limit its size.
     pub fn parse(kind: u8, payload: Vec<u8>, version: Version) -> Result<Self, ProtocolError> {
         Self::check_length(kind, payload.len())?;
         let small = || <[u8; 4]>::try_from(payload.as_slice()).map_err(|_| ProtocolError::BadContents(kind));
@@ -406,9 +404,9 @@ mod tests {
 
     const VERSIONS: [Version; 2] = [Version::One, Version::Two];
 
-    /// What builds without versions in records sent and understood: it never changes.
+    /// Builds whose records have no version send and understand these frames: they never change.
     #[test]
-    fn frames_of_version_1_are_as_ever() {
+    fn frames_of_version_1_are_unchanged() {
         let size = TerminalSize { rows: 24, columns: 258 };
         let request = CommandRequest::Exec(Command {
             argv: vec![b"id".to_vec()],
@@ -461,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_has_the_byte_order_of_the_other_sockets() {
+    fn version_2_uses_the_byte_order_of_the_other_sockets() {
         let size = TerminalSize { rows: 24, columns: 258 };
         assert_eq!(
             CommandFrame::Resized(size).encode(Version::Two),
@@ -480,7 +478,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_survive_the_wire_in_order(frames in proptest::collection::vec(frame(), 0..8)) {
+        fn frames_survive_the_round_trip_in_order(frames in proptest::collection::vec(frame(), 0..8)) {
             for version in VERSIONS {
                 let wire: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(version)).collect();
                 let mut from = wire.as_slice();
@@ -493,7 +491,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_refused_or_understood_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn any_bytes_are_decoded_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             for version in VERSIONS {
                 let mut from = bytes.as_slice();
                 while let Ok(Some(_)) = CommandFrame::read(&mut from, version) {}
@@ -501,7 +499,7 @@ mod tests {
         }
 
         #[test]
-        fn any_payload_of_any_kind_is_refused_or_understood(kind in 0..16u8, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn any_payload_of_any_kind_is_decoded_or_refused(kind in 0..16u8, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(frame) = CommandFrame::parse(kind, payload, Version::NEWEST) {
                 let (first, _) = frame.encode(Version::NEWEST).split_first().map(|(first, rest)| (*first, rest.len())).unwrap();
                 prop_assert_eq!(first, kind);
@@ -510,10 +508,10 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_announces_too_much_is_refused_before_its_memory_is_taken() {
+    fn an_oversized_frame_is_refused_before_memory_is_allocated() {
         let wire = [CommandFrame::STDOUT, 0xff, 0xff, 0xff, 0xff];
         let error = CommandFrame::read(&mut wire.as_slice(), Version::NEWEST).unwrap_err();
-        assert!(error.to_string().contains("4294967295 bytes"), "{error}");
+        assert!(error.to_string().contains("length 4294967295"), "{error}");
     }
 
     #[test]
@@ -529,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preface_of_another_version_is_not_taken_for_one() {
+    fn a_preface_with_another_version_is_ignored() {
         let mut wire = Vec::new();
         let (version, token) = (Version::NEWEST, [7; TOKEN_LEN]);
         Preface { version, token }.write(&mut wire).unwrap();

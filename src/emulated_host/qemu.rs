@@ -1,35 +1,36 @@
 //! QEMU's command line for the emulated host.
 //!
-//! An AMD processor with SVM and nested paging, which QEMU emulates well enough for the real `kvm_amd`. Directories are shared over
-//! 9p: the machine's boot files, and the outer root several times, because Linux mounts a virtio 9p device once, and every command
-//! gets a mount of its own: with caches as fresh as the command, at full speed.
+//! The emulated host has an AMD processor with SVM and nested paging, which QEMU emulates well enough for the real
+//! `kvm_amd`. Directories are shared over 9p: the emulated host's boot files, and the outer root several times. Linux
+//! mounts each virtio 9p device only once, and every command gets a separate mount, so its caches are fresh and can be
+//! used without revalidation.
 
 use super::location::{Artefacts, Location};
 use super::{EmulatedHostError, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Number of 9p devices that share the root: one for the machine itself, the others for commands that run at the same time (more of
-/// them share the machine's).
+/// Number of 9p devices that share the root: one for the emulated host itself, and one for each concurrent command
+/// (additional commands share the emulated host's).
 pub const ROOT_SHARES: usize = 10;
-/// Port of the machine on which commands are received.
+/// Port in the emulated host that receives commands.
 pub const AGENT_PORT: u16 = 1024;
-/// Emulated processors. With two, nested guests lost their registers and the machine's own kernel died of a stray `int3` under
-/// load, with a thread for each processor as with one for both (QEMU 7.2).
+/// Emulated processors. With two, nested guests lost their registers and the emulated host's own kernel died of a stray
+/// `int3` under load, both with one thread per processor and with one for both (QEMU 7.2).
 const PROCESSORS: usize = 1;
 const MAX_MEMORY_MIB: u64 = 8192;
 
-/// How to start the machine.
+/// Parameters of the emulated host.
 #[derive(Debug)]
 pub struct Settings {
     pub artefacts: Artefacts,
     pub location: Location,
     pub memory_mib: u64,
-    /// Port on the outer loopback that leads to [`AGENT_PORT`].
+    /// Port on the outer loopback interface that is forwarded to [`AGENT_PORT`].
     pub port: u16,
 }
 
-/// QEMU's system emulator.
+/// Finds QEMU's system emulator.
 pub fn find() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -39,7 +40,7 @@ pub fn find() -> Result<PathBuf> {
         .ok_or(EmulatedHostError::NoQemu)
 }
 
-/// Memory for the machine, in MiB: half of the outer one's, 8 GiB at most.
+/// Memory of the emulated host, in MiB: half of the outer host's, at most 8 GiB.
 pub fn memory_mib() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     memory_for(total_mib(&meminfo).unwrap_or(2048))
@@ -56,11 +57,11 @@ fn total_mib(meminfo: &str) -> Option<u64> {
 }
 
 fn memory_for(total_mib: u64) -> u64 {
-    // Below 1 GiB the machine cannot hold a Pod; QEMU takes what is touched, not what is named.
+    // With less than 1 GiB the emulated host cannot run a Pod. QEMU allocates memory only when it is used.
     (total_mib / 2).clamp(1024, MAX_MEMORY_MIB)
 }
 
-/// Arguments of QEMU.
+/// QEMU's arguments.
 pub fn arguments(settings: &Settings) -> Vec<OsString> {
     let location = &settings.location;
     let mut args: Vec<OsString> = Vec::new();
@@ -79,7 +80,8 @@ pub fn arguments(settings: &Settings) -> Vec<OsString> {
     add(&["-accel", "tcg,thread=multi,tb-size=512"]);
     add(&[
         "-cpu",
-        // Without XSAVE: a guest that sets XCR0 does so behind the back of kvm_amd, since QEMU does not emulate that intercept.
+        // Without XSAVE: a guest could set XCR0 without `kvm_amd` noticing, because QEMU does not emulate that
+        // intercept.
         "EPYC,+svm,+npt,-xsave,-avx,-avx2,-fma,-f16c",
         "-smp",
         &PROCESSORS.to_string(),
@@ -121,7 +123,7 @@ pub fn arguments(settings: &Settings) -> Vec<OsString> {
         shared(&format!("host{number}"), Path::new("/"));
     }
 
-    // The disk outlives a kill of QEMU in the outer page cache; flushes reach the outer disk.
+    // If QEMU is killed, the outer page cache preserves the disk's content; flushes reach the outer disk.
     let mut drive =
         OsString::from("if=none,id=disk,format=raw,cache=writeback,discard=unmap,detect-zeroes=unmap,file=");
     drive.push(escaped(&location.disk()));
@@ -134,7 +136,7 @@ pub fn arguments(settings: &Settings) -> Vec<OsString> {
     args
 }
 
-/// A path inside an option: QEMU separates at commas and takes two for one.
+/// Escapes a path in an option: QEMU separates at commas, and takes two as one.
 fn escaped(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = path.as_os_str().as_bytes().iter();
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_memory_is_taken_within_bounds() {
+    fn the_machine_gets_half_of_the_memory_within_bounds() {
         assert_eq!(memory_for(16_000), 8000);
         assert_eq!(memory_for(512_000), 8192);
         assert_eq!(memory_for(600), 1024);
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comma_in_a_path_does_not_end_the_option() {
+    fn a_comma_in_a_path_is_escaped() {
         assert_eq!(escaped(Path::new("/a,b/c")), OsString::from("/a,,b/c"));
     }
 }

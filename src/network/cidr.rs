@@ -1,4 +1,4 @@
-//! IPv4 address ranges: parsing and the arithmetic that address allocation and firewall rules need.
+//! IPv4 address ranges: parsing, and the arithmetic for address allocation and firewall rules.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -14,39 +14,36 @@ pub struct Ipv4Cidr {
     prefix_length: u8,
 }
 
-/// Why a string is not a usable Pod network.
+/// Why a string is not a valid Pod network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
-    /// Not `a.b.c.d/n`.
+    /// It does not have the form `a.b.c.d/n`.
     #[error("\"{0}\" is not an IPv4 network like 10.88.0.0/16")]
     Syntax(String),
     /// Bits beyond the prefix are set.
     #[error("\"{0}\" has bits set beyond its prefix length; the network is {1}")]
     HostBits(String, Ipv4Cidr),
-    /// No room for a gateway and one Pod, or not addresses that Pods may have.
-    #[error(
-        "\"{0}\" cannot be a Pod network: the prefix length must be 8 to 30 and the addresses ordinary unicast ones"
-    )]
+    /// The network has no room for a gateway and one Pod, or its addresses are not allowed for Pods.
+    #[error("\"{0}\" cannot be a Pod network: it needs a prefix length of 8 to 30 and unicast addresses")]
     Unusable(String),
 }
 
 impl Ipv4Cidr {
-    /// The range's first address, which names it.
+    /// The network address, which is the first of the range.
     pub fn network(&self) -> Ipv4Addr {
         self.network
     }
 
-    /// Number of leading bits that all addresses share.
+    /// Length of the common prefix, in bits.
     pub fn prefix_length(&self) -> u8 {
         self.prefix_length
     }
 
-    /// The prefix as a bit mask.
+    /// The netmask.
     pub fn mask(&self) -> Ipv4Addr {
         Ipv4Addr::from(mask_bits(self.prefix_length))
     }
 
-    /// Whether `address` lies in the range.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         address.to_bits() & mask_bits(self.prefix_length) == self.network.to_bits()
     }
@@ -57,17 +54,17 @@ impl Ipv4Cidr {
         self.network.to_bits() & mask == other_address.to_bits() & mask
     }
 
-    /// The first host address: the bridge's, and the Pods' gateway.
+    /// The first host address: the address of the bridge, which is the Pods' gateway.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.network.to_bits().saturating_add(1))
     }
 
-    /// How many addresses Pods can have: all but the network's, the gateway's and the broadcast address.
+    /// How many addresses are available to Pods: all but the network, gateway and broadcast addresses.
     pub fn pod_address_count(&self) -> u32 {
         (!mask_bits(self.prefix_length)).saturating_sub(2)
     }
 
-    /// The Pod address number `index`, counted from 0; `None` past [`Self::pod_address_count`].
+    /// The Pod address with this index, counted from 0; `None` beyond [`Self::pod_address_count`].
     pub fn pod_address(&self, index: u32) -> Option<Ipv4Addr> {
         if index >= self.pod_address_count() {
             return None;
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn overlap_looks_at_the_shorter_prefix() {
+    fn overlap_is_decided_by_the_shorter_prefix() {
         let cidr: Ipv4Cidr = "10.88.0.0/16".parse().unwrap();
         assert!(cidr.overlaps(Ipv4Addr::new(10, 88, 4, 7), 24));
         assert!(cidr.overlaps(Ipv4Addr::new(10, 0, 0, 1), 8));

@@ -1,4 +1,4 @@
-//! How this host connects its Pods.
+//! Network configuration of this host.
 
 use std::env;
 use std::fs;
@@ -7,24 +7,26 @@ use std::path::Path;
 use super::cidr::{Ipv4Cidr, POD_CIDR_VARIABLE};
 use super::error::NetworkError;
 
-/// How Pods are connected on this host.
+/// The default Pod network.
+pub const DEFAULT_POD_CIDR: &str = "10.88.0.0/16";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
     /// Name of the bridge, at most 15 bytes.
     pub bridge_name: String,
-    /// Addresses of the Pods; the first is the bridge's and the Pods' gateway.
+    /// Addresses of the Pods; the first is the bridge's and serves as their gateway.
     pub subnet: Ipv4Cidr,
-    /// Largest IP packet, bytes.
+    /// Largest IP packet, in bytes.
     pub mtu: u32,
 }
 
 impl NetworkConfig {
-    /// The configuration of this host: bridge `microkube0`, network 10.88.0.0/16 or `MICROKUBE_POD_CIDR`, MTU of the default route.
+    /// The configuration of this host: bridge `microkube0`, network 10.88.0.0/16 or `MICROKUBE_POD_CIDR`, and the MTU
+    /// of the default route.
     pub fn from_env() -> Result<Self, NetworkError> {
-        let subnet = match env::var(POD_CIDR_VARIABLE) {
-            Ok(text) => text,
-            Err(env::VarError::NotPresent) => "10.88.0.0/16".to_owned(),
-            Err(env::VarError::NotUnicode(text)) => text.to_string_lossy().into_owned(),
+        let subnet = match env::var_os(POD_CIDR_VARIABLE).filter(|text| !text.is_empty()) {
+            Some(text) => text.to_string_lossy().into_owned(),
+            None => DEFAULT_POD_CIDR.to_owned(),
         };
         let subnet = subnet.parse().map_err(NetworkError::Subnet)?;
         Ok(Self {
@@ -35,11 +37,11 @@ impl NetworkConfig {
     }
 }
 
-/// MTU of the interface of the default route, or 1500; never more than 1500, since what Pods send among themselves gains nothing and a
-/// guest without large receive buffers would lose larger frames.
+/// MTU of the default route's interface, or 1500 if there is none; at most 1500, because larger frames between Pods
+/// have no benefit, and a guest without large receive buffers would lose them.
 fn default_mtu() -> u32 {
     const ETHERNET_MTU: u32 = 1500;
-    // RFC 791's minimum that every host takes.
+    // The minimum that RFC 791 requires of every host.
     const SMALLEST_MTU: u32 = 576;
     let Ok(routes) = fs::read_to_string("/proc/net/route") else {
         return ETHERNET_MTU;
@@ -50,7 +52,7 @@ fn default_mtu() -> u32 {
         .map_or(ETHERNET_MTU, |mtu: u32| mtu.clamp(SMALLEST_MTU, ETHERNET_MTU))
 }
 
-/// The first default route's interface in the format of `/proc/net/route`.
+/// The interface of the first default route, from the format of `/proc/net/route`.
 fn default_route_interface(routes: &str) -> Option<&str> {
     routes.lines().skip(1).find_map(|line| {
         let mut fields = line.split_ascii_whitespace();

@@ -1,7 +1,7 @@
-//! microkube's nftables rules: Pods reach the outside under the host's address, and cannot pose as somebody else.
+//! microkube's nftables rules: Pods reach other networks through the host's address, and cannot spoof addresses.
 //!
-//! Both are tables named `microkube`, apart from everybody else's. An accept here does not override a drop in a table of
-//! another program (Docker's `FORWARD` policy, for one): nothing here opens what the administrator closed.
+//! The rules are in their own tables, named `microkube`. An accept in these tables does not override a drop in another
+//! program's table (such as Docker's `FORWARD` policy), so they never open what the administrator has closed.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,14 +15,15 @@ const TABLE: &str = "microkube";
 const NAT_CHAIN: &str = "postrouting";
 const ETHERTYPE_IPV4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
 const ETHERTYPE_ARP: [u8; 2] = (libc::ETH_P_ARP as u16).to_be_bytes();
-/// ARP's first fields: Ethernet, IPv4, 6-byte and 4-byte addresses.
+/// The first ARP fields: Ethernet, IPv4, and addresses of 6 and 4 bytes.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 const INTERFACE_NAME_BYTES: usize = libc::IFNAMSIZ;
 
-/// Translates what Pods send out of their network to the host's address on the way. Replaces rules for another network.
+/// Translates the source address of packets that leave the Pod network to the host's address. Replaces rules for
+/// another network.
 pub fn ensure_masquerade(subnet: Ipv4Cidr, bridge_name: &str) -> io::Result<()> {
     let comment = format!("Pods in {subnet} behind {bridge_name}");
-    // Replacing a rule costs a grace period of the kernel's, some 10 ms.
+    // Replacing a rule costs a grace period in the kernel, about 10 ms.
     if let [Some(existing)] = comments(Family::Ipv4, TABLE, NAT_CHAIN)?.as_slice()
         && *existing == comment
     {
@@ -70,7 +71,7 @@ pub fn ensure_masquerade(subnet: Ipv4Cidr, bridge_name: &str) -> io::Result<()> 
     batch.commit()
 }
 
-/// Lets in from the TAP only IPv4 and ARP that carry the Pod's own MAC and IP address. The chain has the TAP's name.
+/// Accepts from the TAP only IPv4 and ARP with the Pod's own MAC and IP address. The chain is named like the TAP.
 pub fn guard_tap(tap_name: &str, mac: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
     let mut batch = Batch::default();
     let hook = Hook {
@@ -144,8 +145,8 @@ pub fn guard_tap(tap_name: &str, mac: [u8; 6], address: Ipv4Addr) -> io::Result<
     batch.commit()
 }
 
-/// Removes the TAP's chain. Some kernels have removed it together with the device, others (6.16, and Debian's 6.12) keep it for a device
-/// of the same name; either way its absence is no error.
+/// Removes the TAP's chain. Some kernels remove it together with the device; others (6.16, and Debian's 6.12) keep it
+/// for a device with the same name. A missing chain is not an error.
 pub fn forget_tap(tap_name: &str) -> io::Result<()> {
     let mut batch = Batch::default();
     batch.flush_chain(Family::Netdev, TABLE, tap_name);
@@ -156,7 +157,7 @@ pub fn forget_tap(tap_name: &str) -> io::Result<()> {
     }
 }
 
-/// Whether the error says that this kernel has no nf_tables, or not the ingress hook of devices.
+/// Whether the error means that this kernel lacks nf_tables or the ingress hook for devices.
 pub fn lacks_netdev(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,11 +1,12 @@
-//! Who has which address: one file per leased address, in a directory that all microkube processes of the host share.
+//! Address leases: one file per leased address, in a directory that all microkube processes on the host share.
 //!
-//! `leases/<address>` contains the Pod's uid. A lease appears complete or not at all (it is written aside and linked into
-//! place), so that a process killed at any moment leaves either no lease or one that names its owner. Nothing is synced:
-//! after a power cut no machine is alive, a lease that has lost its content is released by the next sweep, and its Pod gets another
-//! address with its next machine.
+//! `leases/<address>` contains the UID of the Pod. A lease is written to a temporary file and linked into place, so it
+//! appears complete or not at all: a process that is killed leaves either no lease or one that names its owner. Nothing
+//! is synced. After a power cut no VM is running, the next sweep releases leases that lost their content, and
+//! their Pods get new addresses with their next VMs.
 //!
-//! The directory has one version of its format, in the file `version`. Without that file it is version 0, whose leases are the same.
+//! The directory has one format version, in the file `version`. Without that file it is version 0, whose leases have
+//! the same form.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -14,57 +15,54 @@ use std::path::{Path, PathBuf};
 
 use super::cidr::Ipv4Cidr;
 
-/// An address and the Pod that has it.
+/// A leased address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The Pod's address.
     pub address: Ipv4Addr,
-    /// The Pod's uid; `None` if the file does not hold one, which only damage to the file system can cause.
+    /// UID of the Pod; `None` if the file does not contain one, which only file-system damage can cause.
     pub pod_uid: Option<String>,
 }
 
-/// What can go wrong with leases.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The uid is not one.
+    /// The UID is not valid.
     #[error("\"{0}\" cannot be a Pod's uid: it must be 1 to 63 letters, digits and dashes")]
     BadUid(String),
-    /// No address is left.
+    /// All addresses are leased.
     #[error(
-        "all {count} addresses of the Pod network {subnet} are taken; end some Pods, or choose a larger network with MICROKUBE_POD_CIDR once none runs"
+        "all {count} addresses of the Pod network {subnet} are in use; delete some Pods, or delete all Pods and set MICROKUBE_POD_CIDR to a larger network"
     )]
     Exhausted {
-        /// The network.
+        /// The Pod network.
         subnet: Ipv4Cidr,
         /// How many addresses it has for Pods.
         count: u32,
     },
-    /// A later build wrote the leases in a format of which this one knows nothing.
+    /// The leases were written by a later build, in an unknown format.
     #[error(
-        "{} says that a newer microkube wrote the leases, in version {found} of their format; this one knows version {FORMAT_VERSION} and older ones; use the newer one",
+        "{}: the leases were written by a newer microkube, in format version {found}; this one reads versions up to {FORMAT_VERSION}; use the newer microkube",
         path.display()
     )]
     Newer {
-        /// The file that says it.
+        /// The file with the version.
         path: PathBuf,
         /// The version.
         found: u64,
     },
-    /// The file system failed.
+    /// A file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
         #[source]
         source: io::Error,
     },
 }
 
 impl LeaseError {
-    /// The file or directory that it is about.
+    /// The file or directory that the error is about, if any.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Io { path, .. } | Self::Newer { path, .. } => Some(path),
@@ -73,13 +71,14 @@ impl LeaseError {
     }
 }
 
-/// The version of the format that is written. It and those before it are read.
+/// The format version that is written. Earlier versions can be read.
 const FORMAT_VERSION: u32 = 1;
 
-/// A lease file is a uid; more than this is damage.
+/// A lease file contains only a UID; a larger one is damaged.
 const MAX_LEASE_FILE_BYTES: u64 = 256;
 
-/// The lease directory, locked against all other processes while this value lives. The kernel drops the lock with its holder.
+/// The lease directory, locked against all other processes while this value exists. The kernel releases the lock if the
+/// process dies.
 #[derive(Debug)]
 pub struct LeaseStore {
     root: PathBuf,
@@ -87,8 +86,8 @@ pub struct LeaseStore {
 }
 
 impl LeaseStore {
-    /// Opens (and creates if missing) the store below `root` and waits for its lock; nobody holds it for longer than a few
-    /// file operations.
+    /// Opens the store below `root`, creating it if it is missing, and waits for its lock, which is only held for a few
+    /// file operations at a time.
     pub fn open(root: &Path) -> Result<Self, LeaseError> {
         for directory in [root.join("leases"), root.join("new")] {
             fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
@@ -112,8 +111,8 @@ impl LeaseStore {
         })
     }
 
-    /// Leases an address to the Pod: the one it has already, or the next free one after the one leased last, so that an
-    /// address is reused as late as possible (neighbours may still have the old owner in their caches).
+    /// Leases an address to the Pod: its current one, or the next free one after the last that was leased. So an
+    /// address is reused as late as possible, because neighbours may still have its old owner in their caches.
     pub fn acquire(&self, subnet: Ipv4Cidr, pod_uid: &str) -> Result<Ipv4Addr, LeaseError> {
         check_uid(pod_uid)?;
         let held = self
@@ -124,7 +123,7 @@ impl LeaseStore {
             if subnet.pod_index(lease.address).is_some() {
                 return Ok(lease.address);
             }
-            // From a network that was configured before.
+            // It belongs to a network that was configured earlier.
             self.remove(lease.address)?;
         }
         let new = self.root.join("new").join(pod_uid);
@@ -137,7 +136,7 @@ impl LeaseStore {
     fn link_next_free(&self, subnet: Ipv4Cidr, new: &Path) -> Result<Ipv4Addr, LeaseError> {
         let count = subnet.pod_address_count();
         let cursor_path = self.root.join("last");
-        // Only a hint: missing or damaged, the search starts at the beginning.
+        // Only a hint: if it is missing or damaged, the search starts at the first address.
         let last = read_bounded(&cursor_path)
             .ok()
             .and_then(|text| text.trim().parse().ok());
@@ -152,7 +151,7 @@ impl LeaseStore {
             let path = self.lease_path(address);
             match fs::hard_link(new, &path) {
                 Ok(()) => {
-                    // In place and not by rename: a torn cursor costs nothing.
+                    // Written in place rather than renamed, because a torn cursor does no harm.
                     fs::write(&cursor_path, address.to_string()).map_err(io_error("write", &cursor_path))?;
                     return Ok(address);
                 }
@@ -163,7 +162,7 @@ impl LeaseStore {
         Err(LeaseError::Exhausted { subnet, count })
     }
 
-    /// Releases what the Pod has. Having nothing is no error.
+    /// Releases the Pod's lease. Having none is not an error.
     pub fn release(&self, pod_uid: &str) -> Result<(), LeaseError> {
         check_uid(pod_uid)?;
         remove_if_there(&self.root.join("new").join(pod_uid))?;
@@ -175,12 +174,12 @@ impl LeaseStore {
         Ok(())
     }
 
-    /// Releases a lease whoever has it.
+    /// Releases an address, whichever Pod holds it.
     pub fn remove(&self, address: Ipv4Addr) -> Result<(), LeaseError> {
         remove_if_there(&self.lease_path(address))
     }
 
-    /// All leases, in the order of their addresses.
+    /// All leases, ordered by address.
     pub fn list(&self) -> Result<Vec<Lease>, LeaseError> {
         list(&self.root)
     }
@@ -190,7 +189,7 @@ impl LeaseStore {
     }
 }
 
-/// All leases below `root`, in the order of their addresses, without taking the lock or creating anything.
+/// All leases below `root`, ordered by address, without taking the lock or creating anything.
 pub fn list(root: &Path) -> Result<Vec<Lease>, LeaseError> {
     known_version(root)?;
     let directory = root.join("leases");
@@ -202,7 +201,7 @@ pub fn list(root: &Path) -> Result<Vec<Lease>, LeaseError> {
     let mut leases = Vec::new();
     for entry in entries {
         let entry = entry.map_err(io_error("list", &directory))?;
-        // What is not named like an address is not ours.
+        // Ignore files that are not named like an address.
         let Some(address) = entry
             .file_name()
             .to_str()
@@ -224,7 +223,7 @@ pub fn list(root: &Path) -> Result<Vec<Lease>, LeaseError> {
     Ok(leases)
 }
 
-/// The version of the leases' format; 0 where nothing says one, as before there were versions, and where a power cut has torn it.
+/// The format version of the leases; 0 if there is none, as in early builds, or if a power cut has torn the file.
 fn known_version(root: &Path) -> Result<u32, LeaseError> {
     let path = root.join("version");
     let text = match read_bounded(&path) {
@@ -252,12 +251,13 @@ fn remove_if_there(path: &Path) -> Result<(), LeaseError> {
     }
 }
 
-/// A uid becomes a file name, so nothing but the characters of a UUID (or of a static Pod's hash) may be in it.
+/// Whether this is a valid Pod UID. It becomes a file name, so only the characters of a UUID (or of a static Pod's
+/// hash) are allowed.
 pub fn is_pod_uid(uid: &str) -> bool {
     (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// The same, as an error.
+/// Returns an error if the UID is not valid.
 pub fn check_uid(uid: &str) -> Result<(), LeaseError> {
     if is_pod_uid(uid) {
         Ok(())
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn exhaustion_is_reported_and_ends_with_a_release() {
+    fn address_exhaustion_is_reported_and_ends_with_a_release() {
         let root = tempfile::tempdir().unwrap();
         for uid in ["a", "b", "c", "d", "e"] {
             acquire(root.path(), "10.1.0.0/29", uid).unwrap();
@@ -319,7 +319,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("all 5 addresses of the Pod network 10.1.0.0/29 are taken")
+                .starts_with("all 5 addresses of the Pod network 10.1.0.0/29 are in use")
         );
         LeaseStore::open(root.path()).unwrap().release("c").unwrap();
         assert_eq!(
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_of_builds_without_a_version_are_kept_and_those_of_a_newer_one_left_alone() {
+    fn unversioned_leases_are_kept_and_newer_ones_left_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("leases")).unwrap();
         fs::write(root.path().join("leases/10.1.0.2"), "a").unwrap();
@@ -379,8 +379,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&version).unwrap(), "1");
         fs::write(&version, "2").unwrap();
         let said = format!(
-            "{} says that a newer microkube wrote the leases, in version 2 of their format; this one knows version 1 and older ones; \
-             use the newer one",
+            "{}: the leases were written by a newer microkube, in format version 2; this one reads versions up to 1; \
+             use the newer microkube",
             version.display()
         );
         assert_eq!(LeaseStore::open(root.path()).unwrap_err().to_string(), said);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn uids_that_would_leave_the_directory_are_refused() {
+    fn uids_with_path_traversal_are_refused() {
         let root = tempfile::tempdir().unwrap();
         for uid in ["", "..", "a/b", "a\n", &"a".repeat(64)] {
             assert!(matches!(

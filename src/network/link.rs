@@ -1,4 +1,4 @@
-//! The bridge and what is plugged into it, over rtnetlink.
+//! The bridge and its ports, over rtnetlink.
 
 use std::fs;
 use std::io;
@@ -39,7 +39,8 @@ impl Links {
         })
     }
 
-    /// Makes sure that the bridge exists, has the gateway's address and is up, whoever creates it. Returns its index.
+    /// Makes sure that the bridge exists, has the gateway's address and is up, even if other processes create it
+    /// concurrently. Returns its index.
     pub async fn ensure_bridge(&self, config: &NetworkConfig) -> Result<u32, NetworkError> {
         let name = config.bridge_name.as_str();
         let gateway = config.subnet.gateway();
@@ -47,8 +48,8 @@ impl Links {
             Some(found) => found,
             None => {
                 self.refuse_overlap(config).await?;
-                // An address of its own: otherwise the bridge takes the lowest of its ports', which changes as Pods come and go while
-                // their neighbour caches still hold the old one.
+                // Set a fixed MAC address: otherwise the bridge takes the lowest of its ports', which changes as Pods
+                // come and go while Pods still have the old one in their neighbour caches.
                 let link = LinkBridge::new(name)
                     .address(mac_of(gateway).to_vec())
                     .mtu(config.mtu)
@@ -105,7 +106,7 @@ impl Links {
         Ok(index)
     }
 
-    /// Plugs a TAP into the bridge and brings it up.
+    /// Attaches a TAP to the bridge and brings it up.
     pub async fn add_to_bridge(&self, tap_name: &str, bridge_index: u32, mtu: u32) -> Result<(), NetworkError> {
         let (index, _) = self
             .find(tap_name)
@@ -167,7 +168,7 @@ impl Links {
         Ok(found)
     }
 
-    /// Refuses a Pod network that the host reaches through another interface already.
+    /// Fails if the host reaches the Pod network, or a part of it, through another interface.
     async fn refuse_overlap(&self, config: &NetworkConfig) -> Result<(), NetworkError> {
         let subnet = config.subnet;
         for HostAddress {
@@ -177,7 +178,7 @@ impl Links {
             ..
         } in self.addresses().await?
         {
-            // By name: another process may have created the bridge since this one looked for it.
+            // Compare names: another process may have created the bridge since the lookup.
             if label != config.bridge_name && subnet.overlaps(address, prefix_length) {
                 return Err(NetworkError::SubnetInUse {
                     subnet,
@@ -190,23 +191,23 @@ impl Links {
     }
 }
 
-/// An IPv4 address of an interface of the host.
+/// An IPv4 address of one of the host's interfaces.
 struct HostAddress {
     /// Index of the interface.
     index: u32,
-    /// Its name, unless the administrator chose another label.
+    /// The interface's name, unless the administrator chose another label.
     label: String,
     address: Ipv4Addr,
     prefix_length: u8,
 }
 
-/// The bridge carries IPv4 only; an interface that made itself an IPv6 address would be a way around the rules.
+/// Disables IPv6: the bridge carries only IPv4, and an IPv6 address on an interface would bypass the rules.
 fn disable_ipv6(interface: &str) -> Result<(), NetworkError> {
     let path = Path::new("/proc/sys/net/ipv6/conf")
         .join(interface)
         .join("disable_ipv6");
     match fs::write(&path, "1") {
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(|source| NetworkError::System {
             action: format!("write {}", path.display()),
@@ -215,7 +216,7 @@ fn disable_ipv6(interface: &str) -> Result<(), NetworkError> {
     }
 }
 
-/// Makes the host forward packets between its interfaces.
+/// Enables IP forwarding on the host.
 pub fn enable_forwarding() -> Result<(), NetworkError> {
     let path = "/proc/sys/net/ipv4/ip_forward";
     let failed = |source| NetworkError::System {
@@ -228,8 +229,8 @@ pub fn enable_forwarding() -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// The MAC address that belongs to an address of the Pod network: locally administered, with the IP address in it, as CNI's bridge
-/// plugin makes it.
+/// The MAC address for an address of the Pod network: locally administered, and containing the IP address, as in CNI's
+/// bridge plugin.
 pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]

@@ -1,10 +1,11 @@
-//! The built-in Pod network: a bridge on the host, a TAP for every Pod, addresses from a directory of leases, masquerading and
-//! protection against spoofing in nftables. Everything over netlink and ioctl; no other program is needed or started.
+//! The built-in Pod network: a bridge on the host, a TAP per Pod, addresses from a directory of leases, and nftables
+//! rules for masquerading and against spoofing. Everything uses netlink and ioctls; no other program is run.
 //!
-//! What a Pod has on the host, and who releases it: the TAP goes with its last file descriptor; the lease and the TAP's
-//! nftables chain go with [`release`], or with the next [`sweep`] if the owner died. The bridge stays.
+//! A Pod's resources on the host: its TAP disappears with the last file descriptor; [`release`] removes the lease and
+//! the TAP's nftables chain, or the next [`sweep`] does if the owner died. The bridge stays.
 //!
-//! Only `privileged` calls what changes the host. The virtual machine's side (virtio-net, the guest's interface) is not here.
+//! Only `privileged` calls functions that change the host. The virtual machine's side (virtio-net, the guest's
+//! interface) is elsewhere.
 
 use std::io;
 use std::path::Path;
@@ -21,23 +22,25 @@ mod pod_network;
 mod tap;
 
 pub use cidr::{CidrError, Ipv4Cidr, POD_CIDR_VARIABLE};
-pub use config::NetworkConfig;
+pub use config::{DEFAULT_POD_CIDR, NetworkConfig};
 pub use error::NetworkError;
 pub use lease::{Lease, LeaseError, is_pod_uid};
 pub use pod_files::{HostAlias, host_resolv_conf, pod_etc_hosts, pod_resolv_conf, with_dns_config};
 pub use pod_network::PodNetwork;
 
-/// Connects a Pod: leases an address, creates the bridge and its rules if they are missing, creates the TAP and plugs it in.
+/// Connects a Pod: leases an address, creates the bridge and its rules if they are missing, creates the TAP and
+/// attaches it to the bridge.
 ///
-/// `state` is the directory of the leases, shared by all microkube processes. The Pod's own record must exist before, or a concurrent
-/// [`sweep`] takes its lease away. On an error nothing of the Pod's is left; the caller ends a success with [`release`].
+/// `state` is the directory of the leases, shared by all microkube processes. The Pod's record must already exist, or a
+/// concurrent [`sweep`] releases the lease. After an error, no resource of the Pod remains; after success the caller
+/// must call [`release`].
 pub async fn connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
     let result = try_connect(state, pod_uid, config).await;
     if let Err(error) = &result
-        && !error.means_connected_already()
+        && !error.is_already_connected()
         && let Err(second) = release(state, pod_uid).await
     {
-        tracing::warn!("after a failure ({error}) the lease of Pod {pod_uid} could not be returned: {second}");
+        tracing::warn!("cannot return the lease of Pod {pod_uid} after an error ({error}): {second}");
     }
     result
 }
@@ -56,7 +59,7 @@ async fn try_connect(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Res
     Ok(network)
 }
 
-/// The steps that block for a moment: leases, nftables and the TAP, guarded before it is plugged in.
+/// The steps that block briefly: leases, nftables and the TAP. The TAP is guarded before it is attached.
 fn lease_and_create_tap(state: &Path, pod_uid: &str, config: &NetworkConfig) -> Result<PodNetwork, NetworkError> {
     let address = lease::LeaseStore::open(state)?.acquire(config.subnet, pod_uid)?;
     link::enable_forwarding()?;
@@ -82,25 +85,25 @@ fn lease_and_create_tap(state: &Path, pod_uid: &str, config: &NetworkConfig) -> 
     })
 }
 
-/// A TAP once it is guarded. One that cannot be is closed, which removes it.
+/// Guards a TAP and returns it. If that fails, the TAP is closed, which removes it.
 fn guarded<T>(tap: T, guard: impl FnOnce() -> io::Result<()>) -> Result<T, NetworkError> {
     guard().map_err(unguarded)?;
     Ok(tap)
 }
 
-/// Why a Pod without protection against spoofing is not connected.
+/// The error for a Pod that cannot be protected against spoofing, and is therefore not connected.
 fn unguarded(source: io::Error) -> NetworkError {
     if firewall::lacks_netdev(&source) {
         return NetworkError::NoIngressHook(source);
     }
     NetworkError::Firewall {
-        what: "protection against spoofing",
+        what: "anti-spoofing rules",
         source,
     }
 }
 
-/// Releases what a Pod has beyond its TAP's descriptor; having nothing is no error. The virtual machine must be gone: its
-/// address may belong to another Pod the moment this returns.
+/// Releases a Pod's resources other than its TAP's descriptor; having none is not an error. The virtual machine must
+/// have ended: its address may belong to another Pod as soon as this returns.
 pub async fn release(state: &Path, pod_uid: &str) -> Result<(), NetworkError> {
     let (state, pod_uid) = (state.to_owned(), pod_uid.to_owned());
     blocking(move || release_now(&state, &pod_uid)).await
@@ -108,7 +111,7 @@ pub async fn release(state: &Path, pod_uid: &str) -> Result<(), NetworkError> {
 
 fn release_now(state: &Path, pod_uid: &str) -> Result<(), NetworkError> {
     lease::check_uid(pod_uid)?;
-    // The chain first: once the lease is gone nothing names it any more.
+    // Remove the chain first: once the lease is gone, nothing refers to it.
     firewall::forget_tap(&tap_name(pod_uid)).map_err(|source| NetworkError::Firewall {
         what: "the removal of a Pod's rules",
         source,
@@ -124,9 +127,10 @@ pub fn leases(state: &Path) -> Result<Vec<Lease>, NetworkError> {
     Ok(lease::list(state)?)
 }
 
-/// Releases what Pods left that no longer live; returns their leases.
+/// Releases what dead Pods left behind; returns their leases.
 ///
-/// `is_live` is asked after the leases were read, so that a Pod whose record exists before it attaches is never taken for dead.
+/// `is_live` is called after the leases were read. A Pod's record exists before its lease, so a live Pod is never
+/// mistaken for a dead one.
 pub async fn sweep(state: &Path, mut is_live: impl FnMut(&str) -> bool + Send) -> Result<Vec<Lease>, NetworkError> {
     let dead: Vec<Lease> = leases(state)?
         .into_iter()
@@ -152,7 +156,7 @@ async fn blocking<T: Send + 'static>(
         })?
 }
 
-/// Name of a Pod's TAP: `mk` and 11 characters of its uid (interface names have 15 bytes at most).
+/// Name of a Pod's TAP: `mk` and 11 characters of its UID (interface names have at most 15 bytes).
 pub fn tap_name(pod_uid: &str) -> String {
     let hexadecimal = pod_uid
         .chars()

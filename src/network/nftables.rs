@@ -1,5 +1,5 @@
-//! nf_tables over netlink: the encoding of a batch of changes, and its exchange with the kernel. Just what microkube's rules need; the
-//! rules themselves are in `firewall`.
+//! nf_tables over netlink: encodes batches of changes and exchanges them with the kernel. It contains only what
+//! microkube's rules need; the rules themselves are in `firewall`.
 //!
 //! A batch is a transaction: the kernel applies all of it or nothing. All attribute values are big-endian.
 
@@ -24,7 +24,7 @@ pub enum Family {
     Netdev = libc::NFPROTO_NETDEV as u8,
 }
 
-/// What becomes of a packet that no rule decided on, or that a rule matched.
+/// The verdict on a packet, as a chain's policy or in a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
@@ -34,7 +34,7 @@ pub enum Verdict {
     Accept = libc::NF_ACCEPT as u8,
 }
 
-/// Where a packet meets a chain.
+/// Where a chain is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hook<'a> {
     /// `filter`, `nat` …
@@ -54,7 +54,7 @@ pub const HOOK_NETDEV_INGRESS: u32 = libc::NF_NETDEV_INGRESS as u32;
 /// Where source addresses are translated.
 pub const PRIORITY_SRCNAT: i32 = libc::NF_IP_PRI_NAT_SRC;
 
-/// Which header a payload offset counts from (`NFT_PAYLOAD_*_HEADER`).
+/// The header from which a payload offset counts (`NFT_PAYLOAD_*_HEADER`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Header {
@@ -64,14 +64,14 @@ pub enum Header {
     Network = libc::NFT_PAYLOAD_NETWORK_HEADER as u8,
 }
 
-/// One step of a rule; a rule ends at the first comparison that fails.
+/// One step of a rule. A rule ends at the first comparison that fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression<'a> {
     /// Loads the frame's EtherType (`meta protocol`).
     LoadProtocol,
-    /// Loads the name of the outgoing interface, padded with zeros to 16 bytes.
+    /// Loads the name of the output interface, padded with zeros to 16 bytes.
     LoadOutputInterface,
-    /// Loads bytes of a header.
+    /// Loads bytes from a header.
     LoadPayload {
         /// Which header.
         header: Header,
@@ -82,20 +82,20 @@ pub enum Expression<'a> {
     },
     /// Keeps only the bits of the mask.
     Mask(&'a [u8]),
-    /// Goes on only if what was loaded equals this.
+    /// Continues only if the loaded value equals this one.
     Equal(&'a [u8]),
-    /// Goes on only if what was loaded differs from this.
+    /// Continues only if the loaded value differs from this one.
     NotEqual(&'a [u8]),
-    /// Ends the chain.
+    /// Ends the chain with this verdict.
     Verdict(Verdict),
-    /// Translates the source address to that of the outgoing interface.
+    /// Translates the source address to that of the output interface.
     Masquerade,
 }
 
-/// The only register used.
+/// The only register that is used.
 const REGISTER: u32 = NFT_REG_1;
 
-/// A transaction being put together.
+/// A transaction under construction.
 #[derive(Debug)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -154,7 +154,8 @@ impl Batch {
         });
     }
 
-    /// Appends a rule to a chain. The comment, at most 127 bytes, is shown by `nft list ruleset` and returned by `comments`.
+    /// Appends a rule to a chain. The comment is at most 127 bytes long; `nft list ruleset` shows it and `comments`
+    /// returns it.
     pub fn add_rule(
         &mut self,
         family: Family,
@@ -171,7 +172,7 @@ impl Batch {
                     list.nested(NFTA_LIST_ELEM, |attributes| expression.encode(attributes));
                 }
             });
-            // libnftnl's encoding of user data: type, length, value. A comment is a string with its final zero.
+            // libnftnl's encoding of user data: type, length, value. A comment is a NUL-terminated string.
             let mut user_data = vec![NFTNL_UDATA_RULE_COMMENT, (comment.len() + 1) as u8];
             user_data.extend_from_slice(comment.as_bytes());
             user_data.push(0);
@@ -201,26 +202,26 @@ impl Batch {
         self.bytes.extend_from_slice(&resource.to_be_bytes());
         self.next_sequence += 1;
         fill(&mut Attributes { bytes: &mut self.bytes });
-        // Messages are made of this module's own constants and short names: far below 4 GiB.
+        // Messages consist of this module's constants and short names: far below 4 GiB.
         let length = (self.bytes.len() - start) as u32;
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// The complete transaction, and the sequence number of its end.
+    /// The complete transaction, and the sequence number of its last message.
     fn finish(mut self) -> (Vec<u8>, u32) {
         let end = self.next_sequence;
         self.message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, 0, NFNL_SUBSYS_NFTABLES, |_| {});
         (self.bytes, end)
     }
 
-    /// Hands the transaction to the kernel and waits for its outcome. Blocks for milliseconds at most.
+    /// Sends the transaction to the kernel and waits for its result. Blocks for milliseconds at most.
     ///
-    /// The error is the kernel's for the first change that it refused: `ENOENT` for something that does not exist,
-    /// `EOPNOTSUPP` for a family, hook or expression that this kernel does not have, `EPERM` without `CAP_NET_ADMIN`.
+    /// The error is the kernel's for the first change that it refused: `ENOENT` for an object that does not exist,
+    /// `EOPNOTSUPP` for a family, hook or expression that this kernel lacks, `EPERM` without `CAP_NET_ADMIN`.
     pub fn commit(self) -> io::Result<()> {
         let (request, end) = self.finish();
         let socket = send(&request)?;
-        // One answer to every change, 1 to end-1; or one to the beginning of the batch (0) that stands for all.
+        // One answer per change, numbered 1 to end-1, or one to the beginning of the batch (0) for all of them.
         let mut outstanding = end.saturating_sub(1);
         let mut outcome = Ok(());
         while outstanding > 0 {
@@ -235,21 +236,22 @@ impl Batch {
                 outstanding = outstanding.saturating_sub(1);
             }
         }
-        close_aside(socket);
+        close_in_background(socket);
         outcome
     }
 }
 
-/// Closes the socket of a transaction that is done, and does not wait for it: after a deletion the kernel first sees to it that nobody uses
-/// any more what was deleted (a grace period of RCU, 7 to 20 ms), which makes no difference to anybody.
-fn close_aside(socket: netlink_sys::Socket) {
-    // Where there is no thread to be had it is closed here, with the closure.
+/// Closes the socket of a finished transaction in a thread and does not wait for it: after a deletion, closing takes an
+/// RCU grace period (7 to 20 ms), because the kernel waits until nothing uses the deleted objects. No caller depends on
+/// that.
+fn close_in_background(socket: netlink_sys::Socket) {
+    // If no thread can be started, the closure is dropped, which closes the socket here.
     let _ = std::thread::Builder::new()
         .name("nftables".into())
         .spawn(move || drop(socket));
 }
 
-/// The comments of a chain's rules in their order; `None` for a rule without one. A chain that does not exist has no rules.
+/// The comments of a chain's rules in order; `None` for a rule without one. A chain that does not exist has no rules.
 pub fn comments(family: Family, table: &str, chain: &str) -> io::Result<Vec<Option<String>>> {
     let mut request = Batch {
         bytes: Vec::new(),
@@ -271,14 +273,14 @@ pub fn comments(family: Family, table: &str, chain: &str) -> io::Result<Vec<Opti
                     libc::ENOENT => return Ok(Vec::new()),
                     errno => return Err(io::Error::from_raw_os_error(errno)),
                 },
-                // After a `struct nfgenmsg` come the rule's attributes.
+                // The rule's attributes follow a `struct nfgenmsg`.
                 _ => comments.push(message.payload.get(4..).and_then(comment_of)),
             }
         }
     }
 }
 
-/// The comment among a rule's attributes.
+/// Finds the comment in a rule's attributes.
 fn comment_of(mut attributes: &[u8]) -> Option<String> {
     while let [a, b, c, d, rest @ ..] = attributes {
         let (length, kind) = (usize::from(u16::from_ne_bytes([*a, *b])), u16::from_ne_bytes([*c, *d]));
@@ -371,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_encoded_as_the_kernel_reads_it() {
+    fn a_table_is_encoded_in_the_kernels_format() {
         let mut batch = Batch::default();
         batch.add_table(Family::Ipv4, "microkube");
         let (bytes, end) = batch.finish();
@@ -473,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_without_trusting_lengths() {
+    fn replies_are_parsed_without_trusting_lengths() {
         let mut answer = Vec::new();
         for (sequence, code) in [(1_u32, 0_i32), (2, -2)] {
             answer.extend_from_slice(&36_u32.to_ne_bytes());

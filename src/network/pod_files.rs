@@ -1,21 +1,20 @@
-//! Content of the network files that every container of a Pod sees: `/etc/hosts` and `/etc/resolv.conf`.
+//! Content of the network files in every container of a Pod: `/etc/hosts` and `/etc/resolv.conf`.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Where systemd-resolved lists the servers it asks itself, behind its stub on 127.0.0.53.
+/// Where systemd-resolved lists its upstream servers; its own stub listens on 127.0.0.53.
 const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// resolv.conf(5): the resolver reads three servers.
+/// Maximum number of name servers that the resolver uses (resolv.conf(5)).
 const MAX_NAMESERVERS: usize = 3;
 
-/// A line of `spec.hostAliases`.
+/// An entry of `spec.hostAliases`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostAlias {
-    /// The address.
+    /// The IP address.
     pub ip: String,
-    /// The names it gets.
     pub hostnames: Vec<String>,
 }
 
@@ -42,20 +41,20 @@ pub fn pod_etc_hosts(hostname: &str, address: Option<Ipv4Addr>, aliases: &[HostA
     hosts
 }
 
-/// The host's resolver configuration as Pods can use it (`dnsPolicy: Default`).
+/// The host's resolver configuration, adapted for Pods (`dnsPolicy: Default`).
 pub fn host_resolv_conf() -> String {
     let host = match fs::read_to_string(HOST_RESOLV_CONF) {
         Ok(text) => text,
         Err(error) => {
-            tracing::warn!("Pods resolve no names: cannot read {HOST_RESOLV_CONF}: {error}");
+            tracing::warn!("Pods cannot resolve names: cannot read {HOST_RESOLV_CONF}: {error}");
             return String::new();
         }
     };
     pod_resolv_conf(&host, || fs::read_to_string(SYSTEMD_RESOLV_CONF).ok())
 }
 
-/// `/etc/resolv.conf` for a Pod from the host's: servers on the host's loopback addresses cannot be reached from the Pod. If all are,
-/// `upstream` may have the servers behind the local one (`/run/systemd/resolve/resolv.conf`).
+/// Derives a Pod's `/etc/resolv.conf` from the host's. Servers on loopback addresses are dropped, because the Pod
+/// cannot reach them. If all are, the servers of `upstream` are used (`/run/systemd/resolve/resolv.conf`).
 pub fn pod_resolv_conf(host: &str, upstream: impl FnOnce() -> Option<String>) -> String {
     let filtered = without_loopback(host);
     if has_nameserver(&filtered) || !has_nameserver(host) {
@@ -66,16 +65,16 @@ pub fn pod_resolv_conf(host: &str, upstream: impl FnOnce() -> Option<String>) ->
         .filter(|text| has_nameserver(text));
     upstream.unwrap_or_else(|| {
         tracing::warn!(
-            "Pods resolve no names: every nameserver in {HOST_RESOLV_CONF} is a loopback address, which a Pod cannot reach, \
-             and {SYSTEMD_RESOLV_CONF} names no other; set spec.dnsConfig.nameservers"
+            "Pods cannot resolve names: all nameservers in {HOST_RESOLV_CONF} are loopback addresses, which Pods cannot reach, \
+             and {SYSTEMD_RESOLV_CONF} has no others; set spec.dnsConfig.nameservers"
         );
         filtered
     })
 }
 
-/// `/etc/resolv.conf` of `dnsPolicy: None`, and of what `spec.dnsConfig` adds otherwise (`formDNSConfigFitsLimits`,
-/// `appendDNSConfig` in `pkg/kubelet/network/dns/dns.go`): servers and search domains are appended without duplicates, options override
-/// those of the same name.
+/// `/etc/resolv.conf` for `dnsPolicy: None`, or another policy's with the additions from `spec.dnsConfig`
+/// (`formDNSConfigFitsLimits`, `appendDNSConfig` in `pkg/kubelet/network/dns/dns.go`): servers and search domains are
+/// appended without duplicates, and options override those with the same name.
 pub fn with_dns_config(
     base: &str,
     nameservers: &[String],
@@ -96,7 +95,7 @@ pub fn with_dns_config(
         let mut words = line.split_ascii_whitespace();
         match words.next() {
             Some("nameserver") => all_nameservers.extend(words.next().map(str::to_owned)),
-            // The last search line counts.
+            // Only the last search line counts.
             Some("search" | "domain") => all_searches = words.map(str::to_owned).collect(),
             Some("options") => {
                 for option in words {
@@ -151,7 +150,7 @@ fn has_nameserver(text: &str) -> bool {
 
 fn without_loopback(text: &str) -> String {
     let kept = text.lines().filter(|line| {
-        // Pods have no IPv6, so a server with a zone (fe80::1%eth0), which is no IpAddr, is none they could reach either.
+        // Drop servers with an IPv6 zone (fe80::1%eth0), which do not parse as an address: Pods have no IPv6.
         nameserver_of(line).is_none_or(|server| server.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()))
     });
     kept.flat_map(|line| [line, "\n"]).collect()
@@ -162,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_file_is_the_kubelets() {
+    fn hosts_file_matches_the_kubelets() {
         let alias = HostAlias {
             ip: "10.0.0.9".into(),
             hostnames: vec!["foo.local".into(), "bar.local".into()],
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_servers_are_replaced_by_those_behind_them() {
+    fn loopback_servers_are_replaced_by_their_upstream_servers() {
         let stub = "# stub\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n";
         let real = "nameserver 192.0.2.1\nnameserver 127.0.0.1\nsearch lan\n";
         assert_eq!(
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn reachable_servers_are_kept_and_the_fallback_is_not_asked() {
+    fn reachable_servers_are_kept_without_the_fallback() {
         let host = "nameserver 192.0.2.1\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\n";
         let pod = pod_resolv_conf(host, || panic!("not needed"));
         assert_eq!(pod, "nameserver 192.0.2.1\nnameserver 2001:db8::1\n");

@@ -1,20 +1,20 @@
-//! TAP devices: the host's end of a Pod's network cable.
+//! TAP devices: the host's end of a Pod's network link.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Bytes of `struct virtio_net_hdr_v1`, which precedes every frame.
+/// Size of `struct virtio_net_hdr_v1`, which precedes every frame.
 const VNET_HEADER_BYTES: libc::c_int = 12;
 
 nix::ioctl_readwrite_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
 nix::ioctl_write_ptr_bad!(tun_set_vnet_header_size, libc::TUNSETVNETHDRSZ, libc::c_int);
 
-/// Creates the TAP `name` and returns the descriptor that keeps it alive: it is not persistent, so the kernel removes it with its last
-/// descriptor, however its owner ends. Non-blocking. Frames carry a 12-byte virtio header.
+/// Creates the TAP `name` and returns its descriptor, non-blocking. The TAP is not persistent: the kernel removes it
+/// with its last descriptor, however its owner ends. Frames carry a 12-byte virtio header.
 ///
-/// Fails with `EBUSY` if another process has a TAP of that name.
+/// Fails with `EBUSY` if another process has a TAP with that name.
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
@@ -34,9 +34,9 @@ pub fn create(name: &str) -> io::Result<OwnedFd> {
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")?
         .into();
-    // SAFETY: TUNSETIFF takes a pointer to an ifreq, which `request` is, alive and writable for the call.
+    // SAFETY: TUNSETIFF takes a pointer to an ifreq; `request` is one, and is alive and writable during the call.
     unsafe { tun_set_iff(tap.as_raw_fd(), &raw mut request) }?;
-    // SAFETY: TUNSETVNETHDRSZ reads one int through the pointer, which is valid for the call.
+    // SAFETY: TUNSETVNETHDRSZ reads one int through the pointer, which is valid during the call.
     unsafe { tun_set_vnet_header_size(tap.as_raw_fd(), &VNET_HEADER_BYTES) }?;
     Ok(tap)
 }

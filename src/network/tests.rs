@@ -17,7 +17,7 @@ fn macs_are_locally_administered_unicast_and_unique_per_address() {
 
 #[test]
 fn damaged_leases_are_swept_and_live_ones_kept() {
-    // No lease with a uid is dead here, so that no nftables, and no privilege, is needed.
+    // No lease with a UID is dead, so the test needs neither nftables nor privileges.
     let state = tempfile::tempdir().unwrap();
     let store = lease::LeaseStore::open(state.path()).unwrap();
     let kept = store.acquire("10.1.0.0/24".parse().unwrap(), "aaaa").unwrap();
@@ -45,7 +45,7 @@ fn damaged_leases_are_swept_and_live_ones_kept() {
 }
 
 #[test]
-fn a_pod_that_cannot_be_kept_from_spoofing_is_not_connected_and_told_what_to_do() {
+fn without_spoofing_protection_a_pod_is_not_connected_and_the_error_suggests_a_remedy() {
     for errno in [libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT] {
         let error = unguarded(io::Error::from_raw_os_error(errno));
         assert!(matches!(error, NetworkError::NoIngressHook(_)), "{error}");
@@ -56,23 +56,23 @@ fn a_pod_that_cannot_be_kept_from_spoofing_is_not_connected_and_told_what_to_do(
 }
 
 #[test]
-fn a_pod_gets_no_tap_that_cannot_be_guarded() {
+fn a_pod_gets_no_tap_without_spoofing_protection() {
     let is_open = |pipe: &mut std::io::PipeReader| {
         let mut byte = [0];
-        // The end of the pipe comes when its writer is closed.
+        // The pipe reaches its end when the writer is closed.
         std::io::Read::read(pipe, &mut byte).unwrap() == 1
     };
     let (mut reader, tap) = std::io::pipe().unwrap();
     let refused = guarded(tap, || Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
     assert!(matches!(refused, Err(NetworkError::NoIngressHook(_))));
-    assert!(!is_open(&mut reader), "it is closed, and so is gone");
+    assert!(!is_open(&mut reader), "the TAP is closed, so it no longer exists");
     let (mut reader, tap) = std::io::pipe().unwrap();
     let mut tap = guarded(tap, || Ok(())).unwrap();
     std::io::Write::write_all(&mut tap, b"x").unwrap();
     assert!(is_open(&mut reader));
 }
 
-/// Real packets through the real kernel. Run as root in a network namespace of its own:
+/// Real packets through the real kernel. Run as root in a separate network namespace:
 /// `unshare -n cargo test -p microkube --lib network::tests::real -- --ignored --test-threads=1`
 mod real {
     use std::io::{Read, Write};
@@ -125,7 +125,7 @@ mod real {
         packet
     }
 
-    /// The frames that arrive within a moment.
+    /// The frames that arrive within a short time.
     fn receive(tap: &std::fs::File) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let end = Instant::now() + Duration::from_millis(300);
@@ -141,7 +141,7 @@ mod real {
     }
 
     #[tokio::test]
-    #[ignore = "needs root and a network namespace of its own"]
+    #[ignore = "needs root and a separate network namespace"]
     async fn pods_reach_the_host_and_each_other_and_cannot_spoof() {
         let state = tempfile::tempdir().unwrap();
         let started = Instant::now();
@@ -239,19 +239,19 @@ mod real {
         assert!(status.success(), "ip {arguments}");
     }
 
-    /// Sees everything that arrives at an interface.
+    /// Receives everything that arrives at an interface.
     fn packet_socket(interface: &str) -> std::fs::File {
         use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
         use std::os::fd::AsRawFd;
         let all = SockProtocol::EthAll;
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_NONBLOCK, all).unwrap();
         let index = nix::net::if_::if_nametoindex(interface).unwrap();
-        // SAFETY: sockaddr_ll is plain integers, for which zero is a value.
+        // SAFETY: sockaddr_ll consists of integers, for which zero is valid.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         address.sll_ifindex = index as i32;
-        // SAFETY: the pointer is to a sockaddr_ll, and the length is its.
+        // SAFETY: the pointer refers to a sockaddr_ll, and the length is its size.
         let bound = unsafe {
             libc::bind(
                 socket.as_raw_fd(),
@@ -264,8 +264,8 @@ mod real {
     }
 
     #[tokio::test]
-    #[ignore = "needs root and a network namespace of its own"]
-    async fn the_outside_sees_the_hosts_address() {
+    #[ignore = "needs root and a separate network namespace"]
+    async fn outgoing_traffic_has_the_hosts_address() {
         ip("link add out0 type veth peer name out1");
         ip("addr add 192.0.2.1/24 dev out0");
         ip("link set out0 up");
@@ -299,7 +299,7 @@ mod real {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-    #[ignore = "needs root and a network namespace of its own"]
+    #[ignore = "needs root and a separate network namespace"]
     async fn many_pods_connect_at_once() {
         let state = tempfile::tempdir().unwrap();
         let started = Instant::now();
@@ -319,18 +319,15 @@ mod real {
         addresses.dedup();
         assert_eq!(addresses.len(), 40);
         let error = connect(state.path(), "00000000-0000", &config()).await.unwrap_err();
-        assert!(
-            error.to_string().ends_with("the Pod's virtual machine still runs"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("the Pod's VM is still running"), "{error}");
         assert_eq!(leases(state.path()).unwrap().len(), 40);
         drop(pods);
         assert_eq!(sweep(state.path(), |_| false).await.unwrap().len(), 40);
     }
 
     #[tokio::test]
-    #[ignore = "needs root and a network namespace of its own"]
-    async fn a_pod_network_that_the_host_uses_is_refused() {
+    #[ignore = "needs root and a separate network namespace"]
+    async fn a_pod_network_that_overlaps_a_host_network_is_refused() {
         ip("link add inner0 type veth peer name inner1");
         ip("addr add 10.77.3.1/24 dev inner0");
         let state = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! The connection with an agent, watched: what comes in must be answers to calls that went out, one each.
+//! The monitored connection to an agent: every incoming frame must answer an outstanding call, and each call is
+//! answered once.
 //!
-//! ttrpc 0.10's client queues whatever else comes for a call, without a limit: frames of data, while the call itself cannot be sent because
-//! the guest does not read. No guest may make a supervisor grow, so one that sends such frames has lost its agent. So has one that stops
-//! reading, or does not answer: what waits for it would become more and more.
+//! The client of ttrpc 0.10 queues all other frames for a call without a limit, such as data frames for a call that
+//! cannot be sent because the guest does not read. A guest must not be able to exhaust its supervisor's memory, so the
+//! connection is closed if the guest sends such frames, stops reading, or leaves too many calls unanswered.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,34 +16,35 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-/// Length of a frame's header: length and stream as big-endian u32, type, flags (ttrpc's PROTOCOL.md).
+/// Length of a frame header: length and stream as big-endian u32, type, flags (ttrpc's PROTOCOL.md).
 const HEADER_BYTES: usize = 10;
 
-/// Types of frames.
+/// Frame types.
 const REQUEST: u8 = 1;
 const RESPONSE: u8 = 2;
 
-/// Calls that may be without an answer, those that nobody waits for any more included: their numbers are kept. A Pod has some tens of
-/// containers, each with some probes, and at most 256 sessions.
+/// Maximum number of unanswered calls, including those whose callers have given up: their stream ids are kept. A Pod
+/// has a few dozen containers, each with a few probes, and at most 256 sessions.
 const MAX_UNANSWERED: usize = 2048;
 
-/// Most bytes of their requests, which are kept until the answer comes. `pod::guest_process` has a smaller limit for the processes it starts;
-/// what is left for containers is more than a manifest can describe.
+/// Maximum total size of the requests of unanswered calls, in bytes, which are kept until the answer arrives.
+/// `pod::guest_process` has a lower limit for the processes that it starts; the rest is more than the containers of a
+/// manifest can need.
 const MAX_UNANSWERED_BYTES: usize = 64 << 20;
 
-/// How long the agent may take to read one frame. It reads all the time, and a frame has at most 4 MiB.
+/// How long the agent may take to read one frame. It reads continuously, and a frame is at most 4 MiB long.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
-/// That an agent is not to be had any more.
+/// The connection to an agent was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Since when.
+    /// When it was lost.
     pub at: Instant,
-    /// What it did, after "its agent".
+    /// What the agent did, to be read after "its agent".
     pub why: String,
 }
 
-/// Tells who uses a connection when it is lost.
+/// Tells the users of a connection when it is lost.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     lost: watch::Sender<Option<Lost>>,
@@ -65,7 +67,7 @@ impl Watch {
     /// Waits until the agent is lost.
     pub async fn lost(&self) -> Lost {
         let mut lost = self.lost.subscribe();
-        // The sender is this very object, so the wait does not fail.
+        // This object holds the sender, so the wait cannot fail.
         match lost.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(lost)) => lost.clone(),
             _ => std::future::pending().await,
@@ -73,7 +75,7 @@ impl Watch {
     }
 }
 
-/// Where one direction is in its frames.
+/// Frame parser for one direction.
 #[derive(Debug, Default)]
 struct Frames {
     header: [u8; HEADER_BYTES],
@@ -90,7 +92,7 @@ struct Header {
 }
 
 impl Frames {
-    /// Bytes until the end of the present header or payload.
+    /// Bytes left in the current header or payload.
     fn until_next(&self) -> usize {
         match self.payload_bytes_left {
             0 => HEADER_BYTES - self.header_bytes,
@@ -102,7 +104,7 @@ impl Frames {
         self.header_bytes == 0 && self.payload_bytes_left == 0
     }
 
-    /// Takes in at most [`Self::until_next`] bytes; returns the header that they complete.
+    /// Consumes at most [`Self::until_next`] bytes; returns the header if they complete one.
     fn take(&mut self, bytes: &[u8]) -> Option<Header> {
         if self.payload_bytes_left > 0 {
             self.payload_bytes_left = self.payload_bytes_left.saturating_sub(bytes.len());
@@ -133,16 +135,16 @@ pub struct AgentConnection<S> {
     stream: S,
     incoming: Frames,
     outgoing: Frames,
-    /// Calls that have gone out and not been answered, with the lengths of their requests.
+    /// Lengths of the requests of unanswered calls, by stream id.
     waiting: HashMap<u32, usize>,
     waiting_bytes: usize,
-    /// When the frame that the agent does not read to its end has taken too long.
+    /// When the agent must have read the frame that is being written.
     read_deadline: Option<Pin<Box<Sleep>>>,
     watch: Watch,
 }
 
 impl<S> AgentConnection<S> {
-    /// Watches a connection that nothing was sent on yet.
+    /// Wraps a connection on which nothing was sent yet.
     #[must_use]
     pub fn new(stream: S, watch: Watch) -> Self {
         Self {
@@ -156,14 +158,14 @@ impl<S> AgentConnection<S> {
         }
     }
 
-    /// A call was answered; whether it was made at all.
+    /// Records an answer; returns whether there was such a call.
     fn answered(&mut self, stream: u32) -> bool {
         let length = self.waiting.remove(&stream);
         self.waiting_bytes = self.waiting_bytes.saturating_sub(length.unwrap_or_default());
         length.is_some()
     }
 
-    /// Notes what was written.
+    /// Records written bytes.
     fn sent(&mut self, mut written: &[u8]) {
         while !written.is_empty() {
             let (part, rest) = written.split_at(self.outgoing.until_next().min(written.len()));
@@ -178,7 +180,7 @@ impl<S> AgentConnection<S> {
         }
     }
 
-    /// Waits for the time when an agent that does not read is given up.
+    /// Polls the deadline by which the agent must read.
     fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.read_deadline
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(READ_PATIENCE)))
@@ -186,14 +188,14 @@ impl<S> AgentConnection<S> {
             .poll(context)
     }
 
-    /// Why a frame of the guest is not taken.
-    fn objection(&mut self, header: &Header) -> Option<&'static str> {
+    /// Why a frame from the guest is refused, if it is.
+    fn refusal_reason(&mut self, header: &Header) -> Option<&'static str> {
         if header.kind != RESPONSE {
-            Some("sent something other than an answer")
+            Some("sent a frame that is not an answer")
         } else if header.length > MAX_MESSAGE_BYTES {
             Some("sent an answer that is too long")
         } else if !self.answered(header.stream) {
-            Some("answered what it was not asked")
+            Some("answered an unknown request")
         } else {
             None
         }
@@ -202,20 +204,20 @@ impl<S> AgentConnection<S> {
 
 impl<S> Drop for AgentConnection<S> {
     fn drop(&mut self) {
-        self.watch.mark_lost("is gone");
+        self.watch.mark_lost("has ended");
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for AgentConnection<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Never beyond a header, which is looked at before anybody acts on it.
+        // Never read past a header: it is checked before the payload is passed on.
         let length = this.incoming.until_next().min(buffer.remaining());
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(length));
         match ready!(Pin::new(&mut this.stream).poll_read(context, &mut part)) {
             Ok(()) => {}
             Err(error) => {
-                this.watch.mark_lost("has broken its connection off");
+                this.watch.mark_lost("lost its connection");
                 return Poll::Ready(Err(error));
             }
         }
@@ -224,10 +226,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for AgentConnection<S> {
             this.watch.mark_lost("has closed its connection");
         }
         if let Some(header) = this.incoming.take(part.filled())
-            && let Some(objection) = this.objection(&header)
+            && let Some(reason) = this.refusal_reason(&header)
         {
-            this.watch.mark_lost(objection);
-            return Poll::Ready(Err(io::Error::other(objection)));
+            this.watch.mark_lost(reason);
+            return Poll::Ready(Err(io::Error::other(reason)));
         }
         buffer.advance(count);
         Poll::Ready(Ok(()))
@@ -239,7 +241,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AgentConnection<S> {
         let this = self.get_mut();
         let Poll::Ready(count) = Pin::new(&mut this.stream).poll_write(context, bytes) else {
             ready!(this.poll_read_deadline(context));
-            this.watch.mark_lost("does not read what it is sent");
+            this.watch.mark_lost("does not read requests");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         };
         let count = count?;
@@ -278,12 +280,12 @@ mod tests {
         (guest, AgentConnection::new(host, watch.clone()), watch)
     }
 
-    /// What the host reads of what the guest sends, after it has made call 1.
+    /// Makes call 1, and returns what the host reads when the guest sends these bytes.
     async fn read_after_call(sent: &[u8]) -> (io::Result<Vec<u8>>, Watch) {
         let (mut guest, mut host, watch) = connection();
         let mut call = frame(REQUEST, 1, b"call");
         host.write_all(&call).await.unwrap();
-        // What a guest has not read when it goes resets the connection.
+        // If the guest closes with unread data, the connection is reset.
         guest.read_exact(&mut call).await.unwrap();
         let sent = sent.to_vec();
         let guest = tokio::spawn(async move {
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_to_a_call_passes_as_it_was_sent() {
+    async fn an_answer_to_a_call_is_passed_unchanged() {
         let answer = frame(RESPONSE, 1, &[7; 300_000]);
         let (read, watch) = read_after_call(&answer).await;
         assert!(read.unwrap() == answer);
@@ -305,16 +307,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guest_that_sends_anything_else_has_lost_its_agent_before_it_is_kept() {
+    async fn anything_but_an_answer_ends_the_connection_before_it_is_buffered() {
         let too_long = [&u32::MAX.to_be_bytes()[..], &1_u32.to_be_bytes(), &[RESPONSE, 0]].concat();
         for (sent, why) in [
             (
                 frame(3, 1, &[0; 1000]).repeat(100),
-                "sent something other than an answer",
+                "sent a frame that is not an answer",
             ),
-            (frame(REQUEST, 1, b""), "sent something other than an answer"),
-            (frame(RESPONSE, 3, b""), "answered what it was not asked"),
-            (frame(RESPONSE, 1, b"x").repeat(2), "answered what it was not asked"),
+            (frame(REQUEST, 1, b""), "sent a frame that is not an answer"),
+            (frame(RESPONSE, 3, b""), "answered an unknown request"),
+            (frame(RESPONSE, 1, b"x").repeat(2), "answered an unknown request"),
             (too_long, "sent an answer that is too long"),
         ] {
             let (read, watch) = read_after_call(&sent).await;
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_leaves_too_many_calls_unanswered_is_lost() {
+    async fn an_agent_with_too_many_unanswered_calls_is_lost() {
         let (mut guest, mut host, watch) = connection();
         let drain = tokio::spawn(async move { tokio::io::copy(&mut guest, &mut tokio::io::sink()).await });
         let mut calls = 0;
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_leaves_too_many_bytes_unanswered_is_lost() {
+    async fn an_agent_with_too_many_unanswered_bytes_is_lost() {
         let (mut guest, mut host, watch) = connection();
         let drain = tokio::spawn(async move { tokio::io::copy(&mut guest, &mut tokio::io::sink()).await });
         let mut calls = 0;
@@ -352,9 +354,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_stops_reading_is_lost_also_in_the_middle_of_a_frame() {
+    async fn an_agent_that_stops_reading_is_lost_even_within_a_frame() {
         let (mut guest, mut host, watch) = connection();
-        // It takes some bytes from time to time.
+        // The guest reads a few bytes from time to time.
         let read = tokio::spawn(async move {
             let mut some = [0; 100];
             while guest.read_exact(&mut some).await.is_ok() {
@@ -364,14 +366,14 @@ mod tests {
         let begun = Instant::now();
         let error = host.write_all(&frame(REQUEST, 1, &[0; 4 << 20])).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(watch.lost().await.why, "does not read what it is sent");
+        assert_eq!(watch.lost().await.why, "does not read requests");
         assert!(begun.elapsed() <= 2 * READ_PATIENCE);
         drop(host);
         read.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_reads_slowly_but_whole_frames_is_not_lost() {
+    async fn an_agent_that_reads_whole_frames_slowly_is_not_lost() {
         let (mut guest, mut host, _watch) = connection();
         let payload = vec![0; 1 << 20];
         let length = frame(REQUEST, 1, &payload).len();
@@ -390,7 +392,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_in_any_pieces_are_frames_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1_usize..40) {
+        fn any_bytes_in_any_chunks_are_frames_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), piece in 1_usize..40) {
             let mut frames = Frames::default();
             let mut rest = bytes.as_slice();
             while !rest.is_empty() {

@@ -1,7 +1,7 @@
-//! How many machines boot on this host at the same time.
+//! Limits how many VMs boot on this host at the same time.
 //!
-//! Booting is what takes processors; a guest that has not come up after some time is given up. If a hundred Pods booted at once, none would
-//! come up in time, and all would begin again. Those that wait here share nothing but lock files, so that whoever dies makes room.
+//! Booting is CPU-bound, and a guest that does not come up in time is killed. If a hundred Pods booted at once, all
+//! would time out and start again. Waiting processes share only lock files, so a process that dies frees its place.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -13,30 +13,31 @@ use tokio::time::Instant;
 use super::patience::LOOK_INTERVAL;
 use crate::state::{LockedFile, RecordError, lock_exclusive, try_lock_exclusive};
 
-/// A guest waits for its disks and its host now and then, so that two of them keep a processor busy.
+/// A booting guest sometimes waits for its disks or its host, so two of them keep one processor busy.
 const BOOTS_PER_PROCESSOR: usize = 2;
 
-/// How long anybody stays in the queue before it looks by itself: should the first one be stopped, it must not hold up the others for ever.
+/// How long a process waits in the queue before it looks for a slot anyway: if the first one is stopped, it must not
+/// block the others forever.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often those look that have left the queue.
+/// How often processes that left the queue look for a slot.
 const SLOW_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long anybody waits for a slot: should those be stopped that have them, the others boot without.
+/// How long a process waits for a slot: if the slots' holders are stopped, the others boot without one.
 const SLOT_PATIENCE: Duration = Duration::from_secs(1200);
 
-/// The right to boot a machine, until it is dropped.
+/// Permission to boot a VM, until it is dropped.
 #[derive(Debug)]
 pub struct BootSlot {
-    /// None of somebody who has waited for too long.
+    /// `None` if the wait took too long.
     _lock: Option<LockedFile>,
 }
 
 impl BootSlot {
-    /// Waits until fewer machines boot than this host has slots for, whose locks lie in this directory.
+    /// Waits for one of this host's boot slots. Their lock files are in `directory`.
     ///
     /// # Errors
-    /// When a lock file cannot be opened.
+    /// If a lock file cannot be opened.
     pub async fn wait(directory: &Path) -> Result<Self, RecordError> {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self::wait_for_one_of(directory, BOOTS_PER_PROCESSOR * processors).await
@@ -59,21 +60,21 @@ impl BootSlot {
             tokio::time::sleep(interval).await;
         }
         tracing::warn!(
-            "the machine boots without a slot: none was free for {} s",
+            "no boot slot was free for {} s; booting the VM without one",
             SLOT_PATIENCE.as_secs()
         );
         Ok(Self { _lock: None })
     }
 }
 
-/// Waits until nobody else looks for a slot; `None` after [`QUEUE_PATIENCE`].
+/// Waits until no other process looks for a slot; `None` after [`QUEUE_PATIENCE`].
 async fn first_in_queue(directory: &Path) -> Result<Option<LockedFile>, RecordError> {
     let path = directory.join("boot-queue.lock");
     if let Some(lock) = try_lock_exclusive(&path)? {
         return Ok(Some(lock));
     }
     let (sender, receiver) = oneshot::channel();
-    // A thread of its own: nobody waits for it when its Pod is given up, as a runtime would for one of its own.
+    // Use a plain thread: a tokio runtime waits for its blocking threads at shutdown, but this one may outlast its Pod.
     let thread = std::thread::Builder::new().name("boot-queue".to_owned());
     if thread.spawn(move || sender.send(lock_exclusive(&path))).is_err() {
         return Ok(None);
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_more_machines_boot_at_once_than_there_are_slots_and_all_have_their_turn() {
+    async fn concurrent_boots_are_limited_to_the_slots_and_all_complete() {
         let dir = tempfile::tempdir().unwrap();
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let boots = (0..20).map(|_| async {
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_given_up_while_it_waits_leaves_its_place_to_the_next() {
+    async fn a_cancelled_waiter_gives_its_place_to_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let slot = BootSlot::wait_for_one_of(dir.path(), 1).await.unwrap();
         let waits = || {
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_is_stopped_in_the_queue_or_with_a_slot_does_not_hold_up_the_others_for_ever() {
+    async fn a_stopped_process_does_not_block_the_boot_queue_forever() {
         let dir = tempfile::tempdir().unwrap();
         let _stopped = lock_exclusive(&dir.path().join("boot-queue.lock")).unwrap();
         let slot = BootSlot::wait_for_one_of(dir.path(), 1).await.unwrap();

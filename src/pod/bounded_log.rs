@@ -1,4 +1,4 @@
-//! A log file that is written for as long as a Pod lives and does not grow with it: the last part stays, the first is forgotten.
+//! A log file of bounded size: old content is dropped, the latest part is kept.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,20 +7,20 @@ use std::sync::Mutex;
 
 use microkube_base::lock::lock;
 
-/// How large the file may become before the next one begins. The one before it is kept.
+/// Size at which a new file is started. One previous file is kept.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A log of at most two files of a MiB.
+/// A log of at most two files of 1 MiB each.
 #[derive(Debug)]
 pub struct BoundedLog {
     path: PathBuf,
-    /// None where it could not be opened: that is tried again with the next write.
+    /// `None` if it could not be opened; the next write tries again.
     file: Option<File>,
     written_bytes: u64,
 }
 
 impl BoundedLog {
-    /// Begins the log anew.
+    /// Starts an empty log.
     #[must_use]
     pub fn begin(path: PathBuf) -> Self {
         let mut log = Self {
@@ -32,7 +32,7 @@ impl BoundedLog {
         log
     }
 
-    /// Goes on with what is there.
+    /// Continues an existing log.
     #[must_use]
     pub fn resume(path: PathBuf) -> Self {
         let mut log = Self {
@@ -40,7 +40,7 @@ impl BoundedLog {
             file: None,
             written_bytes: 0,
         };
-        // Tried again, and reported, with the first write.
+        // The first write tries again and reports the error.
         let _ = log.open();
         log
     }
@@ -51,10 +51,10 @@ impl BoundedLog {
         Ok(self.file.insert(file))
     }
 
-    /// Appends to the log; whether another file was begun for it.
+    /// Appends to the log; returns whether a new file was started.
     ///
     /// # Errors
-    /// What could not be written is lost.
+    /// If the log cannot be written. The bytes are lost.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let room = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
         let bytes = bytes.get(..room).unwrap_or(bytes);
@@ -63,7 +63,7 @@ impl BoundedLog {
         }
         let is_full = self.written_bytes.saturating_add(bytes.len() as u64) > MAX_FILE_BYTES;
         if is_full {
-            // Without it nothing is written to a file that is full.
+            // If the rename fails, nothing more is written to the full file.
             std::fs::rename(&self.path, self.path.with_extension("log.1")).or_else(|error| match error.kind() {
                 io::ErrorKind::NotFound => Ok(()),
                 _ => Err(error),
@@ -83,13 +83,13 @@ impl BoundedLog {
     }
 }
 
-/// The log of a supervisor, for `tracing` to write to. That must not fail: it would complain on standard error, which is the same file,
-/// and panic because that fails, too.
+/// A supervisor's log as a writer for `tracing`. Writes never fail: `tracing` would report that on standard error,
+/// which is this same file, and panic when that fails too.
 #[derive(Debug)]
 pub struct SupervisorLog(Mutex<BoundedLog>);
 
 impl SupervisorLog {
-    /// Goes on with the log of the supervisor before this one.
+    /// Continues the log of the previous supervisor.
     #[must_use]
     pub fn resume(path: PathBuf) -> Self {
         Self(Mutex::new(BoundedLog::resume(path)))
@@ -100,7 +100,7 @@ impl Write for &SupervisorLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut log = lock(&self.0);
         if let (Ok(true), Some(file)) = (log.append(line), &log.file) {
-            // What does not come from `tracing` (a panic, say) is to be found there as well.
+            // Other output, such as a panic message, goes to the same file.
             let _ = nix::unistd::dup2_stderr(file);
         }
         Ok(line.len())
@@ -125,7 +125,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
-        fn a_log_stays_within_two_files_whatever_is_written_by_however_many_supervisors(
+        fn a_log_never_exceeds_two_files_across_supervisors(
             writes in proptest::collection::vec((0_usize..3_000_000, any::<bool>()), 1..24),
         ) {
             let dir = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_are_kept() {
+    fn the_end_of_the_log_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("guest.log");
         let mut log = BoundedLog::resume(path.clone());
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisors_log_on_a_full_disk_or_nowhere_fails_nobody() {
+    fn a_supervisor_log_on_a_full_disk_or_missing_path_causes_no_error() {
         for path in ["/dev/full", "/nonexistent/supervisor.log"] {
             let log = SupervisorLog::resume(path.into());
             assert_eq!((&log).write(b"an error\n").unwrap(), 9);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_has_room_again_is_written_again() {
+    fn writing_resumes_after_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("later/guest.log");
         let mut log = BoundedLog::begin(path.clone());

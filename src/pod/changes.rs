@@ -1,4 +1,4 @@
-//! Following Pods by their records: inotify says which were replaced. Nothing is polled.
+//! Follows Pods through their records: inotify reports which were replaced, without polling.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,41 +14,42 @@ use tokio::io::unix::AsyncFd;
 
 use crate::state::{Paths, PodRecords};
 
-/// The records of all Pods, watched.
+/// Watches the records of all Pods.
 #[derive(Debug)]
 pub struct Changes {
     inotify: Inotify,
     pods_dir: PathBuf,
     pods: WatchDescriptor,
-    /// The UIDs of the Pods.
+    /// UIDs of the Pods.
     each: HashMap<WatchDescriptor, String>,
 }
 
-/// What has happened.
+/// The result of waiting for changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
-    /// The Pods of these UIDs came, went, or have other records.
+    /// Pods with these UIDs were created, removed or have new records.
     Pods(BTreeSet<String>),
-    /// Too much: all are to be looked at again.
+    /// The event queue overflowed: check all Pods.
     Everything,
-    /// One of the other descriptors is ready.
+    /// One of the caller's descriptors is ready.
     Other,
-    /// Nothing until the deadline.
+    /// The deadline passed without a change.
     Nothing,
 }
 
 impl Changes {
-    /// Watches from now on: what is read after this call is followed without a gap.
+    /// Starts watching. Records that are read after this call can be followed without a gap.
     ///
     /// # Errors
-    /// When the directories cannot be watched.
+    /// If the directories cannot be watched.
     pub fn of(paths: &Paths) -> anyhow::Result<Self> {
         paths.create()?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
-            .context("cannot watch files (is fs.inotify.max_user_instances reached?)")?;
+            .context("cannot watch files; fs.inotify.max_user_instances may be reached (raise it with sysctl)")?;
         let pods_dir = paths.pods();
         let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
-        let pods = add(&inotify, &pods_dir, flags)?.with_context(|| format!("{} is gone", pods_dir.display()))?;
+        let pods =
+            add(&inotify, &pods_dir, flags)?.with_context(|| format!("{} does not exist", pods_dir.display()))?;
         let mut changes = Self {
             inotify,
             pods_dir,
@@ -69,10 +70,10 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits for the next change, or until one of the other descriptors is readable.
+    /// Waits for the next change, or until one of `others` is readable.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel returns an error.
     pub fn wait(&mut self, deadline: Option<Instant>, others: &[BorrowedFd<'_>]) -> anyhow::Result<Changed> {
         loop {
             let changed = self.take()?;
@@ -84,7 +85,7 @@ impl Changes {
                 return Ok(Changed::Nothing);
             }
             let timeout = match left {
-                // A part of a millisecond more, so that the deadline has passed.
+                // Add a millisecond because the timeout is rounded down: the deadline must have passed.
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
                 None => PollTimeout::NONE,
             };
@@ -100,14 +101,14 @@ impl Changes {
         }
     }
 
-    /// Waits for the next change without blocking the thread. Nothing is lost when it is called off.
+    /// Waits for the next change without blocking the thread. Cancel safe.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel returns an error.
     pub async fn next(&mut self) -> anyhow::Result<Changed> {
         let wait = "cannot wait for changes of Pods";
         let inotify = self.inotify.as_fd().try_clone_to_owned().context(wait)?;
-        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        // SAFETY: an `OwnedFd` refers to the same open file while it lives, and the `AsyncFd` owns it.
         let events = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) };
         let events = events.map_err(std::io::Error::from).context(wait)?;
         loop {
@@ -119,7 +120,7 @@ impl Changes {
         }
     }
 
-    /// What has happened since the last time, without waiting.
+    /// Returns the changes since the last call without waiting.
     fn take(&mut self) -> anyhow::Result<Changed> {
         let mut uids = BTreeSet::new();
         let mut everything = false;
@@ -156,7 +157,7 @@ impl Changes {
             }
         }
         if everything {
-            // Directories may have been missed, too.
+            // Events for new directories may be among those lost.
             for entry in std::fs::read_dir(&self.pods_dir).into_iter().flatten().flatten() {
                 if let Ok(uid) = entry.file_name().into_string() {
                     self.add_pod(uid)?;
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_come_change_and_go_are_told_by_their_uid() {
+    fn added_changed_and_removed_pods_are_reported_by_uid() {
         let pods = TestPods::new();
         let uid = pods.add("a", &[]);
         let mut changes = Changes::of(&pods.paths).unwrap();
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_heard_without_blocking_and_none_is_lost_when_the_wait_is_called_off() {
+    async fn changes_are_received_asynchronously_and_survive_a_cancelled_wait() {
         let pods = TestPods::new();
         let uid = pods.add("a", &[]);
         let mut changes = Changes::of(&pods.paths).unwrap();
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_records_are_no_change() {
+    fn files_other_than_records_are_ignored() {
         let pods = TestPods::new();
         let uid = pods.add("a", &[]);
         let mut changes = Changes::of(&pods.paths).unwrap();

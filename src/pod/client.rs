@@ -1,4 +1,4 @@
-//! A command line's side of a conversation with a Pod's supervisor, which may be of another build.
+//! The command line's side of the supervisor protocol. The supervisor may be of another build.
 
 use std::io;
 
@@ -12,63 +12,64 @@ use super::supervisor_protocol::{
 };
 use crate::state::Paths;
 
-/// A supervisor could not be asked.
+/// The conversation with a supervisor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
-    #[error("the Pod does not run: it has no supervisor (`microkube recover` starts those that are missing)")]
+    /// No process listens on the supervisor's socket.
+    #[error("the Pod's supervisor is not running; run `microkube recover`")]
     NotRunning(#[source] io::Error),
-    /// The supervisor cannot be reached.
     #[error("cannot connect to the Pod's supervisor")]
     Connect(#[source] io::Error),
-    /// The conversation broke off.
-    #[error("the conversation with the Pod's supervisor failed")]
+    /// A frame could not be read or written.
+    #[error("the connection to the Pod's supervisor failed")]
     Frame(#[from] FrameError),
-    /// The supervisor went away.
-    #[error("the Pod's supervisor went away")]
+    /// The log, which has the output before the session, cannot be read.
+    #[error("cannot read the container's log")]
+    Log(#[source] io::Error),
+    /// The supervisor closed the connection.
+    #[error("the Pod's supervisor closed the connection")]
     WentAway,
-    /// The supervisor is of another build, and there is no version of the protocol that both speak.
+    /// The supervisor is of another build, and no protocol version is common to both.
     #[error(
-        "the Pod's supervisor is of microkube {build} and speaks {peer} of its protocol, this microkube ({own}) {VERSIONS}; use \
-         microkube {build} for this Pod",
+        "the Pod's supervisor (microkube {build}) speaks protocol {peer}, this microkube ({own}) {VERSIONS}; use microkube \
+         {build} for this Pod",
         own = crate::build_id::build()
     )]
     Incompatible {
         /// The supervisor's build.
         build: String,
-        /// What it speaks.
+        /// The protocol versions that it supports.
         peer: Versions,
     },
-    /// The supervisor said no.
+    /// The supervisor refused the request.
     #[error("{0}")]
     Refused(String),
-    /// The supervisor answered with something else.
-    #[error("the Pod's supervisor answered with something else than was asked for")]
+    /// The supervisor sent an unexpected answer.
+    #[error("the Pod's supervisor sent an unexpected answer")]
     Unexpected,
 }
 
 /// A connection to a supervisor.
 #[derive(Debug)]
 pub struct SupervisorClient {
-    /// From the supervisor.
     pub from: OwnedReadHalf,
-    /// To the supervisor.
     pub to: OwnedWriteHalf,
-    /// The version of the protocol that both speak.
+    /// The agreed protocol version.
     pub version: u32,
 }
 
 impl SupervisorClient {
-    /// Connects to the supervisor of a Pod, and agrees with it on the version to speak.
+    /// Connects to a Pod's supervisor and agrees on a protocol version.
     ///
     /// # Errors
-    /// [`ClientError::NotRunning`] where there is none, as of a Pod that has ended; [`ClientError::Incompatible`].
+    /// [`ClientError::NotRunning`] if the Pod has no supervisor, for example because it has ended;
+    /// [`ClientError::Incompatible`].
     pub async fn connect(paths: &Paths, uid: &str) -> Result<Self, ClientError> {
         let mut client = Self::without_greeting(paths, uid)?;
         if client.greet().await? {
             Ok(client)
         } else {
-            // It is of version 0, or has ended at this moment: then there is nobody to connect to any more.
+            // It uses version 0, or has just ended: then this connection fails too.
             Self::without_greeting(paths, uid)
         }
     }
@@ -81,17 +82,17 @@ impl SupervisorClient {
         Self::of(stream).map_err(ClientError::Connect)
     }
 
-    /// Of a connection that is there, on which version 0 is spoken.
+    /// Wraps an existing connection that uses version 0.
     ///
     /// # Errors
-    /// Outside of a runtime.
+    /// If called outside a tokio runtime.
     pub fn of(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let (from, to) = UnixStream::from_std(stream)?.into_split();
         Ok(Self { from, to, version: 0 })
     }
 
-    /// Says hello; false where the supervisor hangs up on it.
+    /// Sends the greeting; returns false if the supervisor hangs up in response.
     async fn greet(&mut self) -> Result<bool, ClientError> {
         if let Err(ClientError::Frame(FrameError::Io(_))) = self.ask(SupervisorRequest::Hello(Greeting::own())).await {
             return Ok(false);
@@ -111,7 +112,7 @@ impl SupervisorClient {
         }
     }
 
-    /// Asks for something.
+    /// Sends a request.
     ///
     /// # Errors
     /// [`ClientError::Frame`].
@@ -119,10 +120,10 @@ impl SupervisorClient {
         Ok(write_frame(&mut self.to, &SupervisorFrame::Request(request)).await?)
     }
 
-    /// What the Pod's containers use.
+    /// Resource usage of the Pod's containers.
     ///
     /// # Errors
-    /// The supervisor refuses, or the conversation fails.
+    /// If the supervisor refuses, or the conversation fails.
     pub async fn stats(&mut self) -> Result<Vec<ContainerUsage>, ClientError> {
         self.ask(SupervisorRequest::Stats).await?;
         match read_frame(&mut self.from).await? {

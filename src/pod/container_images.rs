@@ -1,4 +1,5 @@
-//! The images of containers in the store: found, pulled with progress for the client, and merged where there are too many layers.
+//! Container images in the store: finds them, pulls them while reporting progress to the client, and merges layers if
+//! there are too many.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,25 +10,22 @@ use microkube_image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullS
 use tokio::sync::mpsc;
 
 use super::supervisor_protocol::{PodNotice, SupervisorFrame};
-use crate::state::{Paths, PullSecretRecord};
+use crate::state::Paths;
 
-/// Most layers that a Pod's disk of layers can have: they are its partitions, of which Linux numbers 255 (`DISK_MAX_PARTS`).
-const LAYERS_MAX: usize = 255;
+/// Maximum number of layers on a Pod's layers disk: each is a partition, and Linux supports 255 of them
+/// (`DISK_MAX_PARTS`).
+pub const LAYERS_MAX: usize = 255;
 
-/// Finds a container's image or pulls it, as its pull policy says. `client` sees the progress.
+/// Finds or pulls a container's image according to its pull policy. `client` receives the progress.
 ///
 /// # Errors
 /// See [`ImageError`].
 pub async fn ensure(
     paths: &Paths,
     container: &Container,
-    pull_secrets: &[PullSecretRecord],
+    pull_secrets: &[PullSecret],
     client: Option<mpsc::Sender<SupervisorFrame>>,
 ) -> Result<Image, ImageError> {
-    let pull_secrets: Vec<PullSecret> = pull_secrets
-        .iter()
-        .map(|secret| PullSecret::new(&secret.name, secret.docker_config_json.clone().into_bytes()))
-        .collect();
     let reference = container.image.clone().unwrap_or_default();
     let store = ImageStore::open(paths.images())?;
     let progress = ClientProgress {
@@ -36,7 +34,7 @@ pub async fn ensure(
         layers: Mutex::default(),
     };
     let image = store
-        .ensure(&reference, pull_policy(container), &pull_secrets, &progress)
+        .ensure(&reference, pull_policy(container), pull_secrets, &progress)
         .await?;
     if let Some(client) = &progress.client {
         let _ = client.send(PodNotice::Pulled { image: reference }.into()).await;
@@ -44,7 +42,7 @@ pub async fn ensure(
     Ok(image)
 }
 
-/// Whether a registry has to be asked for the container's image.
+/// Whether the container's image requires a request to its registry.
 #[must_use]
 pub fn must_be_pulled(paths: &Paths, container: &Container) -> bool {
     match pull_policy(container) {
@@ -58,7 +56,6 @@ pub fn must_be_pulled(paths: &Paths, container: &Container) -> bool {
     }
 }
 
-/// The container's `imagePullPolicy`.
 fn pull_policy(container: &Container) -> PullPolicy {
     match container.image_pull_policy.as_deref() {
         Some("Always") => PullPolicy::Always,
@@ -67,7 +64,7 @@ fn pull_policy(container: &Container) -> PullPolicy {
     }
 }
 
-/// Passes the progress of a pull on to the client, all layers together. A client that does not keep up misses some of it.
+/// Sends the progress of a pull to the client, summed over all layers. A slow client misses some updates.
 #[derive(Debug)]
 struct ClientProgress {
     image: String,
@@ -91,10 +88,10 @@ impl Progress for ClientProgress {
     fn layer_done(&self, _digest: &str, _present: bool) {}
 }
 
-/// Merges layers until the Pod's layers fit on the layers disk.
+/// Merges layers until all layers of the Pod fit on the layers disk.
 ///
 /// # Errors
-/// When there are too many images, or layers cannot be merged.
+/// If there are too many images, or layers cannot be merged.
 pub async fn fit_layers(paths: &Paths, images: Vec<Image>) -> anyhow::Result<Vec<Image>> {
     if images.iter().map(|image| image.layers.len()).sum::<usize>() <= LAYERS_MAX {
         return Ok(images);

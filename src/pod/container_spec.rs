@@ -1,32 +1,38 @@
-//! From a container of the manifest and its image to what the agent is asked for.
+//! Turns a container of the manifest and its image into requests to the agent.
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
 use microkube_image::Image;
 use microkube_manifest::process::{self, ImageProcess, ProcessError};
-use microkube_manifest::{resources, security};
-use microkube_protocol::messages::{Mount, Resources, Security, StartContainerRequest, User};
+use microkube_manifest::resources;
+use microkube_manifest::security::{self, Seccomp};
+use microkube_protocol::messages::{Mount, MountPropagation, Resources, Security, StartContainerRequest, User};
 use serde::{Deserialize, Serialize};
 
 use super::resolved_pod::ResolvedPod;
 
-/// A container as the agent is asked for it.
+/// A container, ready to be requested from the agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlannedContainer {
     /// Name in the manifest.
     pub name: String,
-    /// The request that starts it; its id is the attempt's to set.
+    /// The request that starts it; each attempt sets its own id, command line and environment.
     #[serde(with = "request_bytes")]
     pub request: StartContainerRequest,
-    /// Number of the signal that asks it to stop.
+    /// What command line and environment take from the image: they are computed for each attempt
+    /// (`pod_environment`). Plans of earlier builds do not have this, and the request is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageProcess>,
+    /// Number of its stop signal.
     pub stop_signal: u32,
 }
 
-/// Why the manifest and the image together make no container.
+/// Why the manifest and the image do not yield a valid container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlanFailure {
-    /// As the kubelet shows it: `CreateContainerConfigError`, or `CreateContainerError` where only the runtime finds out.
+    /// The kubelet's reason: `CreateContainerConfigError`, or `CreateContainerError` if only the runtime can detect the
+    /// problem.
     pub reason: String,
-    /// In the kubelet's words.
+    /// The kubelet's message.
     pub message: String,
 }
 
@@ -44,7 +50,7 @@ impl PlanFailure {
     }
 }
 
-/// Requests in records: as they travel, in base64.
+/// Serializes requests in records: protobuf in base64.
 mod request_bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -65,10 +71,10 @@ mod request_bytes {
     }
 }
 
-/// Everything about one container on a host with so much memory.
+/// Plans one container.
 ///
 /// # Errors
-/// When the manifest and the image together make no container.
+/// If the manifest and the image do not yield a valid container.
 pub fn plan(
     resolved: &ResolvedPod<'_>,
     container: &Container,
@@ -83,21 +89,21 @@ pub fn plan(
         .as_ref()
         .map(ImageProcess::from)
         .unwrap_or_default();
-    let process = process::container_process(pod, container, &image_process, &resolved.hostname, &resolved.status)
-        .map_err(|error| PlanFailure::new(&name, error))?;
+    let process =
+        process::container_process(pod, container, &image_process).map_err(|error| PlanFailure::new(&name, error))?;
     let mounts = container.volume_mounts.iter().flatten().map(|mount| Mount {
         volume: mount.name.clone(),
         mount_path: absolute(&mount.mount_path),
         read_only: mount.read_only.unwrap_or(false),
         sub_path: mount.sub_path.clone().unwrap_or_default(),
+        propagation: propagation(mount).into(),
+        recursive_read_only: is_recursively_read_only(mount),
         ..Default::default()
     });
     let limits = resources::cgroup_settings(container);
     let confinement = security::confinement(pod, container);
     let request = StartContainerRequest {
         layer_ids,
-        args: process.args,
-        env: process.env,
         working_dir: process.working_dir,
         user: Some(User {
             spec: process.user,
@@ -117,7 +123,7 @@ pub fn plan(
         .into(),
         security: Some(Security {
             capabilities: confinement.capabilities.into_iter().map(str::to_owned).collect(),
-            seccomp_unconfined: confinement.seccomp_unconfined,
+            seccomp_unconfined: confinement.seccomp == Seccomp::Unconfined,
             no_new_privileges: confinement.no_new_privileges,
             read_only_rootfs: confinement.read_only_rootfs,
             privileged: confinement.privileged,
@@ -138,11 +144,26 @@ pub fn plan(
     Ok(PlannedContainer {
         name,
         request,
+        image: Some(image_process),
         stop_signal: process.stop_signal,
     })
 }
 
-/// A path in a container; a relative one begins at its root (`MakeAbsolutePath` in `pkg/volume/util`, and runc for mounts of its own).
+fn propagation(mount: &VolumeMount) -> MountPropagation {
+    match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => MountPropagation::MOUNT_PROPAGATION_HOST_TO_CONTAINER,
+        Some("Bidirectional") => MountPropagation::MOUNT_PROPAGATION_BIDIRECTIONAL,
+        _ => MountPropagation::MOUNT_PROPAGATION_NONE,
+    }
+}
+
+/// Whether mounts in the volume are read-only as well; the guest's kernel can always do that.
+fn is_recursively_read_only(mount: &VolumeMount) -> bool {
+    matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
+}
+
+/// Makes a path in a container absolute: a relative one starts at the root directory (`MakeAbsolutePath` in
+/// `pkg/volume/util`, and runc for its own mounts).
 fn absolute(path: &str) -> String {
     match path.starts_with('/') {
         true => path.to_owned(),
@@ -155,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_without_a_command_has_the_reason_of_the_runtime_and_any_other_that_of_the_kubelet() {
+    fn a_missing_command_has_the_runtimes_reason_and_other_errors_the_kubelets() {
         let failure = PlanFailure::new("main", ProcessError::NoCommand);
         assert_eq!(failure.reason, "CreateContainerError");
         assert!(
@@ -167,7 +188,32 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_mounts_begin_at_the_root_of_the_container() {
+    fn plans_of_earlier_builds_have_a_complete_request() {
+        let request = StartContainerRequest {
+            args: vec!["/run".to_owned()],
+            ..Default::default()
+        };
+        let mut planned = PlannedContainer {
+            name: "main".to_owned(),
+            request,
+            image: None,
+            stop_signal: 15,
+        };
+        let mut written = serde_json::to_value(&planned).unwrap();
+        assert!(written.as_object().is_some_and(|fields| !fields.contains_key("image")));
+        let read: PlannedContainer = serde_json::from_value(written).unwrap();
+        assert_eq!((read.request.args.len(), read.image), (1, None));
+        planned.image = Some(ImageProcess {
+            cmd: vec!["/serve".to_owned()],
+            ..Default::default()
+        });
+        written = serde_json::to_value(&planned).unwrap();
+        let read: PlannedContainer = serde_json::from_value(written).unwrap();
+        assert_eq!(read.image, planned.image);
+    }
+
+    #[test]
+    fn mount_paths_are_made_absolute() {
         assert_eq!(absolute("data/x"), "/data/x");
         assert_eq!(absolute("/data/x"), "/data/x");
     }

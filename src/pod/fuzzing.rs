@@ -1,4 +1,4 @@
-//! What the fuzz target `guest` calls: whatever a guest, or a VMM that it has taken over, sends to the supervisor.
+//! Entry points of the fuzz target `guest`: input that a guest, or a VMM under its control, sends to the supervisor.
 
 use microkube_protocol::decode_stream_header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +8,8 @@ use super::agent_connection::{AgentConnection, Watch};
 use super::guest_text::{self, MAX_TEXT_BYTES};
 use super::vmm_events::VmmEvents;
 
-/// Reads the bytes as a stream's header, as a VMM's events, as an agent's answers and as a text. Panics if one of them is not bounded.
+/// Parses the bytes as a stream header, as VMM events, as agent answers and as text. Panics if a result exceeds its
+/// limits.
 pub fn guest(bytes: &[u8]) {
     let _ = decode_stream_header(bytes);
     let text = guest_text::bounded(String::from_utf8_lossy(bytes).into_owned());
@@ -24,7 +25,7 @@ pub fn guest(bytes: &[u8]) {
     });
 }
 
-/// The first byte says how many calls were made before.
+/// The first byte is the number of earlier calls.
 async fn answers(bytes: &[u8]) {
     let Some((calls, bytes)) = bytes.split_first() else {
         return;

@@ -1,6 +1,6 @@
-//! The log of a Pod's machine (serial console, guest kernel, agent), kept on disk for diagnosis.
+//! The log of a Pod's VM (serial console, guest kernel, agent), kept on disk for diagnosis.
 //!
-//! All of it comes from the guest, so its size is bounded: the last part stays, the first is forgotten.
+//! All of it comes from the guest, so its size is bounded: only the latest part is kept.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use super::bounded_log::BoundedLog;
 use super::guest_text::printable;
 use crate::state::{Paths, PodRecord};
 
-/// How much of the end is kept in memory, for error messages.
+/// How many bytes from the end are kept in memory, for error messages.
 const TAIL_BYTES: usize = 4096;
 
-/// Where the log of a Pod's machine lies, beside its supervisor's. It outlives the Pod.
+/// Path of the VM's log, next to its supervisor's. The file outlives the Pod.
 #[must_use]
 pub fn path(paths: &Paths, record: &PodRecord) -> PathBuf {
     paths
@@ -19,12 +19,12 @@ pub fn path(paths: &Paths, record: &PodRecord) -> PathBuf {
         .join(format!("{}_{}_{}.log", record.namespace, record.name, record.uid))
 }
 
-/// A bounded log file with its end in memory.
+/// A bounded log file, with its end in memory.
 #[derive(Debug)]
 pub struct GuestLog {
     path: PathBuf,
     log: BoundedLog,
-    /// It was said that the file cannot be written.
+    /// Whether a failed write was already reported.
     warned: bool,
     tail: Vec<u8>,
     disk_failure: Option<String>,
@@ -43,24 +43,24 @@ impl GuestLog {
         }
     }
 
-    /// Another machine has started: what is known of the end of the one before is not about it.
+    /// Forgets the tail in memory: a new VM has started, and it belongs to the previous one.
     pub fn begin_machine(&mut self) {
         self.tail.clear();
         self.disk_failure = None;
     }
 
-    /// Notes what the host said when the machine's disk could not be written.
+    /// Records the host's error message for a failed write to the VM's disk.
     pub fn note_disk_failure(&mut self, message: String) {
         self.disk_failure = Some(message);
     }
 
-    /// What was noted of the machine's disk.
+    /// The recorded disk error.
     #[must_use]
     pub fn disk_failure(&self) -> Option<&str> {
         self.disk_failure.as_deref()
     }
 
-    /// Appends to the log. A file that cannot be written is no reason to end the Pod: the end in memory is kept anyway.
+    /// Appends to the log. A failed write does not end the Pod; the end of the log stays in memory.
     pub fn append(&mut self, bytes: &[u8]) {
         let keep = bytes.len().saturating_sub(TAIL_BYTES);
         self.tail.extend_from_slice(&bytes[keep..]);
@@ -68,7 +68,7 @@ impl GuestLog {
         self.tail.drain(..excess);
         match self.log.append(bytes) {
             Ok(_) => self.warned = false,
-            // Once, until something can be written again: it comes with every line.
+            // Warn once until a write succeeds again: every line would repeat it.
             Err(error) => {
                 if !std::mem::replace(&mut self.warned, true) {
                     tracing::warn!("cannot write the guest's log {}: {error}", self.path.display());
@@ -77,7 +77,7 @@ impl GuestLog {
         }
     }
 
-    /// The last lines, at most `count`, made safe for a terminal.
+    /// Up to `count` of the last lines, made safe for a terminal.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.tail);
@@ -89,7 +89,7 @@ impl GuestLog {
         lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
-    /// The line that says why the guest's kernel gave up, if there is one.
+    /// The guest kernel's panic message, if there is one.
     #[must_use]
     pub fn panic_line(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.tail);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_floods_its_log_fills_no_disk_and_no_memory() {
+    fn a_guest_that_floods_its_log_fills_neither_disk_nor_memory() {
         let (dir, mut log) = log();
         for _ in 0..100 {
             log.append(&vec![b'x'; 100_000]);

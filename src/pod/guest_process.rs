@@ -1,4 +1,4 @@
-//! Further processes in a Pod's containers: what `exec`, probes and hooks are made of.
+//! Additional processes in a Pod's containers, for `exec`, probes and hooks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,55 +20,53 @@ use super::guest_streams::GuestStreams;
 use super::sandbox::{AgentClientHandle, rpc_message};
 use super::supervisor_protocol::TerminalSize;
 
-/// How long the streams of a process that was started may take to arrive. The agent opens them before it answers.
+/// How long the streams of a started process may take to arrive. The agent opens them before it answers.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a process may take to be gone after it was killed.
+/// How long a killed process may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most starts that are unanswered: an agent has no more processes (`MAX_PROCESSES` in `agent/src/service.rs`). The next one waits.
+/// Maximum number of unanswered start requests: the agent's maximum number of processes (`MAX_PROCESSES` in
+/// `agent/src/service.rs`). Later requests wait.
 const MAX_PENDING_STARTS: usize = 256;
 
-/// Most bytes of their command lines, which are kept until they are answered.
+/// Maximum total size of the command lines in unanswered start requests, in bytes.
 const MAX_PENDING_BYTES: usize = 32 << 20;
 
-/// Starts processes in the containers of one machine.
+/// Starts processes in the containers of one VM.
 #[derive(Debug, Clone)]
 pub struct GuestProcesses {
     agent: AgentClientHandle,
     guest_streams: Arc<GuestStreams>,
-    /// Distinguishes this supervisor's processes from those of one before it.
+    /// Distinguishes this supervisor's processes from those of its predecessors.
     epoch_us: u128,
     count: Arc<AtomicU64>,
     pending: PendingStarts,
 }
 
-/// What is to be started.
+/// A process to start.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessSpec {
-    /// The container, as the agent knows it.
+    /// The container's id in the guest.
     pub container_id: String,
     /// The command line.
     pub args: Vec<String>,
-    /// Whether it has a stdin other than `/dev/null`.
+    /// Whether its stdin is a stream rather than `/dev/null`.
     pub stdin: bool,
-    /// Whether it has a terminal.
     pub tty: bool,
-    /// Size of the terminal.
     pub tty_size: Option<TerminalSize>,
-    /// How long after the request to start it it is killed by the agent, whatever becomes of this supervisor.
+    /// How long after the start request the agent kills it, even if this supervisor is gone.
     pub timeout: Option<Duration>,
 }
 
-/// The starts that no answer has come to, those that nobody waits for any more included: what is kept of them is bounded, whatever the guest
-/// does.
+/// The unanswered start requests, including those whose callers have given up. Their memory is bounded whatever the
+/// guest does.
 #[derive(Debug, Clone)]
 struct PendingStarts {
     count: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
-/// One of them.
 #[derive(Debug)]
 struct PendingStart {
     _count: Option<OwnedSemaphorePermit>,
@@ -85,11 +83,11 @@ impl Default for PendingStarts {
 }
 
 impl PendingStarts {
-    /// Waits until there is room for another.
+    /// Waits until there is room for another request.
     async fn begin(&self, spec: &ProcessSpec) -> PendingStart {
         let bytes: usize = spec.args.iter().map(String::len).sum();
         let bytes = u32::try_from(bytes.min(MAX_PENDING_BYTES)).unwrap_or(u32::MAX);
-        // They are never closed.
+        // These semaphores are never closed.
         PendingStart {
             _count: Arc::clone(&self.count).acquire_owned().await.ok(),
             _bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(),
@@ -97,13 +95,13 @@ impl PendingStarts {
     }
 }
 
-/// Why a process was not run to its end.
+/// Why a process did not run to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
-    /// It was killed because its time was up.
-    #[error("its time is up")]
+    /// It was killed at its timeout.
+    #[error("timed out")]
     TimedOut,
-    /// It could not be run; the message is the one runc's users know when there is no such command.
+    /// It could not be run; for a missing command, the message is runc's.
     #[error("{0}")]
     Failed(String),
 }
@@ -117,7 +115,6 @@ impl RunError {
     }
 }
 
-/// A process that was started.
 #[derive(Debug, Clone)]
 pub struct GuestProcess {
     agent: AgentClientHandle,
@@ -127,16 +124,16 @@ pub struct GuestProcess {
 /// The host's ends of a process's stdio.
 #[derive(Debug)]
 pub struct ProcessStreams {
-    /// Its stdin, where it has one.
+    /// Its stdin, if it has one.
     pub stdin: Option<UnixStream>,
     /// Its stdout, or its terminal.
     pub stdout: UnixStream,
-    /// Its stderr; none with a terminal.
+    /// Its stderr; `None` with a terminal.
     pub stderr: Option<UnixStream>,
 }
 
 impl GuestProcesses {
-    /// For the machine whose agent and streams these are.
+    /// For the VM that this agent and these streams belong to.
     #[must_use]
     pub fn new(agent: AgentClientHandle, guest_streams: Arc<GuestStreams>) -> Self {
         let epoch_us = SystemTime::now()
@@ -151,7 +148,7 @@ impl GuestProcesses {
         }
     }
 
-    /// Starts a process. When this future is dropped before it is done, what it has begun to start is killed.
+    /// Starts a process. If this future is dropped before it completes, the process is killed.
     ///
     /// # Errors
     /// Why it was not started.
@@ -185,7 +182,8 @@ impl GuestProcesses {
                 id,
             },
             guest_streams: Arc::clone(&self.guest_streams),
-            // A task: who gives up does not take the answer with it, which says when there is something to kill.
+            // Use a task: if the caller gives up, the answer is still needed, because it shows whether there is a
+            // process to kill.
             start: Some(tokio::spawn(async move {
                 let answer = agent.start_process(with_timeout(0), &request).await;
                 drop(until_answered);
@@ -203,14 +201,15 @@ impl GuestProcesses {
         match tokio::time::timeout(STREAM_TIMEOUT, streams).await {
             Ok(Some(streams)) => Ok((wanted, streams)),
             _ => {
-                let message = "the guest has not opened the streams of the process";
+                let message = "the guest did not open the streams of the process";
                 Err(RunError::Failed(message.to_owned()))
             }
         }
     }
 
-    /// Runs a process to its end and returns its exit code and the first `max_output_bytes` of stdout and stderr. The timeout counts from
-    /// now on. When it has passed, and when this future is dropped, the process is killed, also if it only starts after that.
+    /// Runs a process to its end and returns its exit code and the first `max_output_bytes` of stdout and stderr. The
+    /// timeout starts now. When it passes, or when this future is dropped, the process is killed, even if it only
+    /// starts afterwards.
     ///
     /// # Errors
     /// [`RunError`].
@@ -253,19 +252,18 @@ impl GuestProcesses {
     }
 }
 
-/// A process that is killed when this is dropped, unless it is done: at once while it runs or is being started, and again when a start that
-/// could not be stopped has succeeded after all.
+/// Kills its process when dropped, unless the process is done. The kill is sent immediately, and again if a pending
+/// start succeeds after all.
 #[derive(Debug)]
 struct Wanted {
     process: GuestProcess,
     guest_streams: Arc<GuestStreams>,
-    /// The call that starts it, until it is answered.
+    /// The start call, until it is answered.
     start: Option<JoinHandle<Result<(), AgentError>>>,
     is_done: bool,
 }
 
 impl Wanted {
-    /// Waits until it is started.
     async fn started(&mut self) -> Result<(), RunError> {
         let Some(start) = &mut self.start else { return Ok(()) };
         let answer = start.await;
@@ -291,21 +289,21 @@ impl Drop for Wanted {
         tokio::spawn(async move {
             process.signal(libc::SIGKILL).await;
             if let Some(start) = start {
-                // Where the signal came too early for the agent, or too late for the start to be given up.
+                // The first signal may have come too early for the agent, or too late to cancel the start.
                 let Ok(Ok(())) = start.await else { return };
                 process.signal(libc::SIGKILL).await;
             }
-            // So that the agent can forget it.
+            // Waiting lets the agent forget the process.
             let _ = tokio::time::timeout(KILL_TIMEOUT, process.wait()).await;
         });
     }
 }
 
 impl GuestProcess {
-    /// Waits for its end and returns its exit code as a shell would give it.
+    /// Waits for it to end and returns its exit code as a shell would.
     ///
     /// # Errors
-    /// When the machine is gone.
+    /// If the VM is gone.
     pub async fn wait(&self) -> Result<u8, AgentError> {
         self.end().await.map(|end| exit_code(&end))
     }
@@ -318,7 +316,6 @@ impl GuestProcess {
         self.agent.wait_process(with_timeout(0), &request).await
     }
 
-    /// Sends it a signal.
     pub async fn signal(&self, signal: i32) {
         let request = SignalProcessRequest {
             process_id: self.id.clone(),
@@ -326,7 +323,7 @@ impl GuestProcess {
             ..Default::default()
         };
         if let Err(error) = self.agent.signal_process(with_duration(CALL_TIMEOUT), &request).await {
-            tracing::debug!("process {} could not be sent signal {signal}: {error}", self.id);
+            tracing::debug!("cannot send signal {signal} to process {}: {error}", self.id);
         }
     }
 
@@ -338,7 +335,7 @@ impl GuestProcess {
             ..Default::default()
         };
         if let Err(error) = self.agent.resize_terminal(with_duration(CALL_TIMEOUT), &request).await {
-            tracing::debug!("the terminal of process {} could not be resized: {error}", self.id);
+            tracing::debug!("cannot resize the terminal of process {}: {error}", self.id);
         }
     }
 }
@@ -351,12 +348,12 @@ fn exit_code(end: &WaitProcessResponse) -> u8 {
     }
 }
 
-/// For the agent, to which zero means no limit.
+/// For the agent, which takes zero as no limit.
 fn whole_milliseconds(timeout: Duration) -> u64 {
     u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The size in the agent's words.
+/// Converts a terminal size for the agent.
 pub fn guest_size(size: TerminalSize) -> GuestTerminalSize {
     GuestTerminalSize {
         rows: u32::from(size.rows),
@@ -372,7 +369,7 @@ async fn optional(stream: Option<oneshot::Receiver<UnixStream>>) -> Option<Optio
     }
 }
 
-/// Reads to the end; what is beyond the limit is read, so that the process can go on, and dropped.
+/// Reads to the end of the stream. Bytes beyond the limit are read, to keep the process from blocking, and dropped.
 async fn read_bounded(from: Option<&mut UnixStream>, into: &mut Vec<u8>, limit_bytes: usize) {
     let Some(from) = from else { return };
     let mut buffer = vec![0; 4096];

@@ -1,17 +1,17 @@
-//! What a guest says in words. It may be of any length, of control characters alone, and come as often as the guest likes: here is
-//! what becomes of it before anything else sees it.
+//! Sanitizes text from a guest. It may be of any length, consist of control characters only, and arrive at any rate, so
+//! it passes through here first.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Longest text that is taken from a guest (an error, a termination message), bytes: what the kubelet allows a container's last word
-/// (`MaxContainerTerminationMessageLength`).
+/// Longest text that is accepted from a guest (an error, a termination message), in bytes: the kubelet's limit for
+/// termination messages (`MaxContainerTerminationMessageLength`).
 pub const MAX_TEXT_BYTES: usize = 4096;
 
-/// Longest complaint about a guest, bytes.
+/// Longest complaint about a guest, in bytes.
 const MAX_COMPLAINT_BYTES: usize = 1024;
 
-/// Complaints about one machine.
+/// Maximum number of complaints about one VM.
 const MAX_COMPLAINTS: u32 = 32;
 
 /// Shortens a text to [`MAX_TEXT_BYTES`].
@@ -25,7 +25,7 @@ fn cut(mut text: String, max_bytes: usize) -> String {
     text
 }
 
-/// One line that cannot control the terminal of who reads it, nor pass for several lines.
+/// Turns a line into text that cannot control a terminal or look like several lines.
 #[must_use]
 pub fn printable(line: &str) -> String {
     line.trim_end()
@@ -34,7 +34,8 @@ pub fn printable(line: &str) -> String {
         .collect()
 }
 
-/// The supervisor's complaints about its guest. A guest may break rules as often as it likes, but not fill the log with it.
+/// The supervisor's complaints about its guest. A guest may break rules any number of times, but cannot fill the log
+/// that way.
 #[derive(Debug)]
 pub struct Complaints {
     left: AtomicU32,
@@ -49,14 +50,14 @@ impl Default for Complaints {
 }
 
 impl Complaints {
-    /// Logs what the guest did, unless enough was said about its machine already.
+    /// Logs what the guest did, unless its VM's limit is reached.
     pub fn say(&self, what: fmt::Arguments<'_>) {
         if let Some(text) = self.next(what) {
             tracing::warn!("{text}");
         }
     }
 
-    /// Another machine has started: what is said is about that one.
+    /// Resets the limit, for a new VM.
     pub fn renew(&self) {
         self.left.store(MAX_COMPLAINTS, Ordering::Relaxed);
     }
@@ -68,7 +69,7 @@ impl Complaints {
         let is_last = left.ok()? == 1;
         let mut text = cut(printable(&what.to_string()), MAX_COMPLAINT_BYTES);
         if is_last {
-            text.push_str(" (more of this machine is not reported)");
+            text.push_str(" (further messages of this VM are not logged)");
         }
         Some(text)
     }
@@ -82,14 +83,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_cut_at_a_character(text in "\\PC{0,3000}") {
+        fn any_text_is_truncated_at_a_character_boundary(text in "\\PC{0,3000}") {
             let cut = bounded(text.clone());
             prop_assert!(cut.len() <= MAX_TEXT_BYTES && text.starts_with(&cut));
             prop_assert!(text.len() <= MAX_TEXT_BYTES || cut.len() + 4 > MAX_TEXT_BYTES);
         }
 
         #[test]
-        fn complaints_are_few_short_lines_whatever_the_guest_does(texts in proptest::collection::vec("(?s).{0,2000}", 1..80)) {
+        fn complaints_about_a_guest_are_limited_in_number_and_length(texts in proptest::collection::vec("(?s).{0,2000}", 1..80)) {
             let complaints = Complaints::default();
             let said: Vec<String> = texts.iter().filter_map(|text| complaints.next(format_args!("{text}"))).collect();
             prop_assert_eq!(said.len(), texts.len().min(MAX_COMPLAINTS as usize));
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_machine_is_complained_about_again() {
+    fn complaints_are_reset_for_the_next_vm() {
         let complaints = Complaints::default();
         while complaints.next(format_args!("it floods")).is_some() {}
         complaints.renew();

@@ -1,7 +1,8 @@
-//! The records of two Pods as every version of their format has them: `kept_records/vN` are Pods' state directories. What an older build wrote
-//! never changes.
+//! The records of two Pods in every version of their format: `kept_records/vN` are Pods' state directories. Files of
+//! older versions never change.
 //!
-//! With `MICROKUBE_WRITE_EXPECTED=1` those of the present version are written instead of compared: only for a new version.
+//! `MICROKUBE_WRITE_EXPECTED=1` writes the files of the current version instead of comparing them. Use it only for a
+//! new version.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use crate::state::{
     read_record,
 };
 
-/// A Pod that runs, and one that is being deleted.
+/// A running Pod, and one that is being deleted.
 const PODS: [(&str, &str); 2] = [
     ("running", "2b4a7f0e-6d0e-4a55-9f0e-0d4b1f6f7a01"),
     ("ending", "2b4a7f0e-6d0e-4a55-9f0e-0d4b1f6f7a02"),
@@ -31,7 +32,6 @@ fn value(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// All that is recorded of a Pod.
 #[derive(Debug)]
 struct Records {
     record: PodRecord,
@@ -56,7 +56,7 @@ impl Records {
         }
     }
 
-    /// As this build writes them, in the order of [`FILES`].
+    /// The records as this build writes them, in the order of [`FILES`].
     fn written(&self) -> [Value; 5] {
         fn of(record: &impl RecordFormat) -> Value {
             serde_json::from_slice(&encode_record(record).unwrap()).unwrap()
@@ -72,7 +72,7 @@ impl Records {
     }
 }
 
-/// A state directory with the kept records of a version.
+/// A state directory with the kept records of this version.
 fn directory(version: u32) -> (tempfile::TempDir, Paths) {
     let dir = tempfile::tempdir().unwrap();
     let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
@@ -86,7 +86,7 @@ fn directory(version: u32) -> (tempfile::TempDir, Paths) {
 }
 
 #[test]
-fn records_of_every_version_are_read_and_say_the_same() {
+fn records_of_all_versions_are_read_with_the_same_meaning() {
     for version in 0..POD_RECORDS_VERSION {
         let (_dir, paths) = directory(version);
         for (pod, uid) in PODS {
@@ -107,19 +107,19 @@ fn records_of_every_version_are_read_and_say_the_same() {
 }
 
 #[test]
-fn records_are_written_as_the_present_version_has_them() {
+fn records_are_written_in_the_current_version() {
     let (_dir, paths) = directory(POD_RECORDS_VERSION);
     for (pod, uid) in PODS {
         for (file, written) in FILES.into_iter().zip(Records::read(&paths, uid).written()) {
             let kept = value(&kept(POD_RECORDS_VERSION, pod).join(file));
-            // What differs here needs a new version, unless older builds may ignore it (docs/decisions/versions.md).
+            // A difference here needs a new version, unless older builds may ignore it (docs/decisions/versions.md).
             assert_eq!(written, kept, "{file} of the Pod {pod}");
         }
     }
 }
 
 #[test]
-fn records_of_a_newer_version_are_refused_each_by_its_name() {
+fn records_of_a_newer_version_are_refused_by_name() {
     let (_dir, paths) = directory(POD_RECORDS_VERSION);
     let (_, uid) = PODS[0];
     let records = PodRecords::new(paths.clone());
@@ -137,7 +137,7 @@ fn records_of_a_newer_version_are_refused_each_by_its_name() {
             _ => MachinePlan::load(&paths, uid).map(drop).map_err(Into::into),
         };
         let said = format!(
-            "{} was written by a newer microkube, in version {} of its format; this one knows version {POD_RECORDS_VERSION} and older ones",
+            "{} was written by a newer microkube, in format version {}; this one reads versions up to {POD_RECORDS_VERSION}",
             path.display(),
             POD_RECORDS_VERSION + 1
         );

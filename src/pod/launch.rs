@@ -1,4 +1,4 @@
-//! Starts the supervisor of a Pod: the same for a Pod in the foreground, a detached one, and one whose supervisor died.
+//! Starts a Pod's supervisor, in the same way for a foreground Pod, a detached one, and one whose supervisor died.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,21 +10,20 @@ use microkube_base::child;
 
 use crate::state::{Paths, PodRecord};
 
-/// Logs of so many Pods that are gone are kept.
+/// How many Pods' logs are kept after the Pods are gone.
 const KEPT_LOGS: usize = 50;
 
-/// A supervisor could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// Nobody knows where this program lies.
+    /// The path of this program is unknown.
     #[error("cannot find this program")]
     NoProgram(#[source] io::Error),
-    /// There is no process to be had.
-    #[error("cannot start the supervisor of the Pod")]
+    /// The process could not be started.
+    #[error("cannot start the Pod's supervisor")]
     Spawn(#[source] io::Error),
 }
 
-/// Where a supervisor logs. The file outlives the Pod.
+/// Path of the supervisor's log. The file outlives the Pod.
 #[must_use]
 pub fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
     paths.logs().join(format!(
@@ -33,7 +32,8 @@ pub fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
     ))
 }
 
-/// Starts a Pod's supervisor, which inherits the Pod's lock and, with a client, its end of the connection.
+/// Starts a Pod's supervisor. It inherits the Pod's lock and, if there is a client, the supervisor's end of the
+/// connection.
 ///
 /// # Errors
 /// See [`LaunchError`].
@@ -49,7 +49,7 @@ pub fn start_supervisor(
         .create(true)
         .append(true)
         .open(supervisor_log(paths, record));
-    // A Pod without a log is better than none: its disk may be full.
+    // Run without a log if it cannot be opened: the disk may be full.
     let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
     let mut command = Command::new(std::env::current_exe().map_err(LaunchError::NoProgram)?);
     command.args(["supervise", "--uid", &record.uid]);
@@ -61,7 +61,7 @@ pub fn start_supervisor(
         command.arg("--debug");
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    // A supervisor may live for months: it must not keep the directory it was started in.
+    // A supervisor may run for months: it must not keep its start directory in use.
     command.current_dir("/");
     let inherited: Vec<i32> = [Some(lock), client]
         .into_iter()
@@ -72,7 +72,7 @@ pub fn start_supervisor(
     // SAFETY: between fork and exec the closure only calls setsid(2), which is async-signal-safe.
     unsafe {
         command.pre_exec(|| {
-            // A session of its own: signals of the terminal are for the client, which asks the supervisor.
+            // Use a new session: signals from the terminal go to the client, which forwards requests to the supervisor.
             libc::setsid();
             Ok(())
         });
@@ -80,7 +80,7 @@ pub fn start_supervisor(
     command.spawn().map_err(LaunchError::Spawn)
 }
 
-/// Forgets the oldest logs of Pods that are gone.
+/// Removes the oldest logs of Pods that are gone.
 fn prune_logs(paths: &Paths) {
     let Ok(entries) = std::fs::read_dir(paths.logs()) else {
         return;
@@ -97,7 +97,7 @@ fn prune_logs(paths: &Paths) {
         })
         .collect();
     logs.sort();
-    // Two files a Pod, and more where one was rotated.
+    // A Pod has two files, or more if one was rotated.
     for (_, path) in logs.iter().take(logs.len().saturating_sub(3 * KEPT_LOGS)) {
         let _ = std::fs::remove_file(path);
     }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_logs_of_pods_that_are_gone_are_forgotten_and_those_of_others_stay() {
+    fn only_the_oldest_logs_of_deleted_pods_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         std::fs::create_dir_all(paths.logs()).unwrap();

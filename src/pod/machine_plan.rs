@@ -1,49 +1,91 @@
-//! What a later supervisor must know of a machine that runs, to start containers again in it: kept in a file as long as there is that machine.
+//! What a later supervisor needs to start containers in a running VM. The file exists while the VM does.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::container_spec::{PlanFailure, PlannedContainer};
+use super::layer_disk::LayerDisk;
 use crate::state::{POD_RECORDS_VERSION, Paths, RecordError, RecordFormat, read_record, replace_record};
 
-/// The machine's part of a Pod's plan.
+/// The part of a boot plan that outlives the boot.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MachinePlan {
-    /// Address of the Pod.
+    /// IP address of the Pod.
     pub pod_ip: String,
-    /// Address of the host in the Pod's network.
+    /// IP address of the host in the Pod's network.
     pub host_ip: String,
-    /// The version of the VMM's protocol in which the machine was started; 0 is that of builds that note none.
+    /// The version of the VMM's protocol with which the VM was started; 0 for builds that record none.
     #[serde(default)]
     pub vmm_version: u32,
+    /// The layers on its disk. `None` for builds that record none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_disk: Option<LayerDisk>,
     /// The Pod's containers, or why one of them cannot be created.
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
+}
+
+/// What was added to a running VM. The file exists once something was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddedPlan {
+    /// The layers on its disk.
+    pub layer_disk: LayerDisk,
+    /// The containers, by number.
+    pub containers: BTreeMap<usize, PlannedContainer>,
+}
+
+impl RecordFormat for AddedPlan {
+    const VERSION: u32 = POD_RECORDS_VERSION;
+}
+
+/// Path of [`AddedPlan`].
+#[must_use]
+pub fn added_path(paths: &Paths, uid: &str) -> PathBuf {
+    paths.pod_state(uid).join("added.json")
+}
+
+impl AddedPlan {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, paths: &Paths, uid: &str) -> Result<(), RecordError> {
+        replace_record(&added_path(paths, uid), self)
+    }
+
+    /// Reads what the previous supervisor added.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn load(paths: &Paths, uid: &str) -> Result<Option<Self>, RecordError> {
+        read_record(&added_path(paths, uid))
+    }
 }
 
 impl RecordFormat for MachinePlan {
     const VERSION: u32 = POD_RECORDS_VERSION;
 }
 
-/// Where the plan of a Pod's machine lies.
+/// Path of the plan.
 #[must_use]
 pub fn path(paths: &Paths, uid: &str) -> PathBuf {
     paths.pod_state(uid).join("plan.json")
 }
 
 impl MachinePlan {
-    /// Writes it down.
+    /// Writes the plan.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn save(&self, paths: &Paths, uid: &str) -> Result<(), RecordError> {
         replace_record(&path(paths, uid), self)
     }
 
-    /// As the supervisor before this one left it.
+    /// Reads the plan that the previous supervisor left.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn load(paths: &Paths, uid: &str) -> Result<Option<Self>, RecordError> {
         read_record(&path(paths, uid))
     }

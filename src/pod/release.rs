@@ -1,13 +1,13 @@
-//! Releases what a Pod has of the host, once nothing of it runs any more.
+//! Releases a Pod's host resources once none of its processes run.
 
 use super::machine_plan;
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecords};
 
-/// Releases what the Pod has of the host; with `forget` its records too.
+/// Releases the Pod's host resources and, with `forget`, its records.
 ///
 /// # Errors
-/// When something of it cannot be released.
+/// If a resource cannot be released.
 pub async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -> anyhow::Result<()> {
     let released = Privileges::new(paths).of_pod(uid)?.release().await;
     if forget {
@@ -22,7 +22,7 @@ pub async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: boo
     Ok(())
 }
 
-/// Removes what only the supervisor of a Pod that may still run needs on disk.
+/// Removes files that only the supervisor of a running Pod needs.
 fn release_files(paths: &Paths, uid: &str) -> std::io::Result<()> {
     for path in [paths.supervisor_socket(uid), machine_plan::path(paths, uid)] {
         match std::fs::remove_file(path) {

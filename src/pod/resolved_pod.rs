@@ -1,43 +1,53 @@
-//! A Pod of the manifest together with what only this host decides: worked out once, then passed on as one value.
+//! A Pod from the manifest with the values that only this host can provide, resolved once and passed on as one value.
+
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::downward::PodStatusFields;
 use microkube_manifest::quantity::Quantity;
 use microkube_manifest::resources::{self, VmSize};
-use microkube_protocol::messages::{EmptyDir, Volume};
+use microkube_manifest::{security, sysctl};
+use microkube_projection::is_projected;
+use microkube_protocol::messages::{EmptyDir, Sysctl, Volume};
 use microkube_vmm::config::MAX_VCPU_COUNT;
 
+use super::projected_volumes;
 use crate::network::{self, HostAlias, PodNetwork};
 use crate::state::PodRecord;
 
-/// The Pod and what this host decides.
+/// The Pod and the host's values.
 #[derive(Debug)]
 pub struct ResolvedPod<'p> {
-    /// The manifest.
     pub pod: &'p Pod,
-    /// Host name of the Pod.
     pub hostname: String,
-    /// What fields of the downward API show.
+    /// Status fields for the downward API.
     pub status: PodStatusFields,
-    /// RAM of this host.
     pub host_memory_bytes: u64,
 }
 
 impl<'p> ResolvedPod<'p> {
-    /// The Pod of this record on this host, in this network.
+    /// Resolves the Pod of this record for this host and network.
     ///
     /// # Errors
-    /// When the host does not say how much memory it has.
+    /// If the size of this host's memory is unknown.
     pub fn new(record: &'p PodRecord, net: &PodNetwork) -> anyhow::Result<Self> {
+        Self::of_addresses(record, net.address, net.gateway)
+    }
+
+    /// Resolves the Pod of this record for this host and the addresses of the Pod and the host.
+    ///
+    /// # Errors
+    /// If the size of this host's memory is unknown.
+    pub fn of_addresses(record: &'p PodRecord, pod_ip: Ipv4Addr, host_ip: Ipv4Addr) -> anyhow::Result<Self> {
         let status = PodStatusFields {
             uid: record.uid.clone(),
-            pod_ip: Some(net.address),
-            host_ip: Some(net.gateway),
+            pod_ip: Some(pod_ip),
+            host_ip: Some(host_ip),
             node_name: node_name(),
         };
         let host_memory_bytes = nix::sys::sysinfo::sysinfo()
-            .context("cannot tell how much memory the host has")?
+            .context("cannot determine the host's memory")?
             .ram_total();
         Ok(Self {
             pod: &record.pod,
@@ -47,18 +57,6 @@ impl<'p> ResolvedPod<'p> {
         })
     }
 
-    /// Size of the virtual machine.
-    #[must_use]
-    pub fn vm_size(&self) -> VmSize {
-        let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        if crate::emulated_host::is_inside() {
-            // The emulated host has one processor for QEMU's sake, not because there is no more.
-            host_cpus = host_cpus.max(2);
-        }
-        resources::vm_size(self.pod, u8::try_from(host_cpus).unwrap_or(u8::MAX).min(MAX_VCPU_COUNT))
-    }
-
-    /// Content of the Pod's `/etc/hosts`.
     #[must_use]
     pub fn etc_hosts(&self) -> String {
         let aliases = self
@@ -77,10 +75,9 @@ impl<'p> ResolvedPod<'p> {
         network::pod_etc_hosts(&self.hostname, self.status.pod_ip, &aliases)
     }
 
-    /// Content of the Pod's `/etc/resolv.conf`.
     ///
     /// # Errors
-    /// When `dnsPolicy: None` comes without a name server.
+    /// If `dnsPolicy: None` has no name server.
     pub fn etc_resolv_conf(&self) -> anyhow::Result<String> {
         let spec = self.pod.spec.as_ref().context("the Pod has no spec")?;
         let base = if spec.dns_policy.as_deref() == Some("None") {
@@ -105,10 +102,29 @@ impl<'p> ResolvedPod<'p> {
         ))
     }
 
-    /// The Pod's volumes.
+    #[must_use]
+    pub fn shares_process_namespace(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|spec| spec.share_process_namespace) == Some(true)
+    }
+
+    /// The kernel's settings for the Pod.
+    #[must_use]
+    pub fn sysctls(&self) -> Vec<Sysctl> {
+        let context = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let sysctls = context
+            .and_then(|context| context.sysctls.as_deref())
+            .unwrap_or_default();
+        let sysctls = sysctls.iter().map(|own| Sysctl {
+            name: sysctl::normalized(&own.name),
+            value: own.value.clone(),
+            ..Default::default()
+        });
+        sysctls.collect()
+    }
+
     ///
     /// # Errors
-    /// When a size is not a quantity or the volume is of a kind that is not supported; validation refuses both before.
+    /// If a size is not a quantity, or a volume's type is not supported; validation refuses both earlier.
     pub fn volumes(&self) -> anyhow::Result<Vec<Volume>> {
         let volumes = self
             .pod
@@ -119,8 +135,15 @@ impl<'p> ResolvedPod<'p> {
         volumes
             .iter()
             .map(|volume| {
+                if is_projected(volume) {
+                    return Ok(Volume {
+                        name: volume.name.clone(),
+                        file_volume: Some(projected_volumes::declaration(self.pod)).into(),
+                        ..Default::default()
+                    });
+                }
                 let Some(empty_dir) = &volume.empty_dir else {
-                    bail!("volume {:?} is of a kind that is not supported", volume.name)
+                    bail!("volume {:?} has an unsupported type", volume.name)
                 };
                 let size_limit_bytes = match &empty_dir.size_limit {
                     Some(limit) => {
@@ -133,6 +156,7 @@ impl<'p> ResolvedPod<'p> {
                 let empty_dir = EmptyDir {
                     memory: empty_dir.medium.as_deref() == Some("Memory"),
                     size_limit_bytes,
+                    fs_group: security::fs_group(self.pod),
                     ..Default::default()
                 };
                 Ok(Volume {
@@ -145,7 +169,18 @@ impl<'p> ResolvedPod<'p> {
     }
 }
 
-/// What this host is called where Kubernetes names the node of a Pod: in lower case, as the kubelet has it.
+/// The size of a Pod's VM on this host, without the files of its volumes.
+#[must_use]
+pub fn vm_size(pod: &Pod) -> VmSize {
+    let mut host_cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if crate::emulated_host::is_inside() {
+        // The emulated host has a single processor only because of QEMU.
+        host_cpus = host_cpus.max(2);
+    }
+    resources::vm_size(pod, u8::try_from(host_cpus).unwrap_or(u8::MAX).min(MAX_VCPU_COUNT))
+}
+
+/// The Kubernetes node name of this host: its host name in lower case, as in the kubelet.
 #[must_use]
 pub fn node_name() -> String {
     let name = nix::unistd::gethostname().ok();
@@ -154,9 +189,10 @@ pub fn node_name() -> String {
         .to_lowercase()
 }
 
-/// Host name of the Pod: `spec.hostname`, else the Pod's name, cut to what a host name may be
-/// (`GeneratePodHostNameAndDomain` in `pkg/kubelet/kubelet_pods.go`).
-fn hostname(pod: &Pod) -> String {
+/// Host name of the Pod: `spec.hostname`, or the Pod's name, cut to a valid length (`GeneratePodHostNameAndDomain` in
+/// `pkg/kubelet/kubelet_pods.go`).
+#[must_use]
+pub fn hostname(pod: &Pod) -> String {
     const MAX_HOSTNAME_BYTES: usize = 63;
     let name = match pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()) {
         Some(hostname) if !hostname.is_empty() => hostname,
@@ -183,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_name_is_the_pods_name_unless_it_is_given_and_never_too_long() {
+    fn the_hostname_defaults_to_the_pods_name_and_is_never_too_long() {
         assert_eq!(hostname(&pod("web", None)), "web");
         assert_eq!(hostname(&pod("web", Some("other"))), "other");
         let long = format!("{}-{}", "a".repeat(62), "b".repeat(20));

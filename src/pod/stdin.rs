@@ -1,7 +1,7 @@
-//! The standard input of one attempt of a container: who writes to it, and when it ends.
+//! Standard input of one container attempt: which clients write to it, and when it ends.
 //!
-//! As with containerd: with `stdinOnce`, and without a terminal, the first client that attaches to it is the only one, and the input ends
-//! with it. Otherwise it stays open, and all clients that are attached write to it.
+//! As in containerd: with `stdinOnce` and no terminal, the first client to attach is the only one, and the input ends
+//! with it. Otherwise the input stays open, and all attached clients write to it.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,7 +18,7 @@ use tokio::sync;
 #[derive(Debug)]
 pub struct ContainerStdin {
     ends_with_client: bool,
-    /// Says to a later supervisor of which attempt the only client has come.
+    /// Tells a later supervisor which attempt's input was taken by its only client.
     taken_file: PathBuf,
     id: String,
     state: Mutex<State>,
@@ -26,20 +26,21 @@ pub struct ContainerStdin {
 
 #[derive(Debug)]
 enum State {
-    /// There is none.
+    /// The container has no stdin.
     Absent,
-    /// The guest has not connected it yet. It does not do so again once it has ended.
+    /// The guest has not connected it yet. After its end, the guest does not connect it again.
     Expected,
     Open(Arc<Connection>),
-    /// The only client has it.
+    /// Its only client holds it.
     Lent,
-    /// Its end was sent. It stays connected: a stream that is gone as a whole is, to the agent, that of a supervisor that died.
+    /// Its end was sent. The connection stays open, because the agent treats a closed one as the death of the
+    /// supervisor.
     Ended {
         _connected: Arc<Connection>,
     },
 }
 
-/// The stream to the guest. Clients write to it one after the other.
+/// The stream to the guest. Clients write to it in turn.
 #[derive(Debug)]
 struct Connection {
     stream: UnixStream,
@@ -62,7 +63,8 @@ impl Connection {
 }
 
 impl ContainerStdin {
-    /// Of the attempt with this ID. `taken_file` is the container's, and lives as long as its machine.
+    /// Creates the input of the attempt with this ID. `taken_file` belongs to the container, and exists as long as its
+    /// VM.
     #[must_use]
     pub fn new(container: &Container, id: &str, taken_file: PathBuf) -> Arc<Self> {
         let is_set = |field: Option<bool>| field == Some(true);
@@ -78,7 +80,7 @@ impl ContainerStdin {
         })
     }
 
-    /// The guest has connected it. Returns whether that was accepted: once, and only if it is expected.
+    /// The guest has connected it. Returns whether that was accepted: once, and only if expected.
     #[must_use]
     pub fn connect(&self, stream: UnixStream) -> bool {
         let mut state = self.state();
@@ -89,7 +91,7 @@ impl ContainerStdin {
             stream,
             turn: sync::Mutex::new(()),
         });
-        // The client has gone with the supervisor that it was connected to.
+        // The client's connection ended with the previous supervisor.
         let has_gone = self.ends_with_client && self.was_taken();
         *state = if has_gone {
             ended(connection)
@@ -99,7 +101,7 @@ impl ContainerStdin {
         true
     }
 
-    /// The input for a client; nothing where there is none, it has ended, or it is another client's alone.
+    /// Lends the input to a client. `None` if there is none, it has ended, or another client has exclusive use of it.
     pub fn take(self: &Arc<Self>) -> Option<Lease> {
         let mut state = self.state();
         let State::Open(connection) = &*state else {
@@ -109,7 +111,7 @@ impl ContainerStdin {
         if self.ends_with_client {
             *state = State::Lent;
             if let Err(error) = std::fs::write(&self.taken_file, &self.id) {
-                tracing::warn!("a later supervisor will not know of an attached client: {error}");
+                tracing::warn!("cannot record the attached client for a later supervisor: {error}");
             }
         }
         Some(Lease {
@@ -129,12 +131,13 @@ impl ContainerStdin {
 }
 
 fn ended(connection: Arc<Connection>) -> State {
-    // Fails where the guest is gone, and then all its containers have ended.
+    // Fails only if the guest is gone, and then all its containers have ended.
     let _ = socket::shutdown(connection.stream.as_raw_fd(), socket::Shutdown::Write);
     State::Ended { _connected: connection }
 }
 
-/// A client's hold on a container's input; dropped by the only client, or where the container reads no more, the input ends.
+/// A client's hold on a container's input. The input ends if the only client drops it, or if it is dropped when the
+/// container no longer reads.
 #[derive(Debug)]
 pub struct Lease {
     stdin: Arc<ContainerStdin>,
@@ -143,16 +146,16 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether the input ends with this client's.
+    /// Whether the container's input ends with this client.
     #[must_use]
     pub fn ends_with_client(&self) -> bool {
         self.stdin.ends_with_client
     }
 
-    /// Passes input on. Dropped before it is done, it has passed on a part.
+    /// Passes input on. If the future is dropped early, a part of the input may have been written.
     ///
     /// # Errors
-    /// When the container reads no more.
+    /// If the container no longer reads.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let written = self.connection.write(bytes).await;
         self.is_unread = written.is_err();
@@ -174,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// A supervisor's input of the attempt `c-0`, and the guest's end of it.
+    /// The input of attempt `c-0` in the supervisor, and the guest's end of it.
     fn connected(once: bool, tty: bool, dir: &tempfile::TempDir) -> (Arc<ContainerStdin>, UnixStream) {
         let stdin = input(once, tty, dir, "c-0");
         let (ours, guest) = UnixStream::pair().unwrap();
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_stdin_once_the_input_ends_with_the_first_client_and_there_is_none_for_the_next() {
+    async fn with_stdin_once_the_input_ends_with_the_first_client() {
         let dir = tempfile::tempdir().unwrap();
         let (stdin, mut guest) = connected(true, false, &dir);
         let mut first = stdin.take().unwrap();
@@ -208,13 +211,13 @@ mod tests {
         first.write(b"typed").await.unwrap();
         drop(first);
         assert_eq!(read(&mut guest).await, b"typed");
-        assert_eq!(read(&mut guest).await, b"", "its end");
-        assert!(guest.write(b"").await.is_ok(), "but not the connection's");
+        assert_eq!(read(&mut guest).await, b"", "the end of the input");
+        assert!(guest.write(b"").await.is_ok(), "but the connection is still open");
         assert!(stdin.take().is_none());
     }
 
     #[tokio::test]
-    async fn without_stdin_once_and_on_a_terminal_the_input_stays_open_for_the_next_client() {
+    async fn without_stdin_once_or_with_a_terminal_the_input_stays_open() {
         let dir = tempfile::tempdir().unwrap();
         for (once, tty) in [(false, false), (true, true)] {
             let (stdin, mut guest) = connected(once, tty, &dir);
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_input_that_stays_open_is_written_by_all_clients_that_are_attached_a_text_at_a_time() {
+    async fn all_attached_clients_write_to_an_open_input_in_whole_messages() {
         let dir = tempfile::tempdir().unwrap();
         let (stdin, mut guest) = connected(false, false, &dir);
         let texts = [vec![b'a'; 1 << 20], vec![b'b'; 1 << 20]];
@@ -247,25 +250,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_supervisor_that_takes_over_ends_the_input_of_a_client_that_its_predecessor_had() {
+    async fn a_new_supervisor_ends_the_input_of_its_predecessors_client() {
         let dir = tempfile::tempdir().unwrap();
         let (stdin, _guest) = connected(true, false, &dir);
-        // Not dropped: the supervisor is killed.
+        // Not dropped: simulates a killed supervisor.
         std::mem::forget(stdin.take().unwrap());
         let (stdin, mut guest) = connected(true, false, &dir);
         assert_eq!(read(&mut guest).await, b"");
         assert!(stdin.take().is_none());
 
         let (open, _guest) = connected(false, false, &dir);
-        assert!(open.take().is_some(), "one that stays open does so");
+        assert!(open.take().is_some(), "an input that stays open is not ended");
         let restarted = input(true, false, &dir, "c-1");
         let (ours, _guest) = UnixStream::pair().unwrap();
         assert!(restarted.connect(ours));
-        assert!(restarted.take().is_some(), "the next attempt has an input again");
+        assert!(restarted.take().is_some(), "the next attempt has a new input");
     }
 
     #[tokio::test]
-    async fn a_supervisor_that_takes_over_before_any_client_came_has_the_input_for_the_first() {
+    async fn a_new_supervisor_keeps_the_input_open_for_the_first_client() {
         let dir = tempfile::tempdir().unwrap();
         drop(connected(true, false, &dir));
         let (stdin, _guest) = connected(true, false, &dir);

@@ -1,18 +1,19 @@
-//! What the supervisor of a Pod and a command line say to each other over a unix socket: the one that the foreground `run`
-//! hands down, or a connection to `supervisor.sock` in the Pod's run directory.
+//! The protocol between a Pod's supervisor and command lines, over a unix socket: either the one that the foreground
+//! `run` passes to its supervisor, or a connection to `supervisor.sock` in the Pod's run directory.
 //!
-//! A frame is a header (`frame_header`) and its payload. Input and output travel raw, everything else as JSON. A connection carries one
-//! conversation: after [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] it ends with [`Notice::Exited`], [`Notice::InputEnded`] or
-//! [`Notice::Refused`].
+//! A frame is a header (`frame_header`) and its payload. Input and output are raw bytes, everything else is JSON. A
+//! connection carries one conversation: after [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] it ends with
+//! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
 //!
-//! The two may be of different builds, because a supervisor lives as long as its Pod. A command line begins with [`SupervisorRequest::Hello`],
-//! the supervisor answers with [`Notice::Hello`], and they speak the latest version that both know ([`VERSIONS`]). A supervisor of version 0
-//! does not know the greeting and hangs up: the command line connects again without it. A command line that does not greet speaks version 0. The
-//! supervisor of a Pod in the foreground and its command line are of one build, and do not greet.
+//! The two sides may be of different builds, because a supervisor lives as long as its Pod. A command line starts with
+//! [`SupervisorRequest::Hello`], the supervisor answers with [`Notice::Hello`], and they use the latest version that
+//! both support ([`VERSIONS`]). A supervisor of version 0 does not support the greeting and hangs up; the command line
+//! then connects again without it. A command line that does not greet uses version 0. The supervisor of a foreground
+//! Pod and its command line are of the same build, and do not greet.
 //!
-//! A change that readers may ignore (a new field) keeps the version. A change that they must understand (a new request, notice or kind of frame,
-//! another framing) raises it, and is not sent in older versions. Whatever the version, a Pod of the build before answers `exec`, `attach`,
-//! `logs`, `top` and `delete`.
+//! A change that readers may ignore (a new field) keeps the version. A change that they must understand (a new request,
+//! notice or frame kind, another framing) raises it, and is not sent in older versions. In every version, a Pod of the
+//! previous build answers `exec`, `attach`, `logs`, `top` and `delete`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,6 +21,7 @@ use std::os::unix::net as blocking;
 use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodCondition};
 pub use microkube_protocol::Versions;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use serde::{Deserialize, Serialize};
@@ -30,14 +32,22 @@ use crate::build_id::build;
 use crate::frame_header::{self, HEADER_BYTES};
 pub use crate::terminal::TerminalSize;
 
-/// The supervisor's socket in the run directory of its Pod.
+/// Name of the supervisor's socket in the run directory of its Pod.
 pub const SOCKET_FILE: &str = "supervisor.sock";
 
-/// Longest frame either side accepts, bytes of payload.
+/// Largest payload that either side accepts, in bytes.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
-/// The versions of this protocol that this build speaks. `docs/decisions/versions.md` says when they are raised.
-pub const VERSIONS: Versions = Versions { oldest: 0, newest: 1 };
+/// The versions of this protocol that this build supports. `docs/decisions/versions.md` says when they are raised.
+pub const VERSIONS: Versions = Versions { oldest: 0, newest: 3 };
+
+/// The version with [`AttachOptions::from_start_of`].
+pub const VERSION_ATTACH_FROM_START: u32 = 2;
+
+/// The version with [`SupervisorRequest::Update`].
+pub const VERSION_UPDATE: u32 = 3;
+/// The version with [`SupervisorRequest::AddEphemeralContainer`].
+pub const VERSION_EPHEMERAL_CONTAINERS: u32 = 3;
 
 const KIND_OUTPUT: u8 = 1;
 const KIND_LOG: u8 = 2;
@@ -48,22 +58,20 @@ const KIND_STDIN: u8 = 5;
 /// One of a container's two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OutputStream {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
 /// A message between supervisor and client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SupervisorFrame {
-    /// Bytes a container wrote. An empty payload says that the stream has ended.
+    /// Bytes that a container wrote. An empty payload ends the stream.
     Output {
-        /// Index of the container in the manifest; 0 after [`SupervisorRequest::Exec`] and [`SupervisorRequest::Attach`].
+        /// Index of the container in the manifest; 0 after [`SupervisorRequest::Exec`] and
+        /// [`SupervisorRequest::Attach`].
         container: u16,
         /// Which of its streams.
         stream: OutputStream,
-        /// The bytes.
         bytes: Vec<u8>,
     },
     /// Bytes of the guest's console and kernel log, for `--debug`.
@@ -72,23 +80,23 @@ pub enum SupervisorFrame {
     Notice(Notice),
     /// Client to supervisor.
     Request(SupervisorRequest),
-    /// Client to supervisor: standard input of what [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] named. Empty: its end.
+    /// Client to supervisor: standard input for [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`]. An empty
+    /// payload ends it.
     Stdin(Vec<u8>),
 }
 
-/// The build of a peer, and the versions it speaks.
+/// The build of a peer, and the protocol versions it supports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
-    /// The oldest version of this protocol.
     pub oldest: u32,
-    /// The latest.
+    /// The latest one.
     pub newest: u32,
-    /// The build, for people.
+    /// The build, for display only.
     pub build: String,
 }
 
 impl Greeting {
-    /// Of this process.
+    /// The greeting of this process.
     #[must_use]
     pub fn own() -> Self {
         Self {
@@ -98,7 +106,6 @@ impl Greeting {
         }
     }
 
-    /// What it speaks.
     #[must_use]
     pub fn versions(&self) -> Versions {
         Versions {
@@ -108,33 +115,39 @@ impl Greeting {
     }
 }
 
-/// What the supervisor tells its client.
+/// What the supervisor sends to its client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
-    /// What was asked for is done: [`SupervisorRequest::Delete`].
+    /// The request is done: [`SupervisorRequest::Delete`].
     Done,
-    /// Answers [`SupervisorRequest::Attach`]: output follows from here on.
+    /// Answers [`SupervisorRequest::Attach`]: output follows.
     Attached,
-    /// Answers [`SupervisorRequest::Exec`]: the command runs.
+    /// Answers [`SupervisorRequest::Attach`] with [`AttachOptions::from_start_of`]: the output from these positions on
+    /// follows, and the log has everything before. Since version 2.
+    AttachedAt { stdout_bytes: u64, stderr_bytes: u64 },
+    /// Answers [`SupervisorRequest::Exec`]: the command is running.
     Started,
-    /// The command, or the container, has ended, and all its output was sent. The last frame of its conversation.
+    /// The command or container has exited, and all its output was sent. The last frame of its conversation.
     Exited {
-        /// Exit code as a shell would give it.
+        /// Exit code as a shell reports it.
         exit_code: u8,
     },
-    /// The client's input has ended, and the input of the container stays open. The last frame of its conversation.
+    /// The client's input has ended; the container's input stays open. The last frame of its conversation.
     InputEnded,
-    /// What was asked for is not possible. The last frame of its conversation.
+    /// The request was refused. The last frame of its conversation.
     Refused {
         /// Why.
         message: String,
     },
-    /// Answers [`SupervisorRequest::Stats`]: the containers that run.
+    /// Answers [`SupervisorRequest::Update`]: the Pod was changed since the version that the request names, so nothing
+    /// was done. Since version 3.
+    Outdated,
+    /// Answers [`SupervisorRequest::Stats`]: usage of the running containers.
     Stats(Vec<ContainerUsage>),
-    /// Answers [`SupervisorRequest::Hello`]. From version 1 on.
+    /// Answers [`SupervisorRequest::Hello`]. Since version 1.
     Hello(Greeting),
-    /// What happens to the Pod. On the wire these are variants like the others.
+    /// News of the Pod. On the wire, its variants are at the same level as those of this enum.
     #[serde(untagged)]
     Pod(PodNotice),
 }
@@ -145,128 +158,157 @@ impl From<PodNotice> for SupervisorFrame {
     }
 }
 
-/// What happens to a Pod, for the command line that follows it.
+/// News of a Pod, for the command line that follows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PodNotice {
-    /// Something the user should know while the Pod goes on.
+    /// A warning for the user; the Pod continues.
     Warning(String),
     /// An image is being pulled.
     PullProgress {
-        /// The image, as the manifest names it.
+        /// Image name in the manifest.
         image: String,
-        /// Bytes received so far.
         received_bytes: u64,
-        /// Bytes in all, where known.
+        /// Total bytes, if known.
         total_bytes: Option<u64>,
     },
-    /// An image is there.
+    /// An image is available in the store.
     Pulled {
-        /// The image, as the manifest names it.
+        /// Image name in the manifest.
         image: String,
     },
     /// All containers were started.
     Running {
-        /// Address of the Pod.
         pod_ip: String,
-        /// How long each stage of the start took.
+        /// Durations of the startup stages.
         stages: Vec<Stage>,
     },
     /// A container ended.
     ContainerEnded {
         /// Index of the container in the manifest.
         container: u16,
-        /// Exit code as a shell would give it.
+        /// Exit code as a shell reports it.
         exit_code: u8,
         /// `Completed`, `Error`, `OOMKilled`, …
         reason: String,
-        /// More, where there is more to say.
+        /// Details, if there are any.
         message: Option<String>,
     },
-    /// The Pod is over and everything on the host released. The last frame.
+    /// The Pod has ended and all its host resources are released. The last frame.
     Finished {
-        /// What `run` exits with.
+        /// The exit code of `run`.
         exit_code: u8,
-        /// Why the Pod could not be run to its end, if so.
+        /// Why the Pod could not run to its end, if it could not.
         error: Option<String>,
     },
 }
 
-/// What a container uses at this moment.
+/// Current resource usage of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerUsage {
     /// Name in the manifest.
     pub container: String,
-    /// Processor time a second, in nanoseconds: 1000000000 is one processor.
+    /// CPU time per second, in nanoseconds: 1000000000 is one processor.
     pub cpu_nanocores: u64,
-    /// Memory in use without what the kernel could drop at once, as the kubelet's working set.
+    /// Memory in use, except for what the kernel can reclaim immediately (the kubelet's working set).
     pub memory_bytes: u64,
 }
 
-/// How a client is connected to a running container.
+/// How a client attaches to a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachOptions {
     /// Name of the container in the manifest.
     pub container: String,
-    /// Pass input to the container: [`SupervisorFrame::Stdin`] follows.
+    /// Whether input follows as [`SupervisorFrame::Stdin`].
     pub stdin: bool,
-    /// Size of the client's terminal, if there is one.
+    /// Size of the client's terminal, if it has one.
     pub tty_size: Option<TerminalSize>,
+    /// The client wants all output of the attempt with this container ID, from its start. Another attempt is refused.
+    /// Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_start_of: Option<String>,
 }
 
-/// A further process in a running container.
+/// A process to run in a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecOptions {
     /// Name of the container in the manifest.
     pub container: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// The process gets input: [`SupervisorFrame::Stdin`] follows.
+    /// Whether input follows as [`SupervisorFrame::Stdin`].
     pub stdin: bool,
-    /// The process gets a terminal. All its output is then standard output.
+    /// Whether the process gets a terminal. All its output is then standard output.
     pub tty: bool,
-    /// Size of that terminal.
     pub tty_size: Option<TerminalSize>,
 }
 
-/// What the client asks of the supervisor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A change of the Pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpdateRequest {
+    /// `metadata.resourceVersion` of the recorded Pod that was changed.
+    pub since: Option<String>,
+    pub change: Change,
+}
+
+/// What changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Metadata and specification, to those of this Pod.
+    Pod(Box<Pod>),
+    /// The conditions that clients have set.
+    Conditions {
+        /// If they are other ones now, the request is outdated.
+        since: Vec<PodCondition>,
+        wanted: Vec<PodCondition>,
+    },
+}
+
+/// A request from the client to the supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SupervisorRequest {
     /// End the Pod gracefully.
     Terminate {
-        /// Instead of the Pod's own grace period; it can only be shorter.
+        /// Replaces the Pod's own grace period, and can only be shorter.
         grace: Option<Duration>,
     },
-    /// End the Pod at once.
+    /// End the Pod immediately.
     Kill,
-    /// Delete the Pod. [`Notice::Done`] answers as soon as the record says that it is being deleted.
+    /// Delete the Pod. The answer is [`Notice::Done`], as soon as the deletion is recorded.
     Delete {
-        /// Instead of the Pod's own grace period; it can only be shorter.
+        /// Replaces the Pod's own grace period, and can only be shorter.
         grace: Option<Duration>,
     },
-    /// Send all containers' output and all notices, to the Pod's end.
+    /// Send all containers' output and all notices, until the Pod ends.
     Follow,
-    /// Connect to a running container.
+    /// Attach to a running container.
     Attach(AttachOptions),
-    /// Run a further process in a running container.
+    /// Run a process in a running container.
     Exec(ExecOptions),
-    /// The client's terminal has another size.
+    /// The size of the client's terminal has changed.
     Resize(TerminalSize),
-    /// What the containers use.
+    /// Report the containers' resource usage.
     Stats,
-    /// The first request of a client. If there is a version in common, another request follows the answer. From version 1 on.
+    /// Change the Pod. The answer is [`Notice::Done`] once the change is recorded, or [`Notice::Outdated`]. Since version
+    /// 3.
+    Update(UpdateRequest),
+    /// Add an ephemeral container to the Pod. The answer is [`Notice::Done`], as soon as the container is recorded.
+    /// Since version 3.
+    AddEphemeralContainer(Box<EphemeralContainer>),
+    /// Since version 1: the first request of a client. If there is a common version, another request follows the
+    /// answer.
     Hello(Greeting),
 }
 
-/// A frame could not be exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The connection failed.
     #[error("the connection failed")]
     Io(#[from] std::io::Error),
-    /// The peer sent a frame that is not understood.
-    #[error("received a frame of kind {kind} and {length} bytes that is not understood")]
+    /// The peer sent an invalid frame.
+    #[error("received an unknown frame of kind {kind} and {length} bytes")]
     Malformed {
         /// Kind of the frame.
         kind: u8,
@@ -275,11 +317,11 @@ pub enum FrameError {
     },
 }
 
-/// Listens on the socket of the Pod whose run directory this is. A socket that a dead supervisor left is replaced; the caller
-/// owns the Pod.
+/// Listens on a Pod's socket in its run directory. Replaces the socket that a dead supervisor left; the caller owns the
+/// Pod.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error from the kernel.
 pub fn listen(run_dir: &Path) -> io::Result<blocking::UnixListener> {
     match std::fs::remove_file(run_dir.join(SOCKET_FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -288,11 +330,11 @@ pub fn listen(run_dir: &Path) -> io::Result<blocking::UnixListener> {
     through_descriptor(run_dir, |path| blocking::UnixListener::bind(path))
 }
 
-/// Connects to the supervisor of the Pod whose run directory this is, without waiting: the stream is non-blocking.
+/// Connects to the supervisor of the Pod with this run directory, without waiting: the stream is non-blocking.
 ///
 /// # Errors
-/// What the kernel says: `NotFound` or `ConnectionRefused` where no supervisor runs, `WouldBlock` where one has not accepted connections for
-/// long.
+/// The error from the kernel: `NotFound` or `ConnectionRefused` if no supervisor runs, `WouldBlock` if one has not
+/// accepted connections for a long time.
 pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
     through_descriptor(run_dir, |path| {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -302,13 +344,14 @@ pub fn connect(run_dir: &Path) -> io::Result<blocking::UnixStream> {
     })
 }
 
-/// The path of a socket may have 107 bytes, and directories' paths are longer: the kernel gets it by a descriptor.
+/// Accesses a directory through a file descriptor: a socket's path is limited to 107 bytes, and run directories may be
+/// deeper.
 fn through_descriptor<T>(run_dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let dir = std::fs::File::open(run_dir)?;
     work(Path::new(&format!("/proc/self/fd/{}/{SOCKET_FILE}", dir.as_raw_fd())))
 }
 
-/// Reads the next frame; `None` when the peer has closed its side between two frames.
+/// Reads the next frame; `None` if the peer closed its side between two frames.
 ///
 /// # Errors
 /// See [`FrameError`].

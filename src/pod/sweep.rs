@@ -1,30 +1,36 @@
-//! Releases what dead owners left behind. Every command that changes something sweeps before it does its own work, and waits for no
-//! Pod over it: each that has lost its owner gets a process of its own, which takes it over or releases it.
+//! Releases what dead owners left behind. Every command that changes something sweeps first, but waits for no Pod: each
+//! Pod that has lost its owner gets a process, which takes it over or releases it.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::log_place::LogPlace;
 use super::patience::{END_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
+use super::pod_update::has_finalizers;
+use super::pod_version::PodVersions;
 use super::{launch, release, supervisor_protocol};
 use crate::privileged::Privileges;
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity};
+use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, StatusRecord};
 
-/// How long all Pods together may take to be recovered: a hundred supervisors that start at once are slow.
+/// How long the recovery of all Pods may take in total: a hundred supervisors that start at once are slow.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Has the machines, addresses, disks and sockets of all Pods without an owner released; detached Pods that should still run get a
-/// supervisor again. Does not wait for any of it.
+/// Starts the release of the VMs, addresses, disks and sockets of all Pods without an owner, and starts a
+/// supervisor for detached Pods that should still run. Does not wait for any of these.
 ///
 /// # Errors
-/// The first thing that could not be looked at. Whoever cannot release something says so in the supervisor's log, and leaves it to the
-/// next sweep.
+/// The first Pod or directory that could not be examined. A process that cannot release something reports that in the
+/// supervisor's log; the next sweep tries again.
 pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
     sweep_and_launch(paths).await.map(drop)
 }
 
-/// [`sweep`], and waits until what can be released is, and supervisors know their Pods. Returns what went wrong with which Pod.
+/// Runs [`sweep`], then waits until resources are released and supervisors have loaded their Pods. Returns an error for
+/// each Pod that failed.
 ///
 /// # Errors
 /// As [`sweep`].
@@ -35,13 +41,13 @@ pub async fn recover(paths: &Paths) -> anyhow::Result<Vec<anyhow::Error>> {
     let mut failures = Vec::new();
     for uid in records.uids()? {
         if let Err(error) = wait_until_settled(paths, &records, &uid, launched.remove(&uid), start).await {
-            failures.push(error.context(format!("Pod {uid} cannot be brought back or released")));
+            failures.push(error.context(format!("cannot recover or release Pod {uid}")));
         }
     }
     Ok(failures)
 }
 
-/// Waits until a Pod is released or has a supervisor again, and starts a process for it when none is at work.
+/// Waits until a Pod is released or has a supervisor, and starts a process for it if none is working on it.
 async fn wait_until_settled(
     paths: &Paths,
     records: &PodRecords,
@@ -52,16 +58,16 @@ async fn wait_until_settled(
     loop {
         let record = match records.get(uid) {
             Ok(record) => record,
-            // It is left alone: the sweep has warned of it.
+            // The sweep has warned about this Pod and left it alone.
             Err(_) => return Ok(()),
         };
         let is_settled = match &record {
             Some(record) if record.released => true,
-            // Its owner is about to have done with it.
+            // Its owner is about to finish with it.
             Some(_) if records.is_hidden(uid) => false,
             Some(record) if record.detached => supervisor_protocol::connect(&paths.pod_run(uid)).is_ok(),
             Some(record) => !is_orphaned(record),
-            // It is being made or removed.
+            // It is being created or removed.
             None => !paths.pod_state(uid).exists() && !paths.pod_run(uid).exists(),
         };
         if is_settled {
@@ -69,24 +75,24 @@ async fn wait_until_settled(
         }
         match process.as_mut().map(Child::try_wait).transpose()? {
             Some(Some(exit)) if !exit.success() => {
-                let log = record.map(|record| launch::supervisor_log(paths, &record));
-                anyhow::bail!("its log is {}", log.unwrap_or_else(|| paths.logs()).display());
+                let log = LogPlace::new(paths, uid, record.as_ref());
+                anyhow::bail!("its supervisor failed; see {log}");
             }
             Some(None) => {}
-            // The process is another command's, or has died over this Pod.
+            // Either another command started the process, or it died.
             Some(Some(_)) | None => process = hand_over_or_release(paths, records, uid).await?,
         }
         if start.elapsed() > RECOVERY_PATIENCE {
-            anyhow::bail!("nobody has seen to it for {} s", RECOVERY_PATIENCE.as_secs());
+            anyhow::bail!("no supervisor took over within {} s", RECOVERY_PATIENCE.as_secs());
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
-/// Frees the name of a Pod that ends with its command line or has lost its supervisor: that is waited for.
+/// Waits until the name of a Pod is free, if that Pod ends with its command line or has lost its supervisor.
 ///
 /// # Errors
-/// When records cannot be read, or something of that Pod cannot be released.
+/// If records cannot be read, or a resource of that Pod cannot be released.
 pub async fn free_name(paths: &Paths, namespace: &str, name: &str) -> anyhow::Result<()> {
     let start = Instant::now();
     let records = PodRecords::new(paths.clone());
@@ -99,14 +105,14 @@ pub async fn free_name(paths: &Paths, namespace: &str, name: &str) -> anyhow::Re
     Ok(())
 }
 
-/// Whether a Pod that needs a command line and a supervisor has lost one of them: it has ended, or is about to.
+/// Whether a Pod has lost the command line or the supervisor that it needs: it has ended, or soon will.
 fn is_orphaned(record: &PodRecord) -> bool {
     let has_client = record.client.as_ref().is_some_and(ProcessIdentity::is_alive);
     let has_lost_supervisor = record.supervisor.as_ref().is_some_and(|process| !process.is_alive());
     !record.detached && (!has_client || has_lost_supervisor)
 }
 
-/// Returns the processes that were started, by the UIDs of their Pods.
+/// Sweeps, and returns the processes that it started, by the UIDs of their Pods.
 async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child>> {
     let mut launched = HashMap::new();
     let records = PodRecords::new(paths.clone());
@@ -116,15 +122,16 @@ async fn sweep_and_launch(paths: &Paths) -> anyhow::Result<HashMap<String, Child
                 launched.insert(uid, process);
             }
             Ok(None) => {}
-            // Nobody can tell what is to be done with a damaged record, and it may be put right. One of a newer microkube is for that one.
-            Err(error) => tracing::warn!("Pod {uid} is left as it is: {error:#}"),
+            // The right action for a damaged record is unknown, and it may be repaired. A record of a newer microkube
+            // is left to that version.
+            Err(error) => tracing::warn!("skipped Pod {uid}: {error:#}"),
         }
     }
     Privileges::new(paths).sweep().await?;
     Ok(launched)
 }
 
-/// Starts a process for a Pod that has lost its owner; `None` if it has one, or nothing has to be done.
+/// Starts a process for a Pod that has lost its owner; `None` if it has one, or nothing needs to be done.
 async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<Option<Child>> {
     if records.get(uid)?.is_some_and(|record| record.released) {
         return Ok(None);
@@ -132,8 +139,8 @@ async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) ->
     let Some(lock) = records.claim(uid)? else {
         return Ok(None);
     };
-    tracing::info!("taking care of what the dead supervisor of Pod {uid} left behind");
-    // Read again: only now nobody else changes it.
+    tracing::info!("recovering Pod {uid}, whose supervisor died");
+    // Read the record again: only the lock keeps others from changing it.
     match records.get(uid)? {
         Some(record) if record.released => Ok(None),
         Some(record) => {
@@ -141,12 +148,12 @@ async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) ->
             let process = launch::start_supervisor(paths, &record, lock.as_fd(), None, false)?;
             Ok(Some(process))
         }
-        // Its creation or removal was cut off, or somebody has removed the record.
+        // Its creation or removal was interrupted, or the record was removed from outside.
         None => release_abandoned(paths, records, uid).await.map(|()| None),
     }
 }
 
-/// Whether a Pod that has lost its owner goes on with another.
+/// Whether a Pod that has lost its owner continues under a new one.
 pub(super) fn continues_without_owner(records: &PodRecords, record: &PodRecord) -> bool {
     let has_ended = matches!(
         records.status(&record.uid),
@@ -155,31 +162,63 @@ pub(super) fn continues_without_owner(records: &PodRecords, record: &PodRecord) 
     record.detached && !has_ended && !records.is_hidden(&record.uid)
 }
 
-/// Releases what a Pod that does not go on has of the host; a detached one stays in the records, unless it was deleted by force. Called by its
-/// new owner, who is to end then.
+/// Releases the host resources of a Pod that does not continue. A detached Pod stays in the records, unless it was
+/// deleted by force. Called by its new owner, which then exits.
 ///
 /// # Errors
-/// When something of it cannot be released.
+/// If a resource cannot be released.
 pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: &PodRecord) -> anyhow::Result<()> {
     end_processes(paths, &record.uid, Some(record)).await?;
     let forget = !record.detached || records.is_hidden(&record.uid);
     release::release(paths, records, &record.uid, forget).await
 }
 
-/// Releases a Pod that has no owner and forgets it, as `delete` does with one that has ended. Returns whether that was so.
+/// Releases and forgets a Pod that has no owner, as `delete` does with one that has ended. Returns whether it had no
+/// owner.
 ///
 /// # Errors
-/// When something of it cannot be released.
+/// If a resource cannot be released.
 pub async fn remove_ownerless(paths: &Paths, uid: &str) -> anyhow::Result<bool> {
     let records = PodRecords::new(paths.clone());
     let Some(_lock) = records.claim(uid)? else {
         return Ok(false);
     };
-    if records.get(uid)?.is_some() {
+    if let Some(record) = records.get(uid)? {
         records.refuse_newer(uid)?;
+        if record.detached && has_finalizers(&record.pod) && !records.is_hidden(uid) {
+            end_for_finalizers(paths, &records, &record).await?;
+            return Ok(true);
+        }
     }
     release_abandoned(paths, &records, uid).await?;
     Ok(true)
+}
+
+/// Ends a Pod whose records stay until its finalizers are removed, and marks it as deleted. The caller owns it.
+async fn end_for_finalizers(paths: &Paths, records: &PodRecords, record: &PodRecord) -> anyhow::Result<()> {
+    if !record.released {
+        end_processes(paths, &record.uid, Some(record)).await?;
+        release::release(paths, records, &record.uid, false).await?;
+    }
+    let mut status = records.status(&record.uid)?.unwrap_or_else(StatusRecord::pending);
+    if !status.is_terminal() {
+        status.status.phase = Some("Failed".to_owned());
+    }
+    if status.deletion_timestamp.is_none() {
+        status.deletion_timestamp = Some(Time(jiff::Timestamp::now()));
+        status.deletion_grace_period_seconds = Some(0);
+    }
+    status.resource_version = PodVersions::new(paths).next(&record.namespace, &record.name).ok();
+    records.save_status(&record.uid, &status)?;
+    Ok(())
+}
+
+/// Removes a deleted Pod that has ended and has no finalizers any more. The caller owns it.
+///
+/// # Errors
+/// If a resource cannot be released.
+pub(super) async fn forget_ended(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
+    release_abandoned(paths, records, uid).await
 }
 
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
@@ -189,16 +228,16 @@ async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> an
     Ok(())
 }
 
-/// Ends all processes of a Pod, those too of which its record does not know.
+/// Ends all processes of a Pod, including those that are missing from its record.
 async fn end_processes(paths: &Paths, uid: &str, record: Option<&PodRecord>) -> anyhow::Result<()> {
     let mut has_ended = true;
-    // First the supervisor: it could start another VMM.
+    // End the supervisor first: it could start another VMM.
     if let Some(supervisor) = record.and_then(|record| record.supervisor.clone()) {
         has_ended = tokio::task::spawn_blocking(move || supervisor.kill(KILL_PATIENCE)).await??;
     }
     let vmm = record.and_then(|record| record.vmm.clone());
     has_ended &= Privileges::new(paths).of_pod(uid)?.end_vmms(vmm, KILL_PATIENCE).await?;
-    anyhow::ensure!(has_ended, "a process of it does not end");
+    anyhow::ensure!(has_ended, "cannot kill all of its processes");
     Ok(())
 }
 
@@ -211,7 +250,7 @@ mod tests {
     use crate::state::{PodRecord, ProcessIdentity};
 
     #[tokio::test]
-    async fn a_pod_whose_owner_died_is_removed_with_its_processes_and_one_that_has_an_owner_is_not() {
+    async fn only_a_pod_whose_owner_died_is_removed_with_its_processes() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -229,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_pod_that_stays_in_the_records_has_nothing_else_when_it_is_released() {
+    async fn releasing_an_ended_pod_keeps_only_its_records() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -252,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_deleted_by_force_whose_supervisor_died_is_released_and_forgotten() {
+    async fn a_force_deleted_pod_whose_supervisor_died_is_released_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -265,7 +304,7 @@ mod tests {
         assert!(continues_without_owner(&records, &forced));
         records.hide("forced").unwrap();
         assert!(!continues_without_owner(&records, &forced));
-        // Another Pod of the name is none of the sweep's business.
+        // The sweep ignores another Pod with the same name.
         free_name(&paths, "default", "forced").await.unwrap();
         assert_eq!(records.uids().unwrap(), ["forced"]);
 
@@ -276,9 +315,9 @@ mod tests {
         assert!(!forced.vmm.unwrap().is_alive());
     }
 
-    /// Time stands still here unless somebody sleeps.
+    /// Time is paused in this test, and advances only when all tasks sleep.
     #[tokio::test(start_paused = true)]
-    async fn a_sweep_does_not_wait_for_the_end_of_a_pod_whose_command_line_was_killed_but_its_name_is_waited_for() {
+    async fn a_sweep_does_not_wait_for_an_orphaned_pod_but_reusing_its_name_does() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -301,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_recovery_waits_for_pods_that_others_release_and_not_for_those_that_are_well() {
+    async fn recovery_waits_only_for_pods_being_released() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -324,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_whose_record_cannot_be_read_is_kept_until_its_record_is_removed() {
+    async fn a_pod_with_an_unreadable_record_is_kept_until_the_record_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -349,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_of_a_newer_microkube_is_left_alone_whichever_of_its_records_says_so() {
+    async fn a_pod_with_any_record_of_a_newer_microkube_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let records = PodRecords::new(paths.clone());
@@ -363,7 +402,7 @@ mod tests {
             let before = std::fs::read(&path).ok();
             std::fs::write(&path, r#"{"version": 2, "what": "ever"}"#).unwrap();
             let said = format!(
-                "{} was written by a newer microkube, in version 2 of its format; this one knows version 1 and older ones",
+                "{} was written by a newer microkube, in format version 2; this one reads versions up to 1",
                 path.display()
             );
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Records of Pods in a temporary directory, and supervisors that are played, for tests of operations and verbs.
+//! Records of Pods in a temporary directory, and simulated supervisors, for tests of operations and verbs.
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use super::supervisor_protocol::{Greeting, Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
 
-/// The directories; they go with it.
+/// The directories, removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct TestPods {
     _dir: tempfile::TempDir,
@@ -17,7 +17,7 @@ pub(crate) struct TestPods {
     pub(crate) records: PodRecords,
 }
 
-/// When all of them were made.
+/// Creation time of all these Pods.
 pub(crate) const CREATED: &str = "2026-11-21T10:00:00Z";
 
 impl TestPods {
@@ -32,7 +32,7 @@ impl TestPods {
         }
     }
 
-    /// A Pod without status and owner; its UID.
+    /// Adds a Pod without status and owner; returns its UID.
     pub(crate) fn add(&self, name: &str, labels: &[(&str, &str)]) -> String {
         self.add_to("default", name, labels)
     }
@@ -50,19 +50,28 @@ impl TestPods {
         }))
     }
 
-    /// A Pod of a manifest; its UID.
+    /// Adds a Pod with this manifest; returns its UID.
     pub(crate) fn add_pod(&self, manifest: &serde_json::Value) -> String {
         self.add_owned(manifest).0
     }
 
-    /// A Pod with an owner for as long as the lock is kept.
+    /// Adds a Pod that has ended; returns its UID.
+    pub(crate) fn add_ended(&self, manifest: &serde_json::Value) -> String {
+        let (uid, _lock) = self.add_owned(manifest);
+        let record = self.records.get(&uid).unwrap().unwrap();
+        self.records.save(&record.into_released()).unwrap();
+        self.set_status(&uid, json!({ "phase": "Succeeded" }));
+        uid
+    }
+
+    /// Adds a Pod with an owner, as long as the lock is held.
     pub(crate) fn add_owned(&self, manifest: &serde_json::Value) -> (String, LockedFile) {
         let record = record_of(manifest);
         let lock = self.records.create(&record).unwrap();
         (record.uid, lock)
     }
 
-    /// Gives a Pod a status in the words of the API.
+    /// Sets a Pod's status, given as in the API.
     pub(crate) fn set_status(&self, uid: &str, status: serde_json::Value) {
         let record = StatusRecord {
             status: serde_json::from_value::<PodStatus>(status).unwrap(),
@@ -72,7 +81,7 @@ impl TestPods {
     }
 }
 
-/// What a command line asks a supervisor that a test plays; its greeting is answered.
+/// Reads a command line's request to a supervisor that a test simulates; answers a greeting first.
 pub(crate) async fn asked(stream: &mut UnixStream) -> Option<SupervisorRequest> {
     while let Some(SupervisorFrame::Request(request)) = read_frame(stream).await.unwrap() {
         let SupervisorRequest::Hello(_) = request else {
@@ -84,7 +93,7 @@ pub(crate) async fn asked(stream: &mut UnixStream) -> Option<SupervisorRequest> 
     None
 }
 
-/// The manifest of a Pod with one container.
+/// A manifest of a Pod with one container.
 pub(crate) fn manifest(name: &str, image: &str, command: &str) -> serde_json::Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
@@ -92,7 +101,6 @@ pub(crate) fn manifest(name: &str, image: &str, command: &str) -> serde_json::Va
     })
 }
 
-/// The record of a detached Pod.
 pub(crate) fn record_of(manifest: &serde_json::Value) -> PodRecord {
     let text = manifest.to_string();
     let mut pods = microkube_manifest::load(&[Input {

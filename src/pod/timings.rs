@@ -1,4 +1,4 @@
-//! How long the stages of a Pod's start take.
+//! Durations of the stages of a Pod's start.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Stage {
     /// `manifest`, `image`, `network`, `vmm`, `kernel`, `agent`, `container` or `total`.
     pub name: String,
-    /// Milliseconds.
     pub milliseconds: f64,
 }
 
 impl Stage {
-    /// A stage of a known duration.
     #[must_use]
     pub fn new(name: &str, duration: Duration) -> Self {
         Self {
@@ -30,7 +28,7 @@ impl Stage {
     }
 }
 
-/// The stages as a table for a person.
+/// The stages as a table for display.
 #[must_use]
 pub fn table(stages: &[Stage]) -> String {
     let mut table = String::from("STAGE        MILLISECONDS\n");
@@ -45,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_line_a_stage() {
+    fn the_table_has_one_line_per_stage() {
         let stages = [
             Stage::new("kernel", Duration::from_micros(20_500)),
             Stage::new("agent", Duration::from_millis(3)),

@@ -1,5 +1,5 @@
-//! A Pod's VMM as its supervisor has it: its streams, what it reports, how its end is waited for and brought about. It is started, found and
-//! killed in `privileged`.
+//! A Pod's VMM from its supervisor's side: its streams, its reports, and how it ends. `privileged` starts, finds and
+//! kills it.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -25,20 +25,20 @@ pub struct VirtualMachine {
     privileges: PodPrivileges,
     /// The process, for the Pod's record.
     pub identity: Option<ProcessIdentity>,
-    /// Becomes readable when it ends; `None` when it has.
+    /// Becomes readable when the process ends; `None` once it has.
     exit: Option<AsyncFd<OwnedFd>>,
-    /// What it reports; none of one that was taken over from a supervisor that died: what it reports is lost.
+    /// Its event reports; `None` for a VMM taken over from a dead supervisor, whose reports are lost.
     events: Option<VmmEvents<pipe::Receiver>>,
-    /// Whether it was started here, and is killed when this is dropped.
+    /// Whether this process started it, and kills it when this is dropped.
     is_own: bool,
 }
 
-/// The two streams of a new machine.
+/// The streams of a new VM.
 #[derive(Debug)]
 pub struct MachineStreams {
     /// The Pod's vsock.
     pub vsock: VsockLink,
-    /// The serial console, and what the VMM itself has to complain about.
+    /// The serial console, and the VMM's own error messages.
     pub console: pipe::Receiver,
 }
 
@@ -46,7 +46,7 @@ impl VirtualMachine {
     /// Starts the VMM.
     ///
     /// # Errors
-    /// See [`VmmError`]. What is wrong with the machine itself is reported by [`Self::next_event`].
+    /// See [`VmmError`]. Errors of the VM itself are reported by [`Self::next_event`].
     pub async fn start(privileges: PodPrivileges, request: VmmRequest) -> Result<(Self, MachineStreams), VmmError> {
         let StartedVmm {
             identity,
@@ -55,7 +55,7 @@ impl VirtualMachine {
             console,
             vsock,
         } = privileges.start_vmm(request).await?;
-        // From here on the VMM ends with this value, whatever fails.
+        // From here on, dropping this value ends the VMM, so every failure does.
         let mut vm = Self {
             privileges,
             identity,
@@ -67,18 +67,18 @@ impl VirtualMachine {
         let events = pipe::Receiver::from_owned_fd(events).map_err(system("read from a pipe"))?;
         vm.events = Some(VmmEvents::new(events));
         let console = pipe::Receiver::from_owned_fd(console).map_err(system("read from a pipe"))?;
-        let vsock = VsockLink::over(vsock).map_err(system("make a socket"))?;
+        let vsock = VsockLink::over(vsock).map_err(system("create a socket"))?;
         Ok((vm, MachineStreams { vsock, console }))
     }
 
-    /// Takes over the VMM that a supervisor before this one started; `None` when it has ended.
+    /// Takes over the VMM that an earlier supervisor started; `None` if it has ended.
     ///
     /// # Errors
     /// [`VmmError::System`].
     pub fn adopt(privileges: PodPrivileges, identity: ProcessIdentity) -> Result<Option<Self>, VmmError> {
         let exit = identity
             .exit_event()
-            .map_err(|error| system("look for the Pod's VMM")(std::io::Error::other(error)))?;
+            .map_err(|error| system("find the Pod's VMM")(std::io::Error::other(error)))?;
         let Some(exit) = exit else { return Ok(None) };
         Ok(Some(Self {
             privileges,
@@ -89,7 +89,7 @@ impl VirtualMachine {
         }))
     }
 
-    /// What the VMM reports next; `None` when it has closed its side, which is when it ends.
+    /// The VMM's next report; `None` when it has closed its side, as it does when it ends.
     pub async fn next_event(&mut self) -> Option<VmmEvent> {
         match (&mut self.events, &self.exit) {
             (Some(events), _) => events.next().await,
@@ -101,14 +101,14 @@ impl VirtualMachine {
         }
     }
 
-    /// Gives the VMM some time to end by itself, kills it if it does not, and waits for it.
+    /// Gives the VMM time to end on its own, kills it if it does not, and waits for it.
     pub async fn end(&mut self, patience: Duration) {
         let Some(exit) = &self.exit else { return };
         if tokio::time::timeout(patience, exit.readable()).await.is_err()
             && let Some(identity) = self.identity.clone()
         {
             match self.privileges.kill_vmm(identity, KILL_PATIENCE).await {
-                // Its address must not be given away before. All its threads have to end, whatever it looks like.
+                // Wait until all its threads have ended: its address must not be reused before that.
                 Ok(_) if self.is_own => drop(exit.readable().await),
                 Ok(true) => {}
                 killed => tracing::error!("cannot kill the VMM: {killed:?}"),
@@ -121,13 +121,13 @@ impl VirtualMachine {
 impl Drop for VirtualMachine {
     fn drop(&mut self) {
         if let Some(identity) = self.identity.as_ref().filter(|_| self.is_own) {
-            self.privileges.kill_vmm_soon(identity);
+            self.privileges.kill_vmm_without_waiting(identity);
         }
     }
 }
 
 fn watched(exit: OwnedFd) -> Result<AsyncFd<OwnedFd>, VmmError> {
-    // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+    // SAFETY: an `OwnedFd` refers to the same open file while it lives, and the `AsyncFd` owns it.
     let exit = unsafe { AsyncFd::register_with_interest(exit, Interest::READABLE) };
     exit.map_err(|error| system("watch the Pod's VMM")(error.into()))
 }
@@ -140,7 +140,7 @@ mod tests {
     use crate::state::Paths;
 
     #[tokio::test]
-    async fn a_vmm_that_was_taken_over_is_ended_by_request_and_one_that_was_started_with_its_owner() {
+    async fn an_adopted_vmm_ends_on_request_and_a_started_one_with_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let privileges = Privileges::new(&paths).of_pod("pod").unwrap();

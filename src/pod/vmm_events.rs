@@ -1,26 +1,26 @@
-//! What a Pod's VMM reports: JSON, an event a line. The VMM is jailed because its guest may have taken it over, so what it says is not
-//! trusted either.
+//! Event reports of a Pod's VMM: JSON, one event per line. The VMM is jailed because its guest may have taken control
+//! of it, so its reports are not trusted either.
 
 use microkube_vmm::config::VmmEvent;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use super::guest_text;
 
-/// Longest line that is understood, bytes.
+/// Longest line that is accepted, in bytes.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// Reads a VMM's events.
 #[derive(Debug)]
 pub struct VmmEvents<R> {
     reader: BufReader<R>,
-    /// What has come of the next line.
+    /// The beginning of the next line.
     line: Vec<u8>,
-    /// That a disk failed is taken once a machine: it is recorded, logged and told, and a VMM could say it without end.
+    /// A disk failure is reported at most once per VM: it is recorded, logged and shown, and a VMM could repeat it
+    /// without end.
     disk_has_failed: bool,
 }
 
 impl<R: AsyncRead + Unpin> VmmEvents<R> {
-    /// From the host's end of the VMM's pipe.
+    /// Reads from the host's end of the VMM's pipe.
     pub fn new(reader: R) -> Self {
         Self {
             reader: BufReader::new(reader),
@@ -29,7 +29,7 @@ impl<R: AsyncRead + Unpin> VmmEvents<R> {
         }
     }
 
-    /// The next event; `None` when there are no more, or none that is understood. Can be cancelled.
+    /// The next event; `None` at the end, or after an invalid line. Cancel safe.
     pub async fn next(&mut self) -> Option<VmmEvent> {
         loop {
             let available = self.reader.fill_buf().await.ok()?;
@@ -39,7 +39,7 @@ impl<R: AsyncRead + Unpin> VmmEvents<R> {
             let end = memchr::memchr(b'\n', available);
             let part = available.get(..end.unwrap_or(available.len())).unwrap_or_default();
             if self.line.len().saturating_add(part.len()) > MAX_LINE_BYTES {
-                tracing::warn!("the VMM reported something longer than {MAX_LINE_BYTES} bytes");
+                tracing::warn!("the VMM sent an event of more than {MAX_LINE_BYTES} bytes");
                 return None;
             }
             self.line.extend_from_slice(part);
@@ -67,7 +67,7 @@ fn parse(line: &[u8]) -> Option<VmmEvent> {
         }),
         Ok(event) => Some(event),
         Err(error) => {
-            tracing::warn!("the VMM reported something that is not understood: {error}");
+            tracing::warn!("the VMM sent an invalid event: {error}");
             None
         }
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn events_come_in_their_order_and_a_wait_for_one_can_be_given_up() {
+    async fn events_arrive_in_order_and_a_wait_can_be_cancelled() {
         let (mut vmm, host) = tokio::io::duplex(64 << 10);
         let mut events = VmmEvents::new(host);
         let started = serde_json::to_vec(&VmmEvent::Started { monotonic_ns: 7 }).unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn that_a_disk_failed_is_heard_once() {
+    async fn a_failed_disk_is_reported_once() {
         let (mut vmm, host) = tokio::io::duplex(64 << 10);
         let mut events = VmmEvents::new(host);
         let failed = VmmEvent::DiskFailed {
@@ -116,8 +116,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_never_ends_is_the_end_of_what_is_read() {
-        // More than that is never asked of the endless source, so this returns.
+    async fn an_endless_line_ends_the_reading() {
+        // The endless source is never asked for more than the limit, so this returns.
         let mut events = VmmEvents::new(tokio::io::repeat(b'x'));
         assert!(events.next().await.is_none());
         assert!(events.next().await.is_none());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_reason_of_a_failure_is_cut_and_nonsense_is_no_event() {
+    async fn failure_reasons_are_truncated_and_malformed_events_ignored() {
         let message = "\u{1}".repeat(10_000);
         let line = serde_json::to_vec(&VmmEvent::Failed { message }).unwrap();
         let Some(VmmEvent::Failed { message }) = parse(&line) else {

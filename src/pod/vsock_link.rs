@@ -1,6 +1,7 @@
-//! The Pod's vsock as the supervisor sees it: stream sockets handed over by the VMM on a control socket
+//! The Pod's vsock from the supervisor's side: stream sockets that the VMM hands over on a control socket
 //! (`microkube_vmm::vsock_control`).
 
+use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -23,13 +24,13 @@ pub struct VsockLink {
 }
 
 impl VsockLink {
-    /// Over a connection to the VMM.
+    /// Wraps a connection to the VMM.
     ///
     /// # Errors
-    /// When the descriptor cannot be waited for.
+    /// If the descriptor cannot be polled.
     pub fn over(client: OwnedFd) -> std::io::Result<Self> {
         set_nonblocking(&client)?;
-        // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        // SAFETY: an `OwnedFd` refers to the same open file while it lives, and the `AsyncFd` owns it.
         let socket = unsafe { AsyncFd::register(client)? };
         Ok(Self {
             socket,
@@ -37,7 +38,7 @@ impl VsockLink {
         })
     }
 
-    /// For tests: the VMM's end of a connection, and the link over the other.
+    /// For tests: the VMM's end of a connection, and the link on the other end.
     #[cfg(test)]
     pub fn pair() -> std::io::Result<(OwnedFd, Self)> {
         use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
@@ -45,16 +46,35 @@ impl VsockLink {
         Ok((vmm, Self::over(client)?))
     }
 
-    /// Connects to a port of the guest. The connection is closed at once if nobody listens there.
+    /// Connects to a port of the guest. If the guest does not listen there, the connection is closed immediately.
     ///
     /// # Errors
-    /// When the VMM is gone.
+    /// If the VMM is gone.
     pub async fn dial(&self, port: u32) -> std::io::Result<UnixStream> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let message = vsock_control::encode(vsock_control::CONNECT, port);
+        self.send(vsock_control::CONNECT, port, theirs.as_raw_fd()).await?;
+        ours.set_nonblocking(true)?;
+        UnixStream::from_std(ours)
+    }
+
+    /// Appends the first `length_bytes` of a file to the layers disk. The guest sees the larger disk soon afterwards.
+    /// The VMM must use at least [`vsock_control::GROW_DISK_VERSION`].
+    ///
+    /// # Errors
+    /// If the length is not a positive multiple of a block, or the VMM is gone.
+    pub async fn grow_disk(&self, file: &File, length_bytes: u64) -> std::io::Result<()> {
+        let blocks = length_bytes / vsock_control::BLOCK_BYTES;
+        let blocks = u32::try_from(blocks).ok().filter(|blocks| *blocks > 0);
+        let blocks = blocks.filter(|_| length_bytes.is_multiple_of(vsock_control::BLOCK_BYTES));
+        let blocks = blocks.ok_or(std::io::ErrorKind::InvalidInput)?;
+        self.send(vsock_control::GROW_DISK, blocks, file.as_raw_fd()).await
+    }
+
+    async fn send(&self, kind: u8, number: u32, descriptor: RawFd) -> std::io::Result<()> {
+        let message = vsock_control::encode(kind, number);
         self.socket
             .async_io(Interest::WRITABLE, |fd| {
-                let control = [ControlMessage::ScmRights(&[theirs.as_raw_fd()])];
+                let control = [ControlMessage::ScmRights(&[descriptor])];
                 let slices = [IoSlice::new(&message)];
                 Ok(sendmsg::<()>(
                     fd.as_raw_fd(),
@@ -65,14 +85,13 @@ impl VsockLink {
                 )?)
             })
             .await?;
-        ours.set_nonblocking(true)?;
-        UnixStream::from_std(ours)
+        Ok(())
     }
 
-    /// The next connection that the guest opens, with the port of the host it asked for; `None` when the VMM is gone.
+    /// The next connection that the guest opens, with the host port it asked for; `None` when the VMM is gone.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub async fn accept(&self) -> std::io::Result<Option<(u32, UnixStream)>> {
         loop {
             let received = self
@@ -87,7 +106,7 @@ impl VsockLink {
                 }
                 Received::NotUnderstood => self
                     .complaints
-                    .say(format_args!("the VMM sent a vsock message that is not understood")),
+                    .say(format_args!("the VMM sent an invalid vsock message")),
             }
         }
     }
@@ -107,7 +126,7 @@ enum Received {
 }
 
 fn receive(socket: RawFd) -> std::io::Result<Received> {
-    // One byte more than a message, so that a longer one is noticed.
+    // One byte more than a message, to detect a longer one.
     let mut data = [0; vsock_control::MESSAGE_BYTES + 1];
     let mut control = nix::cmsg_space!([RawFd; 4]);
     let (length, fds) = {
@@ -116,7 +135,7 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
         let mut fds = Vec::new();
         for part in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(received) = part {
-                // SAFETY: the kernel has just installed these descriptors for us; nobody else knows them.
+                // SAFETY: the kernel has just installed these descriptors for this process, and nothing else uses them.
                 fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
         }
@@ -134,9 +153,10 @@ fn receive(socket: RawFd) -> std::io::Result<Received> {
     }
 }
 
-/// A VMM that its guest has taken over could pass any descriptor, to have the supervisor read from or write to it.
+/// Checks the descriptor's type: a VMM controlled by its guest could pass any descriptor to make the supervisor read or
+/// write it.
 fn is_unix_stream(fd: &OwnedFd) -> bool {
-    // Both fail of what is no socket.
+    // Both calls fail for anything but a socket.
     getsockopt(fd, sockopt::SockType) == Ok(SockType::Stream) && getsockname::<UnixAddr>(fd.as_raw_fd()).is_ok()
 }
 
@@ -159,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_of_the_guest_arrives_with_its_port() {
+    async fn a_connection_from_the_guest_arrives_with_its_port() {
         let (vmm, link) = VsockLink::pair().unwrap();
         let (mut guest, theirs) = UnixStream::pair().unwrap();
         send(&vmm, &[9, 9], &[]);
@@ -179,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_descriptor_that_is_no_stream_socket_is_no_connection() {
+    async fn a_descriptor_that_is_not_a_stream_socket_is_refused() {
         let (vmm, link) = VsockLink::pair().unwrap();
         let file = std::fs::File::open("/dev/zero").unwrap();
         let (read, _write) = std::io::pipe().unwrap();
@@ -197,11 +217,11 @@ mod tests {
             send(&vmm, &vsock_control::encode(vsock_control::INCOMING, port), &[fd]);
         }
         let (port, _) = link.accept().await.unwrap().unwrap();
-        assert_eq!(port, 5, "only the last one is one");
+        assert_eq!(port, 5, "only the last one is a stream socket");
     }
 
     #[tokio::test]
-    async fn a_port_of_the_guest_is_reached() {
+    async fn a_guest_port_can_be_connected_to() {
         let (vmm, link) = VsockLink::pair().unwrap();
         let mut ours = link.dial(1024).await.unwrap();
         let mut data = [0; 16];
@@ -223,7 +243,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_vmm_ends_the_link() {
+    async fn a_file_is_passed_on_with_its_length_in_blocks() {
+        let (vmm, link) = VsockLink::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        for length in [0, 1, 4097, !4095] {
+            assert!(link.grow_disk(&file, length).await.is_err(), "{length}");
+        }
+        link.grow_disk(&file, 8192).await.unwrap();
+        let mut data = [0; 16];
+        let mut control = nix::cmsg_space!([RawFd; 4]);
+        let mut slices = [IoSliceMut::new(&mut data)];
+        let message = recvmsg::<()>(vmm.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
+        let descriptors = message.cmsgs().unwrap().count();
+        assert_eq!((message.bytes, descriptors), (vsock_control::MESSAGE_BYTES, 1));
+        assert_eq!(vsock_control::decode(&data[..5]), Some((vsock_control::GROW_DISK, 2)));
+    }
+
+    #[tokio::test]
+    async fn the_link_ends_with_the_vmm() {
         let (vmm, link) = VsockLink::pair().unwrap();
         drop(vmm);
         assert!(link.accept().await.unwrap().is_none());

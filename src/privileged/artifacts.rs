@@ -1,10 +1,12 @@
-//! Where the files lie that microkube was built with: the guest's kernel and initramfs, and the VMM's binary.
+//! Finds the files that microkube is installed with: the guest kernel and initramfs, and the VMM.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// A file of the installation is missing.
+use crate::installed_files;
+
+/// An installed file is missing.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot find {what}: looked at {}; build it with `make build`, or name its directory in {variable}", list(.tried))]
+#[error("cannot find {what} in {}; reinstall the package microkube, build it with `make build`, or set {variable} to its location", list(.tried))]
 pub struct ArtifactError {
     what: &'static str,
     variable: &'static str,
@@ -19,7 +21,7 @@ fn list(paths: &[PathBuf]) -> String {
         .join(", ")
 }
 
-/// What the guest boots from.
+/// The files from which the guest boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestImage {
     /// An ELF `vmlinux`.
@@ -28,8 +30,8 @@ pub struct GuestImage {
     pub initramfs: PathBuf,
 }
 
-/// Finds the guest's kernel and initramfs: in `MICROKUBE_GUEST_DIR`, beside the executable, in the source tree the
-/// executable was built in, or in `/usr/lib/microkube/guest`.
+/// Finds the guest kernel and initramfs: in `MICROKUBE_GUEST_DIR`, next to the executable, in the source tree in
+/// which the executable was built, or in `/usr/lib/microkube/guest`.
 ///
 /// # Errors
 /// [`ArtifactError`] lists where it looked.
@@ -41,7 +43,7 @@ pub fn guest_image() -> Result<GuestImage, ArtifactError> {
     })
 }
 
-/// Finds the directory of a part of the installation, by a file that must be in it.
+/// Finds the directory of an installed component by a file in it.
 ///
 /// # Errors
 /// [`ArtifactError`] lists where it looked.
@@ -51,9 +53,9 @@ pub fn find_dir(
     marker: &str,
     what: &'static str,
 ) -> Result<PathBuf, ArtifactError> {
-    let tried = match std::env::var_os(variable) {
+    let tried = match std::env::var_os(variable).filter(|dir| !dir.is_empty()) {
         Some(dir) => vec![PathBuf::from(dir)],
-        None => candidates(&std::env::current_exe().unwrap_or_default(), name),
+        None => installed_files::directories(&std::env::current_exe().unwrap_or_default(), name),
     };
     match tried.iter().find(|dir| dir.join(marker).is_file()) {
         Some(dir) => Ok(dir.clone()),
@@ -61,16 +63,16 @@ pub fn find_dir(
     }
 }
 
-/// The VMM: `MICROKUBE_VMM`, or `microkube-vmm` beside this executable.
+/// Finds the VMM: `MICROKUBE_VMM`, or `microkube-vmm` next to this executable.
 ///
 /// # Errors
 /// [`ArtifactError`] lists where it looked.
 pub fn vmm_binary() -> Result<PathBuf, ArtifactError> {
-    let tried = match std::env::var_os("MICROKUBE_VMM") {
+    let tried = match std::env::var_os("MICROKUBE_VMM").filter(|path| !path.is_empty()) {
         Some(path) => vec![PathBuf::from(path)],
         None => {
             let exe = std::env::current_exe().unwrap_or_default();
-            // Test binaries lie one directory deeper than the programs they test.
+            // Test binaries are one directory below the programs that they test.
             exe.ancestors()
                 .skip(1)
                 .take(2)
@@ -85,43 +87,5 @@ pub fn vmm_binary() -> Result<PathBuf, ArtifactError> {
             variable: "MICROKUBE_VMM",
             tried,
         }),
-    }
-}
-
-fn candidates(exe: &Path, name: &str) -> Vec<PathBuf> {
-    let mut dirs = Vec::new();
-    if let Some(prefix) = exe.parent().and_then(Path::parent) {
-        dirs.push(prefix.join("lib/microkube").join(name));
-    }
-    // A source tree is recognised by its own directory of that name, so that no stranger's `build` is taken for it.
-    if let Some(root) = exe.ancestors().find(|dir| dir.join("guest-image").is_dir()) {
-        dirs.push(root.join("build").join(name));
-    }
-    dirs.push(Path::new("/usr/lib/microkube").join(name));
-    dirs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_installed_program_looks_beside_itself_and_in_the_system() {
-        let dirs = candidates(Path::new("/opt/bin/microkube"), "guest");
-        assert_eq!(
-            dirs,
-            [
-                PathBuf::from("/opt/lib/microkube/guest"),
-                PathBuf::from("/usr/lib/microkube/guest")
-            ]
-        );
-    }
-
-    #[test]
-    fn a_program_in_a_source_tree_finds_what_the_tree_built() {
-        let tree = tempfile::tempdir().unwrap();
-        std::fs::create_dir(tree.path().join("guest-image")).unwrap();
-        let dirs = candidates(&tree.path().join("target/release/microkube"), "guest");
-        assert!(dirs.contains(&tree.path().join("build/guest")), "{dirs:?}");
     }
 }

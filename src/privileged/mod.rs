@@ -1,8 +1,8 @@
-//! All that a supervisor has done with root's privileges: one interface, so that it can become a process of its own when the rest of the
-//! supervisor runs as an ordinary user.
+//! Everything for which a supervisor needs root, behind one interface. It can later become a separate process, so that
+//! the rest of the supervisor runs as an ordinary user.
 //!
-//! Requests and answers are data: names, numbers, and descriptors, which a socket can carry. Nothing in them refers to a supervisor's
-//! memory, and every error has a type.
+//! Requests and answers are data: names, numbers, and descriptors, which can be sent over a socket. They do not refer
+//! to a supervisor's memory, and every error has a type.
 //!
 //! | operation | privileges | released by |
 //! |---|---|---|
@@ -10,21 +10,24 @@
 //! | [`PodPrivileges::scratch_disk`] | root's files | [`PodPrivileges::release`] |
 //! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail gives up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETPCAP`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end; its socket by [`PodPrivileges::release`] |
 //! | [`PodPrivileges::connect_vmm`] | root's files | the descriptor |
-//! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM has a user of its own | |
+//! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM runs as another user | |
 //! | [`PodPrivileges::release`] | `CAP_NET_ADMIN`, root's files | |
 //! | [`Privileges::sweep`] | `CAP_NET_ADMIN`, root's files | |
 //! | [`Privileges::try_scratch_disk`] | root's files | itself |
 //!
-//! A supervisor will not be trusted, because its guest may have taken it over. So it gets [`PodPrivileges`], which are about one Pod:
-//! - Nobody names a path, a TAP, an address or a user. All of them follow from the Pod's UID, which is checked once
+//! A supervisor will not be trusted, because its guest may have taken control of it. It only gets [`PodPrivileges`],
+//! which are limited to one Pod:
+//! - No caller names a path, a TAP, an address or a user. All of them follow from the Pod's UID, which is checked once
 //!   ([`Privileges::of_pod`]), and from this host's configuration.
-//! - Files of the Pod's directories are opened without following symbolic links, and only if they are of the right kind.
+//! - Files in the Pod's directories are opened without following symbolic links, and only if they are of the expected
+//!   type.
 //! - A process is signalled only if it is a VMM.
-//! - Which Pods are gone is looked up here, not told.
-//! - A descriptor needs no check: who passes it on could use it as well. What is done with those of a VMM is done by the jailed VMM.
+//! - Which Pods are gone is determined here, not by the caller.
+//! - A descriptor needs no check, because the caller could use it itself. Only the jailed VMM uses a VMM's descriptors.
 //!
-//! What does not belong here: what needs no privilege (records, logs, the image store, the agent, probes), decisions about a Pod's life,
-//! and waiting for the guest. Cgroups and mounts of the host will belong here; there are none yet.
+//! This module excludes everything that needs no privileges (records, logs, the image store, the agent, probes),
+//! decisions about a Pod's life, and waiting for the guest. Cgroups and mounts on the host would belong here; there are
+//! none yet.
 
 pub mod artifacts;
 #[cfg(test)]
@@ -42,25 +45,25 @@ use crate::volume::{self, Lifetime, ScratchError};
 
 pub use vmm::{LAYERS_DEVICE, SCRATCH_DEVICE, StartedVmm, VmmError, VmmRequest};
 
-/// The privileges of this host's microkube.
+/// The privileged operations of this host.
 #[derive(Debug, Clone)]
 pub struct Privileges {
     paths: Paths,
 }
 
-/// A name that no Pod's UID can have.
+/// A string that is not a valid Pod UID.
 #[derive(Debug, thiserror::Error)]
 #[error("\"{0}\" cannot be a Pod's uid: it must be 1 to 63 letters, digits and dashes")]
 pub struct BadPodUid(String);
 
 impl Privileges {
-    /// Over the resources that belong to these directories.
+    /// For the resources that belong to these directories.
     #[must_use]
     pub fn new(paths: &Paths) -> Self {
         Self { paths: paths.clone() }
     }
 
-    /// What of it is about one Pod.
+    /// The operations for one Pod.
     ///
     /// # Errors
     /// [`BadPodUid`]. The UID becomes part of paths and names.
@@ -74,17 +77,17 @@ impl Privileges {
         })
     }
 
-    /// Releases the addresses of Pods that have no directory any more.
+    /// Releases the addresses of Pods whose directories are gone.
     ///
     /// # Errors
-    /// The first that cannot be released.
+    /// The first address that cannot be released.
     pub async fn sweep(&self) -> Result<(), NetworkError> {
         let has_pod = |uid: &str| self.paths.pod_state(uid).exists() || self.paths.pod_run(uid).exists();
         network::sweep(&self.paths.network(), has_pod).await?;
         Ok(())
     }
 
-    /// Makes a scratch disk that belongs to no Pod, and removes it.
+    /// Creates a scratch disk that belongs to no Pod, and removes it.
     ///
     /// # Errors
     /// See [`ScratchError`].
@@ -98,33 +101,30 @@ impl Privileges {
     }
 }
 
-/// The privileges of this host's microkube as far as they are about one Pod.
+/// The privileged operations for one Pod.
 #[derive(Debug, Clone)]
 pub struct PodPrivileges {
     paths: Paths,
-    /// Nothing but letters, digits and dashes.
+    /// Only letters, digits and dashes.
     uid: String,
 }
 
-/// Something of a Pod could not be released.
+/// A resource of a Pod could not be released.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// Its address or its rules.
+    /// Its address or its nftables rules.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// One of its files.
     #[error("cannot remove {}", path.display())]
     File {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
 impl ReleaseError {
-    /// The file or directory that it is about.
+    /// The file or directory that the error is about, if any.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -135,16 +135,17 @@ impl ReleaseError {
 }
 
 impl PodPrivileges {
-    /// Connects the Pod: an address, and a TAP that is guarded against spoofing. A Pod that has an address keeps it.
+    /// Connects the Pod: leases an address, and creates a TAP that is guarded against spoofing. A Pod that has an
+    /// address keeps it.
     ///
     /// # Errors
-    /// See [`NetworkError`]. Nothing is left behind then.
+    /// See [`NetworkError`]. Nothing is left behind after an error.
     pub async fn connect(&self) -> Result<PodNetwork, NetworkError> {
         let config = NetworkConfig::from_env()?;
         network::connect(&self.paths.network(), &self.uid, &config).await
     }
 
-    /// The Pod's scratch disk; made if there is none.
+    /// The Pod's scratch disk; created if there is none.
     ///
     /// # Errors
     /// See [`ScratchError`].
@@ -166,41 +167,42 @@ impl PodPrivileges {
         })
     }
 
-    /// Starts the Pod's VMM. It dies with this process, unless it is to outlive its supervisor.
+    /// Starts the Pod's VMM. It dies with this process unless the request says that it outlives its supervisor.
     ///
     /// # Errors
-    /// See [`VmmError`]. What is wrong with the machine itself is among the VMM's events.
+    /// See [`VmmError`]. Errors of the VM itself are among the VMM's events.
     pub async fn start_vmm(&self, request: VmmRequest) -> Result<StartedVmm, VmmError> {
         vmm::start(&self.uid, &self.vmm_socket(), request)
     }
 
-    /// A connection to the Pod's VMM, for a supervisor that has not started it.
+    /// Connects to the Pod's VMM, for a supervisor that has not started it.
     ///
     /// # Errors
-    /// [`VmmError::Connect`] when nobody listens.
+    /// [`VmmError::Connect`] if no process listens.
     pub async fn connect_vmm(&self) -> Result<OwnedFd, VmmError> {
         vmm::connect(&self.vmm_socket())
     }
 
-    /// Kills a VMM of the Pod and waits for its end, at most `patience`. Returns whether it has ended.
+    /// Kills a VMM of the Pod and waits up to `patience` for it to end. Returns whether it has ended.
     ///
     /// # Errors
-    /// [`VmmError::NotOfPod`] of another process, [`VmmError::Process`] when the kernel refuses.
+    /// [`VmmError::NotOfPod`] for another process, [`VmmError::Process`] if the kernel returns an error.
     pub async fn kill_vmm(&self, vmm: ProcessIdentity, patience: Duration) -> Result<bool, VmmError> {
         let uid = self.uid.clone();
         let killed = tokio::task::spawn_blocking(move || vmm::kill(&uid, &vmm, patience));
         killed.await.unwrap_or_else(|error| Err(vmm::ended(error)))
     }
 
-    /// Kills a VMM of the Pod, and does not wait.
-    pub fn kill_vmm_soon(&self, vmm: &ProcessIdentity) {
+    /// Kills a VMM of the Pod without waiting.
+    pub fn kill_vmm_without_waiting(&self, vmm: &ProcessIdentity) {
         if let Err(error) = vmm::kill(&self.uid, vmm, Duration::ZERO) {
             tracing::error!("cannot kill the VMM: {error}");
         }
     }
 
-    /// Ends all VMMs of the Pod: the one that its record notes and, because a supervisor may have died before it noted one, those that are
-    /// found. Each is waited for, at most `patience`. Returns whether all have ended: before that, the Pod's address must not be given away.
+    /// Ends all VMMs of the Pod: the recorded one, and any others that are found, because a supervisor may have died
+    /// before it recorded one. Waits up to `patience` for each. Returns whether all have ended; until then, the Pod's
+    /// address must not be reused.
     ///
     /// # Errors
     /// See [`Self::kill_vmm`].
@@ -210,11 +212,12 @@ impl PodPrivileges {
         ended.await.unwrap_or_else(|error| Err(vmm::ended(error)))
     }
 
-    /// Releases what the Pod has by this interface: address, rules, scratch disk, socket. To have none is no error. The virtual machine must
-    /// be gone: the address may belong to another Pod the moment this returns.
+    /// Releases everything that the Pod got through this interface: address, rules, scratch disk, socket. Having none
+    /// is not an error. The virtual machine must have ended: the address may belong to another Pod as soon as this
+    /// returns.
     ///
     /// # Errors
-    /// The first that cannot be released.
+    /// The first resource that cannot be released.
     pub async fn release(&self) -> Result<(), ReleaseError> {
         let network = network::release(&self.paths.network(), &self.uid).await;
         let remove = |path: PathBuf, remove: fn(&Path) -> io::Result<()>| match remove(&path) {
@@ -231,7 +234,7 @@ impl PodPrivileges {
         self.paths.pod_state(&self.uid).join("scratch.img")
     }
 
-    /// The socket by which a later supervisor finds the guest.
+    /// The socket through which a later supervisor connects to the guest.
     fn vmm_socket(&self) -> PathBuf {
         self.paths.pod_run(&self.uid).join("vsock.sock")
     }

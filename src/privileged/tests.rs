@@ -23,7 +23,7 @@ fn identity(process: &Child) -> ProcessIdentity {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
-fn what_is_no_uid_has_no_privileges() {
+fn an_invalid_uid_gets_no_privileges() {
     let privileges = Privileges::new(&Paths::new("/nonexistent".into(), "/nonexistent".into()));
     for uid in ["", ".", "..", "a/b", "../a", "a b", "a\0", "ä", &"a".repeat(64)] {
         assert!(privileges.of_pod(uid).is_err(), "{uid:?}");
@@ -32,7 +32,7 @@ fn what_is_no_uid_has_no_privileges() {
 }
 
 #[tokio::test]
-async fn a_scratch_disk_is_made_once_and_found_again_and_released() {
+async fn a_scratch_disk_is_created_once_reused_and_released() {
     let (_dir, paths, pod) = privileges();
     let disk = pod.scratch_disk(Lifetime::Boot).await.unwrap();
     std::os::unix::fs::FileExt::write_all_at(&disk, b"a guest's", 0).unwrap();
@@ -45,7 +45,7 @@ async fn a_scratch_disk_is_made_once_and_found_again_and_released() {
 }
 
 #[tokio::test]
-async fn a_link_in_the_pods_directory_leads_nowhere() {
+async fn symbolic_links_in_the_pods_directory_are_not_followed() {
     let (dir, _paths, pod) = privileges();
     let other = dir.path().join("other");
     std::fs::write(&other, "another's").unwrap();
@@ -53,7 +53,7 @@ async fn a_link_in_the_pods_directory_leads_nowhere() {
     std::os::unix::fs::symlink(&other, pod.scratch_path()).unwrap();
     assert!(pod.scratch_disk(Lifetime::Boot).await.is_err());
     std::fs::remove_file(pod.scratch_path()).unwrap();
-    // Under the name of a disk that is being made, too.
+    // The same under the name of an unfinished disk.
     std::os::unix::fs::symlink(&other, pod.scratch_path().with_extension("new")).unwrap();
     assert!(pod.scratch_disk(Lifetime::Boot).await.is_err());
     assert_eq!(std::fs::read(&other).unwrap(), b"another's");
@@ -84,7 +84,7 @@ async fn only_vmms_of_the_pod_are_killed() {
     assert!(pod.kill_vmm(identity(&own), PATIENCE).await.unwrap());
     own.wait().unwrap();
 
-    // What a record names wrongly keeps nothing from being ended.
+    // A wrong record does not prevent the Pod's VMMs from being ended.
     assert!(pod.end_vmms(Some(other.clone()), PATIENCE).await.unwrap());
     unnoted.wait().unwrap();
     assert!(other.is_alive());

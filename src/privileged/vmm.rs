@@ -1,5 +1,5 @@
-//! The VMM process of a Pod: what it is given, how it is started, found again and ended. What it reports and what its guest says is not read
-//! here.
+//! The VMM process of a Pod: its configuration, and how it is started, found again and ended. Its reports and the
+//! guest's data are read elsewhere.
 
 use std::fs::File;
 use std::io;
@@ -19,54 +19,54 @@ use tokio::process::{Child, Command};
 use super::artifacts::{self, ArtifactError};
 use crate::state::{ProcessError, ProcessIdentity};
 
-/// The unprivileged user the VMM runs as: not one of any system's own, so that it owns nothing.
+/// The unprivileged user and group of VMMs. It is outside the ranges of system users, so it owns no files.
 const JAIL_ID: u32 = 0x006d_6b00;
 
-/// Context id of every guest: each VMM has a vsock space of its own.
+/// Context id of every guest: each VMM has a separate vsock address space.
 const GUEST_CID: u32 = 3;
 
-/// Parameters of the guest's kernel. No output on the slow serial console unless something is wrong; a panic resets the
-/// machine at once, which ends the VMM. The kernel has no mitigation of SRSO (`guest-image/kernel.config`) and would say so on every
-/// boot, at one exit a character, if it were not told that this is known. That it has none of ITS it says only when it is told to leave it
-/// out. It makes no dummy and ifb devices that nobody asked for.
+/// Parameters of the guest kernel. It prints to the slow serial console only if something is wrong, and a panic
+/// resets the VM immediately, which ends the VMM. The kernel has no SRSO mitigation (`guest-image/kernel.config`) and
+/// would print a warning about it on every boot, with one exit per character, unless the parameters turn it off. For
+/// ITS it is the other way round, so there is no parameter: it prints a warning only if told to turn the mitigation
+/// off. The last two parameters keep it from creating unused dummy and ifb devices.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
     spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
 
 /// Name of the scratch disk in the guest.
 pub const SCRATCH_DEVICE: &str = "vda";
 
-/// Name of the disk of layers in the guest.
+/// Name of the layers disk in the guest.
 pub const LAYERS_DEVICE: &str = "vdb";
 
-/// What a Pod's machine is made of.
+/// The resources of a Pod's VM.
 #[derive(Debug)]
 pub struct VmmRequest {
     /// Guest RAM, MiB.
     pub mem_size_mib: u32,
-    /// Virtual CPUs.
     pub vcpu_count: u8,
     /// The writable disk, [`SCRATCH_DEVICE`] in the guest.
     pub scratch: File,
-    /// Read-only EROFS files with their lengths, one after the other on [`LAYERS_DEVICE`].
+    /// Read-only EROFS files with their lengths, laid out one after another on [`LAYERS_DEVICE`].
     pub layers: Vec<(File, u64)>,
     /// The Pod's TAP and the guest's MAC address.
     pub net: Option<(OwnedFd, [u8; 6])>,
     /// Whether the kernel writes its whole log to the console.
     pub debug: bool,
-    /// Whether the machine goes on when its supervisor dies, for the next one to take over.
+    /// Whether the VM keeps running when its supervisor dies, for the next one to take over.
     pub outlives_supervisor: bool,
 }
 
-/// A VMM that was started. It does not end with these descriptors: their owner ends it (`PodPrivileges::kill_vmm`).
+/// A started VMM. Closing these descriptors does not end it; its owner does (`PodPrivileges::kill_vmm`).
 #[derive(Debug)]
 pub struct StartedVmm {
-    /// The process; `None` when it has ended already.
+    /// The process; `None` if it has already ended.
     pub identity: Option<ProcessIdentity>,
-    /// Becomes readable when it ends; `None` when it has.
+    /// Becomes readable when the process ends; `None` if it has.
     pub exit: Option<OwnedFd>,
-    /// A pipe of its events, a line of JSON each.
+    /// A pipe with its events, one line of JSON each.
     pub events: OwnedFd,
-    /// A pipe with the serial console, and what the VMM itself has to complain about.
+    /// A pipe with the serial console and the VMM's own error messages.
     pub console: OwnedFd,
     /// The control socket of the guest's vsock (`microkube_vmm::vsock_control`).
     pub vsock: OwnedFd,
@@ -75,39 +75,34 @@ pub struct StartedVmm {
 /// A VMM could not be started, reached or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum VmmError {
-    /// Something microkube was built with is missing.
+    /// An installed file is missing.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// A file cannot be opened.
+    /// A file could not be opened.
     #[error("cannot open {path}")]
     Open {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Nobody listens on its socket.
+    /// No process listens on the VMM's socket.
     #[error("cannot connect to the Pod's VMM at {path}")]
     Connect {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The process is not what it was said to be.
-    #[error("process {0} is no VMM of the Pod")]
+    /// The process with this PID is not a VMM of the Pod.
+    #[error("process {0} is not a VMM of the Pod")]
     NotOfPod(i32),
-    /// It cannot be looked at or killed.
+    /// The process could not be examined or killed.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// A system call failed.
     #[error("cannot {action}")]
     System {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// Why it failed.
         #[source]
         source: io::Error,
     },
@@ -117,7 +112,7 @@ fn system(action: &'static str) -> impl FnOnce(io::Error) -> VmmError {
     move |source| VmmError::System { action, source }
 }
 
-/// The error of an operation whose thread ended before it.
+/// The error for an operation whose thread ended early.
 pub fn ended(error: tokio::task::JoinError) -> VmmError {
     system("finish an operation on the Pod's VMM")(error.into())
 }
@@ -131,10 +126,10 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
     let kvm = open_rw(Path::new("/dev/kvm"))?;
     let listener = listen_at(socket).map_err(system("listen on the Pod's vsock socket"))?;
     let (vsock_vmm, vsock) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|error| system("make a socket")(error.into()))?;
-    let (console, console_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
-    let (events, event_write) = close_on_exec_pipe().map_err(system("make a pipe"))?;
-    let stderr = nonblocking_writer(&console_write).map_err(system("open a pipe again"))?;
+        .map_err(|error| system("create a socket")(error.into()))?;
+    let (console, console_write) = close_on_exec_pipe().map_err(system("create a pipe"))?;
+    let (events, event_write) = close_on_exec_pipe().map_err(system("create a pipe"))?;
+    let stderr = nonblocking_writer(&console_write).map_err(system("reopen a pipe"))?;
 
     let mut fds: Vec<OwnedFd> = Vec::new();
     let mut give = |fd: OwnedFd| -> RawFd {
@@ -147,7 +142,7 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
             length_bytes: request
                 .scratch
                 .metadata()
-                .map_err(system("look at the scratch disk"))?
+                .map_err(system("examine the scratch disk"))?
                 .len(),
             fd: give(request.scratch.into()),
         }],
@@ -205,7 +200,8 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
     // SAFETY: between fork and exec the closure only calls prctl(2), which is async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            // No machine without a supervisor, unless there will be another. The VMM renews this when it changes its user.
+            // The VM must not outlive its supervisor, unless another one will take over. The VMM sets this again
+            // when it changes its user.
             if !outlives_supervisor && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -215,7 +211,7 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
     let mut child = command.spawn().map_err(system("start microkube-vmm"))?;
     drop(fds);
     let (identity, exit) = watch(&mut child)?;
-    // Its end is seen by the descriptor; this only keeps the process from staying a zombie.
+    // The descriptor reports its end; this only reaps the process.
     tokio::spawn(async move { child.wait().await });
     Ok(StartedVmm {
         identity,
@@ -226,7 +222,8 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
     })
 }
 
-/// Who the VMM is and how its end is seen. Nobody waits for it yet, so its PID is its own.
+/// The VMM's identity, and a descriptor that reports its end. It has not been reaped, so its PID cannot have been
+/// reused.
 fn watch(child: &mut Child) -> Result<(Option<ProcessIdentity>, Option<OwnedFd>), VmmError> {
     let identity = child.id().and_then(|pid| ProcessIdentity::of(i32::try_from(pid).ok()?));
     match identity {
@@ -234,15 +231,16 @@ fn watch(child: &mut Child) -> Result<(Option<ProcessIdentity>, Option<OwnedFd>)
             let exit = identity.exit_event()?;
             Ok((Some(identity), exit))
         }
-        None => match child.try_wait().map_err(system("look at microkube-vmm"))? {
+        None => match child.try_wait().map_err(system("wait for microkube-vmm"))? {
             Some(_) => Ok((None, None)),
-            // One that cannot be named could not be ended later; dropping it ends it now.
+            // A process without an identity could not be ended later; dropping it ends it now.
             None => Err(system("identify microkube-vmm")(io::ErrorKind::NotFound.into())),
         },
     }
 }
 
-/// A connection to whoever listens at `path`. The Pod's directory will be its supervisor's, who may put a link there.
+/// Connects to the socket at `path`. The Pod's directory will belong to its supervisor, who may put a symbolic link
+/// there.
 pub fn connect(path: &Path) -> Result<OwnedFd, VmmError> {
     let connected = || -> io::Result<OwnedFd> {
         let found = File::options()
@@ -268,18 +266,18 @@ pub fn connect(path: &Path) -> Result<OwnedFd, VmmError> {
     })
 }
 
-/// Kills a VMM of the Pod and waits for its end, at most `patience`; returns whether it has ended. What the process says of itself does not
-/// save it: a VMM that its guest has taken over can change its arguments, but not its user.
+/// Kills a VMM of the Pod and waits up to `patience` for it to end; returns whether it has. A VMM cannot protect
+/// itself: if its guest has taken control of it, it can change its arguments, but not its user.
 pub fn kill(uid: &str, vmm: &ProcessIdentity, patience: Duration) -> Result<bool, VmmError> {
     match kind_of(vmm.pid(), uid) {
         ProcessKind::VmmOfPod | ProcessKind::Jailed | ProcessKind::Nameless => Ok(vmm.kill(patience)?),
-        // Looked at last: otherwise the arguments may be those of the PID's next owner.
+        // Check this last: the arguments may be those of a process that has reused the PID.
         ProcessKind::Other if vmm.exit_event()?.is_none() => Ok(true),
         ProcessKind::Other => Err(VmmError::NotOfPod(vmm.pid())),
     }
 }
 
-/// Kills the VMM that was noted and all others of the Pod. Returns whether all have ended.
+/// Kills the recorded VMM and all others of the Pod. Returns whether all have ended.
 pub fn end_all(uid: &str, noted: Option<ProcessIdentity>, patience: Duration) -> Result<bool, VmmError> {
     let mut vmms = found(uid);
     vmms.retain(|vmm| Some(vmm) != noted.as_ref());
@@ -287,35 +285,35 @@ pub fn end_all(uid: &str, noted: Option<ProcessIdentity>, patience: Duration) ->
     for vmm in noted.into_iter().chain(vmms) {
         match kill(uid, &vmm, patience) {
             Ok(has_ended) => all_ended &= has_ended,
-            // The record is wrong: what it names has nothing of the Pod.
-            Err(error @ VmmError::NotOfPod(_)) => tracing::warn!("left alone: {error}"),
+            // The record is wrong: the process it names does not belong to the Pod.
+            Err(error @ VmmError::NotOfPod(_)) => tracing::warn!("not killed: {error}"),
             Err(error) => failure = failure.or(Some(error)),
         }
     }
     failure.map_or(Ok(all_ended), Err)
 }
 
-/// The VMMs of a Pod, found by what they were started with.
+/// Finds the VMMs of a Pod by their arguments.
 fn found(uid: &str) -> Vec<ProcessIdentity> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(|pid| {
-        // Before its arguments are looked at: between the two the PID may get another owner.
+        // Get the identity before reading the arguments: the PID may be reused in between.
         let identity = ProcessIdentity::of(pid)?;
         (kind_of(pid, uid) == ProcessKind::VmmOfPod && identity.is_alive()).then_some(identity)
     })
     .collect()
 }
 
-/// What a process is to a Pod.
+/// How a process relates to a Pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProcessKind {
     VmmOfPod,
-    /// It has the user that only VMMs have, whatever its arguments say.
+    /// It runs as the VMMs' user, whatever its arguments.
     Jailed,
-    /// It has no arguments: not yet, not any more, or by its own doing.
+    /// It has no arguments: it is starting, has ended, or has cleared them.
     Nameless,
     Other,
 }
@@ -332,7 +330,8 @@ fn kind_of(pid: i32, uid: &str) -> ProcessKind {
     let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
     let matches = arguments.next() == Some(b"supervised")
         && arguments.skip_while(|argument| *argument != b"--pod").nth(1) == Some(uid.as_bytes());
-    // Anybody can start a process with such arguments, but not as root, the jail's user or this one.
+    // Anyone can start a process with such arguments, but only root can start one as root, the jail's user or this
+    // user.
     let owner = std::os::unix::fs::MetadataExt::uid(&metadata);
     let owners = [0, JAIL_ID, nix::unistd::geteuid().as_raw()];
     if matches && owners.contains(&owner) {
@@ -344,7 +343,7 @@ fn kind_of(pid: i32, uid: &str) -> ProcessKind {
     }
 }
 
-/// Whom a process runs as. Its directory in `/proc` may be root's all the same.
+/// The real user of a process. Its directory in `/proc` may belong to root even so.
 fn real_uid(directory: &Path) -> Option<u32> {
     let status = std::fs::read_to_string(directory.join("status")).ok()?;
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
@@ -375,8 +374,8 @@ fn close_on_exec_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read.into(), write.into()))
 }
 
-/// A pipe's end for the VMM's reports: an open file description of its own, so that it can be non-blocking while the console, which goes to the
-/// same pipe, waits for room. Nothing the VMM says of itself may wait for a supervisor that does not read.
+/// A writer for the VMM's reports: a separate open file description of the pipe, which can be non-blocking while the
+/// console blocks on the same pipe. The VMM must never block on its reports if a supervisor does not read.
 fn nonblocking_writer(pipe: &OwnedFd) -> io::Result<File> {
     File::options()
         .write(true)
@@ -385,7 +384,7 @@ fn nonblocking_writer(pipe: &OwnedFd) -> io::Result<File> {
 }
 
 fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    // Of a machine before this one, which is gone: the Pod has one at a time.
+    // Left by an earlier VM, which has ended: a Pod has one at a time.
     remove_socket(path)?;
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -393,7 +392,7 @@ fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// Removes the socket of a VMM that is gone, if it is there.
+/// Removes the socket of a VMM that has ended, if it exists.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -408,7 +407,7 @@ fn config_file(config: &VmConfig) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor; nobody else owns it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     let mut file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
     serde_json::to_writer(&mut file, config)?;
     file.flush()?;
@@ -423,14 +422,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_its_user_whatever_its_arguments_say() {
+    fn a_process_is_identified_by_its_user_and_not_its_arguments() {
         let own = nix::unistd::getuid().as_raw();
         assert_eq!(real_uid(Path::new("/proc/self")), Some(own));
         assert_eq!(real_uid(Path::new("/proc/none")), None);
     }
 
     #[test]
-    fn what_the_vmm_says_waits_for_nobody_and_its_console_waits() {
+    fn the_vmms_stderr_never_blocks_and_its_console_does() {
         let (_read, console) = close_on_exec_pipe().unwrap();
         let mut stderr = nonblocking_writer(&console).unwrap();
         let full = loop {
@@ -439,7 +438,7 @@ mod tests {
             }
         };
         assert_eq!(full.kind(), ErrorKind::WouldBlock);
-        // SAFETY: fcntl(2) with this command takes a descriptor only.
+        // SAFETY: fcntl(2) with this command only takes a descriptor.
         let flags = unsafe { libc::fcntl(console.as_raw_fd(), libc::F_GETFL) };
         assert_eq!(flags & libc::O_NONBLOCK, 0);
     }

@@ -1,4 +1,4 @@
-//! The events of one Pod, as `kubectl describe` and `kubectl events` show them.
+//! The events of a Pod, as `kubectl describe` and `kubectl events` show them.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,32 +9,29 @@ use serde::{Deserialize, Serialize};
 use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
 use super::record::{self, Lifetime, RecordError};
 
-/// Events kept of a Pod; the ones seen least recently go.
+/// Maximum number of events kept for a Pod; those seen least recently are dropped.
 pub const MAX_EVENTS: usize = 200;
 
-/// Longest message kept, bytes (Kubernetes' limit of `note`). Containers and registries have a say in messages.
+/// Longest message that is kept, in bytes (Kubernetes' limit for `note`). Containers and registries influence messages.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// Something that happened to a Pod, and how often.
+/// An event of a Pod, with its number of occurrences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
     /// Whether its type is `Warning` instead of `Normal`.
     pub warning: bool,
     /// `Pulled`, `BackOff`, `Unhealthy`, …
     pub reason: String,
-    /// For people.
+    /// A message for people.
     pub message: String,
-    /// The part of the Pod it is about: `spec.containers{web}`.
+    /// The part of the Pod that it is about, such as `spec.containers{web}`.
     pub field_path: Option<String>,
-    /// How often it was seen.
     pub count: u32,
-    /// When it was seen first.
     pub first_seen: Timestamp,
-    /// When it was seen last.
     pub last_seen: Timestamp,
 }
 
-/// What the file contains.
+/// The content of the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct EventRecords {
     events: Vec<EventRecord>,
@@ -45,14 +42,14 @@ impl RecordFormat for EventRecords {
 
     fn decode(version: u32, content: &[u8]) -> serde_json::Result<Self> {
         match version {
-            // The list alone.
+            // Version 0 contains only the list.
             0 => serde_json::from_slice(content).map(|events| Self { events }),
             _ => serde_json::from_slice(content),
         }
     }
 }
 
-/// The events of one Pod, in a file that is replaced whole.
+/// The events of a Pod, in a file that is replaced as a whole.
 #[derive(Debug)]
 pub struct EventLog {
     path: PathBuf,
@@ -61,7 +58,7 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Reads what is there; a missing file has no events.
+    /// Reads the existing events; a missing file has none.
     ///
     /// # Errors
     /// [`RecordError`] names the file.
@@ -74,16 +71,17 @@ impl EventLog {
         })
     }
 
-    /// The same, with events that last as long as this.
+    /// Sets how durable the events are.
     #[must_use]
     pub fn lasting(self, lifetime: Lifetime) -> Self {
         Self { lifetime, ..self }
     }
 
-    /// Notes an event. One of the same reason, message and field as another is counted there.
+    /// Records an event. An event with the same reason, message and field as an earlier one increases its count.
     ///
     /// # Errors
-    /// [`RecordError::Io`]; the event is in [`Self::list`], and in the file after the next call that succeeds.
+    /// [`RecordError::Io`]. The event is in [`Self::list`] anyway, and in the file after the next successful
+    /// call.
     pub fn add(
         &mut self,
         warning: bool,
@@ -93,7 +91,7 @@ impl EventLog {
         now: SystemTime,
     ) -> Result<(), RecordError> {
         let message = bounded(message);
-        // A clock that is thousands of years off is no reason to lose an event.
+        // An event is kept even if the clock is off by thousands of years.
         let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
         let same = |event: &&mut EventRecord| {
             event.reason == reason && event.message == message && event.field_path == field_path
@@ -122,19 +120,19 @@ impl EventLog {
         record::replace_record_for(self.lifetime, &self.path, &self.kept)
     }
 
-    /// The events, in the order in which they were seen first.
+    /// The events, in the order in which they first occurred.
     #[must_use]
     pub fn list(&self) -> &[EventRecord] {
         &self.kept.events
     }
 }
 
-/// The events in a file, without the intention to add any.
+/// Reads the events in a file.
 pub(super) fn read(path: &Path) -> Result<Vec<EventRecord>, RecordError> {
     Ok(record::read_record::<EventRecords>(path)?.unwrap_or_default().events)
 }
 
-/// The start of a message that is too long.
+/// Cuts a message that is too long.
 fn bounded(message: &str) -> &str {
     let mut end = message.len().min(MAX_MESSAGE_BYTES);
     while !message.is_char_boundary(end) {
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_seen_event_goes_first() {
+    fn the_least_recently_seen_event_is_dropped_first() {
         let (_dir, mut log) = log();
         for second in 0..200 {
             log.add(false, "Started", &format!("m{second}"), None, at(second))
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_named() {
+    fn a_damaged_file_is_reported_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.json");
         std::fs::write(&path, "[{]").unwrap();
@@ -214,7 +212,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn whatever_is_added_is_read_back_bounded_and_nothing_is_counted_twice(
+        fn added_events_are_read_back_within_limits_and_counted_once(
             added in proptest::collection::vec((0_u64..100, "[ab]", ".{0,3}", proptest::option::of("[xy]")), 1..12),
             long in ".{0,2000}",
         ) {

@@ -1,36 +1,38 @@
-//! Versions of the formats of records. A record says in which version of its format it was written; what an older build wrote is read, what
-//! a newer one wrote is refused, never taken for damaged. `docs/decisions/versions.md` says when a version is raised.
+//! Versions of record formats. Each record contains the version in which it was written. Records of older builds are
+//! read; those of newer builds are refused, and never treated as damaged. `docs/decisions/versions.md` says when a
+//! version is raised.
 //!
-//! Files are not touched here: that is `record`'s.
+//! This module does not access files; `record` does.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Version of all records of a Pod. It is one for all of them: a supervisor that takes a Pod over writes `pod.json` before the others, so
-/// whoever knows the version of that file may act on the Pod.
+/// The version of all records of a Pod. There is one for all of them: a supervisor that takes over a Pod writes
+/// `pod.json` before the others, so a process that supports the version of that file may act on the Pod.
 pub const POD_RECORDS_VERSION: u32 = 1;
 
-/// A JSON object that is written to a file for other processes to read, perhaps of another build. Fields that a reader does not know are ignored.
+/// A JSON object that is written to a file and read by other processes, perhaps of another build. Readers ignore
+/// unknown fields.
 pub trait RecordFormat: Serialize + DeserializeOwned {
-    /// The version that is written. It is read, and so are all before it.
+    /// The version that is written. It and all earlier ones can be read.
     const VERSION: u32;
 
-    /// Understands a record of a version up to [`Self::VERSION`]. 0 is what builds wrote before records had versions.
+    /// Decodes a record of a version up to [`Self::VERSION`]. Version 0 is the format from before records had versions.
     ///
     /// # Errors
-    /// When it is not what was written in that version.
+    /// If it is not a valid record of that version.
     fn decode(version: u32, content: &[u8]) -> serde_json::Result<Self> {
         let _ = version;
         serde_json::from_slice(content)
     }
 }
 
-/// Why a record is not understood.
+/// Why a record could not be decoded.
 #[derive(Debug)]
 pub(super) enum FormatError {
-    /// Its version is a later one than this build knows.
+    /// Its version is later than the latest one known to this build.
     Newer { found: u64, known: u32 },
-    /// It is not what was written.
+    /// It is not valid.
     Damaged(serde_json::Error),
 }
 
@@ -50,36 +52,36 @@ impl<'a, T: RecordFormat> Versioned<'a, T> {
     }
 }
 
-/// The record with its version, in as few bytes as possible.
+/// Encodes the record with its version, in compact form.
 ///
 /// # Errors
-/// When it is no JSON object.
+/// If it is not a JSON object.
 pub fn encode<T: RecordFormat>(record: &T) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Versioned::of(record))
 }
 
-/// The record with its version, for people to read, too.
+/// Encodes the record with its version, in readable form.
 ///
 /// # Errors
-/// When it is no JSON object.
+/// If it is not a JSON object.
 pub(super) fn encode_pretty<T: RecordFormat>(record: &T) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&Versioned::of(record))
 }
 
-/// Understands a record of any version that is known.
+/// Decodes a record of any known version.
 pub(super) fn decode<T: RecordFormat>(content: &[u8]) -> Result<T, FormatError> {
     let version = version_of(content, T::VERSION)?;
     T::decode(version, content).map_err(FormatError::Damaged)
 }
 
-/// The version that a record says, 0 if it says none; an error if it is later than `known`.
+/// The version in a record, 0 if it has none; an error if it is later than `known`.
 pub(super) fn version_of(content: &[u8], known: u32) -> Result<u32, FormatError> {
     #[derive(Deserialize)]
     struct Head {
         #[serde(default)]
         version: u64,
     }
-    // Lists were written before there were versions. As a `Head`, one would be taken for its fields.
+    // Lists are older than versions. A list decoded as a `Head` would have its elements taken as fields.
     if content.trim_ascii_start().first() != Some(&b'{') {
         return Ok(0);
     }
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_written_and_older_ones_are_read_in_their_own_form() {
+    fn the_version_is_written_and_older_versions_are_read() {
         let record = Name { name: "web".to_owned() };
         let text = encode(&record).unwrap();
         assert_eq!(text, br#"{"version":2,"name":"web"}"#);
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_told_whatever_else_there_is_and_what_is_no_version_is_damage() {
+    fn a_newer_version_is_reported_despite_other_content_and_an_invalid_one_is_damage() {
         for (version, found) in [("3", 3), ("18446744073709551615", u64::MAX)] {
             let later = format!("{{\"names\":[\"web\"],\"version\":{version}}}");
             assert!(matches!(name(&later), Err(FormatError::Newer { found: said, known: 2 }) if said == found));

@@ -1,7 +1,7 @@
-//! Records on disk: where they lie, how they are replaced, who owns them, and what is done about owners that died.
+//! Records on disk: where they are, how they are replaced, and who owns them when processes die.
 //!
-//! A record is the truth about a Pod; whoever starts next acts on it. What a record means for a Pod's life is decided in
-//! `pod`, not here.
+//! A record is the authoritative state of a Pod, on which the next process acts. `pod` decides what it means for the
+//! Pod's life.
 
 mod event_log;
 mod format_version;
@@ -15,8 +15,7 @@ mod status_record;
 
 pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
 pub use format_version::{POD_RECORDS_VERSION, RecordFormat, encode as encode_record};
-pub(crate) use paths::create_private_dir;
-pub use paths::{Paths, PathsError};
+pub use paths::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Paths, PathsError};
 pub use pod_record::{PodRecord, PullSecretRecord};
 pub use pod_records::{PodRecords, RecordsError};
 pub use process::{ProcessError, ProcessIdentity};

@@ -1,16 +1,23 @@
-//! Where microkube keeps its files.
+//! The locations of microkube's files.
 
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The two directories below which everything lies that microkube writes.
+use microkube_base::private_directory;
+
+/// The default directory of files that survive a reboot.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/microkube";
+
+/// The default directory of sockets and locks.
+pub const DEFAULT_RUN_DIR: &str = "/run/microkube";
+
+/// The two directories that contain all of microkube's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     state_dir: PathBuf,
     run_dir: PathBuf,
 }
 
-/// A directory of microkube cannot be used.
+/// A directory of microkube is not usable.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot create the directory {path}")]
 pub struct PathsError {
@@ -20,7 +27,6 @@ pub struct PathsError {
 }
 
 impl PathsError {
-    /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -28,7 +34,7 @@ impl PathsError {
 }
 
 impl Paths {
-    /// The directories named by `MICROKUBE_STATE_DIR` and `MICROKUBE_RUN_DIR`, by default `/var/lib/microkube` and
+    /// The directories from `MICROKUBE_STATE_DIR` and `MICROKUBE_RUN_DIR`, or `/var/lib/microkube` and
     /// `/run/microkube`.
     #[must_use]
     pub fn from_env() -> Self {
@@ -38,8 +44,8 @@ impl Paths {
                 .map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
         Self::new(
-            dir("MICROKUBE_STATE_DIR", "/var/lib/microkube"),
-            dir("MICROKUBE_RUN_DIR", "/run/microkube"),
+            dir("MICROKUBE_STATE_DIR", DEFAULT_STATE_DIR),
+            dir("MICROKUBE_RUN_DIR", DEFAULT_RUN_DIR),
         )
     }
 
@@ -49,13 +55,13 @@ impl Paths {
         Self { state_dir, run_dir }
     }
 
-    /// What survives a reboot.
+    /// Directory of files that survive a reboot.
     #[must_use]
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
     }
 
-    /// What does not: sockets and locks.
+    /// Directory of sockets and locks, which do not survive a reboot.
     #[must_use]
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
@@ -85,7 +91,25 @@ impl Paths {
         self.state_dir.join("logs")
     }
 
-    /// One directory a Pod, named by its UID: its record and its disks.
+    /// The store of Kubernetes objects.
+    #[must_use]
+    pub fn objects(&self) -> PathBuf {
+        self.state_dir.join("store")
+    }
+
+    /// The journal of the store of objects.
+    #[must_use]
+    pub fn objects_run(&self) -> PathBuf {
+        self.run_dir.join("store")
+    }
+
+    /// The key that signs the tokens of service accounts.
+    #[must_use]
+    pub fn service_account_key(&self) -> PathBuf {
+        self.state_dir.join("service-account.key")
+    }
+
+    /// Contains one directory per Pod, named by its UID, with its records and disks.
     #[must_use]
     pub fn pods(&self) -> PathBuf {
         self.state_dir.join("pods")
@@ -103,13 +127,13 @@ impl Paths {
         self.run_dir.join("pods").join(uid)
     }
 
-    /// The socket on which a Pod's supervisor is asked for something.
+    /// The socket of a Pod's supervisor.
     #[must_use]
     pub fn supervisor_socket(&self, uid: &str) -> PathBuf {
         self.pod_run(uid).join("supervisor.sock")
     }
 
-    /// Makes the directories that are missing, for root alone.
+    /// Creates missing directories, accessible only to root.
     ///
     /// # Errors
     /// [`PathsError`] names the directory.
@@ -121,7 +145,7 @@ impl Paths {
             &self.run_dir.join("pods"),
             &self.logs(),
         ] {
-            create_private_dir(path).map_err(|source| PathsError {
+            private_directory::create(path).map_err(|source| PathsError {
                 path: path.clone(),
                 source,
             })?;
@@ -130,27 +154,14 @@ impl Paths {
     }
 }
 
-/// Makes a directory and its parents, mode 0700 for the last.
-pub(crate) fn create_private_dir(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
-    fn directories_are_made_for_their_owner_alone() {
+    fn directories_are_accessible_to_their_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("a/state"), dir.path().join("run"));
         paths.create().unwrap();

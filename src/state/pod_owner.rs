@@ -1,8 +1,9 @@
-//! How Pods come and go, and who owns one: whoever holds the lock in its run directory.
+//! Creation, removal and ownership of Pods. The owner of a Pod is the process that holds the lock in its run directory.
 
 use std::path::{Path, PathBuf};
 
-use super::paths::create_private_dir;
+use microkube_base::private_directory;
+
 use super::pod_record::PodRecord;
 use super::pod_records::{PodRecords, RECORD_FILE, RecordsError};
 use super::record::{self, LockedFile, RecordError};
@@ -10,11 +11,11 @@ use super::record::{self, LockedFile, RecordError};
 const LOCK_FILE: &str = "lock";
 
 impl PodRecords {
-    /// Creates the record of a new Pod. The returned lock says that the Pod has an owner; whoever owns the Pod keeps it.
+    /// Creates the record of a new Pod. The returned lock makes its holder the Pod's owner.
     ///
     /// # Errors
-    /// [`RecordsError::AlreadyExists`] when a Pod of that namespace and name has an owner, [`RecordsError::MayExist`] when that cannot
-    /// be known.
+    /// [`RecordsError::AlreadyExists`] if a Pod with that namespace and name has an owner, [`RecordsError::MayExist`]
+    /// if that is unknown.
     pub fn create(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
         self.paths.create()?;
         let _all = self.lock_set()?;
@@ -33,7 +34,7 @@ impl PodRecords {
         }
         let made = self.make(record);
         if made.is_err() {
-            // What of it cannot be removed either is left to the sweep; why nothing could be made is more to the point.
+            // The sweep removes what cannot be removed here; the first error is more relevant.
             let _ = self
                 .remove_content(&record.uid)
                 .and_then(|()| self.remove_dirs(&record.uid));
@@ -41,10 +42,10 @@ impl PodRecords {
         made
     }
 
-    /// Makes the directories and the record of a Pod.
+    /// Creates the directories and the record of a Pod.
     fn make(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
         for dir in [self.paths.pod_state(&record.uid), self.paths.pod_run(&record.uid)] {
-            create_private_dir(&dir).map_err(|source| RecordsError::Io {
+            private_directory::create(&dir).map_err(|source| RecordsError::Io {
                 action: "create",
                 path: dir,
                 source,
@@ -52,7 +53,7 @@ impl PodRecords {
         }
         let lock = record::lock_exclusive(&self.lock_path(&record.uid))?;
         if !record.detached {
-            // Before the record: file systems keep the order in which names appear, not when content does.
+            // Create this file before the record: file systems preserve the order of names, but not of content.
             let path = self.attached_path(&record.uid);
             std::fs::write(&path, "").map_err(|source| RecordsError::Io {
                 action: "create",
@@ -62,18 +63,18 @@ impl PodRecords {
         }
         self.save(record)?;
         if record.detached {
-            // Its directory is to be there after a power cut, too.
+            // The Pod's directory must survive a power cut, too.
             record::sync_dir(&self.paths.pods())?;
         }
         Ok(lock)
     }
 
-    /// Whether a Pod has no owner any more: neither the process that created it nor its supervisor lives.
+    /// Whether a Pod has lost its owner: both the process that created it and its supervisor have ended.
     ///
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn is_abandoned(&self, uid: &str) -> Result<bool, RecordsError> {
-        // Looks without making anything: the Pod may be removed by its owner at this moment.
+        // Do not create anything here: the owner may be removing the Pod right now.
         if !self.lock_path(uid).exists() {
             return Ok(true);
         }
@@ -84,19 +85,20 @@ impl PodRecords {
         }
     }
 
-    /// Becomes the owner of an abandoned Pod; `None` while it has one, and when nothing is left of it.
+    /// Becomes the owner of an abandoned Pod; `None` if it has an owner, or is gone.
     ///
     /// # Errors
     /// [`RecordsError`].
     pub fn claim(&self, uid: &str) -> Result<Option<LockedFile>, RecordsError> {
         self.paths.create()?;
-        // A Pod that is being created has directories before it has an owner, one that is being removed has them a little longer.
+        // A Pod has directories but no owner for a moment while it is being created, and again while it is being
+        // removed.
         let _all = self.lock_set()?;
         let dir = self.paths.pod_run(uid);
         if !dir.exists() && !self.paths.pod_state(uid).exists() {
             return Ok(None);
         }
-        create_private_dir(&dir).map_err(|source| RecordsError::Io {
+        private_directory::create(&dir).map_err(|source| RecordsError::Io {
             action: "create",
             path: dir,
             source,
@@ -104,19 +106,19 @@ impl PodRecords {
         Ok(record::try_lock_exclusive(&self.lock_path(uid))?)
     }
 
-    /// Removes a Pod's directories with all they contain. The caller owns the Pod.
+    /// Removes a Pod's directories with their content. The caller owns the Pod.
     ///
     /// # Errors
     /// [`RecordsError`].
     pub fn remove(&self, uid: &str) -> Result<(), RecordsError> {
-        // Without the lock of the set: the Pod's disk may be large.
+        // Do this without the global lock: the Pod's disk may be large.
         self.remove_content(uid)?;
         let _all = self.lock_set()?;
         self.remove_dirs(uid)
     }
 
-    /// Removes what a Pod has on disk. The record goes first: a removal that is cut off then leaves nobody's files, and not a Pod that has
-    /// forgotten that it was deleted and starts anew, or is not hidden any more.
+    /// Removes a Pod's files. The record goes first: an interrupted removal then leaves files without a Pod, rather
+    /// than a Pod that has lost its deletion or its hidden mark and starts again.
     fn remove_content(&self, uid: &str) -> Result<(), RecordsError> {
         let state = self.paths.pod_state(uid);
         let record = state.join(RECORD_FILE);
@@ -138,8 +140,8 @@ impl PodRecords {
         Ok(())
     }
 
-    /// Removes a Pod's directories, by who holds the lock of the set. The run directory, with the Pod's lock, goes last: as long as
-    /// anything is left, the sweep finds it.
+    /// Removes a Pod's directories. The caller holds the global lock. The run directory, with the Pod's lock, goes
+    /// last: the sweep finds the Pod while anything is left.
     fn remove_dirs(&self, uid: &str) -> Result<(), RecordsError> {
         for path in [self.paths.pod_state(uid), self.paths.pod_run(uid)] {
             gone(std::fs::remove_dir_all(&path), &path)?;
@@ -147,7 +149,7 @@ impl PodRecords {
         Ok(())
     }
 
-    /// Held by whoever adds a Pod, removes one, or takes one over, for as long as that takes.
+    /// The global lock, held while a Pod is added, removed or taken over.
     fn lock_set(&self) -> Result<LockedFile, RecordsError> {
         Ok(record::lock_exclusive(&self.paths.run_dir().join("pods.lock"))?)
     }
@@ -157,7 +159,7 @@ impl PodRecords {
     }
 }
 
-/// What a removal comes to: that there was nothing is no failure.
+/// The result of a removal. A missing file is not an error.
 fn gone(removed: std::io::Result<()>, path: &Path) -> Result<(), RecordsError> {
     match removed {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RecordsError::Io {

@@ -1,4 +1,4 @@
-//! The record of one Pod: what whoever owns it knows of it.
+//! The record of a Pod.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
 use super::process::ProcessIdentity;
 
-/// What is known of one Pod across processes.
+/// What is known about a Pod across processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodRecord {
-    /// Kubernetes UID of the Pod; also the name of its directories.
+    /// Kubernetes UID of the Pod, which is also the name of its directories.
     pub uid: String,
     /// `metadata.namespace`.
     pub namespace: String,
@@ -17,20 +17,21 @@ pub struct PodRecord {
     pub name: String,
     /// The Pod as defaulted and validated.
     pub pod: Pod,
-    /// The Secrets that the Pod's `imagePullSecrets` name, in this order. The record's file is for root alone.
+    /// Secrets from the Pod's `imagePullSecrets`, if an earlier build created the Pod. New Pods have none: their Secrets
+    /// are in the store.
     #[serde(default)]
     pub pull_secrets: Vec<PullSecretRecord>,
-    /// Whether the Pod goes on without a command line, and its records stay when it has ended.
+    /// Whether the Pod runs without a command line, and its records stay when it has ended.
     #[serde(default)]
     pub detached: bool,
-    /// Whether a detached Pod has ended and has nothing of the host any more but its records.
+    /// Whether a detached Pod has ended and only its records are left.
     #[serde(default)]
     pub released: bool,
-    /// The command line that stays attached to the Pod; the Pod ends with it.
+    /// The attached command line; the Pod ends with it.
     pub client: Option<ProcessIdentity>,
-    /// The supervisor, once it runs.
+    /// The supervisor, once it is running.
     pub supervisor: Option<ProcessIdentity>,
-    /// The virtual machine monitor, once it runs.
+    /// The virtual machine monitor, once it is running.
     pub vmm: Option<ProcessIdentity>,
 }
 
@@ -39,7 +40,7 @@ impl RecordFormat for PodRecord {
 }
 
 impl PodRecord {
-    /// As it is once the Pod has nothing of the host any more.
+    /// The record of a Pod whose host resources are released.
     #[must_use]
     pub fn into_released(self) -> Self {
         Self {
@@ -51,7 +52,7 @@ impl PodRecord {
     }
 }
 
-/// A Secret of the type `kubernetes.io/dockerconfigjson`.
+/// A Secret of type `kubernetes.io/dockerconfigjson`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullSecretRecord {
     /// `metadata.name`.
@@ -61,7 +62,7 @@ pub struct PullSecretRecord {
 }
 
 impl std::fmt::Debug for PullSecretRecord {
-    /// Without the credentials.
+    /// Omits the credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PullSecretRecord")
             .field("name", &self.name)

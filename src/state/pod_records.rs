@@ -1,4 +1,4 @@
-//! The records of all Pods of this host: which there are, and what they say. Who owns a Pod is `pod_owner`'s.
+//! The records of all Pods on this host. `pod_owner` handles their ownership.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,33 +15,31 @@ use super::status_record::StatusRecord;
 /// A set of records could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
-    /// Another Pod has the name.
-    #[error("pods {0:?} already exists in namespace {1:?}; delete or end it first, or choose another name")]
+    /// Another Pod has this namespace and name.
+    #[error("pods {0:?} already exists in namespace {1:?}; delete it first, or choose another name")]
     AlreadyExists(String, String),
-    /// A Pod may have the name, but what its record says cannot be known.
-    #[error("cannot tell whether there is a pod {0:?}")]
+    /// A Pod may have this name, but its record cannot be read.
+    #[error("cannot tell whether pod {0:?} exists")]
     MayExist(String, #[source] Box<Self>),
-    /// A directory cannot be made.
+    /// A directory could not be created.
     #[error(transparent)]
     Paths(#[from] PathsError),
-    /// A record cannot be read or written.
+    /// A record could not be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// A directory cannot be read or removed.
+    /// A directory could not be read or removed.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On which path.
         path: PathBuf,
-        /// Why it failed.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl RecordsError {
-    /// The file or directory that it is about.
+    /// The file or directory that the error is about.
     #[must_use]
     pub fn path(&self) -> Option<&std::path::Path> {
         match self {
@@ -53,7 +51,7 @@ impl RecordsError {
         }
     }
 
-    /// The file whose content is not what was written there.
+    /// The damaged file, if that is the error.
     #[must_use]
     pub fn damaged_path(&self) -> Option<&std::path::Path> {
         match self {
@@ -63,7 +61,7 @@ impl RecordsError {
         }
     }
 
-    /// The file that a newer microkube wrote.
+    /// The file of a newer microkube, if that is the error.
     #[must_use]
     pub fn newer_path(&self) -> Option<&std::path::Path> {
         match self {
@@ -74,7 +72,7 @@ impl RecordsError {
     }
 }
 
-/// All Pods of this host.
+/// The records of all Pods on this host.
 #[derive(Debug, Clone)]
 pub struct PodRecords {
     pub(super) paths: Paths,
@@ -83,11 +81,11 @@ pub struct PodRecords {
 pub(super) const RECORD_FILE: &str = "pod.json";
 const STATUS_FILE: &str = "status.json";
 const EVENTS_FILE: &str = "events.json";
-/// Says that a Pod was deleted by force: to everybody but its owner there is no such Pod any more.
+/// Marks a Pod as deleted by force: only its owner still sees it.
 const HIDDEN_FILE: &str = "hidden";
 
-/// In the state directory of a Pod that ends with its command line, and so with the host. Nothing waits for the disk to have its records:
-/// after a power cut they may be torn, and are then taken for what is left of a Pod that is gone.
+/// Marks a Pod that ends with its command line, and so at the latest with the host. Its records are not synced: after a
+/// power cut they may be torn, and then count as the remains of a Pod that is gone.
 const ATTACHED_FILE: &str = "attached";
 
 impl PodRecords {
@@ -97,12 +95,12 @@ impl PodRecords {
         Self { paths }
     }
 
-    /// What says that a Pod ends with its command line.
+    /// The mark of a Pod that ends with its command line.
     pub(super) fn attached_path(&self, uid: &str) -> PathBuf {
         self.paths.pod_state(uid).join(ATTACHED_FILE)
     }
 
-    /// How long the records of a Pod are to last.
+    /// How durable a Pod's records must be.
     #[must_use]
     pub fn lifetime(&self, uid: &str) -> Lifetime {
         if self.attached_path(uid).exists() {
@@ -112,8 +110,8 @@ impl PodRecords {
         }
     }
 
-    /// What was read of a Pod: nothing, where a power cut has torn what was not to survive it.
-    fn unless_torn<T>(&self, uid: &str, read: Result<Option<T>, RecordError>) -> Result<Option<T>, RecordsError> {
+    /// Treats a torn record as missing, if it did not have to survive a power cut.
+    fn ignore_torn<T>(&self, uid: &str, read: Result<Option<T>, RecordError>) -> Result<Option<T>, RecordsError> {
         match read {
             Err(error) if error.damaged_path().is_some() && self.lifetime(uid) == Lifetime::Boot => Ok(None),
             read => Ok(read?),
@@ -130,32 +128,32 @@ impl PodRecords {
         Ok(record::replace_record_for(lifetime, &path, record)?)
     }
 
-    /// Makes the Pod one that there is not, to all that read records, and its name free. Whoever owns it goes on ending it. To be called by its
-    /// owner, who is there to do so, or whose death the sweep notices.
+    /// Hides the Pod from all readers of records, and frees its name. Only the owner may call this: it then ends the
+    /// Pod, or the sweep does if the owner dies.
     ///
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn hide(&self, uid: &str) -> Result<(), RecordsError> {
         match record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"") {
-            // Gone already.
+            // It is already gone.
             Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             hidden => Ok(hidden?),
         }
     }
 
-    /// Whether the Pod was hidden, and only its owner has to do with it.
+    /// Whether the Pod was hidden, so only its owner still handles it.
     #[must_use]
     pub fn is_hidden(&self, uid: &str) -> bool {
         self.paths.pod_state(uid).join(HIDDEN_FILE).exists()
     }
 
-    /// Whether nothing is left of the Pod but what its owner may still have to release.
+    /// Whether nothing remains of the Pod except for what its owner may still have to release.
     #[must_use]
     pub fn is_gone(&self, uid: &str) -> bool {
         self.is_hidden(uid) || !self.paths.pod_state(uid).exists()
     }
 
-    /// The record of one Pod, unless it is hidden.
+    /// The record of a Pod, unless it is hidden.
     ///
     /// # Errors
     /// [`RecordsError::Record`].
@@ -166,23 +164,23 @@ impl PodRecords {
         self.get(uid)
     }
 
-    /// The record of one Pod, for its owner.
+    /// The record of a Pod, for its owner.
     ///
     /// # Errors
     /// [`RecordsError::Record`].
     pub fn get(&self, uid: &str) -> Result<Option<PodRecord>, RecordsError> {
-        self.unless_torn(uid, record::read_record(&self.paths.pod_state(uid).join(RECORD_FILE)))
+        self.ignore_torn(uid, record::read_record(&self.paths.pod_state(uid).join(RECORD_FILE)))
     }
 
-    /// What the supervisor has made known of a Pod; `None` as long as it has not, and once the Pod is gone.
+    /// A Pod's status; `None` until its supervisor has written one, and once the Pod is gone.
     ///
     /// # Errors
     /// [`RecordsError::Record`] names the file.
     pub fn status(&self, uid: &str) -> Result<Option<StatusRecord>, RecordsError> {
-        self.unless_torn(uid, record::read_record(&self.paths.pod_state(uid).join(STATUS_FILE)))
+        self.ignore_torn(uid, record::read_record(&self.paths.pod_state(uid).join(STATUS_FILE)))
     }
 
-    /// Replaces what is known of a Pod.
+    /// Replaces a Pod's status.
     ///
     /// # Errors
     /// [`RecordsError::Record`].
@@ -191,17 +189,17 @@ impl PodRecords {
         Ok(record::replace_record_for(self.lifetime(uid), &path, status)?)
     }
 
-    /// A Pod's events; none of one that is gone.
+    /// A Pod's events; empty if the Pod is gone.
     ///
     /// # Errors
     /// [`RecordsError::Record`] names the file.
     pub fn events(&self, uid: &str) -> Result<Vec<EventRecord>, RecordsError> {
-        let events = self.unless_torn(uid, event_log::read(&self.events_path(uid)).map(Some))?;
+        let events = self.ignore_torn(uid, event_log::read(&self.events_path(uid)).map(Some))?;
         Ok(events.unwrap_or_default())
     }
 
-    /// Whether this build may act on a Pod: fails if any of its records was written by a newer one, which may have given the Pod what this one
-    /// knows nothing of.
+    /// Checks that this build may act on a Pod: fails if a newer build wrote any of its records, because the Pod may
+    /// then have resources that this build does not support.
     ///
     /// # Errors
     /// [`RecordsError::Record`] names the file.
@@ -226,13 +224,13 @@ impl PodRecords {
         Ok(())
     }
 
-    /// Where a Pod's [`super::EventLog`] lies.
+    /// Path of a Pod's [`super::EventLog`].
     #[must_use]
     pub fn events_path(&self, uid: &str) -> PathBuf {
         self.paths.pod_state(uid).join(EVENTS_FILE)
     }
 
-    /// The names of the files in a Pod's state directory that say what the Pod is and how it does.
+    /// Whether a file in a Pod's state directory is one of its records.
     #[must_use]
     pub fn is_record_file(name: &std::ffi::OsStr) -> bool {
         [RECORD_FILE, STATUS_FILE, EVENTS_FILE, HIDDEN_FILE]
@@ -240,10 +238,10 @@ impl PodRecords {
             .any(|file| name == *file)
     }
 
-    /// The Pod of this name.
+    /// The Pod with this name.
     ///
     /// # Errors
-    /// [`RecordsError::MayExist`] when a record cannot be read, if the Pod is not among the others.
+    /// [`RecordsError::MayExist`] if some record cannot be read and the Pod is not among the others.
     pub fn find(&self, namespace: &str, name: &str) -> Result<Option<PodRecord>, RecordsError> {
         let (records, mut damaged) = self.list_all()?;
         let found = records
@@ -255,10 +253,10 @@ impl PodRecords {
         }
     }
 
-    /// All records, and why those are missing that cannot be read. A Pod that is hidden or goes away meanwhile is in neither.
+    /// All readable records, and the errors for the others. A Pod that is hidden or disappears meanwhile is in neither.
     ///
     /// # Errors
-    /// [`RecordsError::Io`] when the directory cannot be read.
+    /// [`RecordsError::Io`] if the directory cannot be read.
     pub fn list_all(&self) -> Result<(Vec<PodRecord>, Vec<RecordsError>), RecordsError> {
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for uid in self.uids()? {
@@ -271,7 +269,7 @@ impl PodRecords {
         Ok((records, damaged))
     }
 
-    /// UIDs of all Pods of which there is a directory, with or without a readable record.
+    /// UIDs of all Pods that have a directory, with or without a readable record.
     ///
     /// # Errors
     /// [`RecordsError::Io`].
@@ -295,7 +293,7 @@ impl PodRecords {
                     path: path.clone(),
                     source,
                 })?;
-                // Whatever else lies there is nobody's Pod.
+                // Ignore anything else in the directory.
                 let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 if let (true, Ok(name)) = (is_dir, entry.file_name().into_string()) {
                     uids.insert(name);
@@ -305,7 +303,7 @@ impl PodRecords {
         Ok(uids.into_iter().collect())
     }
 
-    /// All records that can be read. Of others there is a warning.
+    /// All readable records. Logs a warning for each of the others.
     ///
     /// # Errors
     /// [`RecordsError::Io`].

@@ -1,4 +1,4 @@
-//! Processes named so that a recycled PID is never mistaken for the one that was meant.
+//! Process identities that are safe against PID reuse.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use serde::{Deserialize, Serialize};
 
-/// A process: its PID together with the time at which it started (field 22 of `/proc/PID/stat`, clock ticks since boot;
-/// proc(5)) and the boot it started in.
+/// A process, identified by its PID, its start time (field 22 of `/proc/PID/stat`, in clock ticks since boot; proc(5))
+/// and the boot in which it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     pid: i32,
@@ -15,7 +15,7 @@ pub struct ProcessIdentity {
     boot_id: String,
 }
 
-/// A process could not be looked at or signalled.
+/// A process could not be examined or signalled.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} process {pid}")]
 pub struct ProcessError {
@@ -26,19 +26,20 @@ pub struct ProcessError {
 }
 
 impl ProcessIdentity {
-    /// The process with this PID; `None` when there is none.
+    /// The process with this PID; `None` if there is none.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         let (process, has_ended) = Self::with_state(pid).ok()??;
         (!has_ended).then_some(process)
     }
 
-    /// The process with this PID, and whether its first thread has ended: others may go on. `None` only if there is none.
+    /// The process with this PID, and whether its main thread has ended; other threads may still run. `None` only if
+    /// there is no such process.
     fn with_state(pid: i32) -> std::io::Result<Option<(Self, bool)>> {
         let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) => stat,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            // It ended between being opened and being read.
+            // It ended between open and read.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -52,28 +53,26 @@ impl ProcessIdentity {
         Ok(Some((process, has_ended)))
     }
 
-    /// This process.
     #[must_use]
     pub fn current() -> Option<Self> {
         Self::of(i32::try_from(std::process::id()).ok()?)
     }
 
-    /// The PID.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Whether the process still runs. One that has ended but was not reaped yet does not.
+    /// Whether the process is running. A zombie is not.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Kills the process with SIGKILL and waits until it has ended, at most `timeout`. Returns whether it has.
+    /// Kills the process with SIGKILL and waits up to `timeout` for it to end. Returns whether it has.
     ///
     /// # Errors
-    /// [`ProcessError`] when the kernel refuses.
+    /// [`ProcessError`] if the kernel returns an error.
     pub fn kill(&self, timeout: Duration) -> Result<bool, ProcessError> {
         let Some(pidfd) = self.exit_event()? else {
             return Ok(true);
@@ -85,10 +84,10 @@ impl ProcessIdentity {
         self.wait_for(&pidfd, timeout)
     }
 
-    /// Waits until the process has ended, at most `timeout`. Returns whether it has.
+    /// Waits up to `timeout` for the process to end. Returns whether it has.
     ///
     /// # Errors
-    /// [`ProcessError`] when the kernel refuses.
+    /// [`ProcessError`] if the kernel returns an error.
     pub fn wait(&self, timeout: Duration) -> Result<bool, ProcessError> {
         match self.exit_event()? {
             Some(pidfd) => self.wait_for(&pidfd, timeout),
@@ -96,21 +95,22 @@ impl ProcessIdentity {
         }
     }
 
-    /// A descriptor of exactly this process that becomes readable when it ends; `None` when it has.
+    /// A descriptor of exactly this process that becomes readable when it ends; `None` if it has ended.
     ///
     /// # Errors
-    /// [`ProcessError`] when the kernel refuses.
+    /// [`ProcessError`] if the kernel returns an error.
     pub fn exit_event(&self) -> Result<Option<OwnedFd>, ProcessError> {
         let pidfd = match pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
-            // EINVAL, or ENOENT of newer kernels: the number names no process, because it has just been reaped, or is that of a thread now.
+            // EINVAL, or ENOENT in newer kernels: the PID belongs to no process, because it was just reaped or now
+            // belongs to a thread.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => {
                 return Ok(None);
             }
             Err(error) => return Err(self.error("open", error)),
         };
-        // Looked at only now: the descriptor pins whichever process has the PID. Not by its state: the first thread may have ended before the
-        // others.
+        // Compare only now: the descriptor pins whichever process has the PID. Ignore the state: the main thread may
+        // end before the others.
         let found = Self::with_state(self.pid).map_err(|source| self.error("look at", source))?;
         let is_this = found.is_some_and(|(process, _)| process == *self);
         Ok(match is_this && !self.wait_for(&pidfd, Duration::ZERO)? {
@@ -141,18 +141,18 @@ impl ProcessIdentity {
 }
 
 fn pidfd_open(pid: i32) -> std::io::Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
+    // SAFETY: pidfd_open(2) takes two integers and accesses no memory of this process.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = i32::try_from(fd).map_err(std::io::Error::other)?;
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // SAFETY: the kernel just returned this descriptor, so it is open and nobody else owns it.
+    // SAFETY: the kernel has just returned this descriptor, so it is open and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn pidfd_send_sigkill(pidfd: &OwnedFd) -> std::io::Result<()> {
-    // SAFETY: a null siginfo makes pidfd_send_signal(2) behave as kill(2); the descriptor is open.
+    // SAFETY: with a null siginfo, pidfd_send_signal(2) behaves like kill(2); the descriptor is open.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -169,8 +169,8 @@ fn pidfd_send_sigkill(pidfd: &OwnedFd) -> std::io::Result<()> {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`, and whether the first thread has ended (state Z or X). The second field, the command's name in parentheses,
-/// may contain anything.
+/// Field 22 of `/proc/PID/stat`, and whether the main thread has ended (state Z or X). The second field, the command's
+/// name in parentheses, may contain any characters.
 fn start_time_ticks(stat: &str) -> Option<(u64, bool)> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace();
@@ -183,9 +183,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_that_names_a_thread_and_no_process_is_that_of_a_process_that_has_ended() {
+    fn the_id_of_a_thread_counts_as_an_ended_process() {
         std::thread::spawn(|| {
-            // SAFETY: gettid(2) takes nothing and cannot fail.
+            // SAFETY: gettid(2) takes no arguments and cannot fail.
             let thread = ProcessIdentity::of(unsafe { libc::gettid() }).unwrap();
             assert!(thread.exit_event().unwrap().is_none());
             assert!(thread.kill(Duration::ZERO).unwrap());
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_time_is_found_behind_a_name_with_spaces_and_parentheses() {
+    fn the_start_time_is_parsed_after_a_name_with_spaces_and_parentheses() {
         let stat = "42 (a) b) c) S 1 42 42 0 -1 4194560 10 0 0 0 1 2 3 4 20 0 1 0 987654 1000 1 18446744073709551615";
         assert_eq!(start_time_ticks(stat), Some((987_654, false)));
         assert_eq!(start_time_ticks(&stat.replace(" S ", " Z ")), Some((987_654, true)));
@@ -203,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_whose_first_thread_has_ended_is_killed_with_the_others() {
-        // SAFETY: the child only starts a thread, which waits, and ends its first one; it never returns here.
+    fn a_process_whose_main_thread_has_exited_is_killed() {
+        // SAFETY: the child only starts a thread, which waits, and ends its main thread; it never returns here.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0);
         if pid == 0 {
             std::thread::spawn(|| std::thread::sleep(Duration::from_secs(1000)));
-            // SAFETY: exit(2) ends this thread alone.
+            // SAFETY: exit(2) ends only this thread.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
             std::process::abort();
         }
@@ -217,7 +217,7 @@ mod tests {
         while identity.is_alive() {
             std::thread::yield_now();
         }
-        assert!(identity.exit_event().unwrap().is_some(), "its other thread goes on");
+        assert!(identity.exit_event().unwrap().is_some(), "its other thread still runs");
         assert!(identity.kill(Duration::from_secs(10)).unwrap());
         assert!(identity.exit_event().unwrap().is_none());
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();

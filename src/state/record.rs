@@ -1,70 +1,67 @@
-//! Files that are replaced whole, and locks on files.
+//! Files that are replaced as a whole, and file locks.
 //!
-//! A reader sees the old content or the new one, never a part, whatever dies in between.
+//! A reader sees either the old or the new content, never a part, whichever process dies.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::fs::OpenOptions;
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use microkube_base::file_lock::LockedFile;
+use microkube_base::file_lock::{self, Sharing};
+use microkube_base::replaced_file;
+
 use super::format_version::{self, FormatError, RecordFormat};
 
-/// A record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file system refused.
+    /// A file operation failed.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried: "write", "read", "lock".
+        /// The operation: "write", "read", "lock".
         action: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
         #[source]
         source: std::io::Error,
     },
-    /// The content is not what was written there.
+    /// The file is damaged.
     #[error("{path} is damaged")]
     Damaged {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
-    /// A later build wrote it in a format of which this one knows nothing.
+    /// A newer build wrote the file, in an unknown format version.
     #[error(
-        "{path} was written by a newer microkube, in version {found} of its format; this one knows version {known} and older ones"
+        "{path} was written by a newer microkube, in format version {found}; this one reads versions up to {known}"
     )]
     Newer {
-        /// The file.
         path: PathBuf,
-        /// The version that it says.
+        /// The file's version.
         found: u64,
-        /// The latest version that is understood.
+        /// The latest known version.
         known: u32,
     },
-    /// It would be too long to be read again.
-    #[error("cannot write {path}: its {bytes} bytes are more than the {MAX_RECORD_BYTES} that are read of a record")]
+    /// The new content is too long to be read again.
+    #[error("cannot write {path}: {bytes} bytes exceed the limit of {MAX_RECORD_BYTES} for a record")]
     TooLong {
-        /// The file, whose old content is still there.
+        /// The file, whose old content is unchanged.
         path: PathBuf,
-        /// How much was to be written.
+        /// Length of the new content.
         bytes: usize,
     },
-    /// There is something else than a file of microkube's.
+    /// The path does not refer to a regular file.
     #[error("{path} is damaged: it is {found}")]
     NoRecord {
-        /// Where it should be.
+        /// The path.
         path: PathBuf,
-        /// What is there.
+        /// What was found there.
         found: &'static str,
     },
 }
 
 impl RecordError {
-    /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -76,7 +73,7 @@ impl RecordError {
         }
     }
 
-    /// The file whose content is not what was written there.
+    /// The damaged file, if that is the error.
     #[must_use]
     pub fn damaged_path(&self) -> Option<&Path> {
         match self {
@@ -85,7 +82,7 @@ impl RecordError {
         }
     }
 
-    /// The file that a newer microkube wrote.
+    /// The file of a newer microkube, if that is the error.
     #[must_use]
     pub fn newer_path(&self) -> Option<&Path> {
         match self {
@@ -103,7 +100,7 @@ impl RecordError {
     }
 }
 
-/// Longer than any record: those of Pods have a manifest of at most 4 MiB, and Secrets.
+/// Longer than any record: a Pod's record contains a manifest of at most 4 MiB, and Secrets.
 pub(crate) const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RecordError {
@@ -111,24 +108,25 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Recor
     move |source| RecordError::Io { action, path, source }
 }
 
-/// How long something on disk is to last.
+/// How durable data on disk must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Until the host stops, however it does.
+    /// It may be lost when the host stops or crashes.
     Boot,
-    /// Also after the power of the host was cut.
+    /// It must survive a power cut.
     Pod,
 }
 
 /// Replaces a file's content atomically and durably.
 ///
 /// # Errors
-/// [`RecordError::Io`] or [`RecordError::TooLong`]; the old content is then still there.
+/// [`RecordError::Io`] or [`RecordError::TooLong`]; the old content is then unchanged.
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), RecordError> {
     replace_file_for(Lifetime::Pod, path, content)
 }
 
-/// Replaces a file's content atomically, whatever dies meanwhile; with [`Lifetime::Boot`] that may not be the host.
+/// Replaces a file's content atomically. The replacement survives the death of any process; with [`Lifetime::Boot`] it
+/// may not survive a crash of the host.
 ///
 /// # Errors
 /// See [`replace_file`].
@@ -139,21 +137,16 @@ pub fn replace_file_for(lifetime: Lifetime, path: &Path, content: &[u8]) -> Resu
             bytes: content.len(),
         });
     }
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .tempfile_in(dir)
-        .map_err(io("write", path))?;
-    file.write_all(content).map_err(io("write", path))?;
-    if lifetime == Lifetime::Pod {
-        note_sync();
-        file.as_file().sync_data().map_err(io("write", path))?;
-    }
-    file.persist(path).map_err(|error| io("write", path)(error.error))?;
     match lifetime {
-        Lifetime::Pod => sync_dir(dir),
-        Lifetime::Boot => Ok(()),
+        Lifetime::Pod => {
+            // The content and its name.
+            note_sync();
+            note_sync();
+            replaced_file::replace(path, content)
+        }
+        Lifetime::Boot => replaced_file::replace_unsynced(path, content),
     }
+    .map_err(io("write", path))
 }
 
 /// Makes the names in a directory durable.
@@ -162,12 +155,12 @@ pub fn replace_file_for(lifetime: Lifetime, path: &Path, content: &[u8]) -> Resu
 /// [`RecordError::Io`].
 pub fn sync_dir(dir: &Path) -> Result<(), RecordError> {
     note_sync();
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("write", dir))
+    replaced_file::sync_directory(dir).map_err(io("write", dir))
 }
 
 #[cfg(test)]
 thread_local! {
-    /// How often this thread has waited for the disk to have a record.
+    /// How many times this thread has waited for a record to reach the disk.
     pub(super) static SYNCS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
@@ -176,7 +169,7 @@ fn note_sync() {
     SYNCS.set(SYNCS.get() + 1);
 }
 
-/// [`replace_file`] with a record, which says in which version of its format it is.
+/// Does what [`replace_file`] does, for a record with its format version.
 ///
 /// # Errors
 /// See [`replace_file`].
@@ -184,7 +177,7 @@ pub fn replace_record<T: RecordFormat>(path: &Path, record: &T) -> Result<(), Re
     replace_record_for(Lifetime::Pod, path, record)
 }
 
-/// [`replace_file_for`] with a record.
+/// Does what [`replace_file_for`] does, for a record.
 ///
 /// # Errors
 /// See [`replace_file`].
@@ -196,7 +189,7 @@ pub fn replace_record_for<T: RecordFormat>(lifetime: Lifetime, path: &Path, reco
     replace_file_for(lifetime, path, &content)
 }
 
-/// Reads a record of this version of its format, or of one before; `None` when there is no such file.
+/// Reads a record of this or an earlier version of its format; `None` if the file does not exist.
 ///
 /// # Errors
 /// See [`RecordError`].
@@ -209,7 +202,7 @@ pub fn read_record<T: RecordFormat>(path: &Path) -> Result<Option<T>, RecordErro
         .map_err(RecordError::of_format(path))
 }
 
-/// Fails if a file says that it is of a later version than `known`. A file that cannot be read or understood says nothing.
+/// Fails if a file's version is later than `known`. A file that cannot be read or decoded passes.
 pub(super) fn refuse_newer(path: &Path, known: u32) -> Result<(), RecordError> {
     let Ok(Some(content)) = read_bounded(path) else {
         return Ok(());
@@ -220,8 +213,8 @@ pub(super) fn refuse_newer(path: &Path, known: u32) -> Result<(), RecordError> {
     }
 }
 
-/// The content of a regular file, of which nothing is read that is longer than a record can be. Whatever lies there instead, opening
-/// it does not wait.
+/// The content of a regular file, if it is not too long for a record. Opening never blocks, whatever the path refers
+/// to.
 fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, RecordError> {
     let no_record = |found| RecordError::NoRecord {
         path: path.to_owned(),
@@ -237,84 +230,32 @@ fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, RecordError> {
         Err(error) => return Err(io("read", path)(error)),
     };
     if !file.metadata().map_err(io("read", path))?.is_file() {
-        return Err(no_record("no regular file"));
+        return Err(no_record("not a regular file"));
     }
     let mut content = Vec::new();
     file.take(MAX_RECORD_BYTES + 1)
         .read_to_end(&mut content)
         .map_err(io("read", path))?;
     if content.len() as u64 > MAX_RECORD_BYTES {
-        return Err(no_record("longer than any record"));
+        return Err(no_record("too long for a record"));
     }
     Ok(Some(content))
 }
 
-/// A file on which this process holds an exclusive `flock`. It is released with the last descriptor, so by the kernel when
-/// the process dies.
-///
-/// The lock belongs to the open file, not to the process: a child that inherits the descriptor holds it too.
-#[derive(Debug)]
-pub struct LockedFile(OwnedFd);
-
-impl LockedFile {
-    /// Takes over a descriptor inherited from the process that took the lock.
-    #[must_use]
-    pub fn from_inherited(fd: OwnedFd) -> Self {
-        Self(fd)
-    }
-}
-
-impl AsFd for LockedFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Waits for an exclusive lock on a file, making the file if it is missing.
+/// Waits for an exclusive lock on a file, creating the file if it is missing.
 ///
 /// # Errors
 /// [`RecordError::Io`].
 pub fn lock_exclusive(path: &Path) -> Result<LockedFile, RecordError> {
-    let file = open_lock(path)?;
-    flock(&file, libc::LOCK_EX).map_err(io("lock", path))?;
-    Ok(LockedFile(file.into()))
+    file_lock::lock(path, Sharing::Exclusive).map_err(io("lock", path))
 }
 
-/// Takes an exclusive lock on a file if nobody holds one; `None` if somebody does.
+/// Tries to take an exclusive lock on a file; `None` if another process holds it.
 ///
 /// # Errors
 /// [`RecordError::Io`].
 pub fn try_lock_exclusive(path: &Path) -> Result<Option<LockedFile>, RecordError> {
-    let file = open_lock(path)?;
-    match flock(&file, libc::LOCK_EX | libc::LOCK_NB) {
-        Ok(()) => Ok(Some(LockedFile(file.into()))),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(io("lock", path)(error)),
-    }
-}
-
-// nix's own wrapper unlocks when it is dropped, which would take the lock from a child that inherited it.
-fn flock(file: &File, operation: i32) -> std::io::Result<()> {
-    loop {
-        // SAFETY: flock(2) takes two integers; the descriptor is open while `file` lives.
-        if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
-            return Ok(());
-        }
-        let error = std::io::Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
-fn open_lock(path: &Path) -> Result<File, RecordError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(io("lock", path))
+    file_lock::try_lock(path, Sharing::Exclusive).map_err(io("lock", path))
 }
 
 #[cfg(test)]
@@ -337,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_a_newer_version_is_refused_by_its_name_and_is_not_damaged() {
+    fn a_record_of_a_newer_version_is_refused_by_name_and_not_as_damaged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
         for version in [0, 1, 3] {
@@ -348,7 +289,7 @@ mod tests {
         std::fs::write(&path, r#"{"anything": "else", "version": 4}"#).unwrap();
         let error = read(&path).unwrap_err();
         let said = format!(
-            "{} was written by a newer microkube, in version 4 of its format; this one knows version 3 and older ones",
+            "{} was written by a newer microkube, in format version 4; this one reads versions up to 3",
             path.display()
         );
         assert_eq!(error.to_string(), said);
@@ -384,12 +325,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused_without_being_read_or_waited_for() {
+    fn a_file_that_is_not_a_record_is_refused_without_reading_or_blocking() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
         let refused = || read(&path).unwrap_err();
         std::fs::create_dir(&path).unwrap();
-        assert!(refused().to_string().ends_with("is damaged: it is no regular file"));
+        assert!(refused().to_string().ends_with("is damaged: it is not a regular file"));
         std::fs::remove_dir(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(refused().damaged_path(), Some(path.as_path()));
@@ -397,32 +338,21 @@ mod tests {
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         assert_eq!(refused().damaged_path(), Some(path.as_path()));
         std::fs::remove_file(&path).unwrap();
-        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(
             refused()
                 .to_string()
-                .ends_with("is damaged: it is longer than any record")
+                .ends_with("is damaged: it is too long for a record")
         );
     }
 
     #[test]
-    fn what_could_not_be_read_again_is_not_written() {
+    fn a_record_too_long_to_be_read_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record.json");
         replace_record(&path, &Numbers { numbers: vec![1] }).unwrap();
         let error = replace_file(&path, &vec![b' '; 1 + usize::try_from(MAX_RECORD_BYTES).unwrap()]).unwrap_err();
         assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
         assert_eq!(read(&path).unwrap(), Some(vec![1]));
-    }
-
-    #[test]
-    fn a_lock_is_held_once_and_freed_when_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let held = try_lock_exclusive(&path).unwrap();
-        assert!(held.is_some());
-        assert!(try_lock_exclusive(&path).unwrap().is_none());
-        drop(held);
-        assert!(try_lock_exclusive(&path).unwrap().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! What the supervisor has made known of a Pod: its status, and whether it is being deleted.
+//! What a supervisor publishes about its Pod: its status, and whether it is being deleted.
 
 use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -6,17 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
 
-/// What `get`, `describe` and `wait` show of a Pod beside its record.
+/// The part of a Pod that `get`, `describe` and `wait` show besides its record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusRecord {
     /// The Pod's `status`.
     pub status: PodStatus,
-    /// `metadata.deletionTimestamp`: when the grace period ends, once deletion was asked for.
+    /// `metadata.deletionTimestamp`: when the grace period ends, once a deletion was requested.
     #[serde(default)]
     pub deletion_timestamp: Option<Time>,
     /// `metadata.deletionGracePeriodSeconds`.
     #[serde(default)]
     pub deletion_grace_period_seconds: Option<i64>,
+    /// `metadata.resourceVersion`, unless the Pod was changed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
 }
 
 impl RecordFormat for StatusRecord {
@@ -24,7 +27,7 @@ impl RecordFormat for StatusRecord {
 }
 
 impl StatusRecord {
-    /// Of a Pod about which its supervisor has not said anything yet.
+    /// The status of a Pod whose supervisor has not published one yet.
     #[must_use]
     pub fn pending() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Storage of Pods on the host: so far the scratch disk, on which the guest keeps the containers' writable layers and the
+//! Storage of Pods on the host: the scratch disk, on which the guest keeps the containers' writable layers and
 //! disk-backed `emptyDir` volumes.
 
 mod scratch;

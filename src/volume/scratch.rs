@@ -1,11 +1,11 @@
 //! The scratch disk of a Pod: a sparse file with an empty ext4 file system.
 //!
-//! Making a file system takes longer than booting the guest, so it is made once, as a template, and copied: only the few
-//! blocks of metadata that are not a hole, or nothing at all where the host's file system can share blocks.
+//! Creating a file system takes longer than booting the guest, so a template is created once and copied. Only a few
+//! blocks of metadata must be copied, or nothing at all if the host's file system can share blocks.
 //!
-//! A disk outlives its machine, which may die at any moment, and the power of the host with it. So it has a journal (the guest's kernel
-//! brings it in order when it mounts it again; nothing on the host reads what a guest wrote), and it has its name only when
-//! it is complete.
+//! A disk outlives its VM, which may die at any moment, as may the host. So it has a journal, which the guest's
+//! kernel replays at the next mount (the host never reads what a guest wrote), and it gets its name only when it is
+//! complete.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -18,69 +18,65 @@ use microkube_base::child;
 pub use crate::state::Lifetime;
 use crate::state::{RecordError, lock_exclusive};
 
-/// Size of a scratch disk as the guest sees it. The file is sparse and takes what is written to it.
+/// Size of a scratch disk as the guest sees it. The file is sparse and only uses the space that was written.
 pub const SCRATCH_DISK_BYTES: u64 = 16 << 30;
 
-/// Changes whenever the template's content would: an older template is then never used.
+/// Must change with the template's content, because an older template must not be used.
 const TEMPLATE_NAME: &str = "ext4-16g-v2.img";
 
-/// Size of the journal, MiB. It is a hole until it is used, and then stays as large; a transaction can have a quarter of it.
+/// Size of the journal, in MiB. It uses no space until it is written, and keeps it then. A transaction can have a
+/// quarter of this size.
 const JOURNAL_MIB: u32 = 32;
 
-/// A scratch disk could not be made.
+/// A scratch disk could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
-    /// `mke2fs` is missing.
-    #[error("mke2fs is needed to make the scratch disk but was not found: install the package e2fsprogs")]
+    /// `mke2fs` is not installed.
+    #[error("cannot find mke2fs, which creates the scratch disk: install the package e2fsprogs")]
     NoMke2fs,
     /// `mke2fs` failed.
-    #[error("mke2fs could not make {path}: {stderr}")]
+    #[error("mke2fs failed to create {path}: {stderr}")]
     Mke2fs {
-        /// The file it was to make.
+        /// The file that it should create.
         path: PathBuf,
-        /// What it said.
+        /// Its error output.
         stderr: String,
     },
-    /// A file could not be made or copied.
+    /// A file could not be created or copied.
     #[error("cannot {action} the scratch disk {path}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
         #[source]
         source: std::io::Error,
     },
-    /// One that is there cannot be opened.
+    /// An existing disk could not be opened.
     #[error("cannot open {path}")]
     Open {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// One that is not needed any more stays.
+    /// A disk that is no longer needed could not be removed.
     #[error("cannot remove {path}")]
     Remove {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// Another process cannot be waited for.
+    /// The lock that other processes use could not be taken.
     #[error(transparent)]
     Lock(#[from] RecordError),
 }
 
-/// Makes the scratch disk `path` and returns it opened for reading and writing. [`remove_scratch_disk`] releases it.
+/// Creates the scratch disk `path` and returns it opened for reading and writing. [`remove_scratch_disk`] removes it.
 ///
-/// Whatever dies meanwhile, there is a whole disk of this name or none.
+/// Whichever process dies meanwhile, the disk with this name is complete or does not exist.
 ///
 /// # Errors
-/// See [`ScratchError`]; the file is then not left behind.
+/// See [`ScratchError`]; no file is left behind.
 pub fn create_scratch_disk(template_dir: &Path, path: &Path, lifetime: Lifetime) -> Result<File, ScratchError> {
     let template = open_template(template_dir)?;
     let unfinished = unfinished(path);
@@ -89,7 +85,7 @@ pub fn create_scratch_disk(template_dir: &Path, path: &Path, lifetime: Lifetime)
         Ok(disk)
     });
     made.map_err(|source| {
-        // The error that matters is the first one; a file that stays is removed with the Pod's directory.
+        // The first error matters; a remaining file is removed with the Pod's directory.
         let _ = std::fs::remove_file(&unfinished);
         ScratchError::Io {
             action: "create",
@@ -99,10 +95,11 @@ pub fn create_scratch_disk(template_dir: &Path, path: &Path, lifetime: Lifetime)
     })
 }
 
-/// Opens the scratch disk `path` for reading and writing; `None` if there is none.
+/// Opens the scratch disk `path` for reading and writing; `None` if it does not exist.
 ///
 /// # Errors
-/// [`ScratchError::Open`], also of what is no file itself: a link could lead to another's.
+/// [`ScratchError::Open`], including when the path is not a regular file: a symbolic link could lead to another Pod's
+/// disk.
 pub fn open_scratch_disk(path: &Path) -> Result<Option<File>, ScratchError> {
     let opened = || -> std::io::Result<File> {
         let disk = File::options()
@@ -125,10 +122,10 @@ pub fn open_scratch_disk(path: &Path) -> Result<Option<File>, ScratchError> {
     }
 }
 
-/// Removes a scratch disk, and what there is of one that was never finished.
+/// Removes a scratch disk, and an unfinished one.
 ///
 /// # Errors
-/// One of the files is there and cannot be removed.
+/// If one of the files exists and cannot be removed.
 pub fn remove_scratch_disk(path: &Path) -> std::io::Result<()> {
     for path in [path, &unfinished(path)] {
         match std::fs::remove_file(path) {
@@ -154,7 +151,7 @@ fn fill(template: &File, path: &Path, lifetime: Lifetime) -> std::io::Result<Fil
         .open(path)?;
     copy_sparse(template, &disk)?;
     if lifetime == Lifetime::Pod {
-        // The guest's journal protects what the guest writes, not what it takes to be there.
+        // The guest's journal protects what the guest writes, but not the initial content.
         disk.sync_data()?;
     }
     Ok(disk)
@@ -176,7 +173,7 @@ fn open_template(dir: &Path) -> Result<File, ScratchError> {
     if let Ok(file) = File::open(&path) {
         return Ok(file);
     }
-    // Under the lock nobody else makes one; what a process that died left under this name is overwritten.
+    // The lock keeps other processes from creating the template; an unfinished file of a dead process is overwritten.
     let unfinished = dir.join(format!("{TEMPLATE_NAME}.new"));
     make_file_system(&unfinished)?;
     let file = File::open(&unfinished).map_err(fail("open"))?;
@@ -193,7 +190,7 @@ fn make_file_system(path: &Path) -> Result<(), ScratchError> {
             path: path.to_owned(),
             source,
         })?;
-    // No reserved blocks and no room to grow. The file is new, so it need not be filled with zeros.
+    // No reserved blocks and no room to grow. A new file contains only zeros, so they need not be written.
     let output = child::command("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "scratch"])
         .args(["-O", "has_journal,^resize_inode"])
@@ -221,15 +218,15 @@ fn make_file_system(path: &Path) -> Result<(), ScratchError> {
     }
 }
 
-/// mke2fs lies in /sbin, which is not in everybody's PATH.
+/// mke2fs is in /sbin, which is not in every user's PATH.
 fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")
 }
 
-/// Makes `to` equal to `from`: by sharing its blocks where the file system can, else by copying what is not a hole.
+/// Makes `to` a copy of `from`: by sharing blocks if the file system can, otherwise by copying everything but holes.
 fn copy_sparse(from: &File, to: &File) -> std::io::Result<()> {
-    // SAFETY: FICLONE (ioctl_ficlone(2)) takes a descriptor as its argument; both are open.
+    // SAFETY: FICLONE (ioctl_ficlone(2)) takes a descriptor as its argument; both descriptors are open.
     if unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) } == 0 {
         return Ok(());
     }
@@ -251,10 +248,10 @@ fn copy_sparse(from: &File, to: &File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `lseek(2)` with SEEK_DATA or SEEK_HOLE; `None` behind the last data.
+/// Calls `lseek(2)` with SEEK_DATA or SEEK_HOLE; `None` after the last data.
 fn seek(file: &File, offset: u64, whence: i32) -> std::io::Result<Option<u64>> {
     let offset = i64::try_from(offset).map_err(std::io::Error::other)?;
-    // SAFETY: lseek(2) takes integers only; the descriptor is open.
+    // SAFETY: lseek(2) takes only integers; the descriptor is open.
     let result = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
     match u64::try_from(result) {
         Ok(position) => Ok(Some(position)),
@@ -302,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scratch_disk_is_sparse_and_its_template_is_made_once() {
+    fn a_scratch_disk_is_sparse_and_its_template_is_created_once() {
         let dir = tempfile::tempdir().unwrap();
         let templates = dir.path().join("templates");
         let disk = create_scratch_disk(&templates, &dir.path().join("one.img"), Lifetime::Boot).unwrap();
@@ -323,17 +320,17 @@ mod tests {
         let mut magic = [0; 2];
         disk.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
         assert_eq!(magic, [0x53, 0xef]);
-        // s_feature_compat, of which bit 2 says that there is a journal.
+        // s_feature_compat: bit 2 means that there is a journal.
         let mut features = [0; 4];
         disk.read_exact_at(&mut features, 1024 + 0x5c).unwrap();
         assert_ne!(u32::from_le_bytes(features) & 4, 0);
     }
 
     #[test]
-    fn what_a_killed_process_left_of_a_disk_is_not_taken_for_one() {
+    fn a_partial_disk_of_a_killed_process_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scratch.img");
-        // Longer than a disk, so that it would show.
+        // Longer than a disk, so an overwrite that did not truncate it would show.
         let left = File::create(dir.path().join("scratch.new")).unwrap();
         left.set_len(SCRATCH_DISK_BYTES + 1).unwrap();
         let disk = create_scratch_disk(dir.path(), &path, Lifetime::Pod).unwrap();

@@ -1,7 +1,8 @@
-//! `make bench`: microkube-vmm beside QEMU's microvm, with the same kernel, initramfs and memory, in one run on one host.
+//! `make bench`: compares microkube-vmm with QEMU's microvm, with the same kernel, initramfs and memory, in one run on
+//! one host.
 //!
-//! Two figures: the time from the start of the process to the first word of the guest's PID 1, and the memory of the VMM beyond
-//! the guest's RAM (PSS). Runs alternate, so that whatever else the host does meets both alike.
+//! Measures the time from the start of the process to the first output of the guest's PID 1, and the memory of the VMM
+//! beyond the guest's RAM (PSS). Runs alternate, so that other load on the host affects both alike.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const RUNS: usize = 20;
 const MEM_SIZE_MIB: u64 = 128;
-/// What microkube boots Pods with. Quiet: every character on the serial console is an exit.
+/// microkube's kernel command line. Quiet, because every character on the serial console costs an exit.
 const CMDLINE: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
     spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
 const FIRST_WORD: &str = "hello from PID 1";
@@ -92,7 +93,7 @@ impl Vmm {
         command
     }
 
-    /// Starts a guest and waits for its first word.
+    /// Starts a guest and waits for its first output.
     fn boot(self, init_argument: &str) -> (Child, BufReader<ChildStdout>, Duration) {
         let start = Instant::now();
         let mut child = self
@@ -121,7 +122,7 @@ impl Vmm {
         elapsed
     }
 
-    /// Memory of the VMM beyond the guest's RAM while the guest idles, KiB (PSS).
+    /// Memory of the VMM beyond the guest's RAM while the guest is idle, in KiB (PSS).
     fn overhead_kib(self) -> u64 {
         let (mut child, _console, _) = self.boot("then-idle");
         let kib = pss_without_guest_ram_kib(child.id());
@@ -141,7 +142,7 @@ fn vmm_binary() -> PathBuf {
     found.expect("microkube-vmm is built by `make bench`")
 }
 
-/// Adds up the proportional set sizes of all mappings but the guest's RAM, which is the only one of its size or more.
+/// Adds up the proportional set sizes of all mappings except the guest's RAM, the only one at least that large.
 fn pss_without_guest_ram_kib(pid: u32) -> u64 {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the VMM runs");
     let mut total_kib = 0;
@@ -172,7 +173,7 @@ fn summary(mut times: Vec<Duration>) -> (f64, f64) {
 }
 
 fn main() {
-    // `cargo bench` and `cargo test` pass flags of their own.
+    // `cargo bench` and `cargo test` pass additional flags.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }

@@ -1,8 +1,8 @@
-//! `make bench`: pulling an image of 500 MB from a registry on the loopback interface and making it ready to use, beside podman
-//! doing the same, in one run on one host.
+//! `make bench`: pulls an image of 500 MB from a registry on the loopback interface and makes it ready to use, compared
+//! with podman, in one run on one host.
 //!
-//! Two figures: the time from the start of the process to its end, and the peak of its memory (that of the largest process, if
-//! it starts others). Each run begins with an empty store on the same file system. Runs alternate.
+//! Measures the time from the start of the process to its end, and its peak memory (of the largest process if it starts
+//! others). Each run begins with an empty store on the same file system. Runs alternate.
 
 use std::ffi::OsString;
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ enum Tool {
     Podman,
 }
 
-/// What one run took.
+/// The measurements of one run.
 struct Run {
     elapsed: Duration,
     peak_kib: u64,
@@ -67,12 +67,12 @@ impl Tool {
 
     #[expect(
         clippy::zombie_processes,
-        reason = "waited for with wait4(2), which tells the memory, too"
+        reason = "waited for with wait4(2), which also reports the memory"
     )]
     fn pull(self, work: &Path, image: &str) -> Run {
         let store = work.join(self.name());
         std::fs::create_dir_all(&store).expect("the work directory is writable");
-        // What the run before left to be written is not this one's.
+        // Writes that the previous run left pending must not count for this one.
         nix::unistd::sync();
         let start = Instant::now();
         let child = self.command(&store, image).spawn();
@@ -80,7 +80,7 @@ impl Tool {
         let peak_kib = wait(&child, self.name());
         let elapsed = start.elapsed();
         let stored_mib = allocated_bytes(&store) >> 20;
-        std::fs::remove_dir_all(&store).expect("it is this program's own");
+        std::fs::remove_dir_all(&store).expect("this program created it");
         Run {
             elapsed,
             peak_kib,
@@ -89,13 +89,13 @@ impl Tool {
     }
 }
 
-/// Waits for the end, which must be a success; returns the peak of its resident memory.
+/// Waits for a successful end; returns the peak resident memory.
 fn wait(child: &Child, name: &str) -> u64 {
     let pid = libc::pid_t::try_from(child.id()).expect("PIDs fit");
     let mut status = 0;
     // SAFETY: all zeros are valid for a structure of integers.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to variables of the right types that live longer than the call.
+    // SAFETY: both pointers are to variables of the right types that outlive the call.
     let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     assert!(waited == pid && status == 0, "{name} failed with wait status {status}");
     u64::try_from(usage.ru_maxrss).unwrap_or(0)
@@ -158,11 +158,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    // `cargo bench` and `cargo test` pass flags of their own.
+    // `cargo bench` and `cargo test` pass additional flags.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    // Not in /tmp, which may be in memory.
+    // The files must not be in /tmp, which may be in memory.
     let directory = tempfile::tempdir_in(PathBuf::from("/var/tmp")).expect("/var/tmp is writable");
     let (registry, address) = Registry::start(directory.path());
     let image = format!("{address}/{IMAGE}");

@@ -6,9 +6,9 @@ use std::fmt::Display;
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
 
-use crate::host::{alone, container, host, shell_pod};
+use crate::host::{Running, alone, container, host, shell_pod};
 
-/// Runs a manifest that is wrong and returns the message.
+/// Runs an invalid manifest and returns the message.
 #[track_caller]
 fn refused(manifest: impl Display) -> String {
     let before = host().leftovers();
@@ -20,7 +20,7 @@ fn refused(manifest: impl Display) -> String {
 }
 
 #[test]
-fn manifests_that_are_wrong_are_refused_by_field() {
+fn invalid_manifests_are_refused_by_field() {
     let _alone = alone();
     let pod = || shell_pod("bad", "true");
     let pod_of = |container: Container| Pod::named("bad").container(container);
@@ -48,7 +48,7 @@ fn manifests_that_are_wrong_are_refused_by_field() {
 }
 
 #[test]
-fn a_manifest_that_does_not_exist_is_named() {
+fn a_missing_manifest_is_reported_by_name() {
     let _alone = alone();
     let finished = host().output(["run", "/no/such/pod.yaml"]);
     assert_eq!(finished.code(), 2, "{finished:?}");
@@ -59,10 +59,10 @@ fn a_manifest_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn every_verb_explains_itself_with_an_example() {
+fn the_help_of_every_verb_has_an_example() {
     let _alone = alone();
     let mut lines = verbs("");
-    for verb in ["image", "machine"] {
+    for verb in ["config", "create", "create secret", "image", "machine"] {
         let verbs = verbs(verb);
         assert!(!verbs.is_empty(), "{verb}");
         lines.extend(verbs.into_iter().map(|second| format!("{verb} {second}")));
@@ -73,12 +73,12 @@ fn every_verb_explains_itself_with_an_example() {
     }
 }
 
-/// The verbs that the help of a verb lists, or that of the program for an empty one.
+/// The verbs listed in a verb's help; for an empty one, in the program's help.
 fn verbs(of: &str) -> Vec<String> {
     let help = host().succeed(of.split_whitespace().chain(["--help"]));
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     list.take_while(|line| !line.is_empty())
-        // Descriptions that are too long for a line go on in the next, further to the right.
+        // Descriptions that are too long continue on the next line, further indented.
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
         .filter(|verb| !verb.is_empty() && *verb != "help")
         .map(str::to_owned)
@@ -86,7 +86,7 @@ fn verbs(of: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_verb_refuses_what_it_cannot_do_and_says_why() {
+fn every_verb_refuses_unsupported_input_with_a_reason() {
     let _alone = alone();
     let cases = [
         ("get pod none", 1, "pods \"none\" not found"),
@@ -97,6 +97,22 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("get pods -o jsonpath={.a", 2, "--output"),
         ("get pods --sort-by={.a", 2, "--sort-by"),
         ("get -f /no/such.yaml", 2, "/no/such.yaml"),
+        ("get cm none", 1, "Error (NotFound): configmaps \"none\" not found"),
+        ("get sc/none", 1, "storageclasses.storage.k8s.io \"none\" not found"),
+        ("get cm,nodes", 2, "doesn't have a resource type \"nodes\""),
+        ("get cm/", 2, "must have a single resource and name"),
+        ("get cm a -A", 2, "cannot be retrieved by name across all namespaces"),
+        (
+            "get cm,secrets -w",
+            2,
+            "watch is only supported on individual resources",
+        ),
+        (
+            "get cm --field-selector=type=a",
+            2,
+            "\"type\" is not a known field selector",
+        ),
+        ("get cm --field-selector=type", 2, "can't understand 'type'"),
         (
             "get pods -f /no/such.yaml",
             2,
@@ -105,6 +121,7 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("get pods -R", 2, "--filename"),
         ("describe pod none", 1, "pods \"none\" not found"),
         ("describe pods -l (", 2, "--selector"),
+        ("describe secret none", 1, "secrets \"none\" not found"),
         ("logs none", 1, "pods \"none\" not found"),
         ("logs", 2, "POD or TYPE/NAME is a required argument"),
         ("logs none --since=yesterday", 2, "--since"),
@@ -115,6 +132,14 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("exec none", 2, "COMMAND"),
         ("exec job/none -- true", 1, "resource type \"job\""),
         ("attach none", 1, "pods \"none\" not found"),
+        ("debug none --image=busybox", 1, "pods \"none\" not found"),
+        ("debug none", 2, "you must specify --image when not using --copy-to"),
+        (
+            "debug none --image=busybox --replace",
+            2,
+            "--replace may only be used with --copy-to",
+        ),
+        ("debug node/none --image=busybox", 2, "cannot debug node"),
         ("cp none:/a /tmp/none", 1, "pods \"none\" not found"),
         ("cp a b", 2, "must be a local file specification"),
         ("cp /no/such none:/a", 1, "/no/such doesn't exist"),
@@ -122,7 +147,7 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("top pod --sort-by=age", 2, "--sort-by"),
         ("events --for pod/", 2, "--for"),
         ("events --types=Bad", 2, "Normal or Warning"),
-        ("events -o wide", 2, "no more columns"),
+        ("events -o wide", 2, "wide is not supported"),
         (
             "wait pod/none --for=condition=Ready --timeout=0",
             1,
@@ -133,6 +158,18 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("wait pods --for=delete", 2, "no name was specified"),
         ("delete pod none", 1, "pods \"none\" not found"),
         ("delete pods", 2, "no name was specified"),
+        ("delete cm none", 1, "configmaps \"none\" not found"),
+        (
+            "delete cm none --all",
+            2,
+            "name cannot be provided when --all is specified",
+        ),
+        ("delete cm none --dry-run=maybe", 2, "--dry-run"),
+        (
+            "delete ns default",
+            1,
+            "namespaces \"default\" is forbidden: this namespace may not be deleted",
+        ),
         (
             "delete pod none --grace-period=-2",
             2,
@@ -142,10 +179,85 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("apply -f /no/such.yaml", 2, "/no/such.yaml"),
         ("apply -f /dev/null", 2, "/dev/null"),
         ("create -f /dev/zero", 2, "larger than 4 MiB"),
+        (
+            "apply -f /no/such.yaml --server-side",
+            2,
+            "--server-side is not supported",
+        ),
+        ("replace", 2, "--filename"),
+        ("replace -f /no/such.yaml", 2, "/no/such.yaml"),
+        (
+            "replace -f /no/such.yaml --force --dry-run=server",
+            2,
+            "--dry-run can not be used when --force is set",
+        ),
+        ("patch configmap none -p {}", 1, "configmaps \"none\" not found"),
+        ("patch configmap none", 2, "must specify --patch or --patch-file"),
+        ("patch nodes none -p {}", 2, "doesn't have a resource type \"nodes\""),
+        ("patch configmap none -p {}{", 2, "unable to parse the patch"),
+        ("patch configmap none -p {} --type=apply", 2, "--type"),
+        ("patch configmap none -p {} --subresource=scale", 2, "--subresource"),
+        ("patch pod none -p {}", 1, "pods \"none\" not found"),
+        ("label configmap none a=b", 1, "configmaps \"none\" not found"),
+        ("label configmap none", 2, "at least one label update is required"),
+        ("label a=b", 2, "one or more resources must be specified"),
+        ("label configmap none a=b/c", 2, "invalid label value"),
+        ("label configmap a=b", 2, "no name was specified"),
+        ("annotate secret/none a=b", 1, "secrets \"none\" not found"),
+        ("annotate secret/none a=b a-", 2, "can not both modify and remove"),
+        ("annotate secret/none", 2, "at least one annotation update is required"),
+        ("edit configmap none", 1, "configmaps \"none\" not found"),
+        ("edit", 2, "one or more resources must be specified"),
+        ("edit configmap none -o wide", 2, "wide"),
+        ("diff", 2, "--filename"),
+        ("diff -f /no/such.yaml", 2, "/no/such.yaml"),
+        ("create", 2, "--filename"),
+        ("create job a", 2, "job"),
+        ("create cm", 2, "<NAME>"),
+        (
+            "create cm A",
+            2,
+            "failed to create configmap: ConfigMap \"A\" is invalid: metadata.name",
+        ),
+        (
+            "create cm a --from-literal=b",
+            2,
+            "invalid literal source, expected key=value",
+        ),
+        ("create cm a --from-file=/no/such", 2, "error reading /no/such"),
+        (
+            "create cm a --from-file=b=/dev/zero",
+            2,
+            "/dev/zero is larger than 1048576 bytes",
+        ),
+        ("create secret", 2, "docker-registry"),
+        (
+            "create secret generic a --from-literal=b/c=d",
+            2,
+            "\"b/c\" is not valid key name for a Secret",
+        ),
+        (
+            "create secret docker-registry a",
+            2,
+            "the combination of --docker-username",
+        ),
+        (
+            "create secret tls a --cert=/dev/null --key=/dev/null",
+            2,
+            "failed to find any PEM data",
+        ),
+        ("create ns default -o wide", 2, "--output"),
+        ("api-resources --namespaced=maybe", 2, "--namespaced"),
         ("run --detach --rm -", 2, "--rm"),
-        ("run a b --image=nginx", 2, "--image makes one Pod"),
-        ("explain nodes", 2, "cannot be explained"),
+        ("run a b --image=nginx", 2, "--image creates one Pod"),
+        ("explain nodes", 2, "doesn't have a resource type \"nodes\""),
         ("explain pod.spec.nothing", 2, "nothing"),
+        ("explain cm.dat", 2, "did you mean \"data\"?"),
+        (
+            "explain cm -o markdown",
+            2,
+            "-o markdown works only for all fields of Pods",
+        ),
         ("image inspect none", 1, "no image \"none\""),
         ("image rm none", 1, "no image \"none\""),
         ("image tag none other", 1, "no image \"none\""),
@@ -155,6 +267,9 @@ fn every_verb_refuses_what_it_cannot_do_and_says_why() {
         ("image verify none", 1, "no image \"none\""),
         ("machine none", 2, "none"),
         ("completion tcsh", 2, "tcsh"),
+        ("config none", 2, "none"),
+        ("config view -o wide", 2, "wide"),
+        ("version -o wide", 2, "wide"),
         ("recover all", 2, "all"),
         ("doctor please", 2, "please"),
     ];
@@ -192,7 +307,7 @@ fn a_second_pod_of_the_same_name_is_refused() {
 }
 
 #[test]
-fn the_doctor_finds_this_host_in_order() {
+fn doctor_passes_on_this_host() {
     let _alone = alone();
     let text = host().succeed(["doctor"]);
     for requirement in [
@@ -210,4 +325,22 @@ fn the_doctor_finds_this_host_in_order() {
             "{requirement}: {text}"
         );
     }
+}
+
+#[test]
+fn a_faulty_configuration_file_is_refused_and_nothing_is_done() {
+    let _alone = alone();
+    let before = host().leftovers();
+    let manifest = host().manifest(&shell_pod("bad-config", "true"));
+    let config = host().file("bad-config.yaml", "network:\n  podCidr: 10.99.0.0/16\n");
+    let mut command = host().microkube(["run", manifest.to_str().unwrap()]);
+    command.env("MICROKUBE_CONFIG", &config);
+    let finished = Running::start(command, None).finish();
+    assert_eq!((finished.code(), &*finished.stdout), (1, ""), "{finished:?}");
+    let config = config.display();
+    assert_eq!(
+        finished.stderr,
+        format!("{config}:2:3: network: unknown key \"podCidr\"; did you mean \"podCIDR\"?\n")
+    );
+    assert_eq!(host().leftovers(), before);
 }

@@ -1,4 +1,4 @@
-//! Random verbs and random deaths: afterwards everything is in an allowed state, and nothing is left over.
+//! Random verbs and random deaths: afterwards every Pod is in an allowed state, and nothing is left over.
 
 use std::time::{Duration, Instant};
 
@@ -7,18 +7,18 @@ use serde_json::Value;
 
 use crate::host::{alone, host, processes, shell_pod, wait_until};
 
-/// How long it goes on; `MICROKUBE_CHAOS_SECONDS` says otherwise.
+/// How long the test runs; `MICROKUBE_CHAOS_SECONDS` overrides it.
 const DEFAULT_SECONDS: u64 = 45;
 
 const NAMES: [&str; 3] = ["chaos-a", "chaos-b", "chaos-c"];
 
 #[test]
-fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
+fn random_verbs_and_kills_leave_every_pod_in_an_allowed_state() {
     let _alone = alone();
     let before = host().leftovers();
     let mut dice = Dice::seeded_by("MICROKUBE_CHAOS_SEED");
     let end = Instant::now() + Duration::from_secs(number("MICROKUBE_CHAOS_SECONDS").unwrap_or(DEFAULT_SECONDS));
-    let _remains = Remains;
+    let _guard = RemainingPodsGuard;
     let mut background = Vec::new();
     while Instant::now() < end {
         let name = *dice.pick(&NAMES).unwrap();
@@ -30,7 +30,7 @@ fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
                     .unwrap();
                 let pod = shell_pod(name, script).restart_policy(policy).grace_period_seconds(2);
                 let file = host().manifest(&pod);
-                // Not waited for: what comes next meets it half-way.
+                // Runs in the background, so that the next action happens while it runs.
                 background.push(quietly(["apply", "-f", file.to_str().unwrap()]));
             }
             3 => background.push(quietly(["delete", "pod", name, "--wait=false"])),
@@ -59,7 +59,7 @@ fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
     for pod in pods["items"].as_array().unwrap() {
         assert_allowed(pod);
         let name = pod["metadata"]["name"].as_str().unwrap();
-        // A deletion whose command line was killed may be carried out only now.
+        // A deletion whose command line was killed may take effect only now.
         let described = host().output(["describe", "pod", name]);
         let is_gone = described.stderr.contains("NotFound");
         assert!(described.status.success() || is_gone, "{described:?}");
@@ -71,10 +71,10 @@ fn random_verbs_and_random_deaths_leave_every_pod_in_an_allowed_state() {
     host().assert_nothing_left_since(&before);
 }
 
-/// Deletes what is left when the test ends, however it ends: other tests count Pods.
-struct Remains;
+/// Deletes remaining Pods when the test ends, even by a panic: other tests count Pods.
+struct RemainingPodsGuard;
 
-impl Drop for Remains {
+impl Drop for RemainingPodsGuard {
     fn drop(&mut self) {
         let _ = host().output(["delete", "pods", "--all", "--now"]);
     }

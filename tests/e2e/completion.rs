@@ -1,4 +1,4 @@
-//! The completion of the command line, asked as bash asks it.
+//! Completion of the command line, invoked like bash does.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use microkube_tests::manifest::{Container, Pod, documents};
 
 use crate::host::{alone, host};
 
-/// Loads the script, and calls its function for the words after the directory of the program.
+/// Loads the script, and calls its function with the words after the program's directory.
 const BASH: &str = r#"
 PATH=$1:$PATH
 shift
@@ -17,13 +17,15 @@ COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// What bash offers for the last word.
+/// The completions that bash offers for the last word.
 fn offered(line: &str) -> Vec<String> {
     let program = microkube_program();
     let output = Command::new("bash")
         .args(["--norc", "-c", BASH, "bash"])
         .arg(program.parent().unwrap())
         .args(line.split(' '))
+        // Do not read the host's configuration file.
+        .env("MICROKUBE_CONFIG", "")
         .env("MICROKUBE_STATE_DIR", &host().state_dir)
         .env("MICROKUBE_RUN_DIR", &host().run_dir)
         .output()
@@ -33,9 +35,9 @@ fn offered(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn bash_completes_pods_and_the_containers_of_the_pod_that_is_named() {
+fn bash_completes_pods_and_the_containers_of_the_named_pod() {
     let _alone = alone();
-    // Without its image it needs no virtual machine.
+    // Without its image the Pod needs no virtual machine.
     let container = |name: &str| Container::new(name, "nowhere").pull_policy("Never");
     let pod = |name: &str| Pod::named(name).restart_policy("Always");
     let pods = [

@@ -1,4 +1,4 @@
-//! What a container finds around it, and what is made of its end.
+//! The environment of a container, and how its end is reported.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::host::{alone, container, host, image, shell_pod};
 
 #[test]
-fn the_exit_code_of_the_first_container_that_fails_is_the_exit_code_of_run() {
+fn run_returns_the_exit_code_of_the_first_failed_container() {
     let _alone = alone();
     let late = "while [ ! -e /dev/shm/failed ]; do sleep 0.1; done; sleep 1; exit 4";
     let pod = Pod::named("exit-codes")
@@ -20,16 +20,16 @@ fn the_exit_code_of_the_first_container_that_fails_is_the_exit_code_of_run() {
 }
 
 #[test]
-fn a_container_killed_by_a_signal_counts_as_128_plus_its_number() {
+fn a_container_killed_by_a_signal_has_exit_code_128_plus_the_signal() {
     let _alone = alone();
-    // Its main process, in which no signal from inside of the container does anything: only the kernel kills it, here because its stack
-    // overflows.
+    // The main process, PID 1, ignores all signals from inside the container. Only the kernel kills it, here after a
+    // stack overflow.
     let finished = host().run(shell_pod("signalled", "call() { call; }; call"));
     assert_eq!(finished.code(), 128 + libc::SIGSEGV, "{finished:?}");
 }
 
 #[test]
-fn stdout_and_stderr_arrive_apart_and_unchanged() {
+fn stdout_and_stderr_are_separate_and_unchanged() {
     let _alone = alone();
     let finished = host().run(shell_pod(
         "streams",
@@ -43,7 +43,7 @@ fn stdout_and_stderr_arrive_apart_and_unchanged() {
 }
 
 #[test]
-fn termination_sends_one_term_to_every_container_and_kills_at_the_end_of_the_grace_period() {
+fn termination_sends_one_sigterm_to_every_container_and_sigkill_after_the_grace_period() {
     let _alone = alone();
     let polite = "trap 'echo got TERM; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
     let stubborn = "trap 'echo ignored TERM' TERM; echo ready; while :; do sleep 0.1; done";
@@ -67,7 +67,7 @@ fn termination_sends_one_term_to_every_container_and_kills_at_the_end_of_the_gra
 fn a_second_interrupt_kills_at_once() {
     let _alone = alone();
     let stubborn = "trap 'echo ignored' TERM; echo ready; while :; do sleep 0.1; done";
-    // Longer than this test waits: it can only end by the second signal.
+    // Longer than this test waits, so the Pod can only end by the second signal.
     let pod = shell_pod("impatient", stubborn).grace_period_seconds(3600);
     let mut running = host().start(pod);
     running.wait_for("ready");
@@ -78,7 +78,7 @@ fn a_second_interrupt_kills_at_once() {
 }
 
 #[test]
-fn command_args_environment_and_working_directory_are_as_kubernetes_defines_them() {
+fn command_args_environment_and_working_directory_match_kubernetes() {
     let _alone = alone();
     let main = Container::new("main", &image("busybox"))
         .command(&["/bin/sh", "-c", "pwd; echo \"$GREETING|$1|$2|$POD\"", "--"])
@@ -101,7 +101,7 @@ fn command_args_environment_and_working_directory_are_as_kubernetes_defines_them
 #[test]
 fn the_images_command_runs_when_the_manifest_has_none() {
     let _alone = alone();
-    // The image's ENTRYPOINT prints its arguments, its CMD, user and directory are its own.
+    // The image's ENTRYPOINT prints its arguments; the image also sets CMD, user and directory.
     let main = Container::new("main", &image("configured")).pull_policy("Always");
     let text = host().run(Pod::named("defaults").container(main)).success();
     assert_eq!(
@@ -172,7 +172,7 @@ fn the_root_is_writable_and_a_read_only_one_is_not() {
 }
 
 #[test]
-fn containers_are_confined_as_dockers_are() {
+fn containers_are_confined_like_docker_containers() {
     let _alone = alone();
     let script = "grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status; \
         mount -t tmpfs none /mnt 2> /dev/null || echo no mount; \
@@ -189,7 +189,7 @@ fn containers_are_confined_as_dockers_are() {
 }
 
 #[test]
-fn limits_size_the_machine_and_bind_the_container() {
+fn limits_size_the_vm_and_constrain_the_container() {
     let _alone = alone();
     let script = "nproc; cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max; grep MemTotal /proc/meminfo | tr -s ' ' | cut -d' ' -f2";
     let main = container("main", script).limit("cpu", "1500m").limit("memory", "200Mi");
@@ -201,7 +201,7 @@ fn limits_size_the_machine_and_bind_the_container() {
 }
 
 #[test]
-fn a_container_beyond_its_memory_limit_is_killed_and_named() {
+fn a_container_over_its_memory_limit_is_killed_and_reported() {
     let _alone = alone();
     let eater = container("eater", "tail /dev/zero").limit("memory", "32Mi");
     let finished = host().run(Pod::named("hungry").container(eater));
@@ -219,12 +219,12 @@ fn orphans_are_reaped() {
     let _alone = alone();
     let script = r#"sh -c "for i in 1 2 3 4 5; do (sleep 0.2 &) ; done; sleep 1; ps -o stat | grep -c Z; exit 0""#;
     let text = host().run(shell_pod("orphans", script)).success();
-    // The shell is PID 1 of its container and reaps what is left to it, as it would anywhere.
+    // The shell is PID 1 of its container and reaps orphans, as it would anywhere.
     assert_eq!(text, "0\n");
 }
 
 #[test]
-fn a_command_that_does_not_exist_is_named_and_counts_as_128() {
+fn a_missing_command_is_reported_with_exit_code_128() {
     let _alone = alone();
     let main = Container::new("main", &image("busybox")).command(&["no-such-program"]);
     let finished = host().run(Pod::named("typo").container(main));
@@ -262,7 +262,7 @@ fn timings_show_every_stage_of_a_start() {
 }
 
 #[test]
-fn debug_shows_the_log_of_the_guest() {
+fn debug_shows_the_guest_log() {
     let _alone = alone();
     let finished = host()
         .start_with(shell_pod("debugged", "exit 0"), &["--debug"])

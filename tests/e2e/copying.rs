@@ -1,4 +1,4 @@
-//! `cp` from containers whose `tar` sends anything but what was asked for.
+//! `cp` from containers whose `tar` sends something other than requested.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use tar::{EntryType, Header};
 use crate::detached_pod::Detached;
 use crate::host::{Finished, alone, host, shell_pod};
 
-/// An archive of entries: kind, name, target of a link, content.
+/// An archive of entries: kind, name, link target, content.
 fn archive(entries: &[(EntryType, &str, &str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (kind, name, link, content) in entries {
         let mut header = Header::new_ustar();
-        // Not by the methods of the crate: it refuses names like these.
+        // The crate's methods refuse names like these.
         let fields = header.as_ustar_mut().unwrap();
         fields.name[..name.len()].copy_from_slice(name.as_bytes());
         fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
@@ -40,7 +40,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn of_a_pod_that_does_not_exist_one_message_tells() {
+fn copying_with_a_missing_pod_reports_one_error() {
     let file = host().file("to-copy", "content");
     let (file, remote) = (file.to_str().unwrap(), "nowhere:/tmp/file");
     for sides in [[file, remote], [remote, "/tmp/from-nowhere"]] {
@@ -55,7 +55,7 @@ fn of_a_pod_that_does_not_exist_one_message_tells() {
 }
 
 #[test]
-fn archives_of_a_hostile_container_reach_nothing_outside_of_the_target() {
+fn archives_from_a_hostile_container_change_nothing_outside_the_target() {
     let _alone = alone();
     let script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
     let pod = Detached::start(&shell_pod("hostile", script));
@@ -77,7 +77,7 @@ fn archives_of_a_hostile_container_reach_nothing_outside_of_the_target() {
     header.set_size(1 << 30);
     header.set_cksum();
     lying[..512].copy_from_slice(header.as_bytes());
-    // What it sends, and what is said about it; without a message it succeeds, with what it must not do left out.
+    // The archive, and the message about it. Without a message `cp` succeeds but leaves out the forbidden entries.
     let cases: [(&str, Vec<u8>, Option<&str>); 5] = [
         (
             "escape",
@@ -109,7 +109,7 @@ fn archives_of_a_hostile_container_reach_nothing_outside_of_the_target() {
         ("lying", lying, Some("unexpected end of file")),
     ];
     let script = "#!/bin/sh\nfor last; do :; done\ncase $last in\n*endless) cat /sent/endless; exec cat /dev/zero;;\n*flood) exec yes;;\n*) exec cat /sent/${last#./};;\nesac\n";
-    // Brought there by the tool that it then replaces.
+    // Copied there by the tool that it then replaces.
     let sent = base.join("sent");
     std::fs::create_dir(&sent).unwrap();
     for (name, archive, _) in &cases {
@@ -143,12 +143,12 @@ fn archives_of_a_hostile_container_reach_nothing_outside_of_the_target() {
         assert_eq!(names(&outside), ["kept"], "{name} {through}");
         assert_eq!(std::fs::read_to_string(outside.join("kept")).unwrap(), "kept", "{name}");
     }
-    // It went into a directory of that name instead.
+    // The file went into a directory with that name instead.
     assert_eq!(names(&base.join("target/through")), ["link"]);
     assert_eq!(names(&base.join("target/through/link")), ["written"]);
     for (name, message) in [
         ("endless", "copying failed"),
-        ("flood", "the container does not send an archive"),
+        ("flood", "the container did not send a tar archive"),
     ] {
         let finished = copy(name);
         assert_eq!(finished.code(), 1, "{name}: {finished:?}");

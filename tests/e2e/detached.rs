@@ -1,4 +1,4 @@
-//! Pods without a command line: their life as the verbs show it.
+//! Detached Pods: their life as the verbs show it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, image, processes, shell_pod, wait_until};
 
-/// Asserts that the only VMM has no descriptors but those of its machine, and may write no file beyond its disk.
+/// Asserts that the only VMM has no descriptors other than its VM's, and may write no file beyond its disk.
 fn assert_vmm_has_only_its_own() {
     let vmms = processes(&["microkube-vmm", "supervised"]);
     let [vmm] = vmms[..] else { panic!("{vmms:?}") };
@@ -18,7 +18,7 @@ fn assert_vmm_has_only_its_own() {
     let open: Vec<(PathBuf, String)> = std::fs::read_dir(directory.join("fd"))
         .unwrap()
         .filter_map(|entry| {
-            // Connections of the guest come and go.
+            // The guest's connections come and go.
             let path = entry.ok()?.path();
             let target = std::fs::read_link(&path).ok()?;
             Some((path, target.to_string_lossy().into_owned()))
@@ -46,7 +46,7 @@ fn assert_vmm_has_only_its_own() {
 }
 
 #[test]
-fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_deleted() {
+fn a_detached_pod_outlives_its_client_and_leaves_nothing_after_deletion() {
     let _alone = alone();
     let before = host().leftovers();
     let script = "echo hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
@@ -88,10 +88,10 @@ fn a_detached_pod_outlives_its_command_line_and_leaves_nothing_when_it_is_delete
 }
 
 #[test]
-fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_others() {
+fn init_containers_run_in_order_and_sidecars_start_first_and_end_last() {
     let _alone = alone();
     let step = |name: &str, script: &str| container(name, script).mount("log", "/log");
-    // Each takes its time before it notes something: what does not wait for it comes before it.
+    // Each takes some time before it writes: a container that did not wait for it would write first.
     let note = |word: &str| format!("sleep 0.5; echo {word} >> /log/order");
     let lasting = |name: &str, at_end: &str| {
         let (begin, end) = (note(name), note(&format!("end-{name}")));
@@ -99,7 +99,7 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     };
     let started = exec(&["grep", "-q", "sidecar", "/log/order"]);
     let often = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 60 });
-    // It ends last, and its log is all that is left to be read then.
+    // It ends last, when only its log can still be read.
     let sidecar = step("sidecar", &lasting("sidecar", "cat /log/order;"))
         .restart_policy("Always")
         .set("startupProbe", probe(started, often));
@@ -114,7 +114,7 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
     let pod = Detached::start(&manifest);
     pod.wait_ready();
     let mut order = String::new();
-    wait_until("the last one has noted its start", || {
+    wait_until("the last container has recorded its start", || {
         order = host().succeed(["exec", "ordered", "-c", "keeper", "--", "cat", "/log/order"]);
         order.contains("main")
     });
@@ -130,7 +130,7 @@ fn init_containers_run_in_order_and_sidecars_start_before_and_end_after_the_othe
 fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     let _alone = alone();
     let pod = Detached::start(&shell_pod("crashing", "echo attempt; exit 3").restart_policy("Always"));
-    // However long a look takes: what is said fits together at every moment.
+    // However slow the polling is, each status is consistent in itself.
     let mut status = Value::Null;
     wait_until("it waits to be restarted", || {
         status = status_of(&pod.get(), "main").unwrap_or_default();
@@ -154,7 +154,7 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
     });
     assert_eq!(host().succeed(["logs", "crashing", "-p"]), "attempt\n");
     assert!(host().event_reasons("crashing").contains(&"BackOff".to_owned()));
-    // Every attempt that is waited after is seen, however long a look takes: each wait is ten seconds at least.
+    // However slow the polling is, it sees every attempt that is followed by a wait: each wait is at least ten seconds.
     let mut attempts = BTreeMap::new();
     let mut waited = None;
     wait_until("two attempts with a wait between them were seen", || {
@@ -170,7 +170,7 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
             attempts.insert(restarts, (second("startedAt"), second("finishedAt")));
         }
         let mut pairs = attempts.iter().zip(attempts.iter().skip(1));
-        // After attempt n (the first is 0): 10 s * 2^(n-1).
+        // After attempt n (starting at 0): 10 s * 2^(n-1).
         waited = pairs.find_map(|((earlier, (_, finished)), (later, (started, _)))| {
             let expected = 10 << (earlier - 1);
             (later - earlier == 1).then_some((started - finished, expected))
@@ -185,7 +185,7 @@ fn a_container_that_fails_is_restarted_with_the_kubelets_back_off() {
 }
 
 #[test]
-fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
+fn on_failure_ends_with_the_first_success_and_phase_succeeded() {
     let _alone = alone();
     let script = "test -e /state/tried || { touch /state/tried; exit 1; }";
     let pod = Detached::start(
@@ -198,14 +198,14 @@ fn on_failure_ends_with_the_first_success_and_the_phase_says_so() {
     assert_eq!(pod.container("main")["restartCount"], 1);
     let table = host().succeed(["get", "pod", "retry"]);
     assert!(table.contains("Completed"), "{table}");
-    // It has ended, and still has its log.
+    // The container has ended, but its log still exists.
     assert_eq!(pod.logs("main"), "");
 }
 
 #[test]
 fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
     let _alone = alone();
-    // The liveness probe ends the container, so that the Pod is still there to tell how it ended.
+    // The liveness probe ends the container, so that the Pod still exists to report the end.
     let alive = exec(&["test", "!", "-e", "/tmp/end"]);
     let often = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1 });
     let script =
@@ -228,11 +228,11 @@ fn hooks_run_around_a_container_and_its_termination_message_is_kept() {
     );
     let log = host().succeed(["logs", "hooks", "-p"]);
     let mut lines: Vec<_> = log.lines().collect();
-    // The hook and the container's own process start at the same time.
+    // The hook and the container's main process start at the same time.
     lines[..2].sort_unstable();
     assert_eq!(lines, ["main", "post-start", "pre-stop", "term"]);
 
-    // So it is when the Pod is deleted.
+    // The same when the Pod is deleted.
     pod.wait_for_log("main", "post-start");
     let mut follow = host().begin(["logs", "-f", "hooks"]);
     follow.wait_for("post-start");
@@ -247,7 +247,7 @@ fn pod_deleted_in_the_background(pod: &Detached) {
 }
 
 #[test]
-fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
+fn probes_restart_dead_containers_and_report_unready_ones() {
     let _alone = alone();
     let script = "echo serving; mkdir /www; echo yes > /www/ready; exec httpd -f -p 8080 -h /www";
     let main = container("main", script)
@@ -286,7 +286,8 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
     host().succeed(["exec", "probed", "--", "touch", "/tmp/dead"]);
     pod.wait("jsonpath={.status.containerStatuses[0].restartCount}=1");
     pod.wait_ready();
-    // PID 1 has no handler for SIGTERM, so it is killed at the end of the grace period; the log stands for the message that it left none of.
+    // PID 1 has no handler for SIGTERM, so it is killed at the end of the grace period. It wrote no termination
+    // message, so the log is used.
     let ended = &pod.container("main")["lastState"]["terminated"];
     assert_eq!(
         (&ended["exitCode"], &ended["message"]),
@@ -300,7 +301,7 @@ fn probes_restart_what_is_not_alive_and_say_what_is_not_ready() {
 }
 
 #[test]
-fn a_pod_whose_image_is_not_there_waits_in_back_off_and_can_be_deleted_meanwhile() {
+fn a_pod_with_a_missing_image_backs_off_and_can_be_deleted() {
     let _alone = alone();
     let before = host().leftovers();
     let main = Container::new("main", &image("no-such-image")).shell("true");
@@ -354,7 +355,7 @@ fn a_deadline_fails_the_pod() {
 }
 
 #[test]
-fn waiting_has_a_limit() {
+fn wait_times_out() {
     let _alone = alone();
     let pod = Detached::start(&shell_pod("slow", "sleep 1000"));
     pod.wait_ready();

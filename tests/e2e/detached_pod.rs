@@ -5,11 +5,10 @@ use serde_json::Value;
 
 use crate::host::{Host, host, wait_until};
 
-/// A detached Pod of a test; deleted when the test ends, however it ends.
+/// A detached Pod of a test; deleted when the test ends, even by a panic.
 pub struct Detached(pub String);
 
 impl Detached {
-    /// Creates the Pod.
     #[track_caller]
     pub fn start(pod: &Pod) -> Self {
         let file = host().manifest(pod);
@@ -31,7 +30,7 @@ impl Detached {
         status_of(&pod, name).unwrap_or_else(|| panic!("no status of {name}: {pod}"))
     }
 
-    /// What a container has written.
+    /// The output of a container.
     #[track_caller]
     pub fn logs(&self, container: &str) -> String {
         host().succeed(["logs", &self.0, "-c", container])
@@ -66,7 +65,7 @@ impl Detached {
     }
 }
 
-/// The status of a container in a Pod as JSON: a Pod that was just created has none of any yet.
+/// The status of a container in a Pod as JSON; `None` for a Pod that was only just created.
 pub fn status_of(pod: &Value, name: &str) -> Option<Value> {
     let lists = ["initContainerStatuses", "containerStatuses"];
     let mut statuses = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
@@ -80,7 +79,7 @@ impl Drop for Detached {
 }
 
 impl Host {
-    /// Reasons of a Pod's events.
+    /// The reasons of a Pod's events.
     pub fn event_reasons(&self, pod: &str) -> Vec<String> {
         let text = self.succeed(["events", "--for", &format!("pod/{pod}"), "-o", "json"]);
         let events: Value = serde_json::from_str(&text).unwrap();

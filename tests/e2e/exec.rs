@@ -1,4 +1,4 @@
-//! Processes in running containers, terminals, and files in and out.
+//! Exec processes, terminals, and copying files in and out.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::detached_pod::Detached;
 use crate::host::{PATIENCE, Running, alone, container, host, image, shell_pod};
 
-/// Ends when it is asked to.
+/// Ends on SIGTERM.
 const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 fn sleeping(name: &str) -> Detached {
@@ -21,7 +21,7 @@ fn sleeping(name: &str) -> Detached {
 }
 
 #[test]
-fn exec_has_the_commands_output_input_and_exit_code() {
+fn exec_forwards_input_output_and_exit_code() {
     let _alone = alone();
     let _pod = sleeping("exec");
     let script = "echo out; echo err >&2; exit 5";
@@ -52,7 +52,7 @@ fn exec_has_the_commands_output_input_and_exit_code() {
 }
 
 #[test]
-fn a_process_that_is_executed_is_confined_as_its_container_is() {
+fn an_exec_process_is_confined_like_its_container() {
     let _alone = alone();
     let main = container("main", WAIT)
         .set("securityContext.runAsUser", 1234)
@@ -86,7 +86,7 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
         "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
     );
     assert_eq!(own, container);
-    // The agent's own priority is higher (proc_pid_stat(5): the nice value).
+    // The agent itself has a higher priority (proc_pid_stat(5): the nice value).
     let nice = host().succeed([
         "exec",
         "confined",
@@ -108,7 +108,7 @@ fn a_process_that_is_executed_is_confined_as_its_container_is() {
 }
 
 #[test]
-fn a_shell_in_a_terminal_sees_its_size_and_interrupts_and_its_end_is_that_of_exec() {
+fn a_shell_in_a_terminal_sees_size_and_interrupts_and_ends_exec() {
     let _alone = alone();
     let _pod = sleeping("terminal");
     let size = Winsize {
@@ -171,7 +171,7 @@ fn files_are_copied_in_and_out() {
 }
 
 #[test]
-fn what_containers_use_is_shown() {
+fn resource_usage_of_containers_is_shown() {
     let _alone = alone();
     let script = "head -c 8388608 /dev/zero > /dev/shm/used; echo used; while :; do :; done";
     let pod = Detached::start(&shell_pod("busy", script));
@@ -187,7 +187,7 @@ fn what_containers_use_is_shown() {
 }
 
 #[test]
-fn attaching_shows_what_the_container_writes_and_gives_it_input() {
+fn attach_forwards_output_and_input() {
     let _alone = alone();
     let main = "while read -r line; do echo got $line; done; echo end of input";
     let open = "while read -r line; do echo got $line; test $line = last && exit 0; done; echo end of input";
@@ -218,7 +218,7 @@ fn attaching_shows_what_the_container_writes_and_gives_it_input() {
 }
 
 #[test]
-fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
+fn run_removes_a_pod_that_cannot_start_and_reports_the_reason() {
     let _alone = alone();
     let before = host().leftovers();
     let run = |image: &str, more: &[&str]| {
@@ -257,7 +257,7 @@ fn a_pod_of_the_command_line_that_cannot_start_ends_with_the_reason_and_goes() {
 }
 
 #[test]
-fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
+fn run_creates_a_pod_from_an_image_and_removes_it_at_its_end() {
     let _alone = alone();
     let before = host().leftovers();
     let image = format!("--image={}", image("busybox"));
@@ -277,14 +277,14 @@ fn a_pod_is_made_of_an_image_on_the_command_line_and_goes_when_it_ends() {
         finished.stderr.contains("pod default/quick terminated (Error)"),
         "{finished:?}"
     );
-    // The end of what is typed is not the end of a terminal's input: the shell ends by itself.
+    // The end of the typed text does not close a terminal's input: the shell ends on its own.
     let finished = run(
         &["-i", "-t"],
         &["/bin/sh"],
         Some("sleep 1; echo so $((20 + 3)); exit 3\n"),
     );
     assert_eq!(finished.code(), 3, "{finished:?}");
-    // Too fast to be attached to, perhaps.
+    // The container may end before the connection.
     let finished = run(&["--attach"], &["echo", "hello"], None);
     assert_eq!(
         (finished.code(), finished.stdout.as_str()),

@@ -1,4 +1,4 @@
-//! Anything may die at any moment, and nothing is left behind.
+//! Any process may die at any moment, and nothing is left behind.
 
 use microkube_tests::built::source_tree;
 use microkube_tests::manifest::Pod;
@@ -23,14 +23,14 @@ impl Victim {
     }
 }
 
-/// How far a Pod has come when something is killed.
+/// The progress of a Pod at the time of the kill.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     /// As soon as the victim exists.
     Early,
-    /// The guest's kernel or agent has said something.
+    /// The guest kernel or agent has printed something.
     Booting,
-    /// The container runs.
+    /// The container is running.
     Running,
 }
 
@@ -47,7 +47,7 @@ fn reach(moment: Moment, cli: &mut Running) {
 }
 
 #[test]
-fn whatever_is_killed_at_whatever_moment_everything_is_released() {
+fn everything_is_released_after_a_kill_at_any_time() {
     let _alone = alone();
     let before = host().leftovers();
     for victim in [Victim::Cli, Victim::Supervisor, Victim::Vmm] {
@@ -65,8 +65,8 @@ fn whatever_is_killed_at_whatever_moment_everything_is_released() {
             assert!(!finished.status.success(), "{victim:?} {moment:?}: {finished:?}");
             match victim {
                 Victim::Cli => {}
-                Victim::Supervisor => assert!(finished.stderr.contains("supervisor of the Pod died"), "{finished:?}"),
-                Victim::Vmm => assert!(finished.stderr.contains("virtual machine monitor died"), "{finished:?}"),
+                Victim::Supervisor => assert!(finished.stderr.contains("the Pod's supervisor died"), "{finished:?}"),
+                Victim::Vmm => assert!(finished.stderr.contains("VMM died"), "{finished:?}"),
             }
             host().assert_nothing_left_since(&before);
         }
@@ -77,7 +77,7 @@ fn whatever_is_killed_at_whatever_moment_everything_is_released() {
 fn a_guest_that_panics_is_reported_with_the_end_of_its_log() {
     let _alone = alone();
     let before = host().leftovers();
-    // A privileged container owns its machine: it makes the kernel panic when memory runs out, and uses it up.
+    // A privileged container controls its VM: it makes the kernel panic when memory runs out, and then exhausts it.
     let script = "echo 2 > /proc/sys/vm/panic_on_oom && echo armed && tail /dev/zero";
     let main = container("main", script).privileged().limit("memory", "32Mi");
     let finished = host().run(Pod::named("panic").container(main));
@@ -88,24 +88,26 @@ fn a_guest_that_panics_is_reported_with_the_end_of_its_log() {
 }
 
 #[test]
-fn a_guest_that_hangs_in_boot_is_given_up() {
+fn a_guest_that_hangs_in_boot_times_out() {
     let _alone = alone();
     let before = host().leftovers();
     let manifest = host().manifest(&shell_pod("hang", "true"));
     let mut command = host().microkube(["run", manifest.to_str().unwrap()]);
+    // The supervisor has the settings of the file that its command has read.
+    let config = host().file("hang-config.yaml", "vm: { bootTimeoutSeconds: 5 }\n");
     command
         .env("MICROKUBE_GUEST_DIR", hanging_guest())
-        .env("MICROKUBE_BOOT_TIMEOUT_SECONDS", "5");
+        .env("MICROKUBE_CONFIG", config);
     let finished = Running::start(command, None).finish();
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(
-        finished.stderr.contains("the guest has not come up within 5 s"),
+        finished.stderr.contains("the guest did not boot within 5 s"),
         "{finished:?}"
     );
     host().assert_nothing_left_since(&before);
 }
 
-/// A directory with the guest's kernel and an initramfs whose init never says a word.
+/// A directory with the guest kernel and an initramfs whose init never prints anything.
 fn hanging_guest() -> std::path::PathBuf {
     let tree = source_tree();
     let dir = host().state_dir.join("hanging-guest");
@@ -117,7 +119,7 @@ fn hanging_guest() -> std::path::PathBuf {
 }
 
 #[test]
-fn a_full_disk_is_an_error_that_leaves_nothing() {
+fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
     let _alone = alone();
     let before = host().leftovers();
     let small = host().state_dir.join("small-disk");
@@ -147,7 +149,7 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     host().assert_nothing_left_since(&before);
 }
 
-/// A file system of its own for microkube's state, with the images of the others.
+/// A separate file system for microkube's state, with a copy of the images.
 struct TightDisk(std::path::PathBuf);
 
 impl TightDisk {
@@ -194,7 +196,7 @@ impl Drop for TightDisk {
 }
 
 #[test]
-fn a_pod_whose_disk_the_host_cannot_write_any_more_says_so_and_is_started_again() {
+fn a_pod_with_a_failed_host_disk_reports_it_and_is_restarted() {
     let _alone = alone();
     let before = host().leftovers();
     host().succeed(["image", "pull", &image("busybox")]);
@@ -210,10 +212,10 @@ fn a_pod_whose_disk_the_host_cannot_write_any_more_says_so_and_is_started_again(
     let file = host().manifest(&pod);
     disk.microkube(&["run", "-d", file.to_str().unwrap()]).success();
     let vmms = || processes(&["microkube-vmm", "supervised"]);
-    wait_until("the machine runs", || !vmms().is_empty());
+    wait_until("the VM runs", || !vmms().is_empty());
     let (first, supervisors) = (vmms(), processes(&["supervise"]));
 
-    wait_until("the machine ends", || first.iter().all(|pid| !vmms().contains(pid)));
+    wait_until("the VM ends", || first.iter().all(|pid| !vmms().contains(pid)));
     std::fs::remove_file(&filler).unwrap();
     wait_until("the container runs again", || {
         disk.microkube(&["logs", "tight"]).stdout.contains("again")
@@ -230,7 +232,7 @@ fn a_pod_whose_disk_the_host_cannot_write_any_more_says_so_and_is_started_again(
     };
     assert!(said("scratch disk in "), "{events:#}");
     assert!(said("Pod sandbox is gone"), "{events:#}");
-    assert_eq!(processes(&["supervise"]), supervisors, "the supervisor lives on");
+    assert_eq!(processes(&["supervise"]), supervisors, "the supervisor keeps running");
     drop(disk);
     host().assert_nothing_left_since(&before);
 }

@@ -1,14 +1,15 @@
-//! What the guest's kernel offers to containers: mitigations of the processor's flaws, and networks that they build themselves.
+//! What the guest kernel offers to containers: mitigations of CPU vulnerabilities, and networks that containers build
+//! themselves.
 
 use microkube_tests::manifest::{Container, Pod};
 
 use crate::host::{alone, host, image_layout, shell_pod};
 
-/// The mitigations of these cost a third of a boot (`guest-image/kernel.config`); the last one is Intel's.
+/// Mitigating these costs a third of the boot time (`guest-image/kernel.config`); the last one is Intel's.
 const NOT_MITIGATED: [&str; 3] = ["retbleed", "spec_rstack_overflow", "indirect_target_selection"];
 
 #[test]
-fn the_guest_mitigates_every_flaw_of_its_processor_that_the_kernel_can() {
+fn the_guest_kernel_mitigates_every_cpu_vulnerability_it_can() {
     let _alone = alone();
     let script = "cd /sys/devices/system/cpu/vulnerabilities; for flaw in *; do echo \"$flaw: $(cat $flaw)\"; done; \
         echo flags: $(grep -m 1 -E '^flags' /proc/cpuinfo | cut -d: -f2)";
@@ -22,7 +23,7 @@ fn the_guest_mitigates_every_flaw_of_its_processor_that_the_kernel_can() {
     let state = |flaw: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(flaw)?.strip_prefix(": "))
-            .unwrap_or_else(|| panic!("the kernel says nothing of {flaw}: {text}"))
+            .unwrap_or_else(|| panic!("the kernel says nothing about {flaw}: {text}"))
     };
     for flaw in ["spectre_v1", "spectre_v2"] {
         assert!(state(flaw).starts_with("Mitigation: "), "{flaw}: {text}");
@@ -30,17 +31,17 @@ fn the_guest_mitigates_every_flaw_of_its_processor_that_the_kernel_can() {
     let vulnerable: Vec<_> = text
         .lines()
         .filter_map(|line| line.split_once(": "))
-        // Also a part of the state, as in "Mitigation: …; BHI: Vulnerable".
+        // The word also occurs inside states, as in "Mitigation: …; BHI: Vulnerable".
         .filter(|(flaw, state)| *flaw != "flags" && state.contains("Vulnerable"))
         .map(|(flaw, _)| flaw)
         .filter(|flaw| !NOT_MITIGATED.contains(flaw))
-        // Without the processor's help a kernel has no mitigation of this one.
+        // Without the processor's support the kernel cannot mitigate this one.
         .filter(|flaw| *flaw != "spec_store_bypass" || has("ssbd"))
         .collect();
     assert_eq!(vulnerable, [""; 0], "{text}");
 }
 
-/// Commands that tools of networks run, one a line; each must succeed. Lines that begin with `$` are shell.
+/// Commands of network tools, one per line; each must succeed. Lines that begin with `$` are shell commands.
 const NETWORK_COMMANDS: &str = r#"
 ip rule add from 10.9.9.9 table 2022
 ip tuntap add mode tun dev tun9
@@ -107,7 +108,8 @@ tc filter add dev br0 parent ffff: protocol all u32 match u32 0 0 action mirred 
 conntrack -L
 "#;
 
-/// A service address that leads to a container of a CNI network, as kube-proxy and CNI plugins set it up, and a request through it.
+/// A service address for a container in a CNI network, as kube-proxy and CNI plugins set it up, and a request through
+/// it.
 const SERVICE: &str = r#"
 set -e
 nft flush ruleset
@@ -129,7 +131,7 @@ ip netns exec client busybox wget -q -O - http://10.96.0.1/
 "#;
 
 #[test]
-fn a_privileged_pod_builds_networks_as_docker_kube_proxy_and_cni_plugins_do() {
+fn a_privileged_pod_sets_up_networks_like_docker_kube_proxy_and_cni_plugins() {
     let _alone = alone();
     let layout = image_layout("network-tools");
     host().succeed([

@@ -1,4 +1,5 @@
-//! postStart and preStop hooks of every kind, and what follows when they fail. That their time is the grace period's: see `termination`.
+//! postStart and preStop hooks of every kind, and the effects of their failures. See `termination` for hooks using up
+//! the grace period.
 
 use microkube_tests::manifest::{Container, Pod, exec_shell};
 use serde_json::{Value, json};
@@ -18,9 +19,9 @@ fn second(time: &Value) -> i64 {
 }
 
 #[test]
-fn hooks_are_requests_pauses_and_commands_and_a_container_whose_post_start_hook_fails_is_restarted() {
+fn all_kinds_of_hooks_run_and_a_failed_post_start_hook_restarts_the_container() {
     let _alone = alone();
-    // Notes what it is asked for. A container of the Pod that listens before the others start: their hooks ask only once.
+    // Records its requests. It listens before the other containers start, because their hooks send requests only once.
     let script = format!(
         "mkdir -p /www/cgi-bin; cd /www/cgi-bin; cat > note <<'END'\n#!/bin/sh\n{SAY}say $QUERY_STRING > /proc/1/fd/1; printf 'Content-Type: text/plain\\r\\n\\r\\n'\nEND\nchmod 755 note; httpd -p 8080 -h /www; trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
     );
@@ -40,7 +41,7 @@ fn hooks_are_requests_pauses_and_commands_and_a_container_whose_post_start_hook_
     let fails = waiting("fails")
         .mount("state", "/state")
         .set("lifecycle.postStart", exec_shell(fails_once))
-        // A hook that only connects is a relic: Kubernetes accepts and fails it.
+        // TCP hooks are a relic: Kubernetes accepts them, but they fail.
         .set("lifecycle.preStop.tcpSocket.port", 8080);
     let pod = Detached::start(
         &Pod::named("hooked")
@@ -55,7 +56,7 @@ fn hooks_are_requests_pauses_and_commands_and_a_container_whose_post_start_hook_
 
     let status = pod.container("fails");
     assert_eq!(status["restartCount"], 1, "{status}");
-    // Its stop signal was enough.
+    // The stop signal alone ended it.
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 5, "{status}");
     let reasons = host().event_reasons("hooked");
     for reason in ["FailedPostStartHook", "FailedPreStopHook"] {
@@ -86,6 +87,6 @@ fn hooks_are_requests_pauses_and_commands_and_a_container_whose_post_start_hook_
         rested >= asked + jiff::SignedDuration::from_secs(1),
         "{asked} {timeline:#?}"
     );
-    // The signal comes after a hook that failed, too.
+    // The signal also follows a failed hook.
     assert_eq!(timeline.count("fails", "term"), 1, "{timeline:#?}");
 }

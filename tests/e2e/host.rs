@@ -1,4 +1,4 @@
-//! The host the tests run on: its directories, its registry, and microkube run on it as a user runs it.
+//! The test host: its directories, its registry, and running microkube on it like a user.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use microkube_tests::built::{microkube_program, source_tree};
 use microkube_tests::manifest::{Container, Pod};
 
-/// Longer than anything takes that works, even in the emulated host.
+/// Longer than any successful operation takes, even in the emulated host.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Where the tests' registry listens: on loopback, so that plain http is allowed.
+/// Port of the tests' registry, on loopback, so that plain http is allowed.
 const REGISTRY_PORT: u16 = 5077;
 
 /// The prepared host.
@@ -26,18 +26,19 @@ pub struct Host {
     work_dir: PathBuf,
 }
 
-/// The host, prepared once for all tests of this process; with `MICROKUBE_TEST_RUN`, once for all processes that have the same value.
+/// The host, prepared once for all tests of this process; with `MICROKUBE_TEST_RUN`, once for all processes with the
+/// same value.
 pub fn host() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(Host::set_up)
 }
 
-/// An image of the registry.
+/// The reference of an image in the tests' registry.
 pub fn image(name: &str) -> String {
     format!("127.0.0.1:{REGISTRY_PORT}/test/{name}:latest")
 }
 
-/// Built by `make`: one OCI layout an image.
+/// Built by `make`: one OCI layout per image.
 pub fn image_layout(name: &str) -> PathBuf {
     source_tree().join("build/images").join(name)
 }
@@ -69,8 +70,8 @@ impl Host {
         host
     }
 
-    /// Loads the images that are too large to be pulled in each test. Where others have converted them (`MICROKUBE_TEST_IMAGES` names
-    /// their store), they are copied: in an emulated host that takes a fifth of the time.
+    /// Loads the images that are too large to be pulled in each test. If another process has converted them
+    /// (`MICROKUBE_TEST_IMAGES` names its store), they are copied, which takes a fifth of the time in an emulated host.
     fn load_images(&self) {
         if let Some(converted) = std::env::var_os("MICROKUBE_TEST_IMAGES") {
             std::fs::create_dir_all(&self.state_dir).unwrap();
@@ -87,7 +88,7 @@ impl Host {
         }
     }
 
-    /// The registry serves what `make` pushed into `build/registry`; it dies with this process.
+    /// Serves what `make` pushed into `build/registry`. The registry dies with this process.
     fn start_registry(&self) {
         let config = self.work_dir.join("registry.yml");
         let root = source_tree().join("build/registry");
@@ -109,7 +110,7 @@ impl Host {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         die_with_this_process(&mut command);
-        // libtest runs every test in a thread of its own, so the registry must not belong to a test's thread.
+        // libtest runs every test in a separate thread, so the registry must not be started by a test's thread.
         std::thread::Builder::new()
             .name("registry".to_owned())
             .spawn(move || command.spawn().expect("docker-registry is installed by `make`").wait())
@@ -117,40 +118,40 @@ impl Host {
         wait_until("the tests' registry answers", answers);
     }
 
-    /// A file of the tests' own.
+    /// Writes a file for a test.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.work_dir.join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    /// A Pod's manifest as a file.
+    /// Writes a Pod's manifest to a file.
     pub fn manifest(&self, pod: &Pod) -> PathBuf {
         self.file(&format!("{}.yaml", pod.name()), &pod.to_string())
     }
 
-    /// microkube with these arguments, not yet started.
+    /// microkube with these arguments, not started yet.
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(microkube_program());
         command
             .args(args)
+            // Do not read the host's configuration file.
+            .env("MICROKUBE_CONFIG", "")
             .env("MICROKUBE_STATE_DIR", &self.state_dir)
             .env("MICROKUBE_RUN_DIR", &self.run_dir)
             .stdin(Stdio::null());
         command
     }
 
-    /// Starts microkube.
     pub fn begin<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
         Running::start(self.microkube(args), None)
     }
 
-    /// Runs microkube to its end.
     pub fn output<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
         self.begin(args).finish()
     }
 
-    /// Runs microkube to its end, which must be a success, and returns its stdout.
+    /// Runs microkube, which must succeed, and returns its stdout.
     pub fn succeed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
         let finished = self.output(args);
         assert!(finished.status.success(), "{finished:?}");
@@ -187,17 +188,17 @@ pub fn die_with_this_process(command: &mut Command) {
     }
 }
 
-/// A Pod of one container, of busybox, that runs a shell script.
+/// A Pod with one busybox container that runs a shell script.
 pub fn shell_pod(name: &str, script: &str) -> Pod {
     Pod::named(name).container(container("main", script))
 }
 
-/// A container of busybox that runs a shell script.
+/// A busybox container that runs a shell script.
 pub fn container(name: &str, script: &str) -> Container {
     Container::new(name, &image("busybox")).shell(script)
 }
 
-/// A process and what it writes.
+/// A process and its output.
 pub struct Running {
     pub child: Child,
     lines: Receiver<String>,
@@ -207,7 +208,7 @@ pub struct Running {
 }
 
 impl Drop for Running {
-    /// A test that fails leaves nothing that disturbs the next one.
+    /// A failed test must not disturb the next one.
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
@@ -216,7 +217,7 @@ impl Drop for Running {
     }
 }
 
-/// How a process ended and all it wrote.
+/// How a process ended, and its output.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -225,14 +226,14 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The exit code; a process killed by a signal has none.
+    /// The exit code; panics if a signal killed the process.
     pub fn code(&self) -> i32 {
         self.status
             .code()
             .unwrap_or_else(|| panic!("killed by signal {:?}: {self:?}", self.status.signal()))
     }
 
-    /// Asserts a success and returns stdout.
+    /// Asserts success and returns stdout.
     #[track_caller]
     pub fn success(self) -> String {
         assert_eq!(self.code(), 0, "{self:?}");
@@ -283,12 +284,12 @@ impl Running {
 
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).unwrap();
-        // SAFETY: kill(2) takes integers; the child has not been waited for, so its PID is its own.
+        // SAFETY: kill(2) takes integers; the child has not been waited for, so the PID cannot have been reused.
         let result = unsafe { libc::kill(pid, signal) };
         assert_eq!(result, 0);
     }
 
-    /// Waits for the end; a process that takes too long is killed and the test fails.
+    /// Waits for the end. A process that takes too long is killed, and the test fails.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
         let watchdog = Watchdog::start(self.child.id());
@@ -311,7 +312,7 @@ impl Running {
     }
 }
 
-/// Ends a process that takes too long, with a signal nobody else sends.
+/// Ends a process that takes too long, with a signal that nothing else sends.
 struct Watchdog(std::sync::mpsc::Sender<()>);
 
 impl Watchdog {
@@ -361,14 +362,14 @@ pub fn http_get(address: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// One test at a time: they count what is on the host.
+/// Runs one test at a time, because they count objects on the host.
 pub fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Waits for a condition that no event announces, at most [`PATIENCE`]. It rests as long as a look takes: on one processor, looking all
-/// the time would keep what it waits for from happening.
+/// Polls a condition for at most [`PATIENCE`]. Pauses as long as each check takes: on one processor, constant polling
+/// would keep the condition from becoming true.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -377,12 +378,12 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         if condition() {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(start.elapsed() < PATIENCE, "timed out waiting until {what}");
         std::thread::sleep(look.elapsed().max(Duration::from_millis(2)));
     }
 }
 
-/// PIDs of processes whose command line has all of these words.
+/// PIDs of processes whose command lines contain all of these words.
 pub fn processes(words: &[&str]) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();

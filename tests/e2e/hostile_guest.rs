@@ -1,7 +1,8 @@
-//! The VMM against a guest without a kernel, whose rings keep the block device busy for ever: what it asks of the transport must still
-//! be done, and the machine must end when it resets it.
+//! The VMM against a guest without a kernel, whose rings keep the block device busy forever: the device must still obey
+//! commands of the transport, and the VM must end when the guest resets it.
 //!
-//! The guest is a few instructions that follow a list of writes and waits; all else (page tables, rings, list) is laid out here.
+//! The guest consists of a few instructions that execute a list of writes and waits; everything else (page tables,
+//! rings, list) is prepared here.
 
 use std::arch::global_asm;
 use std::fs::File;
@@ -14,7 +15,7 @@ use microkube_vmm::boot::layout::{HIGH_MEMORY, VIRTIO_MMIO};
 
 use crate::host::{Running, alone};
 
-/// Where the parts of the guest lie in its memory.
+/// The guest's memory layout.
 const CODE: u64 = HIGH_MEMORY;
 const LIST: u64 = CODE + 0x1000;
 const TABLES: u64 = CODE + 0x1_0000;
@@ -26,7 +27,7 @@ const FLUSH_HEADER: u64 = HEADER + 0x40;
 const STATUS: u64 = HEADER + 0x80;
 const DATA: u64 = QUEUE + 0x4000;
 const IMAGE_BYTES: usize = 0x2_8000;
-/// Beyond the image.
+/// After the loaded image.
 const LARGE_DATA: u64 = 0x100_0000;
 const LARGE_BYTES: u32 = 64 << 20;
 
@@ -34,11 +35,11 @@ const QUEUE_SIZE: u16 = 256;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const COM1: u64 = 0x3f8;
-/// The keyboard controller's command port, and the command that resets the machine.
+/// The keyboard controller's command port, and the command that resets the VM.
 const RESET: (u64, u32) = (0x64, 0xfe);
 
-// Follows the list of (operation, address, value), 4 bytes each: 1 stores the value, 2 waits until the 16 bits there are no less, 3 writes
-// a byte to a port, 0 halts for good.
+// Executes the list of (operation, address, value), 4 bytes each: 1 stores the value, 2 waits until the 16 bits at the
+// address reach the value, 3 writes a byte to a port, 0 halts.
 global_asm!(
     ".pushsection .rodata.hostile_guest, \"a\"",
     ".globl hostile_guest_begin",
@@ -88,11 +89,11 @@ unsafe extern "C" {
 
 fn code() -> &'static [u8] {
     let (begin, end) = (&raw const hostile_guest_begin, &raw const hostile_guest_end);
-    // SAFETY: the symbols enclose the read-only bytes that the assembler made above.
+    // SAFETY: the symbols enclose the read-only bytes that the assembler emitted above.
     unsafe { std::slice::from_raw_parts(begin, usize::try_from(end.offset_from(begin)).unwrap()) }
 }
 
-/// The guest's memory as it is loaded, from [`CODE`] on, and its list.
+/// The guest's memory as loaded, starting at [`CODE`], and its list.
 struct Guest {
     image: Vec<u8>,
     list: Vec<u8>,
@@ -105,7 +106,7 @@ impl Guest {
             list: Vec::new(),
         };
         guest.put(CODE, code());
-        // All 4 GiB onto themselves, in pages of 2 MiB: the devices are above 3 GiB.
+        // Maps all 4 GiB to themselves, in pages of 2 MiB: the devices are above 3 GiB.
         guest.put(TABLES, &((TABLES + 0x1000) | 3).to_le_bytes());
         for gib in 0..4 {
             let directory = TABLES + 0x2000 + gib * 0x1000;
@@ -152,7 +153,7 @@ impl Guest {
         self.store(VIRTIO_MMIO + offset, value);
     }
 
-    /// Stores a chain in the descriptor table from index `first` on: address, length, flags without [`NEXT`].
+    /// Stores a chain in the descriptor table, starting at index `first`: address, length, flags without [`NEXT`].
     fn chain(&mut self, first: u64, descriptors: &[(u64, u32, u16)]) {
         for (index, (address, length, flags)) in (first..).zip(descriptors) {
             let last = index + 1 == first + descriptors.len() as u64;
@@ -165,7 +166,7 @@ impl Guest {
         }
     }
 
-    /// Fills the available ring, and makes the first `count` places available.
+    /// Fills the available ring, and makes the first `count` entries available.
     fn offer(&mut self, count: u16, head: impl Fn(u16) -> u16) {
         for place in (0..QUEUE_SIZE).step_by(2) {
             let pair = u32::from(head(place)) | (u32::from(head(place + 1)) << 16);
@@ -173,13 +174,13 @@ impl Guest {
         }
         self.store(AVAILABLE, u32::from(count) << 16);
         self.store(USED, 0);
-        // Read from sector 0.
+        // Reads from sector 0.
         for word in 0..4 {
             self.store(HEADER + word * 4, 0);
         }
     }
 
-    /// Starts the block device, which begins with what its ring holds.
+    /// Starts the block device, which begins with the contents of its ring.
     fn start_device(&mut self) {
         for status in [1, 3] {
             self.register(0x70, status);
@@ -202,7 +203,7 @@ impl Guest {
         self.register(0x70, 0);
     }
 
-    /// Requests whose answers make further requests available, as often as the ring goes round.
+    /// Requests whose answers make more requests available, endlessly.
     fn feed_the_ring_from_the_disk(&mut self) {
         let feeding = [
             (HEADER, 16, 0),
@@ -229,7 +230,7 @@ impl Guest {
         self.start_device();
     }
 
-    /// An ELF file of it.
+    /// Writes the guest as an ELF file.
     fn write(mut self, path: &Path) {
         self.operation(0, 0, 0);
         let list = std::mem::take(&mut self.list);
@@ -260,11 +261,11 @@ impl Guest {
     }
 }
 
-/// How many requests each answer of [`Guest::feed_the_ring_from_the_disk`] makes available.
+/// Number of requests that each answer of [`Guest::feed_the_ring_from_the_disk`] makes available.
 const STEP: u16 = QUEUE_SIZE / 2;
 
-/// The disk that the ring is fed from: each sector has the ring's next index and the header of the request for the next sector. Behind
-/// that it is a hole of 5 GiB.
+/// The disk that feeds the ring: each sector contains the ring's next index and the header of the request for the next
+/// sector. A hole of 5 GiB follows.
 fn write_disk(path: &Path) {
     let file = File::create(path).unwrap();
     file.set_len(5 << 30).unwrap();
@@ -278,7 +279,7 @@ fn write_disk(path: &Path) {
 }
 
 #[test]
-fn a_guest_whose_rings_are_never_empty_resets_its_device_and_ends_its_machine() {
+fn a_guest_with_never_empty_rings_can_reset_its_device_and_end_its_vm() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let (kernel, disk) = (directory.path().join("guest"), directory.path().join("disk"));

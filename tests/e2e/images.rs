@@ -20,7 +20,7 @@ fn images_are_pulled_listed_and_removed() {
 }
 
 #[test]
-fn a_pod_with_pull_policy_never_runs_only_what_is_there() {
+fn pull_policy_never_runs_only_present_images() {
     let _alone = alone();
     let main = Container::new("main", &image("small")).pull_policy("Never");
     let pod = Pod::named("never").container(main.shell("echo ran"));
@@ -62,19 +62,19 @@ fn an_image_of_500_megabytes_is_pulled_and_read_back_unchanged() {
 }
 
 #[test]
-fn an_image_that_does_not_exist_is_an_error_that_names_it() {
+fn a_missing_image_is_an_error_that_names_it() {
     let _alone = alone();
     let before = host().leftovers();
     let main = Container::new("main", &image("no-such-image")).shell("true");
     let finished = host().run(Pod::named("missing").container(main));
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert!(finished.stderr.contains("test/no-such-image"), "{finished:?}");
-    assert!(finished.stderr.contains("does not have it"), "{finished:?}");
+    assert!(finished.stderr.contains("does not have this image"), "{finished:?}");
     host().assert_nothing_left_since(&before);
 }
 
 #[test]
-fn a_registry_that_is_down_is_an_error_that_names_it() {
+fn an_unreachable_registry_is_an_error_that_names_it() {
     let _alone = alone();
     let finished = host().output(["image", "pull", "127.0.0.1:1/test/busybox:latest"]);
     assert_eq!(finished.code(), 1, "{finished:?}");

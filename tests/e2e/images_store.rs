@@ -1,4 +1,4 @@
-//! What users do with the images of a host, while Pods use them.
+//! User operations on a host's images while Pods use them.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -11,9 +11,9 @@ use crate::host::{Running, alone, host, image};
 use crate::layered_image::{append, layout_of};
 
 #[test]
-fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
+fn an_image_in_use_is_neither_removed_nor_pruned() {
     let _alone = alone();
-    // Older than all others: pruning can be limited to it.
+    // Older than all others, so that pruning can be limited to it.
     let layout = layout_of("antique", |config, layers| {
         config["created"] = json!("1970-01-02T00:00:00Z");
         layers
@@ -40,13 +40,13 @@ fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
     let pruned = prune();
     assert!(!pruned.contains("removed"), "{pruned}");
     assert!(is_listed());
-    // By force it goes, and the Pod stays.
+    // With force it is removed, and the Pod stays.
     host().succeed(["image", "rm", "--force", reference]);
     assert!(!is_listed());
     assert!(pod.child.try_wait().unwrap().is_none());
     pod.signal(libc::SIGTERM);
     pod.finish().success();
-    // Without the Pod, the same command removes it.
+    // Without the Pod, no force is needed.
     load();
     let pruned = prune();
     assert!(pruned.starts_with(&format!("removed {reference}\nfreed ")), "{pruned}");
@@ -54,7 +54,7 @@ fn an_image_that_a_pod_uses_is_neither_removed_nor_pruned() {
 }
 
 #[test]
-fn images_go_out_and_in_through_pipes() {
+fn images_are_saved_and_loaded_through_pipes() {
     let _alone = alone();
     let reference = image("small");
     host().succeed(["image", "pull", &reference]);
@@ -94,18 +94,18 @@ fn damage_is_found_and_repaired() {
     std::fs::write(path, &bytes).unwrap();
     let found = host().output(["image", "verify", "damaged:v1"]);
     assert_eq!(found.code(), 1, "{found:?}");
-    assert!(found.stdout.contains("content is not what was written"), "{found:?}");
+    assert!(found.stdout.contains("content has changed"), "{found:?}");
     assert!(
         host()
             .succeed(["image", "verify", "--repair", "damaged:v1"])
-            .contains("made again")
+            .contains("rebuilt")
     );
     assert!(host().succeed(["image", "verify", "damaged:v1"]).contains("intact"));
     host().succeed(["image", "rm", "damaged:v1"]);
 }
 
 #[test]
-fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
+fn an_image_of_thirty_layers_runs_like_one_with_a_single_layer() {
     let _alone = alone();
     let layout = layout_of("many", |_, mut layers| {
         for number in 0..29 {
@@ -126,7 +126,7 @@ fn an_image_of_thirty_layers_runs_as_one_of_one_does() {
 }
 
 #[test]
-fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
+fn a_pod_runs_from_a_compressed_image_with_unchanged_content() {
     let _alone = alone();
     let text: String = (0..100_000).map(|line| format!("line {line} of some text\n")).collect();
     let noise: Vec<u8> = (0u32..5000)
@@ -165,14 +165,14 @@ fn a_pod_runs_from_a_compressed_image_and_reads_it_unchanged() {
 }
 
 #[test]
-fn a_pod_has_more_layers_than_a_disk_has_partitions() {
+fn a_pod_may_have_more_layers_than_a_disk_has_partitions() {
     let _alone = alone();
     let empty = || tar::Builder::new(Vec::new()).into_inner().unwrap();
     let images = [("layers-300", 300), ("layers-100-a", 100), ("layers-100-b", 100)];
     let mut pod = Pod::named("layers");
     for (name, count) in images {
         let layout = layout_of(name, |_, mut layers| {
-            // As instructions that change nothing make them: the same layer again and again.
+            // Like instructions that change nothing: the same layer again and again.
             layers.push(empty());
             for number in layers.len() + 1..count {
                 let mut tar = tar::Builder::new(Vec::new());
@@ -209,7 +209,7 @@ fn a_pod_has_more_layers_than_a_disk_has_partitions() {
     }
 }
 
-/// Loads what must be refused, and says why it was.
+/// Loads an archive that must be refused, and returns the reason.
 fn refusal(name: &str, archive: &[u8]) -> String {
     let path = host().file(name, "");
     std::fs::write(&path, archive).unwrap();
@@ -219,7 +219,7 @@ fn refusal(name: &str, archive: &[u8]) -> String {
 }
 
 #[test]
-fn archives_that_make_no_sense_are_refused_without_a_raw_control_character() {
+fn malformed_archives_are_refused_without_raw_control_characters() {
     let _alone = alone();
     for (name, archive) in [
         ("garbage", b"no archive at all \x1b[2J".repeat(100)),

@@ -1,11 +1,11 @@
-//! What is done with one Pod does not wait for what happens to another.
+//! Operations on one Pod do not wait for other Pods.
 
 use std::process::{Child, Stdio};
 
 use crate::detached_pod::Detached;
 use crate::host::{alone, host, processes, shell_pod, wait_until};
 
-/// A process that is stopped until this value goes.
+/// A process that is stopped until this is dropped.
 struct Stopped(i32);
 
 impl Stopped {
@@ -31,7 +31,7 @@ fn supervisor_of(name: &str) -> i32 {
     found[0]
 }
 
-fn begin_silently(args: &[&str]) -> Child {
+fn spawn_without_output(args: &[&str]) -> Child {
     let mut command = host().microkube(args);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
@@ -40,20 +40,20 @@ fn begin_silently(args: &[&str]) -> Child {
 const SERVE: &str = "echo ready; trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 #[test]
-fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_deleted() {
+fn no_verb_waits_for_another_pod_that_hangs_or_is_being_deleted() {
     let _alone = alone();
     let before = host().leftovers();
-    // One whose command line was killed, and whose supervisor does not get to ending it.
+    // A Pod whose command line was killed, and whose stopped supervisor cannot end it.
     let mut cli = host().start(shell_pod("abandoned", SERVE));
     cli.wait_for("ready");
     let stopped = Stopped::stop(supervisor_of("abandoned"));
     cli.signal(libc::SIGKILL);
     cli.finish();
-    // One that is being deleted by a command that waits, and takes its time.
+    // A Pod that a waiting command deletes, and that ends slowly.
     let patient = shell_pod("deleted", "trap 'echo term' TERM; while :; do sleep 0.1; done");
     let deleted = Detached::start(&patient.grace_period_seconds(600));
     deleted.wait_ready();
-    let mut deletion = begin_silently(&["delete", "pod", "deleted"]);
+    let mut deletion = spawn_without_output(&["delete", "pod", "deleted"]);
     deleted.wait_for_log("main", "term");
 
     let manifest = shell_pod("free", SERVE);
@@ -81,9 +81,9 @@ fn no_verb_waits_for_another_pod_that_hangs_while_it_ends_or_that_is_being_delet
     let names = host().succeed(["get", "pods", "-o", "name"]);
     assert_eq!(names, "pod/abandoned\npod/deleted\n");
     assert!(deletion.try_wait().unwrap().is_none(), "the deletion has not ended");
-    // One of the same name is what waits.
+    // Only a Pod with the same name has to wait.
     let file = host().manifest(&shell_pod("abandoned", SERVE));
-    let mut successor = begin_silently(&["run", "-d", file.to_str().unwrap()]);
+    let mut successor = spawn_without_output(&["run", "-d", file.to_str().unwrap()]);
     drop(stopped);
     deleted.delete();
     assert!(deletion.wait().unwrap().success());

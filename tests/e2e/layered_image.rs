@@ -1,4 +1,4 @@
-//! Images that tests make of busybox and layers of their own.
+//! Images made of busybox and additional layers.
 
 use std::io::Read;
 
@@ -15,7 +15,8 @@ pub fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
     tar.append_data(&mut header, path, content).unwrap();
 }
 
-/// An image of busybox with another configuration or other layers: `change` makes them from busybox' own, uncompressed.
+/// An image based on busybox with another configuration or other layers: `change` gets busybox's and returns the new
+/// ones, uncompressed.
 pub fn layout_of(name: &str, change: impl FnOnce(&mut Value, Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> std::path::PathBuf {
     let layout = host().file(name, "").with_file_name(format!("{name}-layout"));
     let _ = std::fs::remove_dir_all(&layout);

@@ -1,11 +1,11 @@
-//! Counts what Pods can leave on a host.
+//! Counts objects that Pods can leave on a host.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::host::{Host, processes};
 
-/// Everything of microkube's that is on the host now.
+/// All of microkube's objects that are on the host now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leftovers {
     taps: BTreeSet<String>,
@@ -18,7 +18,8 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Asserts that each kind of thing is seen where there is one Pod more than `before`: a count that sees nothing proves nothing.
+    /// Asserts that one Pod more than `before` adds to the count of each kind of object: a count that never finds
+    /// anything proves nothing.
     #[track_caller]
     pub fn assert_one_pod_more_than(&self, before: &Self) {
         assert_eq!(self.taps.len(), before.taps.len() + 1, "TAPs");
@@ -30,7 +31,7 @@ impl Leftovers {
 }
 
 impl Host {
-    /// Looks now.
+    /// Counts the objects now.
     pub fn leftovers(&self) -> Leftovers {
         let mut processes_left = processes(&["microkube-vmm", "supervised"]);
         processes_left.extend(processes(&["supervise"]));
@@ -43,13 +44,13 @@ impl Host {
             mounts: std::fs::read_to_string("/proc/mounts").unwrap().lines().count(),
             processes: processes_left,
             leases: names(&self.state_dir.join("network/leases")),
-            // Disks and sockets lie in these directories and nowhere else.
+            // Disks and sockets are in these directories and nowhere else.
             pods: &names(&self.state_dir.join("pods")) | &names(&self.run_dir.join("pods")),
             nft_chains: nft_chains(),
         }
     }
 
-    /// Has what dead owners left released, and asserts that there is then no more than before.
+    /// Releases what dead owners left behind, and asserts that no more is left than before.
     #[track_caller]
     pub fn assert_nothing_left_since(&self, before: &Leftovers) {
         self.succeed(["recover"]);
@@ -83,14 +84,14 @@ fn network_namespaces() -> BTreeSet<String> {
         .collect()
 }
 
-/// Chains of the table that keeps Pods from spoofing; there is one a TAP.
+/// Chains of the anti-spoofing table, one per TAP.
 fn nft_chains() -> BTreeSet<String> {
     let output = std::process::Command::new("nft")
         .args(["list", "table", "netdev", "microkube"])
         .output();
     let output = output.expect("nft is installed by `make`");
     let complaint = String::from_utf8_lossy(&output.stderr);
-    // Before the first Pod there is no table; anything else that nft has to say means that it did not count.
+    // Before the first Pod the table does not exist; any other message of nft means that the count failed.
     assert!(
         output.status.success() || complaint.contains("No such file or directory"),
         "{complaint}"

@@ -1,4 +1,4 @@
-//! Starts in order, probes that hang, ends that are explained, deletions by force: what only real containers can show.
+//! Start order, hanging probes, termination reasons, forced deletion: behaviour that only real containers can show.
 
 use microkube_tests::manifest::{Container, Pod, exec, exec_shell, probe};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, processes, shell_pod, wait_until};
 
-/// A container that ends when it is asked to.
+/// A container that ends on SIGTERM.
 fn waiting(name: &str, script: &str) -> Container {
     container(
         name,
@@ -22,7 +22,7 @@ fn containers_wait_for_hooks_and_an_oom_killed_child_does_not_explain_a_later_en
         .set("lifecycle.postStart", exec_shell("sleep 1; echo hook > /log/hook"));
     // Fails if it starts too early.
     let second = waiting("second", "cat /log/hook /proc/self/oom_score_adj || exit 9").mount("log", "/log");
-    // Its child is killed; a probe then has it end itself.
+    // Its child is OOM-killed; a probe then makes the container end on its own.
     let parent = waiting("parent", "tail /dev/zero; echo child $?; touch /tmp/end")
         .set("resources.requests.cpu", "50m")
         .set(
@@ -65,16 +65,16 @@ fn containers_wait_for_hooks_and_an_oom_killed_child_does_not_explain_a_later_en
 }
 
 #[test]
-fn a_probe_that_hangs_at_a_cpu_limit_restarts_its_container_and_leaves_no_process_behind() {
+fn a_probe_hanging_at_a_cpu_limit_restarts_its_container_and_leaves_no_process() {
     let _alone = alone();
-    // At its limit even the start of a command takes longer than the probe's timeout.
+    // At the CPU limit, even starting a command takes longer than the probe's timeout.
     let hanging = probe(
         exec(&["sleep", "6666"]),
         json!({ "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 2 }),
     );
     let slow = |name, script| container(name, script).limit("cpu", "50m");
     let busy = slow("busy", "while :; do :; done").set("livenessProbe", hanging.clone());
-    // This one is not restarted, so that what its probes leave behind would stay.
+    // This container is not restarted, so any processes left by its probes would remain.
     let idle = slow("idle", "exec sleep 1000").set("readinessProbe", hanging);
     let pod = Detached::start(
         &Pod::named("hanging")
@@ -98,12 +98,12 @@ fn a_probe_that_hangs_at_a_cpu_limit_restarts_its_container_and_leaves_no_proces
     pod.delete();
 }
 
-/// How often a container was restarted, once the Pod's status says so.
+/// The container's restart count, once the Pod's status has one.
 fn restarts(pod: &Detached, container: &str) -> Option<u64> {
     status_of(&pod.get(), container)?["restartCount"].as_u64()
 }
 
-/// Deletes by force; returns nothing, because nothing of the Pod is there any more.
+/// Deletes by force; returns nothing, because the Pod no longer exists.
 #[track_caller]
 fn force_delete(name: &str) {
     let deleted = host().succeed(["delete", "pod", name, "--grace-period=0", "--force"]);
@@ -117,10 +117,10 @@ fn force_delete(name: &str) {
 }
 
 #[test]
-fn a_pod_deleted_by_force_frees_its_name_at_once_also_when_its_supervisor_hangs() {
+fn a_force_deleted_pod_frees_its_name_at_once_even_if_its_supervisor_hangs() {
     let _alone = alone();
     let before = host().leftovers();
-    // Takes all of the two seconds that it has.
+    // Uses the whole grace period of two seconds.
     let manifest = shell_pod("forced", "trap '' TERM; while :; do sleep 0.1; done");
     let pod = Detached::start(&manifest);
     pod.wait_ready();

@@ -1,15 +1,15 @@
-//! Logs that are rotated while containers are restarted and somebody reads them.
+//! Log rotation while containers are restarted and a client reads the logs.
 
 use microkube_tests::manifest::Pod;
 
 use crate::detached_pod::Detached;
 use crate::host::{alone, container, host};
 
-/// Enough for a rotation: in the log, a line has some fifty bytes, and a file 10 MiB.
+/// Enough for a rotation: a line takes about fifty bytes in the log, and a file holds 10 MiB.
 const LINES_BEFORE: usize = 250_000;
 const LINES_AFTER: usize = 1000;
 
-/// Asserts that these are the lines with the numbers from `first` on, each once and in order.
+/// Asserts that the lines contain consecutive numbers starting at `first`, each once and in order.
 #[track_caller]
 fn assert_numbers<'a>(lines: impl Iterator<Item = &'a str>, first: usize, count: usize) {
     let mut expected = first;
@@ -38,7 +38,7 @@ fn log_files() -> Vec<String> {
 }
 
 #[test]
-fn following_goes_on_across_rotations_and_a_restart_with_every_line_once_and_in_order() {
+fn following_across_rotations_and_a_restart_shows_every_line_once_in_order() {
     let _alone = alone();
     let all = LINES_BEFORE + LINES_AFTER;
     let script = format!(
@@ -62,7 +62,7 @@ fn following_goes_on_across_rotations_and_a_restart_with_every_line_once_and_in_
         assert!(files.iter().any(|name| name == file), "{file} is not among {files:?}");
     }
 
-    // Who comes later reads the same from the files.
+    // A later reader gets the same lines from the files.
     let previous = host().succeed(["logs", "chatty", "-p"]);
     assert_numbers(previous.strip_prefix("begin\n").unwrap().lines(), 0, LINES_BEFORE);
     let current = pod.logs("main");
@@ -72,7 +72,7 @@ fn following_goes_on_across_rotations_and_a_restart_with_every_line_once_and_in_
         LINES_AFTER,
     );
 
-    // It is not the restart that ends it, but the container's last end.
+    // `logs -f` ends when the container ends for good, not at the restart.
     pod.delete();
     let followed = follow.finish();
     assert_eq!(followed.code(), 0, "{}", followed.stderr);

@@ -1,14 +1,20 @@
 //! End-to-end tests: real kernel, real KVM, real registry, real images.
 //!
-//! They need root and a KVM that can run guests, and fail where there is none; `make test` runs them in the emulated host
-//! then. They run one after the other, because they count what is left on the host.
+//! They need root and a KVM that can run guests, and fail without it; in that case `make test` runs them in the
+//! emulated host. They run one after another, because they count what is left on the host.
 
 mod bad_input;
 mod bad_places;
+mod cases;
 mod chaos;
 mod completion;
+mod configuration_environment;
+mod configuration_errors;
+mod configuration_updates;
+mod configuration_volumes;
 mod containers;
 mod copying;
+mod debug;
 mod detached;
 mod detached_pod;
 mod exec;
@@ -29,8 +35,15 @@ mod manifests;
 mod mounts;
 mod network;
 mod nginx;
+mod object_apply;
+mod object_changes;
+mod object_verbs;
+mod objects;
+mod pod_changes;
 mod probes;
 mod recovery;
+mod secrets_stay_secret;
+mod security_context;
 mod termination;
 mod timeline;
 mod upgrade;

@@ -7,7 +7,7 @@ use crate::host::{alone, host, shell_pod, wait_until};
 const UNTIL_TERMINATED: &str = "trap 'echo ended; exit 3' TERM; echo up; while :; do sleep 0.1; done";
 
 #[test]
-fn several_pods_run_each_under_its_name_and_the_first_failure_counts() {
+fn several_pods_run_under_their_names_and_the_first_failure_counts() {
     let _alone = alone();
     let before = host().leftovers();
     let pods = [
@@ -16,10 +16,10 @@ fn several_pods_run_each_under_its_name_and_the_first_failure_counts() {
     ];
     let mut running = host().start(documents(&pods));
     running.wait_for("[two/main] second");
-    wait_until("only the first Pod is there", || {
+    wait_until("only the first Pod remains", || {
         host().output(["get", "pods", "-o", "name"]).stdout == "pod/one\n"
     });
-    wait_until("the first Pod is told to end", || {
+    wait_until("the first Pod gets the file that ends it", || {
         host().output(["exec", "one", "--", "touch", "/tmp/end"]).code() == 0
     });
     let finished = running.finish();
@@ -35,7 +35,7 @@ fn an_interrupt_ends_all_pods() {
     let before = host().leftovers();
     let pods = [shell_pod("one", UNTIL_TERMINATED), shell_pod("two", UNTIL_TERMINATED)];
     let mut running = host().start(documents(&pods));
-    // Whichever comes first.
+    // Whichever container is first.
     running.wait_for("/main] up");
     running.wait_for("/main] up");
     running.signal(libc::SIGINT);

@@ -1,4 +1,4 @@
-//! What containers find at the paths of mounts, and as which user and groups they look.
+//! What containers find at mount paths, and which user and groups they run as.
 
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
@@ -17,7 +17,7 @@ fn append_link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
 }
 
 #[test]
-fn volumes_at_etc_and_dev_hide_no_file_of_the_pod_and_no_group_of_the_image() {
+fn volumes_at_etc_and_dev_hide_neither_pod_files_nor_image_groups() {
     let _alone = alone();
     let layout = layout_of("linked", |_, mut layers| {
         let mut tar = tar::Builder::new(Vec::new());
@@ -88,7 +88,7 @@ fn volumes_at_etc_and_dev_hide_no_file_of_the_pod_and_no_group_of_the_image() {
 }
 
 #[test]
-fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_starting_until_it_is_mended() {
+fn a_sub_path_outside_its_volume_blocks_only_its_container_until_fixed() {
     let _alone = alone();
     let other = "while [ ! -e /data/mend ]; do sleep 0.1; done; mkdir /data/inside; echo found > /data/inside/file; \
         ln -sfn inside /data/link; sleep 1000";
@@ -125,7 +125,7 @@ fn a_sub_path_that_leads_out_of_its_volume_keeps_only_its_container_from_startin
     assert_eq!(pod.container("main")["restartCount"], 0);
     pod.delete();
 
-    // In the foreground somebody waits, and nobody mends it.
+    // A foreground run fails: the user is waiting, and nothing will repair the link.
     let refused = Pod::named("refused")
         .empty_dir("data")
         .init_container(link.mount("data", "/data"))

@@ -1,4 +1,4 @@
-//! Pods reach each other and the host; addresses are theirs alone.
+//! Pods reach each other and the host; no Pod can use another's address.
 
 use microkube_tests::manifest::Pod;
 use serde_json::json;
@@ -23,7 +23,7 @@ fn the_containers_of_a_pod_share_localhost_and_the_host_name() {
 fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
     let _alone = alone();
     let serve = "ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/address \\1/'; mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www";
-    // PID 1 has no handler for SIGTERM, so it lives as long as the grace period.
+    // PID 1 has no handler for SIGTERM, so it runs until the end of the grace period.
     let server = |name| host().start(shell_pod(name, serve).grace_period_seconds(2));
     let mut first = server("first");
     let mut second = server("second");
@@ -57,7 +57,7 @@ fn two_pods_listen_on_the_same_port_and_one_reaches_the_other_and_the_host() {
 }
 
 #[test]
-fn a_pod_cannot_speak_with_an_address_that_is_not_its_own() {
+fn a_pod_cannot_send_from_another_address() {
     let _alone = alone();
     let script = "gateway=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); \
         ping -c 1 -W 20 $gateway > /dev/null && echo reached with its own; \

@@ -1,4 +1,4 @@
-//! nginx as a user first runs it: by itself, and with a sidecar.
+//! nginx as a new user would run it: alone, and with a sidecar.
 
 use microkube_tests::built::source_tree;
 
@@ -35,7 +35,7 @@ fn pod_ip() -> String {
 }
 
 #[test]
-fn nginx_is_reached_from_the_host_by_the_pods_address_and_ends_gracefully() {
+fn nginx_is_reachable_from_the_host_at_the_pods_address_and_ends_gracefully() {
     let _alone = alone();
     let before = host().leftovers();
     let pod = host().start(NGINX);
@@ -48,7 +48,7 @@ fn nginx_is_reached_from_the_host_by_the_pods_address_and_ends_gracefully() {
     assert!(page.contains("Welcome to nginx!"), "{page}");
     host().leftovers().assert_one_pod_more_than(&before);
     pod.signal(libc::SIGINT);
-    // nginx's stop signal is SIGQUIT: it ends by itself, so the exit code is 0.
+    // nginx's stop signal is SIGQUIT, on which it exits normally, with exit code 0.
     pod.finish().success();
     host().assert_nothing_left_since(&before);
 }

@@ -1,4 +1,4 @@
-//! Probes of every kind against real servers: failing, recovering, and what follows.
+//! Probes of every kind against real servers: failure, recovery, and the consequences.
 
 use microkube_tests::manifest::{Container, Pod, probe};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::detached_pod::Detached;
 use crate::host::{alone, container, host, wait_until};
 
-/// Three probes of one kind. Their limits are generous: what is tested is that they fail and succeed, not how fast servers are.
+/// Three probes of one kind, with generous limits: the tests check success and failure, not the speed of servers.
 fn probed(container: Container, startup: Value, readiness: Value, liveness: Value) -> Container {
     let failing_after = |handler: Value, failures: u32| {
         let timing = json!({ "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": failures });
@@ -19,7 +19,7 @@ fn probed(container: Container, startup: Value, readiness: Value, liveness: Valu
         .mount("state", "/state")
 }
 
-/// Files of a web server.
+/// A web server with a file for each probe.
 fn http() -> Container {
     let get = |path: &str| json!({ "httpGet": { "path": path, "port": 8080 } });
     let script =
@@ -34,8 +34,8 @@ fn tcp() -> Container {
     probed(container("tcp", script), connect(8090), connect(8091), connect(8092))
 }
 
-/// nginx as a gRPC server: over HTTP/2 without TLS, it answers a call with a file and the trailer that says that all is well. The files are
-/// a framed `HealthCheckResponse` each: SERVING (1) or NOT_SERVING (2).
+/// nginx as a gRPC server: over HTTP/2 without TLS, it answers a call with a file and the trailer for success. Each
+/// file is a framed `HealthCheckResponse`: SERVING (1) or NOT_SERVING (2).
 fn grpc() -> Container {
     let server = |port: u16, root: &str| {
         format!(
@@ -59,7 +59,7 @@ fn grpc() -> Container {
     probed(server, call(8081), call(8082), call(8083))
 }
 
-/// A shell command that makes a server answer with this status from now on.
+/// A shell command that makes a server answer with this status.
 fn health(root: &str, status: u8) -> String {
     let service = format!("{root}/grpc.health.v1.Health");
     format!(
@@ -84,7 +84,7 @@ fn messages() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Waits until an event of this reason has all of these parts in its message.
+/// Waits until an event with this reason has a message that contains all of these parts.
 #[track_caller]
 fn wait_for_event(reason: &str, parts: &[&str]) {
     wait_until(&format!("there is an event {reason} {parts:?}"), || {
@@ -95,7 +95,7 @@ fn wait_for_event(reason: &str, parts: &[&str]) {
     });
 }
 
-/// What the kubelet says of each kind that fails.
+/// Waits for the kubelet's message about each kind of failing probe.
 fn wait_for_failures(probe: &str, [http, tcp, grpc]: [&str; 3]) {
     let failed = format!("{probe} probe failed: ");
     wait_for_event("Unhealthy", &[&failed, http]);

@@ -1,4 +1,4 @@
-//! Whatever dies, the next command brings every detached Pod to a state that Kubernetes allows.
+//! Whichever process dies, the next command brings every detached Pod to a state that Kubernetes allows.
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -23,23 +23,23 @@ fn kill_only(words: &[&str]) {
     wait_until("it is gone", || !processes(words).contains(&found[0]));
 }
 
-/// Numbers without a gap and without one twice, from 0.
+/// Asserts that the log counts from 0 without gaps or repetitions.
 fn assert_counts(log: &str) {
     for (number, line) in log.lines().enumerate() {
         assert_eq!(line, number.to_string(), "in {log}");
     }
 }
 
-/// A script that counts, and does this after each number.
+/// A script that counts, and runs `pause` after each number.
 fn count(pause: &str) -> String {
     format!("n=0; trap 'exit 0' TERM; while :; do echo $n; {pause}; n=$((n+1)); done")
 }
 
 #[test]
-fn a_pod_whose_supervisor_was_killed_is_taken_over_with_no_container_restarted_and_no_output_lost_or_doubled() {
+fn a_pod_whose_supervisor_was_killed_recovers_without_restarts_and_with_exact_output() {
     let _alone = alone();
     let before = host().leftovers();
-    // Written faster than a terminal could show it, and long enough that the log is rotated.
+    // Faster than a terminal could show it, and long enough for a log rotation.
     let script = count("test $((n % 500)) != 0 || sleep 0.1");
     let pod = Detached::start(&shell_pod("survivor", &script));
     pod.wait_ready();
@@ -49,7 +49,7 @@ fn a_pod_whose_supervisor_was_killed_is_taken_over_with_no_container_restarted_a
         host().succeed(["recover"]);
         pod.wait_ready();
         let count = pod.logs("main").lines().count();
-        wait_until("it goes on counting", || pod.logs("main").lines().count() > count + 100);
+        wait_until("it keeps counting", || pod.logs("main").lines().count() > count + 100);
     }
     assert_counts(&pod.logs("main"));
     let status = pod.container("main");
@@ -66,7 +66,7 @@ fn a_pod_whose_supervisor_was_killed_is_taken_over_with_no_container_restarted_a
     host().assert_nothing_left_since(&before);
 }
 
-/// Connects to a port of the Pod as soon as something listens there.
+/// Connects to a port of the Pod once a process listens there.
 fn connect(pod: &Detached, port: u16) -> TcpStream {
     let address = format!("{}:{port}", pod.get()["status"]["podIP"].as_str().unwrap());
     let mut stream = None;
@@ -78,10 +78,11 @@ fn connect(pod: &Detached, port: u16) -> TcpStream {
 }
 
 #[test]
-fn a_pod_that_ended_while_it_had_no_supervisor_has_its_exit_code_and_all_its_output() {
+fn a_pod_that_ended_without_a_supervisor_keeps_its_exit_code_and_all_output() {
     let _alone = alone();
-    // It is told to end, and seen to have ended, by connections: nothing else reaches it then. The kernel closes the one to the
-    // descendant when the container's main process is gone.
+    // Closing one connection ends the container, and the other connection shows that it has ended, because nothing else
+    // reaches it without a supervisor. The kernel closes the descendant's connection when the container's main process
+    // is gone.
     let script = "sleep 100000 | nc -l -p 7001 & echo before; nc -l -p 7000 < /dev/null; echo after; exit 9";
     let pod = Detached::start(&shell_pod("unheard", script));
     pod.wait_for_log("main", "before");
@@ -101,7 +102,7 @@ fn a_pod_that_ended_while_it_had_no_supervisor_has_its_exit_code_and_all_its_out
 }
 
 #[test]
-fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_again() {
+fn a_pod_whose_vm_was_killed_restarts_its_lost_containers() {
     let _alone = alone();
     let before = host().leftovers();
     let pod = Detached::start(&shell_pod("reborn", &count("sleep 0.1")).restart_policy("Always"));
@@ -118,7 +119,7 @@ fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_
         "{status}"
     );
     assert_eq!(pod.get()["status"]["podIP"], address);
-    // Both at once: as when the whole host loses its power.
+    // Both at once, as in a power failure of the host.
     for pid in [processes(&["supervise"]), processes(&["microkube-vmm", "supervised"])].concat() {
         kill(pid);
     }
@@ -130,10 +131,11 @@ fn a_pod_whose_machine_was_killed_counts_its_containers_as_lost_and_starts_them_
 }
 
 #[test]
-fn a_detached_pod_whose_guest_panicked_is_started_again_with_its_volumes() {
+fn a_detached_pod_whose_guest_panicked_is_restarted_with_its_volumes() {
     let _alone = alone();
     let before = host().leftovers();
-    // A privileged container owns its machine, agent included: it makes the kernel panic when memory runs out, and uses it up.
+    // A privileged container controls its VM, agent included: it makes the kernel panic when memory runs out, and then
+    // exhausts it.
     let script = "if test -e /data/panicked; then echo back; exec sleep 100000; fi; \
         touch /data/panicked; sync; echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero";
     let main = container("main", script).privileged().limit("memory", "32Mi");
@@ -152,7 +154,7 @@ fn a_detached_pod_whose_guest_panicked_is_started_again_with_its_volumes() {
 }
 
 #[test]
-fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
+fn an_interrupted_termination_is_restarted_and_completed() {
     let _alone = alone();
     let before = host().leftovers();
     let script = "trap 'echo term' TERM; echo ready; while :; do sleep 0.1; done";
@@ -167,14 +169,14 @@ fn a_termination_that_was_cut_off_is_begun_again_and_finished() {
     let begun_again = Instant::now();
     host().succeed(["recover"]);
     host().succeed(["wait", "--for=delete", "pod/stubborn", "--timeout=60s"]);
-    // The stop signal comes again, and the whole of the grace period.
+    // The stop signal is sent again, with the whole grace period.
     assert!(begun_again.elapsed() >= Duration::from_secs(4));
     assert_eq!(follow.finish().success(), "ready\nterm\nterm\n");
     host().assert_nothing_left_since(&before);
 }
 
-/// Writes numbered files of lines that are their name, synced, with many changes of directories and other files beside, and first looks what
-/// is there of a machine before: `found ALL damaged COUNT last NUMBER`.
+/// Writes numbered, synced files whose lines are the file's name, with many other changes to files and directories in
+/// between. First it reports what a previous VM left: `found ALL damaged COUNT last NUMBER`.
 const WRITER: &str = r#"
 cd /data; mkdir -p kept churn
 all=0; damaged=0
@@ -200,7 +202,7 @@ while :; do
 done
 "#;
 
-/// The number after the last line that starts like this.
+/// The number after the last line that starts with this.
 fn last_number(log: &str, start: &str) -> u64 {
     let number = log.lines().rev().find_map(|line| line.strip_prefix(start));
     number
@@ -219,7 +221,7 @@ fn scratch_disk() -> PathBuf {
     disks[0].clone()
 }
 
-/// Runs e2fsck; its exit code and what it said.
+/// Runs e2fsck; returns its exit code and output.
 fn e2fsck(flags: &str, disk: &Path) -> (i32, String) {
     let output = Command::new("/sbin/e2fsck").arg(flags).arg(disk).output().unwrap();
     (
@@ -229,7 +231,7 @@ fn e2fsck(flags: &str, disk: &Path) -> (i32, String) {
 }
 
 #[test]
-fn volumes_are_whole_and_have_what_was_synced_after_the_machine_died_while_it_wrote() {
+fn volumes_are_intact_with_all_synced_data_after_the_vm_died_while_writing() {
     let _alone = alone();
     let before = host().leftovers();
     let pod = Detached::start(
@@ -239,14 +241,14 @@ fn volumes_are_whole_and_have_what_was_synced_after_the_machine_died_while_it_wr
             .container(container("main", WRITER).mount("data", "/data")),
     );
     pod.wait_for_log("main", "kept 10040");
-    // Both at once, and for the first time in the Pod's life: as when the host loses its power.
+    // Both at once, and for the first time in the Pod's life, as in a power failure of the host.
     for pid in [processes(&["supervise"]), processes(&["microkube-vmm", "supervised"])].concat() {
         kill(pid);
     }
-    wait_until("the machine is gone", || {
+    wait_until("the VM is gone", || {
         processes(&["microkube-vmm", "supervised"]).is_empty()
     });
-    // What the guest's kernel will find: a file system that needs nothing but its journal.
+    // The disk as the guest kernel will find it: a file system that needs only its journal replayed.
     let copy = host().state_dir.join("copy.img");
     let copied = Command::new("cp")
         .arg("--sparse=always")
@@ -273,7 +275,7 @@ fn volumes_are_whole_and_have_what_was_synced_after_the_machine_died_while_it_wr
     let reasons = host().event_reasons("writing");
     assert!(
         !reasons.contains(&"FailedCreatePodSandBox".to_owned()),
-        "one other machine is enough: {reasons:?}"
+        "one other VM is enough: {reasons:?}"
     );
     pod.delete();
     host().assert_nothing_left_since(&before);

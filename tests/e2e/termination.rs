@@ -1,5 +1,6 @@
-//! The end of a Pod as Kubernetes describes it, with the times at which its containers saw it: hooks first, the stop signal to the main
-//! process of every container at once, sidecars last and in reverse, SIGKILL for what is left.
+//! The end of a Pod as Kubernetes describes it, with the times at which its containers noticed it: hooks first, the
+//! stop signal to the main processes of all containers at once, sidecars last and in reverse order, SIGKILL for what
+//! remains.
 
 use jiff::{SignedDuration, Timestamp};
 use microkube_tests::manifest::{Container, Pod, exec_shell};
@@ -9,7 +10,7 @@ use crate::detached_pod::Detached;
 use crate::host::{alone, container, host};
 use crate::timeline::{Follower, SAY};
 
-/// A container that waits for its stop signal: `first` is done before, `end` because of it.
+/// A container that waits for its stop signal: it runs `first` before and `end` after the signal.
 fn waiting(name: &str, first: &str, end: &str) -> Container {
     let script =
         format!("{SAY}{first}\ntrap 'say term; {end}' TERM; say ready; while :; do sleep 1000 & wait $!; done");
@@ -20,9 +21,10 @@ fn hook(script: &str) -> Value {
     exec_shell(&format!("exec > /proc/1/fd/1; {SAY}{script}"))
 }
 
-/// None of the waiting here has a limit but the grace period: who waits for what does not come is killed at its end, and misses.
+/// The waits here have no limit except the grace period: a script that waits in vain is killed when that ends, and its
+/// output is missing.
 #[test]
-fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_last_in_reverse() {
+fn termination_runs_hooks_then_stops_containers_and_then_sidecars_in_reverse() {
     let _alone = alone();
     let sidecar = |name: &str| waiting(name, "", "sleep 0.5; say over; exit 0").restart_policy("Always");
     let pre_stop = hook("say hook; until [ -e /log/plain ]; do sleep 0.1; done; sleep 1; say hook-over");
@@ -59,7 +61,7 @@ fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_
     assert!(!exec.finish().status.success(), "its container is gone");
     let timeline = follower.finish();
 
-    // The hook ran while the other container had its signal already, and before its own container had.
+    // The hook ran after the other container got its signal, and before its own container did.
     timeline.assert_order(&[
         ("plain", "term"),
         ("hooked", "hook-over"),
@@ -82,10 +84,10 @@ fn hooks_come_first_then_the_stop_signal_to_all_containers_at_once_and_sidecars_
 }
 
 #[test]
-fn at_the_end_of_the_grace_period_hooks_are_cut_off_and_two_seconds_later_all_is_killed() {
+fn after_the_grace_period_hooks_are_cancelled_and_two_seconds_later_all_are_killed() {
     let _alone = alone();
     let before = host().leftovers();
-    // Does not end because of the signal.
+    // Does not end on the signal.
     let stubborn = "say goes-on";
     let pre_stop = hook("say hook; sleep 1000; say hook-over");
     let pod = Detached::start(

@@ -1,21 +1,22 @@
-//! What a Pod's containers say, with the times at which they said it: by the guest's clock, and by the host's when it arrived.
+//! The output of a Pod's containers with two times for each line: when it was written, by the guest's clock, and when
+//! it arrived, by the host's.
 
 use jiff::Timestamp;
 
 use crate::detached_pod::Detached;
 use crate::host::{Running, host};
 
-/// A shell function: says a word and the guest's uptime, which is one clock for all containers.
+/// A shell function that prints a word and the guest's uptime, a clock shared by all containers.
 pub const SAY: &str = "say() { read -r up rest < /proc/uptime; echo \"$1 $up\"; }; ";
 
-/// A word of a container's.
+/// A word printed by a container.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct PrintedWord {
     pub container: String,
     pub word: String,
-    /// The guest's uptime, seconds.
+    /// The guest's uptime in seconds.
     pub at_s: f64,
-    /// When the line arrived: never before it was written.
+    /// When the line arrived, which is never before it was written.
     pub arrived: Timestamp,
 }
 
@@ -40,7 +41,7 @@ impl Follower {
         self.0.wait_for(text);
     }
 
-    /// All that was said until the Pod was gone.
+    /// Everything printed until the Pod was gone.
     #[track_caller]
     pub fn finish(self) -> Timeline {
         let text = self.0.finish().success();
@@ -48,13 +49,13 @@ impl Follower {
     }
 }
 
-/// `[pod/POD/CONTAINER] TIMESTAMP WORD UPTIME`; other lines are of no interest here.
-fn parse(line: &str) -> Option<Said> {
+/// Parses `[pod/POD/CONTAINER] TIMESTAMP WORD UPTIME`; ignores other lines.
+fn parse(line: &str) -> Option<PrintedWord> {
     let mut parts = line.split_whitespace();
     let container = parts.next()?.trim_matches(['[', ']']).rsplit('/').next()?.to_owned();
     let arrived = parts.next()?.parse().ok()?;
     let (word, at_s) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
-    Some(Said {
+    Some(PrintedWord {
         container,
         word,
         at_s,
@@ -63,23 +64,23 @@ fn parse(line: &str) -> Option<Said> {
 }
 
 #[derive(Debug)]
-pub struct Timeline(Vec<Said>);
+pub struct Timeline(Vec<PrintedWord>);
 
 impl Timeline {
-    /// How often a container said this.
+    /// How many times a container printed this word.
     pub fn count(&self, container: &str, word: &str) -> usize {
         self.all(container, word).count()
     }
 
-    fn all(&self, container: &str, word: &str) -> impl Iterator<Item = &Said> {
+    fn all(&self, container: &str, word: &str) -> impl Iterator<Item = &PrintedWord> {
         self.0
             .iter()
             .filter(move |said| said.container == container && said.word == word)
     }
 
-    /// What a container said exactly once.
+    /// The word, which the container must have printed exactly once.
     #[track_caller]
-    pub fn once(&self, container: &str, word: &str) -> &Said {
+    pub fn once(&self, container: &str, word: &str) -> &PrintedWord {
         let mut all = self.all(container, word);
         match (all.next(), all.next()) {
             (Some(said), None) => said,
@@ -90,7 +91,7 @@ impl Timeline {
         }
     }
 
-    /// Asserts that containers said these words once each and in this order, by the guest's clock.
+    /// Asserts that containers printed these words once each, in this order by the guest's clock.
     #[track_caller]
     pub fn assert_order(&self, words: &[(&str, &str)]) {
         for pair in words.windows(2) {

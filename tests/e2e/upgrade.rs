@@ -1,8 +1,8 @@
-//! Pods that the previous build started, after an upgrade.
+//! Pods started by the previous build, after an upgrade.
 //!
-//! `MICROKUBE_PREVIOUS_PROGRAM` names that build's `microkube`; its `microkube-vmm` lies beside it, its guest where it looks for one. Without it the
-//! program under test stands in: then only the way is tested, and what builds say to each other by the unit tests that keep records
-//! and frames of every version.
+//! `MICROKUBE_PREVIOUS_PROGRAM` is that build's `microkube`; its `microkube-vmm` is next to it, and its guest is where
+//! it looks for one. Without the variable the program under test is used instead. Then only the procedure is tested,
+//! and compatibility between builds only by the unit tests that keep records and frames of every version.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ fn start_with_previous(name: &str) -> Detached {
     Detached(name.to_owned())
 }
 
-/// That the Pod answers get, logs and exec, and was never started again.
+/// Asserts that the Pod answers get, logs and exec, and was not restarted.
 fn assert_answers(pod: &Detached) {
     let status = pod.container("main");
     assert_eq!(status["restartCount"], 0, "{status}");
@@ -47,7 +47,7 @@ fn assert_answers(pod: &Detached) {
     assert_eq!(
         numbers,
         (0..numbers.len()).collect::<Vec<_>>(),
-        "nothing lost, nothing doubled"
+        "nothing lost or duplicated"
     );
     let finished = host().output([
         "exec",
@@ -71,7 +71,8 @@ fn assert_answers(pod: &Detached) {
 fn a_pod_of_the_previous_build_answers_get_logs_exec_and_delete() {
     let _alone = alone();
     let before = host().leftovers();
-    // One keeps its supervisor; the other's is replaced by one of this build, which takes over VMM and agent.
+    // One Pod keeps its supervisor. The other's supervisor is replaced by one of this build, which takes over VMM and
+    // agent.
     let (kept, taken_over) = (start_with_previous("kept"), start_with_previous("taken-over"));
     for pod in [&kept, &taken_over] {
         pod.wait_ready();

@@ -1,4 +1,4 @@
-//! `microkube-vmm run`: the VMM by itself.
+//! `microkube-vmm run`: the VMM without the rest of microkube.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use microkube_tests::built::{microkube_program, source_tree};
 
 use crate::host::{Running, alone};
 
-/// `microkube-vmm run` with this kernel and the tests' own init.
+/// `microkube-vmm run` with this kernel and the tests' init.
 fn vmm(kernel: &Path, args: &[&str]) -> Running {
     let program = microkube_program().with_file_name("microkube-vmm");
     let mut command = Command::new(program);
@@ -22,7 +22,7 @@ fn vmm(kernel: &Path, args: &[&str]) -> Running {
 }
 
 #[test]
-fn a_kernel_boots_by_itself_with_its_console_on_stdout() {
+fn a_bare_kernel_boots_with_its_console_on_stdout() {
     let _alone = alone();
     let kernel = source_tree().join("build/guest/vmlinux");
     let cmdline = "console=ttyS0 reboot=k panic=-1 then-off";
@@ -33,7 +33,7 @@ fn a_kernel_boots_by_itself_with_its_console_on_stdout() {
 }
 
 #[test]
-fn a_kernel_that_does_not_exist_is_an_error_that_names_it() {
+fn a_missing_kernel_is_an_error_that_names_it() {
     let _alone = alone();
     let finished = vmm(Path::new("/no/such/vmlinux"), &[]).finish();
     assert_eq!(finished.code(), 1, "{finished:?}");

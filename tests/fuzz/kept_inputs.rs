@@ -1,22 +1,22 @@
-//! A crate's fuzz targets as its unit tests: each takes the inputs of its kept corpus, without a fuzzer and its instrumented build.
-//! So each target is also compiled whenever the unit tests are.
+//! Runs a crate's fuzz targets as unit tests: each gets the inputs of its kept corpus, without a fuzzer and an
+//! instrumented build. Each target is therefore compiled whenever the unit tests are.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Stands for the fuzzer's macro of this name.
+/// Replaces the fuzzer's macro with this name.
 macro_rules! fuzz_target {
     (|$bytes:ident: &[u8]| $call:expr) => {
         #[test]
-        fn kept_inputs_are_taken() {
+        fn kept_inputs_do_not_crash() {
             crate::kept_inputs::replay(module_path!(), |$bytes: &[u8]| $call);
         }
     };
 }
 pub(crate) use fuzz_target;
 
-/// What is in a directory of the fuzz targets' package.
+/// The files in a directory of the fuzz package.
 fn files_in(directory: &str) -> Vec<PathBuf> {
     let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let directory = above.find_map(|above| Some(above.join("tests/fuzz").join(directory)).filter(|path| path.is_dir()));
@@ -26,7 +26,7 @@ fn files_in(directory: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Gives a target, named by its module, what is kept for it. What is printed last is what it failed at.
+/// Runs a target, named by its module, with its kept inputs. The last input printed is the one that failed.
 pub(crate) fn replay(module: &str, target: impl Fn(&[u8])) {
     let (_, name) = module.rsplit_once("::").unwrap();
     let inputs = files_in(&format!("corpus/{name}"));

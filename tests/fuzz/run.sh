@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds the fuzz targets, with coverage as cargo-fuzz does but on the stable toolchain, and runs each for some seconds from its
-# kept corpus. What makes a target fail is left in build/fuzz/NAME/, with how to repeat it.
+# Builds the fuzz targets, with coverage like cargo-fuzz but on the stable toolchain, and runs each for a few seconds,
+# starting with its kept corpus. Failing inputs are left in build/fuzz/NAME/, with instructions to repeat the failure.
 #
 # Usage: run.sh SECONDS [NAME...]      (0 seconds: only the kept corpus)
-#        run.sh --merge NAME DIRECTORY (takes what is new in a directory of inputs into the kept corpus)
+#        run.sh --merge NAME DIRECTORY (adds new inputs from a directory to the kept corpus)
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -32,10 +32,10 @@ else
 fi
 case $seconds in '' | *[!0-9]*) die "not a number of seconds: $seconds" ;; esac
 
-# With --target the flags are not given to build scripts.
+# With --target, build scripts do not get the flags.
 RUSTFLAGS=$flags cargo build --locked --release --quiet --manifest-path "$here/Cargo.toml" --target "$target" --bins
 
-# A target that nobody builds finds nothing.
+# A target that is not built finds nothing.
 for source in "$here"/targets/*/*.rs; do
     name=$(basename "$source" .rs)
     [ "$name" != mod ] || continue

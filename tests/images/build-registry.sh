@@ -29,7 +29,7 @@ registry=$!
 trap 'kill $registry 2>/dev/null; rm -f "$config"' EXIT
 tries=0
 until curl --silent --fail --output /dev/null "http://127.0.0.1:$port/v2/"; do
-    # Up to ten seconds: it says nowhere else that it listens.
+    # Wait up to ten seconds: there is no other sign that it is listening.
     tries=$((tries + 1))
     [ $tries -lt 100 ] || { cat "$build/registry.log" >&2; echo "images: error: docker-registry does not start" >&2; exit 1; }
     sleep 0.1

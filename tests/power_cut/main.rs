@@ -1,7 +1,7 @@
-//! The whole host loses its power at random moments: an emulated host is killed while Pods live, start, end and are brought back in it.
-//! What had reached its disk is all that is left.
+//! Power failures of the whole host at random moments: an emulated host is killed while Pods run, start, end and
+//! recover in it. Only what had reached its disk remains.
 //!
-//! This runs outside of the emulated host, on any machine: `make power-cut-test`.
+//! This runs outside the emulated host, on any machine: `make power-cut-test`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,7 +12,7 @@ use microkube_tests::manifest::{Container, Pod};
 use microkube_tests::random_life::{Dice, assert_allowed, number};
 use serde_json::Value;
 
-/// How often the power is cut; `MICROKUBE_POWER_CUTS` says otherwise.
+/// Number of power failures; `MICROKUBE_POWER_CUTS` overrides it.
 const DEFAULT_CUTS: u64 = 3;
 
 /// An emulated host that belongs to this test.
@@ -34,7 +34,7 @@ impl Drop for Machine {
 
 impl Machine {
     fn new() -> Self {
-        // Not in memory, as /tmp may be.
+        // The files must not be in memory, where /tmp may be.
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         let program = microkube_program().to_str().unwrap().to_owned();
         let machine = Self { program, directory };
@@ -46,6 +46,8 @@ impl Machine {
         let mut command = Command::new(&self.program);
         command
             .args(args)
+            // Do not read the host's configuration file.
+            .env("MICROKUBE_CONFIG", "")
             .env("MICROKUBE_STATE_DIR", self.directory.path().join("state"))
             .env("MICROKUBE_RUN_DIR", self.directory.path().join("run"))
             .stdin(Stdio::null());
@@ -57,20 +59,20 @@ impl Machine {
         assert!(output.status.success(), "{output:?}");
     }
 
-    /// A program in the machine, not yet started.
+    /// A program in the emulated host, not started yet.
     fn inside<'a>(&self, argv: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = self.outside(["machine", "exec", "--"]);
         command.args(argv);
         command
     }
 
-    /// microkube in the machine, run to its end.
+    /// Runs microkube in the emulated host to its end.
     fn output(&self, line: &str) -> Output {
         let argv = std::iter::once(self.program.as_str()).chain(line.split(' '));
         self.inside(argv).output().unwrap()
     }
 
-    /// As [`Self::output`], with success and without a complaint.
+    /// Like [`Self::output`], but must succeed without messages.
     #[track_caller]
     fn succeed(&self, line: &str) -> String {
         let output = self.output(line);
@@ -80,40 +82,40 @@ impl Machine {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// microkube in the machine, which nobody waits for.
+    /// Starts microkube in the emulated host, in the background.
     fn begin(&self, line: &str) -> Child {
         let mut command = self.inside(std::iter::once(self.program.as_str()).chain(line.split(' ')));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     }
 
-    /// A Pod's manifest, which is seen in the machine under the same path.
+    /// Writes a Pod's manifest, which has the same path in the emulated host.
     fn manifest(&self, pod: &Pod) -> PathBuf {
         let path = self.directory.path().join(format!("{}.yaml", pod.name()));
         std::fs::write(&path, pod.to_string()).unwrap();
         path
     }
 
-    /// Kills QEMU: what the machine had not written to its disk is gone.
+    /// Kills QEMU: data that the emulated host had not written to its disk is lost.
     fn cut_power(&self) {
         let directory = self.directory.path().to_str().unwrap();
         let pids = qemus_with(directory);
         assert_eq!(pids.len(), 1, "QEMU's processes for {directory}");
         // SAFETY: kill(2) takes integers. The PID was found by the process's command line a moment ago.
         assert_eq!(unsafe { libc::kill(pids[0], libc::SIGKILL) }, 0);
-        // Its command line goes long before its locks and its disk.
+        // Its command line disappears long before its locks and its disk are released.
         let start = Instant::now();
         while Path::new(&format!("/proc/{}", pids[0])).exists() {
             assert!(
                 start.elapsed() < Duration::from_secs(60),
-                "QEMU does not end, or nobody reaps it"
+                "QEMU does not end, or is not reaped"
             );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// PIDs of QEMU with this in its command line.
+/// PIDs of QEMU processes with this in their command line.
 fn qemus_with(text: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -132,19 +134,19 @@ fn pod(name: &str, policy: &str, script: &str) -> Pod {
         .container(main.shell(script).mount("data", "/data"))
 }
 
-/// Says what it finds of the life before, and writes on: a number is told when it is on the disk.
+/// Reports what it finds of its previous life, and continues writing: a number is printed once it is on the disk.
 const KEEPER: &str = "cd /data; mkdir -p kept; number=$(ls kept | sort -n | tail -n 1); number=${number:-0}; echo found $number; \
     while :; do number=$((number+1)); echo $number > kept/$number; sync kept/$number; echo kept $number; \
     rm -f kept/$((number-20)); sleep 0.05; done";
 
-/// The number after the last line that starts like this.
+/// The number after the last line that starts with this.
 fn last_number(log: &str, start: &str) -> Option<u64> {
     log.lines()
         .rev()
         .find_map(|line| line.strip_prefix(start)?.parse().ok())
 }
 
-/// What must be true once the machine is up again and everything was recovered, so many cuts after the start.
+/// What must be true after this many power failures, once the emulated host is up again and has recovered everything.
 fn assert_recovered(machine: &Machine, cuts: u64, restarts: &mut u64) {
     let pods: Value = serde_json::from_str(&machine.succeed("get pods -o json")).unwrap();
     for pod in pods["items"].as_array().unwrap() {
@@ -161,13 +163,13 @@ fn assert_recovered(machine: &Machine, cuts: u64, restarts: &mut u64) {
     }
     assert!(count > 0, "it is not the Pod that was there before");
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
-    // What the log says was on the disk is there; the log itself may have lost its end.
+    // Everything that the log reports as written is present; the log itself may have lost its end.
     let kept = last_number(&machine.succeed("logs keeper -p"), "kept ").unwrap_or(0);
     let found = last_number(&machine.succeed("logs keeper"), "found ").expect("the keeper says what it finds");
     assert!(found >= kept, "{kept} was on the disk, {found} is");
 }
 
-/// One of the things that happen to Pods.
+/// Runs a random verb on a Pod.
 fn random_verb(machine: &Machine, dice: &mut Dice) -> Child {
     let name = *dice.pick(&["cut-a", "cut-b"]).unwrap();
     match dice.roll(5) {
@@ -183,12 +185,12 @@ fn random_verb(machine: &Machine, dice: &mut Dice) -> Child {
 }
 
 fn pause(dice: &mut Dice, most: Duration) {
-    // The moment is what is random here.
+    // This pause makes the moment of the power cut random.
     std::thread::sleep(most.mul_f64(dice.roll(1000) as f64 / 1000.0));
 }
 
 #[test]
-fn whenever_the_power_is_cut_every_pod_comes_back_in_an_allowed_state() {
+fn every_pod_recovers_to_an_allowed_state_after_a_power_cut_at_any_time() {
     let mut dice = Dice::seeded_by("MICROKUBE_POWER_CUT_SEED");
     let machine = Machine::new();
     let layout = source_tree().join("build/images/busybox");

@@ -1,4 +1,4 @@
-//! TLS, passwords and tokens as real servers and other tools handle them.
+//! TLS, passwords and tokens with real servers and other tools.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ fn secured() -> Registry {
 }
 
 #[test]
-fn tls_and_passwords_are_needed_and_errors_say_so() {
+fn missing_tls_settings_or_passwords_are_reported() {
     let registry = secured();
     let error = registry.pull("busybox").unwrap_err();
     assert!(error.contains("certificate"), "{error}");
@@ -49,7 +49,7 @@ fn tls_and_passwords_are_needed_and_errors_say_so() {
 }
 
 #[test]
-fn credentials_that_other_tools_store_are_found() {
+fn credentials_stored_by_other_tools_are_found() {
     let registry = secured();
     registry.trust();
     let login = |arguments: &[&str]| {
@@ -68,12 +68,12 @@ fn credentials_that_other_tools_store_are_found() {
     login(&["--authfile", auth_file.to_str().unwrap()]);
     let id = registry.pull("busybox").unwrap();
     assert!(id.starts_with("sha256:"), "{id}");
-    // The same file as Docker's.
+    // The same file under Docker's name.
     let docker = registry.path("home/.docker/config.json");
     std::fs::create_dir_all(docker.parent().unwrap()).unwrap();
     std::fs::rename(&auth_file, &docker).unwrap();
     assert_eq!(registry.pull("busybox").unwrap(), id);
-    // And named explicitly.
+    // And specified explicitly.
     let named = registry.path("named.json");
     std::fs::rename(&docker, &named).unwrap();
     registry.pull("busybox").unwrap_err();
@@ -118,11 +118,12 @@ fn a_wrong_password_is_an_error_that_does_not_repeat_it() {
     .unwrap();
     let mut command = registry.microkube(["image", "pull", "-q", &registry.image("busybox")]);
     let error = result(command.env("REGISTRY_AUTH_FILE", &auth_file).output().unwrap()).unwrap_err();
-    assert!(error.contains("does not accept the credentials"), "{error}");
+    assert!(error.contains("rejected the credentials"), "{error}");
     assert!(!error.contains("wrong-one") && !error.contains(&auth), "{error}");
 }
 
-/// A token server as the registry's documentation describes it: signs what the user may do, for who knows the password.
+/// A token server as the registry's documentation describes it: it signs the permissions of users who know the
+/// password.
 struct TokenServer {
     certificate: String,
     realm: String,
@@ -159,7 +160,7 @@ impl TokenServer {
                 };
                 let length = body.len();
                 let reply = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-                // A client that has gone is no concern here.
+                // It does not matter if the client has gone.
                 let _ = connection.write_all(reply.as_bytes());
             }
         });
@@ -185,7 +186,7 @@ fn token(signer: &EcdsaKeyPair, chain: &str, user: &str) -> String {
 }
 
 #[test]
-fn tokens_are_fetched_where_the_registry_says() {
+fn tokens_are_fetched_from_the_server_the_registry_names() {
     let tokens = TokenServer::start("tester", "secret");
     let bundle = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(bundle.path(), &tokens.certificate).unwrap();
@@ -202,7 +203,7 @@ fn tokens_are_fetched_where_the_registry_says() {
     assert!(error.contains("podman login"), "{error}");
     let auth_file = registry.path("auth.json");
     let auth = BASE64_STANDARD.encode("tester:secret");
-    // For just this repository, as `podman login REGISTRY/REPOSITORY` stores it.
+    // For this repository only, as `podman login REGISTRY/REPOSITORY` stores it.
     let key = registry.image("busybox");
     std::fs::write(&auth_file, json!({"auths": {key: {"auth": auth}}}).to_string()).unwrap();
     let mut command = registry.microkube(["image", "pull", "-q", &registry.image("busybox")]);

@@ -1,4 +1,4 @@
-//! Images in the forms that other tools give them.
+//! Images in the forms that other tools produce.
 
 use std::ffi::OsString;
 use std::fs::DirEntry;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Options, Registry, layout, result, succeed};
 
-/// What skopeo says of an image: its manifest or configuration.
+/// An image's manifest or configuration, from skopeo.
 fn inspect(registry: &Registry, name: &str, what: &str) -> Value {
     let mut command = Command::new("skopeo");
     command
@@ -24,7 +24,7 @@ fn image_id(registry: &Registry, name: &str) -> String {
         .to_owned()
 }
 
-/// The files of microkube's layers, with their content.
+/// The files of microkube's layers and their content.
 fn layers(registry: &Registry) -> Vec<(OsString, Vec<u8>)> {
     let entries = std::fs::read_dir(registry.path("state/images/layers/sha256")).unwrap();
     let read = |entry: DirEntry| (entry.file_name(), std::fs::read(entry.path()).unwrap());
@@ -34,12 +34,12 @@ fn layers(registry: &Registry) -> Vec<(OsString, Vec<u8>)> {
 }
 
 #[test]
-fn the_same_image_comes_from_all_forms_of_manifests_and_layers() {
+fn all_manifest_and_layer_formats_give_the_same_image() {
     let registry = Registry::start(&Options::default());
     let source = layout("configured");
     registry.push(&source, "oci", &["--format", "oci"]);
     registry.push(&source, "docker", &["--format", "v2s2"]);
-    // Straight to the registry skopeo would use the layers again that are there.
+    // When copying straight to the registry, skopeo would reuse the layers that are already there.
     for (name, options) in [
         ("zstd", &["--dest-compress", "--dest-compress-format", "zstd"][..]),
         ("plain", &["--dest-decompress"]),
@@ -67,7 +67,7 @@ fn the_same_image_comes_from_all_forms_of_manifests_and_layers() {
 }
 
 #[test]
-fn an_index_leads_to_what_runs_here_and_a_digest_to_just_that() {
+fn an_index_selects_the_matching_platform_and_a_digest_the_exact_image() {
     let registry = Registry::start(&Options::default());
     registry.push(&layout("busybox"), "app:amd64", &[]);
     registry.push(&layout("configured"), "app:other", &[]);
@@ -106,15 +106,15 @@ fn an_index_leads_to_what_runs_here_and_a_digest_to_just_that() {
     let id = image_id(&registry, "app:amd64");
     assert_eq!(registry.pull("app:multi").unwrap(), id);
     let digest = amd64["digest"].as_str().unwrap();
-    // The tag is not what is meant.
+    // The tag is ignored.
     assert_eq!(registry.pull(&format!("app:other@{digest}")).unwrap(), id);
     let nothing = format!("sha256:{}", "0".repeat(64));
     let error = registry.pull(&format!("app:multi@{nothing}")).unwrap_err();
-    assert!(error.contains("does not have it"), "{error}");
+    assert!(error.contains("does not have this image"), "{error}");
 }
 
 #[test]
-fn mirrors_and_blocked_registries_are_as_registries_conf_says() {
+fn mirrors_and_blocked_registries_follow_registries_conf() {
     let (mirror, registry) = (
         Registry::start(&Options::default()),
         Registry::start(&Options::default()),

@@ -1,6 +1,6 @@
-//! Pulls from a real registry, Debian's docker-registry, with TLS, passwords and tokens, of images that other tools pushed.
+//! Pulls images that other tools pushed from a real registry, Debian's docker-registry, with TLS, passwords and tokens.
 //!
-//! They need no KVM, and no root: microkube gets directories and a home of its own.
+//! The tests need neither KVM nor root: microkube gets separate directories and a separate home.
 
 mod authentication;
 mod images;

@@ -1,4 +1,4 @@
-//! A registry on the loopback interface, and microkube and skopeo as its clients.
+//! A registry on the loopback interface, with microkube and skopeo as its clients.
 
 use std::ffi::OsStr;
 use std::net::{TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// Longer than anything here takes that works.
+/// Longer than any successful operation here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Built by `make`: one OCI layout an image.
+/// Built by `make`: one OCI layout per image.
 pub fn layout(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/images").join(name);
     assert!(
@@ -24,24 +24,24 @@ pub fn layout(name: &str) -> String {
     format!("oci:{}:latest", path.display())
 }
 
-/// A registry, ended when dropped, and a directory with all that belongs to it and to its clients.
+/// A registry, ended when dropped, and a directory for its files and those of its clients.
 pub struct Registry {
     pub directory: TempDir,
     /// Host and port.
     pub address: String,
     process: Child,
     tls: bool,
-    /// USER:PASSWORD of who may push.
+    /// USER:PASSWORD for pushing.
     credentials: Option<String>,
 }
 
-/// What the registry is to be like.
+/// How to configure the registry.
 #[derive(Default)]
 pub struct Options<'a> {
     pub tls: bool,
-    /// USER and PASSWORD that it accepts.
+    /// The accepted user and password.
     pub password: Option<(&'a str, &'a str)>,
-    /// More of its configuration.
+    /// Additional configuration.
     pub config: String,
 }
 
@@ -49,7 +49,7 @@ impl Registry {
     pub fn start(options: &Options<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        // Free a moment ago: whoever takes it in between makes the registry fail to start, loudly.
+        // The port was free a moment ago: if another process takes it now, the registry visibly fails to start.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let mut config = format!(
@@ -106,7 +106,7 @@ impl Registry {
         self.directory.path().join(name)
     }
 
-    /// The name of one of its images.
+    /// The full name of one of its images.
     pub fn image(&self, name: &str) -> String {
         format!("{}/test/{name}", self.address)
     }
@@ -133,11 +133,11 @@ impl Registry {
         std::fs::copy(self.path("authority/ca.crt"), directory.join("ca.crt")).unwrap();
     }
 
-    /// microkube as a user with a home and a state of its own, not yet started.
+    /// microkube as a user with a separate home and state, not started yet.
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         std::fs::create_dir_all(self.path("home")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_microkube"));
-        // Images need no KVM.
+        // Image verbs need no KVM.
         command
             .args(args)
             .arg("--on-this-host")
@@ -145,13 +145,15 @@ impl Registry {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path("home"))
             .env("XDG_RUNTIME_DIR", self.path("home/run"))
+            // Do not read the host's configuration file.
+            .env("MICROKUBE_CONFIG", "")
             .env("MICROKUBE_STATE_DIR", self.path("state"))
             .env("MICROKUBE_RUN_DIR", self.path("run"))
             .stdin(Stdio::null());
         command
     }
 
-    /// Pulls an image; returns its ID or what stderr says.
+    /// Pulls an image; returns its ID, or else stderr.
     pub fn pull(&self, name: &str) -> Result<String, String> {
         result(
             self.microkube(["image", "pull", "-q", &self.image(name)])
@@ -168,7 +170,7 @@ impl Drop for Registry {
     }
 }
 
-/// stdout of a process, or its stderr if it failed as it should: with exit code 1.
+/// stdout of a process, or stderr if it failed with the expected exit code 1.
 pub fn result(output: Output) -> Result<String, String> {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
     match output.status.code() {
@@ -178,16 +180,16 @@ pub fn result(output: Output) -> Result<String, String> {
     }
 }
 
-/// Runs a tool that must succeed; returns its stdout.
+/// Runs a tool, which must succeed; returns its stdout.
 pub fn succeed(command: &mut Command) -> Vec<u8> {
-    // An own process group: Ctrl-C for the tests does not make the tools fail first.
+    // A separate process group, so that Ctrl-C for the tests does not end the tools first.
     let output = command.process_group(0).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?} (installed by `make`): {error}"));
     assert!(output.status.success(), "{command:?}: {output:?}");
     output.stdout
 }
 
-/// An authority in `authority/ca.crt`, and the registry's own certificate and key beside it.
+/// Writes a CA to `authority/ca.crt`, and the registry's certificate and key next to it.
 fn write_certificates(directory: &Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

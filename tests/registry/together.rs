@@ -1,11 +1,11 @@
-//! Several processes at the same images, and processes that die.
+//! Several processes that use the same images, and processes that die.
 
 use std::process::Stdio;
 
 use crate::server::{Options, Registry, layout, result};
 
 #[test]
-fn pulls_of_several_processes_give_one_image() {
+fn concurrent_pulls_by_several_processes_give_one_image() {
     let registry = Registry::start(&Options::default());
     registry.push(&layout("configured"), "app", &[]);
     let pulls: Vec<_> = (0..6)
@@ -28,13 +28,13 @@ fn pulls_of_several_processes_give_one_image() {
 }
 
 #[test]
-fn a_pull_that_is_killed_leaves_what_the_next_one_clears_away() {
+fn a_pull_removes_the_remains_of_a_killed_one() {
     let registry = Registry::start(&Options::default());
     registry.push(&layout("busybox"), "app", &[]);
     for wait in [0, 1, 2, 4, 8, 16, 32, 64] {
         let mut command = registry.microkube(["image", "pull", "-q", &registry.image("app")]);
         let mut pull = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Wherever it is by then: what follows holds in any case.
+        // The process may be at any point by then: the assertions below hold in any case.
         std::thread::sleep(std::time::Duration::from_millis(wait));
         pull.kill().unwrap();
         pull.wait().unwrap();

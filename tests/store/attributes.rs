@@ -1,4 +1,4 @@
-//! All that can be known of the files of a tree, to compare two of them.
+//! All visible properties of the files in a tree, to compare two trees.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -8,30 +8,31 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// One file.
+/// The properties of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     mode: u32,
     uid: u32,
     gid: u32,
     mtime: (i64, i64),
-    /// Of directories every file system has its own.
+    /// `None` for directories, whose size differs between file systems.
     size: Option<u64>,
     links: u64,
     device: u64,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     target: Option<PathBuf>,
     digest: Option<u64>,
-    /// The first path that leads to the same inode.
+    /// The first path of the same inode.
     same_as: PathBuf,
 }
 
-/// Every path below `root` with its attributes, those of the root itself under the empty path.
+/// Every path below `root` with its attributes; the root itself has the empty path.
 pub fn of_tree(root: &Path) -> BTreeMap<PathBuf, Attributes> {
     of_paths(root, false)
 }
 
-/// The same for an overlayfs, which lists the whiteouts of a directory that only one layer has, though there is nothing to open.
+/// The same for an overlayfs, which lists the whiteouts of a directory that only one layer has, although they cannot be
+/// opened.
 pub fn of_overlay(root: &Path) -> BTreeMap<PathBuf, Attributes> {
     of_paths(root, true)
 }
@@ -84,7 +85,8 @@ fn of_paths(root: &Path, lists_whiteouts: bool) -> BTreeMap<PathBuf, Attributes>
     tree
 }
 
-/// Makes the numbers of links what can be seen: overlayfs counts names that are hidden, and one for every directory of several layers.
+/// Sets link counts to the number of visible names: overlayfs also counts hidden names, and counts directories of
+/// several layers differently.
 pub fn count_links(tree: &mut BTreeMap<PathBuf, Attributes>) {
     let mut counts: BTreeMap<PathBuf, u64> = BTreeMap::new();
     for attributes in tree.values() {
@@ -98,7 +100,7 @@ pub fn count_links(tree: &mut BTreeMap<PathBuf, Attributes>) {
     }
 }
 
-/// FNV-1a over the content, read in pieces.
+/// FNV-1a of the content, read in pieces.
 fn digest(path: &Path) -> u64 {
     let file = fs::File::open(path).unwrap();
     let mut buffer = vec![0; 1 << 16];
@@ -118,10 +120,10 @@ fn digest(path: &Path) -> u64 {
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     let mut names = vec![0u8; 64 << 10];
-    // SAFETY: the path ends with NUL, the buffer has the length that is given.
+    // SAFETY: the path ends with NUL, and the buffer has the given length.
     let count = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
     if count < 0 {
-        // Symbolic links may have none.
+        // Symbolic links may have no attributes.
         return BTreeMap::new();
     }
     let mut xattrs = BTreeMap::new();
@@ -140,7 +142,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     xattrs
 }
 
-/// Asserts that two trees are equal, and says where they first differ.
+/// Asserts that two trees are equal, and reports their first difference.
 #[track_caller]
 pub fn assert_equal(expected: &BTreeMap<PathBuf, Attributes>, found: &BTreeMap<PathBuf, Attributes>) {
     for (path, attributes) in expected {
@@ -150,6 +152,6 @@ pub fn assert_equal(expected: &BTreeMap<PathBuf, Attributes>, found: &BTreeMap<P
         assert_eq!(attributes, other, "{}", path.display());
     }
     for path in found.keys() {
-        assert!(expected.contains_key(path), "{} is too much", path.display());
+        assert!(expected.contains_key(path), "{} should not exist", path.display());
     }
 }

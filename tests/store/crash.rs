@@ -1,4 +1,4 @@
-//! Processes killed at any moment leave a store that is whole.
+//! Processes killed at any moment leave a consistent store.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::mounted::{Fixture, succeed, write_layout};
 
 const DIRECTORY: &str = "MICROKUBE_TEST_DIRECTORY";
 
-/// Loads, names and removes images until it is killed. A process of its own, started by the test below.
+/// Loads, names and removes images until it is killed. The test below starts it as a separate process.
 #[test]
 #[ignore = "runs until it is killed; started by the other test"]
 fn child() {
@@ -19,7 +19,7 @@ fn child() {
     loop {
         for name in ["one", "two"] {
             let reference = format!("example.org/{name}:v1");
-            // Others remove what this one adds.
+            // Other processes remove what this one adds.
             let _ = store.load(&directory.join(name), Some(&reference), &Quiet);
             let _ = store.tag(&reference, &format!("example.org/{name}:again"));
             let _ = store.get(&reference).unwrap();
@@ -41,13 +41,13 @@ fn start(directory: &Path) -> Child {
 }
 
 #[test]
-fn processes_killed_at_any_moment_leave_a_whole_store() {
+fn processes_killed_at_any_time_leave_an_intact_store() {
     let fixture = Fixture::new();
     for name in ["one", "two"] {
         let tree = fixture.path("tree");
         std::fs::create_dir_all(tree.join("d")).unwrap();
         std::fs::write(tree.join("d").join(name), vec![name.len() as u8; 3_000_000]).unwrap();
-        std::fs::write(tree.join("shared"), "both have it").unwrap();
+        std::fs::write(tree.join("shared"), "in both images").unwrap();
         let (own, shared) = (fixture.path(&format!("{name}.tar")), fixture.path("shared.tar"));
         for (archive, member) in [(&own, "d"), (&shared, "shared")] {
             let mut tar = Command::new("tar");
@@ -67,7 +67,7 @@ fn processes_killed_at_any_moment_leave_a_whole_store() {
     };
     for round in 0..20u64 {
         let mut children = [start(fixture.directory.path()), start(fixture.directory.path())];
-        // Different moments; when exactly is not what this test is about.
+        // Various moments; the exact time does not matter.
         std::thread::sleep(Duration::from_millis(30 + round * 37 % 200));
         for child in &mut children {
             child.kill().unwrap();
@@ -76,7 +76,7 @@ fn processes_killed_at_any_moment_leave_a_whole_store() {
         for image in fixture.store.verify_named(None, how).unwrap() {
             assert!(image.is_intact(), "round {round}: {image:?}");
         }
-        // What is there can be used, and what is missing added.
+        // What is present must be usable, and what is missing must be addable.
         let image = fixture
             .store
             .load(&fixture.path("one"), Some("example.org/one:v1"), &Quiet)

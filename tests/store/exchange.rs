@@ -1,4 +1,4 @@
-//! Images made by other tools, and other tools given ours.
+//! Exchange of images with other tools, in both directions.
 
 use std::fs;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use microkube_image::{Image, ImageStore, PullPolicy, Quiet, SaveTo};
 
 use crate::mounted::{Fixture, Mount, extract, pack, succeed};
 
-/// Busybox' own files are of no interest here: two layers with something of everything.
+/// Builds two layers with all kinds of entries; busybox's own files do not matter here.
 fn umoci_layout(fixture: &Fixture) -> std::path::PathBuf {
     let layout = fixture.path("umoci");
     let tag = format!("{}:latest", layout.display());
@@ -46,7 +46,7 @@ fn skopeo_digest(source: &str) -> String {
         .to_owned()
 }
 
-/// A registry of Debian's docker-registry, until it is dropped.
+/// Debian's docker-registry, running until it is dropped.
 struct Registry {
     child: Child,
     address: String,
@@ -54,7 +54,8 @@ struct Registry {
 
 impl Registry {
     fn start(fixture: &Fixture) -> Self {
-        // The kernel's choice; nobody else takes it within this moment, or starting fails and says so.
+        // The kernel chooses the port. If another process takes it in the meantime, the registry fails to start with a
+        // message.
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -93,7 +94,7 @@ impl Drop for Registry {
 }
 
 #[test]
-fn what_is_pulled_and_saved_has_the_registrys_digests_for_skopeo_and_podman() {
+fn a_pulled_and_saved_image_has_the_digests_of_the_registry_in_skopeo_and_podman() {
     let fixture = Fixture::new();
     let layout = umoci_layout(&fixture);
     let registry = Registry::start(&fixture);
@@ -151,7 +152,7 @@ fn what_is_pulled_and_saved_has_the_registrys_digests_for_skopeo_and_podman() {
     let id = image.id.strip_prefix("sha256:").unwrap();
     assert_eq!(inspected.trim(), format!("{expected} {id}"));
 
-    // And what podman saves is loaded here, in both of its formats.
+    // Images saved by podman can be loaded here, in both of its formats.
     for format in ["oci-archive", "docker-archive"] {
         let saved = fixture.path(format);
         podman(&[
@@ -177,7 +178,7 @@ fn what_is_pulled_and_saved_has_the_registrys_digests_for_skopeo_and_podman() {
 }
 
 #[test]
-fn images_of_skopeo_umoci_and_buildah_are_loaded_in_every_form() {
+fn images_from_skopeo_umoci_and_buildah_load_in_every_format() {
     let fixture = Fixture::new();
     let layout = umoci_layout(&fixture);
     let buildah = |args: &[&str]| {
@@ -257,7 +258,7 @@ fn images_of_skopeo_umoci_and_buildah_are_loaded_in_every_form() {
 }
 
 #[test]
-fn thirty_layers_stack_as_tar_unpacks_them_one_over_the_other() {
+fn thirty_stacked_layers_equal_the_unpacked_archives() {
     let fixture = Fixture::new();
     let together = fixture.path("together");
     let mut archives = Vec::new();
@@ -273,7 +274,7 @@ fn thirty_layers_stack_as_tar_unpacks_them_one_over_the_other() {
             .arg(&archive)
             .arg("--directory")
             .arg(&tree);
-        // Every other layer has no entries for its directories.
+        // Every other layer has no directory entries.
         if number % 2 == 0 {
             succeed(tar.arg("."));
         } else {

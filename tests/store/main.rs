@@ -1,5 +1,6 @@
-//! The image store against the rest of the world, as root but without a virtual machine: the kernel's EROFS and overlayfs, `fsck.erofs`, GNU
-//! tar, and the tools that make and load images. What is missing makes a test fail; `make image-test` installs it.
+//! The image store against other implementations, as root but without a virtual machine: the kernel's EROFS and
+//! overlayfs, `fsck.erofs`, GNU tar, and tools that build and load images. A missing tool makes a test fail; `make
+//! image-test` installs them.
 
 mod attributes;
 mod crash;

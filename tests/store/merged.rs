@@ -1,4 +1,4 @@
-//! Merged layers against overlayfs: what it shows of the layers one by one.
+//! Merged layers must look like the layers stacked by overlayfs.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use tar::{Builder, EntryType, Header};
 use crate::attributes;
 use crate::mounted::{Fixture, Mount};
 
-/// Numbers without a pattern, the same every time (SplitMix64).
+/// Random numbers, the same in every run (SplitMix64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -21,7 +21,7 @@ impl Numbers {
     }
 }
 
-/// A layer of few names, so that layers hide, replace and open what is in others.
+/// A layer with only a few different names, so that layers hide, replace and reveal each other's files.
 fn layer(numbers: &mut Numbers, file: &Path) {
     let mut tar = Builder::new(fs::File::create(file).unwrap());
     let mut add = |numbers: &mut Numbers, path: &str, kind: EntryType, data: &[u8], link: &str| {
@@ -95,7 +95,7 @@ fn layer(numbers: &mut Numbers, file: &Path) {
                 _ => {}
             }
         }
-        // A whole directory that a layer above hides, and opens again.
+        // A whole directory that an upper layer hides and another recreates.
         if directory.is_empty() && numbers.below(6) == 0 {
             add(numbers, ".wh.f", EntryType::Regular, b"", "");
         }
@@ -104,7 +104,7 @@ fn layer(numbers: &mut Numbers, file: &Path) {
 }
 
 #[test]
-fn merged_layers_look_as_overlayfs_shows_them_one_by_one() {
+fn merged_layers_equal_the_same_layers_stacked_by_overlayfs() {
     let mut numbers = Numbers(1);
     for round in 0..30 {
         let fixture = Fixture::new();
@@ -128,7 +128,7 @@ fn merged_layers_look_as_overlayfs_shows_them_one_by_one() {
             let mut expected = attributes::of_overlay(&overlay.0);
             drop(overlay);
             drop(singles);
-            // All of them, and the lowest ones beneath the rest.
+            // Merges all layers, or only the lowest ones.
             for max in [1, 2] {
                 let fitted = store.fit(vec![image.clone()], max).unwrap().remove(0);
                 assert_eq!(fitted.layers.len(), max.min(image.layers.len()), "round {round}");

@@ -1,4 +1,4 @@
-//! Layers as mounted images, and what is needed around them.
+//! Mounts layers as images, with the necessary environment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use microkube_tests::oci_layout;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Runs a program that must succeed; returns what it printed.
+/// Runs a program, which must succeed; returns its stdout.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();
@@ -18,7 +18,7 @@ pub fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Two stores, of which one compresses, and room for other files, on a file system that keeps extended attributes.
+/// Two stores, one of which compresses, and space for other files, on a file system with extended attributes.
 pub struct Fixture {
     pub directory: TempDir,
     pub store: ImageStore,
@@ -52,7 +52,7 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    /// Loads an image of these layers, uncompressed tar archives.
+    /// Loads an image of these layers, which are uncompressed tar archives.
     pub fn load(&self, name: &str, layers: &[&Path]) -> Image {
         self.load_into(&self.store, name, layers)
     }
@@ -65,17 +65,17 @@ impl Fixture {
     }
 }
 
-/// Writes an OCI layout of an image of these layers.
+/// Writes an OCI layout of an image with these layers.
 pub fn write_layout(layout: &Path, layers: &[&Path]) {
     let config = json!({ "architecture": "amd64", "os": "linux" });
     oci_layout::write(layout, config, layers.iter().map(|path| fs::read(path).unwrap()));
 }
 
-/// Something mounted, until it is dropped.
+/// A mount, until it is dropped.
 pub struct Mount(pub PathBuf);
 
 impl Mount {
-    /// Mounts a layer's file, after `fsck.erofs` has had nothing to say against it.
+    /// Mounts a layer's file, which `fsck.erofs` must first find correct.
     pub fn layer(file: &Path, at: PathBuf) -> Self {
         let report = succeed(Command::new("fsck.erofs").arg("--extract").arg(file));
         assert!(
@@ -92,7 +92,7 @@ impl Mount {
         Self(at)
     }
 
-    /// An empty file system in memory.
+    /// Mounts an empty tmpfs.
     pub fn tmpfs(at: PathBuf) -> Self {
         fs::create_dir_all(&at).unwrap();
         succeed(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&at));
@@ -105,7 +105,7 @@ impl Mount {
         let lower: Vec<_> = layers.iter().rev().map(|layer| layer.0.to_str().unwrap()).collect();
         let mut options = format!("lowerdir={}", lower.join(":"));
         if layers.len() == 1 {
-            // overlayfs wants two.
+            // overlayfs needs at least two layers.
             let empty = at.with_extension("empty");
             fs::create_dir_all(&empty).unwrap();
             options = format!("{options}:{}", empty.display());
@@ -140,7 +140,7 @@ pub fn pack(tree: &Path, archive: &Path) {
     );
 }
 
-/// Unpacks an archive as GNU tar does, in full.
+/// Unpacks an archive with GNU tar, including all attributes.
 pub fn extract(archive: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     succeed(

@@ -1,4 +1,4 @@
-//! Layers as they really are: Debian, nginx, busybox, and one with a million files.
+//! Real layers: Debian, nginx, busybox, and one with a million files.
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -10,11 +10,11 @@ use microkube_image::{ImageStore, Quiet};
 use crate::attributes;
 use crate::mounted::{Fixture, Mount, extract, succeed, write_layout};
 
-/// The layers of an OCI layout as they are in it, lowest first.
+/// The layers of an OCI layout, unchanged, lowest first.
 fn layer_blobs(layout: &Path) -> Vec<PathBuf> {
     let read = |path: &Path| -> serde_json::Value {
         let bytes =
-            fs::read(path).unwrap_or_else(|error| panic!("{}: {error}; `make test-images` makes it", path.display()));
+            fs::read(path).unwrap_or_else(|error| panic!("{}: {error}; `make test-images` builds it", path.display()));
         serde_json::from_slice(&bytes).unwrap()
     };
     let blob = |descriptor: &serde_json::Value| {
@@ -52,10 +52,10 @@ fn layers_of_debian_nginx_and_busybox_equal_what_gnu_tar_unpacks() {
 }
 
 const LAYOUT: &str = "MICROKUBE_TEST_LAYOUT";
-/// Where the limit is for the process that converts a million files, in kB: names alone are 20 MB.
+/// Memory limit for the process that converts a million files, in kB. The names alone take 20 MB.
 const PEAK_MAX_KB: u64 = 64 * 1024;
 
-/// Loads a layout and prints the most memory that took. A process of its own, started by the test below.
+/// Loads a layout and prints the peak memory. The test below starts it as a separate process.
 #[test]
 #[ignore = "measures its own process; started by the other test"]
 fn child() {
@@ -68,7 +68,7 @@ fn child() {
 }
 
 #[test]
-fn a_million_files_take_little_memory_and_equal_what_gnu_tar_unpacks() {
+fn a_million_files_convert_with_little_memory_and_equal_what_gnu_tar_unpacks() {
     let fixture = Fixture::new();
     let archive = fixture.path("million.tar");
     let mut tar = tar::Builder::new(BufWriter::with_capacity(1 << 20, fs::File::create(&archive).unwrap()));
@@ -80,7 +80,7 @@ fn a_million_files_take_little_memory_and_equal_what_gnu_tar_unpacks() {
         header.set_mode(0o600 + (number % 64) as u32);
         header.set_uid(number % 70_000);
         header.set_mtime(1_700_000_000 + number);
-        // One directory with a fifth of them, and many small ones.
+        // One directory with a fifth of the files, and many small ones.
         let path = if number % 5 == 0 {
             format!("./wide/file-{number:07}")
         } else {
@@ -102,12 +102,13 @@ fn a_million_files_take_little_memory_and_equal_what_gnu_tar_unpacks() {
     assert!(peak < PEAK_MAX_KB, "{peak} kB");
 
     fs::remove_dir_all(&layout).unwrap();
-    // In memory: a million files come and go there in a fraction of the time.
+    // In memory, where a million files are created and removed in a fraction of the time.
     let unpacked = Mount::tmpfs(fixture.path("unpacked"));
     extract(&archive, &unpacked.0);
     let image = fixture.store.get("million:v1").unwrap().unwrap();
     let mount = Mount::layer(&image.layers[0].path, fixture.path("mounted"));
-    // Two sorted lists rather than two trees in memory. Directories have no entries in this archive, hence no times.
+    // Compares two sorted lists instead of two trees in memory. Directories have no entries in this archive, and
+    // therefore no times.
     let list = |root: &Path, to: &Path| {
         let script = "find . ! -type d -printf '%P %m %U %G %T@ %s %n %y\\n' | LC_ALL=C sort > \"$0\"";
         succeed(Command::new("sh").args(["-c", script]).arg(to).current_dir(root));

@@ -1,4 +1,4 @@
-//! Generated trees: what the kernel shows of an image equals what GNU tar unpacks, in every attribute.
+//! Generated trees: the files that the kernel shows in an image equal those that GNU tar unpacks, in every attribute.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -17,9 +17,9 @@ use crate::mounted::{Fixture, Mount, extract, pack, succeed};
 #[derive(Debug, Clone)]
 enum Kind {
     File(Vec<u8>),
-    /// Runs of text, noise and zeros, of so many bytes each.
+    /// Sections of text, noise and zeros, each with its length in bytes.
     Mixed(Vec<(u8, usize)>),
-    /// Size, and where something is.
+    /// Size, and the position of the data.
     Sparse(u64, u64),
     Directory,
     Symlink(Vec<u8>),
@@ -44,7 +44,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(prop::sample::select((1u8..=255).filter(|byte| *byte != b'/').collect::<Vec<_>>()), 1..12),
         1 => (200usize..=255).prop_map(|length| vec![b'n'; length]),
     ]
-    .prop_filter("names that mean something else", |name| {
+    .prop_filter("names with a special meaning", |name| {
         name != b"." && name != b".." && !name.starts_with(b".wh.")
     })
 }
@@ -62,7 +62,7 @@ fn node() -> impl Strategy<Value = Node> {
         1 => (any::<bool>(), 1u32..4096, 0u32..1 << 20).prop_map(|(block, major, minor)| Kind::Device(block, major, minor)),
     ];
     let id = || prop_oneof![0u32..70_000, Just(4_000_000_000)];
-    // ext4, where GNU tar unpacks, has 34 bits for seconds.
+    // ext4, where GNU tar unpacks, stores seconds in 34 bits.
     let mtime = (
         prop_oneof![Just(0i64), -2_000_000_000i64..10_000_000_000],
         prop_oneof![Just(0u32), 0u32..1_000_000_000],
@@ -90,7 +90,7 @@ fn node() -> impl Strategy<Value = Node> {
         })
 }
 
-/// What LZ4 shrinks, does not shrink, and shrinks as far as it goes.
+/// Parts that LZ4 shrinks, cannot shrink, and shrinks as far as possible.
 fn mixed(parts: &[(u8, usize)]) -> Vec<u8> {
     let mut content = Vec::new();
     for (kind, length) in parts {
@@ -108,14 +108,14 @@ fn mixed(parts: &[(u8, usize)]) -> Vec<u8> {
     content
 }
 
-/// A byte for every number, with no pattern in them (the last step of SplitMix64).
+/// A byte for each number, without a pattern (the last step of SplitMix64).
 fn noise(number: u64) -> u8 {
     let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)) as u8
 }
 
-/// Makes the tree; nodes that clash with earlier ones are left out.
+/// Creates the tree; nodes that clash with earlier ones are left out.
 fn make(root: &Path, nodes: &[Node]) {
     fs::create_dir(root).unwrap();
     let mut directories = BTreeSet::from([PathBuf::new()]);
@@ -176,7 +176,7 @@ fn make(root: &Path, nodes: &[Node]) {
         }
         made.push((path, node));
     }
-    // Deepest first, for making something in a directory changes its time.
+    // Deepest first, because creating an entry changes its directory's time.
     made.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
     for (path, node) in made {
         set_attributes(&root.join(path), node);
@@ -200,7 +200,7 @@ fn set_attributes(full: &Path, node: &Node) {
             continue;
         }
         let name = CString::new(*name).unwrap();
-        // SAFETY: path and name end with NUL, the value has the length that is given.
+        // SAFETY: path and name end with NUL, and the value has the given length.
         let result = unsafe { libc::lsetxattr(c_path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
         assert_eq!(result, 0, "{name:?}: {}", std::io::Error::last_os_error());
     }
@@ -227,7 +227,7 @@ fn a_mounted_image_equals_what_gnu_tar_unpacks() {
         failure_persistence: None,
         ..Config::default()
     };
-    // The same trees every time: a failure can be repeated.
+    // The same trees in every run, so that failures can be repeated.
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let formats = [
         "--format=posix",
@@ -269,7 +269,7 @@ fn compare(nodes: &[Node], format: &str) {
 }
 
 #[test]
-fn a_compressed_file_is_read_right_in_any_order() {
+fn a_compressed_file_is_read_correctly_in_any_order() {
     let fixture = Fixture::new();
     let tree = fixture.path("tree");
     fs::create_dir(&tree).unwrap();
@@ -302,7 +302,7 @@ fn a_compressed_file_is_read_right_in_any_order() {
 }
 
 #[test]
-fn deep_and_wide_directories_are_as_gnu_tar_unpacks_them() {
+fn deep_and_wide_directories_equal_what_gnu_tar_unpacks() {
     let fixture = Fixture::new();
     let tree = fixture.path("tree");
     let deep: PathBuf = (0..60)

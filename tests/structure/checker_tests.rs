@@ -1,4 +1,4 @@
-//! The checker itself, against small crates.
+//! Tests of the checker itself, on small crates.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn imports(files: &[(&str, &str)]) -> Imports {
     Imports::of_crate(&sources, Path::new("src/lib.rs"))
 }
 
-/// `from -> to: names` of every import, without `src/` and `.rs`.
+/// `from -> to: names` for every import, without `src/` and `.rs`.
 fn edges(files: &[(&str, &str)]) -> Vec<String> {
     let short = |file: &Path| {
         file.strip_prefix("src")
@@ -32,7 +32,7 @@ fn edges(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_is_found_with_what_ties_it() {
+fn a_cycle_is_reported_with_the_names_that_cause_it() {
     let found = circles::find(&imports(&[
         ("lib.rs", "mod a; mod b; mod c; mod d;"),
         ("a.rs", "use crate::b::B; pub struct A(B);"),
@@ -47,7 +47,7 @@ fn a_circle_is_found_with_what_ties_it() {
 }
 
 #[test]
-fn two_circles_are_told_apart_and_a_way_that_does_not_lead_back_is_none() {
+fn separate_cycles_are_reported_separately_and_acyclic_imports_are_not() {
     let found = circles::find(&imports(&[
         ("lib.rs", "mod a; mod b; mod c; mod d;"),
         ("a.rs", "pub struct A; use crate::b::B; use crate::c::C;"),
@@ -66,7 +66,7 @@ fn two_circles_are_told_apart_and_a_way_that_does_not_lead_back_is_none() {
 }
 
 #[test]
-fn a_name_counts_for_the_file_that_defines_it() {
+fn an_import_is_attributed_to_the_defining_file() {
     let files = [
         ("lib.rs", "mod group; mod user; pub use group::Item;"),
         (
@@ -84,7 +84,7 @@ fn a_name_counts_for_the_file_that_defines_it() {
 }
 
 #[test]
-fn what_a_parent_defines_and_uses_of_its_child_is_a_circle() {
+fn a_parent_and_child_that_use_each_other_are_a_cycle() {
     let files = [
         ("lib.rs", "mod parent;"),
         (
@@ -103,7 +103,7 @@ fn what_a_parent_defines_and_uses_of_its_child_is_a_circle() {
 }
 
 #[test]
-fn tests_are_not_read() {
+fn test_code_is_ignored() {
     let files = [
         ("lib.rs", "mod a; mod b;"),
         (
@@ -119,7 +119,7 @@ fn tests_are_not_read() {
 }
 
 #[test]
-fn paths_are_read_wherever_they_stand() {
+fn paths_are_found_in_all_positions() {
     let a = r#"
         mod inside { pub fn f() { super::super::b::in_module() } }
         #[derive(Debug)] #[arg(value_parser = crate::b::in_attribute)]
@@ -142,7 +142,7 @@ fn paths_are_read_wherever_they_stand() {
 }
 
 #[test]
-fn names_of_other_crates_and_imports_in_a_circle_lead_nowhere() {
+fn names_of_other_crates_and_circular_reexports_are_ignored() {
     let files = [
         ("lib.rs", "mod a; use std::a::A; use ::a::B;"),
         (
@@ -154,7 +154,7 @@ fn names_of_other_crates_and_imports_in_a_circle_lead_nowhere() {
 }
 
 #[test]
-fn imports_lead_only_to_lower_layers() {
+fn only_imports_from_lower_layers_are_allowed() {
     let imports = imports(&[
         (
             "lib.rs",
@@ -181,7 +181,7 @@ fn imports_lead_only_to_lower_layers() {
 }
 
 #[test]
-fn a_crate_depends_on_none_beside_or_above_it() {
+fn crates_may_depend_only_on_lower_layers() {
     let crates = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let dependencies = [
         ("top".to_owned(), crates(&["left", "base"])),
@@ -197,7 +197,7 @@ fn a_crate_depends_on_none_beside_or_above_it() {
 }
 
 #[test]
-fn reserved_files_are_used_by_their_group_and_their_owner_alone_but_for_errors() {
+fn reserved_files_are_used_only_by_their_group_and_owner_except_for_errors() {
     let files = [
         ("lib.rs", "mod group; mod owner; mod other;"),
         (

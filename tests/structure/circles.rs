@@ -1,4 +1,4 @@
-//! Circles of files: strongly connected parts of the graph of imports.
+//! Import circles: strongly connected components of the import graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use crate::imports::Imports;
 
 type Graph<'a> = BTreeMap<&'a Path, Vec<&'a Path>>;
 
-/// Every circle, with what ties each of its files to the others.
+/// Every circle, with the imports that tie each of its files to the others.
 pub fn find(imports: &Imports) -> Vec<String> {
     let (mut forward, mut backward) = (Graph::new(), Graph::new());
     for (from, to, _) in imports.iter() {
@@ -28,7 +28,7 @@ pub fn find(imports: &Imports) -> Vec<String> {
     circles
 }
 
-/// `start` and every file that can be reached from it.
+/// `start` and all files reachable from it.
 fn reached<'a>(graph: &Graph<'a>, start: &'a Path) -> BTreeSet<&'a Path> {
     let mut reached = BTreeSet::from([start]);
     let mut next = vec![start];

@@ -1,4 +1,4 @@
-//! Which file of a crate takes which names from which other.
+//! Which files of a crate import which names from which other files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use crate::module_tree::{ModuleId, ModuleTree, ROOT, Use};
 use crate::workspace::Sources;
 
-/// The names by the file that takes them and the file that defines them.
+/// The imported names, by importing file and defining file.
 #[derive(Debug, Default)]
 pub struct Imports(BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>);
 
 impl Imports {
-    /// The imports within the crate that begins with the file `root`.
+    /// The imports within the crate whose root file is `root`.
     ///
-    /// A module that only leads to an item is not imported, nor is what a parent hands on of its children's.
+    /// Modules on the path to an item do not count as imported, and neither do children's items that a parent
+    /// re-exports.
     pub fn of_crate(sources: &Sources, root: &Path) -> Self {
         let tree = ModuleTree::read(sources, root);
         let mut imports = Self::default();
@@ -34,7 +35,7 @@ impl Imports {
         imports
     }
 
-    /// Every pair of files with the names that the first takes from the second.
+    /// Every pair of files, with the names that the first imports from the second.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &Path, &BTreeSet<String>)> {
         self.0
             .iter()
@@ -54,7 +55,7 @@ impl Imports {
     }
 }
 
-/// What a path leads to in its own crate.
+/// The target of a path in its own crate.
 #[derive(Debug)]
 enum Target {
     Module(ModuleId),
@@ -71,7 +72,7 @@ fn resolve(tree: &ModuleTree, from: ModuleId, path: &[String]) -> Option<Target>
 
 struct Resolver<'a> {
     tree: &'a ModuleTree,
-    /// Names already looked for, and where: imports may lead in a circle.
+    /// Lookups already made: imports may form a circle.
     asked: BTreeSet<(ModuleId, String, bool)>,
 }
 
@@ -93,7 +94,8 @@ impl Resolver<'_> {
         Some(Target::Module(module))
     }
 
-    /// What `name` is in a module. A module and an item may share a name: what is not the end of its path is rather the module.
+    /// Finds the meaning of `name` in a module. If a module and an item share the name, the module wins unless the name
+    /// ends the path.
     fn look_up(&mut self, module: ModuleId, name: &str, is_last: bool) -> Option<Target> {
         if !self.asked.insert((module, name.to_owned(), is_last)) {
             return None;

@@ -1,11 +1,11 @@
-//! Layers of crates, and of groups within a crate: a group is a folder or a file directly under a crate's sources.
+//! Layers of crates, and of groups within a crate: a group is a directory or file directly under a crate's sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::imports::Imports;
 
-/// Every import between groups that does not lead to a lower layer. The crate's root files stand above all.
+/// Every import between groups that does not lead to a lower layer. The crate's root files are above all groups.
 pub fn violations(imports: &Imports, sources: &Path, layers: &[&[&str]]) -> Vec<String> {
     let mut violations = Vec::new();
     for (from, to, names) in imports.iter() {
@@ -46,5 +46,5 @@ fn layer(layers: &[&[&str]], name: &str) -> usize {
     layers
         .iter()
         .position(|layer| layer.contains(&name))
-        .unwrap_or_else(|| panic!("{name} stands in no layer"))
+        .unwrap_or_else(|| panic!("{name} is not in any layer"))
 }

@@ -1,11 +1,14 @@
-//! The structure of the workspace's own code: files of a crate do not import each other in a circle, crates, as well as the groups of
-//! modules under `src/`, depend only on what is below them, and only `src/privileged` uses what needs root's privileges.
+//! The structure of the workspace's own code: files of a crate do not import each other in a circle; crates, and groups
+//! of modules under `src/`, depend only on lower layers; only `src/privileged` uses code that needs root; and every
+//! declared dependency is used.
 //!
-//! What a file imports is read from the sources: `use` declarations and paths, without those of tests. A name is imported from the file
-//! that defines it, not from the module that re-exports it. Calls of methods are not seen, nor what other crates' macros expand to.
+//! Imports are read from the sources: `use` declarations and paths, without tests. A name counts as imported from the
+//! file that defines it, not from a module that re-exports it. Method calls and expansions of other crates' macros are
+//! not seen.
 
 mod checker_tests;
 mod circles;
+mod dependencies;
 mod imports;
 mod layers;
 mod module_tree;
@@ -17,28 +20,44 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use dependencies::Package;
 use imports::Imports;
 use workspace::Workspace;
 
-/// The packages with crates, from the top down. A package depends on layers below its own, and on no package beside it.
+/// The packages with crates, from the top down. A package depends only on layers below its own, and on no package in
+/// the same layer.
 const CRATES: &[&[&str]] = &[
     &["microkube", "microkube-agent"],
-    &["microkube-image", "microkube-manifest", "microkube-vmm"],
+    &["microkube-projection"],
+    &[
+        "microkube-image",
+        "microkube-manifest",
+        "microkube-store",
+        "microkube-vmm",
+    ],
     &["microkube-erofs"],
-    &["microkube-base", "microkube-protocol", "microkube-tar"],
+    &[
+        "microkube-base",
+        "microkube-patch",
+        "microkube-protocol",
+        "microkube-seccomp",
+        "microkube-tar",
+    ],
 ];
 
-/// What `src/` is made of, from the top down. A group imports from the layers below its own, and from no group beside it.
+/// The groups of `src/`, from the top down. A group imports only from layers below its own, and from no group in the
+/// same layer.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["config"],
     &["pod"],
-    &["privileged"],
+    &["objects", "privileged"],
     &["emulated_host", "network", "volume"],
     &["state"],
-    &["build_id", "frame_header", "stderr", "terminal"],
+    &["build_id", "frame_header", "installed_files", "stderr", "terminal"],
 ];
 
-/// What changes the host with root's privileges. What is not named here of `src/network` only computes.
+/// The files that change the host as root. The files of `src/network` that are not listed only compute.
 const PRIVILEGED: &[&str] = &[
     "src/network/firewall.rs",
     "src/network/lease.rs",
@@ -50,7 +69,7 @@ const PRIVILEGED: &[&str] = &[
     "src/volume",
 ];
 
-/// Crates that speak to the kernel's network configuration.
+/// Crates for the kernel's network configuration.
 const NETLINK_CRATES: &[&str] = &[
     "netlink_packet_core",
     "netlink_packet_route",
@@ -58,9 +77,21 @@ const NETLINK_CRATES: &[&str] = &[
     "rtnetlink",
 ];
 
+/// Dependencies that are used although no code here names them, with the reason.
+const USED_WITHOUT_NAME: &[(&str, &str)] = &[
+    (
+        "microkube-protocol: async-trait (dependencies)",
+        "code generated from agent.proto",
+    ),
+    (
+        "microkube-protocol: ttrpc (dependencies)",
+        "code generated from agent.proto",
+    ),
+];
+
 static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read(Path::new(env!("CARGO_MANIFEST_DIR"))));
 
-/// The imports within each crate, by the file that the crate begins with.
+/// The imports within each crate, by the crate's root file.
 static IMPORTS: LazyLock<BTreeMap<PathBuf, Imports>> = LazyLock::new(|| {
     let crates = WORKSPACE.crate_roots.iter();
     crates
@@ -69,7 +100,7 @@ static IMPORTS: LazyLock<BTreeMap<PathBuf, Imports>> = LazyLock::new(|| {
 });
 
 #[test]
-fn files_do_not_import_each_other_in_a_circle() {
+fn files_have_no_import_cycles() {
     let found: Vec<String> = IMPORTS.values().flat_map(circles::find).collect();
     assert!(
         found.is_empty(),
@@ -99,7 +130,7 @@ fn crates_depend_only_on_the_layers_below_them() {
 }
 
 #[test]
-fn only_the_privileged_part_changes_the_host() {
+fn only_the_privileged_module_changes_the_host() {
     let reserved: Vec<&Path> = PRIVILEGED.iter().map(Path::new).collect();
     let sources = Path::new("src");
     let imports = &IMPORTS[Path::new("src/lib.rs")];
@@ -114,5 +145,27 @@ fn only_the_privileged_part_changes_the_host() {
         found.is_empty(),
         "only src/privileged may use these\n\n{}",
         found.join("\n")
+    );
+}
+
+#[test]
+fn every_declared_dependency_is_used() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let members = workspace::members(workspace);
+    // In a separate workspace.
+    let fuzz = Package::read(workspace, Path::new("tests/fuzz"));
+    let packages: Vec<Package> = members.iter().map(|member| Package::read(workspace, member)).collect();
+    let mut found = dependencies::undeclared(workspace, &packages);
+    found.extend(packages.iter().chain([&fuzz]).flat_map(Package::unused));
+    for (name, reason) in USED_WITHOUT_NAME {
+        let place = found.iter().position(|dependency| dependency == name);
+        let place = place
+            .unwrap_or_else(|| panic!("{name} is used by its name, or not declared: remove the exception ({reason})"));
+        found.remove(place);
+    }
+    assert!(
+        found.is_empty(),
+        "nothing uses these dependencies; a dependency of tests alone belongs to dev-dependencies\n\n  {}",
+        found.join("\n  ")
     );
 }

@@ -1,4 +1,4 @@
-//! A crate's modules as its files declare them, without those of tests: what each defines, imports and names.
+//! A crate's modules as declared in its files, without tests: what each defines, imports and refers to.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use syn::{Attribute, Item, ItemMod, ItemUse, Macro, Meta, MetaList, UseTree, Vis
 use crate::paths;
 use crate::workspace::Sources;
 
-/// A module's place in [`ModuleTree::modules`].
+/// Index of a module in [`ModuleTree::modules`].
 pub type ModuleId = usize;
 
 pub const ROOT: ModuleId = 0;
@@ -26,26 +26,26 @@ pub struct Module {
     pub file: PathBuf,
     pub parent: Option<ModuleId>,
     pub children: HashMap<String, ModuleId>,
-    /// The names of the items that are defined here.
+    /// The names of the items defined in the module.
     pub items: HashSet<String>,
     pub uses: Vec<Use>,
     /// Paths in code, types and the arguments of macros and attributes.
     pub paths: Vec<Vec<String>>,
 }
 
-/// One name of a `use` declaration, or all of a module's.
+/// One name of a `use` declaration, or a glob.
 #[derive(Debug)]
 pub struct Use {
     pub path: Vec<String>,
-    /// The name that it has here; none for `*` and `as _`.
+    /// The name in this module; `None` for `*` and `as _`.
     pub name: Option<String>,
     pub is_glob: bool,
-    /// `pub use`, of whatever visibility.
+    /// `pub use`, with any visibility.
     pub is_reexport: bool,
 }
 
 impl ModuleTree {
-    /// The modules of the crate that begins with the file `root`.
+    /// The modules of the crate whose root file is `root`.
     pub fn read(sources: &Sources, root: &Path) -> Self {
         let mut tree = Self::default();
         let dir = root.parent().unwrap();
@@ -53,7 +53,7 @@ impl ModuleTree {
         tree
     }
 
-    /// Whether `module` lies in `ancestor`, at whatever depth.
+    /// Whether `module` is inside `ancestor`, at any depth.
     pub fn is_within(&self, module: ModuleId, ancestor: ModuleId) -> bool {
         let mut parents = std::iter::successors(self.modules[module].parent, |id| self.modules[*id].parent);
         parents.any(|id| id == ancestor)
@@ -67,7 +67,7 @@ impl ModuleTree {
         self.add_module(sources, file, dir, parent, &parsed.items)
     }
 
-    /// Adds a module with its children, whose files lie in `dir`.
+    /// Adds a module with its children, whose files are in `dir`.
     fn add_module(
         &mut self,
         sources: &Sources,
@@ -88,7 +88,7 @@ impl ModuleTree {
         }
         self.modules[id].items = items
             .iter()
-            .filter(|item| !is_of_tests(attributes(item)))
+            .filter(|item| !is_test_only(attributes(item)))
             .filter_map(item_name)
             .collect();
         self.modules[id].uses = reader.uses;
@@ -118,7 +118,7 @@ impl ModuleTree {
     }
 }
 
-/// Collects what the items of one module import and name.
+/// Collects what the items of a module import and refer to.
 #[derive(Default)]
 struct ItemReader<'ast> {
     uses: Vec<Use>,
@@ -129,7 +129,7 @@ struct ItemReader<'ast> {
 
 impl<'ast> Visit<'ast> for ItemReader<'ast> {
     fn visit_item(&mut self, item: &'ast Item) {
-        if is_of_tests(attributes(item)) {
+        if is_test_only(attributes(item)) {
             return;
         }
         match item {
@@ -163,7 +163,7 @@ impl<'ast> Visit<'ast> for ItemReader<'ast> {
         visit::visit_macro(self, invocation);
     }
 
-    /// A word by itself is mostly an attribute's own, and one that is not is imported.
+    /// Single words are mostly the attribute's own; any others are imported.
     fn visit_meta_list(&mut self, list: &'ast MetaList) {
         self.paths.extend(
             paths::in_tokens(&TokenBuffer::new2(list.tokens.clone()))
@@ -257,15 +257,15 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Whether something is only compiled for tests.
-fn is_of_tests(attributes: &[Attribute]) -> bool {
+/// Whether an item is only compiled for tests.
+fn is_test_only(attributes: &[Attribute]) -> bool {
     let conditions = attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"));
     conditions
         .filter_map(|attribute| attribute.parse_args::<Meta>().ok())
         .any(|condition| without_tests(&condition) == Some(false))
 }
 
-/// What a `cfg` condition comes to outside of tests, if that is certain.
+/// The value of a `cfg` condition outside tests, if it is certain.
 fn without_tests(condition: &Meta) -> Option<bool> {
     let Meta::List(list) = condition else {
         return condition.path().is_ident("test").then_some(false);

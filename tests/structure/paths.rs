@@ -1,9 +1,9 @@
-//! Paths among the tokens of macros and attributes, whose grammar is their own.
+//! Finds paths in the tokens of macros and attributes, which have their own grammar.
 
 use syn::buffer::{Cursor, TokenBuffer};
 use syn::ext::IdentExt;
 
-/// Everything that has the form of a path, single names included. Names after a dot are fields and methods.
+/// Everything that has the form of a path, including single names. Names after a dot are fields and methods.
 pub fn in_tokens(tokens: &TokenBuffer) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     collect(tokens.begin(), &mut paths);
@@ -35,7 +35,7 @@ fn collect(mut cursor: Cursor, paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// What follows `::`.
+/// The segment after `::`.
 fn next_segment(cursor: Cursor) -> Option<(String, Cursor)> {
     let (first, rest) = cursor.punct()?;
     let (second, rest) = rest.punct()?;

@@ -1,12 +1,12 @@
-//! Files of which only one group may use what they do, and crates that only one group may use.
+//! Files and crates that only one group may use.
 
 use std::path::Path;
 
 use crate::imports::Imports;
 use crate::workspace::Sources;
 
-/// Every import from a file under `reserved` by a file that is neither under `owner` nor in the same group as what it imports. Errors may be
-/// named anywhere: they do nothing.
+/// Every import from a file under `reserved` by a file that is neither under `owner` nor in the same group as the
+/// imported file. Errors may be imported anywhere, because they do nothing.
 pub fn violations(imports: &Imports, sources: &Path, owner: &Path, reserved: &[&Path]) -> Vec<String> {
     let group = |file: &Path| {
         file.strip_prefix(sources)
@@ -38,7 +38,7 @@ pub fn violations(imports: &Imports, sources: &Path, owner: &Path, reserved: &[&
     violations
 }
 
-/// Every file under `within`, but not under `owner`, that names one of the crates.
+/// Every file under `within`, but not under `owner`, that refers to one of the crates.
 pub fn crate_violations(sources: &Sources, within: &Path, owner: &Path, crates: &[&str]) -> Vec<String> {
     let files = sources
         .iter()

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Texts by their path in the workspace.
+/// Source texts by their path in the workspace.
 pub type Sources = BTreeMap<PathBuf, String>;
 
 #[derive(Debug)]
 pub struct Workspace {
-    /// The files that the crates begin with: `src/lib.rs`, `src/main.rs`, `src/bin/*.rs` of every member.
+    /// The crates' root files: `src/lib.rs`, `src/main.rs`, `src/bin/*.rs` of every member.
     pub crate_roots: Vec<PathBuf>,
     pub sources: Sources,
-    /// The packages with crates, and on which others of the workspace each depends, for its tests included.
+    /// The packages with crates, and the other packages of the workspace that each depends on, including for its tests.
     pub dependencies: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -24,7 +24,7 @@ impl Workspace {
             dependencies: BTreeMap::new(),
         };
         for member in members(dir) {
-            // A member may be made of tests alone.
+            // A member may consist only of tests.
             if !dir.join(&member).join("src").is_dir() {
                 continue;
             }
@@ -43,14 +43,14 @@ impl Workspace {
     }
 }
 
-fn read_manifest(package: &Path) -> toml::Table {
+pub fn read_manifest(package: &Path) -> toml::Table {
     let file = package.join("Cargo.toml");
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     text.parse()
         .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// A package's name and the names of all that it depends on.
+/// A package's name and the names of its dependencies.
 fn dependencies(manifest: &toml::Table) -> (String, BTreeSet<String>) {
     let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
     let tables = tables.iter().filter_map(|table| manifest.get(*table)?.as_table());
@@ -58,8 +58,8 @@ fn dependencies(manifest: &toml::Table) -> (String, BTreeSet<String>) {
     (manifest["package"]["name"].as_str().unwrap().to_owned(), dependencies)
 }
 
-/// The directories of the workspace's packages, relative to its own.
-fn members(dir: &Path) -> Vec<PathBuf> {
+/// The directories of the workspace's packages, relative to the workspace.
+pub fn members(dir: &Path) -> Vec<PathBuf> {
     let manifest = read_manifest(dir);
     let members = manifest["workspace"]["members"].as_array().unwrap();
     members
@@ -85,7 +85,8 @@ fn is_crate_root(file: &Path, member: &Path) -> bool {
     file == Path::new("lib.rs") || file == Path::new("main.rs") || file.parent() == Some(Path::new("bin"))
 }
 
-fn read_dir(workspace: &Path, dir: &Path, sources: &mut Sources) {
+/// Reads the source files in a directory, relative to the workspace's own, and below it.
+pub fn read_dir(workspace: &Path, dir: &Path, sources: &mut Sources) {
     for entry in fs::read_dir(workspace.join(dir)).unwrap() {
         let entry = entry.unwrap();
         let path = dir.join(entry.file_name());

@@ -1,6 +1,7 @@
-//! The virtual machine monitor: boots a Linux guest on KVM with a handful of virtio devices, built for a hostile guest.
+//! The virtual machine monitor: boots a Linux guest on KVM with a handful of virtio devices, and
+//! treats the guest as hostile.
 //!
-//! It knows nothing of Pods, containers, images or YAML, and uses threads and epoll, never tokio.
+//! It does not depend on Pods, containers, images or YAML, and uses threads and epoll, never tokio.
 
 pub mod boot;
 pub mod bus;

@@ -1,16 +1,15 @@
-//! Locks between threads, also after one of them has panicked while it held one.
+//! Locks that still work after a thread has panicked while holding one.
 //!
-//! A panic leaves the data behind a lock as they were between two statements. All that is locked here stays usable then, and a
-//! machine must be brought to its end also after a panic.
+//! A panic leaves locked data in the state between two statements. All data locked here is still usable then, and a VM
+//! must be torn down properly even after a panic.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
-/// What a lock or a wait with one gives.
+/// The guard that locking, or waiting with a lock, returns.
 pub(crate) fn unpoisoned<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }

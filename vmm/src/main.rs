@@ -16,7 +16,7 @@ use microkube_vmm::report::report_end;
 use microkube_vmm::supervised;
 use microkube_vmm::vm::{Vm, VmParts};
 
-/// The virtual machine monitor of microkube.
+/// The virtual machine monitor (VMM) of microkube
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -26,28 +26,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boots a kernel, its console on standard output, for diagnosis and benchmarks
+    /// Boot a kernel with its console on standard output, for diagnosis and benchmarks
     ///
-    /// Ends with exit code 0 when the guest resets its machine (with the default command line that is also what a reboot or
-    /// a panic does), with 1 when the machine cannot be set up or fails.
+    /// Exits with 0 when the guest resets its VM (with the default command line, a reboot or panic does this too), and
+    /// with 1 if the VM cannot be set up or fails.
     #[command(
         after_help = "Example:\n  microkube-vmm run --kernel build/guest/vmlinux --initramfs build/guest/initramfs.cpio \\\n    \
                             --disk root.erofs,ro --disk scratch.ext4 --tap tap0 --memory-mib 256 --vcpus 2"
     )]
     Run(RunArgs),
-    /// Runs the machine that a supervisor describes, everything opened by it (for microkube itself)
+    /// Run a VM for a supervisor, which opens all files (used by microkube itself)
     ///
-    /// The configuration is JSON, read to its end; it names further inherited descriptors.
+    /// The configuration is JSON, read until end of file. It refers to other inherited descriptors.
     #[command(after_help = "Example:\n  microkube-vmm supervised --config-fd 3 3<config.json")]
     Supervised {
         /// Descriptor to read the configuration from
         #[arg(long, value_name = "N")]
         config_fd: i32,
-        /// UID of the Pod, by which the process is found when its supervisor died before it could note it
+        /// UID of the Pod, used to find the process if its supervisor dies before recording it
         #[arg(long, value_name = "UID")]
         pod: Option<String>,
     },
-    /// Says whether KVM can run a guest here, by running one
+    /// Check whether KVM can run a guest here, by running one
     #[command(after_help = "Example:\n  microkube-vmm probe && echo usable")]
     Probe,
 }
@@ -60,10 +60,10 @@ struct RunArgs {
     /// Initial RAM file system (cpio)
     #[arg(long, value_name = "FILE")]
     initramfs: Option<PathBuf>,
-    /// Disk image or block device, read-only with `,ro`; may be given several times: vda, vdb, …
+    /// Disk image or block device, read-only with `,ro`; may be repeated: vda, vdb, …
     #[arg(long = "disk", value_name = "FILE[,ro]")]
     disks: Vec<String>,
-    /// TAP of the host to attach to, created if there is none
+    /// Host TAP to attach to, created if it does not exist
     #[arg(long, value_name = "NAME")]
     tap: Option<String>,
     /// Guest memory in MiB
@@ -72,15 +72,15 @@ struct RunArgs {
     /// Number of virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_VCPU_COUNT)))]
     vcpus: u8,
-    /// Kernel command line; the devices are appended
+    /// Kernel command line; device parameters are appended
     #[arg(long, value_name = "S", default_value = "console=ttyS0 reboot=k panic=-1")]
     cmdline: String,
 }
 
 fn main() -> ExitCode {
     end_process_on_panic();
-    // One heap for all threads: they allocate little, and every further one costs memory.
-    // SAFETY: called before there is another thread.
+    // One heap for all threads: they allocate little, and every additional heap costs memory. SAFETY: called before
+    // there is another thread.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let result = match Cli::parse().command {
         Command::Run(args) => run(args),
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A thread that panics must not leave a machine running without it.
+/// Makes a panic in any thread end the process: the VM must not continue without that thread.
 fn end_process_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -106,7 +106,8 @@ fn end_process_on_panic() {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
-    let kvm = Kvm::new().context("cannot open /dev/kvm: it must exist and be readable and writable for this user")?;
+    let kvm =
+        Kvm::new().context("cannot open /dev/kvm: it must exist, and this user must be able to read and write it")?;
     let disks = args
         .disks
         .iter()
@@ -144,7 +145,7 @@ fn open_disk(argument: &str) -> anyhow::Result<Disk> {
     let (path, read_only) = match argument.rsplit_once(',') {
         Some((path, "ro")) => (path, true),
         Some((_, option)) if !Path::new(argument).exists() => {
-            bail!("--disk {argument}: unknown option {option:?}; there is only \"ro\"")
+            bail!("--disk {argument}: unknown option {option:?}; the only one is \"ro\"")
         }
         _ => (argument, false),
     };
@@ -160,7 +161,7 @@ fn open_disk(argument: &str) -> anyhow::Result<Disk> {
     Disk::new(vec![(file, whole_blocks)], read_only).with_context(|| format!("cannot use disk {path}"))
 }
 
-/// Attaches to a TAP; the guest gets a random, locally administered address.
+/// Attaches to a TAP and chooses a random, locally administered address for the guest.
 fn attach_tap(name: &str) -> anyhow::Result<(Tap, [u8; 6])> {
     let tap = Tap::attach(name).with_context(|| format!("cannot use TAP {name}"))?;
     let mut mac = [0u8; 6];

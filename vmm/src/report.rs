@@ -1,22 +1,25 @@
-//! What the VMM says of itself on standard error: to a supervisor that may be gone, may not read, or may have no room left on its
-//! disk. None of it may stop a device or end the process.
+//! Reports of the VMM on standard error. The supervisor that reads them may be gone, may not read, or may have a full
+//! disk. None of this may stop a device or end the process.
 //!
-//! A supervisor gives the VMM a standard error that never blocks (`nonblocking_writer` in `src/pod/virtual_machine.rs`). The pipe is the
-//! console's, too, whose end blocks: asking for room before writing is not enough, for the console may take it in between.
+//! A supervisor gives the VMM a standard error that never blocks (`nonblocking_writer` in
+//! `src/pod/virtual_machine.rs`). The console writes to the same pipe, through an end that blocks. So checking for room
+//! before writing is not enough, because the console may take the room in between.
 
 use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Longest report, bytes: so many fit into a pipe that takes anything at all (`PIPE_BUF`), and are not mixed with others there.
+/// Maximum length of a report in bytes. A pipe that accepts anything at all accepts this much (`PIPE_BUF`) and does not
+/// mix it with other writes.
 const MAX_BYTES: usize = 4096;
 
-/// Most reports while the guest runs: it causes most of them, and may not fill a log.
+/// Maximum number of reports while the guest runs. The guest causes most of them, and must not fill a log.
 const MAX_REPORTS: u32 = 128;
 
 static REPORTS: AtomicU32 = AtomicU32::new(0);
 
-/// Writes one line that begins with the program's name. What cannot be written at once is lost, and so is what follows too many.
+/// Writes one line that begins with the program's name. A line is lost if it cannot be written immediately, or if there
+/// were too many.
 pub fn report(message: fmt::Arguments<'_>) {
     if REPORTS
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
@@ -30,7 +33,7 @@ fn one_more(reports: u32) -> Option<u32> {
     (reports < MAX_REPORTS).then_some(reports + 1)
 }
 
-/// The same for what ends the process, however many reports there were.
+/// The same for the report that ends the process, however many reports there were.
 pub fn report_end(message: fmt::Arguments<'_>) {
     report_to(libc::STDERR_FILENO, message);
 }
@@ -44,9 +47,10 @@ fn report_to(fd: RawFd, message: fmt::Arguments<'_>) {
         events: libc::POLLOUT,
         revents: 0,
     };
-    // For a standard error that a user gave, which may block.
-    // SAFETY: one pollfd that lives through the call; then the pointer and length of a vector. `write` fails where nobody reads: the
-    // signals that could come with it are ignored, SIGPIPE by Rust's start-up code, SIGXFSZ by the jail.
+    // The poll is for a standard error that a user gave, which may block.
+    // SAFETY: one pollfd that lives through the call; then the pointer and length of a vector. Without a reader,
+    // `write` fails, and the signals that could come with that are ignored: SIGPIPE by Rust's start-up code, SIGXFSZ by
+    // the jail.
     unsafe {
         if libc::poll(&raw mut ready, 1, 0) == 1 && ready.revents & libc::POLLOUT != 0 {
             libc::write(fd, line.as_ptr().cast(), line.len());
@@ -80,13 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_can_cause_only_so_many_reports() {
+    fn the_number_of_reports_a_guest_can_cause_is_limited() {
         let counts: Vec<u32> = std::iter::successors(Some(0), |reports| one_more(*reports)).collect();
         assert_eq!(counts.last(), Some(&MAX_REPORTS));
     }
 
     #[test]
-    fn a_reader_who_is_gone_a_full_disk_and_a_closed_descriptor_are_survived() {
+    fn a_missing_reader_a_full_disk_and_a_closed_descriptor_are_survived() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         report_to(writer.as_raw_fd(), format_args!("nobody reads this"));
@@ -97,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_does_not_read_is_not_waited_for() {
+    fn a_stalled_reader_does_not_block_a_report() {
         let (_reader, writer) = std::io::pipe().unwrap();
         for _ in 0..1000 {
             report_to(writer.as_raw_fd(), format_args!("{}", "x".repeat(1000)));
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_console_that_takes_the_last_room_holds_up_no_report() {
+    fn a_console_that_fills_the_pipe_does_not_block_a_report() {
         let (mut reader, mut console) = std::io::pipe().unwrap();
         let path = format!("/proc/self/fd/{}", console.as_raw_fd());
         let stderr = File::options()
@@ -121,7 +125,7 @@ mod tests {
             }
             done.send(()).unwrap();
         });
-        // There is room from time to time, and both want it; then there is none any more.
+        // There is room from time to time, and both compete for it; then there is none.
         let mut page = [0; 4096];
         for _ in 0..2000 {
             reader.read_exact(&mut page).unwrap();
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confined_thread_that_reports_to_nobody_lives_on() {
+    fn a_confined_thread_survives_a_report_without_a_reader() {
         for role in ROLES {
             let signal = signal_of(role, report_to_nobody, || report(format_args!("a rule was broken")));
             assert_eq!(signal, 0, "{role:?}");

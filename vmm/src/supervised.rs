@@ -1,4 +1,4 @@
-//! Running a virtual machine for a supervisor: its configuration comes through a descriptor, and so does everything else.
+//! Runs a virtual machine for a supervisor. The configuration and everything else it needs come through descriptors.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,82 +16,55 @@ use crate::devices::vsock::worker::VsockBackend;
 use crate::jail::{self, JailError};
 use crate::vm::{Vm, VmError, VmParts};
 
-/// Longest configuration, bytes: a disk of a thousand segments has not a tenth of it.
+/// Maximum length of a configuration in bytes. A disk of a thousand segments needs less than a tenth of it.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Why a supervised machine could not be run.
+/// Why a supervised VM could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisedError {
-    /// The configuration could not be read.
     #[error("cannot read the configuration from descriptor {fd}")]
     Read {
-        /// The descriptor.
         fd: RawFd,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
-    /// It is too long.
     #[error("the configuration has more than {MAX_CONFIG_BYTES} bytes")]
     TooLong,
-    /// It is of a supervisor of a newer build.
     #[error(
-        "the supervisor speaks version {found} of the VMM's protocol, and this microkube-vmm versions up to {PROTOCOL_VERSION}: it is of an \
-         older build, install the one that belongs to microkube"
+        "the supervisor speaks VMM protocol version {found}, this microkube-vmm versions up to {PROTOCOL_VERSION}: install \
+         microkube-vmm of the same build as microkube"
     )]
-    Version {
-        /// The version of the configuration.
-        found: u64,
-    },
-    /// It is none.
+    Version { found: u64 },
     #[error("the configuration is invalid")]
     Parse(#[source] serde_json::Error),
-    /// A descriptor is not open.
     #[error("{what}: descriptor {fd} is not open")]
     NotOpen {
-        /// What it should have been.
         what: String,
-        /// The descriptor.
         fd: RawFd,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
-    /// A descriptor is named twice.
-    #[error("{what}: descriptor {fd} is used for something else already; every use needs a descriptor of its own")]
-    UsedTwice {
-        /// What it should have been.
-        what: String,
-        /// The descriptor.
-        fd: RawFd,
-    },
-    /// A context id that is reserved.
-    #[error("guest context id {0}: 0 to 2 and 4294967295 are reserved")]
+    #[error("{what}: descriptor {fd} is already used for something else")]
+    UsedTwice { what: String, fd: RawFd },
+    #[error("invalid guest context ID {0}: 0 to 2 and 4294967295 are reserved")]
     GuestCid(u32),
-    /// A disk is none.
     #[error("cannot use disk {index}")]
     Disk {
-        /// Which one.
         index: usize,
-        /// Why.
         #[source]
         source: DiskError,
     },
-    /// The TAP is none.
     #[error("cannot use the TAP")]
     Tap(#[source] TapError),
-    /// The vsock sockets cannot be used.
     #[error("cannot use the sockets of the vsock device")]
     Vsock(#[source] io::Error),
-    /// The process cannot be confined.
     #[error("cannot enter the jail")]
     Jail(#[from] JailError),
-    /// The machine.
     #[error(transparent)]
     Vm(#[from] VmError),
 }
 
-/// Takes over descriptors that were inherited, each once.
+/// Takes over inherited descriptors, each only once.
 #[derive(Debug, Default)]
 struct Inherited {
     taken: Vec<RawFd>,
@@ -112,7 +85,8 @@ impl Inherited {
             });
         }
         self.taken.push(fd);
-        // SAFETY: it is open, and handed out only once; nobody else in this process knows descriptors it inherited.
+        // SAFETY: it is open, and handed out only once; no other code in this process uses the descriptors it
+        // inherited.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
@@ -121,7 +95,7 @@ impl Inherited {
     }
 }
 
-/// What is understood of a configuration of any version: how to say that the rest is not.
+/// The part of a configuration that is understood in any version: enough to report that the rest is not.
 #[derive(Deserialize)]
 struct ConfigHead {
     #[serde(default)]
@@ -129,7 +103,7 @@ struct ConfigHead {
     event_fd: Option<RawFd>,
 }
 
-/// Understands a configuration.
+/// Parses a configuration.
 fn parse_config(text: &[u8], version: u64) -> Result<VmConfig, SupervisedError> {
     if version > PROTOCOL_VERSION.into() {
         return Err(SupervisedError::Version { found: version });
@@ -140,7 +114,7 @@ fn parse_config(text: &[u8], version: u64) -> Result<VmConfig, SupervisedError> 
 /// Reads the configuration to its end.
 fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<Vec<u8>, SupervisedError> {
     let file = inherited.file(fd, "the configuration")?;
-    // Standard streams that the configuration may name are still open, the configuration's own number is free afterwards.
+    // Standard streams that the configuration may name stay open; the configuration's own number is free afterwards.
     let mut text = Vec::new();
     file.take(MAX_CONFIG_BYTES + 1)
         .read_to_end(&mut text)
@@ -151,7 +125,7 @@ fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<Vec<u8>, Supervis
     Ok(text)
 }
 
-/// Reports to the supervisor. One that is gone is no reason to stop: it will be back and look at the process.
+/// Reports to the supervisor. If that is gone, the VM continues: the next supervisor will examine the process.
 #[derive(Debug)]
 struct Reporter(Option<File>);
 
@@ -181,9 +155,10 @@ fn take_disk(
         ));
     }
     let disk = Disk::new(files, config.read_only).map_err(|source| SupervisedError::Disk { index, source })?;
-    // The layers' host files are whole, or the Pod would not have started; a guest that writes to them makes the mistake.
+    // Failures of layers are not reported: their host files are whole, or the Pod would not have started, so the guest
+    // must have tried to write to them.
     let events = reporter.0.as_ref().filter(|_| !config.read_only);
-    // Without a second descriptor the failure is only in the machine's log.
+    // Without a second descriptor, the failure appears only in the VM's log.
     Ok(disk.reporting_to(events.and_then(|events| events.try_clone().ok())))
 }
 
@@ -236,10 +211,10 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited, reporter: &Reporter) 
     })
 }
 
-/// Most bytes of a file that is not a disk: standard error and the console, where they are files.
+/// Maximum size of a file that is not a disk, in bytes: standard error and the console, if they are files.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
-/// Length of the largest file that the machine has to write.
+/// Length of the largest file that the VM has to write.
 fn largest_file(config: &VmConfig) -> u64 {
     let written = config.disks.iter().filter(|disk| !disk.read_only);
     let segments = written.flat_map(|disk| &disk.segments);
@@ -248,7 +223,7 @@ fn largest_file(config: &VmConfig) -> u64 {
         .fold(MAX_LOG_BYTES, u64::max)
 }
 
-/// CLOCK_MONOTONIC, nanoseconds.
+/// CLOCK_MONOTONIC in nanoseconds.
 fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes a timespec.
@@ -256,12 +231,12 @@ fn monotonic_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// Runs the machine that the configuration on descriptor `config_fd` describes to its end, and reports what happens.
+/// Runs the VM that the configuration on descriptor `config_fd` describes to its end, and reports what happens.
 pub fn run(config_fd: RawFd) -> Result<(), SupervisedError> {
     let mut inherited = Inherited::default();
     let text = read_config(config_fd, &mut inherited)?;
     let head: ConfigHead = serde_json::from_slice(&text).map_err(SupervisedError::Parse)?;
-    // The file was closed at its end; its number may not be used again, which `taken` sees to.
+    // The file was closed when it had been read; `taken` prevents its number from being used again.
     let event = head
         .event_fd
         .map(|fd| inherited.file(fd, "the event pipe"))
@@ -288,11 +263,11 @@ fn run_config(
     let (jail, outlives_supervisor) = (config.jail.clone(), config.outlives_supervisor);
     let largest_file = largest_file(&config);
     if jail.is_some() {
-        // Before anything else is opened, here or there.
+        // Before this process opens anything.
         jail::descriptors::close_all_but(&config.descriptors())?;
     }
     let parts = take_parts(config, inherited, reporter)?;
-    // While there is one thread, and after everything that is opened or configured with privileges.
+    // While there is only one thread, and after everything that needs privileges has been opened or configured.
     if let Some(jail) = &jail {
         jail::enter(jail, outlives_supervisor, largest_file)?;
     }
@@ -344,15 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_of_a_newer_supervisor_is_refused_and_the_supervisor_told() {
+    fn a_configuration_of_a_newer_supervisor_is_refused_and_reported() {
         let (mut events, writer) = io::pipe().unwrap();
         let event_fd = OwnedFd::from(writer).into_raw_fd();
-        let text = format!(r#"{{"version": 2, "event_fd": {event_fd}, "memory": {{"mib": 64}}}}"#);
+        let text = format!(r#"{{"version": 3, "event_fd": {event_fd}, "memory": {{"mib": 64}}}}"#);
         let error = run(config_pipe(text.as_bytes())).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the supervisor speaks version 2 of the VMM's protocol, and this microkube-vmm versions up to 1: it is of an older build, \
-             install the one that belongs to microkube"
+            "the supervisor speaks VMM protocol version 3, this microkube-vmm versions up to 2: install microkube-vmm of the same \
+             build as microkube"
         );
         let mut reported = String::new();
         events.read_to_string(&mut reported).unwrap();
@@ -365,7 +340,7 @@ mod tests {
         );
     }
 
-    /// What a supervisor of the build before versions writes.
+    /// A configuration from a supervisor of the last build without versions.
     const VERSION_0: &str = r#"{"mem_size_mib":256,"vcpu_count":2,"kvm_fd":11,"kernel_fd":12,"initramfs_fd":13,"cmdline":"quiet",
         "disks":[{"segments":[{"fd":14,"length_bytes":17179869184}],"read_only":false},
         {"segments":[{"fd":15,"length_bytes":4096},{"fd":16,"length_bytes":8192}],"read_only":true}],
@@ -373,7 +348,7 @@ mod tests {
         "jail":{"uid":7170816,"gid":7170816},"outlives_supervisor":true}"#;
 
     #[test]
-    fn a_configuration_of_every_version_is_understood_and_a_jail_never_overlooked() {
+    fn configurations_of_all_versions_are_parsed_and_a_jail_is_never_ignored() {
         let old = parse_config(VERSION_0.as_bytes(), 0).unwrap();
         assert_eq!((old.version, old.disks.len(), old.outlives_supervisor), (0, 2, true));
         assert_eq!(old.jail.as_ref().map(|jail| jail.uid), Some(7_170_816));
@@ -382,7 +357,9 @@ mod tests {
             ..old
         };
         let text = VERSION_0.replacen('{', r#"{"version":1,"#, 1);
-        assert_eq!(parse_config(text.as_bytes(), 1).unwrap(), new);
+        assert_eq!(parse_config(text.as_bytes(), 1).unwrap().version, 1);
+        let text = VERSION_0.replacen('{', r#"{"version":2,"#, 1);
+        assert_eq!(parse_config(text.as_bytes(), 2).unwrap(), new);
         let written: serde_json::Value = serde_json::to_value(&new).unwrap();
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(&text).unwrap());
         let strange = VERSION_0.replacen('{', r#"{"seccomp":"strict","#, 1);
@@ -390,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_that_nobody_reads_neither_end_nor_block_the_machine() {
+    fn unread_reports_neither_end_nor_block_the_vm() {
         let (events, writer) = io::pipe().unwrap();
         let mut reporter = Reporter(Some(File::from(OwnedFd::from(writer))));
         let started = VmmEvent::Started { monotonic_ns: 1 };
@@ -402,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_dies_with_its_supervisor_unless_it_is_told_otherwise() {
+    fn a_vm_dies_with_its_supervisor_by_default() {
         let text = r#"{"mem_size_mib": 64, "vcpu_count": 1, "kvm_fd": 3, "kernel_fd": 4, "initramfs_fd": null, "cmdline": "",
             "disks": [], "net": null, "vsock": null, "console_fd": 5, "event_fd": null, "jail": null}"#;
         let config: VmConfig = serde_json::from_str(text).unwrap();
@@ -410,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_file_is_the_longest_part_of_a_writable_disk() {
+    fn the_file_size_limit_is_the_longest_segment_of_a_writable_disk() {
         let disk = |read_only, length_bytes| DiskConfig {
             segments: vec![DiskSegment { fd: 9, length_bytes }],
             read_only,
@@ -441,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn every_descriptor_of_a_configuration_is_named() {
+    fn every_descriptor_of_a_configuration_is_listed() {
         let config = VmConfig {
             initramfs_fd: Some(10),
             disks: vec![DiskConfig {
@@ -460,7 +437,7 @@ mod tests {
             event_fd: Some(16),
             ..config()
         };
-        // In its text, too, each has a name that says so.
+        // The JSON text has as many descriptors, recognised by the end of their names.
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(text.matches("fd\":").count(), config.descriptors().len());
         assert!((10..17).all(|fd| config.descriptors().contains(&fd)));

@@ -1,4 +1,4 @@
-//! One virtual machine: puts memory, devices and processors together, runs them, and takes them apart.
+//! One virtual machine: assembles memory, devices and processors, runs them, and tears them down.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use crate::bus::{Bus, Overlap};
 use crate::config::MAX_VCPU_COUNT;
 use crate::cpu::vcpu::{GuestEnd, Machine, Stop, VcpuThread, install_kick_handler, stop_all};
 use crate::cpu::{self, CpuError, cpuid::Topology, registers};
-use crate::devices::blk::{device::BlkIdentity, disk::Disk, worker::BlkBackend};
+use crate::devices::blk::{device::BlkIdentity, disk::Disk, growth, worker::BlkBackend};
 use crate::devices::ioapic::device::{IOAPIC_SIZE, IoApic, KvmDelivery};
 use crate::devices::net::{device::NetIdentity, tap::Tap, worker::NetBackend};
 use crate::devices::rng::{device::RngIdentity, worker::RngBackend};
@@ -32,94 +32,79 @@ use crate::jail::seccomp::{Role, ThreadFilter};
 use crate::lock::{lock, unpoisoned};
 use crate::memory::{self, GuestMemory, MemoryError};
 
-/// How long the console's reader may take for the rest once the guest has stopped.
+/// How long the console's reader may take for the remaining output after the guest has stopped.
 const CONSOLE_DRAIN: Duration = Duration::from_secs(2);
 
-/// Everything a virtual machine is made of, opened and ready.
+/// Everything that a virtual machine consists of, opened and ready.
 #[derive(Debug)]
 pub struct VmParts {
     /// `/dev/kvm`.
     pub kvm: Kvm,
-    /// Guest RAM, MiB.
+    /// Guest RAM in MiB.
     pub mem_size_mib: u32,
     /// Number of virtual CPUs.
     pub vcpu_count: u8,
     /// ELF vmlinux.
     pub kernel: File,
-    /// Initial RAM file system.
     pub initramfs: Option<File>,
     /// Kernel command line without the devices.
     pub cmdline: String,
-    /// In the guest's order.
+    /// In guest order.
     pub disks: Vec<Disk>,
     /// TAP and the guest's MAC address.
     pub net: Option<(Tap, [u8; 6])>,
-    /// Context id of the guest and the device that serves it.
+    /// Context id of the guest, and the device that serves it.
     pub vsock: Option<(u32, VsockBackend)>,
     /// Where the serial console's output goes.
     pub console: File,
-    /// Whether the threads make only the system calls they need. The process must have given up gaining privileges.
+    /// Whether the threads may make only the system calls they need. If so, the process must
+    /// already have no_new_privs set.
     pub confined: bool,
 }
 
-/// Why a virtual machine could not be made or did not run to its end.
+/// Why a virtual machine could not be created, or did not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// Number of virtual CPUs.
-    #[error("{0} virtual CPUs: it must be 1 to {MAX_VCPU_COUNT}")]
+    #[error("invalid number of virtual CPUs {0}: it must be 1 to {MAX_VCPU_COUNT}")]
     VcpuCount(u8),
-    /// Memory.
     #[error("cannot set up guest memory")]
     Memory(#[from] MemoryError),
-    /// Kernel and initramfs.
     #[error("cannot load the guest")]
     Boot(#[from] BootError),
-    /// Virtual CPUs.
     #[error("cannot set up the virtual CPUs")]
     Cpu(#[from] CpuError),
-    /// A KVM ioctl of the VM.
     #[error("KVM refused to {what}")]
     Kvm {
-        /// What was asked for.
         what: &'static str,
-        /// What KVM said.
         #[source]
         source: kvm_ioctls::Error,
     },
     /// An older kernel, or a KVM without a local APIC.
-    #[error("KVM of this host lacks {0}: Linux 4.4 or newer has it")]
+    #[error("this host's KVM lacks {0}: it needs Linux 4.4 or newer")]
     Capability(&'static str),
-    /// A device's thread or descriptor.
     #[error("cannot start device {name}")]
     Device {
-        /// Name of its thread.
         name: String,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
-    /// A queue size that is none, which is a bug.
-    #[error("device {name} has an impossible queue")]
+    /// An invalid queue size, which is a bug.
+    #[error("device {name} has an invalid queue")]
     Queue {
-        /// Name of its thread.
         name: String,
-        /// What is wrong.
         #[source]
         source: virtio_queue::Error,
     },
-    /// More devices than interrupt lines.
-    #[error("too many devices: there are interrupt lines for {max} virtio devices", max = MAX_VIRTIO_DEVICES)]
+    #[error("too many devices: the maximum is {max} virtio devices", max = MAX_VIRTIO_DEVICES)]
     TooManyDevices,
     /// Two devices at one address, which is a bug.
     #[error("cannot place a device")]
     Bus(#[from] Overlap),
-    /// Signal handler.
     #[error("cannot install the signal handler that stops virtual CPUs")]
     Signal(#[source] io::Error),
-    /// The threads cannot be confined.
     #[error("cannot confine the virtual machine")]
     Jail(#[from] JailError),
-    /// The guest did not end by itself.
+    /// The guest did not end on its own.
     #[error("the virtual machine failed: {0}")]
     Failed(String),
 }
@@ -174,7 +159,7 @@ impl Machine for Shared {
         self.reset.is_set()
     }
     fn stopped(&self, _id: u8, stop: Stop) {
-        // The receiver is gone only when the machine is being taken apart already.
+        // The receiver is gone only while the VM is being torn down.
         let _ = self.stops.send(stop);
     }
     fn enter(&self) -> bool {
@@ -193,11 +178,11 @@ pub struct Vm {
     transports: Vec<Arc<Mutex<MmioTransport>>>,
     console: Console,
     vm: Arc<VmFd>,
-    // Kept to the last: KVM and the devices refer to it.
+    // Kept to the end, because KVM and the devices refer to it.
     _memory: GuestMemory,
 }
 
-/// Adds devices to a machine under construction.
+/// Adds devices to a VM under construction.
 struct Builder {
     vm: Arc<VmFd>,
     memory: GuestMemory,
@@ -220,7 +205,7 @@ fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
 }
 
 impl Builder {
-    /// Adds a virtio device in the next place.
+    /// Adds a virtio device at the next free place.
     fn add_virtio(
         &mut self,
         name: &str,
@@ -280,7 +265,7 @@ impl Builder {
         lines.filter_map(|line| u8::try_from(line).ok()).collect()
     }
 
-    /// Adds the interrupt controller, with as many lines as are used.
+    /// Adds the interrupt controller, with as many lines as are in use.
     fn add_ioapic(&mut self, interrupt_lines: &[u8]) -> Result<(), VmError> {
         let count = interrupt_lines.iter().max().map_or(1, |last| last.saturating_add(1));
         let ioapic = IoApic::new(count, KvmDelivery(Arc::clone(&self.vm)));
@@ -290,7 +275,7 @@ impl Builder {
     }
 }
 
-/// Puts kernel parameters before ` -- `, after which everything is for init.
+/// Inserts kernel parameters before ` -- `; everything after that is for init.
 fn with_parameters(cmdline: &str, parameters: &str) -> String {
     match cmdline.split_once(" -- ") {
         Some((kernel, init)) => format!("{kernel}{parameters} -- {init}"),
@@ -298,9 +283,9 @@ fn with_parameters(cmdline: &str, parameters: &str) -> String {
     }
 }
 
-/// An empty machine: its local APICs are KVM's, all else that interrupts go through is ours.
+/// Creates an empty VM. Its local APICs are in KVM, the rest of the interrupt path is in this process.
 fn create_vm(kvm: &Kvm) -> Result<Arc<VmFd>, VmError> {
-    // The APIC timer's deadline mode needs no calibration, for which a kernel would look for the PIT.
+    // The deadline mode of the APIC timer needs no calibration, for which a kernel would look for the PIT.
     for (capability, name) in [
         (
             Cap::SplitIrqchip,
@@ -345,7 +330,7 @@ fn create_vcpus(
 }
 
 impl Vm {
-    /// Builds the machine; its devices' threads run, its processors do not yet.
+    /// Builds the VM. The threads of its devices run, its processors do not run yet.
     pub fn new(mut parts: VmParts) -> Result<Self, VmError> {
         if !(1..=MAX_VCPU_COUNT).contains(&parts.vcpu_count) {
             return Err(VmError::VcpuCount(parts.vcpu_count));
@@ -371,19 +356,32 @@ impl Vm {
             cmdline_devices: String::new(),
             confined: parts.confined,
         };
+        let growing = parts.disks.iter().rposition(Disk::read_only);
+        let mut growth = None;
         for (index, disk) in parts.disks.into_iter().enumerate() {
-            builder.add_virtio(
-                &format!("blk{index}"),
-                Role::Blk,
-                BlkIdentity::new(&disk),
-                BlkBackend::new(disk, index),
-            )?;
+            let name = format!("blk{index}");
+            let identity = BlkIdentity::new(&disk);
+            let mut backend = BlkBackend::new(disk, index);
+            if growing == Some(index) {
+                let (sender, segments) = growth::pair().map_err(|source| VmError::Device {
+                    name: name.clone(),
+                    source,
+                })?;
+                growth = Some(sender);
+                backend = backend.growing(segments);
+            }
+            builder.add_virtio(&name, Role::Blk, identity, backend)?;
         }
         if let Some((tap, mac)) = parts.net {
             builder.add_virtio("net", Role::Net, NetIdentity::new(mac), NetBackend::new(tap))?;
         }
         if let Some((guest_cid, backend)) = parts.vsock {
-            builder.add_virtio("vsock", Role::Vsock, VsockIdentity::new(guest_cid), backend)?;
+            builder.add_virtio(
+                "vsock",
+                Role::Vsock,
+                VsockIdentity::new(guest_cid),
+                backend.growing(growth),
+            )?;
         }
         builder.add_virtio("rng", Role::Rng, RngIdentity, RngBackend)?;
 
@@ -427,8 +425,8 @@ impl Vm {
         })
     }
 
-    /// Runs the guest until it stops or fails, then takes the machine apart: what the guest was told to be written is, and
-    /// its output has been handed over.
+    /// Runs the guest until it stops or fails, then tears the VM down. By then everything that the guest was told
+    /// is written has been written, and its output has been handed over.
     pub fn run(self) -> Result<GuestEnd, VmError> {
         install_kick_handler().map_err(VmError::Signal)?;
         let mut threads = Vec::with_capacity(self.vcpus.len());
@@ -455,8 +453,8 @@ impl Vm {
         for transport in &self.transports {
             lock(transport).request_stop();
         }
-        // The kernel takes KVM's machine and a TAP apart slowly, waiting and not working: both at the same time, the TAP in its
-        // device's thread. No device needs KVM any more.
+        // The kernel is slow to tear down a VM and a TAP, and mostly waits. So both happen at the same time, the TAP in
+        // its device's thread. No device needs KVM any more.
         drop((self.shared, self.vm));
         for transport in &self.transports {
             lock(transport).join();
@@ -466,7 +464,7 @@ impl Vm {
             (Some(error), _) => Err(error),
             (None, Ok(Stop::Failed(reason))) => Err(VmError::Failed(reason)),
             (None, Ok(Stop::Guest(end))) => Ok(end),
-            // Nobody kicks a machine that runs, and every thread says why it stopped before it ends.
+            // A running VM is never kicked, and every thread gives its reason before it ends.
             (None, Ok(Stop::Kicked) | Err(_)) => Err(VmError::Failed("the virtual CPUs stopped for no reason".into())),
         }
     }
@@ -494,7 +492,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn device_parameters_go_before_the_arguments_of_init() {
+    fn device_parameters_precede_the_arguments_of_init() {
         assert_eq!(with_parameters("quiet", " a=1"), "quiet a=1");
         assert_eq!(with_parameters("", " a=1"), "a=1");
         assert_eq!(

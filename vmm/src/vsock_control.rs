@@ -1,18 +1,19 @@
-//! How vsock connections appear on the host: messages on a `SOCK_SEQPACKET` unix socket that carry file descriptors.
+//! How vsock connections appear on the host: messages that carry file descriptors, on a `SOCK_SEQPACKET` unix socket.
 //!
-//! One packet is one message: one byte of kind and a big-endian u32 vsock port, with one stream socket attached
-//! (`SCM_RIGHTS`) where the table says so.
+//! One packet is one message: one byte of kind and a big-endian u32, with one descriptor attached (`SCM_RIGHTS`). The
+//! number is a vsock port unless the table says otherwise.
 //!
 //! | direction | kind | descriptor | meaning |
 //! |---|---|---|---|
 //! | client → VMM | [`CONNECT`] | the VMM's end of a socket pair | open a connection to this port of the guest; the end is closed if the guest refuses |
+//! | client → VMM | [`GROW_DISK`] | a file, opened read-only | append it to the VM's last read-only disk; the number is its length in blocks of [`BLOCK_BYTES`]. The VMM sends no answer: the guest sees the larger disk. Since version 2. |
 //! | VMM → client | [`INCOMING`] | the client's end of a socket pair | the guest connected to this port of the host |
 //!
-//! Closing one's end, or shutting it down for writing, does the same to the guest's socket, and the other way round. A
-//! connection of the guest while no client is there is refused (`VIRTIO_VSOCK_OP_RST`).
+//! Closing an end, or shutting it down for writing, does the same to the guest's socket, and vice versa. While there is
+//! no client, connections from the guest are refused (`VIRTIO_VSOCK_OP_RST`).
 //!
-//! A supervisor that takes over a machine speaks the version that its VMM was started in ([`crate::config::PROTOCOL_VERSION`]); these messages
-//! are the same in versions 0 and 1.
+//! A supervisor that takes over a VM uses the version with which its VMM was started
+//! ([`crate::config::PROTOCOL_VERSION`]). A VMM of version 0 or 1 ignores [`GROW_DISK`].
 
 /// Client → VMM: connect to a port of the guest.
 pub const CONNECT: u8 = 1;
@@ -20,7 +21,16 @@ pub const CONNECT: u8 = 1;
 /// VMM → client: the guest connected to a port of the host.
 pub const INCOMING: u8 = 2;
 
-/// Length of every message, bytes.
+/// Client → VMM: append a file to the last read-only disk.
+pub const GROW_DISK: u8 = 3;
+
+/// The unit of the length in [`GROW_DISK`].
+pub const BLOCK_BYTES: u64 = 4096;
+
+/// The version with [`GROW_DISK`].
+pub const GROW_DISK_VERSION: u32 = 2;
+
+/// Length of every message in bytes.
 pub const MESSAGE_BYTES: usize = 5;
 
 /// Encodes a message.
@@ -30,7 +40,7 @@ pub fn encode(kind: u8, port: u32) -> [u8; MESSAGE_BYTES] {
     [kind, a, b, c, d]
 }
 
-/// Decodes a message into its kind and port; `None` when it has another length.
+/// Decodes a message into its kind and port; `None` if its length is wrong.
 #[must_use]
 pub fn decode(message: &[u8]) -> Option<(u8, u32)> {
     let [kind, a, b, c, d] = *message else { return None };

@@ -1,6 +1,6 @@
-//! The names of Linux' capabilities: the host reads them from manifests, the agent sets them.
+//! The names of the Linux capabilities: the host reads them from manifests, the agent sets them.
 
-/// All capabilities of Linux 6.12 in the order of their numbers, linux/capability.h.
+/// All capabilities of Linux 6.12, in the order of their numbers in linux/capability.h.
 pub const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

@@ -4,7 +4,7 @@ use protobuf::{Enum, Message};
 
 use crate::messages::{StreamHeader, StreamKind};
 
-/// Longest encoded header that is accepted, bytes: a kind, an id of 128 bytes and a position fit comfortably.
+/// Maximum length of an encoded header in bytes: enough for a kind, an id of 128 bytes and a position.
 pub const MAX_STREAM_HEADER_BYTES: usize = 256;
 
 /// One of the standard streams of a process.
@@ -27,16 +27,16 @@ pub enum DataStream {
     Container {
         /// The container's id.
         id: String,
-        /// Which of its streams.
+        /// One of its streams.
         stdio: Stdio,
         /// Position in the stream of the oldest byte that the agent still has.
         position_bytes: u64,
     },
-    /// A standard stream of a further process of a container.
+    /// A standard stream of an exec process.
     Process {
         /// The process's id.
         id: String,
-        /// Which of its streams.
+        /// One of its streams.
         stdio: Stdio,
     },
 }
@@ -51,10 +51,10 @@ pub enum StreamHeaderError {
     #[error("stream header is malformed")]
     Malformed(#[source] protobuf::Error),
     /// The kind is unknown or unspecified.
-    #[error("stream header has the unknown kind {0}")]
+    #[error("stream header has unknown kind {0}")]
     UnknownKind(i32),
-    /// A log with an owner, or a standard stream without exactly one.
-    #[error("stream header of the kind {0:?} does not name what this kind belongs to")]
+    /// A log with an owner, or a standard stream that does not have exactly one owner.
+    #[error("stream header of kind {0:?} lacks an ID")]
     WrongOwner(StreamKind),
 }
 
@@ -104,7 +104,7 @@ pub fn encode_stream_header(stream: &DataStream) -> Result<Vec<u8>, StreamHeader
 /// Decodes the body of a header (without its length prefix).
 ///
 /// # Errors
-/// See [`StreamHeaderError`]; never panics, whatever the bytes.
+/// See [`StreamHeaderError`]. Does not panic for any bytes.
 pub fn decode_stream_header(body: &[u8]) -> Result<DataStream, StreamHeaderError> {
     if body.len() > MAX_STREAM_HEADER_BYTES {
         return Err(StreamHeaderError::TooLong(body.len()));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_belongs_to_exactly_one_owner_and_the_log_to_none() {
+    fn a_stream_has_exactly_one_owner_and_the_log_has_none() {
         for body in [
             header(StreamKind::STREAM_KIND_STDOUT, "", ""),
             header(StreamKind::STREAM_KIND_STDOUT, "web-0", "exec-1"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_does_not_fit_is_refused() {
+    fn an_overlong_id_is_refused() {
         let stream = DataStream::Process {
             id: "x".repeat(MAX_STREAM_HEADER_BYTES + 1),
             stdio: Stdio::Stdin,

@@ -1,9 +1,9 @@
-//! How two processes of different builds agree on the version in which they talk. Each says which versions it speaks; they use the latest
-//! that both do.
+//! How two processes of different builds agree on a protocol version: each states the versions it supports, and they
+//! use the latest common one.
 
 use crate::messages::ProtocolVersions;
 
-/// The versions of a protocol that a build speaks. 0 is that of builds that say none.
+/// The range of protocol versions that a build supports. 0 stands for builds that do not state one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Versions {
     /// The oldest.
@@ -12,17 +12,17 @@ pub struct Versions {
     pub newest: u32,
 }
 
-/// There is no version that both speak.
+/// There is no common version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoCommonVersion {
-    /// What this side speaks.
+    /// The versions that this side supports.
     pub own: Versions,
-    /// What the other side says that it speaks.
+    /// The versions that the other side states.
     pub peer: Versions,
 }
 
 impl Versions {
-    /// The version to talk in: the latest that both speak. Whatever a peer says, it is one that this side speaks.
+    /// The version to use: the latest that both sides support. Whatever the peer states, this side supports the result.
     ///
     /// # Errors
     /// [`NoCommonVersion`].
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_version_that_both_speak_is_used() {
+    fn the_latest_common_version_is_used() {
         let own = versions(1, 3);
         for (peer, agreed) in [
             (versions(0, 1), Some(1)),
@@ -84,7 +84,7 @@ mod tests {
             (versions(0, u32::MAX), Some(3)),
             (versions(0, 0), None),
             (versions(4, 5), None),
-            // Nonsense.
+            // An empty range.
             (versions(3, 2), None),
         ] {
             let found = own.agree(peer);
@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_named_as_people_do() {
+    fn version_ranges_are_displayed_readably() {
         assert_eq!(versions(2, 2).to_string(), "version 2");
         assert_eq!(versions(0, 1).to_string(), "versions 0 to 1");
     }
 
-    /// Messages of builds without versions, and what they make of those with.
+    /// Messages from builds without versions, and how such builds read messages with versions.
     #[test]
-    fn calls_of_builds_without_versions_are_understood_and_understand() {
+    fn messages_are_compatible_with_builds_without_versions() {
         use crate::messages::{CreateSandboxRequest, ListContainersRequest, ListContainersResponse};
         use protobuf::Message as _;
         let old = CreateSandboxRequest::parse_from_bytes(b"\x0a\x03web\x48\x80\x80\x04").unwrap();
@@ -113,7 +113,7 @@ mod tests {
             versions: Some(versions(0, 1).into()).into(),
             ..Default::default()
         };
-        // A field of a number that old builds skip, as protobuf has it.
+        // Old builds skip fields with unknown numbers, as protobuf requires.
         assert_eq!(new.write_to_bytes().unwrap(), b"\x0a\x02\x10\x01");
         let answer =
             ListContainersResponse::parse_from_bytes(b"\x0a\x09\x0a\x05web-0\x10\x01\x12\x02\x10\x01").unwrap();
@@ -121,9 +121,79 @@ mod tests {
         assert_eq!(Versions::from(answer.versions.as_ref()), versions(0, 1));
     }
 
+    /// Messages of version 2, byte for byte.
+    #[test]
+    fn messages_of_file_volumes_are_those_of_version_2() {
+        use crate::messages::{FileProjection, FileVolume, Volume, WriteFileVolumeRequest};
+        use protobuf::Message as _;
+        let volume = Volume {
+            name: "cfg".to_owned(),
+            file_volume: Some(FileVolume {
+                fs_group: Some(0),
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        };
+        // Agents of version 1 skip field 3, so both sources are missing and they refuse the volume.
+        assert_eq!(volume.write_to_bytes().unwrap(), b"\x0a\x03cfg\x1a\x02\x08\x00");
+        let request = WriteFileVolumeRequest {
+            volume: "cfg".to_owned(),
+            part: 1,
+            last: true,
+            files: vec![FileProjection {
+                path: "a/b".to_owned(),
+                content: b"x\n".to_vec(),
+                mode: 0o644,
+                fs_user: Some(7),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let bytes = b"\x0a\x03cfg\x10\x01\x18\x01\x22\x0e\x0a\x03a/b\x12\x02x\n\x18\xa4\x03\x20\x07";
+        assert_eq!(request.write_to_bytes().unwrap(), bytes);
+        assert_eq!(WriteFileVolumeRequest::parse_from_bytes(bytes).unwrap(), request);
+    }
+
+    /// Fields of version 3, byte for byte.
+    #[test]
+    fn fields_of_security_contexts_are_those_of_version_3() {
+        use crate::messages::{CreateSandboxRequest, EmptyDir, Mount, MountPropagation, Security, Sysctl};
+        use protobuf::Message as _;
+        let sandbox = CreateSandboxRequest {
+            share_process_namespace: true,
+            sysctls: vec![Sysctl {
+                name: "a.b".to_owned(),
+                value: "1".to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(
+            sandbox.write_to_bytes().unwrap(),
+            b"\x58\x01\x62\x08\x0a\x03a.b\x12\x011"
+        );
+        let empty_dir = EmptyDir {
+            fs_group: Some(0),
+            ..Default::default()
+        };
+        assert_eq!(empty_dir.write_to_bytes().unwrap(), b"\x18\x00");
+        let security = Security {
+            seccomp_programs: vec![b"ab".to_vec()],
+            ..Default::default()
+        };
+        assert_eq!(security.write_to_bytes().unwrap(), b"\x32\x02ab");
+        let mount = Mount {
+            propagation: MountPropagation::MOUNT_PROPAGATION_BIDIRECTIONAL.into(),
+            recursive_read_only: true,
+            ..Default::default()
+        };
+        assert_eq!(mount.write_to_bytes().unwrap(), b"\x28\x02\x30\x01");
+    }
+
     proptest! {
         #[test]
-        fn both_sides_agree_on_the_same_and_only_on_what_they_speak(
+        fn both_sides_agree_on_the_same_version_and_both_support_it(
             one in (any::<u32>(), any::<u32>()), other in (any::<u32>(), any::<u32>()),
         ) {
             let (one, other) = (versions(one.0, one.1), versions(other.0, other.1));

@@ -1,4 +1,4 @@
-//! Linux capabilities of a container's process, capabilities(7).
+//! Linux capabilities of a container's processes, capabilities(7).
 
 use std::io;
 
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// Parses names such as "CAP_CHOWN"; the name that does not exist is the error.
+    /// Parses names such as "CAP_CHOWN". The error is the first unknown name.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
         names.into_iter().try_fold(Self::default(), |set, name| {
             let number = CAPABILITIES.iter().position(|known| *known == name).ok_or(name)?;
@@ -26,7 +26,7 @@ impl Capabilities {
             .is_some_and(|number| self.0 & (1 << number) != 0)
     }
 
-    /// Takes what is not in the set out of the calling thread's bounding set, for good.
+    /// Permanently removes everything outside the set from the calling thread's bounding set.
     pub fn limit_bounding_set(self) -> io::Result<()> {
         for number in 0..64_u64 {
             // SAFETY: no pointers.
@@ -35,14 +35,14 @@ impl Capabilities {
                 1 if self.0 & (1 << number) != 0 => {}
                 // SAFETY: no pointers.
                 1 => Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) }).map(drop)?,
-                // The first number that the kernel does not know.
+                // The first number without a capability in this kernel.
                 _ => break,
             }
         }
         Ok(())
     }
 
-    /// Makes the set the calling thread's permitted and effective set, with nothing inheritable or ambient.
+    /// Makes the set the calling thread's permitted and effective set, and empties its inheritable and ambient sets.
     pub fn apply(self) -> io::Result<()> {
         /// `_LINUX_CAPABILITY_VERSION_3`, linux/capability.h.
         const VERSION_3: u32 = 0x2008_0522;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_the_kernels_numbers() {
+    fn names_map_to_the_kernels_numbers() {
         assert_eq!(Capabilities::parse(["CAP_CHOWN"]), Ok(Capabilities(1)));
         assert_eq!(Capabilities::parse(["CAP_SYS_ADMIN"]), Ok(Capabilities(1 << 21)));
         assert_eq!(
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_named() {
+    fn an_unknown_name_is_reported() {
         assert_eq!(Capabilities::parse(["CAP_KILL", "CAP_FLY"]), Err("CAP_FLY"));
         assert_eq!(Capabilities::parse(["ALL"]), Err("ALL"));
     }
 
     proptest! {
         #[test]
-        fn a_set_has_what_it_was_made_of(chosen in proptest::collection::hash_set(0..CAPABILITIES.len(), 0..CAPABILITIES.len())) {
+        fn a_set_contains_exactly_the_parsed_capabilities(chosen in proptest::collection::hash_set(0..CAPABILITIES.len(), 0..CAPABILITIES.len())) {
             let set = Capabilities::parse(chosen.iter().map(|&number| CAPABILITIES[number])).unwrap();
             for (number, name) in CAPABILITIES.iter().enumerate() {
                 prop_assert_eq!(set.has(name), chosen.contains(&number));

@@ -1,10 +1,11 @@
-//! The cgroup of a container: limits, out-of-memory kills, the end of everything in it.
+//! The cgroup of a container: limits, out-of-memory kills, killing everything in it.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use microkube_protocol::messages::Resources;
@@ -14,21 +15,25 @@ use tokio::io::unix::AsyncFd;
 
 use crate::boot::CGROUP_ROOT;
 
-/// Controllers that containers are limited with.
+/// Controllers that limit containers.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
-/// cgroup v2's own limits of cpu.weight.
+/// Range of cpu.weight in cgroup v2.
 const CPU_WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
 
-/// The cgroup all containers are in.
+/// How often, and at what interval, a cgroup is checked for processes that were killed.
+const KILL_CHECKS: u32 = 200;
+const KILL_CHECK_PERIOD: Duration = Duration::from_millis(10);
+
+/// The parent of all containers' cgroups.
 fn parent() -> PathBuf {
     Path::new(CGROUP_ROOT).join("containers")
 }
 
-/// Makes the cgroup that holds the containers' and gives it the controllers. Once per VM.
+/// Creates the parent of the containers' cgroups and enables its controllers. Called once per VM.
 pub fn create_parent() -> Result<()> {
     let parent = parent();
-    fs::create_dir_all(&parent).with_context(|| format!("cannot make the cgroup {}", parent.display()))?;
+    fs::create_dir_all(&parent).with_context(|| format!("cannot create the cgroup {}", parent.display()))?;
     for path in [Path::new(CGROUP_ROOT), &parent] {
         let available = path.join("cgroup.controllers");
         let available =
@@ -38,7 +43,7 @@ pub fn create_parent() -> Result<()> {
     Ok(())
 }
 
-/// The line that enables those of the wanted controllers that the kernel has.
+/// The line that enables the needed controllers, except those that the kernel lacks.
 fn enable_controllers(available: &str) -> String {
     let mut line = String::new();
     for controller in CONTROLLERS {
@@ -57,23 +62,23 @@ pub fn kill_all() -> io::Result<()> {
 /// What the processes of a container use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Processor time since the container began, microseconds.
+    /// CPU time since the container started, in microseconds.
     pub cpu_usage_us: u64,
-    /// Memory that could not be given back at once, bytes: the kubelet's working set.
+    /// Memory in bytes that could not be reclaimed immediately: the kubelet's working set.
     pub memory_working_set_bytes: u64,
 }
 
-/// One container's cgroup. Dropping it removes the cgroup, with whatever still runs in it.
+/// The cgroup of one container. Dropping it removes the cgroup and kills everything that still runs in it.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes the cgroup and sets its limits. `name` is a validated container id.
+    /// Creates the cgroup and sets its limits. `name` is a validated container id.
     pub fn create(name: &str, resources: &Resources) -> Result<Self> {
         let path = parent().join(name);
-        fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot create the cgroup {}", path.display()))?;
         let cgroup = Self { path };
         for (file, value) in settings(resources) {
             write_value(&cgroup.path, file, &value)?;
@@ -84,13 +89,13 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// The directory, to start a process in (`CLONE_INTO_CGROUP`) and to attach the device rules to.
+    /// Opens the directory, to start a process in it (`CLONE_INTO_CGROUP`) and to attach the device rules to it.
     pub fn open(&self) -> Result<OwnedFd> {
         let directory = File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
         Ok(directory.into())
     }
 
-    /// The directory of the cgroup below this one, or this one, that a process of the container is in.
+    /// Opens the directory of the cgroup that a process of the container is in: this one or one below it.
     pub fn open_of(&self, pid: Pid) -> Result<OwnedFd> {
         let file = format!("/proc/{pid}/cgroup");
         let membership = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
@@ -117,15 +122,29 @@ impl Cgroup {
         })
     }
 
-    /// How many processes in it the kernel has killed for want of memory.
+    /// The number of its processes that the kernel has killed because memory ran out.
     pub fn oom_kills(&self) -> u64 {
         fs::read_to_string(self.path.join("memory.events")).map_or(0, |events| oom_kills(&events))
     }
 
-    /// Becomes ready, as if for urgent data, when a counter of its `memory.events` has changed (`kernfs_generic_poll`).
+    /// Kills all its processes and waits until they have ended, but not for long: an uninterruptible process must not
+    /// hold up the container's end.
+    pub async fn kill(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.kill"), "1")?;
+        let procs = self.path.join("cgroup.procs");
+        for _ in 0..KILL_CHECKS {
+            if fs::read(&procs)?.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(KILL_CHECK_PERIOD).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Becomes ready, as if for urgent data, when a counter in its `memory.events` has changed (`kernfs_generic_poll`).
     pub fn memory_events(&self) -> io::Result<AsyncFd<File>> {
         let file = File::open(self.path.join("memory.events"))?;
-        // SAFETY: a `File` gives the same open descriptor as long as it lives, and it lives in the `AsyncFd`.
+        // SAFETY: a `File` keeps the same open descriptor while it lives, and it lives in the `AsyncFd`.
         Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY)? })
     }
 }
@@ -138,7 +157,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// A privileged container may have made cgroups of its own below.
+/// A privileged container may have created its own cgroups below this one.
 fn remove_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -171,7 +190,8 @@ fn settings(resources: &Resources) -> Vec<(&'static str, String)> {
     }
     if resources.memory_limit_bytes > 0 {
         settings.push(("memory.max", resources.memory_limit_bytes.to_string()));
-        // As the kubelet does on cgroup v2: a container that lost one process to the limit is not left half alive.
+        // As the kubelet does on cgroup v2: a container that loses one process to the limit must not
+        // keep running with the rest.
         settings.push(("memory.oom.group", "1".to_owned()));
     }
     if resources.pids_limit > 0 {
@@ -238,13 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn oom_kills_are_not_confused_with_group_kills() {
+    fn oom_kills_and_group_kills_are_counted_separately() {
         assert_eq!(oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 1\n"), 2);
         assert_eq!(oom_kills("oom 3\noom_group_kill 1\n"), 0);
     }
 
     #[test]
-    fn values_are_found_by_their_whole_name() {
+    fn values_are_looked_up_by_their_full_name() {
         let stat = "usage_usec_x 1\nusage_usec 23\nuser_usec 4\n";
         assert_eq!(value_of(stat, "usage_usec"), Some(23));
         assert_eq!(value_of(stat, "inactive_file"), None);

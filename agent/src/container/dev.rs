@@ -19,7 +19,7 @@ const NULL: &str = "/dev/null";
 /// Device number of /dev/null (admin-guide/devices.txt).
 const NULL_DEVICE: (u64, u64) = (1, 3);
 
-/// Symbolic links in /dev, as the OCI runtime specification wants them.
+/// Symbolic links in /dev that the OCI runtime specification requires.
 const DEVICE_LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -29,7 +29,7 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Makes the device files of a container, in a privileged one all of the guest's.
+/// Creates the device files of a container. A privileged container gets all of the guest's.
 pub fn make_devices(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
     let dev = open_in_root(root, Path::new(DEV), Missing::Fail).context("cannot open /dev")?;
     for (name, major, minor) in DEFAULT_DEVICES {
@@ -40,19 +40,19 @@ pub fn make_devices(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
             Mode::from_bits_truncate(0o666),
             makedev(major.into(), minor.into()),
         )
-        .with_context(|| format!("cannot make /dev/{name}"))?;
+        .with_context(|| format!("cannot create /dev/{name}"))?;
     }
     let dev = Path::new("/proc/self/fd").join(dev.as_raw_fd().to_string());
     for (name, target) in DEVICE_LINKS {
-        symlink(target, dev.join(name)).with_context(|| format!("cannot make /dev/{name}"))?;
+        symlink(target, dev.join(name)).with_context(|| format!("cannot create /dev/{name}"))?;
     }
     if privileged {
-        copy_devices(Path::new(DEV), &dev).context("cannot make the machine's devices")?;
+        copy_devices(Path::new(DEV), &dev).context("cannot create the VM's devices")?;
     }
     Ok(())
 }
 
-/// Makes the nodes of all the machine's devices, except where there is one already.
+/// Creates the nodes of all the VM's devices, except where one exists already.
 fn copy_devices(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -81,16 +81,17 @@ fn copy_devices(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the guest's /dev/null. To be called before the container's root is entered.
+/// Opens the guest's /dev/null. Must be called before entering the container's root.
 pub fn open_null() -> Result<File> {
     File::open(NULL).context("cannot open /dev/null")
 }
 
-/// The container's own /dev/null, as stdin of a container that has none. `guests` takes its place where a volume is mounted at /dev.
+/// Opens the container's own /dev/null as the stdin of a process that gets no input. If a volume is mounted at /dev,
+/// `guests` is used instead.
 pub fn open_own_null(guests: File) -> File {
     let own = File::options()
         .read(true)
-        // What a volume has there could be a FIFO.
+        // A volume may have a FIFO at this path.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(NULL);
     own.ok().filter(is_null).unwrap_or(guests)
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_null_device_is_taken_for_it() {
+    fn only_dev_null_is_recognised_as_the_null_device() {
         assert!(is_null(&open_null().unwrap()));
         assert!(!is_null(&File::open("/dev/zero").unwrap()));
         assert!(!is_null(&File::open("/etc/passwd").unwrap()));

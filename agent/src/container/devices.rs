@@ -1,6 +1,6 @@
 //! Which device files a container may use: an eBPF program on its cgroup, with Docker's default rules.
 //!
-//! Making device nodes is left to CAP_MKNOD; the program decides about opening them.
+//! The program decides about opening devices; creating device nodes is left to CAP_MKNOD.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,7 +15,7 @@ pub const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-/// Character devices that may be opened beyond those: console, ptmx and all pseudo terminals (minor `None`).
+/// Other character devices that may be opened: console, ptmx and all pseudo terminals (minor `None`).
 const FURTHER_DEVICES: [(u32, Option<u32>); 3] = [(5, Some(1)), (5, Some(2)), (136, None)];
 
 /// One eBPF instruction (`struct bpf_insn`, linux/bpf.h).
@@ -23,7 +23,7 @@ const FURTHER_DEVICES: [(u32, Option<u32>); 3] = [(5, Some(1)), (5, Some(2)), (1
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Instruction {
     code: u8,
-    /// Destination in the low, source in the high four bits.
+    /// Destination in the low four bits, source in the high four bits.
     registers: u8,
     offset: i16,
     immediate: i32,
@@ -95,7 +95,7 @@ fn program() -> Vec<Instruction> {
         }
         answer(&mut program, true);
     }
-    // The jump over all rules, now that their length is known.
+    // Fill in the jump over all rules, now that their length is known.
     let rules = program.len() - tail;
     if let Some(jump) = program.get_mut(tail - 1) {
         jump.offset = rules as i16;
@@ -104,14 +104,14 @@ fn program() -> Vec<Instruction> {
     program
 }
 
-/// Restricts the processes of a cgroup (its directory) to the default devices.
+/// Restricts the processes of a cgroup (given by its directory) to the default devices.
 pub fn restrict(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_PROG_LOAD: libc::c_int = 5;
     const BPF_PROG_ATTACH: libc::c_int = 8;
     const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
     const BPF_CGROUP_DEVICE: u32 = 6;
 
-    /// The beginning of `union bpf_attr` for BPF_PROG_LOAD; the kernel takes what is absent for zero.
+    /// The beginning of `union bpf_attr` for BPF_PROG_LOAD; the kernel treats missing fields as zero.
     #[repr(C)]
     struct LoadAttributes {
         program_type: u32,
@@ -159,7 +159,7 @@ pub fn restrict(cgroup: BorrowedFd<'_>) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     let fd = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it.
+    // SAFETY: the kernel just returned this descriptor to us, and nothing else owns it.
     let loaded = unsafe { OwnedFd::from_raw_fd(fd) };
     let attach = AttachAttributes {
         target_fd: cgroup.as_raw_fd() as u32,
@@ -192,7 +192,7 @@ mod tests {
     const READ: u32 = 2;
     const WRITE: u32 = 4;
 
-    /// Runs the program as the kernel would; panics where the verifier would refuse it.
+    /// Runs the program as the kernel would; panics where the verifier would reject it.
     fn allowed(device_type: u32, access: u32, major: u32, minor: u32) -> bool {
         let context = [(access << 16) | device_type, major, minor];
         let program = program();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_cannot_be_opened() {
+    fn other_devices_cannot_be_opened() {
         assert!(!allowed(CHARACTER, READ, 1, 1), "/dev/mem");
         assert!(!allowed(CHARACTER, WRITE, 1, 11), "/dev/kmsg");
         assert!(!allowed(BLOCK, READ, 254, 0), "a virtio disk");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_can_be_made_but_making_them_opens_nothing() {
+    fn mknod_is_allowed_but_does_not_allow_opening() {
         assert!(allowed(BLOCK, MKNOD, 254, 0));
         assert!(!allowed(BLOCK, MKNOD | READ, 254, 0));
     }

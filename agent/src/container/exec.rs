@@ -1,4 +1,4 @@
-//! Finds the command in the container's file system and executes it, with the error messages runc's users know.
+//! Finds the command in the container's file system and executes it, with the error messages that users of runc know.
 
 use std::ffi::CString;
 use std::fs;
@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, execve, faccessat};
 
 use super::spec::FailureKind;
 
-/// Search path of containers whose image sets none, as in containerd and Docker.
+/// Search path of containers whose image sets none; the same as in containerd and Docker.
 pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why the command does not run.
@@ -19,14 +19,9 @@ pub enum ExecError {
     /// A plain name that is in no directory of the search path.
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NotInPath(String),
-    /// A path that cannot be looked at.
+    /// A path that stat(2) fails for.
     #[error("exec: {path:?}: stat {path}: {}", message(*errno))]
-    Stat {
-        /// The path.
-        path: String,
-        /// Why.
-        errno: Errno,
-    },
+    Stat { path: String, errno: Errno },
     /// A path to a directory.
     #[error("exec: {0:?}: is a directory")]
     Directory(String),
@@ -35,19 +30,14 @@ pub enum ExecError {
     PermissionDenied(String),
     /// execve failed.
     #[error("exec {path}: {}", message(*errno))]
-    Exec {
-        /// The path.
-        path: String,
-        /// Why.
-        errno: Errno,
-    },
-    /// An argument or variable has a NUL byte, which no program can get.
+    Exec { path: String, errno: Errno },
+    /// An argument or variable contains a NUL byte, which execve(2) cannot pass.
     #[error("exec: {0:?} contains a NUL byte")]
     Nul(String),
 }
 
 impl ExecError {
-    /// What kind of failure this is for callers.
+    /// The kind of failure, for callers.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::NotInPath(_) => FailureKind::NotFound,
@@ -62,12 +52,12 @@ impl ExecError {
     }
 }
 
-/// The kernel's message, spelled as Go programs such as runc spell it.
+/// The kernel's message, spelled as in Go programs such as runc.
 fn message(errno: Errno) -> String {
     errno.desc().to_lowercase()
 }
 
-/// Finds a command as Go's `exec.LookPath` does: a name with a slash is a path, another is searched in `PATH`.
+/// Finds a command as Go's `exec.LookPath` does: a name with a slash is a path, any other is searched for in `PATH`.
 pub fn find(command: &str, env: &[String]) -> Result<PathBuf, ExecError> {
     if command.contains('/') {
         return match executable(Path::new(command)) {
@@ -88,7 +78,7 @@ pub fn find(command: &str, env: &[String]) -> Result<PathBuf, ExecError> {
         .ok_or_else(|| ExecError::NotInPath(command.to_owned()))
 }
 
-/// Whether this is a file that the process may execute.
+/// Checks that this is a file that the process may execute.
 fn executable(path: &Path) -> Result<(), Errno> {
     let metadata = fs::metadata(path).map_err(|error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))?;
     if metadata.is_dir() {
@@ -97,13 +87,13 @@ fn executable(path: &Path) -> Result<(), Errno> {
     faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
 }
 
-/// Strings in the form execve takes.
+/// Converts strings to the form that execve takes.
 pub fn c_strings(strings: &[String]) -> Result<Vec<CString>, ExecError> {
     let convert = |text: &String| CString::new(text.as_str()).map_err(|_| ExecError::Nul(text.clone()));
     strings.iter().map(convert).collect()
 }
 
-/// Replaces the process. Returns only when that failed.
+/// Replaces the process. Returns only on failure.
 pub fn execute(path: &Path, args: &[CString], env: &[CString]) -> ExecError {
     let name = path.display().to_string();
     let Ok(path) = CString::new(name.as_str()) else {
@@ -125,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_name_is_searched() {
+    fn a_plain_name_is_searched_in_path() {
         let found = find("sh", &env("/nonexistent:/bin:/usr/bin")).unwrap();
         assert_eq!(found, Path::new("/bin/sh"));
     }
@@ -153,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_and_a_file_without_permission_are_told_apart() {
+    fn a_directory_and_a_non_executable_file_have_different_errors() {
         let error = find("/etc", &[]).unwrap_err();
         assert_eq!(error.to_string(), "exec: \"/etc\": is a directory");
         let path = std::env::temp_dir().join(format!("microkube-agent-exec-{}", std::process::id()));

@@ -1,7 +1,7 @@
-//! The helper that becomes a process of a container: PID 1 of a new one, or a further process of one that runs.
+//! The helper that becomes a process of a container: PID 1 of a new container, or an exec process in a running one.
 //!
-//! It is this program, started again single-threaded, so that everything between the namespaces and execve is ordinary
-//! code. Descriptors 0 to 2 are the container's stdio already; see [`super::spec`] for the others.
+//! The helper is this program, started again with a single thread, so everything between the namespaces and execve is
+//! ordinary code. Descriptors 0 to 2 are already the container's stdio; see [`super::spec`] for the others.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -28,19 +28,22 @@ use super::{dev, terminal};
 use crate::boot::boottime_ns;
 use crate::priority;
 
-/// Exit status of a helper that failed, as in Docker and containerd for containers that never started.
+/// Exit status of a helper that failed. Docker and containerd use it for containers that never started.
 const EXIT_START_ERROR: i32 = 128;
 
-/// Longest message that is reported, bytes.
+/// Maximum length of a reported message in bytes.
 const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
-/// Open files of a container: soft limit for programs that use select(2), hard limit for those that ask for more. These are
-/// systemd's defaults, which containerd passes on.
+/// What fails if the kernel refuses a filter.
+const INSTALLING: &str = "cannot install the seccomp filters";
+
+/// Limits on open files of a container: a soft limit for programs that use select(2), a hard limit for those that ask
+/// for more. These are systemd's defaults, which containerd passes on.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
 
-/// Runs the helper. Does not return when the command was executed.
+/// Runs the helper. Does not return if the command was executed.
 pub fn main() -> ! {
-    // SAFETY: the agent starts the helper with these two descriptors open, and nothing else here uses them.
+    // SAFETY: the agent starts the helper with these two descriptors open, and no other code here uses them.
     let (spec, mut report) = unsafe { (File::from_raw_fd(SPEC_FD), File::from_raw_fd(REPORT_FD)) };
     if let Err(error) = run(spec, &mut report) {
         let failed = Report::Failed {
@@ -53,7 +56,7 @@ pub fn main() -> ! {
     std::process::exit(EXIT_START_ERROR)
 }
 
-/// A message may name a command line argument, and those may be megabytes long.
+/// Shortens a message, which may contain a command line argument of several megabytes.
 fn shortened(mut message: String) -> String {
     if let Some(end) = (0..=MAX_MESSAGE_BYTES).rev().find(|end| message.is_char_boundary(*end))
         && message.len() > MAX_MESSAGE_BYTES
@@ -76,7 +79,7 @@ fn kind(error: &Error) -> FailureKind {
     }
 }
 
-/// The error chain; of a `subPath` only the kubelet's words.
+/// The error chain; for a `subPath`, only the kubelet's text.
 fn message(error: &Error) -> String {
     match error.downcast_ref::<SubPathError>() {
         Some(error) => error.to_string(),
@@ -105,7 +108,8 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let capabilities = Capabilities::parse(spec.capabilities.iter().map(String::as_str))
         .map_err(|name| Error::msg(format!("unknown capability {name}")))?;
 
-    // What already runs in the container must not look into this process, which can do more than the container may.
+    // The processes already in the container must not be able to inspect this process, which has more
+    // rights than the container.
     nix::sys::prctl::set_dumpable(false).context("cannot hide the helper from the container")?;
     setsid().context("cannot start a session")?;
     reset_signals();
@@ -114,8 +118,8 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     let null = dev::open_null()?;
     let user = match &root {
         Some(root) => {
-            // The process is in the container's cgroup already, which therefore becomes the root of the namespace.
-            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
+            // The process is already in the container's cgroup, which therefore becomes the root of the namespace.
+            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot create a cgroup namespace")?;
             enter_new_root(root, &spec.working_dir, spec.user)?
         }
         None => {
@@ -124,14 +128,14 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         }
     };
     if let Some(size) = spec.terminal {
-        // SAFETY: with a terminal the agent has opened this descriptor, and nothing else here uses it.
+        // SAFETY: if there is a terminal, the agent has opened this descriptor, and no other code here uses it.
         let agent = unsafe { File::from_raw_fd(TERMINAL_FD) };
         terminal::enter(&agent, size, root.is_some())?;
     } else if root.is_some() && !spec.stdin {
         dup2_stdin(dev::open_own_null(null)).context("cannot set stdin to /dev/null")?;
     }
     chdir(&spec.working_dir).map_err(|errno| WorkingDirError::new(&spec.working_dir, errno))?;
-    // A directory outside the root, which the kernel would report as "(unreachable)", must never be the working directory.
+    // The working directory must never be outside the root, where the kernel would report it as "(unreachable)".
     let cwd = getcwd().context("cannot determine the working directory")?;
     anyhow::ensure!(cwd.is_absolute(), "the working directory is outside the container");
 
@@ -139,7 +143,14 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     complete_env(&mut env, &user, spec.terminal.is_some());
     own_stdio(&user)?;
     raise_open_files();
-    drop_privileges(&user, capabilities, spec.seccomp_unconfined, spec.no_new_privileges)?;
+    let filters = Filters::new(&spec.seccomp, capabilities)?;
+    // As in runc: installing filters needs CAP_SYS_ADMIN or no_new_privs. With the latter they come last, so that a
+    // profile need not allow the calls before that.
+    let (early, late) = match spec.no_new_privileges {
+        true => (Filters::none(), filters),
+        false => (filters, Filters::none()),
+    };
+    drop_privileges(&user, capabilities, &early, spec.no_new_privileges)?;
 
     let command = spec.args.first().map(String::as_str).unwrap_or_default();
     let path = exec::find(command, &env)?;
@@ -147,12 +158,13 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     close_others_on_exec()?;
     if waits_for_turn {
-        // SAFETY: with a turn to wait for the agent has opened this descriptor, and nothing else here uses it.
+        // SAFETY: if there is a turn to wait for, the agent has opened this descriptor, and no other code here uses it.
         let mut turn = unsafe { File::from_raw_fd(TURN_FD) };
         io::copy(&mut turn, &mut io::sink()).context("cannot wait for the turn to start")?;
     }
-    // So late, because a container that is busy must not delay what a probe starts in it.
+    // As late as possible, because a busy container must not delay what a probe starts in it.
     priority::reset().context("cannot reset the priority")?;
+    late.install().context(INSTALLING)?;
     send(
         report,
         &Report::Executing {
@@ -163,7 +175,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     Err(exec::execute(&path, &args, &env).into())
 }
 
-/// The agent leaves no other descriptor open; should one ever slip through, it ends here, not in the container.
+/// The agent leaves no other descriptor open. If one ever slips through, it must not reach the container.
 fn close_others_on_exec() -> Result<()> {
     // SAFETY: no pointers; the descriptors stay open until execve.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -172,21 +184,22 @@ fn close_others_on_exec() -> Result<()> {
         .context("cannot protect the helper's descriptors")
 }
 
-/// What the Rust runtime and the agent ignore or block, the container must not inherit.
-fn reset_signals() {
+/// The container must not inherit the ignored and blocked signals of the Rust runtime and the agent.
+pub(super) fn reset_signals() {
     for signal in 1..=64 {
-        // SAFETY: the default action is no code of ours. Signals that cannot be set fail harmlessly.
+        // SAFETY: the default action runs none of our code. Signals that cannot be set fail harmlessly.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: an all-zero signal set is a valid empty one, and the old mask is not wanted.
+    // SAFETY: an all-zero signal set is a valid empty one, and the old mask is not requested.
     unsafe {
         let empty: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
     }
 }
 
-/// Of the process and all that it starts. Written while /proc is still the machine's; zero is what the agent has.
-fn set_oom_score_adj(value: i32) -> Result<()> {
+/// Sets the value for the process and everything that it starts. Must be called while /proc is still the VM's. The
+/// agent's own value is zero.
+pub(super) fn set_oom_score_adj(value: i32) -> Result<()> {
     match value {
         0 => Ok(()),
         value => std::fs::write("/proc/self/oom_score_adj", value.to_string())
@@ -194,17 +207,20 @@ fn set_oom_score_adj(value: i32) -> Result<()> {
     }
 }
 
-/// Joins the namespaces of the process at [`CONTAINER_FD`]; its root directory becomes this process's.
+/// Joins the namespaces of the process at [`CONTAINER_FD`]; that process's root directory becomes this process's.
 fn join_container() -> Result<()> {
-    // SAFETY: for a process that joins a container the agent has opened this descriptor, and nothing else here uses it.
+    // SAFETY: for a process that joins a container, the agent has opened this descriptor, and no
+    // other code here uses it.
     let container = unsafe { OwnedFd::from_raw_fd(CONTAINER_FD) };
     setns(container, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-        .context("cannot join the container, which may have ended")
+        .context("cannot join the container; it may have ended")
 }
 
-/// Makes the container's file system and enters it. The user and the groups are looked up in the image, which a volume at /etc must not
-/// change; the home directory in what the container sees, as by runc.
+/// Creates the container's file system and enters it. The user and the groups are looked up in the image, so that a
+/// volume at /etc cannot change them; the home directory is looked up in what the container sees, as runc does.
 fn enter_new_root(spec: &RootSpec, working_dir: &Path, wanted: WantedUser) -> Result<User> {
+    // Peers of the VM's own mounts, which the next step makes private.
+    let shared = rootfs::clone_propagated(spec)?;
     let root = rootfs::mount_image(spec)?;
     let wanted = match wanted {
         WantedUser::Resolved(user) => Ok(user),
@@ -226,22 +242,23 @@ fn enter_new_root(spec: &RootSpec, working_dir: &Path, wanted: WantedUser) -> Re
         }
     };
     let mut user = wanted?;
-    rootfs::enter(&root, spec, working_dir)?;
+    rootfs::enter(&root, spec, shared, working_dir)?;
     user.home = home(user.uid);
     Ok(user)
 }
 
-/// Home directory of a user by the container's own passwd file. One that cannot be read is no reason not to start.
+/// The user's home directory according to the container's own passwd file. An unreadable file
+/// does not prevent the start.
 fn home(uid: u32) -> String {
     let passwd = File::open("/").and_then(|root| user::read_database(root.as_fd(), "/etc/passwd".as_ref()));
     user::home(uid, &passwd.unwrap_or_default())
 }
 
-/// The user of a further process, who was looked up when its container started.
+/// The user of an exec process, which was resolved when the container started.
 fn resolved(user: WantedUser) -> Result<User> {
     match user {
         WantedUser::Resolved(user) => Ok(user),
-        WantedUser::Named { .. } => Err(Error::msg("a further process has its container's user")),
+        WantedUser::Named { .. } => Err(Error::msg("an exec process uses its container's user")),
     }
 }
 
@@ -254,17 +271,17 @@ fn complete_env(env: &mut Vec<String>, user: &User, terminal: bool) {
     add("PATH=", exec::DEFAULT_PATH.to_owned());
     add("HOME=", format!("HOME={}", user.home));
     if terminal {
-        // As Docker and containerd have it.
+        // As in Docker and containerd.
         add("TERM=", "TERM=xterm".to_owned());
     }
 }
 
-/// Gives pipes and terminal to the container's user, who could not open /dev/stdout otherwise.
+/// Gives the pipes or the terminal to the container's user, who could not open /dev/stdout otherwise.
 fn own_stdio(user: &User) -> Result<()> {
     for number in 0..=2 {
         // SAFETY: descriptors 0 to 2 are open for the life of the process.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        let status = fstat(fd).with_context(|| format!("cannot look at descriptor {number}"))?;
+        let status = fstat(fd).with_context(|| format!("cannot examine descriptor {number}"))?;
         let pipe = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
         if pipe || terminal::is_slave(&status) {
             fchown(fd, Some(Uid::from_raw(user.uid)), None)
@@ -275,36 +292,31 @@ fn own_stdio(user: &User) -> Result<()> {
 }
 
 fn raise_open_files() {
-    // A kernel with a lower fs.nr_open refuses; its own default then stays, which every program copes with.
+    // This fails if fs.nr_open is lower. The kernel's default then stays, which works for every program.
     let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1);
 }
 
-fn drop_privileges(
+pub(super) fn drop_privileges(
     user: &User,
     capabilities: Capabilities,
-    seccomp_unconfined: bool,
+    filters: &Filters,
     no_new_privileges: bool,
 ) -> Result<()> {
-    let filters = match seccomp_unconfined {
-        true => None,
-        false => Some(Filters::default_profile(capabilities)?),
-    };
     capabilities
         .limit_bounding_set()
         .context("cannot limit the bounding set of capabilities")?;
     if no_new_privileges {
         nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
     }
-    // Installing a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go. The profile allows what follows.
-    if let Some(filters) = filters {
-        filters.install().context("cannot install the seccomp filter")?;
-    }
+    // Installing a filter needs CAP_SYS_ADMIN, so it must happen before the capabilities are dropped. The default profile
+    // allows the calls that follow.
+    filters.install().context(INSTALLING)?;
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     setgroups(&groups).context("cannot set the supplementary groups")?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     setresgid(gid, gid, gid).with_context(|| format!("cannot change to group {gid}"))?;
-    // The permitted set has to survive the change of user, to be cut to the wanted one below. execve clears the flag, and
-    // for a user other than root the capabilities with it.
+    // The permitted set has to survive the change of user, so that it can be reduced to the wanted set below. execve
+    // clears the flag, and for users other than root the capabilities with it.
     nix::sys::prctl::set_keepcaps(true).context("cannot keep the capabilities")?;
     setresuid(uid, uid, uid).with_context(|| format!("cannot change to user {uid}"))?;
     capabilities.apply().context("cannot set the capabilities")
@@ -331,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn path_and_home_of_the_request_are_kept() {
+    fn path_and_home_from_the_request_are_kept() {
         let mut env = vec!["HOME=".to_owned(), "PATH=/x".to_owned()];
         complete_env(&mut env, &user(), false);
         assert_eq!(env, ["HOME=", "PATH=/x"]);
     }
 
     #[test]
-    fn only_a_terminal_has_a_type_and_the_containers_own_one_if_it_says_so() {
+    fn term_is_set_only_for_a_terminal_and_the_containers_value_wins() {
         let mut env = vec!["PATH=/x".to_owned(), "HOME=/".to_owned()];
         complete_env(&mut env, &user(), true);
         assert_eq!(env, ["PATH=/x", "HOME=/", "TERM=xterm"]);
@@ -355,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_apart_through_their_context() {
+    fn failures_are_classified_despite_added_context() {
         let missing = Error::from(ExecError::NotInPath("x".to_owned())).context("outer");
         assert_eq!(kind(&missing), FailureKind::NotFound);
         let user = Error::from(UserError::UnknownUser("x".to_owned()));

@@ -1,4 +1,4 @@
-//! A container that was started, until everything of it is gone.
+//! A started container, until everything that belongs to it is gone.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,25 +21,25 @@ use crate::reaper::ExitStatus;
 pub struct ContainerExit {
     /// How its PID 1 ended.
     pub status: ExitStatus,
-    /// Whether that was for want of memory.
+    /// Whether that was because memory ran out.
     pub oom_killed: bool,
-    /// What it left in the file for its last words.
+    /// The content of its termination message file.
     pub termination_message: Vec<u8>,
-    /// CLOCK_BOOTTIME.
+    /// CLOCK_BOOTTIME in nanoseconds.
     pub finished_boottime_ns: u64,
 }
 
-/// How far a container is.
+/// The stage of the container's life.
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
     Running,
-    /// Its processes have ended; its output may be on its way.
+    /// Its processes have ended; its output may still be in flight.
     Ended,
     /// The host has its output.
     Done(Arc<ContainerExit>),
 }
 
-/// A container that was started.
+/// A started container.
 #[derive(Debug)]
 pub struct Container {
     pub(super) id: String,
@@ -48,20 +48,19 @@ pub struct Container {
     pub(super) started_boottime_ns: u64,
     pub(super) terminal: Terminal,
     pub(super) stage: watch::Receiver<Stage>,
-    /// Its watcher ends when everything of it is gone.
+    /// Closed by its watcher when everything that belongs to the container is gone.
     pub(super) watched: watch::Receiver<()>,
     pub(super) abandon_output: Arc<Notify>,
-    /// Of its own processes; gone when they are.
+    /// The cgroup of its processes; gone when they are.
     pub(super) cgroup: Weak<Cgroup>,
     /// Whether the host had it killed.
     pub(super) killed: Arc<AtomicBool>,
-    /// What further processes have from it.
+    /// What exec processes inherit from it.
     pub(super) process: ProcessSpec,
     pub(super) user: User,
 }
 
 impl Container {
-    /// Its id.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -71,17 +70,16 @@ impl Container {
         self.pid
     }
 
-    /// CLOCK_BOOTTIME just before the command was executed.
+    /// CLOCK_BOOTTIME in nanoseconds, just before the command was executed.
     pub fn started_boottime_ns(&self) -> u64 {
         self.started_boottime_ns
     }
 
-    /// Whom its first process runs as.
+    /// The user that its first process runs as.
     pub fn user(&self) -> &User {
         &self.user
     }
 
-    /// Its terminal.
     pub fn terminal(&self) -> &Terminal {
         &self.terminal
     }
@@ -91,12 +89,12 @@ impl Container {
         !matches!(*self.stage.borrow(), Stage::Running)
     }
 
-    /// Whether [`Self::wait`] would return at once.
+    /// Whether [`Self::wait`] would return immediately.
     pub fn is_done(&self) -> bool {
         matches!(*self.stage.borrow(), Stage::Done(_))
     }
 
-    /// Waits until the container has ended and its output was handed to the host.
+    /// Waits until the container has ended and its output has been handed to the host.
     pub async fn wait(&self) -> Result<Arc<ContainerExit>> {
         let mut stage = self.stage.clone();
         let done = stage
@@ -109,29 +107,29 @@ impl Container {
         }
     }
 
-    /// Sends a signal to PID 1 of the container; none where it has ended.
+    /// Sends a signal to PID 1 of the container. Does nothing if it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         if signal == libc::SIGKILL {
-            // Before the signal: its end may be noticed at once.
+            // Set before the signal, because the end may be noticed immediately.
             self.killed.store(true, Ordering::Relaxed);
         }
         spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
     }
 
-    /// Waits no longer for a host to confirm its output.
+    /// Stops waiting for a host to confirm the output.
     pub fn abandon_output(&self) {
         self.abandon_output.notify_one();
     }
 
-    /// Gives up its output and waits until its writable layer is gone. To be called when it has ended.
+    /// Discards its output and waits until its writable layer is gone. Must be called after it has ended.
     pub async fn remove(&self) {
         self.abandon_output();
         let mut watched = self.watched.clone();
-        // Nothing is ever sent: this ends with the watcher.
+        // Nothing is ever sent: this loop ends with the watcher.
         while watched.changed().await.is_ok() {}
     }
 
-    /// What its processes use; none when they have ended.
+    /// What its processes use; `None` if they have ended.
     pub fn usage(&self) -> Option<Result<Usage>> {
         self.cgroup.upgrade().map(|cgroup| cgroup.usage())
     }

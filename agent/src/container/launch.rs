@@ -1,4 +1,4 @@
-//! Starts a helper and follows it until the command runs, or says why it does not.
+//! Starts a helper and follows it until the command runs, or until it reports why not.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,10 +21,10 @@ use crate::reaper::{ExitStatus, Reaper};
 use crate::request_field::InvalidRequest;
 use crate::stdio::{AgentEnds, HelperEnds};
 
-/// Most that a helper may report, bytes: a user in 65536 groups, or two lines with a path of 4096 bytes.
+/// Maximum size of a helper's reports in bytes: a user in 65536 groups, or two lines with a path of 4096 bytes.
 const MAX_REPORT_BYTES: u64 = 1 << 20;
 
-/// Why a container or a further process was not started.
+/// Why a container or an exec process was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The request does not fit the sandbox or the image.
@@ -33,36 +33,35 @@ pub enum StartError {
     /// The helper could not become the process.
     #[error("unable to start container process: {message}")]
     Failed {
-        /// What kind of failure.
         kind: FailureKind,
         /// The helper's error chain.
         message: String,
     },
-    /// A further process of a container that does not run.
-    #[error("the container {0:?} does not run")]
+    /// The container of an exec process is not running.
+    #[error("container {0:?} is not running")]
     NotRunning(String),
-    /// Nobody wanted it any more before it ran.
-    #[error("killed while it was being started")]
+    /// The start was cancelled before the command ran.
+    #[error("killed during start")]
     GivenUp,
-    /// Its time was up before it ran.
-    #[error("killed while it was being started: its time is up")]
+    /// The deadline passed before the command ran.
+    #[error("killed during start: timed out")]
     TimedOut,
     /// The agent could not prepare it.
     #[error("{0:#}")]
     Internal(anyhow::Error),
 }
 
-/// What ends a start that is still under way.
+/// What ends a start that is in progress.
 #[derive(Debug, Clone, Default)]
 pub struct StartLimit {
-    /// Nobody wants it any more.
+    /// Notified to cancel the start.
     pub unwanted: Arc<Notify>,
-    /// Its time is up.
+    /// When the start is cancelled.
     pub deadline: Option<Instant>,
 }
 
 impl StartLimit {
-    /// Waits until the start is to end, and says why.
+    /// Waits until the start has to end, and returns the reason.
     async fn reached(&self) -> StartError {
         tokio::select! {
             () = self.unwanted.notified() => StartError::GivenUp,
@@ -71,7 +70,7 @@ impl StartLimit {
     }
 }
 
-/// Waits until then; for ever without a time.
+/// Waits until the deadline, or forever if there is none.
 pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -90,29 +89,29 @@ impl From<anyhow::Error> for StartError {
 pub struct Launcher {
     /// The agent's own program.
     pub executable: OwnedFd,
-    /// Collects their processes.
+    /// Collects the helpers.
     pub reaper: Reaper,
 }
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 pub struct Launched {
     /// In the VM's PID namespace.
     pub pid: Pid,
-    /// The process (pidfd_open(2)).
+    /// The pidfd of the process (pidfd_open(2)).
     pub pidfd: OwnedFd,
     /// Its exit status.
     pub ended: oneshot::Receiver<ExitStatus>,
-    /// CLOCK_BOOTTIME just before the command was executed.
+    /// CLOCK_BOOTTIME in nanoseconds, just before the command was executed.
     pub started_boottime_ns: u64,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub user: User,
-    /// Master of the terminal, where one was wanted.
+    /// Master of the terminal, if one was requested.
     pub terminal: Option<OwnedFd>,
 }
 
 impl Launched {
-    /// Ends it at once, for want of something without which it is of no use.
+    /// Kills it immediately, because something essential is missing.
     pub async fn kill(self) {
         kill(&self.pidfd);
         let _ = self.ended.await;
@@ -120,14 +119,14 @@ impl Launched {
 }
 
 fn kill(pidfd: &OwnedFd) {
-    // Fails only when it has ended.
+    // Fails only if the process has ended.
     let _ = spawn::signal(pidfd.as_fd(), libc::SIGKILL);
 }
 
 impl Launcher {
-    /// Starts a helper that becomes what `spec` says, in new namespaces or in those of a container's first
-    /// process. Returns when the command runs, which it does after its `turn` has come if the specification says so, or when the limit is
-    /// reached and the helper is gone.
+    /// Starts a helper that becomes what `spec` describes, in new namespaces or in those of a container's first
+    /// process. A new container joins only the PID namespace. Returns when the command runs (after its `turn`, if the specification makes it wait), or when the limit
+    /// is reached and the helper is gone.
     pub async fn launch(
         &self,
         spec: &HelperSpec,
@@ -137,19 +136,20 @@ impl Launcher {
         limit: &StartLimit,
         turn: impl Future<Output = ()>,
     ) -> Result<Launched, StartError> {
+        let is_new = spec.root.is_some();
         let spec_file = serde_json::to_vec(spec).context("cannot encode the process's specification")?;
         let spec_file = spawn::memory_file(&spec_file).context("cannot store the process's specification")?;
-        let (report, helper_report) = report_pipe().context("cannot make a pipe for the helper's report")?;
+        let (report, helper_report) = report_pipe().context("cannot create a pipe for the helper's report")?;
         let (socket, helper_socket) = match spec.process.terminal {
             Some(_) => terminal::sockets().map(|(agent, helper)| (Some(agent), Some(helper))),
             None => Ok((None, None)),
         }
-        .context("cannot make a socket for the terminal")?;
+        .context("cannot create a socket for the terminal")?;
         let (helper_turn, gate) = match spec.waits_for_turn {
             true => pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (Some(read), Some(write))),
             false => Ok((None, None)),
         }
-        .context("cannot make a pipe for the helper's turn")?;
+        .context("cannot create a pipe for the helper's turn")?;
         let fds = [
             Some(ends.stdin.as_fd()),
             Some(ends.stdout.as_fd()),
@@ -157,18 +157,20 @@ impl Launcher {
             Some(spec_file.as_fd()),
             Some(helper_report.as_fd()),
             helper_socket.as_ref().map(OwnedFd::as_fd),
-            container.map(|(_, pidfd)| pidfd),
+            container.filter(|_| !is_new).map(|(_, pidfd)| pidfd),
             helper_turn.as_ref().map(OwnedFd::as_fd),
         ];
         let oom_kills = cgroup.oom_kills();
         let start = |cgroup: &OwnedFd| {
             let container = container.map(|(_, pidfd)| pidfd);
             self.reaper
-                .spawn(|| spawn::start_helper(self.executable.as_fd(), container, cgroup.as_fd(), fds))
+                .spawn(|| spawn::start_helper(self.executable.as_fd(), container, is_new, cgroup.as_fd(), fds))
         };
         let started = match (start(&cgroup.open()?), container) {
-            // A container that distributes its processes over cgroups of its own can have none in the one above them.
-            (Err(error), Some((pid, _))) if error.raw_os_error() == Some(libc::EBUSY) => start(&cgroup.open_of(pid)?),
+            // A container that distributes its processes over its own cgroups cannot have any in the cgroup above them.
+            (Err(error), Some((pid, _))) if !is_new && error.raw_os_error() == Some(libc::EBUSY) => {
+                start(&cgroup.open_of(pid)?)
+            }
             (started, _) => started,
         };
         let (pid, pidfd, ended) = started.context("cannot start the helper that becomes the process")?;
@@ -216,7 +218,7 @@ impl Launcher {
             (Ok(Err(failure)), _) => failure,
             (Err(error), _) => Some(error.into()),
             (_, Err(error)) => Some(anyhow::Error::new(error).context("cannot receive the terminal").into()),
-            (_, Ok(_)) => Some(anyhow::Error::msg("the helper has sent no terminal").into()),
+            (_, Ok(_)) => Some(anyhow::Error::msg("the helper did not send the terminal").into()),
         };
         kill(&pidfd);
         let status = ended.await.ok();
@@ -234,8 +236,8 @@ pub fn agent_ends(launched: &mut Launched, pipes: Option<AgentEnds>, stdin: bool
     }
 }
 
-/// Whether starting a process failed because its container has ended: of its PID namespace nothing can be started any more
-/// (clone(2), ENOMEM), or its first process is gone.
+/// Whether starting a process failed because its container has ended: nothing can be started in its PID namespace any
+/// more (clone(2), ENOMEM), or its first process is gone.
 pub fn container_is_gone(error: &StartError) -> bool {
     let StartError::Internal(error) = error else {
         return false;
@@ -261,7 +263,7 @@ async fn read_reports(pipe: Receiver) -> Result<Vec<Report>> {
     reports.context("cannot parse the helper's report")
 }
 
-/// When and as whom the command was executed, or why it was not; `None` when the helper said nothing.
+/// When and as which user the command was executed, or why it was not; `None` if the helper reported nothing.
 fn started_as(mut reports: Vec<Report>) -> Result<(u64, User), Option<StartError>> {
     match (reports.pop(), reports.is_empty()) {
         (Some(Report::Executing { boottime_ns, user }), true) => Ok((boottime_ns, user)),
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_killed_for_memory_is_told_apart() {
+    fn an_oom_killed_helper_is_recognised() {
         let message = died_early(Some(ExitStatus::Signal(9)), true).to_string();
         assert!(message.contains("OOM-killed"), "{message}");
         let message = died_early(Some(ExitStatus::Code(126)), false).to_string();
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_container_is_recognised_through_the_context() {
+    fn a_gone_container_is_recognised_despite_added_context() {
         let gone: anyhow::Result<()> =
             Err(io::Error::from_raw_os_error(libc::ENOMEM)).context("cannot start the helper");
         assert!(container_is_gone(&gone.unwrap_err().into()));
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reports_survive_the_pipe() {
+    async fn reports_survive_the_round_trip_through_the_pipe() {
         let (pipe, write) = report_pipe().unwrap();
         let mut line = serde_json::to_vec(&executing()).unwrap();
         line.push(b'\n');

@@ -1,4 +1,4 @@
-//! Containers: started by a helper that becomes them, watched until their end.
+//! Containers: a helper becomes each of them, and a watcher follows them until their end.
 
 mod capabilities;
 pub mod cgroup;
@@ -10,6 +10,7 @@ mod instance;
 mod launch;
 mod mounts;
 mod oom_kills;
+pub mod pause;
 mod process;
 mod rootfs;
 mod seccomp;
@@ -32,10 +33,10 @@ pub use self::process::{Process, ProcessExit, ProcessRequest};
 pub use self::starter::ContainerStarter;
 pub use self::user::User;
 
-/// Kills what runs in all containers.
+/// Kills everything that runs in containers.
 pub fn kill_all() -> Result<()> {
     match cgroup::kill_all() {
-        // No sandbox was created yet.
+        // No sandbox has been created yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(anyhow!(error).context("cannot kill the containers")),
         Ok(()) => Ok(()),

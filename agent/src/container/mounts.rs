@@ -1,6 +1,6 @@
-//! Which mounts a container has, in the order in which they are made. containerd's rules (`WithMounts` in its
-//! `internal/cri/opts/spec_linux_opts.go`): kernel file systems come first, all others in the order of their depth, so that a volume hides
-//! nothing that is mounted below it; a volume replaces what would be mounted at the same path.
+//! The mounts of a container, in mount order. The rules are containerd's (`WithMounts` in its
+//! `internal/cri/opts/spec_linux_opts.go`): kernel file systems come first, then all others by depth, so that a volume
+//! hides nothing that is mounted below it. A volume replaces what would otherwise be mounted at the same path.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -20,38 +20,38 @@ pub struct Mount<'s> {
     pub source: Source<'s>,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source<'s> {
-    /// A file system of the kernel's.
+    /// A kernel file system.
     Kernel(&'static KernelFileSystem),
-    /// A volume of the Pod or a part of it.
+    /// A volume of the Pod, or a part of one.
     Volume(&'s VolumeMount),
     /// A file of the guest.
     File {
         /// Its path in the guest.
         path: PathBuf,
-        /// Whether the container may not write to it.
+        /// Whether the container cannot write to it.
         read_only: bool,
     },
-    /// The Pod's shared memory, by its path in the guest.
+    /// The Pod's shared memory, given by its path in the guest.
     SharedMemory(&'s Path),
 }
 
-/// A file system that the kernel makes.
+/// A file system that the kernel provides.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KernelFileSystem {
     /// Its type.
     pub fs_type: &'static CStr,
     /// Path in the container.
     pub target: &'static str,
-    /// Of the mount.
+    /// Mount attributes.
     pub attributes: u64,
-    /// Of the file system.
+    /// File system options.
     pub options: &'static [(&'static CStr, &'static str)],
-    /// Whether only a privileged container may write to it.
+    /// Whether only a privileged container can write to it.
     pub read_only: bool,
-    /// Whether a kernel without it will do.
+    /// Whether a kernel may lack it.
     pub optional: bool,
 }
 
@@ -68,7 +68,7 @@ impl KernelFileSystem {
     }
 }
 
-/// In an order in which each finds its place.
+/// Ordered so that each mount point exists when it is needed.
 static KERNEL_FILE_SYSTEMS: [KernelFileSystem; 6] = [
     KernelFileSystem::new(c"proc", "/proc"),
     KernelFileSystem {
@@ -95,10 +95,10 @@ static KERNEL_FILE_SYSTEMS: [KernelFileSystem; 6] = [
     },
 ];
 
-/// Where the device files are. A volume there comes without any, as in Kubernetes.
+/// The directory of the device files. A volume mounted there contains none, as in Kubernetes.
 pub const DEV: &str = "/dev";
 
-/// All mounts of a container but its root.
+/// All mounts of a container except its root.
 pub fn in_order(spec: &RootSpec) -> Vec<Mount<'_>> {
     let volumes = spec.mounts.iter().map(|volume| Mount {
         target: clean(&volume.target),
@@ -115,13 +115,13 @@ pub fn in_order(spec: &RootSpec) -> Vec<Mount<'_>> {
     let taken: HashSet<PathBuf> = given.iter().map(|mount| mount.target.clone()).collect();
     let own = of_the_pod(spec).into_iter().filter(|own| !taken.contains(&own.target));
     given.extend(own);
-    // Stable: of two at the same depth the first comes first.
+    // The sort is stable: of two mounts at the same depth, the first stays first.
     given.sort_by_key(|mount| mount.target.components().count());
 
     let has_own_dev = taken.contains(Path::new(DEV));
     let kernel = KERNEL_FILE_SYSTEMS.iter().filter(|kernel| {
         let target = Path::new(kernel.target);
-        // Nothing but procfs may be at /proc: mounting something else there is an error, not a replacement.
+        // Only procfs may be at /proc: mounting something else there is an error, not a replacement.
         (!taken.contains(target) || kernel.fs_type == c"proc") && !(has_own_dev && target.starts_with(DEV))
     });
     let mut mounts: Vec<Mount<'_>> = kernel
@@ -134,7 +134,7 @@ pub fn in_order(spec: &RootSpec) -> Vec<Mount<'_>> {
     mounts
 }
 
-/// What every container of the Pod gets.
+/// The mounts that every container of the Pod gets.
 fn of_the_pod(spec: &RootSpec) -> Vec<Mount<'_>> {
     let file = |name: &str, read_only| Mount {
         target: Path::new("/etc").join(name),
@@ -144,7 +144,8 @@ fn of_the_pod(spec: &RootSpec) -> Vec<Mount<'_>> {
         },
     };
     vec![
-        // The kubelet's own mount, writable even where the container's root file system is not (`makeHostsMount`).
+        // The kubelet mounts this file itself, writable even if the container's root file system is not
+        // (`makeHostsMount`).
         file("hosts", false),
         file("hostname", spec.read_only_rootfs),
         file("resolv.conf", spec.read_only_rootfs),
@@ -155,7 +156,7 @@ fn of_the_pod(spec: &RootSpec) -> Vec<Mount<'_>> {
     ]
 }
 
-/// A path made absolute, without "." and "..", by its text alone (Go's `filepath.Clean`).
+/// Makes a path absolute and removes "." and "..", without looking at the file system (Go's `filepath.Clean`).
 fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for component in path.components() {
@@ -174,6 +175,7 @@ fn clean(path: &Path) -> PathBuf {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::spec::Propagation;
     use super::*;
 
     fn spec(volumes: &[&str]) -> RootSpec {
@@ -192,6 +194,8 @@ mod tests {
                     sub_path: PathBuf::new(),
                     target: (*target).into(),
                     read_only: false,
+                    recursive_read_only: false,
+                    propagation: Propagation::Private,
                 })
                 .collect(),
             termination_message: Some(("/run/message".into(), "/dev/termination-log".into())),
@@ -200,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Targets in order; volumes with their names.
+    /// Targets in order, with the names of volumes.
     fn order(spec: &RootSpec) -> Vec<String> {
         let shown = |mount: &Mount<'_>| match &mount.source {
             Source::Volume(volume) => format!("{}={}", mount.target.display(), volume.volume),
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_hides_nothing_that_is_mounted_below_it() {
+    fn a_volume_does_not_hide_mounts_below_it() {
         let spec = spec(&["/etc/inner/deeper", "/etc/inner/", "/etc"]);
         assert_eq!(
             after_kernel(&spec),
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_at_a_file_of_the_pod_wins_over_it() {
+    fn a_volume_overrides_a_pod_file_at_the_same_path() {
         let spec = spec(&["/etc/hosts", "/dev/shm/", "/etc/x/../hostname"]);
         assert_eq!(
             after_kernel(&spec),
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_at_dev_comes_without_devices_and_with_what_the_pod_mounts_there() {
+    fn a_volume_at_dev_has_no_devices_but_the_pods_mounts() {
         assert_eq!(
             order(&spec(&["/dev"])),
             [
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_replaces_a_kernel_file_system_but_proc() {
+    fn a_volume_can_replace_any_kernel_file_system_except_proc() {
         let order = order(&spec(&["/sys", "/proc", "/dev/mqueue"]));
         assert_eq!(
             order[..7],
@@ -311,7 +315,7 @@ mod tests {
                     prop_assert!(kernel || !hides, "{later:?} hides {mount:?}");
                 }
             }
-            // Every volume is there.
+            // No volume is missing.
             let volumes = mounts.iter().filter(|mount| matches!(mount.source, Source::Volume(_))).count();
             prop_assert_eq!(volumes, targets.len());
         }

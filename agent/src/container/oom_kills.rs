@@ -1,4 +1,5 @@
-//! When the kernel last killed a process of a container for want of memory: an end soon after that may be due to it, a later one is not.
+//! When the kernel last killed a process of a container because memory ran out. If the container ends soon after that,
+//! the kill may be the reason; if it ends later, it is not.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,13 +10,13 @@ use tokio::time::Instant;
 use super::cgroup::Cgroup;
 use crate::lock::lock;
 
-/// How long after such a kill of a child the end of its parent may be due to it.
-pub const LATELY: Duration = Duration::from_secs(10);
+/// If a parent ends this soon after its child was killed, the kill counts as the reason.
+pub const RECENT_KILL_WINDOW: Duration = Duration::from_secs(10);
 
-/// How often the counter is looked at, at most: a container at its limit changes its file all the time.
+/// Minimum time between two reads of the counter: a container at its limit changes the file all the time.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The kernel's counter of such kills, and when it rose last.
+/// The kernel's counter of out-of-memory kills, and when it last rose.
 #[derive(Debug, Default)]
 pub struct OomKills {
     seen: Mutex<Seen>,
@@ -27,15 +28,15 @@ struct Seen {
     rose_at: Option<Instant>,
 }
 
-/// What it says at a container's end.
+/// The out-of-memory kills before a container's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OomKill {
-    /// No process was killed so.
+    /// No process was killed.
     Never,
-    /// Some time before.
+    /// More than [`RECENT_KILL_WINDOW`] earlier.
     Earlier,
-    /// Within [`LATELY`].
-    Lately,
+    /// Within [`RECENT_KILL_WINDOW`].
+    Recent,
 }
 
 impl OomKills {
@@ -43,7 +44,7 @@ impl OomKills {
         lock(&self.seen)
     }
 
-    /// Takes the counter in, as it is now.
+    /// Records the current value of the counter.
     pub fn note(&self, count: u64) {
         let mut seen = self.lock();
         if count > seen.count {
@@ -54,16 +55,16 @@ impl OomKills {
         }
     }
 
-    /// What is known by now.
+    /// The last kill that was recorded.
     pub fn last(&self) -> OomKill {
         match self.lock().rose_at {
             None => OomKill::Never,
-            Some(at) if at.elapsed() <= LATELY => OomKill::Lately,
+            Some(at) if at.elapsed() <= RECENT_KILL_WINDOW => OomKill::Recent,
             Some(_) => OomKill::Earlier,
         }
     }
 
-    /// Takes the counter in whenever it may have changed. Never ends.
+    /// Records the counter whenever it may have changed. Never returns.
     pub async fn follow(&self, cgroup: &Cgroup) {
         match cgroup.memory_events() {
             Ok(events) => loop {
@@ -74,7 +75,7 @@ impl OomKills {
                     Err(_) => std::future::pending().await,
                 }
             },
-            // The kernel has no such controller, or nobody is told: what was seen at the end counts then.
+            // The kernel has no such controller, or does not notify: the value at the end must suffice.
             Err(_) => std::future::pending().await,
         }
     }
@@ -85,18 +86,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_kill_is_of_late_for_a_while_after_the_counter_rose() {
+    async fn an_oom_kill_is_recent_for_a_while_after_the_counter_increases() {
         let kills = OomKills::default();
         kills.note(0);
         assert_eq!(kills.last(), OomKill::Never);
         kills.note(1);
-        tokio::time::advance(LATELY).await;
+        tokio::time::advance(RECENT_KILL_WINDOW).await;
         kills.note(1);
-        assert_eq!(kills.last(), OomKill::Lately);
+        assert_eq!(kills.last(), OomKill::Recent);
         tokio::time::advance(Duration::from_secs(1)).await;
         kills.note(1);
-        assert_eq!(kills.last(), OomKill::Earlier, "hours ago, for instance");
+        assert_eq!(kills.last(), OomKill::Earlier, "the kill may be hours ago");
         kills.note(3);
-        assert_eq!(kills.last(), OomKill::Lately);
+        assert_eq!(kills.last(), OomKill::Recent);
     }
 }

@@ -1,4 +1,4 @@
-//! Further processes of a container that runs (`kubectl exec`, exec probes, hooks).
+//! Exec processes: additional processes in a running container (`kubectl exec`, exec probes, hooks).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,31 +19,29 @@ use crate::log;
 use crate::reaper::ExitStatus;
 use crate::stdio::{self, ProcessStreams};
 
-/// What is to be run.
+/// A request to run an exec process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessRequest {
     /// Unique within the VM.
     pub id: String,
-    /// The command line.
     pub args: Vec<String>,
     /// Whether the host writes to its stdin.
     pub stdin: bool,
-    /// Whether it gets a terminal, and of which size.
+    /// The initial size of its terminal, if it gets one.
     pub terminal: Option<Size>,
-    /// When it is killed, if it has not ended.
+    /// When it is killed if it has not ended.
     pub deadline: Option<Instant>,
 }
 
-/// How a further process ended.
+/// How an exec process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessExit {
-    /// Its exit status.
     pub status: ExitStatus,
-    /// Whether it was killed because its time was up.
+    /// Whether it was killed because its deadline passed.
     pub timed_out: bool,
 }
 
-/// A process that was started in a container that ran already.
+/// A process that was started in a running container.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
@@ -60,17 +58,16 @@ impl Process {
         self.pid
     }
 
-    /// Its terminal.
     pub fn terminal(&self) -> &Terminal {
         &self.terminal
     }
 
-    /// How many supervisors had taken over when it was started.
+    /// How many supervisors had taken over before it was started.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Waits until it has ended and its output was handed to the host.
+    /// Waits until it has ended and its output has been handed to the host.
     pub async fn wait(&self) -> Result<ProcessExit> {
         let mut exit = self.exit.clone();
         let exit = exit
@@ -80,20 +77,20 @@ impl Process {
         exit.context("the process has ended without a status")
     }
 
-    /// Sends a signal to it; none where it has ended.
+    /// Sends it a signal. Does nothing if it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
     }
 
-    /// Waits no longer for a host to take its output.
+    /// Stops waiting for a host to take the output.
     pub fn abandon_output(&self) {
         self.abandon_output.notify_one();
     }
 }
 
 impl ContainerStarter {
-    /// Starts a further process, which has everything but its command and its stdio from the container. Who notifies `unwanted` ends it
-    /// before it runs.
+    /// Starts an exec process, which has everything except its command and its stdio from the container. Notifying
+    /// `unwanted` ends it before it runs.
     pub async fn start_process(
         &self,
         container: &Container,
@@ -102,16 +99,16 @@ impl ContainerStarter {
     ) -> Result<Process, StartError> {
         let generation = self.supervisors.generation();
         let not_running = || StartError::NotRunning(container.id().to_owned());
-        // Kept until the process runs: the cgroup is not removed meanwhile.
+        // Held until the process runs, so that the cgroup is not removed meanwhile.
         let cgroup = container.cgroup.upgrade().ok_or_else(not_running)?;
         let tty = request.terminal.is_some();
         let streams = ProcessStreams::open(&request.id, request.stdin, tty, &self.supervisors)
             .await
-            .context("cannot connect the process's stdio with the host")?;
+            .context("cannot connect the process's stdio to the host")?;
         let (helper_ends, ends) = if tty {
             (stdio::before_terminal().context("cannot open /dev/null")?, None)
         } else {
-            let (helper, agent) = stdio::pipes(request.stdin).context("cannot make pipes")?;
+            let (helper, agent) = stdio::pipes(request.stdin).context("cannot create pipes")?;
             (helper, Some(agent))
         };
         let mut process = container.process.clone();
@@ -139,7 +136,7 @@ impl ContainerStarter {
             .await;
         let mut launched = match launched {
             Err(error) if container_is_gone(&error) || container.has_ended() => {
-                log::info!("a process was not started: {error}");
+                log::info!("cannot start a process: {error}");
                 return Err(not_running());
             }
             other => other?,
@@ -162,12 +159,12 @@ impl ContainerStarter {
         tokio::spawn(async move {
             let (ended, timed_out) = end_by(ended, deadline, || {
                 if let Err(error) = spawn::signal_unless_ended(killed.as_fd(), libc::SIGKILL) {
-                    log::error!("a process whose time is up cannot be killed: {error}");
+                    log::error!("cannot kill a process that timed out: {error}");
                 }
             })
             .await;
             drop(killed);
-            // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
+            // The reaper never drops a sender unused. If it did, dropping our sender here makes waiting calls fail.
             let Ok(status) = ended else { return };
             pumps.finish_unless(&abandoned).await;
             sender.send_replace(Some(ProcessExit { status, timed_out }));
@@ -183,7 +180,7 @@ impl ContainerStarter {
     }
 }
 
-/// Waits for an end, which is forced when the time is up. Returns it, and whether it was forced.
+/// Waits for an end and forces it when the deadline passes. Returns it, and whether it was forced.
 async fn end_by<E: Future + Unpin>(mut end: E, deadline: Option<Instant>, force: impl FnOnce()) -> (E::Output, bool) {
     tokio::select! {
         biased;
@@ -204,7 +201,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_is_killed_when_its_time_is_up_and_not_before() {
+    async fn a_process_is_killed_exactly_at_its_timeout() {
         let begun = Instant::now();
         let (sender, end) = oneshot::channel();
         let deadline = Some(begun + Duration::from_secs(3));

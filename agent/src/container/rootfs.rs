@@ -1,8 +1,9 @@
 //! The file system of a container: overlay, mounts, masked paths.
 //!
 //! Runs in the helper, inside the container's new mount and PID namespaces. Targets are resolved inside the container's
-//! root with [`open_in_root`]; nothing in an image can direct a mount elsewhere.
+//! root with [`open_in_root`], so nothing in an image can redirect a mount.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,16 +17,17 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
 use super::mounts::{DEV, KernelFileSystem, Mount, Source, in_order};
-use super::spec::{RootSpec, VolumeMount};
+use super::spec::{Propagation, RootSpec, VolumeMount};
 use super::{dev, sub_path};
 use crate::mount_api::{
-    Missing, NewFileSystem, add_attributes, attach, attr, clone_mount, is_directory, new_mount, open_in_root,
+    Missing, NewFileSystem, add_attributes, attach, attr, clone_mount, is_directory, make_slave, new_mount,
+    open_in_root,
 };
 
 const DIRECTORY: Missing = Missing::Directory(Mode::from_bits_truncate(0o755));
 const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
-/// Hidden from containers, as in Docker: they would tell about, or reach, the machine.
+/// Paths hidden from containers, as in Docker: they reveal things about the VM or give access to it.
 const MASKED_PATHS: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
@@ -40,10 +42,10 @@ const MASKED_PATHS: [&str; 11] = [
     "/sys/firmware",
 ];
 
-/// Not writable for containers, as in Docker.
+/// Paths that containers cannot write to, as in Docker.
 const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Files of procfs that a volume may replace, as in runc (`checkProcMount`): lxcfs emulates them.
+/// Files of procfs that a volume may replace, as in runc (`checkProcMount`), because lxcfs emulates them.
 const REPLACEABLE_PROC_FILES: [&str; 9] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -56,7 +58,7 @@ const REPLACEABLE_PROC_FILES: [&str; 9] = [
     "/proc/uptime",
 ];
 
-/// A working directory that cannot be used, which is the image's or the manifest's mistake.
+/// A working directory that cannot be used because of a mistake in the image or the manifest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("cannot use the working directory {path:?}: {}", errno.desc())]
 pub struct WorkingDirError {
@@ -65,7 +67,6 @@ pub struct WorkingDirError {
 }
 
 impl WorkingDirError {
-    /// Why which path cannot be used.
     pub fn new(path: &Path, errno: Errno) -> Self {
         Self {
             path: path.to_owned(),
@@ -74,7 +75,40 @@ impl WorkingDirError {
     }
 }
 
-/// Mounts the container's own root file system, which has nothing but its image yet.
+/// Mounts of the volumes whose own mounts reach other containers, by their path in the container.
+pub type PropagatedVolumes = HashMap<PathBuf, OwnedFd>;
+
+/// Clones these volumes. Must be called before [`mount_image`].
+pub fn clone_propagated(spec: &RootSpec) -> Result<PropagatedVolumes> {
+    let propagated = spec
+        .mounts
+        .iter()
+        .filter(|volume| volume.propagation != Propagation::Private);
+    propagated
+        .map(|volume| {
+            let clone = || -> Result<OwnedFd> {
+                let mounted = clone_mount(source_of(volume)?.as_fd(), true).context("cannot clone the mount")?;
+                if volume.propagation == Propagation::Slave {
+                    make_slave(mounted.as_fd()).context("cannot set the mount's propagation")?;
+                }
+                Ok(mounted)
+            };
+            let cloned = clone().with_context(|| format!("cannot mount the volume {:?}", volume.volume))?;
+            Ok((volume.target.clone(), cloned))
+        })
+        .collect()
+}
+
+/// What a volume mount shows: the volume, or the part of it that `subPath` names.
+fn source_of(volume: &VolumeMount) -> Result<OwnedFd> {
+    let whole = open_path(&volume.source)?;
+    match volume.sub_path.as_os_str().is_empty() {
+        true => Ok(whole),
+        false => Ok(sub_path::open(whole.as_fd(), &volume.volume, &volume.sub_path)?),
+    }
+}
+
+/// Mounts the container's own root file system, which contains only its image so far.
 pub fn mount_image(spec: &RootSpec) -> Result<OwnedFd> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make all mounts private")?;
@@ -82,10 +116,10 @@ pub fn mount_image(spec: &RootSpec) -> Result<OwnedFd> {
 }
 
 /// Mounts everything else in it and makes it the root directory of the calling process.
-pub fn enter(root: &OwnedFd, spec: &RootSpec, working_dir: &Path) -> Result<()> {
+pub fn enter(root: &OwnedFd, spec: &RootSpec, mut shared: PropagatedVolumes, working_dir: &Path) -> Result<()> {
     let root = root.as_fd();
     for mount in in_order(spec) {
-        make_mount(root, &mount, spec.privileged)?;
+        make_mount(root, &mount, spec.privileged, &mut shared)?;
     }
     if let Err(error) = open_in_root(root, working_dir, DIRECTORY) {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
@@ -102,21 +136,21 @@ pub fn enter(root: &OwnedFd, spec: &RootSpec, working_dir: &Path) -> Result<()> 
     Ok(())
 }
 
-/// Mounts the overlay where the kernel puts no other name to it: on the agent's empty /tmp, in this namespace only.
+/// Mounts the overlay on the agent's empty /tmp, in this namespace only.
 fn mount_overlay(spec: &RootSpec) -> Result<OwnedFd> {
     let overlay = NewFileSystem::open(c"overlay").context("cannot open an overlay file system")?;
-    // One option a layer: the page that limits the options of mount(2) does not limit the number of layers.
+    // One option per layer: mount(2) limits all options together to one page, which would limit the number of layers.
     for layer in spec.layers.iter().rev() {
         set_path(&overlay, c"lowerdir+", layer)?;
     }
     set_path(&overlay, c"upperdir", &spec.upper_dir)?;
     set_path(&overlay, c"workdir", &spec.work_dir)?;
-    // The writable layer ends with the container, so fsync has nothing to protect.
+    // The writable layer is removed with the container, so fsync has nothing to protect.
     overlay
         .set_flag(c"volatile")
         .context("cannot make the overlay volatile")?;
     let mounted = overlay.mount(0).context("cannot mount the overlay")?;
-    // Unattached mounts cannot be mounted upon in all kernels, so the root gets a place first.
+    // Not all kernels can mount on top of a detached mount, so attach the root first.
     let place = open_path("/tmp")?;
     attach(mounted.as_fd(), place.as_fd()).context("cannot attach the overlay")?;
     Ok(mounted)
@@ -131,7 +165,7 @@ fn set_path(overlay: &NewFileSystem, key: &CStr, path: &Path) -> Result<()> {
         .with_context(|| format!("cannot set {} to {text}", key.to_string_lossy()))
 }
 
-fn make_mount(root: BorrowedFd<'_>, mount: &Mount<'_>, privileged: bool) -> Result<()> {
+fn make_mount(root: BorrowedFd<'_>, mount: &Mount<'_>, privileged: bool, shared: &mut PropagatedVolumes) -> Result<()> {
     let target = mount.target.as_path();
     match &mount.source {
         Source::Kernel(kernel) => {
@@ -142,7 +176,7 @@ fn make_mount(root: BorrowedFd<'_>, mount: &Mount<'_>, privileged: bool) -> Resu
             }
             Ok(())
         }
-        Source::Volume(volume) => mount_volume(root, volume, target)
+        Source::Volume(volume) => mount_volume(root, volume, target, shared.remove(&volume.target))
             .with_context(|| format!("cannot mount the volume {:?} at {}", volume.volume, target.display())),
         Source::File { path, read_only } => {
             bind_file(root, path, target, *read_only).with_context(|| format!("cannot mount {}", target.display()))
@@ -176,7 +210,8 @@ fn bind_file(root: BorrowedFd<'_>, source: &Path, target: &Path, read_only: bool
     bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
 }
 
-/// Makes a terminal of the container's own devpts its /dev/console. To be called inside the new root, before anything runs.
+/// Makes a terminal of the container's own devpts its /dev/console. Must be called inside the new
+/// root, before anything runs.
 pub fn bind_console(number: u32) -> Result<()> {
     let root = open_path("/")?;
     let terminal = PathBuf::from(format!("/dev/pts/{number}"));
@@ -189,25 +224,24 @@ fn bind_directory(root: BorrowedFd<'_>, source: &Path, target: &Path, attributes
     bind(source.as_fd(), target.as_fd(), attributes)
 }
 
-/// Finds or makes the place of a mount.
+/// Finds or creates a mount point.
 fn mount_point(root: BorrowedFd<'_>, target: &Path, missing: Missing) -> Result<OwnedFd> {
     let place = open_in_root(root, target, missing).map_err(|error| {
         let is_read_only = error.raw_os_error() == Some(libc::EROFS);
         let made = anyhow::Error::new(error);
         match is_read_only {
-            true => made.context(
-                "cannot make the mount point, which does not exist: the file system it would be in is mounted read-only",
-            ),
-            false => made.context("cannot make the mount point"),
+            true => made
+                .context("cannot create the mount point: it does not exist, and its file system is mounted read-only"),
+            false => made.context("cannot create the mount point"),
         }
     })?;
     refuse_in_proc(&place, target)?;
     Ok(place)
 }
 
-/// Nothing is mounted over procfs, where the kernel's interfaces to processes are (runc's rule, CVE-2019-16884).
+/// Refuses to mount over procfs, which contains the kernel's interfaces to processes (runc's rule, CVE-2019-16884).
 fn refuse_in_proc(place: &OwnedFd, target: &Path) -> Result<()> {
-    let file_system = fstatfs(place).context("cannot look at the mount point's file system")?;
+    let file_system = fstatfs(place).context("cannot examine the mount point's file system")?;
     let replaceable = REPLACEABLE_PROC_FILES.iter().any(|file| Path::new(file) == target);
     ensure!(
         file_system.filesystem_type() != PROC_SUPER_MAGIC || replaceable,
@@ -224,40 +258,40 @@ fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: u64) -> Resu
     attach(mounted.as_fd(), target).context("cannot attach the mount")
 }
 
-fn mount_volume(root: BorrowedFd<'_>, volume: &VolumeMount, target: &Path) -> Result<()> {
+fn mount_volume(root: BorrowedFd<'_>, volume: &VolumeMount, target: &Path, shared: Option<OwnedFd>) -> Result<()> {
     ensure!(
         target != Path::new("/"),
-        "the container's own root file system is there"
+        "the container's root file system is mounted there"
     );
-    let whole = open_path(&volume.source)?;
-    let source = if volume.sub_path.as_os_str().is_empty() {
-        whole
-    } else {
-        sub_path::open(whole.as_fd(), &volume.volume, &volume.sub_path)?
+    let mounted = match shared {
+        Some(shared) => shared,
+        // With the mounts that other containers have made in it (`rbind` in containerd).
+        None => clone_mount(source_of(volume)?.as_fd(), true).context("cannot clone the mount")?,
     };
-    let missing = if is_directory(&source)? {
+    let missing = if is_directory(&mounted)? {
         DIRECTORY
     } else {
         Missing::File
     };
     let target = mount_point(root, target, missing)?;
-    bind(
-        source.as_fd(),
-        target.as_fd(),
-        if volume.read_only { attr::RDONLY } else { 0 },
-    )
+    if volume.read_only {
+        add_attributes(mounted.as_fd(), attr::RDONLY, volume.recursive_read_only)
+            .context("cannot make the mount read-only")?;
+    }
+    attach(mounted.as_fd(), target.as_fd()).context("cannot attach the mount")
 }
 
-fn change_root(root: BorrowedFd<'_>) -> Result<()> {
+/// Makes an attached mount the root directory of the calling process, and detaches the old one.
+pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
     fchdir(root).context("cannot enter the container's root")?;
-    // Old and new root are stacked at one place, so that no directory is needed for the old one (pivot_root(2)).
+    // The old and new root are stacked at one place, so no directory is needed for the old one (pivot_root(2)).
     pivot_root(".", ".").context("cannot pivot the root directory")?;
     umount2(".", MntFlags::MNT_DETACH).context("cannot leave the agent's root")?;
     chdir("/").context("cannot enter the new root")
 }
 
 fn hide_and_protect(root: BorrowedFd<'_>) -> Result<()> {
-    // The guest's own: what is at the container's /dev/null may be a volume's.
+    // The guest's own, because the container's /dev/null may come from a volume.
     let null = dev::open_null()?;
     for path in MASKED_PATHS {
         let Some(target) = open_if_there(root, path)? else {

@@ -1,37 +1,41 @@
-//! What the agent tells the helper that becomes a process of a container, and what the helper answers.
+//! What the agent tells the helper that becomes a process of a container, and what the helper reports.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::user::User;
 
-/// First argument of the agent's program when it is started as that helper.
+/// First argument of the agent's program when it is started as the helper.
 pub const HELPER_ARGUMENT: &str = "container-init";
+/// The name of the program when it is started as the process that holds a shared PID namespace: the first element of its
+/// command line.
+pub const PAUSE_PROGRAM: &str = "/pause";
 
 /// Descriptor from which the helper reads its [`HelperSpec`] as JSON.
 pub const SPEC_FD: i32 = 3;
 
-/// Descriptor to which the helper writes [`Report`]s, one JSON object a line.
+/// Descriptor to which the helper writes [`Report`]s, one JSON object per line.
 pub const REPORT_FD: i32 = 4;
 
-/// Descriptor through which the helper sends the master of a terminal, where one is wanted.
+/// Descriptor through which the helper sends the master of a terminal, if one was requested.
 pub const TERMINAL_FD: i32 = 5;
 
-/// Descriptor of the process whose container the helper joins (pidfd_open(2)), where it does.
+/// Descriptor of the process whose container the helper joins (pidfd_open(2)), if it joins one.
 pub const CONTAINER_FD: i32 = 6;
 
-/// Descriptor of a pipe at whose end the command may be executed, where the helper has to wait for that.
+/// Descriptor of a pipe. If the helper has to wait for its turn, it executes the command when
+/// this pipe reaches its end.
 pub const TURN_FD: i32 = 7;
 
 /// What a helper becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperSpec {
-    /// The file system of a new container; none for a process that joins one.
+    /// The file system of a new container; `None` for a process that joins one.
     pub root: Option<RootSpec>,
-    /// The process.
     pub process: ProcessSpec,
-    /// Whether it waits at [`TURN_FD`] before it executes the command.
+    /// Whether it waits for [`TURN_FD`] before it executes the command.
     pub waits_for_turn: bool,
 }
 
@@ -48,42 +52,68 @@ pub struct RootSpec {
     pub etc_dir: PathBuf,
     /// The Pod's /dev/shm.
     pub shm_dir: PathBuf,
-    /// Volumes.
     pub mounts: Vec<VolumeMount>,
-    /// The file for the termination message and its path in the container.
+    /// The file for the termination message, and its path in the container.
     pub termination_message: Option<(PathBuf, PathBuf)>,
     /// Whether the container's own root file system is read-only.
     pub read_only_rootfs: bool,
-    /// All devices, no masked or read-only paths.
+    /// Whether the container gets all devices, and no masked or read-only paths.
     pub privileged: bool,
 }
 
 /// A process in a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
-    /// The command line.
     pub args: Vec<String>,
-    /// NAME=value.
+    /// `NAME=value`.
     pub env: Vec<String>,
-    /// Absolute.
+    /// An absolute path.
     pub working_dir: PathBuf,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub user: WantedUser,
     /// Names of capabilities.
     pub capabilities: Vec<String>,
-    /// Whether the default seccomp profile is left out.
-    pub seccomp_unconfined: bool,
+    pub seccomp: SeccompSpec,
     /// Whether execve may grant privileges.
     pub no_new_privileges: bool,
-    /// Linux' oom_score_adj.
+    /// The oom_score_adj of Linux.
     pub oom_score_adj: i32,
-    /// Whether descriptor 0 is the stdin pipe; /dev/null otherwise.
+    /// Whether descriptor 0 is the stdin pipe; otherwise it is /dev/null.
     pub stdin: bool,
-    /// A terminal of this size is stdin, stdout and stderr.
+    /// If set, stdin, stdout and stderr are a terminal of this size.
     pub terminal: Option<Size>,
 }
 
-/// Size of a terminal in characters. Zeros mean that nobody knows.
+/// Omits arguments and environment, which may contain Secrets.
+impl fmt::Debug for ProcessSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessSpec")
+            .field("args", &format_args!("({})", self.args.len()))
+            .field("env", &format_args!("({})", self.env.len()))
+            .field("working_dir", &self.working_dir)
+            .field("user", &self.user)
+            .field("capabilities", &self.capabilities)
+            .field("seccomp", &self.seccomp)
+            .field("no_new_privileges", &self.no_new_privileges)
+            .field("oom_score_adj", &self.oom_score_adj)
+            .field("stdin", &self.stdin)
+            .field("terminal", &self.terminal)
+            .finish()
+    }
+}
+
+/// The system calls that a process may make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeccompSpec {
+    /// All.
+    Unconfined,
+    /// Those of the default profile.
+    Default,
+    /// Those that all these BPF programs allow. Each number is a `struct sock_filter` (linux/filter.h), little-endian.
+    Programs(Vec<Vec<u64>>),
+}
+
+/// Size of a terminal in characters. Zeros mean that it is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Size {
     /// Lines.
@@ -92,35 +122,50 @@ pub struct Size {
     pub columns: u16,
 }
 
-/// Whom a process runs as.
+/// The user that a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WantedUser {
-    /// To be looked up in the container's files.
+    /// A user to look up in the container's files.
     Named {
-        /// USER as the image or the manifest gives it, a name or a number with a group or without.
+        /// USER as given by the image or the manifest: a name or a number, with or without a group.
         spec: String,
-        /// Further groups.
+        /// Supplementary groups.
         supplemental_gids: Vec<u32>,
-        /// Whether the groups that the image gives the user are left out.
+        /// Whether to leave out the groups that the image gives the user.
         without_image_groups: bool,
     },
-    /// As the container's own process was found to be: the container may have changed its files since.
+    /// The resolved user of the container's first process. It is not looked up again, because the container may have
+    /// changed its files since.
     Resolved(User),
 }
 
 /// A volume in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeMount {
-    /// The volume's name.
     pub volume: String,
     /// The volume's directory in the guest.
     pub source: PathBuf,
-    /// Path inside it.
+    /// Path inside the volume.
     pub sub_path: PathBuf,
     /// Path in the container.
     pub target: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether they are refused in mounts in the volume as well.
+    pub recursive_read_only: bool,
+    pub propagation: Propagation,
+}
+
+/// How mounts that appear in a volume reach other containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// The container gets those of others.
+    Slave,
+    /// The same, and others get those of this container.
+    Shared,
 }
 
 /// What the helper reports. End of file after [`Report::Executing`] means that the command runs.
@@ -128,21 +173,20 @@ pub struct VolumeMount {
 pub enum Report {
     /// execve is the next call.
     Executing {
-        /// CLOCK_BOOTTIME.
+        /// CLOCK_BOOTTIME in nanoseconds.
         boottime_ns: u64,
-        /// Whom the process runs as.
+        /// The user that the process runs as.
         user: User,
     },
     /// The container cannot be started.
     Failed {
-        /// What kind of failure.
         kind: FailureKind,
         /// The error chain.
         message: String,
     },
 }
 
-/// Kinds of failures that callers tell apart.
+/// The kinds of failure that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// The command does not exist.
@@ -151,8 +195,36 @@ pub enum FailureKind {
     PermissionDenied,
     /// The image does not have the user or the group.
     UnknownUser,
-    /// The `subPath` of a volume mount cannot be used. Nothing was made; the message is the kubelet's.
+    /// The `subPath` of a volume mount cannot be used. Nothing was created; the message is the kubelet's.
     SubPath,
     /// Anything else.
     Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_of_a_process_shows_neither_arguments_nor_environment() {
+        let process = ProcessSpec {
+            args: vec!["--password=hunter2".to_owned()],
+            env: vec!["PASSWORD=hunter2".to_owned(), "USER=hunter2".to_owned()],
+            working_dir: PathBuf::from("/srv"),
+            user: WantedUser::Named {
+                spec: String::new(),
+                supplemental_gids: Vec::new(),
+                without_image_groups: false,
+            },
+            capabilities: Vec::new(),
+            seccomp: SeccompSpec::Default,
+            no_new_privileges: true,
+            oom_score_adj: 0,
+            stdin: false,
+            terminal: None,
+        };
+        let shown = format!("{process:?}");
+        assert!(shown.contains(r#"args: (1), env: (2), working_dir: "/srv""#), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
 }

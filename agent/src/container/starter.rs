@@ -1,20 +1,21 @@
 //! Starts containers and watches them until their end.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use microkube_protocol::messages::StartContainerRequest;
+use microkube_protocol::messages::{Mount, MountPropagation, Security, StartContainerRequest};
+use nix::unistd::Pid;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::capabilities::Capabilities;
 use super::cgroup::Cgroup;
 use super::instance::{Container, ContainerExit, Stage};
-use super::launch::{Launcher, StartError, StartLimit, agent_ends};
+use super::launch::{Launcher, StartError, StartLimit, agent_ends, container_is_gone};
 use super::oom_kills::{OomKill, OomKills};
-use super::spec::{HelperSpec, ProcessSpec, RootSpec, Size, VolumeMount, WantedUser};
+use super::spec::{HelperSpec, ProcessSpec, Propagation, RootSpec, SeccompSpec, Size, VolumeMount, WantedUser};
 use super::terminal::Terminal;
 use super::writable_layer::WritableLayer;
 use super::{devices, termination_message};
@@ -23,7 +24,7 @@ use crate::host::Supervisors;
 use crate::log;
 use crate::reaper::ExitStatus;
 use crate::request_field::InvalidRequest;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{MountSource, Sandbox};
 use crate::stdio::{self, ContainerStreams, Pumps};
 
 /// What is needed to start containers.
@@ -36,12 +37,14 @@ pub struct ContainerStarter {
 }
 
 impl ContainerStarter {
-    /// Starts a container from a request that [`crate::request::start_container`] has accepted. Its command is executed after its `turn` has
-    /// come, if it has to wait for one. Who notifies `unwanted` ends it before it runs.
+    /// Starts a container from a request that [`crate::request::start_container`] has accepted, in the PID namespace of
+    /// the `target` if there is one. If it has to wait for a `turn`, its command is executed after that. Notifying
+    /// `unwanted` ends it before it runs.
     pub async fn start(
         &self,
         sandbox: &Sandbox,
         request: StartContainerRequest,
+        target: Option<Arc<Container>>,
         unwanted: Arc<Notify>,
         turn: Option<impl Future<Output = ()>>,
     ) -> Result<Container, StartError> {
@@ -52,17 +55,17 @@ impl ContainerStarter {
         let layers: Result<Vec<_>, _> = request.layer_ids.iter().map(|id| sandbox.layer(id)).collect();
         let layers = layers?;
 
-        // The host answers the connections while the kernel makes the cgroup.
+        // The host answers the connections while the kernel creates the cgroup.
         let (streams, prepared) = tokio::join!(
             async {
                 let streams = ContainerStreams::open(&request.id, request.stdin, request.tty, &self.supervisors).await;
-                streams.context("cannot connect the container's stdio with the host")
+                streams.context("cannot connect the container's stdio to the host")
             },
             async {
                 let layer = WritableLayer::create(sandbox.container_dir(&request.id))?;
                 if !request.termination_message_path.is_empty() {
                     termination_message::create(&layer.termination_message())
-                        .context("cannot make the file for the termination message")?;
+                        .context("cannot create the file for the termination message")?;
                 }
                 let resources = request.resources.clone().unwrap_or_default();
                 let cgroup = Cgroup::create(&request.id, &resources)?;
@@ -102,8 +105,8 @@ impl ContainerStarter {
                     supplemental_gids: request.user.supplemental_gids.clone(),
                     without_image_groups: request.user.without_image_groups,
                 },
+                seccomp: seccomp(&security),
                 capabilities: security.capabilities,
-                seccomp_unconfined: security.seccomp_unconfined,
                 no_new_privileges: security.no_new_privileges,
                 oom_score_adj: request.oom_score_adj,
                 stdin: request.stdin,
@@ -125,6 +128,8 @@ impl ContainerStarter {
             streams,
             cgroup,
             layer,
+            target,
+            pause: sandbox.pause(),
         };
         self.start_first_process(request.id, prepared, &limit, turn).await
     }
@@ -132,7 +137,7 @@ impl ContainerStarter {
     async fn start_first_process(
         &self,
         id: String,
-        prepared: Prepared,
+        prepared: Prepared<'_>,
         limit: &StartLimit,
         turn: impl Future<Output = ()>,
     ) -> Result<Container, StartError> {
@@ -141,16 +146,28 @@ impl ContainerStarter {
             streams,
             cgroup,
             layer,
+            target,
+            pause,
         } = prepared;
         let stdin = spec.process.stdin;
         let (helper_ends, ends) = if spec.process.terminal.is_some() {
             (stdio::before_terminal().context("cannot open /dev/null")?, None)
         } else {
-            let (helper, agent) = stdio::pipes(stdin).context("cannot make pipes")?;
+            let (helper, agent) = stdio::pipes(stdin).context("cannot create pipes")?;
             (helper, Some(agent))
         };
-        let launched = self.launcher.launch(&spec, None, &cgroup, helper_ends, limit, turn);
-        let mut launched = launched.await?;
+        let joined = match &target {
+            Some(target) => Some((target.pid, target.pidfd.as_fd())),
+            None => pause,
+        };
+        let launched = self.launcher.launch(&spec, joined, &cgroup, helper_ends, limit, turn);
+        let mut launched = match (launched.await, &target) {
+            (Err(error), Some(target)) if container_is_gone(&error) || target.has_ended() => {
+                log::info!("cannot start container {id}: {error}");
+                return Err(StartError::NotRunning(target.id.clone()));
+            }
+            (launched, _) => launched?,
+        };
         let pumps = match agent_ends(&mut launched, ends, stdin) {
             Ok(ends) => streams.pump(ends),
             Err(error) => {
@@ -186,6 +203,7 @@ impl ContainerStarter {
             layer,
             reads_message,
             killed,
+            has_own_pid_namespace: joined.is_none(),
         };
         tokio::spawn(async move {
             watch_container(id, launched.ended, resources, &abandon_output, stage_sender).await;
@@ -195,30 +213,70 @@ impl ContainerStarter {
     }
 }
 
-fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<Vec<VolumeMount>, InvalidRequest> {
+fn seccomp(security: &Security) -> SeccompSpec {
+    if !security.seccomp_programs.is_empty() {
+        let programs = security.seccomp_programs.iter();
+        return SeccompSpec::Programs(programs.map(|program| instructions(program)).collect());
+    }
+    match security.seccomp_unconfined {
+        true => SeccompSpec::Unconfined,
+        false => SeccompSpec::Default,
+    }
+}
+
+/// The instructions of a program whose length has been checked.
+fn instructions(program: &[u8]) -> Vec<u64> {
+    let (instructions, _) = program.as_chunks();
+    instructions.iter().copied().map(u64::from_le_bytes).collect()
+}
+
+fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<Vec<VolumeMount>, StartError> {
     let mut mounts = Vec::new();
     for mount in &request.mounts {
+        let MountSource { directory, read_only } = sandbox.mount_source(&mount.volume)?;
+        let propagation = propagation(mount)?;
+        if propagation != Propagation::Private {
+            sandbox.share_mounts(&mount.volume)?;
+        }
         mounts.push(VolumeMount {
             volume: mount.volume.clone(),
-            source: sandbox.volume(&mount.volume)?,
+            source: directory,
             sub_path: mount.sub_path.clone().into(),
             target: mount.mount_path.clone().into(),
-            read_only: mount.read_only,
+            read_only: read_only || mount.read_only,
+            recursive_read_only: mount.recursive_read_only,
+            propagation,
         });
     }
     Ok(mounts)
 }
 
-/// What a container has before its first process.
+fn propagation(mount: &Mount) -> Result<Propagation, InvalidRequest> {
+    match mount.propagation.enum_value() {
+        Ok(MountPropagation::MOUNT_PROPAGATION_NONE) => Ok(Propagation::Private),
+        Ok(MountPropagation::MOUNT_PROPAGATION_HOST_TO_CONTAINER) => Ok(Propagation::Slave),
+        Ok(MountPropagation::MOUNT_PROPAGATION_BIDIRECTIONAL) => Ok(Propagation::Shared),
+        Err(number) => Err(InvalidRequest::new(
+            "mounts.propagation",
+            format!("is unknown: {number}"),
+        )),
+    }
+}
+
+/// The parts of a container that exist before its first process.
 #[derive(Debug)]
-struct Prepared {
+struct Prepared<'p> {
     spec: HelperSpec,
     streams: ContainerStreams,
     cgroup: Cgroup,
     layer: WritableLayer,
+    /// The container whose PID namespace it joins.
+    target: Option<Arc<Container>>,
+    /// Without a target, the process whose PID namespace it joins.
+    pause: Option<(Pid, BorrowedFd<'p>)>,
 }
 
-/// What a container has until its end.
+/// The parts of a container that exist until its end.
 #[derive(Debug)]
 struct Resources {
     pumps: Pumps,
@@ -226,16 +284,18 @@ struct Resources {
     layer: WritableLayer,
     reads_message: bool,
     killed: Arc<AtomicBool>,
+    has_own_pid_namespace: bool,
 }
 
-/// Whether a container ended for want of memory, in which the kernel has killed a process of it.
+/// Whether a container ended because memory ran out, given that the kernel has killed a process in it.
 ///
-/// PID 1 gets SIGKILL from nobody but the kernel and the host. A shell whose child was killed exits with 137 (128 + SIGKILL) at once: it passes
-/// the reason on, and containerd, too, says OOMKilled. Whatever else it exits with, or later, was its own decision.
+/// Only the kernel and the host send SIGKILL to PID 1. A shell whose child was killed exits with 137 (128 + SIGKILL) at
+/// once and so passes the reason on; containerd reports OOMKilled in that case, too. Any other exit code, or a later
+/// end, is the process's own decision.
 fn is_out_of_memory(status: ExitStatus, killed_by_host: bool, oom_kill: OomKill) -> bool {
     match (status, oom_kill) {
-        (ExitStatus::Signal(9), OomKill::Earlier | OomKill::Lately) => !killed_by_host,
-        (ExitStatus::Code(137), OomKill::Lately) => true,
+        (ExitStatus::Signal(9), OomKill::Earlier | OomKill::Recent) => !killed_by_host,
+        (ExitStatus::Code(137), OomKill::Recent) => true,
         _ => false,
     }
 }
@@ -247,7 +307,7 @@ async fn watch_container(
     abandon_output: &Notify,
     stage: watch::Sender<Stage>,
 ) {
-    // The reaper never drops a sender unused; if it did, the waiting calls fail with the sender dropped here.
+    // The reaper never drops a sender unused. If it did, dropping our sender here makes waiting calls fail.
     let oom_kills = OomKills::default();
     let ended = tokio::select! {
         biased;
@@ -262,8 +322,9 @@ async fn watch_container(
         layer,
         reads_message,
         killed,
+        has_own_pid_namespace,
     } = resources;
-    // The news of its end may be faster than those of the counter.
+    // The notification of its end may arrive before that of the counter.
     oom_kills.note(cgroup.oom_kills());
     let oom_killed = is_out_of_memory(status, killed.load(Ordering::Relaxed), oom_kills.last());
     let message = match reads_message {
@@ -283,12 +344,15 @@ async fn watch_container(
         }),
         finished_boottime_ns,
     };
-    // With its PID 1 the kernel has killed every process of the container.
+    // When PID 1 of a PID namespace ends, the kernel kills every process in it.
+    if !has_own_pid_namespace && let Err(error) = cgroup.kill().await {
+        log::warning!("cannot kill the other processes of {id}: {error}");
+    }
     stage.send_replace(Stage::Ended);
     drop(cgroup);
     pumps.finish_unless(abandon_output).await;
     stage.send_replace(Stage::Done(Arc::new(exit)));
-    // Many files may be in there, and only a removal waits for theirs.
+    // The layer may contain many files. Only the container's removal waits until they are deleted.
     if let Err(error) = tokio::task::spawn_blocking(move || drop(layer)).await {
         log::warning!("cannot remove the writable layer of {id}: {error}");
     }
@@ -299,20 +363,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_end_that_the_want_of_memory_explains_is_out_of_memory() {
-        use OomKill::{Earlier, Lately, Never};
+    fn only_exits_explained_by_an_oom_kill_are_out_of_memory() {
+        use OomKill::{Earlier, Never, Recent};
         let (killed, passed_on) = (ExitStatus::Signal(9), ExitStatus::Code(137));
-        for kill in [Earlier, Lately] {
+        for kill in [Earlier, Recent] {
             assert!(is_out_of_memory(killed, false, kill));
             assert!(!is_out_of_memory(killed, true, kill), "its grace period was over");
         }
-        assert!(is_out_of_memory(passed_on, false, Lately), "a shell passes it on");
+        assert!(is_out_of_memory(passed_on, false, Recent), "a shell passes it on");
         assert!(
             !is_out_of_memory(passed_on, false, Earlier),
             "a child was killed hours ago, and now it exits with 137"
         );
         for own in [ExitStatus::Code(0), ExitStatus::Code(143), ExitStatus::Signal(15)] {
-            assert!(!is_out_of_memory(own, false, Lately), "{own:?}");
+            assert!(!is_out_of_memory(own, false, Recent), "{own:?}");
         }
         for any in [killed, passed_on] {
             assert!(!is_out_of_memory(any, false, Never), "{any:?}");

@@ -1,7 +1,8 @@
-//! `subPath` of a volume mount: found or made inside the volume, never outside.
+//! `subPath` of a volume mount: found or created inside the volume, never outside.
 //!
-//! Containers that run write to the volume at the same time. Every step is relative to a descriptor, the kernel refuses to leave the volume
-//! (`RESOLVE_BENEATH`), and what is found is mounted by its descriptor, so an exchanged symbolic link cannot redirect the mount.
+//! Running containers may write to the volume at the same time. Every step is therefore relative to a descriptor, the
+//! kernel refuses to leave the volume (`RESOLVE_BENEATH`), and the result is mounted by its descriptor, so replacing a
+//! symbolic link cannot redirect the mount.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,35 +12,31 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
-/// openat2(2) gives up with EAGAIN where something was renamed at the same time; so often it is asked again.
+/// openat2(2) fails with EAGAIN if something was renamed at the same time; this is the number of attempts.
 const ATTEMPTS: usize = 64;
 
-/// Why a `subPath` cannot be mounted, in the kubelet's words (`makeMounts` in `pkg/kubelet/kubelet_pods.go`). The host adds which
-/// container it is.
+/// Why a `subPath` cannot be mounted, in the kubelet's words (`makeMounts` in `pkg/kubelet/kubelet_pods.go`). The host
+/// adds the name of the container.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SubPathError {
     /// It leads out of the volume, or cannot be opened.
     #[error("failed to prepare subPath for volumeMount {volume:?}")]
     Prepare {
-        /// Name of the volume.
         volume: String,
-        /// Why.
         #[source]
         errno: Errno,
     },
-    /// It is not there and cannot be made.
+    /// It does not exist and cannot be created.
     #[error("failed to create subPath directory for volumeMount {volume:?}")]
     Create {
-        /// Name of the volume.
         volume: String,
-        /// Why.
         #[source]
         errno: Errno,
     },
 }
 
-/// Opens (`O_PATH`) a relative path in a volume. Symbolic links may lead anywhere inside the volume; directories that are missing get the
-/// volume's own mode, as by the kubelet.
+/// Opens (`O_PATH`) a relative path in a volume. Symbolic links may lead anywhere inside the volume; missing
+/// directories are created with the volume's own mode, as the kubelet does.
 pub fn open(volume: BorrowedFd<'_>, volume_name: &str, path: &Path) -> Result<OwnedFd, SubPathError> {
     let prepare = |errno| SubPathError::Prepare {
         volume: volume_name.to_owned(),
@@ -53,14 +50,19 @@ pub fn open(volume: BorrowedFd<'_>, volume_name: &str, path: &Path) -> Result<Ow
             errno,
         },
     };
-    match open_beneath(volume, path, ResolveFlag::empty()) {
+    let mut found = open_beneath(volume, path, ResolveFlag::empty());
+    if matches!(found, Err(Errno::ENOENT)) {
+        // An update of a file volume may just have removed the directory to which `..data` led.
+        found = open_beneath(volume, path, ResolveFlag::empty());
+    }
+    match found {
         Ok(found) => Ok(found),
         Err(Errno::ENOENT) => make(volume, path).map_err(create),
         Err(errno) => Err(prepare(errno)),
     }
 }
 
-/// Makes the components that are missing and opens the last one.
+/// Creates the missing components and opens the last one.
 fn make(volume: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let mode = Mode::from_bits_truncate(fstat(volume)?.st_mode & 0o7777);
     let names: Vec<&OsStr> = path
@@ -73,17 +75,17 @@ fn make(volume: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let (mut parent, missing) = existing_part(volume, &names)?;
     for name in missing {
         match mkdirat(&parent, *name, mode) {
-            // Another container of the Pod was faster.
+            // Another container of the Pod has created it first.
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }
-        // A dangling symbolic link is not followed: nothing is made where it leads.
+        // A dangling symbolic link is not followed: nothing is created where it leads.
         parent = open_beneath(parent.as_fd(), Path::new(name), ResolveFlag::RESOLVE_NO_SYMLINKS)?;
     }
     Ok(parent)
 }
 
-/// The longest beginning of a path that is there, and the names after it.
+/// The longest prefix of a path that exists, and the names after it.
 fn existing_part<'n>(volume: BorrowedFd<'_>, names: &'n [&'n OsStr]) -> Result<(OwnedFd, &'n [&'n OsStr]), Errno> {
     for length in (1..names.len()).rev() {
         let Some((there, missing)) = names.split_at_checked(length) else {
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sub_path_that_leads_out_of_the_volume_is_refused_and_nothing_is_made() {
+    fn a_sub_path_that_leaves_the_volume_is_refused_and_creates_nothing() {
         let outer = TestDirectory::new("sub-path-out");
         fs::create_dir(outer.join("secret")).unwrap();
         let volume = TestDirectory::new("sub-path-out-volume");
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_stay_in_the_volume_are_followed() {
+    fn links_within_the_volume_are_followed() {
         let volume = TestDirectory::new("sub-path-inside");
         fs::create_dir_all(volume.join("a/b")).unwrap();
         fs::write(volume.join("a/file"), "").unwrap();
@@ -180,6 +182,18 @@ mod tests {
         assert_eq!(open_in(&volume, "a/link").unwrap(), volume.join("a/b"));
         assert_eq!(open_in(&volume, "a/link/new").unwrap(), volume.join("a/b/new"));
         assert_eq!(open_in(&volume, "./a/file").unwrap(), volume.join("a/file"));
+    }
+
+    #[test]
+    fn a_sub_path_of_a_file_volume_is_the_file_itself() {
+        let volume = TestDirectory::new("sub-path-files");
+        fs::create_dir_all(volume.join("..2026_11_27/user")).unwrap();
+        fs::write(volume.join("..2026_11_27/user/labels"), "").unwrap();
+        symlink("..2026_11_27", volume.join("..data")).unwrap();
+        symlink("..data/user", volume.join("user")).unwrap();
+        let labels = volume.join("..2026_11_27/user/labels");
+        assert_eq!(open_in(&volume, "user/labels").unwrap(), labels);
+        assert_eq!(open_in(&volume, "user").unwrap(), volume.join("..2026_11_27/user"));
     }
 
     #[test]
@@ -193,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_is_an_error() {
+    fn a_path_that_cannot_be_created_is_an_error() {
         let volume = TestDirectory::new("sub-path-not-made");
         symlink("missing", volume.join("dangling")).unwrap();
         symlink("loop", volume.join("loop")).unwrap();
@@ -209,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_exchanged_meanwhile_never_leads_outside() {
+    fn a_concurrently_swapped_link_never_leads_outside() {
         let outer = TestDirectory::new("sub-path-race-outer");
         let volume = TestDirectory::new("sub-path-race");
         fs::create_dir(volume.join("inner")).unwrap();

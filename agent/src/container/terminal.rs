@@ -1,4 +1,5 @@
-//! The terminal of a container or of a further process: made by the helper in the container's own devpts, used by the agent.
+//! The terminal of a container or of an exec process. The helper creates it in the container's own
+//! devpts, the agent uses it.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -22,25 +23,25 @@ use super::spec::Size;
 /// Device number of /dev/ptmx (admin-guide/devices.txt).
 const PTMX: (u64, u64) = (5, 2);
 
-/// Major numbers of the slaves of terminals.
+/// Major numbers of the slave sides of terminals.
 const SLAVE_MAJORS: std::ops::RangeInclusive<u64> = 136..=143;
 
-/// `TIOCGPTPEER` and `TIOCGPTN`, asm-generic/ioctls.h; not in the libc crate for all targets.
+/// `TIOCGPTPEER` and `TIOCGPTN`, asm-generic/ioctls.h; the libc crate lacks them on some targets.
 const TIOCGPTPEER: libc::Ioctl = 0x5441;
 const TIOCGPTN: libc::Ioctl = 0x8004_5430_u32 as libc::Ioctl;
 const TIOCSPTLCK: libc::Ioctl = 0x4004_5431;
 
-/// The terminal of a process, as long as that runs.
+/// The terminal of a process, while the process runs.
 #[derive(Debug)]
 pub struct Terminal(Option<Weak<OwnedFd>>);
 
 impl Terminal {
-    /// `None` for a process without one.
+    /// `None` for a process without a terminal.
     pub fn new(terminal: Option<Weak<OwnedFd>>) -> Self {
         Self(terminal)
     }
 
-    /// Sets the size; false where there never was a terminal. One that is gone is no error.
+    /// Sets the size; returns false if there never was a terminal. A terminal that is gone is not an error.
     pub fn resize(&self, size: Size) -> io::Result<bool> {
         let Some(terminal) = &self.0 else { return Ok(false) };
         if let Some(terminal) = terminal.upgrade() {
@@ -50,7 +51,7 @@ impl Terminal {
     }
 }
 
-/// Sets the size; the processes in the terminal's foreground are told by SIGWINCH.
+/// Sets the size; the kernel tells the terminal's foreground processes with SIGWINCH.
 fn resize(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
     let size = libc::winsize {
         ws_row: size.rows,
@@ -63,12 +64,12 @@ fn resize(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the other side of a master, by no path.
+/// Opens the slave side of a master without using a path.
 pub fn open_slave(master: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags and returns a new descriptor or an error.
     let slave = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), TIOCGPTPEER, flags) })?;
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }
 
@@ -78,10 +79,11 @@ pub fn is_slave(status: &libc::stat) -> bool {
         && SLAVE_MAJORS.contains(&major(status.st_rdev))
 }
 
-/// Makes a terminal the helper's stdio and the controlling terminal of its session, and sends its master through `agent`.
+/// Makes a terminal the helper's stdio and the controlling terminal of its session, and sends
+/// its master through `agent`.
 ///
-/// In a container that runs, what is found at /dev/pts/ptmx is the container's. `console` makes the terminal a new container's
-/// /dev/console as well.
+/// In a running container, what is at /dev/pts/ptmx is under the container's control. With `console` the terminal also
+/// becomes a new container's /dev/console.
 pub fn enter(agent: &File, size: Size, console: bool) -> Result<()> {
     let master = File::options()
         .read(true)
@@ -89,10 +91,13 @@ pub fn enter(agent: &File, size: Size, console: bool) -> Result<()> {
         .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
         .open("/dev/pts/ptmx")
         .context("cannot open /dev/pts/ptmx")?;
-    let status = fstat(&master).context("cannot look at /dev/pts/ptmx")?;
+    let status = fstat(&master).context("cannot examine /dev/pts/ptmx")?;
     let device = (major(status.st_rdev), minor(status.st_rdev));
     let character = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
-    ensure!(character && device == PTMX, "/dev/pts/ptmx is no terminal multiplexer");
+    ensure!(
+        character && device == PTMX,
+        "/dev/pts/ptmx is not a terminal multiplexer"
+    );
     let master = OwnedFd::from(master);
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads an int.
@@ -109,7 +114,7 @@ pub fn enter(agent: &File, size: Size, console: bool) -> Result<()> {
     resize(master.as_fd(), size).context("cannot set the terminal's size")?;
     send(agent, &master).context("cannot hand the terminal over")?;
     drop(master);
-    // SAFETY: TIOCSCTTY takes an integer; zero takes no terminal away from others.
+    // SAFETY: TIOCSCTTY takes an integer; zero does not take a terminal away from another session.
     Errno::result(unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) })
         .context("cannot make the terminal the controlling one")?;
     dup2_stdin(&slave)
@@ -118,7 +123,7 @@ pub fn enter(agent: &File, size: Size, console: bool) -> Result<()> {
         .context("cannot make the terminal the standard streams")
 }
 
-/// The agent's and the helper's end of the socket through which the master travels.
+/// The agent's and the helper's end of the socket that transfers the master.
 pub fn sockets() -> io::Result<(UnixStream, OwnedFd)> {
     let (agent, helper) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let agent = std::os::unix::net::UnixStream::from(agent);
@@ -139,7 +144,7 @@ fn send(socket: &File, master: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Receives the master; none when the helper has ended before it had one.
+/// Receives the master; `None` if the helper ended before it had one.
 pub async fn receive(socket: UnixStream) -> io::Result<Option<OwnedFd>> {
     socket
         .async_io(Interest::READABLE, || {
@@ -152,7 +157,7 @@ pub async fn receive(socket: UnixStream) -> io::Result<Option<OwnedFd>> {
             for part in message.cmsgs()? {
                 if let ControlMessageOwned::ScmRights(fds) = part {
                     for fd in fds {
-                        // SAFETY: the kernel has just installed this descriptor for us; nobody else knows it.
+                        // SAFETY: the kernel has just installed this descriptor for us, and nothing else owns it.
                         received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
                     }
                 }
@@ -168,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// A terminal of the machine the test runs on.
+    /// A terminal of the machine that the test runs on.
     fn terminal() -> OwnedFd {
         let master = File::options().read(true).write(true).open("/dev/ptmx").unwrap();
         let unlocked: libc::c_int = 0;
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_terminal_travels_through_the_socket_with_its_size() {
+    async fn a_terminal_is_passed_over_the_socket_with_its_size() {
         let (agent, helper) = sockets().unwrap();
         let helper = File::from(helper);
         send(&helper, &terminal()).unwrap();
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_helper_that_ends_early_sends_no_terminal() {
+    async fn a_helper_that_exits_early_sends_no_terminal() {
         let (agent, helper) = sockets().unwrap();
         drop(helper);
         assert!(receive(agent).await.unwrap().is_none());

@@ -1,22 +1,22 @@
-//! The file in which a container leaves its last words (`terminationMessagePath`).
+//! The file in which a container leaves its termination message (`terminationMessagePath`).
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Most that is read of it, bytes, as by the kubelet (`MaxContainerTerminationMessageLength`).
+/// Maximum bytes read from it; the same as in the kubelet (`MaxContainerTerminationMessageLength`).
 pub const MAX_BYTES: u64 = 4096;
 
-/// Makes the empty file. Any user of the container may write to it, as to the kubelet's.
+/// Creates the empty file. As with the kubelet's, every user of the container may write to it.
 pub fn create(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o666))
 }
 
-/// What a container has left there, its first bytes.
+/// Reads the first bytes of what a container has left there.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // A privileged container could have put anything in its place.
+    // A privileged container could have replaced it with anything.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW)
@@ -35,7 +35,7 @@ mod tests {
     use crate::test_directory::TestDirectory;
 
     #[test]
-    fn anybody_may_write_and_the_beginning_is_read() {
+    fn any_user_may_write_the_message_and_only_its_start_is_read() {
         let directory = TestDirectory::new("message-long");
         let message = directory.join("message");
         create(&message).unwrap();
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_read() {
+    fn only_a_regular_file_is_read() {
         let directory = TestDirectory::new("message-odd");
         let message = directory.join("message");
         std::os::unix::fs::symlink("/etc/passwd", &message).unwrap();

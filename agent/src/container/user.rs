@@ -1,7 +1,7 @@
-//! The user and the groups of a container's process: USER of the image or the manifest, looked up in the image's own files as
-//! containerd does (`WithUser` and `WithAdditionalGIDs` in its `pkg/oci/spec_opts.go`).
+//! The user and the groups of a container's process: USER of the image or the manifest, looked up in the image's own
+//! files as containerd does (`WithUser` and `WithAdditionalGIDs` in its `pkg/oci/spec_opts.go`).
 //!
-//! The image's author wrote those files: they are read with a limit, and malformed lines are skipped.
+//! These files are the image author's, so they are read with a size limit, and malformed lines are skipped.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -15,32 +15,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::mount_api::{Missing, open_in_root};
 
-/// Largest passwd or group file that is looked at, bytes. Domain-wide files with a hundred thousand lines fit.
+/// Largest passwd or group file that is read, in bytes. Files of a whole domain, with a hundred thousand lines, fit.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// Most groups one process can have (`NGROUPS_MAX`, linux/limits.h).
+/// Maximum number of groups of a process (`NGROUPS_MAX`, linux/limits.h).
 const MAX_GROUPS: usize = 65_536;
 
 /// Largest id in a USER value, as in containerd and runc.
 const MAX_WANTED_ID: u32 = i32::MAX.unsigned_abs();
 
-/// Home directory of a user that the passwd file does not know.
+/// Home directory of a user that is not in the passwd file.
 const DEFAULT_HOME: &str = "/";
 
 /// A resolved user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// User id.
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
     /// Supplementary groups, each once: the primary one first, the others in ascending order.
     pub groups: Vec<u32>,
-    /// Home directory.
     pub home: String,
 }
 
-/// Why a user could not be resolved. The words are those that Docker and containerd users know.
+/// Why a user could not be resolved. Users of Docker and containerd know these texts.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UserError {
     /// Neither a number nor in the passwd file.
@@ -63,8 +61,8 @@ pub enum UserError {
     TooManyGroups,
 }
 
-/// Content of a file below `root`, whose symbolic links are resolved inside that root. A missing file is empty; anything but a regular
-/// file of bounded size is an error.
+/// Content of a file below `root`; symbolic links are resolved inside that root. A missing file counts as empty;
+/// anything but a regular file of limited size is an error.
 pub fn read_database(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
     let found = match open_in_root(root, path, Missing::Fail) {
         Ok(found) => found,
@@ -83,7 +81,8 @@ pub fn read_database(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Opens what an `O_PATH` descriptor refers to. Anything else than a regular file is not even opened: a FIFO would block, a device act.
+/// Opens what an `O_PATH` descriptor refers to. Anything but a regular file is not even opened: a FIFO would block, and
+/// opening a device can have side effects.
 fn open_regular(found: &OwnedFd) -> io::Result<File> {
     if SFlag::from_bits_truncate(fstat(found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
@@ -107,13 +106,13 @@ struct GroupEntry<'a> {
     members: &'a [u8],
 }
 
-/// An id of a file. The largest number means "no change" to setresuid(2), which would leave root as it is.
+/// An id in a file. The largest number means "no change" to setresuid(2), which would leave the process as root.
 fn id(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
-/// Lines as fields between colons; lines without a name are left out.
+/// Lines as fields between colons, without lines that lack a name.
 fn lines(file: &[u8]) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
     file.split(|byte| *byte == b'\n')
         .map(<[u8]>::trim_ascii)
@@ -142,14 +141,15 @@ fn group_entries(group: &[u8]) -> impl Iterator<Item = GroupEntry<'_>> {
     })
 }
 
-/// A part of a USER value.
+/// One part of a USER value.
 #[derive(Debug, Clone, Copy)]
 enum Wanted<'a> {
     Id(u32),
     Name(&'a str),
 }
 
-/// A number, with a sign or without, is an id even where a user or group has digits for its name; `None` for one out of range.
+/// A number, with or without a sign, is an id even if a user or group has that number as its name;
+/// `None` if it is out of range.
 fn wanted(text: &str) -> Option<Wanted<'_>> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -160,19 +160,19 @@ fn wanted(text: &str) -> Option<Wanted<'_>> {
     Some(Wanted::Id(id))
 }
 
-/// Supplementary groups by number, and Kubernetes' `supplementalGroupsPolicy`.
+/// Supplementary groups by number, with Kubernetes' `supplementalGroupsPolicy`.
 #[derive(Debug, Clone, Copy)]
 pub enum Groups<'g> {
-    /// Together with those of the image.
+    /// In addition to those of the image.
     Merge(&'g [u32]),
-    /// Alone.
+    /// Instead of those of the image.
     Strict(&'g [u32]),
 }
 
 /// Resolves "", "name", "uid", "name:group" or "uid:gid" with the content of the image's passwd and group files.
 ///
-/// An explicit group replaces the primary group only, not the groups that the image's files give the user. A uid without an entry gets group
-/// 0. [`home`] finds the home directory.
+/// An explicit group replaces only the primary group, not the groups that the image's files give the user. A uid
+/// without an entry gets group 0. [`home`] finds the home directory.
 pub fn resolve(spec: &str, groups: Groups<'_>, passwd: &[u8], group: &[u8]) -> Result<User, UserError> {
     let mut parts = spec.split(':');
     let user = parts.next().filter(|user| !user.is_empty()).unwrap_or("0");
@@ -203,7 +203,7 @@ pub fn resolve(spec: &str, groups: Groups<'_>, passwd: &[u8], group: &[u8]) -> R
     let (Groups::Merge(wanted_groups) | Groups::Strict(wanted_groups)) = groups;
     let mut others: BTreeSet<u32> = wanted_groups.iter().copied().collect();
     if let (Groups::Merge(_), Some(entry)) = (groups, entry) {
-        // As in containerd, a user's own group counts as primary even where passwd names another one.
+        // As in containerd, a user's own group counts as primary even if passwd names another one.
         let member_of = group_entries(group).filter(|group| {
             group.name != entry.name && group.members.split(|byte| *byte == b',').any(|m| m == entry.name)
         });
@@ -223,7 +223,7 @@ pub fn resolve(spec: &str, groups: Groups<'_>, passwd: &[u8], group: &[u8]) -> R
     })
 }
 
-/// Home directory of a user by the content of the passwd file that the container sees, "/" without an entry (runc's `getUserHome`).
+/// Home directory of a user, from the passwd file that the container sees; "/" without an entry (runc's `getUserHome`).
 pub fn home(uid: u32, passwd: &[u8]) -> String {
     let entry = passwd_entries(passwd).find(|entry| entry.uid == uid && !entry.home.is_empty());
     entry.map_or_else(
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_are_a_uid_even_where_a_user_is_named_so() {
+    fn a_numeric_user_is_a_uid_even_if_a_user_has_that_name() {
         assert_eq!(user("4000"), Ok((4000, 0, vec![0])));
         let group = b"103:x:9:\n";
         assert_eq!(resolve("0:103", NONE, PASSWD, group).unwrap().gid, 103);
@@ -313,13 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn a_group_named_like_the_user_is_no_supplementary_one() {
+    fn a_group_named_like_the_user_is_not_supplementary() {
         let group = b"web:x:55:web\nlogs:x:103:web\n";
         assert_eq!(resolve("web", NONE, PASSWD, group).unwrap().groups, [102, 103]);
     }
 
     #[test]
-    fn an_entry_with_the_number_that_changes_nothing_is_skipped() {
+    fn an_entry_with_id_minus_one_is_skipped() {
         let passwd = b"evil:x:4294967295:4294967295::/:\n";
         assert_eq!(
             resolve("evil", NONE, passwd, b""),
@@ -401,7 +401,7 @@ mod tests {
         }
 
         #[test]
-        fn hostile_lines_yield_only_ids_that_can_be_set(
+        fn hostile_lines_yield_only_valid_ids(
             spec in "(a|b|0|1|4294967295)?(:(a|1|-1|4294967295))?",
             passwd in "((root|a|1)?:?x?:[0-9]{0,12}:[0-9]{0,12}:?:?/?\n){0,3}",
             group in "((a|b):x:[0-9]{0,12}:(a|root|,){0,3}\n){0,3}",
@@ -414,13 +414,13 @@ mod tests {
                 let mut sorted = user.groups.clone();
                 sorted.sort_unstable();
                 sorted.dedup();
-                prop_assert_eq!(sorted.len(), user.groups.len(), "a group is there twice");
+                prop_assert_eq!(sorted.len(), user.groups.len(), "duplicate group");
                 prop_assert!(supplemental.iter().all(|gid| *gid == u32::MAX || user.groups.contains(gid)));
             }
         }
 
         #[test]
-        fn every_member_gets_its_groups_whatever_the_other_lines_are(
+        fn a_member_gets_its_groups_despite_garbage_lines(
             before in "[ -~\n]{0,60}",
             after in "[ -~\n]{0,60}",
         ) {

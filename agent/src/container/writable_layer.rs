@@ -1,4 +1,4 @@
-//! The directory of what a container writes.
+//! The directory that holds what a container writes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,21 +14,21 @@ pub struct WritableLayer {
 }
 
 impl WritableLayer {
-    /// Makes it at `path`.
+    /// Creates it at `path`.
     pub fn create(path: PathBuf) -> Result<Self> {
         for directory in ["upper", "work"] {
             let path = path.join(directory);
-            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+            fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         Ok(Self { path })
     }
 
-    /// The file for the container's last words.
+    /// The file for the container's termination message.
     pub fn termination_message(&self) -> PathBuf {
         self.join("termination-message")
     }
 
-    /// What lies in it under `name`.
+    /// The path of `name` in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

@@ -1,21 +1,33 @@
 //! The Pod's logical host: what all containers share and what outlives them.
 //!
-//! The VM's own net, ipc and uts namespaces are the Pod's; containers get new ones only for mounts, processes and cgroups.
+//! The VM's own net, ipc and uts namespaces are the Pod's. Containers get new namespaces only for mounts, cgroups and,
+//! unless they share one, processes.
 
+mod atomic_writer;
+mod file_volume;
 mod layers;
+mod sysctls;
+mod volume_file;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use microkube_protocol::messages::{CreateSandboxRequest, Volume};
+use microkube_protocol::messages::{CreateSandboxRequest, Layer, Volume};
 use nix::mount::{MsFlags, mount};
-use nix::unistd::sethostname;
+use nix::unistd::{Pid, sethostname};
 
-use crate::container::cgroup;
+pub use self::file_volume::{FileVolume, WriteError};
+pub use self::layers::DeviceTooSmall;
+use self::layers::Layers;
+pub use self::volume_file::{ReadError, read as read_volume_file};
+use crate::container::{Launcher, cgroup};
+use crate::lock::lock;
 use crate::network::{self, Interface};
 use crate::request_field::{self, InvalidRequest};
 
@@ -24,23 +36,49 @@ const SCRATCH_DIR: &str = "/run/scratch";
 const SHM_DIR: &str = "/run/shm";
 const VOLUMES_DIR: &str = "/run/volumes";
 
-/// /dev/shm of Kubernetes Pods (containerd's `defaultShmSize`), bytes.
+/// Size of /dev/shm in Kubernetes Pods in bytes (containerd's `defaultShmSize`).
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
-/// Options of the scratch disk's file system. Without `noinit_itable` the kernel fills the unused inode tables with zeros, for minutes and in
-/// every Pod, as soon as nobody uses the disk. When the host cannot write it any more (its own disk is full), the file system would become
-/// read-only, or lose what containers wrote, and the Pod go on as if nothing had happened: so the machine ends, and the host says why and starts
-/// the Pod again.
+/// Mode of an emptyDir volume.
+const EMPTY_DIR_MODE: u32 = 0o777;
+
+/// What an fsGroup adds to the mode of a directory in a volume that containers can write to.
+const FS_GROUP_MODE: u32 = 0o2770;
+
+/// Options of the scratch disk's file system. Without `noinit_itable`, the kernel fills the unused inode tables with
+/// zeros as soon as the disk is idle, for minutes and in every Pod. The other two are for a host that can no longer
+/// write to the disk, because its own disk is full: the file system would become read-only, or lose what containers
+/// wrote, and the Pod would continue as if nothing had happened. Instead the VM ends, and the host reports why and
+/// starts the Pod again.
 const SCRATCH_OPTIONS: &str = "noinit_itable,errors=panic,data_err=abort";
 
-/// What containers find in the sandbox.
+/// What the sandbox provides to containers.
 #[derive(Debug)]
 pub struct Sandbox {
-    layers: HashMap<String, PathBuf>,
-    volumes: HashMap<String, PathBuf>,
+    layers: Mutex<Layers>,
+    volumes: HashMap<String, SandboxVolume>,
+    /// The first process of the PID namespace that the containers share, if they share one.
+    pause: Option<(Pid, OwnedFd)>,
+    /// The volumes with shared mounts.
+    shared: Mutex<HashSet<String>>,
 }
 
-/// A request whose fields were checked.
+#[derive(Debug)]
+enum SandboxVolume {
+    EmptyDir(PathBuf),
+    Files(Arc<FileVolume>),
+}
+
+/// What a container mounts of a volume.
+#[derive(Debug)]
+pub struct MountSource {
+    /// The volume's root.
+    pub directory: PathBuf,
+    /// Whether all its mounts are read-only.
+    pub read_only: bool,
+}
+
+/// A request whose fields have been checked.
 #[derive(Debug)]
 pub struct CheckedRequest {
     request: CreateSandboxRequest,
@@ -55,17 +93,7 @@ impl CheckedRequest {
             request_field::device(&request.scratch_device)?;
         }
         let interface = request.network.as_ref().map(Interface::parse).transpose()?;
-        let mut layers = std::collections::HashSet::new();
-        for layer in &request.layers {
-            request_field::layer_id(&layer.id)?;
-            request_field::device(&layer.device)?;
-            if !layers.insert(&layer.id) {
-                return Err(InvalidRequest::new(
-                    "layers.id",
-                    format!("appears twice: {:?}", layer.id),
-                ));
-            }
-        }
+        check_layers(&request.layers)?;
         let mut volumes = std::collections::HashSet::new();
         for volume in &request.volumes {
             request_field::volume_name(&volume.name)?;
@@ -75,57 +103,139 @@ impl CheckedRequest {
                     format!("appears twice: {:?}", volume.name),
                 ));
             }
-            if volume.empty_dir.is_none() {
+            if volume.empty_dir.is_some() == volume.file_volume.is_some() {
                 return Err(InvalidRequest::new(
-                    "volumes.empty_dir",
-                    format!("is missing in {:?}", volume.name),
+                    "volumes",
+                    format!("has no type, or several, in {:?}", volume.name),
                 ));
             }
         }
+        sysctls::check(&request.sysctls)?;
         Ok(Self { request, interface })
     }
 }
 
+/// Checks a list of layers.
+pub fn check_layers(layers: &[Layer]) -> Result<(), InvalidRequest> {
+    let mut ids = std::collections::HashSet::new();
+    for layer in layers {
+        request_field::layer_id(&layer.id)?;
+        request_field::device(&layer.device)?;
+        if !ids.insert(&layer.id) {
+            return Err(InvalidRequest::new(
+                "layers.id",
+                format!("appears twice: {:?}", layer.id),
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Sandbox {
-    /// Prepares everything. Once per VM; after a failure the VM is of no use.
-    pub fn create(checked: &CheckedRequest) -> Result<Self> {
+    /// Prepares everything. Called once per VM; if it fails, the VM is unusable.
+    pub fn create(checked: &CheckedRequest, launcher: &Launcher) -> Result<Self> {
         let CheckedRequest { request, interface } = checked;
         sethostname(&request.hostname).with_context(|| format!("cannot set the host name {:?}", request.hostname))?;
         network::configure(interface.as_ref())?;
+        sysctls::apply(&request.sysctls)?;
         write_etc_files(request)?;
         cgroup::create_parent()?;
         for directory in [layers::LAYERS_DIR, SCRATCH_DIR, VOLUMES_DIR] {
-            fs::create_dir(directory).with_context(|| format!("cannot make {directory}"))?;
+            fs::create_dir(directory).with_context(|| format!("cannot create {directory}"))?;
         }
         let shm_size_bytes = match request.shm_size_bytes {
             0 => DEFAULT_SHM_BYTES,
             size => size,
         };
-        mount_tmpfs(Path::new(SHM_DIR), shm_size_bytes, "1777").context("cannot make /dev/shm")?;
+        mount_tmpfs(Path::new(SHM_DIR), shm_size_bytes, "mode=1777").context("cannot create /dev/shm")?;
         mount_scratch(&request.scratch_device)?;
-        let mut partitions = layers::Partitions::default();
-        let mut layers = HashMap::new();
-        for layer in &request.layers {
-            layers.insert(layer.id.clone(), layers::mount_layer(layer, &mut partitions)?);
-        }
+        let mut layers = Layers::default();
+        layers.add(&request.layers)?;
         let mut volumes = HashMap::new();
         for volume in &request.volumes {
-            let path = make_volume(volume).with_context(|| format!("cannot make the volume {:?}", volume.name))?;
-            volumes.insert(volume.name.clone(), path);
+            let made = make_volume(volume).with_context(|| format!("cannot create the volume {:?}", volume.name))?;
+            volumes.insert(volume.name.clone(), made);
         }
-        Ok(Self { layers, volumes })
+        let pause = match request.share_process_namespace {
+            true => Some(launcher.start_pause()?),
+            false => None,
+        };
+        Ok(Self {
+            layers: Mutex::new(layers),
+            volumes,
+            pause,
+            shared: Mutex::default(),
+        })
+    }
+
+    /// Adds layers that [`check_layers`] has accepted.
+    pub fn add_layers(&self, layers: &[Layer]) -> Result<()> {
+        lock(&self.layers).add(layers)
     }
 
     /// Where a layer is mounted.
     pub fn layer(&self, id: &str) -> Result<PathBuf, InvalidRequest> {
-        let path = self.layers.get(id).cloned();
-        path.ok_or_else(|| InvalidRequest::new("layer_ids", format!("names a layer the sandbox does not have: {id:?}")))
+        let path = lock(&self.layers).mounted(id);
+        path.ok_or_else(|| InvalidRequest::new("layer_ids", format!("names an unknown layer: {id:?}")))
     }
 
-    /// Where a volume is.
-    pub fn volume(&self, name: &str) -> Result<PathBuf, InvalidRequest> {
-        let path = self.volumes.get(name).cloned();
-        path.ok_or_else(|| InvalidRequest::new("mounts.volume", format!("is not a volume of the sandbox: {name:?}")))
+    /// A volume to mount.
+    pub fn mount_source(&self, name: &str) -> Result<MountSource, InvalidRequest> {
+        let problem = match self.volumes.get(name) {
+            Some(SandboxVolume::EmptyDir(directory)) => {
+                return Ok(MountSource {
+                    directory: directory.clone(),
+                    read_only: false,
+                });
+            }
+            Some(SandboxVolume::Files(volume)) if volume.is_written() => {
+                return Ok(MountSource {
+                    directory: volume.directory().to_owned(),
+                    read_only: true,
+                });
+            }
+            Some(SandboxVolume::Files(_)) => "names a volume whose files have not been written yet",
+            None => "names an unknown volume",
+        };
+        Err(InvalidRequest::new("mounts.volume", format!("{problem}: {name:?}")))
+    }
+
+    /// Lets mounts in an emptyDir volume reach the containers that mount it from now on, as far as their propagation
+    /// allows it.
+    pub fn share_mounts(&self, name: &str) -> Result<()> {
+        let Some(SandboxVolume::EmptyDir(directory)) = self.volumes.get(name) else {
+            return Ok(());
+        };
+        let mut shared = lock(&self.shared);
+        if !shared.contains(name) {
+            // Only mounts have a propagation.
+            mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .and_then(|()| mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>))
+                .with_context(|| format!("cannot share the mounts in the volume {name:?}"))?;
+            shared.insert(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The root of an emptyDir volume.
+    pub fn empty_dir(&self, name: &str) -> Result<PathBuf, InvalidRequest> {
+        match self.volumes.get(name) {
+            Some(SandboxVolume::EmptyDir(directory)) => Ok(directory.clone()),
+            _ => Err(InvalidRequest::new("volume", format!("is not an emptyDir: {name:?}"))),
+        }
+    }
+
+    /// A volume whose files the host sends.
+    pub fn file_volume(&self, name: &str) -> Result<Arc<FileVolume>, InvalidRequest> {
+        match self.volumes.get(name) {
+            Some(SandboxVolume::Files(volume)) => Ok(Arc::clone(volume)),
+            _ => Err(InvalidRequest::new("volume", format!("is not a file volume: {name:?}"))),
+        }
+    }
+
+    /// The first process of the PID namespace that all containers share, if they share one: its PID and its pidfd.
+    pub fn pause(&self) -> Option<(Pid, BorrowedFd<'_>)> {
+        self.pause.as_ref().map(|(pid, pidfd)| (*pid, pidfd.as_fd()))
     }
 
     /// The directory with hosts, resolv.conf and hostname.
@@ -133,19 +243,18 @@ impl Sandbox {
         ETC_DIR.into()
     }
 
-    /// The Pod's /dev/shm.
     pub fn shm_dir(&self) -> PathBuf {
         SHM_DIR.into()
     }
 
-    /// The directory for what is a container's alone.
+    /// The directory for the files of one container.
     pub fn container_dir(&self, container_id: &str) -> PathBuf {
         Path::new(SCRATCH_DIR).join("containers").join(container_id)
     }
 }
 
 fn write_etc_files(request: &CreateSandboxRequest) -> Result<()> {
-    fs::create_dir(ETC_DIR).with_context(|| format!("cannot make {ETC_DIR}"))?;
+    fs::create_dir(ETC_DIR).with_context(|| format!("cannot create {ETC_DIR}"))?;
     let files = [
         ("hosts", &request.etc_hosts),
         ("resolv.conf", &request.etc_resolv_conf),
@@ -158,17 +267,24 @@ fn write_etc_files(request: &CreateSandboxRequest) -> Result<()> {
     Ok(())
 }
 
+/// Writes everything in the guest's memory to the scratch disk.
+pub fn sync_scratch() -> Result<()> {
+    let context = || format!("cannot sync {SCRATCH_DIR}");
+    let directory = fs::File::open(SCRATCH_DIR).with_context(context)?;
+    nix::unistd::syncfs(&directory).with_context(context)
+}
+
 fn mount_scratch(device: &str) -> Result<()> {
     if device.is_empty() {
-        mount_tmpfs(Path::new(SCRATCH_DIR), 0, "0755").context("cannot make the scratch directory")?;
+        mount_tmpfs(Path::new(SCRATCH_DIR), 0, "mode=0755").context("cannot create the scratch directory")?;
     } else {
         let source = Path::new("/dev").join(device);
         let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME;
         mount(Some(&source), SCRATCH_DIR, Some("ext4"), flags, Some(SCRATCH_OPTIONS))
             .with_context(|| format!("cannot mount the scratch disk {}", source.display()))?;
     }
-    // The disk may be one that a machine before this one was lost with: what containers wrote to their own file systems went with
-    // them, volumes stay.
+    // The disk may come from a previous VM that was lost. What containers wrote to their own file systems is gone
+    // with that VM; volumes stay.
     let containers = Path::new(SCRATCH_DIR).join("containers");
     match fs::remove_dir_all(&containers) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -177,34 +293,63 @@ fn mount_scratch(device: &str) -> Result<()> {
         _ => {}
     }
     for path in [containers, Path::new(SCRATCH_DIR).join("volumes")] {
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
     }
     Ok(())
 }
 
-fn make_volume(volume: &Volume) -> Result<PathBuf> {
-    let (memory, size_limit_bytes) = volume
-        .empty_dir
-        .as_ref()
-        .map_or((false, 0), |empty_dir| (empty_dir.memory, empty_dir.size_limit_bytes));
-    if memory {
+fn make_volume(volume: &Volume) -> Result<SandboxVolume> {
+    if let Some(file_volume) = volume.file_volume.as_ref() {
         let path = Path::new(VOLUMES_DIR).join(&volume.name);
-        mount_tmpfs(&path, size_limit_bytes, "0777")?;
-        return Ok(path);
+        // Each volume has its own file system, so a file handle of one (open_by_handle_at(2)) opens nothing of another.
+        // Files that do not fit into half of the memory are an error, because the kernel would otherwise have to kill
+        // processes.
+        mount_tmpfs(&path, 0, &file_volume_options(file_volume.fs_group))?;
+        let volume = FileVolume::new(path, file_volume.fs_group);
+        return Ok(SandboxVolume::Files(Arc::new(volume)));
     }
-    let path = Path::new(SCRATCH_DIR).join("volumes").join(&volume.name);
-    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    // As the kubelet's emptyDir (pkg/volume/emptydir): any user of the container may write.
-    fs::set_permissions(&path, Permissions::from_mode(0o777)).context("cannot open it for all users")?;
-    Ok(path)
+    let empty_dir = volume.empty_dir.get_or_default();
+    let path = match empty_dir.memory {
+        true => Path::new(VOLUMES_DIR).join(&volume.name),
+        false => Path::new(SCRATCH_DIR).join("volumes").join(&volume.name),
+    };
+    if empty_dir.memory {
+        mount_tmpfs(&path, empty_dir.size_limit_bytes, "mode=0777")?;
+    } else {
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    open_to_containers(&path, empty_dir.fs_group)?;
+    Ok(SandboxVolume::EmptyDir(path))
 }
 
-/// A size of 0 leaves the kernel's limit of half the memory.
-fn mount_tmpfs(path: &Path, size_bytes: u64, mode: &str) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+/// Lets every user write to an emptyDir volume (`setupDir` in `pkg/volume/emptydir`), and gives it to the fsGroup. As the
+/// kubelet does so when it creates the volume (`SetVolumeOwnership` in `pkg/volume/volume_linux.go`), there is nothing in
+/// it that would need the same; the set-group-ID bit gives the group to what containers create.
+fn open_to_containers(path: &Path, fs_group: Option<u32>) -> Result<()> {
+    let mut mode = EMPTY_DIR_MODE;
+    if fs_group.is_some() {
+        chown(path, None, fs_group).with_context(|| format!("cannot change the group of {}", path.display()))?;
+        mode |= FS_GROUP_MODE;
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+/// The options of a file volume's tmpfs. The kubelet mounts it with the kernel's default mode, and an fsGroup adds the
+/// set-group-ID bit, so that links inherit the group.
+fn file_volume_options(fs_group: Option<u32>) -> String {
+    match fs_group {
+        Some(gid) => format!("mode=3777,gid={gid}"),
+        None => "mode=1777".to_owned(),
+    }
+}
+
+/// Mounts a tmpfs. A size of 0 means the kernel's default limit of half the memory.
+fn mount_tmpfs(path: &Path, size_bytes: u64, options: &str) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
     let options = match size_bytes {
-        0 => format!("mode={mode}"),
-        size_bytes => format!("mode={mode},size={size_bytes}"),
+        0 => options.to_owned(),
+        size_bytes => format!("{options},size={size_bytes}"),
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
@@ -213,9 +358,12 @@ fn mount_tmpfs(path: &Path, size_bytes: u64, mode: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use microkube_protocol::messages::{EmptyDir, Layer};
+    use microkube_protocol::messages::{
+        EmptyDir, FileVolume as FileVolumeRequest, Layer, Sysctl, WriteFileVolumeRequest,
+    };
 
     use super::*;
+    use crate::test_directory::TestDirectory;
 
     fn request() -> CreateSandboxRequest {
         CreateSandboxRequest {
@@ -235,12 +383,12 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_request_is_taken() {
+    fn a_complete_request_is_accepted() {
         assert!(CheckedRequest::new(request()).is_ok());
     }
 
     #[test]
-    fn what_cannot_be_made_is_refused() {
+    fn invalid_requests_are_refused() {
         for break_it in [
             (|r| r.hostname = "a b".to_owned()) as fn(&mut CreateSandboxRequest),
             |r| r.scratch_device = "../sda".to_owned(),
@@ -250,10 +398,54 @@ mod tests {
             |r| r.volumes.push(r.volumes[0].clone()),
             |r| r.volumes[0].name = "a/b".to_owned(),
             |r| r.volumes[0].empty_dir = None.into(),
+            |r| r.volumes[0].file_volume = Some(FileVolumeRequest::default()).into(),
+            |r| r.sysctls = vec![Sysctl::default()],
         ] {
             let mut request = request();
             break_it(&mut request);
             assert!(CheckedRequest::new(request).is_err());
         }
+    }
+
+    #[test]
+    fn an_empty_dir_is_writable_for_all_users_and_belongs_to_the_fs_group() {
+        let directory = TestDirectory::new("sandbox-empty-dir");
+        let mode = || fs::metadata(directory.path()).unwrap().permissions().mode() & 0o7777;
+        open_to_containers(directory.path(), None).unwrap();
+        assert_eq!(mode(), 0o777);
+        // Everyone may give a file to one of their groups.
+        let own = nix::unistd::getgid().as_raw();
+        open_to_containers(directory.path(), Some(own)).unwrap();
+        assert_eq!(mode(), 0o2777);
+    }
+
+    #[test]
+    fn a_file_volume_is_mounted_read_only_once_it_has_files() {
+        let directory = TestDirectory::new("sandbox-file-volume");
+        let files = Arc::new(FileVolume::new(directory.path().to_owned(), None));
+        let volumes = [
+            ("config", SandboxVolume::Files(Arc::clone(&files))),
+            ("data", SandboxVolume::EmptyDir("/run/volumes/data".into())),
+        ];
+        let sandbox = Sandbox {
+            layers: Mutex::default(),
+            volumes: volumes.map(|(name, volume)| (name.to_owned(), volume)).into(),
+            pause: None,
+            shared: Mutex::default(),
+        };
+        assert!(!sandbox.mount_source("data").unwrap().read_only);
+        assert!(sandbox.file_volume("data").is_err());
+        assert_eq!(
+            sandbox.mount_source("config").unwrap_err().to_string(),
+            "mounts.volume names a volume whose files have not been written yet: \"config\""
+        );
+        let request = WriteFileVolumeRequest {
+            last: true,
+            ..Default::default()
+        };
+        sandbox.file_volume("config").unwrap().receive(request).unwrap();
+        let mounted = sandbox.mount_source("config").unwrap();
+        assert!(mounted.read_only);
+        assert_eq!(mounted.directory, directory.path());
     }
 }

@@ -1,4 +1,4 @@
-//! Sends a container's output to the supervisor, also to one that replaces another: nothing is lost, nothing sent twice.
+//! Sends a container's output to the supervisor, or to the next one after a takeover: nothing is lost or sent twice.
 //!
 //! The contract is the comment at `StreamHeader` in agent.proto; [`Window`] does the counting.
 
@@ -20,9 +20,9 @@ struct Connection<S> {
     /// The number that is being received.
     number: [u8; 8],
     received: usize,
-    /// The host has sent the position to resume at.
+    /// Whether the host has sent the position from which to resume.
     resumed: bool,
-    /// The host was told that no more bytes come.
+    /// Whether the host was told that no more bytes follow.
     shut: bool,
 }
 
@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
     }
 
-    /// Does what can be done next. Can be cancelled without loss.
+    /// Does the next possible thing. Cancel-safe.
     async fn next(&mut self, window: &Window) -> Event {
         let unsent = window.unsent();
         let has_to_say = self.resumed && (!unsent.is_empty() || (!self.shut && window.is_sent()));
@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     }
 }
 
-/// Receives a big-endian u64. Can be cancelled and called again.
+/// Receives a big-endian u64. Cancel-safe: call it again to continue.
 async fn receive(read: &mut (impl AsyncRead + Unpin), number: &mut [u8; 8], received: &mut usize) -> io::Result<u64> {
     while let Some(rest @ [_, ..]) = number.get_mut(*received..) {
         match read.read(rest).await? {
@@ -98,7 +98,7 @@ pub struct ContainerOutput<H: Host> {
 }
 
 impl<H: Host> ContainerOutput<H> {
-    /// Opens the stream, so that a container without a host never starts.
+    /// Opens the stream first, so that no container starts without a host.
     pub async fn open(container_id: &str, stdio: Stdio, mut host: H) -> io::Result<Self> {
         let connection = host.open(&name(container_id, stdio, 0)).await?;
         Ok(Self {
@@ -109,9 +109,10 @@ impl<H: Host> ContainerOutput<H> {
         })
     }
 
-    /// Carries the container's output until the host has confirmed all of it.
+    /// Sends the container's output until the host has confirmed all of it.
     ///
-    /// Where no host is there, what does not fit into the window is held back in the pipe, as by a terminal that nobody reads.
+    /// While there is no host, output that does not fit into the window stays in the pipe, as with a terminal that is
+    /// not read.
     pub async fn carry(mut self, source: Source) {
         let mut source = Some(source);
         let mut window = Window::default();
@@ -140,7 +141,7 @@ impl<H: Host> ContainerOutput<H> {
                     let stream = name(&self.container_id, self.stdio, window.first_position());
                     match self.host.open(&stream).await {
                         Ok(opened) => connection = Some(Connection::new(opened)),
-                        // The next one is waited for.
+                        // Wait for the next supervisor.
                         Err(error) => log::warning!("cannot open {stream:?}: {error}"),
                     }
                 }
@@ -154,7 +155,7 @@ impl<H: Host> ContainerOutput<H> {
     }
 }
 
-/// Applies an event; false when the connection can no longer be used.
+/// Applies an event; returns false if the connection can no longer be used.
 fn apply<S>(event: Event, window: &mut Window, connection: Option<&mut Connection<S>>, container_id: &str) -> bool {
     let Some(connection) = connection else { return false };
     let positioned = match event {
@@ -174,7 +175,7 @@ fn apply<S>(event: Event, window: &mut Window, connection: Option<&mut Connectio
         }
     };
     if let Err(error) = &positioned {
-        log::error!("the host has confused the output of {container_id}: {error}");
+        log::error!("the host sent an invalid output position for {container_id}: {error}");
     }
     positioned.is_ok()
 }

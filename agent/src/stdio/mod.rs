@@ -1,6 +1,6 @@
-//! The stdio of containers and of further processes: pipes or a terminal inside, one vsock stream each towards the host.
+//! The stdio of containers and of exec processes: pipes or a terminal inside, and one vsock stream each to the host.
 //!
-//! Pipes, not sockets, because programs open /dev/stdout again, which sockets refuse.
+//! They are pipes and not sockets because programs open /dev/stdout again, which fails for sockets.
 
 mod container_output;
 mod process;
@@ -27,18 +27,16 @@ use crate::container::terminal;
 use crate::host::{Host, Supervisors, VsockHost};
 use crate::log;
 
-/// Capacity asked for each output pipe, bytes; the kernel allocates pages only for what is in it. A container then rarely
-/// waits for the host.
+/// Requested capacity of each output pipe in bytes; the kernel allocates pages only for what is in it. With it, a
+/// container rarely waits for the host.
 const PIPE_BYTES: i32 = 1 << 20;
 
-/// What the helper gets as descriptors 0 to 2. One that becomes a terminal's process replaces them by the terminal.
+/// What the helper gets as descriptors 0 to 2. A helper with a terminal replaces them with the terminal.
 #[derive(Debug)]
 pub struct HelperEnds {
-    /// /dev/null where there is no stdin.
+    /// /dev/null if there is no stdin.
     pub stdin: OwnedFd,
-    /// Standard output.
     pub stdout: OwnedFd,
-    /// Standard error.
     pub stderr: OwnedFd,
 }
 
@@ -47,7 +45,7 @@ pub struct HelperEnds {
 pub struct AgentEnds {
     stdin: Option<Sender>,
     stdout: Receiver,
-    /// None for a terminal.
+    /// `None` for a terminal.
     stderr: Option<Receiver>,
     terminal: Option<TerminalEnds>,
 }
@@ -83,7 +81,7 @@ pub fn pipes(stdin: bool) -> io::Result<(HelperEnds, AgentEnds)> {
     Ok((helper, agent))
 }
 
-/// What a helper starts with that makes its own terminal.
+/// The initial descriptors of a helper that creates its own terminal.
 pub fn before_terminal() -> io::Result<HelperEnds> {
     Ok(HelperEnds {
         stdin: null()?,
@@ -93,11 +91,11 @@ pub fn before_terminal() -> io::Result<HelperEnds> {
 }
 
 impl AgentEnds {
-    /// The ends of a terminal whose master the helper has sent.
+    /// The agent's ends of a terminal, given the master that the helper has sent.
     pub fn of_terminal(master: OwnedFd, stdin: bool) -> io::Result<Self> {
         set_nonblocking(&master)?;
         let slave = terminal::open_slave(&master)?;
-        // A terminal is read and written like a pipe, whatever it is called.
+        // A terminal can be read and written like a pipe, despite the type's name.
         let stdin = match stdin {
             true => Some(Sender::from_owned_fd_unchecked(master.try_clone()?)?),
             false => None,
@@ -121,7 +119,7 @@ fn null() -> io::Result<OwnedFd> {
 
 fn output_pipe() -> io::Result<(Receiver, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    // Refused above fs.pipe-max-size; the default of 64 KiB works too.
+    // Fails above fs.pipe-max-size; the default of 64 KiB works as well.
     let _ = fcntl(&read, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     set_nonblocking(&read)?;
     Ok((Receiver::from_owned_fd(read)?, write))
@@ -155,7 +153,7 @@ impl ContainerStreams {
         Ok(Self { stdin, stdout, stderr })
     }
 
-    /// Starts to move data.
+    /// Starts moving data.
     pub fn pump(self, ends: AgentEnds) -> Pumps {
         let (mut pumps, terminal) = Pumps::new(ends.terminal);
         if let (Some(input), Some(pipe)) = (self.stdin, ends.stdin) {
@@ -174,7 +172,7 @@ impl ContainerStreams {
     }
 }
 
-/// The host's side of the stdio of a further process.
+/// The host's side of the stdio of an exec process.
 #[derive(Debug)]
 pub struct ProcessStreams {
     host: VsockHost,
@@ -208,7 +206,7 @@ impl ProcessStreams {
         })
     }
 
-    /// Starts to move data.
+    /// Starts moving data.
     pub fn pump(self, ends: AgentEnds) -> Pumps {
         let (mut pumps, terminal) = Pumps::new(ends.terminal);
         let input = match (self.stdin, ends.stdin) {
@@ -220,7 +218,7 @@ impl ProcessStreams {
         let (source, host) = (pumps.source(ends.stdout), self.host.clone());
         pumps.output.spawn(async move {
             carry_output(source, self.stdout, host).await;
-            // A terminal that nobody looks at hangs up: its master is closed everywhere.
+            // A terminal without a client hangs up: its master is closed everywhere.
             if let (Some(terminal), Some(input)) = (terminal, input) {
                 input.abort();
                 drop(terminal);
@@ -241,7 +239,7 @@ async fn optional<T>(wanted: bool, open: impl Future<Output = io::Result<T>>) ->
     }
 }
 
-/// A container's stdin, which ends when a host says so, not when a host is gone.
+/// A container's stdin, which ends when a host says so, not when a host disappears.
 #[derive(Debug)]
 struct ContainerInput {
     stream: DataStream,
@@ -292,21 +290,21 @@ impl ContainerInput {
     }
 }
 
-/// The tasks that move the data of one process. They end when this is dropped.
+/// The tasks that move the data of one process. Dropping this ends them.
 #[derive(Debug)]
 pub struct Pumps {
     output: JoinSet<()>,
     input: JoinSet<()>,
-    /// Dropped, or told, at the end of the process.
+    /// Notified or dropped when the process ends.
     ended: Vec<oneshot::Sender<()>>,
-    /// For whoever resizes it. The terminal hangs up with the output's end.
+    /// For resizing the terminal, which hangs up when the output ends.
     terminal: Option<Weak<OwnedFd>>,
     /// Keeps a terminal alive while no process has it open.
     slave: Option<OwnedFd>,
 }
 
 impl Pumps {
-    /// No tasks yet; the terminal's master is for the task that reads it.
+    /// No tasks yet. The terminal's master is returned for the task that reads it.
     fn new(terminal: Option<TerminalEnds>) -> (Self, Option<Arc<OwnedFd>>) {
         let (master, slave) = terminal.map(|ends| (Arc::new(ends.master), ends.slave)).unzip();
         let pumps = Self {
@@ -325,12 +323,12 @@ impl Pumps {
         Source::new(pipe, told)
     }
 
-    /// The terminal, as long as its process runs.
+    /// The terminal, while its process runs.
     pub fn terminal(&self) -> Option<Weak<OwnedFd>> {
         self.terminal.clone()
     }
 
-    /// As [`Self::finish`], but no longer than until the output is `abandoned`.
+    /// Like [`Self::finish`], but stops when the output is `abandoned`.
     pub async fn finish_unless(self, abandoned: &Notify) {
         tokio::select! {
             () = self.finish() => {}
@@ -338,7 +336,8 @@ impl Pumps {
         }
     }
 
-    /// Waits until somebody has everything that the process wrote, or nobody wants it. To be called when the process has ended.
+    /// Waits until all output of the process has been taken, or is no longer needed. Must be called when the process
+    /// has ended.
     async fn finish(mut self) {
         self.input.shutdown().await;
         self.slave = None;

@@ -1,4 +1,4 @@
-//! The output of further processes and what is written to their stdin: it ends with the host that asked for it.
+//! The output and the input of exec processes, which end with the host that requested them.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use super::source::{CHUNK_BYTES, Source};
 use crate::host::Host;
 use crate::log;
 
-/// Carries output until its end, or until nobody wants it any more: then the process has nobody to write to, as behind a
-/// pipe whose reader is gone.
+/// Sends output until its end, or until it is no longer needed: the process then writes into a pipe whose reader is
+/// gone.
 pub async fn carry_output<H: Host>(mut source: Source, mut connection: H::Connection, mut host: H) {
     let mut buffer = vec![0; CHUNK_BYTES];
     let carried: io::Result<()> = tokio::select! {
@@ -25,14 +25,14 @@ pub async fn carry_output<H: Host>(mut source: Source, mut connection: H::Connec
         () = host.taken_over() => Ok(()),
     };
     if let Err(error) = carried {
-        log::info!("the output of a process has lost its host: {error}");
+        log::info!("lost the connection for the output of a process: {error}");
     }
 }
 
 /// How a stream of input has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputEnd {
-    /// The host says that no more comes.
+    /// The host says that no more data follows.
     Ended,
     /// The connection broke.
     Lost,
@@ -40,12 +40,13 @@ pub enum InputEnd {
     Unread,
 }
 
-/// Carries input to a process.
+/// Passes input to a process.
 pub async fn carry_input<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut S, pipe: &mut Sender) -> InputEnd {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match connection.read(&mut buffer).await {
-            // A host that only ended its direction would still take what is written; writing nothing is enough to tell.
+            // A host that only shut down its sending direction still accepts data; an empty write is enough to find
+            // out.
             Ok(0) => {
                 return match connection.write(&[]).await {
                     Ok(_) => InputEnd::Ended,
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
     use crate::stdio::output_pipe;
 
-    /// A host that another one takes over from when its sender is dropped.
+    /// A host whose successor takes over when its sender is dropped.
     struct TestHost(Option<oneshot::Receiver<()>>);
 
     impl Host for TestHost {
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn input_ends_when_the_host_says_so() {
+    async fn input_ends_when_the_host_ends_it() {
         let (mut host, mut connection) = UnixStream::pair().unwrap();
         let (mut write, mut read) = pipe::pipe().unwrap();
         host.write_all(b"all").await.unwrap();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_that_is_gone_has_not_ended_the_input() {
+    async fn a_disconnected_host_does_not_end_the_input() {
         let (mut host, mut connection) = UnixStream::pair().unwrap();
         let (mut write, _read) = pipe::pipe().unwrap();
         host.write_all(b"some").await.unwrap();
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn input_that_nobody_reads_is_noticed() {
+    async fn unread_input_is_noticed() {
         let (mut host, mut connection) = UnixStream::pair().unwrap();
         let (mut write, read) = pipe::pipe().unwrap();
         drop(read);
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_goes_to_the_host_and_then_its_end() {
+    async fn output_is_sent_to_the_host_followed_by_its_end() {
         let (mut host, connection) = UnixStream::pair().unwrap();
         let (pipe, write) = output_pipe().unwrap();
         let mut write = std::fs::File::from(write);
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_whose_supervisor_is_gone_writes_to_nobody() {
+    async fn a_process_gets_epipe_when_its_supervisor_is_gone() {
         let (_host, connection) = UnixStream::pair().unwrap();
         let (pipe, write) = output_pipe().unwrap();
         let (alive, gone) = oneshot::channel::<()>();

@@ -1,4 +1,4 @@
-//! Where a process's output comes from: a pipe or a terminal, until the process has ended and it is drained.
+//! The source of a process's output: a pipe or a terminal, read until the process has ended and the source is drained.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,32 +10,40 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-/// Bytes moved at once. A larger buffer makes no fewer exits: this is the most that one vsock packet carries.
+/// Maximum bytes moved at once. A larger buffer would not save exits, because this is the most that
+/// one vsock packet carries.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-/// How long descendants that keep the output open may go on writing to it when the process has ended and what it wrote was
-/// taken; a terminal's last bytes may also be on their way through the kernel for a moment.
+/// How long descendants that keep the output open may keep writing to it after the process has ended and its output has
+/// been read. A terminal's last bytes may also take a moment to pass through the kernel.
 const DESCENDANTS_TIME: Duration = Duration::from_millis(200);
 
-/// The end of an output pipe or the master of a terminal.
+/// How many bytes are read after that time, if they are already there. A terminal's are not all counted when the process
+/// ends (the kernel keeps up to 8 KiB on their way, `tty_buffer_set_limit` in drivers/tty/pty.c), and this task may be
+/// late.
+const LATE_BYTES: usize = CHUNK_BYTES;
+
+/// The reading end of an output pipe, or the master of a terminal.
 #[derive(Debug)]
 pub struct Source {
     pipe: Receiver,
-    /// Resolves, or its sender is dropped, when the process has ended.
+    /// Resolves, or fails because its sender is dropped, when the process has ended.
     ended: oneshot::Receiver<()>,
     draining: Option<Draining>,
 }
 
 #[derive(Debug)]
 struct Draining {
-    /// Bytes that were there when the process ended.
+    /// Number of unread bytes when the process ended.
     left: usize,
-    /// Set once they were taken.
+    /// Set once they have been read.
     deadline: Option<Instant>,
+    /// How many bytes may still be read after the deadline.
+    late: usize,
 }
 
 impl Source {
-    /// Reads `pipe` to its end, which comes at the latest a moment after `ended` and what the process wrote.
+    /// Reads `pipe` to its end, which comes at the latest shortly after the process has ended and its output was read.
     pub fn new(pipe: Receiver, ended: oneshot::Receiver<()>) -> Self {
         Self {
             pipe,
@@ -44,7 +52,7 @@ impl Source {
         }
     }
 
-    /// The next bytes; none at the end. Can be cancelled without loss.
+    /// Reads the next bytes; returns zero at the end. Cancel-safe.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.draining {
@@ -52,20 +60,28 @@ impl Source {
                     biased;
                     _ = &mut self.ended => {
                         let left = bytes_waiting(&self.pipe)?;
-                        self.draining = Some(Draining { left, deadline: None });
+                        self.draining = Some(Draining { left, deadline: None, late: LATE_BYTES });
                         continue;
                     }
                     read = self.pipe.read(buffer) => read,
                 },
-                Some(Draining { left: 0, deadline }) => {
+                Some(Draining {
+                    left: 0,
+                    deadline,
+                    late,
+                }) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + DESCENDANTS_TIME);
-                    // Looked at first: somebody who never stops writing is always ready.
+                    // Checked first, because a writer that never stops is always ready.
                     if Instant::now() >= deadline {
-                        return Ok(0);
-                    }
-                    match timeout_at(deadline, self.pipe.read(buffer)).await {
-                        Ok(read) => read,
-                        Err(_) => return Ok(0),
+                        let room = buffer.len().min(*late);
+                        let read = read_now(&self.pipe, buffer.get_mut(..room).unwrap_or_default());
+                        *late -= *read.as_ref().unwrap_or(&0);
+                        read
+                    } else {
+                        match timeout_at(deadline, self.pipe.read(buffer)).await {
+                            Ok(read) => read,
+                            Err(_) => continue,
+                        }
                     }
                 }
                 Some(Draining { left, .. }) => {
@@ -79,6 +95,18 @@ impl Source {
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
                 other => other,
             };
+        }
+    }
+}
+
+/// Reads without waiting; zero if there is nothing.
+fn read_now(pipe: &Receiver, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // Not through tokio, which may not have noticed yet that there is something.
+        match nix::unistd::read(pipe, buffer) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(0),
+            result => return result.map_err(io::Error::from),
         }
     }
 }
@@ -119,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_descendant_that_keeps_the_output_open_does_not_hold_the_end_up() {
+    async fn a_descendant_that_keeps_the_output_open_does_not_delay_its_end() {
         let (pipe, write) = output_pipe().unwrap();
         let (end, ended) = oneshot::channel();
         let mut held = std::fs::File::from(write);
@@ -129,13 +157,36 @@ mod tests {
         drop(held);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn output_that_is_there_when_a_late_task_continues_is_read() {
+        let (pipe, write) = output_pipe().unwrap();
+        let (end, ended) = oneshot::channel();
+        let mut source = Source::new(pipe, ended);
+        let mut held = std::fs::File::from(write);
+        end.send(()).unwrap();
+        let mut buffer = [0; 100];
+        {
+            // Nothing is there yet, and the time starts.
+            let mut read = std::pin::pin!(source.read(&mut buffer));
+            std::future::poll_fn(|context| {
+                assert!(read.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+        held.write_all(b"on its way").unwrap();
+        tokio::time::advance(DESCENDANTS_TIME * 2).await;
+        assert_eq!(read_all(source).await, b"on its way");
+        drop(held);
+    }
+
     #[tokio::test]
-    async fn a_descendant_that_never_stops_writing_does_not_either() {
+    async fn a_descendant_that_never_stops_writing_does_not_delay_the_end() {
         let (pipe, write) = output_pipe().unwrap();
         let (end, ended) = oneshot::channel();
         let mut write = std::fs::File::from(write);
         write.write_all(b"first").unwrap();
-        // Ends when nobody reads any more.
+        // Ends when the reader is closed.
         let writer = std::thread::spawn(move || while write.write_all(b"and more").is_ok() {});
         end.send(()).unwrap();
         let all = read_all(Source::new(pipe, ended)).await;

@@ -1,13 +1,13 @@
-//! What the agent keeps of an output stream until the host has confirmed it: pure bookkeeping, no I/O.
+//! What the agent keeps of an output stream until the host has confirmed it. Bookkeeping only, no I/O.
 
 use std::collections::VecDeque;
 
 use microkube_protocol::OUTPUT_WINDOW_BYTES;
 
-/// Memory that is not given back between bursts of output, bytes.
+/// Bytes of memory that are kept between bursts of output.
 const IDLE_BYTES: usize = 16 << 10;
 
-/// A position that the host cannot mean.
+/// An impossible position from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("position {position} is not between {first} and {last}")]
 pub struct PositionError {
@@ -16,19 +16,19 @@ pub struct PositionError {
     last: u64,
 }
 
-/// The bytes of a stream from the first that is not confirmed.
+/// The bytes of a stream from the first unconfirmed one on.
 #[derive(Debug, Default)]
 pub struct Window {
-    /// Position in the stream of the first byte in `bytes`: everything before was confirmed.
+    /// Position in the stream of the first byte in `bytes`; everything before it was confirmed.
     first: u64,
     bytes: VecDeque<u8>,
-    /// How many of `bytes` went to the connection that is there now.
+    /// How many of `bytes` were sent on the current connection.
     sent: usize,
     ended: bool,
 }
 
 impl Window {
-    /// How many bytes may be added.
+    /// How many more bytes fit.
     pub fn room(&self) -> usize {
         if self.ended {
             0
@@ -37,13 +37,13 @@ impl Window {
         }
     }
 
-    /// Adds what was read, no more than there is room for.
+    /// Adds bytes, at most as many as there is room for.
     pub fn add(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= self.room());
         self.bytes.extend(bytes);
     }
 
-    /// Nothing more will be added.
+    /// Records that no more bytes will be added.
     pub fn end(&mut self) {
         self.ended = true;
     }
@@ -53,14 +53,14 @@ impl Window {
         self.first
     }
 
-    /// A new connection, on which the host wants the bytes from `position`: it has all before.
+    /// Starts on a new connection, on which the host requests the bytes from `position`; it has everything before that.
     pub fn resume(&mut self, position: u64) -> Result<(), PositionError> {
         self.forget_until(position, self.bytes.len())?;
         self.sent = 0;
         Ok(())
     }
 
-    /// The host has everything up to `position`.
+    /// Records that the host has everything up to `position`.
     pub fn confirm(&mut self, position: u64) -> Result<(), PositionError> {
         let forgotten = self.forget_until(position, self.sent)?;
         self.sent -= forgotten;
@@ -85,7 +85,7 @@ impl Window {
         Ok(count)
     }
 
-    /// Bytes that this connection has not been given; perhaps not all of them.
+    /// Bytes that were not sent on this connection yet, or the first part of them.
     pub fn unsent(&self) -> &[u8] {
         let (front, back) = self.bytes.as_slices();
         match self.sent.checked_sub(front.len()) {
@@ -94,17 +94,17 @@ impl Window {
         }
     }
 
-    /// The connection took the first bytes of [`Self::unsent`].
+    /// Records that the connection took the first bytes of [`Self::unsent`].
     pub fn sent(&mut self, count: usize) {
         self.sent = self.bytes.len().min(self.sent.saturating_add(count));
     }
 
-    /// Whether this connection has been given everything that will ever come.
+    /// Whether the stream has ended and all of it was sent on this connection.
     pub fn is_sent(&self) -> bool {
         self.ended && self.sent == self.bytes.len()
     }
 
-    /// Whether the host has confirmed everything that will ever come.
+    /// Whether the stream has ended and the host has confirmed all of it.
     pub fn is_confirmed(&self) -> bool {
         self.ended && self.bytes.is_empty()
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_kept_than_the_window() {
+    fn no_more_bytes_are_kept_than_the_window() {
         let mut window = Window::default();
         window.add(&vec![1; OUTPUT_WINDOW_BYTES]);
         assert_eq!(window.room(), 0);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_sent_can_be_confirmed_and_nothing_twice_differently() {
+    fn only_sent_bytes_can_be_confirmed_and_confirmations_never_go_back() {
         let mut window = Window::default();
         window.add(b"abcdef");
         window.sent(3);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_can_go_on_wherever_bytes_are_left() {
+    fn a_host_can_resume_anywhere_within_the_kept_bytes() {
         let mut window = Window::default();
         window.add(b"abcdef");
         window.sent(6);
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(window.unsent(), b"ef");
         window.end();
         assert!(!window.is_sent());
-        // The next one has lost nothing by the last one's silence.
+        // The next connection loses nothing because the last host did not confirm.
         window.resume(6).unwrap();
         assert!(window.is_sent() && window.is_confirmed());
     }
@@ -160,7 +160,7 @@ mod tests {
     enum Step {
         Write(usize),
         Send(usize),
-        /// The host makes what it has got durable and says so; the word is lost if the flag is set.
+        /// The host makes durable what it has received and confirms it; the confirmation is lost if the flag is set.
         Confirm(bool),
         /// The host dies; the next one has what was durable.
         Die,

@@ -1,15 +1,15 @@
-//! Errors and their causes: as one text (`{:#}` is the same for an `anyhow::Error`), and looked through for one of a type.
+//! Error chains: formatted as one text (like `{:#}` of an `anyhow::Error`) and searched for an error of a given type.
 
 use std::error::Error;
 use std::io;
 
-/// The error and its causes, outermost first.
+/// Formats the error and its causes, outermost first.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The last cause.
+/// The last cause in the chain.
 pub fn innermost<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -18,7 +18,8 @@ pub fn innermost<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'stat
     innermost
 }
 
-/// The error and those below it, outermost first. An error in an `io::Error` is one of them, though it is not its source.
+/// The error and its causes, outermost first. An error wrapped in an `io::Error` is included, although it is not the
+/// `io::Error`'s source.
 pub fn layers<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| {
         let error: &'e (dyn Error + 'static) = *error;
@@ -43,14 +44,14 @@ mod tests {
     struct Outer(#[source] std::io::Error);
 
     #[test]
-    fn causes_are_told_as_anyhow_tells_them() {
+    fn causes_are_formatted_as_by_anyhow() {
         let error = Outer(std::io::Error::other("no key"));
         assert_eq!(with_causes(&error), "cannot open the door: no key");
         assert_eq!(with_causes(&error), format!("{:#}", anyhow::Error::from(error)));
     }
 
     #[test]
-    fn an_error_in_an_error_of_io_is_found() {
+    fn an_error_wrapped_in_an_io_error_is_found() {
         #[derive(Debug, thiserror::Error)]
         #[error("it is locked")]
         struct Locked;

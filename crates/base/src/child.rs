@@ -1,7 +1,7 @@
-//! What processes that this program starts inherit: the standard streams, what they are given by number, and nothing else.
+//! Limits what child processes inherit: the standard streams and the descriptors passed by number.
 //!
-//! Rust opens every file for this process alone, but the caller of this program may have left files open for all that follows: those
-//! would reach the supervisor of a Pod, and its virtual machine monitor, which a guest may take over.
+//! Rust opens every file close-on-exec, but this program's caller may have left descriptors open. Without this module
+//! they would reach a Pod's supervisor and its VMM, which a guest may take over.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,10 +9,10 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Descriptors that are looked for one by one where the kernel cannot close a range (before Linux 5.11).
+/// Descriptors that are checked one by one if the kernel cannot close a range (before Linux 5.11).
 const SEARCHED: RawFd = 1 << 16;
 
-/// A command that passes on no descriptors but the standard streams.
+/// A command that inherits only the standard streams.
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
@@ -20,7 +20,8 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Has `command` pass on the standard streams and `inherited`, and no other descriptor. They must be open until it has started.
+/// Makes `command` inherit only the standard streams and `inherited`. The descriptors must stay open until it has
+/// started.
 pub fn pass_on(command: &mut Command, inherited: &[RawFd]) {
     let inherited = inherited.to_vec();
     // SAFETY: between fork and exec the closure only calls close_range(2) and fcntl(2), which are async-signal-safe.
@@ -37,10 +38,10 @@ pub fn pass_on(command: &mut Command, inherited: &[RawFd]) {
     }
 }
 
-/// Has the descriptors from `first` to `last` closed by the next exec. Closing them now would take the one from Rust by which the
-/// child says why exec failed.
+/// Marks the descriptors from `first` to `last` close-on-exec. Closing them here would also close the pipe that Rust
+/// uses to report a failed exec.
 fn close_on_exec(first: RawFd, last: RawFd) {
-    // SAFETY: both calls take integers.
+    // SAFETY: both calls take only integers.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) < 0 {
             close_on_exec_one_by_one(first, last.min(SEARCHED));
@@ -50,7 +51,7 @@ fn close_on_exec(first: RawFd, last: RawFd) {
 
 fn close_on_exec_one_by_one(first: RawFd, last: RawFd) {
     for fd in first..=last {
-        // SAFETY: fails where there is no descriptor.
+        // SAFETY: takes only integers, and fails if there is no such descriptor.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
@@ -62,29 +63,29 @@ mod tests {
 
     use super::*;
 
-    /// A descriptor as a careless caller leaves it.
+    /// A descriptor that a careless caller left open.
     fn leaked() -> File {
         let file = tempfile::tempfile().unwrap();
-        // SAFETY: fcntl on an open descriptor.
+        // SAFETY: calls fcntl on an open descriptor.
         assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) }, 0);
         file
     }
 
-    /// Whether the process that `command` starts, a shell, has the descriptor.
+    /// Whether the shell that `command` starts has the descriptor.
     fn has(mut command: Command, file: &File) -> bool {
         let script = format!("test -e /proc/self/fd/{}", file.as_raw_fd());
         command.args(["-c", &script]).status().unwrap().success()
     }
 
     #[test]
-    fn a_descriptor_that_the_caller_left_open_is_not_passed_on() {
+    fn an_inherited_descriptor_is_not_passed_to_the_child() {
         let file = leaked();
-        assert!(has(Command::new("sh"), &file), "it is one that would be passed on");
+        assert!(has(Command::new("sh"), &file), "an ordinary command passes it on");
         assert!(!has(command("sh"), &file));
     }
 
     #[test]
-    fn what_is_named_is_passed_on_though_it_was_not_to_be() {
+    fn a_listed_close_on_exec_descriptor_is_passed_to_the_child() {
         let (file, other) = (tempfile::tempfile().unwrap(), leaked());
         let shell = || {
             let mut command = Command::new("sh");
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn without_close_range_descriptors_are_marked_one_by_one() {
+    fn without_close_range_descriptors_are_marked_individually() {
         let file = leaked();
         close_on_exec_one_by_one(file.as_raw_fd(), file.as_raw_fd());
         assert!(!has(Command::new("sh"), &file));

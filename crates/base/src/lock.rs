@@ -1,16 +1,15 @@
-//! Locks between threads, also after one of them has panicked while it held one.
+//! Locks between threads that ignore poisoning.
 //!
-//! A panic leaves the data behind a lock as they were between two statements. All that is locked here stays usable then: what
-//! goes on without the thread is worth more than what the panic may have left half done.
+//! A panic leaves locked data in the state between two statements. All data locked here stays usable in that state, and
+//! continuing without the panicked thread is worth more than a change it may have left half done.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
-/// What a lock or a wait with one gives.
+/// The guard of a lock or a wait, whether or not the lock is poisoned.
 pub fn unpoisoned<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }
@@ -20,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_of_its_holder_does_not_keep_others_from_a_lock() {
+    fn a_lock_is_usable_after_its_holder_panicked() {
         let mutex = Mutex::new(1);
         let panicked = std::thread::scope(|scope| {
             let holder = scope.spawn(|| {

@@ -1,15 +1,15 @@
-//! The digest that an image's superblock has of its blocks.
+//! The digest of an image's blocks, kept in the superblock.
 
 use sha2::{Digest as _, Sha256};
 
 use super::format::BLOCK;
 
-/// Digest of an image's blocks, those of zeros left out.
+/// Digest of an image's blocks. Blocks of zeros are skipped.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BlockHash(Sha256);
 
 impl BlockHash {
-    /// Adds consecutive blocks, the first of them number `first`. Blocks of zeros count as absent.
+    /// Adds consecutive blocks, starting at block number `first`. Blocks of zeros count as absent.
     pub(super) fn blocks(&mut self, first: u64, bytes: &[u8]) {
         for (number, block) in (first..).zip(bytes.chunks(BLOCK)) {
             if block.iter().any(|byte| *byte != 0) {
@@ -19,7 +19,7 @@ impl BlockHash {
         }
     }
 
-    /// The digest, cut to what a superblock has room for.
+    /// The digest, truncated to the size of its superblock field.
     pub(super) fn finish(self) -> [u8; 16] {
         let digest: [u8; 32] = Sha256::finalize(self.0).into();
         digest.first_chunk().copied().unwrap_or_default()

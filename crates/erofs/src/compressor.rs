@@ -1,53 +1,54 @@
-//! Compresses a file's content while it streams, with LZ4: every block is filled with as much content as goes into it, and an
-//! index says for each 4096 bytes of content where they are. Whether that pays is judged by the file's first part.
+//! Compresses a file's content with LZ4 while it streams. Each block is filled with as much content as fits, and an
+//! index says for each 4096 bytes of content where they are. The file's first part decides whether the file is
+//! compressed.
 //!
-//! Memory is bounded, whatever the file's size. What comes out depends on the content alone, not on how it is cut into calls.
+//! Memory is bounded for files of any size. The output depends only on the content, not on how it is split into calls.
 
 use lzzzz::lz4;
 
 use super::error::ErofsError;
 use super::format::{BLOCK, EXTENT_MAX, INDEX_HEADER, IndexEntry};
 
-/// Whether files are compressed in an image. Either way it is an image that the other setting uses, too.
+/// Whether files in an image are compressed. Images written with either setting can be used under both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// They are as they are.
+    /// Files are stored uncompressed.
     #[default]
     None,
-    /// Those that shrink by a quarter or more are compressed with LZ4, in blocks of 4096 bytes.
+    /// Files that shrink by at least a quarter are compressed with LZ4, in blocks of 4096 bytes.
     Lz4,
 }
 
-/// How much of a file is looked at to tell whether compressing it pays.
+/// How much of a file is compressed to decide whether compression saves enough space.
 pub(super) const SAMPLE: usize = 128 * 1024;
-/// Files that need no more than this are left as they are.
+/// Files up to this size are stored uncompressed.
 pub(super) const SMALL_FILE_MAX: u64 = 2 * BLOCK as u64;
-/// How much content a block is filled from, as far as LZ4 looks back and uses its finer table; if all of it goes in, from
-/// [`EXTENT_MAX`].
+/// How much content a block is filled from: the distance LZ4 looks back, and small enough for its finer table. If all
+/// of it fits, the block is filled from [`EXTENT_MAX`] instead.
 const WINDOW: usize = 64 * 1024;
 
-/// The state of one file at a time.
+/// The state of the current file.
 #[derive(Debug, Default)]
 pub(super) struct Compressor {
-    /// Content that was added; up to `done` it is in blocks.
+    /// Content added so far; the part before `done` is already in blocks.
     input: Vec<u8>,
     done: usize,
-    /// How much content the next block needs to be filled from.
+    /// How much content is needed to fill the next block.
     window: usize,
-    /// Where in the file `done` is.
+    /// Offset of `done` in the file.
     position: u64,
-    /// Number of the file's first block in the image, and how many blocks it has.
+    /// Number of the file's first block in the image, and the file's block count.
     first_block: u32,
     count: u64,
-    /// How many entries its index has.
+    /// Number of index entries.
     entries: u64,
-    /// Blocks and index entries that nobody has taken yet.
+    /// Blocks and index entries that have not been taken yet.
     blocks: Vec<u8>,
     index: Vec<u8>,
 }
 
 impl Compressor {
-    /// Starts a file whose blocks are written from `first_block` on.
+    /// Starts a file whose blocks begin at `first_block`.
     pub fn begin(&mut self, first_block: u32) {
         self.clear();
         self.window = WINDOW;
@@ -55,7 +56,7 @@ impl Compressor {
         (self.position, self.count, self.entries) = (0, 0, 0);
     }
 
-    /// Forgets content and blocks.
+    /// Discards content and blocks.
     pub fn clear(&mut self) {
         self.input.clear();
         self.blocks.clear();
@@ -67,17 +68,17 @@ impl Compressor {
         self.input.extend_from_slice(bytes);
     }
 
-    /// What was added, unless it was taken.
+    /// The content added since the last take.
     pub fn content(&self) -> &[u8] {
         &self.input
     }
 
-    /// How many blocks the file has so far.
+    /// Number of blocks of the file so far.
     pub fn block_count(&self) -> Result<u32, ErofsError> {
         u32::try_from(self.count).map_err(|_| ErofsError::TooLarge)
     }
 
-    /// Fills blocks as long as there is enough to fill them from, or, at the file's end, until all content is in one.
+    /// Fills blocks while there is enough content to fill one; at the end of the file, until all content is in blocks.
     pub fn run(&mut self, end_of_file: bool) -> Result<(), ErofsError> {
         loop {
             let rest = self.input.get(self.done..).unwrap_or_default();
@@ -86,7 +87,7 @@ impl Compressor {
             }
             let source = rest.get(..rest.len().min(self.window)).unwrap_or_default();
             let mut block = [0; BLOCK];
-            // What is no more than a block can stay as it is.
+            // Content that fits one block uncompressed is not compressed.
             let (taken, length) = match source.len() {
                 0..=BLOCK => (0, 0),
                 _ => lz4::compress_fill(source, &mut block).unwrap_or_default(),
@@ -98,7 +99,7 @@ impl Compressor {
             self.window = WINDOW;
             let compressed = taken > BLOCK;
             let taken = if compressed {
-                // In front of the data, so that it ends where the block does.
+                // Zeros go before the data, so that it ends where the block does.
                 block.copy_within(..length, BLOCK - length);
                 block.get_mut(..BLOCK - length).unwrap_or_default().fill(0);
                 self.blocks.extend_from_slice(&block);
@@ -118,8 +119,8 @@ impl Compressor {
         Ok(())
     }
 
-    /// Adds what the index says of the next `length` bytes of content. They are more than a block except at the file's end, so that
-    /// no two of these begin in the same 4096 bytes of content.
+    /// Adds index entries for the next `length` bytes of content. `length` exceeds a block except at the end of the
+    /// file, so two extents never begin in the same 4096 bytes of content.
     fn list(&mut self, compressed: bool, length: u64) -> Result<(), ErofsError> {
         let block = u64::from(self.first_block) + self.count;
         let head = IndexEntry::Head {
@@ -133,14 +134,14 @@ impl Compressor {
         self.count += 1;
         let next = self.position / BLOCK as u64;
         for number in first + 1..next {
-            // No more than EXTENT_MAX / BLOCK.
+            // At most EXTENT_MAX / BLOCK.
             let (back, ahead) = ((number - first) as u16, (next - number) as u16);
             self.push(IndexEntry::Inner { back, ahead });
         }
         Ok(())
     }
 
-    /// Where the file ends within 4096 bytes in which nothing begins, an entry says so.
+    /// Adds an entry for the end of the file if no extent begins in the same 4096 bytes.
     fn list_end(&mut self) {
         if self.entries < self.position.div_ceil(BLOCK as u64) {
             let end = IndexEntry::Head {
@@ -157,10 +158,10 @@ impl Compressor {
         self.entries += 1;
     }
 
-    /// Whether what was compressed so far needs at least a quarter less room than it would as it is, of which blocks of zeros need
-    /// none. With `inline`, a partial last block would follow the inode.
-    pub fn pays(&self, inline: bool) -> bool {
-        // What waits for more goes into one block.
+    /// Whether the content compressed so far takes at least a quarter less space than uncompressed, where blocks of
+    /// zeros take none. With `inline`, a partial last block would follow the inode.
+    pub fn is_worthwhile(&self, inline: bool) -> bool {
+        // The content that waits for more will fill one block.
         let (judged, waiting) = if self.window == EXTENT_MAX {
             (self.input.len(), BLOCK)
         } else {
@@ -175,7 +176,7 @@ impl Compressor {
         compressed * 4 <= plain * 3
     }
 
-    /// Hands out blocks and index entries, and forgets them and their content.
+    /// Passes blocks and index entries to `each`, then discards them and their content.
     pub fn take(&mut self, each: impl FnOnce(&[u8], &[u8]) -> Result<(), ErofsError>) -> Result<(), ErofsError> {
         each(&self.blocks, &self.index)?;
         self.blocks.clear();
@@ -191,7 +192,7 @@ mod tests {
     use super::super::format::INDEX_ENTRY;
     use super::*;
 
-    /// Blocks and index of a file that comes in pieces of `piece` bytes.
+    /// Blocks and index of a file that arrives in pieces of `piece` bytes.
     fn compress(content: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>) {
         let mut compressor = Compressor::default();
         let (mut blocks, mut index) = (Vec::new(), Vec::new());
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_result_does_not_depend_on_how_content_is_cut() {
+    fn the_result_does_not_depend_on_the_chunk_sizes_of_the_input() {
         let content = [text(300_000), vec![0; 3_000_000], noise(50_001), text(77)].concat();
         let whole = compress(&content, content.len());
         for piece in [4096, 65_536, 100_003] {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_shrink_as_far_as_lz4_goes_and_noise_does_not_grow() {
+    fn zeros_compress_to_the_lz4_limit_and_noise_does_not_grow() {
         let (blocks, _) = compress(&vec![0; 64 << 20], 1 << 16);
         assert!(blocks.len() <= 70 * BLOCK, "{}", blocks.len());
         let (blocks, _) = compress(&noise(1 << 20), 1 << 16);
@@ -252,20 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_shrinks_by_a_quarter_pays() {
-        let pays = |content: &[u8]| {
+    fn only_content_that_shrinks_by_a_quarter_is_compressed() {
+        let is_worthwhile = |content: &[u8]| {
             let mut compressor = Compressor::default();
             compressor.begin(1);
             compressor.add(content);
             compressor.run(false).unwrap();
-            compressor.pays(false)
+            compressor.is_worthwhile(false)
         };
-        assert!(pays(&text(SAMPLE)));
-        assert!(pays(&vec![7; SAMPLE]));
-        assert!(!pays(&noise(SAMPLE)));
-        assert!(!pays(&vec![0; SAMPLE]), "zeros take no room as they are");
+        assert!(is_worthwhile(&text(SAMPLE)));
+        assert!(is_worthwhile(&vec![7; SAMPLE]));
+        assert!(!is_worthwhile(&noise(SAMPLE)));
+        assert!(!is_worthwhile(&vec![0; SAMPLE]), "uncompressed zeros take no space");
         let parts = |noisy: usize| [noise(noisy), text(SAMPLE - noisy)].concat();
-        assert!(pays(&parts(SAMPLE / 8)));
-        assert!(!pays(&parts(SAMPLE * 7 / 8)));
+        assert!(is_worthwhile(&parts(SAMPLE / 8)));
+        assert!(!is_worthwhile(&parts(SAMPLE * 7 / 8)));
     }
 }

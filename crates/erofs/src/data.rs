@@ -1,5 +1,5 @@
-//! Content on its way to the image: whole blocks go straight to the output file, blocks of zeros become holes of it, and
-//! partial last blocks of small files wait in a second file until their inodes are placed, as do the indexes of compressed files.
+//! Writes file content. Whole blocks go straight to the output file, and blocks of zeros become holes. The partial last
+//! blocks of small files and the indexes of compressed files wait in a second file until their inodes are placed.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,11 +11,11 @@ use super::format::BLOCK;
 use super::record::{Data, Place};
 use super::spill::Spill;
 
-/// Bytes of content that are copied at once.
+/// Bytes of content copied at once.
 pub(super) const COPY_BUFFER: usize = 64 * 1024;
-/// What is buffered before it is written, a multiple of the block size.
+/// Size of the write buffer, a multiple of the block size.
 const BUFFER: usize = 256 * 1024;
-/// Files of at least this size keep their partial last block beside the others, so that they are read in one go.
+/// Files of at least this size keep their partial last block next to the others, so that they are read in one go.
 const INLINE_FILE_MAX: u64 = 64 * 1024;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
@@ -23,14 +23,14 @@ static ZEROS: [u8; BLOCK] = [0; BLOCK];
 #[derive(Debug)]
 pub(super) struct BlockWriter<'a> {
     file: &'a File,
-    /// Block number of the buffer's start.
+    /// Block number at the start of the buffer.
     block: u64,
     buffer: Vec<u8>,
     hash: BlockHash,
 }
 
 impl<'a> BlockWriter<'a> {
-    /// Writes from block `block` on.
+    /// Writes starting at block `block`.
     pub fn new(file: &'a File, block: u64) -> Self {
         Self {
             file,
@@ -40,12 +40,12 @@ impl<'a> BlockWriter<'a> {
         }
     }
 
-    /// The digest of all that was written.
+    /// The digest of everything written.
     pub fn digest(self) -> [u8; 16] {
         self.hash.finish()
     }
 
-    /// The next block, once the current one is full.
+    /// The number of the next block; the current block must be full.
     pub fn next_block(&self) -> Result<u32, ErofsError> {
         let block = self.block + self.buffer.len().div_ceil(BLOCK) as u64;
         // The last number means "no block" in EROFS.
@@ -68,7 +68,7 @@ impl<'a> BlockWriter<'a> {
         Ok(())
     }
 
-    /// Appends `count` zero bytes without touching the disk for whole blocks of them.
+    /// Appends `count` zero bytes. Whole blocks of zeros are not written to disk.
     pub fn skip(&mut self, count: u64) -> Result<(), ErofsError> {
         let to_boundary = (BLOCK - self.buffer.len() % BLOCK) % BLOCK;
         let head = count.min(to_boundary as u64);
@@ -83,19 +83,19 @@ impl<'a> BlockWriter<'a> {
         self.write(ZEROS.get(..(rest % BLOCK as u64) as usize).unwrap_or_default())
     }
 
-    /// Fills the current block up with zeros.
+    /// Fills the current block with zeros.
     pub fn pad(&mut self) -> Result<(), ErofsError> {
         let missing = (BLOCK - self.buffer.len() % BLOCK) % BLOCK;
         self.write(ZEROS.get(..missing).unwrap_or_default())
     }
 
-    /// Takes the bytes of the current, partial block back out of the buffer.
+    /// Removes the bytes of the current, partial block from the buffer and returns them.
     fn take_tail(&mut self) -> Vec<u8> {
         let whole = self.buffer.len() - self.buffer.len() % BLOCK;
         self.buffer.split_off(whole)
     }
 
-    /// Writes the whole blocks of the buffer; the caller has padded the last one, or it was full.
+    /// Writes the buffer, which must end at a block boundary.
     pub fn flush(&mut self) -> Result<(), ErofsError> {
         let mut start = 0;
         while start < self.buffer.len() {
@@ -124,20 +124,20 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
-/// Writes the content of files, one after the other.
+/// Writes the content of files, one after another.
 #[derive(Debug)]
 pub(super) struct FileWriter<'a> {
     blocks: BlockWriter<'a>,
     spill: Spill,
     compression: Compression,
     compressor: Compressor,
-    /// Of the current file.
+    /// How the current file is written.
     way: Way,
     any_compressed: bool,
     first_block: u32,
     written: u64,
     room_for_tail: usize,
-    /// What may still be added.
+    /// Content that may still be added.
     left_bytes: u64,
     max_bytes: u64,
 }
@@ -146,27 +146,28 @@ pub(super) struct FileWriter<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Plain,
-    /// Not known yet: the compressor keeps what has come.
+    /// Not decided yet: the compressor holds the content so far.
     Undecided,
-    /// Compressed; the index waits at this place in the spill.
+    /// Compressed; the index is at this offset of the spill.
     Compressed {
         index: u64,
     },
 }
 
-/// All content, written.
+/// The result of writing all content.
 #[derive(Debug)]
 pub(super) struct Written<'a> {
-    /// To go on with behind the content.
+    /// Continues the output after the content.
     pub blocks: BlockWriter<'a>,
-    /// What waits for the inodes.
+    /// Data that waits for the inodes.
     pub spill: Spill,
-    /// Whether files are compressed.
+    /// Whether any file is compressed.
     pub compressed: bool,
 }
 
 impl<'a> FileWriter<'a> {
-    /// Writes to `file` behind the superblock's block, and what waits for the inodes to `spill`, an empty file.
+    /// Writes content to `file`, after the superblock's block, and data that waits for the inodes to `spill`, an empty
+    /// file.
     pub fn new(file: &'a File, spill: File, max_bytes: u64, compression: Compression) -> Self {
         Self {
             blocks: BlockWriter::new(file, 1),
@@ -183,7 +184,8 @@ impl<'a> FileWriter<'a> {
         }
     }
 
-    /// Starts a file beside whose inode `inode_bytes` are taken. One with holes stays as it is: they cost nothing then.
+    /// Starts a file whose inode and attributes take `inode_bytes`. A file with holes is not compressed: holes take no
+    /// space only in uncompressed files.
     pub fn begin(&mut self, inode_bytes: usize, holes: bool) -> Result<(), ErofsError> {
         self.first_block = self.blocks.next_block()?;
         self.written = 0;
@@ -202,7 +204,7 @@ impl<'a> FileWriter<'a> {
         self.count(bytes.len() as u64)?;
         let mut rest = bytes;
         if self.way == Way::Undecided {
-            // Judged by so much exactly, however it comes.
+            // Exactly this much is judged, however it is split into calls.
             let missing = SAMPLE.saturating_sub(self.compressor.content().len());
             let (sample, later) = bytes.split_at(missing.min(bytes.len()));
             rest = later;
@@ -221,16 +223,16 @@ impl<'a> FileWriter<'a> {
         self.take_compressed()
     }
 
-    /// Appends a hole to a file that was said to have some.
+    /// Appends a hole; `begin` must have been told that the file has holes.
     pub fn skip(&mut self, count: u64) -> Result<(), ErofsError> {
         debug_assert_eq!(self.way, Way::Plain);
         self.count(count)?;
         self.blocks.skip(count)
     }
 
-    /// Decides whether the file stays as it is, by what the compressor has made of its first part.
+    /// Decides whether the file is compressed, from the result for its first part.
     fn decide(&mut self, inline: bool) -> Result<(), ErofsError> {
-        if self.compressor.pays(inline) {
+        if self.compressor.is_worthwhile(inline) {
             let index = self.spill.end();
             self.way = Way::Compressed { index };
             self.any_compressed = true;
@@ -250,7 +252,7 @@ impl<'a> FileWriter<'a> {
         })
     }
 
-    /// Refuses a file that will not fit, before all that comes in front of the limit is read.
+    /// Refuses a file that will exceed the limit before reading its content.
     pub fn check_room(&self, bytes: u64) -> Result<(), ErofsError> {
         if bytes > self.left_bytes {
             return Err(ErofsError::TooManyBytes { limit: self.max_bytes });
@@ -268,7 +270,6 @@ impl<'a> FileWriter<'a> {
         Ok(())
     }
 
-    /// Ends the file.
     pub fn end(&mut self) -> Result<Data, ErofsError> {
         let size = self.written;
         let partial = (size % BLOCK as u64) as usize;
@@ -304,7 +305,6 @@ impl<'a> FileWriter<'a> {
         Ok(Data { size, place })
     }
 
-    /// Ends the content.
     pub fn finish(self) -> Written<'a> {
         Written {
             blocks: self.blocks,

@@ -1,4 +1,4 @@
-//! Directories on disk: their entries in the order that the kernel's binary search needs, cut into blocks.
+//! Directories on disk: entries in the order that the kernel's binary search needs, split into blocks.
 
 use super::error::ErofsError;
 use super::format::{BLOCK, DIRENT};
@@ -17,13 +17,13 @@ pub(super) struct Listing {
 struct ListedEntry {
     name_start: u32,
     name_bytes: u8,
-    /// Whether it is `.` or `..`.
+    /// Whether this is `.` or `..`.
     own: bool,
     id: InodeId,
 }
 
 impl Listing {
-    /// Reads the names of `children`, the entries of the directory `id`, and orders them.
+    /// Reads the names of `children`, the entries of the directory `id`, and sorts them.
     pub fn read(
         &mut self,
         tree: &Tree<'_>,
@@ -63,7 +63,7 @@ impl Listing {
         self.entries.iter().filter(|entry| !entry.own).map(|entry| entry.id)
     }
 
-    /// Replaces every entry's inode by what `inode` makes of it.
+    /// Replaces each entry's inode with the result of `inode`.
     pub fn resolve(&mut self, mut inode: impl FnMut(InodeId) -> Result<InodeId, ErofsError>) -> Result<(), ErofsError> {
         for entry in &mut self.entries {
             entry.id = inode(entry.id)?;
@@ -71,7 +71,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Cuts the entries into what fits a block each.
+    /// Splits the entries into groups that fit one block each.
     fn groups(&self) -> impl Iterator<Item = &[ListedEntry]> {
         let mut rest = self.entries.as_slice();
         std::iter::from_fn(move || {
@@ -80,7 +80,7 @@ impl Listing {
                 used += DIRENT + usize::from(entry.name_bytes);
                 used <= BLOCK
             });
-            // Names are limited: a block always holds one.
+            // Names are limited, so a block always holds at least one entry.
             let (group, later) = rest.split_at(fits.count().clamp(rest.len().min(1), rest.len()));
             rest = later;
             (!group.is_empty()).then_some(group)
@@ -99,7 +99,7 @@ impl Listing {
         count.saturating_sub(1) * BLOCK as u64 + last as u64
     }
 
-    /// Calls `each` with every block, the last one cut to its length, and whether it is the last.
+    /// Calls `each` with every block and whether it is the last. The last block is cut to its length.
     pub fn encode(
         &self,
         tree: &Tree<'_>,
@@ -133,7 +133,7 @@ fn name_of<'n>(names: &'n [u8], entry: &ListedEntry) -> &'n [u8] {
         .unwrap_or_default()
 }
 
-/// As in `linux/fs_types.h`. Links are listed as what they lead to.
+/// File types as in `linux/fs_types.h`. A hard link is listed with its target's type.
 fn file_type(kind: Option<Type>) -> u8 {
     match kind {
         Some(Type::File) => 1,

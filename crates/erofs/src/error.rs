@@ -12,7 +12,7 @@ pub enum ErofsError {
     /// The stream itself is broken or could not be read.
     #[error(transparent)]
     Tar(#[from] TarError),
-    /// An entry means nothing, or something that is refused.
+    /// An entry is invalid or not allowed.
     #[error("entry {path} {why}")]
     Entry {
         /// The entry's path, escaped.
@@ -26,33 +26,33 @@ pub enum ErofsError {
         /// How many are allowed.
         limit: u32,
     },
-    /// More content than is allowed.
+    /// More bytes of content than are allowed.
     #[error("the layer has more than {limit} bytes of content")]
     TooManyBytes {
         /// How many are allowed.
         limit: u64,
     },
-    /// Names and attributes need more room than can be addressed.
-    #[error("names and attributes of the layer's files exceed 32 GiB")]
+    /// Names and attributes take more space than can be addressed.
+    #[error("the names and attributes of the layer's files exceed 32 GiB")]
     TooManyEntries,
     /// A layer below cannot be read.
     #[error("a layer below cannot be read")]
     Lower(#[from] VolumeError),
-    /// More than EROFS can address.
-    #[error("the layer exceeds 16 TiB, the most a layer may have")]
+    /// The image would be larger than EROFS can address.
+    #[error("the layer exceeds the maximum of 16 TiB")]
     TooLarge,
     /// The image could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
-/// Writing the image, or the file beside it, failed.
+/// Writing the image or its scratch file failed.
 #[derive(Debug, thiserror::Error)]
 #[error("writing the image failed")]
 pub struct OutputError(#[source] pub io::Error);
 
 impl ErofsError {
-    /// For an entry that is refused; `why` is a predicate.
+    /// The error for a refused entry; `why` is a predicate.
     pub(super) fn entry(path: &[u8], why: impl Into<String>) -> Self {
         Self::Entry {
             path: path.escape_ascii().to_string(),

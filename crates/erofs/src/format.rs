@@ -1,14 +1,15 @@
-//! EROFS on disk: field layout of the superblock, inodes, directory entries and extended attributes, as in the kernel's
-//! `fs/erofs/erofs_fs.h` (whose format part is also under Apache-2.0). Only what the writer emits: 4096-byte blocks, and of the
-//! compressed forms LZ4 in single blocks with the plain index, an entry for every 4096 bytes of content.
+//! EROFS on disk: the fields of the superblock, inodes, directory entries and extended attributes, as in the kernel's
+//! `fs/erofs/erofs_fs.h` (its format definitions are also under Apache-2.0). Covers only what the writer emits:
+//! 4096-byte blocks and, as the only compression, LZ4 in single blocks with the full index, one entry for every 4096
+//! bytes of content.
 
-/// Block size in bytes, also of directory blocks.
+/// Block size in bytes, including directory blocks.
 pub(crate) const BLOCK: usize = 4096;
 /// [`BLOCK`] as a shift.
 pub(crate) const BLOCK_BITS: u8 = 12;
-/// Unit that inodes are placed and numbered in.
+/// Inodes are placed and numbered in this unit.
 pub(crate) const SLOT: usize = 32;
-/// Where in the image the superblock is.
+/// Offset of the superblock in the image.
 pub(crate) const SUPER_OFFSET: usize = 1024;
 /// `EROFS_SUPER_MAGIC_V1`.
 pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
@@ -20,14 +21,14 @@ pub(crate) const EXTENDED_INODE: usize = 64;
 pub(crate) const DIRENT: usize = 12;
 /// `EROFS_NAME_LEN`.
 pub(crate) const NAME_MAX: usize = 255;
-/// Size of the header before an inode's extended attributes.
+/// Size of the header that precedes an inode's extended attributes.
 pub(crate) const XATTR_HEADER: usize = 12;
 /// Size of an entry of a compressed file's index.
 pub(crate) const INDEX_ENTRY: usize = 8;
-/// `z_erofs_map_header` and eight reserved bytes: what precedes the index, from a multiple of eight bytes on. All of it zero, for
-/// LZ4 in single blocks, an entry for each [`BLOCK`] of content.
+/// `z_erofs_map_header` and eight reserved bytes. They precede the index, aligned to eight bytes. All zero: LZ4 in
+/// single blocks, one entry for each [`BLOCK`] of content.
 pub(crate) const INDEX_HEADER: usize = 16;
-/// How much content one compressed block holds at most. LZ4 shrinks to 1/255 at best.
+/// Maximum amount of content in one compressed block. LZ4 shrinks to 1/255 at best.
 pub(crate) const EXTENT_MAX: usize = 1 << 20;
 
 /// `trusted.overlay.opaque=y`: name length, index of `trusted.`, value length, name, value, padded to 4 bytes.
@@ -44,7 +45,7 @@ pub(crate) const S_IFLNK: u16 = 0o120000;
 
 const FEATURE_COMPAT_SB_CHKSUM: u32 = 1;
 const FEATURE_COMPAT_MTIME: u32 = 2;
-/// Compressed data ends where its block ends, and is preceded by zeros.
+/// Compressed data ends at its block's end and is preceded by zeros.
 const FEATURE_INCOMPAT_ZERO_PADDING: u32 = 1;
 /// How far back LZ4 refers, in bytes.
 const LZ4_MAX_DISTANCE: u16 = u16::MAX;
@@ -54,14 +55,14 @@ const LZ4_MAX_DISTANCE: u16 = u16::MAX;
 pub(crate) enum DataLayout {
     /// `EROFS_INODE_FLAT_PLAIN`: in whole blocks.
     Plain = 0,
-    /// `EROFS_INODE_COMPRESSED_FULL`: in blocks that an index behind the inode tells of.
+    /// `EROFS_INODE_COMPRESSED_FULL`: in blocks listed by an index after the inode.
     Compressed = 1,
     /// `EROFS_INODE_FLAT_INLINE`: the last, partial block follows the inode.
     Inline = 2,
 }
 
 impl DataLayout {
-    /// The layout that an inode's format says; `None` for one that the writer does not emit.
+    /// Decodes an inode's `format` field; `None` for layouts that the writer does not emit.
     pub fn of(format: u16) -> Option<Self> {
         [Self::Plain, Self::Compressed, Self::Inline]
             .into_iter()
@@ -69,12 +70,12 @@ impl DataLayout {
     }
 }
 
-/// An entry of a compressed file's index: what is known of 4096 bytes of its content.
+/// An entry of a compressed file's index, which describes 4096 bytes of content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IndexEntry {
-    /// At `offset` in them begins what is in `block`, as it is or compressed.
+    /// The extent in `block`, compressed or not, begins at `offset` in these bytes.
     Head { compressed: bool, offset: u16, block: u32 },
-    /// All of them belong to what began `back` entries before; the next beginning is `ahead` entries later.
+    /// No extent begins here. The current one began `back` entries before; the next begins `ahead` entries later.
     Inner { back: u16, ahead: u16 },
 }
 
@@ -103,7 +104,7 @@ impl IndexEntry {
         bytes
     }
 
-    /// `None` for a kind that the writer does not emit.
+    /// `None` for kinds that the writer does not emit.
     pub fn decode(bytes: [u8; INDEX_ENTRY]) -> Option<Self> {
         let [k0, k1, o0, o1, a, b, c, d] = bytes;
         match u16::from_le_bytes([k0, k1]) {
@@ -130,7 +131,7 @@ pub(crate) struct SuperBlock {
     pub build_nanoseconds: u32,
     pub blocks: u32,
     pub meta_block: u32,
-    /// Digest of everything behind the superblock's block, so that the file tells by itself whether it is intact.
+    /// Digest of everything after the superblock's block, so that a file can be checked by itself.
     pub uuid: [u8; 16],
     /// Text of at most 15 bytes.
     pub volume_name: [u8; 16],
@@ -161,14 +162,14 @@ impl SuperBlock {
             put(80, &FEATURE_INCOMPAT_ZERO_PADDING.to_le_bytes());
             put(84, &LZ4_MAX_DISTANCE.to_le_bytes());
         }
-        // The kernel sums from the superblock to the end of its block, with the checksum itself zero.
+        // The kernel computes the checksum from the superblock to the end of its block, with the checksum field zero.
         let checksum = crc32c(&block[SUPER_OFFSET..]);
         block[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&checksum.to_le_bytes());
         block
     }
 }
 
-/// The fields of an inode, independent of which of the two forms it is written in.
+/// The fields of an inode, independent of its form on disk (short or full).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawInode {
     pub extended: bool,
@@ -177,7 +178,7 @@ pub(crate) struct RawInode {
     pub mode: u16,
     pub links: u32,
     pub size: u64,
-    /// First block of the data, how many blocks the compressed data has, or a device number.
+    /// First block of the data, number of blocks of compressed data, or device number.
     pub block_or_device: u32,
     pub number: u32,
     pub uid: u32,
@@ -187,7 +188,7 @@ pub(crate) struct RawInode {
 }
 
 impl RawInode {
-    /// Appends the inode to `out`. The values must fit the form chosen.
+    /// Appends the inode to `out`. The values must fit its form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let format = u16::from(self.extended) | (self.layout as u16) << 1;
         out.extend(format.to_le_bytes());
@@ -217,7 +218,7 @@ impl RawInode {
     }
 }
 
-/// `i_xattr_icount` for `bytes` of extended attributes with their header (a multiple of 4, or 0).
+/// `i_xattr_icount` for `bytes` of extended attributes including their header (a multiple of 4, or 0).
 fn xattr_count(bytes: usize) -> u16 {
     if bytes == 0 {
         0
@@ -226,7 +227,7 @@ fn xattr_count(bytes: usize) -> u16 {
     }
 }
 
-/// Splits a full attribute name into EROFS' name index and the rest; `None` for name spaces that EROFS has no index for.
+/// Splits a full attribute name into EROFS's name index and the rest; `None` for namespaces without an index in EROFS.
 pub(crate) fn xattr_index(name: &[u8]) -> Option<(u8, &[u8])> {
     match name {
         b"system.posix_acl_access" => return Some((2, b"")),
@@ -242,7 +243,7 @@ pub(crate) fn xattr_index(name: &[u8]) -> Option<(u8, &[u8])> {
         })
 }
 
-/// `new_encode_dev` of the kernel; `None` where a part is too large for it.
+/// `new_encode_dev` of the kernel; `None` if the major or minor number is too large for it.
 pub(crate) fn device_number(major: u32, minor: u32) -> Option<u32> {
     (major < 1 << 12 && minor < 1 << 20).then_some((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
 }

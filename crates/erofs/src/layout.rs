@@ -1,8 +1,8 @@
-//! Places inodes and directories once the tree is complete, and writes them behind the content.
+//! Places inodes and directories once the tree is complete, and writes them after the content.
 //!
-//! The image ends up as: superblock, content of files, directory blocks, inodes. Inodes that carry data behind them are put
-//! where they fit best, so that small files fill the space that larger ones leave in a block. For every entry only a few
-//! numbers are in memory: records are read again, in order, for each of the passes.
+//! The final image consists of superblock, file content, directory blocks and inodes. Inodes with inline data are
+//! placed by best fit, so that small files fill the space that larger ones leave in a block. Memory holds only a few
+//! numbers per entry: each pass reads the records again, in order.
 
 use std::collections::BTreeSet;
 
@@ -18,19 +18,19 @@ use super::record::{Place, Record, Type};
 use super::spill::{Spill, Window};
 use super::tree::{InodeId, ROOT, Tree};
 
-/// How many blocks with space left are kept in mind.
+/// Maximum number of blocks with free space that are remembered.
 const FREE_MAX: usize = 4096;
 /// How much of a compressed file's index is copied at a time.
 const INDEX_BUFFER: usize = 64 * 1024;
 
-/// In which form an inode is written, and what follows it.
+/// The form of an inode, and what follows it.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     extended: bool,
     inline_bytes: usize,
     xattr_bytes: usize,
     size: u64,
-    /// Of a compressed file, the entries alone.
+    /// Length of a compressed file's index entries alone.
     index_bytes: Option<u64>,
 }
 
@@ -39,7 +39,7 @@ impl Form {
         inode_bytes(self.extended) + self.xattr_bytes
     }
 
-    /// The inode's bytes and all that follows them.
+    /// Length of the inode and everything that follows it.
     fn whole_bytes(&self) -> u64 {
         let head = self.head_bytes();
         match self.index_bytes {
@@ -48,7 +48,7 @@ impl Form {
         }
     }
 
-    /// How many blocks of its own a directory or symbolic link needs.
+    /// Number of blocks that a directory or symbolic link needs outside its inode.
     fn own_blocks(&self) -> u64 {
         (self.size - self.inline_bytes as u64).div_ceil(BLOCK as u64)
     }
@@ -60,35 +60,35 @@ struct Extent {
     id: InodeId,
     size: u32,
     first_block: u32,
-    /// Where the directory's entries end in [`Layout::children`]; they start where the previous directory's end.
+    /// End of the directory's entries in [`Layout::children`]; they start where the previous directory's entries end.
     children_end: u32,
 }
 
 struct Layout<'t> {
     tree: &'t Tree<'t>,
-    /// By inode; zero for those that nothing leads to.
+    /// By inode; zero if the inode is unreachable.
     links: Vec<u32>,
-    /// By inode: where it is, in slots from the metadata's start; its number in EROFS.
+    /// By inode: its number in EROFS, which is its position in slots from the start of the metadata.
     nids: Vec<u32>,
     /// The inodes of all directories' entries, directory by directory.
     children: Vec<InodeId>,
-    /// In the inodes' order.
+    /// In inode order.
     extents: Vec<Extent>,
     build_time: (i64, u32),
 }
 
-/// What was written.
+/// The result of writing an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Length of the image, a multiple of 4096.
     pub length_bytes: u64,
-    /// How many inodes it has.
+    /// Number of inodes.
     pub inodes: u64,
-    /// What is missing for it to be right.
+    /// What the image needs from the layers below.
     pub needs: Needs,
 }
 
-/// Writes everything but the content, behind it.
+/// Writes everything after the content.
 pub(super) fn write(tree: &Tree<'_>, content: Written<'_>) -> Result<(Summary, SuperBlock), ErofsError> {
     let Written {
         mut blocks,
@@ -127,14 +127,14 @@ pub(super) fn write(tree: &Tree<'_>, content: Written<'_>) -> Result<(Summary, S
 }
 
 impl<'t> Layout<'t> {
-    /// Counts the links of what the tree still reaches, and gathers the directories' entries.
+    /// Counts the links of all reachable inodes and collects the directories' entries.
     fn count(tree: &'t Tree<'t>) -> Result<Self, ErofsError> {
         let (mut window, mut buffer) = (Window::default(), Vec::new());
         let mut links = vec![0u32; tree.len() as usize];
         let mut children = Vec::new();
         for id in 0..tree.len() {
             let parent = tree.parent(id);
-            // A directory stands before all that is in it.
+            // A directory precedes all its entries.
             let reached = id == ROOT
                 || (!tree.is_replaced(id)
                     && links.get(parent as usize).is_some_and(|links| *links > 0)
@@ -176,7 +176,7 @@ impl<'t> Layout<'t> {
         (0..).zip(self.links.iter().copied()).filter(|(_, links)| *links > 0)
     }
 
-    /// A time that many inodes have, if there is one: short inodes carry no time of their own but the image's.
+    /// The most common modification time. Compact inodes store no time and use the image's.
     fn common_time(&self) -> Result<(i64, u32), ErofsError> {
         let (mut window, mut buffer) = (Window::default(), Vec::new());
         let mut candidates = Candidates::default();
@@ -203,7 +203,7 @@ impl<'t> Layout<'t> {
             size,
             index_bytes: None,
         };
-        // The content of files has found its place already.
+        // File content is already placed.
         let is_file = self.tree.kind(id) == Some(Type::File);
         if is_file && matches!(record.data.place, Place::Compressed { .. }) {
             form.index_bytes = Some(size.div_ceil(BLOCK as u64) * INDEX_ENTRY as u64);
@@ -214,8 +214,8 @@ impl<'t> Layout<'t> {
         form
     }
 
-    /// Decides where everything goes, the directories from block `next` on. Returns the first block of the inodes and their
-    /// number.
+    /// Decides the position of everything, with directories starting at block `next`. Returns the first block of the
+    /// inodes and their block count.
     fn place(&mut self, mut next: u64) -> Result<(u64, u64), ErofsError> {
         let tree = self.tree;
         let (mut window, mut names, mut buffer) = (Window::default(), Window::default(), Vec::new());
@@ -278,7 +278,7 @@ impl<'t> Layout<'t> {
         Some((*extent, children))
     }
 
-    /// What an inode's directory entry leads to.
+    /// The inode that a directory entry refers to.
     fn inode_of(&self, id: InodeId, window: &mut Window, buffer: &mut Vec<u8>) -> Result<InodeId, ErofsError> {
         match self.tree.kind(id) {
             Some(Type::Link) => Ok(self.tree.record(id, window, buffer)?.number),
@@ -286,7 +286,7 @@ impl<'t> Layout<'t> {
         }
     }
 
-    /// Reads a directory in order, its links resolved.
+    /// Reads a directory, sorted, with its hard links resolved.
     fn listing(
         &self,
         id: InodeId,
@@ -299,7 +299,7 @@ impl<'t> Layout<'t> {
         listing.resolve(|id| self.inode_of(id, window, &mut buffer))
     }
 
-    /// Writes the blocks that directories and long symbolic links have of their own.
+    /// Writes the blocks of directories and of symbolic links that do not fit their inodes.
     fn write_extents(&self, blocks: &mut BlockWriter<'_>) -> Result<(), ErofsError> {
         let (mut window, mut names, mut buffer) = (Window::default(), Window::default(), Vec::new());
         let mut listing = Listing::default();
@@ -338,7 +338,7 @@ impl<'t> Layout<'t> {
         self.form(extent.id, record, links, size, tail)
     }
 
-    /// Writes the inodes in the order of their places, with what follows each of them.
+    /// Writes the inodes in the order of their positions, each with the data that follows it.
     fn write_inodes(&self, blocks: &mut BlockWriter<'_>, spill: &Spill) -> Result<(), ErofsError> {
         let mut order: Vec<InodeId> = self.reached().map(|(id, _)| id).collect();
         order.sort_unstable_by_key(|id| self.nid(*id));
@@ -418,7 +418,7 @@ impl<'t> Layout<'t> {
             Some(Type::CharDevice) => (S_IFCHR, record.number),
             Some(Type::BlockDevice) => (S_IFBLK, record.number),
             Some(Type::Fifo) => (S_IFIFO, 0),
-            // Links are no inodes.
+            // Hard links are not inodes.
             Some(Type::Whiteout | Type::Link) => (S_IFCHR, 0),
         };
         let attributes = &record.attributes;
@@ -436,7 +436,7 @@ impl<'t> Layout<'t> {
             links: self.links.get(id as usize).copied().unwrap_or(1),
             size: form.size,
             block_or_device,
-            // Only what 32-bit programs see; any number that differs between inodes does.
+            // Only 32-bit programs see this number; it only has to differ between inodes.
             number: id + 1,
             uid: attributes.uid,
             gid: attributes.gid,
@@ -458,7 +458,7 @@ fn size_of(kind: Option<Type>, record: &Record) -> u64 {
     }
 }
 
-/// What could follow the inode.
+/// Length of the data that could follow the inode.
 fn tail_of(kind: Option<Type>, record: &Record, size: u64) -> usize {
     match kind {
         Some(Type::File) if !matches!(record.data.place, Place::Plain { tail: Some(_), .. }) => 0,
@@ -472,8 +472,8 @@ fn inode_bytes(extended: bool) -> usize {
     if extended { EXTENDED_INODE } else { COMPACT_INODE }
 }
 
-/// Finds the most frequent of many values in one pass and little memory (Misra and Gries' algorithm): exact where few values
-/// occur, else one that is frequent.
+/// Finds the most frequent value in one pass with little memory (Misra and Gries). Exact for few distinct values,
+/// otherwise a frequent one.
 #[derive(Debug, Default)]
 struct Candidates {
     counts: Vec<((i64, u32), u64)>,
@@ -495,7 +495,7 @@ impl Candidates {
         }
     }
 
-    /// Of equally common ones the earliest, so that the same layer gives the same image.
+    /// The earliest of equally frequent values, so that the same layer gives the same image.
     fn best(&self) -> (i64, u32) {
         let best = self
             .counts
@@ -505,16 +505,16 @@ impl Candidates {
     }
 }
 
-/// Hands out space for inodes: never across a block's end unless larger than a block.
+/// Allocates space for inodes. An inode crosses a block boundary only if it is larger than a block.
 #[derive(Debug, Default)]
 struct Space {
     next_block: u64,
-    /// Free bytes at the end of a block, and the block.
+    /// Free bytes at the end of a block, and the block's number.
     free: BTreeSet<(usize, u64)>,
 }
 
 impl Space {
-    /// Space for `bytes`, as a slot number.
+    /// Allocates `bytes`; returns the slot number.
     fn take(&mut self, bytes: u64) -> Result<u64, ErofsError> {
         let need = usize::try_from(bytes).map_err(|_| ErofsError::TooLarge)?;
         let need = need.next_multiple_of(SLOT);
@@ -532,8 +532,8 @@ impl Space {
         Ok(first * slots)
     }
 
-    /// How many blocks the inodes are to have. The last one is not filled to its end: `fsck.erofs` reads the header of extended attributes
-    /// behind every inode, also of one that has none.
+    /// Number of blocks for the inodes. The last block is not filled completely: `fsck.erofs` reads an extended
+    /// attribute header after every inode, even if the inode has no attributes.
     fn blocks(&self) -> u64 {
         let has_room = self.free.iter().any(|(_, block)| block + 1 == self.next_block);
         self.next_block + u64::from(!has_room)
@@ -549,7 +549,8 @@ impl Space {
     }
 }
 
-/// Writes the superblock and sets the file's final length. Last, so that a file cut short is no image.
+/// Writes the superblock and sets the file's final length. This comes last, so that a truncated file is not a valid
+/// image.
 pub(super) fn seal(file: &std::fs::File, super_block: &SuperBlock) -> Result<(), ErofsError> {
     use std::os::unix::fs::FileExt;
     let length = u64::from(super_block.blocks) * BLOCK as u64;

@@ -1,11 +1,12 @@
-//! EROFS images: written straight from a layer's tar stream, in one pass, without root, without unpacking; merged; and read again.
+//! EROFS images: writing one straight from a layer's tar stream in one pass, without root and without unpacking;
+//! merging several; reading them.
 //!
-//! Content goes to the image while the stream is read; names and attributes wait in a scratch file, and a few bytes an entry in
-//! memory. The same stream always gives the same bytes. Whiteouts of the OCI layer format become what overlayfs understands.
-//! Content can be compressed, where that pays. A stream's own compression, digests, the image store and settings from the
-//! environment do not belong here.
+//! Content goes to the image while the stream is read. Names and attributes wait in a scratch file, with a few bytes
+//! per entry in memory. The same stream always gives the same bytes. Whiteouts of the OCI layer format become overlayfs
+//! whiteouts. Content can be compressed where that saves space. The stream's own compression, digests, the image store
+//! and settings from the environment do not belong here.
 
-// By these names the fuzz targets know this crate and their fuzzer.
+// The fuzz targets refer to this crate and their fuzzer by these names.
 #[cfg(test)]
 extern crate self as libfuzzer_sys;
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! How large a layer may be.
+//! Limits on the size of a layer.
 
-/// What a layer may have at most.
+/// Limits on the size of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Files, directories, links, replaced ones included.
+    /// Files, directories and links, including replaced ones.
     pub files: u32,
-    /// Bytes of content, holes of sparse files included.
+    /// Bytes of content, including holes of sparse files.
     pub bytes: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What lies below a layer: its directories as they look merged, to give a directory without an entry of its own the attributes
-//! that it has below, to copy files that a layer links to, and to make one image of several.
+//! The merged view of the layers below a layer. It provides the attributes of directories that have no entry in the
+//! layer, and the files that the layer links to. Merging several layers reads them through it.
 
 use std::fs::File;
 use std::io;
@@ -10,28 +10,28 @@ use super::format::{OPAQUE_XATTR, S_IFCHR, S_IFDIR, S_IFLNK, SYMLINK_MAX_BYTES};
 use super::record::Attributes;
 use super::volume::{Volume, VolumeError, VolumeInode};
 
-/// The layers below one.
+/// The layers below a layer.
 #[derive(Debug)]
 pub struct LowerLayers {
     /// Lowest first.
     volumes: Vec<(Rc<Volume>, VolumeInode)>,
 }
 
-/// A directory of the layers below, as their files of that name look stacked.
+/// A directory of the layers below: all directories of one path, stacked.
 #[derive(Debug)]
 pub(super) struct MergedDirectory {
     /// Topmost first.
     parts: Vec<(Rc<Volume>, VolumeInode)>,
 }
 
-/// A file of the layers below that is no directory.
+/// A file in the layers below, other than a directory.
 #[derive(Debug)]
 pub(super) struct LowerFile {
     volume: Rc<Volume>,
     pub inode: VolumeInode,
 }
 
-/// What a name means in the layers below.
+/// What a name refers to in the layers below.
 #[derive(Debug)]
 pub(super) enum Found {
     Directory(MergedDirectory),
@@ -39,7 +39,7 @@ pub(super) enum Found {
 }
 
 impl LowerLayers {
-    /// The layers in `files`, lowest first.
+    /// Opens the layers in `files`, lowest first.
     pub fn open(files: Vec<File>) -> Result<Self, VolumeError> {
         let open = |file| {
             let volume = Volume::open(file)?;
@@ -57,7 +57,7 @@ impl LowerLayers {
         }
     }
 
-    /// What `name` means in `directory`, as overlayfs would show it.
+    /// Looks up `name` in `directory`, as overlayfs would.
     pub(super) fn lookup(&self, directory: &MergedDirectory, name: &[u8]) -> Result<Option<Found>, ErofsError> {
         let parts = directory.parts.iter().filter_map(|(volume, inode)| {
             let found = volume.lookup(inode, name).transpose()?;
@@ -67,7 +67,7 @@ impl LowerLayers {
     }
 }
 
-/// What files of one name are together, given topmost first.
+/// Stacks the files with the same name, given topmost first.
 fn stacked(
     files: impl Iterator<Item = Result<(Rc<Volume>, VolumeInode), VolumeError>>,
 ) -> Result<Option<Found>, ErofsError> {
@@ -92,7 +92,7 @@ fn stacked(
 }
 
 fn is_opaque(xattrs: &[u8]) -> bool {
-    // The writer puts it last.
+    // The writer puts this attribute last.
     xattrs.ends_with(OPAQUE_XATTR)
 }
 
@@ -119,7 +119,7 @@ impl MergedDirectory {
         }
     }
 
-    /// The names in it, what lower layers have included.
+    /// All names in the directory, including those from lower layers.
     pub fn names(&self) -> Result<Names<'_>, ErofsError> {
         let mut names = Names {
             directory: self,
@@ -143,18 +143,18 @@ impl MergedDirectory {
     }
 }
 
-/// The names in a directory of several layers.
+/// The names in a stacked directory.
 #[derive(Debug)]
 pub(super) struct Names<'d> {
     directory: &'d MergedDirectory,
     text: Vec<u8>,
-    /// Where the name starts in the text, its length, the part of the directory that has it, and the inode. Ordered by name, topmost
-    /// layer first.
+    /// Start and length of the name in the text, index of the part that has it, and inode number. Sorted by name,
+    /// topmost layer first.
     entries: Vec<(usize, usize, usize, u64)>,
 }
 
 impl Names<'_> {
-    /// Calls `each` with every name and what it means, in the names' order.
+    /// Calls `each` with every name and its file, in name order.
     pub fn for_each(&self, mut each: impl FnMut(&[u8], Found) -> Result<(), ErofsError>) -> Result<(), ErofsError> {
         let name_of =
             |entry: &(usize, usize, usize, u64)| self.text.get(entry.0..entry.0 + entry.1).unwrap_or_default();
@@ -181,7 +181,7 @@ impl LowerFile {
         (Rc::as_ptr(&self.volume), self.inode.position())
     }
 
-    /// Where a symbolic link leads; `None` if it is none.
+    /// A symbolic link's target; `None` for other files.
     pub fn symlink_target(&self) -> Result<Option<Vec<u8>>, ErofsError> {
         if self.inode.kind() != S_IFLNK {
             return Ok(None);
@@ -189,7 +189,6 @@ impl LowerFile {
         Ok(Some(self.volume.small_data(&self.inode, SYMLINK_MAX_BYTES)?))
     }
 
-    /// The file's content.
     pub fn content(&self) -> impl io::Read {
         Content {
             file: self,

@@ -1,5 +1,5 @@
-//! Makes one image of several layers: what overlayfs would show of them, as files of one file system. Only for layers that lie on
-//! nothing else: whiteouts and opaque directories have done their work then, and are left out.
+//! Merges several layers into one image with the files that overlayfs would show. Only for layers with nothing below
+//! them: whiteouts and opaque directories have no further effect then and are left out.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,8 +16,8 @@ use super::record::Attributes;
 use super::tree::{Content, ROOT, Tree};
 use super::volume::VolumeError;
 
-/// Writes the image of `layers` to the empty file `image`; `scratch` are other empty files that are of no use afterwards. The same
-/// layers always give the same bytes. On an error the files' content is undefined.
+/// Writes the merged image of `layers` to the empty file `image`; `scratch` are other empty files, which the caller
+/// discards afterwards. The same layers always give the same bytes. After an error the files' content is undefined.
 pub fn merge(
     layers: &LowerLayers,
     image: &File,
@@ -32,7 +32,7 @@ pub fn merge(
     let root = layers.root();
     tree.insert(b"", root.attributes()?, Content::Directory)?;
     let mut pending = vec![(ROOT, root)];
-    // Files that have more than one name.
+    // Files with more than one name.
     let mut copied = HashMap::new();
     while let Some((parent, directory)) = pending.pop() {
         directory.names()?.for_each(|name, found| {
@@ -63,7 +63,7 @@ pub fn merge(
     Ok(summary)
 }
 
-/// Copies what a file of another layer contains; `target` is where it leads if it is a symbolic link.
+/// Copies the content of a file of another layer; `target` is the target of a symbolic link.
 pub(super) fn copy_content<'t>(
     files: &mut FileWriter<'_>,
     attributes: &Attributes,
@@ -88,6 +88,6 @@ pub(super) fn copy_content<'t>(
         (None, S_IFCHR) => Content::CharDevice(file.inode.device),
         (None, S_IFBLK) => Content::BlockDevice(file.inode.device),
         (None, S_IFIFO) => Content::Fifo,
-        (None, _) => return Err(ErofsError::Lower(VolumeError::Damaged("a file of an unknown kind"))),
+        (None, _) => return Err(ErofsError::Lower(VolumeError::Damaged("unknown file type"))),
     })
 }

@@ -1,24 +1,24 @@
-//! What an image leaves open, as its superblock notes it.
+//! What an image needs from the layers below, as recorded in its superblock.
 
-/// What has to be known of the layers below for an image to be right.
+/// What an image needs from the layers below to be correct.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
     /// It has directories without an entry of their own.
     pub directories: bool,
-    /// It has hard links to files that it does not have.
+    /// It has hard links to files of lower layers.
     pub links: bool,
 }
 
 impl Needs {
-    /// Changes with what the writer makes of a layer: images of another version are not used.
+    /// Changes whenever the writer's output changes: images of other versions are not used.
     const VERSION: &str = "microkube-2";
 
-    /// Whether there is anything.
+    /// Whether the image needs anything.
     pub fn any(self) -> bool {
         self.directories || self.links
     }
 
-    /// As the superblock has it.
+    /// The superblock's field.
     pub(super) fn encode(self) -> [u8; 16] {
         let mut name = [0; 16];
         let flags = [(self.directories, "d"), (self.links, "l")];
@@ -30,7 +30,7 @@ impl Needs {
         name
     }
 
-    /// Of a superblock; `None` for an image of another version.
+    /// Reads the superblock's field; `None` for an image of another version.
     pub(super) fn decode(name: &[u8; 16]) -> Option<Self> {
         let text = name.split(|byte| *byte == 0).next()?;
         let flags = text.strip_prefix(Self::VERSION.as_bytes())?;

@@ -1,8 +1,8 @@
-//! A small reader of EROFS images, for tests: it follows the format's definition, not the writer's code.
+//! A small reader of EROFS images, for tests. It follows the format's definition, not the writer's code.
 
 use std::collections::BTreeMap;
 
-/// A file of an image, as a user would see it.
+/// A file of an image as a user would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Node {
     pub nid: u64,
@@ -35,7 +35,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
 }
 
-/// Every path of the image with its node; paths have no leading slash, the root's is empty.
+/// Every path of the image with its node. Paths have no leading slash; the root's path is empty.
 pub(super) fn read(image: &[u8]) -> BTreeMap<Vec<u8>, Node> {
     let sb = &image[1024..];
     assert_eq!(u32_at(sb, 0), 0xE0F5_E1E2, "magic");
@@ -122,11 +122,11 @@ impl Reader<'_> {
         let mode = u16_at(inode, 4);
         let count = usize::from(u16_at(inode, 2));
         let xattr_bytes = if count == 0 { 0 } else { 12 + (count - 1) * 4 };
-        assert!(start + head + 12 <= self.image.len(), "fsck.erofs reads so far");
+        assert!(start + head + 12 <= self.image.len(), "fsck.erofs reads this far");
         let mut data = Vec::new();
         if compressed {
             assert_eq!(mode >> 12, 0o10, "only files are compressed");
-            assert_eq!(u32_at(self.image, 1024 + 80), 1, "the feature in the superblock");
+            assert_eq!(u32_at(self.image, 1024 + 80), 1, "the superblock names the feature");
             data = self.unpack(start + head + xattr_bytes, size as usize, union);
         } else if matches!(mode >> 12, 0o10 | 0o4 | 0o12) {
             let tail = if inline { size as usize % 4096 } else { 0 };
@@ -155,7 +155,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The content of a compressed file behind whose inode and attributes the index's header comes.
+    /// The content of a compressed file; the index header follows its inode and attributes.
     fn unpack(&self, end: usize, size: usize, blocks: u32) -> Vec<u8> {
         let header = end.next_multiple_of(8);
         assert_eq!(self.image[header..header + 16], [0; 16], "LZ4, no options, one block");
@@ -165,7 +165,7 @@ impl Reader<'_> {
         let start_of = |number: usize| number * 4096 + usize::from(u16_at(entry(number), 2));
         let (mut data, mut head, mut found) = (Vec::new(), 0, 0);
         while data.len() < size {
-            assert_eq!(start_of(head), data.len(), "one follows the other");
+            assert_eq!(start_of(head), data.len(), "the parts are contiguous");
             let next = (head + 1..clusters).find(|number| is_head(*number));
             for inner in head + 1..next.unwrap_or(clusters) {
                 let deltas = (u16_at(entry(inner), 4), u16_at(entry(inner), 6));
@@ -200,14 +200,14 @@ impl Reader<'_> {
             let (name, value) = (usize::from(self.image[at]), usize::from(u16_at(self.image, at + 2)));
             let key = (self.image[at + 1], self.image[at + 4..at + 4 + name].to_vec());
             let previous = xattrs.insert(key, self.image[at + 4 + name..at + 4 + name + value].to_vec());
-            assert!(previous.is_none(), "an attribute twice");
+            assert!(previous.is_none(), "duplicate attribute");
             at += (4 + name + value).next_multiple_of(4);
         }
         assert!(length == 0 || at == end, "attributes end where the inode says");
         xattrs
     }
 
-    /// Name, inode and type of a directory's entries; asserts the order that the kernel's lookup needs.
+    /// Name, inode and type of a directory's entries. Asserts the order that the kernel's lookup needs.
     fn entries(&self, node: &Node) -> Vec<(Vec<u8>, u64, u8)> {
         let mut entries: Vec<(Vec<u8>, u64, u8)> = Vec::new();
         for block in node.data.chunks(4096) {

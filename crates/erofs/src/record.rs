@@ -1,13 +1,13 @@
-//! What is known of one inode of a layer, as it lies in the scratch file until the inodes are written.
+//! What is known about one inode of a layer, as stored in the scratch file until the inodes are written.
 
 use super::error::{ErofsError, OutputError};
 use super::spill::{Spill, Window};
 
-/// Records start at multiples of this, so that 32 bits can say where.
+/// Records start at multiples of this, so that 32 bits can address them.
 const ALIGN: usize = 8;
 const FIXED: usize = 50;
 
-/// What kind of file an inode, or a name, is.
+/// The kind of file of an inode or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     Directory,
@@ -16,7 +16,7 @@ pub(super) enum Type {
     CharDevice,
     BlockDevice,
     Fifo,
-    /// Hides a name of lower layers; becomes overlayfs' character device 0/0.
+    /// Hides a name of lower layers; becomes an overlayfs whiteout, the character device 0/0.
     Whiteout,
     /// Another name of an inode.
     Link,
@@ -36,7 +36,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Of a directory that has no entry of its own.
+    /// Attributes of a directory that has no entry of its own.
     pub fn implied() -> Self {
         Self {
             mode: 0o755,
@@ -52,16 +52,16 @@ pub(super) struct Data {
     pub place: Place,
 }
 
-/// Where a file's content went.
+/// Where a file's content was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// As it is, into consecutive blocks.
+    /// Uncompressed, in consecutive blocks.
     Plain {
         first_block: u32,
-        /// Where the partial last block waits in the spill, if it is to follow the inode.
+        /// Offset in the spill of the partial last block, if it will follow the inode.
         tail: Option<u64>,
     },
-    /// Into so many compressed blocks; their index, which is to follow the inode, waits at this place in the spill.
+    /// In this many compressed blocks. The index, which will follow the inode, is at this offset of the spill.
     Compressed { blocks: u32, index: u64 },
 }
 
@@ -75,7 +75,7 @@ impl Default for Place {
 }
 
 impl Place {
-    /// What an inode says of it: the first block, or how many there are.
+    /// The value for the inode: the first block, or the number of compressed blocks.
     pub fn block(&self) -> u32 {
         match self {
             Self::Plain { first_block, .. } => *first_block,
@@ -89,16 +89,16 @@ impl Place {
 pub(super) struct Record {
     pub name: Vec<u8>,
     pub attributes: Attributes,
-    /// Of a file.
+    /// For a file.
     pub data: Data,
-    /// Of a device; of a link, the inode.
+    /// For a device, its number; for a link, the target inode.
     pub number: u32,
-    /// Of a symbolic link.
+    /// For a symbolic link.
     pub target: Vec<u8>,
 }
 
 impl Record {
-    /// Appends the record; the result says where it is.
+    /// Appends the record and returns its place.
     pub fn append(&self, spill: &mut Spill, buffer: &mut Vec<u8>) -> Result<u32, ErofsError> {
         let attributes = &self.attributes;
         let (compressed, spilled) = match self.data.place {
@@ -130,7 +130,6 @@ impl Record {
         u32::try_from(offset / ALIGN as u64).map_err(|_| ErofsError::TooManyEntries)
     }
 
-    /// Reads a record back.
     pub fn read(spill: &Spill, window: &mut Window, place: u32, buffer: &mut Vec<u8>) -> Result<Self, ErofsError> {
         let fixed = Fixed::read(spill, window, place, buffer)?;
         let (name, xattrs) = (fixed.name_bytes, fixed.u32(24) as usize);
@@ -171,7 +170,7 @@ impl Record {
         })
     }
 
-    /// Appends a record's name alone to `out`; returns its length.
+    /// Appends only the record's name to `out`; returns its length.
     pub fn read_name(spill: &Spill, window: &mut Window, place: u32, out: &mut Vec<u8>) -> Result<u8, ErofsError> {
         let offset = u64::from(place) * ALIGN as u64;
         let start = out.len();
@@ -187,7 +186,7 @@ fn broken() -> OutputError {
     OutputError(std::io::ErrorKind::InvalidData.into())
 }
 
-/// The part of a record that always has the same length.
+/// The fixed-length part of a record.
 struct Fixed<'a> {
     bytes: &'a [u8],
     name_bytes: usize,

@@ -1,4 +1,5 @@
-//! A scratch file that is appended to and read back: what would take memory in proportion to the layer lies there.
+//! A scratch file that is appended to and read back. It holds the data that would otherwise take memory in proportion
+//! to the layer.
 
 use std::fs::File;
 use std::io;
@@ -6,26 +7,26 @@ use std::os::unix::fs::FileExt;
 
 use super::error::{ErofsError, OutputError};
 
-/// What is buffered before it is written, and read ahead where reads go on where the last one ended.
+/// Size of the write buffer, and of the read-ahead for sequential reads.
 const BUFFER: usize = 256 * 1024;
-/// How far behind its window's end a reader still counts as going on.
+/// How far behind the end of its window a read still counts as sequential.
 const GAP: u64 = 64 * 1024;
 
-/// The file. Reading is done through a [`Window`], of which there may be several.
+/// The file. It is read through a [`Window`]; there may be several.
 #[derive(Debug)]
 pub(super) struct Spill {
     file: File,
-    /// Bytes in the file; the rest is pending.
+    /// Bytes in the file; the rest is still in the buffer.
     length: u64,
     pending: Vec<u8>,
 }
 
-/// A place that a reader has got to, with what was read ahead.
+/// A reader's position, with the data read ahead.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     bytes: Vec<u8>,
     offset: u64,
-    /// Where the last read outside of the window ended.
+    /// Where the last read outside the window ended.
     stray_end: u64,
 }
 
@@ -37,7 +38,7 @@ impl Window {
 }
 
 impl Spill {
-    /// Spills to `file`, which is empty.
+    /// Uses `file`, which must be empty.
     pub fn new(file: File) -> Self {
         Self {
             file,
@@ -46,12 +47,12 @@ impl Spill {
         }
     }
 
-    /// Where the next bytes will be.
+    /// Position of the next appended byte.
     pub fn end(&self) -> u64 {
         self.length + self.pending.len() as u64
     }
 
-    /// Appends and returns where.
+    /// Appends the bytes and returns their position.
     pub fn append(&mut self, bytes: &[u8]) -> Result<u64, ErofsError> {
         let offset = self.end();
         self.pending.extend_from_slice(bytes);
@@ -76,7 +77,7 @@ impl Spill {
             return Ok(());
         }
         if end > self.length {
-            // Half written, half pending.
+            // Half written, half still in the buffer.
             let written = (self.length - offset) as usize;
             self.read(window, offset, written, out)?;
             return self.read(window, self.length, length - written, out);
@@ -97,7 +98,7 @@ impl Spill {
             out.extend_from_slice(window.get(offset, length).ok_or_else(missing)?);
             return Ok(());
         }
-        // Somewhere else: the window stays where most reads are.
+        // A read elsewhere: the window stays where most reads are.
         let start = out.len();
         out.resize(start + length, 0);
         let place = out.get_mut(start..).unwrap_or_default();
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_appended_is_read_back_in_any_order() {
+    fn appended_content_is_read_back_in_any_order() {
         let mut spill = Spill::new(tempfile::tempfile().unwrap());
         let piece = |number: u32| vec![number as u8; 1 + (number as usize * 37) % 900];
         let offsets: Vec<_> = (0..2000).map(|number| spill.append(&piece(number)).unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The writer against the small reader in `reader.rs`.
+//! Tests the writer with the small reader in `reader.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,7 +26,7 @@ fn convert(tar: &[u8]) -> Result<Vec<u8>, ErofsError> {
     convert_on(tar, None)
 }
 
-/// Layers, lowest first, as what lies below another one.
+/// The layers below another one, lowest first.
 fn lower(tars: &[Vec<u8>]) -> LowerLayers {
     let mut files = Vec::new();
     for tar in tars {
@@ -46,7 +46,7 @@ fn lower(tars: &[Vec<u8>]) -> LowerLayers {
     LowerLayers::open(files).unwrap()
 }
 
-/// The layer's image as a file.
+/// Writes the layer's image to a file.
 fn write(tar: &[u8]) -> File {
     let image = tempfile::tempfile().unwrap();
     write_layer(
@@ -82,7 +82,7 @@ fn convert_as(tar: &[u8], compression: Compression, lower: Option<&LowerLayers>)
     Ok(bytes)
 }
 
-/// What is in the layer's image; in the compressed one it must be the same.
+/// The contents of the layer's image. The compressed image must have the same contents.
 fn tree(tar: &[u8]) -> BTreeMap<Vec<u8>, Node> {
     let tree = read(&convert(tar).unwrap());
     let compressed = read(&convert_as(tar, Compression::Lz4, None).unwrap());
@@ -93,7 +93,7 @@ fn tree(tar: &[u8]) -> BTreeMap<Vec<u8>, Node> {
             ..compressed[path].clone()
         };
         if node.mode & S_IFMT == 0o040000 {
-            // The numbers of the inodes in it differ.
+            // Directory data contains inode numbers, which differ.
             other.data.clone_from(&node.data);
         }
         assert!(*node == other, "{}", path.escape_ascii());
@@ -111,9 +111,9 @@ impl Tar {
 
     fn add(mut self, path: &str, kind: EntryType, data: &[u8], change: impl FnOnce(&mut Header)) -> Self {
         let mut header = Header::new_gnu();
-        // Written past the builder's checks: archives of others hold anything.
+        // Bypasses the builder's checks: other programs' archives can contain anything.
         let name = &mut header.as_old_mut().name;
-        assert!(path.len() <= name.len(), "use `long` for it");
+        assert!(path.len() <= name.len(), "a long path needs a PAX record");
         name[..path.len()].copy_from_slice(path.as_bytes());
         header.set_entry_type(kind);
         header.set_mode(0o644);
@@ -157,7 +157,7 @@ fn an_empty_layer_is_an_empty_root() {
 }
 
 #[test]
-fn behind_the_last_inode_there_is_room_however_many_there_are() {
+fn the_image_is_padded_after_the_last_inode_for_any_number_of_inodes() {
     let mut is_end_reached = false;
     for (count, width) in (0..100).flat_map(|count| (3..8).map(move |width| (count, width))) {
         let files = (0..count).fold(Tar::new().directory("./", 0o755), |tar, number| {
@@ -279,7 +279,7 @@ fn later_entries_replace_earlier_ones() {
 }
 
 #[test]
-fn whiteouts_become_what_overlayfs_understands() {
+fn whiteouts_are_converted_for_overlayfs() {
     let tar = Tar::new()
         .file("a/.wh.gone", b"")
         .file("b/.wh..wh..opq", b"")
@@ -351,7 +351,7 @@ fn paths_stay_within_the_layer() {
 }
 
 #[test]
-fn sparse_files_are_whole_and_take_no_space() {
+fn sparse_files_read_in_full_and_take_no_space() {
     // Body: the map of format 1.0 in one record, then the two parts.
     let mut body = b"2\n0\n5\n40000000\n3\n".to_vec();
     body.resize(512, 0);
@@ -429,11 +429,11 @@ fn layers_beyond_the_limits_are_refused() {
     let error = convert(&Tar::new().file("a", &[0; 600]).file("b", &[0; 600]).finish(), limits).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("more than 1000 bytes"), "{error}");
-    // What a header announces is refused before it is read.
+    // A file that is too large is refused at its header, before its content is read.
     let mut cut = Tar::new().file("huge", &[0; 2000]).finish();
     cut.truncate(600);
     assert_eq!(convert(&cut, limits).unwrap_err().to_string(), error);
-    // A hole counts: whoever reads the file reads it.
+    // Holes count: reading the file reads them too.
     let sparse: [(&str, &[u8]); 4] = [
         ("GNU.sparse.major", b"1"),
         ("GNU.sparse.minor", b"0"),
@@ -495,7 +495,7 @@ proptest! {
 
     #[test]
     fn any_tree_reads_back_as_it_was_written(items in items()) {
-        // What is expected: the paths that do not clash with earlier ones.
+        // The expected tree: the paths that do not clash with earlier ones.
         let mut expected = BTreeMap::<String, (Item, u32, u32)>::new();
         let mut tar = Tar::new();
         for (path, item, uid, time) in items {
@@ -561,7 +561,7 @@ proptest! {
                 *place = byte;
             }
         }
-        // Headers are protected by a sum: set it right, so that damage reaches the parser.
+        // A checksum protects each header: correct it to let the damage reach the parser.
         for record in tar.chunks_exact_mut(512) {
             if record[257..262] == *b"ustar" {
                 record[148..156].fill(b' ');

@@ -1,7 +1,7 @@
-//! The tree of a layer while its stream is read. Paths are confined here, and later entries replace earlier ones as they do
-//! when Docker or containerd unpack a layer.
+//! The tree of a layer while its stream is read. It confines paths to the root. Later entries replace earlier ones, as
+//! when Docker or containerd unpacks a layer.
 //!
-//! In memory an entry takes about 25 bytes, whatever its name and attributes: those lie in a scratch file. A table finds an entry
+//! An entry takes about 25 bytes of memory; its name and attributes are in a scratch file. A hash table finds an entry
 //! by its directory and name.
 
 use std::fs::File;
@@ -19,14 +19,14 @@ use super::spill::{Spill, Window};
 
 /// Index of an inode in [`Tree`].
 pub(super) type InodeId = u32;
-/// The root directory's.
+/// The root directory's inode.
 pub(super) const ROOT: InodeId = 0;
-/// As the kernel's `MAXSYMLINKS`.
+/// The kernel's `MAXSYMLINKS`.
 const SYMLINKS_MAX: usize = 40;
-/// As the kernel's, without the terminating NUL.
+/// The kernel's `PATH_MAX`, without the terminating NUL.
 const PATH_MAX: usize = 4095;
 
-/// What is to be put into the tree.
+/// The content of a new entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content<'a> {
     Directory,
@@ -38,13 +38,13 @@ pub(super) enum Content<'a> {
     Whiteout,
 }
 
-/// What became of a hard link.
+/// The result of adding a hard link.
 #[derive(Debug)]
 pub(super) enum Linked {
     Done,
-    /// Its target is a file of a lower layer, which has to be copied into this one first.
+    /// The target is a file of a lower layer, which has to be copied into this one first.
     Lower(LowerFile),
-    /// Its target is not in this layer, and the lower ones are not known.
+    /// The target is not in this layer, and the lower layers are not known.
     Unknown,
 }
 
@@ -57,14 +57,13 @@ struct Node {
     flags: u8,
 }
 
-/// Something else has the entry's name now.
+/// Another entry has taken this entry's name.
 const REPLACED: u8 = 1;
-/// A directory that hides what lower layers have at its place.
+/// A directory that hides the lower layers' directory in its place.
 const OPAQUE: u8 = 2;
-/// A directory without an entry of its own, and what lower layers have in its place is not known.
+/// A directory without an entry of its own, whose counterpart in the lower layers is not known.
 const IMPLIED: u8 = 4;
 
-/// The tree; inode 0 is the root.
 #[derive(Debug)]
 pub(super) struct Tree<'l> {
     nodes: Vec<Node>,
@@ -75,12 +74,12 @@ pub(super) struct Tree<'l> {
     buffer: Vec<u8>,
     files_max: u32,
     lower: Option<&'l LowerLayers>,
-    /// The last path's directory part, as written, and what it led to.
+    /// The last path's directory part as written, and the directory it resolved to.
     last_parent: Option<(Vec<u8>, InodeId)>,
     unknown_links: bool,
 }
 
-/// A directory on a walk: in this layer, and what lower layers have at its place and this one lets through.
+/// A directory on a walk: in this layer, and the visible directory of the lower layers in its place.
 #[derive(Debug, Clone)]
 struct Step {
     id: Option<InodeId>,
@@ -88,8 +87,8 @@ struct Step {
 }
 
 impl<'l> Tree<'l> {
-    /// A tree of at most `files_max` entries that keeps its names in `scratch`. `lower` are the layers below; without them, what
-    /// depends on them is only noted ([`Tree::needs`]).
+    /// A tree of at most `files_max` entries, with its names in `scratch`. `lower` are the layers below. Without them,
+    /// dependencies on them are only recorded ([`Tree::needs`]).
     pub fn new(files_max: u32, scratch: File, lower: Option<&'l LowerLayers>) -> Result<Self, ErofsError> {
         let mut tree = Self {
             nodes: Vec::new(),
@@ -111,7 +110,7 @@ impl<'l> Tree<'l> {
         Ok(tree)
     }
 
-    /// What has to be known of lower layers for the image to be right.
+    /// What the image needs from lower layers to be correct.
     pub fn needs(&self) -> Needs {
         Needs {
             directories: self.nodes.iter().any(|node| node.flags & IMPLIED != 0),
@@ -119,13 +118,13 @@ impl<'l> Tree<'l> {
         }
     }
 
-    /// How many entries there are, replaced ones included.
+    /// Number of entries, including replaced ones.
     pub fn len(&self) -> InodeId {
-        // No more than `files_max`.
+        // At most `files_max`.
         self.nodes.len() as InodeId
     }
 
-    /// Frees what only adding entries needs.
+    /// Frees the memory that is only needed to add entries.
     pub fn freeze(&mut self) {
         self.index = HashTable::new();
         self.nodes.shrink_to_fit();
@@ -153,7 +152,7 @@ impl<'l> Tree<'l> {
         Record::read(&self.records, window, self.place_of(id), buffer)
     }
 
-    /// Appends the name of an entry to `out` and returns its length.
+    /// Appends an entry's name to `out` and returns its length.
     pub fn name(&self, id: InodeId, window: &mut Window, out: &mut Vec<u8>) -> Result<u8, ErofsError> {
         Record::read_name(&self.records, window, self.place_of(id), out)
     }
@@ -220,15 +219,12 @@ impl<'l> Tree<'l> {
         Ok(id)
     }
 
-    /// Puts a file at `path`; parents that have no entry of their own are made.
+    /// Puts a file at `path`. Missing parent directories are created.
     pub fn insert(&mut self, path: &[u8], attributes: Attributes, content: Content<'_>) -> Result<(), ErofsError> {
         let Some((parent, name)) = self.parent_of(path)? else {
-            // The root itself: only its attributes can be given.
+            // The root itself: only its attributes can change.
             if content != Content::Directory {
-                return Err(ErofsError::entry(
-                    path,
-                    "the root is a directory and cannot be replaced by another file",
-                ));
+                return Err(ErofsError::entry(path, "is the root, which must remain a directory"));
             }
             let root = Record {
                 attributes,
@@ -239,7 +235,7 @@ impl<'l> Tree<'l> {
         self.insert_at(parent, name, attributes, content, 0).map(|_| ())
     }
 
-    /// Gives a directory other attributes.
+    /// Changes a directory's attributes.
     fn replace_record(&mut self, id: InodeId, record: &Record) -> Result<(), ErofsError> {
         let place = record.append(&mut self.records, &mut self.buffer)?;
         if let Some(node) = self.nodes.get_mut(id as usize) {
@@ -272,7 +268,7 @@ impl<'l> Tree<'l> {
                         self.replace_record(id, &record)?;
                         return Ok(id);
                     }
-                    // What was there hid the lower layers' directory, and so does what replaces it.
+                    // The previous entry hid the lower layers' directory, and so must its replacement.
                     Some(_) => flags |= OPAQUE,
                     None => {}
                 }
@@ -301,7 +297,7 @@ impl<'l> Tree<'l> {
         self.add(parent, existing, kind, flags, &record)
     }
 
-    /// Adds an entry under the record's name, in the place of `existing`.
+    /// Adds an entry under the record's name, replacing `existing`.
     fn add(
         &mut self,
         parent: InodeId,
@@ -317,7 +313,7 @@ impl<'l> Tree<'l> {
             Some(old) => {
                 self.last_parent = None;
                 if let Some(node) = nodes.get_mut(old as usize) {
-                    // Links to it may keep the inode.
+                    // Hard links may still refer to the inode.
                     node.flags = (node.flags | REPLACED) & !IMPLIED;
                 }
                 if let Some(slot) = self.index.find_mut(spread(hash), |other| *other == old) {
@@ -338,7 +334,7 @@ impl<'l> Tree<'l> {
             let target = target.escape_ascii();
             ErofsError::entry(
                 path,
-                format!("is a hard link to {target}, which is no file of this layer or one below it"),
+                format!("is a hard link to {target}, which does not exist in this layer or one below it"),
             )
         };
         let (directories, name) = components(target)?.ok_or_else(missing)?;
@@ -385,7 +381,7 @@ impl<'l> Tree<'l> {
         self.add(parent, existing, Type::Link, 0, &record).map(|_| ())
     }
 
-    /// Applies a whiteout entry of the OCI layer specification; `false` if `path` is none.
+    /// Applies a whiteout entry of the OCI layer specification; `false` if `path` is not a whiteout.
     pub fn whiteout(&mut self, path: &[u8], attributes: &Attributes) -> Result<bool, ErofsError> {
         let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
         let trimmed = path.get(..end).unwrap_or_default();
@@ -400,15 +396,16 @@ impl<'l> Tree<'l> {
             self.make_opaque(parent);
             return Ok(true);
         }
-        // Other names of this form are aufs' own bookkeeping; Docker skips them too.
+        // Other names of this form are aufs metadata; Docker skips them too.
         if hidden.starts_with(b".wh.") {
             return Ok(true);
         }
         if matches!(hidden, b"" | b"." | b"..") {
-            return Err(ErofsError::entry(path, "is a whiteout that names no file"));
+            return Err(ErofsError::entry(path, "is a whiteout without a file name"));
         }
         match self.child(parent, hidden)? {
-            // A whiteout acts on lower layers only: what this layer has at the name stays, and merges with nothing.
+            // A whiteout acts only on lower layers: this layer's entry with that name stays, but is not merged with
+            // theirs.
             Some(id) => {
                 if self.kind(id) == Some(Type::Directory) {
                     self.make_opaque(id);
@@ -432,12 +429,12 @@ impl<'l> Tree<'l> {
         }
     }
 
-    /// The directory and name that `path` means, the directory made where it is missing; `None` for the root.
+    /// Resolves `path` to a directory, created if missing, and a name; `None` for the root.
     fn parent_of<'a>(&mut self, path: &'a [u8]) -> Result<Option<(InodeId, &'a [u8])>, ErofsError> {
         let Some((directories, name)) = components(path)? else {
             return Ok(None);
         };
-        // Entries of one directory mostly follow each other.
+        // Entries of one directory mostly follow one another.
         let written = path.get(..path.len() - name.len()).filter(|_| path.ends_with(name));
         if let (Some(written), Some((last, id))) = (written, &self.last_parent)
             && written == last
@@ -450,15 +447,15 @@ impl<'l> Tree<'l> {
         Ok(Some((id, name)))
     }
 
-    /// The directory at `components`; where it is missing it is made if `create` says so. Symbolic links are followed, within
-    /// the root.
+    /// The directory at `components`, created if missing and `create` is set. Symbolic links are followed within the
+    /// root.
     fn walk(&mut self, path: &[u8], components: &[&[u8]], create: bool) -> Result<Option<Step>, ErofsError> {
         let mut left: Vec<Rc<[u8]>> = components.iter().rev().map(|name| Rc::from(*name)).collect();
         let root = Step {
             id: Some(ROOT),
             lower: self.lower.map(|lower| Rc::new(lower.root())),
         };
-        // The directories passed, for `..` in symbolic links.
+        // The directories passed so far, for `..` in symbolic links.
         let mut passed = vec![root];
         let mut followed = 0;
         while let Some(name) = left.pop() {
@@ -511,7 +508,7 @@ impl<'l> Tree<'l> {
                     let Some(parent) = here.id.filter(|_| create) else {
                         return Ok(None);
                     };
-                    // With the lower layers known, it is known that they have no directory here.
+                    // If the lower layers are known, they have no directory here.
                     let flags = if self.lower.is_none() && kind.is_none() {
                         IMPLIED
                     } else {
@@ -530,13 +527,13 @@ impl<'l> Tree<'l> {
                     let name = name.escape_ascii();
                     return Err(ErofsError::entry(
                         path,
-                        format!("lies below {name}, which is no directory"),
+                        format!("is below {name}, which is not a directory"),
                     ));
                 }
             };
             followed += 1;
             if followed > SYMLINKS_MAX {
-                return Err(ErofsError::entry(path, "leads through too many symbolic links"));
+                return Err(ErofsError::entry(path, "has too many symbolic links in its path"));
             }
             if target.starts_with(b"/") {
                 passed.truncate(1);
@@ -546,7 +543,7 @@ impl<'l> Tree<'l> {
                 if name.len() > NAME_MAX {
                     return Err(ErofsError::entry(
                         path,
-                        "leads through a symbolic link that cannot be followed",
+                        "has a symbolic link in its path that cannot be followed",
                     ));
                 }
                 left.push(Rc::from(name));
@@ -556,12 +553,12 @@ impl<'l> Tree<'l> {
     }
 }
 
-/// The part of a hash that an entry keeps, as the table takes it: the table looks at the first and the last bits.
+/// Spreads the stored part of a hash over the bits that the table uses, the first and the last.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// The directories and the name in a path; `None` for the root.
+/// Splits a path into its directories and its name; `None` for the root.
 #[allow(clippy::type_complexity)]
 fn components(path: &[u8]) -> Result<Option<(Vec<&[u8]>, &[u8])>, ErofsError> {
     if path.len() > PATH_MAX {

@@ -1,5 +1,5 @@
-//! Reads images that this writer has made, when a layer above depends on them, and to see whether they are intact. Files on
-//! disk may be damaged: everything is checked before it is used.
+//! Reads images written by this crate: for layers that depend on lower ones, and to check images for damage. Files on
+//! disk may be damaged, so everything is checked before it is used.
 
 use std::fs::File;
 use std::io;
@@ -14,26 +14,26 @@ use super::needs::Needs;
 
 mod extents;
 
-/// `.` or a name, an inode number, an offset: a directory block cannot hold more of them.
+/// Maximum number of entries in a directory block.
 const DIRENTS_MAX: usize = BLOCK / DIRENT;
 
-/// An image cannot be read.
+/// Why an image cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// It is damaged.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-    /// It was made by another version of microkube.
-    #[error("it was made by another version of microkube")]
+    /// It was written by another version of microkube.
+    #[error("it was written by another version of microkube")]
     Version,
-    /// The system says no.
+    /// Reading it failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 use VolumeError::Damaged;
 
-/// An image.
+/// An open image.
 #[derive(Debug)]
 pub struct Volume {
     file: File,
@@ -45,33 +45,32 @@ pub struct Volume {
     needs: Needs,
 }
 
-/// An inode of a [`Volume`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeInode {
-    /// With the type's bits.
+    /// Including the file type bits.
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
     pub mtime: (i64, u32),
     pub size: u64,
-    /// How many names it has in its image.
+    /// Number of its names in its image.
     pub links: u32,
-    /// Device number as stored.
+    /// Device number as encoded on disk.
     pub device: u32,
     first_block: u32,
     layout: DataLayout,
-    /// Where in the file what follows the inode starts.
+    /// Offset in the file of the data after the inode.
     xattrs_at: u64,
     xattr_bytes: usize,
 }
 
 impl VolumeInode {
-    /// The type's bits of the mode.
+    /// The file type bits of the mode.
     pub fn kind(&self) -> u16 {
         self.mode & 0o170_000
     }
 
-    /// Where it is in its image; no two inodes have the same.
+    /// Its position in the image, unique to the inode.
     pub fn position(&self) -> u64 {
         self.xattrs_at
     }
@@ -79,7 +78,7 @@ impl VolumeInode {
 
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], VolumeError> {
     let found = bytes.get(offset..).and_then(|bytes| bytes.first_chunk());
-    found.copied().ok_or(Damaged("a structure is cut short"))
+    found.copied().ok_or(Damaged("a structure is truncated"))
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, VolumeError> {
@@ -95,7 +94,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> Result<u64, VolumeError> {
 }
 
 impl Volume {
-    /// Opens an image: its superblock and its length must be right.
+    /// Opens an image and checks its superblock and length.
     pub fn open(file: File) -> Result<Self, VolumeError> {
         let length = file.metadata()?.len();
         let mut block = [0; BLOCK];
@@ -115,7 +114,7 @@ impl Volume {
             return Err(Damaged("the superblock's checksum is wrong"));
         }
         if sb.get(12) != Some(&BLOCK_BITS) || u64::from(u32_at(&sb, 36)?) * BLOCK as u64 != length {
-            return Err(Damaged("it does not have the length that its superblock says"));
+            return Err(Damaged("its length differs from the one in its superblock"));
         }
         Ok(Self {
             file,
@@ -128,24 +127,23 @@ impl Volume {
         })
     }
 
-    /// Length of the image in bytes.
     pub fn length_bytes(&self) -> u64 {
         self.length
     }
 
-    /// What has to be known of lower layers for the image to be right.
+    /// What the image needs from lower layers to be correct.
     pub fn needs(&self) -> Needs {
         self.needs
     }
 
-    /// Reads all of it and compares with the digest in the superblock.
+    /// Reads the whole image and compares it with the digest in the superblock.
     pub fn verify(&self) -> Result<(), VolumeError> {
         use std::os::fd::AsFd;
         let mut hash = BlockHash::default();
         let mut buffer = vec![0; 64 * BLOCK];
         let mut at = BLOCK as u64;
         while at < self.length {
-            // Holes are not read: there may be a lot more of them than of data.
+            // Holes are not read: there may be far more of them than data.
             let seek = |from: u64, whence| {
                 let from = i64::try_from(from).map_err(|_| Damaged("it is too long"))?;
                 match nix::unistd::lseek(self.file.as_fd(), from, whence) {
@@ -171,32 +169,31 @@ impl Volume {
         if hash.finish() == self.digest {
             Ok(())
         } else {
-            Err(Damaged("its content is not what was written"))
+            Err(Damaged("its content has changed"))
         }
     }
 
-    /// The root directory.
     pub fn root(&self) -> Result<VolumeInode, VolumeError> {
         self.inode(self.root)
     }
 
     fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, VolumeError> {
         let end = offset.checked_add(length as u64).filter(|end| *end <= self.length);
-        end.ok_or(Damaged("something lies outside of it"))?;
+        end.ok_or(Damaged("a reference points beyond its end"))?;
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// An inode by its number.
+    /// The inode with this number.
     pub fn inode(&self, nid: u64) -> Result<VolumeInode, VolumeError> {
         let start = nid
             .checked_mul(SLOT as u64)
             .and_then(|offset| offset.checked_add(self.meta));
-        let start = start.ok_or(Damaged("an inode lies outside of it"))?;
+        let start = start.ok_or(Damaged("an inode is beyond its end"))?;
         let mut bytes = self.read(start, COMPACT_INODE)?;
         let format = u16_at(&bytes, 0)?;
-        let layout = DataLayout::of(format).ok_or(Damaged("an inode of an unknown kind"))?;
+        let layout = DataLayout::of(format).ok_or(Damaged("unknown inode type"))?;
         let xattr_bytes = match u16_at(&bytes, 2)? {
             0 => 0,
             count => XATTR_HEADER + (usize::from(count) - 1) * 4,
@@ -219,7 +216,7 @@ impl Volume {
             links = u16_at(&bytes, 6)?.into();
         }
         if layout == DataLayout::Compressed && mode & 0o170_000 != S_IFREG {
-            return Err(Damaged("something is compressed that is no file"));
+            return Err(Damaged("an inode that is not a file is compressed"));
         }
         let is_device = matches!(mode & 0o170_000, 0o020_000 | 0o060_000);
         Ok(VolumeInode {
@@ -237,7 +234,7 @@ impl Volume {
         })
     }
 
-    /// The encoded extended attributes of an inode, without their header.
+    /// An inode's encoded extended attributes, without their header.
     pub fn xattrs(&self, inode: &VolumeInode) -> Result<Vec<u8>, VolumeError> {
         match inode.xattr_bytes.checked_sub(XATTR_HEADER) {
             None => Ok(Vec::new()),
@@ -245,7 +242,8 @@ impl Volume {
         }
     }
 
-    /// Reads a part of an inode's data, from `offset` on: nothing only at its end, and at most what `buffer` holds.
+    /// Reads a part of an inode's data from `offset`, at most what fits `buffer`. Returns 0 only at the end of the
+    /// data.
     pub fn read_data(&self, inode: &VolumeInode, offset: u64, buffer: &mut [u8]) -> Result<usize, VolumeError> {
         if inode.layout == DataLayout::Compressed {
             return self.read_compressed(inode, offset, buffer);
@@ -264,27 +262,27 @@ impl Volume {
             u64::from(inode.first_block) * BLOCK as u64 + offset
         };
         let end = at.checked_add(want as u64).filter(|end| *end <= self.length);
-        end.ok_or(Damaged("content lies outside of it"))?;
+        end.ok_or(Damaged("content is beyond its end"))?;
         let place = buffer.get_mut(..want).unwrap_or_default();
         self.file.read_exact_at(place, at)?;
         Ok(want)
     }
 
-    /// All of an inode's data, of which there must not be more than `max_bytes`.
+    /// All of an inode's data; an error if there are more than `max_bytes`.
     pub fn small_data(&self, inode: &VolumeInode, max_bytes: usize) -> Result<Vec<u8>, VolumeError> {
         let size = usize::try_from(inode.size).ok().filter(|size| *size <= max_bytes);
-        let mut data = vec![0; size.ok_or(Damaged("something is too large"))?];
+        let mut data = vec![0; size.ok_or(Damaged("a file is too large"))?];
         let mut done = 0;
         while done < data.len() {
             match self.read_data(inode, done as u64, data.get_mut(done..).unwrap_or_default())? {
-                0 => return Err(Damaged("content is cut short")),
+                0 => return Err(Damaged("content is truncated")),
                 count => done += count,
             }
         }
         Ok(data)
     }
 
-    /// Calls `each` with name, inode number and type of every entry of a directory until it returns `false`.
+    /// Calls `each` with the name, inode number and type of every directory entry until it returns `false`.
     pub fn entries(
         &self,
         directory: &VolumeInode,
@@ -307,7 +305,7 @@ impl Volume {
             let bytes = block.get(..have).unwrap_or_default();
             let count = usize::from(u16_at(bytes, 8)?) / DIRENT;
             if count == 0 || count > DIRENTS_MAX {
-                return Err(Damaged("a directory has an impossible number of entries"));
+                return Err(Damaged("a directory has an invalid number of entries"));
             }
             for index in 0..count {
                 let entry = index * DIRENT;
@@ -319,7 +317,7 @@ impl Volume {
                 };
                 let name = bytes
                     .get(start..end)
-                    .ok_or(Damaged("a directory's name lies outside of it"))?;
+                    .ok_or(Damaged("a name in a directory is beyond its end"))?;
                 let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
                 let kind = bytes.get(entry + 10).copied().unwrap_or_default();
                 if !each(name, u64_at(bytes, entry)?, kind) {
@@ -331,7 +329,7 @@ impl Volume {
         Ok(())
     }
 
-    /// A directory's entry.
+    /// Looks up a name in a directory.
     pub fn lookup(&self, directory: &VolumeInode, name: &[u8]) -> Result<Option<VolumeInode>, VolumeError> {
         let mut found = None;
         self.entries(directory, |other, nid, _| {

@@ -1,4 +1,4 @@
-//! Writes a layer's tar stream as an image.
+//! Writes the tar stream of a layer as an image.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,13 +17,15 @@ use super::merge::copy_content;
 use super::record::Attributes;
 use super::tree::{Content, Linked, Tree};
 
-/// Most bytes of extended attributes a file may have, as in ext4 and XFS (`XATTR_LIST_MAX` bounds the names alike).
+/// Maximum size of a file's extended attributes, in bytes, as in ext4 and XFS (`XATTR_LIST_MAX` limits their names to
+/// the same size).
 const XATTRS_MAX_BYTES: usize = 64 * 1024;
 
-/// Writes the layer in `tar` to the empty file `image`; `scratch` are other empty files that are of no use afterwards.
+/// Writes the layer in `tar` to the empty file `image`; `scratch` are other empty files, which the caller discards
+/// afterwards.
 ///
-/// Without `lower`, the layers below, an image may come out that is right in no context or only as the lowest one: then it
-/// says so ([`Summary::needs`]). `tar` is read to the end of the archive, not of the stream. On an error the files' content is
+/// Without `lower`, the layers below, the image may be correct only as the lowest layer or not at all: see
+/// [`Summary::needs`]. `tar` is read to the end of the archive, not of the stream. After an error the files' content is
 /// undefined.
 pub fn write_layer(
     tar: &mut impl Read,
@@ -86,14 +88,14 @@ fn add(
             if entry.link.is_empty() || entry.link.len() > SYMLINK_MAX_BYTES || entry.link.contains(&0) {
                 return Err(ErofsError::entry(
                     &entry.path,
-                    "is a symbolic link with an impossible target",
+                    "is a symbolic link with an invalid target",
                 ));
             }
             Content::Symlink(&entry.link)
         }
         Kind::CharDevice | Kind::BlockDevice => {
             let device = format::device_number(entry.device_major, entry.device_minor)
-                .ok_or_else(|| ErofsError::entry(&entry.path, "is a device with a number that Linux does not have"))?;
+                .ok_or_else(|| ErofsError::entry(&entry.path, "is a device with an invalid device number"))?;
             if entry.kind == Kind::CharDevice {
                 Content::CharDevice(device)
             } else {
@@ -105,7 +107,7 @@ fn add(
     tree.insert(&entry.path, attributes, content)
 }
 
-/// Copies a file of a lower layer into this one, as overlayfs does before a file there gets another name.
+/// Copies a file of a lower layer into this one, as overlayfs does before it adds a hard link.
 fn copy_up(
     tree: &mut Tree<'_>,
     files: &mut FileWriter<'_>,
@@ -149,7 +151,7 @@ fn copy(
     };
     let mut position = 0;
     for segment in &map.segments {
-        // The map was checked: its parts ascend within the file.
+        // The map was checked: its parts ascend and lie within the file.
         files.skip(segment.offset.saturating_sub(position))?;
         copy_bytes(files, segment.length)?;
         position = segment.offset.saturating_add(segment.length);
@@ -157,18 +159,19 @@ fn copy(
     files.skip(map.real_size.saturating_sub(position))
 }
 
-/// Encodes an entry's extended attributes, in a fixed order.
+/// Encodes an entry's extended attributes in a fixed order.
 fn encode_xattrs(entry: &Entry) -> Result<Vec<u8>, ErofsError> {
     if entry.xattrs.is_empty() {
         return Ok(Vec::new());
     }
     let mut attributes = BTreeMap::new();
     for (name, value) in &entry.xattrs {
-        // How layers are stacked is the runtime's business: an image cannot redirect or hide through overlayfs' own attributes.
+        // The runtime decides how layers are stacked: an image must not redirect or hide through overlayfs's own
+        // attributes.
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
-        // Other name spaces cannot be stored by most file systems either; unpacking drops them too.
+        // Most file systems cannot store other namespaces either, and unpacking drops them too.
         if let Some(key) = format::xattr_index(name) {
             attributes.insert(key, value);
         }

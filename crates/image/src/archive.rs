@@ -1,5 +1,5 @@
-//! The files of an archive of images, or of a directory, by their path inside. Archives come from anyone, through a pipe or compressed,
-//! too.
+//! Access to the files of an image archive or directory by their path. Archives are untrusted and may be compressed or
+//! come through a pipe.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,13 +15,12 @@ use super::decompress::{Decompress, Packing};
 use super::error::PullError;
 use super::options::MAX_BYTES_VARIABLE;
 
-/// Most files an archive of images may have.
+/// Maximum number of files in an image archive.
 const ENTRIES_MAX: usize = 100_000;
-/// How often links are followed from one name.
+/// Maximum number of links followed from one name.
 const LINKS_MAX: usize = 8;
 const SPOOL_CHUNK: usize = 64 * 1024;
 
-/// The files.
 pub(super) enum Files {
     Directory(File),
     Archive {
@@ -37,8 +36,8 @@ pub(super) enum Member {
 }
 
 impl Files {
-    /// Opens a directory or archive. What cannot be read from any place (`-` for standard input, pipes, compressed archives) is put into
-    /// a file in `scratch` that has no name, of at most `max_bytes`.
+    /// Opens a directory or archive. Input without random access (`-` for standard input, pipes, compressed archives)
+    /// is first copied to an unnamed file in `scratch` of at most `max_bytes`.
     pub fn open(path: &Path, scratch: &Path, max_bytes: u64) -> Result<Self, PullError> {
         if path == Path::new("-") {
             return Self::archive(spool(io::stdin().lock(), scratch, max_bytes)?);
@@ -59,13 +58,13 @@ impl Files {
         Self::archive(file)
     }
 
-    /// The files of a tar archive that can be read from any place.
+    /// Lists the files of an uncompressed tar archive with random access.
     pub fn archive(mut file: File) -> Result<Self, PullError> {
         file.seek(SeekFrom::Start(0)).map_err(PullError::Read)?;
         let file = Arc::new(file);
         let mut members = BTreeMap::new();
         let mut reader = TarReader::new(BufReader::with_capacity(1 << 20, file.as_ref()));
-        let not_tar = |error: TarError| PullError::Archive(format!("it is no readable tar archive: {error}"));
+        let not_tar = |error: TarError| PullError::Archive(format!("it is not a readable tar archive: {error}"));
         while let Some(entry) = reader.next_entry().map_err(not_tar)? {
             let Some(name) = member_name(&entry.path) else { continue };
             let member = match entry.kind {
@@ -103,10 +102,10 @@ impl Files {
 
     /// A file's content and length.
     pub fn file(&self, name: &str) -> Result<(Box<dyn Read + Send>, u64), PullError> {
-        let missing = || PullError::Archive(format!("the file {name:?} is missing in it"));
+        let missing = || PullError::Archive(format!("the file {name:?} is missing"));
         match self {
             Self::Directory(root) => {
-                // Names come from the directory's own documents and stay below it.
+                // Names come from the directory's own documents and must stay below it.
                 let name = member_name(name.as_bytes()).ok_or_else(missing)?;
                 let file = open_beneath(root, &name).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => missing(),
@@ -117,7 +116,7 @@ impl Files {
             }
             Self::Archive { file, members } => {
                 let mut member = members.get(name).ok_or_else(missing)?;
-                // Older `docker save` links layers that several images share.
+                // Older versions of `docker save` link layers that several images share.
                 for _ in 0..LINKS_MAX {
                     let Member::Link(target) = member else { break };
                     member = members.get(target).ok_or_else(missing)?;
@@ -140,7 +139,7 @@ impl Files {
         let (file, length) = self.file(name)?;
         if length > max_bytes {
             return Err(PullError::Archive(format!(
-                "the file {name:?} in it is too large ({length} bytes)"
+                "the file {name:?} is too large ({length} bytes)"
             )));
         }
         let mut bytes = Vec::new();
@@ -149,7 +148,7 @@ impl Files {
     }
 }
 
-/// Opens a regular file below a directory, wherever symbolic links lead.
+/// Opens a regular file below a directory. Symbolic links must not lead out of it.
 fn open_beneath(root: &File, name: &str) -> io::Result<File> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
@@ -158,13 +157,13 @@ fn open_beneath(root: &File, name: &str) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{name:?} is no regular file"),
+            format!("{name:?} is not a regular file"),
         ));
     }
     Ok(file)
 }
 
-/// A part of a file that others read at the same time.
+/// A section of a file that several readers use at the same time.
 struct Section {
     file: Arc<File>,
     offset: u64,
@@ -186,13 +185,13 @@ fn is_compressed(head: &[u8]) -> bool {
     Packing::of(head) != Packing::None
 }
 
-/// Writes all of `source`, decompressed, to a file without a name. Zeros become holes of it.
+/// Writes all of `source`, decompressed, to an unnamed file. Zeros become holes.
 fn spool(source: impl Read, scratch: &Path, max_bytes: u64) -> Result<File, PullError> {
     let mut source = BufReader::with_capacity(SPOOL_CHUNK, source);
     let head = io::BufRead::fill_buf(&mut source).map_err(PullError::Read)?;
     if let Packing::Unsupported(format) = Packing::of(head) {
         return Err(PullError::Archive(format!(
-            "it is compressed with {format}, which is not supported: `{format} -dc FILE | microkube image load -` does it"
+            "compression with {format} is not supported: decompress it first, with `{format} -dc FILE | microkube image load -`"
         )));
     }
     let mut plain = Decompress::new(source).map_err(PullError::Read)?;
@@ -226,7 +225,7 @@ fn spool(source: impl Read, scratch: &Path, max_bytes: u64) -> Result<File, Pull
     Ok(file)
 }
 
-/// A member's path without `./`; `None` where it leads out of the archive.
+/// A member's path without `./`; `None` if it leads out of the archive.
 fn member_name(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();

@@ -1,19 +1,21 @@
-//! Limits on what an image's configuration may ask for: what no process could be started with is refused when the image is added, not
-//! when it is run.
+//! Limits on an image's configuration. A configuration that no process could be started with is refused when the image
+//! is added, not when it is run.
 
 use oci_spec::image::ImageConfiguration;
 
 use super::error::PullError;
 
-/// Most bytes one argument or variable may have (`MAX_ARG_STRLEN` of Linux, with the terminating NUL).
+/// Maximum length of one argument or variable, in bytes (`MAX_ARG_STRLEN` of Linux, which includes the terminating
+/// NUL).
 const STRING_MAX_BYTES: usize = 128 * 1024 - 1;
-/// Most bytes that arguments and variables may have together; Linux takes a quarter of the stack's limit, by default 2 MiB.
+/// Maximum total size of all arguments and variables, in bytes; Linux allows a quarter of the stack limit, 2 MiB by
+/// default.
 const STRINGS_MAX_BYTES: usize = 1 << 20;
-/// Most arguments and variables.
+/// Maximum number of arguments and variables.
 const STRINGS_MAX: usize = 10_000;
 /// `PATH_MAX` of Linux without the terminating NUL.
 const PATH_MAX_BYTES: usize = 4095;
-/// Longest user and group, longer than any that `/etc/passwd` may have.
+/// Maximum length of a user and group in bytes, more than any in `/etc/passwd`.
 const USER_MAX_BYTES: usize = 256;
 
 /// Refuses a configuration that no process could be started with.
@@ -30,7 +32,7 @@ pub(super) fn check(config: &ImageConfiguration) -> Result<(), PullError> {
         for text in list.iter().flatten() {
             if text.len() > STRING_MAX_BYTES {
                 return refuse(format!(
-                    "an entry of {name} has {} bytes, {STRING_MAX_BYTES} are possible",
+                    "an entry of {name} has {} bytes; the maximum is {STRING_MAX_BYTES}",
                     text.len()
                 ));
             }
@@ -43,18 +45,18 @@ pub(super) fn check(config: &ImageConfiguration) -> Result<(), PullError> {
     }
     if count > STRINGS_MAX || bytes > STRINGS_MAX_BYTES {
         return refuse(format!(
-            "Env, Entrypoint and Cmd have {count} entries of {bytes} bytes, {STRINGS_MAX} of {STRINGS_MAX_BYTES} are possible"
+            "Env, Entrypoint and Cmd have {count} entries and {bytes} bytes; the maximum is {STRINGS_MAX} entries and {STRINGS_MAX_BYTES} bytes"
         ));
     }
     if let Some(directory) = config.working_dir()
         && (directory.len() > PATH_MAX_BYTES || directory.contains('\0'))
     {
-        return refuse("WorkingDir is no path".to_owned());
+        return refuse("WorkingDir is not a valid path".to_owned());
     }
     if let Some(user) = config.user()
         && (user.len() > USER_MAX_BYTES || user.chars().any(|c| c.is_control() || c.is_whitespace()))
     {
-        return refuse("User is no name of a user or group".to_owned());
+        return refuse("User is not a valid user or group".to_owned());
     }
     Ok(())
 }
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_images_have_is_accepted() {
+    fn configurations_of_real_images_are_accepted() {
         for config in [
             serde_json::json!({}),
             serde_json::json!({ "Env": ["PATH=/bin", "EMPTY="], "Cmd": ["sh"], "User": "1000:www-data", "WorkingDir": "/srv" }),
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_process_can_be_started_with_is_refused() {
+    fn values_unusable_for_a_process_are_refused() {
         for (config, what) in [
             (
                 serde_json::json!({ "Env": [format!("A={}", "x".repeat(1 << 20))] }),

@@ -1,4 +1,4 @@
-//! Compressed layers as a plain stream: gzip, zstd, or not compressed at all, told apart by their first bytes.
+//! Decompresses layers: gzip, zstd, or no compression, recognised by their first bytes.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -8,24 +8,24 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 const INPUT_BUFFER: usize = 64 * 1024;
 
-/// How a stream is compressed, by its first bytes: whatever a name or a media type says.
+/// How a stream is compressed, judged by its first bytes and not by a name or media type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
     None,
     Gzip,
     Zstd,
-    /// In a way that is known but not supported.
+    /// A known compression that is not supported.
     Unsupported(&'static str),
 }
 
 impl Packing {
-    /// How many bytes of a stream tell.
+    /// How many bytes of a stream are needed to recognise it.
     pub const HEAD_BYTES: u64 = 10;
 
     pub fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or a frame to skip, which zstd:chunked layers may start with.
+            // A frame, or a skippable frame, which zstd:chunked layers may start with.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Unsupported("xz"),
             [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => Self::Unsupported("bzip2"),
@@ -34,7 +34,7 @@ impl Packing {
     }
 }
 
-/// A stream without its compression.
+/// A stream with its compression removed.
 pub(super) enum Decompress<R: Read> {
     Plain(Source<R>),
     Gzip(Box<MultiGzDecoder<Source<R>>>),
@@ -44,7 +44,7 @@ pub(super) enum Decompress<R: Read> {
 type Source<R> = BufReader<io::Chain<Cursor<Vec<u8>>, R>>;
 
 impl<R: Read> Decompress<R> {
-    /// Reads the first bytes of `source` to see what it is.
+    /// Reads the first bytes of `source` to recognise its compression.
     pub fn new(mut source: R) -> io::Result<Self> {
         let mut head = Vec::new();
         source.by_ref().take(Packing::HEAD_BYTES).read_to_end(&mut head)?;
@@ -55,13 +55,13 @@ impl<R: Read> Decompress<R> {
             Packing::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
             Packing::Zstd => Self::Zstd(Box::new(Zstd::new(source))),
             Packing::Unsupported(format) => {
-                let why = format!("it is compressed with {format}; supported are gzip, zstd, and no compression");
+                let why = format!("compression with {format} is not supported, only gzip and zstd");
                 return Err(io::Error::new(io::ErrorKind::Unsupported, why));
             }
         })
     }
 
-    /// Reads what follows the compressed stream, so that the source sees its own end.
+    /// Reads what follows the compressed stream, so that the source reaches its end.
     pub fn drain(&mut self) -> io::Result<u64> {
         match self {
             Self::Plain(source) => io::copy(source, &mut io::sink()),
@@ -97,7 +97,7 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Goes to the next frame; `false` at the end of the source.
+    /// Advances to the next frame; `false` at the end of the source.
     fn next_frame(&mut self) -> io::Result<bool> {
         loop {
             if self.source.fill_buf()?.is_empty() {
@@ -110,7 +110,7 @@ impl<R: BufRead> Zstd<R> {
                     if io::copy(&mut self.source.by_ref().take(length), &mut io::sink())? < length {
                         return Err(io::Error::new(
                             io::ErrorKind::UnexpectedEof,
-                            "the zstd stream is cut short",
+                            "the zstd stream is truncated",
                         ));
                     }
                 }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn every_compression_gives_the_content_back() {
+    fn every_compression_is_decompressed_correctly() {
         let content: Vec<u8> = (0..300_000u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
         for bytes in [content.clone(), gzip(&content), zstd(&content)] {
             assert!(read_all(&bytes).unwrap() == content);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn other_compressions_are_refused_by_their_names() {
+    fn unsupported_compressions_are_refused_by_name() {
         for (bytes, format) in [
             (b"\xfd7zXZ\0\0\x04\xe6\xd6".as_slice(), "xz"),
             (b"BZh91AY&SY\xae", "bzip2"),
@@ -183,7 +183,7 @@ mod tests {
             let error = read_all(bytes).unwrap_err().to_string();
             assert!(error.contains(format), "{error}");
         }
-        // A tar archive may begin with any name.
+        // A tar archive may begin with any file name.
         assert_eq!(read_all(b"BZh9 is a name").unwrap(), b"BZh9 is a name");
     }
 
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_cut_anywhere_is_an_error() {
+    fn a_stream_truncated_anywhere_is_an_error() {
         let content: Vec<u8> = (0..20_000u32).flat_map(u32::to_le_bytes).collect();
         for whole in [gzip(&content), zstd(&content)] {
             for length in (5..whole.len()).step_by(997) {

@@ -1,4 +1,4 @@
-//! What can go wrong with images, in terms that a Pod's status and a user can use.
+//! Errors about images, in terms that suit a Pod's status and a user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::options::{MAX_BYTES_VARIABLE, MAX_FILES_VARIABLE, OptionError};
 use super::reference::error::NameError;
 use super::registry::error::{ConfigurationError, RedirectError};
 
-/// Why an image is not there. [`ImageError::reason`] gives the kubelet's word for it.
+/// Why an image is not available. [`ImageError::reason`] gives the kubelet's reason.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The name is no image reference.
+    /// The name is not an image reference.
     #[error("invalid image name {name:?}: {why}; write it as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]")]
     InvalidName {
         /// As given.
@@ -22,7 +22,7 @@ pub enum ImageError {
         /// What is wrong with it.
         why: NameError,
     },
-    /// The pull policy forbids to fetch it (the kubelet's message).
+    /// The pull policy forbids fetching it (the kubelet's message).
     #[error("Container image \"{reference}\" is not present with pull policy of Never")]
     NeverPull {
         /// Normalised reference.
@@ -46,28 +46,28 @@ pub enum ImageError {
         #[source]
         source: Box<PullError>,
     },
-    /// No such image in the store.
-    #[error("no image {name:?} here; `microkube image ls` lists what there is")]
+    /// The store has no such image.
+    #[error("no image {name:?}; `microkube image ls` lists all images")]
     NotFound {
         /// As given.
         name: String,
     },
-    /// An abbreviated ID fits several images.
-    #[error("{name:?} is the start of several image IDs; give more of it")]
+    /// An abbreviated ID matches several images.
+    #[error("{name:?} matches several image IDs; give more characters")]
     Ambiguous {
         /// As given.
         name: String,
     },
-    /// Somebody removed the image between looking it up and opening its layers.
-    #[error("image \"{reference}\" was removed while it was about to be used; it has to be pulled again")]
+    /// Another process removed the image between the lookup and opening its layers.
+    #[error("image \"{reference}\" was removed just before use; pull it again")]
     Removed {
         /// Normalised reference.
         reference: String,
     },
-    /// The image is there, but not all of what it was transferred as.
+    /// The image is present, but part of it is not kept in its original form.
     #[error(
-        "{what} of image \"{reference}\" is not kept here as it was transferred, so the image cannot be saved; pull it again \
-         (with MICROKUBE_KEEP_BLOBS=yes, which is the default)"
+        "cannot save image \"{reference}\": {what} is not stored in its original form; pull the image again with \
+         MICROKUBE_KEEP_BLOBS=yes (the default)"
     )]
     NoBlob {
         /// Normalised reference.
@@ -75,8 +75,8 @@ pub enum ImageError {
         /// Which layer.
         what: String,
     },
-    /// So many different images do not go into one Pod.
-    #[error("the Pod's containers have {count} different images; a Pod can have {max}")]
+    /// One Pod cannot hold this many different images.
+    #[error("the Pod's containers use {count} different images; the maximum is {max}")]
     TooMany {
         /// How many there are.
         count: usize,
@@ -103,7 +103,7 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    /// A setting of the environment means nothing.
+    /// An environment variable has an invalid value.
     #[error(transparent)]
     Option(#[from] OptionError),
     /// The store on disk could not be used.
@@ -112,7 +112,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// The file or directory of the store that it is about, or that of an archive.
+    /// The file or directory of the store, or the archive, that the error is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Store(error) => Some(&error.path),
@@ -123,7 +123,7 @@ impl ImageError {
         }
     }
 
-    /// The kubelet's waiting reason for a container whose image fails this way (`pkg/kubelet/images/types.go`).
+    /// The kubelet's waiting reason for a container with this image error (`pkg/kubelet/images/types.go`).
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidName { .. } => "InvalidImageName",
@@ -140,27 +140,27 @@ impl ImageError {
     }
 }
 
-/// An error of a library below.
+/// An error of an underlying library.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why an image could not be brought into the store.
+/// Why an image could not be added to the store.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// The registry has no such repository or tag.
-    #[error("registry {registry} does not have it: check repository and tag")]
+    #[error("registry {registry} does not have this image: check repository and tag")]
     NotFound {
         /// Host and port.
         registry: String,
     },
-    /// The registry wants other credentials.
+    /// The registry requires different credentials.
     #[error("registry {registry} denies access: the repository does not exist or needs credentials ({detail})")]
     Denied {
         /// Host and port.
         registry: String,
-        /// What the registry says.
+        /// The registry's message.
         detail: String,
     },
-    /// No connection, or one that broke.
+    /// The connection failed or broke.
     #[error("cannot reach registry {registry}: check its name and the network")]
     Unreachable {
         /// Host and port.
@@ -169,18 +169,18 @@ pub enum PullError {
         #[source]
         source: Cause,
     },
-    /// This host trusts no authority at all.
+    /// This host trusts no certificate authorities.
     #[error(
-        "the certificate of {registry} cannot be checked: this host has no certificates of authorities; install \
-         ca-certificates, or put the authority of just this registry into /etc/containers/certs.d/{registry}/ca.crt"
+        "cannot verify the certificate of {registry}: this host has no CA certificates; install ca-certificates, or put this \
+         registry's CA certificate into /etc/containers/certs.d/{registry}/ca.crt"
     )]
     NoAuthorities {
         /// Host and port.
         registry: String,
     },
-    /// The registry, or somebody in its place, shows a certificate that is not accepted.
+    /// The certificate of the registry, or of an impostor, was not accepted.
     #[error(
-        "the certificate of {registry} is not accepted ({why}); if the registry is right, put its authority's certificate \
+        "the certificate of {registry} is not trusted ({why}); if this is the right registry, put its CA certificate \
          into /etc/containers/certs.d/{registry}/ca.crt"
     )]
     Certificate {
@@ -189,26 +189,26 @@ pub enum PullError {
         /// What is wrong with it.
         why: String,
     },
-    /// The registry speaks something else than TLS.
+    /// The registry does not speak TLS.
     #[error(
-        "{registry} does not speak https ({why}); if it speaks http and the network to it is safe, say so with `insecure = \
-         true` for it in /etc/containers/registries.conf"
+        "{registry} does not support https ({why}); if it supports http and the network is trusted, set `insecure = true` for \
+         it in /etc/containers/registries.conf"
     )]
     NotTls {
         /// Host and port.
         registry: String,
-        /// What TLS says.
+        /// The TLS library's message.
         why: String,
     },
-    /// The registry sends elsewhere, in a way that is not followed.
+    /// The registry redirected in a way that is not followed.
     #[error("registry {registry} redirects {why}")]
     Redirect {
         /// Host and port.
         registry: String,
-        /// Where or how often.
+        /// Why it was not followed.
         why: RedirectError,
     },
-    /// Credentials are unreadable.
+    /// Credentials could not be read.
     #[error("cannot read credentials from {origin}: {why}")]
     Credentials {
         /// File, secret or helper.
@@ -216,7 +216,7 @@ pub enum PullError {
         /// What is wrong with it.
         why: CredentialsError,
     },
-    /// The host's settings of registries are unusable.
+    /// The host's registry settings are unusable.
     #[error("cannot use {}: {why}", path.display())]
     Configuration {
         /// File.
@@ -224,14 +224,14 @@ pub enum PullError {
         /// What is wrong with it.
         why: ConfigurationError,
     },
-    /// The host's settings forbid the registry.
+    /// The host's registry settings block this registry.
     #[error("images of {prefix} are blocked in /etc/containers/registries.conf")]
     Blocked {
         /// As in the settings.
         prefix: String,
     },
-    /// The connection broke in the middle of a transfer, or stood still for too long.
-    #[error("the connection to registry {registry} broke while {what} was transferred; try again")]
+    /// The connection broke during a transfer or stalled for too long.
+    #[error("the connection to registry {registry} broke during the transfer of {what}; try again")]
     Cut {
         /// Host and port.
         registry: String,
@@ -241,33 +241,33 @@ pub enum PullError {
         #[source]
         source: Cause,
     },
-    /// The registry answered with an error of its own.
-    #[error("registry {registry} answered with an error: {detail}")]
+    /// The registry reported an error.
+    #[error("registry {registry} returned an error: {detail}")]
     Registry {
         /// Host and port.
         registry: String,
-        /// What it says.
+        /// The registry's message.
         detail: String,
-        /// Whether trying again can help.
+        /// Whether a retry can help.
         transient: bool,
-        /// How long it asks to be left alone.
+        /// How long the registry asks clients to wait.
         retry_after: Option<Duration>,
     },
-    /// Nothing in it runs here.
-    #[error("it has no variant for linux/amd64, only for {available}")]
+    /// The image has nothing for this platform.
+    #[error("it has no image for linux/amd64, only for {available}")]
     Platform {
-        /// What it has.
+        /// The platforms that it has.
         available: String,
     },
-    /// Manifest or configuration make no sense or use something unknown.
-    #[error("its {what} is not usable: {why}")]
+    /// A manifest or configuration is invalid or uses something unknown.
+    #[error("its {what} is invalid: {why}")]
     Invalid {
         /// Which document.
         what: String,
         /// What is wrong.
         why: String,
     },
-    /// Content is not what its digest says.
+    /// Content does not match its digest.
     #[error("{what} is corrupt: it has digest {actual} instead of {expected}")]
     Digest {
         /// Manifest, configuration or layer.
@@ -277,8 +277,8 @@ pub enum PullError {
         /// Computed.
         actual: String,
     },
-    /// A layer could not be turned into a disk image.
-    #[error("layer {digest} is not usable")]
+    /// A layer could not be converted to a disk image.
+    #[error("layer {digest} is invalid")]
     Layer {
         /// Digest of the blob.
         digest: String,
@@ -286,7 +286,7 @@ pub enum PullError {
         #[source]
         source: LayerError,
     },
-    /// An archive or directory is not one of images, or has more or less than expected.
+    /// An archive or directory does not contain images, or more or fewer than expected.
     #[error("{0}")]
     Archive(String),
     /// The file to load from could not be read.
@@ -307,12 +307,12 @@ impl PullError {
         }
     }
 
-    /// Whether trying again can help.
+    /// Whether a retry can help.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Registry { transient: true, .. })
     }
 
-    /// How long the registry asks to be left alone.
+    /// How long the registry asks clients to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Registry { retry_after, .. } => *retry_after,
@@ -328,10 +328,10 @@ impl PullError {
     }
 }
 
-/// Why a layer could not be written as a disk image, or layers could not be merged.
+/// Why a layer could not be written as a disk image or layers could not be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
-    /// It is larger than a variable allows.
+    /// It is larger than a setting allows.
     #[error("{error}; {variable} sets this limit")]
     Limit {
         /// Which limit.
@@ -339,7 +339,7 @@ pub enum LayerError {
         /// The variable's name.
         variable: &'static str,
     },
-    /// The image cannot be written for another reason.
+    /// Writing the image failed for another reason.
     #[error(transparent)]
     Erofs(ErofsError),
 }
@@ -355,10 +355,10 @@ impl From<ErofsError> for LayerError {
     }
 }
 
-/// Longest explanation that quotes what came from outside.
+/// Maximum length, in characters, of an explanation that quotes external input.
 const QUOTE_MAX_CHARS: usize = 500;
 
-/// Text that may quote what came from outside, for a terminal: control characters are shown, not sent, and it is not endless.
+/// External text made safe for a terminal: control characters are escaped, and its length is limited.
 pub(super) fn printable(text: &str) -> String {
     let mut printable = String::new();
     for (index, character) in text.chars().enumerate() {
@@ -375,7 +375,7 @@ pub(super) fn printable(text: &str) -> String {
     printable
 }
 
-/// Control characters, and those that change the direction of what follows.
+/// Control characters, and those that change the text direction.
 pub fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -385,11 +385,11 @@ pub fn is_unprintable(character: char) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}{}", path.display(), remedy(source))]
 pub struct StoreError {
-    /// What was tried, as an infinitive.
+    /// The failed operation, as an infinitive.
     pub action: &'static str,
-    /// On which file or directory.
+    /// The file or directory.
     pub path: PathBuf,
-    /// The system's answer.
+    /// The system's error.
     #[source]
     pub source: io::Error,
 }
@@ -405,7 +405,7 @@ impl StoreError {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (the file system there is full; free space, or remove images with `microkube image rm`)"
+            " (the file system is full; free space, or remove images with `microkube image rm`)"
         }
         io::ErrorKind::PermissionDenied => " (run as root, or set MICROKUBE_STATE_DIR to a directory of your own)",
         _ => "",
@@ -417,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_a_layer_exceeds_is_told_with_its_variable() {
+    fn an_exceeded_limit_is_reported_with_its_variable() {
         let text = |error| LayerError::from(error).to_string();
         assert_eq!(
             text(ErofsError::TooManyFiles { limit: 3 }),

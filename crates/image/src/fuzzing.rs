@@ -1,4 +1,4 @@
-//! Entry points of the fuzz targets (`tests/fuzz`), which can reach nothing private.
+//! Entry points for the fuzz targets (`tests/fuzz`), which cannot reach private items.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -14,12 +14,12 @@ thread_local! {
     static ARCHIVE: File = tempfile::tempfile().expect("a scratch file");
 }
 
-/// Reads an archive of images as loading does, up to the layers.
+/// Reads an image archive as loading does, up to the layers.
 pub fn image_archive(data: &[u8]) {
     let mut file = ARCHIVE.with(File::try_clone).expect("a descriptor");
-    file.set_len(0).expect("an empty file");
-    file.rewind().expect("its start");
-    file.write_all(data).expect("a copy");
+    file.set_len(0).expect("a file that can be truncated");
+    file.rewind().expect("a file that can be rewound");
+    file.write_all(data).expect("a file that can be written");
     let Ok(files) = Files::archive(file) else { return };
     load::read_all(&files);
 }
@@ -27,7 +27,7 @@ pub fn image_archive(data: &[u8]) {
 /// Parses a configuration as pulling and loading do.
 pub fn image_config(data: &[u8]) {
     let blob = |digest| Blob { digest, size_bytes: 1 };
-    // The manifest says how many layers there must be.
+    // The manifest determines how many layers there must be.
     let layers = data.windows(7).filter(|part| part == b"sha256:").count();
     let manifest = Manifest {
         config: blob(Digest::of(data)),

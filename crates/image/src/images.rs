@@ -1,4 +1,4 @@
-//! The images of the store: added, read, listed, found by name or ID.
+//! Images in the store: adding, reading, listing, and finding by name or ID.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,7 +11,7 @@ use super::store::ImageStore;
 use super::{Image, Layer};
 
 impl ImageStore {
-    /// All images with their names, in the names' order. An image of several names appears once for each.
+    /// All images with their names, sorted by name. An image with several names appears once for each.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
         let mut images = Vec::new();
         for path in self.reference_files()? {
@@ -21,7 +21,7 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// The images that a name, an ID or its unique start stand for: one name, or all names of one image.
+    /// Finds the images for a name, an ID, or the unique start of an ID: one name, or all names of one image.
     pub fn find(&self, reference_or_id: &str) -> Result<Vec<Image>, ImageError> {
         let reference = ImageReference::parse(reference_or_id);
         if let Ok(reference) = &reference
@@ -32,7 +32,7 @@ impl ImageStore {
         if let Ok(reference) = &reference
             && reference.digest().is_some()
         {
-            // The digest decides: the image may have been pulled with a tag beside it, or with another one.
+            // The digest decides: the image may have been pulled with a tag as well, or with another tag.
             let mut images = self.list()?;
             images.retain(|image| {
                 ImageReference::parse(&image.reference).is_ok_and(|other| {
@@ -63,8 +63,8 @@ impl ImageStore {
         }
     }
 
-    /// Adds an image whose layers are all there, and returns it. `root` is the digest of the document that the name means, if it means
-    /// one anywhere but here.
+    /// Adds an image whose layers are all present, and returns it. `root` is the digest of the document that the name
+    /// refers to, if the name also exists outside this store.
     pub(super) fn add_image(
         &self,
         reference: &ImageReference,
@@ -78,7 +78,7 @@ impl ImageStore {
         {
             self.stack(&layers).map_err(|error| match error {
                 PullError::Store(error) => error,
-                other => StoreError::of("stack the layers in", self.root())(io::Error::other(other)),
+                other => StoreError::of("merge layers in", self.root())(io::Error::other(other)),
             })?;
         }
         self.write(&self.blob_path("configs", &Digest::of(config)), config)?;
@@ -88,7 +88,7 @@ impl ImageStore {
         self.read_image(&self.reference_path(reference))
     }
 
-    /// The image of a name's file; `None` where anything of it is missing or visibly damaged.
+    /// The image of a reference file; `None` if any part is missing or visibly damaged.
     pub(super) fn read_image(&self, path: &Path) -> Result<Option<Image>, StoreError> {
         let Some((digest, manifest)) = self.read_record(path)? else {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! The way through indexes to the manifest of this platform. An index may lead to further indexes, and lists what this host need
-//! not have: other platforms' manifests, attestations, signatures.
+//! Finds this platform's manifest through indexes. An index may refer to other indexes, and may list documents that
+//! this host need not have: other platforms' manifests, attestations, signatures.
 
 use oci_spec::image::{Arch, Descriptor, Os, Platform};
 
@@ -7,26 +7,26 @@ use super::error::PullError;
 use super::manifest::{self, Blob, MANIFEST_MEDIA_TYPES};
 use super::reference::Digest;
 
-/// How many indexes may lie one in the other. Builders make one or two.
+/// Maximum depth of nested indexes. Builders create one or two levels.
 const DEPTH_MAX: usize = 8;
-/// How many documents are looked at for one image.
+/// Maximum number of documents examined for one image.
 const DOCUMENTS_MAX: usize = 100;
-/// How many platforms an error names.
+/// Maximum number of platforms named in an error.
 const SHOWN_MAX: usize = 20;
 
-/// A manifest or index that may be, or lead to, what is looked for.
+/// A manifest or index that may be, or lead to, the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub blob: Blob,
-    /// The document by which this one was come to first; its own digest if it was none.
+    /// The top-level document that led here; its own digest if there was none.
     pub root: Digest,
-    /// Whether an index says that it is for this platform. Else only its configuration tells.
+    /// Whether an index states that it is for this platform. Otherwise only its configuration shows that.
     stated: bool,
     depth: usize,
 }
 
 impl Candidate {
-    /// What a name means in a registry.
+    /// The document that a name refers to in a registry.
     pub fn root(document: &[u8]) -> Self {
         let digest = Digest::of(document);
         Self {
@@ -41,27 +41,27 @@ impl Candidate {
     }
 }
 
-/// A depth-first search, in the order of the indexes: of several that fit, the first is taken (OCI image specification).
+/// A depth-first search in the order of the indexes: the first match is taken (OCI image specification).
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// The next one is last.
+    /// A stack: the last candidate is next.
     pending: Vec<Candidate>,
     count: usize,
-    /// Platforms for which there is something.
+    /// Platforms found so far that do not match.
     available: Vec<String>,
-    /// Why the first that was no image is none.
+    /// Why the first rejected document is not an image.
     refusal: Option<PullError>,
 }
 
 impl Search {
-    /// A search that begins with the entries of an archive's own index.
+    /// Starts a search at the entries of an archive's own index.
     pub fn among<'a>(entries: impl IntoIterator<Item = &'a Descriptor>) -> Result<Self, PullError> {
         let mut search = Self::default();
         search.add(None, entries)?;
         Ok(search)
     }
 
-    /// The next document to look at; an error if nothing was found.
+    /// The next document to examine; an error if nothing was found.
     pub fn next(&mut self) -> Result<Candidate, PullError> {
         self.count += 1;
         if self.count > DOCUMENTS_MAX {
@@ -82,14 +82,14 @@ impl Search {
         Err(PullError::Platform { available })
     }
 
-    /// Goes on in an index.
+    /// Continues the search in an index.
     pub fn enter<'a>(
         &mut self,
         index: &Candidate,
         entries: impl IntoIterator<Item = &'a Descriptor>,
     ) -> Result<(), PullError> {
         if index.depth >= DEPTH_MAX {
-            let why = format!("more than {DEPTH_MAX} indexes lie one in the other");
+            let why = format!("indexes are nested more than {DEPTH_MAX} levels deep");
             return Err(PullError::invalid("index", why));
         }
         self.add(Some(index), entries)
@@ -110,7 +110,7 @@ impl Search {
                         continue;
                     }
                 },
-                // Archives of one image often say nothing; nor do signatures, which are of other types.
+                // Archives of one image often state no platform. Neither do signatures, but these have other types.
                 None if MANIFEST_MEDIA_TYPES.contains(&entry.media_type().as_ref()) => 2,
                 None => continue,
             };
@@ -130,12 +130,12 @@ impl Search {
         Ok(())
     }
 
-    /// Notes that a document is not what is looked for; an error if it should have been.
+    /// Records that a document is not the image; an error if it should have been.
     pub fn refuse(&mut self, candidate: &Candidate, error: PullError) -> Result<(), PullError> {
         match error {
             error if candidate.stated => return Err(error),
             PullError::Platform { available } => self.note(available),
-            // No image, or not there.
+            // Not an image, or missing.
             error @ (PullError::Invalid { .. } | PullError::NotFound { .. } | PullError::Archive(_)) => {
                 self.refusal.get_or_insert(error);
             }
@@ -145,14 +145,14 @@ impl Search {
     }
 
     fn note(&mut self, platform: String) {
-        // Attestations have this one.
+        // Attestations have this platform.
         if platform != "unknown/unknown" && !self.available.contains(&platform) {
             self.available.push(platform);
         }
     }
 }
 
-/// Entries of one image without those for variants of this platform that another of them fits better.
+/// The entries of one image, without those for variants of this platform that another entry fits better.
 pub(super) fn without_worse_variants<'a>(entries: &[&'a Descriptor]) -> Vec<&'a Descriptor> {
     let rank_of = |entry: &Descriptor| entry.platform().as_ref().and_then(rank);
     let best = entries.iter().filter_map(|entry| rank_of(entry)).min();
@@ -161,7 +161,7 @@ pub(super) fn without_worse_variants<'a>(entries: &[&'a Descriptor]) -> Vec<&'a 
     kept
 }
 
-/// How well a platform fits, best first. Variants of amd64 need newer processors.
+/// How well a platform fits; lower is better. Variants of amd64 need newer processors.
 fn rank(platform: &Platform) -> Option<u8> {
     if *platform.os() != Os::Linux || *platform.architecture() != Arch::Amd64 {
         return None;
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_best_comes_first_and_what_does_not_fit_never() {
+    fn the_best_match_comes_first_and_mismatches_never() {
         let entries = [
             entry(0, MANIFEST, json!({ "os": "linux", "architecture": "arm64" })),
             entry(1, MANIFEST, Value::Null),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_variants_of_one_image_the_best_are_kept_and_other_platforms_with_them() {
+    fn only_the_best_variants_of_each_platform_are_kept() {
         let arm64 = json!({ "os": "linux", "architecture": "arm64" });
         let kept = |platforms: &[Value]| {
             let entries: Vec<_> = platforms.iter().map(|one| entry(0, MANIFEST, one.clone())).collect();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nested_index_is_searched_before_what_follows_it() {
+    fn a_nested_index_is_searched_before_the_entries_after_it() {
         let outer = [entry(1, INDEX, amd64("")), entry(2, MANIFEST, amd64(""))];
         let mut search = Search::among(&outer).unwrap();
         let index = search.next().unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes_end_in_depth_and_number() {
+    fn nesting_depth_and_number_of_indexes_are_limited() {
         let mut candidate = Candidate::root(b"");
         let mut search = Search::default();
         let mut depth = 0;
@@ -265,14 +265,14 @@ mod tests {
             depth += 1;
         };
         assert_eq!(depth as usize, DEPTH_MAX);
-        assert!(error.to_string().contains("one in the other"), "{error}");
+        assert!(error.to_string().contains("nested more than"), "{error}");
         let entries: Vec<_> = (0..1000).map(|number| entry(number, MANIFEST, Value::Null)).collect();
         let mut search = Search::among(&entries).unwrap();
         assert_eq!(std::iter::from_fn(|| search.next().ok()).count(), DOCUMENTS_MAX);
     }
 
     #[test]
-    fn only_what_did_not_promise_to_fit_may_fail() {
+    fn only_entries_without_a_platform_may_fail() {
         let promised = [entry(1, MANIFEST, amd64("")), entry(2, MANIFEST, amd64(""))];
         let missing = || PullError::Archive("missing".into());
         let mut search = Search::among(&promised).unwrap();

@@ -1,5 +1,5 @@
-//! One layer on its way from a compressed stream to an EROFS file: decompression in one thread, hashing and writing in
-//! another, with a few hundred kilobytes between them. The stream is kept as it came, too.
+//! Converts a layer from a compressed stream to an EROFS file. One thread decompresses, another hashes and writes, with
+//! a few hundred kilobytes between them. The original stream can be kept as well.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use super::reference::Digest;
 const CHUNK: usize = 256 * 1024;
 const CHUNKS_AHEAD: usize = 4;
 
-/// A layer that is not in the store yet, and is deleted when dropped.
+/// A converted layer that is not in the store yet. It is deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Converted {
     pub file: LayerFiles,
@@ -31,12 +31,12 @@ pub(super) struct Converted {
 #[derive(Debug)]
 pub(super) struct LayerFiles {
     pub erofs: NamedTempFile,
-    /// The stream as it came, with its digest.
+    /// The original stream and its digest.
     pub blob: Option<(NamedTempFile, Digest)>,
 }
 
-/// Converts the layer that `compressed` streams into new files in `directory`. `compressed` is read to its end. Its digest need
-/// not be computed where it is known already.
+/// Converts the layer that `compressed` streams into new files in `directory`. `compressed` is read to its end. If its
+/// digest is already known, it is not computed.
 pub(super) fn convert(
     compressed: impl Read + Send,
     directory: &Path,
@@ -59,7 +59,7 @@ pub(super) fn convert(
     })
 }
 
-/// Converts a layer that is here already; with `lower`, for this place above other layers.
+/// Converts a layer that is already present; with `lower`, for its place above these layers.
 pub(super) fn convert_blob(
     blob: File,
     directory: &Path,
@@ -73,14 +73,14 @@ pub(super) fn convert_blob(
     })
 }
 
-/// Makes one file of several layers, lowest first.
+/// Merges several layers, lowest first, into one file.
 pub(super) fn merge(layers: &LowerLayers, directory: &Path, options: &Options) -> Result<NamedTempFile, ErofsError> {
     let (file, scratch) = new_files(directory)?;
     microkube_erofs::merge(layers, file.as_file(), scratch, &options.limits, options.compression)?;
     Ok(file)
 }
 
-/// Checks a conversion's result against what the image says.
+/// Checks the result of a conversion against the image's documents.
 pub(super) fn accept(
     converted: Result<Converted, ErofsError>,
     layer: &LayerBlob,
@@ -114,13 +114,13 @@ pub(super) fn open_volume(path: &Path) -> Result<Option<Volume>, StoreError> {
         Ok(volume) => Ok(Some(volume)),
         Err(VolumeError::Io(error)) => Err(StoreError::of("read", path)(error)),
         Err(error) => {
-            tracing::debug!(%error, path = %path.display(), "the layer's file is not used");
+            tracing::debug!(%error, path = %path.display(), "not using the layer's file");
             Ok(None)
         }
     }
 }
 
-/// A file for an image, and what its writer needs beside it.
+/// A file for an image, and the scratch files that its writer needs.
 fn new_files(directory: &Path) -> Result<(NamedTempFile, [File; 2]), OutputError> {
     let file = tempfile::Builder::new().prefix("layer-").tempfile_in(directory);
     let scratch = || tempfile::tempfile_in(directory).map_err(OutputError);
@@ -148,14 +148,14 @@ fn write(
         };
         let (limits, compression) = (&options.limits, options.compression);
         microkube_erofs::write_layer(&mut stream, file.as_file(), scratch, limits, compression, lower)?;
-        // The digest covers what follows the archive's end, too.
+        // The digest also covers the data after the end of the archive.
         io::copy(&mut stream, &mut io::sink()).map_err(|error| ErofsError::Tar(error.into()))?;
         Ok::<_, ErofsError>(Digest::from_hash(stream.hash))
     })?;
     Ok((file, diff_id))
 }
 
-/// How long the uncompressed stream may be: the content, and a few headers for every file.
+/// Maximum size of the uncompressed stream, in bytes: the content, and a few headers per file.
 fn stream_max_bytes(options: &Options) -> u64 {
     options
         .limits
@@ -163,7 +163,7 @@ fn stream_max_bytes(options: &Options) -> u64 {
         .saturating_add(u64::from(options.limits.files).saturating_mul(2048))
 }
 
-/// Copies and hashes what is read.
+/// Copies and hashes data as it is read.
 struct Tee<R> {
     inner: R,
     copy: NamedTempFile,
@@ -182,7 +182,7 @@ impl<R: Read> Read for Tee<R> {
     }
 }
 
-/// Sends chunks of the plain stream, an empty one at its end. Stops early when nobody listens any more.
+/// Sends chunks of the decompressed stream, then an empty one. Stops early if the receiver is gone.
 fn decompress(compressed: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     let mut plain = match Decompress::new(compressed) {
         Ok(plain) => plain,
@@ -194,7 +194,7 @@ fn decompress(compressed: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         let result = match plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk) {
-            // Only the end of the source says that it was complete and that its digest was right.
+            // Only the end of the source proves that it was complete and its digest right.
             Ok(0) => plain.drain().map(|_| chunk),
             Ok(_) => Ok(chunk),
             Err(error) => Err(error),

@@ -1,9 +1,9 @@
 //! Images: from a registry or an archive into a content-addressed store, each layer as an EROFS disk image.
 //!
-//! [`ImageStore`] is all that other parts need. What an EROFS image looks like, how layers are stacked in a Pod and how a container is
-//! started from an image's configuration does not belong here.
+//! [`ImageStore`] is the interface for the rest of the program. The EROFS format, how layers are stacked in a Pod, and
+//! how a container is started from an image's configuration do not belong here.
 
-// By these names the fuzz targets know this crate and their fuzzer.
+// The fuzz targets refer to this crate and their fuzzer by these names.
 #[cfg(test)]
 extern crate self as libfuzzer_sys;
 #[cfg(test)]
@@ -52,24 +52,24 @@ use kept_inputs::fuzz_target;
 pub use microkube_erofs::Compression;
 pub use names::normalized;
 pub use oci_spec::image::ImageConfiguration;
-pub use options::{OptionError, Options};
+pub use options::{LARGEST_MAX_BYTES, LARGEST_MAX_FILES, OptionError, Options};
 pub use save::SaveTo;
 pub use store::{ImageStore, StoreLock};
 pub use sweep::Removed;
 pub use verify::{Problem, Verification, Verified};
 
-/// When to ask the registry, as a container's `imagePullPolicy`.
+/// When to contact the registry, like a container's `imagePullPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// Every time; layers that are here already are not fetched again.
+    /// Every time; layers that are already present are not fetched again.
     Always,
-    /// If the image is not here.
+    /// If the image is not present.
     IfNotPresent,
-    /// Never; the image has to be here.
+    /// Never; the image has to be present.
     Never,
 }
 
-/// An image of the store.
+/// An image in the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     /// Normalised name, such as `docker.io/library/nginx:latest`.
@@ -78,33 +78,34 @@ pub struct Image {
     pub id: String,
     /// Digest of the manifest, `sha256:…`.
     pub manifest_digest: String,
-    /// By which name anybody gets just this image from its registry, `REPOSITORY@sha256:…`: the digest is the one of the document that
-    /// the name meant, a manifest or an index. `None` where it came without one (from an archive by `docker save`).
+    /// The name with which this exact image can be pulled from its registry, `REPOSITORY@sha256:…`. The digest is that
+    /// of the document that the name referred to, a manifest or an index. `None` if the image came without one (from a
+    /// `docker save` archive).
     pub repo_digest: Option<String>,
-    /// The image's configuration.
     pub config: ImageConfiguration,
-    /// From the lowest to the topmost.
+    /// From lowest to topmost.
     pub layers: Vec<Layer>,
     /// Sum of the layers' lengths.
     pub size_bytes: u64,
 }
 
-/// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of its uncompressed tar stream, `sha256:…`; of merged layers ([`ImageStore::fit`]), one that stands for all of them.
+    /// Digest of its uncompressed tar stream, `sha256:…`. For merged layers ([`ImageStore::fit`]), a digest that
+    /// represents all of them.
     pub diff_id: String,
-    /// The EROFS file.
+    /// Its EROFS file.
     pub path: PathBuf,
     /// Length of the file, a multiple of 4096.
     pub length_bytes: u64,
 }
 
 impl Image {
-    /// Opens the layers' files for reading, lowest first. From then on they stay usable whatever happens to the store.
+    /// Opens the layers' files for reading, lowest first. The open files stay usable even if they are removed from the
+    /// store.
     ///
-    /// Between looking an image up and this, another process may remove it: [`ImageError::Removed`] then asks to ensure
-    /// the image once more.
+    /// Another process may remove the image between its lookup and this call: after [`ImageError::Removed`], ensure the
+    /// image again.
     pub fn open_layers(&self) -> Result<Vec<File>, ImageError> {
         Self::open_all(&self.layers, &self.reference)
     }
@@ -121,29 +122,31 @@ impl Image {
         layers.iter().map(open).collect()
     }
 
-    /// What Kubernetes calls the image that a container runs (`imageID`), as containerd does: the name with the manifest's digest, or
+    /// Kubernetes' name for a container's image (`imageID`), as in containerd: the name with the manifest's digest, or
     /// the configuration's digest if there is no such name.
     pub fn kubernetes_id(&self) -> &str {
         self.repo_digest.as_deref().unwrap_or(&self.id)
     }
 
-    /// When the image was made, as its configuration says (RFC 3339).
+    /// Creation time of the image according to its configuration (RFC 3339).
     pub fn created(&self) -> Option<&str> {
         self.config.created().as_deref()
     }
 }
 
-/// Hears how adding an image goes on. Layers are named by their digest; calls come from several threads.
+/// Receives the progress of adding an image. Layers are named by their digest; calls come from several threads.
 pub trait Progress: Send + Sync {
-    /// So many bytes of a layer have come, of so many.
+    /// Received this many bytes of a layer, out of a total.
     fn layer_bytes(&self, digest: &str, received_bytes: u64, total_bytes: u64);
-    /// Another process or image is fetching a layer; its result is waited for.
+    /// Another process or image is fetching the layer, and this one waits for the result.
     fn layer_waiting(&self, _digest: &str) {}
-    /// A layer is in the store; `present` if it was there before.
+    /// A layer is in the store; `present` if it already was.
     fn layer_done(&self, digest: &str, present: bool);
+    /// A layout has only a tag for an image, and the image was loaded under the name `reference`.
+    fn named_after_tag(&self, _tag: &str, _reference: &str) {}
 }
 
-/// Progress that nobody looks at.
+/// Progress that is discarded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Quiet;
 

@@ -1,4 +1,4 @@
-//! Adds images from files: OCI layouts (a directory, or an archive of one) and what `docker save` writes.
+//! Adds images from files: OCI layouts (a directory, or an archive of one) and `docker save` archives.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -16,12 +16,12 @@ use super::manifest::{self, Blob, CONFIG_MAX_BYTES, Document, LayerBlob, MANIFES
 use super::reference::{Digest, ImageReference};
 use super::{Image, ImageStore, Progress};
 
-/// How many manifests and indexes of a layout are looked at, over all its images.
+/// Maximum number of manifests and indexes of a layout that are examined, over all its images.
 const LOOKS_MAX: usize = 2000;
 
 impl ImageStore {
-    /// Adds the images in `path`, an OCI layout directory, an archive of one, or an archive by `docker save`, compressed or not;
-    /// `-` is standard input. `name` names an image that has no name of its own, or renames the only one.
+    /// Adds the images in `path`: an OCI layout directory, an archive of one, or a `docker save` archive, compressed or
+    /// not; `-` is standard input. `name` names an unnamed image, or renames the only one.
     pub fn load(&self, path: &Path, name: Option<&str>, progress: &dyn Progress) -> Result<Vec<Image>, ImageError> {
         let name = name.map(ImageReference::parse).transpose()?;
         let failed = |source| ImageError::Load {
@@ -29,7 +29,7 @@ impl ImageStore {
             source: Box::new(source),
         };
         let loaded = self.load_files(path, name, progress);
-        // Removes what a failure left, and what a name meant before.
+        // Removes leftovers of a failure, and the content that a name previously referred to.
         let swept = self.sweep();
         let images = loaded.map_err(failed)?;
         swept?;
@@ -54,6 +54,9 @@ impl ImageStore {
             let config = files.small(&image.config_path, CONFIG_MAX_BYTES)?;
             for name in &image.names {
                 images.extend(self.add_image(name, &image.manifest, &config, image.root.as_ref())?);
+            }
+            for (tag, name) in image.tags.iter().zip(&image.names) {
+                progress.named_after_tag(tag, &name.to_string());
             }
         }
         Ok(images)
@@ -81,7 +84,7 @@ impl ImageStore {
             let expected = layer.blob.size_bytes;
             return Err(PullError::invalid(
                 "manifest",
-                format!("it says that layer {digest} has {expected} bytes, but it has {length}"),
+                format!("it gives layer {digest} a size of {expected} bytes, but the layer has {length}"),
             ));
         }
         let report = |received| progress.layer_bytes(digest, received, length);
@@ -110,12 +113,12 @@ fn find_images(files: &Files) -> Result<Vec<Found>, PullError> {
     } else if files.exists("manifest.json") {
         docker_images(files)
     } else {
-        let why = "it is neither an OCI layout nor an archive by `docker save`";
+        let why = "it is neither an OCI layout nor a `docker save` archive";
         Err(PullError::Archive(why.into()))
     }
 }
 
-/// Reads all that loading reads before it converts layers.
+/// Reads everything that loading reads before it converts layers.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_all(files: &Files) {
     for image in find_images(files).into_iter().flatten() {
@@ -133,104 +136,165 @@ pub(super) fn read_all(files: &Files) {
 /// An image found in an archive.
 struct Found {
     manifest: Vec<u8>,
-    /// The document that its names mean; `None` where the archive has no manifests.
+    /// The document that its names refer to; `None` if the archive has no manifests.
     root: Option<Digest>,
     config_path: String,
     layers: Vec<LayerBlob>,
     layer_paths: Vec<String>,
     names: Vec<ImageReference>,
+    /// Bare tags, such as `v1`. After [`with_names`], those that `names` were derived from.
+    tags: Vec<String>,
 }
 
-/// Decides what each image will be called.
+/// Decides the names of each image.
 fn with_names(mut found: Vec<Found>, name: Option<ImageReference>) -> Result<Vec<Found>, PullError> {
     match (name, found.as_mut_slice()) {
-        (Some(name), [image]) => image.names = vec![name],
+        (Some(name), [image]) => {
+            image.names = vec![name];
+            image.tags.clear();
+        }
         (Some(_), images) => {
             return Err(PullError::Archive(format!(
-                "it has {} images; one name cannot stand for them",
+                "it has {} images, so --name cannot be used; load it without --name, or load an archive of one image",
                 images.len()
             )));
         }
         (None, images) => {
-            if images.iter().any(|image| image.names.is_empty()) {
-                return Err(PullError::Archive(
-                    "an image in it has no name; give one with --name".into(),
-                ));
+            let count = images.len();
+            for image in images {
+                if image.names.is_empty() {
+                    name_after_tags(image, count)?;
+                } else {
+                    image.tags.clear();
+                }
             }
         }
     }
     Ok(found)
+}
+
+/// Names an image after those of its tags that can be names, and removes the other tags. The archive has `count` images.
+fn name_after_tags(image: &mut Found, count: usize) -> Result<(), PullError> {
+    let named = image
+        .tags
+        .iter()
+        .filter_map(|tag| Some((tag.clone(), name_after(tag)?)));
+    let (tags, names): (Vec<_>, Vec<_>) = named.unzip();
+    if names.is_empty() {
+        let what = match image.tags.first() {
+            None => "it contains an image without a name".to_owned(),
+            Some(tag) => format!("an image in it has only the tag {tag:?}, which cannot be a name"),
+        };
+        let remedy = match count {
+            1 => "give one with --name",
+            _ => "save that image to an archive without the others, and load that with --name",
+        };
+        return Err(PullError::Archive(format!("{what}; {remedy}")));
+    }
+    (image.tags, image.names) = (tags, names);
+    Ok(())
+}
+
+/// The name of an image that has only a tag. It is podman's: `v1` becomes `localhost/v1:latest`.
+fn name_after(tag: &str) -> Option<ImageReference> {
+    ImageReference::parse(&format!("localhost/{tag}")).ok()
 }
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// The images of a layout. Entries of one name are one image, for several platforms; so are those without a name, as far as they are for
-/// other platforms or for variants of this one.
+/// The images of a layout. Entries with the same name or bare tag are one image for several platforms. So are entries with
+/// neither, if they are for other platforms or for variants of this one.
 fn layout_images(files: &Files) -> Result<Vec<Found>, PullError> {
     let index: ImageIndex = parse_json("index", &files.small("index.json", MANIFEST_MAX_BYTES)?)?;
     let mut named: Vec<(ImageReference, Vec<&Descriptor>)> = Vec::new();
+    let mut tagged: Vec<(&str, Vec<&Descriptor>)> = Vec::new();
     let mut nameless = Vec::new();
     for descriptor in index.manifests() {
-        match name_of(descriptor)? {
-            None => nameless.push(descriptor),
-            Some(name) => match named.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, descriptors)) => descriptors.push(descriptor),
-                None => named.push((name, vec![descriptor])),
-            },
+        match (name_of(descriptor)?, tag_of(descriptor)) {
+            (Some(name), _) => add_to_group(&mut named, name, descriptor),
+            (None, Some(tag)) => add_to_group(&mut tagged, tag, descriptor),
+            (None, None) => nameless.push(descriptor),
         }
     }
     let mut found = Vec::new();
     let mut looks = 0;
     for (name, descriptors) in named {
         let image = find_image(files, Search::among(descriptors)?, &mut looks)?;
-        add_found(&mut found, image, Some(name));
+        add_found(&mut found, image, Some(name), None);
     }
-    let (mut platforms, mut found_nameless) = (Vec::new(), false);
-    for descriptor in index::without_worse_variants(&nameless) {
-        match find_image(files, Search::among([descriptor])?, &mut looks) {
+    let tagged = tagged.into_iter().map(|(tag, entries)| (Some(tag), entries));
+    let nameless = index::without_worse_variants(&nameless);
+    let nameless = nameless.into_iter().map(|entry| (None, vec![entry]));
+    let (mut platforms, mut found_unnamed) = (Vec::new(), false);
+    for (tag, entries) in tagged.chain(nameless) {
+        match find_image(files, Search::among(entries)?, &mut looks) {
             Ok(image) => {
-                add_found(&mut found, image, None);
-                found_nameless = true;
+                add_found(&mut found, image, None, tag);
+                found_unnamed = true;
             }
             Err(PullError::Platform { available }) => platforms.push(available),
             Err(error) => return Err(error),
         }
     }
-    if !platforms.is_empty() && !found_nameless {
+    if !platforms.is_empty() && !found_unnamed {
         let available = platforms.join(", ");
         return Err(PullError::Platform { available });
     }
     Ok(found)
 }
 
-/// Adds an image, or a name to one that is there.
-fn add_found(found: &mut Vec<Found>, image: Found, name: Option<ImageReference>) {
+fn add_to_group<'d, K: PartialEq>(groups: &mut Vec<(K, Vec<&'d Descriptor>)>, key: K, entry: &'d Descriptor) {
+    match groups.iter_mut().find(|(other, _)| *other == key) {
+        Some((_, entries)) => entries.push(entry),
+        None => groups.push((key, vec![entry])),
+    }
+}
+
+/// Adds an image, or another name or tag of one that is already in the list.
+fn add_found(found: &mut Vec<Found>, image: Found, name: Option<ImageReference>, tag: Option<&str>) {
+    let tag = tag.map(str::to_owned);
     let known = found
         .iter()
         .position(|other| other.root == image.root && other.manifest == image.manifest);
     match known.and_then(|place| found.get_mut(place)) {
-        Some(known) => known.names.extend(name),
+        Some(known) => {
+            known.names.extend(name);
+            known.tags.extend(tag);
+        }
         None => found.push(Found {
             names: name.into_iter().collect(),
+            tags: tag.into_iter().collect(),
             ..image
         }),
     }
 }
 
 fn name_of(descriptor: &Descriptor) -> Result<Option<ImageReference>, PullError> {
-    let annotation = |key: &str| descriptor.annotations().as_ref().and_then(|all| all.get(key));
-    // A bare tag, as umoci writes it, is no name.
-    annotation("io.containerd.image.name")
-        .or_else(|| annotation("org.opencontainers.image.ref.name"))
-        .filter(|name| name.contains(['/', ':']))
-        .map(|name| parse_name(name))
-        .transpose()
+    let name = annotated_name(descriptor).filter(|name| !is_bare_tag(name));
+    name.map(parse_name).transpose()
 }
 
-/// What an entry of an index leads to.
-enum Looked {
+/// A bare tag, as umoci and skopeo write it, is not a name.
+fn tag_of(descriptor: &Descriptor) -> Option<&str> {
+    annotated_name(descriptor).filter(|name| !name.is_empty() && is_bare_tag(name))
+}
+
+fn is_bare_tag(name: &str) -> bool {
+    !name.contains(['/', ':'])
+}
+
+fn annotated_name(descriptor: &Descriptor) -> Option<&str> {
+    let annotations = descriptor.annotations().as_ref()?;
+    annotations
+        .get("io.containerd.image.name")
+        .or_else(|| annotations.get("org.opencontainers.image.ref.name"))
+        .map(String::as_str)
+}
+
+/// The document that an index entry refers to.
+enum ImageOrIndex {
     Image(Found),
     Index(Box<ImageIndex>),
 }
@@ -240,39 +304,40 @@ fn find_image(files: &Files, mut search: Search, looks: &mut usize) -> Result<Fo
         let candidate = search.next()?;
         *looks += 1;
         if *looks > LOOKS_MAX {
-            let why = format!("its images take more than {LOOKS_MAX} manifests and indexes to find");
+            let why = format!("finding its images takes more than {LOOKS_MAX} manifests and indexes");
             return Err(PullError::invalid("index", why));
         }
         match look(files, &candidate.blob) {
-            Ok(Looked::Image(found)) => {
+            Ok(ImageOrIndex::Image(found)) => {
                 return Ok(Found {
                     root: Some(candidate.root),
                     ..found
                 });
             }
-            Ok(Looked::Index(index)) => search.enter(&candidate, index.manifests())?,
+            Ok(ImageOrIndex::Index(index)) => search.enter(&candidate, index.manifests())?,
             Err(error) => search.refuse(&candidate, error)?,
         }
     }
 }
 
-fn look(files: &Files, blob: &Blob) -> Result<Looked, PullError> {
+fn look(files: &Files, blob: &Blob) -> Result<ImageOrIndex, PullError> {
     let bytes = blob_bytes(files, &blob.digest)?;
     let manifest = match manifest::parse(&bytes)? {
         Document::Manifest(manifest) => manifest,
-        Document::Index(index) => return Ok(Looked::Index(index)),
+        Document::Index(index) => return Ok(ImageOrIndex::Index(index)),
     };
     let config_path = blob_path(&manifest.config.digest);
     let config = files.small(&config_path, CONFIG_MAX_BYTES)?;
     verify("the configuration", &manifest.config.digest, &Digest::of(&config))?;
     let (_, layers) = manifest::join(&manifest, &config)?;
-    Ok(Looked::Image(Found {
+    Ok(ImageOrIndex::Image(Found {
         manifest: bytes,
         root: None,
         config_path,
         layer_paths: layers.iter().map(|layer| blob_path(&layer.blob.digest)).collect(),
         layers,
         names: Vec::new(),
+        tags: Vec::new(),
     }))
 }
 
@@ -282,7 +347,7 @@ fn blob_bytes(files: &Files, digest: &Digest) -> Result<Vec<u8>, PullError> {
     Ok(bytes)
 }
 
-/// An entry of `manifest.json` in an archive by `docker save`.
+/// An entry of `manifest.json` in a `docker save` archive.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerImage {
@@ -291,8 +356,9 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-/// Such archives have no manifests: one is made, of the layers as they are in the archive. `docker save` writes them uncompressed, other
-/// tools do not, and their names do not tell.
+/// The images of a `docker save` archive. Such archives have no manifests, so one is created from the layers as they
+/// are in the archive. `docker save` writes layers uncompressed; other tools do not, and the file names do not show the
+/// compression.
 fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
     let images: Vec<DockerImage> = parse_json("manifest.json", &files.small("manifest.json", MANIFEST_MAX_BYTES)?)?;
     let mut found = Vec::new();
@@ -302,7 +368,7 @@ fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
         let diff_ids = parsed.rootfs().diff_ids();
         if diff_ids.len() != image.layers.len() {
             let (have, listed) = (image.layers.len(), diff_ids.len());
-            let why = format!("it lists {listed} layers, the archive {have}");
+            let why = format!("it lists {listed} layers, but the archive has {have}");
             return Err(PullError::invalid("configuration", why));
         }
         let mut layers = Vec::new();
@@ -321,7 +387,7 @@ fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
         });
         let manifest = manifest.to_string().into_bytes();
         let Document::Manifest(parsed) = manifest::parse(&manifest)? else {
-            return Err(PullError::invalid("manifest.json", "it describes no image"));
+            return Err(PullError::invalid("manifest.json", "it does not describe an image"));
         };
         let (_, layers) = manifest::join(&parsed, &config)?;
         let names = image.repo_tags.unwrap_or_default();
@@ -332,12 +398,13 @@ fn docker_images(files: &Files) -> Result<Vec<Found>, PullError> {
             layers,
             layer_paths: image.layers,
             names: names.iter().map(|name| parse_name(name)).collect::<Result<_, _>>()?,
+            tags: Vec::new(),
         });
     }
     Ok(found)
 }
 
-/// The descriptor of a layer in such an archive.
+/// The descriptor of a layer in a `docker save` archive.
 fn docker_layer(files: &Files, path: &str, diff_id: &str) -> Result<serde_json::Value, PullError> {
     let (mut file, size) = files.file(path)?;
     let mut head = Vec::new();
@@ -347,7 +414,7 @@ fn docker_layer(files: &Files, path: &str, diff_id: &str) -> Result<serde_json::
         .map_err(PullError::Read)?;
     let packing = Packing::of(&head);
     let suffix = match packing {
-        // Converting it says why not.
+        // The conversion reports unsupported compressions.
         Packing::None | Packing::Unsupported(_) => "",
         Packing::Gzip => ".gzip",
         Packing::Zstd => ".zstd",
@@ -384,7 +451,7 @@ fn verify(what: &str, expected: &Digest, actual: &Digest) -> Result<(), PullErro
     })
 }
 
-/// Hashes and reports what is read.
+/// Hashes data as it is read, and reports progress.
 struct Hashing<R, F> {
     file: R,
     hash: Sha256,

@@ -1,4 +1,4 @@
-//! The documents of an image: index, manifest and configuration, in OCI's form and Docker's, validated before use.
+//! The documents of an image: index, manifest and configuration, in OCI and Docker formats, validated before use.
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
 use serde::Deserialize;
@@ -7,14 +7,14 @@ use serde::de::IgnoredAny;
 use super::error::PullError;
 use super::reference::Digest;
 
-/// Most bytes a manifest or index may have; what registries accept.
+/// Maximum size of a manifest or index, in bytes; the limit of registries.
 pub(super) const MANIFEST_MAX_BYTES: u64 = 4 << 20;
-/// Most bytes a configuration may have.
+/// Maximum size of a configuration, in bytes.
 pub(super) const CONFIG_MAX_BYTES: u64 = 8 << 20;
-/// Most layers an image may have. overlayfs in the guest stacks up to 500.
+/// Maximum number of layers of an image. overlayfs in the guest stacks up to 500.
 const LAYERS_MAX: usize = 500;
 
-/// Media types of manifests and indexes that are understood.
+/// Supported media types of manifests and indexes.
 pub(super) const MANIFEST_MEDIA_TYPES: &[&str] = &[
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -22,8 +22,8 @@ pub(super) const MANIFEST_MEDIA_TYPES: &[&str] = &[
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-/// Media types of configurations: OCI's, Docker's, and what Docker accepts for the sake of old clients and registries that wrote
-/// something else there (`ImageTypes` in moby's `distribution/registry.go`). Whether it is one, its content tells.
+/// Media types of configurations: OCI's, Docker's, and others that Docker accepts because old clients and registries
+/// wrote them (`ImageTypes` in moby's `distribution/registry.go`). The content decides whether it is a configuration.
 const CONFIG_MEDIA_TYPES: &[&str] = &[
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
@@ -40,29 +40,28 @@ pub(super) struct Blob {
     pub size_bytes: u64,
 }
 
-/// A layer: the blob as transferred, and the digest of its plain content.
+/// A layer: the blob as transferred, and the digest of its uncompressed content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LayerBlob {
     pub blob: Blob,
     pub diff_id: Digest,
 }
 
-/// What a document with a manifest's media type is.
+/// A document with the media type of a manifest or index.
 #[derive(Debug)]
 pub(super) enum Document {
     Manifest(Manifest),
-    /// Manifests and indexes are elsewhere ([`super::index`]).
+    /// Its manifests and indexes are separate documents ([`super::index`]).
     Index(Box<ImageIndex>),
 }
 
-/// A manifest.
 #[derive(Debug)]
 pub(super) struct Manifest {
     pub config: Blob,
     pub layers: Vec<Blob>,
 }
 
-/// What tells a manifest from an index. Registries and archives may leave the media type out.
+/// The fields that distinguish manifests from indexes. Registries and archives may leave out the media type.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
@@ -75,10 +74,11 @@ struct Kind {
 }
 
 impl Kind {
-    /// Whether it is an index. A document that can be read as either is refused: others might read it the other way.
+    /// Whether it is an index. A document that could be read as either is refused, because other tools might read it
+    /// the other way.
     fn is_index(&self) -> Result<bool, PullError> {
         if self.fs_layers.is_some() || self.schema_version == Some(1) {
-            let why = "its schema version 1 is of Docker before 1.10 and no longer supported: push the image anew";
+            let why = "schema version 1 (Docker before 1.10) is not supported: push the image again with a newer tool";
             return Err(PullError::invalid("manifest", why));
         }
         let is_index = self.manifests.is_some();
@@ -95,15 +95,12 @@ impl Kind {
                 let shown: String = other.chars().take(100).collect();
                 return Err(PullError::invalid(
                     "manifest",
-                    format!("it is of the unknown type {shown:?}"),
+                    format!("it has the unknown type {shown:?}"),
                 ));
             }
         };
         if is_index && is_manifest || stated != is_index {
-            return Err(PullError::invalid(
-                "manifest",
-                "it is a manifest and an index at the same time",
-            ));
+            return Err(PullError::invalid("manifest", "it is both a manifest and an index"));
         }
         Ok(is_index)
     }
@@ -112,7 +109,7 @@ impl Kind {
 /// Parses a manifest or an index.
 pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(PullError::invalid("manifest", "it is no JSON object"));
+        return Err(PullError::invalid("manifest", "it is not a JSON object"));
     }
     let kind: Kind = serde_json::from_slice(bytes).map_err(|e| PullError::invalid("manifest", e))?;
     if kind.is_index()? {
@@ -124,21 +121,21 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     if manifest.schema_version() != 2 {
         return Err(PullError::invalid(
             "manifest",
-            format!("schema version {} is not known", manifest.schema_version()),
+            format!("unknown schema version {}", manifest.schema_version()),
         ));
     }
     let config_type = manifest.config().media_type().as_ref();
     if !CONFIG_MEDIA_TYPES.contains(&config_type) {
         return Err(PullError::invalid(
             "manifest",
-            format!("it describes no container image but {config_type:?}"),
+            format!("it describes {config_type:?}, not a container image"),
         ));
     }
     if manifest.layers().len() > LAYERS_MAX {
         let count = manifest.layers().len();
         return Err(PullError::invalid(
             "manifest",
-            format!("{count} layers, {LAYERS_MAX} are supported"),
+            format!("it has {count} layers; the maximum is {LAYERS_MAX}"),
         ));
     }
     for layer in manifest.layers() {
@@ -146,7 +143,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
         if !is_layer(media_type) {
             return Err(PullError::invalid(
                 "manifest",
-                format!("layers of the type {media_type} are not supported"),
+                format!("layer type {media_type} is not supported"),
             ));
         }
     }
@@ -154,7 +151,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, PullError> {
     if config.size_bytes > CONFIG_MAX_BYTES {
         return Err(PullError::invalid(
             "manifest",
-            format!("a configuration of {} bytes", config.size_bytes),
+            format!("its configuration is too large ({} bytes)", config.size_bytes),
         ));
     }
     let layers = manifest.layers().iter().map(blob).collect::<Result<_, _>>()?;
@@ -188,7 +185,7 @@ fn is_layer(media_type: &MediaType) -> bool {
     )
 }
 
-/// Parses a configuration and joins its layers with the manifest's.
+/// Parses a configuration and pairs its layers with the manifest's.
 pub(super) fn join(manifest: &Manifest, config: &[u8]) -> Result<(ImageConfiguration, Vec<LayerBlob>), PullError> {
     let config: ImageConfiguration =
         serde_json::from_slice(config).map_err(|error| PullError::invalid("configuration", error))?;
@@ -201,7 +198,7 @@ pub(super) fn join(manifest: &Manifest, config: &[u8]) -> Result<(ImageConfigura
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() != manifest.layers.len() {
         let why = format!(
-            "it lists {} layers, the manifest {}",
+            "it lists {} layers, but the manifest lists {}",
             diff_ids.len(),
             manifest.layers.len()
         );

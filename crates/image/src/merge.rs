@@ -1,5 +1,5 @@
-//! Images of many layers in Pods that have room for a limited number of them: the lowest layers of an image become one file, in the
-//! store like a layer, made once for the layers that it stands for.
+//! Merges layers for Pods with more layers than fit. An image's lowest layers become one file, which is stored like a
+//! layer and created once for each set of merged layers.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,13 +14,13 @@ use super::stack::chain_of;
 use super::store::ImageStore;
 use super::{Image, Layer};
 
-/// To how many files the layers of an image are reduced: the first number with which the Pod's images fit. Few steps, so that few
-/// files are made of an image, whatever Pods it is in.
+/// The possible numbers of files per image. The first one with which the Pod's images fit is used. The steps are few,
+/// so that an image has few merged files, whatever Pods use it.
 const STEPS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
 impl ImageStore {
-    /// The images with so many of their lowest layers merged that they have at most `max` files together. What is made of them
-    /// depends on the images alone.
+    /// The images with enough of their lowest layers merged that they have at most `max` files together. How an image
+    /// is merged at a given step depends on the image alone.
     pub fn fit(&self, images: Vec<Image>, max: usize) -> Result<Vec<Image>, ImageError> {
         let Some(step) = self.step_for(&images, max) else {
             let count = self.count(&images, 1);
@@ -29,19 +29,20 @@ impl ImageStore {
         images.into_iter().map(|image| self.reduce(image, step)).collect()
     }
 
-    /// To how many files every image is reduced, `usize::MAX` if none has to be; `None` where even one each is too many.
+    /// The number of files to which every image is reduced, `usize::MAX` if none has to be; `None` if even one file
+    /// each is too many.
     fn step_for(&self, images: &[Image], max: usize) -> Option<usize> {
         let mut steps = std::iter::once(usize::MAX).chain(STEPS);
         steps.find(|step| self.count(images, *step) <= max)
     }
 
-    /// How many different files images have when their layers are reduced to `step`.
+    /// Number of different files of the images when their layers are reduced to `step`.
     fn count(&self, images: &[Image], step: usize) -> usize {
         let paths = images.iter().flat_map(|image| self.paths_in(image, step));
         paths.collect::<BTreeSet<_>>().len()
     }
 
-    /// The files that an image has when its layers are reduced to `step`.
+    /// The files of an image when its layers are reduced to `step`.
     fn paths_in(&self, image: &Image, step: usize) -> Vec<PathBuf> {
         let (merged, rest) = split(&image.layers, step);
         let merged = (!merged.is_empty()).then(|| self.merged_path(merged));
@@ -61,7 +62,7 @@ impl ImageStore {
         Ok(image)
     }
 
-    /// The file that stands for `layers`, made if it is not there.
+    /// The file for `layers`, created if it does not exist.
     fn merged(&self, reference: &str, layers: &[Layer]) -> Result<Layer, ImageError> {
         let _held = self.lock_shared()?;
         let chain = chain(layers);
@@ -115,7 +116,7 @@ impl ImageStore {
         path.with_file_name(format!("{}-merged.erofs", chain.hex()))
     }
 
-    /// What may have been made of an image with these layers.
+    /// The merged files that may exist for an image with these layers.
     pub(super) fn merged_paths<'a>(&'a self, diff_ids: &'a [&str]) -> impl Iterator<Item = PathBuf> + 'a {
         STEPS.iter().filter_map(|step| {
             let (merged, _) = split(diff_ids, *step);
@@ -123,7 +124,7 @@ impl ImageStore {
         })
     }
 
-    /// What was made of an image: which layers, and the file.
+    /// The existing merged files of an image, with the layers they replace.
     pub(super) fn merged_files<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = (&'a [Layer], PathBuf)> {
         STEPS.iter().filter_map(|step| {
             let (merged, _) = split(&image.layers, *step);
@@ -132,7 +133,7 @@ impl ImageStore {
         })
     }
 
-    /// Makes a merged file again; `false` where its layers are not intact either.
+    /// Creates a merged file again; `false` if its layers are damaged too.
     pub(super) fn merge_again(&self, image: &Image, layers: &[Layer], path: &Path) -> Result<bool, ImageError> {
         match self.merge_to(&image.reference, layers, path) {
             Ok(()) => Ok(true),
@@ -142,7 +143,7 @@ impl ImageStore {
     }
 }
 
-/// What of an image's layers is merged, none or at least two, and what stays, if there are to be `step` files.
+/// Splits layers into those to merge (none, or at least two) and those to keep, for `step` files in total.
 fn split<T>(layers: &[T], step: usize) -> (&[T], &[T]) {
     match layers.len().checked_sub(step) {
         None | Some(0) => (&[], layers),

@@ -1,4 +1,4 @@
-//! What users do with names of images: giving another one, and removing those that nobody needs.
+//! Adding and removing names of images, and removing unneeded images.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use super::reference::error::NameError;
 use super::store::{ImageStore, remove_file};
 use super::sweep::Removed;
 
-/// The full form of an image's name, as the store and its users compare it.
+/// The full form of an image name, by which the store and its users compare names.
 pub fn normalized(name: &str) -> Result<String, ImageError> {
     Ok(ImageReference::parse(name)?.to_string())
 }
 
 impl ImageStore {
-    /// Gives the image that `source` stands for the name `target`, too.
+    /// Gives the image named `source` the additional name `target`.
     pub fn tag(&self, source: &str, target: &str) -> Result<(), ImageError> {
         let name = ImageReference::parse(target)?;
         if target.contains('@') {
@@ -34,8 +34,8 @@ impl ImageStore {
         Ok(self.write_reference(&name, &image.manifest_digest, image.repo_digest.clone())?)
     }
 
-    /// Removes a name, or all names of the image with an ID that `reference_or_id` starts, and content that no image needs
-    /// any more.
+    /// Removes a name, or all names of the image whose ID starts with `reference_or_id`, and content that no image
+    /// needs any more.
     pub fn remove(&self, reference_or_id: &str) -> Result<Removed, ImageError> {
         let mut removed = Removed::default();
         for image in self.find(reference_or_id)? {
@@ -47,12 +47,13 @@ impl ImageStore {
         Ok(removed)
     }
 
-    /// Removes content that no name leads to; with `all`, before that, the names of those images for which `unused` says yes.
+    /// Removes content that no name refers to. With `all`, first removes the names of images for which `unused` returns
+    /// `true`.
     pub fn prune(&self, all: bool, unused: impl Fn(&Image) -> bool) -> Result<Removed, ImageError> {
         let mut removed = Removed::default();
         if all {
             let images = self.list()?;
-            // An image is kept with all its names.
+            // An image keeps either all its names or none.
             let kept: BTreeSet<_> = images
                 .iter()
                 .filter(|image| !unused(image))

@@ -1,28 +1,33 @@
-//! What of the image store can be set, by environment variables.
+//! The settings of the image store, from environment variables.
 
 use microkube_erofs::{Compression, Limits};
 
-/// Variable that says how many files a layer may have.
+/// Variable that limits the number of files in a layer.
 pub(super) const MAX_FILES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_FILES";
-/// Variable that says how many bytes a layer may have.
+/// Variable that limits the bytes in a layer.
 pub(super) const MAX_BYTES_VARIABLE: &str = "MICROKUBE_LAYER_MAX_BYTES";
-/// Variable that says whether layers are kept as they were transferred, too.
+/// Variable that says whether layers are also kept as they were transferred.
 const KEEP_BLOBS_VARIABLE: &str = "MICROKUBE_KEEP_BLOBS";
-/// Variable that says whether layers are read and compared with their digests before a Pod uses them.
+/// Variable that says whether a Pod's layers are checked against their digests before use.
 const VERIFY_VARIABLE: &str = "MICROKUBE_VERIFY_LAYERS";
-/// Variable that says whether the files of layers are compressed.
+/// Variable that says whether files in layers are compressed.
 const COMPRESSION_VARIABLE: &str = "MICROKUBE_LAYER_COMPRESSION";
 
-/// The settings.
+/// The maximum of `MICROKUBE_LAYER_MAX_FILES`: one inode number is needed for the root.
+pub const LARGEST_MAX_FILES: u64 = u32::MAX as u64 - 2;
+/// The maximum of `MICROKUBE_LAYER_MAX_BYTES`.
+pub const LARGEST_MAX_BYTES: u64 = 16 << 40;
+
+/// The store's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// What a layer may have at most.
+    /// Limits on the size of a layer.
     pub limits: Limits,
-    /// Whether the files of layers that are converted from now on are compressed.
+    /// Whether the files of newly converted layers are compressed.
     pub compression: Compression,
-    /// Keep layers as they were transferred: for `save`, and to make a damaged image again without the registry.
+    /// Keep layers as they were transferred: for `save`, and to rebuild a damaged layer without the registry.
     pub keep_blobs: bool,
-    /// Read layers and compare them with their digests before they are used.
+    /// Check layers against their digests before use.
     pub verify: bool,
 }
 
@@ -37,9 +42,9 @@ impl Default for Options {
     }
 }
 
-/// A variable has a value that means nothing.
+/// A variable has an invalid value.
 #[derive(Debug, thiserror::Error)]
-#[error("{variable}={value:?} makes no sense: it is {expected}")]
+#[error("invalid value {variable}={value:?}: expected {expected}")]
 pub struct OptionError {
     variable: &'static str,
     value: String,
@@ -47,7 +52,7 @@ pub struct OptionError {
 }
 
 impl Options {
-    /// The settings of this process' environment.
+    /// Reads the settings from this process's environment.
     pub fn from_env() -> Result<Self, OptionError> {
         Self::from(|name| std::env::var(name).ok())
     }
@@ -62,7 +67,7 @@ impl Options {
                 _ => Err(OptionError {
                     variable,
                     value,
-                    expected: "a whole number, at least 1 and not astronomic",
+                    expected: "a positive integer",
                 }),
             }
         };
@@ -78,11 +83,10 @@ impl Options {
                 }),
             },
         };
-        // Of the numbers that name an inode one is left for the root.
-        if let Some(files) = number(MAX_FILES_VARIABLE, u64::from(u32::MAX - 2))? {
+        if let Some(files) = number(MAX_FILES_VARIABLE, LARGEST_MAX_FILES)? {
             options.limits.files = u32::try_from(files).unwrap_or(u32::MAX - 2);
         }
-        if let Some(bytes) = number(MAX_BYTES_VARIABLE, 16 << 40)? {
+        if let Some(bytes) = number(MAX_BYTES_VARIABLE, LARGEST_MAX_BYTES)? {
             options.limits.bytes = bytes;
         }
         options.compression = match given(COMPRESSION_VARIABLE) {
@@ -114,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_has_its_default() {
+    fn unset_options_have_their_defaults() {
         assert_eq!(Options::from(|_| None).unwrap(), Options::default());
         assert_eq!(parse(KEEP_BLOBS_VARIABLE, "").unwrap(), Options::default());
     }
 
     #[test]
-    fn values_are_taken_or_refused_by_name() {
+    fn values_are_parsed_or_refused_with_their_variable() {
         assert_eq!(parse(MAX_FILES_VARIABLE, "7").unwrap().limits.files, 7);
         assert_eq!(parse(MAX_BYTES_VARIABLE, "1000000").unwrap().limits.bytes, 1_000_000);
         let compression = |value| parse(COMPRESSION_VARIABLE, value).unwrap().compression;

@@ -1,4 +1,4 @@
-//! Fetches an image from its registry: documents first, then layers in parallel, each streamed into the store.
+//! Pulls an image from its registry: documents first, then layers in parallel, each streamed into the store.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -18,17 +18,18 @@ use super::registry::{Environment, Registry};
 use super::store::{ImageStore, StoreLock};
 use super::{Image, Progress, PullPolicy};
 
-/// As many layers as containerd and Docker fetch at once.
+/// As many as containerd and Docker fetch at once.
 const LAYERS_AT_ONCE: usize = 3;
-/// Chunks between the network and the decompression; each is what the connection hands out at once.
+/// Maximum number of chunks that wait between network and decompression. Each is what one read of the connection
+/// returns.
 const CHUNKS_AHEAD: usize = 16;
-/// Of a layer that cannot be converted, so much is fetched to see whether it is the registry's content or the transfer that
-/// is at fault.
+/// If a layer cannot be converted, up to this many more bytes are fetched to find out whether the registry's content or
+/// the transfer is at fault.
 const DRAIN_MAX_BYTES: u64 = 64 << 20;
 
 impl ImageStore {
-    /// Makes sure that the image is here, as the policy says, and returns it. Registries that ask for credentials get those of
-    /// `secrets`, then this host's.
+    /// Makes sure that the image is present, according to the policy, and returns it. If a registry asks for
+    /// credentials, those of `secrets` are tried first, then this host's.
     pub async fn ensure(
         &self,
         reference: &str,
@@ -40,7 +41,7 @@ impl ImageStore {
             .await
     }
 
-    /// Like [`Self::ensure`], with settings of registries that are read when they are needed.
+    /// Like [`Self::ensure`], with registry settings that are read when they are needed.
     pub(super) async fn ensure_in(
         &self,
         environment: impl FnOnce() -> Result<Environment, PullError> + Send,
@@ -71,7 +72,7 @@ impl ImageStore {
         };
         if pulled.is_err() {
             let store = self.clone();
-            // What the pull began. The error to tell is the pull's own.
+            // Removes what the pull left behind. The pull's own error is the one to report.
             let _ = blocking(self, move || store.sweep()).await;
         }
         pulled.map_err(|source| ImageError::Pull {
@@ -100,7 +101,7 @@ impl Pull<'_> {
         let mut layers = found.layers;
         layers.sort_by(|a, b| a.diff_id.cmp(&b.diff_id));
         layers.dedup_by(|a, b| a.diff_id == b.diff_id);
-        // Largest first: the last one to end then started early.
+        // Largest first, so that the last layer to finish has started early.
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.blob.size_bytes));
         futures::stream::iter(layers)
             .map(|layer| self.layer(&registry, layer, &lock))
@@ -111,16 +112,16 @@ impl Pull<'_> {
         let image = blocking(self.store, move || {
             let image = store.add_image(&name, &found.manifest, &found.config, Some(&found.root))?;
             drop(lock);
-            // What the name meant before may be needed no more.
+            // The content that the name previously referred to may be unneeded now.
             store.sweep()?;
             Ok::<_, StoreError>(image)
         });
         image
             .await??
-            .ok_or_else(|| PullError::invalid("image", "another process removed it while it was pulled"))
+            .ok_or_else(|| PullError::invalid("image", "another process removed it during the pull"))
     }
 
-    /// Finds the image that the name means on this platform.
+    /// Finds the name's image for this platform.
     async fn find(&self, registry: &Registry) -> Result<Found, PullError> {
         let bytes = registry.manifest(None).await?;
         let mut candidate = Candidate::root(&bytes);
@@ -132,8 +133,8 @@ impl Pull<'_> {
                 Err(error) => Err(error),
             };
             match looked {
-                Ok(Looked::Image(found)) => return Ok(found),
-                Ok(Looked::Index(index)) => search.enter(&candidate, index.manifests())?,
+                Ok(ImageOrIndex::Image(found)) => return Ok(found),
+                Ok(ImageOrIndex::Index(index)) => search.enter(&candidate, index.manifests())?,
                 Err(error) => search.refuse(&candidate, error)?,
             }
             candidate = search.next()?;
@@ -152,7 +153,7 @@ impl Pull<'_> {
                     blocking(self.store, move || store.lock_layer(&diff_id)).await??
                 }
             };
-            // Another one may have made it meanwhile.
+            // Another process may have converted it in the meantime.
             if !self.store.has_layer(&layer) {
                 let converted = self.fetch_from_any(registry, &layer, lock).await?;
                 let (store, diff_id) = (self.store.clone(), layer.diff_id.clone());
@@ -170,7 +171,7 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Downloads a layer, once more if a mirror sent something else than it should have.
+    /// Downloads a layer, again if a mirror sent wrong content.
     async fn fetch_from_any(
         &self,
         registry: &Registry,
@@ -198,9 +199,9 @@ impl Pull<'_> {
         let mut reader = registry.blob(&layer.blob, &format!("layer {digest}"));
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let directory = self.store.temporary_directory();
-        // The lock goes along: this thread outlives a pull that is given up, and its file must not be swept under it.
+        // The thread holds the lock: it may outlive a cancelled pull, and its file must not be swept.
         let lock = Arc::clone(lock);
-        // The reader ends without an error only if this is its digest.
+        // The reader ends without an error only if the digest matches.
         let known = Some(layer.blob.digest.clone());
         let options = *self.store.options();
         let conversion = tokio::task::spawn_blocking(move || {
@@ -220,7 +221,7 @@ impl Pull<'_> {
             let total_bytes = layer.blob.size_bytes;
             while let Some(chunk) = reader.next().await? {
                 if sender.send(Part::Chunk(chunk)).await.is_err() {
-                    // The conversion failed and says why itself, unless what came is not what was asked for.
+                    // The conversion reports its own error, unless the received content was wrong.
                     while reader.remaining_bytes() <= DRAIN_MAX_BYTES && reader.next().await?.is_some() {}
                     return Ok(());
                 }
@@ -244,24 +245,24 @@ struct Found {
     manifest: Vec<u8>,
     config: Vec<u8>,
     layers: Vec<LayerBlob>,
-    /// The document that the name means: the manifest, or the index that leads to it.
+    /// The document that the name refers to: the manifest, or the index that leads to it.
     root: Digest,
 }
 
-/// What a document is.
-enum Looked {
+/// A document from the registry.
+enum ImageOrIndex {
     Image(Found),
     Index(Box<ImageIndex>),
 }
 
-async fn look(registry: &Registry, candidate: &Candidate, bytes: Vec<u8>) -> Result<Looked, PullError> {
+async fn look(registry: &Registry, candidate: &Candidate, bytes: Vec<u8>) -> Result<ImageOrIndex, PullError> {
     let manifest = match manifest::parse(&bytes)? {
         Document::Manifest(manifest) => manifest,
-        Document::Index(index) => return Ok(Looked::Index(index)),
+        Document::Index(index) => return Ok(ImageOrIndex::Index(index)),
     };
     let config = registry.small_blob(&manifest.config, "the configuration").await?;
     let (_, layers) = manifest::join(&manifest, &config)?;
-    Ok(Looked::Image(Found {
+    Ok(ImageOrIndex::Image(Found {
         manifest: bytes,
         config,
         layers,
@@ -283,7 +284,7 @@ enum Part {
     End,
 }
 
-/// The chunks of a download, read from a thread that may block.
+/// The chunks of a download, for a thread that may block.
 struct ChunkReader {
     receiver: mpsc::Receiver<Part>,
     chunk: Bytes,
@@ -299,7 +300,7 @@ impl Read for ChunkReader {
                 None => {
                     return Err(io::Error::new(
                         io::ErrorKind::ConnectionAborted,
-                        "the download was given up",
+                        "the download was cancelled",
                     ));
                 }
             }

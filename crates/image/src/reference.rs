@@ -1,4 +1,4 @@
-//! Names of images as users write them, normalised as Docker and containerd do, and digests.
+//! Image names, normalised as in Docker and containerd, and digests.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -14,13 +14,13 @@ mod grammar;
 #[cfg(test)]
 mod tests;
 
-/// Docker Hub, as names have it.
+/// Docker Hub in image names.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// What Docker Hub was called once.
+/// Former name of Docker Hub.
 const FORMER_DEFAULT_REGISTRY: &str = "index.docker.io";
-/// Where Docker Hub keeps images whose names have one part.
+/// Docker Hub's namespace for images whose names have one part.
 const DEFAULT_NAMESPACE: &str = "library";
-/// What a name without tag and digest means.
+/// The tag of a name that has neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
 
 /// A sha256 digest in the form `sha256:` and 64 lower-case hexadecimal digits.
@@ -28,7 +28,7 @@ const DEFAULT_TAG: &str = "latest";
 pub(super) struct Digest(String);
 
 impl Digest {
-    /// The digest that `text` spells; the error says why it is none.
+    /// Parses a digest.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let hex = text
             .strip_prefix("sha256:")
@@ -40,12 +40,11 @@ impl Digest {
         Ok(Self(text.to_owned()))
     }
 
-    /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self::from_hash(Sha256::new_with_prefix(bytes))
     }
 
-    /// The digest of all that `stream` has.
+    /// The digest of a stream's content.
     pub fn of_stream(stream: &mut impl Read) -> io::Result<Self> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 256 * 1024];
@@ -59,7 +58,7 @@ impl Digest {
         }
     }
 
-    /// The digest of what `hash` was fed.
+    /// The digest from a finished hash.
     pub fn from_hash(hash: Sha256) -> Self {
         use std::fmt::Write;
         let mut text = String::from("sha256:");
@@ -96,8 +95,8 @@ pub(super) struct ImageReference {
 }
 
 impl ImageReference {
-    /// Parses and completes a name by the rules of `ParseNormalizedNamed` (github.com/distribution/reference), which the kubelet
-    /// and containerd use.
+    /// Parses and completes a name by the rules of `ParseNormalizedNamed` (github.com/distribution/reference), as the
+    /// kubelet and containerd do.
     pub fn parse(name: &str) -> Result<Self, ImageError> {
         Self::normalized(name).map_err(|why| ImageError::InvalidName {
             name: name.to_owned(),
@@ -132,7 +131,7 @@ impl ImageReference {
         })
     }
 
-    /// The registry as names have it: `docker.io` for Docker Hub.
+    /// The registry as it appears in names: `docker.io` for Docker Hub.
     pub fn registry(&self) -> &str {
         &self.registry
     }
@@ -142,12 +141,11 @@ impl ImageReference {
         &self.repository
     }
 
-    /// The tag, if there is one.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, if there is one; it then decides, whatever the tag is.
+    /// The digest, if there is one; it takes precedence over the tag.
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_ref().map(Digest::as_str)
     }
@@ -166,7 +164,7 @@ impl fmt::Display for ImageReference {
     }
 }
 
-/// Whether a host (with or without a port) is this machine, where plain http is fine: nobody listens in between.
+/// Whether a host (with or without a port) is this machine, where plain http cannot be intercepted.
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -1,5 +1,5 @@
-//! Writes images to archives and directories that other tools load: OCI layouts with the layers exactly as they were transferred,
-//! and with what `docker load` needs beside.
+//! Writes images to archives and directories that other tools can load: OCI layouts with the layers exactly as they
+//! were transferred, plus what `docker load` needs.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,17 +14,16 @@ use super::manifest::{CONFIG_MAX_BYTES, MANIFEST_MAX_BYTES};
 use super::reference::Digest;
 use super::{Image, ImageStore};
 
-/// Where an image goes.
-#[allow(missing_debug_implementations, reason = "a writer need not have one")]
+/// The target of saved images.
+#[allow(missing_debug_implementations, reason = "a writer need not implement it")]
 pub enum SaveTo<'a> {
-    /// A tar archive.
     Archive(&'a mut dyn Write),
-    /// A directory, which must not exist or be empty.
+    /// A directory that is empty or does not exist yet.
     Directory(&'a Path),
 }
 
 impl ImageStore {
-    /// Saves the images that `names` stand for. `path` is what errors call the target.
+    /// Saves the images that `names` refer to. Errors call the target `path`.
     pub fn save(&self, names: &[String], target: SaveTo<'_>, path: &Path) -> Result<Vec<Image>, ImageError> {
         let _lock = self.lock_shared()?;
         let mut images: Vec<Image> = Vec::new();
@@ -49,7 +48,7 @@ impl ImageStore {
     }
 }
 
-/// What an archive will have.
+/// The contents of an archive.
 struct Contents {
     index: Value,
     docker: Value,
@@ -92,7 +91,7 @@ impl Contents {
                 "digest": digest.as_str(),
                 "size": bytes.len(),
             });
-            // A digest is no name to give.
+            // A digest cannot be assigned as a name.
             let tag = (!image.reference.contains('@')).then_some(&image.reference);
             if let (Some(tag), Some(object)) = (tag, descriptor.as_object_mut()) {
                 object.insert(
@@ -176,7 +175,7 @@ impl Contents {
     }
 }
 
-/// Hashes what is read.
+/// Hashes data as it is read.
 struct Checked {
     inner: File,
     hash: Sha256,

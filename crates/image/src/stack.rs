@@ -1,5 +1,5 @@
-//! Layers in their places: one that leaves something to the layers below it (a directory without an entry of its own, a hard link
-//! to a file that it does not have) is converted once more for every stack of layers that it stands on.
+//! Layers that depend on the layers below them (directories without an entry of their own, hard links to files of lower
+//! layers). Such a layer is converted once more for every stack of layers that contains it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(super) struct Stacked {
 }
 
 impl ImageStore {
-    /// The files of an image's layers, lowest first; `None` where one is missing or visibly damaged.
+    /// The files of an image's layers, lowest first; `None` if one is missing or visibly damaged.
     pub(super) fn stacked(&self, layers: &[LayerBlob]) -> Result<Option<Vec<Stacked>>, StoreError> {
         let mut stacked = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
@@ -45,7 +45,7 @@ impl ImageStore {
         Ok(Some(stacked))
     }
 
-    /// Converts those layers again that depend on the ones below them. All of them are in the store, for themselves.
+    /// Converts the layers that depend on lower ones again. Each of them is already in the store by itself.
     pub(super) fn stack(&self, layers: &[LayerBlob]) -> Result<(), PullError> {
         for (index, layer) in layers.iter().enumerate() {
             let path = self.layer_path(&layer.diff_id);
@@ -56,10 +56,13 @@ impl ImageStore {
                 continue;
             }
             let Some(lower) = self.stacked(below)? else {
-                return Err(PullError::invalid("image", "a layer was removed while it was added"));
+                return Err(PullError::invalid(
+                    "image",
+                    "a layer was removed while the image was being added",
+                ));
             };
             let blob = self.open_blob(layer).inspect_err(|_| {
-                // So that it is fetched again next time.
+                // Removed, so that the next pull fetches it again.
                 let _ = std::fs::remove_file(&path);
             })?;
             let converted = self.convert_from(blob, &lower);
@@ -75,7 +78,7 @@ impl ImageStore {
         layer::convert_blob(blob, &self.temporary_directory(), self.options(), Some(&lower))
     }
 
-    /// Makes a layer's file again from what it was transferred as; `false` where that is not here or not intact.
+    /// Rebuilds a layer's file from the layer as transferred; `false` if that is missing or damaged.
     pub(super) fn rebuild(&self, layers: &[LayerBlob], index: usize) -> Result<bool, StoreError> {
         let Some(layer) = layers.get(index) else {
             return Ok(false);
@@ -89,7 +92,7 @@ impl ImageStore {
             Ok(converted) => self.add_layer(converted.file, &layer.diff_id)?,
             Err(PullError::Store(error)) => return Err(error),
             Err(error) => {
-                tracing::debug!(%error, "a layer cannot be made again from what is here");
+                tracing::debug!(%error, "cannot rebuild a layer from local content");
                 return Ok(false);
             }
         }
@@ -100,7 +103,7 @@ impl ImageStore {
         }
     }
 
-    /// A layer as it was transferred, its digest checked.
+    /// A layer as it was transferred, with its digest checked.
     fn open_blob(&self, layer: &LayerBlob) -> Result<File, PullError> {
         use std::io::Seek;
         let path = self.layer_blob_path(&layer.blob.digest);
@@ -117,7 +120,7 @@ impl ImageStore {
         Ok(file)
     }
 
-    /// Where a layer lies that was converted for its place above `below`.
+    /// Path of a layer that was converted for its place above `below`.
     fn stacked_path(&self, diff_id: &Digest, below: &[LayerBlob]) -> PathBuf {
         let below = chain_of(below.iter().map(|layer| layer.diff_id.as_str()));
         self.layer_path(diff_id)
@@ -125,7 +128,7 @@ impl ImageStore {
     }
 }
 
-/// The digest that stands for layers in their order.
+/// The digest that represents layers in this order.
 pub(super) fn chain_of<'a>(diff_ids: impl Iterator<Item = &'a str>) -> Digest {
     let mut hash = Sha256::new();
     for diff_id in diff_ids {

@@ -1,20 +1,22 @@
-//! The store on disk: content-addressed, shared by all Pods and processes, safe against any of them dying at any moment.
+//! The store on disk: content-addressed, shared by all Pods and processes, consistent even if any of them dies at any
+//! moment.
 //!
 //! ```text
 //! lock                          flock: shared while images are added, exclusive while unreferenced content is removed
-//! tmp/                          files being written, and a lock a layer; all of it is stale to whoever has the exclusive lock
+//! tmp/                          files being written, one lock per layer; stale for the holder of the exclusive lock
 //! layers/sha256/<diff ID>.erofs
 //! layers/sha256/<diff ID>-on-<digest>.erofs    a layer that depends on those below it, for one such stack
-//! layers/sha256/<digest>-merged.erofs          the lowest layers of an image in one, for Pods that have too many
+//! layers/sha256/<digest>-merged.erofs          the lowest layers of an image merged, for Pods with too many
 //! blobs/sha256/<digest>         layers as they were transferred
 //! manifests/sha256/<digest>.json
 //! configs/sha256/<digest>.json
-//! references/<name>             which manifest a name means
+//! references/<name>             which manifest a name refers to
 //! ```
-//! Everything appears under its name complete, by renaming. Layers in use are safe from removal because their users hold
+//! Files appear under their names complete, by renaming. Layers in use are safe from removal because their users hold
 //! them open ([`super::Image::open_layers`]).
 //!
-//! Files and locks only: stacking layers, listing, verifying, repairing and removing images call this from above.
+//! This module is only files and locks: stacking layers, listing, verifying, repairing and removing images call it from
+//! above.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -32,7 +34,7 @@ use super::manifest::{self, Document, LayerBlob, MANIFEST_MAX_BYTES, Manifest};
 use super::options::Options;
 use super::reference::{Digest, ImageReference};
 
-/// Length of a file name in bytes beyond which a reference is stored under its digest.
+/// References with longer file names (in bytes) are stored under their digest.
 const FILE_NAME_MAX: usize = 240;
 
 /// The images on this host.
@@ -48,7 +50,8 @@ pub struct StoreLock {
     _file: Flock<File>,
 }
 
-/// The version of [`Record`]'s format that is written. It and those before it are read; 0 is that of records that say none.
+/// The version of [`Record`]'s format that is written. Older ones are read as well; records without a version are
+/// version 0.
 const RECORD_VERSION: u32 = 1;
 
 /// The content of a file in `references/`.
@@ -64,12 +67,12 @@ pub(super) struct Record {
 }
 
 impl ImageStore {
-    /// Opens the store in `root`, which is made if it does not exist.
+    /// Opens the store in `root`, which is created if it does not exist.
     pub fn open(root: PathBuf) -> Result<Self, ImageError> {
         Self::open_with(root, Options::from_env()?)
     }
 
-    /// Opens the store in `root` with other settings than the environment's.
+    /// Opens the store in `root` with the given settings instead of the environment's.
     pub fn open_with(root: PathBuf, options: Options) -> Result<Self, ImageError> {
         for part in [
             "tmp",
@@ -86,7 +89,6 @@ impl ImageStore {
         Ok(Self { root, options })
     }
 
-    /// Where the store is.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
@@ -95,23 +97,23 @@ impl ImageStore {
         &self.options
     }
 
-    /// Keeps all content from being removed as long as the result lives: from looking an image up until its layers are open.
+    /// Prevents the removal of content while the result lives: from the lookup of an image until its layers are open.
     pub fn hold(&self) -> Result<StoreLock, ImageError> {
         Ok(self.lock_shared()?)
     }
 
-    /// Keeps content from being removed while an image is added. Waits for a removal to end.
+    /// Prevents the removal of content while an image is added. Waits for a running removal.
     pub(super) fn lock_shared(&self) -> Result<StoreLock, StoreError> {
         let lock = self.lock(FlockArg::LockShared)?;
         lock.ok_or_else(|| StoreError::of("lock", &self.root)(io::ErrorKind::WouldBlock.into()))
     }
 
-    /// The store's lock; `None` where it is held and not waited for.
+    /// The store's lock; `None` if it is held and `how` does not wait.
     pub(super) fn lock(&self, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
         lock_file(&self.root.join("lock"), how)
     }
 
-    /// Waits until no other process or task converts this layer. Only while the shared lock is held.
+    /// Waits until no other process or task converts this layer. Requires the shared lock.
     pub(super) fn lock_layer(&self, diff_id: &Digest) -> Result<StoreLock, StoreError> {
         let path = self.temporary_directory().join(format!("{}.lock", diff_id.hex()));
         let lock = lock_file(&path, FlockArg::LockExclusive)?;
@@ -128,19 +130,19 @@ impl ImageStore {
         self.root.join("tmp")
     }
 
-    /// Whether a layer is here and need not be fetched.
+    /// Whether a layer is present and need not be fetched.
     pub(super) fn has_layer(&self, layer: &LayerBlob) -> bool {
         let converted = matches!(open_volume(&self.layer_path(&layer.diff_id)), Ok(Some(_)));
         converted && (!self.options.keep_blobs || self.has_blob(layer))
     }
 
-    /// Whether a layer is here as it was transferred.
+    /// Whether a layer is present as it was transferred.
     pub(super) fn has_blob(&self, layer: &LayerBlob) -> bool {
         fs::metadata(self.layer_blob_path(&layer.blob.digest))
             .is_ok_and(|metadata| metadata.len() == layer.blob.size_bytes)
     }
 
-    /// Gives the files of a converted layer their names.
+    /// Moves the files of a converted layer to their final names.
     pub(super) fn add_layer(&self, files: LayerFiles, diff_id: &Digest) -> Result<(), StoreError> {
         if let Some((blob, digest)) = files.blob {
             let depends = Volume::open(
@@ -152,7 +154,7 @@ impl ImageStore {
             .is_ok_and(|volume| volume.needs().any());
             if self.options.keep_blobs || depends {
                 let path = self.layer_blob_path(&digest);
-                // Not made durable: its digest is checked whenever it is used.
+                // Not synced to disk: its digest is checked at each use.
                 let persisted = blob.persist(&path);
                 persisted.map_err(|error| StoreError::of("create", &path)(error.error))?;
             }
@@ -168,7 +170,7 @@ impl ImageStore {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Makes a name mean a manifest.
+    /// Makes a name refer to a manifest.
     pub(super) fn write_reference(
         &self,
         reference: &ImageReference,
@@ -197,18 +199,18 @@ impl ImageStore {
         let Some(bytes) = self.read_file(path, MANIFEST_MAX_BYTES)? else {
             return Ok(None);
         };
-        /// Of a record of any version.
+        /// The part of a record that exists in every version.
         #[derive(Deserialize)]
         struct Head {
             #[serde(default)]
             version: u64,
         }
         match serde_json::from_slice(&bytes) {
-            // Not taken for broken: its image's content would be removed.
+            // It must not count as broken, because then the image's content would be removed.
             Ok(Head { version }) if version > RECORD_VERSION.into() => {
                 let why = format!(
-                    "a newer microkube wrote it, in version {version} of its format; this one knows version {RECORD_VERSION} and \
-                     older ones; use the newer one"
+                    "it was written by a newer microkube, in format version {version}; this one reads versions up to \
+                     {RECORD_VERSION}; use the newer microkube"
                 );
                 Err(StoreError::of("read", path)(io::Error::other(why)))
             }
@@ -216,7 +218,7 @@ impl ImageStore {
         }
     }
 
-    /// A reference's manifest with its digest; `None` where anything is missing or broken: such an image is pulled again.
+    /// A reference's manifest with its digest; `None` if anything is missing or broken: the image is then pulled again.
     pub(super) fn read_record(&self, path: &Path) -> Result<Option<(Digest, Manifest)>, StoreError> {
         let record = self.read_reference(path)?;
         let Some(digest) = record.and_then(|record| Digest::parse(&record.manifest).ok()) else {
@@ -244,7 +246,7 @@ impl ImageStore {
         Ok(Some(bytes))
     }
 
-    /// The files of one of the store's directories.
+    /// The files in one of the store's directories.
     pub(super) fn files_of(&self, part: &str) -> Result<Vec<PathBuf>, StoreError> {
         files(&self.root.join(part))
     }
@@ -265,7 +267,7 @@ impl ImageStore {
     }
 
     pub(super) fn reference_path(&self, reference: &ImageReference) -> PathBuf {
-        // Of what a reference may contain only the slash (and, to be unambiguous, nothing else) cannot stand in a file name.
+        // Of the characters in a reference, only the slash cannot be in a file name, so nothing else needs escaping.
         let text = reference.to_string();
         let name = text.replace('/', "%2F");
         let name = if name.len() > FILE_NAME_MAX {
@@ -276,10 +278,10 @@ impl ImageStore {
         self.root.join("references").join(name)
     }
 
-    /// The same for a name that is still to be parsed.
+    /// The same for a name that has not been parsed.
     pub(super) fn reference_path_of(&self, reference: &str) -> Result<PathBuf, StoreError> {
         let parsed = ImageReference::parse(reference)
-            .map_err(|error| StoreError::of("look into", Path::new(reference))(io::Error::other(error)))?;
+            .map_err(|error| StoreError::of("search", Path::new(reference))(io::Error::other(error)))?;
         Ok(self.reference_path(&parsed))
     }
 }

@@ -1,4 +1,4 @@
-//! Removes content that no name leads to.
+//! Removes content that no name refers to.
 
 use std::collections::BTreeSet;
 
@@ -8,19 +8,19 @@ use super::error::StoreError;
 use super::manifest::{self, CONFIG_MAX_BYTES};
 use super::store::{ImageStore, allocated_bytes, remove_file};
 
-/// What [`ImageStore::remove`] did.
+/// The result of [`ImageStore::remove`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Names that are gone.
+    /// The removed names.
     pub references: Vec<String>,
-    /// Space that is free again, in bytes. Zero where a pull is running; its content goes with the next removal or pull.
+    /// Freed space in bytes. Zero while a pull is running: the next removal or pull then frees the content.
     pub freed_bytes: u64,
-    /// Whether content that no name leads to is gone; not so while images are being added.
+    /// Whether unreferenced content was removed; `false` while images are being added.
     pub swept: bool,
 }
 
 impl Removed {
-    /// Removes what no name leads to any more.
+    /// Removes unreferenced content.
     pub(super) fn sweep(&mut self, store: &ImageStore) -> Result<(), StoreError> {
         let freed = store.sweep()?;
         self.swept = freed.is_some();
@@ -30,8 +30,8 @@ impl Removed {
 }
 
 impl ImageStore {
-    /// Removes content that no name leads to and what dead processes left, unless images are being added at the moment.
-    /// Returns how many bytes are free again, nothing where images are being added.
+    /// Removes unreferenced content and leftovers of dead processes, unless images are being added. Returns the number
+    /// of freed bytes, or `None` while images are being added.
     pub(super) fn sweep(&self) -> Result<Option<u64>, StoreError> {
         let Some(_lock) = self.lock(FlockArg::LockExclusiveNonblock)? else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The store, loading and pulling, with images made here and a registry of a few lines on the loopback interface.
+//! The store, loading and pulling, with images built here and a minimal registry on the loopback interface.
 
 use std::collections::HashMap;
 use std::fs;
@@ -35,7 +35,7 @@ pub(super) fn put(blobs: &mut Blobs, media_type: &str, bytes: Vec<u8>) -> Value 
     descriptor
 }
 
-/// An image of gzipped layers; returns its manifest's descriptor.
+/// An image with these layers, gzipped; returns its manifest's descriptor.
 pub(super) fn image(blobs: &mut Blobs, layers: &[Vec<u8>]) -> Value {
     let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/app"] },
@@ -133,7 +133,7 @@ fn a_loaded_image_is_found_and_its_layers_open() {
 }
 
 #[test]
-fn removing_keeps_what_other_names_need() {
+fn removing_keeps_content_used_by_other_names() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let shared = layer_tar("shared", b"1");
     let one = image(&mut blobs, &[shared.clone(), layer_tar("one", b"1")]);
@@ -164,7 +164,7 @@ fn removing_keeps_what_other_names_need() {
     assert_eq!(
         open[0].metadata().unwrap().len(),
         two.layers[0].length_bytes,
-        "who holds a layer open keeps it"
+        "an open layer stays readable"
     );
     assert!(matches!(
         fixture.store.remove("example.org/two:v1"),
@@ -173,7 +173,7 @@ fn removing_keeps_what_other_names_need() {
 }
 
 #[test]
-fn names_of_builds_without_a_version_are_read_and_those_of_a_newer_one_keep_their_content() {
+fn unversioned_names_are_read_and_newer_ones_keep_their_content() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
     let loaded = fixture
@@ -181,7 +181,7 @@ fn names_of_builds_without_a_version_are_read_and_those_of_a_newer_one_keep_thei
         .unwrap();
     let path = fixture.directory.path().join("images/references/example.org%2Fa:v1");
     let digest = manifest["digest"].as_str().unwrap();
-    // Version 0, as it was written before there were versions; version 1, as it is written now.
+    // Version 0 is the format before versions existed; version 1 is written now.
     let kept =
         format!(r#"{{"reference":"example.org/a:v1","manifest":"{digest}","repo_digest":"example.org/a@{digest}"}}"#);
     let written = fs::read_to_string(&path).unwrap();
@@ -191,7 +191,7 @@ fn names_of_builds_without_a_version_are_read_and_those_of_a_newer_one_keep_thei
 
     fs::write(&path, r#"{"version":2,"something":"else"}"#).unwrap();
     let said = format!(
-        "cannot read {}: a newer microkube wrote it, in version 2 of its format; this one knows version 1 and older ones; use the newer one",
+        "cannot read {}: it was written by a newer microkube, in format version 2; this one reads versions up to 1; use the newer microkube",
         path.display()
     );
     assert_eq!(chain(&fixture.store.list().unwrap_err()), said);
@@ -219,7 +219,7 @@ fn nothing_is_removed_while_images_are_added() {
 }
 
 #[test]
-fn lies_about_content_are_found_out_and_leave_nothing() {
+fn mismatched_content_is_refused_and_leaves_nothing_behind() {
     let layers = [layer_tar("a", &[7; 100_000])];
     let other_digest = Digest::of(b"other").to_string();
     let wrong_config = |diff_ids: Value, architecture: &str| {
@@ -232,13 +232,16 @@ fn lies_about_content_are_found_out_and_leave_nothing() {
     let mut flipped = Blobs::new();
     let manifest = image(&mut flipped, &layers);
     for bytes in flipped.values_mut().filter(|bytes| bytes.starts_with(&[0x1f, 0x8b])) {
-        // The gzip header's time: changes the blob but not its content.
+        // The time in the gzip header: changes the blob but not its content.
         bytes[4] ^= 1;
     }
     let cases = [
         ((flipped, manifest), "is corrupt"),
         (wrong_config(json!([other_digest]), "amd64"), "is corrupt"),
-        (wrong_config(json!([]), "amd64"), "lists 0 layers, the manifest 1"),
+        (
+            wrong_config(json!([]), "amd64"),
+            "lists 0 layers, but the manifest lists 1",
+        ),
         (wrong_config(json!(["sha256:../../etc"]), "amd64"), "hexadecimal"),
         (
             wrong_config(json!([Digest::of(&layers[0]).as_str()]), "arm64"),
@@ -312,7 +315,7 @@ fn damage(path: &Path, offset: usize) {
 }
 
 #[test]
-fn what_is_saved_has_the_digests_of_what_was_loaded() {
+fn a_saved_image_has_the_digests_of_the_loaded_one() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let layers = [layer_tar("a", &[7; 100_000]), layer_tar("b", b"2")];
     let manifest = image(&mut blobs, &layers);
@@ -360,7 +363,7 @@ fn what_is_saved_has_the_digests_of_what_was_loaded() {
 }
 
 #[test]
-fn without_its_blobs_an_image_is_used_but_not_saved() {
+fn an_image_without_its_blobs_can_be_used_but_not_saved() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         keep_blobs: false,
@@ -384,7 +387,7 @@ fn without_its_blobs_an_image_is_used_but_not_saved() {
 }
 
 #[test]
-fn an_image_pulled_by_its_digest_is_found_by_it_with_any_tag_and_not_by_the_tag() {
+fn an_image_pulled_by_digest_is_found_by_digest_only() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let manifest = image(&mut blobs, &[layer_tar("one", b"1")]);
     let loaded = fixture
@@ -399,12 +402,12 @@ fn an_image_pulled_by_its_digest_is_found_by_it_with_any_tag_and_not_by_the_tag(
         assert_eq!(find(&format!("{name}@{digest}")).unwrap(), pulled.to_string());
     }
     assert!(find("example.org/two:v1").is_err());
-    // A tag's image is not what somebody pulled by digest.
+    // A tag does not match an image that was pulled by digest.
     assert!(find(&format!("example.org/one@{digest}")).is_err());
 }
 
 #[test]
-fn names_are_given_and_unused_images_removed_with_all_of_them() {
+fn tags_can_be_added_and_unused_images_are_removed_with_all_tags() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let one = image(&mut blobs, &[layer_tar("one", b"1")]);
     let two = image(&mut blobs, &[layer_tar("two", b"2")]);
@@ -433,7 +436,7 @@ fn names_are_given_and_unused_images_removed_with_all_of_them() {
 }
 
 #[test]
-fn damage_is_found_and_repaired_from_what_is_here() {
+fn damage_is_found_and_repaired_from_local_blobs() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let manifest = image(&mut blobs, &[layer_tar("a", &[7; 100_000]), layer_tar("b", b"2")]);
     let loaded = fixture
@@ -450,19 +453,19 @@ fn damage_is_found_and_repaired_from_what_is_here() {
             .collect::<Vec<_>>()
     };
     assert!(verify(false).is_empty());
-    // A bit of the content: nothing but reading it tells.
+    // One bit of the content: only reading it reveals the damage.
     damage(&loaded.layers[0].path, 8192);
     assert_eq!(verify(false), [false]);
     assert_eq!(verify(true), [true]);
     assert!(verify(false).is_empty());
-    // The superblock, or the length: the image counts as absent.
+    // With a damaged superblock or length, the image counts as absent.
     for broken in [vec![], vec![0; 8192]] {
         fs::write(&loaded.layers[1].path, broken).unwrap();
         assert_eq!(fixture.store.get("example.org/app:v1").unwrap(), None);
         assert_eq!(verify(true), [true]);
         assert!(fixture.store.get("example.org/app:v1").unwrap().is_some());
     }
-    // Without an intact copy it is removed, and loading brings it back.
+    // Without an intact copy the layer is removed, and loading restores it.
     for blob in fs::read_dir(fixture.directory.path().join("images/blobs/sha256")).unwrap() {
         damage(&blob.unwrap().path(), 4);
     }
@@ -485,7 +488,7 @@ fn damage_is_found_and_repaired_from_what_is_here() {
 }
 
 #[test]
-fn damage_is_found_before_use_where_the_settings_say_so() {
+fn damage_is_found_before_use_if_verification_is_enabled() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         verify: true,
@@ -501,7 +504,7 @@ fn damage_is_found_before_use_where_the_settings_say_so() {
         .remove(0);
     let intact = fs::read(&loaded.layers[0].path).unwrap();
     damage(&loaded.layers[0].path, 8192);
-    assert!(fixture.store.get("example.org/app:v1").unwrap().is_some(), "made again");
+    assert!(fixture.store.get("example.org/app:v1").unwrap().is_some(), "recreated");
     assert!(fs::read(&loaded.layers[0].path).unwrap() == intact);
     fs::remove_dir_all(fixture.directory.path().join("images/blobs/sha256")).unwrap();
     damage(&loaded.layers[0].path, 8192);
@@ -513,7 +516,7 @@ fn damage_is_found_before_use_where_the_settings_say_so() {
 }
 
 #[test]
-fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
+fn a_layer_dependent_on_lower_layers_is_built_per_stack() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let mut base = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -545,7 +548,7 @@ fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
     );
     fixture.store.remove("example.org/on-base:v1").unwrap();
     assert_eq!(fixture.content("layers/sha256"), 1);
-    // A link to nothing is refused, with its name.
+    // A dangling link is refused, and the error names it.
     let mut dangling = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Link);
@@ -563,7 +566,7 @@ fn a_layer_that_depends_on_those_below_is_made_for_each_stack() {
 }
 
 #[test]
-fn layouts_do_not_lead_out_of_their_directory() {
+fn layouts_cannot_refer_outside_their_directory() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
     let layout = fixture.directory.path().join("hostile");

@@ -1,4 +1,4 @@
-//! Compares what the store has with its digests, and repairs it.
+//! Checks the store's content against its digests and repairs it.
 
 use std::fs::File;
 use std::io;
@@ -15,42 +15,40 @@ use super::store::{ImageStore, remove_file};
 /// How thoroughly to verify, and whether to repair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// Look at layers as they were transferred, too, not only at what Pods use.
+    /// Also check layers as they were transferred, not only what Pods use.
     pub blobs: bool,
-    /// Remove what is damaged, so that it is fetched again, and make again what can be made of what is here.
+    /// Remove damaged content, so that it is fetched again, and rebuild what can be rebuilt from local content.
     pub repair: bool,
 }
 
-/// What was found at an image.
+/// The result of verifying an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Name of the image.
     pub reference: String,
-    /// What is wrong; nothing if the image is intact.
+    /// The problems found; empty if the image is intact.
     pub problems: Vec<Problem>,
 }
 
-/// Something that is not as it should be.
+/// A fault in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Which part of the image.
+    /// The affected part of the image.
     pub what: String,
     /// What is wrong with it.
     pub why: String,
-    /// Whether it is right again.
+    /// Whether it has been repaired.
     pub repaired: bool,
 }
 
 impl Verified {
-    /// Whether nothing was wrong.
     pub fn is_intact(&self) -> bool {
         self.problems.is_empty()
     }
 }
 
 impl ImageStore {
-    /// The image that `reference` names, if it is here with all its layers. If the settings say so all of them are read, and
-    /// damaged ones made again or removed.
+    /// The image that `reference` names, if it is present with all its layers. If the settings say so, the layers are
+    /// read and damaged ones rebuilt or removed.
     pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
         let reference = ImageReference::parse(reference)?;
         let path = self.reference_path(&reference);
@@ -70,7 +68,7 @@ impl ImageStore {
         }
     }
 
-    /// Verifies the images that `name` stands for, or all.
+    /// Verifies the images that `name` refers to, or all images.
     pub fn verify_named(&self, name: Option<&str>, how: Verification) -> Result<Vec<Verified>, ImageError> {
         let images = match name {
             Some(name) => self.find(name)?,
@@ -86,7 +84,7 @@ impl ImageStore {
         Ok(verified)
     }
 
-    /// Names that lead to no image: a record, manifest, configuration or layer is missing or visibly damaged.
+    /// Names without a usable image: a record, manifest, configuration or layer is missing or visibly damaged.
     fn broken_names(&self, how: Verification) -> Result<Vec<Verified>, ImageError> {
         let _lock = self.lock_shared()?;
         let mut broken = Vec::new();
@@ -104,7 +102,7 @@ impl ImageStore {
                 reference: record.map_or_else(|| file_name.replace("%2F", "/"), |record| record.reference),
                 problems: vec![Problem {
                     what: "the image".to_owned(),
-                    why: "its record, manifest, configuration or a layer is missing or damaged; it has to be pulled again"
+                    why: "its record, manifest, configuration or a layer is missing or damaged; pull it again"
                         .to_owned(),
                     repaired,
                 }],
@@ -113,7 +111,7 @@ impl ImageStore {
         Ok(broken)
     }
 
-    /// Rebuilds missing and damaged layers of the image behind a record; returns whether all are there then.
+    /// Rebuilds missing and damaged layers of a record's image; returns whether all are present afterwards.
     fn rebuild_missing_layers(&self, path: &Path) -> Result<bool, StoreError> {
         let Some(layers) = self.layers_of(path)? else {
             return Ok(false);
@@ -144,7 +142,7 @@ impl ImageStore {
             problems: Vec::new(),
         };
         let path = self.reference_path_of(&image.reference)?;
-        // Manifest and configuration were compared with their digests to get here.
+        // The lookup has already checked manifest and configuration against their digests.
         let Some(layers) = self.layers_of(&path)? else {
             return Ok(verified);
         };
@@ -177,7 +175,7 @@ impl ImageStore {
                 });
             }
         }
-        // After the layers: they may have been repaired.
+        // After the layers, because they may have been repaired.
         for (merged, path) in self.merged_files(image) {
             if let Some(why) = volume_damage(&path)? {
                 let mut repaired = false;
@@ -199,7 +197,7 @@ impl ImageStore {
         let path = self.layer_blob_path(&layer.blob.digest);
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            // It need not be here.
+            // Its presence is optional.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::of("open", &path)(error)),
         };
@@ -215,7 +213,7 @@ fn volume_damage(path: &Path) -> Result<Option<String>, StoreError> {
         .and_then(|volume| volume.verify());
     match verified {
         Ok(()) => Ok(None),
-        // Bad sectors show as this.
+        // Bad sectors cause this error.
         Err(VolumeError::Io(error)) if error.raw_os_error() == Some(nix::libc::EIO) => {
             Ok(Some("it cannot be read".to_owned()))
         }

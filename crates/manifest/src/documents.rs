@@ -1,29 +1,30 @@
-//! From a file's bytes to its documents: what is no text, too large, or several things at once is found here, before YAML comes in.
+//! Splits a file's bytes into documents. Detects non-text input, oversized input and several JSON objects before YAML
+//! parsing.
 
 use super::error::{FieldPath, Location, Problem};
 
-/// The API server takes 3 MiB for an object; a manifest is a few kilobytes.
+/// The API server accepts 3 MiB per object; a manifest is usually a few kilobytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
-/// A file, or what comes from standard input.
+/// A file or standard input.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'t> {
-    /// How it is called in messages: as the user gave it.
+    /// Its name in messages, as the user gave it.
     pub source: &'t str,
-    /// What is in it.
+    /// Its content.
     pub text: &'t [u8],
 }
 
-/// The part of a text that is one document, and where it begins.
+/// One document of a file, and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Document<'t> {
-    /// The text, with the `---` before it if there is one.
+    /// The text, including a preceding `---`.
     pub text: &'t str,
     /// Where it begins in the file.
     pub start: Location,
 }
 
-/// Splits a file into its documents; those without anything in them are left out.
+/// Splits a file into its documents, without the empty ones.
 pub fn split(bytes: &[u8]) -> Result<Vec<Document<'_>>, Problem> {
     let text = text(bytes)?;
     let mut documents = Vec::new();
@@ -52,7 +53,7 @@ fn push<'t>(documents: &mut Vec<Document<'t>>, text: &'t str, line: usize) {
     documents.extend(json_values(text, start).unwrap_or_else(|| vec![Document { text, start }]));
 }
 
-/// JSON objects one after the other, as `kubectl` takes them. YAML does not allow that.
+/// JSON objects one after another, as `kubectl` accepts them. YAML does not allow this.
 fn json_values(text: &str, start: Location) -> Option<Vec<Document<'_>>> {
     if !text.trim_start().starts_with('{') {
         return None;
@@ -76,7 +77,7 @@ fn json_values(text: &str, start: Location) -> Option<Vec<Document<'_>>> {
     Some(documents)
 }
 
-/// Where a text ends that begins at a place.
+/// Where a text that begins at `from` ends.
 fn advance(from: Location, text: &str) -> Location {
     let breaks = lines(text).filter(|line| line.ends_with(['\n', '\r'])).count();
     let last = lines(text)
@@ -89,7 +90,7 @@ fn advance(from: Location, text: &str) -> Location {
     }
 }
 
-/// The bytes as text, or what they are instead.
+/// The bytes as text, or an error that says what they are.
 fn text(bytes: &[u8]) -> Result<&str, Problem> {
     let whole = |message: String| Problem::new(&FieldPath::default(), message);
     if bytes.len() > MAX_TEXT_BYTES {
@@ -97,12 +98,12 @@ fn text(bytes: &[u8]) -> Result<&str, Problem> {
         return Err(whole(format!("the file is larger than {limit} MiB; is it a manifest?")));
     }
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(whole("the file is in UTF-16; save it in UTF-8".to_owned()));
+        return Err(whole("the file is UTF-16; save it as UTF-8".to_owned()));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let (text, invalid) = match std::str::from_utf8(bytes) {
         Ok(text) => (text, false),
-        // What is valid is for the place of what is not.
+        // The valid part determines where the invalid part begins.
         Err(error) => (
             std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default(),
             true,
@@ -116,12 +117,12 @@ fn text(bytes: &[u8]) -> Result<&str, Problem> {
         None if invalid => (text.len(), "a byte that is not UTF-8".to_owned()),
         None => return Ok(text),
     };
-    let mut problem = whole(format!("not valid YAML: {what}; is the file a text in UTF-8?"));
+    let mut problem = whole(format!("not valid YAML: {what}; is the file UTF-8 text?"));
     problem.location = Some(advance(start, &text[..at]));
     Err(problem)
 }
 
-/// The lines with what ends them: LF, CRLF or CR, as YAML has it.
+/// The lines with their terminators: LF, CRLF or CR, as in YAML.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -137,7 +138,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A line that begins with the marker and nothing or white space after it.
+/// Whether a line starts with the marker, followed by white space or nothing.
 fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']))
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_begin_at_their_markers_and_empty_ones_are_left_out() {
+    fn documents_start_at_their_markers_and_empty_ones_are_skipped() {
         assert_eq!(parts("a: 1\n"), [("a: 1\n", 1, 1)]);
         assert_eq!(
             parts("# nothing\n---\na: 1\n--- # second\nb: 2\n---\n---\n...\n"),
@@ -187,17 +188,17 @@ mod tests {
             parts("{\"a\": 1}{\"b\": 2}\n {\"c\": 3}\n"),
             [("{\"a\": 1}", 1, 1), ("{\"b\": 2}", 1, 9), ("{\"c\": 3}", 2, 2)]
         );
-        // No JSON: YAML's to judge.
+        // Not JSON: left to the YAML parser.
         assert_eq!(parts("{a: 1}\n{b: 2}\n").len(), 1);
     }
 
     #[test]
-    fn what_is_no_text_is_refused_with_its_place() {
+    fn text_that_is_not_utf8_is_refused_with_its_position() {
         assert_eq!(refused(b"\x7fELF\x02\x01\xff").1, Some((1, 1)));
         assert_eq!(
             refused(b"a: 1\nb: \xc3\xa4\xff\n"),
             (
-                "not valid YAML: a byte that is not UTF-8; is the file a text in UTF-8?".to_owned(),
+                "not valid YAML: a byte that is not UTF-8; is the file UTF-8 text?".to_owned(),
                 Some((2, 5))
             )
         );
@@ -208,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_part_of_the_text_is_lost_but_what_says_nothing(text in "(---|a: b|#c|[{}\"1:]| |\n|\r){0,20}") {
+        fn only_blank_parts_of_the_text_are_dropped(text in "(---|a: b|#c|[{}\"1:]| |\n|\r){0,20}") {
             let documents = split(text.as_bytes()).unwrap();
             let mut rest = text.as_str();
             for document in documents {

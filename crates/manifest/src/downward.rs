@@ -1,13 +1,12 @@
-//! The Pod's own fields that a container can ask for (`fieldRef`, the downward API).
+//! The Pod fields that a container can refer to (`fieldRef`, the downward API).
 
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// What only the running Pod knows.
+/// Values that are known only once the Pod runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodStatusFields {
-    /// The Pod's uid.
     pub uid: String,
     /// The Pod's address, if it has a network.
     pub pod_ip: Option<Ipv4Addr>,
@@ -30,12 +29,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
-/// Whether a variable can refer to this path.
-pub(crate) fn is_field(path: &str) -> bool {
-    FIELDS.contains(&path) || subscript(path).is_some()
-}
-
-/// The value of a field; empty if the Pod does not have it.
+/// The value of a field; an empty string if the Pod does not have it.
 pub fn field(path: &str, pod: &Pod, status: &PodStatusFields) -> Option<String> {
     let metadata = &pod.metadata;
     let ip = |address: Option<Ipv4Addr>| address.map(|address| address.to_string()).unwrap_or_default();
@@ -116,7 +110,6 @@ mod tests {
             "",
         ] {
             assert_eq!(get(path), None, "{path}");
-            assert!(!is_field(path));
         }
     }
 }

@@ -1,24 +1,24 @@
-//! What is wrong with manifests: all of it at once, each with its place in the file and the field it is about.
+//! Errors in manifests: all of them are reported together, each with its place in the file and its field.
 
 use std::fmt;
 
 use super::suggest;
 
-/// More problems than this are only counted: nobody reads them, and a hostile file could have a million.
+/// Problems beyond this number are only counted: no user reads that many, and a hostile file could contain a million.
 pub(super) const MAX_PROBLEMS: usize = 1000;
 
-/// A step from a value into one that it contains.
+/// A step from a value to one inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
-    /// A field that Kubernetes defines, or something written where one should be.
+    /// A field that Kubernetes defines, or text in place of one.
     Field(String),
-    /// A key that the user chose: a label, a resource …
+    /// A key chosen by the user: a label, a resource …
     Key(String),
     /// An element of a list.
     Index(usize),
 }
 
-/// Where in an object a value is; written as Kubernetes does, `spec.containers[0].resources.limits[cpu]`.
+/// The place of a value in an object, written like Kubernetes does: `spec.containers[0].resources.limits[cpu]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldPath(Vec<Segment>);
 
@@ -48,6 +48,14 @@ impl FieldPath {
         self.0.starts_with(&other.0)
     }
 
+    /// The same path below `to` instead of `from`.
+    pub(super) fn moved(&self, from: &Self, to: &Self) -> Self {
+        match self.0.strip_prefix(from.0.as_slice()) {
+            Some(rest) => Self(to.0.iter().chain(rest).cloned().collect()),
+            None => self.clone(),
+        }
+    }
+
     fn with(&self, segment: Segment) -> Self {
         Self(self.0.iter().cloned().chain([segment]).collect())
     }
@@ -67,28 +75,27 @@ impl fmt::Display for FieldPath {
     }
 }
 
-/// A place in the text, both numbers counted from 1.
+/// A place in the text; both numbers start at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
-    /// Line.
     pub line: usize,
     /// Column, in characters.
     pub column: usize,
 }
 
-/// One thing that is wrong.
+/// One error in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The field it is about; empty for the file as a whole.
+    /// The affected field; empty for the file as a whole.
     pub path: FieldPath,
-    /// Where that is, as far as known.
+    /// Where it is, if known.
     pub location: Option<Location>,
-    /// What is wrong and what to do. Names the field already.
+    /// What is wrong and how to fix it. Includes the field.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem of a field in Kubernetes' format, `field: what is wrong`.
+    /// A problem with a field, in Kubernetes' format `field: what is wrong`.
     pub fn at(path: &FieldPath, what: impl fmt::Display) -> Self {
         Self {
             path: path.clone(),
@@ -97,7 +104,7 @@ impl Problem {
         }
     }
 
-    /// A problem whose message stands for itself.
+    /// A problem with a complete message.
     pub fn new(path: &FieldPath, message: impl Into<String>) -> Self {
         Self {
             path: path.clone(),
@@ -106,7 +113,7 @@ impl Problem {
         }
     }
 
-    /// A problem of a field, or of the document as a whole, which has no name.
+    /// A problem with a field, or with the document as a whole, which has no field name.
     pub fn at_or_new(path: &FieldPath, what: impl fmt::Display) -> Self {
         match path.segments() {
             [] => Self::new(path, what.to_string()),
@@ -115,18 +122,18 @@ impl Problem {
     }
 }
 
-/// What is wrong with one file.
+/// The problems of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblems {
     /// Name of the file as the user gave it.
     pub source: String,
     /// At least one.
     pub problems: Vec<Problem>,
-    /// How many more there are.
+    /// How many more problems there are.
     pub more: usize,
 }
 
-/// The problems of a file, so many at most.
+/// Collects the problems of a file, up to a maximum.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     pub(super) list: Vec<Problem>,
@@ -134,7 +141,6 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Notes one.
     pub(super) fn add(&mut self, problem: Problem) {
         if self.list.len() < MAX_PROBLEMS {
             self.list.push(problem);
@@ -143,7 +149,7 @@ impl Problems {
         }
     }
 
-    /// All of them, in the order of their places.
+    /// All problems, sorted by place.
     pub(super) fn of(mut self, source: &str) -> FileProblems {
         self.list.sort_by_key(|problem| problem.location);
         FileProblems {
@@ -154,15 +160,15 @@ impl Problems {
     }
 }
 
-/// Manifests were refused. Displays one line a problem: `pod.yaml:7:5: spec.containers[0].image: Required value`.
+/// The manifests were refused. Displays one line per problem: `pod.yaml:7:5: spec.containers[0].image: Required value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
-    /// At least one, in the order in which they were given.
+    /// At least one, in the order given.
     pub files: Vec<FileProblems>,
 }
 
 impl ManifestError {
-    /// One problem of a file as a whole.
+    /// One problem with a file as a whole.
     pub fn of_file(source: &str, message: impl Into<String>) -> Self {
         let problems = vec![Problem::new(&FieldPath::default(), message)];
         Self {
@@ -188,7 +194,7 @@ impl fmt::Display for ManifestError {
                 write!(f, ": {}", problem.message)?;
             }
             if *more > 0 {
-                write!(f, "{separator}{source}: and {more} more problems")?;
+                write!(f, "{separator}{source}: {more} more problems")?;
             }
         }
         Ok(())
@@ -213,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_has_its_line_and_too_many_are_counted() {
+    fn every_problem_has_a_line_and_excess_ones_are_counted() {
         let mut problem = Problem::at(&FieldPath::default().field("kind"), "Required value");
         problem.location = Some(Location { line: 3, column: 1 });
         let error = ManifestError {
@@ -226,6 +232,6 @@ mod tests {
         let text = error.to_string();
         assert_eq!(text.lines().next(), Some("pod.yaml:3:1: kind: Required value"));
         assert_eq!(text.lines().count(), 51);
-        assert_eq!(text.lines().last(), Some("pod.yaml: and 2 more problems"));
+        assert_eq!(text.lines().last(), Some("pod.yaml: 2 more problems"));
     }
 }

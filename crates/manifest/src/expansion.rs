@@ -1,18 +1,24 @@
-//! `$(NAME)` in commands, arguments and variables, by Kubernetes' rules (`third_party/forked/golang/expansion/expand.go`).
+//! `$(NAME)` in commands, arguments and variables, by Kubernetes' rules
+//! (`third_party/forked/golang/expansion/expand.go`).
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-/// Longest string that Linux passes to a program, without its final zero (`MAX_ARG_STRLEN`).
+/// Longest string that Linux passes to a program, without its terminating NUL (`MAX_ARG_STRLEN`).
 pub const MAX_EXPANDED_BYTES: usize = 131_071;
 
-/// A string became longer than a program can get.
+/// An expanded string is too long to pass to a program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("longer than the {MAX_EXPANDED_BYTES} bytes that a program can be given as one argument or variable")]
+#[error("longer than {MAX_EXPANDED_BYTES} bytes, the limit for one argument or variable")]
 pub struct TooLong;
 
-/// Replaces `$(NAME)` by the variable's value. Unknown names stay as they are, `$$` is a dollar sign that begins nothing.
+/// Replaces `$(NAME)` with the variable's value. Unknown names stay unchanged; `$$` is an escaped dollar sign.
 pub fn expand<S: BuildHasher>(text: &str, variables: &HashMap<String, String, S>) -> Result<String, TooLong> {
+    expand_with(text, |name| variables.get(name).map(String::as_str))
+}
+
+/// Replaces `$(NAME)` with the result of `value`, if there is one.
+pub(super) fn expand_with<'v>(text: &str, mut value: impl FnMut(&str) -> Option<&'v str>) -> Result<String, TooLong> {
     let mut expanded = String::with_capacity(text.len().min(MAX_EXPANDED_BYTES));
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -26,7 +32,7 @@ pub fn expand<S: BuildHasher>(text: &str, variables: &HashMap<String, String, S>
         let name = rest.strip_prefix('(').and_then(|after| after.split_once(')'));
         match name {
             Some((name, after)) => {
-                match variables.get(name) {
+                match value(name) {
                     Some(value) => push(&mut expanded, value)?,
                     None => {
                         push(&mut expanded, "$(")?;
@@ -70,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn follows_the_cases_of_kubernetes() {
-        // From the tests of Kubernetes' own implementation.
+    fn expansion_matches_the_kubernetes_test_cases() {
+        // From the tests of Kubernetes' implementation.
         for (input, expected) in [
             ("$(VAR_A)", "A"),
             ("___$(VAR_B)___", "___B___"),
@@ -96,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_bounded() {
+    fn the_expanded_size_is_bounded() {
         let variables: HashMap<_, _> = [("A".to_owned(), "x".repeat(1000))].into();
         assert_eq!(expand(&"$(A)".repeat(131), &variables).unwrap().len(), 131_000);
         assert_eq!(expand(&"$(A)".repeat(132), &variables), Err(TooLong));

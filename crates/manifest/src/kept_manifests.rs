@@ -1,6 +1,7 @@
-//! The manifests in `tests/manifests`: faulty ones beside what is printed about them, and valid ones as people have them.
+//! The manifests in `tests/manifests`: faulty ones with their expected messages, and valid ones like those people use.
 //!
-//! With `MICROKUBE_WRITE_EXPECTED=1` the expected texts are written instead of compared; read the difference before keeping it.
+//! With `MICROKUBE_WRITE_EXPECTED=1` the expected messages are written instead of compared; review the difference
+//! before you commit it.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -51,7 +52,7 @@ fn valid_manifests_load_unchanged() {
     assert!(files.len() >= 40, "{}", files.len());
     for file in files {
         let manifests = load_file(&file).unwrap_or_else(|error| panic!("{error}"));
-        assert!(manifests.warnings.is_empty(), "{:?}", manifests.warnings);
+        assert_eq!(manifests.missing_pull_secrets, [], "{}", file.display());
         let text = std::fs::read(&file).unwrap();
         let written = written_pods(&text);
         assert_eq!(written.len(), manifests.pods.len(), "{}", file.display());
@@ -60,7 +61,7 @@ fn valid_manifests_load_unchanged() {
             assert_has(&pod, written, &file.display().to_string());
         }
         for pod in &manifests.pods {
-            // Everything that is written is in the Pod: it loads from its own words to the same.
+            // The Pod contains everything that the manifest does: its serialised form loads to the same Pod.
             let text = serde_json::to_vec(pod).unwrap();
             let again = load(&[Input {
                 source: "again",
@@ -72,7 +73,7 @@ fn valid_manifests_load_unchanged() {
     }
 }
 
-/// The Pods of a file as they are written.
+/// The Pods of a file, as written.
 fn written_pods(text: &[u8]) -> Vec<Rc<Node>> {
     let mut pods = Vec::new();
     let mut budget = yaml::Budget::default();
@@ -95,7 +96,7 @@ fn written_pods(text: &[u8]) -> Vec<Rc<Node>> {
     pods
 }
 
-/// Nothing that is written is lost or means something else. (A Pod has more: what is written nowhere has its default.)
+/// No written value is lost or changed. (The Pod contains more, because missing fields have defaults.)
 fn assert_has(found: &serde_json::Value, written: &Node, place: &str) {
     match &written.value {
         Value::Null => {}
@@ -117,7 +118,7 @@ fn assert_has(found: &serde_json::Value, written: &Node, place: &str) {
         }
         Value::String(text) => assert_eq!(found.as_str(), Some(text.as_str()), "{place}"),
         Value::Bool(value) => assert_eq!(found.as_bool(), Some(*value), "{place}"),
-        // Quantities are texts, however they are written.
+        // Quantities are strings, however they are written.
         Value::Number(number) if found.is_string() => {
             let found = found.as_str().and_then(|text| text.parse().ok());
             assert_eq!(found, number.as_f64(), "{place}");

@@ -1,26 +1,28 @@
-//! What was probably meant by a field that is not there: another spelling, or another place.
+//! Suggests what an unknown field was probably meant to be: another spelling, or another place.
 
 use super::error::{FieldPath, Segment};
 use super::schema::Schema;
 use super::suggest;
 
-/// A hint for a field that the object at `parent` does not have, to be appended to the message; `fields` are those that it has.
-pub fn hint(name: &str, parent: &FieldPath, fields: &[&str]) -> String {
+/// A hint for a field that the value at `parent` does not have, to append to the message; `fields` are its known
+/// fields, `schema` those of the whole object.
+pub fn hint(name: &str, parent: &FieldPath, fields: &[&str], schema: &Schema) -> String {
     let parent = pattern(parent);
-    let owner = owner(name, &parent);
+    let owner = owner(name, &parent, schema);
     match (suggest::nearest(name, fields), owner) {
-        // A field beside its owner or right below it: more likely than a slip that happens to give another field's name.
+        // A field next to its owner or directly below it is more likely than a typo that happens to match another
+        // field's name.
         (near, Some((owner, distance))) if near.is_none() || distance == 1 => {
             let indentation = parent.is_empty() || parent.starts_with(&owner);
             let check = if indentation { ": check the indentation" } else { "" };
-            format!(", it belongs into {owner}{check}")
+            format!(", it belongs in {owner}{check}")
         }
         (Some(near), _) => format!(", did you mean \"{near}\"?"),
         (None, _) => String::new(),
     }
 }
 
-/// The path with elements of lists as `[]`.
+/// The path with list elements as `[]`.
 pub fn pattern(path: &FieldPath) -> String {
     let mut pattern = String::new();
     for segment in path.segments() {
@@ -37,9 +39,9 @@ pub fn pattern(path: &FieldPath) -> String {
     pattern
 }
 
-/// The nearest object that has a field of this name, and how many steps it is away.
-fn owner(name: &str, parent: &str) -> Option<(String, usize)> {
-    let mut found: Vec<(usize, bool, &str)> = Schema::of_pod()
+/// The nearest object that has a field with this name, and its distance in steps.
+fn owner(name: &str, parent: &str, schema: &Schema) -> Option<(String, usize)> {
+    let mut found: Vec<(usize, bool, &str)> = schema
         .paths_of(name)
         .iter()
         .filter_map(|path| {
@@ -60,12 +62,13 @@ fn owner(name: &str, parent: &str) -> Option<(String, usize)> {
         .collect();
     found.sort_unstable();
     let (nearest, unlikely, owner) = *found.first()?;
-    // Of several that are as near, nobody knows which is meant; but most often it is the container, or what is around the place.
+    // With several equally near owners it is unclear which one is meant. Most often it is the container, or an object
+    // around this place.
     let ambiguous = unlikely && found.get(1).is_some_and(|(second, ..)| *second == nearest);
     (nearest <= 3 && !ambiguous).then(|| (owner.to_owned(), nearest))
 }
 
-/// Steps from one object to another: out of objects and into objects.
+/// Steps from one object to another, out of objects and into objects.
 fn distance(from: &str, to: &str) -> usize {
     let steps = |path: &str| {
         path.split('.')
@@ -83,7 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_in_the_wrong_place_are_sent_to_the_right_one() {
+    fn misplaced_fields_get_a_hint_to_their_right_place() {
+        let pod = Schema::of_pod();
         let root = FieldPath::default();
         let spec = root.field("spec");
         let container = spec.field("containers").index(0);
@@ -114,15 +118,15 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                hint(name, parent, &[]),
-                format!(", it belongs into {expected}"),
+                hint(name, parent, &[], pod),
+                format!(", it belongs in {expected}"),
                 "{name}"
             );
         }
         assert_eq!(
-            hint("comand", &container, &["command", "args"]),
+            hint("comand", &container, &["command", "args"], pod),
             ", did you mean \"command\"?"
         );
-        assert_eq!(hint("entrypoint", &container, &["command", "args"]), "");
+        assert_eq!(hint("entrypoint", &container, &["command", "args"], pod), "");
     }
 }

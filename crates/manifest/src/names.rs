@@ -1,5 +1,5 @@
-//! Kubernetes' rules for names, with its own words for what breaks them
-//! (`apimachinery/pkg/util/validation/validation.go`, `pkg/api/validate/content`).
+//! Kubernetes' rules for names, with its own messages (`apimachinery/pkg/util/validation/validation.go`,
+//! `pkg/api/validate/content`).
 
 const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
      with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
@@ -21,9 +21,9 @@ const CONFIG_MAP_KEY_MESSAGE: &str = "a valid config key must consist of alphanu
 const HTTP_HEADER_MESSAGE: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
      validation is '[-A-Za-z0-9]+')";
 
-/// Longest DNS label and longest part of a qualified name, bytes.
+/// Maximum length of a DNS label and of the name part of a qualified name, in bytes.
 pub(crate) const MAX_LABEL_BYTES: usize = 63;
-/// Longest DNS subdomain, bytes.
+/// Maximum length of a DNS subdomain, in bytes.
 pub(crate) const MAX_SUBDOMAIN_BYTES: usize = 253;
 
 /// `IsDNS1123Label`: names of containers and volumes, namespaces, host names.
@@ -49,7 +49,7 @@ pub(crate) fn dns_subdomain(name: &str) -> Vec<String> {
     errors
 }
 
-/// `IsDNS1123SubdomainWithUnderscore`: domains to search.
+/// `IsDNS1123SubdomainWithUnderscore`: DNS search domains.
 pub(crate) fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
     let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
     let is_label = |label: &str| {
@@ -62,7 +62,7 @@ pub(crate) fn dns_subdomain_with_underscore(name: &str) -> Vec<String> {
 }
 
 /// `IsConfigMapKey`: keys of ConfigMaps and Secrets.
-pub(crate) fn config_map_key(key: &str) -> Vec<String> {
+pub fn config_map_key(key: &str) -> Vec<String> {
     let mut errors = length(key, MAX_SUBDOMAIN_BYTES);
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if key.is_empty() || !key.bytes().all(valid) {
@@ -157,7 +157,7 @@ pub(crate) fn port_name(name: &str) -> Vec<String> {
 }
 
 /// `IsRelaxedEnvVarName`.
-pub(crate) fn variable_name(name: &str) -> Vec<String> {
+pub fn variable_name(name: &str) -> Vec<String> {
     if name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
         return Vec::new();
     }
@@ -259,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_patterns_say_is_accepted(
+        fn names_that_match_the_patterns_are_valid(
             label in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", word in "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
             domain in "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?){0,6}"
         ) {
@@ -271,7 +271,7 @@ mod tests {
         }
 
         #[test]
-        fn one_foreign_character_makes_any_name_wrong(name in "[a-z0-9]{0,20}", foreign in "[ /@:A-Z\u{e4}\u{1f600}\0\n]", at in 0_usize..20) {
+        fn one_invalid_character_makes_any_name_invalid(name in "[a-z0-9]{0,20}", foreign in "[ /@:A-Z\u{e4}\u{1f600}\0\n]", at in 0_usize..20) {
             let mut wrong = name;
             let at = at.min(wrong.len());
             wrong.insert_str(at, &foreign);
@@ -281,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_judged(text in ".{0,80}") {
+        fn any_text_is_validated_without_a_panic(text in ".{0,80}") {
             let _ = (qualified_name(&text), label_value(&text), variable_name(&text), config_map_key(&text), http_header(&text));
         }
     }

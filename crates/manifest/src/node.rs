@@ -1,22 +1,22 @@
-//! A document's values with their places in the text: what `yaml` makes of a text and everything after it reads.
+//! A document's values with their places in the text: the output of `yaml`, and the input of all later stages.
 
 use std::rc::Rc;
 
 use indexmap::IndexMap;
 use serde_json::Number;
 
-use super::error::{FieldPath, Location, Segment};
+use super::error::{Location, Segment};
 
-/// A value and where it begins. What an alias stands for is shared, and lies where its anchor is.
+/// A value and where it begins. The target of an alias is shared, with the place of its anchor.
 #[derive(Debug)]
 pub struct Node {
     /// Where it begins.
     pub at: Location,
-    /// What it is.
+    /// Its content.
     pub value: Value,
 }
 
-/// Plain data: what JSON has, and one thing more.
+/// Plain data: JSON's values and one more kind.
 #[derive(Debug)]
 pub enum Value {
     /// Nothing, `~` or `null`.
@@ -25,27 +25,25 @@ pub enum Value {
     Bool(bool),
     /// A finite number.
     Number(Number),
-    /// A text.
     String(String),
-    /// A plain `yes`, `off` …: a boolean for YAML 1.1 and with it for Kubernetes, a text for YAML 1.2. Nobody knows which was meant.
+    /// A plain `yes`, `off` …: a boolean in YAML 1.1 and so in Kubernetes, a string in YAML 1.2. It is unclear which
+    /// was meant.
     OldBool(String),
-    /// A list.
     List(Vec<Rc<Node>>),
     /// A mapping, in the order of the text.
     Map(IndexMap<String, Entry>),
 }
 
-/// What a mapping has for a key.
+/// A key's entry in a mapping.
 #[derive(Debug)]
 pub struct Entry {
     /// Where the key is.
     pub key_at: Location,
-    /// The value.
     pub value: Rc<Node>,
 }
 
 impl Node {
-    /// The value of a field, if this is a mapping that has it.
+    /// The value of a field, if this is a mapping with that field.
     pub fn get(&self, field: &str) -> Option<&Self> {
         match &self.value {
             Value::Map(entries) => entries.get(field).map(|entry| &*entry.value),
@@ -53,7 +51,7 @@ impl Node {
         }
     }
 
-    /// The text, if this is one.
+    /// The string, if this is one.
     pub fn as_str(&self) -> Option<&str> {
         match &self.value {
             Value::String(text) => Some(text),
@@ -61,7 +59,7 @@ impl Node {
         }
     }
 
-    /// Where a field is: its key, or the element of a list, or the innermost one around it that exists.
+    /// Where a field is: its key, the list element, or the innermost existing value around it.
     pub fn locate(&self, path: &[Segment]) -> Location {
         let (mut node, mut at) = (self, self.at);
         for segment in path {
@@ -80,16 +78,18 @@ impl Node {
         at
     }
 
-    /// The elements of a list with their paths; nothing for other values.
-    pub fn elements(&self, path: &FieldPath) -> Vec<(FieldPath, &Self)> {
-        match &self.value {
-            Value::List(elements) => {
-                let numbered = elements.iter().enumerate();
-                numbered
-                    .map(|(index, element)| (path.index(index), &**element))
-                    .collect()
-            }
-            _ => Vec::new(),
-        }
+    /// Whether there is a value at this path.
+    pub fn has(&self, path: &[Segment]) -> bool {
+        let mut node = self;
+        path.iter().all(|segment| {
+            let inner = match (segment, &node.value) {
+                (Segment::Field(name) | Segment::Key(name), Value::Map(entries)) => {
+                    entries.get(name).map(|entry| &*entry.value)
+                }
+                (Segment::Index(index), Value::List(elements)) => elements.get(*index).map(|element| &**element),
+                _ => None,
+            };
+            inner.map(|inner| node = inner).is_some()
+        })
     }
 }

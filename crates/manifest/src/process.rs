@@ -1,15 +1,20 @@
-//! The process of a container: what the image says, what the manifest says, and what comes of both. Pure functions; looking up users in the
-//! image and running anything is the agent's.
+//! The process of a container, from the image's configuration and the manifest. Pure functions: the agent looks up
+//! users in the image and starts processes.
+//!
+//! [`container_process`] has what is known before the container starts. [`arguments`] and [`environment`] need the values
+//! of the manifest's variables, which come from other objects and are computed for each start.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use serde::{Deserialize, Serialize};
 
-use super::downward::{self, PodStatusFields};
 use super::expansion::{TooLong, expand};
+use super::security;
 
-/// What the image's configuration says about its process.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The process settings in the image's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageProcess {
     /// `Entrypoint`
     pub entrypoint: Vec<String>,
@@ -38,33 +43,29 @@ impl From<&oci_spec::image::Config> for ImageProcess {
     }
 }
 
-/// The process as the agent starts it.
+/// The process that the agent starts, without its arguments and environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerProcess {
-    /// The command line.
-    pub args: Vec<String>,
-    /// `NAME=value`, every name once. HOME is left to the agent.
-    pub env: Vec<String>,
     /// Working directory; may be empty.
     pub working_dir: String,
     /// `user`, `uid`, `user:group` … as in an image's `User`.
     pub user: String,
-    /// Further groups.
+    /// Additional groups.
     pub supplemental_gids: Vec<u32>,
-    /// Whether the groups that the image gives its user are left out (`supplementalGroupsPolicy: Strict`).
+    /// Ignores the groups that the image gives its user (`supplementalGroupsPolicy: Strict`).
     pub without_image_groups: bool,
-    /// Number of the signal that asks it to end.
+    /// Number of the signal that stops the process.
     pub stop_signal: u32,
 }
 
-/// Why a container cannot be created; Kubernetes shows it with the reason `CreateContainerConfigError` (`CreateContainerError` for
-/// [`ProcessError::NoCommand`]).
+/// Why a container cannot be created. Kubernetes' reason for it is `CreateContainerConfigError` (`CreateContainerError`
+/// for [`ProcessError::NoCommand`]).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProcessError {
-    /// Neither the image nor the manifest says what to run.
+    /// Neither the image nor the manifest specifies a command.
     #[error("no command specified: the image has neither ENTRYPOINT nor CMD, set `command`")]
     NoCommand,
-    /// An expanded string does not fit.
+    /// An expanded string is too long.
     #[error("{field} is too long")]
     TooLong {
         /// Which one.
@@ -73,85 +74,41 @@ pub enum ProcessError {
         #[source]
         source: TooLong,
     },
-    /// The manifest forbids the user that it sets.
+    /// All arguments together are too long.
+    #[error("command and args are longer than {MAX_ARGUMENTS_BYTES} bytes together")]
+    ArgumentsTooLarge,
+    /// The manifest forbids root, and also sets it as user.
     #[error("container's runAsUser breaks non-root policy")]
     RunAsRoot,
-    /// The manifest forbids root, which the image wants.
+    /// The manifest forbids root, which is the image's user.
     #[error("container has runAsNonRoot and image will run as root")]
     ImageRunsAsRoot,
-    /// The manifest forbids root, and the image gives a name.
+    /// The manifest forbids root, and the image specifies a user by name.
     #[error("container has runAsNonRoot and image has non-numeric user ({0}), cannot verify user is non-root")]
     NonNumericUser(String),
-    /// The container's or the image's stop signal is none.
-    #[error("the stop signal \"{0}\" is not a signal")]
+    /// The container's or the image's stop signal is invalid.
+    #[error("invalid stop signal \"{0}\"")]
     StopSignal(String),
 }
 
-/// What containerd sets where the image does not.
+/// The longest command line: Linux starts no program with more (`bprm_stack_limits` in `fs/exec.c`).
+const MAX_ARGUMENTS_BYTES: usize = 6 << 20;
+
+/// containerd's default if the image sets no PATH.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process of a container of a validated and defaulted Pod.
-///
-/// `command` replaces the image's ENTRYPOINT and drops its CMD, `args` replaces CMD. Variables: PATH and HOSTNAME, the image's,
-/// the manifest's; the last of a name wins and keeps the first one's place. `$(NAME)` refers to the manifest's variables only, in a variable
-/// to those before it (`makeEnvironmentVariables` in `pkg/kubelet/kubelet_pods.go`, `ExpandContainerCommandAndArgs`).
 pub fn container_process(
     pod: &Pod,
     container: &Container,
     image: &ImageProcess,
-    hostname: &str,
-    status: &PodStatusFields,
 ) -> Result<ContainerProcess, ProcessError> {
-    let mut variables: HashMap<String, String> = HashMap::new();
-    let mut env = Environment::default();
-    env.set(DEFAULT_PATH.to_owned());
-    env.set(format!("HOSTNAME={hostname}"));
-    for variable in &image.env {
-        env.set(variable.clone());
-    }
-    for variable in container.env.iter().flatten() {
-        let field = variable
-            .value_from
-            .as_ref()
-            .and_then(|source| source.field_ref.as_ref());
-        let value = match field {
-            Some(field) => downward::field(&field.field_path, pod, status).unwrap_or_default(),
-            None => expand(variable.value.as_deref().unwrap_or_default(), &variables).map_err(|source| {
-                ProcessError::TooLong {
-                    field: format!("variable {}", variable.name),
-                    source,
-                }
-            })?,
-        };
-        env.set(format!("{}={value}", variable.name));
-        variables.insert(variable.name.clone(), value);
-    }
-    let written = |arguments: &Option<Vec<String>>, field: &str| -> Result<Vec<String>, ProcessError> {
-        let expanded = arguments.iter().flatten().map(|argument| expand(argument, &variables));
-        expanded
-            .collect::<Result<_, _>>()
-            .map_err(|source| ProcessError::TooLong {
-                field: field.to_owned(),
-                source,
-            })
-    };
-    let mut args = written(&container.command, "command")?;
-    let own_args = written(&container.args, "args")?;
-    let replaced = !args.is_empty();
-    if !replaced {
-        args.clone_from(&image.entrypoint);
-    }
-    if !own_args.is_empty() {
-        args.extend(own_args);
-    } else if !replaced {
-        args.extend_from_slice(&image.cmd);
-    }
-    if args.is_empty() {
+    let lists = [&container.command, &container.args];
+    let is_written = lists.into_iter().flatten().any(|list| !list.is_empty());
+    if !is_written && image.entrypoint.is_empty() && image.cmd.is_empty() {
         return Err(ProcessError::NoCommand);
     }
     Ok(ContainerProcess {
-        args,
-        env: env.0,
         working_dir: match container.working_dir.as_deref() {
             None | Some("") => image.working_dir.clone(),
             Some(directory) => directory.to_owned(),
@@ -167,22 +124,86 @@ pub fn container_process(
     })
 }
 
+/// The command line. `command` replaces the image's ENTRYPOINT and drops its CMD; `args` replaces CMD. `$(NAME)` refers
+/// to the manifest's variables (`ExpandContainerCommandAndArgs` in `pkg/kubelet/container/helpers.go`).
+///
+/// # Errors
+/// If an expanded argument is too long.
+pub fn arguments<S: BuildHasher>(
+    container: &Container,
+    image: &ImageProcess,
+    variables: &HashMap<String, String, S>,
+) -> Result<Vec<String>, ProcessError> {
+    let mut bytes = 0_usize;
+    let mut written = |arguments: &Option<Vec<String>>, field: &str| -> Result<Vec<String>, ProcessError> {
+        let mut expanded = Vec::new();
+        for argument in arguments.iter().flatten() {
+            let argument = expand(argument, variables).map_err(|source| ProcessError::TooLong {
+                field: field.to_owned(),
+                source,
+            })?;
+            bytes = bytes.saturating_add(argument.len());
+            if bytes > MAX_ARGUMENTS_BYTES {
+                return Err(ProcessError::ArgumentsTooLarge);
+            }
+            expanded.push(argument);
+        }
+        Ok(expanded)
+    };
+    let mut args = written(&container.command, "command")?;
+    let own_args = written(&container.args, "args")?;
+    let replaced = !args.is_empty();
+    if !replaced {
+        args.clone_from(&image.entrypoint);
+    }
+    if !own_args.is_empty() {
+        args.extend(own_args);
+    } else if !replaced {
+        args.extend_from_slice(&image.cmd);
+    }
+    Ok(args)
+}
+
+/// The environment: each `NAME=value`, each name once. PATH and HOSTNAME come first, then the image's variables, then
+/// the manifest's. The last value for a name wins, at the position of the first. The agent sets HOME.
+pub fn environment<'v>(
+    hostname: &str,
+    image: &ImageProcess,
+    variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+) -> Vec<String> {
+    let mut environment = Environment::default();
+    environment.set(DEFAULT_PATH.to_owned());
+    environment.set(format!("HOSTNAME={hostname}"));
+    for variable in &image.env {
+        environment.set(variable.clone());
+    }
+    for (name, value) in variables {
+        environment.set(format!("{name}={value}"));
+    }
+    environment.variables
+}
+
 /// Variables in order, each name once.
 #[derive(Default)]
-struct Environment(Vec<String>);
+struct Environment {
+    variables: Vec<String>,
+    /// The position of each name.
+    positions: HashMap<String, usize>,
+}
 
 impl Environment {
     fn set(&mut self, variable: String) {
-        let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
-        let wanted = name(&variable);
-        match self.0.iter_mut().find(|existing| name(existing) == wanted) {
-            Some(existing) => *existing = variable,
-            None => self.0.push(variable),
+        let name = variable.split('=').next().unwrap_or_default();
+        if let Some(existing) = self.positions.get(name).and_then(|at| self.variables.get_mut(*at)) {
+            *existing = variable;
+            return;
         }
+        self.positions.insert(name.to_owned(), self.variables.len());
+        self.variables.push(variable);
     }
 }
 
-/// The user and group, after `verifyRunAsNonRoot` (`pkg/kubelet/kuberuntime/security_context.go`).
+/// The user and group, checked like `verifyRunAsNonRoot` (`pkg/kubelet/kuberuntime/security_context.go`).
 fn user(pod: &Pod, container: &Container, image_user: &str) -> Result<String, ProcessError> {
     let own = container.security_context.as_ref();
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
@@ -217,21 +238,24 @@ fn user(pod: &Pod, container: &Container, image_user: &str) -> Result<String, Pr
     })
 }
 
+/// The Pod's supplementary groups and its fsGroup (`convertToRuntimeSecurityContext` in
+/// `pkg/kubelet/kuberuntime/security_context.go`).
 fn supplemental_gids(pod: &Pod) -> Vec<u32> {
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let groups = context
         .and_then(|context| context.supplemental_groups.as_deref())
         .unwrap_or_default();
-    groups.iter().filter_map(|gid| u32::try_from(*gid).ok()).collect()
+    let groups = groups.iter().filter_map(|gid| u32::try_from(*gid).ok());
+    groups.chain(security::fs_group(pod)).collect()
 }
 
-/// `lifecycle.stopSignal`, which comes before the image's.
+/// `lifecycle.stopSignal`, which takes precedence over the image's.
 fn own_stop_signal(container: &Container) -> Option<&str> {
     let signal = container.lifecycle.as_ref()?.stop_signal.as_deref();
     signal.filter(|signal| !signal.is_empty())
 }
 
-/// `SIGTERM`, `TERM`, `15`, `RTMIN+3`; TERM if there is none.
+/// Parses `SIGTERM`, `TERM`, `15`, `RTMIN+3`; TERM if there is none.
 fn stop_signal(text: Option<&str>) -> Result<u32, ProcessError> {
     const SIGRTMIN: u32 = 34;
     const SIGRTMAX: u32 = 64;
@@ -247,7 +271,7 @@ fn stop_signal(text: Option<&str>) -> Result<u32, ProcessError> {
     } else if let Ok(number) = name.parse() {
         Some(number)
     } else {
-        // The other names that signals have in Kubernetes' list.
+        // Other names of signals in Kubernetes' list.
         let name = match name {
             "CLD" => "CHLD",
             "IOT" => "ABRT",
@@ -263,7 +287,7 @@ fn stop_signal(text: Option<&str>) -> Result<u32, ProcessError> {
         .ok_or_else(|| ProcessError::StopSignal(text.to_owned()))
 }
 
-/// The number behind a sign, or 0 for nothing at all.
+/// The number after a sign, or 0 for an empty text.
 fn offset_of(text: &str, sign: char) -> Option<u32> {
     if text.is_empty() {
         Some(0)
@@ -274,8 +298,6 @@ fn offset_of(text: &str, sign: char) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -298,15 +320,20 @@ mod tests {
             "spec": {"containers": [container], "securityContext": {"supplementalGroups": [7]}}
         }))
         .unwrap();
-        let status = PodStatusFields {
-            pod_ip: Some(Ipv4Addr::new(10, 88, 0, 2)),
-            ..Default::default()
-        };
-        container_process(&pod, &pod.spec.as_ref().unwrap().containers[0], image, "web", &status)
+        container_process(&pod, &pod.spec.as_ref().unwrap().containers[0], image)
+    }
+
+    fn arguments_of(container: Value, variables: &[(&str, &str)]) -> Result<Vec<String>, ProcessError> {
+        let container: Container = serde_json::from_value(container).unwrap();
+        let variables: HashMap<String, String> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        arguments(&container, &image(), &variables)
     }
 
     #[test]
-    fn command_and_args_replace_what_the_image_has() {
+    fn command_and_args_override_the_image() {
         for (container, expected) in [
             (json!({"name": "c"}), vec!["/entry", "default"]),
             (json!({"name": "c", "args": ["x"]}), vec!["/entry", "x"]),
@@ -320,7 +347,7 @@ mod tests {
                 vec!["/entry", "default"],
             ),
         ] {
-            assert_eq!(process(container, &image()).unwrap().args, expected);
+            assert_eq!(arguments_of(container, &[]).unwrap(), expected);
         }
         assert_eq!(
             process(json!({"name": "c"}), &ImageProcess::default()),
@@ -329,36 +356,40 @@ mod tests {
     }
 
     #[test]
-    fn variables_merge_in_order_and_refer_to_earlier_ones() {
-        let container = json!({
-            "name": "c",
-            "env": [
-                {"name": "LATE", "value": "$(B)"},
-                {"name": "B", "value": "b"},
-                {"name": "A", "value": "<$(B)>$(A)$$(B)"},
-                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "B", "value": "b2"}
-            ],
-            "args": ["$(A)", "$(IP)", "$(PATH)", "$(B)"]
-        });
-        let process = process(container, &image()).unwrap();
-        assert_eq!(
-            process.env,
-            [
-                "PATH=/bin",
-                "HOSTNAME=web",
-                "A=<b>$(A)$(B)",
-                "LATE=$(B)",
-                "B=b2",
-                "IP=10.88.0.2"
-            ]
-        );
-        assert_eq!(process.args, ["/entry", "<b>$(A)$(B)", "10.88.0.2", "$(PATH)", "b2"]);
-        assert_eq!(process.supplemental_gids, [7]);
+    fn any_command_is_enough() {
+        let commands = [
+            (json!({"name": "c", "command": ["x"]}), ImageProcess::default()),
+            (json!({"name": "c", "args": ["x"]}), ImageProcess::default()),
+            (json!({"name": "c", "command": [], "args": []}), image()),
+        ];
+        for (container, image) in commands {
+            assert!(process(container, &image).is_ok());
+        }
     }
 
     #[test]
-    fn the_image_fills_in_what_the_manifest_leaves_open() {
+    fn the_last_value_of_a_variable_wins_at_the_position_of_the_first() {
+        let own = [("LATE", "1"), ("A", "<b>"), ("B", "2"), ("B", "3")];
+        assert_eq!(
+            environment("web", &image(), own),
+            ["PATH=/bin", "HOSTNAME=web", "A=<b>", "LATE=1", "B=3"]
+        );
+        let own_host = [("HOSTNAME", "other"), ("PATH", "")];
+        assert_eq!(
+            environment("web", &ImageProcess::default(), own_host),
+            ["PATH=", "HOSTNAME=other"]
+        );
+    }
+
+    #[test]
+    fn arguments_refer_to_the_manifests_variables_only() {
+        let container = json!({"name": "c", "args": ["$(A)", "$(PATH)", "$$(A)", "$(B)-$(B)"]});
+        let found = arguments_of(container, &[("A", "<$(B)>"), ("B", "2")]).unwrap();
+        assert_eq!(found, ["/entry", "<$(B)>", "$(PATH)", "$(A)", "2-2"]);
+    }
+
+    #[test]
+    fn the_image_supplies_values_missing_from_the_manifest() {
         let process = process(json!({"name": "c"}), &image()).unwrap();
         assert_eq!(
             (process.working_dir.as_str(), process.user.as_str(), process.stop_signal),
@@ -375,13 +406,21 @@ mod tests {
             }))
             .unwrap();
             let container = &pod.spec.as_ref().unwrap().containers[0];
-            let process = container_process(&pod, container, &image(), "web", &PodStatusFields::default()).unwrap();
+            let process = container_process(&pod, container, &image()).unwrap();
             assert_eq!(process.without_image_groups, without);
         }
     }
 
     #[test]
-    fn users_come_from_the_security_context_first() {
+    fn the_fs_group_is_a_supplementary_group() {
+        let pod = serde_json::from_value(json!({
+            "spec": {"containers": [], "securityContext": {"supplementalGroups": [7], "fsGroup": 2000}}
+        }));
+        assert_eq!(supplemental_gids(&pod.unwrap()), [7, 2000]);
+    }
+
+    #[test]
+    fn users_come_from_the_security_context_before_the_image() {
         let user = |context: Value, image_user: &str| {
             let image = ImageProcess {
                 user: image_user.into(),
@@ -413,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn the_containers_stop_signal_comes_before_the_images() {
+    fn the_containers_stop_signal_overrides_the_images() {
         let own = json!({"name": "c", "lifecycle": {"stopSignal": "SIGUSR1"}});
         assert_eq!(process(own, &image()).unwrap().stop_signal, 10);
         let other = json!({"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}});
@@ -457,10 +496,14 @@ mod tests {
     }
 
     #[test]
-    fn exploding_variables_end_in_an_error() {
-        let mut env = vec![json!({"name": "V0", "value": "x".repeat(1000)})];
-        env.extend((1..40).map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})));
-        let error = process(json!({"name": "c", "env": env}), &image()).unwrap_err();
-        assert_eq!(error.to_string(), "variable V8 is too long");
+    fn exploding_arguments_are_an_error() {
+        let long = "x".repeat(1 << 20);
+        let container = json!({"name": "c", "args": ["$(A)".repeat(1 << 10)]});
+        let error = arguments_of(container, &[("A", &long)]).unwrap_err();
+        assert_eq!(error.to_string(), "args is too long");
+        let long = "x".repeat(100_000);
+        let container = json!({"name": "c", "args": vec!["$(A)"; 100]});
+        let error = arguments_of(container, &[("A", &long)]).unwrap_err();
+        assert_eq!(error, ProcessError::ArgumentsTooLarge);
     }
 }

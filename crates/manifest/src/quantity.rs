@@ -1,16 +1,16 @@
-//! Kubernetes' quantities (`128Mi`, `0.5`, `100m`, `1e3`), exactly: in billionths, without floating point
+//! Kubernetes' quantities (`128Mi`, `0.5`, `100m`, `1e3`), computed exactly: in billionths, without floating point
 //! (`apimachinery/pkg/api/resource/quantity.go`).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An amount of something in billionths. Finer parts are rounded up, what exceeds 2^63-1 is capped, as Kubernetes does.
+/// An amount in billionths. Like Kubernetes, rounds finer fractions up and caps amounts above 2^63-1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Quantity {
     nanos: i128,
 }
 
-/// The text is not a quantity. Kubernetes' message.
+/// The text is not a quantity. The message is Kubernetes'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuantityError;
 
@@ -24,21 +24,20 @@ impl std::error::Error for QuantityError {}
 
 const NANOS: i128 = 1_000_000_000;
 const MAX_NANOS: i128 = i64::MAX as i128 * NANOS;
-/// Decimal digits that can matter: 19 before the point of the largest number, 9 after.
+/// Maximum number of significant decimal digits: 19 before the point of the largest number, 9 after.
 const MAX_DIGITS: usize = 28;
 
 impl Quantity {
-    /// The amount in whole units, rounded up: bytes of a memory quantity.
+    /// The amount in whole units, rounded up, such as bytes of memory.
     pub fn units(self) -> i64 {
         self.ceiling(NANOS)
     }
 
-    /// The amount in thousandths, rounded up: millicores of a cpu quantity.
+    /// The amount in thousandths, rounded up, such as millicores of cpu.
     pub fn millis(self) -> i64 {
         self.ceiling(NANOS / 1000)
     }
 
-    /// Whether it is less than zero.
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }
@@ -98,7 +97,7 @@ fn decimal_exponent(suffix: &str) -> Result<i32, QuantityError> {
         "E" => 18,
         _ => {
             let digits = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError)?;
-            // Beyond i32 nothing but the parse error would differ; Kubernetes refuses such exponents too.
+            // Beyond i32 only the parse error would differ; Kubernetes refuses such exponents too.
             digits.parse().map_err(|_| QuantityError)?
         }
     };
@@ -107,7 +106,7 @@ fn decimal_exponent(suffix: &str) -> Result<i32, QuantityError> {
 
 /// `whole.fraction` times 10^`exponent`, in nanos, rounded up.
 fn decimal_nanos(whole: &str, fraction: &str, exponent: i32) -> i128 {
-    // All digits, and how many of them (it may be more than there are, or none) make up the whole nanos.
+    // All digits, and how many of them make up the whole nanos (possibly more than there are, or none).
     let digits: Vec<u8> = whole
         .bytes()
         .chain(fraction.bytes())
@@ -137,7 +136,7 @@ fn decimal_nanos(whole: &str, fraction: &str, exponent: i32) -> i128 {
 /// `whole.fraction` times `multiplier`, in nanos, rounded up.
 fn binary_nanos(whole: &str, fraction: &str, multiplier: i128) -> i128 {
     let whole = decimal_nanos(whole, "", 0) / NANOS;
-    // 18 digits: the product with 2^60 still fits, and what is cut off counts as a nano.
+    // 18 digits: the product with 2^60 still fits, and any digits cut off count as one nano.
     let kept = fraction.get(..18).unwrap_or(fraction);
     let cut = fraction
         .get(18..)

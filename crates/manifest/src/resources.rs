@@ -1,12 +1,14 @@
-//! What a Pod's resources come to: cgroup settings of its containers, its QoS class, and the size of its virtual machine.
+//! What a Pod's resources translate to: cgroup settings of its containers, its QoS class, and the size of its virtual
+//! machine.
 //!
-//! The size of the machine: its memory is what the containers' memory limits allow at the same time plus [`VM_OVERHEAD_MIB`] for the
-//! guest's kernel, agent and page tables. A container without a limit counts as [`UNLIMITED_CONTAINER_MIB`] beside ones that have limits; if
-//! none has, the machine gets [`DEFAULT_VM_MIB`] in all. It has as many virtual CPUs as the cpu limits come to at the same time, rounded
-//! up, one without limits, and never more than the host.
+//! The VM's memory is the sum of the memory limits of containers that run at the same time, plus [`VM_OVERHEAD_MIB`]
+//! for the guest kernel, agent and page tables. A container without a limit counts as [`UNLIMITED_CONTAINER_MIB`] if
+//! others have limits. If none has, the VM gets [`DEFAULT_VM_MIB`] in all. The number of virtual CPUs is the sum of the
+//! cpu limits at the same time, rounded up; one without limits, and never more than the host has.
 //!
-//! At the same time run either all regular containers and sidecars, or one init container and the sidecars before it; the
-//! larger counts (`PodRequests` and `PodLimits` in `k8s.io/component-helpers/resource/helpers.go`).
+//! The containers that run at the same time are either all regular containers and sidecars, or one init container and
+//! the sidecars before it; the larger sum counts (`PodRequests` and `PodLimits` in
+//! `k8s.io/component-helpers/resource/helpers.go`).
 
 use std::collections::BTreeMap;
 
@@ -16,35 +18,35 @@ use k8s_openapi::apimachinery::pkg::api::resource;
 use super::quantity::Quantity;
 use super::sidecar::is_sidecar;
 
-/// Memory of a machine whose containers have no limits, MiB.
+/// Memory of a VM whose containers have no limits, in MiB.
 pub const DEFAULT_VM_MIB: u32 = 512;
-/// Memory for everything but the containers, MiB.
+/// Memory for everything except the containers, in MiB.
 pub const VM_OVERHEAD_MIB: u32 = 64;
-/// What a container without a memory limit counts for beside others with one, MiB.
+/// Memory counted for a container without a limit if others have one, in MiB.
 pub const UNLIMITED_CONTAINER_MIB: u32 = 256;
-/// With less the guest does not start, MiB.
+/// Minimum memory with which the guest starts, in MiB.
 pub const MIN_VM_MIB: u32 = 128;
 
-/// The period of `cpu.max`, microseconds (`quotaPeriod` in `pkg/kubelet/cm/helpers_linux.go`).
+/// The period of `cpu.max` in microseconds (`quotaPeriod` in `pkg/kubelet/cm/helpers_linux.go`).
 pub const CPU_PERIOD_US: u64 = 100_000;
-/// `minQuotaPeriod` there.
+/// `minQuotaPeriod` in the same file.
 const MIN_CPU_QUOTA_US: u64 = 1000;
 
 /// `guaranteedOOMScoreAdj` in `pkg/kubelet/qos/policy.go`.
 const GUARANTEED_OOM_SCORE_ADJ: i32 = -997;
-/// `besteffortOOMScoreAdj` there.
+/// `besteffortOOMScoreAdj` in the same file.
 const BEST_EFFORT_OOM_SCORE_ADJ: i32 = 1000;
 
 /// cgroup v2 settings of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CgroupSettings {
-    /// Quota of `cpu.max` for every [`CPU_PERIOD_US`], microseconds; 0: no limit.
+    /// Quota of `cpu.max` per [`CPU_PERIOD_US`], in microseconds; 0 means no limit.
     pub cpu_quota_us: u64,
-    /// Period of `cpu.max`, microseconds.
+    /// Period of `cpu.max` in microseconds.
     pub cpu_period_us: u64,
     /// `cpu.weight`, 1 to 10000.
     pub cpu_weight: u64,
-    /// `memory.max`; 0: no limit.
+    /// `memory.max`; 0 means no limit.
     pub memory_limit_bytes: u64,
 }
 
@@ -53,14 +55,14 @@ pub struct CgroupSettings {
 pub enum QosClass {
     /// Every container has equal requests and limits of cpu and memory.
     Guaranteed,
-    /// Some container has a request or limit.
+    /// At least one container has a request or limit.
     Burstable,
-    /// None has.
+    /// No container has a request or limit.
     BestEffort,
 }
 
 impl QosClass {
-    /// As it stands in `status.qosClass`.
+    /// The value for `status.qosClass`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Guaranteed => "Guaranteed",
@@ -75,7 +77,7 @@ impl QosClass {
 pub struct VmSize {
     /// Number of virtual CPUs.
     pub vcpu_count: u8,
-    /// Memory, MiB.
+    /// Memory in MiB.
     pub mem_size_mib: u32,
 }
 
@@ -121,8 +123,9 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     }
 }
 
-/// Linux' `oom_score_adj` of a container of a validated and defaulted Pod on a host with so much memory: whom the kernel kills first when
-/// memory runs out (`GetContainerOOMScoreAdjust` in `pkg/kubelet/qos/policy.go`; "Node out of memory behavior" in Kubernetes' documentation).
+/// Linux's `oom_score_adj` of a container of a validated and defaulted Pod, on a host with this much memory: the kernel
+/// kills processes with higher values first when memory runs out (`GetContainerOOMScoreAdjust` in
+/// `pkg/kubelet/qos/policy.go`; "Node out of memory behavior" in Kubernetes' documentation).
 pub fn oom_score_adj(pod: &Pod, container: &Container, host_memory_bytes: u64) -> i32 {
     match qos_class(pod) {
         QosClass::Guaranteed => GUARANTEED_OOM_SCORE_ADJ,
@@ -131,7 +134,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, host_memory_bytes: u64) -
             let mut request_bytes = memory_request_bytes(container);
             let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
             if init.clone().any(|init| init.name == container.name && is_sidecar(init)) {
-                // The Pod is of no use without its sidecars: they go no earlier than any of those they serve.
+                // The Pod needs its sidecars: they are not killed before any regular container.
                 let regular = pod.spec.iter().flat_map(|spec| &spec.containers);
                 request_bytes = request_bytes.max(regular.map(memory_request_bytes).min().unwrap_or(0));
             }
@@ -142,7 +145,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, host_memory_bytes: u64) -
     }
 }
 
-/// The machine for a validated and defaulted Pod on a host with so many CPUs; see the module's documentation.
+/// The VM size for a validated and defaulted Pod on a host with this many CPUs; see the module's documentation.
 pub fn vm_size(pod: &Pod, host_cpu_count: u8) -> VmSize {
     const MIB: u64 = 1 << 20;
     let mem_size_mib = if all_containers(pod).all(|container| memory_limit_bytes(container).is_none()) {
@@ -163,13 +166,13 @@ pub fn vm_size(pod: &Pod, host_cpu_count: u8) -> VmSize {
     }
 }
 
-/// Init containers first, as they start.
+/// All containers in start order, init containers first.
 fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     let spec = pod.spec.iter();
     spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
 }
 
-/// The most that containers which run at the same time come to.
+/// The largest sum of `amount` over containers that run at the same time.
 fn at_the_same_time(pod: &Pod, amount: impl Fn(&Container) -> u64) -> u64 {
     let Some(spec) = &pod.spec else { return 0 };
     let (mut sidecars, mut largest_init) = (0_u64, 0_u64);
@@ -190,7 +193,7 @@ fn memory_request_bytes(container: &Container) -> u64 {
     request.unwrap_or(0)
 }
 
-/// A memory limit of zero is none.
+/// A memory limit of zero means no limit.
 fn memory_limit_bytes(container: &Container) -> Option<u64> {
     let bytes = limit(container, "memory")?.units();
     u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_settings_are_the_kubelets() {
+    fn cgroup_settings_match_the_kubelets() {
         let found = settings(&json!({"limits": {"cpu": "500m", "memory": "128Mi"}, "requests": {"cpu": "250m"}}));
         assert_eq!(
             found,
@@ -309,11 +312,11 @@ mod tests {
             (size.vcpu_count, size.mem_size_mib - VM_OVERHEAD_MIB)
         };
         let app = || container("app", 300, "2", None);
-        // Smaller init containers fit into what the regular ones have.
+        // Smaller init containers fit into the regular containers' memory.
         let small = json!([container("a", 200, "1", None), container("b", 300, "2", None)]);
         assert_eq!(size(small, json!([app()])), (2, 300));
         assert_eq!(size(json!([container("a", 900, "4", None)]), json!([app()])), (4, 900));
-        // A sidecar stays; only those before an init container run beside it.
+        // A sidecar keeps running, so a sidecar counts with the init containers after it.
         let sidecar = || container("proxy", 100, "1", Some("Always"));
         assert_eq!(size(json!([sidecar()]), json!([app(), app()])), (5, 700));
         let (before, after) = (
@@ -322,7 +325,7 @@ mod tests {
         );
         assert_eq!(size(before, json!([app()])), (4, 600));
         assert_eq!(size(after, json!([app()])), (3, 500));
-        // One that is restarted on failure is no sidecar.
+        // An init container that is restarted on failure is not a sidecar.
         let retried = container("a", 500, "3", Some("OnFailure"));
         assert_eq!(size(json!([retried]), json!([app()])), (3, 500));
         let unlimited = json!([{"name": "a"}]);
@@ -385,7 +388,7 @@ mod tests {
             requests("1Ti"),
         ];
         assert_eq!(of(&pod(&burstable)), [750, 999, 999, 2, 2]);
-        // A limit is a request where there is no other.
+        // A limit without a request counts as the request.
         assert_eq!(of(&pod(&[json!({"limits": {"memory": "4Gi"}})])), [500]);
     }
 

@@ -1,19 +1,19 @@
-//! What an unquoted word of YAML means: as Kubernetes' reader has it (`go.yaml.in/yaml/v2`, `resolve.go`), which is YAML 1.1 in parts.
+//! Interprets unquoted YAML scalars like Kubernetes' parser (`go.yaml.in/yaml/v2`, `resolve.go`), which partly follows
+//! YAML 1.1.
 
 use serde_json::Number;
 
 /// The meaning of a plain scalar.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plain {
-    /// Nothing, `~`, `null`.
+    /// An empty scalar, `~`, `null`.
     Null,
     /// `true`, `false`.
     Bool(bool),
-    /// `yes`, `no`, `on`, `off`, `y`, `n`: what it would mean to Kubernetes.
+    /// `yes`, `no`, `on`, `off`, `y`, `n`, with their meaning to Kubernetes.
     OldBool(bool),
-    /// A number.
     Number(Number),
-    /// An infinity or no number; JSON has none.
+    /// An infinity or NaN, which JSON does not have.
     NotFinite,
     /// `<<`
     Merge,
@@ -21,7 +21,7 @@ pub enum Plain {
     Text,
 }
 
-/// Reads a plain scalar.
+/// Interprets a plain scalar.
 pub fn plain(text: &str) -> Plain {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Plain::Null,
@@ -40,7 +40,7 @@ pub fn plain(text: &str) -> Plain {
     if !unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
         return Plain::Text;
     }
-    // Longer ones are no numbers that anyone writes, but texts that cost time.
+    // Real manifests have no longer numbers, and parsing them takes time.
     if text.len() > 400 {
         return Plain::Text;
     }
@@ -58,7 +58,7 @@ pub fn plain(text: &str) -> Plain {
     }
 }
 
-/// Go's integers with the base in front: `0x`, `0b`, `0o`, and `0` for octal.
+/// Go's integers with a base prefix: `0x`, `0b`, `0o`, and `0` for octal.
 fn integer(text: &str) -> Option<Number> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -71,7 +71,7 @@ fn integer(text: &str) -> Option<Number> {
         .find_map(|(prefix, base)| Some((digits.strip_prefix(prefix)?, *base)))
         .or_else(|| Some((digits.strip_prefix('0').filter(|rest| !rest.is_empty())?, 8)))
         .unwrap_or((digits, 10));
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.starts_with(|first: char| first.is_ascii_alphanumeric()) {
         return None;
     }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn words_mean_what_they_mean_to_kubernetes() {
+    fn plain_scalars_are_parsed_as_by_kubernetes() {
         for (text, expected) in [
             ("80", "80"),
             ("-1", "-1"),
@@ -177,14 +177,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_integer_is_itself(value in any::<i64>()) {
+        fn integers_are_parsed_exactly(value in any::<i64>()) {
             prop_assert_eq!(plain(&value.to_string()), Plain::Number(value.into()));
             prop_assert_eq!(plain(&format!("{:#o}", value.unsigned_abs())), Plain::Number(value.unsigned_abs().into()));
             prop_assert_eq!(plain(&format!("{:#x}", value.unsigned_abs())), Plain::Number(value.unsigned_abs().into()));
         }
 
         #[test]
-        fn any_text_has_a_meaning(text in "[-+0-9._xobeEaf~<ynYN]{0,30}") {
+        fn any_text_is_parsed_without_a_panic(text in "[-+0-9._xobeEaf~<ynYN]{0,30}") {
             let _ = plain(&text);
         }
     }

@@ -1,44 +1,42 @@
-//! The fields that Kubernetes has, with their types and descriptions, out of `k8s-openapi`'s schemas.
+//! Kubernetes' fields with their types and descriptions, from the schemas of `k8s-openapi`.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use k8s_openapi::schemars::SchemaGenerator;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::schemars::generate::SchemaSettings;
+use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
-/// A field of an object.
 #[derive(Debug, Clone)]
 pub struct Field {
-    /// Its path, elements of lists as `[]`: `spec.containers[].image`.
+    /// Its path, with list elements as `[]`: `spec.containers[].image`.
     pub path: String,
-    /// Its type as `kubectl explain` writes it: `string`, `[]Container`, `map[string]string`.
+    /// Its type in the notation of `kubectl explain`: `string`, `[]Container`, `map[string]string`.
     pub type_name: String,
-    /// Kubernetes' description.
     pub description: String,
-    /// Whether it must be there.
+    /// Whether it is required.
     pub required: bool,
-    /// Names of its own fields.
+    /// Names of its subfields.
     pub fields: Vec<String>,
 }
 
 /// All fields of an object.
 #[derive(Debug)]
 pub struct Schema {
-    /// What Kubernetes says about the object.
+    /// Kubernetes' description of the object.
     pub description: String,
-    /// Names of the outermost fields.
+    /// Names of the top-level fields.
     pub fields: Vec<String>,
     all: HashMap<String, Field>,
     by_name: HashMap<String, Vec<String>>,
 }
 
-/// A name that an object does not have among its fields.
+/// A name that is not a field of the object.
 #[derive(Debug)]
 pub struct Unknown<'s> {
-    /// The name.
     pub name: String,
-    /// Those that it has.
+    /// The object's fields.
     pub fields: &'s [String],
 }
 
@@ -50,26 +48,29 @@ impl Unknown<'_> {
     }
 }
 
-/// Objects in each other that are looked into; a Pod has 11.
+/// Deepest nesting that is followed; a Pod has 11 levels.
 const MAX_DEPTH: usize = 20;
 
 impl Schema {
     /// The fields of a Pod.
     pub fn of_pod() -> &'static Self {
         static SCHEMA: OnceLock<Schema> = OnceLock::new();
-        SCHEMA.get_or_init(|| {
-            let mut generator = SchemaGenerator::new(SchemaSettings::default());
-            let root = generator.root_schema_for::<k8s_openapi::api::core::v1::Pod>();
-            Self::new(&root.to_value())
-        })
+        SCHEMA.get_or_init(Self::of::<Pod>)
     }
 
-    /// A field by its path, elements of lists as `[]`.
+    /// The fields of a type. Takes some time; keep the result.
+    pub(crate) fn of<T: JsonSchema>() -> Self {
+        let mut generator = SchemaGenerator::new(SchemaSettings::default());
+        Self::new(&generator.root_schema_for::<T>().to_value())
+    }
+
+    /// Finds a field by its path, with list elements as `[]`.
     pub fn field(&self, path: &str) -> Option<&Field> {
         self.all.get(path)
     }
 
-    /// A field by its path as users write it, without `[]`. The error is the last part that is not there, with the field before it.
+    /// Finds a field by its path as users write it, without `[]`. The error has the first unknown part and the fields
+    /// around it.
     pub fn find(&self, path: &str) -> Result<&Field, Unknown<'_>> {
         let mut found: Option<&Field> = None;
         for name in path.split('.') {
@@ -91,12 +92,12 @@ impl Schema {
         })
     }
 
-    /// The paths of all fields of this name, in the order of their depth.
+    /// The paths of all fields with this name, sorted by depth.
     pub(crate) fn paths_of(&self, name: &str) -> &[String] {
         self.by_name.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// All fields, each before those in it.
+    /// All fields, each before its subfields.
     #[cfg(test)]
     pub(crate) fn walk(&self) -> Vec<&Field> {
         fn add<'s>(schema: &'s Schema, prefix: &str, names: &[String], all: &mut Vec<&'s Field>) {
@@ -153,7 +154,7 @@ impl Schema {
     }
 }
 
-/// The prefix of the paths of a field's own fields.
+/// The prefix of the paths of a field's subfields.
 pub fn inside(field: &Field) -> String {
     if field.type_name.starts_with("[]") {
         format!("{}[]", field.path)
@@ -162,7 +163,7 @@ pub fn inside(field: &Field) -> String {
     }
 }
 
-/// The path of a field in what has this path.
+/// The path of a subfield.
 pub fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() {
         name.to_owned()
@@ -171,7 +172,7 @@ pub fn join(prefix: &str, name: &str) -> String {
     }
 }
 
-/// How a type is called, and where its fields are described.
+/// A type's name, and the schema that describes its fields.
 fn resolve<'v>(root: &'v Value, schema: &'v Value) -> (String, &'v Value) {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer));

@@ -1,37 +1,26 @@
-//! Secrets, as far as a Pod's `imagePullSecrets` need them.
+//! The parts of Secrets that `imagePullSecrets` need.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::Secret;
-use serde_json::Value;
 
-use super::error::FieldPath;
-use super::names;
-use super::validation::{Found, metadata};
-
-/// The type of a Secret with Docker's `config.json`, and its key.
+/// The type of Secrets with Docker's `config.json`, and its key.
 const DOCKER_CONFIG_JSON: (&str, &str) = ("kubernetes.io/dockerconfigjson", ".dockerconfigjson");
-/// The older one, whose file has the registries only.
+/// The older type, whose file contains only the registries.
 const DOCKER_CFG: (&str, &str) = ("kubernetes.io/dockercfg", ".dockercfg");
-/// `MaxSecretSize`
-const MAX_DATA_BYTES: usize = 1 << 20;
 
-/// What a Secret holds by its keys, with the places.
-type Values = BTreeMap<String, (FieldPath, Vec<u8>)>;
-
-/// Credentials for registries.
+/// Registry credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PullSecret {
-    /// The namespace; a Pod's secrets are in its own.
+    /// The namespace; a Pod uses the Secrets of its own namespace.
     pub namespace: String,
-    /// The name that `imagePullSecrets` has.
+    /// The name by which `imagePullSecrets` refers to it.
     pub name: String,
-    /// Docker's `config.json`: an object whose `auths` has the credentials by registry.
+    /// Docker's `config.json`: an object with the credentials by registry in `auths`.
     pub docker_config_json: Vec<u8>,
 }
 
-/// Without the credentials.
+/// Omits the credentials.
 impl fmt::Debug for PullSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PullSecret")
@@ -41,79 +30,22 @@ impl fmt::Debug for PullSecret {
     }
 }
 
-/// Kubernetes' rules for a Secret, and those of one for pulling images.
-pub(super) fn read(secret: Secret, found: &mut Found) -> PullSecret {
-    metadata::validate(&secret.metadata, found);
-    let root = FieldPath::default();
-    let data = root.field("data");
-    // What is written as text wins, as on the API server.
-    let mut values = Values::new();
-    for (key, value) in secret.data.into_iter().flatten() {
-        values.insert(key.clone(), (data.key(&key), value.0));
+impl PullSecret {
+    /// The credentials in a defaulted Secret; `None` if it has none.
+    #[must_use]
+    pub fn of(secret: &Secret) -> Option<Self> {
+        let value = |key: &str| Some(secret.data.as_ref()?.get(key)?.0.clone());
+        let docker_config_json = match secret.type_.as_deref()? {
+            name if name == DOCKER_CONFIG_JSON.0 => value(DOCKER_CONFIG_JSON.1)?,
+            name if name == DOCKER_CFG.0 => [&b"{\"auths\":"[..], &value(DOCKER_CFG.1)?, b"}"].concat(),
+            _ => return None,
+        };
+        Some(Self {
+            namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+            name: secret.metadata.name.clone().unwrap_or_default(),
+            docker_config_json,
+        })
     }
-    for (key, value) in secret.string_data.into_iter().flatten() {
-        values.insert(key.clone(), (root.field("stringData").key(&key), value.into_bytes()));
-    }
-    for (key, (path, _)) in &values {
-        found.invalid_for_each(path, key, names::config_map_key(key));
-    }
-    if values
-        .values()
-        .map(|(_, value)| value.len())
-        .fold(0, usize::saturating_add)
-        > MAX_DATA_BYTES
-    {
-        found.too_long(&data, MAX_DATA_BYTES);
-    }
-    let docker_config_json = match secret.type_.as_deref().unwrap_or("Opaque") {
-        name if name == DOCKER_CONFIG_JSON.0 => config(&mut values, DOCKER_CONFIG_JSON, &data, found),
-        name if name == DOCKER_CFG.0 => {
-            let registries = config(&mut values, DOCKER_CFG, &data, found);
-            [&b"{\"auths\":"[..], &registries, b"}"].concat()
-        }
-        other => {
-            let what = format!(
-                "{other:?} is not supported by microkube yet: Secrets are only for imagePullSecrets, with type {}",
-                DOCKER_CONFIG_JSON.0
-            );
-            found.add(&root.field("type"), what);
-            Vec::new()
-        }
-    };
-    PullSecret {
-        namespace: secret.metadata.namespace.unwrap_or_default(),
-        name: secret.metadata.name.unwrap_or_default(),
-        docker_config_json,
-    }
-}
-
-fn config(values: &mut Values, (_, key): (&str, &str), data: &FieldPath, found: &mut Found) -> Vec<u8> {
-    let Some((path, bytes)) = values.remove(key) else {
-        found.required(&data.key(key), "");
-        return Vec::new();
-    };
-    match serde_json::from_slice::<Value>(&bytes) {
-        Ok(Value::Object(object)) => {
-            let auths = object.get("auths");
-            if auths.is_some_and(|auths| !auths.is_object() && !auths.is_null()) {
-                found.invalid(
-                    &path,
-                    format_args!("<secret contents redacted>"),
-                    "auths must be an object",
-                );
-            }
-        }
-        Ok(_) => found.invalid(
-            &path,
-            format_args!("<secret contents redacted>"),
-            "must be a JSON object",
-        ),
-        Err(error) => {
-            let detail = format_args!("not valid JSON at line {} column {}", error.line(), error.column()).to_string();
-            found.invalid(&path, format_args!("<secret contents redacted>"), detail);
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -127,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_gets_the_secrets_that_it_names_from_its_namespace() {
+    fn a_pod_gets_its_named_secrets_from_its_own_namespace() {
         let json = "type: kubernetes.io/dockerconfigjson";
         let text = [
             secret("a", "shop", &format!("{json}\ndata: {{.dockerconfigjson: e30=}}\nstringData: {{.dockerconfigjson: '{{\"auths\": {{}}}}'}}")),
@@ -152,13 +84,14 @@ mod tests {
             [("b", &b"{\"auths\":{\"r\":{}}}"[..]), ("a", b"{\"auths\": {}}")]
         );
         let line = text.lines().position(|line| line.contains("imagePullSecrets")).unwrap() + 1;
+        let missing: Vec<String> = manifests.missing_pull_secrets.iter().map(ToString::to_string).collect();
         assert_eq!(
-            manifests.warnings,
+            missing,
             [format!(
-                "x.yaml:{line}:23: there is no Secret \"gone\" in the manifests; images are pulled without it"
+                "x.yaml:{line}:23: no Secret \"gone\"; pulling images without it"
             )]
         );
-        // Nothing of the credentials gets into logs.
+        // No credentials must get into logs.
         assert!(!format!("{manifests:?}").contains("auths"));
     }
 }

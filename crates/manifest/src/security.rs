@@ -1,9 +1,10 @@
-//! What a container may do: its capabilities and switches, from the Pod's and its own security context.
+//! What a container may do: its capabilities and other confinement, from the security contexts of the Pod and the
+//! container.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use microkube_protocol::CAPABILITIES;
 
-/// What Docker and containerd give every container.
+/// The default capabilities in Docker and containerd.
 const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -21,16 +22,15 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// What a manifest's word for a capability means.
+/// A capability as written in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Capability {
-    /// `ALL`
     All,
-    /// One, with `CAP_` before it.
+    /// One capability, with the prefix `CAP_`.
     One(&'static str),
 }
 
-/// Reads `NET_ADMIN`, `CAP_NET_ADMIN` or `ALL`, in any case as containerd does.
+/// Parses `NET_ADMIN`, `CAP_NET_ADMIN` or `ALL`, in any case, like containerd.
 pub(crate) fn capability(name: &str) -> Option<Capability> {
     let name = name.to_ascii_uppercase();
     let bare = name.strip_prefix("CAP_").unwrap_or(&name);
@@ -43,18 +43,35 @@ pub(crate) fn capability(name: &str) -> Option<Capability> {
         .map(|known| Capability::One(known))
 }
 
+/// Which system calls a container may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seccomp {
+    /// All.
+    Unconfined,
+    /// Those of the runtime's profile.
+    RuntimeDefault,
+    /// Those of a profile of the node, given by its path in the directory of profiles.
+    Localhost(String),
+}
+
+/// The group of the Pod's volumes.
+pub fn fs_group(pod: &Pod) -> Option<u32> {
+    let gid = pod.spec.as_ref()?.security_context.as_ref()?.fs_group?;
+    u32::try_from(gid).ok()
+}
+
 /// How a container is confined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
-    /// Its capabilities, with `CAP_`.
+    /// Its capabilities, with the prefix `CAP_`.
     pub capabilities: Vec<&'static str>,
-    /// No seccomp filter. Without a profile in the manifest the default one applies.
-    pub seccomp_unconfined: bool,
-    /// Set-user-id programs give nothing.
+    /// Without a profile in the manifest the default filter applies.
+    pub seccomp: Seccomp,
+    /// Set-user-ID programs gain no privileges.
     pub no_new_privileges: bool,
-    /// The root file system cannot be written.
+    /// The root file system is read-only.
     pub read_only_rootfs: bool,
-    /// All devices, nothing masked.
+    /// All devices, and no masked paths.
     pub privileged: bool,
 }
 
@@ -75,14 +92,19 @@ pub fn confinement(pod: &Pod, container: &Container) -> Confinement {
         } else {
             effective_capabilities(add, drop)
         },
-        seccomp_unconfined: privileged || profile.is_some_and(|profile| profile.type_ == "Unconfined"),
+        seccomp: match profile.map(|profile| (profile.type_.as_str(), &profile.localhost_profile)) {
+            _ if privileged => Seccomp::Unconfined,
+            Some(("Unconfined", _)) => Seccomp::Unconfined,
+            Some(("Localhost", Some(path))) => Seccomp::Localhost(path.clone()),
+            _ => Seccomp::RuntimeDefault,
+        },
         no_new_privileges: own.and_then(|context| context.allow_privilege_escalation) == Some(false),
         read_only_rootfs: own.and_then(|context| context.read_only_root_filesystem) == Some(true),
         privileged,
     }
 }
 
-/// containerd's order: `ALL` first, in `add` and then in `drop`; after it the single ones that are added, then those dropped.
+/// In containerd's order: `ALL` first, in `add` and then in `drop`; then single additions, then single removals.
 fn effective_capabilities(add: &[String], drop: &[String]) -> Vec<&'static str> {
     let read = |names: &[String]| names.iter().filter_map(|name| capability(name)).collect::<Vec<_>>();
     let (add, drop) = (read(add), read(drop));
@@ -119,6 +141,29 @@ mod tests {
         assert_eq!(effective(&["NET_BIND_SERVICE"], &["ALL"]), ["CAP_NET_BIND_SERVICE"]);
         assert_eq!(effective(&["ALL"], &[]).len(), 41);
         assert_eq!(effective(&["ALL"], &["SYS_ADMIN"]).len(), 40);
+    }
+
+    #[test]
+    fn the_seccomp_profile_is_the_containers_or_the_pods() {
+        let seccomp = |of_pod: serde_json::Value, own: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(serde_json::json!({
+                "spec": { "containers": [{ "name": "a", "securityContext": own }], "securityContext": of_pod },
+            }))
+            .unwrap();
+            confinement(&pod, &pod.spec.as_ref().unwrap().containers[0]).seccomp
+        };
+        let profile =
+            |kind: &str| serde_json::json!({ "seccompProfile": { "type": kind, "localhostProfile": "a/b.json" } });
+        let none = || serde_json::json!({});
+        assert_eq!(seccomp(none(), none()), Seccomp::RuntimeDefault);
+        assert_eq!(seccomp(profile("Unconfined"), none()), Seccomp::Unconfined);
+        assert_eq!(
+            seccomp(profile("Unconfined"), profile("Localhost")),
+            Seccomp::Localhost("a/b.json".to_owned())
+        );
+        let mut privileged = profile("Localhost");
+        privileged["privileged"] = true.into();
+        assert_eq!(seccomp(none(), privileged), Seccomp::Unconfined);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! "Did you mean …?": the known word nearest to an unknown one.
+//! "Did you mean …?": finds the known word nearest to an unknown one.
 
-/// The candidate that differs from `word` by so little that it was probably meant.
+/// The candidate that is so close to `word` that it was probably meant.
 pub fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    // The distance is quadratic in the length, and no field is longer.
+    // The computation is quadratic in the length, and no field name is longer.
     if word.len() > 64 {
         return None;
     }
@@ -15,7 +15,7 @@ pub fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// The number of characters to insert, delete, replace, or swap with their neighbour (optimal string alignment).
+/// The number of insertions, deletions, replacements and swaps of neighbouring characters (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
@@ -34,7 +34,7 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// A value for a message, cut if it is long.
+/// A value for a message, truncated if it is long.
 pub fn shorten(value: &str) -> String {
     const SHOWN: usize = 100;
     match value.char_indices().nth(SHOWN) {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_slips_are_recognised_and_different_words_are_not() {
+    fn typos_are_recognised_and_different_words_are_not() {
         let fields = [
             "name",
             "image",

@@ -1,5 +1,5 @@
-//! Which fields of a Pod microkube honours, which have no effect, and which it refuses for now. A test compares the table
-//! (`support_table`) with the fields that Kubernetes has.
+//! Which Pod fields microkube supports, ignores, or refuses for now. A test compares the table (`support_table`) with
+//! Kubernetes' fields.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -14,7 +14,8 @@ pub use super::support_table::{Support, Values};
 
 use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
 
-/// The support of a field by its path, list indices as `[]`. Fields of what is ignored or refused are ignored or refused with it.
+/// The support of a field by its path, with list indices as `[]`. Fields inside an ignored or refused field have the
+/// same status.
 pub fn support_of(path: &str) -> Option<Support> {
     if let Some(support) = own_support_of(path) {
         return Some(support);
@@ -34,7 +35,7 @@ fn own_support_of(path: &str) -> Option<Support> {
     if let Some(support) = by_path.get(path) {
         return Some(*support);
     }
-    // Fields of a field that is as another one are in the table as that one's.
+    // Subfields of a `SameAs` field are in the table under the other field.
     TABLE.iter().rev().find_map(|(outer, support)| {
         let SameAs(other) = support else { return None };
         let inside = path.strip_prefix(outer)?;
@@ -48,15 +49,16 @@ fn by_path() -> &'static HashMap<&'static str, Support> {
     BY_PATH.get_or_init(|| TABLE.iter().copied().collect())
 }
 
-/// All fields with their support but those of fields that are ignored or refused as a whole, in the order of Kubernetes' types.
+/// All fields with their support, in the order of Kubernetes' types, without the subfields of ignored or refused
+/// fields.
 pub fn table() -> &'static [(&'static str, Support)] {
     TABLE
 }
 
-/// A field that has no effect, and why.
+/// A field that has no effect, and the reason.
 pub(crate) type IgnoredField = (FieldPath, &'static str);
 
-/// What a manifest cannot have, and what is ignored in it.
+/// The unsupported values in a Pod, and its ignored fields.
 pub(super) fn check(pod: &Node) -> (Vec<Problem>, Vec<IgnoredField>) {
     let mut walk = Walk {
         problems: Vec::new(),
@@ -93,7 +95,7 @@ impl Walk {
         if self.problems.len() + self.ignored.len() >= MAX_PROBLEMS {
             return;
         }
-        // null and an empty list say the same as leaving the field out.
+        // null and an empty list are equivalent to a missing field.
         let absent = match &node.value {
             Value::Null => true,
             Value::List(elements) => elements.is_empty(),
@@ -113,7 +115,7 @@ impl Walk {
             }
             Some(Ignored(reason)) => self.ignored.push((path.clone(), reason)),
             Some(Supported | SupportedWith(_) | SameAs(_)) => self.value(node, pattern, path),
-            // What the table does not know, the strict types refuse; maps of the user's own keys are not looked into.
+            // The strict types refuse fields that are not in the table. Maps with the user's own keys are not checked.
             None => {}
         }
     }
@@ -126,7 +128,7 @@ impl Walk {
     }
 }
 
-/// A single value as it is written.
+/// A scalar value as written.
 fn written(value: &Value) -> Option<String> {
     match value {
         Value::Bool(value) => Some(value.to_string()),
@@ -145,10 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_of_kubernetes_is_in_one_list_and_no_other_is() {
+    fn the_table_has_every_kubernetes_field_once_and_no_other() {
         let schema = Schema::of_pod();
         let known: HashSet<&str> = TABLE.iter().map(|(path, _)| *path).collect();
-        assert_eq!(known.len(), TABLE.len(), "a field is there twice");
+        assert_eq!(known.len(), TABLE.len(), "duplicate field");
         let missing: Vec<&str> = schema
             .walk()
             .into_iter()
@@ -162,13 +164,14 @@ mod tests {
             .filter(|path| schema.field(path).is_none())
             .collect();
         assert_eq!(unknown, [""; 0], "not in Kubernetes");
-        // Below what is ignored or refused as a whole nothing is looked at.
+        // Subfields of ignored or refused fields are not checked. A type may have more fields than the one that it shares
+        // its support with.
         for path in known {
             let mut outer = path;
             while let Some(end) = outer.rfind('.') {
                 outer = outer[..end].trim_end_matches("[]");
                 assert!(
-                    !matches!(own_support_of(outer), Some(Ignored(_) | Refused(_) | SameAs(_))),
+                    !matches!(own_support_of(outer), Some(Ignored(_) | Refused(_))),
                     "{path} is below {outer}"
                 );
             }
@@ -186,8 +189,8 @@ spec:
   nodeSelector: {a: b}
   hostUsers: false
   containers:
-  - {envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null, volumeMounts: [{mountPath: /}, {mountPath: /a}]}
-  - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]}
+  - {volumeDevices: [{}], envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null, volumeMounts: [{mountPath: /}, {mountPath: /a}]}
+  - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}, {name: B, valueFrom: {fileKeyRef: {key: k}}}]}
   volumes: [{name: a, hostPath: {path: /}}, {name: b, emptyDir: {medium: HugePages-2Mi}}]
 ";
         let documents = documents::split(text.as_bytes()).unwrap();
@@ -198,10 +201,9 @@ spec:
         assert_eq!(
             paths,
             [
-                "spec.containers[0].envFrom",
                 "spec.containers[0].ports[1].hostPort",
+                "spec.containers[0].volumeDevices",
                 "spec.containers[0].volumeMounts[0].mountPath",
-                "spec.containers[1].env[0].valueFrom.secretKeyRef",
                 "spec.hostPID",
                 "spec.hostUsers",
                 "spec.initContainers[0].ports[0].hostPort",
@@ -218,7 +220,7 @@ spec:
     }
 
     #[test]
-    fn what_is_accepted_but_not_enforced_yet_says_so() {
+    fn unenforced_fields_are_described_as_not_enforced() {
         for path in [
             "spec.affinity",
             "spec.containers[].resources.limits",
@@ -234,22 +236,25 @@ spec:
     }
 
     #[test]
-    fn fields_of_refused_fields_are_refused_with_them() {
+    fn nested_fields_inherit_the_support_of_their_parent() {
         assert_eq!(
             support_of("spec.volumes[].hostPath.path"),
             support_of("spec.volumes[].hostPath")
         );
         assert!(matches!(support_of("spec.affinity.nodeAffinity"), Some(Ignored(_))));
-        assert!(matches!(support_of("spec.schedulingGates[].name"), Some(Refused(_))));
+        assert!(matches!(support_of("spec.resourceClaims[].name"), Some(Refused(_))));
         assert_eq!(support_of("spec.containers[].nothing"), None);
     }
 
     #[test]
-    fn fields_that_are_as_others_have_their_support() {
+    fn fields_of_shared_types_have_the_same_support() {
         for path in [
             "spec.initContainers[].image",
             "spec.initContainers[].startupProbe.httpGet.httpHeaders[].name",
             "spec.initContainers[].lifecycle.preStop.httpGet.port",
+            "spec.initContainers[].envFrom[].secretRef.optional",
+            "spec.volumes[].projected.sources[].downwardAPI.items[].fieldRef.fieldPath",
+            "spec.volumes[].projected.sources[].secret.items[].mode",
             "spec.containers[].readinessProbe.grpc.service",
         ] {
             assert_eq!(support_of(path), Some(Supported), "{path}");
@@ -264,11 +269,11 @@ spec:
             support_of(&format!("spec.containers[].{port}"))
         );
         assert!(matches!(
-            support_of("spec.initContainers[].envFrom[].prefix"),
+            support_of("spec.initContainers[].volumeDevices[].name"),
             Some(Refused(_))
         ));
         assert_eq!(support_of("spec.initContainers[].nothing"), None);
-        // What a field is as is itself in the table, so following it ends.
+        // The target of `SameAs` is in the table and is another field, so the lookup ends.
         for (path, support) in TABLE {
             if let SameAs(other) = support {
                 assert!(by_path().contains_key(other) && other != path, "{path}");

@@ -1,39 +1,39 @@
-//! The table of fields: one line for each, in the order of Kubernetes' types. `support` looks things up in it.
+//! The table of fields: one line per field, in the order of Kubernetes' types. `support` does the lookups.
 
 use std::fmt;
 
 use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
 
-/// What microkube does with a field that is written.
+/// What microkube does with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// What Kubernetes does.
+    /// Works as in Kubernetes.
     Supported,
-    /// The same, and there is something to know about it.
+    /// The same, with a remark.
     SupportedWith(&'static str),
-    /// Supported, and the fields in it are as those of another one, of the same type or of less.
+    /// Supported; its subfields have the status of those of another field, whose type is the same or has more fields.
     SameAs(&'static str),
-    /// Nothing: it makes no difference on a single node, or is not enforced yet; says which.
+    /// Has no effect, because it makes no difference on a single node or is not enforced yet; the text says which.
     Ignored(&'static str),
-    /// Nothing yet, so it is an error to write it; says what is missing.
+    /// Not supported yet, so writing it is an error; the text says what is missing.
     Refused(&'static str),
-    /// These values are refused, the others are supported.
+    /// These values are refused; all others are supported.
     RefusedIf(Values, &'static str),
 }
 
-/// Some of the values of a field, as they are written.
+/// A set of values of a field, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Values {
     /// These.
     Are(&'static [&'static str]),
     /// All but these.
     AreNot(&'static [&'static str]),
-    /// Those that begin so.
+    /// Values with this prefix.
     BeginWith(&'static str),
 }
 
 impl Values {
-    /// Whether `value` is one of them.
+    /// Whether `value` belongs to the set.
     pub(super) fn include(self, value: &str) -> bool {
         match self {
             Self::Are(values) => values.contains(&value),
@@ -43,41 +43,39 @@ impl Values {
     }
 }
 
+/// What is supported if these values are refused: `except true`, `but only 0`.
 impl fmt::Display for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Are(values) => f.write_str(&values.join(", ")),
-            Self::AreNot(values) => write!(f, "values other than {}", values.join(", ")),
-            Self::BeginWith(start) => write!(f, "{start}…"),
+            Self::Are(values) => write!(f, "except {}", values.join(" and ")),
+            Self::AreNot(values) => write!(f, "but only {}", values.join(" and ")),
+            Self::BeginWith(start) => write!(f, "except {start}…"),
         }
     }
 }
 
 const TRUE: Values = Values::Are(&["true"]);
 const FALSE: Values = Values::Are(&["false"]);
-const RESTART_ALL: Values = Values::Are(&["RestartAllContainers"]);
 const NOT_ZERO: Values = Values::AreNot(&["0"]);
-const PROPAGATION: Values = Values::Are(&["HostToContainer", "Bidirectional"]);
-const UNMASKED: Values = Values::Are(&["Unmasked"]);
-const RECURSIVE: Values = Values::Are(&["IfPossible", "Enabled"]);
-const LOCALHOST_PROFILE: Values = Values::Are(&["Localhost"]);
 const HUGE_PAGES: Values = Values::BeginWith("HugePages");
 const NOT_LINUX: Values = Values::Are(&["windows"]);
 const ROOT: Values = Values::Are(&["/"]);
 
 const ONE_NODE: &str = "there is one node, and the Pod runs on it";
-const NOT_COMPARED: &str = "not enforced yet: the Pod runs on this node, whatever its name and labels are";
-const NO_CLUSTER: &str = "there is no API server to use it with";
-const SERVER: &str = "microkube fills it in, as the API server does";
+const NOT_COMPARED: &str = "not enforced yet: the Pod runs on this node, regardless of the node's name and labels";
+const NO_CLUSTER: &str = "there is no API server to use it";
+const SERVER: &str = "microkube fills it in, as Kubernetes does";
 const IN_VM: &str = "each Pod runs in its own virtual machine, which has no access to the host's namespaces";
-const VOLUME: &str = "emptyDir is the only volume type so far";
+const VOLUME: &str = "the supported volume types are emptyDir, configMap, secret, downwardAPI and projected";
 const OLD_VOLUME: &str = "Kubernetes has removed or deprecated this volume type";
-const NO_OBJECTS: &str = "there are no ConfigMaps, and Secrets are only for image pulls; write the value itself";
+const NO_SIGNER: &str = "there is no signer for certificates";
+const VM_LIMITS: &str = "for a container without a limit, it is what its virtual machine has";
 const WINDOWS: &str = "containers run on Linux";
 const NO_HOST_PORT: &str = "ports are not published on the host; connect to the Pod's own address";
 const NO_LSM: &str = "the guest kernel is built without this security module";
+const SECCOMP_DIRECTORY: &str = "a file in the directory of the setting security.seccompProfiles";
 
-/// All fields but those below a field that is ignored or refused as a whole.
+/// All fields except subfields of ignored or refused fields.
 pub(super) const TABLE: &[(&str, Support)] = &[
     ("apiVersion", Supported),
     ("kind", Supported),
@@ -91,7 +89,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("metadata.deletionTimestamp", Ignored(SERVER)),
     (
         "metadata.finalizers",
-        Refused("no controller would remove the finalizer"),
+        SupportedWith("a deleted Pod stays until they are removed; a Pod in the foreground does not"),
     ),
     ("metadata.generateName", Supported),
     ("metadata.generation", Ignored(SERVER)),
@@ -101,7 +99,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("metadata.namespace", Supported),
     (
         "metadata.ownerReferences",
-        Ignored("there are no other objects, and no garbage collector"),
+        Ignored("there are no other objects and no garbage collector"),
     ),
     ("metadata.resourceVersion", Ignored(SERVER)),
     ("metadata.selfLink", Ignored(SERVER)),
@@ -117,10 +115,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         SupportedWith("there is no cluster DNS: all policies but None use the host's resolv.conf"),
     ),
     ("spec.enableServiceLinks", Ignored("there are no Services")),
-    (
-        "spec.ephemeralContainers",
-        Refused("containers cannot be added to a running Pod; Kubernetes refuses them in a manifest too"),
-    ),
+    ("spec.ephemeralContainers", SameAs("spec.containers")),
     ("spec.hostAliases", Supported),
     ("spec.hostIPC", RefusedIf(TRUE, IN_VM)),
     ("spec.hostNetwork", RefusedIf(TRUE, IN_VM)),
@@ -146,7 +141,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.priorityClassName", Ignored(ONE_NODE)),
     (
         "spec.readinessGates",
-        SupportedWith("no controller here sets such a condition, so the Pod never becomes Ready"),
+        SupportedWith("set the conditions with `patch --subresource status`"),
     ),
     ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused("there are no devices to claim")),
@@ -154,22 +149,20 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.restartPolicy", Supported),
     (
         "spec.runtimeClassName",
-        Refused("microkube is the only runtime; remove the field"),
+        Refused("microkube is the only runtime; remove this field"),
     ),
     ("spec.schedulerName", Ignored(ONE_NODE)),
-    ("spec.schedulingGates", Refused("no controller would remove the gate")),
+    ("spec.schedulingGates", Supported),
+    ("spec.schedulingGates[].name", Supported),
     (
         "spec.schedulingGroup",
-        Refused("Pods are started one by one, not in groups"),
+        Refused("Pods start individually, not in groups"),
     ),
     ("spec.securityContext", Supported),
-    ("spec.serviceAccount", Ignored(NO_CLUSTER)),
-    ("spec.serviceAccountName", Ignored(NO_CLUSTER)),
+    ("spec.serviceAccount", Supported),
+    ("spec.serviceAccountName", Supported),
     ("spec.setHostnameAsFQDN", RefusedIf(TRUE, "Pods have no DNS domain")),
-    (
-        "spec.shareProcessNamespace",
-        RefusedIf(TRUE, "each container has its own process namespace"),
-    ),
+    ("spec.shareProcessNamespace", Supported),
     ("spec.subdomain", Refused("Pods have no DNS domain")),
     ("spec.terminationGracePeriodSeconds", Supported),
     ("spec.tolerations", Ignored("the node has no taints")),
@@ -185,14 +178,14 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.hostAliases[].hostnames", Supported),
     ("spec.hostAliases[].ip", Supported),
     // PodSecurityContext
-    ("spec.securityContext.appArmorProfile", Refused(NO_LSM)),
     (
-        "spec.securityContext.fsGroup",
-        Refused("the owner of a volume is not changed"),
+        "spec.securityContext.appArmorProfile",
+        SameAs("spec.containers[].securityContext.appArmorProfile"),
     ),
+    ("spec.securityContext.fsGroup", Supported),
     (
         "spec.securityContext.fsGroupChangePolicy",
-        Refused("the owner of a volume is not changed"),
+        SupportedWith("it makes no difference to the supported types of volumes, as in Kubernetes"),
     ),
     ("spec.securityContext.runAsGroup", Supported),
     ("spec.securityContext.runAsNonRoot", Supported),
@@ -202,27 +195,25 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.securityContext.seccompProfile", Supported),
     (
         "spec.securityContext.seccompProfile.localhostProfile",
-        Refused("only the profiles RuntimeDefault and Unconfined exist"),
+        SupportedWith(SECCOMP_DIRECTORY),
     ),
-    (
-        "spec.securityContext.seccompProfile.type",
-        RefusedIf(
-            LOCALHOST_PROFILE,
-            "only the profiles RuntimeDefault and Unconfined exist",
-        ),
-    ),
+    ("spec.securityContext.seccompProfile.type", Supported),
     ("spec.securityContext.supplementalGroups", Supported),
     ("spec.securityContext.supplementalGroupsPolicy", Supported),
     (
         "spec.securityContext.sysctls",
-        Refused("the guest kernel keeps its default settings"),
+        SupportedWith(
+            "those that Kubernetes calls unsafe only if the setting security.allowedUnsafeSysctls allows them",
+        ),
     ),
+    ("spec.securityContext.sysctls[].name", Supported),
+    ("spec.securityContext.sysctls[].value", Supported),
     ("spec.securityContext.windowsOptions", Refused(WINDOWS)),
     // Container
     ("spec.containers[].args", Supported),
     ("spec.containers[].command", Supported),
     ("spec.containers[].env", Supported),
-    ("spec.containers[].envFrom", Refused(NO_OBJECTS)),
+    ("spec.containers[].envFrom", Supported),
     ("spec.containers[].image", Supported),
     ("spec.containers[].imagePullPolicy", Supported),
     ("spec.containers[].lifecycle", Supported),
@@ -235,7 +226,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ),
     (
         "spec.containers[].resizePolicy",
-        Ignored("a running Pod is not resized"),
+        Ignored("running Pods cannot be resized"),
     ),
     ("spec.containers[].resources", Supported),
     ("spec.containers[].restartPolicy", Supported),
@@ -253,6 +244,8 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].volumeDevices", Refused(VOLUME)),
     ("spec.containers[].volumeMounts", Supported),
     ("spec.containers[].workingDir", Supported),
+    // EphemeralContainer
+    ("spec.ephemeralContainers[].targetContainerName", Supported),
     // Lifecycle, LifecycleHandler
     ("spec.containers[].lifecycle.postStart", Supported),
     (
@@ -270,7 +263,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
     (
         "spec.containers[].lifecycle.postStart.tcpSocket",
-        SupportedWith("as in Kubernetes, where it is deprecated, such a hook fails when it runs"),
+        SupportedWith("such a hook fails when it runs, as in Kubernetes, where it is deprecated"),
     ),
     ("spec.containers[].lifecycle.postStart.tcpSocket.host", Supported),
     ("spec.containers[].lifecycle.postStart.tcpSocket.port", Supported),
@@ -301,10 +294,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ),
     ("spec.containers[].livenessProbe.timeoutSeconds", Supported),
     // ContainerRestartRule
-    (
-        "spec.containers[].restartPolicyRules[].action",
-        RefusedIf(RESTART_ALL, "a rule can only restart its own container"),
-    ),
+    ("spec.containers[].restartPolicyRules[].action", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
@@ -318,19 +308,44 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].env[].name", Supported),
     ("spec.containers[].env[].value", Supported),
     ("spec.containers[].env[].valueFrom", Supported),
-    ("spec.containers[].env[].valueFrom.configMapKeyRef", Refused(NO_OBJECTS)),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef", Supported),
     ("spec.containers[].env[].valueFrom.fieldRef", Supported),
-    (
-        "spec.containers[].env[].valueFrom.fileKeyRef",
-        Refused("variables are not read from files"),
-    ),
-    (
-        "spec.containers[].env[].valueFrom.resourceFieldRef",
-        Refused("write the value itself"),
-    ),
-    ("spec.containers[].env[].valueFrom.secretKeyRef", Refused(NO_OBJECTS)),
+    ("spec.containers[].env[].valueFrom.fileKeyRef", Supported),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef", Supported),
+    ("spec.containers[].env[].valueFrom.secretKeyRef", Supported),
     ("spec.containers[].env[].valueFrom.fieldRef.apiVersion", Supported),
     ("spec.containers[].env[].valueFrom.fieldRef.fieldPath", Supported),
+    // ConfigMapKeySelector, FileKeySelector, SecretKeySelector, ResourceFieldSelector
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.key", Supported),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.name", Supported),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.optional", Supported),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.key", Supported),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.optional", Supported),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.path", Supported),
+    (
+        "spec.containers[].env[].valueFrom.fileKeyRef.volumeName",
+        SupportedWith("an emptyDir volume; a file can have 1 MiB"),
+    ),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.key", Supported),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.name", Supported),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.optional", Supported),
+    (
+        "spec.containers[].env[].valueFrom.resourceFieldRef.containerName",
+        Supported,
+    ),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.divisor", Supported),
+    (
+        "spec.containers[].env[].valueFrom.resourceFieldRef.resource",
+        SupportedWith(VM_LIMITS),
+    ),
+    // EnvFromSource
+    ("spec.containers[].envFrom[].configMapRef", Supported),
+    ("spec.containers[].envFrom[].configMapRef.name", Supported),
+    ("spec.containers[].envFrom[].configMapRef.optional", Supported),
+    ("spec.containers[].envFrom[].prefix", Supported),
+    ("spec.containers[].envFrom[].secretRef", Supported),
+    ("spec.containers[].envFrom[].secretRef.name", Supported),
+    ("spec.containers[].envFrom[].secretRef.optional", Supported),
     // ResourceRequirements
     (
         "spec.containers[].resources.claims",
@@ -343,19 +358,30 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     (
         "spec.containers[].resources.requests",
         SupportedWith(
-            "cpu sets the CPU weight, cpu and memory the QoS class; not enforced yet: ephemeral-storage, and whether the host has what is requested",
+            "cpu sets the CPU weight, cpu and memory the QoS class; not enforced yet: ephemeral-storage, and whether the host has the requested resources",
         ),
     ),
     // SecurityContext, Capabilities
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
-    ("spec.containers[].securityContext.appArmorProfile", Refused(NO_LSM)),
+    (
+        "spec.containers[].securityContext.appArmorProfile",
+        SupportedWith("with a type other than Unconfined the Pod fails, as on nodes without AppArmor"),
+    ),
+    (
+        "spec.containers[].securityContext.appArmorProfile.localhostProfile",
+        Supported,
+    ),
+    ("spec.containers[].securityContext.appArmorProfile.type", Supported),
     ("spec.containers[].securityContext.capabilities", Supported),
     ("spec.containers[].securityContext.capabilities.add", Supported),
     ("spec.containers[].securityContext.capabilities.drop", Supported),
-    ("spec.containers[].securityContext.privileged", Supported),
+    (
+        "spec.containers[].securityContext.privileged",
+        SupportedWith("unless the setting security.allowPrivileged is false"),
+    ),
     (
         "spec.containers[].securityContext.procMount",
-        RefusedIf(UNMASKED, "/proc is masked unless the container is privileged"),
+        SupportedWith("Kubernetes allows Unmasked only with hostUsers: false"),
     ),
     ("spec.containers[].securityContext.readOnlyRootFilesystem", Supported),
     ("spec.containers[].securityContext.runAsGroup", Supported),
@@ -365,45 +391,48 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].securityContext.seccompProfile", Supported),
     (
         "spec.containers[].securityContext.seccompProfile.localhostProfile",
-        Refused("only the profiles RuntimeDefault and Unconfined exist"),
+        SupportedWith(SECCOMP_DIRECTORY),
     ),
-    (
-        "spec.containers[].securityContext.seccompProfile.type",
-        RefusedIf(
-            LOCALHOST_PROFILE,
-            "only the profiles RuntimeDefault and Unconfined exist",
-        ),
-    ),
+    ("spec.containers[].securityContext.seccompProfile.type", Supported),
     ("spec.containers[].securityContext.windowsOptions", Refused(WINDOWS)),
     // VolumeMount
     (
         "spec.containers[].volumeMounts[].mountPath",
-        RefusedIf(ROOT, "the container's own root file system is there"),
+        RefusedIf(ROOT, "the container's root file system is mounted there"),
     ),
-    (
-        "spec.containers[].volumeMounts[].mountPropagation",
-        RefusedIf(PROPAGATION, "mounts are not propagated between containers"),
-    ),
+    ("spec.containers[].volumeMounts[].mountPropagation", Supported),
     ("spec.containers[].volumeMounts[].name", Supported),
     ("spec.containers[].volumeMounts[].readOnly", Supported),
-    (
-        "spec.containers[].volumeMounts[].recursiveReadOnly",
-        RefusedIf(RECURSIVE, "use readOnly; volumes contain no other mounts"),
-    ),
+    ("spec.containers[].volumeMounts[].recursiveReadOnly", Supported),
     ("spec.containers[].volumeMounts[].subPath", Supported),
-    (
-        "spec.containers[].volumeMounts[].subPathExpr",
-        Refused("variables are not expanded in it; use subPath"),
-    ),
-    // Volume, EmptyDirVolumeSource
+    ("spec.containers[].volumeMounts[].subPathExpr", Supported),
+    // Volume and its types
     ("spec.volumes[].awsElasticBlockStore", Refused(OLD_VOLUME)),
     ("spec.volumes[].azureDisk", Refused(OLD_VOLUME)),
     ("spec.volumes[].azureFile", Refused(OLD_VOLUME)),
     ("spec.volumes[].cephfs", Refused(OLD_VOLUME)),
     ("spec.volumes[].cinder", Refused(OLD_VOLUME)),
-    ("spec.volumes[].configMap", Refused(VOLUME)),
+    ("spec.volumes[].configMap", Supported),
+    ("spec.volumes[].configMap.defaultMode", Supported),
+    ("spec.volumes[].configMap.items", Supported),
+    ("spec.volumes[].configMap.items[].key", Supported),
+    ("spec.volumes[].configMap.items[].mode", Supported),
+    ("spec.volumes[].configMap.items[].path", Supported),
+    ("spec.volumes[].configMap.name", Supported),
+    ("spec.volumes[].configMap.optional", Supported),
     ("spec.volumes[].csi", Refused(VOLUME)),
-    ("spec.volumes[].downwardAPI", Refused(VOLUME)),
+    ("spec.volumes[].downwardAPI", Supported),
+    ("spec.volumes[].downwardAPI.defaultMode", Supported),
+    ("spec.volumes[].downwardAPI.items", Supported),
+    ("spec.volumes[].downwardAPI.items[].fieldRef", Supported),
+    ("spec.volumes[].downwardAPI.items[].fieldRef.apiVersion", Supported),
+    ("spec.volumes[].downwardAPI.items[].fieldRef.fieldPath", Supported),
+    ("spec.volumes[].downwardAPI.items[].mode", Supported),
+    ("spec.volumes[].downwardAPI.items[].path", Supported),
+    (
+        "spec.volumes[].downwardAPI.items[].resourceFieldRef",
+        SameAs("spec.containers[].env[].valueFrom.resourceFieldRef"),
+    ),
     ("spec.volumes[].emptyDir", Supported),
     (
         "spec.volumes[].emptyDir.medium",
@@ -428,11 +457,50 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.volumes[].persistentVolumeClaim", Refused(VOLUME)),
     ("spec.volumes[].photonPersistentDisk", Refused(OLD_VOLUME)),
     ("spec.volumes[].portworxVolume", Refused(OLD_VOLUME)),
-    ("spec.volumes[].projected", Refused(VOLUME)),
+    ("spec.volumes[].projected", Supported),
+    ("spec.volumes[].projected.defaultMode", Supported),
+    ("spec.volumes[].projected.sources", Supported),
+    (
+        "spec.volumes[].projected.sources[].clusterTrustBundle",
+        Refused(NO_SIGNER),
+    ),
+    (
+        "spec.volumes[].projected.sources[].configMap",
+        SameAs("spec.volumes[].configMap"),
+    ),
+    (
+        "spec.volumes[].projected.sources[].downwardAPI",
+        SameAs("spec.volumes[].downwardAPI"),
+    ),
+    ("spec.volumes[].projected.sources[].podCertificate", Refused(NO_SIGNER)),
+    ("spec.volumes[].projected.sources[].secret", Supported),
+    (
+        "spec.volumes[].projected.sources[].secret.items",
+        SameAs("spec.volumes[].configMap.items"),
+    ),
+    ("spec.volumes[].projected.sources[].secret.name", Supported),
+    ("spec.volumes[].projected.sources[].secret.optional", Supported),
+    (
+        "spec.volumes[].projected.sources[].serviceAccountToken",
+        SupportedWith("signed with the node's own key; there is no API server that accepts it"),
+    ),
+    (
+        "spec.volumes[].projected.sources[].serviceAccountToken.audience",
+        Supported,
+    ),
+    (
+        "spec.volumes[].projected.sources[].serviceAccountToken.expirationSeconds",
+        Supported,
+    ),
+    ("spec.volumes[].projected.sources[].serviceAccountToken.path", Supported),
     ("spec.volumes[].quobyte", Refused(OLD_VOLUME)),
     ("spec.volumes[].rbd", Refused(OLD_VOLUME)),
     ("spec.volumes[].scaleIO", Refused(OLD_VOLUME)),
-    ("spec.volumes[].secret", Refused(VOLUME)),
+    ("spec.volumes[].secret", Supported),
+    ("spec.volumes[].secret.defaultMode", Supported),
+    ("spec.volumes[].secret.items", SameAs("spec.volumes[].configMap.items")),
+    ("spec.volumes[].secret.optional", Supported),
+    ("spec.volumes[].secret.secretName", Supported),
     ("spec.volumes[].storageos", Refused(OLD_VOLUME)),
     ("spec.volumes[].vsphereVolume", Refused(OLD_VOLUME)),
 ];

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A good Pod, into which the tests below put what they are about.
+/// A valid Pod, with places for what the tests insert.
 fn manifest(container: &str, spec: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n{spec}  containers:\n  - name: main\n    image: nginx:1.27\n{container}"
@@ -61,7 +61,7 @@ spec:
     assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("Always"));
     assert_eq!(spec.containers[1].image_pull_policy.as_deref(), Some("IfNotPresent"));
     assert_eq!(resources::vm_size(&pod, 8).mem_size_mib, 256 + 128 + 64);
-    // JSON is YAML, a byte order mark does no harm, and so do empty documents around it.
+    // JSON is YAML; a byte order mark and surrounding empty documents are allowed.
     let json = serde_json::to_string(&pod).unwrap();
     assert_eq!(
         load_one(format!("\u{feff}---\n{json}\n---\n").as_bytes(), "-").unwrap(),
@@ -70,7 +70,7 @@ spec:
 }
 
 #[test]
-fn everything_that_is_wrong_is_reported_at_once_with_its_place() {
+fn all_errors_are_reported_together_with_their_positions() {
     let text = "apiVersion: v1
 kind: Pod
 metadata:
@@ -107,8 +107,8 @@ spec:
 }
 
 #[test]
-fn a_manifest_copied_from_a_blog_with_its_slips_is_explained() {
-    // `name` beside `metadata`, `images` for `image`, `ports` indented deeper than its container.
+fn common_indentation_and_spelling_mistakes_are_explained() {
+    // `name` next to `metadata`, `images` for `image`, `ports` indented deeper than its container.
     let text = "apiVersion: v1
 kind: Pod
 metadata:
@@ -132,21 +132,27 @@ containers:
         errors(&flat),
         [
             "pod.yaml:3:1: metadata.name: Required value: name or generateName is required",
-            "pod.yaml:4:1: unknown field \"name\", it belongs into metadata: check the indentation",
+            "pod.yaml:4:1: unknown field \"name\", it belongs in metadata: check the indentation",
             "pod.yaml:5:1: spec: Required value",
-            "pod.yaml:6:1: unknown field \"containers\", it belongs into spec: check the indentation",
+            "pod.yaml:6:1: unknown field \"containers\", it belongs in spec: check the indentation",
         ]
     );
 }
 
 #[test]
-fn other_kinds_and_no_objects_at_all_are_said_so() {
+fn unsupported_kinds_and_empty_files_are_reported() {
     assert_eq!(
         errors("apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 3}\n"),
         [
-            "pod.yaml:2:1: kind: apps/v1, kind Deployment is not supported by microkube yet: only Pods (`apiVersion: v1`, `kind: Pod`) and the Secrets for their imagePullSecrets are"
+            "pod.yaml:2:1: kind: apps/v1, kind Deployment is not supported by microkube yet, only ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount, StorageClass, List"
         ]
     );
+    let class = errors("apiVersion: v1\nkind: StorageClass\nmetadata: {name: a}\n");
+    assert!(
+        class[0].ends_with("List (StorageClass would be in storage.k8s.io/v1)"),
+        "{class:?}"
+    );
+    assert_eq!(errors("kind: ConfigMap\nmetadata: {name: a}\n").len(), 1);
     assert!(errors("apiVersion: batch/v1\nkind: Job\nmetadata: {name: hello}\n")[0].contains("batch/v1, kind Job"));
     assert!(errors("apiVersion: v1\nkind: pod\n")[0].ends_with("did you mean \"Pod\"?"));
     assert_eq!(
@@ -171,12 +177,12 @@ fn other_kinds_and_no_objects_at_all_are_said_so() {
         load_one(b"\x7fELF\x02\x01\xff", "a.out")
             .unwrap_err()
             .to_string()
-            .contains("is the file a text in UTF-8?")
+            .contains("is the file UTF-8 text?")
     );
 }
 
 #[test]
-fn each_rule_has_kubernetes_words() {
+fn each_rule_has_the_message_of_kubernetes() {
     let volumes = "  volumes:\n  - {name: v, emptyDir: {}}\n";
     for (container, spec, expected) in [
         (
@@ -234,7 +240,7 @@ fn each_rule_has_kubernetes_words() {
         (
             "    resources: {limits: {nvidia.com/gpu: 1}}\n",
             "",
-            "resources.limits[nvidia.com/gpu]: not supported by microkube yet: the resources are cpu, memory and ephemeral-storage",
+            "resources.limits[nvidia.com/gpu]: not supported by microkube yet: use cpu, memory or ephemeral-storage",
         ),
         (
             "    volumeMounts: [{name: v}]\n",
@@ -282,9 +288,9 @@ fn each_rule_has_kubernetes_words() {
             "restartPolicy: Required value: must specify restartPolicy when restart rules are used",
         ),
         (
-            "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In}}]\n",
+            "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers}]\n",
             "",
-            "restartPolicyRules[0].action: \"RestartAllContainers\" is not supported by microkube yet: a rule can only restart its own container",
+            "restartPolicyRules[0].exitCodes: Required value: must be specified",
         ),
     ] {
         let found = errors(&manifest(container, spec));
@@ -315,7 +321,7 @@ fn each_rule_has_kubernetes_words() {
         ),
         (
             "  volumes: [{name: v, hostPath: {path: /}}]\n",
-            "spec.volumes[0].hostPath: not supported by microkube yet: emptyDir is the only volume type so far",
+            "spec.volumes[0].hostPath: not supported by microkube yet: the supported volume types are emptyDir, configMap, secret, downwardAPI and projected",
         ),
         (
             "  volumes: [{name: v, emptyDir: {medium: Disk}}]\n",
@@ -349,7 +355,7 @@ fn each_rule_has_kubernetes_words() {
 }
 
 #[test]
-fn what_has_no_effect_on_one_node_is_accepted() {
+fn fields_without_effect_on_one_node_are_accepted() {
     let spec = "  hostNetwork: false\n  dnsPolicy: Default\n  tolerations: [{operator: Exists}]\n  schedulerName: x\n  \
                 priorityClassName: high\n  serviceAccountName: robot\n  automountServiceAccountToken: false\n  enableServiceLinks: false\n  \
                 affinity: {nodeAffinity: {}}\n  restartPolicy: Never\n  initContainers: []\n  shareProcessNamespace: false\n";
@@ -359,7 +365,7 @@ fn what_has_no_effect_on_one_node_is_accepted() {
 }
 
 #[test]
-fn annotations_are_bounded_together() {
+fn the_total_size_of_annotations_is_limited() {
     let text = manifest("", "").replace(
         "  name: web\n",
         &format!("  name: web\n  annotations: {{a: {}}}\n", "x".repeat(256 << 10)),
@@ -370,9 +376,9 @@ fn annotations_are_bounded_together() {
     );
 }
 
-/// A Pod of more than a megabyte, and what a hostile one of that size could have.
+/// A Pod of more than a megabyte, and the faults that a hostile one of that size could have.
 #[test]
-fn a_megabyte_is_loaded_and_a_megabyte_of_faults_is_told() {
+fn a_megabyte_of_valid_and_of_faulty_input_is_handled() {
     let mut text = manifest("    env:\n", "");
     for number in 0..25_000 {
         let _ = writeln!(
@@ -383,14 +389,14 @@ fn a_megabyte_is_loaded_and_a_megabyte_of_faults_is_told() {
     assert!(text.len() > 1 << 20);
     let pod = load_one(text.as_bytes(), "pod.yaml").unwrap();
     assert_eq!(pod.spec.unwrap().containers[0].env.as_ref().unwrap().len(), 25_000);
-    let faulty = text.replace("      value:", "      valeu:");
+    let faulty = text.replace("      value:", "      values:");
     let error = load_one(faulty.as_bytes(), "pod.yaml").unwrap_err();
     assert_eq!(error.files[0].problems.len(), error::MAX_PROBLEMS);
     assert_eq!(
         error.to_string().lines().next().unwrap(),
-        "pod.yaml:11:7: unknown field \"spec.containers[0].env[0].valeu\", did you mean \"value\"?"
+        "pod.yaml:11:7: unknown field \"spec.containers[0].env[0].values\", did you mean \"value\"?"
     );
-    // The same with names that cost the most to compare, and with one mapping that has them all.
+    // The same with the names that are most expensive to compare, and with a single mapping that contains them all.
     let mut labels = manifest("", "").replace("  name: web\n", "  name: web\n  labels:\n");
     let at = labels.find("spec:").unwrap();
     let many: String = (0..20_000)
@@ -407,7 +413,7 @@ fn a_megabyte_is_loaded_and_a_megabyte_of_faults_is_told() {
 
 proptest! {
     #[test]
-    fn a_fault_is_found_where_it_is(
+    fn a_fault_is_reported_at_its_position(
         containers in 1_usize..6, faulty in 0_usize..6, indent in 0_usize..4, flow in any::<bool>(), comments in 0_usize..4,
         ends in prop_oneof![Just("\n"), Just("\r\n")]
     ) {
@@ -436,7 +442,7 @@ proptest! {
     }
 
     #[test]
-    fn any_change_of_a_manifest_is_loaded_or_refused_with_a_place_inside(at in 0_usize..2000, put in "(\t|\n|:|- |&a |\\*a|[\\[\\]{}\"'#,|>%@!\\\\]){0,3}", cut in 0_usize..9) {
+    fn any_mutated_manifest_is_loaded_or_refused_with_a_position_inside(at in 0_usize..2000, put in "(\t|\n|:|- |&a |\\*a|[\\[\\]{}\"'#,|>%@!\\\\]){0,3}", cut in 0_usize..9) {
         let text = include_str!("../../../tests/manifests/valid/istio-injected.yaml");
         let start = (0..=at.min(text.len())).rev().find(|start| text.is_char_boundary(*start)).unwrap();
         let end = (start + cut..=text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
@@ -448,4 +454,66 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn pods_and_other_objects_of_a_file_are_read_in_any_order_and_as_lists() {
+    let pod = "metadata: {name: p}, spec: {containers: [{name: c, image: i}]}";
+    let text = format!(
+        "{{apiVersion: v1, kind: Pod, {pod}}}
+---
+{{apiVersion: v1, kind: List, items: [{{apiVersion: v1, kind: Secret, metadata: {{name: s}}, data: null}}]}}
+---
+{{apiVersion: v1, kind: ConfigMapList, items: [{{metadata: {{name: c}}}}]}}
+---
+{{apiVersion: v1, kind: PodList, items: [{{{}}}]}}
+",
+        pod.replace("name: p", "name: q")
+    );
+    let input = Input {
+        source: "x.yaml",
+        text: text.as_bytes(),
+    };
+    let (manifests, documents) = load_all(&[input]).unwrap_or_else(|error| panic!("{error}"));
+    let names: Vec<_> = manifests
+        .pods
+        .iter()
+        .map(|pod| pod.metadata.name.clone().unwrap())
+        .collect();
+    assert_eq!(names, ["p", "q"]);
+    let kinds: Vec<_> = documents.iter().map(|document| document.kind().kind).collect();
+    assert_eq!(kinds, ["Secret", "ConfigMap"]);
+    assert!(
+        documents[0]
+            .written()
+            .get("data")
+            .is_some_and(serde_json::Value::is_null)
+    );
+}
+
+#[test]
+fn faulty_objects_are_refused_with_their_places_next_to_pods() {
+    let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: A}, dat: {}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: default}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {generateName: a-}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {generateName: a-}}
+";
+    let input = Input {
+        source: "x.yaml",
+        text: text.as_bytes(),
+    };
+    let error = load_all(&[input]).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "x.yaml:1:56: unknown field \"dat\", did you mean \"data\"?",
+            "x.yaml:5:46: metadata.name: Duplicate value: \"a\": another ConfigMap with this name is at x.yaml:3:46",
+        ]
+    );
 }

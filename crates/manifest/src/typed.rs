@@ -1,8 +1,9 @@
-//! Values to Kubernetes' types, strictly: unknown fields and wrong types are collected, all of them, instead of being
-//! dropped or ending at the first.
+//! Strict conversion of values to Kubernetes' types. All unknown fields and wrong types are collected; they are neither
+//! dropped, nor does the first one end the conversion.
 //!
-//! `k8s-openapi`'s types ignore unknown fields, and fill in defaults for missing ones. Here a [`serde::Deserializer`] compares the
-//! written fields with those that a type asks for, and stands in a zero value for one of the wrong type to go on.
+//! `k8s-openapi`'s types ignore unknown fields and use defaults for missing ones. This [`serde::Deserializer`] compares
+//! the fields in the manifest with those of the type, and continues with a zero value in place of a value of the wrong
+//! type.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,16 +15,22 @@ use serde_json::Number;
 
 use super::error::{FieldPath, MAX_PROBLEMS, Problem};
 use super::node::{Entry, Node, Value};
+use super::schema::Schema;
 use super::{misplaced, scalar, suggest};
 
-/// How many values a type may refuse by itself before the rest is left unread.
+/// Maximum number of values that the types themselves may refuse before the rest is left unread.
 const MAX_REFUSED: usize = 32;
 
-/// The value as a `T`, and everything that is wrong with it. `None` only together with a problem.
+/// Converts the value to a `T` and returns all problems. The result is `None` only together with a problem. The schema
+/// is that of the object, for hints to misplaced fields.
 ///
-/// For a value that its type refuses by itself, such as a number beyond its range, nothing can stand in. It ends the attempt, and the next
-/// one goes without it, so that what comes after it is read as well.
-pub fn deserialize<'a, T: Deserialize<'a>>(node: &'a Node, path: &FieldPath) -> (Option<T>, Vec<Problem>) {
+/// There is no substitute for a value that the type itself refuses, such as a number out of range. Such a value ends
+/// the attempt; the next attempt skips it, so that the values after it are read as well.
+pub fn deserialize<'a, T: Deserialize<'a>>(
+    node: &'a Node,
+    path: &FieldPath,
+    schema: &Schema,
+) -> (Option<T>, Vec<Problem>) {
     let mut refused: Vec<Problem> = Vec::new();
     loop {
         let findings = RefCell::new(Findings::default());
@@ -32,6 +39,7 @@ pub fn deserialize<'a, T: Deserialize<'a>>(node: &'a Node, path: &FieldPath) -> 
             path: path.clone(),
             refused: &refused,
             findings: &findings,
+            schema,
         });
         let Findings {
             mut problems,
@@ -53,15 +61,15 @@ pub fn deserialize<'a, T: Deserialize<'a>>(node: &'a Node, path: &FieldPath) -> 
     }
 }
 
-/// What an attempt has found.
+/// The findings of one attempt.
 #[derive(Debug, Default)]
 struct Findings {
     problems: Vec<Problem>,
-    /// What ended it.
+    /// The problem that ended it.
     newly_refused: Option<Problem>,
 }
 
-/// The names of a type's fields, as they are written in a manifest.
+/// The names of a type's fields, as written in a manifest.
 #[cfg(test)]
 pub fn fields_of<'a, T: Deserialize<'a>>() -> &'static [&'static str] {
     struct Probe(std::rc::Rc<std::cell::Cell<&'static [&'static str]>>);
@@ -90,7 +98,7 @@ pub fn fields_of<'a, T: Deserialize<'a>>() -> &'static [&'static str] {
     }
 
     let fields = std::rc::Rc::default();
-    // The probe ends every attempt with an error; the names are what is wanted.
+    // The probe always ends with an error; only the names are needed.
     let _ = T::deserialize(Probe(std::rc::Rc::clone(&fields)));
     fields.get()
 }
@@ -98,9 +106,9 @@ pub fn fields_of<'a, T: Deserialize<'a>>() -> &'static [&'static str] {
 /// Why deserialization stopped; most problems do not stop it.
 #[derive(Debug)]
 pub enum Failed {
-    /// What a type says about its value.
+    /// The type's own message.
     Message(String),
-    /// The problem is in the list already.
+    /// The problem has already been recorded.
     Recorded,
 }
 
@@ -124,9 +132,10 @@ impl de::Error for Failed {
 struct Strict<'a, 'p> {
     node: &'a Node,
     path: FieldPath,
-    /// What is left out, because earlier attempts ended there.
+    /// Values to skip, because they ended earlier attempts.
     refused: &'p [Problem],
     findings: &'p RefCell<Findings>,
+    schema: &'p Schema,
 }
 
 impl<'a, 'p> Strict<'a, 'p> {
@@ -136,6 +145,7 @@ impl<'a, 'p> Strict<'a, 'p> {
             path,
             refused: self.refused,
             findings: self.findings,
+            schema: self.schema,
         }
     }
 
@@ -155,12 +165,12 @@ impl<'a, 'p> Strict<'a, 'p> {
         self.add(Problem::at_or_new(&self.path, what));
     }
 
-    /// Lets the seed read the value; what it refuses is a problem of this value.
+    /// Lets the seed read the value, and records its refusal as a problem of this value.
     fn read<S: DeserializeSeed<'a>>(self, seed: S) -> Result<S::Value, Failed> {
         let place = self.child(self.node, self.path.clone());
         seed.deserialize(self).map_err(|error| {
             if let Failed::Message(message) = error {
-                let problem = Problem::at(&place.path, in_users_words(&message));
+                let problem = Problem::at(&place.path, without_rust_types(&message));
                 place.findings.borrow_mut().newly_refused = Some(problem);
             }
             Failed::Recorded
@@ -168,8 +178,8 @@ impl<'a, 'p> Strict<'a, 'p> {
     }
 }
 
-/// What the types of `k8s-openapi` and `serde` say, without the names of Rust.
-fn in_users_words(message: &str) -> String {
+/// Rewrites messages of `k8s-openapi` and `serde` without Rust's type names.
+fn without_rust_types(message: &str) -> String {
     let expected = [
         ("IntOrString", "an integer or a string"),
         ("Quantity", "a quantity"),
@@ -197,9 +207,9 @@ pub(super) fn describe(value: &Value) -> String {
     }
 }
 
-/// A number without a fraction, however it is written: `80`, `8e1`.
+/// The value of an integer, however it is written: `80`, `8e1`.
 fn as_i64(number: &Number) -> Option<i64> {
-    /// Up to here every integer is a floating-point number.
+    /// Up to this number, floating point represents every integer.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     number.as_i64().or_else(|| {
         let value = number
@@ -334,7 +344,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
                     break;
                 }
                 let path = self.path.field(key);
-                let hint = misplaced::hint(key, &self.path, fields);
+                let hint = misplaced::hint(key, &self.path, fields, self.schema);
                 let mut problem = Problem::new(&path, format!("unknown field \"{path}\"{hint}"));
                 problem.location = Some(entry.key_at);
                 self.add(problem);
@@ -436,7 +446,7 @@ mod tests {
         let documents = documents::split(text.as_bytes()).unwrap();
         let (nodes, problems) = yaml::parse(&documents[0], &mut yaml::Budget::default());
         assert_eq!(problems, []);
-        deserialize::<Pod>(&nodes[0], &FieldPath::default())
+        deserialize::<Pod>(&nodes[0], &FieldPath::default(), Schema::of_pod())
     }
 
     fn problems(value: &serde_json::Value) -> Vec<String> {
@@ -477,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn good_values_come_through() {
+    fn valid_values_are_converted() {
         let value = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "annotations": null},
             "spec": {
@@ -494,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_too_large_for_its_field_is_a_problem_of_that_field() {
+    fn a_number_out_of_range_is_reported_at_its_field() {
         let pod = json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 99_999_999_999_i64}]}]}});
         let found = problems(&pod);
         assert_eq!(found.len(), 1);
@@ -505,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_type_refuses_by_itself_hides_nothing_after_it() {
+    fn an_invalid_value_does_not_hide_later_problems() {
         let found = problems(&json!({
             "metadata": {"creationTimestamp": "yesterday"},
             "spec": {"containers": [
@@ -536,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_fields_can_be_asked_for() {
+    fn field_names_can_be_listed() {
         assert!(fields_of::<PodSpec>().contains(&"terminationGracePeriodSeconds"));
         assert_eq!(fields_of::<Pod>(), ["apiVersion", "kind", "metadata", "spec", "status"]);
     }

@@ -1,7 +1,8 @@
-//! YAML (and with it JSON) to values with their places. Nothing of Kubernetes is known here.
+//! Parses YAML (and so JSON) into values with their places. Knows nothing about Kubernetes.
 //!
-//! Hostile text is bounded: the nesting, and the number and size of values after aliases are followed. Problems that leave the structure
-//! readable (a key twice, a tag) are collected; what cannot be read ends the document.
+//! Limits protect against hostile text: on the nesting, and on the number and size of values after aliases are
+//! resolved. Problems that leave the structure readable (a duplicate key, a tag) are collected; unreadable text ends
+//! the document.
 
 mod error;
 mod text;
@@ -21,13 +22,13 @@ use super::suggest;
 use error::DocumentError;
 use text::{Tabs, paired_surrogates};
 
-/// Values of one file with all aliases followed, and the bytes of their texts.
+/// Maximum number of values in a file after resolving aliases.
 const MAX_VALUES: usize = 400_000;
 const MAX_VALUE_BYTES: usize = 32 << 20;
-/// Lists and mappings in each other. A Pod has 12.
+/// Deepest nesting of lists and mappings. A Pod has 12 levels.
 const MAX_DEPTH: usize = 100;
 
-/// What may still be read of a file.
+/// The remaining budget of a file.
 #[derive(Debug)]
 pub struct Budget {
     values: usize,
@@ -60,14 +61,15 @@ impl Budget {
     }
 }
 
-/// What a document holds (several values only if it ends with `...` and goes on), and what is wrong with it.
+/// A document's values and problems. There are several values only if the document ends with `...` and more text
+/// follows.
 pub fn parse(document: &Document<'_>, budget: &mut Budget) -> (Vec<Rc<Node>>, Vec<Problem>) {
     let text = paired_surrogates(document.text);
     let mut builder = Builder::new(document.start, budget);
     let Err(failure) = builder.read(&text) else {
         return (builder.roots, builder.problems);
     };
-    // Tabs as indentation: they are the problem, but what else is wrong can be found without them.
+    // Tabs used as indentation are the problem, but other problems can be found once they are replaced.
     let tabs = failure.from_scanner.then(|| Tabs::find(&text)).flatten();
     let Some(tabs) = tabs else {
         return (Vec::new(), builder.and(failure));
@@ -89,7 +91,7 @@ struct Failure {
     from_scanner: bool,
 }
 
-/// What a value counts with all aliases followed.
+/// The size of a value after resolving aliases.
 #[derive(Debug, Clone, Copy, Default)]
 struct Measure {
     values: usize,
@@ -108,7 +110,7 @@ impl Measure {
 struct Collection {
     at: Location,
     anchor: usize,
-    /// Without the list or mapping itself.
+    /// Excluding the list or mapping itself.
     measure: Measure,
     kind: Kind,
 }
@@ -125,7 +127,7 @@ enum Kind {
 enum Key {
     Name(String, Location),
     Merge(Location),
-    /// The problem is in the list already.
+    /// The problem has already been recorded.
     Wrong,
 }
 
@@ -137,7 +139,7 @@ struct Builder<'b> {
     anchors: HashMap<usize, (Rc<Node>, Measure)>,
     roots: Vec<Rc<Node>>,
     problems: Vec<Problem>,
-    /// For what templates of Helm and others look like to YAML.
+    /// A hint if the text looks like a template (of Helm, for example).
     template_hint: &'static str,
 }
 
@@ -157,7 +159,7 @@ impl<'b> Builder<'b> {
 
     /// All problems of a document that could not be read to its end.
     fn and(mut self, failure: Failure) -> Vec<Problem> {
-        // Why it ended is the one that must be seen.
+        // The problem that ended the document must be visible.
         self.problems.truncate(MAX_PROBLEMS - 1);
         self.problems.push(failure.problem);
         self.problems
@@ -165,7 +167,7 @@ impl<'b> Builder<'b> {
 
     fn read(&mut self, text: &str) -> Result<(), Failure> {
         if text.contains("{{") {
-            self.template_hint = "; if this is a template, it has to be rendered first";
+            self.template_hint = "; if this is a template, render it first";
         }
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
@@ -187,7 +189,7 @@ impl<'b> Builder<'b> {
         self.location(span.start.line(), span.start.col())
     }
 
-    /// A place in the file of one in the document, lines counted from 1, columns from 0.
+    /// Converts a place in the document (lines from 1, columns from 0) to one in the file.
     fn location(&self, line: usize, column: usize) -> Location {
         let line = line.saturating_sub(1);
         let put_in = self.tabs.get(&line).copied().unwrap_or(0);
@@ -219,7 +221,7 @@ impl<'b> Builder<'b> {
         let mut problem = Problem::new(&FieldPath::default(), format!("not valid YAML: {info}{hint}"));
         let marker = error.marker();
         let mut at = self.location(marker.line(), marker.col());
-        // What is missing at the end is missing in the last line, not in the document after it.
+        // Text missing at the end is reported for the last line, not for the document after it.
         let last = lines(text)
             .enumerate()
             .last()
@@ -234,7 +236,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// What is wrong with a text that was meant as JSON, in the words of a reader of JSON.
+    /// The problem of a text that was meant as JSON, as the JSON parser describes it.
     fn json_problem(&self, text: &str) -> Option<Problem> {
         let inside = text.trim_start().strip_prefix('{')?.trim_start();
         if !inside.starts_with('"') {
@@ -244,7 +246,7 @@ impl<'b> Builder<'b> {
         let shown = error.to_string();
         let what = shown.rsplit_once(" at line ").map_or(shown.as_str(), |(what, _)| what);
         let mut problem = Problem::new(&FieldPath::default(), format!("not valid JSON: {what}"));
-        // Its columns are counted in bytes.
+        // The parser counts columns in bytes.
         let before = error.column().saturating_sub(1);
         let line = lines(text).nth(error.line().saturating_sub(1)).unwrap_or_default();
         let column = line.get(..before).map_or(before, |before| before.chars().count());
@@ -257,7 +259,7 @@ impl<'b> Builder<'b> {
             Event::Scalar(text, style, anchor, tag) => {
                 if self.wants_key() {
                     let key = self.key(&text, style, tag.as_deref(), at);
-                    // Something else may refer to a key, and means its text.
+                    // An alias may refer to a key and then means its text.
                     let value = Value::String(text.into_owned());
                     self.remember(anchor, Node { at, value });
                     self.set_key(key);
@@ -407,7 +409,7 @@ impl<'b> Builder<'b> {
         Ok(())
     }
 
-    /// Puts a finished value where it belongs.
+    /// Adds a finished value to the innermost open list or mapping.
     fn add(&mut self, node: Rc<Node>, measure: Measure) {
         if self.wants_key() {
             let key = self.wrong_key(node.at);
@@ -430,7 +432,7 @@ impl<'b> Builder<'b> {
                         let (name, line) = (first.key().clone(), first.get().key_at.line);
                         self.problem(key_at, |builder| {
                             let path = builder.path().field(&name);
-                            let message = format!("duplicate field \"{path}\", it is there in line {line} already");
+                            let message = format!("duplicate field \"{path}\", already set on line {line}");
                             Problem::new(&path, message)
                         });
                     }
@@ -453,7 +455,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// The path of the innermost list or mapping that is open.
+    /// The path of the innermost open list or mapping.
     fn path(&self) -> FieldPath {
         let mut path = FieldPath::default();
         for frame in self.stack.iter().take(self.stack.len().saturating_sub(1)) {
@@ -469,7 +471,7 @@ impl<'b> Builder<'b> {
         path
     }
 
-    /// Adds a problem, if there is room: a hostile text could have one with a long path for every few bytes.
+    /// Adds a problem if there is room: a hostile text could have one every few bytes, each with a long path.
     fn problem(&mut self, at: Location, describe: impl FnOnce(&Self) -> Problem) {
         if self.problems.len() < MAX_PROBLEMS {
             let mut problem = describe(self);
@@ -486,7 +488,7 @@ impl<'b> Builder<'b> {
         Key::Wrong
     }
 
-    /// A key as Kubernetes reads it; what would not mean the text that is written is refused.
+    /// A key as Kubernetes reads it. Keys that would not mean the text as written are refused.
     fn key(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Location) -> Key {
         if style != ScalarStyle::Plain || tag.is_some() {
             return Key::Name(text.to_owned(), at);
@@ -537,7 +539,7 @@ impl<'b> Builder<'b> {
                     let message = format!("Invalid value: {}: must be a finite number", suggest::shorten(&text));
                     Problem::at_or_new(&builder.value_path(), message)
                 });
-                // Stands in for it, so that nothing else is said about it.
+                // A substitute, so that no further problems are reported.
                 Value::Number(0.into())
             }
             Plain::Merge | Plain::Text => Value::String(text),
@@ -563,7 +565,7 @@ impl<'b> Builder<'b> {
         });
     }
 
-    /// The path of the value that comes next.
+    /// The path of the next value.
     fn value_path(&self) -> FieldPath {
         let path = self.path();
         match self.stack.last().map(|frame| &frame.kind) {
@@ -577,7 +579,7 @@ impl<'b> Builder<'b> {
     }
 }
 
-/// The name of a tag of YAML's own, `!!str`; `!` alone says that the value is a text.
+/// The name of a standard YAML tag, such as `!!str`; `!` alone marks the value as a string.
 fn core_tag(tag: &Tag) -> Option<&str> {
     if tag.is_yaml_core_schema() {
         return Some(&tag.suffix);

@@ -11,7 +11,7 @@ pub enum TarError {
         /// Position in the stream in bytes.
         offset: u64,
     },
-    /// A header or an extension record makes no sense.
+    /// A header or an extension record is invalid.
     #[error("not a valid tar stream: {what} (before byte {offset})")]
     Malformed {
         /// Position in the stream in bytes.
@@ -19,7 +19,7 @@ pub enum TarError {
         /// What is wrong.
         what: Malformation,
     },
-    /// The stream below failed.
+    /// Reading the underlying stream failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -27,9 +27,9 @@ pub enum TarError {
 /// What is wrong with a header, an extension record or the map of a sparse file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformation {
-    #[error("a header without a checksum")]
+    #[error("header without a checksum")]
     NoChecksum,
-    #[error("a header's checksum is wrong")]
+    #[error("wrong checksum in a header")]
     WrongChecksum,
     #[error("{what} is not a number")]
     NotANumber { what: &'static str },
@@ -37,31 +37,31 @@ pub enum Malformation {
     Negative { what: &'static str },
     #[error("{what} is too large")]
     TooLarge { what: &'static str },
-    #[error("{what} {value} does not fit 32 bits")]
+    #[error("{what} {value} does not fit in 32 bits")]
     LargeId { what: &'static str, value: u64 },
     #[error("entry {path:?} has the unknown type {type_flag:?}")]
     UnknownType { path: String, type_flag: char },
-    #[error("an entry of {size} bytes")]
+    #[error("entry of {size} bytes is too large")]
     LargeEntry { size: u64 },
-    #[error("an extension header of {size} bytes, {max} are allowed")]
+    #[error("extension header of {size} bytes exceeds the limit of {max}")]
     LargeExtension { size: u64, max: u64 },
-    #[error("a PAX record is broken")]
+    #[error("invalid PAX record")]
     BrokenPaxRecord,
     #[error("the PAX key {key} is not a number")]
     PaxNotANumber { key: String },
     #[error("the PAX key mtime is not a time")]
     PaxNotATime,
-    #[error("a PAX sparse length without an offset")]
+    #[error("PAX sparse length without an offset")]
     PaxLengthWithoutOffset,
-    #[error("a PAX sparse map is broken")]
+    #[error("invalid PAX sparse map")]
     BrokenPaxMap,
-    #[error("a sparse file without a size")]
+    #[error("sparse file without a size")]
     SparseWithoutSize,
-    #[error("a sparse file with too many parts")]
+    #[error("sparse file with too many parts")]
     TooManyParts,
-    #[error("the map of a sparse file is broken")]
+    #[error("invalid map of a sparse file")]
     BrokenMap,
-    #[error("the map of a sparse file contradicts itself")]
+    #[error("inconsistent map of a sparse file")]
     ContradictoryMap,
     #[error("the map of a sparse file does not match its content")]
     MapWithoutContent,

@@ -1,10 +1,10 @@
-//! The 512-byte header of an entry (POSIX.1-1988 ustar, GNU, and the older form without a magic).
+//! The 512-byte header of an entry (POSIX.1-1988 ustar, GNU, and the older form without magic).
 
 use super::error::Malformation;
 
 /// Size of a tar record; everything in the stream is padded to it.
 pub const RECORD: usize = 512;
-/// What a header says by itself, before extension records are applied.
+/// The fields of a header before extension records are applied.
 #[derive(Debug)]
 pub(super) struct Raw {
     pub path: Vec<u8>,
@@ -36,7 +36,7 @@ pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, Malformation> {
         u64::try_from(number).map_err(|_| Malformation::Negative { what })
     };
     let device = |start, what| -> Result<u32, Malformation> {
-        // The old form has no device numbers: those bytes may be anything.
+        // The old form has no device numbers: those bytes may have any value.
         if !(posix || gnu) {
             return Ok(0);
         }
@@ -60,7 +60,7 @@ pub(super) fn parse(record: &[u8; RECORD]) -> Result<Raw, Malformation> {
 
 fn verify_checksum(record: &[u8; RECORD]) -> Result<(), Malformation> {
     let stored = number(field(record, 148, 8)).ok_or(Malformation::NoChecksum)?;
-    // The sum counts its own field as spaces.
+    // The checksum counts its own field as spaces.
     let own = field(record, 148, 8);
     let sum = |value: fn(u8) -> i64| {
         let of = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum + value(*byte));
@@ -84,11 +84,11 @@ fn text(record: &[u8; RECORD], start: usize, length: usize) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number of a header: octal digits, or base 256 where the first bit is set. Empty is zero.
+/// A number in a header: octal digits, or base 256 if the first bit is set. An empty field is zero.
 pub(super) fn number(bytes: &[u8]) -> Option<i64> {
     let (&first, rest) = bytes.split_first()?;
     if first & 0x80 != 0 {
-        // Two's complement, big endian, over the field without its first bit.
+        // Two's complement, big endian, in the field without its first bit.
         let mut value: i128 = if first & 0x40 != 0 {
             i128::from(first as i8)
         } else {

@@ -1,7 +1,7 @@
-//! Reads tar streams of strangers: one pass, bounded memory, every number checked.
+//! Reads untrusted tar streams in one pass, with bounded memory and every number checked.
 //!
-//! Understands what layers and archives of images contain: ustar, the old Unix form, GNU (long names, base-256 numbers,
-//! sparse files) and PAX (`path`, `linkpath`, `size`, `uid`, `gid`, `mtime`, `SCHILY.xattr.*`, `GNU.sparse.*`). The `tar`
+//! Supports what layers and image archives contain: ustar, the old Unix form, GNU (long names, base-256 numbers, sparse
+//! files) and PAX (`path`, `linkpath`, `size`, `uid`, `gid`, `mtime`, `SCHILY.xattr.*`, `GNU.sparse.*`). The `tar`
 //! crate is not used for reading because it keeps extension records of any size in memory and ignores PAX sparse files.
 //! What an entry means for a file system (confining paths, whiteouts) does not belong here.
 
@@ -16,7 +16,8 @@ pub use error::{Malformation, TarError};
 pub use header::RECORD;
 pub use sparse::{Segment, SparseMap};
 
-/// Most bytes one extension record (long name, PAX header) may have; the limit of Go's archive/tar, hence of Docker.
+/// Maximum size of one extension record (long name, PAX header), in bytes; the limit of Go's archive/tar and therefore
+/// Docker.
 const EXTENSION_MAX: u64 = 1 << 20;
 
 /// What kind of file an entry describes.
@@ -41,7 +42,7 @@ pub enum Kind {
 /// One entry of the stream, with its extension records applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Path as written, not confined in any way.
+    /// Path as written, not confined.
     pub path: Vec<u8>,
     /// Target of a hard or symbolic link as written.
     pub link: Vec<u8>,
@@ -65,11 +66,11 @@ pub struct Entry {
     pub device_minor: u32,
     /// Extended attributes: full name and value, in the stream's order.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// For sparse files, which parts of the file the body holds.
+    /// For sparse files, the parts of the file that the body holds.
     pub sparse: Option<SparseMap>,
 }
 
-/// Reads a tar stream entry by entry. Between two entries the body of the first is read through [`Read`].
+/// Reads a tar stream entry by entry. Between two entries, [`Read`] returns the body of the first.
 #[derive(Debug)]
 pub struct TarReader<R> {
     inner: R,
@@ -96,7 +97,7 @@ impl<R: Read> TarReader<R> {
         self.offset
     }
 
-    /// The next entry, or `None` at the end of the archive. What is left of the previous body is skipped.
+    /// The next entry, or `None` at the end of the archive. Skips the rest of the previous body.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut long_path = None;
         let mut long_link = None;
@@ -113,7 +114,7 @@ impl<R: Read> TarReader<R> {
                     match raw.type_flag {
                         b'L' => long_path = Some(until_nul(body)),
                         b'K' => long_link = Some(until_nul(body)),
-                        // As Docker does: global headers hold comments in practice and are not applied.
+                        // As in Docker, global headers are not applied: in practice they hold comments.
                         b'g' => {}
                         _ => pax = pax::Pax::parse(&body).map_err(|what| self.malformed(what))?,
                     }
@@ -149,7 +150,7 @@ impl<R: Read> TarReader<R> {
                 }));
             }
         };
-        // Only regular files have a body, whatever the header's size says (as in Go's archive/tar).
+        // Only regular files have a body, whatever size the header states (as in Go's archive/tar).
         let stored = if kind == Kind::File {
             pax.size.unwrap_or(raw.size)
         } else {
@@ -186,7 +187,7 @@ impl<R: Read> TarReader<R> {
     fn gnu_sparse(&mut self, record: &[u8; RECORD]) -> Result<SparseMap, TarError> {
         let (mut map, mut more) = sparse::gnu_header(record).map_err(|what| self.malformed(what))?;
         while more {
-            // The extension records stand between the header and the body and are not counted in its size.
+            // The extension records are between header and body and are not counted in the size.
             let mut extension = [0; RECORD];
             self.fill(&mut extension)?;
             more = sparse::gnu_extension(&extension, &mut map).map_err(|what| self.malformed(what))?;
@@ -220,7 +221,7 @@ impl<R: Read> TarReader<R> {
         Ok(numbers.into_segments())
     }
 
-    /// Reads the next header; `None` at the end-of-archive marker or where the stream ends between entries.
+    /// Reads the next header; `None` at the end-of-archive marker or if the stream ends between entries.
     fn next_header(&mut self) -> Result<Option<[u8; RECORD]>, TarError> {
         if self.ended {
             return Ok(None);
@@ -287,7 +288,7 @@ impl<R: Read> TarReader<R> {
 
     fn truncation(&self, error: io::Error) -> TarError {
         match error.kind() {
-            // A stream that ends early is reported with its own cause where it has one (a broken compression).
+            // If a stream that ends early carries its own cause (corrupt compression), that cause is reported.
             io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => TarError::Truncated { offset: self.offset },
             _ => TarError::Io(error),
         }
@@ -301,7 +302,7 @@ impl<R: Read> TarReader<R> {
     }
 }
 
-/// Reads the current entry's body; the end of the body is the end of file.
+/// Reads the current entry's body; end of file is the end of the body.
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = buffer.len().min(usize::try_from(self.body_left).unwrap_or(usize::MAX));

@@ -1,10 +1,10 @@
-//! PAX extended headers (POSIX.1-2001) with the keys that star and GNU tar added.
+//! PAX extended headers (POSIX.1-2001), including the keys added by star and GNU tar.
 
 use super::error::Malformation;
 use super::header::decimal;
 use super::sparse::{SEGMENTS_MAX, Segment};
 
-/// The keys of one extended header that matter here.
+/// The relevant keys of one extended header.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub path: Option<Vec<u8>>,
@@ -17,7 +17,7 @@ pub(super) struct Pax {
     pub sparse: PaxSparse,
 }
 
-/// The keys that GNU tar describes sparse files with (formats 0.0, 0.1 and 1.0).
+/// GNU tar's keys for sparse files (formats 0.0, 0.1 and 1.0).
 #[derive(Debug, Default)]
 pub(super) struct PaxSparse {
     pub major: Option<u64>,
@@ -44,7 +44,7 @@ impl Pax {
             self.xattrs.push((name.to_vec(), value.to_vec()));
             return Ok(());
         }
-        // An empty value takes the key back (POSIX, Go's archive/tar), which leaves the header's own value.
+        // An empty value deletes the key (POSIX, Go's archive/tar); the header's own value then applies.
         let text = || (!value.is_empty()).then(|| value.to_vec());
         let parsed = || {
             let key = || key.escape_ascii().to_string();
@@ -91,7 +91,7 @@ impl PaxSparse {
     }
 }
 
-/// Splits the first record off: key, value, rest.
+/// Splits off the first record: key, value, rest.
 fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(body.get(..space)?)?).ok()?;

@@ -1,26 +1,26 @@
-//! Maps of sparse files: which parts of a file an entry's body holds.
+//! Maps of sparse files: the parts of a file that an entry's body holds.
 
 use super::error::Malformation;
 use super::header::{RECORD, decimal, field, number};
 
-/// Most parts a sparse file may have; bounds the memory of one entry.
+/// Maximum number of parts of a sparse file; limits the memory of one entry.
 pub(super) const SEGMENTS_MAX: usize = 1 << 18;
 
 /// A part of a sparse file that the body holds; the rest of the file is zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Where in the file, in bytes.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// How many bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
-/// The map of a sparse file: its parts ascend, do not overlap, lie within the file and fill the body exactly.
+/// The map of a sparse file. Its parts ascend, do not overlap, lie within the file and fill the body exactly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SparseMap {
     /// Size of the file in bytes.
     pub real_size: u64,
-    /// The parts in the body's order.
+    /// The parts, in the body's order.
     pub segments: Vec<Segment>,
 }
 
@@ -46,7 +46,7 @@ impl SparseMap {
     }
 }
 
-/// The part of an old GNU sparse map in the header itself, and whether an extension record follows.
+/// The part of an old GNU sparse map that is in the header itself, and whether an extension record follows.
 pub(super) fn gnu_header(record: &[u8; RECORD]) -> Result<(SparseMap, bool), Malformation> {
     let real_size = number(field(record, 483, 12)).and_then(|size| u64::try_from(size).ok());
     let mut map = SparseMap {
@@ -57,7 +57,7 @@ pub(super) fn gnu_header(record: &[u8; RECORD]) -> Result<(SparseMap, bool), Mal
     Ok((map, record[482] != 0))
 }
 
-/// Adds an extension record's parts; says whether another record follows.
+/// Adds an extension record's parts; returns whether another record follows.
 pub(super) fn gnu_extension(record: &[u8; RECORD], map: &mut SparseMap) -> Result<bool, Malformation> {
     pairs(field(record, 0, 504), map)?;
     Ok(record[504] != 0)

@@ -1,4 +1,4 @@
-//! Headers and extension records, in the forms that different programs write.
+//! Headers and extension records in the forms that various programs write.
 
 use super::header::number;
 use super::*;
@@ -76,7 +76,7 @@ fn pax_sizes_override_the_headers() {
         header("g", b'0', "0"),
     ]);
     let entry = reader.next_entry();
-    // 37 octal is 31 bytes: exactly the two records.
+    // Octal 37 is 31 bytes: exactly the two records.
     let entry = entry.unwrap().unwrap();
     assert_eq!(
         (entry.stored_bytes, entry.mtime_seconds, entry.mtime_nanoseconds),
@@ -85,7 +85,7 @@ fn pax_sizes_override_the_headers() {
     assert_eq!(reader.next_entry().unwrap().unwrap().path, b"g");
 }
 
-/// A header with these records for a file with this header.
+/// A tar stream: a PAX header with these records, then `file`.
 fn with_pax(records: &[(&str, &str)], mut file: [u8; RECORD]) -> TarReader<std::io::Cursor<Vec<u8>>> {
     let mut body = String::new();
     for (key, value) in records {
@@ -106,7 +106,7 @@ fn with_pax(records: &[(&str, &str)], mut file: [u8; RECORD]) -> TarReader<std::
 }
 
 #[test]
-fn an_empty_pax_value_takes_the_key_back_and_the_headers_own_field_counts() {
+fn an_empty_pax_value_restores_the_header_field() {
     for records in [
         [("uid", ""), ("gid", ""), ("size", "")].as_slice(),
         &[("mtime", ""), ("atime", ""), ("ctime", "")],
@@ -156,14 +156,14 @@ fn an_empty_pax_value_takes_the_key_back_and_the_headers_own_field_counts() {
 }
 
 #[test]
-fn an_extended_attribute_with_an_empty_value_is_one() {
+fn an_extended_attribute_may_have_an_empty_value() {
     let mut reader = with_pax(&[("SCHILY.xattr.user.empty", "")], header("f", b'0', "3"));
     let entry = reader.next_entry().unwrap().unwrap();
     assert_eq!(entry.xattrs, [(b"user.empty".to_vec(), Vec::new())]);
 }
 
 #[test]
-fn a_pax_number_that_is_none_is_refused() {
+fn an_invalid_pax_number_is_refused() {
     for record in [
         ("uid", "x"),
         ("size", "-1"),
@@ -207,7 +207,7 @@ fn old_gnu_sparse(parts: &[Segment], real_size: u64) -> Vec<[u8; RECORD]> {
 }
 
 #[test]
-fn old_gnu_sparse_maps_are_understood_however_many_records_they_take() {
+fn old_gnu_sparse_maps_may_span_any_number_of_records() {
     for count in [0, 2, 4, 5, 25, 26, 60] {
         let part = |number: u64| Segment {
             offset: number * 1000,
@@ -222,7 +222,7 @@ fn old_gnu_sparse_maps_are_understood_however_many_records_they_take() {
 }
 
 #[test]
-fn an_old_gnu_sparse_map_that_ends_early_or_overlaps_is_refused() {
+fn a_truncated_or_overlapping_old_gnu_sparse_map_is_refused() {
     let part = |offset| Segment { offset, length: 5 };
     let cut = old_gnu_sparse(&[part(0), part(10), part(20), part(30), part(40)], 100);
     let error = reader(&cut[..1]).next_entry().unwrap_err();
@@ -233,7 +233,7 @@ fn an_old_gnu_sparse_map_that_ends_early_or_overlaps_is_refused() {
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn malformed_archives_are_refused() {
     let mut wrong_sum = header("x", b'0', "0");
     wrong_sum[0] = b'y';
     for records in [

@@ -1,5 +1,11 @@
-//! Attached Pods whose supervisor the tests play.
+//! Attached Pods, with the tests in the role of the supervisor.
 
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use jiff::Timestamp;
 use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
@@ -7,11 +13,14 @@ use tokio::net::UnixListener;
 use super::super::pods::test_pods::TestPods;
 use super::super::stream::tests::ONE_AT_A_TIME;
 use super::*;
+use crate::pod::logs::{Limits, LogWriter};
 use crate::pod::supervisor_protocol::{
     AttachOptions, Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame,
 };
 use crate::pod::test_pods::asked;
 use crate::state::{LockedFile, StatusRecord};
+
+mod output;
 
 #[derive(Debug, clap::Parser)]
 struct Cli {
@@ -19,13 +28,66 @@ struct Cli {
     args: ImageArgs,
 }
 
-/// A Pod of `run` with these arguments, what is told about it, and its supervisor's lock.
+/// A Pod of `run` with these arguments, its output, and its supervisor's lock.
 struct Run {
     pods: TestPods,
     record: PodRecord,
     args: ImageArgs,
     lock: Option<LockedFile>,
     told: Vec<String>,
+    output: Shown,
+    errors: Shown,
+}
+
+/// What was written to a standard stream.
+#[derive(Clone, Default)]
+struct Shown {
+    bytes: Rc<RefCell<Vec<u8>>>,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    /// It is not read. The user notices that, and sends this signal.
+    Stopped(Signal),
+    DiskFull,
+}
+
+impl Shown {
+    fn with_fault(fault: Fault) -> Self {
+        Self {
+            fault: Some(fault),
+            ..Self::default()
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.bytes.borrow().clone()).unwrap()
+    }
+}
+
+impl AsyncWrite for Shown {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        match self.fault {
+            None => {
+                self.bytes.borrow_mut().extend_from_slice(bytes);
+                Poll::Ready(Ok(bytes.len()))
+            }
+            Some(Fault::Stopped(signal)) => {
+                raise(signal).unwrap();
+                Poll::Pending
+            }
+            Some(Fault::DiskFull) => Poll::Ready(Err(ErrorKind::StorageFull.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 fn waiting(reason: &str, message: &str) -> Value {
@@ -61,6 +123,8 @@ impl Run {
             args,
             lock: Some(lock),
             told: Vec::new(),
+            output: Shown::default(),
+            errors: Shown::default(),
         }
     }
 
@@ -72,6 +136,16 @@ impl Run {
         self.pods.set_status(&self.record.uid, status);
     }
 
+    /// Writes the log of an attempt, as its supervisor does.
+    fn log(&self, attempt: u32, output: &[(OutputStream, &str)]) {
+        let directory = logs::container_dir(&self.pods.paths, &self.record.uid, "main");
+        let mut log = LogWriter::open(directory, attempt, Limits::default());
+        for (stream, text) in output {
+            log.write(*stream, text.as_bytes(), Timestamp::now());
+            log.finish(*stream, Timestamp::now());
+        }
+    }
+
     fn listen(&self) -> UnixListener {
         UnixListener::bind(self.pods.paths.supervisor_socket(&self.record.uid)).unwrap()
     }
@@ -80,26 +154,30 @@ impl Run {
         self.pods.records.get(&self.record.uid).unwrap().is_none()
     }
 
-    /// Runs to the end; each text that is told is looked at first.
+    /// Runs to the end. `look` sees each output text first.
     async fn run(&mut self, mut look: impl FnMut(&str)) -> anyhow::Result<u8> {
         let mut endings = Endings::new().unwrap();
         let told = &mut self.told;
-        let mut tell = |text: &str| {
-            look(text);
-            told.push(text.to_owned());
+        let mut console = Console {
+            output: Box::new(self.output.clone()),
+            errors: Box::new(self.errors.clone()),
+            tell: &mut |text: &str| {
+                look(text);
+                told.push(text.to_owned());
+            },
         };
-        follow_and_remove(&self.pods.paths, &self.record, &self.args, &mut endings, &mut tell).await
+        follow_and_remove(&self.pods.paths, &self.record, &self.args, &mut endings, &mut console).await
     }
 }
 
-/// The status of a Pod that failed when its container ended so.
+/// The status of a Pod that failed when its container ended this way.
 fn failed(end: Value) -> StatusRecord {
     let over = Run::new(&["--restart=Never"]);
     over.set("Failed", end, json!({}));
     over.pods.records.status(&over.record.uid).unwrap().unwrap()
 }
 
-/// Takes a request of the command line and answers it.
+/// Accepts a request from the command line and answers it.
 async fn answer(listener: &UnixListener, notices: &[Notice]) -> SupervisorRequest {
     let (mut stream, _) = listener.accept().await.unwrap();
     let request = asked(&mut stream).await.unwrap();
@@ -112,11 +190,11 @@ async fn answer(listener: &UnixListener, notices: &[Notice]) -> SupervisorReques
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_container_that_cannot_start_is_waited_for_a_minute_its_reason_shown_and_its_pod_removed() {
+async fn a_container_that_cannot_start_within_a_minute_fails_and_its_pod_is_removed() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never", "--rm"]);
     run.set("Pending", never_pulled(), json!({}));
-    // Nobody owns it, so that it can be removed.
+    // The Pod has no owner, so it can be removed.
     run.lock = None;
     let start = tokio::time::Instant::now();
     let error = run.run(|_| {}).await.unwrap_err().to_string();
@@ -138,7 +216,7 @@ async fn a_container_that_cannot_start_is_waited_for_a_minute_its_reason_shown_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_is_the_one_that_is_asked_for_and_without_rm_the_pod_stays() {
+async fn the_requested_start_timeout_applies_and_without_rm_the_pod_stays() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--pod-running-timeout=5s"]);
     let start = tokio::time::Instant::now();
@@ -152,7 +230,7 @@ async fn the_limit_is_the_one_that_is_asked_for_and_without_rm_the_pod_stays() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_the_wait_for_a_container_that_cannot_start_and_rm_removes_the_pod() {
+async fn a_signal_ends_the_wait_for_the_start_and_rm_removes_the_pod() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
         let mut run = Run::new(&["--rm"]);
@@ -164,13 +242,16 @@ async fn a_signal_ends_the_wait_for_a_container_that_cannot_start_and_rm_removes
             }
         };
         assert_eq!(run.run(interrupt).await.unwrap(), code);
-        assert_eq!(run.told[1], "microkube: ending the Pod (Ctrl-C again kills it)");
+        assert_eq!(
+            run.told[1],
+            "microkube: stopping the Pod (press Ctrl-C again to kill it)"
+        );
         assert!(run.is_gone());
     }
 }
 
 #[tokio::test]
-async fn a_second_signal_shortens_the_end_of_the_pod_and_a_third_does_not_wait_for_it() {
+async fn a_second_signal_shortens_the_termination_and_a_third_ends_the_wait() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--rm"]);
     run.set("Pending", never_pulled(), json!({}));
@@ -194,7 +275,7 @@ async fn a_second_signal_shortens_the_end_of_the_pod_and_a_third_does_not_wait_f
 }
 
 #[tokio::test]
-async fn a_removal_that_fails_is_an_error() {
+async fn a_failed_removal_is_an_error() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never", "--rm"]);
     run.set("Succeeded", ended("Completed", 0, ""), json!({}));
@@ -210,7 +291,7 @@ async fn a_removal_that_fails_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_exist_ends_at_once_with_128_and_the_containers_message() {
+async fn a_missing_command_fails_at_once_with_128_and_the_containers_message() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never"]);
     let message = "exec: \"dsfsdf\": executable file not found in $PATH";
@@ -223,7 +304,7 @@ async fn a_command_that_does_not_exist_ends_at_once_with_128_and_the_containers_
 }
 
 #[tokio::test]
-async fn the_end_of_an_attached_container_is_told_with_its_reason_and_its_exit_code_returned() {
+async fn the_reason_and_exit_code_of_an_attached_container_are_reported() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never"]);
     run.set("Running", json!({ "running": {} }), json!({}));
@@ -244,7 +325,7 @@ async fn the_end_of_an_attached_container_is_told_with_its_reason_and_its_exit_c
 }
 
 #[tokio::test]
-async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
+async fn an_attach_refused_after_the_container_exited_is_not_an_error() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never"]);
     run.set("Running", json!({ "running": {} }), json!({}));
@@ -258,7 +339,7 @@ async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
         write_frame(&mut stream, &SupervisorFrame::Notice(Notice::Refused { message }))
             .await
             .unwrap();
-        // It has heard that, and waits.
+        // The command has noticed that, and waits.
         assert!(read_frame(&mut stream).await.unwrap().is_none());
         pods.save_status(&uid, &over).unwrap();
     };
@@ -267,7 +348,7 @@ async fn a_container_that_ends_before_its_end_is_shown_is_no_failed_attach() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_container_that_goes_on_and_cannot_be_attached_to_is_an_error() {
+async fn a_refused_attach_to_a_running_container_is_an_error() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never"]);
     run.set("Running", json!({ "running": {} }), json!({}));
@@ -280,7 +361,7 @@ async fn a_container_that_goes_on_and_cannot_be_attached_to_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_input_of_a_container_whose_input_stays_open_does_not_end_the_wait_for_its_pod() {
+async fn the_end_of_an_input_that_stays_open_does_not_end_the_wait() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never", "-i", "-t"]);
     run.set("Running", json!({ "running": {} }), json!({}));
@@ -294,7 +375,7 @@ async fn the_end_of_the_input_of_a_container_whose_input_stays_open_does_not_end
     let ((), result) = tokio::join!(supervisor, run.run(|_| {}));
     assert_eq!(result.unwrap(), 3);
 
-    // Where nobody asks how it ends, nobody waits.
+    // If the exit code is ignored, the command does not wait.
     let mut run = Run::new(&["--restart=Always", "-i", "-t"]);
     run.set("Running", json!({ "running": {} }), json!({}));
     let listener = run.listen();
@@ -306,7 +387,7 @@ async fn the_end_of_the_input_of_a_container_whose_input_stays_open_does_not_end
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_command_under_on_failure_is_told_and_is_an_error_unless_the_pod_succeeds_in_time() {
+async fn a_failing_command_under_on_failure_is_an_error_unless_the_pod_succeeds_in_time() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=OnFailure"]);
     let back_off = || waiting("CrashLoopBackOff", "back-off 10s restarting failed container");
@@ -318,7 +399,7 @@ async fn a_failing_command_under_on_failure_is_told_and_is_an_error_unless_the_p
     );
     let told = run.told.join("\n");
     assert!(
-        told.contains("container \"main\" terminated (Error) with exit code 3; --restart=OnFailure starts it again"),
+        told.contains("container \"main\" terminated (Error) with exit code 3; --restart=OnFailure restarts it"),
         "{told}"
     );
 
@@ -336,10 +417,10 @@ async fn a_failing_command_under_on_failure_is_told_and_is_an_error_unless_the_p
 }
 
 #[tokio::test]
-async fn a_failing_command_that_is_always_restarted_is_told_with_the_exit_code_that_is_not_returned() {
+async fn the_exit_code_of_an_always_restarted_command_is_reported_but_not_returned() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for (words, why) in [
-        (&["--restart=Always"][..], "--restart=Always starts the container again"),
+        (&["--restart=Always"][..], "--restart=Always restarts the container"),
         (
             &["-i", "--leave-stdin-open", "--restart=Never"],
             "with --leave-stdin-open",
@@ -356,7 +437,7 @@ async fn a_failing_command_that_is_always_restarted_is_told_with_the_exit_code_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_that_never_runs_is_no_success_however_often_it_is_started() {
+async fn a_command_that_never_runs_is_a_failure_after_any_number_of_starts() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for restart in ["--restart=Always", "--restart=OnFailure"] {
         let mut run = Run::new(&[restart]);
@@ -375,7 +456,7 @@ async fn a_command_that_never_runs_is_no_success_however_often_it_is_started() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_deleted_meanwhile_ends_the_wait() {
+async fn deleting_the_pod_ends_the_wait() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut run = Run::new(&["--restart=Never"]);
     run.set("Pending", never_pulled(), json!({}));
@@ -386,5 +467,8 @@ async fn a_pod_that_is_deleted_meanwhile_ends_the_wait() {
         }
     };
     let error = run.run(delete).await.unwrap_err().to_string();
-    assert_eq!(error, "pod \"web\" was deleted meanwhile");
+    assert_eq!(error, "pod \"web\" was deleted while waiting for it");
 }
+
+/// The output of a container that wrote to both streams and ended at once.
+const WORDS: [(OutputStream, &str); 2] = [(OutputStream::Stdout, "out\n"), (OutputStream::Stderr, "err")];

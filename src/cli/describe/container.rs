@@ -1,4 +1,4 @@
-//! A container on the page: what it is, how it is, what it is given.
+//! A container on the page: its configuration, its state, and what it is given.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use microkube_manifest::downward;
 
 use super::page::Page;
 
-/// Its name, and everything about it below that.
+/// Its name, with everything about it below.
 pub(super) fn describe(page: &mut Page, container: &Container, status: Option<&ContainerStatus>, pod: &Pod) {
     page.title(1, &container.name);
     if let Some(status) = status {
@@ -183,7 +183,7 @@ fn environment(page: &mut Page, container: &Container, pod: &Pod) {
     page.title(2, "Environment");
     for variable in variables {
         match &variable.value_from {
-            Some(source) => from_elsewhere(page, variable, source, pod),
+            Some(source) => show_value_source(page, variable, source, pod),
             None => {
                 let value = variable.value.as_deref().unwrap_or_default();
                 let lines: Vec<String> = value.split('\n').map(str::to_owned).collect();
@@ -193,7 +193,7 @@ fn environment(page: &mut Page, container: &Container, pod: &Pod) {
     }
 }
 
-fn from_elsewhere(page: &mut Page, variable: &EnvVar, source: &EnvVarSource, pod: &Pod) {
+fn show_value_source(page: &mut Page, variable: &EnvVar, source: &EnvVarSource, pod: &Pod) {
     let name = format!("{}:", variable.name);
     if let Some(field) = &source.field_ref {
         let status = pod.status.as_ref();

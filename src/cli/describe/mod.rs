@@ -1,110 +1,150 @@
-//! `microkube describe`: a Pod and its events on one page, laid out as `kubectl describe pod` does.
+//! `microkube describe`: an object on one page, in the layout of `kubectl describe`; this file has the page of a Pod.
 
 mod container;
+mod metadata;
+mod object;
 mod page;
 mod volume;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Toleration};
+use microkube_manifest::ephemeral::as_container;
+use microkube_manifest::kinds::Kind;
 use microkube_manifest::resources;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::failure::{Failure, complain};
-use super::pods::arguments::{ResourceArgs, Scope, ScopeArgs, SelectorArg, not_found};
-use super::pods::snapshot::Snapshot;
+use super::objects::arguments::{Group, ObjectArgs, Requested, not_found};
+use super::objects::listing::Reader;
+use super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::since;
 use crate::state::{EventRecord, PodRecords};
 use crate::stderr::say;
+use metadata::{annotations, labels};
+use object::Surroundings;
 use page::Page;
 
-/// Longest line of an annotation.
-const MAX_ANNOTATION: usize = 140;
-
-/// Show Pods in detail, with their events
+/// Show details of Pods and other objects, including the events of Pods
 ///
-/// A name that no Pod has stands for all Pods whose names begin with it.
+/// If no object has the given name, shows all objects of the type whose names start with it. Of Secrets, only the sizes of
+/// the values are shown.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube describe pod web\n  microkube describe pods -l app=shop\n  microkube describe -f pod.yaml"
+    after_help = "Examples:\n  microkube describe pod web\n  microkube describe pods -l app=shop\n  microkube describe cm/settings \
+                  secret/tls\n  microkube describe -f pod.yaml"
 )]
 pub struct DescribeArgs {
     #[command(flatten)]
-    resources: ResourceArgs,
+    objects: ObjectArgs,
     #[command(flatten)]
     scope: ScopeArgs,
     #[command(flatten)]
     selector: SelectorArg,
-    /// Show the Pods' events
+    /// Show the events of the objects
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     show_events: bool,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: DescribeArgs) -> Result<ExitCode, Failure> {
-    let (scope, consumed_stdin) = Scope::new(&args.resources, &args.scope, &args.selector)?;
-    let paths = match pods_host::go_to_pods(Purpose::Look, consumed_stdin.as_deref())? {
+    let requested = Requested::new(&args.objects, &args.scope, &args.selector, None)?;
+    // Objects other than Pods exist even while the emulated host does not run.
+    let purpose = match requested.is_only_pods() {
+        true => Purpose::Look,
+        false => Purpose::Follow,
+    };
+    let paths = match pods_host::go_to_pods(purpose, requested.consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
-    let records = PodRecords::new(paths);
-    let mut snapshot = Snapshot::read(&records, &scope)?;
+    let reader = Reader::new(paths);
+    let (now, zone) = (Timestamp::now(), TimeZone::system());
     let mut failed = false;
-    for missing in std::mem::take(&mut snapshot.missing) {
-        // What a manifest names is that Pod and no other.
-        let is_from_file = !args.resources.files.filename.is_empty();
-        let longer = match is_from_file {
-            true => Vec::new(),
-            false => with_prefix(&records, &scope, &missing.name)?,
-        };
-        if longer.is_empty() {
-            complain(&not_found(&missing.name));
+    let mut separator = "";
+    for group in &requested.groups {
+        let mut listing = reader.read(group, &requested)?;
+        for missing in std::mem::take(&mut listing.missing) {
+            // A manifest names exactly one object, so no prefix match.
+            let longer = match requested.is_from_files {
+                true => Vec::new(),
+                false => with_prefix(&reader, &requested, group.kind, &missing.name)?,
+            };
+            if longer.is_empty() {
+                complain(&not_found(group.kind, &missing.name));
+                failed = true;
+            }
+            listing.objects.extend(longer);
+        }
+        for object in &listing.objects {
+            match describe(&reader, group.kind, object, args.show_events, now, &zone) {
+                Ok(page) => emit(&format!("{separator}{page}"))?,
+                Err(error) => {
+                    complain(&error);
+                    failed = true;
+                }
+            }
+            separator = "\n\n";
+        }
+        for error in listing.damaged {
+            complain(&error);
             failed = true;
         }
-        snapshot.pods.extend(longer);
     }
-    let (now, zone) = (Timestamp::now(), TimeZone::system());
-    for (index, pod) in snapshot.pods.iter().enumerate() {
-        let events = match pod.metadata.uid.as_deref().filter(|_| args.show_events) {
-            Some(uid) => match records.events(uid) {
-                Ok(events) => Some(events),
-                Err(error) => {
-                    complain(&error.into());
-                    failed = true;
-                    None
-                }
-            },
-            None => None,
-        };
-        let separator = if index > 0 { "\n\n" } else { "" };
-        emit(&format!("{separator}{}", page(pod, events.as_deref(), now, &zone)))?;
-    }
-    for error in snapshot.damaged {
-        complain(&error.into());
-        failed = true;
-    }
-    if snapshot.pods.is_empty() && scope.names.is_empty() {
-        say!("{}", scope.nothing_found());
+    if separator.is_empty() && !requested.has_names() {
+        say!("{}", requested.nothing_found());
     }
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// The Pods whose names begin so.
-fn with_prefix(records: &PodRecords, scope: &Scope, prefix: &str) -> anyhow::Result<Vec<Pod>> {
-    let all = Scope {
+/// The objects whose names begin with `prefix`.
+fn with_prefix(
+    reader: &Reader,
+    requested: &Requested,
+    kind: &'static Kind,
+    prefix: &str,
+) -> anyhow::Result<Vec<Value>> {
+    let all = Group {
+        kind,
         names: Vec::new(),
-        ..scope.clone()
     };
-    let begins_so = |pod: &Pod| pod.metadata.name.as_ref().is_some_and(|name| name.starts_with(prefix));
-    Ok(Snapshot::read(records, &all)?
-        .pods
-        .into_iter()
-        .filter(begins_so)
-        .collect())
+    let name = |object: &Value| {
+        object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let begins_so = |object: &Value| name(object).is_some_and(|name| name.starts_with(prefix));
+    let objects = reader.read(&all, requested)?.objects.into_iter();
+    Ok(objects.filter(begins_so).collect())
+}
+
+/// The page of an object.
+fn describe(
+    reader: &Reader,
+    kind: &'static Kind,
+    object: &Value,
+    show_events: bool,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> anyhow::Result<String> {
+    if kind.kind != "Pod" {
+        let surroundings = Surroundings::read(reader, kind, object)?;
+        return Ok(object::page(kind, object, &surroundings, show_events, now, zone));
+    }
+    let pod = Pod::deserialize(object)?;
+    let mut events = None;
+    if let Some(uid) = pod.metadata.uid.as_deref().filter(|_| show_events) {
+        match PodRecords::new(reader.paths().clone()).events(uid) {
+            Ok(found) => events = Some(found),
+            Err(error) => complain(&error.into()),
+        }
+    }
+    Ok(page(&pod, events.as_deref(), now, zone))
 }
 
 /// The page of one Pod.
@@ -114,19 +154,20 @@ fn page(pod: &Pod, events: Option<&[EventRecord]>, now: Timestamp, zone: &TimeZo
     let status = pod.status.as_ref().unwrap_or(&no_status);
     let mut page = Page::new(zone.clone());
     head(&mut page, pod, spec, status, now);
+    let ephemeral: Vec<_> = spec.ephemeral_containers.iter().flatten().map(as_container).collect();
     for (title, containers, statuses) in [
         (
             "Init Containers",
-            spec.init_containers.as_deref(),
+            spec.init_containers.as_deref().unwrap_or_default(),
             &status.init_container_statuses,
         ),
+        ("Containers", spec.containers.as_slice(), &status.container_statuses),
         (
-            "Containers",
-            Some(spec.containers.as_slice()),
-            &status.container_statuses,
+            "Ephemeral Containers",
+            ephemeral.as_slice(),
+            &status.ephemeral_container_statuses,
         ),
     ] {
-        let containers = containers.unwrap_or_default();
         if containers.is_empty() {
             continue;
         }
@@ -230,40 +271,6 @@ fn tail(page: &mut Page, pod: &Pod, spec: &PodSpec, status: &PodStatus) {
     labels(page, "Node-Selectors", spec.node_selector.as_ref());
     let tolerations: Vec<String> = spec.tolerations.iter().flatten().map(toleration).collect();
     page.list(0, "Tolerations", &tolerations);
-}
-
-fn labels(page: &mut Page, title: &str, labels: Option<&BTreeMap<String, String>>) {
-    let lines: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    page.list(0, title, &lines);
-}
-
-fn annotations(page: &mut Page, annotations: Option<&BTreeMap<String, String>>) {
-    let mut lines = Vec::new();
-    for (key, value) in annotations.into_iter().flatten() {
-        let value = value.strip_suffix('\n').unwrap_or(value);
-        if value.len() + key.len() + 2 > MAX_ANNOTATION || value.contains('\n') {
-            lines.push(format!("{key}:"));
-            lines.extend(
-                value
-                    .split('\n')
-                    .map(|line| format!("  {}", shortened(line, MAX_ANNOTATION - 2))),
-            );
-        } else {
-            lines.push(format!("{key}: {value}"));
-        }
-    }
-    page.list(0, "Annotations", &lines);
-}
-
-fn shortened(line: &str, length: usize) -> String {
-    if line.chars().count() <= length {
-        return line.to_owned();
-    }
-    line.chars().take(length).chain("...".chars()).collect()
 }
 
 fn toleration(toleration: &Toleration) -> String {

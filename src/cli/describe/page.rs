@@ -1,4 +1,4 @@
-//! The lines of the page: names and values in columns, indented by their level.
+//! The lines of the page: names and values in columns, indented by level.
 
 use jiff::tz::TimeZone;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -6,17 +6,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::super::print::on_one_line;
 use super::super::table::aligned;
 
-/// What is on the page so far.
+/// The page so far.
 #[derive(Debug)]
 pub(super) struct Page {
     zone: TimeZone,
-    /// Sections whose columns are aligned.
+    /// Sections with aligned columns.
     finished: String,
     text: String,
 }
 
 impl Page {
-    /// An empty one, with times in this zone.
+    /// An empty page, with times in this zone.
     pub(super) fn new(zone: TimeZone) -> Self {
         Self {
             zone,
@@ -30,12 +30,12 @@ impl Page {
         self.line(level, &format!("{name}:\t{}", on_one_line(value)));
     }
 
-    /// `Name:` with more below it.
+    /// `Name:` with more lines below it.
     pub(super) fn title(&mut self, level: usize, name: &str) {
         self.line(level, &format!("{name}:"));
     }
 
-    /// A line alone.
+    /// A single text without a name.
     pub(super) fn word(&mut self, level: usize, text: &str) {
         self.line(level, &on_one_line(text));
     }
@@ -46,7 +46,7 @@ impl Page {
         self.line(level, &cells.join("\t"));
     }
 
-    /// `Name:  first`, and the others below the first.
+    /// `Name:  first`, with the others below the first.
     pub(super) fn list(&mut self, level: usize, name: &str, values: &[String]) {
         match values {
             [] => self.field(level, name, "<none>"),
@@ -59,7 +59,7 @@ impl Page {
         }
     }
 
-    /// A time as RFC 1123 has it, with the zone's offset.
+    /// A time as in RFC 1123, with the zone's offset.
     pub(super) fn time(&mut self, level: usize, name: &str, time: Option<&Time>) {
         let text = time.map_or_else(String::new, |time| {
             let zoned = time.0.to_zoned(self.zone.clone());
@@ -68,10 +68,22 @@ impl Page {
         self.field(level, name, &text);
     }
 
-    /// Columns of what follows have nothing to do with what was.
+    /// Starts a section, whose columns are aligned independently.
     pub(super) fn section(&mut self) {
         self.finished += &aligned(&self.text);
         self.text.clear();
+    }
+
+    /// Text as it is, without alignment.
+    pub(super) fn verbatim(&mut self, text: &str) {
+        self.section();
+        self.finished += text;
+        self.finished.push('\n');
+    }
+
+    /// An empty line.
+    pub(super) fn gap(&mut self) {
+        self.line(0, "");
     }
 
     /// The whole page.

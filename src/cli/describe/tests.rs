@@ -1,3 +1,4 @@
+use microkube_manifest::kinds;
 use serde_json::json;
 
 use super::super::pods::snapshot;
@@ -197,7 +198,7 @@ Events:
 }
 
 #[test]
-fn a_pod_that_ends_and_one_without_anything_have_a_page() {
+fn a_terminating_pod_and_one_without_records_can_be_described() {
     let mut ending = pod();
     let deleted = "2026-11-21T10:04:50Z".parse().unwrap();
     ending.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(deleted));
@@ -213,19 +214,23 @@ fn a_pod_that_ends_and_one_without_anything_have_a_page() {
 }
 
 #[test]
-fn a_name_that_no_pod_has_stands_for_those_that_begin_with_it() {
+fn an_unknown_name_matches_pods_by_prefix() {
     let pods = TestPods::new();
     for name in ["web-1", "web-2", "db"] {
         pods.add(name, &[]);
     }
-    let scope = Scope::of_names(Some("default"), ["web"]);
-    let found = with_prefix(&pods.records, &scope, "web").unwrap();
-    assert_eq!(found.len(), 2);
-    assert!(with_prefix(&pods.records, &scope, "x").unwrap().is_empty());
+    let reader = Reader::new(pods.paths.clone());
+    let requested = Requested {
+        namespace: Some("default".to_owned()),
+        ..Requested::default()
+    };
+    let with_prefix = |prefix: &str| with_prefix(&reader, &requested, kinds::named("pod").unwrap(), prefix);
+    assert_eq!(with_prefix("web").unwrap().len(), 2);
+    assert!(with_prefix("x").unwrap().is_empty());
 }
 
 #[test]
-fn what_the_records_say_is_on_the_page() {
+fn the_page_shows_the_records() {
     let pods = TestPods::new();
     let uid = pods.add("web", &[]);
     pods.records.save_status(&uid, &StatusRecord::pending()).unwrap();

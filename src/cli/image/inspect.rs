@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::users::Users;
 use super::{json_text, print};
 
-/// Show all that is known of images, as JSON
+/// Show details of images as JSON
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  microkube image inspect nginx:1.27")]
 pub struct InspectArgs {
-    /// Names, IDs, or unique starts of IDs
+    /// Image names, IDs or unique ID prefixes
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -27,7 +27,7 @@ pub(super) fn run(store: &ImageStore, args: &InspectArgs, users: &Users) -> anyh
     print(&json_text(&shown.into()))
 }
 
-/// With the keys of `docker image inspect` and `podman image inspect`.
+/// The image with the keys of `docker image inspect` and `podman image inspect`.
 fn describe(image: &Image, all: &[Image], users: &Users) -> Value {
     let names: Vec<_> = all
         .iter()

@@ -10,19 +10,19 @@ use super::table::{age, size, table};
 use super::users::Users;
 use super::{json_text, print};
 
-/// List the images that are here
+/// List images
 #[derive(Debug, Args)]
 #[command(
-    after_help = "SHARED SIZE is what other images have, too: the rest goes when the image is removed.\n\nExample:\n  microkube image ls --digests"
+    after_help = "SHARED SIZE is the size of the layers that other images also use; removing the image frees the rest.\n\nExample:\n  microkube image ls --digests"
 )]
 pub struct LsArgs {
-    /// Print only the images' IDs
+    /// Only print image IDs
     #[arg(short, long, conflicts_with_all = ["digests", "format"])]
     quiet: bool,
-    /// Show the digests of the images' manifests
+    /// Show manifest digests
     #[arg(long)]
     digests: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
@@ -50,7 +50,7 @@ fn ids(images: &[Image]) -> String {
     ids.into_iter().collect()
 }
 
-/// The size of those of an image's layers that an image with another manifest has, too.
+/// The size of the image's layers that images with another manifest also have.
 fn shared_bytes(image: &Image, all: &[Image]) -> u64 {
     let others: BTreeSet<_> = all
         .iter()
@@ -127,8 +127,8 @@ fn rows(images: &[Image], users: &Users, digests: bool, now: jiff::Timestamp) ->
     table(&rows)
 }
 
-/// Repository and tag; of an image known by its digest, `<none>` as Docker shows it, even if it was pulled with a tag beside: it is not
-/// what the tag alone names.
+/// Repository and tag. For an image known by its digest the tag is `<none>`, as in Docker, even if it was pulled with a
+/// tag as well: the tag alone does not refer to it.
 fn split_reference(reference: &str) -> (&str, &str) {
     let (name, has_digest) = match reference.split_once('@') {
         Some((name, _)) => (name, true),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_size_is_what_other_images_have_too() {
+    fn shared_size_counts_layers_of_other_images() {
         let images = [
             image("docker.io/library/a:1", "aa", &[("base", 1000), ("a", 10)]),
             image("docker.io/library/a:2", "aa", &[("base", 1000), ("a", 10)]),
@@ -186,7 +186,7 @@ docker.io/library/b   1     bb0000000000   2 days ago   1.0kB   1.0kB         -
     }
 
     #[test]
-    fn a_created_time_that_is_none_is_not_printed() {
+    fn an_invalid_created_time_is_not_printed() {
         let mut evil = image("docker.io/library/a:1", "aa", &[]);
         evil.config.set_created(Some("\u{1b}[2J".to_owned()));
         let images = [evil];

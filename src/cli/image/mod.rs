@@ -1,4 +1,4 @@
-//! `microkube image`: what is in the image store, and what gets in and out of it. One file a verb.
+//! `microkube image`: listing, adding and removing images in the image store. One file per verb.
 
 mod inspect;
 mod load;
@@ -23,20 +23,14 @@ use super::table;
 use crate::state::Paths;
 use users::Users;
 
-/// Manage the images on this host
+/// Manage images
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  microkube image ls")]
 pub struct ImageArgs {
-    /// Directory of the state that survives a reboot
-    #[arg(
-        long,
-        env = "MICROKUBE_STATE_DIR",
-        default_value = "/var/lib/microkube",
-        global = true,
-        hide = true
-    )]
-    state_dir: PathBuf,
-    /// Use this machine's own store, even where Pods run in the emulated host because KVM does not work
+    /// Directory of state that survives a reboot
+    #[arg(long, global = true, hide = true)]
+    state_dir: Option<PathBuf>,
+    /// Use this machine's image store, even if Pods run in the emulated host
     #[arg(long, global = true, hide = true)]
     pub(super) on_this_host: bool,
     #[command(subcommand)]
@@ -57,10 +51,12 @@ enum Verb {
     Verify(verify::VerifyArgs),
 }
 
-/// Runs a verb of `microkube image`.
 pub async fn run(args: ImageArgs) -> anyhow::Result<()> {
-    let store = ImageStore::open(args.state_dir.join("images"))?;
-    let paths = Paths::new(args.state_dir, Paths::from_env().run_dir().to_path_buf());
+    let mut paths = Paths::from_env();
+    if let Some(state_dir) = args.state_dir {
+        paths = Paths::new(state_dir, paths.run_dir().to_path_buf());
+    }
+    let store = ImageStore::open(paths.images())?;
     match args.verb {
         Verb::Pull(args) => pull::run(&store, &args).await,
         verb => {
@@ -75,7 +71,9 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<()> {
                 Verb::Prune(args) => prune::run(&store, &args, &Users::read(&paths)?),
                 Verb::Verify(args) => verify::run(&store, &args),
             };
-            tokio::task::spawn_blocking(work).await.context("the work stopped")?
+            tokio::task::spawn_blocking(work)
+                .await
+                .context("the operation stopped unexpectedly")?
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Progress of layers: a bar each on a terminal, a line when something has happened elsewhere.
+//! Progress of layers: bars on a terminal, otherwise a line per event.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write};
@@ -9,9 +9,9 @@ use microkube_base::lock::{lock, unpoisoned};
 use microkube_image::{Progress, Quiet};
 
 use super::table::size;
-use crate::stderr::say;
+use crate::stderr::{report, say};
 
-/// What fits where stderr leads.
+/// The kind of progress that suits standard error.
 pub(super) fn for_stderr(quiet: bool) -> Box<dyn Progress> {
     match (quiet, std::io::stderr().is_terminal()) {
         (true, _) => Box::new(Quiet),
@@ -24,7 +24,7 @@ fn short(digest: &str) -> String {
     digest.chars().skip("sha256:".len()).take(12).collect()
 }
 
-/// A bar a layer on the terminal.
+/// A bar per layer on the terminal.
 #[derive(Debug)]
 pub(super) struct Bars {
     all: MultiProgress,
@@ -58,7 +58,7 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // Finished bars stay, and the cursor at the end of the last one.
+        // Finished bars stay, with the cursor at the end of the last one.
         let layers = unpoisoned(self.layers.get_mut());
         if layers.values().any(ProgressBar::is_finished) {
             say!();
@@ -74,16 +74,34 @@ impl Progress for Bars {
     }
 
     fn layer_waiting(&self, digest: &str) {
-        self.layer(digest, 0).set_message("another process fetches it");
+        self.layer(digest, 0).set_message("another process is fetching it");
     }
 
     fn layer_done(&self, digest: &str, present: bool) {
         let bar = self.layer(digest, 0);
         bar.finish_with_message(if present { "already here" } else { "done" });
     }
+
+    fn named_after_tag(&self, tag: &str, reference: &str) {
+        self.all.suspend(|| Notes.named_after_tag(tag, reference));
+    }
 }
 
-/// Lines, for logs: one when a layer starts, one when it is done.
+/// No progress, only what the user has to know.
+#[derive(Debug)]
+pub(super) struct Notes;
+
+impl Progress for Notes {
+    fn layer_bytes(&self, _digest: &str, _received_bytes: u64, _total_bytes: u64) {}
+    fn layer_done(&self, _digest: &str, _present: bool) {}
+    fn named_after_tag(&self, tag: &str, reference: &str) {
+        report!(
+            "the image has no name, only the tag {tag}; loading it as {reference} (`microkube image tag` adds another name)"
+        );
+    }
+}
+
+/// Lines for logs: one when a layer starts, one when it is done.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     state: Mutex<(W, HashSet<String>)>,
@@ -96,12 +114,12 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Writes a line, once for each layer if it is about the start.
+    /// Writes a line. A layer's start is written only once.
     fn line(&self, digest: &str, is_start: bool, text: &str) {
         let mut state = lock(&self.state);
         let (to, started) = &mut *state;
         if !is_start || started.insert(digest.to_owned()) {
-            // Nobody reads it: no reason to stop.
+            // A closed output is no reason to stop.
             let _ = writeln!(to, "{}: {text}", short(digest));
         }
     }
@@ -113,7 +131,7 @@ impl<W: Write + Send> Progress for Lines<W> {
     }
 
     fn layer_waiting(&self, digest: &str) {
-        self.line(digest, false, "another process fetches it");
+        self.line(digest, false, "another process is fetching it");
     }
 
     fn layer_done(&self, digest: &str, present: bool) {
@@ -126,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_tell_the_start_and_the_end_of_each_layer_once() {
+    fn start_and_end_of_each_layer_are_printed_once() {
         let lines = Lines::new(Vec::new());
         let (one, two) = ("sha256:0123456789abcdef", "sha256:fedcba9876543210");
         lines.layer_done(two, true);

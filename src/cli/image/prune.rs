@@ -8,17 +8,17 @@ use super::table::size;
 use super::users::Users;
 use crate::stderr::report;
 
-/// Remove content that no image needs, and, if asked, images that no Pod uses
+/// Remove unused content and, with --all, unused images
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What an image's name meant before it was pulled again goes by itself, as soon as no images are being added.\n\n\
+    after_help = "Content replaced by a newer pull of the same name is removed automatically, once no images are being added.\n\n\
                   Example:\n  microkube image prune --all --filter until=240h"
 )]
 pub struct PruneArgs {
-    /// Remove every image that no Pod uses
+    /// Remove all images that no Pod uses
     #[arg(short, long)]
     all: bool,
-    /// Remove only images made before a time or longer ago than a duration: until=2026-01-31, until=36h
+    /// Only remove images created before a time or longer ago than a duration: until=2026-01-31, until=36h
     #[arg(long, value_name = "until=TIME", requires = "all", value_parser = parse_filter)]
     filter: Option<Until>,
 }
@@ -26,10 +26,10 @@ pub struct PruneArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Until(jiff::Timestamp);
 
-/// Why a text is no filter.
+/// Why a text is not a filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum FilterError {
-    #[error("the only filter is until=TIME")]
+    #[error("unknown filter: the only one is until=TIME")]
     Unknown,
     #[error(
         "{value:?} is neither a time (2026-01-31, 2026-01-31T12:00:00Z, seconds since 1970) nor a duration (36h, 1h30m)"
@@ -61,7 +61,7 @@ fn until(value: &str, now: jiff::Timestamp) -> Option<Until> {
 }
 
 impl Until {
-    /// Of an image without a time nobody knows that it is old.
+    /// An image without a creation time does not count as old.
     fn covers(self, image: &Image) -> bool {
         let created = image.created().and_then(|text| text.parse::<jiff::Timestamp>().ok());
         created.is_some_and(|created| created < self.0)
@@ -80,7 +80,7 @@ pub(super) fn run(store: &ImageStore, args: &PruneArgs, users: &Users) -> anyhow
     }
     print(&format!("freed {}\n", size(removed.freed_bytes)))?;
     if !removed.swept {
-        report!("images are being added at the moment: what they do not need goes when that is done");
+        report!("images are being added right now; unused content will be removed when that is done");
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_durations_are_understood() {
+    fn times_and_durations_are_parsed() {
         let now: jiff::Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
         let time = |text: &str| until(text, now).unwrap().0.to_string();
         assert_eq!(time("36h"), "2026-01-30T12:00:00Z");

@@ -6,16 +6,16 @@ use microkube_image::{ImageStore, PullPolicy};
 use super::print;
 use super::progress;
 
-/// Fetch images from their registries
+/// Pull images from their registries
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  microkube image pull nginx:1.27\n\n\
     Credentials come from the files of `podman login` and `docker login`, mirrors and insecure registries from\n\
     /etc/containers/registries.conf, certificates from /etc/containers/certs.d and /etc/docker/certs.d.")]
 pub struct PullArgs {
-    /// Names of images
+    /// Image names
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Print only the images' IDs
+    /// Only print image IDs
     #[arg(short, long)]
     quiet: bool,
 }
@@ -24,7 +24,7 @@ pub(super) async fn run(store: &ImageStore, args: &PullArgs) -> anyhow::Result<(
     for name in &args.images {
         let progress = progress::for_stderr(args.quiet);
         let image = store.ensure(name, PullPolicy::Always, &[], &*progress).await;
-        // Before an error is printed, bars are finished.
+        // Finishes the bars before an error is printed.
         drop(progress);
         let image = image?;
         let line = if args.quiet { &image.id } else { &image.reference };

@@ -12,10 +12,10 @@ use super::users::Users;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  microkube image rm nginx:1.27")]
 pub struct RmArgs {
-    /// Names, IDs, or unique starts of IDs
+    /// Image names, IDs or unique ID prefixes
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Remove images that Pods use (they keep running), and all names of an image given by its ID
+    /// Also remove images that Pods use (the Pods keep running), and all names of an image given by ID
     #[arg(short, long)]
     force: bool,
 }
@@ -24,7 +24,7 @@ pub(super) fn run(store: &ImageStore, args: &RmArgs, users: &Users) -> anyhow::R
     let mut failures = Vec::new();
     let mut freed_bytes = 0;
     for name in &args.images {
-        // One that cannot be removed does not keep the others.
+        // A failure does not prevent the removal of the others.
         match remove(store, name, args.force, users) {
             Ok(freed) => freed_bytes += freed,
             Err(error) => failures.push(format!("{error:#}")),
@@ -56,7 +56,7 @@ fn refuse(name: &str, images: &[Image], users: &Users) -> anyhow::Result<()> {
         let pods = users.of_name(&image.reference);
         if !pods.is_empty() {
             bail!(
-                "image {} is used by Pod {}; use --force to remove it nevertheless",
+                "image {} is used by Pod {}; use --force to remove it anyway",
                 image.reference,
                 pods.join(", ")
             );

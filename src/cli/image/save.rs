@@ -7,19 +7,19 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use microkube_image::{ImageStore, SaveTo};
 
-/// Save images, with exactly the manifests and layers that their registries have
+/// Save images to an archive, with the same manifests and layers as in their registries
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The archive is an OCI layout, and what `docker load` and `podman load` take.\n\nExample:\n  microkube image save -o web.tar nginx:1.27"
+    after_help = "The archive is an OCI layout; `docker load` and `podman load` accept it.\n\nExample:\n  microkube image save -o web.tar nginx:1.27"
 )]
 pub struct SaveArgs {
-    /// Names, IDs, or unique starts of IDs
+    /// Image names, IDs or unique ID prefixes
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// File, or directory for oci-dir; standard output if it is missing
+    /// Output file, or directory for oci-dir [default: stdout]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// What to write
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::OciArchive)]
     format: Format,
 }
@@ -34,13 +34,13 @@ enum Format {
 
 pub(super) fn run(store: &ImageStore, args: &SaveArgs) -> anyhow::Result<()> {
     match (args.format, args.output.as_deref()) {
-        (Format::OciDir, None) => bail!("a directory needs a name: give it with --output"),
+        (Format::OciDir, None) => bail!("oci-dir needs a directory: give it with --output"),
         (Format::OciDir, Some(path)) => drop(store.save(&args.images, SaveTo::Directory(path), path)?),
         (Format::OciArchive, Some(path)) => archive(store, &args.images, path)?,
         (Format::OciArchive, None) => {
             let out = std::io::stdout();
             if out.is_terminal() {
-                bail!("an archive is nothing for a terminal: redirect standard output, or use --output");
+                bail!("refusing to write an archive to a terminal: redirect standard output, or use --output");
             }
             let mut out = BufWriter::with_capacity(1 << 20, out.lock());
             store.save(&args.images, SaveTo::Archive(&mut out), Path::new("standard output"))?;
@@ -49,10 +49,10 @@ pub(super) fn run(store: &ImageStore, args: &SaveArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file appears when it is complete.
+/// Writes an archive. The file appears only when it is complete.
 fn archive(store: &ImageStore, images: &[String], path: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot write {}", path.display());
-    // Not a regular file: a pipe, a device.
+    // Not a regular file: a pipe or device.
     if path.exists() && !path.is_file() {
         let file = std::fs::File::options().write(true).open(path).with_context(failed)?;
         store.save(
@@ -77,7 +77,8 @@ fn archive(store: &ImageStore, images: &[String], path: &Path) -> anyhow::Result
     )?;
     file.flush().with_context(failed)?;
     use std::os::unix::fs::PermissionsExt;
-    // Temporary files are their owner's; an archive is as other files that the user makes, but not for everyone to write.
+    // Temporary files are private to their owner. An archive gets the usual permissions of a file, but is never
+    // world-writable.
     let permissions = std::fs::Permissions::from_mode(0o644);
     file.as_file().set_permissions(permissions).with_context(failed)?;
     file.persist(path).with_context(failed)?;

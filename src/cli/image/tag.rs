@@ -7,9 +7,9 @@ use microkube_image::ImageStore;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  microkube image tag nginx:1.27 registry.example.org/web:stable")]
 pub struct TagArgs {
-    /// Name, ID, or unique start of an ID
+    /// Image name, ID or unique ID prefix
     image: String,
-    /// Names it gets, too
+    /// Additional names for the image
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Which Pods use which images.
+//! Which images are used by which Pods.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use microkube_image::Image;
 
 use crate::state::{Paths, PodRecords};
 
-/// The Pods of this host by the names of their images.
+/// The Pods of this host by their images' names.
 #[derive(Debug, Default)]
 pub(super) struct Users {
     by_name: BTreeMap<String, Vec<String>>,
@@ -35,12 +35,12 @@ impl Users {
         }
     }
 
-    /// The Pods that use an image by this name.
+    /// The Pods that use this image name.
     pub fn of_name(&self, name: &str) -> &[String] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The Pods that use an image by any of its names.
+    /// The Pods that use the image under any of its names.
     pub fn of_image(&self, image: &Image, all: &[Image]) -> Vec<&str> {
         let names = all
             .iter()

@@ -6,16 +6,16 @@ use microkube_image::{ImageStore, Verification};
 
 use super::print;
 
-/// Read images and compare them with their digests
+/// Check images against their digests
 #[derive(Debug, Args)]
 #[command(
-    after_help = "MICROKUBE_VERIFY_LAYERS=yes does so (with --repair) whenever a Pod starts.\n\nExample:\n  microkube image verify --repair"
+    after_help = "With MICROKUBE_VERIFY_LAYERS=yes, this is done (with --repair) each time a Pod starts.\n\nExample:\n  microkube image verify --repair"
 )]
 pub struct VerifyArgs {
-    /// Names, IDs, or unique starts of IDs; all images if there is none
+    /// Image names, IDs or unique ID prefixes [default: all images]
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
-    /// Make again what is damaged, or remove it so that it is pulled again
+    /// Rebuild damaged content, or remove it so that it is pulled again
     #[arg(long)]
     repair: bool,
 }
@@ -40,8 +40,8 @@ pub(super) fn run(store: &ImageStore, args: &VerifyArgs) -> anyhow::Result<()> {
             let mut whole = true;
             for problem in &image.problems {
                 let outcome = match (args.repair, problem.repaired) {
-                    (_, true) => "; made again",
-                    (true, false) => "; removed, to be pulled again",
+                    (_, true) => "; rebuilt",
+                    (true, false) => "; removed; pull the image again",
                     (false, false) => "",
                 };
                 whole &= problem.repaired;
@@ -57,9 +57,9 @@ pub(super) fn run(store: &ImageStore, args: &VerifyArgs) -> anyhow::Result<()> {
         let advice = if args.repair {
             "pull them again"
         } else {
-            "--repair puts them right or removes what is damaged"
+            "use --repair to rebuild or remove damaged content"
         };
-        bail!("{damaged} of the images are damaged: {advice}");
+        bail!("{damaged} images are damaged: {advice}");
     }
     Ok(())
 }

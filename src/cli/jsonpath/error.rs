@@ -1,9 +1,9 @@
-//! Why a template cannot be understood or filled in, in client-go's words where it has them.
+//! Why a template cannot be parsed or applied, with client-go's messages where it has them.
 
-/// A template cannot be understood or filled in.
+/// A template cannot be parsed or applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonPathError {
-    /// It is not understood.
+    /// The template is invalid.
     #[error("error parsing jsonpath {template}: {reason}")]
     Parse {
         /// The start of the template.
@@ -11,12 +11,12 @@ pub enum JsonPathError {
         /// What is wrong with it.
         reason: ParseError,
     },
-    /// It does not fit the value.
+    /// It cannot be applied to the value.
     #[error("error executing jsonpath {template}: {reason}")]
     Evaluate {
         /// The start of the template.
         template: String,
-        /// What does not fit.
+        /// What does not match.
         reason: EvaluateError,
     },
 }
@@ -33,19 +33,19 @@ impl JsonPathError {
     }
 }
 
-/// As much of a template as a message shows.
+/// The part of a template that a message shows.
 fn start_of(template: &str) -> String {
     template.chars().take(200).collect()
 }
 
-/// What is wrong with a template.
+/// Why a template is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     #[error("it is longer than {max_bytes} bytes")]
     TooLong { max_bytes: usize },
-    #[error("too many ranges in each other")]
+    #[error("ranges are nested too deeply")]
     DeepRanges,
-    #[error("too many brackets in each other")]
+    #[error("brackets are nested too deeply")]
     DeepBrackets,
     #[error("not in range, nothing to end")]
     EndWithoutRange,
@@ -75,7 +75,7 @@ pub enum ParseError {
     InvalidIndex(String),
     #[error("step must be > 0")]
     InvalidStep,
-    #[error("a filter is written [?(…)]")]
+    #[error("a filter must have the form [?(…)]")]
     FilterWithoutParentheses,
     #[error("unrecognized filter operator {0}")]
     UnrecognizedOperator(String),
@@ -83,19 +83,19 @@ pub enum ParseError {
     UnexpectedInFilter(char),
 }
 
-/// What in a template does not fit a value.
+/// Why a template cannot be applied to a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
-    #[error("a single path is needed, without text and ranges")]
+    #[error("it must be a single path, without text or ranges")]
     NotOnePath,
     #[error("it visits more than {max} values")]
     TooManyVisits { max: usize },
     #[error("its result is too large")]
     TooLarge,
-    /// The type is named as in Go.
+    /// The type's name in Go.
     #[error("{go_type} is not array or slice")]
     NotAList { go_type: &'static str },
-    /// The type is named as in Go.
+    /// The type's name in Go.
     #[error("{go_type} is not array or slice and cannot be filtered")]
     NotFilterable { go_type: &'static str },
     #[error("can only compare one element at a time")]

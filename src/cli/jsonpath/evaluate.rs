@@ -1,5 +1,5 @@
-//! From a template and a value to the template's text, by the rules of client-go's `jsonpath.go` with missing keys allowed, as kubectl has
-//! it: a field that is not there finds nothing, an index that is not there is an error.
+//! Applies a template to a value, by the rules of client-go's `jsonpath.go` with missing keys allowed, like kubectl: a
+//! missing field finds nothing, a missing index is an error.
 
 use std::cmp::Ordering;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::error::EvaluateError;
 use super::parse::{Comparison, Filter, Node, Step};
 
-/// So many values may one template visit: `{..*..*..*}` grows without a bound otherwise.
+/// Maximum number of values that a template may visit: `{..*..*..*}` grows without bound otherwise.
 const MAX_VISITS: usize = 1_000_000;
 
-/// The text may be so long, bytes.
+/// Maximum length of the resulting text, in bytes.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 
-/// The template's text.
+/// The resulting text.
 pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, EvaluateError> {
     let mut evaluation = Evaluation { visits: 0 };
     let mut text = String::new();
@@ -22,7 +22,7 @@ pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, EvaluateErr
     Ok(text)
 }
 
-/// What the template's expressions find.
+/// The values found by the template's expressions.
 pub(super) fn find<'v>(nodes: &'v [Node], root: &'v Value) -> Result<Vec<&'v Value>, EvaluateError> {
     let mut evaluation = Evaluation { visits: 0 };
     let mut found = Vec::new();
@@ -57,7 +57,7 @@ impl Evaluation {
                 }
                 Node::Range(steps, inner) => {
                     for value in self.steps(steps, vec![current])? {
-                        // What is repeated may be text alone, which costs no visits.
+                        // A repeated part may consist only of text, which would otherwise cost no visits.
                         self.visit(1)?;
                         self.render(inner, value, text)?;
                     }
@@ -81,7 +81,7 @@ impl Evaluation {
             values = match step {
                 Step::Literal(text @ Value::String(_)) => vec![text],
                 Step::Union(paths) => {
-                    // The values of one path, then those of the next.
+                    // All values of one path come before those of the next.
                     let mut united = Vec::new();
                     for path in paths {
                         self.visit(values.len())?;
@@ -132,13 +132,14 @@ impl Evaluation {
                     go_type: go_type(other),
                 });
             }
-            // A name that does not fit finds nothing.
+            // A name finds nothing in a value that has no fields.
             _ => {}
         }
         self.visit(1 + next.len() - before)
     }
 
-    /// The value, if there is something in it, and everything in it of which that is true. A text has characters.
+    /// Collects the value and everything inside it, without empty strings, empty lists, empty objects and values of
+    /// other types.
     fn descend<'v>(&mut self, value: &'v Value, next: &mut Vec<&'v Value>) -> Result<(), EvaluateError> {
         let mut pending = vec![value];
         while let Some(value) = pending.pop() {
@@ -166,7 +167,7 @@ impl Evaluation {
         match filter {
             Filter::Exists(steps) => {
                 let found = self.steps(steps, vec![item]);
-                // An index that is not there does not exist; but the bound of visits holds.
+                // A missing index counts as not existing, but exceeding the limit of visits is still an error.
                 self.visit(0)?;
                 Ok(found.is_ok_and(|found| !found.is_empty()))
             }
@@ -193,7 +194,7 @@ fn length(list: &[Value]) -> i64 {
     i64::try_from(list.len()).unwrap_or(i64::MAX)
 }
 
-/// A bound that counts from the end where it is negative.
+/// A bound that counts from the end if it is negative.
 fn from_end(bound: i64, length: i64) -> i64 {
     if bound < 0 { bound.saturating_add(length) } else { bound }
 }
@@ -207,7 +208,7 @@ fn at(list: &[Value], index: i64) -> Result<&Value, EvaluateError> {
     })
 }
 
-/// Unlike Python's, a slice must lie within the list, unless it is empty.
+/// Unlike in Python, a slice must lie within the list unless it is empty.
 fn slice(list: &[Value], from: Option<i64>, to: Option<i64>) -> Result<&[Value], EvaluateError> {
     let length = length(list);
     let (from, to) = (
@@ -243,7 +244,7 @@ fn go_type(value: &Value) -> &'static str {
     }
 }
 
-/// Only values of one kind are compared. Unlike in client-go, numbers are one kind.
+/// Only values of the same kind can be compared. Unlike in client-go, all numbers are of one kind.
 fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, EvaluateError> {
     match (left, right) {
         (Value::String(_), Value::String(_)) | (Value::Number(_), Value::Number(_)) => {}
@@ -264,7 +265,7 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, 
     })
 }
 
-/// How two values of one kind are ordered.
+/// The order of two values of the same kind.
 pub(in crate::cli) fn order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
@@ -277,7 +278,7 @@ pub(in crate::cli) fn order(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Texts as they are, everything else as Go's JSON, in which no character means anything to HTML.
+/// Strings unchanged, everything else as Go's JSON without HTML escapes.
 fn push(text: &mut String, value: &Value) {
     match value {
         Value::String(string) => text.push_str(string),

@@ -1,7 +1,8 @@
-//! Templates of JSONPath as `kubectl -o jsonpath` has them (`k8s.io/client-go/util/jsonpath`): text with expressions in braces.
+//! JSONPath templates as in `kubectl -o jsonpath` (`k8s.io/client-go/util/jsonpath`): text with expressions in braces.
 //!
-//! Its dialect has what RFC 9535 has not (`{range}{end}`, several expressions, negative steps as in Python, unions of fields) and lacks
-//! other things, so that a library for the standard would give other answers. `parse` understands a template, `evaluate` fills it in.
+//! The dialect has features that RFC 9535 lacks (`{range}{end}`, several expressions, negative steps as in Python,
+//! unions of fields) and lacks others, so a library for the standard would give different results. `parse` parses a
+//! template, `evaluate` applies it.
 
 mod error;
 mod evaluate;
@@ -13,7 +14,7 @@ pub use error::JsonPathError;
 pub(in crate::cli) use evaluate::order;
 use parse::Node;
 
-/// A template that was understood.
+/// A parsed template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
     text: String,
@@ -21,7 +22,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Understands a template such as `{.items[*].metadata.name}`.
+    /// Parses a template such as `{.items[*].metadata.name}`.
     ///
     /// # Errors
     /// [`JsonPathError`] says what is wrong.
@@ -33,8 +34,8 @@ impl Template {
         })
     }
 
-    /// Understands an expression that may lack its braces and its first dot (`RelaxedJSONPathExpression`), as custom columns, `--sort-by`
-    /// and `wait` take it.
+    /// Parses an expression that may lack its braces and its first dot (`RelaxedJSONPathExpression`), as in custom
+    /// columns, `--sort-by` and `wait`.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -51,15 +52,16 @@ impl Template {
         Self::parse(&format!("{{{dot}{inner}}}"))
     }
 
-    /// The template filled in with what is in `root`. A field that is not there gives nothing.
+    /// Applies the template to `root`. A missing field gives nothing.
     ///
     /// # Errors
-    /// [`JsonPathError`] when the template cannot be applied to this value: an index that is not there, a filter of what is no list.
+    /// [`JsonPathError`] if the template cannot be applied to this value: a missing index, a filter on something other
+    /// than a list.
     pub fn render(&self, root: &Value) -> Result<String, JsonPathError> {
         evaluate::render(&self.nodes, root).map_err(|reason| JsonPathError::evaluate(&self.text, reason))
     }
 
-    /// What the expressions of the template find.
+    /// The values found by the template's expressions.
     ///
     /// # Errors
     /// As [`Self::render`].

@@ -1,7 +1,7 @@
-//! From the text of a template to its parts, by the rules of client-go's `parser.go`.
+//! Parses a template by the rules of client-go's `parser.go`.
 //!
-//! Whatever client-go understands means the same here. Some of what it refuses is understood: white space of any kind between steps, commas
-//! and brackets in quoted keys, several quoted texts in a filter.
+//! Everything that client-go accepts means the same here. Some things that it refuses are accepted: white space of any
+//! kind between steps, commas and brackets in quoted keys, several quoted strings in a filter.
 
 use serde_json::{Number, Value};
 
@@ -10,30 +10,30 @@ use super::error::ParseError;
 /// Longer templates are refused.
 const MAX_BYTES: usize = 64 << 10;
 
-/// How deep filters, unions and ranges may lie in each other.
+/// Deepest nesting of filters, unions and ranges.
 const MAX_DEPTH: usize = 16;
 
 /// A part of a template.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
-    /// Text outside of braces.
+    /// Text outside braces.
     Text(String),
     /// An expression in braces.
     Action(Vec<Step>),
-    /// `{range …}` with what is repeated, up to `{end}`.
+    /// `{range …}` with the repeated part, up to `{end}`.
     Range(Vec<Step>, Vec<Node>),
 }
 
 /// A step from values to other values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
-    /// A text, number or truth value, whatever the values are.
+    /// A string, number or boolean, independent of the values.
     Literal(Value),
     Field(String),
     Wildcard,
-    /// Every value that has others in it.
+    /// Every value that contains others.
     Recursive,
-    /// From, to (exclusive), step; all may be missing or count from the end.
+    /// From, to (exclusive), step; each may be missing or count from the end.
     Slice {
         from: Option<i64>,
         to: Option<i64>,
@@ -66,7 +66,7 @@ pub(super) fn template(text: &str) -> Result<Vec<Node>, ParseError> {
     if text.len() > MAX_BYTES {
         return Err(ParseError::TooLong { max_bytes: MAX_BYTES });
     }
-    // The innermost list is filled; `{end}` puts it into its range.
+    // The innermost list is filled; `{end}` moves it into its range.
     let mut open: Vec<(Vec<Step>, Vec<Node>)> = Vec::new();
     let mut nodes = Vec::new();
     let mut rest = text;
@@ -108,21 +108,21 @@ fn push_text(nodes: &mut Vec<Node>, text: &str) {
     }
 }
 
-/// Words that are no steps.
+/// Words that are not steps.
 #[derive(Debug, Clone, Copy)]
 enum Keyword {
     Range,
     End,
 }
 
-/// Where steps stand, and what ends them.
+/// Where steps occur, and what ends them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// `{…}`; the end is taken.
+    /// `{…}`; the closing brace is consumed.
     Braces,
-    /// `'…'` in brackets: the text's end.
+    /// `'…'` in brackets: the end of the string.
     Key,
-    /// One side of `[?(…==…)]`: what is between them or closes it, which is not taken.
+    /// One side of `[?(…==…)]`: ends at the operator or closing bracket, which is not consumed.
     Filter,
 }
 
@@ -166,15 +166,15 @@ impl<'t> Scanner<'t> {
         self.rest.chars().next()
     }
 
-    /// Takes what is before the first character that is meant, or everything.
-    fn take_until(&mut self, is_meant: impl Fn(char) -> bool) -> &'t str {
-        let end = self.rest.find(is_meant).unwrap_or(self.rest.len());
+    /// Consumes everything before the first matching character, or the whole rest.
+    fn take_until(&mut self, is_end: impl Fn(char) -> bool) -> &'t str {
+        let end = self.rest.find(is_end).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at(end);
         self.rest = rest;
         taken
     }
 
-    /// Steps up to the end of their place.
+    /// Parses steps up to the end of their place.
     fn steps(&mut self, place: Place) -> Result<Vec<Step>, ParseError> {
         let mut steps = Vec::new();
         loop {
@@ -204,7 +204,7 @@ impl<'t> Scanner<'t> {
                 }
                 '.' => {
                     self.take(".");
-                    // A dot alone is the value itself; one before a bracket means nothing.
+                    // A dot alone is the value itself; a dot before a bracket has no meaning.
                     if self.peek().is_some_and(|next| !place.ends_name(next)) {
                         steps.push(self.field(place));
                     }
@@ -251,7 +251,7 @@ impl<'t> Scanner<'t> {
         number.map(Step::Literal).ok_or(ParseError::InvalidNumber(text))
     }
 
-    /// A text in quotes, with Go's escapes.
+    /// A quoted string, with Go's escapes.
     fn quoted(&mut self) -> Result<String, ParseError> {
         let mut characters = self.rest.chars();
         let quote = characters.next().ok_or(ParseError::UnterminatedQuotes)?;
@@ -271,7 +271,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// A name after a dot. A backslash takes the meaning of the character after it.
+    /// A name after a dot. A backslash makes the next character literal.
     fn field(&mut self, place: Place) -> Step {
         let mut name = String::new();
         let mut characters = self.rest.chars();
@@ -286,7 +286,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// What stands in brackets; the first of them was taken.
+    /// The content of brackets; the opening bracket has been consumed.
     fn bracket(&mut self, steps: &mut Vec<Step>) -> Result<(), ParseError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -334,7 +334,7 @@ impl<'t> Scanner<'t> {
         index_or_slice(text.trim_end()).map(|step| vec![step])
     }
 
-    /// The steps of a quoted key: those of `.KEY`. Dots in it that have no backslash lead on.
+    /// The steps of a quoted key, as in `.KEY`. Dots without a backslash separate steps.
     fn key(&self, key: &str) -> Result<Vec<Step>, ParseError> {
         let text = format!(".{key}");
         let mut scanner = Scanner {
@@ -345,7 +345,7 @@ impl<'t> Scanner<'t> {
         scanner.steps(Place::Key)
     }
 
-    /// A condition; its question mark was taken.
+    /// A condition; its question mark has been consumed.
     fn filter(&mut self) -> Result<Step, ParseError> {
         if !self.take("(") {
             return Err(ParseError::FilterWithoutParentheses);
@@ -382,7 +382,7 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// What a backslash and this character stand for in Go; `more` is what follows.
+/// The character that a backslash and this character represent in Go; `more` is the text that follows.
 fn unescaped(escaped: char, quote: char, more: &mut std::str::Chars<'_>) -> Option<char> {
     let digits = match escaped {
         'a' => return Some('\x07'),
@@ -405,7 +405,7 @@ fn unescaped(escaped: char, quote: char, more: &mut std::str::Chars<'_>) -> Opti
     char::from_u32(u32::from_str_radix(text, 16).ok().filter(|_| is_hexadecimal)?)
 }
 
-/// What stands unquoted in brackets: `2`, `-1`, `1:`, `:-1`, `::2`, `*`; nothing is the first.
+/// Parses the unquoted content of brackets: `2`, `-1`, `1:`, `:-1`, `::2`, `*`; empty is index 0.
 fn index_or_slice(text: &str) -> Result<Step, ParseError> {
     let invalid = || ParseError::InvalidIndex(text.to_owned());
     let number = |part: &str| match part {

@@ -39,12 +39,12 @@ fn templates_are_filled_in_as_kubectl_does() {
         ),
         ("{.items[0].metadata.labels.app\\.kubernetes\\.io/name}", "x"),
         ("{.items[0].metadata.labels['app\\.kubernetes\\.io/name']}", "x"),
-        // Without backslashes the dots lead on.
+        // Without backslashes the dots separate steps.
         ("{.items[0].metadata.labels['app.kubernetes.io/name']}", ""),
         ("{['items'][0]['metadata.name']}", "a"),
         ("{.items[0]['metadata']['name']}", "a"),
         ("{.items[0]['metadata.*']}", "{\"app.kubernetes.io/name\":\"x\"} a"),
-        // All values of one path, then those of the next.
+        // All values of one path come before those of the next.
         (
             "{.items[*]['metadata.name', 'status.phase']}",
             "a b c Running Pending Running",
@@ -105,7 +105,7 @@ fn templates_are_filled_in_as_kubectl_does() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_refused() {
+fn invalid_templates_are_refused() {
     for (template, reason) in [
         ("{.a", "unclosed action"),
         ("{.a[0}", "unterminated array"),
@@ -141,7 +141,7 @@ fn what_cannot_be_understood_is_refused() {
 }
 
 #[test]
-fn an_index_that_is_not_there_and_a_comparison_of_two_kinds_are_errors() {
+fn an_index_out_of_range_and_a_comparison_of_different_types_are_errors() {
     for (template, reason) in [
         (
             "{.items[7].metadata.name}",
@@ -194,7 +194,7 @@ fn relaxed_expressions_may_lack_braces_and_the_first_dot() {
 }
 
 #[test]
-fn a_template_that_grows_without_a_bound_ends_with_an_error() {
+fn a_template_with_unbounded_growth_is_an_error() {
     let deep = (0..200).fold(json!(1), |value, _| json!([value, 1, 2, 3]));
     let template = Template::parse("{..*..*..*..*..*}").unwrap();
     assert!(
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn slices_are_those_of_python_within_the_list_and_errors_outside_of_it(from in -6_i64..6, to in -6_i64..6, step in 1_i64..4) {
+    fn slices_work_as_in_python_and_are_errors_out_of_range(from in -6_i64..6, to in -6_i64..6, step in 1_i64..4) {
         let list: Vec<i64> = (0..4).collect();
         let at = |bound: i64| if bound < 0 { bound + 4 } else { bound };
         let template = Template::parse(&format!("{{[{from}:{to}:{step}]}}")).unwrap();
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn a_key_is_found_after_a_dot_and_in_brackets_when_all_that_means_something_is_escaped(key in "[a-z.\\[\\]{}$@, /=_-]{1,12}") {
+    fn an_escaped_key_is_found_after_a_dot_and_in_brackets(key in "[a-z.\\[\\]{}$@, /=_-]{1,12}") {
         let escaped: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\{c}") }).collect();
         let value = json!({ "labels": { key: "found" } });
         for template in [format!("{{.labels.{escaped}}}"), format!("{{.labels['{escaped}']}}"), format!("{{['labels.{escaped}','none']}}")] {

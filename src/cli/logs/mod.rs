@@ -1,4 +1,4 @@
-//! `microkube logs`: what containers have written.
+//! `microkube logs`: shows the output of containers.
 
 mod source;
 #[cfg(test)]
@@ -26,76 +26,76 @@ use crate::pod::recorded_pod::{self, RecordedPod};
 use crate::state::{Paths, PodRecords};
 use crate::stderr::{report, say};
 
-/// Lines of each log that are shown of Pods chosen by a selector.
-const TAIL_OF_SELECTED: i64 = 10;
+/// Lines shown of each log when a selector chooses the Pods.
+const DEFAULT_TAIL_FOR_SELECTOR: i64 = 10;
 
-/// A line that does not end is held back up to this length where lines of several logs are mixed, bytes.
+/// How many bytes of an incomplete line are held back when several logs are mixed.
 const MAX_HELD_BYTES: usize = 64 << 10;
 
 /// Print the logs of containers
 ///
-/// With -f, goes on with what is written until the container is over, across its restarts.
+/// With -f, streams the log until the container ends for good, across its restarts.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube logs web\n  microkube logs -f --tail=20 web -c sidecar\n  microkube logs -p web\n  microkube logs -l app=shop --all-containers --prefix"
 )]
 pub struct LogsArgs {
-    /// The Pod: NAME or pod/NAME
+    /// Pod name: NAME or pod/NAME
     #[arg(value_name = "POD", add = completion::pod_names())]
     pod: Option<String>,
-    /// The container, as with -c
+    /// Container name, same as -c
     #[arg(value_name = "CONTAINER", add = completion::containers())]
     inline_container: Option<String>,
-    /// The container [default: the Pod's default or first container]
+    /// Container name [default: the kubectl.kubernetes.io/default-container annotation, or the first container]
     #[arg(short, long, value_name = "NAME", add = completion::containers())]
     container: Option<String>,
-    /// Go on with what is written
+    /// Stream the log
     #[arg(short, long)]
     follow: bool,
-    /// The log of the container before it was restarted last
+    /// Print the log of the previous instance of the container
     #[arg(short, long)]
     previous: bool,
-    /// Only what is not older: 5s, 2m, 3h
+    /// Only print lines newer than a relative duration such as 5s, 2m or 3h
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     since: Option<SignedDuration>,
-    /// Only what is not older than this time: 2026-11-21T10:00:00Z
+    /// Only print lines after a time (RFC 3339), such as 2026-11-21T10:00:00Z
     #[arg(long, value_name = "TIME")]
     since_time: Option<Timestamp>,
-    /// So many of the last lines; -1: all [default: -1, with a selector 10]
+    /// Number of most recent lines to print; -1: all [default: -1, or 10 with a selector]
     #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
     tail: Option<i64>,
-    /// Show when each line was written
+    /// Include timestamps on each line
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     timestamps: bool,
-    /// All containers of the Pod
+    /// Print the logs of all containers of the Pods
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     all_containers: bool,
-    /// Put Pod and container before each line
+    /// Prefix each line with its source (Pod and container name)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     prefix: bool,
-    /// Pods by their labels
+    /// Label selector to filter Pods
     #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = str::parse::<Selector>)]
     selector: Option<Selector>,
-    /// How many logs may be followed at the same time
+    /// Maximum number of logs to follow at the same time
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     max_log_requests: usize,
-    /// At most so many bytes of each log
+    /// Maximum number of bytes of each log to print
     #[arg(long, value_name = "BYTES")]
     limit_bytes: Option<u64>,
-    /// Go on with the next log if one cannot be read
+    /// Continue with the other logs if one cannot be read
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
     ignore_errors: bool,
-    /// The Pods' namespace
+    /// Namespace of the Pods
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
 }
 
-/// A text that is no duration.
+/// A text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration such as 5s, 2m or 3h")]
 struct NotADuration(String);
 
-/// A duration as Go writes it: `90s`, `1h30m`, `0`.
+/// Parses a duration in Go's notation: `90s`, `1h30m`, `0`.
 fn parse_duration(text: &str) -> Result<SignedDuration, NotADuration> {
     if text == "0" {
         return Ok(SignedDuration::ZERO);
@@ -108,7 +108,7 @@ impl LogsArgs {
         self.container.as_deref().or(self.inline_container.as_deref())
     }
 
-    /// What kubectl refuses.
+    /// Refuses what kubectl refuses.
     fn check(&self) -> anyhow::Result<()> {
         if self.pod.is_none() && self.selector.is_none() {
             bail!(
@@ -142,7 +142,7 @@ impl LogsArgs {
 
     fn options(&self, target: &RecordedPod, container: &str, now: Timestamp) -> anyhow::Result<ReadOptions> {
         let tail = self.tail.unwrap_or(match self.selector {
-            Some(_) => TAIL_OF_SELECTED,
+            Some(_) => DEFAULT_TAIL_FOR_SELECTOR,
             None => -1,
         });
         let since = self.since.filter(|since| !since.is_zero());
@@ -161,7 +161,6 @@ impl LogsArgs {
     }
 }
 
-/// Runs the verb.
 pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
     args.check().map_err(Failure::usage)?;
     let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
@@ -175,7 +174,7 @@ pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(incomplete)))
 }
 
-/// The logs that are meant, and whether there may be others that cannot be found.
+/// The selected logs, and whether there may be others that cannot be found.
 fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)> {
     let mut incomplete = false;
     let targets = match (&args.pod, &args.selector) {
@@ -216,17 +215,21 @@ fn sources(args: &LogsArgs, paths: &Paths) -> anyhow::Result<(Vec<Source>, bool)
     Ok((sources, incomplete))
 }
 
-/// The containers of a Pod that are meant.
+/// The selected containers of a Pod.
 fn names(args: &LogsArgs, target: &RecordedPod) -> anyhow::Result<Vec<String>> {
     let pod = &target.record.pod;
     if args.all_containers {
-        // In the order in which they start.
+        // In start order.
         let mut names: Vec<String> = recorded_pod::containers(pod)
             .map(|container| container.name.clone())
             .collect();
-        let mains = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
-        let mains = mains.min(names.len());
-        names.rotate_left(mains);
+        let spec = pod.spec.as_ref();
+        let mains = spec.map_or(0, |spec| spec.containers.len());
+        let ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+        let regular = names.len().saturating_sub(ephemeral.map_or(0, Vec::len));
+        if let Some(regular) = names.get_mut(..regular) {
+            regular.rotate_left(mains.min(regular.len()));
+        }
         return Ok(names);
     }
     match args.container() {
@@ -237,7 +240,7 @@ fn names(args: &LogsArgs, target: &RecordedPod) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// Writes the logs: those that are followed at the same time, others one after the other.
+/// Writes the logs: concurrently if they are followed, otherwise one after another.
 async fn show(args: &LogsArgs, paths: &Paths, sources: Vec<Source>, to: &mut impl Write) -> anyhow::Result<()> {
     let now = Timestamp::now();
     if args.follow && sources.len() > 1 {
@@ -293,7 +296,7 @@ async fn show_one(
     }
 }
 
-/// Follows one log until its container is over.
+/// Follows one log until its container has ended.
 async fn follow(
     paths: Paths,
     source: Source,
@@ -301,7 +304,7 @@ async fn follow(
     reader: LogReader,
     chunks: mpsc::Sender<Vec<u8>>,
 ) -> anyhow::Result<()> {
-    // A previous container is over as it is.
+    // A previous container has already ended.
     let (over, is_over) = watch::channel(previous);
     let telling = async {
         if !previous {
@@ -316,7 +319,7 @@ async fn follow(
     }
 }
 
-/// Follows several logs; their lines are mixed, but whole.
+/// Follows several logs; whole lines are mixed.
 async fn follow_all(
     args: &LogsArgs,
     paths: &Paths,
@@ -353,7 +356,7 @@ async fn follow_all(
                 follow.await?
             };
             if let Err(error) = followed.await {
-                // Fails when the verb has ended.
+                // Fails if the verb has ended.
                 let _ = lines.send(Err(error)).await;
             }
         });

@@ -1,4 +1,4 @@
-//! A container of which the log is wanted.
+//! The source of a log: a container.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::pod::operations::logs::{self, LogError};
 use crate::pod::recorded_pod::RecordedPod;
 use crate::state::Paths;
 
-/// A container of which the log is wanted.
+/// A container whose log is shown.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) target: RecordedPod,
@@ -15,12 +15,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The container's directory of logs and the attempt that is meant.
+    /// The container's log directory and the selected attempt.
     pub(super) fn log(&self, paths: &Paths, previous: bool) -> Result<(PathBuf, u32), LogError> {
         logs::find(paths, &self.target, &self.container, previous)
     }
 
-    /// What there is to say of a container that has written nothing because it could not be started.
+    /// The message for a container without output because it could not be started.
     pub(super) fn start_error(&self) -> Option<String> {
         let (status, container) = (&self.target.status, self.container.as_str());
         let end = last_end(status, container).filter(|end| is_start_error(end) && !is_running(status, container))?;

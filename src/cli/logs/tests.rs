@@ -1,4 +1,4 @@
-//! The verb on records and logs as a supervisor writes them.
+//! The verb, on records and logs as a supervisor writes them.
 
 use clap::Parser;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -107,7 +107,7 @@ fn ended(name: &str, exit_code: i32) -> Value {
 }
 
 #[tokio::test]
-async fn the_log_of_the_default_container_is_shown_and_of_any_other_that_is_named() {
+async fn logs_of_the_default_or_the_named_container_are_shown() {
     let host = Host::new();
     host.pod("p", &["a", "b"], "Always");
     host.status("p", "Running", json!([running("a"), running("b")]));
@@ -124,16 +124,12 @@ async fn the_log_of_the_default_container_is_shown_and_of_any_other_that_is_name
 }
 
 #[tokio::test]
-async fn what_cannot_be_shown_is_refused_in_kubernetes_words() {
+async fn unavailable_logs_are_refused_with_the_message_of_kubernetes() {
     let host = Host::new();
     host.pod("p", &["c"], "Always");
     let waiting = |reason: &str| status("c", json!({ "waiting": { "reason": reason } }), json!({}));
     for (status, line, error) in [
-        (
-            json!([]),
-            "nope",
-            "Error from server (NotFound): pods \"nope\" not found",
-        ),
+        (json!([]), "nope", "Error (NotFound): pods \"nope\" not found"),
         (json!([]), "p -c nope", "container nope is not valid for pod p"),
         (json!([]), "p", "container \"c\" in pod \"p\" is not available"),
         (
@@ -163,7 +159,7 @@ async fn what_cannot_be_shown_is_refused_in_kubernetes_words() {
 }
 
 #[test]
-fn a_container_that_could_not_be_started_has_no_log_but_a_reason() {
+fn a_container_that_could_not_start_has_a_reason_instead_of_a_log() {
     let host = Host::new();
     host.pod("p", &["c"], "Always");
     let end = |reason: &str| json!({ "terminated": { "exitCode": 128, "reason": reason, "message": "exec: \"x\": not found" } });
@@ -185,7 +181,7 @@ fn a_container_that_could_not_be_started_has_no_log_but_a_reason() {
 }
 
 #[tokio::test]
-async fn the_log_of_a_start_that_is_under_way_is_not_yet_anybodys() {
+async fn the_log_of_a_pending_start_is_not_shown_yet() {
     let host = Host::new();
     host.pod("p", &["c"], "Always");
     host.write("p", "c", 0, "first\n");
@@ -198,7 +194,7 @@ async fn the_log_of_a_start_that_is_under_way_is_not_yet_anybodys() {
 }
 
 #[tokio::test]
-async fn the_previous_log_is_of_the_container_before_the_last_restart() {
+async fn the_previous_log_is_from_before_the_last_restart() {
     let host = Host::new();
     host.pod("p", &["c"], "Always");
     host.write("p", "c", 0, "first\n");
@@ -214,7 +210,7 @@ async fn the_previous_log_is_of_the_container_before_the_last_restart() {
 }
 
 #[tokio::test]
-async fn pods_that_a_selector_selects_show_their_last_ten_lines() {
+async fn selected_pods_show_their_last_ten_lines() {
     let host = Host::new();
     for pod in ["p2", "p1"] {
         host.pod(pod, &["c"], "Always");
@@ -230,7 +226,7 @@ async fn pods_that_a_selector_selects_show_their_last_ten_lines() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_read_is_an_error_unless_errors_are_ignored() {
+async fn an_unreadable_log_is_an_error_unless_errors_are_ignored() {
     let host = Host::new();
     host.pod("p", &["a", "b"], "Always");
     let waiting = status("a", json!({ "waiting": { "reason": "ContainerCreating" } }), json!({}));
@@ -241,7 +237,7 @@ async fn a_log_that_cannot_be_read_is_an_error_unless_errors_are_ignored() {
 }
 
 #[tokio::test]
-async fn following_goes_on_across_a_restart_and_ends_with_the_container() {
+async fn following_continues_across_a_restart_and_ends_with_the_container() {
     let host = std::sync::Arc::new(Host::new());
     host.pod("p", &["c", "other"], "OnFailure");
     host.write("p", "c", 0, "before\n");
@@ -251,13 +247,13 @@ async fn following_goes_on_across_a_restart_and_ends_with_the_container() {
         async move { host.show("-f p").await.unwrap() }
     });
     tokio::task::yield_now().await;
-    // It failed: it will be restarted. The second time it succeeds.
+    // It failed and will be restarted. The second attempt succeeds.
     host.status("p", "Running", json!([ended("c", 1), running("other")]));
     tokio::task::yield_now().await;
     host.write("p", "c", 1, "after\n");
     host.status("p", "Running", json!([ended("c", 0), running("other")]));
     let text = following.await.unwrap();
-    // Opened after the restart it shows the second attempt only.
+    // If it is opened after the restart, only the second attempt is shown.
     assert!(text == "before\nafter\n" || text == "after\n", "{text}");
 }
 
@@ -286,7 +282,7 @@ async fn several_logs_are_followed_at_once_in_whole_lines() {
 }
 
 #[test]
-fn arguments_that_contradict_each_other_are_refused() {
+fn contradictory_arguments_are_refused() {
     for line in [
         "",
         "p -l a=b",
@@ -301,7 +297,7 @@ fn arguments_that_contradict_each_other_are_refused() {
     for line in ["p", "p c", "-l a=b -f", "p --tail=-1 --since=1h30m --limit-bytes=1"] {
         args(line).check().unwrap();
     }
-    // kubectl's documentation writes switches with their value.
+    // kubectl's documentation writes switches with values.
     let given = args("--all-containers=true --timestamps=false --prefix p");
     assert!(given.all_containers && !given.timestamps && given.prefix);
     assert_eq!(given.pod.as_deref(), Some("p"));
@@ -311,7 +307,7 @@ fn arguments_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn a_container_is_over_when_it_will_not_be_restarted() {
+fn a_container_is_finished_when_it_will_not_be_restarted() {
     let target = |policy: &str, rule: Option<Value>, code: i32, phase: &str, is_init: bool| {
         let mut container = json!({ "name": "c" });
         if let Some(rule) = rule {

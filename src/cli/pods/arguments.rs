@@ -1,4 +1,4 @@
-//! Which Pods a command line means, in kubectl's notations.
+//! Which Pods a command line refers to, in kubectl's notations.
 
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,13 +14,13 @@ use super::super::selector::Selector;
 pub(in crate::cli) struct ScopeArgs {
     #[command(flatten)]
     pub(in crate::cli) namespace: NamespaceArg,
-    /// Pods of all namespaces
+    /// Use Pods of all namespaces
     #[arg(short = 'A', long)]
     pub(in crate::cli) all_namespaces: bool,
 }
 
 impl ScopeArgs {
-    /// The namespace; `None`: all.
+    /// The namespace; `None` means all.
     pub(in crate::cli) fn namespace(&self) -> Option<String> {
         (!self.all_namespaces).then(|| self.namespace.or_default())
     }
@@ -29,7 +29,7 @@ impl ScopeArgs {
 /// Pods by name, on the command line or in manifests.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct ResourceArgs {
-    /// `pods`, alone or with names (`pods a b`), or `pod/NAME`
+    /// All Pods (`pods`), or Pods by name (`pod a b` or `pod/a pod/b`)
     #[arg(value_name = "pods [NAME]|pod/NAME", add = completion::pods())]
     pub(in crate::cli) resources: Vec<String>,
     #[command(flatten)]
@@ -39,21 +39,21 @@ pub(in crate::cli) struct ResourceArgs {
 /// Pods by their labels.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct SelectorArg {
-    /// Only Pods whose labels fit: a=b, a!=b, a in (b,c), a notin (b), a, !a
+    /// Label selector to filter Pods: a=b, a!=b, a in (b,c), a notin (b), a, !a
     #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = str::parse::<Selector>)]
     pub(in crate::cli) selector: Option<Selector>,
 }
 
-/// What a Pod is called.
+/// A Pod's namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct PodName {
-    /// `None`: any.
+    /// `None` means any.
     pub(in crate::cli) namespace: Option<String>,
     pub(in crate::cli) name: String,
 }
 
 impl PodName {
-    /// The Pod's.
+    /// The name of a Pod.
     pub(in crate::cli) fn of(pod: &Pod) -> Self {
         Self {
             namespace: pod.metadata.namespace.clone(),
@@ -61,27 +61,27 @@ impl PodName {
         }
     }
 
-    /// Whether a Pod of this namespace and name is meant.
+    /// Whether it refers to a Pod with this namespace and name.
     pub(in crate::cli) fn is(&self, namespace: &str, name: &str) -> bool {
         self.name == name && self.namespace.as_ref().is_none_or(|own| own == namespace)
     }
 }
 
-/// Which Pods are meant.
+/// The selected Pods.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Scope {
-    /// `None`: all, or those of the names.
+    /// `None` means all namespaces, or those of the names.
     pub(in crate::cli) namespace: Option<String>,
-    /// Empty: all of the namespace that the selector selects.
+    /// If empty, all Pods of the namespace that match the selector.
     pub(in crate::cli) names: Vec<PodName>,
     pub(in crate::cli) selector: Selector,
 }
 
 impl Scope {
-    /// Of these arguments, and what was read of standard input for it.
+    /// The Pods selected by these arguments; standard input may already have been read.
     ///
     /// # Errors
-    /// When the arguments contradict each other, or a manifest cannot be read or is wrong.
+    /// If the arguments contradict each other, or a manifest cannot be read or is invalid.
     pub(in crate::cli) fn new(
         resources: &ResourceArgs,
         scope: &ScopeArgs,
@@ -94,7 +94,7 @@ impl Scope {
         }
         let contradiction = match (resources.as_slice(), &selector.selector) {
             ([], None) => None,
-            ([], Some(_)) => Some("a selector (-l) chooses among all Pods, -f names them: use one of the two"),
+            ([], Some(_)) => Some("-f and a selector (-l) cannot be combined: use one of them"),
             _ => {
                 Some("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well")
             }
@@ -114,7 +114,7 @@ impl Scope {
         Ok((scope, loaded.consumed_stdin))
     }
 
-    /// Pods by their names, in one namespace or wherever they are.
+    /// Pods with these names, in one namespace or in any.
     pub(in crate::cli) fn of_names<'n>(namespace: Option<&str>, names: impl IntoIterator<Item = &'n str>) -> Self {
         let name = |name: &str| PodName {
             namespace: namespace.map(str::to_owned),
@@ -140,28 +140,20 @@ impl Scope {
             ..Self::of_names(scope.namespace().as_deref(), names.iter().map(String::as_str))
         })
     }
-
-    /// What to say when there are no Pods.
-    pub(in crate::cli) fn nothing_found(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("No resources found in {namespace} namespace."),
-            None => "No resources found".to_owned(),
-        }
-    }
 }
 
-/// The error about a Pod that does not exist.
+/// The error for a Pod that does not exist.
 pub(in crate::cli) fn not_found(name: &str) -> anyhow::Error {
-    anyhow::anyhow!("Error from server (NotFound): pods {name:?} not found")
+    anyhow::anyhow!("Error (NotFound): pods {name:?} not found")
 }
 
 /// The names in `pods`, `pods a b`, or `pod/a pod/b`.
 ///
 /// # Errors
-/// Kubernetes has other resources; microkube has Pods.
+/// If a resource is not a Pod: microkube has no others.
 pub(in crate::cli) fn pod_names(resources: &[String]) -> anyhow::Result<Vec<String>> {
     let Some(first) = resources.first() else {
-        bail!("You must specify the type of resource: pods, pods NAME or pod/NAME, or manifests with -f");
+        bail!("You must specify the type of resource to get: pods, pods NAME or pod/NAME, or manifests with -f");
     };
     if first.contains('/') {
         return resources.iter().map(|resource| pod_name(resource)).collect();
@@ -195,7 +187,7 @@ fn check_type(kind: &str) -> anyhow::Result<()> {
     if ["pod", "pods", "po", "pods.v1", "pod.v1"].contains(&kind.to_ascii_lowercase().as_str()) {
         return Ok(());
     }
-    bail!("the server doesn't have a resource type {kind:?}: microkube has pods")
+    bail!("microkube doesn't have a resource type {kind:?}, only pods")
 }
 
 #[cfg(test)]
@@ -208,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_named_in_every_way_of_kubectl() {
+    fn pods_can_be_named_in_every_kubectl_notation() {
         assert_eq!(names(&["pods"]).unwrap(), Vec::<String>::new());
         assert_eq!(names(&["po", "a", "b"]).unwrap(), ["a", "b"]);
         assert_eq!(names(&["pod/a", "Pods/b"]).unwrap(), ["a", "b"]);

@@ -1,4 +1,4 @@
-//! `-o`: the formats in which objects are printed.
+//! `-o`: the output formats for objects.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use super::super::print::escaped;
 use super::super::table::table;
 use super::super::yaml;
 
-/// How objects are printed.
+/// An output format.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::cli) enum Format {
     /// The verb's table, with more columns.
@@ -59,7 +59,7 @@ fn custom_columns(text: &str) -> anyhow::Result<Vec<(String, Template)>> {
             .with_context(|| format!("unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>"))?;
         Ok((title.to_owned(), Template::parse_relaxed(path)?))
     };
-    // A comma in brackets belongs to a path, and a bracket in quotes there to a key or a value.
+    // A comma in brackets belongs to a path, and a bracket in quotes to a key or value in it.
     let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
     text.split(|c| {
         let was_escaped = is_escaped;
@@ -79,20 +79,20 @@ fn custom_columns(text: &str) -> anyhow::Result<Vec<(String, Template)>> {
     .collect()
 }
 
-/// The objects that were asked for.
+/// The objects to print.
 #[derive(Debug)]
 pub(in crate::cli) enum Objects {
-    /// One, by its name.
+    /// A single object, requested by name.
     One(Value),
-    /// Any number.
+    /// Any number of objects.
     List(Vec<Value>),
 }
 
 impl Objects {
-    /// The objects of a value that can be JSON.
+    /// The objects from values that serialise to JSON.
     ///
     /// # Errors
-    /// When one cannot.
+    /// If a value cannot be serialised.
     pub(in crate::cli) fn of<T: serde::Serialize>(objects: &[T], by_one_name: bool) -> anyhow::Result<Self> {
         let mut values = objects
             .iter()
@@ -128,10 +128,10 @@ impl Objects {
 }
 
 impl Format {
-    /// The objects in this format. [`Format::Wide`] is the verb's own.
+    /// The objects in this format. The verb handles [`Format::Wide`] itself.
     ///
     /// # Errors
-    /// When a template cannot be applied to them.
+    /// If a template cannot be applied to them.
     pub(in crate::cli) fn print(&self, objects: &Objects, headers: bool) -> anyhow::Result<String> {
         Ok(match self {
             Self::Wide => String::new(),
@@ -164,7 +164,7 @@ fn custom_cell(template: &Template, object: &Value) -> anyhow::Result<String> {
     })
 }
 
-/// As Go's `fmt` prints a value, which is what kubectl's columns show.
+/// A value as printed by Go's `fmt`, which kubectl's columns show.
 fn go_text(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
@@ -178,14 +178,20 @@ fn go_text(value: &Value) -> String {
     }
 }
 
-/// `pod/web`
+/// `pod/web`, `storageclass.storage.k8s.io/fast`
 fn name(object: &Value) -> String {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = text(object.get("kind")).to_ascii_lowercase();
-    format!("{kind}/{}", text(object.pointer("/metadata/name")))
+    let version = text(object.get("apiVersion"));
+    let group = version.split_once('/').map(|(group, _)| format!(".{group}"));
+    format!(
+        "{kind}{}/{}",
+        group.unwrap_or_default(),
+        text(object.pointer("/metadata/name"))
+    )
 }
 
-/// With kubectl's four spaces.
+/// Indented by four spaces, as in kubectl.
 fn json_text(value: &Value) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn one_object_is_printed_as_such_and_several_as_a_list() {
+    fn one_object_is_printed_alone_and_several_as_a_list() {
         let one = Objects::of(&[pod("web")], true).unwrap();
         let list = Objects::of(&[pod("a"), pod("b")], true).unwrap();
         let single_of_many = Objects::of(&[pod("a")], false).unwrap();
@@ -231,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_have_keys_with_dots_unions_of_paths_and_values_as_kubectl_shows_them() {
+    fn custom_columns_support_dotted_keys_unions_and_kubectls_values() {
         let object = json!({ "kind": "Pod", "metadata": {
             "name": "web", "labels": { "app.kubernetes.io/name": "shop", "tier": "front" }, "finalizers": ["a", "b"], "none": null,
         } });
@@ -252,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_formats_are_refused_with_those_there_are() {
+    fn unknown_formats_are_refused_with_a_list_of_the_known_ones() {
         for (format, part) in [
             ("xml", "allowed formats are: custom-columns,json"),
             ("jsonpath", "no template given"),

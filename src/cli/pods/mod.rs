@@ -1,4 +1,4 @@
-//! What the verbs that show or change Pods have in common: which Pods are meant, how they are read, followed and printed.
+//! The common part of the verbs that show or change Pods: selecting, reading, following and printing Pods.
 
 pub(super) mod arguments;
 pub(super) mod format;

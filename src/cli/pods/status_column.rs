@@ -1,4 +1,5 @@
-//! READY, STATUS and RESTARTS of `kubectl get pods`, by its rules (`pkg/printers/internalversion/printers.go`, `printPod`).
+//! READY, STATUS and RESTARTS as in `kubectl get pods`, by its rules (`pkg/printers/internalversion/printers.go`,
+//! `printPod`).
 
 use std::collections::HashSet;
 
@@ -7,7 +8,10 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod,
 
 use super::super::table::since;
 
-/// The cells that are computed.
+/// `PodReasonSchedulingGated`
+const GATED: &str = "SchedulingGated";
+
+/// The computed cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct StatusCells {
     pub(in crate::cli) ready: String,
@@ -15,7 +19,7 @@ pub(in crate::cli) struct StatusCells {
     pub(in crate::cli) restarts: String,
 }
 
-/// Restarts, and when the last one ended that led to one.
+/// Restarts, and the end of the last container that was restarted.
 #[derive(Debug, Default, Clone, Copy)]
 struct Restarts {
     count: i64,
@@ -41,6 +45,10 @@ pub(in crate::cli) fn cells(pod: &Pod, now: Timestamp) -> StatusCells {
     let spec = pod.spec.as_ref();
     let phase = status.phase.as_deref().unwrap_or("Unknown");
     let mut reason = status.reason.clone().filter(|reason| !reason.is_empty());
+    let mut conditions = status.conditions.iter().flatten();
+    if conditions.any(|condition| condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some(GATED)) {
+        reason = Some(GATED.to_owned());
+    }
     let sidecars: HashSet<&str> = spec
         .iter()
         .flat_map(|spec| spec.init_containers.iter().flatten())
@@ -101,7 +109,7 @@ pub(in crate::cli) fn cells(pod: &Pod, now: Timestamp) -> StatusCells {
                 (None, None) => {}
             }
         }
-        // Some have completed, others still run.
+        // Some containers have completed, others are still running.
         if reason.as_deref() == Some("Completed") && has_running {
             let is_ready = has_condition(status, "Ready");
             reason = Some(if is_ready { "Running" } else { "NotReady" }.to_owned());
@@ -123,7 +131,7 @@ pub(in crate::cli) fn cells(pod: &Pod, now: Timestamp) -> StatusCells {
     }
 }
 
-/// The reason for an end, or how it came.
+/// The reason for a termination, or its signal or exit code.
 fn end(terminated: &ContainerStateTerminated) -> String {
     match (&terminated.reason, terminated.signal.unwrap_or(0)) {
         (Some(reason), _) if !reason.is_empty() => reason.clone(),
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn while_init_containers_run_the_status_says_which() {
+    fn the_status_shows_the_progress_of_init_containers() {
         for (first, second, expected) in [
             (waiting("PodInitializing"), waiting("PodInitializing"), "Init:0/2"),
             (running(), waiting("PodInitializing"), "Init:0/2"),
@@ -224,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn once_initialized_the_containers_decide_and_the_first_counts_most() {
+    fn once_initialized_the_first_container_with_a_reason_determines_the_status() {
         for (a, b, ready, expected) in [
             (running(), running(), "3/3", "Running"),
             (
@@ -259,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_are_those_of_containers_and_sidecars_once_initialized_with_the_time_of_the_last() {
+    fn restarts_count_containers_and_sidecars_with_the_time_of_the_last_restart() {
         let mut status = initialized(running(), running());
         let last = |time: &str| json!({ "terminated": { "exitCode": 1, "finishedAt": time } });
         status["initContainerStatuses"][0]["restartCount"] = json!(7);
@@ -284,6 +292,11 @@ mod tests {
             "2026-11-21T10:05:00Z".parse().unwrap(),
         ));
         assert_eq!(shown_of(&pod)[1], "Terminating");
+        let gated = json!({
+            "phase": "Pending",
+            "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "SchedulingGated" }],
+        });
+        assert_eq!(shown(gated), ["0/3", "SchedulingGated", "0"]);
         evicted.metadata.deletion_timestamp = pod.metadata.deletion_timestamp.clone();
         assert_eq!(shown_of(&evicted)[1], "DeadlineExceeded");
         assert_eq!(shown_of(&Pod::default())[1], "Unknown");

@@ -1,4 +1,4 @@
-//! What `exec` and `attach` are told in the same words: a container of a Pod, and how to connect to it.
+//! Common arguments of `exec` and `attach`: a container of a Pod, and how to connect to it.
 
 use anyhow::bail;
 
@@ -10,28 +10,28 @@ use crate::state::Paths;
 /// A container, and how this process's standard streams are connected to a process in it.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct SessionArgs {
-    /// The Pod: NAME or pod/NAME
+    /// Pod name: NAME or pod/NAME
     #[arg(value_name = "POD", add = completion::pod_names())]
     pod: String,
-    /// The container [default: the Pod's default or first container]
+    /// Container name [default: the kubectl.kubernetes.io/default-container annotation, or the first container]
     #[arg(short, long, value_name = "NAME", add = completion::containers())]
     pub(in crate::cli) container: Option<String>,
-    /// Pass standard input on
+    /// Pass stdin to the container
     #[arg(short = 'i', long)]
     pub(in crate::cli) stdin: bool,
-    /// Connect this terminal: with -i and on a terminal
+    /// Use this terminal as the container's TTY; requires -i
     #[arg(short = 't', long)]
     pub(in crate::cli) tty: bool,
-    /// Print nothing but what the container prints
+    /// Only print output from the container
     #[arg(short, long)]
     pub(in crate::cli) quiet: bool,
-    /// The Pod's namespace
+    /// Namespace of the Pod
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
 }
 
 impl SessionArgs {
-    /// The Pod, if something of it may still run. `what` cannot be done otherwise.
+    /// The Pod, if any of its containers may still run. Otherwise the error says that `what` is impossible.
     pub(in crate::cli) fn target(&self, paths: &Paths, what: &str) -> anyhow::Result<RecordedPod> {
         let target = target::find(paths, &self.namespace, &self.pod)?;
         if target.is_completed() {

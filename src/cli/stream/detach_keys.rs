@@ -1,17 +1,17 @@
-//! Ctrl-P Ctrl-Q, typed on a terminal that is attached to a container's: leaves the container running.
+//! Ctrl-P Ctrl-Q, typed on a terminal attached to a container's, detaches and leaves the container running.
 
 const CTRL_P: u8 = 0x10;
 const CTRL_Q: u8 = 0x11;
 
-/// Looks for the keys in what is typed.
+/// Detects the keys in the input.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct DetachKeys {
-    /// Ctrl-P was typed; it is passed on with the next key, if that is another.
+    /// Ctrl-P was typed; it is passed on with the next key unless that is Ctrl-Q.
     has_first: bool,
 }
 
 impl DetachKeys {
-    /// What of the input is for the container; and whether to detach.
+    /// Returns the input for the container, and whether to detach.
     pub(in crate::cli) fn filter(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(input.len() + 1);
         for byte in input {
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keys_detach_however_they_arrive_and_everything_else_is_passed_on() {
+    fn detach_keys_work_in_any_chunks_and_other_input_is_forwarded() {
         let mut keys = DetachKeys::default();
         assert_eq!(keys.filter(b"ab\x10c"), (b"ab\x10c".to_vec(), false));
         assert_eq!(keys.filter(b"\x10"), (vec![], false));

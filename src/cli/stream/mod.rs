@@ -1,4 +1,4 @@
-//! What the verbs have in common that connect to a container: which container is meant, and the conversation with its
+//! The common part of the verbs that connect to a container: selecting the container, and the session with its
 //! supervisor.
 
 pub(super) mod arguments;

@@ -1,4 +1,4 @@
-//! Waiting for a container of a Pod to run or to end, and saying meanwhile why it does not.
+//! Waits for a container to run or end, and reports in the meantime why it does not.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const START_ERROR: &str = "StartError";
 /// The value of `--pod-running-timeout`.
 ///
 /// # Errors
-/// As kubectl, when it is no duration or not higher than zero.
+/// As in kubectl: if it is not a duration or not greater than zero.
 pub(in crate::cli) fn running_timeout(text: &str) -> anyhow::Result<Duration> {
     let Timeout(timeout) = duration(text)?;
     if timeout.is_zero() || text.starts_with('-') {
@@ -29,33 +29,33 @@ pub(in crate::cli) fn running_timeout(text: &str) -> anyhow::Result<Duration> {
     Ok(timeout)
 }
 
-/// One container of a Pod, by the Pod's records.
+/// Watches one container through the Pod's records.
 #[derive(Debug)]
 pub(in crate::cli) struct ContainerWatch<'p> {
     record: &'p PodRecord,
     container: &'p str,
     records: PodRecords,
     changes: Changes,
-    /// The last reason that was shown why it does not run.
+    /// The last reason shown why it does not run.
     said: Option<String>,
 }
 
-/// What a wait has come to.
+/// The result of a wait.
 #[derive(Debug)]
 pub(in crate::cli) enum Waited {
-    /// The status is as wanted.
+    /// The status meets the condition.
     Until(PodStatus),
-    /// It was not in time; the last status.
+    /// The condition was not met in time; has the last status.
     TimedOut(PodStatus),
-    /// This signal came first.
+    /// This signal arrived first.
     Signal(u8),
 }
 
 impl<'p> ContainerWatch<'p> {
-    /// Watches from now on.
+    /// Starts watching now.
     ///
     /// # Errors
-    /// When the records cannot be watched.
+    /// If the records cannot be watched.
     pub(in crate::cli) fn new(paths: &Paths, record: &'p PodRecord, container: &'p str) -> anyhow::Result<Self> {
         Ok(Self {
             record,
@@ -66,23 +66,25 @@ impl<'p> ContainerWatch<'p> {
         })
     }
 
-    /// The Pod's status at this moment.
+    /// The Pod's current status.
     ///
     /// # Errors
-    /// When the Pod is gone.
+    /// If the Pod is gone.
     pub(in crate::cli) fn status(&self) -> anyhow::Result<PodStatus> {
         let uid = &self.record.uid;
         match self.records.status(uid)? {
             Some(status) => Ok(status.status),
-            None if self.records.get(uid)?.is_none() => bail!("pod {:?} was deleted meanwhile", self.record.name),
+            None if self.records.get(uid)?.is_none() => {
+                bail!("pod {:?} was deleted while waiting for it", self.record.name)
+            }
             None => Ok(PodStatus::default()),
         }
     }
 
-    /// Waits until the Pod's status is as wanted. Each new reason why the container does not run is told once.
+    /// Waits until the Pod's status meets the condition. Each new reason why the container does not run is shown once.
     ///
     /// # Errors
-    /// When the Pod is gone.
+    /// If the Pod is gone.
     pub(in crate::cli) async fn until(
         &mut self,
         timeout: Duration,
@@ -110,7 +112,7 @@ impl<'p> ContainerWatch<'p> {
         }
     }
 
-    /// Why the container was not running in time: what its status says, else the Pod's last warning.
+    /// Why the container was not running in time: the reason from its status, or else the Pod's last warning.
     pub(in crate::cli) fn timed_out(&self, status: &PodStatus) -> anyhow::Error {
         let reason = why_not_running(status, self.container).or_else(|| {
             let events = self.records.events(&self.record.uid).unwrap_or_default();
@@ -138,32 +140,34 @@ impl<'p> ContainerWatch<'p> {
     }
 }
 
-/// Whether nothing of the Pod will run any more.
+/// Whether the Pod has ended and none of its containers will run again.
 pub(in crate::cli) fn is_terminal(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
-/// The status of a container.
 pub(in crate::cli) fn container_status<'s>(status: &'s PodStatus, container: &str) -> Option<&'s ContainerStatus> {
-    let all = [&status.container_statuses, &status.init_container_statuses];
+    let all = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
     let mut all = all.into_iter().flatten().flatten();
     all.find(|status| status.name == container)
 }
 
-/// Whether a container runs.
 pub(in crate::cli) fn is_running(status: &PodStatus, container: &str) -> bool {
     let state = container_status(status, container).and_then(|status| status.state.as_ref());
     state.is_some_and(|state| state.running.is_some())
 }
 
-/// How a container ended last, if it has ended and does not run.
+/// How a container last ended, if it has ended and is not running.
 pub(in crate::cli) fn last_end<'s>(status: &'s PodStatus, container: &str) -> Option<&'s ContainerStateTerminated> {
     let status = container_status(status, container)?;
     let terminated = |state: &'s Option<ContainerState>| state.as_ref()?.terminated.as_ref();
     terminated(&status.state).or_else(|| terminated(&status.last_state))
 }
 
-/// Whether this is the end of a container that never ran.
+/// Whether this is the end of a container that never started.
 pub(in crate::cli) fn is_start_error(end: &ContainerStateTerminated) -> bool {
     end.reason.as_deref() == Some(START_ERROR)
 }
@@ -177,7 +181,7 @@ pub(in crate::cli) fn described(end: &ContainerStateTerminated) -> String {
     )
 }
 
-/// Why a container does not run, where there is more to say than that the Pod is being started. Without control characters.
+/// Why a container does not run, if the reason is not just that the Pod is starting. Without control characters.
 pub(in crate::cli) fn why_not_running(status: &PodStatus, container: &str) -> Option<String> {
     if is_running(status, container) {
         return None;
@@ -202,7 +206,7 @@ pub(in crate::cli) fn why_not_running(status: &PodStatus, container: &str) -> Op
     own.or_else(of_init)
 }
 
-/// What keeps a container from running.
+/// What prevents a container from running.
 fn reason_not_running(status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;
     let name = &status.name;
@@ -232,8 +236,8 @@ fn with_message(text: &str, message: Option<&str>) -> String {
     }
 }
 
-/// The error of a verb that needs a running container, with the reason why this one does not run, where there is one to give.
-pub(in crate::cli) fn explained(
+/// The error of a verb that needs a running container, with the reason why this one does not run, if known.
+pub(in crate::cli) fn with_reason_not_running(
     error: anyhow::Error,
     paths: &Paths,
     record: &PodRecord,
@@ -246,7 +250,7 @@ pub(in crate::cli) fn explained(
             Some(format!("container {container:?} {}", described(end)))
         })
     });
-    // Of another container's name there is nothing to say.
+    // For a container name that does not exist there is no reason to give.
     let is_known = containers(&record.pod).any(|known| known.name == container);
     match reason.filter(|_| is_known) {
         Some(reason) => anyhow!("{error:#}: {reason}"),
@@ -271,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_why_a_container_does_not_run_is_told_in_kubernetes_words() {
+    fn the_reason_for_a_container_not_running_has_the_message_of_kubernetes() {
         let waiting = |reason: &str, message: &str| json!({ "waiting": { "reason": reason, "message": message } });
         let ended = json!({ "terminated": { "exitCode": 3, "reason": "Error", "message": "no\u{1b} such thing\n" } });
         for (state, last_state, reason) in [
@@ -312,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_fits_nowhere_and_an_init_container_that_fails_are_reasons_too() {
+    fn unschedulable_pods_and_failed_init_containers_are_reported_as_reasons() {
         let unscheduled = status(json!({ "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient memory" },
         ] }));
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_higher_than_zero() {
+    fn a_timeout_must_be_positive() {
         assert_eq!(running_timeout("1m").unwrap(), Duration::from_secs(60));
         for text in ["0", "0s", "-1s"] {
             let error = running_timeout(text).unwrap_err().to_string();

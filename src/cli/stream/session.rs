@@ -1,4 +1,4 @@
-//! A conversation with a supervisor about one process: its input and output, its terminal, its end.
+//! A session with a supervisor about one process: its input, output, terminal and end.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,26 +13,26 @@ use crate::pod::operations::session::{SessionEvent, SessionEvents, SessionInput}
 use crate::pod::supervisor_protocol::OutputStream;
 use crate::terminal::{self, RawTerminal, TerminalSize};
 
-/// Bytes of input in one frame.
+/// Maximum size of input in one frame, in bytes.
 const INPUT_BYTES: usize = 32 << 10;
 
-/// How a conversation ended.
+/// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Ended {
     /// The process has ended.
     Exited(u8),
-    /// The user has left it alone.
+    /// The user has detached.
     Detached,
-    /// There is no more input for a container that goes on.
+    /// The input has ended, while the container continues.
     NoMoreInput,
-    /// Nobody reads the output any more.
+    /// The output is closed.
     BrokenPipe,
     /// A signal ended this side.
     Signal(u8),
 }
 
 impl Ended {
-    /// The exit code that says so where the process's own is not meant.
+    /// The exit code; `of_process` maps that of the process.
     pub(in crate::cli) fn exit_code(self, of_process: impl FnOnce(u8) -> u8) -> u8 {
         match self {
             Self::Exited(code) => of_process(code),
@@ -43,25 +43,25 @@ impl Ended {
     }
 }
 
-/// The exit code of a command that a signal has ended.
+/// The exit code of a command ended by a signal.
 pub(in crate::cli) fn exit_code_of_signal(number: u8) -> u8 {
     128_u8.saturating_add(number)
 }
 
-/// The process's standard streams on this side.
+/// The local ends of the process's standard streams.
 #[derive(Debug)]
 pub(in crate::cli) struct Streams<I, O, E> {
-    /// `None`: the process gets no input.
+    /// `None` if the process gets no input.
     pub(in crate::cli) input: Option<I>,
     pub(in crate::cli) output: O,
     pub(in crate::cli) errors: E,
-    /// The terminal that the process's is connected to.
+    /// The local terminal connected to the process's terminal.
     pub(in crate::cli) terminal: Option<SessionTerminal>,
-    /// Whether Ctrl-P Ctrl-Q on the terminal ends the conversation.
+    /// Whether Ctrl-P Ctrl-Q on the terminal ends the session.
     pub(in crate::cli) detachable: bool,
 }
 
-/// A terminal in raw mode as long as the conversation lasts.
+/// A terminal in raw mode for the duration of the session.
 #[derive(Debug)]
 pub(in crate::cli) struct SessionTerminal {
     _raw: RawTerminal,
@@ -82,15 +82,15 @@ impl SessionTerminal {
     }
 }
 
-/// Signals that end this side. From the first of these on, they no longer kill this process.
+/// Signals that end this side. Once a value exists, they no longer kill this process.
 #[derive(Debug)]
 pub(in crate::cli) struct Endings([Signal; 4]);
 
 impl Endings {
-    /// Listens from now on.
+    /// Starts listening now.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// If a signal handler cannot be installed.
     pub(in crate::cli) fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot receive signals");
         Ok(Self([
@@ -101,7 +101,7 @@ impl Endings {
         ]))
     }
 
-    /// The number of the next one.
+    /// The number of the next signal.
     pub(in crate::cli) async fn next(&mut self) -> u8 {
         let [hangup, interrupt, quit, terminate] = &mut self.0;
         let number = tokio::select! {
@@ -114,10 +114,10 @@ impl Endings {
     }
 }
 
-/// Connects the process to these streams until it has ended. Whatever way that is, the terminal is as before
-/// when this returns.
+/// Connects the process to these streams until it has ended. In every case the terminal is restored before this
+/// returns.
 pub(in crate::cli) async fn run_session<I, O, E>(
-    mut events: SessionEvents,
+    events: &mut SessionEvents,
     mut to: SessionInput,
     streams: Streams<I, O, E>,
     endings: &mut Endings,
@@ -147,7 +147,7 @@ where
                 },
                 SessionEvent::Started => {
                     if let Some(started) = started.take() {
-                        // Fails when the other half has ended, which ends this one, too.
+                        // Fails if the other half has ended, which ends this one too.
                         let _ = started.send(());
                     }
                     Ok(())
@@ -158,7 +158,7 @@ where
             match written {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Ended::BrokenPipe),
-                Err(error) => return Err(error).context("cannot write the output"),
+                Err(error) => return Err(error).context("cannot write output"),
             }
         }
     };
@@ -177,7 +177,7 @@ where
     }
 }
 
-/// Sends input and sizes; returns when the user detaches.
+/// Sends input and terminal sizes; returns when the user detaches.
 async fn send_input(
     to: &mut SessionInput,
     mut input: Option<impl AsyncRead + Unpin>,
@@ -186,7 +186,7 @@ async fn send_input(
     mut keys: Option<DetachKeys>,
 ) -> Ended {
     let mut buffer = vec![0; INPUT_BYTES];
-    // The size may have changed since it was asked for.
+    // The size may have changed since the request.
     let mut size_is_due = terminal.is_some();
     loop {
         let mut detach = false;
@@ -198,7 +198,7 @@ async fn send_input(
         } else {
             let typed = tokio::select! {
                 read = read_some(&mut input, &mut buffer) => {
-                    // A terminal that is gone is an end, too.
+                    // A closed terminal is an end of input too.
                     let bytes = read.ok().and_then(|length| buffer.get(..length)).unwrap_or_default();
                     if bytes.is_empty() {
                         input = None;
@@ -222,7 +222,7 @@ async fn send_input(
             }
         };
         if sent.is_err() {
-            // Why it is gone, and how the process ended, is heard on the other half.
+            // The other half receives the reason, and how the process ended.
             return std::future::pending().await;
         }
         if detach {

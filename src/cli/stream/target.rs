@@ -1,4 +1,6 @@
-//! Which Pod and which of its containers a command line means, by kubectl's rules.
+//! Which Pod and which of its containers a command line refers to, by kubectl's rules.
+
+use std::borrow::Cow;
 
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -9,7 +11,7 @@ use crate::pod::recorded_pod::{RecordedPod, container, containers};
 use crate::state::{Paths, PodRecords};
 use crate::stderr::say;
 
-/// Says which container is meant where none is named.
+/// Names the container to use if none is specified.
 const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
 
 /// The name in `NAME`, `pod/NAME`, `pods/NAME` and `po/NAME`.
@@ -20,11 +22,11 @@ pub(in crate::cli) fn pod_name(resource: &str) -> anyhow::Result<&str> {
         Some(("pod" | "pods" | "po", _)) => {
             bail!("arguments in resource/name form must have a single resource and name: {resource:?}")
         }
-        Some((kind, _)) => bail!("the server doesn't have a resource type {kind:?}: microkube has pods"),
+        Some((kind, _)) => bail!("microkube doesn't have a resource type {kind:?}, only pods"),
     }
 }
 
-/// Looks a Pod up.
+/// Looks up a Pod.
 pub(in crate::cli) fn find(paths: &Paths, namespace: &str, resource: &str) -> anyhow::Result<RecordedPod> {
     let name = pod_name(resource)?;
     let records = PodRecords::new(paths.clone());
@@ -32,8 +34,8 @@ pub(in crate::cli) fn find(paths: &Paths, namespace: &str, resource: &str) -> an
     Ok(RecordedPod::of(&records, record)?)
 }
 
-/// The container that is meant where none is named, and what to tell the user about the choice.
-pub(in crate::cli) fn default_container(pod: &Pod) -> (Option<&Container>, Option<String>) {
+/// The container to use if none is named, and a message to the user about the choice.
+pub(in crate::cli) fn default_container(pod: &Pod) -> (Option<Cow<'_, Container>>, Option<String>) {
     let mut notice = None;
     let annotations = pod.metadata.annotations.as_ref();
     if let Some(name) = annotations
@@ -51,22 +53,29 @@ pub(in crate::cli) fn default_container(pod: &Pod) -> (Option<&Container>, Optio
         && containers(pod).nth(1).is_some()
     {
         let mut names: Vec<String> = containers(pod).map(|container| container.name.clone()).collect();
-        let mains = pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
-        for name in names.iter_mut().skip(mains) {
-            name.push_str(" (init)");
+        let count = |list: Option<usize>| list.unwrap_or(0);
+        let spec = pod.spec.as_ref();
+        let mains = count(spec.map(|spec| spec.containers.len()));
+        let inits = count(spec.and_then(|spec| Some(spec.init_containers.as_ref()?.len())));
+        for (index, name) in names.iter_mut().enumerate().skip(mains) {
+            name.push_str(if index < mains.saturating_add(inits) {
+                " (init)"
+            } else {
+                " (ephem)"
+            });
         }
         let choice = format!("Defaulted container {:?} out of: {}", first.name, names.join(", "));
         notice = Some(notice.map_or_else(|| choice.clone(), |notice| format!("{notice}\n{choice}")));
     }
-    (first, notice)
+    (first.map(Cow::Borrowed), notice)
 }
 
-/// The container that is named, or the default one, which is said on standard error unless `quiet`.
+/// The named container, or the default one, which is reported on standard error unless `quiet`.
 pub(in crate::cli) fn named_or_default<'t>(
     target: &'t RecordedPod,
     name: Option<&str>,
     quiet: bool,
-) -> anyhow::Result<&'t Container> {
+) -> anyhow::Result<Cow<'t, Container>> {
     let pod = &target.record.pod;
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         let (container, notice) = default_container(pod);
@@ -99,23 +108,26 @@ mod tests {
         serde_json::from_value(pod).unwrap()
     }
 
-    fn chosen(pod: &Pod) -> (&str, Option<String>) {
+    fn chosen(pod: &Pod) -> (String, Option<String>) {
         let (container, notice) = default_container(pod);
-        (container.unwrap().name.as_str(), notice)
+        (container.unwrap().name.clone(), notice)
     }
 
     #[test]
-    fn the_first_container_is_the_default_and_is_said_where_there_are_others() {
-        assert_eq!(chosen(&pod(&["a"], &[], None)), ("a", None));
+    fn the_first_container_is_the_default_and_announced_if_there_are_others() {
+        assert_eq!(chosen(&pod(&["a"], &[], None)), ("a".to_owned(), None));
         assert_eq!(
             chosen(&pod(&["a", "b"], &["i"], None)),
-            ("a", Some("Defaulted container \"a\" out of: a, b, i (init)".to_owned()))
+            (
+                "a".to_owned(),
+                Some("Defaulted container \"a\" out of: a, b, i (init)".to_owned())
+            )
         );
     }
 
     #[test]
     fn the_annotation_chooses_the_container() {
-        assert_eq!(chosen(&pod(&["a", "b"], &[], Some("b"))), ("b", None));
+        assert_eq!(chosen(&pod(&["a", "b"], &[], Some("b"))), ("b".to_owned(), None));
         let pod = pod(&["a"], &[], Some("x"));
         let (container, notice) = chosen(&pod);
         assert_eq!(container, "a");
@@ -123,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_named_in_every_way_of_kubectl() {
+    fn a_pod_can_be_named_in_every_kubectl_notation() {
         for name in ["p", "pod/p", "pods/p", "po/p"] {
             assert_eq!(pod_name(name).unwrap(), "p");
         }

@@ -1,4 +1,4 @@
-//! Conversations with a supervisor that the tests play.
+//! Sessions, with the tests in the role of the supervisor.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use crate::pod::supervisor_protocol::{
 };
 use crate::terminal::set_terminal_size;
 
-/// Signals are the whole process's: conversations that tests raise them in must not meet others.
+/// Signals affect the whole process: sessions in which tests raise them must not run in parallel with others.
 pub(in crate::cli) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The supervisor's end of the connection.
@@ -63,8 +63,8 @@ async fn run_session<I: AsyncRead + Unpin, O: AsyncWrite + Unpin, E: AsyncWrite 
     streams: Streams<I, O, E>,
 ) -> anyhow::Result<Ended> {
     let mut endings = Endings::new().unwrap();
-    let (events, input) = session::begin(client, request).await?;
-    super::session::run_session(events, input, streams, &mut endings).await
+    let (mut events, input) = session::begin(client, request).await?;
+    super::session::run_session(&mut events, input, streams, &mut endings).await
 }
 
 fn exec() -> SupervisorRequest {
@@ -92,7 +92,7 @@ fn streams<'a, I>(
 }
 
 #[tokio::test]
-async fn input_output_and_exit_code_are_passed_on() {
+async fn input_output_and_exit_code_are_forwarded() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
     let playing = tokio::spawn(async move {
@@ -122,7 +122,7 @@ async fn input_output_and_exit_code_are_passed_on() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_input_ends_the_conversation_with_a_container_whose_input_stays_open() {
+async fn end_of_input_ends_the_session_if_the_containers_input_stays_open() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
     let playing = tokio::spawn(async move {
@@ -139,7 +139,7 @@ async fn the_end_of_the_input_ends_the_conversation_with_a_container_whose_input
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_error_in_the_supervisors_words() {
+async fn a_refusal_is_an_error_with_the_supervisors_message() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
     let message = "container not found (\"c\")".to_owned();
@@ -161,12 +161,12 @@ async fn a_supervisor_that_dies_is_an_error() {
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let streams = streams(None::<&[u8]>, &mut output, &mut errors);
     let error = run_session(client, exec(), streams).await.unwrap_err();
-    assert!(error.to_string().contains("went away"), "{error}");
+    assert!(error.to_string().contains("closed the connection"), "{error}");
     playing.await.unwrap();
 }
 
 #[tokio::test]
-async fn output_that_nobody_reads_ends_the_conversation() {
+async fn a_closed_output_ends_the_session() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, mut supervisor) = connection();
     let (output, reader) = tokio::io::duplex(16);
@@ -188,7 +188,7 @@ async fn output_that_nobody_reads_ends_the_conversation() {
     drop(playing.await.unwrap());
 }
 
-/// A terminal, and a conversation on it.
+/// A session on a terminal.
 struct OnTerminal {
     pty: OpenptyResult,
     supervisor: Supervisor,
@@ -231,7 +231,7 @@ impl OnTerminal {
             Some(SupervisorFrame::Request(exec()))
         );
         on_terminal.supervisor.notice(Notice::Attached).await;
-        // The size may have changed since it was asked for.
+        // The size may have changed since the request.
         on_terminal
             .expect(SupervisorFrame::Request(SupervisorRequest::Resize(SIZE)))
             .await;
@@ -249,7 +249,7 @@ impl OnTerminal {
         master.flush().await.unwrap();
     }
 
-    /// Waits for the end of the conversation; the terminal must then be as before.
+    /// Waits for the end of the session; the terminal must be restored by then.
     async fn end(self) -> Ended {
         let ended = self.conversation.await.unwrap().unwrap();
         assert!(!is_raw(&self.pty));
@@ -258,7 +258,7 @@ impl OnTerminal {
 }
 
 #[tokio::test]
-async fn keys_and_sizes_of_a_terminal_reach_the_process_and_the_terminal_is_restored() {
+async fn terminal_input_and_resizes_reach_the_process_and_the_terminal_is_restored() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut session = OnTerminal::start().await;
     session.type_keys(b"\x03\r").await;
@@ -274,7 +274,7 @@ async fn keys_and_sizes_of_a_terminal_reach_the_process_and_the_terminal_is_rest
 }
 
 #[tokio::test]
-async fn a_signal_ends_this_side_and_the_terminal_is_restored() {
+async fn a_signal_ends_the_client_and_the_terminal_is_restored() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let session = OnTerminal::start().await;
     raise(Signal::SIGTERM).unwrap();

@@ -1,4 +1,4 @@
-//! Receives commands from outside: a connection a command, a thread a connection.
+//! Receives commands from outside: one connection per command, one thread per connection.
 
 use super::command;
 use crate::emulated_host::INSIDE_DIR;
@@ -10,17 +10,17 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The outer machine, seen from inside (QEMU's user network).
+/// The outer host as seen from inside (QEMU's user network).
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-/// Nobody needs longer to send 40 bytes.
+/// Time for the 40 bytes of the preface.
 const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs until it is asked to shut down; PID 1 switches the machine off when this returns.
+/// Runs until a shutdown is requested; when this returns, PID 1 powers the emulated host off.
 pub fn agent() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say!("microkube machine: the agent failed: {error}");
+            say!("microkube machine: agent failed: {error}");
             ExitCode::FAILURE
         }
     }
@@ -39,12 +39,12 @@ fn serve() -> io::Result<()> {
             .name("connection".to_owned())
             .spawn(move || {
                 if let Err(error) = serve_connection(stream, &token) {
-                    // The other side is gone or breaks the protocol: only the console is left for a message.
+                    // The peer is gone or violates the protocol, so the message can only go to the console.
                     say!("microkube machine: connection: {error}");
                 }
             });
         if let Err(error) = spawned {
-            say!("microkube machine: no thread for a connection: {error}");
+            say!("microkube machine: cannot start a thread for a connection: {error}");
         }
     }
     Ok(())
@@ -55,7 +55,7 @@ fn serve_connection(mut stream: TcpStream, token: &[u8; TOKEN_LEN]) -> io::Resul
     stream.set_read_timeout(Some(PREFACE_LIMIT))?;
     let version = match Preface::read(&mut stream)? {
         Some(preface) if preface.matches(token) => preface.version,
-        // Hanging up is the answer to strangers and to other versions.
+        // Hang up on strangers and on unknown versions.
         _ => return Ok(()),
     };
     CommandFrame::Ready.write(&mut stream, version)?;

@@ -1,7 +1,8 @@
-//! One command in the emulated host: its process, its pipes or pseudo terminal, and the connection they are carried over.
+//! Runs a command in the emulated host: its process, its pipes or pseudo terminal, and the connection that carries
+//! them.
 //!
-//! The command is the leader of a session and a process group of its own. When the outer side goes away it is treated as a terminal
-//! treats its programs when it is closed: hang-up first, then force.
+//! The command leads a separate session and process group. When the outer side disappears, the command is treated as by
+//! a closing terminal: a hang-up first, then force.
 
 use crate::emulated_host::INSIDE_DIR;
 use crate::emulated_host::protocol::{
@@ -28,22 +29,22 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// After a hang-up, before SIGTERM.
+/// Time from the hang-up to SIGTERM.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(5);
-/// After SIGTERM, before SIGKILL: a little more than a Pod's default grace period.
+/// Time from SIGTERM to SIGKILL: slightly more than a Pod's default grace period.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(35);
 
-/// The command's ends that this side holds.
+/// This side's ends of the command's streams.
 struct Streams {
     input: File,
     output: File,
-    /// None on a terminal, where both are one.
+    /// `None` with a terminal, which carries both.
     errors: Option<File>,
     /// The terminal's master.
     terminal: Option<File>,
 }
 
-/// Sends frames from several threads. After an error nothing is sent any more, and that is remembered.
+/// Sends frames from several threads. After an error, nothing more is sent.
 struct Sending {
     stream: Mutex<TcpStream>,
     version: Version,
@@ -59,15 +60,15 @@ impl Sending {
     }
 }
 
-/// What the threads tell the one that decides.
+/// Events that the threads report to the main one.
 enum Event {
     Exited(Exit),
-    /// The outer side went away.
+    /// The outer side has disappeared.
     HungUp,
 }
 
-/// The command's process, which leads a group of its own. Signals and reaping exclude each other, so that no signal ever reaches a
-/// stranger who got the PID next.
+/// The command's process, which leads a process group. Signalling and reaping exclude each other, so a signal never
+/// reaches another process that has reused the PID.
 struct Process {
     pid: Pid,
     reaped: Mutex<bool>,
@@ -95,13 +96,13 @@ impl Process {
         match waitpid(self.pid, None) {
             Ok(WaitStatus::Exited(_, code)) => Exit::Code(u8::try_from(code).unwrap_or(u8::MAX)),
             Ok(WaitStatus::Signaled(_, signal, _)) => Exit::Signal(signal as u8),
-            // Cannot be: nobody else waits for it.
+            // Impossible: no other thread waits for it.
             Ok(_) | Err(_) => Exit::Code(u8::MAX),
         }
     }
 }
 
-/// Runs the command to its end, for an outer side that talks in this version.
+/// Runs the command to its end. The outer side uses this protocol version.
 pub fn run(stream: TcpStream, version: Version, request: CommandRequest) -> io::Result<()> {
     let sending = Arc::new(Sending {
         stream: Mutex::new(stream.try_clone()?),
@@ -121,14 +122,14 @@ pub fn run(stream: TcpStream, version: Version, request: CommandRequest) -> io::
     });
     let result = carry(stream, &sending, &process, streams);
     if result.is_err() {
-        // Nothing of a command that cannot be carried stays behind.
+        // If the command's streams cannot be carried, kill everything it started.
         process.signal(Signal::SIGKILL, true);
         process.wait();
     }
     result
 }
 
-/// Fails only while nobody waits for the process yet.
+/// Returns an error only before a thread waits for the process.
 fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, streams: Streams) -> io::Result<()> {
     let Streams {
         input,
@@ -138,7 +139,7 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
     } = streams;
     let version = sending.version;
     let (events, received) = mpsc::channel();
-    // The reading end sees the end of file once the command has ended.
+    // The reading end sees end-of-file when the command has ended.
     let (ended, ending) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let ended = Arc::new(ended);
 
@@ -152,7 +153,7 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
         let (sending, ended) = (Arc::clone(sending), Arc::clone(&ended));
         outputs.push(spawn("output", move || carry_output(file, &ended, &sending, frame))?);
     }
-    // Bytes of input that may still come: what is queued for the command is bounded by it.
+    // How many bytes of input may still arrive. This bounds the queue for the command.
     let window = Arc::new(AtomicUsize::new(usize::try_from(STDIN_WINDOW).unwrap_or(usize::MAX)));
     let (to_input, for_input) = mpsc::channel();
     let (to, granted) = (Arc::clone(sending), Arc::clone(&window));
@@ -164,21 +165,21 @@ fn carry(stream: TcpStream, sending: &Arc<Sending>, process: &Arc<Process>, stre
         if let Err(error) = receive(stream, version, &to_input, &window, &target, terminal.as_ref()) {
             say!("microkube machine: a command's connection: {error}");
         }
-        // Nobody listens any more when the command has ended first.
+        // The receiver is gone if the command has ended first.
         let _ = hung_up.send(Event::HungUp);
     })?;
     let waiting = Arc::clone(process);
     spawn("wait", move || {
         let exit = waiting.wait();
         drop(ending);
-        // The receiver waits for exactly this.
+        // The receiver waits for this event.
         let _ = events.send(Event::Exited(exit));
     })?;
     sending.send(&CommandFrame::StdinCredit(STDIN_WINDOW));
 
     let exit = await_end(&received, process);
     for output in outputs {
-        // A panic there is printed there.
+        // A panic in the thread was already printed.
         let _ = output.join();
     }
     sending.send(&CommandFrame::Exited(exit));
@@ -266,9 +267,9 @@ fn pid_of(pid: u32) -> io::Result<Pid> {
     i32::try_from(pid).map(Pid::from_raw).map_err(io::Error::other)
 }
 
-/// Waits for the end, and forces it once the outer side has gone.
+/// Waits for the command to end, and forces it to once the outer side has disappeared.
 fn await_end(received: &Receiver<Event>, process: &Process) -> Exit {
-    // The sender of `Exited` lives until it has sent.
+    // The sender of `Exited` lives until it has sent that event.
     let mut limits = [(Signal::SIGTERM, HANG_UP_LIMIT), (Signal::SIGKILL, TERMINATION_LIMIT)].into_iter();
     let mut next = None;
     loop {
@@ -294,8 +295,8 @@ fn await_end(received: &Receiver<Event>, process: &Process) -> Exit {
     }
 }
 
-/// Sends all output until its end. Once the command has ended, until nothing is left: a background process that inherited the
-/// stream does not keep the command alive.
+/// Sends all output up to the end of the stream or, after the command has ended, until no more is available: a
+/// background process that inherited the stream does not keep the command alive.
 fn carry_output(mut from: File, ended: &OwnedFd, sending: &Sending, frame: fn(Vec<u8>) -> CommandFrame) {
     let mut buffer = vec![0; MAX_DATA];
     loop {
@@ -313,7 +314,7 @@ fn carry_output(mut from: File, ended: &OwnedFd, sending: &Sending, frame: fn(Ve
             return;
         }
         match from.read(&mut buffer) {
-            // The end of a pseudo terminal is EIO, of a pipe nothing.
+            // A pseudo terminal ends with EIO, a pipe with an empty read.
             Ok(0) => return,
             Ok(read) => sending.send(&frame(buffer.get(..read).unwrap_or_default().to_vec())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -322,7 +323,7 @@ fn carry_output(mut from: File, ended: &OwnedFd, sending: &Sending, frame: fn(Ve
     }
 }
 
-/// What the outer side has for standard input.
+/// Standard input from the outer side.
 enum Input {
     Data(Vec<u8>),
     End,
@@ -333,21 +334,21 @@ fn carry_input(mut to: File, received: &Receiver<Input>, sending: &Sending, wind
         match input {
             Input::Data(data) => {
                 if to.write_all(&data).is_err() {
-                    // Nobody reads: as with a closed pipe, the rest is of no interest. Its sender is told nothing more, and so
-                    // sends nothing more.
+                    // The process no longer reads: drop the rest of the input, as with a closed pipe. The client gets
+                    // no more credit, so it sends nothing more.
                     return;
                 }
                 window.fetch_add(data.len(), Ordering::Relaxed);
                 sending.send(&CommandFrame::StdinCredit(u32::try_from(data.len()).unwrap_or(0)));
             }
-            // A terminal has no end; what a program reads as one (^D) is a character.
+            // A terminal's input has no end; ^D is an ordinary byte that its driver interprets.
             Input::End if on_terminal => {}
             Input::End => return,
         }
     }
 }
 
-/// Handles what the outer side sends until it goes away.
+/// Handles the outer side's frames until it disappears.
 fn receive(
     mut stream: TcpStream,
     version: Version,
@@ -363,7 +364,7 @@ fn receive(
                     left.checked_sub(data.len())
                 });
                 taken.map_err(|_| io::Error::other(ProtocolError::InputOverrun))?;
-                // Nobody takes it any more when the command has closed its input.
+                // The receiver is gone if the command has closed its input.
                 let _ = to_input.send(Input::Data(data));
             }
             CommandFrame::StdinEnd => drop(to_input.send(Input::End)),

@@ -1,4 +1,4 @@
-//! PID 1 of the emulated host: starts the agent, reaps orphans, and switches the machine off when the agent ends.
+//! PID 1 of the emulated host: starts the agent, reaps orphans, and powers the emulated host off when the agent ends.
 
 use crate::emulated_host::INSIDE_DIR;
 use crate::stderr::say;
@@ -14,11 +14,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// What processes have to end by themselves: a little more than a Pod's default grace period.
+/// How long processes have to end on their own: slightly more than a Pod's default grace period.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(35);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 const STATE_DIR: &str = "/var/lib/microkube";
-/// What all commands share. Mounts made below by one are seen by all.
+/// Directories that all commands share. Mounts that one command makes below them are visible to all.
 const SHARED: [&str; 5] = ["/proc", "/sys", "/dev", "/run", STATE_DIR];
 
 /// Runs as PID 1; returns only on failure.
@@ -31,7 +31,7 @@ pub fn init() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    // Blocked before anything is started: waited for, never handled.
+    // Block the signal before any process starts: it is waited for, never handled.
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);
     child_ended.thread_block()?;
@@ -44,11 +44,11 @@ fn run() -> io::Result<()> {
             None::<&str>,
         )?;
     }
-    // Held until the machine is switched off; see there for what happens without.
+    // Held until the emulated host is powered off; see `probe::hold` for the reason.
     let _kvm = match probe::hold(Path::new("/dev/kvm")) {
         Ok(held) => Some(held),
         Err(error) => {
-            say!("microkube machine: KVM cannot be held: {error}");
+            say!("microkube machine: cannot hold KVM open: {error}");
             None
         }
     };
@@ -70,21 +70,21 @@ fn run() -> io::Result<()> {
 
 fn switch_off() {
     let everybody = Pid::from_raw(-1);
-    // ESRCH: nobody is left.
+    // ESRCH: no process is left.
     let _ = kill(everybody, Signal::SIGTERM);
     if !reap_all(TERMINATION_LIMIT) {
         let _ = kill(everybody, Signal::SIGKILL);
         reap_all(KILL_LIMIT);
     }
     nix::unistd::sync();
-    // If something still holds it, sync has to be enough: the file system has a journal.
+    // If something still uses it, sync must be enough: the file system has a journal.
     let _ = umount2(STATE_DIR, MntFlags::empty()).or_else(|_| umount2(STATE_DIR, MntFlags::MNT_DETACH));
     nix::unistd::sync();
     // SAFETY: reboot(2) with this command reads no memory.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
 }
 
-/// Waits until no process is left, at most `limit`.
+/// Waits up to `limit` until no process is left.
 fn reap_all(limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     loop {
@@ -101,7 +101,7 @@ fn reap_all(limit: Duration) -> bool {
     }
 }
 
-/// Waits for SIGCHLD, which is blocked, at most `limit`.
+/// Waits up to `limit` for SIGCHLD, which is blocked.
 fn wait_for_child(limit: Duration) {
     let timeout = libc::timespec {
         tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),

@@ -1,4 +1,5 @@
-//! What runs in the emulated host: PID 1 (`init`), the receiver of commands (`agent`), and the start of each command (`session`).
+//! The parts that run in the emulated host: PID 1 (`init`), the receiver of commands (`agent`), and the start of each
+//! command (`session`).
 
 mod agent;
 mod command;

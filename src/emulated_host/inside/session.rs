@@ -1,8 +1,8 @@
-//! The start of a command: a view of the outer machine's files as they are now, writable in memory, then `exec`.
+//! Starts a command: creates a view of the outer host's current files, writable in memory, and then calls `exec`.
 //!
-//! Each command gets a mount of its own of the shared root. Linux caches such a mount without ever looking again, which is fast and
-//! right for the life of a command; a mount shared by all of them would either show a rebuilt binary's old content or cost a round
-//! trip for every look at a file.
+//! Each command gets a separate mount of the shared root. Linux caches such a mount without revalidation, which is
+//! fast, and correct for the life of a command. A mount shared by all commands would either show a rebuilt binary's old
+//! content, or cost a round trip for every access.
 
 use crate::emulated_host::qemu::ROOT_SHARES;
 use crate::emulated_host::{ENV_INSIDE, INSIDE_DIR};
@@ -17,19 +17,19 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Shared with the machine and with every other command.
+/// Directories shared with the emulated host and all other commands.
 const SHARED: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/var/lib/microkube", "/lib/modules"];
-/// Where the command's root is put together; private to it.
-const WORKSHOP: &str = "/tmp";
+/// Where the command's root is assembled; private to the command.
+const ROOT_ASSEMBLY_DIR: &str = "/tmp";
 
-/// Becomes `argv` in `cwd`; returns only on failure, with the exit code a shell would give.
+/// Executes `argv` in `cwd`; returns only on failure, with the exit code that a shell would report.
 pub fn session(cwd: &Path, argv: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = argv.split_first() else {
-        say!("microkube machine: no command");
+        say!("microkube machine: no command given");
         return ExitCode::from(125);
     };
     if let Err(error) = enter_root() {
-        say!("microkube machine: the command's view of the files cannot be made: {error}");
+        say!("microkube machine: cannot set up the command's file systems: {error}");
         return ExitCode::from(125);
     }
     if let Err(error) = std::env::set_current_dir(cwd) {
@@ -47,10 +47,10 @@ pub fn session(cwd: &Path, argv: &[OsString]) -> ExitCode {
 
 fn enter_root() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    let at = |name: &str| format!("{WORKSHOP}/{name}");
+    let at = |name: &str| format!("{ROOT_ASSEMBLY_DIR}/{name}");
     mount(
         Some("tmpfs"),
-        WORKSHOP,
+        ROOT_ASSEMBLY_DIR,
         Some("tmpfs"),
         MsFlags::empty(),
         Some("mode=755"),
@@ -95,8 +95,8 @@ fn enter_root() -> io::Result<()> {
             None::<&str>,
         )?;
     }
-    // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is then let go. Not before it is a slave,
-    // or letting go of what is shared below it would unmount that everywhere.
+    // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is then unmounted. It must
+    // have slave propagation first, or the unmount would propagate to everything shared below it.
     let old_root = std::fs::File::open("/")?;
     std::env::set_current_dir(&root)?;
     nix::unistd::pivot_root(".", ".")?;
@@ -112,7 +112,7 @@ fn enter_root() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Mounts a share that nobody has mounted; false if all are taken, by as many commands at the same time.
+/// Mounts a share that is not in use; returns false if all are, by as many concurrent commands.
 fn mount_fresh_share(target: &str) -> io::Result<bool> {
     const OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=524288,cache=loose";
     for number in 1..ROOT_SHARES {

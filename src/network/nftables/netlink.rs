@@ -1,4 +1,4 @@
-//! Messages of netlink and their attributes, and their exchange with the kernel. What they say is not known here.
+//! Netlink messages with their attributes, and their exchange with the kernel. Independent of their content.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -8,7 +8,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-// libc has these as `int`; a message has 16 bits for each.
+// libc declares these as `int`; in a message each takes 16 bits.
 pub const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 pub const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
 pub const NLM_F_REQUEST: u16 = libc::NLM_F_REQUEST as u16;
@@ -22,13 +22,13 @@ const NLMSG_HEADER_BYTES: usize = size_of::<libc::nlmsghdr>();
 pub fn send(request: &[u8]) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
-    // The kernel has always answered by the time `send` returns; the limit is there in case it never does.
+    // The kernel has always answered when `send` returns; the timeout is only a safeguard.
     setsockopt(&BorrowedSocket(&socket), ReceiveTimeout, &TimeVal::seconds(10))?;
     socket.send_to(request, &SocketAddr::new(0, 0), 0)?;
     Ok(socket)
 }
 
-/// The next datagram from the kernel, not from another process.
+/// The next datagram from the kernel. Datagrams from other processes are ignored.
 pub fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     loop {
         let (datagram, sender) = socket.recv_from_full()?;
@@ -38,17 +38,17 @@ pub fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Lets `nix` set options of a `netlink_sys::Socket`, which offers its descriptor only as a number.
+/// Lets `nix` set options on a `netlink_sys::Socket`, which exposes its descriptor only as a number.
 struct BorrowedSocket<'a>(&'a Socket);
 
 impl std::os::fd::AsFd for BorrowedSocket<'_> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        // SAFETY: the socket is borrowed for as long as the result is, so the descriptor stays open.
+        // SAFETY: the socket is borrowed as long as the result, so the descriptor stays open.
         unsafe { std::os::fd::BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }
 
-/// A message of the kernel.
+/// A message from the kernel.
 pub struct Message<'a> {
     pub kind: u16,
     pub sequence: u32,
@@ -56,7 +56,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Of an `NLMSG_ERROR`: the errno, 0 for success.
+    /// The errno of an `NLMSG_ERROR`; 0 means success.
     pub fn errno(&self) -> i32 {
         match self.payload {
             [a, b, c, d, ..] => i32::from_ne_bytes([*a, *b, *c, *d]).saturating_neg(),
@@ -65,7 +65,7 @@ impl Message<'_> {
     }
 }
 
-/// The messages in a datagram, up to the first that is damaged.
+/// The messages in a datagram, up to the first damaged one.
 pub fn messages(mut datagram: &[u8]) -> Vec<Message<'_>> {
     let mut messages = Vec::new();
     while let Some(&[a, b, c, d, e, f, _, _, g, h, i, j, ..]) = datagram.get(..NLMSG_HEADER_BYTES) {
@@ -102,7 +102,7 @@ impl Attributes<'_> {
         self.bytes.extend_from_slice(&[0; 2]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         fill(&mut Attributes { bytes: self.bytes });
-        // A rule is a few hundred bytes; 64 KiB cannot be reached.
+        // A rule takes a few hundred bytes, far below 64 KiB.
         let length = (self.bytes.len() - start) as u16;
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);

@@ -1,5 +1,6 @@
-//! Names of the kernel's nf_tables interface. libc has those of messages, registers and hooks as `int`: here they have the width of their
-//! field. It lacks the attributes (`NFTA_*`), which are from `include/uapi/linux/netfilter/nf_tables.h`.
+//! Constants of the kernel's nf_tables interface. libc declares those of messages, registers and hooks as `int`; here
+//! they have the width of their field. libc lacks the attributes (`NFTA_*`), which are from
+//! `include/uapi/linux/netfilter/nf_tables.h`.
 
 /// Message types of a subsystem, and the subsystem (`nfnetlink.h`).
 pub const NFNL_SUBSYS_NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
@@ -87,5 +88,5 @@ pub const NFTA_CMP_DATA: u16 = 3;
 pub const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub const NFTA_IMMEDIATE_DATA: u16 = 2;
 
-/// `enum nftnl_udata_rule_types` of libnftnl, which gives a rule's user data its meaning: the rule's comment.
+/// `enum nftnl_udata_rule_types` of libnftnl, which defines the content of a rule's user data: the rule's comment.
 pub const NFTNL_UDATA_RULE_COMMENT: u8 = 0;

@@ -1,4 +1,4 @@
-//! Supervisors of other builds, played by the bytes that they send.
+//! Supervisors of other builds, simulated by the bytes that they send.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -6,7 +6,7 @@ use tokio::net::UnixListener;
 use super::*;
 use crate::pod::supervisor_protocol::SOCKET_FILE;
 
-/// The directories of a Pod, with the socket of its supervisor.
+/// The directories of a Pod, and a listener on its supervisor's socket.
 fn listening() -> (tempfile::TempDir, Paths, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
     let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
@@ -25,7 +25,7 @@ async fn hello() -> Vec<u8> {
     frame_bytes(SupervisorFrame::Request(SupervisorRequest::Hello(Greeting::own()))).await
 }
 
-/// A supervisor that reads one frame, which must be this one, and answers so. The connection is closed then.
+/// Simulates a supervisor that expects this frame, sends this answer and closes the connection.
 async fn answer(listener: &UnixListener, asked: &[u8], answer: &[u8]) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut got = vec![0; asked.len()];
@@ -34,15 +34,16 @@ async fn answer(listener: &UnixListener, asked: &[u8], answer: &[u8]) {
     stream.write_all(answer).await.unwrap();
 }
 
-/// A supervisor of version 0: its bytes were recorded of the last build without versions (`supervisor_protocol::kept_frames` has all of them).
+/// A supervisor of version 0: its bytes were recorded from the last build without versions
+/// (`supervisor_protocol::kept_frames` has all of them).
 async fn version_0(listener: UnixListener, asked: &[u8], said: &[u8]) {
-    // Not understood, it hangs up.
+    // It does not understand the greeting and hangs up.
     answer(&listener, &hello().await, b"").await;
     answer(&listener, asked, said).await;
 }
 
 #[tokio::test]
-async fn a_supervisor_without_versions_is_asked_as_ever() {
+async fn a_supervisor_without_versions_gets_the_original_protocol() {
     let (_dir, paths, listener) = listening();
     let asked = async {
         let mut client = SupervisorClient::connect(&paths, "u").await?;
@@ -64,7 +65,7 @@ async fn a_supervisor_of_this_version_is_greeted_once() {
             greeted,
             Some(SupervisorFrame::Request(SupervisorRequest::Hello(Greeting::own())))
         );
-        // A later build, which speaks this version, too.
+        // A later build that also supports this version.
         let later = Greeting {
             newest: VERSIONS.newest + 5,
             build: "9".to_owned(),
@@ -91,7 +92,7 @@ async fn a_supervisor_of_this_version_is_greeted_once() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_speaks_no_version_in_common_is_named() {
+async fn a_supervisor_without_a_common_version_is_reported() {
     let (_dir, paths, listener) = listening();
     let said = frame_bytes(SupervisorFrame::Notice(Notice::Hello(Greeting {
         oldest: 7,
@@ -106,7 +107,7 @@ async fn a_supervisor_that_speaks_no_version_in_common_is_named() {
     assert_eq!(
         client.unwrap_err().to_string(),
         format!(
-            "the Pod's supervisor is of microkube 3.1.0 and speaks versions 7 to 9 of its protocol, this microkube ({own}) versions 0 to 1; \
+            "the Pod's supervisor (microkube 3.1.0) speaks protocol versions 7 to 9, this microkube ({own}) versions 0 to 3; \
              use microkube 3.1.0 for this Pod",
             own = crate::build_id::build()
         )
@@ -114,7 +115,7 @@ async fn a_supervisor_that_speaks_no_version_in_common_is_named() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_ends_while_it_is_greeted_does_not_run() {
+async fn a_supervisor_that_exits_during_the_greeting_counts_as_not_running() {
     let (_dir, paths, listener) = listening();
     let ending = async {
         let _greeted = listener.accept().await.unwrap();

@@ -1,4 +1,4 @@
-//! Processes against an agent in this process.
+//! Processes against an agent in this test process.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -16,13 +16,13 @@ use ttrpc::{Code, get_status};
 use super::*;
 use crate::pod::guest_log::GuestLog;
 
-/// An agent whose processes start when they may, write nothing, and run until they are killed.
+/// An agent whose processes start when permitted, write nothing, and run until they are killed.
 struct TestAgent {
     guest_streams: Arc<GuestStreams>,
     may_start: watch::Receiver<bool>,
     started: Mutex<HashMap<String, watch::Sender<bool>>>,
     asked: mpsc::UnboundedSender<Asked>,
-    /// What waiting for the end of any process says at once.
+    /// If set, the immediate answer to all requests to wait for a process.
     end: Option<WaitProcessResponse>,
     refusal: Option<Code>,
 }
@@ -30,7 +30,7 @@ struct TestAgent {
 #[derive(Debug, PartialEq)]
 enum Asked {
     Start(Box<StartProcessRequest>),
-    /// Of a process that runs by then, or does not.
+    /// A kill of a process that is running, or is not.
     Kill {
         runs: bool,
     },
@@ -145,32 +145,32 @@ impl Guest {
     }
 }
 
-/// So short that no start that has to be allowed can come before.
+/// Passes before a start that waits for permission.
 const SHORT: Duration = Duration::from_millis(20);
 
 #[tokio::test]
-async fn what_starts_after_its_timeout_is_killed_all_the_same() {
+async fn a_process_that_starts_after_its_timeout_is_killed() {
     let mut guest = Guest::new(None, None).await;
     guest.may_start.send_replace(false);
     assert_eq!(guest.run(Some(SHORT)).await, Err(RunError::TimedOut));
     let Asked::Start(request) = guest.next().await else {
         panic!("it was not started")
     };
-    assert_eq!(request.timeout_ms, 20, "the agent keeps it, too");
+    assert_eq!(request.timeout_ms, 20, "the agent enforces it, too");
     assert_eq!(guest.next().await, Asked::Kill { runs: false });
     guest.may_start.send_replace(true);
     assert_eq!(guest.next().await, Asked::Kill { runs: true });
 }
 
 #[tokio::test]
-async fn what_runs_into_its_timeout_is_killed() {
+async fn a_process_is_killed_at_its_timeout() {
     let mut guest = Guest::new(None, None).await;
     assert_eq!(guest.run(Some(SHORT)).await, Err(RunError::TimedOut));
     while guest.next().await != (Asked::Kill { runs: true }) {}
 }
 
 #[tokio::test]
-async fn a_start_that_nobody_waits_for_any_more_is_killed() {
+async fn an_abandoned_start_is_killed() {
     let mut guest = Guest::new(None, None).await;
     guest.may_start.send_replace(false);
     let spec = ProcessSpec {
@@ -188,7 +188,7 @@ async fn a_start_that_nobody_waits_for_any_more_is_killed() {
 }
 
 #[tokio::test]
-async fn an_agent_that_says_that_the_time_is_up_is_believed() {
+async fn a_timeout_reported_by_the_agent_counts() {
     let end = WaitProcessResponse {
         signal: 9,
         timed_out: true,
@@ -203,7 +203,7 @@ async fn an_agent_that_says_that_the_time_is_up_is_believed() {
 }
 
 #[tokio::test]
-async fn what_ends_in_time_is_not_killed() {
+async fn a_process_that_exits_in_time_is_not_killed() {
     let end = WaitProcessResponse {
         exit_code: 3,
         ..Default::default()
@@ -216,7 +216,7 @@ async fn what_ends_in_time_is_not_killed() {
     assert!(guest.asked.try_recv().is_err());
 }
 
-/// Has many processes of 1 MiB of arguments run by an agent that does not do it, until their time is up.
+/// Runs many processes with 1 MiB of arguments on an agent that never starts them, until they time out.
 async fn run_many(agent: AgentClientHandle) -> GuestProcesses {
     let dir = tempfile::tempdir().unwrap();
     let guest_streams = GuestStreams::new(None, GuestLog::begin(dir.path().join("guest.log")), false);
@@ -243,16 +243,16 @@ fn alive_tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// A start and who kills what comes of it, and some that serve the connection.
+/// Two tasks per request, one for its start and one for its kill, and a few that serve the connection.
 const MAX_TASKS: usize = 2 * (MAX_PENDING_BYTES >> 20) + 10;
 
 #[tokio::test(start_paused = true)]
-async fn a_guest_that_stops_reading_loses_its_agent_and_keeps_little_until_then() {
+async fn a_guest_that_stops_reading_is_lost_with_bounded_memory() {
     let (ours, _theirs) = tokio::io::duplex(64 << 10);
     let processes = run_many(AgentClientHandle::new(ours)).await;
     assert!(alive_tasks() <= MAX_TASKS, "{}", alive_tasks());
     let lost = processes.agent.lost().await;
-    assert_eq!(lost.why, "does not read what it is sent");
+    assert_eq!(lost.why, "does not read requests");
     while alive_tasks() > 2 {
         tokio::time::sleep(KILL_TIMEOUT).await;
     }
@@ -261,7 +261,7 @@ async fn a_guest_that_stops_reading_loses_its_agent_and_keeps_little_until_then(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guest_that_reads_and_never_answers_keeps_little() {
+async fn a_guest_that_never_answers_has_bounded_memory() {
     let (ours, mut theirs) = tokio::io::duplex(64 << 10);
     tokio::spawn(async move { tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await });
     let processes = run_many(AgentClientHandle::new(ours)).await;

@@ -7,27 +7,71 @@ use super::state::{Lifecycle, Phase};
 use super::status::Shown;
 use super::transitions::ConditionState;
 
+/// The types of conditions that the kubelet and the scheduler set (`PodConditionByKubelet`).
+const OWN_CONDITIONS: [&str; 8] = [
+    "PodScheduled",
+    "Ready",
+    "Initialized",
+    "ContainersReady",
+    "PodReadyToStartContainers",
+    "AllContainersRestarting",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+
 impl Lifecycle {
     /// All conditions, in the kubelet's order.
     pub(super) fn condition_states(&self) -> Vec<ConditionState> {
+        if self.rejection.is_some() {
+            return vec![ConditionState::of("PodScheduled", true)];
+        }
+        if self.is_gated() {
+            let message = "Scheduling is blocked due to non-empty scheduling gates".to_owned();
+            return vec![ConditionState::of("PodScheduled", false).because("SchedulingGated", Some(message))];
+        }
         let containers_ready = self.containers_ready();
         let ready = self.pod_ready(&containers_ready);
-        vec![
+        let mut states = vec![
             ConditionState::of("PodReadyToStartContainers", self.sandbox.is_ready()),
             self.initialized(),
             ready,
             containers_ready,
             ConditionState::of("PodScheduled", true),
-        ]
+        ];
+        if self.may_restart_all() {
+            states.push(self.all_containers_restarting());
+        }
+        states
+    }
+
+    fn all_containers_restarting(&self) -> ConditionState {
+        let condition = |is_true| ConditionState::of("AllContainersRestarting", is_true);
+        match self.phase {
+            Phase::Succeeded => condition(false).because("PodCompleted", None),
+            Phase::Failed => condition(false).because("PodFailed", None),
+            _ if self.restart_all.is_some() => {
+                let message = "container exited with restart policy rule".to_owned();
+                condition(true).because("RestartAllContainersStarted", Some(message))
+            }
+            Phase::Pending | Phase::Running => condition(false),
+        }
     }
 
     /// `status.conditions`.
     pub(super) fn shown_conditions(&self, now: Time) -> Vec<PodCondition> {
-        self.conditions.shown(now, &self.condition_states(), |kind| match kind {
-            // The scheduler's, which has seen the Pod once.
+        let mut shown = self.conditions.shown(now, &self.condition_states(), |kind| match kind {
+            // Set by the scheduler, which sees the Pod only once.
             "PodScheduled" => self.plan.generation,
             _ => self.generation(),
-        })
+        });
+        shown.extend(self.client_conditions.iter().cloned());
+        shown
+    }
+
+    /// Whether the condition of this type is the kubelet's or the scheduler's, so clients cannot set it.
+    #[must_use]
+    pub fn owns_condition(kind: &str) -> bool {
+        OWN_CONDITIONS.contains(&kind)
     }
 
     fn initialized(&self) -> ConditionState {
@@ -35,8 +79,12 @@ impl Lifecycle {
         if self.phase == Phase::Succeeded {
             return condition(true).because("PodCompleted", None);
         }
-        // Who has begun to run was initialized, even if sidecars are being restarted.
+        // Once a main container has started, the Pod counts as initialized, even while sidecars are restarted.
         if self.has_any_main_started() {
+            return condition(true);
+        }
+        // A restart of all containers does not change this until they start again.
+        if self.restart_all.is_some() && self.conditions.is_true("Initialized") {
             return condition(true);
         }
         let incomplete = self.names(|lifecycle, index| {
@@ -80,16 +128,32 @@ impl Lifecycle {
                 ..containers_ready.clone()
             };
         }
-        // Nobody can set the conditions that gates wait for.
-        let gates = &self.plan.readiness_gates;
-        if gates.is_empty() {
+        let unready: Vec<String> = self
+            .plan
+            .readiness_gates
+            .iter()
+            .filter_map(|gate| match self.client_condition(gate) {
+                Some("True") => None,
+                Some(status) => Some(format!(
+                    "the status of pod readiness gate \"{gate}\" is not \"True\", but {status}"
+                )),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{gate}\" does not exist."
+                )),
+            })
+            .collect();
+        if unready.is_empty() {
             return ConditionState::of("Ready", true);
         }
-        let missing: Vec<String> = gates
-            .iter()
-            .map(|gate| format!("corresponding condition of pod readiness gate \"{gate}\" does not exist."))
-            .collect();
-        ConditionState::of("Ready", false).because("ReadinessGatesNotReady", Some(missing.join(", ")))
+        ConditionState::of("Ready", false).because("ReadinessGatesNotReady", Some(unready.join(", ")))
+    }
+
+    /// The status of a condition that a client has set.
+    fn client_condition(&self, kind: &str) -> Option<&str> {
+        let mut conditions = self.client_conditions.iter();
+        conditions
+            .find(|condition| condition.type_ == kind)
+            .map(|condition| condition.status.as_str())
     }
 
     fn names(&self, select: impl Fn(&Self, usize) -> bool) -> Vec<&str> {
@@ -101,7 +165,7 @@ impl Lifecycle {
             .collect()
     }
 
-    /// `started` of the container's status.
+    /// The `started` field of the container's status.
     pub(super) fn is_started(&self, index: usize) -> bool {
         match (self.shown(index), self.containers.get(index)) {
             (Some(Shown::Running(running)), Some(_)) => running.is_started,
@@ -109,13 +173,14 @@ impl Lifecycle {
         }
     }
 
-    /// `ready` of the container's status. An init container is ready when it is done.
+    /// The `ready` field of the container's status. An init container is ready when it has finished.
     pub(super) fn is_ready(&self, index: usize) -> bool {
         let Some(container) = self.containers.get(index) else {
             return false;
         };
         let is_regular_init = container.plan.is_init() && !container.plan.is_sidecar();
         match self.shown(index) {
+            _ if container.plan.is_ephemeral() => false,
             Some(Shown::Running(running)) => !is_regular_init && running.is_ready,
             Some(Shown::Terminated { terminated, .. }) => is_regular_init && terminated.exit.code == 0,
             Some(Shown::Waiting { .. }) | None => false,

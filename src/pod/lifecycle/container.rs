@@ -1,16 +1,16 @@
-//! What follows when a container starts or ends.
+//! Handles the start and the end of containers.
 
 use std::time::Duration;
 
 use super::event;
-use super::interface::{Action, ContainerAttempt, Exit, Hook, ProcessUser, Time, is_create_error};
+use super::interface::{Action, CONFIG_ERROR, ContainerAttempt, Exit, Hook, ProcessUser, Time, is_create_error};
 use super::plan::Role;
 use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
 use super::state::{Active, Cause, Ended, PostStart, Probes, Retry, Running, State, Terminated};
 
-/// How long a start may stay unanswered from the time of its turn (`runtimeRequestTimeout` of the kubelet). Then the container is killed, if it
-/// exists.
+/// How long a start may stay unanswered once it is its turn (`runtimeRequestTimeout` of the kubelet). Then the
+/// container is killed, if it exists.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Lifecycle {
@@ -31,18 +31,19 @@ impl Lifecycle {
             container.back_off.lengthen(ended.last.finished_at, now);
             container.last = Some(ended.last);
         }
+        container.ran_image = None;
         container.next_attempt = attempt.number.saturating_add(1);
         container.restart_count = container.restart_count.max(attempt.number);
         out.push(Action::StartContainer { attempt });
     }
 
-    /// When a container whose start is not answered is given up.
+    /// When a container whose start is not answered is abandoned.
     pub(super) fn start_patience_ends_at(active: &Active) -> Option<Time> {
         let turn_at = active.turn_at?;
         (active.running.is_none() && active.stop.is_none()).then(|| turn_at.saturating_add(START_PATIENCE))
     }
 
-    /// Notes which container's turn it is: the guest makes the requested starts one after the other, in this order.
+    /// Records whose turn it is: the guest performs the requested starts one after another, in this order.
     pub(super) fn note_turn(&mut self, now: Time) {
         let starting = self
             .containers
@@ -71,7 +72,7 @@ impl Lifecycle {
         let next_attempt = container.next_attempt;
         let has_hook = container.plan.post_start;
         let Some(active) = container.attempt_mut(attempt.number) else {
-            // It was given up before its start was confirmed.
+            // It was abandoned before its start was confirmed.
             if attempt.number < next_attempt {
                 out.push(Action::KillContainer { attempt });
             }
@@ -143,6 +144,18 @@ impl Lifecycle {
         } else {
             let exit = Exit::start_error(message.clone());
             self.container_ended(now, index, exit, Some((reason, message)), out);
+            self.restart_all_if_ruled(now, index);
+        }
+    }
+
+    /// What the containers waited for may be there now.
+    pub(super) fn objects_changed(&mut self, now: Time) {
+        for container in &mut self.containers {
+            if let State::Refused { reason, retry_at, .. } = &mut container.state
+                && reason == CONFIG_ERROR
+            {
+                *retry_at = now.min(*retry_at);
+            }
         }
     }
 
@@ -152,7 +165,7 @@ impl Lifecycle {
             return;
         };
         if active.running.is_none() {
-            // The answer to its start is still on its way.
+            // The confirmation of its start has not arrived yet.
             active.running = Some(Running {
                 container_id: None,
                 user: None,
@@ -166,9 +179,11 @@ impl Lifecycle {
             out.push(event::started(index));
         }
         self.container_ended(now, index, exit, None, out);
+        self.restart_all_if_ruled(now, index);
     }
 
-    /// A container that ran, or may have run, and is gone. It counts as restarted, so that a container that must run once does not run twice.
+    /// A container that ran, or may have run, is gone. It counts as restarted, so a container that must run only once
+    /// does not run twice.
     pub(super) fn container_lost(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         self.container_ended(now, index, Exit::lost(), None, out);
         if let Some(container) = self.containers.get_mut(index) {
@@ -198,13 +213,18 @@ impl Lifecycle {
             });
         }
         let is_restarted = !is_terminating
-            && match active.stop.as_ref().map(|stop| stop.cause) {
-                Some(Cause::Probe(_)) => restart::restarts_after_probe(&self.plan, &container.plan),
+            && match active.stop.as_ref().map(|stop| (stop.changed, stop.cause)) {
+                Some((Some(_), _)) => match container.plan.role {
+                    Role::Init => exit.code != 0,
+                    Role::Ephemeral => false,
+                    Role::Main | Role::Sidecar => true,
+                },
+                Some((None, Cause::Probe(_))) => restart::restarts_after_probe(&self.plan, &container.plan),
                 _ => restart::restarts(&self.plan, &container.plan, exit.code),
             };
         let retry = is_restarted.then(|| {
             let wait = container.back_off.wait_after(now);
-            // A start that failed is not tried again at once.
+            // A failed start is not repeated immediately.
             let pause = if start_error.is_some() {
                 wait.max(FIRST_BACK_OFF)
             } else {
@@ -235,7 +255,7 @@ impl Lifecycle {
         });
     }
 
-    /// When a container shows its back-off instead of its end.
+    /// When the status of an ended container changes from its end to its back-off.
     pub(super) fn end_shown_at(&self, index: usize) -> Option<Time> {
         match &self.containers.get(index)?.state {
             State::Ended(ended) => {

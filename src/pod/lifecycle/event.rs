@@ -1,4 +1,4 @@
-//! The Pod's events, in the kubelet's words (1.36).
+//! The Pod's events, with the kubelet's messages (1.36).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::interface::{Action, PodEvent, ProbeKind, cut};
 use super::plan::PodPlan;
 
-/// How much of a probe's output an event shows, at most: as long as a message of an event may be.
+/// Maximum length of a probe's output in an event, in bytes: that of an event's message.
 const MAX_PROBE_OUTPUT_BYTES: usize = 1024;
 
 fn emit(warning: bool, reason: &'static str, message: String, container: Option<usize>) -> Action {
@@ -26,7 +26,7 @@ fn warning(reason: &'static str, message: String, container: usize) -> Action {
     emit(true, reason, message, Some(container))
 }
 
-/// `format.Pod`: how the kubelet names a Pod in messages.
+/// `format.Pod`: how the kubelet refers to a Pod in messages.
 pub fn pod_reference(pod: &PodPlan) -> String {
     format!("{}_{}({})", pod.name, pod.namespace, pod.uid)
 }
@@ -46,7 +46,7 @@ pub fn already_present(container: usize, image: &str) -> Action {
     normal("Pulled", message, container)
 }
 
-/// What is said of an image that cannot be had, for the kubelet's reason.
+/// The events about an image that is not available, by the kubelet's reason.
 pub fn image_failed(container: usize, image: &str, reason: &str, message: &str) -> [Action; 2] {
     let first = match reason {
         "ErrImageNeverPull" => {
@@ -134,8 +134,16 @@ pub fn deadline_exceeded() -> Action {
     emit(false, "DeadlineExceeded", DEADLINE_EXCEEDED.to_owned(), None)
 }
 
-/// `status.message` of a Pod whose deadline has passed.
+/// `status.message` of a Pod that exceeded its deadline.
 pub const DEADLINE_EXCEEDED: &str = "Pod was active on the node longer than the specified deadline";
+
+pub fn rejected(reason: &'static str, message: String) -> Action {
+    emit(true, reason, message, None)
+}
+
+pub fn invalid(message: String) -> Action {
+    emit(true, "FailedValidation", message, None)
+}
 
 pub fn sandbox_failed(message: &str) -> Action {
     let message = format!("Failed to create pod sandbox: {message}");

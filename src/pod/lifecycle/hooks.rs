@@ -1,4 +1,4 @@
-//! What follows from the results of hooks.
+//! Handles the results of hooks.
 
 use super::event;
 use super::interface::Time;

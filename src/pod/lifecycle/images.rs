@@ -1,25 +1,30 @@
-//! The containers' images. All of them are there before the sandbox starts, because their layers are one of its disks.
+//! The containers' images. All but those of ephemeral containers must be available before the sandbox starts, because
+//! their layers are on one of its disks.
 
 use super::event;
 use super::interface::Action;
 use super::interface::Time;
 use super::restart::{BackOff, FIRST_BACK_OFF, RELIST_PERIOD};
-use super::state::Image;
-use super::state::Lifecycle;
+use super::state::{Image, Lifecycle, Stage};
 
-/// Only pulls have a back-off; what is wrong on this host is looked at again and again.
+/// Only pulls have a back-off; problems on this host are checked again at a fixed interval.
 fn is_pull_failure(reason: &str) -> bool {
     !matches!(reason, "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError")
 }
 
 impl Lifecycle {
+    /// Starts the Pod's life, unless scheduling gates prevent it.
     pub(super) fn begin(&mut self, now: Time) {
-        self.began_at.get_or_insert(now);
+        self.is_invalid = false;
+        if !self.is_gated() {
+            self.began_at.get_or_insert(now);
+        }
     }
 
     pub(super) fn has_images(&self) -> bool {
         self.containers
             .iter()
+            .filter(|container| !container.plan.is_ephemeral())
             .all(|container| matches!(container.image, Image::Ready { .. }))
     }
 
@@ -84,7 +89,7 @@ impl Lifecycle {
         };
     }
 
-    /// Asks again for what the supervisor before this one had asked for.
+    /// Repeats the requests of the previous supervisor.
     pub(super) fn pull_again(&self, out: &mut Vec<Action>) {
         if !self.wants_images() {
             return;
@@ -100,12 +105,18 @@ impl Lifecycle {
         self.began_at.is_some() && !self.is_terminating()
     }
 
-    /// When something changes about a container's image.
+    /// When the state of a container's image changes next.
     pub(super) fn image_due_at(&self, index: usize) -> Option<Time> {
         if !self.wants_images() {
             return None;
         }
-        match &self.containers.get(index)?.image {
+        let container = self.containers.get(index)?;
+        let has_sandbox = !matches!(self.sandbox.stage, Stage::Absent { .. });
+        if has_sandbox && container.boot_image.is_some() && container.has_ended_in_sandbox() {
+            // Its new image is needed only in the next sandbox.
+            return None;
+        }
+        match &container.image {
             Image::Failed {
                 reason,
                 at,

@@ -1,25 +1,31 @@
-//! What goes into the lifecycle and what comes out of it.
+//! The input and output of the lifecycle.
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A point in time, measured from the Unix epoch. It does not go back while a supervisor runs.
+/// A point in time since the Unix epoch. It does not go backwards while a supervisor runs.
 pub type Time = Duration;
 
-/// A time as Kubernetes writes it: in whole seconds.
+/// A time in Kubernetes' format, in whole seconds.
 pub fn timestamp(time: Time) -> Option<v1::Time> {
     let seconds = i64::try_from(time.as_secs()).ok()?;
     Timestamp::from_second(seconds).ok().map(v1::Time)
 }
 
-/// Longest message that is kept, from a container (`MaxContainerTerminationMessageLength` of the kubelet) or anywhere else: a Pod's records must
-/// stay small enough to be read again, whatever guests and registries send.
+/// Longest message that is kept, from a container (`MaxContainerTerminationMessageLength` of the kubelet) or elsewhere:
+/// a Pod's records must stay small enough to be read again, whatever guests and registries send.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// One start of a container and what runs from then on: the container and, as in CRI, how often it was started before.
+/// Reason and message of the kubelet for containers that were removed because all containers restart.
+pub(super) const RESTARTING_ALL: &str = "RestartingAllContainers";
+pub(super) const RESTARTING_ALL_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
+
+/// One start of a container, and the run that follows. As in CRI, the attempt number is how many times the container
+/// was started before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerAttempt {
     /// Number of the container: init containers in order, then the others.
@@ -29,38 +35,37 @@ pub struct ContainerAttempt {
 }
 
 impl ContainerAttempt {
-    /// The attempt `number` of the container `container`.
     #[must_use]
     pub fn new(container: usize, number: u32) -> Self {
         Self { container, number }
     }
 }
 
-/// An attempt that is in the sandbox when a supervisor takes it over.
+/// An attempt that a supervisor finds in the sandbox when it takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundAttempt {
-    /// Which attempt.
     pub attempt: ContainerAttempt,
-    /// [`Event::ContainerExited`] follows.
+    /// It has ended; [`Event::ContainerExited`] follows.
     pub has_ended: bool,
 }
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit code as a shell would give it: 128 + n for signal n, 128 for a container that could not be started.
+    /// The exit code as a shell reports it: 128 + n for signal n, and 128 for a container that could not be started.
     pub code: u8,
     /// The signal that ended it, if one did.
     pub signal: Option<u8>,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError` or `ContainerStatusUnknown`, as the container's status shows it.
+    /// The reason in the container's status: `Completed`, `Error`, `OOMKilled`, `StartError`,
+    /// `RestartingAllContainers` or `ContainerStatusUnknown`.
     pub reason: String,
-    /// Its termination message, or more about its end.
+    /// Its termination message, or details about its end.
     pub message: Option<String>,
 }
 
 impl Exit {
-    /// The end of a process that was started; `signal` is 0 if no signal ended it. `OOMKilled` is only said of an end by SIGKILL, of the process
-    /// itself or of a child whose exit code it passed on.
+    /// The end of a process; `signal` is 0 if no signal ended it. The reason is `OOMKilled` only if SIGKILL ended the
+    /// process itself, or a child whose exit code it passed on.
     #[must_use]
     pub fn of_process(exit_code: u8, signal: u8, oom_killed: bool) -> Self {
         let code = if signal > 0 {
@@ -81,7 +86,7 @@ impl Exit {
         }
     }
 
-    /// The same end with a termination message.
+    /// Adds a termination message.
     #[must_use]
     pub fn with_message(mut self, message: String) -> Self {
         self.message = (!message.is_empty()).then_some(message);
@@ -99,7 +104,18 @@ impl Exit {
         }
     }
 
-    /// A container that ran and is gone.
+    /// A container that ended with all others, because they all restart.
+    #[must_use]
+    pub fn restarted_with_all() -> Self {
+        Self {
+            code: 137,
+            signal: None,
+            reason: RESTARTING_ALL.to_owned(),
+            message: Some(RESTARTING_ALL_MESSAGE.to_owned()),
+        }
+    }
+
+    /// A container that ran and has disappeared.
     #[must_use]
     pub fn lost() -> Self {
         Self {
@@ -111,12 +127,11 @@ impl Exit {
     }
 }
 
-/// User and groups of a container's first process, as it was started.
+/// User and groups of a container's first process when it started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessUser {
-    /// User id.
     pub uid: u32,
-    /// Primary group id.
+    /// The primary group.
     pub gid: u32,
     /// Supplementary groups, including the primary one.
     pub supplemental_gids: Vec<u32>,
@@ -130,7 +145,7 @@ pub(super) fn cut(text: &mut String, max_bytes: usize) {
 /// A hook of a container's `lifecycle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Hook {
-    /// Runs as soon as the container has started; the container counts as waiting until the hook has returned.
+    /// Runs as soon as the container has started. The container counts as waiting until the hook has returned.
     PostStart,
     /// Runs before the container gets its stop signal.
     PreStop,
@@ -139,53 +154,73 @@ pub enum Hook {
 /// The three kinds of probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProbeKind {
-    /// Whether the container has started; the others wait for it.
+    /// Whether the container has started; the other probes wait for it.
     Startup,
-    /// Whether it still works; it is restarted if not.
+    /// Whether it still works; if not, it is restarted.
     Liveness,
-    /// Whether it can do its work.
+    /// Whether it is ready to serve.
     Readiness,
 }
 
 impl ProbeKind {
-    /// All of them.
     pub(super) const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
 }
 
-/// How a hook ended.
+/// The result of a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookOutcome {
-    /// It succeeded.
     Success,
-    /// It failed, for this reason.
+    /// It failed, with this reason.
     Failure(String),
 }
 
-/// How one execution of a probe ended.
+/// The result of one execution of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// It succeeded.
     Success,
     /// It succeeded with a warning (about a redirect to another host, for example).
     Warning(String),
     /// It failed, with its output.
     Failure(String),
-    /// It could not be made; says nothing about the container.
+    /// It could not be executed, which says nothing about the container.
     Unknown(String),
 }
 
-/// What happened. Events that do not fit the state are ignored: those of attempts that are over or of containers that do not exist.
+/// The parts of a Pod that may change while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodChange {
+    pub(super) generation: Option<i64>,
+    pub(super) grace: Duration,
+    pub(super) active_deadline: Option<Duration>,
+    pub(super) scheduling_gates: Vec<String>,
+    /// By container number.
+    pub(super) images: Vec<String>,
+}
+
+/// An event. Events that do not fit the state are ignored, such as those of earlier attempts or of unknown containers.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The Pod's life begins.
+    /// The Pod's life starts.
     Begin,
-    /// The supervisor was restarted and there is no sandbox that it could take over. The Pod's life goes on, or begins if it had not: pulls that
-    /// were under way are asked for again, and so is a sandbox if it is still needed.
-    SupervisorRestartedAlone {
-        /// How the sandbox was lost, if there had been one.
+    /// Instead of [`Self::Begin`]: this node rejects the Pod, which fails.
+    Rejected {
+        /// The kubelet's reason.
+        reason: &'static str,
         message: String,
     },
-    /// The container's image is not on this host (or must not be used from there) and is being fetched.
+    /// Instead of [`Self::Begin`]: this node ignores the Pod, because it does not allow something in it. The Pod waits; a
+    /// later [`Self::Begin`] starts it.
+    Invalid {
+        /// What it does not allow.
+        message: String,
+    },
+    /// The supervisor was restarted, and there is no sandbox to take over. The Pod's life continues, or starts if it
+    /// had not: unfinished pulls are requested again, and so is a sandbox if it is still needed.
+    SupervisorRestartedAlone {
+        /// How the sandbox was lost, if there was one.
+        message: String,
+    },
+    /// The container's image is being pulled: it is not on this host, or its policy forbids using the local copy.
     ImagePullStarted {
         /// Number of the container.
         container: usize,
@@ -194,23 +229,24 @@ pub enum Event {
     ImageReady {
         /// Number of the container.
         container: usize,
-        /// `imageID` of its status.
+        /// `imageID` of the container's status.
         image_id: String,
     },
     /// Answers [`Action::PullImage`].
     ImageFailed {
         /// Number of the container.
         container: usize,
-        /// The kubelet's: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`, `RegistryUnavailable`.
+        /// The kubelet's reason: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`,
+        /// `RegistryUnavailable`.
         reason: String,
         /// Why.
         message: String,
     },
     /// Answers [`Action::StartSandbox`].
     SandboxReady {
-        /// Address of the Pod.
+        /// IP address of the Pod.
         pod_ip: String,
-        /// Address of the host as the Pod sees it.
+        /// IP address of the host as the Pod sees it.
         host_ip: String,
     },
     /// Answers [`Action::StartSandbox`].
@@ -218,7 +254,7 @@ pub enum Event {
         /// Why.
         message: String,
     },
-    /// The sandbox is gone: by itself, or because of [`Action::StopSandbox`], which this answers.
+    /// The sandbox is gone: on its own, or after [`Action::StopSandbox`], which this answers.
     SandboxLost {
         /// How.
         message: String,
@@ -227,26 +263,37 @@ pub enum Event {
     ContainerStarted {
         /// Which attempt.
         attempt: ContainerAttempt,
-        /// `containerID` of its status.
+        /// `containerID` of the container's status.
         container_id: String,
-        /// The user it runs as, where that is known.
+        /// The user it runs as, if known.
         user: Option<ProcessUser>,
     },
-    /// Answers [`Action::StartContainer`]. With `CreateContainerConfigError` or `CreateContainerError` there never was a container: the same
-    /// attempt will be made again. Any other reason (`RunContainerError`) ends the attempt with exit code 128.
+    /// Answers [`Action::StartContainer`]. With `CreateContainerConfigError` or `CreateContainerError` the container
+    /// was never created, and the same attempt is repeated. Any other reason (`RunContainerError`) ends the attempt
+    /// with exit code 128.
     ContainerStartFailed {
         /// Which attempt.
         attempt: ContainerAttempt,
-        /// The kubelet's.
+        /// The kubelet's reason.
         reason: String,
-        /// Why.
+        /// Details.
         message: String,
     },
-    /// The container ended and all its output has been received.
+    /// Answers [`Action::StartContainer`]: objects that the container takes variables from are missing or unusable. The
+    /// container was not created, and the same attempt is repeated.
+    ContainerConfigUnavailable {
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// The kubelet's message.
+        message: String,
+    },
+    /// Objects that the Pod refers to have changed: containers that could not be created are tried again.
+    ObjectsChanged,
+    /// The container has ended, and all its output was received.
     ContainerExited {
         /// Which attempt.
         attempt: ContainerAttempt,
-        /// How.
+        /// How it ended.
         exit: Exit,
     },
     /// Answers [`Action::RunHook`].
@@ -255,53 +302,60 @@ pub enum Event {
         attempt: ContainerAttempt,
         /// Which hook.
         hook: Hook,
-        /// What came of it.
         outcome: HookOutcome,
     },
     /// Answers [`Action::RunProbe`].
     ProbeEnded {
         /// Which attempt.
         attempt: ContainerAttempt,
-        /// Which probe.
         probe: ProbeKind,
-        /// What it found.
         outcome: ProbeOutcome,
     },
-    /// The Pod has to end.
+    /// The Pod must end.
     TerminateRequested {
-        /// `None`: its own grace period. Later requests can only shorten it.
+        /// The requested grace period; `None` for the Pod's own. Later requests can only shorten it.
         grace: Option<Duration>,
-        /// Whether the Pod is being deleted, and shows it.
+        /// Whether the Pod is being deleted, and its metadata shows that.
         deletion: bool,
     },
-    /// The Pod has to end at once.
+    /// The Pod must end immediately.
     KillRequested,
-    /// The supervisor was started again and the sandbox is still there. A container of which nothing is found in it was lost or never
-    /// started. Only where [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
+    /// The supervisor was restarted, and the sandbox still exists. A container that is not found in it was lost or
+    /// never started. Only valid if [`Lifecycle::has_sandbox`](super::Lifecycle::has_sandbox).
     SupervisorRestarted {
-        /// What is in the sandbox.
+        /// The attempts in the sandbox.
         found: Vec<FoundAttempt>,
-        /// Attempts that the guest still starts for the supervisor before; [`Event::ContainerStarted`] or [`Event::ContainerStartFailed`]
-        /// follows.
+        /// Attempts that the guest is still starting for the previous supervisor; [`Event::ContainerStarted`] or
+        /// [`Event::ContainerStartFailed`] follows.
         starting: Vec<ContainerAttempt>,
     },
-    /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has come.
+    /// The Pod was changed.
+    PodChanged { change: PodChange },
+    /// These are now the conditions that clients have set.
+    ConditionsSet { conditions: Vec<PodCondition> },
+    /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has been reached.
     DeadlineReached,
 }
 
-/// Whether this is the reason of a container that could not even be created: the same attempt is made again.
+/// The kubelet's reason for a container whose configuration cannot be used, or not yet.
+pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+/// Whether this reason means that a container could not be created, so the same attempt is repeated.
 pub fn is_create_error(reason: &str) -> bool {
     reason.starts_with("Create")
 }
 
 impl Event {
-    /// The event with all texts cut to what may be kept.
+    /// Cuts all texts of the event to their limits.
     pub(super) fn bounded(mut self) -> Self {
         match &mut self {
             Self::SupervisorRestartedAlone { message }
             | Self::SandboxFailed { message }
+            | Self::Rejected { message, .. }
+            | Self::Invalid { message }
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
+            | Self::ContainerConfigUnavailable { message, .. }
             | Self::HookEnded {
                 outcome: HookOutcome::Failure(message),
                 ..
@@ -336,31 +390,32 @@ impl Event {
             }
             | Self::Begin
             | Self::ImagePullStarted { .. }
+            | Self::ObjectsChanged
             | Self::TerminateRequested { .. }
             | Self::KillRequested
             | Self::SupervisorRestarted { .. }
+            | Self::PodChanged { .. }
+            | Self::ConditionsSet { .. }
             | Self::DeadlineReached => {}
         }
         self
     }
 }
 
-/// What the supervisor has to do.
+/// A request to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Fetch the container's image, or find it on this host. It must be answered, however late.
+    /// Pull the container's image, or find it on this host. The supervisor must answer, however late.
     PullImage {
         /// Number of the container.
         container: usize,
     },
-    /// Start the virtual machine. Has to be answered in the end.
+    /// Start the virtual machine. The supervisor must answer eventually.
     StartSandbox,
-    /// Start a container.
     StartContainer {
         /// Which attempt.
         attempt: ContainerAttempt,
     },
-    /// Run a hook.
     RunHook {
         /// Which attempt.
         attempt: ContainerAttempt,
@@ -383,7 +438,7 @@ pub enum Action {
         /// Which probe.
         probe: ProbeKind,
     },
-    /// Send its stop signal to the container's PID 1.
+    /// Send the stop signal to the container's PID 1.
     StopContainer {
         /// Which attempt.
         attempt: ContainerAttempt,
@@ -393,7 +448,7 @@ pub enum Action {
         /// Which attempt.
         attempt: ContainerAttempt,
     },
-    /// Turn the virtual machine off and answer with [`Event::SandboxLost`]. Nothing is started any more.
+    /// Power the virtual machine off and answer with [`Event::SandboxLost`]. Nothing more is started.
     StopSandbox,
     /// Record an event of the Pod.
     Emit(PodEvent),
@@ -402,12 +457,10 @@ pub enum Action {
 /// An event of the Pod, as `kubectl describe` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodEvent {
-    /// Its type: `Warning`, else `Normal`.
+    /// Whether its type is `Warning` instead of `Normal`.
     pub warning: bool,
-    /// Its reason.
     pub reason: &'static str,
-    /// Its message.
     pub message: String,
-    /// Number of the container it is about.
+    /// Number of the container it is about, if any.
     pub container: Option<usize>,
 }

@@ -1,30 +1,38 @@
-//! The life of a Pod as a pure function: events and the time go in, actions come out, and the Pod's status can be read at any time. It does no
-//! I/O and has no clock and no randomness. The supervisor carries the actions out and answers with events, in any order or never, and sends
-//! [`Event::DeadlineReached`] at [`Lifecycle::deadline`].
+//! The life of a Pod as a pure state machine: its input is events and the time, its output is actions, and the Pod's
+//! status can be read at any time. It does no I/O and has no clock and no randomness. The supervisor carries the
+//! actions out and answers with events, in any order or never. It sends [`Event::DeadlineReached`] at
+//! [`Lifecycle::deadline`].
 //!
-//! The rules are the kubelet's, and the modules follow its own: `images` (pulls and their back-off), `sandbox` (the virtual machine), `starting`
-//! (init containers, sidecars, restarts), `restart` (policies and the back-off), `probes`, `hooks`, `termination`, `recovery` (after a restart
-//! of the supervisor), `phase`, `conditions` and `status` (what a Pod shows), `event` (how its events are worded). `plan` has what is needed of
-//! the manifest, `state` the data that all of them work on, `transitions` the time of each condition's last change.
+//! The rules are the kubelet's, and the modules follow its structure: `admission` (Pods that the node does not run), `images` (pulls and their back-off), `sandbox`
+//! (the virtual machine), `starting` (init containers, sidecars, restarts), `restart` (policies and the back-off),
+//! `restart_all` (restarts of all containers in place), `ephemeral` (containers that are added later), `probes`,
+//! `hooks`, `termination`, `pod_change` (changes of the Pod while it lives), `recovery` (after a restart of the
+//! supervisor), `phase`, `conditions` and `status` (what a Pod shows), `event` (the text of its events). `plan` has the
+//! required parts of the manifest, `state` the
+//! data that all modules use, and `transitions` the time of each condition's last change.
 //!
-//! `probes` decides whether a container is `ready` and `started`, `container` how it ends. One function ("…_at") both arms and checks each
-//! deadline, so that none is due without being acted upon.
+//! `probes` decides whether a container is `ready` and `started`, `container` how it ends. For each deadline, one
+//! function ("…_at") both arms and checks it, so a due deadline always has an effect.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
+mod admission;
 mod conditions;
 mod container;
+mod ephemeral;
 mod event;
 mod hooks;
 mod images;
 mod interface;
 mod phase;
 mod plan;
+mod pod_change;
 mod probes;
 mod recovery;
 mod restart;
+mod restart_all;
 mod sandbox;
 mod starting;
 mod state;
@@ -35,9 +43,10 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
+use interface::CONFIG_ERROR;
 pub use interface::{
-    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, PodEvent, ProbeKind, ProbeOutcome,
-    ProcessUser, Time, is_create_error,
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, PodChange, PodEvent, ProbeKind,
+    ProbeOutcome, ProcessUser, Time, is_create_error,
 };
 use plan::PodPlan;
 use state::{Container, SandboxState, State};
@@ -46,7 +55,7 @@ pub use termination::{KILL_PATIENCE, MINIMUM_GRACE};
 use transitions::Conditions;
 
 impl Lifecycle {
-    /// The life of a Pod that is defaulted and validated. Nothing happens before [`Event::Begin`].
+    /// Creates the life of a defaulted and validated Pod. Nothing happens before [`Event::Begin`].
     #[must_use]
     pub fn new(pod: &Pod, now: Time) -> Self {
         let mut lifecycle = Self {
@@ -60,17 +69,23 @@ impl Lifecycle {
             phase: Phase::Pending,
             conditions: Conditions::default(),
             ends: 0,
+            restart_all: None,
+            is_invalid: false,
+            rejection: None,
+            client_conditions: Vec::new(),
         };
         lifecycle.observe(now);
         lifecycle
     }
 
-    /// Takes in what happened at `now` and returns what has to be done.
+    /// Processes an event at time `now` and returns the resulting actions.
     pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         let out = &mut actions;
         match event.bounded() {
             Event::Begin => self.begin(now),
+            Event::Rejected { reason, message } => self.rejected(now, reason, message, out),
+            Event::Invalid { message } => self.found_invalid(message, out),
             Event::SupervisorRestartedAlone { message } => self.supervisor_restarted_alone(now, &message, out),
             Event::ImagePullStarted { container } => self.image_pull_started(container, out),
             Event::ImageReady { container, image_id } => self.image_ready(now, container, image_id, out),
@@ -92,6 +107,10 @@ impl Lifecycle {
                 reason,
                 message,
             } => self.container_start_failed(now, attempt, reason, message, out),
+            Event::ContainerConfigUnavailable { attempt, message } => {
+                self.container_start_failed(now, attempt, CONFIG_ERROR.to_owned(), message, out);
+            }
+            Event::ObjectsChanged => self.objects_changed(now),
             Event::ContainerExited { attempt, exit } => self.container_exited(now, attempt, exit, out),
             Event::HookEnded { attempt, hook, outcome } => self.hook_ended(now, attempt, hook, outcome, out),
             Event::ProbeEnded {
@@ -104,6 +123,8 @@ impl Lifecycle {
             Event::SupervisorRestarted { found, starting } => {
                 self.supervisor_restarted(now, &found, &starting, out);
             }
+            Event::PodChanged { change } => self.pod_changed(now, change, out),
+            Event::ConditionsSet { conditions } => self.conditions_set(conditions),
             Event::DeadlineReached => {}
         }
         self.settle(now, out);
@@ -123,43 +144,51 @@ impl Lifecycle {
             ]
         });
         containers
-            .chain([self.active_deadline_at(), self.sandbox_due_at()])
+            .chain([
+                self.active_deadline_at(),
+                self.sandbox_due_at(),
+                self.restart_all_due_at(),
+            ])
             .flatten()
             .min()
     }
 
-    /// `deletionTimestamp` (when the grace period ends, as in Kubernetes) and `deletionGracePeriodSeconds`, once the Pod's
-    /// deletion was asked for.
+    /// `deletionTimestamp` (the end of the grace period, as in Kubernetes) and `deletionGracePeriodSeconds`, once the
+    /// Pod's deletion was requested.
     #[must_use]
     pub fn deletion(&self) -> Option<(Time, Duration)> {
         self.deletion.map(|deletion| (deletion.at, deletion.grace))
     }
 
-    /// Whether the Pod is in its last phase and nothing of it runs: nothing more will happen.
+    /// Whether the Pod is in a final phase and its sandbox is gone: nothing more will happen.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.phase.is_terminal() && self.sandbox.is_gone()
     }
 
-    /// Whether there is a sandbox that a new supervisor can take over and tell of with [`Event::SupervisorRestarted`]. A sandbox that was still
-    /// starting, or being stopped already, has to be removed, which [`Event::SupervisorRestartedAlone`] tells.
+    /// Whether there is a sandbox that a new supervisor can take over and report with [`Event::SupervisorRestarted`]. A
+    /// sandbox that was still starting or already stopping must be removed and reported with
+    /// [`Event::SupervisorRestartedAlone`].
     #[must_use]
     pub fn has_sandbox(&self) -> bool {
         self.sandbox.is_ready()
     }
 
-    /// Whether the Pod's containers are being stopped for good, or have been.
+    /// Whether the Pod's containers are being stopped for good, or were.
     #[must_use]
     pub fn is_terminating(&self) -> bool {
         self.termination.is_some()
     }
 
-    /// What `run` exits with: 0 if every container succeeded in the end, else the code of the first that failed. A Pod that
-    /// failed without any of them (its deadline, its end before they started) gives 1. The codes of sidecars do not count.
+    /// The exit code of `run`: 0 if every container succeeded in the end, otherwise the code of the first that failed.
+    /// It is 1 if the Pod failed for another reason (its deadline, or an end before its containers started). The exit codes
+    /// of sidecars and ephemeral containers do not count.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let failures = self.containers.iter().filter_map(|container| match &container.state {
-            State::Ended(ended) if !container.plan.is_sidecar() && ended.last.exit.code != 0 => Some(&ended.last),
+            State::Ended(ended) if container.plan.counts_for_exit_code() && ended.last.exit.code != 0 => {
+                Some(&ended.last)
+            }
             _ => None,
         });
         match failures.min_by_key(|last| last.order) {
@@ -168,24 +197,28 @@ impl Lifecycle {
         }
     }
 
-    /// Everything that follows from the Pod's state and the time. What ends a container comes before what follows from it.
+    /// Applies all rules that follow from the Pod's state and the time. Ends of containers come before their
+    /// consequences.
     fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
         self.keep_active_deadline(now, out);
         self.stop_overdue(now, out);
         self.show_ends(now, out);
+        self.keep_restart_all(now, out);
         self.end_if_finished(now, out);
         self.stop_in_turn(now, out);
         self.keep_images(now, out);
         self.keep_sandbox(now, out);
+        self.begin_replacement(now, out);
         self.start_containers(now, out);
         self.note_turn(now);
         self.run_probes(now, out);
         self.observe(now);
+        self.keep_replacement(now, out);
         self.release_sandbox(now, out);
         self.observe(now);
     }
 
-    /// Brings phase and conditions up to date.
+    /// Updates phase and conditions.
     fn observe(&mut self, now: Time) {
         self.phase = self.next_phase();
         let states = self.condition_states();

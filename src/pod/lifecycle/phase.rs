@@ -5,7 +5,7 @@ use super::restart;
 use super::state::{Lifecycle, Phase, State};
 use super::status::Shown;
 
-/// How many containers are in which state. Terminated sidecars count nowhere.
+/// How many containers are in each state. Terminated sidecars are not counted.
 #[derive(Default)]
 struct Count {
     pending_init: usize,
@@ -21,7 +21,13 @@ impl Lifecycle {
         if self.phase.is_terminal() {
             return self.phase;
         }
-        if self.deadline_exceeded || self.has_init_failed_by_policy() {
+        if self.rejection.is_some() || self.deadline_exceeded {
+            return Phase::Failed;
+        }
+        if self.restart_all.is_some() {
+            return self.phase;
+        }
+        if self.has_init_failed_by_policy() {
             return Phase::Failed;
         }
         let count = self.count();
@@ -29,14 +35,14 @@ impl Lifecycle {
         let is_waiting =
             count.pending_init > 0 || (count.pending_sidecars > 0 && !self.has_any_main_started()) || count.waiting > 0;
         if is_waiting {
-            // What never came to run has failed, once the Pod is over.
+            // In a Pod that has ended, a container that never ran counts as failed.
             return if is_over { Phase::Failed } else { Phase::Pending };
         }
         if count.running > 0 {
             return Phase::Running;
         }
         if !is_over {
-            // Something is between two attempts, or being stopped before it was seen to run.
+            // A container is between two attempts, or is being stopped before it was known to run.
             return if count.stopped > 0 {
                 Phase::Running
             } else {
@@ -50,7 +56,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether one of `containers` runs or has run in a way that shows.
+    /// Whether one of `containers` runs, or has run according to its status.
     pub(super) fn has_any_main_started(&self) -> bool {
         (0..self.containers.len()).any(|index| {
             self.containers
@@ -64,6 +70,7 @@ impl Lifecycle {
         self.containers.iter().any(|container| {
             container.plan.role == Role::Init
                 && matches!(&container.state, State::Ended(ended) if ended.last.exit.code != 0
+                    && ended.retry.is_none()
                     && !restart::restarts(&self.plan, &container.plan, ended.last.exit.code))
         })
     }
@@ -75,6 +82,7 @@ impl Lifecycle {
             match (container.plan.role, shown) {
                 (Role::Init, Shown::Running(_) | Shown::Waiting { last: None, .. }) => count.pending_init += 1,
                 (Role::Init, Shown::Waiting { .. } | Shown::Terminated { .. }) => {}
+                (Role::Ephemeral, _) => {}
                 (Role::Sidecar, Shown::Running(running)) => {
                     count.running += 1;
                     count.pending_sidecars += usize::from(!running.is_started);

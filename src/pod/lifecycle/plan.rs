@@ -1,16 +1,17 @@
-//! What the lifecycle needs of a manifest.
+//! The parts of a manifest that the lifecycle needs.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerRestartRule, Pod, Probe, ResourceRequirements, VolumeMount, VolumeMountStatus,
+    Container, ContainerRestartRule, EphemeralContainer, Pod, Probe, ResourceRequirements, VolumeMount,
+    VolumeMountStatus,
 };
+use microkube_manifest::ephemeral::as_container;
 use microkube_manifest::resources::qos_class;
 use serde::{Deserialize, Serialize};
 
 use super::interface::ProbeKind;
 
-/// The Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
     pub namespace: String,
@@ -22,23 +23,28 @@ pub struct PodPlan {
     pub active_deadline: Option<Duration>,
     pub readiness_gates: Vec<String>,
     pub qos_class: String,
-    /// `metadata.generation` when the Pod was made; none of Pods that were made before there was one.
+    /// `metadata.generation` without the deletion; `None` for Pods from builds that did not set it.
     #[serde(default)]
     pub generation: Option<i64>,
+    /// The Pod does not start before all of them are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduling_gates: Vec<String>,
 }
 
-/// What a container is to its Pod.
+/// The role of a container in its Pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// Runs once, before the next init container.
     Init,
-    /// An init container that goes on beside the others.
+    /// An init container that keeps running alongside the others.
     Sidecar,
     /// One of `containers`.
     Main,
+    /// Added to the running Pod, for debugging: never restarted, and without effect on the Pod's phase and conditions.
+    Ephemeral,
 }
 
-/// `restartPolicy`, of a Pod or of a container.
+/// `restartPolicy` of a Pod or container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartPolicy {
     Always,
@@ -65,34 +71,42 @@ impl RestartPolicy {
     }
 }
 
-/// One of a container's `restartPolicyRules`; the action is always `Restart`.
+/// One of a container's `restartPolicyRules`. The first that matches an exit code counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartRule {
-    /// `NotIn` instead of `In`.
+    /// The action is `RestartAllContainers` instead of `Restart`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restarts_all: bool,
+    /// The operator is `NotIn` instead of `In`.
     negated: bool,
     exit_codes: Vec<i32>,
 }
 
 impl RestartRule {
     pub fn of(rule: &ContainerRestartRule) -> Option<Self> {
-        let exit_codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart")?;
+        let exit_codes = rule.exit_codes.as_ref()?;
+        let restarts_all = match rule.action.as_str() {
+            "Restart" => false,
+            "RestartAllContainers" => true,
+            _ => return None,
+        };
         let negated = match exit_codes.operator.as_str() {
             "In" => false,
             "NotIn" => true,
             _ => return None,
         };
         Some(Self {
+            restarts_all,
             negated,
             exit_codes: exit_codes.values.clone().unwrap_or_default(),
         })
     }
 
-    pub fn matches(&self, exit_code: u8) -> bool {
+    fn matches(&self, exit_code: u8) -> bool {
         self.exit_codes.contains(&i32::from(exit_code)) != self.negated
     }
 }
 
-/// A container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerPlan {
     pub name: String,
@@ -100,12 +114,12 @@ pub struct ContainerPlan {
     pub role: Role,
     /// `imagePullPolicy: Always`.
     pub always_pull: bool,
-    /// Its own policy, which goes before the Pod's.
+    /// The container's own policy, which overrides the Pod's.
     pub restart_policy: Option<RestartPolicy>,
     pub restart_rules: Vec<RestartRule>,
     pub post_start: bool,
     pub pre_stop: bool,
-    /// What it asks for, which is what it gets.
+    /// Its requested resources, which are always granted.
     #[serde(default)]
     pub resources: ResourceRequirements,
     #[serde(default)]
@@ -115,7 +129,7 @@ pub struct ContainerPlan {
     readiness: Option<ProbePlan>,
 }
 
-/// When a probe is executed, and what its results mean.
+/// When a probe is executed, and how its results are judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbePlan {
     pub initial_delay: Duration,
@@ -123,12 +137,12 @@ pub struct ProbePlan {
     pub timeout: Duration,
     pub success_threshold: u32,
     pub failure_threshold: u32,
-    /// Its own `terminationGracePeriodSeconds`.
+    /// The probe's own `terminationGracePeriodSeconds`.
     pub grace: Option<Duration>,
 }
 
 impl PodPlan {
-    /// Of a defaulted and validated Pod.
+    /// Creates the plan of a defaulted and validated Pod.
     pub fn of(pod: &Pod) -> Self {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let spec = pod.spec.as_ref();
@@ -153,6 +167,12 @@ impl PodPlan {
                 .collect(),
             qos_class: qos_class(pod).as_str().to_owned(),
             generation: pod.metadata.generation,
+            scheduling_gates: spec
+                .and_then(|spec| spec.scheduling_gates.as_ref())
+                .into_iter()
+                .flatten()
+                .map(|gate| gate.name.clone())
+                .collect(),
         }
     }
 }
@@ -165,19 +185,27 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = ContainerPlan> {
         .into_iter()
         .flatten();
     let main = spec.map(|spec| spec.containers.as_slice()).into_iter().flatten();
-    init.map(|container| ContainerPlan::of(container, true))
-        .chain(main.map(|container| ContainerPlan::of(container, false)))
+    let ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    init.map(|container| ContainerPlan::of(container, init_role(container)))
+        .chain(main.map(|container| ContainerPlan::of(container, Role::Main)))
+        .chain(ephemeral.into_iter().flatten().map(ContainerPlan::of_ephemeral))
+}
+
+fn init_role(container: &Container) -> Role {
+    match container.restart_policy.as_deref().and_then(RestartPolicy::parse) {
+        Some(RestartPolicy::Always) => Role::Sidecar,
+        _ => Role::Init,
+    }
 }
 
 impl ContainerPlan {
-    fn of(container: &Container, is_init: bool) -> Self {
+    pub fn of_ephemeral(container: &EphemeralContainer) -> Self {
+        Self::of(&as_container(container), Role::Ephemeral)
+    }
+
+    fn of(container: &Container, role: Role) -> Self {
         let restart_policy = container.restart_policy.as_deref().and_then(RestartPolicy::parse);
-        let role = match (is_init, restart_policy) {
-            (true, Some(RestartPolicy::Always)) => Role::Sidecar,
-            (true, _) => Role::Init,
-            (false, _) => Role::Main,
-        };
-        // Kubernetes has no probes and hooks for containers that the Pod waits for.
+        // In Kubernetes, init containers have no probes and hooks unless they are sidecars.
         let probe = |probe: &Option<Probe>| probe.as_ref().filter(|_| role != Role::Init).map(ProbePlan::of);
         let lifecycle = container.lifecycle.as_ref().filter(|_| role != Role::Init);
         Self {
@@ -210,8 +238,22 @@ impl ContainerPlan {
         }
     }
 
+    /// The rule for this exit code (`findMatchingContainerRestartRule` in `pkg/api/v1/pod/util.go`).
+    pub fn restart_rule(&self, exit_code: u8) -> Option<&RestartRule> {
+        self.restart_rules.iter().find(|rule| rule.matches(exit_code))
+    }
+
     pub fn is_init(&self) -> bool {
-        self.role != Role::Main
+        matches!(self.role, Role::Init | Role::Sidecar)
+    }
+
+    /// Whether its failure is a failure of the Pod.
+    pub fn counts_for_exit_code(&self) -> bool {
+        matches!(self.role, Role::Init | Role::Main)
+    }
+
+    pub fn is_ephemeral(&self) -> bool {
+        self.role == Role::Ephemeral
     }
 
     pub fn is_sidecar(&self) -> bool {
@@ -223,10 +265,13 @@ impl ContainerPlan {
     }
 }
 
-/// How the kubelet shows a mount. Recursion is of no meaning to one that can be written to.
+/// The kubelet's status of a mount. Recursive read-only has no meaning for a writable mount.
 fn mount_status(mount: &VolumeMount) -> VolumeMountStatus {
     let is_read_only = mount.read_only == Some(true);
-    let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+    let recursive = match mount.recursive_read_only.as_deref() {
+        Some("Enabled" | "IfPossible") => "Enabled",
+        _ => "Disabled",
+    };
     VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
@@ -238,7 +283,7 @@ fn mount_status(mount: &VolumeMount) -> VolumeMountStatus {
 
 impl ProbePlan {
     fn of(probe: &Probe) -> Self {
-        // Absent and zero mean the default (`SetDefaults_Probe`); the least is one.
+        // Absent and zero mean the default (`SetDefaults_Probe`); the minimum is one.
         let number = |value: Option<i32>, default: u32| {
             u32::try_from(value.unwrap_or_default())
                 .ok()

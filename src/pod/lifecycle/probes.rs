@@ -1,4 +1,5 @@
-//! When probes are executed, and what follows from their results (`pkg/kubelet/prober/worker.go`, without its random delay).
+//! When probes are executed, and how their results are handled (`pkg/kubelet/prober/worker.go`, without its random
+//! delay).
 
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use super::interface::{Action, ContainerAttempt, ProbeKind, ProbeOutcome};
 use super::state::Lifecycle;
 use super::state::{Active, Cause};
 
-/// How much later than its timeout a probe may be answered. After that it is made again: a lost answer must not end the probing.
+/// How long after its timeout a probe's result may arrive. Then the probe is repeated: a lost result must not end the
+/// probing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The startup probe goes before the others. Containers that are being stopped only get readiness probes.
+/// The startup probe comes before the others. Containers that are being stopped only get readiness probes.
 fn is_due(active: &Active, kind: ProbeKind) -> bool {
     let Some(running) = &active.running else { return false };
     active.is_up()
@@ -20,7 +22,7 @@ fn is_due(active: &Active, kind: ProbeKind) -> bool {
 }
 
 impl Lifecycle {
-    /// Sets the first times of a container's probes when they may begin.
+    /// Sets the first execution times of a container's probes once they may start.
     pub(super) fn schedule_probes(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -46,7 +48,7 @@ impl Lifecycle {
         })
     }
 
-    /// When the next probe of the container is to be made.
+    /// When the next probe of the container is due.
     pub(super) fn probes_due_at(&self, index: usize) -> Option<Time> {
         ProbeKind::ALL
             .into_iter()

@@ -1,5 +1,5 @@
-//! After a restart of the supervisor: compares what the sandbox holds with what is known of it, asks again for what was under way, and begins a
-//! termination again with its full grace period, as the kubelet does.
+//! After a restart of the supervisor: compares the content of the sandbox with the recorded state, repeats unfinished
+//! requests, and restarts a termination with its full grace period, as the kubelet does.
 
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use super::state::Lifecycle;
 use super::state::{Active, Cause, Container, Image, PostStart, Stage, State, Step, Stop};
 use super::termination::KILL_PATIENCE;
 
-/// The longest back-off. Only with a clock that was set back does a wait look longer.
+/// The longest back-off. A longer wait means that the clock was set back.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 impl Lifecycle {
-    /// The attempts that the sandbox may hold, so that a supervisor that takes it over has to follow them. At most one of each container:
-    /// the one that is asked for or runs, or the next one, whose start was not recorded. Others that are found there are killed.
+    /// The attempts that the sandbox may contain, so a supervisor that takes over must follow them. There is at most
+    /// one per container: the requested or running one, or the next one if its start was not recorded. Other attempts
+    /// found there are killed.
     pub fn expected_attempts(&self) -> impl Iterator<Item = ContainerAttempt> {
         (0..self.containers.len()).filter_map(|container| self.expected_attempt(container))
     }
@@ -34,7 +35,7 @@ impl Lifecycle {
         self.expected_attempt(attempt.container) == Some(attempt)
     }
 
-    /// Whether this is an earlier attempt, which is no longer waited for.
+    /// Whether this is an earlier attempt that nothing waits for any more.
     #[must_use]
     pub fn is_past(&self, attempt: ContainerAttempt) -> bool {
         self.containers
@@ -55,6 +56,8 @@ impl Lifecycle {
         }
         self.note_active_deadline(now, out);
         self.bound_waits(now);
+        // Images of containers that changed are pulled while the sandbox runs.
+        self.pull_again(out);
         if let Some(termination) = &mut self.termination {
             termination.ends_at = now.saturating_add(termination.grace);
             termination.is_exceeded = false;
@@ -89,11 +92,14 @@ impl Lifecycle {
         }
     }
 
-    /// In one step: the actions that follow from the loss are this supervisor's, and must not be repeated as if its predecessor had asked for
-    /// them.
+    /// Handles the restart and the loss in one step: the actions that follow from the loss are requested by this
+    /// supervisor, and must not be repeated like requests of its predecessor.
     pub(super) fn supervisor_restarted_alone(&mut self, now: Time, message: &str, out: &mut Vec<Action>) {
         if self.began_at.is_none() {
-            return self.begin(now);
+            if !self.is_invalid {
+                self.begin(now);
+            }
+            return;
         }
         self.note_active_deadline(now, out);
         self.bound_waits(now);
@@ -101,7 +107,7 @@ impl Lifecycle {
         self.sandbox_lost(now, message, out);
     }
 
-    /// Forgets a start of which nothing was found. The same attempt is made again in its turn, unless the Pod ends.
+    /// Forgets a start that left no trace. The same attempt is repeated in its turn, unless the Pod ends.
     fn forget_start(&mut self, index: usize, is_found: impl Fn(ContainerAttempt) -> bool) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -114,7 +120,7 @@ impl Lifecycle {
         }
     }
 
-    /// Takes over a start that was made but not recorded, and kills attempts that are not expected.
+    /// Adopts a start that happened but was not recorded, and kills unexpected attempts.
     fn adopt(&mut self, now: Time, found: impl Iterator<Item = FoundAttempt>, out: &mut Vec<Action>) {
         for FoundAttempt { attempt, has_ended } in found {
             let Some(container) = self.containers.get_mut(attempt.container) else {
@@ -131,7 +137,7 @@ impl Lifecycle {
         }
     }
 
-    /// Waits anew for a start that is under way. A container that is being stopped gets its whole grace period, as soon as it runs.
+    /// Waits again for a start in progress. A container that is being stopped gets its full grace period once it runs.
     fn await_start(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_kill = self.is_killing();
         let pod_end = self
@@ -150,13 +156,13 @@ impl Lifecycle {
             (Some((grace, ends_at)), _) => self.stop_container(now, index, Cause::Pod, grace, ends_at, out),
             (None, Some(stop)) => {
                 let ends_at = now.saturating_add(stop.grace);
-                self.stop_container(now, index, stop.cause, stop.grace, ends_at, out);
+                self.stop_with(now, index, Stop { ends_at, ..stop }, out);
             }
             (None, None) => {}
         }
     }
 
-    /// Compares an attempt that should be there with what was found of it; `has_ended` is none if that is nothing.
+    /// Compares an expected attempt with what was found. `has_ended` is `None` if it was not found.
     fn compare(&mut self, now: Time, attempt: ContainerAttempt, has_ended: Option<bool>, out: &mut Vec<Action>) {
         let index = attempt.container;
         let is_kill = self.is_killing();
@@ -169,7 +175,7 @@ impl Lifecycle {
         };
         let Some(active) = container.active_mut() else { return };
         match (has_ended, &mut active.running) {
-            // It is started again below, once it is clear whether the Pod goes on.
+            // It is started again below, once it is clear whether the Pod continues.
             (None, None) => {}
             (None, Some(_)) => self.container_lost(now, index, out),
             (Some(true), _) => await_end(now, active),
@@ -186,13 +192,13 @@ impl Lifecycle {
                 running.probes.forget_asked(now);
                 let is_hook_running = running.post_start == PostStart::Running;
                 match (pod_end, active.stop.take()) {
-                    // A stop that was under way begins again, with its whole grace period.
+                    // An unfinished stop starts again with its full grace period.
                     (Some((grace, ends_at)), _) => {
                         self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
                     }
                     (None, Some(stop)) => {
                         let ends_at = now.saturating_add(stop.grace);
-                        self.stop_container(now, index, stop.cause, stop.grace, ends_at, out);
+                        self.stop_with(now, index, Stop { ends_at, ..stop }, out);
                     }
                     (None, None) if is_hook_running => out.push(Action::RunHook {
                         attempt,
@@ -244,16 +250,17 @@ impl Container {
     }
 }
 
-/// The container has ended; the event that follows says how. Without that event it is lost.
+/// The container has ended, and a later event reports how. If that event does not arrive, the container is lost.
 fn await_end(now: Time, active: &mut Active) {
     let (grace, cause) = active
         .stop
         .as_ref()
         .map_or((Duration::ZERO, Cause::Itself), |stop| (stop.grace, stop.cause));
-    // It needs no stop any more, but a failed probe still decides whether it is restarted.
+    // It no longer needs to be stopped, but a failed probe still decides whether it is restarted.
     let cause = if cause == Cause::Pod { Cause::Itself } else { cause };
     active.stop = Some(Stop {
         cause,
+        changed: active.stop.as_ref().and_then(|stop| stop.changed),
         grace,
         ends_at: now,
         step: Step::Killed {

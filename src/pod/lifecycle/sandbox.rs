@@ -1,5 +1,5 @@
-//! The sandbox: the virtual machine that the Pod's containers run in. It starts when all images are there, is started again when it is
-//! lost and something may still run, and is stopped when nothing will.
+//! The sandbox: the virtual machine in which the Pod's containers run. It starts when all images are available, is
+//! restarted if it is lost while something may still run, and is stopped when nothing will run any more.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::plan::RestartPolicy;
 use super::state::Lifecycle;
 use super::state::{Stage, State};
 
-/// How long a sandbox may take to stop before it is taken for gone: all its containers are dead by then.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a sandbox may take to stop before it counts as gone: by then all its containers are dead.
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Lifecycle {
     pub(super) fn sandbox_ready(&mut self, pod_ip: String, host_ip: String) {
@@ -32,7 +32,7 @@ impl Lifecycle {
                     lost_at: None,
                 };
             }
-            Stage::Stopping { .. } => self.sandbox.stage = Stage::Gone,
+            Stage::Stopping { .. } => self.sandbox_stopped(now),
             Stage::Absent { .. } | Stage::Ready | Stage::Gone => {}
         }
     }
@@ -44,6 +44,7 @@ impl Lifecycle {
             Stage::Absent { .. } | Stage::Gone => return,
         }
         out.push(event::sandbox_lost(message));
+        self.sandbox.is_replaced = false;
         self.sandbox.stage = Stage::Absent {
             retry_at: now.saturating_add(self.sandbox.back_off.wait_after(now)),
             lost_at: Some(now),
@@ -65,12 +66,17 @@ impl Lifecycle {
             State::Ended(ended) => ended.retry.is_some(),
             _ => false,
         });
+        let is_anything_restarted = is_anything_restarted || self.restart_all.is_some();
         if had_run && self.plan.restart_policy == RestartPolicy::Never && !is_anything_restarted {
-            // What did not come to start beside the others is not started without them either.
+            // Containers that did not start with the others in the lost sandbox are not started in a new one.
             return self.begin_termination(now, self.plan.grace, out);
         }
         out.push(event::sandbox_changed());
-        // Init containers run again in a new sandbox.
+        self.reset_init_containers();
+    }
+
+    /// Init containers run again in a new sandbox.
+    pub(super) fn reset_init_containers(&mut self) {
         for container in self.containers.iter_mut().filter(|container| container.plan.is_init()) {
             container.is_initialized = false;
             if let State::Ended(ended) = std::mem::replace(&mut container.state, State::Waiting) {
@@ -79,7 +85,7 @@ impl Lifecycle {
         }
     }
 
-    /// When something is to be done about the sandbox.
+    /// When the next step for the sandbox is due.
     pub(super) fn sandbox_due_at(&self) -> Option<Time> {
         match self.sandbox.stage {
             Stage::Absent { retry_at, .. } => {
@@ -101,14 +107,20 @@ impl Lifecycle {
                     self.sandbox.back_off.lengthen(lost_at, now);
                 }
                 self.sandbox.stage = Stage::Starting;
+                self.note_boot_images();
                 out.push(Action::StartSandbox);
             }
-            Stage::Stopping { .. } => self.sandbox.stage = Stage::Gone,
+            Stage::Stopping { .. } => {
+                self.sandbox_stopped(now);
+                // The next sandbox needs images that this one did not.
+                self.keep_images(now, out);
+                self.keep_sandbox(now, out);
+            }
             Stage::Starting | Stage::Ready | Stage::Gone => {}
         }
     }
 
-    /// Stops the sandbox once nothing will run in it any more. The Pod is in its last phase then.
+    /// Stops the sandbox once nothing will run in it any more. The Pod is then in a final phase.
     pub(super) fn release_sandbox(&mut self, now: Time, out: &mut Vec<Action>) {
         if !self.is_over() {
             return;
@@ -125,14 +137,17 @@ impl Lifecycle {
         }
     }
 
-    /// Asks again for what was under way when the supervisor died and there is no sandbox to ask.
+    /// Repeats the requests that were unfinished when the supervisor died, if there is no sandbox to take over.
     pub(super) fn resume(&mut self, now: Time, out: &mut Vec<Action>) {
         self.note_active_deadline(now, out);
         self.bound_waits(now);
         self.pull_again(out);
         let is_terminating = self.is_terminating();
         match &mut self.sandbox.stage {
-            Stage::Starting if !is_terminating => out.push(Action::StartSandbox),
+            Stage::Starting if !is_terminating => {
+                out.push(Action::StartSandbox);
+                self.note_boot_images();
+            }
             Stage::Stopping { give_up_at } => {
                 *give_up_at = now.saturating_add(STOP_PATIENCE);
                 out.push(Action::StopSandbox);

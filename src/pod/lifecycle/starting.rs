@@ -1,37 +1,44 @@
-//! Which container may start now: init containers one after the other, a sidecar's successor once the sidecar has started, the others
-//! in the order of the spec when all init containers are done; and each again when its back-off has passed.
+//! Which container may start now: init containers one after another, where a sidecar's successor starts once the
+//! sidecar has started; the others in the order of the spec when all init containers are done; and each again when its
+//! back-off has passed.
 //!
-//! A start ends with the container's postStart hook, and only one is under way at a time (`SyncPod` and `startContainer` in
-//! `pkg/kubelet/kuberuntime`). Without a hook nothing happens between the start of a container's process and the next container's turn, so such
-//! starts are asked for together; the guest keeps their order.
+//! A start includes the container's postStart hook, and only one is in progress at a time (`SyncPod` and
+//! `startContainer` in `pkg/kubelet/kuberuntime`). Starts of containers without a hook are requested together, because
+//! nothing happens between the start of one process and the next; the guest keeps their order.
 
 use super::interface::Action;
 use super::interface::Time;
 use super::plan::Role;
 use super::state::Lifecycle;
-use super::state::{PostStart, State};
+use super::state::{Image, PostStart, State};
 
 impl Lifecycle {
-    /// When the container is to be started, if nothing stands against it.
+    /// When the container is due to start, if nothing prevents it.
     pub(super) fn start_due_at(&self, index: usize) -> Option<Time> {
-        if !self.sandbox.is_ready() || self.is_terminating() || self.has_finished() {
+        let is_held = self.sandbox.is_replaced || self.restart_all.is_some();
+        if is_held || !self.sandbox.is_ready() || self.is_terminating() || self.has_finished() {
             return None;
         }
         let container = self.containers.get(index)?;
+        // Its image may have changed after the start of the sandbox.
+        if !matches!(container.image, Image::Ready { .. }) {
+            return None;
+        }
         let due_at = match &container.state {
             State::Waiting => Time::ZERO,
             State::Refused { retry_at, .. } => *retry_at,
             State::Ended(ended) => ended.retry.as_ref()?.at,
             State::Active(_) => return None,
         };
-        let earlier = self.containers.iter().take(index);
-        let may_start = earlier
-            .filter(|container| container.plan.is_init())
-            .all(|container| container.is_initialized);
+        let mut earlier = self.containers.iter().take(index);
+        let may_start = match container.plan.is_ephemeral() {
+            true => matches!(container.image, Image::Ready { .. }),
+            false => earlier.all(|container| !container.plan.is_init() || container.is_initialized),
+        };
         (may_start && !self.is_held_up(index)).then_some(due_at)
     }
 
-    /// Whether the start of another container is not over yet.
+    /// Whether another container's start is still in progress.
     fn is_held_up(&self, index: usize) -> bool {
         let others = self.containers.iter().enumerate();
         others
@@ -47,7 +54,7 @@ impl Lifecycle {
         }
     }
 
-    /// The container runs and its postStart hook has returned.
+    /// The container runs, and its postStart hook has returned.
     pub(super) fn container_is_up(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -63,7 +70,7 @@ impl Lifecycle {
         }
     }
 
-    /// The container's startup probe succeeded, or it has none.
+    /// The container's startup probe has succeeded, or it has none.
     pub(super) fn container_has_started(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -79,9 +86,12 @@ impl Lifecycle {
         self.schedule_probes(now, index);
     }
 
-    /// Whether no container will be started any more although nobody asked for the Pod's end: an init container failed for good, or
-    /// all containers have ended for good.
+    /// Whether no further container will be started although the Pod was not asked to end: an init container has failed
+    /// for good, or all containers have ended for good.
     pub(super) fn has_finished(&self) -> bool {
+        if self.restart_all.is_some() {
+            return false;
+        }
         let has_ended_for_good = |state: &State| matches!(state, State::Ended(ended) if ended.retry.is_none());
         self.has_init_failed()
             || self

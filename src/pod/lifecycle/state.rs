@@ -1,10 +1,11 @@
-//! The state of a Pod's life, and what can be read from it without applying a rule: containers with their images, probes and ends, the sandbox,
-//! the termination. All of it is saved after every step: names and fields are a format on disk.
+//! The state of a Pod's life, with methods that read it without applying rules: containers with their images, probes
+//! and ends, the sandbox, and the termination. It is saved after every step: names and fields are a format on disk.
 //!
-//! The modules named after the concerns decide when it changes.
+//! The other modules decide when it changes.
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PodCondition;
 use serde::{Deserialize, Serialize};
 
 use super::interface::{ContainerAttempt, Exit, Hook, ProbeKind, ProcessUser, Time};
@@ -12,7 +13,7 @@ use super::plan::{ContainerPlan, PodPlan};
 use super::restart::BackOff;
 use super::transitions::Conditions;
 
-/// The whole state of a Pod's life. It is saved after every step, so that another process can continue it.
+/// The whole state of a Pod's life. It is saved after every step for another process to continue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lifecycle {
     pub(super) plan: PodPlan,
@@ -26,8 +27,35 @@ pub struct Lifecycle {
     pub(super) deadline_exceeded: bool,
     pub(super) phase: Phase,
     pub(super) conditions: Conditions,
-    /// How many containers have ended so far: tells which one failed first.
+    /// How many attempts have ended so far: determines which one failed first.
     pub(super) ends: u64,
+    /// A restart of all containers in progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) restart_all: Option<RestartAll>,
+    /// The node ignores the Pod.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_invalid: bool,
+    /// Why the node has rejected the Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rejection: Option<Rejection>,
+    /// Conditions that are not the kubelet's: clients have set them, for readiness gates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) client_conditions: Vec<PodCondition>,
+}
+
+/// A restart of all containers, which an exit has triggered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartAll {
+    pub began_at: Time,
+    /// All containers have ended and wait for their new start.
+    pub is_reset: bool,
+}
+
+/// Reason and message of the kubelet for a Pod that it does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    pub reason: String,
+    pub message: String,
 }
 
 /// `status.phase`.
@@ -35,16 +63,16 @@ pub struct Lifecycle {
 pub enum Phase {
     /// Not all containers have been started yet.
     Pending,
-    /// At least one runs, or will again.
+    /// At least one runs, or will run again.
     Running,
-    /// All have ended well, for good.
+    /// All have ended for good, and all succeeded.
     Succeeded,
-    /// All have ended for good, one of them badly.
+    /// All have ended for good, and at least one failed.
     Failed,
 }
 
 impl Phase {
-    /// As the status shows it.
+    /// The phase as the status shows it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,73 +83,84 @@ impl Phase {
         }
     }
 
-    /// Whether the Pod stays in it for good.
+    /// Whether the phase is final.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 
-/// A container over all its attempts.
+/// A container across all its attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     pub plan: ContainerPlan,
     pub image: Image,
     pub state: State,
-    /// How the attempt before the present state ended.
+    /// How the previous attempt ended.
     pub last: Option<Terminated>,
     pub next_attempt: u32,
     pub restart_count: u32,
     pub back_off: BackOff,
-    /// In this sandbox, the init container after it may start: it succeeded, or, as a sidecar, was started once.
+    /// In this sandbox, the next init container may start: this one succeeded or, if it is a sidecar, was started once.
     pub is_initialized: bool,
+    /// The image of this container in the running sandbox, if another one is wanted now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_image: Option<String>,
+    /// The image of its current or last attempt, if another one is wanted now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_image: Option<RanImage>,
+}
+
+/// An image as the status shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RanImage {
+    pub name: String,
+    /// `imageID`
+    pub id: String,
 }
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum State {
-    /// Not started since the sandbox is there.
+    /// Not started in this sandbox.
     Waiting,
-    /// It could not be created; the same attempt is made again.
+    /// It could not be created; the same attempt is repeated.
     Refused {
         reason: String,
         message: String,
         retry_at: Time,
     },
-    /// From the request to start it to its end.
+    /// From the start request to the end.
     Active(Active),
-    /// Ended.
     Ended(Ended),
 }
 
-/// A container that is asked for or runs.
+/// A container whose start was requested, or that runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Active {
-    /// Number of the attempt.
     pub attempt: u32,
     pub asked_at: Time,
-    /// When the starts that were asked for before were over: the guest makes them one after the other.
+    /// When its turn came: the guest performs starts one after another, and all earlier ones were finished.
     #[serde(default)]
     pub turn_at: Option<Time>,
-    /// Since its start was confirmed.
+    /// Set when its start is confirmed.
     pub running: Option<Running>,
     pub stop: Option<Stop>,
 }
 
-/// A container whose process runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     pub container_id: Option<String>,
     pub user: Option<ProcessUser>,
     pub started_at: Time,
     pub post_start: PostStart,
-    /// Its startup probe, if it has one, succeeded.
+    /// Its startup probe has succeeded, or it has none.
     pub is_started: bool,
     pub is_ready: bool,
     pub probes: Probes,
 }
 
-/// Until the postStart hook has returned, the container counts as waiting.
+/// The state of the postStart hook. Until the hook has returned, the container counts as waiting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PostStart {
     Running,
@@ -129,22 +168,21 @@ pub enum PostStart {
     Done,
 }
 
-/// A container that has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     pub last: Terminated,
     pub retry: Option<Retry>,
-    /// Why it could not be started, if that was how it ended: reason and message.
+    /// Reason and message of a failed start, if it ended that way.
     pub start_error: Option<(String, String)>,
 }
 
-/// A container that is to be started again.
+/// A planned restart of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
     pub at: Time,
-    /// The wait, if the back-off demands one.
+    /// The wait, if the back-off requires one.
     pub back_off: Option<Duration>,
-    /// Whether the back-off is shown in place of the end.
+    /// Whether the status shows the back-off instead of the end.
     pub is_shown: bool,
 }
 
@@ -156,15 +194,15 @@ pub struct Terminated {
     pub user: Option<ProcessUser>,
     pub started_at: Option<Time>,
     pub finished_at: Time,
-    /// Its place among all ends of the Pod.
+    /// Its position among all ends in the Pod.
     pub order: u64,
 }
 
-/// An image of a container.
+/// The image of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {
     Unasked,
-    /// Asked for. It is being fetched if its event has been recorded.
+    /// Requested. It is being pulled if that event was recorded.
     Wanted {
         asked_at: Time,
         is_fetched: bool,
@@ -178,7 +216,7 @@ pub enum Image {
         message: String,
         at: Time,
         retry_at: Time,
-        /// Whether `ImagePullBackOff` is shown in place of the failure.
+        /// Whether the status shows `ImagePullBackOff` instead of the failure.
         is_shown: bool,
         back_off: BackOff,
     },
@@ -192,32 +230,31 @@ pub struct Probes {
     readiness: Probing,
 }
 
-/// One of them.
+/// One probe of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Probing {
     /// The earliest time of the next execution.
     pub next_at: Time,
-    /// Since when one is under way.
+    /// When the execution in progress was requested.
     pub asked_at: Option<Time>,
-    /// The last result, and how many times in a row it came.
+    /// The last result, and how many times in a row it occurred.
     pub last: Option<bool>,
     pub run_length: u32,
 }
 
-/// The end of the Pod, under way.
+/// The end of the Pod, in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Termination {
-    /// The shortest grace period that was asked for.
+    /// The shortest requested grace period.
     pub grace: Duration,
-    /// When it is over.
+    /// The end of the grace period.
     pub ends_at: Time,
-    /// Everything is killed at once.
+    /// Everything is killed immediately.
     pub is_kill: bool,
-    /// The event that it was exceeded has been recorded.
+    /// The event about exceeding the grace period was recorded.
     pub is_exceeded: bool,
 }
 
-/// The Pod's deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
     /// When its grace period ends.
@@ -225,12 +262,16 @@ pub struct Deletion {
     pub grace: Duration,
 }
 
-/// The end of a container, under way.
+/// The end of a container, in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     pub cause: Cause,
+    /// The container starts again afterwards, because this changed. The cause is then [`Cause::Itself`], unless the Pod
+    /// ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Changed>,
     pub grace: Duration,
-    /// When the grace period is over.
+    /// The end of the grace period.
     pub ends_at: Time,
     pub step: Step,
 }
@@ -244,41 +285,52 @@ pub enum Cause {
     Probe(ProbeKind),
     /// Its postStart hook failed.
     PostStart,
-    /// It ended by itself; the event that says so is still to come.
+    /// It ended on its own; the event that reports it has not arrived yet.
     Itself,
 }
 
-/// How far the end of a container has come.
+/// What changed so that a container is restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changed {
+    /// Its image.
+    Definition,
+    /// The sandbox is replaced.
+    Sandbox,
+}
+
+/// The stage of a container's stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// It was not yet known to run.
     Starting,
-    /// Its preStop hook runs.
+    /// Its preStop hook is running.
     PreStop,
-    /// A sidecar waits for those that need it.
+    /// A sidecar waits for the containers that need it.
     Turn,
-    /// The stop signal is out.
+    /// The stop signal was sent.
     Signalled { kill_at: Time },
-    /// So is SIGKILL.
+    /// SIGKILL was sent.
     Killed { give_up_at: Time },
 }
 
-/// The sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxState {
     pub stage: Stage,
     pub pod_ip: Option<String>,
     pub host_ip: Option<String>,
     pub back_off: BackOff,
+    /// It is being stopped to be replaced by another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_replaced: bool,
 }
 
-/// Where it is in its life.
+/// Where the sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     Absent {
         /// The earliest time to start one.
         retry_at: Time,
-        /// When the one before was lost.
+        /// When the previous one was lost.
         lost_at: Option<Time>,
     },
     Starting,
@@ -290,7 +342,7 @@ pub enum Stage {
 }
 
 impl Lifecycle {
-    /// The state of an attempt, if it is the present one of its container.
+    /// The state of an attempt, if it is the current one of its container.
     pub(super) fn attempt_mut(&mut self, attempt: ContainerAttempt) -> Option<&mut Active> {
         let container = self.containers.get_mut(attempt.container)?;
         container.attempt_mut(attempt.number)
@@ -308,6 +360,8 @@ impl Container {
             restart_count: 0,
             back_off: BackOff::default(),
             is_initialized: false,
+            boot_image: None,
+            ran_image: None,
         }
     }
 
@@ -325,12 +379,12 @@ impl Container {
         }
     }
 
-    /// The attempt with this number if it is the present one.
+    /// The attempt with this number, if it is the current one.
     pub fn attempt_mut(&mut self, number: u32) -> Option<&mut Active> {
         self.active_mut().filter(|active| active.attempt == number)
     }
 
-    /// The user its present attempt runs as, or its last one ran as.
+    /// The user of its current or last attempt.
     pub fn user(&self) -> Option<&ProcessUser> {
         let running = self.active().and_then(|active| active.running.as_ref());
         let ended = match &self.state {
@@ -347,13 +401,20 @@ impl Container {
         self.active().is_some()
     }
 
-    /// Whether other containers wait for its postStart hook, which runs or will. A container that is being stopped holds up no other.
+    /// Whether other containers wait for its postStart hook, which runs or will run. A container that is being stopped
+    /// delays no others.
     pub fn holds_up_others(&self) -> bool {
         self.plan.post_start
             && self.active().is_some_and(|active| {
                 let running = active.running.as_ref();
                 active.stop.is_none() && running.is_none_or(|running| running.post_start == PostStart::Running)
             })
+    }
+
+    /// Whether it does not start again in this sandbox.
+    pub fn has_ended_in_sandbox(&self) -> bool {
+        let is_done_init = self.is_initialized && !self.plan.is_sidecar();
+        is_done_init || matches!(&self.state, State::Ended(ended) if ended.retry.is_none())
     }
 
     /// Whether it was ever started.
@@ -363,12 +424,12 @@ impl Container {
 }
 
 impl Active {
-    /// Which attempt this is, in the container with this number.
+    /// This attempt as one of the container with this number.
     pub fn attempt_of(&self, container: usize) -> ContainerAttempt {
         ContainerAttempt::new(container, self.attempt)
     }
 
-    /// Whether its start is neither answered nor given up.
+    /// Whether its start was neither answered nor abandoned.
     pub fn is_starting(&self) -> bool {
         let is_given_up = matches!(&self.stop, Some(stop) if matches!(stop.step, Step::Killed { .. }));
         self.running.is_none() && !is_given_up
@@ -381,7 +442,7 @@ impl Active {
             .is_some_and(|running| running.post_start == PostStart::Done)
     }
 
-    /// The hook that is running.
+    /// The running hook, if any.
     pub fn hook(&self) -> Option<Hook> {
         if matches!(&self.stop, Some(stop) if stop.step == Step::PreStop) {
             Some(Hook::PreStop)
@@ -410,12 +471,12 @@ impl Probes {
         }
     }
 
-    /// Forgets the executions that were under way.
+    /// Forgets executions in progress.
     pub fn forget_asked(&mut self, now: Time) {
         for kind in ProbeKind::ALL {
             let probing = self.of_mut(kind);
             probing.asked_at = None;
-            // The clock may have been set back meanwhile.
+            // The clock may have been set back.
             probing.next_at = probing.next_at.min(now);
         }
     }
@@ -431,6 +492,7 @@ impl Default for SandboxState {
             pod_ip: None,
             host_ip: None,
             back_off: BackOff::default(),
+            is_replaced: false,
         }
     }
 }

@@ -1,17 +1,19 @@
-//! The Pod's status as Kubernetes shows it.
+//! The Pod's status in Kubernetes' form.
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus,
 };
+use microkube_manifest::admission::STATUS_PREFIX;
 
 use super::event;
 use super::interface::ProcessUser;
-use super::interface::{Time, timestamp};
+use super::interface::{RESTARTING_ALL, RESTARTING_ALL_MESSAGE, Time, timestamp};
+use super::plan::ContainerPlan;
 use super::state::Lifecycle;
-use super::state::{Image, PostStart, Running, State, Terminated};
+use super::state::{Container, Image, PostStart, Rejection, Running, State, Terminated};
 
-/// The state of a container that its status shows.
+/// The container state that the status shows.
 #[derive(Debug, Clone)]
 pub enum Shown<'l> {
     Waiting {
@@ -27,21 +29,24 @@ pub enum Shown<'l> {
 }
 
 impl Lifecycle {
-    /// `status` of the Pod.
+    /// The Pod's `status`.
     #[must_use]
     pub fn status(&self, now: Time) -> PodStatus {
-        let statuses = |is_init: bool| {
+        let statuses = |is_wanted: fn(&ContainerPlan) -> bool| {
             (0..self.containers.len())
-                .filter(|index| self.containers[*index].plan.is_init() == is_init)
+                .filter(|index| is_wanted(&self.containers[*index].plan))
                 .map(|index| self.container_status(index))
                 .collect::<Vec<_>>()
         };
-        let init = statuses(true);
-        PodStatus {
+        let init = statuses(ContainerPlan::is_init);
+        let ephemeral = statuses(ContainerPlan::is_ephemeral);
+        let status = PodStatus {
             phase: Some(self.phase.as_str().to_owned()),
             conditions: Some(self.shown_conditions(now)),
-            container_statuses: Some(statuses(false)),
-            init_container_statuses: (!init.is_empty()).then_some(init),
+            // A Pod with scheduling gates is on no node.
+            container_statuses: (!self.is_gated()).then(|| statuses(ContainerPlan::is_main)),
+            init_container_statuses: (!init.is_empty() && !self.is_gated()).then_some(init),
+            ephemeral_container_statuses: (!ephemeral.is_empty() && !self.is_gated()).then_some(ephemeral),
             pod_ip: self.sandbox.pod_ip.clone(),
             pod_ips: self.sandbox.pod_ip.clone().map(|ip| vec![PodIP { ip }]),
             host_ip: self.sandbox.host_ip.clone(),
@@ -52,35 +57,29 @@ impl Lifecycle {
             reason: self.deadline_exceeded.then(|| "DeadlineExceeded".to_owned()),
             message: self.deadline_exceeded.then(|| event::DEADLINE_EXCEEDED.to_owned()),
             ..PodStatus::default()
+        };
+        match &self.rejection {
+            Some(rejection) => rejected(rejection, status),
+            None => status,
         }
     }
 
-    /// `metadata.generation`: a deletion makes a new one of the Pod, and is acted upon as soon as it is known.
+    /// `metadata.generation`: a deletion increments it, and is observed as soon as it is known.
     pub(super) fn generation(&self) -> Option<i64> {
         let deletions = i64::from(self.deletion.is_some());
         Some(self.plan.generation?.saturating_add(deletions))
     }
 
-    /// What the container with this number shows.
+    /// The state to show for the container with this number.
     pub(super) fn shown(&self, index: usize) -> Option<Shown<'_>> {
         let container = self.containers.get(index)?;
         let last = container.last.as_ref();
         let waiting = |reason, message| Shown::Waiting { reason, message, last };
         Some(match &container.state {
             State::Waiting => match &container.image {
-                Image::Failed {
-                    reason,
-                    message,
-                    is_shown,
-                    ..
-                } => {
-                    if *is_shown {
-                        let image = &container.plan.image;
-                        let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
-                        waiting("ImagePullBackOff", Some(message))
-                    } else {
-                        waiting(reason, Some(message.clone()))
-                    }
+                Image::Failed { .. } => image_failure(container, last)?,
+                _ if last.is_some() && self.restart_all.is_some() => {
+                    waiting(RESTARTING_ALL, Some(RESTARTING_ALL_MESSAGE.to_owned()))
                 }
                 _ => waiting(self.default_waiting_reason(), None),
             },
@@ -93,6 +92,10 @@ impl Lifecycle {
                 },
                 None => waiting(self.default_waiting_reason(), None),
             },
+            // Its image has changed, and cannot be pulled.
+            State::Ended(ended) if ended.retry.is_some() && matches!(container.image, Image::Failed { .. }) => {
+                image_failure(container, Some(&ended.last))?
+            }
             State::Ended(ended) => {
                 let back_off = ended.retry.as_ref().filter(|retry| retry.is_shown);
                 match (back_off.and_then(|retry| retry.back_off), &ended.start_error) {
@@ -162,18 +165,23 @@ impl Lifecycle {
             Image::Ready { id } => id.clone(),
             Image::Unasked | Image::Wanted { .. } | Image::Failed { .. } => String::new(),
         };
+        let is_ephemeral = container.plan.is_ephemeral();
+        let (image, image_id) = match &container.ran_image {
+            Some(ran) => (ran.name.clone(), ran.id.clone()),
+            None => (container.plan.image.clone(), image_id),
+        };
         ContainerStatus {
             name: container.plan.name.clone(),
-            image: container.plan.image.clone(),
+            image,
             image_id,
             container_id,
             state: Some(state),
             last_state: Some(last.map(terminated_state).unwrap_or_default()),
             ready: self.is_ready(index),
-            started: Some(self.is_started(index)),
+            started: (!is_ephemeral).then(|| self.is_started(index)),
             restart_count: i32::try_from(container.restart_count).unwrap_or(i32::MAX),
-            // Known of containers that were made.
-            resources: container.has_run().then(|| container.plan.resources.clone()),
+            // Known only for containers that were created.
+            resources: (container.has_run() && !is_ephemeral).then(|| container.plan.resources.clone()),
             allocated_resources: container
                 .plan
                 .resources
@@ -185,6 +193,44 @@ impl Lifecycle {
             ..ContainerStatus::default()
         }
     }
+}
+
+/// The status of a Pod that was rejected, which has no containers.
+fn rejected(rejection: &Rejection, status: PodStatus) -> PodStatus {
+    PodStatus {
+        reason: Some(rejection.reason.clone()),
+        message: Some(format!("{STATUS_PREFIX}{}", rejection.message)),
+        container_statuses: None,
+        init_container_statuses: None,
+        ephemeral_container_statuses: None,
+        ..status
+    }
+}
+
+/// How a container is shown whose image is not available.
+fn image_failure<'l>(container: &'l Container, last: Option<&'l Terminated>) -> Option<Shown<'l>> {
+    let Image::Failed {
+        reason,
+        message,
+        is_shown,
+        ..
+    } = &container.image
+    else {
+        return None;
+    };
+    let (reason, message) = match *is_shown {
+        true => {
+            let image = &container.plan.image;
+            let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
+            ("ImagePullBackOff", message)
+        }
+        false => (reason.as_str(), message.clone()),
+    };
+    Some(Shown::Waiting {
+        reason,
+        message: Some(message),
+        last,
+    })
 }
 
 fn container_user(user: &ProcessUser) -> ContainerUser {
@@ -203,7 +249,7 @@ fn terminated_state(terminated: &Terminated) -> ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: terminated.container_id.clone(),
             exit_code: i32::from(terminated.exit.code),
-            // The container runtimes of Kubernetes tell signals by exit codes alone.
+            // Kubernetes' container runtimes report signals only through exit codes.
             signal: None,
             reason: Some(terminated.exit.reason.clone()),
             message: terminated.exit.message.clone(),

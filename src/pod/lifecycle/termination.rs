@@ -1,6 +1,7 @@
-//! How containers are stopped (`killContainer` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`): preStop hook, for sidecars the wait for
-//! their turn, stop signal, SIGKILL, all within one grace period, but at least two seconds from the stop signal. And why a Pod ends: it is
-//! deleted, its deadline has passed, or nothing is left to run.
+//! How containers are stopped (`killContainer` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`): preStop hook,
+//! for sidecars the wait for their turn, stop signal, SIGKILL. All of it happens within one grace period, with at least
+//! two seconds between stop signal and SIGKILL. Also why a Pod ends: it is deleted, its deadline has passed, or nothing
+//! is left to run.
 
 use std::time::Duration;
 
@@ -8,17 +9,17 @@ use super::interface::Time;
 use super::interface::{Action, Hook, ProbeKind};
 use super::plan::Role;
 use super::state::Lifecycle;
-use super::state::{Active, Cause, Deletion, PostStart, State, Step, Stop, Termination};
+use super::state::{Active, Cause, Changed, Deletion, PostStart, State, Step, Stop, Termination};
 use super::{event, restart};
 
-/// Least time between a container's stop signal and SIGKILL (`minimumGracePeriodInSeconds` of the kubelet).
+/// Minimum time between a container's stop signal and SIGKILL (`minimumGracePeriodInSeconds` of the kubelet).
 pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a killed container may take to be reported dead before it counts as lost. SIGKILL cannot be ignored, so only a broken guest or
-/// blocked output takes this long.
+/// How long after SIGKILL a container's end may be reported before it counts as lost. SIGKILL cannot be ignored, so
+/// only a faulty guest or blocked output takes this long.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The latest time for SIGKILL, counted from the stop signal.
+/// The latest time for SIGKILL after the stop signal.
 fn kill_at(now: Time, ends_at: Time) -> Time {
     ends_at.max(now.saturating_add(MINIMUM_GRACE))
 }
@@ -33,7 +34,7 @@ impl Lifecycle {
     ) {
         let mut grace = grace.unwrap_or(self.plan.grace);
         if deletion {
-            // A Pod in its last phase needs none (`CheckGracefulDelete`).
+            // A Pod in a final phase needs no grace period (`CheckGracefulDelete`).
             if self.phase.is_terminal() {
                 grace = Duration::ZERO;
             }
@@ -71,6 +72,7 @@ impl Lifecycle {
                 None => {
                     active.stop = Some(Stop {
                         cause: Cause::Pod,
+                        changed: None,
                         grace,
                         ends_at,
                         step: Step::Starting,
@@ -96,6 +98,7 @@ impl Lifecycle {
         termination.grace = termination.grace.min(grace);
         termination.ends_at = termination.ends_at.min(ends_at);
         termination.is_kill |= is_kill;
+        self.restart_all = None;
         for container in &mut self.containers {
             match &mut container.state {
                 State::Ended(ended) => ended.retry = None,
@@ -106,7 +109,8 @@ impl Lifecycle {
         (termination.grace, termination.ends_at)
     }
 
-    /// Begins to stop a container that is asked for or runs; one that is being stopped already gets the shorter grace period.
+    /// Starts to stop a container that runs or whose start was requested. A container that is already being stopped
+    /// gets the shorter grace period.
     pub(super) fn stop_container(
         &mut self,
         now: Time,
@@ -128,11 +132,22 @@ impl Lifecycle {
             }
             return;
         }
-        active.stop = Some(Stop {
+        let stop = Stop {
             cause,
+            changed: None,
             grace,
             ends_at,
             step: Step::Starting,
+        };
+        self.stop_with(now, index, stop, out);
+    }
+
+    /// Starts a stop, in place of an earlier one.
+    pub(super) fn stop_with(&mut self, now: Time, index: usize, stop: Stop, out: &mut Vec<Action>) {
+        let Some(active) = self.active_mut(index) else { return };
+        active.stop = Some(Stop {
+            step: Step::Starting,
+            ..stop
         });
         if active.running.is_some() {
             self.stop_started(now, index, out);
@@ -177,13 +192,14 @@ impl Lifecycle {
         }
     }
 
-    /// The preStop hook is over, or there is none.
+    /// Continues the stop after the preStop hook, or without one.
     pub(super) fn stop_after_hook(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let is_its_turn = self.is_turn_of(index);
         let Some(active) = self.active_mut(index) else { return };
         let attempt = active.attempt_of(index);
         let Some(stop) = &mut active.stop else { return };
-        if stop.cause == Cause::Pod && !is_its_turn && now < stop.ends_at {
+        let in_turn = stop.cause == Cause::Pod || stop.changed == Some(Changed::Sandbox);
+        if in_turn && !is_its_turn && now < stop.ends_at {
             stop.step = Step::Turn;
             return;
         }
@@ -193,7 +209,7 @@ impl Lifecycle {
         out.push(Action::StopContainer { attempt });
     }
 
-    /// Sidecars end after the containers they serve: all of `containers`, and the sidecars that were started after them.
+    /// A sidecar ends after the containers it serves: all of `containers`, and the sidecars that started after it.
     fn is_turn_of(&self, index: usize) -> bool {
         if self
             .containers
@@ -206,7 +222,7 @@ impl Lifecycle {
             .containers
             .iter()
             .skip(index.saturating_add(1))
-            .any(|container| container.plan.role != Role::Init && container.is_active())
+            .any(|container| matches!(container.plan.role, Role::Main | Role::Sidecar) && container.is_active())
     }
 
     fn killing_message(&self, index: usize) -> String {
@@ -214,11 +230,15 @@ impl Lifecycle {
             return String::new();
         };
         let name = &container.plan.name;
-        let cause = container
-            .active()
-            .and_then(|active| active.stop.as_ref())
-            .map_or(Cause::Pod, |stop| stop.cause);
-        match cause {
+        let stop = container.active().and_then(|active| active.stop.as_ref());
+        if stop.is_some_and(|stop| stop.cause != Cause::Pod && stop.changed == Some(Changed::Definition)) {
+            return if container.plan.is_init() {
+                format!("Init container {name} definition changed")
+            } else {
+                format!("Container {name} definition changed, will be restarted")
+            };
+        }
+        match stop.map_or(Cause::Pod, |stop| stop.cause) {
             Cause::Pod | Cause::Itself => format!("Stopping container {name}"),
             Cause::PostStart => "FailedPostStartHook".to_owned(),
             Cause::Probe(kind) => {
@@ -238,14 +258,14 @@ impl Lifecycle {
         }
     }
 
-    /// When the next step of the container's end is due, or of a start that is not answered.
+    /// When the next step of the container's stop is due, or its unanswered start is abandoned.
     pub(super) fn stop_due_at(&self, index: usize) -> Option<Time> {
         let active = self.containers.get(index)?.active()?;
         let Some(stop) = &active.stop else {
             return Self::start_patience_ends_at(active);
         };
         Some(match stop.step {
-            // The stop signal cannot be sent: what is left is SIGKILL.
+            // The stop signal cannot be sent, so SIGKILL comes next.
             Step::Starting => stop.ends_at.saturating_add(MINIMUM_GRACE),
             Step::PreStop | Step::Turn => stop.ends_at,
             Step::Signalled { kill_at } => kill_at,
@@ -253,7 +273,7 @@ impl Lifecycle {
         })
     }
 
-    /// Takes the next step with containers whose time is over: the stop signal, SIGKILL, giving them up.
+    /// Takes the next step for containers whose time is up: the stop signal, SIGKILL, or abandoning them.
     pub(super) fn stop_overdue(&mut self, now: Time, out: &mut Vec<Action>) {
         for index in 0..self.containers.len() {
             if self.stop_due_at(index).is_none_or(|at| now < at) {
@@ -305,7 +325,7 @@ impl Lifecycle {
         self.containers.get_mut(index)?.active_mut()
     }
 
-    fn kill(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
+    pub(super) fn kill(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         let grace = self.plan.grace;
         let Some(active) = self.active_mut(index) else { return };
         let attempt = active.attempt_of(index);
@@ -321,6 +341,7 @@ impl Lifecycle {
             None => {
                 active.stop = Some(Stop {
                     cause: Cause::Itself,
+                    changed: None,
                     grace,
                     ends_at: now,
                     step,
@@ -330,19 +351,19 @@ impl Lifecycle {
         out.push(Action::KillContainer { attempt });
     }
 
-    /// Ends a Pod in which nothing will be started any more: the sidecars that still run are stopped.
+    /// Ends a Pod in which nothing will be started any more: stops the sidecars that still run.
     pub(super) fn end_if_finished(&mut self, now: Time, out: &mut Vec<Action>) {
         if !self.is_terminating() && self.has_finished() {
             self.begin_termination(now, self.plan.grace, out);
         }
     }
 
-    /// Whether the Pod's end has come and nothing runs any more.
+    /// Whether the Pod must end and nothing runs any more.
     pub(super) fn is_over(&self) -> bool {
         self.is_terminating() && !self.containers.iter().any(|container| container.is_active())
     }
 
-    /// When `activeDeadlineSeconds` have passed.
+    /// When `activeDeadlineSeconds` will have passed.
     pub(super) fn active_deadline_at(&self) -> Option<Time> {
         if self.deadline_exceeded || self.phase.is_terminal() {
             return None;
@@ -357,7 +378,7 @@ impl Lifecycle {
         }
     }
 
-    /// Ends the Pod if its deadline has passed, but leaves it to the caller to stop what runs.
+    /// Ends the Pod if its deadline has passed. The caller stops what runs.
     pub(super) fn note_active_deadline(&mut self, now: Time, out: &mut Vec<Action>) -> bool {
         let is_due = self.active_deadline_at().is_some_and(|at| at <= now);
         if is_due {

@@ -1,11 +1,11 @@
-//! Since when each of the Pod's conditions is what it is (`lastTransitionTime`). What they are is decided in `conditions`.
+//! When each of the Pod's conditions last changed (`lastTransitionTime`). `conditions` decides their values.
 
 use k8s_openapi::api::core::v1::PodCondition;
 use serde::{Deserialize, Serialize};
 
 use super::interface::{Time, timestamp};
 
-/// A condition as it is now.
+/// The current value of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConditionState {
     pub kind: &'static str,
@@ -14,19 +14,24 @@ pub struct ConditionState {
     pub message: Option<String>,
 }
 
-/// When each condition has changed last.
+/// When each condition last changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Conditions {
     since: Vec<(String, bool, Time)>,
 }
 
 impl Conditions {
-    /// Notes what has changed.
+    /// Records changes.
     pub fn observe(&mut self, now: Time, states: &[ConditionState]) {
         self.since = states
             .iter()
             .map(|state| (state.kind.to_owned(), state.is_true, self.since(now, state)))
             .collect();
+    }
+
+    /// Whether the condition was true when it was last observed.
+    pub fn is_true(&self, kind: &str) -> bool {
+        self.since.iter().any(|(known, is_true, _)| known == kind && *is_true)
     }
 
     fn since(&self, now: Time, state: &ConditionState) -> Time {
@@ -36,7 +41,7 @@ impl Conditions {
             .map_or(now, |(.., since)| *since)
     }
 
-    /// As the status shows them; each with the generation of the Pod it was observed for.
+    /// The conditions as the status shows them, each with the generation of the Pod for which it was observed.
     pub fn shown(
         &self,
         now: Time,

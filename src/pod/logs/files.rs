@@ -1,4 +1,4 @@
-//! The files of a container's log: their names, and how they are opened while a writer renames them.
+//! The files of a container's log: their names, and how to open them while a writer renames them.
 
 use std::fs::File;
 use std::io;
@@ -7,17 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::record::{self, Record};
 
-/// A file of an attempt's log.
 #[derive(Debug)]
 pub struct Part {
     pub file: File,
-    /// Tells files apart whatever they are called; not used again while the file is open.
+    /// Identifies the file under any name; not reused while the file is open.
     pub inode: u64,
-    /// Bytes of both streams before it, as its first record says.
+    /// Total bytes of both streams before this file, according to its first record.
     pub start: u64,
 }
 
-/// Path of a file of an attempt's log: 0 is written to, 1 is the newest of the others.
+/// Path of a file of an attempt's log: file 0 is being written, file 1 is the newest of the others.
 pub fn part_path(dir: &Path, attempt: u32, number: usize) -> PathBuf {
     if number == 0 {
         dir.join(format!("{attempt}.log"))
@@ -26,12 +25,12 @@ pub fn part_path(dir: &Path, attempt: u32, number: usize) -> PathBuf {
     }
 }
 
-/// Where the next file is put together.
+/// Path at which the next file is prepared.
 pub fn new_path(dir: &Path, attempt: u32) -> PathBuf {
     dir.join(format!("{attempt}.log.new"))
 }
 
-/// Attempt and number of a file, by its name.
+/// Parses attempt and number from a file name.
 fn parse_name(name: &str) -> Option<(u32, usize)> {
     let (attempt, rest) = name.split_once(".log")?;
     let number = match rest.strip_prefix('.') {
@@ -42,10 +41,10 @@ fn parse_name(name: &str) -> Option<(u32, usize)> {
     Some((attempt.parse().ok()?, number))
 }
 
-/// The attempts of which there is a log, oldest first.
+/// The attempts that have a log, oldest first.
 ///
 /// # Errors
-/// The directory cannot be read; `NotFound` if there is none.
+/// If the directory cannot be read; `NotFound` if it does not exist.
 pub fn attempts(dir: &Path) -> io::Result<Vec<u32>> {
     let mut attempts: Vec<u32> = list(dir)?.into_iter().map(|(attempt, _)| attempt).collect();
     attempts.sort_unstable();
@@ -53,7 +52,7 @@ pub fn attempts(dir: &Path) -> io::Result<Vec<u32>> {
     Ok(attempts)
 }
 
-/// Whether there is a log of this attempt.
+/// Whether this attempt has a log.
 #[must_use]
 pub fn has_log(dir: &Path, attempt: u32) -> bool {
     attempts(dir).is_ok_and(|attempts| attempts.contains(&attempt))
@@ -81,8 +80,9 @@ pub fn numbers(dir: &Path, attempt: u32) -> io::Result<Vec<usize>> {
 
 /// Opens all files of an attempt's log, oldest first.
 ///
-/// They are opened newest first. A rotation at the same time renames in the other direction, to higher numbers: a file is then met
-/// twice, never missed. What a directory lists while files in it are renamed is not relied on, only how far it goes at least.
+/// They are opened newest first. A concurrent rotation renames files in the other direction, to higher numbers, so a
+/// file may be opened twice but is never missed. The directory listing is unreliable during renames; only the highest
+/// number in it is used, as a minimum.
 pub fn open_parts(dir: &Path, attempt: u32) -> io::Result<Vec<Part>> {
     let listed = numbers(dir, attempt)?.last().map_or(0, |last| (*last).min(MAX_NUMBER));
     let mut parts: Vec<Part> = Vec::new();
@@ -119,10 +119,10 @@ fn start_of(file: &File) -> io::Result<u64> {
     })
 }
 
-/// Bounds what a file with an absurd number makes this look for.
+/// Limits the search when a file has an absurdly high number.
 const MAX_NUMBER: usize = 10_000;
 
-/// More rotations than happen while the files are opened.
+/// More rotations than can happen while the files are opened.
 const MANY_ROTATIONS: usize = 8;
 
 /// Removes the logs of all attempts before this one.
@@ -143,7 +143,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads at a position of a file, however often a signal interrupts it.
+/// Reads at a position of a file, and retries if a signal interrupts the read.
 pub fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
     loop {
         match file.read_at(to, at) {
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_known_by_their_names_and_others_are_left_alone() {
+    fn log_files_are_recognised_by_name_and_others_left_alone() {
         assert_eq!(parse_name("3.log"), Some((3, 0)));
         assert_eq!(parse_name("3.log.4"), Some((3, 4)));
         for other in [
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_opened_oldest_first_and_a_missing_one_is_passed_over() {
+    fn parts_are_opened_oldest_first_and_missing_ones_skipped() {
         let dir = tempfile::tempdir().unwrap();
         for (number, text) in [(0, "d"), (1, "c"), (3, "a")] {
             std::fs::write(part_path(dir.path(), 7, number), text).unwrap();

@@ -1,4 +1,4 @@
-//! Follows a log until its container is over.
+//! Follows a log until its container has ended for good.
 
 use std::io;
 
@@ -8,15 +8,15 @@ use super::reader::{LogReader, Progress};
 use super::watch::DirectoryWatch;
 
 impl LogReader {
-    /// Sends all there is, and what comes, in pieces. Ends when `over` says that nothing more will be written and all was sent, when
-    /// the limit is reached, or when nobody receives any more.
+    /// Sends existing and new output in chunks. Ends when `over` becomes true and everything was sent, when the limit
+    /// is reached, or when the receiver is gone.
     ///
     /// # Errors
-    /// The log cannot be read.
+    /// If the log cannot be read.
     pub async fn follow(mut self, mut over: watch::Receiver<bool>, chunks: mpsc::Sender<Vec<u8>>) -> io::Result<()> {
         let mut changes = DirectoryWatch::new(&[&self.dir])?;
         loop {
-            // Asked before reading: what was written before the container was over is then read.
+            // Check this before reading, to read everything that was written before the container was over.
             let was_over = *over.borrow_and_update();
             loop {
                 let mut chunk = Vec::new();
@@ -37,7 +37,7 @@ impl LogReader {
                 changed = changes.changed() => changed?,
                 told = over.changed() => {
                     if told.is_err() {
-                        // Nobody can tell any more.
+                        // The sender is gone, so no further update can arrive.
                         return Ok(());
                     }
                 }

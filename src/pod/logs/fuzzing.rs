@@ -1,11 +1,11 @@
-//! The entry of the fuzzer: what is found on disk as a log.
+//! Entry point of the fuzz target for log files on disk.
 
 use jiff::Timestamp;
 
 use super::{Limits, LogReader, LogWriter, Progress, ReadOptions};
 use crate::pod::supervisor_protocol::OutputStream;
 
-/// Reads the bytes as a log from the front and from the end, and writes on.
+/// Reads the bytes as a log, forwards and backwards, and appends to it.
 pub fn container_log(bytes: &[u8]) {
     let Ok(dir) = tempfile::tempdir() else { return };
     if std::fs::write(dir.path().join("0.log"), bytes).is_err() {

@@ -1,6 +1,6 @@
-//! Reads logs: all files of an attempt in their order, and with `follow` what comes after, across rotations and restarts.
+//! Reads logs: all files of an attempt in order, and with `follow` new output, across rotations and restarts.
 //!
-//! What is in the files is a container's: no line makes this hold more than a buffer.
+//! The files' content comes from a container: no line makes the reader hold more than its buffer.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,21 +17,21 @@ use super::tail;
 
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// So much output is handed over at once, about.
+/// Approximate size of an output chunk.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The whole lines of a file, one after the other.
+/// Iterates over the complete lines of a file.
 #[derive(Debug)]
 pub struct Records {
     file: File,
     buffer: Vec<u8>,
-    /// What of the buffer was read and not yet handed out.
+    /// The part of the buffer that was read from the file but not returned yet.
     filled: Range<usize>,
-    /// Position in the file of the line that comes next.
+    /// File position of the next line.
     line_start: u64,
-    /// Bytes of that line that were passed over because it is too long.
+    /// How many bytes of that line were skipped because it is too long.
     skipped: u64,
-    /// Where to end, if not at the end of the file.
+    /// Where to stop, if before the end of the file.
     end: Option<u64>,
 }
 
@@ -47,13 +47,13 @@ impl Records {
         }
     }
 
-    /// Position in the file of the first byte that was not handed out.
+    /// File position of the first byte that was not returned yet.
     pub fn offset(&self) -> u64 {
         self.line_start
     }
 
-    /// The next line without its newline, or `None` if there is no whole line now. A part of one is read again later: its writer
-    /// may have to take it back.
+    /// The next line without its newline, or `None` if no complete line is available. An incomplete line is read again
+    /// later: its writer may have to remove it.
     pub fn next(&mut self) -> io::Result<Option<Range<usize>>> {
         let mut searched = 0;
         loop {
@@ -89,41 +89,41 @@ impl Records {
         }
     }
 
-    /// The bytes of a line that [`Self::next`] has just found.
+    /// The bytes of the line that [`Self::next`] has just returned.
     pub fn line(&self, line: Range<usize>) -> &[u8] {
         &self.buffer[line]
     }
 }
 
-/// What of a log is wanted, and how.
+/// Which part of a log to read, and how to format it.
 #[derive(Debug, Clone, Default)]
 pub struct ReadOptions {
-    /// Only so many of the last lines.
+    /// Only this many lines from the end.
     pub tail_lines: Option<u64>,
     /// Only lines written at this time or later.
     pub since: Option<Timestamp>,
-    /// Only so many bytes, what is put before lines not counted except for times.
+    /// Only this many bytes. Timestamps count, the prefix does not.
     pub limit_bytes: Option<u64>,
-    /// Put its time before each line.
+    /// Print the timestamp before each line.
     pub timestamps: bool,
-    /// Put this before each line.
+    /// Printed before each line.
     pub prefix: String,
-    /// Go on with what is written later, and with the next attempts.
+    /// Continue with new output and later attempts.
     pub follow: bool,
 }
 
-/// How far [`LogReader::read`] came.
+/// The result of [`LogReader::read`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// There is more.
+    /// There is more to read.
     More,
-    /// That is all there is at this moment.
+    /// Everything written so far was read.
     CaughtUp,
-    /// That is all that was wanted.
+    /// Everything requested was read.
     LimitReached,
 }
 
-/// Reads the log of a container, from one attempt on.
+/// Reads the log of a container, starting with one attempt.
 #[derive(Debug)]
 pub struct LogReader {
     pub(super) dir: PathBuf,
@@ -138,13 +138,12 @@ pub struct LogReader {
     at_line_start: bool,
 }
 
-/// The file that is being read.
 #[derive(Debug)]
 struct Current {
     records: Records,
     inode: u64,
     start: u64,
-    /// It was seen that nothing more will be written to it.
+    /// It is known that nothing more will be written to it.
     is_final: bool,
 }
 
@@ -152,7 +151,7 @@ impl LogReader {
     /// Opens the log of an attempt in a container's directory.
     ///
     /// # Errors
-    /// The directory or a file in it cannot be read.
+    /// If the directory or a file in it cannot be read.
     pub fn open(dir: PathBuf, attempt: u32, options: ReadOptions) -> io::Result<Self> {
         let mut parts = files::open_parts(&dir, attempt)?;
         let newest_length = match parts.last() {
@@ -196,10 +195,10 @@ impl LogReader {
         })
     }
 
-    /// Appends what comes next to `to`, some 64 KiB at most.
+    /// Appends the next output to `to`, about 64 KiB at most.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// If a file cannot be read.
     pub fn read(&mut self, to: &mut Vec<u8>) -> io::Result<Progress> {
         while to.len() < CHUNK_BYTES {
             if self.left_bytes == 0 {
@@ -223,13 +222,13 @@ impl LogReader {
                     self.current = Some(current);
                     return Ok(Progress::CaughtUp);
                 }
-                // What another attempt writes does not continue this one's last line.
+                // Output of another attempt does not continue the previous attempt's last line.
                 if self.attempt != attempt && !self.at_line_start && self.decorates() {
                     to.push(b'\n');
                     self.at_line_start = true;
                 }
             } else {
-                // What was written between the end just seen and the rotation is still to be read.
+                // Output written between the end just seen and the rotation still has to be read.
                 current.is_final = self.options.follow && self.is_over(&current)?;
                 let caught_up = !current.is_final;
                 self.current = Some(current);
@@ -241,7 +240,7 @@ impl LogReader {
         Ok(Progress::More)
     }
 
-    /// Whether nothing more will be written to the newest file known, because there is a newer one.
+    /// Whether the newest known file is complete because there is a newer one.
     fn is_over(&mut self, current: &Current) -> io::Result<bool> {
         let newest = files::part_path(&self.dir, self.attempt, 0);
         let is_newest = std::fs::metadata(newest).is_ok_and(|newest| newest.ino() == current.inode);
@@ -249,12 +248,12 @@ impl LogReader {
         if is_newest && !next.exists() {
             return Ok(false);
         }
-        // Before the files are looked at: when there is a next attempt, there will be no more of this one's.
+        // Check this before opening the files: once there is a next attempt, this one gets no more of them.
         let has_next = self.next_attempt()?.is_some();
         let parts = missing_is_empty(files::open_parts(&self.dir, self.attempt))?;
         let known = parts.iter().position(|part| part.inode == current.inode);
         if known.is_none() && !parts.is_empty() {
-            tracing::warn!("output was removed from the log before it could be read");
+            tracing::warn!("output was rotated out of the log before it could be read");
         }
         self.newer
             .extend(parts.into_iter().enumerate().filter_map(|(index, part)| {
@@ -269,7 +268,7 @@ impl LogReader {
         Ok(attempts.into_iter().find(|attempt| *attempt > self.attempt))
     }
 
-    /// Goes on to the file that follows; false if there is none. `is_first`: no file of this attempt was seen yet.
+    /// Advances to the next file; returns false if there is none. `is_first`: no file of this attempt was read yet.
     fn next_file(&mut self, is_first: bool) -> io::Result<bool> {
         if self.newer.is_empty() && self.options.follow {
             if is_first {
@@ -288,7 +287,7 @@ impl LogReader {
             return Ok(false);
         };
         let is_last = self.newer.is_empty();
-        // Without `follow` the log is read as it was when it was opened, however fast it grows.
+        // Without `follow`, read the log as it was when it was opened, however fast it grows.
         let end = (is_last && !self.options.follow).then_some(self.end);
         self.current = Some(Current {
             records: Records::new(part.file, 0, end),
@@ -299,7 +298,7 @@ impl LogReader {
         Ok(true)
     }
 
-    /// Whether something is put before lines.
+    /// Whether lines get a timestamp or prefix.
     fn decorates(&self) -> bool {
         self.options.timestamps || !self.options.prefix.is_empty()
     }
@@ -333,7 +332,7 @@ impl LogReader {
     }
 }
 
-/// A Pod that was deleted has no log any more.
+/// The log of a deleted Pod is empty.
 fn missing_is_empty<T>(result: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,21 +1,22 @@
 //! One line of a log file: `2026-11-21T10:00:00.123456789Z stdout F content`.
 //!
-//! `F` is a line of output and its newline, `P` a part of a line without one, so that the output is known byte for byte. A `P`
-//! without content and with a tag of ours tells the position in both streams; other readers of the format see nothing in it.
+//! `F` is a line of output with its newline, `P` a part of a line without one, so the output can be restored byte for
+//! byte. A `P` without content and with microkube's own tag gives the positions in both streams; other readers of the
+//! format ignore it.
 
 use jiff::Timestamp;
 
 use crate::pod::supervisor_protocol::OutputStream;
 
-/// Longest content of a record; longer lines of output are cut.
+/// Longest content of a record; longer lines of output are split.
 pub const MAX_CONTENT_BYTES: usize = 16 << 10;
 
-/// Longest record without its newline. What is longer was not written by microkube.
+/// Longest record, without its newline. A longer line was not written by microkube.
 pub const MAX_RECORD_BYTES: usize = MAX_CONTENT_BYTES + 256;
 
 const POSITION_TAG: &str = "P:microkube-position";
 
-/// How many bytes of each stream there have been.
+/// How many bytes of each stream precede a point in the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Positions {
     pub stdout: u64,
@@ -38,11 +39,11 @@ impl Positions {
     }
 }
 
-/// A record as it was read.
+/// A parsed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
     Output(OutputRecord<'a>),
-    /// The positions at which the streams are here.
+    /// The positions of both streams at this record.
     Position(Positions),
 }
 
@@ -51,19 +52,19 @@ pub enum Record<'a> {
 pub struct OutputRecord<'a> {
     pub timestamp: &'a [u8],
     pub stream: OutputStream,
-    /// A newline follows the content.
+    /// Whether a newline follows the content.
     pub ends_line: bool,
     pub content: &'a [u8],
 }
 
 impl OutputRecord<'_> {
-    /// Bytes of the stream that this record stands for.
+    /// How many bytes of the stream this record represents.
     pub fn stream_bytes(&self) -> u64 {
         self.content.len() as u64 + u64::from(self.ends_line)
     }
 }
 
-/// A time as records have it; of the same length for all years of four digits, so that times compare as texts.
+/// Formats a time for a record. All years of four digits give the same length, so times can be compared as text.
 pub fn stamp(time: Timestamp) -> String {
     format!("{time:.9}")
 }
@@ -87,7 +88,7 @@ pub fn encode_position(stamp: &str, positions: Positions) -> Vec<u8> {
     format!("{stamp} stdout {POSITION_TAG}:{stdout}:{stderr} \n").into_bytes()
 }
 
-/// Reads a record without its newline; `None` if it is none.
+/// Parses a record without its newline; `None` if it is invalid.
 pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     let (timestamp, rest) = split_at_space(line)?;
     let (stream, rest) = split_at_space(rest)?;
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_the_cris_format() {
+    fn a_record_has_the_cri_format() {
         let mut text = Vec::new();
         encode_output(
             &mut text,
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_kept_in_what_others_read_as_nothing() {
+    fn positions_are_stored_as_records_that_other_readers_see_as_empty() {
         let positions = Positions {
             stdout: 7,
             stderr: u64::MAX,
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_writer_with_further_tags_is_understood() {
+    fn a_record_with_additional_tags_is_parsed() {
         let record = parse(b"2026-11-21T10:00:00Z stdout P:x:y part").unwrap();
         let Record::Output(record) = record else { panic!() };
         assert!(!record.ends_line);
@@ -171,12 +172,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_record_or_not(line in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn any_bytes_are_parsed_as_a_record_or_rejected(line in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = parse(&line);
         }
 
         #[test]
-        fn any_content_is_read_as_written(content in proptest::collection::vec(any::<u8>(), 0..100), ends_line: bool) {
+        fn any_content_survives_the_round_trip(content in proptest::collection::vec(any::<u8>(), 0..100), ends_line: bool) {
             let content: Vec<u8> = content.into_iter().filter(|byte| *byte != b'\n').collect();
             let mut text = Vec::new();
             encode_output(&mut text, &stamp(time()), OutputStream::Stdout, ends_line, [&content, b""]);

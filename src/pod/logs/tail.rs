@@ -1,4 +1,4 @@
-//! Finds the start of the last lines of a log, from its end.
+//! Finds the start of the last lines of a log, searching backwards.
 
 use std::fs::File;
 use std::io;
@@ -8,15 +8,15 @@ use super::record::{self, MAX_RECORD_BYTES, Record};
 
 const BLOCK_BYTES: u64 = 64 << 10;
 
-/// Looks for the last lines, from the newest file to the oldest.
+/// Searches for the last lines, from the newest file to the oldest.
 ///
-/// The parts of a line that was cut count as one. Where both streams are in the middle of a line, the older part of one may be
-/// left out.
+/// The parts of a split line count as one line. If both streams are in the middle of a line, the older part of one may
+/// be omitted.
 #[derive(Debug)]
 pub struct Tail {
     lines: u64,
     seen: u64,
-    /// Whether any record was seen: one that does not end a line does count if it is the last.
+    /// Whether any record was seen: the last one counts even if it does not end a line.
     has_seen_record: bool,
 }
 
@@ -29,13 +29,13 @@ impl Tail {
         }
     }
 
-    /// Where in the first `length` bytes of this file the wanted lines start; `None` if they start in an older file, or there are
-    /// not as many.
+    /// Where the wanted lines start within the first `length` bytes of this file; `None` if they start in an older
+    /// file, or there are too few.
     pub fn search(&mut self, file: &File, length: u64) -> io::Result<Option<u64>> {
-        // Bytes of the file from `start` on that were read and not looked at.
+        // Bytes of the file from `start` on that were read but not searched.
         let mut unseen: Vec<u8> = Vec::new();
         let mut start = length;
-        // What is behind the last newline is being written, or cut off.
+        // Data after the last newline is incomplete.
         let mut is_whole = false;
         loop {
             while let Some(newline) = memchr::memrchr(b'\n', &unseen) {
@@ -51,7 +51,7 @@ impl Tail {
                 return Ok((is_whole && self.is_before_wanted(&unseen)).then_some(unseen.len() as u64 + 1));
             }
             if unseen.len() > MAX_RECORD_BYTES {
-                // Not written by microkube: passed over by whoever reads, too.
+                // This was not written by microkube; the reader also skips it.
                 unseen.clear();
                 is_whole = false;
             }
@@ -70,7 +70,7 @@ impl Tail {
         }
     }
 
-    /// Counts a record, going backwards; whether it lies before all that is wanted.
+    /// Counts a record while going backwards; returns whether it precedes all wanted lines.
     fn is_before_wanted(&mut self, line: &[u8]) -> bool {
         let Some(Record::Output(record)) = record::parse(line) else {
             return false;

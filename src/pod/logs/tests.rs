@@ -1,4 +1,4 @@
-//! What a writer takes in comes out of a reader, whatever happens in between.
+//! The reader returns what the writer was given, despite rotations, restarts and kills in between.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn read_text(dir: &Path, options: ReadOptions) -> String {
     String::from_utf8(read(dir, 0, options)).unwrap()
 }
 
-/// What the files say of each stream.
+/// The content of each stream according to the files.
 fn streams(dir: &Path, attempt: u32) -> [Vec<u8>; 2] {
     let mut streams = [Vec::new(), Vec::new()];
     for part in files::open_parts(dir, attempt).unwrap() {
@@ -63,12 +63,12 @@ fn write_lines(dir: &Path, lines: &[&str]) {
     log.finish(OutputStream::Stdout, time(99));
 }
 
-/// Bytes with many newlines, and now and then a long run without.
+/// Bytes with many newlines, and sometimes a long run without any.
 fn output() -> impl Strategy<Value = Vec<u8>> {
     let any_byte = prop_oneof![4 => any::<u8>(), 1 => Just(b'\n'), 1 => Just(b'\r'), 1 => Just(0)];
     prop_oneof![
         8 => proptest::collection::vec(any_byte, 0..120),
-        // Not of newlines: each would be a record, and every few of them a file.
+        // No newlines: each would be a record, and every few of them a file.
         1 => (b'\x0b'..=0xff, 16_000_usize..40_000).prop_map(|(byte, length)| vec![byte; length]),
     ]
 }
@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_output_in_any_pieces_is_read_as_it_was_written(pieces in proptest::collection::vec(output(), 0..20), flush: bool) {
+    fn any_output_in_any_chunks_is_read_as_written(pieces in proptest::collection::vec(output(), 0..20), flush: bool) {
         let dir = tempfile::tempdir().unwrap();
         let mut log = LogWriter::open(dir.path().to_owned(), 0, ENDLESS);
         for piece in &pieces {
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn a_writer_killed_at_any_moment_goes_on_without_a_byte_lost_or_doubled(
+    fn a_writer_killed_at_any_time_resumes_without_lost_or_duplicate_bytes(
         output in "[a-c\n]{0,900}",
         errors in "[x-z\n]{0,900}",
         steps in proptest::collection::vec((1_usize..200, any::<bool>(), proptest::option::of(any::<u16>()), any::<bool>()), 1..30),
@@ -108,7 +108,8 @@ proptest! {
             log.write(STREAMS[which], &all[which][sent[which]..end], time(0));
             sent[which] = end;
             let Some(cut) = cut else { continue };
-            // Killed in a write: any part of the file's end is missing, but for the first record, which is there before the name is.
+            // The writer was killed during a write: any part of the file's end is missing, except for the first record,
+            // which was written before the file got its name.
             log.flush();
             drop(log);
             let path = dir.path().join("3.log");
@@ -121,7 +122,7 @@ proptest! {
                         let path = |number| files::part_path(dir.path(), 3, number);
                         std::fs::rename(path(number), path(number + 1)).unwrap();
                     }
-                    // The torn record is dropped only in the file that is written to.
+                    // Only the current file's torn record is removed.
                     let text = std::fs::read(files::part_path(dir.path(), 3, 1)).unwrap();
                     let whole = text.iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
                     std::fs::write(files::part_path(dir.path(), 3, 1), &text[..whole]).unwrap();
@@ -185,7 +186,7 @@ fn a_long_line_is_cut_into_parts_of_16_kib() {
 }
 
 #[test]
-fn a_log_is_rotated_and_its_oldest_files_go() {
+fn a_log_is_rotated_and_its_oldest_files_removed() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits {
         file_bytes: 1000,
@@ -226,7 +227,7 @@ fn one_previous_attempt_is_kept() {
 }
 
 #[test]
-fn a_writer_that_takes_over_later_than_where_the_log_ends_knows_its_position_after_the_next_kill() {
+fn a_writer_resumed_beyond_the_end_of_the_log_keeps_its_position_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = LogWriter::open(dir.path().to_owned(), 0, Limits::default());
     log.write(OutputStream::Stdout, b"one\n", time(0));
@@ -242,7 +243,7 @@ fn a_writer_that_takes_over_later_than_where_the_log_ends_knows_its_position_aft
 }
 
 #[test]
-fn times_prefixes_and_limits_are_as_kubectl_has_them() {
+fn timestamps_prefixes_and_limits_match_kubectl() {
     let dir = tempfile::tempdir().unwrap();
     write_lines(dir.path(), &["one\n", "tw", "o\n", "three\n", "end"]);
     let options = ReadOptions {
@@ -267,7 +268,7 @@ fn times_prefixes_and_limits_are_as_kubectl_has_them() {
 }
 
 #[test]
-fn without_follow_a_log_is_read_as_it_was_when_it_was_opened() {
+fn without_follow_a_log_is_read_up_to_its_end_at_opening() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = LogWriter::open(dir.path().to_owned(), 0, ENDLESS);
     log.write(OutputStream::Stdout, b"before\n", time(0));
@@ -283,7 +284,7 @@ fn without_follow_a_log_is_read_as_it_was_when_it_was_opened() {
 }
 
 #[test]
-fn a_record_that_is_being_written_is_not_shown_and_may_be_taken_back() {
+fn an_incomplete_record_is_not_shown_and_may_be_truncated() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0.log");
     let options = ReadOptions {
@@ -306,7 +307,7 @@ fn a_record_that_is_being_written_is_not_shown_and_may_be_taken_back() {
 }
 
 #[test]
-fn a_line_that_is_too_long_to_be_a_record_is_passed_over_in_bounded_memory() {
+fn an_overlong_line_is_skipped_with_bounded_memory() {
     let dir = tempfile::tempdir().unwrap();
     let record = |content: &str| format!("2026-11-21T10:00:00Z stdout F {content}\n");
     let text = format!("{}{}\n{}", record("one"), "x".repeat(1 << 20), record("two"));
@@ -320,7 +321,7 @@ fn a_line_that_is_too_long_to_be_a_record_is_passed_over_in_bounded_memory() {
 }
 
 #[tokio::test]
-async fn a_log_is_followed_across_rotations_and_restarts_to_its_containers_end() {
+async fn a_log_is_followed_across_rotations_and_restarts_until_the_container_ends() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     let limits = Limits {
@@ -360,7 +361,7 @@ async fn a_log_is_followed_across_rotations_and_restarts_to_its_containers_end()
 }
 
 #[tokio::test]
-async fn following_ends_when_nobody_reads_any_more() {
+async fn following_ends_when_the_reader_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     write_lines(dir.path(), &["one\n"]);
     let options = ReadOptions {

@@ -1,4 +1,4 @@
-//! Says when something in a directory has changed.
+//! Reports that files in a directory have changed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -8,13 +8,13 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 
-/// Watches directories for files that are written to, made, replaced or removed.
+/// Watches directories for files that are written, created, replaced or removed.
 #[derive(Debug)]
 pub struct DirectoryWatch {
     inotify: AsyncFd<Descriptor>,
 }
 
-/// nix gives the descriptor in a form that tokio does not take.
+/// tokio does not accept the form in which nix exposes the descriptor.
 #[derive(Debug)]
 struct Descriptor(Inotify);
 
@@ -25,10 +25,10 @@ impl AsRawFd for Descriptor {
 }
 
 impl DirectoryWatch {
-    /// Watches these directories. What changes from now on is not missed; what they contain has to be looked at afterwards.
+    /// Watches these directories. No change from now on is missed; the caller examines the existing content afterwards.
     ///
     /// # Errors
-    /// A directory does not exist, or the kernel's limit of watches is reached.
+    /// If a directory does not exist, or the kernel's limit of watches is reached.
     pub fn new(dirs: &[&Path]) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let changes = AddWatchFlags::IN_MODIFY
@@ -40,7 +40,7 @@ impl DirectoryWatch {
         for dir in dirs {
             inotify.add_watch(*dir, changes)?;
         }
-        // SAFETY: the descriptor is inotify's own, which neither replaces nor closes it as long as it lives.
+        // SAFETY: the descriptor belongs to the inotify instance, which neither replaces nor closes it while it lives.
         let inotify = unsafe { AsyncFd::register(Descriptor(inotify)) }?;
         Ok(Self { inotify })
     }
@@ -48,12 +48,12 @@ impl DirectoryWatch {
     /// Waits until something has changed since the last call.
     ///
     /// # Errors
-    /// The kernel refuses; not expected.
+    /// If the kernel returns an error; not expected.
     pub async fn changed(&mut self) -> io::Result<()> {
         let mut ready = self.inotify.readable().await?;
         loop {
             match ready.get_inner().0.read_events() {
-                // What has changed is looked at anyway; an overflow of the queue is a change, too.
+                // The events themselves do not matter, and a queue overflow counts as a change.
                 Ok(_) => {}
                 Err(Errno::EAGAIN) => {
                     ready.clear_ready();

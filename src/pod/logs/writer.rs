@@ -1,7 +1,7 @@
 //! Writes the log of one attempt of a container.
 //!
-//! What is written is there for a supervisor that takes over after this one was killed, at any moment: files change only at their
-//! end, a record that is cut off is dropped, and what records say adds up to positions in the two streams.
+//! A supervisor may be killed at any moment, and its successor continues from these files: files change only at their
+//! end, a torn record is dropped, and the records add up to the positions in both streams.
 
 use std::fs::File;
 use std::io;
@@ -9,22 +9,22 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use microkube_base::private_directory;
 
 use super::files;
 use super::reader::Records;
 use super::record::{self, MAX_CONTENT_BYTES, Positions, Record};
 use crate::pod::supervisor_protocol::OutputStream;
-use crate::state::create_private_dir;
 
-/// So much is put together before it is written.
+/// How many bytes are collected before they are written.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// How large a log may become.
+/// Size limits of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// A file that has become so large is replaced by the next, bytes.
+    /// Size at which a file is replaced by the next one, in bytes.
     pub file_bytes: u64,
-    /// So many files are kept, the one that is written to included.
+    /// How many files are kept, including the current one.
     pub files: usize,
 }
 
@@ -37,35 +37,35 @@ impl Default for Limits {
     }
 }
 
-/// The log of one attempt of a container, for its only writer.
+/// The log of one attempt of a container. It has a single writer.
 ///
-/// Nothing here fails: what cannot be written (a full disk) is dropped with one warning, and counts as written. A container is
-/// never held up by its log.
+/// Writing never fails: records that cannot be written, for example to a full disk, are dropped with one warning and
+/// count as written. A log never blocks its container.
 #[derive(Debug)]
 pub struct LogWriter {
     dir: PathBuf,
     attempt: u32,
     limits: Limits,
     file: Option<File>,
-    /// Bytes of the file that are whole records.
+    /// Length of the complete records in the file.
     length: u64,
-    /// Whether anything but the file's first record is in it.
+    /// Whether the file has more than its first record.
     has_output: bool,
-    /// Records that are not written yet.
+    /// Records that were not written yet.
     batch: Vec<u8>,
-    /// What each stream has of a line that has not ended.
+    /// The unfinished line of each stream.
     unfinished: [Vec<u8>; 2],
-    /// Position of the streams at the end of the batch.
+    /// Positions of both streams at the end of the batch.
     taken: Positions,
     durable: Positions,
-    /// The file does not tell the positions any more: they have to be written before the next record.
+    /// The positions cannot be computed from the file any more: a position record must precede the next one.
     positions_unknown: bool,
     warned: bool,
 }
 
 impl LogWriter {
-    /// Opens the log of an attempt in a container's directory, new or as a dead writer left it. Of earlier attempts, only the
-    /// previous one's log is kept.
+    /// Opens the log of an attempt in a container's directory, new or as a dead writer left it. Removes the logs of all
+    /// earlier attempts except for the previous one.
     #[must_use]
     pub fn open(dir: PathBuf, attempt: u32, limits: Limits) -> Self {
         let mut log = Self {
@@ -89,7 +89,7 @@ impl LogWriter {
     }
 
     fn take_over(&mut self) -> io::Result<()> {
-        create_private_dir(&self.dir)?;
+        private_directory::create(&self.dir)?;
         files::remove_before(&self.dir, self.attempt.saturating_sub(1))?;
         let Some(&newest) = files::numbers(&self.dir, self.attempt)?.first() else {
             return self.start_file();
@@ -112,7 +112,7 @@ impl LogWriter {
         }
         self.taken = positions;
         self.durable = positions;
-        // A writer that died between two renames of a rotation leaves no file 0: the next batch makes one.
+        // A writer that died between the two renames of a rotation leaves no file 0: the next batch creates it.
         if newest == 0 {
             self.length = records.offset();
             self.has_output = has_output;
@@ -122,15 +122,31 @@ impl LogWriter {
         Ok(())
     }
 
-    /// How many bytes of a stream are in the log, or were dropped because they could not be written. What was given to
-    /// [`Self::write`] beyond is still in memory.
+    /// How many bytes of a stream are in the log, or were dropped because they could not be written. Bytes given to
+    /// [`Self::write`] beyond this position are still in memory.
     #[must_use]
     pub fn position(&self, stream: OutputStream) -> u64 {
         self.durable.of(stream)
     }
 
-    /// Says that the next bytes of a stream are those at `position`, where that is not [`Self::position`]: the bytes between
-    /// are not to be had any more.
+    /// [`Self::position`] of both streams.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        self.durable
+    }
+
+    /// The bytes of a stream after [`Self::position`], once everything else was flushed.
+    #[must_use]
+    pub fn unfinished_line(&self, stream: OutputStream) -> &[u8] {
+        let [stdout, stderr] = &self.unfinished;
+        match stream {
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr,
+        }
+    }
+
+    /// Declares that the next bytes of a stream are those at `position`. If that differs from [`Self::position`], the
+    /// bytes between were lost.
     pub fn resume_at(&mut self, stream: OutputStream, position: u64) {
         if self.durable.of(stream) != position {
             self.flush();
@@ -140,7 +156,7 @@ impl LogWriter {
         }
     }
 
-    /// Takes in what a container wrote. It is in the file after [`Self::flush`], except for a line that has not ended.
+    /// Accepts a container's output. [`Self::flush`] writes it to the file, except for an unfinished line.
     pub fn write(&mut self, stream: OutputStream, bytes: &[u8], now: Timestamp) {
         let stamp = record::stamp(now);
         let mut rest = bytes;
@@ -168,7 +184,7 @@ impl LogWriter {
         }
     }
 
-    /// Says that a stream has ended: a last line without a newline is written, too.
+    /// Ends a stream: its last line is written even without a newline.
     pub fn finish(&mut self, stream: OutputStream, now: Timestamp) {
         if !self.unfinished(stream).is_empty() {
             self.record(stream, &record::stamp(now), false, b"");
@@ -184,7 +200,7 @@ impl LogWriter {
         }
     }
 
-    /// Puts what is unfinished of a stream, and `line`, into the batch.
+    /// Adds a stream's unfinished line and `line` to the batch.
     fn record(&mut self, stream: OutputStream, stamp: &str, ends_line: bool, line: &[u8]) {
         let mut start = std::mem::take(self.unfinished(stream));
         record::encode_output(&mut self.batch, stamp, stream, ends_line, [&start, line]);
@@ -198,7 +214,7 @@ impl LogWriter {
         }
     }
 
-    /// Writes the whole lines that were taken in.
+    /// Writes the complete lines that were accepted.
     pub fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
@@ -232,7 +248,7 @@ impl LogWriter {
         self.append(batch)
     }
 
-    /// Writes to the end of the file: all of it, or the records that fit.
+    /// Appends to the file: all records, or those that fit.
     fn append(&mut self, records: &[u8]) -> io::Result<()> {
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let mut written = 0;
@@ -257,15 +273,15 @@ impl LogWriter {
         };
         self.length = self.length.saturating_add(whole as u64);
         if result.is_err() {
-            // Should this fail, too: the next record is written over what is left of this one.
+            // If this fails too, the next record overwrites the rest of this one.
             let _ = file.set_len(self.length);
         }
         result
     }
 
-    /// Makes the next file, with the positions in it before it has its name, and renames the others.
+    /// Creates the next file and renames the others. The positions are written before the file gets its name.
     fn start_file(&mut self) -> io::Result<()> {
-        create_private_dir(&self.dir)?;
+        private_directory::create(&self.dir)?;
         let new = files::new_path(&self.dir, self.attempt);
         let file = File::options()
             .read(true)
@@ -293,11 +309,11 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Once, until something can be written again.
+    /// Warns once until a write succeeds again.
     fn warn(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.warned, true) {
             let path = files::part_path(&self.dir, self.attempt, 0);
-            tracing::warn!("output is lost: cannot write {}: {error}", path.display());
+            tracing::warn!("container output lost: cannot write {}: {error}", path.display());
         }
     }
 }
@@ -308,7 +324,7 @@ mod tests {
     use crate::pod::logs::{LogReader, ReadOptions};
 
     #[test]
-    fn what_cannot_be_written_is_dropped_and_the_positions_still_tell() {
+    fn unwritable_output_is_dropped_and_still_counted_in_positions() {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let mut log = LogWriter::open(dir.path().to_owned(), 0, Limits::default());
@@ -317,7 +333,7 @@ mod tests {
             log.flush();
         };
         write(&mut log, b"one\n");
-        // A descriptor that cannot be written to stands for a disk without space.
+        // A read-only descriptor stands for a full disk.
         let file = log
             .file
             .replace(File::open(files::part_path(dir.path(), 0, 0)).unwrap());
@@ -338,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_made_holds_nobody_up() {
+    fn a_log_that_cannot_be_created_blocks_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let not_a_dir = dir.path().join("file");
         std::fs::write(&not_a_dir, "").unwrap();

@@ -1,128 +1,112 @@
-//! Applies a manifest: creates the Pod, or compares it with the one that exists. Says what an update of a Pod may change, which is nothing yet.
+//! Applies a manifest: creates the Pod, or changes an existing one.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use microkube_manifest::Manifests;
+use std::convert::Infallible;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use microkube_manifest::kinds::Object;
 
 use super::create::{CreateError, free_name, start_detached};
+use super::namespaces;
+use super::update::{Mode, Part, UpdateError, Updated, update};
 use crate::state::{Paths, PodRecords, RecordsError};
 
-/// What a Pod of the same name means.
+/// What to do if a Pod with the same name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It stays if it is the same.
+    /// Change it if it differs.
     Keep,
-    /// It is an error.
+    /// Fail.
     Refuse,
 }
 
-/// What has become of a Pod of a manifest.
+/// The result of applying a Pod's manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Applied {
-    /// It was created, or would be.
+    /// The Pod was created, or would be.
     Created(Pod),
-    /// It is there already.
+    /// The Pod existed and was changed, or would be.
+    Configured(Pod),
+    /// The Pod exists already, as wanted.
     Unchanged(Pod),
 }
 
-/// A Pod cannot be as its manifest says.
+/// A Pod's manifest cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Only a new Pod can have a name that is generated.
+    /// `metadata.generateName` is only valid for new Pods.
     #[error("from {prefix}: cannot use generate name with apply")]
     GenerateName {
         /// `metadata.generateName`.
         prefix: String,
     },
-    /// With [`Existing::Refuse`].
+    /// The Pod exists, with [`Existing::Refuse`].
     #[error("pods {name:?} already exists")]
     AlreadyExists {
         /// Name of the Pod.
         name: String,
     },
-    /// Kubernetes lets nobody change this.
-    #[error(
-        "Pod {name:?} is invalid: spec: Forbidden: pod updates may not change fields other than \
-         `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
-         existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-    )]
-    Forbidden {
-        /// Name of the Pod.
-        name: String,
-    },
-    /// Kubernetes would change this, microkube does not.
-    #[error(
-        "pod {name:?} exists with other labels, annotations, images, tolerations or another deadline: microkube does not change Pods \
-         that run; delete it and apply again"
-    )]
-    Differs {
-        /// Name of the Pod.
-        name: String,
-    },
-    /// It was not there, and could not be created.
+    /// The Pod exists, and could not be changed.
+    #[error(transparent)]
+    Update(#[from] UpdateError<Infallible>),
+    /// The Pod did not exist, and could not be created.
     #[error(transparent)]
     Create(#[from] CreateError),
     /// The records cannot be read.
     #[error(transparent)]
     Records(#[from] RecordsError),
-    /// A Pod of the same name that has ended cannot be released.
+    /// A Pod with the same name has ended and cannot be released.
     #[error(transparent)]
     Release(anyhow::Error),
 }
 
 impl ApplyError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// Converts to a report that keeps the types of other modules' errors in its chain.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
             Self::Create(error) => error.into_report(),
             Self::Records(error) => error.into(),
             Self::Release(error) => error,
+            Self::Update(error) => error.into_report(),
             _ => self.into(),
         }
     }
 }
 
-/// Creates a Pod that lives without this process, unless there is one of this name.
+/// Creates a Pod that outlives this process, or changes the one with this name.
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn apply(paths: &Paths, pod: &Pod, manifests: &Manifests, existing: Existing) -> Result<Applied, ApplyError> {
+pub async fn apply(paths: &Paths, pod: &Pod, existing: Existing) -> Result<Applied, ApplyError> {
     free_name(paths, pod).await.map_err(ApplyError::Release)?;
-    apply_with(paths, pod, existing, &mut |pod| {
-        start_detached(paths, pod, manifests).map(|record| record.pod)
+    apply_with(paths, pod, existing, Mode::Write, &mut |pod| {
+        start_detached(paths, pod).map(|record| record.pod)
     })
+    .await
 }
 
-/// What [`apply`] would do.
+/// Does what [`apply`] does, without changing anything.
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub fn try_apply(paths: &Paths, pod: &Pod, existing: Existing) -> Result<Applied, ApplyError> {
-    apply_with(paths, pod, existing, &mut |pod| Ok(pod.clone()))
+pub async fn try_apply(paths: &Paths, pod: &Pod, existing: Existing) -> Result<Applied, ApplyError> {
+    apply_with(paths, pod, existing, Mode::DryRun, &mut |pod| {
+        let metadata = &pod.metadata;
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        namespaces::check(paths, namespace, metadata.name.as_deref().unwrap_or_default())?;
+        Ok(pod.clone())
+    })
+    .await
 }
 
-fn apply_with(
+async fn apply_with(
     paths: &Paths,
     pod: &Pod,
     existing: Existing,
+    mode: Mode,
     create: &mut dyn FnMut(&Pod) -> Result<Pod, CreateError>,
 ) -> Result<Applied, ApplyError> {
     let records = PodRecords::new(paths.clone());
-    match find_or_create(&records, pod, existing, create) {
-        // Another was faster. Its Pod may be the same.
-        Err(ApplyError::Create(CreateError::Records(RecordsError::AlreadyExists(..)))) => {
-            find_or_create(&records, pod, existing, &mut |pod| Ok(pod.clone()))
-        }
-        result => result,
-    }
-}
-
-fn find_or_create(
-    records: &PodRecords,
-    pod: &Pod,
-    existing: Existing,
-    create: &mut dyn FnMut(&Pod) -> Result<Pod, CreateError>,
-) -> Result<Applied, ApplyError> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let prefix = pod.metadata.generate_name.as_deref();
@@ -133,55 +117,95 @@ fn find_or_create(
             prefix: prefix.to_owned(),
         });
     }
-    match records.find(namespace, name)? {
-        Some(_) if existing == Existing::Refuse => Err(ApplyError::AlreadyExists { name: name.to_owned() }),
-        Some(record) => {
-            check_same(&record.pod, pod)?;
-            Ok(Applied::Unchanged(record.pod))
+    let already_exists = || ApplyError::AlreadyExists { name: name.to_owned() };
+    if records.find(namespace, name)?.is_none() {
+        match create(pod) {
+            Ok(created) => return Ok(Applied::Created(created)),
+            // Another process has just created a Pod with this name. It may be the same.
+            Err(CreateError::Records(RecordsError::AlreadyExists(..))) => {}
+            Err(error) => return Err(error.into()),
         }
-        None => Ok(Applied::Created(create(pod)?)),
+    }
+    if existing == Existing::Refuse {
+        return Err(already_exists());
+    }
+    let mut change = |current: &Pod| Ok::<_, Infallible>(merged(current, pod));
+    match update(paths, namespace, name, Part::Pod, mode, &mut change).await? {
+        Updated::Changed(pod) => Ok(Applied::Configured(pod)),
+        Updated::Unchanged(pod) => Ok(Applied::Unchanged(pod)),
     }
 }
 
-/// Refuses another Pod of the same name.
-fn check_same(existing: &Pod, wanted: &Pod) -> Result<(), ApplyError> {
-    let name = || wanted.metadata.name.clone().unwrap_or_default();
-    // There is one node, whatever is wanted.
-    let on_any_node = |pod: &Pod| PodSpec {
-        node_name: None,
-        ..pod.spec.clone().unwrap_or_default()
+/// The existing Pod with everything that the manifest has. What the manifest does not have stays.
+fn merged(current: &Pod, manifest: &Pod) -> Pod {
+    let mut pod = current.clone();
+    let (metadata, wanted) = (&mut pod.metadata, &manifest.metadata);
+    for (own, wanted) in [
+        (&mut metadata.labels, &wanted.labels),
+        (&mut metadata.annotations, &wanted.annotations),
+    ] {
+        if let Some(wanted) = wanted {
+            own.get_or_insert_default().extend(wanted.clone());
+        }
+    }
+    if wanted.finalizers.is_some() {
+        metadata.finalizers.clone_from(&wanted.finalizers);
+    }
+    if wanted.owner_references.is_some() {
+        metadata.owner_references.clone_from(&wanted.owner_references);
+    }
+    let mut spec = manifest.spec.clone().unwrap_or_default();
+    let own = current.spec.clone().unwrap_or_default();
+    keep_pull_policies(&mut spec, &own);
+    if spec.active_deadline_seconds.is_none() {
+        spec.active_deadline_seconds = own.active_deadline_seconds;
+    }
+    if spec.tolerations.is_none() {
+        spec.tolerations = own.tolerations;
+    }
+    // Only `debug` adds them.
+    spec.ephemeral_containers = own.ephemeral_containers;
+    pod.spec = Some(spec);
+    pod
+}
+
+/// The default of a pull policy depends on the image's tag, but a change of the image does not change the policy: one that
+/// is the default stays as it is.
+fn keep_pull_policies(wanted: &mut PodSpec, own: &PodSpec) {
+    let own = || own.containers.iter().chain(own.init_containers.iter().flatten());
+    let init = wanted.init_containers.iter_mut().flatten();
+    for wanted in wanted.containers.iter_mut().chain(init) {
+        if let Some(own) = own().find(|own| own.name == wanted.name)
+            && wanted.image_pull_policy == default_pull_policy(wanted)
+        {
+            wanted.image_pull_policy.clone_from(&own.image_pull_policy);
+        }
+    }
+}
+
+fn default_pull_policy(container: &Container) -> Option<String> {
+    let container = Container {
+        image: container.image.clone(),
+        ..Container::default()
     };
-    let (existing_spec, wanted_spec) = (&on_any_node(existing), &on_any_node(wanted));
-    if unchangeable(existing_spec) != unchangeable(wanted_spec) {
-        return Err(ApplyError::Forbidden { name: name() });
+    let mut pod = Object::from(Pod {
+        spec: Some(PodSpec {
+            containers: vec![container],
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    });
+    pod.set_defaults();
+    match pod {
+        Object::Pod(pod) => pod.spec?.containers.pop()?.image_pull_policy,
+        _ => None,
     }
-    let same_metadata = existing.metadata.labels.clone().unwrap_or_default()
-        == wanted.metadata.labels.clone().unwrap_or_default()
-        && existing.metadata.annotations.clone().unwrap_or_default()
-            == wanted.metadata.annotations.clone().unwrap_or_default();
-    if existing_spec != wanted_spec || !same_metadata {
-        return Err(ApplyError::Differs { name: name() });
-    }
-    Ok(())
-}
-
-/// The spec without what Kubernetes lets change.
-fn unchangeable(spec: &PodSpec) -> PodSpec {
-    let mut spec = spec.clone();
-    spec.active_deadline_seconds = None;
-    spec.tolerations = None;
-    for container in spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten())
-    {
-        container.image = None;
-    }
-    spec
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::pod::test_pods::{TestPods, manifest, record_of};
 
@@ -192,61 +216,93 @@ mod tests {
         pod
     }
 
-    /// What becomes of a Pod, and whether one was created.
-    fn applied(pods: &TestPods, manifest: &serde_json::Value, existing: Existing) -> (Result<Applied, String>, bool) {
+    /// The result for this manifest, and whether a Pod was created.
+    async fn applied(
+        pods: &TestPods,
+        manifest: &serde_json::Value,
+        existing: Existing,
+    ) -> (Result<Applied, String>, bool) {
         let mut created = false;
-        let applied = apply_with(&pods.paths, &wanted(manifest), existing, &mut |pod| {
+        let wanted = wanted(manifest);
+        let applied = apply_with(&pods.paths, &wanted, existing, Mode::Write, &mut |pod| {
             created = true;
             Ok(pod.clone())
-        });
+        })
+        .await;
         (applied.map_err(|error| error.to_string()), created)
     }
 
-    #[test]
-    fn what_is_there_stays_and_what_is_not_is_created() {
+    #[tokio::test]
+    async fn unchanged_pods_are_kept_and_missing_ones_created() {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
-        let (web, created) = applied(&pods, &manifest("web", "nginx:1", "a"), Existing::Keep);
+        let (web, created) = applied(&pods, &manifest("web", "nginx:1", "a"), Existing::Keep).await;
         assert!(matches!(web, Ok(Applied::Unchanged(_))) && !created, "{web:?}");
         let db = manifest("db", "db:1", "a");
         assert_eq!(
-            applied(&pods, &db, Existing::Keep),
+            applied(&pods, &db, Existing::Keep).await,
             (Ok(Applied::Created(wanted(&db))), true)
         );
     }
 
-    #[test]
-    fn another_pod_of_the_same_name_is_refused() {
+    #[tokio::test]
+    async fn a_changed_pod_is_configured_and_keeps_what_the_manifest_does_not_have() {
         let pods = TestPods::new();
-        pods.add_pod(&manifest("web", "nginx:1", "a"));
-        let (other_command, _) = applied(&pods, &manifest("web", "nginx:1", "b"), Existing::Keep);
-        let error = other_command.unwrap_err();
-        assert!(error.starts_with("Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
-        let (other_image, _) = applied(&pods, &manifest("web", "nginx:2", "a"), Existing::Keep);
-        let error = other_image.unwrap_err();
-        assert!(error.contains("delete it and apply again"), "{error}");
+        let mut old = manifest("web", "nginx:1", "a");
+        old["metadata"]["labels"] = json!({ "tier": "front", "team": "a" });
+        old["spec"]["activeDeadlineSeconds"] = 60.into();
+        pods.add_ended(&old);
+        let mut new = manifest("web", "nginx:latest", "a");
+        new["metadata"]["labels"] = json!({ "tier": "back" });
+        let (web, created) = applied(&pods, &new, Existing::Keep).await;
+        let Ok(Applied::Configured(web)) = web else {
+            panic!("{web:?}")
+        };
+        assert!(!created);
+        assert_eq!(
+            web.metadata.labels.unwrap(),
+            [("tier", "back"), ("team", "a")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into()
+        );
+        let spec = web.spec.unwrap();
+        assert_eq!(spec.active_deadline_seconds, Some(60));
+        assert_eq!(spec.containers[0].image.as_deref(), Some("nginx:latest"));
+        assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("IfNotPresent"));
+        let (again, _) = applied(&pods, &new, Existing::Keep).await;
+        assert!(matches!(again, Ok(Applied::Unchanged(_))), "{again:?}");
     }
 
-    #[test]
-    fn a_pod_that_must_be_new_is_refused_where_there_is_one() {
+    #[tokio::test]
+    async fn a_forbidden_change_is_refused() {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
-        let (web, created) = applied(&pods, &manifest("web", "nginx:1", "a"), Existing::Refuse);
+        let (other_command, _) = applied(&pods, &manifest("web", "nginx:1", "b"), Existing::Keep).await;
+        let error = other_command.unwrap_err();
+        assert!(error.starts_with("Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_must_be_new_is_refused_if_it_exists() {
+        let pods = TestPods::new();
+        pods.add_pod(&manifest("web", "nginx:1", "a"));
+        let (web, created) = applied(&pods, &manifest("web", "nginx:1", "a"), Existing::Refuse).await;
         assert_eq!((web, created), (Err("pods \"web\" already exists".to_owned()), false));
     }
 
-    #[test]
-    fn of_two_at_once_the_slower_one_finds_the_pod_of_the_other() {
+    #[tokio::test]
+    async fn a_concurrent_apply_finds_the_pod_created_first() {
         let pods = TestPods::new();
         let web = wanted(&manifest("web", "nginx:1", "a"));
-        let applied = apply_with(&pods.paths, &web, Existing::Keep, &mut |_| {
-            // As it is on its node.
+        let applied = apply_with(&pods.paths, &web, Existing::Keep, Mode::Write, &mut |_| {
+            // The Pod as it is on its node.
             let mut on_node = manifest("web", "nginx:1", "a");
             on_node["spec"]["nodeName"] = "host".into();
             pods.add_pod(&on_node);
             let late = record_of(&manifest("web", "nginx:1", "a"));
             Err(pods.records.create(&late).unwrap_err().into())
-        });
+        })
+        .await;
         assert!(matches!(applied, Ok(Applied::Unchanged(_))), "{applied:?}");
     }
 }

@@ -1,75 +1,67 @@
-//! New Pods: their records, and the start of those that live without a command line.
+//! Creates Pods: writes their records, and starts those that run without a command line.
 
 use std::os::fd::AsFd;
-use std::string::FromUtf8Error;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use microkube_manifest::Manifests;
 
+use super::namespaces::{self, NamespaceEnds};
 use crate::pod::launch::{LaunchError, start_supervisor};
-use crate::pod::resolved_pod::node_name;
+use crate::pod::pod_update;
 use crate::pod::sweep;
-use crate::state::{Paths, PodRecord, PodRecords, ProcessIdentity, PullSecretRecord, RecordsError};
+use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity, RecordsError};
 
-/// A Pod could not be created. Nothing is left of it then.
+/// A Pod could not be created. It leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// A pull secret is not what its type says.
-    #[error("the Secret {name:?} is not text")]
-    Secret {
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
-        #[source]
-        source: FromUtf8Error,
-    },
-    /// It cannot be recorded, in particular because there is a Pod of this name ([`RecordsError::AlreadyExists`]).
+    #[error(transparent)]
+    Namespace(#[from] NamespaceEnds),
+    /// The Pod could not be recorded, for example because its name is in use ([`RecordsError::AlreadyExists`]).
     #[error(transparent)]
     Records(#[from] RecordsError),
-    /// It has no supervisor.
+    /// The supervisor could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// The supervisor cannot be reached.
+    /// The supervisor could not be reached.
     #[error(transparent)]
     Connection(#[from] std::io::Error),
 }
 
 impl CreateError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// Converts to a report that keeps the types of other modules' errors in its chain.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
             Self::Records(error) => error.into(),
             Self::Launch(error) => error.into(),
             Self::Connection(error) => error.into(),
-            Self::Secret { .. } => self.into(),
+            Self::Namespace(_) => self.into(),
         }
     }
 }
 
-/// Frees the name of a Pod that is to be created from one that has ended with its command line.
+/// Waits until the name of a new Pod is free, if its last user ended with its command line.
 ///
 /// # Errors
-/// When records cannot be read, or something of that Pod cannot be released.
+/// If records cannot be read, or a resource of that Pod cannot be released.
 pub async fn free_name(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
-    // One of `generateName` has no name yet.
+    // A Pod with `generateName` has no name yet.
     let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else {
         return Ok(());
     };
     sweep::free_name(paths, namespace, name).await
 }
 
-/// Starts a Pod that lives without this process, and stays in the records until it is deleted.
+/// Starts a Pod that outlives this process and stays in the records until it is deleted.
 ///
 /// # Errors
 /// See [`CreateError`].
-pub fn start_detached(paths: &Paths, pod: &Pod, manifests: &Manifests) -> Result<PodRecord, CreateError> {
-    let record = new_record(pod, manifests, true)?;
+pub fn start_detached(paths: &Paths, pod: &Pod) -> Result<PodRecord, CreateError> {
+    let record = new_record(pod, true);
     let records = PodRecords::new(paths.clone());
-    let lock = records.create(&record)?;
+    let lock = write_record(paths, &record)?;
     match start_supervisor(paths, &record, lock.as_fd(), None, false) {
-        // It is on its own from here; init reaps it.
+        // The supervisor now runs independently; init reaps it.
         Ok(_child) => Ok(record),
         Err(error) => {
             records.remove(&record.uid)?;
@@ -78,18 +70,36 @@ pub fn start_detached(paths: &Paths, pod: &Pod, manifests: &Manifests) -> Result
     }
 }
 
-/// The record of a new Pod, with its UID and, for `generateName`, its name, as the API server gives them.
-///
-/// # Errors
-/// [`CreateError::Secret`].
-pub fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> Result<PodRecord, CreateError> {
+/// Writes the record of a new Pod.
+pub(super) fn write_record(paths: &Paths, record: &PodRecord) -> Result<LockedFile, CreateError> {
+    namespaces::check(paths, &record.namespace, &record.name)?;
+    let lock = PodRecords::new(paths.clone()).create(record)?;
+    stay(paths, record)?;
+    Ok(lock)
+}
+
+/// Removes a new record if the deletion of its namespace has begun meanwhile: that may not have seen the Pod.
+fn stay(paths: &Paths, record: &PodRecord) -> Result<(), CreateError> {
+    let checked = namespaces::check(paths, &record.namespace, &record.name);
+    if checked.is_err() {
+        PodRecords::new(paths.clone()).remove(&record.uid)?;
+    }
+    Ok(checked?)
+}
+
+/// The record of a new Pod, with a UID and, for `generateName`, a name, as the API server does.
+#[must_use]
+pub fn new_record(pod: &Pod, detached: bool) -> PodRecord {
     let mut pod = pod.clone();
     let uid = uuid::Uuid::new_v4().to_string();
     let metadata = &mut pod.metadata;
     metadata.uid = Some(uid.clone());
     metadata.creation_timestamp = Some(Time(jiff::Timestamp::now()));
-    // Only a Pod's deletion makes another one of it: its spec cannot be changed.
     metadata.generation = Some(1);
+    // The Pod's owner and its deletion set these.
+    metadata.resource_version = None;
+    metadata.deletion_timestamp = None;
+    metadata.deletion_grace_period_seconds = None;
     let name = match (&metadata.name, &metadata.generate_name) {
         (Some(name), _) => name.clone(),
         (None, prefix) => {
@@ -99,48 +109,37 @@ pub fn new_record(pod: &Pod, manifests: &Manifests, detached: bool) -> Result<Po
     };
     metadata.name = Some(name.clone());
     let namespace = metadata.namespace.clone().unwrap_or_default();
-    // As the scheduler would, which has no choice here.
-    pod.spec.get_or_insert_default().node_name = Some(node_name());
-    let pull_secrets = manifests.pull_secrets_of(&pod).into_iter().map(|secret| {
-        Ok(PullSecretRecord {
-            name: secret.name.clone(),
-            docker_config_json: String::from_utf8(secret.docker_config_json.clone()).map_err(|source| {
-                CreateError::Secret {
-                    name: secret.name.clone(),
-                    source,
-                }
-            })?,
-        })
-    });
-    let pull_secrets = pull_secrets.collect::<Result<_, CreateError>>()?;
-    Ok(PodRecord {
+    pod_update::schedule(&mut pod);
+    PodRecord {
         uid,
         namespace,
         name,
         pod,
-        pull_secrets,
+        // They are in the store. No value of a Secret is recorded.
+        pull_secrets: Vec::new(),
         detached,
         released: false,
         client: ProcessIdentity::current().filter(|_| !detached),
         supervisor: None,
         vmm: None,
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::test_pods::record_of;
+    use crate::objects::{begin_namespace_deletion, ensure_namespace, open};
+    use crate::pod::resolved_pod::node_name;
+    use crate::pod::test_pods::{TestPods, manifest, record_of};
 
     #[test]
-    fn a_detached_pod_has_no_client_and_every_pod_has_uid_time_of_creation_and_node() {
+    fn a_detached_pod_has_no_client_and_every_pod_has_uid_creation_time_and_node() {
         let pod = record_of(&serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web" },
             "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": "nginx:1" }] },
         }))
         .pod;
-        let manifests = Manifests::default();
-        let detached = new_record(&pod, &manifests, true).unwrap();
+        let detached = new_record(&pod, true);
         assert!(detached.detached && detached.client.is_none());
         assert_eq!(detached.pod.metadata.generation, Some(1));
         assert_eq!(detached.pod.metadata.uid.as_deref(), Some(detached.uid.as_str()));
@@ -152,9 +151,26 @@ mod tests {
             .0
             .duration_until(jiff::Timestamp::now());
         assert!((0..60).contains(&age.as_secs()), "{age}");
-        let attached = new_record(&pod, &manifests, false).unwrap();
+        let attached = new_record(&pod, false);
         assert!(!attached.detached && attached.client == ProcessIdentity::current());
         assert_ne!(attached.uid, detached.uid);
         assert_eq!(attached.pod.spec.unwrap().node_name, Some(node_name()));
+    }
+
+    #[test]
+    fn a_pod_whose_namespace_is_deleted_while_it_is_created_is_removed() {
+        let pods = TestPods::new();
+        let store = open(&pods.paths).unwrap();
+        ensure_namespace(&store, "shop").unwrap();
+        let mut wanted = manifest("web", "nginx:1", "sleep");
+        wanted["metadata"]["namespace"] = "shop".into();
+        let record = record_of(&wanted);
+        let _lock = write_record(&pods.paths, &record).unwrap();
+        begin_namespace_deletion(&store, "shop").unwrap();
+        assert_eq!(
+            stay(&pods.paths, &record).unwrap_err().to_string(),
+            "pods \"web\" is forbidden: unable to create new content in namespace shop because it is being terminated"
+        );
+        assert!(pods.records.find("shop", "web").unwrap().is_none());
     }
 }

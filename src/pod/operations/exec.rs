@@ -1,4 +1,4 @@
-//! Runs a further process in a container that runs.
+//! Runs a process in a running container.
 
 use super::session::{self, SessionEvents, SessionInput};
 use crate::pod::client::ClientError;
@@ -6,10 +6,10 @@ pub use crate::pod::supervisor_protocol::ExecOptions;
 use crate::pod::supervisor_protocol::SupervisorRequest;
 use crate::state::Paths;
 
-/// Asks the Pod's supervisor for the process. It ends with the conversation.
+/// Asks the Pod's supervisor to start the process. It ends with the conversation.
 ///
 /// # Errors
-/// When there is no supervisor, or the conversation fails.
+/// If there is no supervisor, or the conversation fails.
 pub async fn exec(
     paths: &Paths,
     uid: &str,

@@ -1,8 +1,7 @@
-//! Pods in the foreground: each ends with the process that started it, and reports to it all that happens.
+//! Foreground Pods: each ends with the process that started it and reports all events to it.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use super::create::CreateError;
-use crate::pod::launch::{start_supervisor, supervisor_log};
+use super::create::{CreateError, write_record};
+use crate::pod::launch::start_supervisor;
+use crate::pod::log_place::LogPlace;
 pub use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::supervisor_protocol::{
     Notice, OutputStream, SupervisorFrame, SupervisorRequest, read_frame, write_frame,
@@ -19,37 +19,35 @@ use crate::pod::supervisor_protocol::{
 use crate::pod::sweep;
 use crate::state::{Paths, PodRecord, PodRecords};
 
-/// What happens to a Pod in the foreground.
+/// An event of a foreground Pod.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ForegroundEvent {
     /// A container wrote something.
     Output {
         /// Index of the container in the manifest.
         container: u16,
-        /// The stream.
         stream: OutputStream,
-        /// The bytes; none when the stream has ended.
+        /// The bytes; empty at the end of the stream.
         bytes: Vec<u8>,
     },
-    /// The guest's kernel or agent wrote this to the log.
+    /// Log output of the guest kernel or agent.
     GuestLog(Vec<u8>),
-    /// Anything else. [`PodNotice::Finished`] is the last event.
+    /// Any other event. [`PodNotice::Finished`] is the last one.
     Notice(PodNotice),
 }
 
-/// A Pod in the foreground could not be started.
+/// A foreground Pod could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ForegroundStartError {
-    /// A Pod of the same name that has ended cannot be released.
+    /// A Pod with the same name has ended and cannot be released.
     #[error(transparent)]
     Release(anyhow::Error),
-    /// It could not be created.
     #[error(transparent)]
     Create(#[from] CreateError),
 }
 
 impl ForegroundStartError {
-    /// As a report in which errors of other modules keep their types.
+    /// Converts to a report that keeps the types of other modules' errors.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -59,27 +57,25 @@ impl ForegroundStartError {
     }
 }
 
-/// A Pod in the foreground was lost.
+/// The connection to a foreground Pod was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum ForegroundError {
-    /// Its supervisor died.
-    #[error("the supervisor of the Pod died ({status}); the Pod was ended and released. Its log is {}", log.display())]
+    #[error("the Pod's supervisor died ({status}); the Pod was killed and its resources released; see {log}")]
     SupervisorDied {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
-        /// Where its log is.
-        log: PathBuf,
+        log: LogPlace,
     },
     /// Its supervisor cannot be waited for.
     #[error(transparent)]
     Wait(#[from] io::Error),
-    /// Its supervisor died, and the Pod cannot be released.
+    /// Its supervisor died, and the Pod could not be released.
     #[error(transparent)]
     Release(anyhow::Error),
 }
 
 impl ForegroundError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// Converts to a report that keeps the types of other modules' errors in its chain.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -90,18 +86,18 @@ impl ForegroundError {
     }
 }
 
-/// A Pod in the foreground.
+/// A Pod that ends with this process.
 #[derive(Debug)]
 pub struct ForegroundPod {
     paths: Paths,
     record: PodRecord,
     supervisor: Child,
     frames: OwnedReadHalf,
-    /// A supervisor whose client is gone kills its Pod.
+    /// Keeps the connection open: a supervisor kills its Pod when its client is gone.
     stopper: Stopper,
 }
 
-/// Ends a Pod in the foreground.
+/// Ends a foreground Pod.
 #[derive(Debug, Clone)]
 pub struct Stopper {
     requests: mpsc::Sender<SupervisorRequest>,
@@ -120,17 +116,16 @@ pub async fn start(paths: Paths, record: PodRecord, debug: bool) -> Result<Foreg
 }
 
 fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod, CreateError> {
-    let records = PodRecords::new(paths.clone());
-    let lock = records.create(&record)?;
+    let lock = write_record(&paths, &record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
     let supervisor = match start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), debug) {
         Ok(supervisor) => supervisor,
         Err(error) => {
-            records.remove(&record.uid)?;
+            PodRecords::new(paths).remove(&record.uid)?;
             return Err(error.into());
         }
     };
-    // The supervisor has copies; those of this process would hide its death.
+    // The supervisor has its own copies; the ones of this process would hide its death.
     drop((lock, server));
     client.set_nonblocking(true)?;
     let (frames, to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();
@@ -150,7 +145,7 @@ fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod,
 
 async fn send_requests(mut requests: mpsc::Receiver<SupervisorRequest>, mut to: OwnedWriteHalf) {
     while let Some(request) = requests.recv().await {
-        // A supervisor that is gone is noticed where its frames are read.
+        // A dead supervisor is detected by the reader of its frames.
         let _ = write_frame(&mut to, &SupervisorFrame::Request(request)).await;
     }
 }
@@ -159,11 +154,11 @@ impl Stopper {
     /// Ends the Pod gracefully.
     pub async fn terminate(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
-        // Fails where the Pod has ended.
+        // Fails only if the Pod has ended.
         let _ = self.requests.send(SupervisorRequest::Terminate { grace: None }).await;
     }
 
-    /// Ends the Pod gracefully; at once where that is under way already.
+    /// Ends the Pod gracefully; if that was requested before, kills it.
     pub async fn terminate_or_kill(&self) {
         match self.is_ending.load(Ordering::Relaxed) {
             false => self.terminate().await,
@@ -171,7 +166,7 @@ impl Stopper {
         }
     }
 
-    /// Ends the Pod at once.
+    /// Kills the Pod.
     pub async fn kill(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         let _ = self.requests.send(SupervisorRequest::Kill).await;
@@ -179,16 +174,16 @@ impl Stopper {
 }
 
 impl ForegroundPod {
-    /// What ends it.
+    /// A handle that can end the Pod.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
-    /// What happens next.
+    /// Waits for the next event.
     ///
     /// # Errors
-    /// When the supervisor has died. The Pod is released then.
+    /// If the supervisor has died. The Pod is then released.
     pub async fn next(&mut self) -> Result<ForegroundEvent, ForegroundError> {
         loop {
             let event = match read_frame(&mut self.frames).await {
@@ -209,18 +204,18 @@ impl ForegroundPod {
             Ok(status) => status,
             Err(error) => return error.into(),
         };
-        // If nothing was left, the sweep of another command was faster.
+        // If nothing was left, another command's sweep has released the Pod.
         match sweep::remove_ownerless(&self.paths, &self.record.uid).await {
             Ok(_) => ForegroundError::SupervisorDied {
                 status,
-                log: supervisor_log(&self.paths, &self.record),
+                log: LogPlace::new(&self.paths, &self.record.uid, Some(&self.record)),
             },
             Err(error) => ForegroundError::Release(error),
         }
     }
 }
 
-/// The event in a frame; other frames answer requests that are not made here.
+/// Converts a frame to an event; other frames answer requests that are not made here.
 fn event(frame: SupervisorFrame) -> Option<ForegroundEvent> {
     match frame {
         SupervisorFrame::Output {

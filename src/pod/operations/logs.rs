@@ -1,17 +1,18 @@
-//! The logs of containers: which of them is meant, by the kubelet's rules, and when it will not be written any more.
+//! Selects a container's log by the kubelet's rules, and detects when it is complete.
 
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, Pod};
 
+use crate::pod::container_order;
 use crate::pod::logs::{DirectoryWatch, attempts, container_dir};
 use crate::pod::recorded_pod::{self, RecordedPod};
 use crate::state::{Paths, PodRecords, RecordsError};
 
-/// There is no such log.
+/// The requested log is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Nothing is known of the container yet.
+    /// There is no status for the container yet.
     #[error("container {container:?} in pod {pod:?} is not available")]
     NotAvailable {
         /// Name of the container.
@@ -19,7 +20,7 @@ pub enum LogError {
         /// Name of the Pod.
         pod: String,
     },
-    /// The container was not restarted.
+    /// The container was not restarted, so it has no previous log.
     #[error("previous terminated container {container:?} in pod {pod:?} not found")]
     NoPrevious {
         /// Name of the container.
@@ -27,28 +28,24 @@ pub enum LogError {
         /// Name of the Pod.
         pod: String,
     },
-    /// The container has not run yet.
+    /// The container has not started.
     #[error("container {container:?} in pod {pod:?} is waiting to start{why}")]
     Waiting {
-        /// Name of the container.
         container: String,
-        /// Name of the Pod.
         pod: String,
-        /// Why.
         why: String,
     },
-    /// There are no files of it.
-    #[error("there is no log of container {container:?}")]
+    /// The log files do not exist.
+    #[error("container {container:?} has no log")]
     NoLog {
-        /// Name of the container.
         container: String,
-        /// What the kernel says.
         #[source]
         source: Option<std::io::Error>,
     },
 }
 
-/// A container's directory of logs, and the attempt whose log is meant: the last one, or with `previous` the one before.
+/// Returns a container's log directory and the attempt whose log was requested: the last one or, with `previous`, the
+/// one before.
 ///
 /// # Errors
 /// See [`LogError`].
@@ -91,8 +88,9 @@ pub fn find(paths: &Paths, target: &RecordedPod, container: &str, previous: bool
         container: name(),
         source: Some(source),
     })?;
-    // While a container waits for its next start, its last end is what both the last and the previous log are of. A start that is under
-    // way may have its log already: which attempts have ended is for the status to say.
+    // While a container waits for its next start, both the current and the previous log are the log of the attempt that
+    // ended last. A start in progress may have created its log already, so only the status shows which attempts have
+    // ended.
     let ended = || attempt_of(last.terminated.as_ref()?.container_id.as_deref()?, container);
     let attempt = match is_started {
         true if !previous => attempts.last().copied(),
@@ -111,15 +109,16 @@ pub fn find(paths: &Paths, target: &RecordedPod, container: &str, previous: bool
     }
 }
 
-/// The attempt in a `containerID`, `NAME-ATTEMPT`.
-fn attempt_of(container_id: &str, container: &str) -> Option<u32> {
+/// Parses the attempt from a `containerID`, `NAME-ATTEMPT`.
+#[must_use]
+pub fn attempt_of(container_id: &str, container: &str) -> Option<u32> {
     container_id.strip_prefix(container)?.strip_prefix('-')?.parse().ok()
 }
 
-/// Waits until the container has ended and will not be restarted, or its Pod is gone.
+/// Waits until the container has ended for good, or its Pod is gone.
 pub async fn wait_until_over(paths: &Paths, uid: &str, container: &str) {
     let records = PodRecords::new(paths.clone());
-    // The directory goes with the Pod.
+    // The directory disappears with the Pod.
     let Ok(mut changes) = DirectoryWatch::new(&[&paths.pod_state(uid)]) else {
         return;
     };
@@ -127,7 +126,7 @@ pub async fn wait_until_over(paths: &Paths, uid: &str, container: &str) {
         match is_over(&records, uid, container) {
             Ok(true) => return,
             Ok(false) => {}
-            Err(error) => tracing::warn!("the state of Pod {uid} cannot be read: {error}"),
+            Err(error) => tracing::warn!("cannot read the state of Pod {uid}: {error}"),
         }
         if changes.changed().await.is_err() {
             return;
@@ -164,17 +163,26 @@ pub fn has_ended(target: &RecordedPod, container: &str) -> bool {
     };
     let pod = &target.record.pod;
     target.is_terminating
-        || recorded_pod::container(pod, container)
-            .is_none_or(|container| !is_restarted(pod, container, terminated.exit_code))
+        || container_order::ephemeral_containers(pod).any(|ephemeral| ephemeral.name == container)
+        || !may_restart_all(pod)
+            && recorded_pod::container(pod, container)
+                .is_none_or(|container| !is_restarted(pod, &container, terminated.exit_code))
 }
 
-/// Whether a container that ended so is started again.
+/// Whether the exit of one of the containers can restart all of them, so that none has ended for good before the Pod.
+fn may_restart_all(pod: &Pod) -> bool {
+    let containers = container_order::containers(pod);
+    let mut rules = containers.flat_map(|container| container.restart_policy_rules.iter().flatten());
+    rules.any(|rule| rule.action == "RestartAllContainers")
+}
+
+/// Whether a container is restarted after this exit code.
 fn is_restarted(pod: &Pod, container: &Container, exit_code: i32) -> bool {
     let rules = container.restart_policy_rules.iter().flatten();
     let has_rule = rules.into_iter().any(|rule| {
         rule.exit_codes.as_ref().is_some_and(|codes| {
             let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-            rule.action == "Restart" && listed == (codes.operator == "In")
+            listed == (codes.operator == "In")
         })
     });
     let spec = pod.spec.as_ref();
@@ -189,7 +197,7 @@ fn is_restarted(pod: &Pod, container: &Container, exit_code: i32) -> bool {
     has_rule
         || match policy {
             "Never" => false,
-            // An init container of a Pod that restarts its containers has done its work when it succeeds.
+            // In a Pod that restarts its containers, an init container is finished when it succeeds.
             "Always" if own.is_none() && is_init => exit_code != 0,
             "OnFailure" => exit_code != 0,
             _ => true,

@@ -1,13 +1,16 @@
-//! Operations on Pods, for the command line and other front ends: a file each, with typed errors.
+//! Operations on Pods, for the command line and other front ends: one file each, with typed errors.
 //!
-//! An operation works on records and asks supervisors. Arguments, output, signals and terminals belong to its caller.
+//! An operation works with records and supervisors. Its caller handles arguments, output, signals and terminals.
 
 pub mod apply;
 pub mod attach;
 pub mod copy;
 pub mod create;
 pub mod delete;
+pub mod ephemeral;
 pub mod exec;
 pub mod foreground;
 pub mod logs;
+pub mod namespaces;
 pub mod session;
+pub mod update;

@@ -1,40 +1,65 @@
-//! A conversation with a Pod's supervisor about one process: its input and output, the size of its terminal, its end.
+//! A session with a Pod's supervisor about one process: its input and output, its terminal size, its exit.
+
+use std::path::PathBuf;
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::pod::client::{ClientError, SupervisorClient};
+use crate::pod::logs::{OutputReader, Positions};
 use crate::pod::supervisor_protocol::{
     Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 use crate::state::Paths;
 
-/// What is heard of the process.
+/// An event of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEvent {
-    /// It runs, and takes input from now on.
+    /// It is running and accepts input.
     Started,
     /// It wrote something.
     Output {
-        /// To which of its streams.
         stream: OutputStream,
-        /// The bytes; none when the stream has ended.
+        /// The bytes; empty at the end of the stream.
         bytes: Vec<u8>,
     },
-    /// It has ended, and all its output was heard.
+    /// It has exited with this code, and all its output was received.
     Exited(u8),
-    /// The input has ended, and that of the container stays open.
+    /// The client's input has ended; the container's input stays open.
     InputEnded,
 }
 
-/// What is heard of the process.
+/// Receives the events of the process.
 #[derive(Debug)]
-pub struct SessionEvents(OwnedReadHalf);
+pub struct SessionEvents {
+    from: OwnedReadHalf,
+    /// For a session that includes the output before it.
+    earlier: Option<EarlierOutput>,
+}
 
-/// What the process is sent.
+/// The output of a container's attempt that precedes the session and is in its log.
+#[derive(Debug)]
+struct EarlierOutput {
+    dir: PathBuf,
+    attempt: u32,
+    /// Reads the log up to the start of the session.
+    reader: Option<OutputReader>,
+    received: Received,
+}
+
+/// What a session that includes the output before it has delivered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Positions in both streams after what was delivered.
+    pub positions: Positions,
+    /// How many bytes before these positions were skipped, because the log does not have them.
+    pub missing_bytes: u64,
+}
+
+/// Sends input to the process.
 #[derive(Debug)]
 pub struct SessionInput(OwnedWriteHalf);
 
-/// Begins the conversation on a connection that is there.
+/// Starts a session on an existing connection.
 ///
 /// # Errors
 /// [`ClientError::Frame`].
@@ -43,13 +68,17 @@ pub async fn begin(
     request: SupervisorRequest,
 ) -> Result<(SessionEvents, SessionInput), ClientError> {
     client.ask(request).await?;
-    Ok((SessionEvents(client.from), SessionInput(client.to)))
+    let events = SessionEvents {
+        from: client.from,
+        earlier: None,
+    };
+    Ok((events, SessionInput(client.to)))
 }
 
-/// Connects to the supervisor of a Pod and begins the conversation.
+/// Connects to a Pod's supervisor and starts a session.
 ///
 /// # Errors
-/// When there is no supervisor, or the conversation fails.
+/// If there is no supervisor, or the conversation fails.
 pub(super) async fn open(
     paths: &Paths,
     uid: &str,
@@ -59,15 +88,59 @@ pub(super) async fn open(
 }
 
 impl SessionEvents {
-    /// The next event.
+    /// Also delivers the output that the supervisor says is in the log of this attempt.
+    pub(super) fn with_log(self, dir: PathBuf, attempt: u32) -> Self {
+        let earlier = EarlierOutput {
+            dir,
+            attempt,
+            reader: None,
+            received: Received::default(),
+        };
+        Self {
+            earlier: Some(earlier),
+            ..self
+        }
+    }
+
+    /// What was delivered so far, of a session that includes the output before it.
+    #[must_use]
+    pub fn received(&self) -> Option<Received> {
+        self.earlier.as_ref().map(|earlier| earlier.received)
+    }
+
+    /// Waits for the next event.
     ///
     /// # Errors
-    /// When the supervisor refuses what was asked for, or goes away.
+    /// If the supervisor refuses the request, or disappears.
     pub async fn next(&mut self) -> Result<SessionEvent, ClientError> {
         loop {
-            return Ok(match read_frame(&mut self.0).await?.ok_or(ClientError::WentAway)? {
-                SupervisorFrame::Output { stream, bytes, .. } => SessionEvent::Output { stream, bytes },
-                SupervisorFrame::Notice(Notice::Started | Notice::Attached) => SessionEvent::Started,
+            if let Some(earlier) = &mut self.earlier
+                && let Some((stream, bytes)) = earlier.next()?
+            {
+                return Ok(SessionEvent::Output { stream, bytes });
+            }
+            return Ok(match read_frame(&mut self.from).await?.ok_or(ClientError::WentAway)? {
+                SupervisorFrame::Output { stream, bytes, .. } => {
+                    if let Some(earlier) = &mut self.earlier {
+                        earlier.received(stream, &bytes);
+                    }
+                    SessionEvent::Output { stream, bytes }
+                }
+                SupervisorFrame::Notice(Notice::Started) => SessionEvent::Started,
+                SupervisorFrame::Notice(Notice::Attached) => {
+                    // An older supervisor: the session begins somewhere in the output.
+                    self.earlier = None;
+                    SessionEvent::Started
+                }
+                SupervisorFrame::Notice(Notice::AttachedAt {
+                    stdout_bytes: stdout,
+                    stderr_bytes: stderr,
+                }) => {
+                    if let Some(earlier) = &mut self.earlier {
+                        earlier.begin(Positions { stdout, stderr })?;
+                    }
+                    SessionEvent::Started
+                }
                 SupervisorFrame::Notice(Notice::Exited { exit_code }) => SessionEvent::Exited(exit_code),
                 SupervisorFrame::Notice(Notice::InputEnded) => SessionEvent::InputEnded,
                 SupervisorFrame::Notice(Notice::Refused { message }) => return Err(ClientError::Refused(message)),
@@ -77,8 +150,35 @@ impl SessionEvents {
     }
 }
 
+impl EarlierOutput {
+    /// The session begins at these positions.
+    fn begin(&mut self, positions: Positions) -> Result<(), ClientError> {
+        let reader = OutputReader::open(&self.dir, self.attempt, Positions::default(), Some(positions));
+        self.reader = Some(reader.map_err(ClientError::Log)?);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<(OutputStream, Vec<u8>)>, ClientError> {
+        let Some(reader) = &mut self.reader else {
+            return Ok(None);
+        };
+        let next = reader.next_chunk().map_err(ClientError::Log)?;
+        self.received.positions = reader.position();
+        if next.is_none() {
+            self.received.missing_bytes = reader.missing_bytes();
+            self.reader = None;
+        }
+        Ok(next)
+    }
+
+    fn received(&mut self, stream: OutputStream, bytes: &[u8]) {
+        let position = self.received.positions.of_mut(stream);
+        *position = position.saturating_add(bytes.len() as u64);
+    }
+}
+
 impl SessionInput {
-    /// Sends input; none is its end.
+    /// Sends input; an empty chunk ends it.
     ///
     /// # Errors
     /// [`ClientError::Frame`].
@@ -86,7 +186,7 @@ impl SessionInput {
         Ok(write_frame(&mut self.0, &SupervisorFrame::Stdin(bytes)).await?)
     }
 
-    /// Tells the size of the terminal here.
+    /// Sends the size of the local terminal.
     ///
     /// # Errors
     /// [`ClientError::Frame`].

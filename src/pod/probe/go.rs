@@ -1,4 +1,4 @@
-//! The parts of the kubelet's messages as Go writes them.
+//! Formats parts of the kubelet's messages as Go does.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -40,7 +40,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// An error of the operating system as Go writes it: `connection refused`.
+/// An error of the operating system in Go's form: `connection refused`.
 pub(super) fn io_error(error: &io::Error) -> String {
     let text = match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code).to_string(),
@@ -55,7 +55,7 @@ pub(super) fn io_error(error: &io::Error) -> String {
     }
 }
 
-/// The innermost error of I/O in an error, if there is one.
+/// The innermost I/O error in an error's chain, if there is one.
 pub(super) fn io_error_below<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     causes::layers(error).filter_map(|error| error.downcast_ref()).last()
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_quotes_and_errors_are_gos() {
+    fn durations_quotes_and_errors_are_formatted_as_in_go() {
         let shown = |seconds| duration(Duration::from_secs(seconds));
         assert_eq!(
             [shown(1), shown(59), shown(60), shown(90), shown(3600)],

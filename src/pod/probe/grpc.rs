@@ -1,4 +1,4 @@
-//! `grpc`: the health protocol's `Check`, over HTTP/2 without TLS, as the kubelet asks (`pkg/probe/grpc`).
+//! `grpc`: the health protocol's `Check` over HTTP/2 without TLS, with the kubelet's request (`pkg/probe/grpc`).
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::outcome::{KUBERNETES_VERSION, Outcome};
 use super::target::{PortError, join_host_port};
 use super::{Target, go, health};
 
-/// Between two attempts to connect: a server that is about to listen may do so within the timeout (gRPC's back-off begins so).
+/// Time between two connection attempts: a server may start to listen within the timeout (gRPC's initial back-off).
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Most bytes of headers or trailers that are accepted.
+/// Maximum size of headers or trailers, in bytes.
 const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
 /// gRPC allows eight digits.
@@ -24,7 +24,7 @@ const GRPC_TIMEOUT_MAX_SECONDS: u64 = 99_999_999;
 
 const WINDOW_BYTES: u32 = 64 << 10;
 
-/// Asks, within the timeout. The error is why that could not even be tried.
+/// Sends the request, within the timeout. Returns an error if it could not even be attempted.
 pub(super) async fn probe(action: &GRPCAction, target: &Target<'_>, timeout: Duration) -> Result<Outcome, PortError> {
     let number = action.port;
     let port = u16::try_from(number).map_err(|_| PortError::Invalid { number })?;
@@ -64,7 +64,7 @@ pub(super) async fn probe(action: &GRPCAction, target: &Target<'_>, timeout: Dur
     })
 }
 
-/// Connects as soon as something listens; the caller's timeout ends it.
+/// Retries until a server listens; the caller's timeout ends it.
 async fn connect(address: &str) -> TcpStream {
     loop {
         if let Ok(stream) = TcpStream::connect(address).await {
@@ -74,14 +74,14 @@ async fn connect(address: &str) -> TcpStream {
     }
 }
 
-/// How a call failed.
+/// Why a call failed.
 struct Status {
     code: u32,
     message: String,
 }
 
 impl Status {
-    /// The connection or what was sent over it is broken.
+    /// The connection or the data sent over it is broken.
     fn unavailable(error: impl std::fmt::Display) -> Self {
         Self {
             code: UNAVAILABLE,
@@ -111,7 +111,7 @@ async fn check(
         .max_header_list_size(HEADERS_MAX_BYTES);
     let handshake: Result<(SendRequest<bytes::Bytes>, Connection<TcpStream>), _> = builder.handshake(stream).await;
     let (sender, connection) = handshake.map_err(Status::unavailable)?;
-    // Dropped with this future, and the connection with it.
+    // Dropped with this future, which closes the connection.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     let mut sender = sender.ready().await.map_err(Status::unavailable)?;
@@ -135,7 +135,7 @@ async fn check(
 async fn read(response: Response<h2::RecvStream>) -> Result<health::ServingStatus, Status> {
     let (head, mut body) = response.into_parts();
     if let Some(status) = grpc_status(&head.headers) {
-        // Without a message: the headers are the trailers.
+        // A response without a message has only headers, which act as trailers.
         status?;
     } else if head.status != StatusCode::OK {
         let code = match head.status {
@@ -177,7 +177,7 @@ async fn read(response: Response<h2::RecvStream>) -> Result<health::ServingStatu
     health::response(&message).map_err(Status::internal)
 }
 
-/// `grpc-status` and `grpc-message`, if they are there.
+/// `grpc-status` and `grpc-message`, if present.
 fn grpc_status(headers: &HeaderMap) -> Option<Result<(), Status>> {
     let code = headers.get("grpc-status")?;
     let Some(code) = code.to_str().ok().and_then(|code| code.parse().ok()) else {

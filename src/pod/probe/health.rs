@@ -1,39 +1,39 @@
-//! The messages of `grpc.health.v1` and gRPC's framing of them. Responses come from an attacker.
+//! The messages of `grpc.health.v1` with gRPC's framing. Responses come from an attacker.
 
 use protobuf::{CodedInputStream, CodedOutputStream};
 
-/// Longest message that is accepted; an answer has two bytes. Short also because nested groups are read recursively.
+/// Longest accepted message; a normal answer is two bytes long. The limit is low also because nested groups are parsed
+/// recursively.
 pub(super) const MESSAGE_MAX_BYTES: usize = 256;
 
-/// Bytes before a message: whether it is compressed, and how long it is.
+/// Length of the prefix of a message: a compression flag, and the length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
 const SERVICE_FIELD: u32 = 1;
 /// Field 1, a number.
 const STATUS_TAG: u32 = 1 << 3;
 
-/// A message that cannot be written or read. Some of the texts are those of Go's client.
+/// An error while encoding or decoding a message. Some texts are those of Go's client.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthError {
     /// The request cannot be encoded.
     #[error(transparent)]
     Encode(protobuf::Error),
     /// The service's name does not fit into a message.
-    #[error("the name of the service is too long")]
+    #[error("the service name is too long")]
     NameTooLong,
-    /// There is no response.
     #[error("EOF")]
     Empty,
     /// The response ends before its message begins.
     #[error("unexpected EOF")]
     Truncated,
     /// The response is compressed.
-    #[error("the message is compressed, which was not asked for")]
+    #[error("the message is compressed, although compression was not requested")]
     Compressed,
-    /// The response is not as long as it says.
+    /// The response's length differs from the stated one.
     #[error("the message has {received} bytes instead of {stated}")]
     Length { received: usize, stated: usize },
-    /// The response is no such message.
+    /// The response is not a valid message.
     #[error("failed to unmarshal the received message: {0}")]
     Decode(protobuf::Error),
 }
@@ -83,7 +83,7 @@ pub(super) fn request(service: &str) -> Result<Vec<u8>, HealthError> {
     Ok(framed)
 }
 
-/// The status in a `HealthCheckResponse` with its prefix, which is all that the server sent.
+/// The status in a prefixed `HealthCheckResponse`. `framed` is everything that the server sent.
 pub(super) fn response(framed: &[u8]) -> Result<ServingStatus, HealthError> {
     let Some((prefix, message)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
         return Err(match framed {
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_those_of_the_health_protocol() {
+    fn messages_match_the_grpc_health_protocol() {
         assert_eq!(request("").unwrap(), [0, 0, 0, 0, 0]);
         assert_eq!(request("db").unwrap(), [0, 0, 0, 0, 4, 0x0a, 2, b'd', b'b']);
         assert_eq!(response(&[0, 0, 0, 0, 2, 8, 1]).unwrap(), ServingStatus::Serving);
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(response(&[0, 0, 0, 0, 0]).unwrap().name(), "UNKNOWN");
         assert_eq!(response(&[0, 0, 0, 0, 2, 8, 3]).unwrap().name(), "SERVICE_UNKNOWN");
         assert_eq!(response(&[0, 0, 0, 0, 2, 8, 9]).unwrap().name(), "9");
-        // A field of a later version of the protocol is skipped.
+        // A field from a later version of the protocol is skipped.
         assert_eq!(
             response(&[0, 0, 0, 0, 5, 0x12, 1, 7, 8, 1]).unwrap(),
             ServingStatus::Serving
@@ -159,7 +159,7 @@ mod tests {
             (&[0, 0], "unexpected EOF"),
             (
                 &[1, 0, 0, 0, 2, 8, 1],
-                "the message is compressed, which was not asked for",
+                "the message is compressed, although compression was not requested",
             ),
             (&[0, 0, 0, 0, 3, 8, 1], "the message has 2 bytes instead of 3"),
             (
@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_answer_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64), framed in any::<bool>()) {
+        fn any_bytes_are_a_response_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64), framed in any::<bool>()) {
             let mut message = bytes;
             if framed {
                 let length = u32::try_from(message.len()).unwrap().to_be_bytes();

@@ -1,4 +1,4 @@
-//! Hooks of a container's `lifecycle`: each runs a command, makes a request or sleeps, once.
+//! Hooks of a container's `lifecycle`: each runs a command, sends a request or sleeps, once.
 
 use std::time::Duration;
 
@@ -9,38 +9,36 @@ use super::http_get::{self, HttpGetError};
 use super::outcome::shown;
 use super::{Target, go};
 
-/// A hook failed, in the kubelet's words.
+/// A hook failed. The messages are the kubelet's.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// Its command failed.
     #[error("Exec lifecycle hook ([{}]) for {container} failed - error: {cause}", .command.join(" "))]
     Exec {
-        /// Whose hook.
+        /// Name of the container.
         container: String,
         /// Program and arguments.
         command: Vec<String>,
-        /// How.
+        /// Why it failed.
         cause: CommandError,
     },
     /// Its request failed.
     #[error("HTTP lifecycle hook ({path}) for {container} failed - error: {cause}")]
     HttpGet {
-        /// Whose hook.
+        /// Name of the container.
         container: String,
-        /// As in the manifest.
+        /// The path in the manifest.
         path: String,
-        /// How.
+        /// Why it failed.
         cause: HttpGetError,
     },
-    /// Its timeout has passed.
     #[error("lifecycle hook for {container} did not complete within {}", go::duration(*.timeout))]
     TimedOut {
-        /// Whose hook.
+        /// Name of the container.
         container: String,
-        /// How long it had.
         timeout: Duration,
     },
-    /// Hooks have no handler of this kind.
+    /// The handler is not valid for hooks.
     #[error("Cannot run handler: invalid handler: only exec, httpGet and sleep are lifecycle hooks")]
     Invalid,
 }
@@ -48,14 +46,13 @@ pub enum HookError {
 /// The command of a hook failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It exited with another code than 0.
+    /// It exited with a code other than 0.
     #[error("command '{}' exited with {exit_code}: , message: {}", .command.join(" "), go::quoted(&shown(.output)))]
     Exited {
         /// Program and arguments.
         command: Vec<String>,
-        /// The exit code.
         exit_code: i32,
-        /// What it wrote.
+        /// Its output.
         output: Vec<u8>,
     },
     /// It could not be run.
@@ -63,7 +60,7 @@ pub enum CommandError {
     NotRun(String),
 }
 
-/// Runs a hook of a validated and defaulted Pod to its end. Without a timeout nothing limits it.
+/// Runs a hook of a validated and defaulted Pod to its end. Without a timeout, its duration is unlimited.
 ///
 /// # Errors
 /// [`HookError`].
@@ -122,7 +119,7 @@ async fn run_handler(
         });
     }
     if let Some(action) = &hook.sleep {
-        // Validation bounds it by the grace period; a negative one has been refused.
+        // Validation limits it to the grace period and refuses negative values.
         let seconds = u64::try_from(action.seconds).unwrap_or(0);
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         return Ok(());

@@ -1,6 +1,7 @@
-//! `httpGet`: one GET, as the kubelet makes it (`pkg/probe/http`).
+//! `httpGet`: one GET request, like the kubelet's (`pkg/probe/http`).
 //!
-//! Probes share no connections, use no proxies and check no certificates: the question is whether this container answers now.
+//! Probes share no connections, use no proxies and verify no certificates: they only test whether this container
+//! answers now.
 
 use std::io;
 use std::str::FromStr;
@@ -21,72 +22,68 @@ use super::outcome::{KUBERNETES_VERSION, OUTPUT_MAX_BYTES, Outcome, shown};
 use super::target::{PortError, join_host_port};
 use super::{Target, go};
 
-/// After these the probe ends with the redirect it got.
+/// Maximum number of redirects. After them the probe's result is the last redirect response.
 const REDIRECTS_MAX: usize = 10;
 
-/// A GET failed.
+/// A GET request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpGetError {
-    /// Its port is not known.
+    /// The port could not be resolved.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// There was no answer.
+    /// There was no response.
     #[error("Get {}: {cause}", go::quoted(.url))]
     Request {
-        /// As messages show it.
+        /// The URL as shown in messages.
         url: String,
         /// Why.
         cause: RequestError,
     },
-    /// The answer's body broke off.
+    /// The connection broke while the response body was read.
     #[error("unexpected end of the response's body: {}", broken_body(.0))]
     Body(reqwest::Error),
-    /// The timeout passed while the answer's body was read.
+    /// The timeout passed while the response body was read.
     #[error("context deadline exceeded (Client.Timeout or context cancellation while reading body)")]
     BodyTimedOut,
 }
 
-/// Why there is no answer, in the words of Go's client.
+/// Why there was no response, in the words of Go's client.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The URL is not valid.
     #[error(transparent)]
     Url(<Url as FromStr>::Err),
-    /// No header can have this name.
+    /// This is not a valid header name.
     #[error("net/http: invalid header field name {}", go::quoted(.0))]
     HeaderName(String),
-    /// The header of this name cannot have its value.
+    /// The header with this name has an invalid value.
     #[error("net/http: invalid header field value for {}", go::quoted(.0))]
     HeaderValue(String),
-    /// This client's own `User-Agent` is not valid.
+    /// The value of our own `User-Agent` is not valid.
     #[error(transparent)]
     UserAgent(InvalidHeaderValue),
-    /// The client could not be made.
+    /// The client could not be created.
     #[error("{}", innermost(.0))]
     Client(&'static reqwest::Error),
     /// The server redirects to an invalid URL.
     #[error("failed to parse Location header {}", go::quoted(.0))]
     Location(String),
-    /// The server redirects to a scheme other than HTTP's.
+    /// The server redirects to a scheme that is neither HTTP nor HTTPS.
     #[error("unsupported protocol scheme {}", go::quoted(.0))]
     Scheme(String),
-    /// The timeout has passed.
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     TimedOut,
-    /// The operating system could not connect.
     #[error("dial tcp {address}: connect: {}", go::io_error(.error))]
     Connect {
-        /// To where.
+        /// The address and port.
         address: String,
-        /// Why.
         error: io::Error,
     },
-    /// The operating system could not receive.
+    /// The response could not be received.
     #[error("read tcp {address}: read: {}", go::io_error(.error))]
     Read {
-        /// From where.
+        /// The address and port.
         address: String,
-        /// Why.
         error: io::Error,
     },
     /// The server closed the connection instead of answering.
@@ -95,12 +92,12 @@ pub enum RequestError {
     /// The server does not speak TLS.
     #[error("http: server gave HTTP response to HTTPS client")]
     NoTls,
-    /// Anything else, in this client's words.
+    /// Another error, with the text of this client.
     #[error("{}", innermost(.0))]
     Other(reqwest::Error),
 }
 
-/// Makes the request, within the timeout. The error is why nothing is known.
+/// Sends the request, within the timeout. Returns an error if the result says nothing about the container.
 pub(super) async fn probe(
     action: &HTTPGetAction,
     target: &Target<'_>,
@@ -120,8 +117,8 @@ pub(super) async fn probe(
     })
 }
 
-/// Calls a hook. Any answer is a success, as with the kubelet. A server that answers HTTPS with HTTP is called again by HTTP: the `scheme` of
-/// hooks had no effect for years, so it is wrong in some manifests.
+/// Sends a hook's request. As in the kubelet, any response is a success. If a server answers HTTPS with HTTP, the
+/// request is repeated over HTTP: the `scheme` of hooks had no effect for years, so it is wrong in some manifests.
 pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Result<(), HttpGetError> {
     match HttpProbe::new(action, target, "lifecycle", None)?.send().await {
         Ok(_) => return Ok(()),
@@ -136,14 +133,14 @@ pub(super) async fn call_hook(action: &HTTPGetAction, target: &Target<'_>) -> Re
         ..action.clone()
     };
     let mut request = HttpProbe::new(&plain, target, "lifecycle", None)?;
-    // It was meant for an encrypted connection.
+    // The header was meant for an encrypted connection.
     request.headers.remove(AUTHORIZATION);
     request.send().await.map(drop)
 }
 
 struct HttpProbe {
     client: &'static Client,
-    /// As messages show it: with its port, even if that is the scheme's default.
+    /// The URL as shown in messages: with its port, even if that is the scheme's default.
     shown_url: String,
     url: Url,
     headers: HeaderMap,
@@ -151,7 +148,7 @@ struct HttpProbe {
 }
 
 impl HttpProbe {
-    /// `purpose` is for the `User-Agent`: `kube-probe`, `kube-lifecycle`.
+    /// `purpose` becomes part of the `User-Agent`: `kube-probe`, `kube-lifecycle`.
     fn new(
         action: &HTTPGetAction,
         target: &Target<'_>,
@@ -195,7 +192,7 @@ impl HttpProbe {
         })
     }
 
-    /// Sends the request and follows redirects on the same host, all within one timeout.
+    /// Sends the request and follows redirects to the same host, all within one timeout.
     async fn send(&mut self) -> Result<Response, HttpGetError> {
         let host = self.url.host_str().map(str::to_owned);
         let mut followed = 0;
@@ -216,7 +213,7 @@ impl HttpProbe {
                 return Err(self.failed(RequestError::Scheme(next.scheme().to_owned())));
             }
             if Url::parse(&shown).is_ok() {
-                // A `Host` header is for the first request and for relative redirects.
+                // A `Host` header applies to the first request and to relative redirects.
                 self.headers.remove(HOST);
             }
             self.shown_url = next.to_string();
@@ -245,7 +242,7 @@ impl HttpProbe {
         }
     }
 
-    /// The error that Go's client has for this client's.
+    /// Converts an error of this client to that of Go's client.
     fn cause(&self, error: reqwest::Error) -> RequestError {
         let code = go::io_error_below(&error).and_then(io::Error::raw_os_error);
         if let Some(code) = code {
@@ -258,7 +255,7 @@ impl HttpProbe {
                 RequestError::Read { address, error: system }
             };
         }
-        // Below another error of hyper where the server closed before the request was begun.
+        // Nested in another hyper error if the server closed the connection before the request was sent.
         let closed = |error: &(dyn std::error::Error + 'static)| {
             error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
         };
@@ -287,7 +284,7 @@ fn redirection(response: &Response) -> Option<&HeaderValue> {
     response.headers().get(LOCATION).filter(|_| follows)
 }
 
-/// The beginning of the body; the kubelet reads no more either, and closes the connection.
+/// Reads the beginning of the body. Like the kubelet, it reads no more and closes the connection.
 async fn read_body(mut response: Response, deadline: Option<Instant>) -> Result<Vec<u8>, HttpGetError> {
     let mut body = Vec::new();
     while body.len() < OUTPUT_MAX_BYTES {
@@ -316,7 +313,7 @@ fn client() -> Result<&'static Client, &'static reqwest::Error> {
     static PROVIDER: Once = Once::new();
     static CLIENT: OnceLock<Result<Client, reqwest::Error>> = OnceLock::new();
     let client = CLIENT.get_or_init(|| {
-        // Fails only if the process has installed one already, which is as good.
+        // Fails only if the process already has a default provider, which is fine, too.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         Client::builder()
             .no_proxy()

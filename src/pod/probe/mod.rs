@@ -1,7 +1,7 @@
-//! What probes and hooks do: one request, connection or command, and its result in the kubelet's words.
+//! Executes probes and hooks: one request, connection or command each, with the result in the kubelet's words.
 //!
-//! The lifecycle decides when and how often to probe, and what follows from an outcome. Commands run through [`Exec`], which the
-//! supervisor provides. Everything that answers here runs in a container and is an attacker: answers are read up to a limit, and
+//! The lifecycle decides when to probe, and how to react to an outcome. Commands run through [`Exec`], which the
+//! supervisor provides. The servers run in a container and are attackers: answers are read up to a limit, and
 //! everything ends at its timeout.
 
 mod exec;
@@ -27,10 +27,11 @@ pub use outcome::{OUTPUT_MAX_BYTES, Outcome};
 use target::PortError;
 pub use target::Target;
 
-/// How many times in a row a probe is tried that cannot be made (`maxProbeRetries` of the kubelet). A probe that fails is not tried again.
+/// How many times in a row a probe is attempted if it cannot be executed (`maxProbeRetries` of the kubelet). A failed
+/// probe is not repeated.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Why a probe could not be made.
+/// Why a probe could not be executed.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
     #[error(transparent)]
@@ -41,7 +42,7 @@ enum ProbeError {
     NoHandler { pod: String, container: String },
 }
 
-/// Makes a probe of a validated and defaulted Pod once. It ends within the probe's timeout.
+/// Executes a probe of a validated and defaulted Pod once, within the probe's timeout.
 pub async fn probe(probe: &Probe, target: &Target<'_>, exec: &(impl Exec + Sync)) -> Outcome {
     let timeout = Duration::from_secs(probe.timeout_seconds.unwrap_or(1).max(1).unsigned_abs().into());
     let mut outcome = Outcome::Unknown(String::new());

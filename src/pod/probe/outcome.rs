@@ -1,25 +1,24 @@
-//! What comes of a probe, and what is shown of an answer.
+//! The outcome of a probe, and the part of an answer that is shown.
 
-/// Most bytes of a command's output or of a response that are read or shown.
+/// Maximum number of bytes of a command's output or a response that are read and shown.
 pub const OUTPUT_MAX_BYTES: usize = 10 << 10;
 
-/// The version of Kubernetes whose kubelet this is like; servers see it.
+/// The Kubernetes version of the kubelet that this code imitates. Servers see it.
 pub const KUBERNETES_VERSION: &str = "1.36";
 
-/// What came of a probe.
+/// The outcome of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is well.
     Success,
-    /// It counts as a success, but its author should know this (an event `ProbeWarning`).
+    /// The probe succeeded with a warning for its author (an event `ProbeWarning`).
     Warning(String),
-    /// It is not, because of this (an event `Unhealthy`: `Liveness probe failed: …`).
+    /// The probe failed, for this reason (an event `Unhealthy`: `Liveness probe failed: …`).
     Failure(String),
-    /// The probe could not be made, which says nothing about the container (`Liveness probe errored …`).
+    /// The probe could not be executed, which says nothing about the container (`Liveness probe errored …`).
     Unknown(String),
 }
 
-/// Output for a message: so much at most, and text whatever it is.
+/// Cuts output to its maximum length and converts it to text, for a message.
 pub fn shown(output: &[u8]) -> String {
     let end = output.len().min(OUTPUT_MAX_BYTES);
     String::from_utf8_lossy(&output[..end]).into_owned()

@@ -1,4 +1,4 @@
-//! The container that a probe or hook is for, and its address.
+//! The container of a probe or hook, and its address.
 
 use std::net::IpAddr;
 
@@ -7,16 +7,16 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::go;
 
-/// A port that cannot be connected to.
+/// The port is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// The container has none of this name.
+    /// The container has no port with this name.
     #[error("port {name} not found")]
     NotFound {
-        /// As in the manifest.
+        /// The name in the manifest.
         name: String,
     },
-    /// No port can have this number.
+    /// The number is out of range.
     #[error("invalid port number: {number}")]
     Invalid {
         /// The number.
@@ -24,19 +24,17 @@ pub enum PortError {
     },
 }
 
-/// The container that is probed, or whose hook is run.
+/// The container to probe, or to run a hook for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'t> {
-    /// Its Pod.
     pub pod: &'t Pod,
-    /// The container itself.
     pub container: &'t Container,
-    /// Where the Pod is reached.
+    /// IP address of the Pod.
     pub pod_ip: IpAddr,
 }
 
 impl Target<'_> {
-    /// `web_default(1d4b…)`, as the kubelet's messages have it.
+    /// `web_default(1d4b…)`, as in the kubelet's messages.
     pub(super) fn pod_name(&self) -> String {
         let metadata = &self.pod.metadata;
         format!(
@@ -47,13 +45,13 @@ impl Target<'_> {
         )
     }
 
-    /// `Container "main" in Pod "web_default(1d4b…)"`, as its messages about hooks have it.
+    /// `Container "main" in Pod "web_default(1d4b…)"`, as in the kubelet's messages about hooks.
     pub(super) fn container_name(&self) -> String {
         let (container, pod) = (go::quoted(&self.container.name), go::quoted(&self.pod_name()));
         format!("Container {container} in Pod {pod}")
     }
 
-    /// The number of a port, which may be given by its name in the container (`ResolveContainerPort`).
+    /// Resolves a port, given by its number or by its name in the container (`ResolveContainerPort`).
     pub(super) fn port(&self, port: &IntOrString) -> Result<u16, PortError> {
         let number = match port {
             IntOrString::Int(number) => *number,
@@ -73,7 +71,7 @@ impl Target<'_> {
         valid.ok_or(PortError::Invalid { number })
     }
 
-    /// The host that the manifest names, or the Pod's address.
+    /// The host in the manifest, or the Pod's address.
     pub(super) fn host(&self, written: Option<&str>) -> String {
         match written {
             None | Some("") => self.pod_ip.to_string(),

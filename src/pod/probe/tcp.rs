@@ -1,4 +1,4 @@
-//! `tcpSocket`: whether something accepts a connection.
+//! `tcpSocket`: whether a connection is accepted.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use super::target::{PortError, join_host_port};
 use super::{Target, go};
 
-/// Connects, within the timeout. The error is why that could not even be tried.
+/// Connects, within the timeout. Returns an error if that could not even be attempted.
 pub(super) async fn probe(
     action: &TCPSocketAction,
     target: &Target<'_>,

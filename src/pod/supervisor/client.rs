@@ -1,4 +1,4 @@
-//! The command line that stays attached to a Pod in the foreground.
+//! The command line that is attached to a foreground Pod.
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -6,10 +6,9 @@ use tokio::task::JoinHandle;
 use super::order::Order;
 use crate::pod::supervisor_protocol::{PodNotice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 
-/// Frames on their way to the client.
+/// Maximum number of frames in the queue to the client.
 const QUEUED_FRAMES: usize = 32;
 
-/// The two directions of the connection.
 #[derive(Debug)]
 pub struct ForegroundClient {
     frames: mpsc::Sender<SupervisorFrame>,
@@ -25,7 +24,7 @@ impl ForegroundClient {
         let (frames, mut queue) = mpsc::channel::<SupervisorFrame>(QUEUED_FRAMES);
         let writer = tokio::spawn(async move {
             while let Some(frame) = queue.recv().await {
-                // A client that is gone needs nothing more; the senders notice by their closed channel.
+                // Stop when the client is gone; senders see their channel close.
                 if write_frame(&mut to, &frame).await.is_err() {
                     break;
                 }
@@ -35,7 +34,7 @@ impl ForegroundClient {
         Ok(Self { frames, writer, reader })
     }
 
-    /// Where frames for the client go.
+    /// Returns a sender for frames to the client.
     pub fn frames(&self) -> mpsc::Sender<SupervisorFrame> {
         self.frames.clone()
     }
@@ -49,7 +48,7 @@ impl ForegroundClient {
     }
 }
 
-/// Turns the client's frames into orders. A client that hangs up without an order was killed: its Pod is killed too.
+/// Turns the client's frames into orders. A client that hangs up without an order was killed, so its Pod is killed too.
 async fn read_requests(mut from: tokio::net::unix::OwnedReadHalf, orders: mpsc::Sender<Order>) {
     loop {
         let order = match read_frame(&mut from).await {

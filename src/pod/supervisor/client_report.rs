@@ -1,4 +1,4 @@
-//! What the attached command line is told of its Pod's life: once that all containers were started, and how each ended.
+//! Reports a Pod's progress to the attached command line: once that all containers have started, and how each ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,44 +14,52 @@ use crate::pod::timings::Stage;
 pub struct ClientReport {
     pod: Arc<SupervisedPod>,
     stages: Vec<Stage>,
-    /// By the container's number.
+    /// By container number.
     started: Vec<bool>,
+    /// By container number: what it waits for, as reported.
+    waits: Vec<Option<String>>,
     start: Instant,
-    /// Since the machine was there.
+    /// When the VM was ready.
     container_start: Option<Instant>,
     announced: bool,
 }
 
 impl ClientReport {
-    /// The Pod begins.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
         let count = containers(&pod.record.pod).count();
         Self {
             pod,
             stages: Vec::new(),
             started: vec![false; count],
+            waits: vec![None; count],
             start: Instant::now(),
             container_start: None,
             announced: false,
         }
     }
 
-    /// Adds stages of the start.
+    /// Adds stages of the Pod's start.
     pub fn add_stages(&mut self, stages: impl IntoIterator<Item = Stage>) {
-        // Those of a later machine are not reported.
+        // Stages of later VMs are not reported.
         if self.pod.client.is_some() && !self.announced {
             self.stages.extend(stages);
         }
     }
 
-    /// Takes in what happened, and tells of containers that ended.
+    /// Processes an event, and reports containers that ended.
     pub async fn note(&mut self, event: &Event) {
         let (container, exit_code, reason, message) = match event {
             Event::SandboxReady { .. } => {
                 self.container_start.get_or_insert_with(Instant::now);
                 return;
             }
+            Event::ContainerConfigUnavailable { attempt, message } => {
+                return self.note_wait(attempt.container, message).await;
+            }
             Event::ContainerStarted { attempt, .. } => {
+                if let Some(wait) = self.waits.get_mut(attempt.container) {
+                    *wait = None;
+                }
                 if let Some(started) = self.started.get_mut(attempt.container) {
                     *started = true;
                 }
@@ -64,10 +72,14 @@ impl ClientReport {
                 attempt,
                 reason,
                 message,
-                // A create error ends the Pod, and is the error of the whole command.
+                // A create error ends the Pod, and becomes the error of the whole command.
             } if !is_create_error(reason) => (attempt.container, 128, reason.clone(), Some(message.clone())),
             _ => return,
         };
+        // The command line does not know containers that were added later.
+        if self.pod.is_ephemeral(container) {
+            return;
+        }
         self.tell(PodNotice::ContainerEnded {
             container: u16::try_from(container).unwrap_or(u16::MAX),
             exit_code,
@@ -77,12 +89,24 @@ impl ClientReport {
         .await;
     }
 
-    /// Tells what the user should know while the Pod goes on.
-    pub async fn warn(&self, text: String) {
-        self.tell(PodNotice::Warning(text)).await;
+    /// Tells the user once what a container waits for.
+    async fn note_wait(&mut self, container: usize, message: &str) {
+        let Some(wait) = self.waits.get_mut(container) else {
+            return;
+        };
+        if wait.as_deref() != Some(message) {
+            *wait = Some(message.to_owned());
+            let name = self.pod.container_name(container);
+            self.warn(format!("container {name:?} is waiting: {message}")).await;
+        }
     }
 
-    /// Says once that all containers were started, in the machine with this address.
+    /// Sends a warning to the user; the Pod continues.
+    pub async fn warn(&self, text: String) {
+        self.pod.warn(text).await;
+    }
+
+    /// Reports once that all containers have started, in the VM with this address.
     pub async fn announce(&mut self, pod_ip: Option<&str>) {
         if self.pod.client.is_none() || self.announced {
             return;
@@ -120,7 +144,7 @@ mod tests {
     use crate::pod::supervisor_protocol::{Notice, SupervisorFrame};
 
     #[tokio::test]
-    async fn that_all_containers_were_started_is_said_once_with_the_stages_of_the_start() {
+    async fn the_start_of_all_containers_is_reported_once_with_its_stages() {
         let (client, mut frames) = mpsc::channel(8);
         let (pod, _messages) = test_pod_with(false, Some(client));
         let mut report = ClientReport::new(pod);
@@ -154,7 +178,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_container_that_could_not_be_started_has_ended_with_128() {
+    async fn the_user_is_told_once_what_a_container_waits_for() {
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, _messages) = test_pod_with(false, Some(client));
+        let mut report = ClientReport::new(pod);
+        let attempt = ContainerAttempt::new(0, 0);
+        let waits = |message: &str| Event::ContainerConfigUnavailable {
+            attempt,
+            message: message.to_owned(),
+        };
+        let started = Event::ContainerStarted {
+            attempt,
+            container_id: "web-0".to_owned(),
+            user: None,
+        };
+        for event in [waits("no a"), waits("no a"), waits("no b"), started, waits("no b")] {
+            report.note(&event).await;
+        }
+        let mut told = Vec::new();
+        while let Ok(SupervisorFrame::Notice(Notice::Pod(PodNotice::Warning(text)))) = frames.try_recv() {
+            told.push(text);
+        }
+        assert_eq!(
+            told,
+            [
+                "container \"web\" is waiting: no a",
+                "container \"web\" is waiting: no b",
+                "container \"web\" is waiting: no b"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_container_that_could_not_start_ended_with_128() {
         let (client, mut frames) = mpsc::channel(8);
         let (pod, _messages) = test_pod_with(false, Some(client));
         let failed = Event::ContainerStartFailed {

@@ -1,4 +1,4 @@
-//! The time as a Pod's lifecycle is told it.
+//! The clock of a Pod's lifecycle.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Begins with the time of the host.
+    /// Starts with the host's time.
     pub fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -20,12 +20,11 @@ impl Clock {
         }
     }
 
-    /// Now.
     pub fn now(&self) -> Time {
         self.start_time.saturating_add(self.start.elapsed())
     }
 
-    /// Waits for a time; for ever without one.
+    /// Waits until this time; forever without one.
     pub async fn wait_until(&self, time: Option<Time>) {
         match time {
             Some(time) => tokio::time::sleep_until(self.instant(time)).await,
@@ -33,10 +32,10 @@ impl Clock {
         }
     }
 
-    /// When it is that time.
+    /// Converts a time for tokio.
     fn instant(&self, time: Time) -> tokio::time::Instant {
         let ahead = time.saturating_sub(self.start_time);
-        // Centuries ahead is as good as never.
+        // A time centuries ahead never comes.
         let far = self.start + Duration::from_secs(1 << 31);
         tokio::time::Instant::from_std(self.start.checked_add(ahead).unwrap_or(far).min(far))
     }

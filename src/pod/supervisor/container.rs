@@ -15,19 +15,21 @@ use crate::pod::agent::{AgentError, CALL_TIMEOUT};
 use crate::pod::container_streams::ContainerStreams;
 use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, ProcessUser};
 use crate::pod::logs::{self, Limits, LogReader, LogWriter, Progress, ReadOptions};
+use crate::pod::patience::LAST_OUTPUT_PATIENCE;
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 use crate::pod::stdin::ContainerStdin;
 
-/// What the kubelet takes from the end of a log as the termination message (`MaxPodTerminationMessageLogLines` and
+/// How much of the end of a log the kubelet uses as the termination message (`MaxPodTerminationMessageLogLines` and
 /// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
-/// How many times a stranger is killed, and how long each kill may take. The lifecycle gives it up before the last.
+/// How many times an unfollowed attempt is killed, and the time between two kills. The lifecycle abandons the attempt
+/// earlier.
 const KILLS: u32 = 120;
 const KILL_PERIOD: Duration = Duration::from_secs(1);
 
-/// A container that is being started, runs, or was found running.
+/// A container that is starting, running, or was found running.
 #[derive(Debug)]
 pub struct ContainerRun {
     attempt: ContainerAttempt,
@@ -36,12 +38,14 @@ pub struct ContainerRun {
     streams: Arc<ContainerStreams>,
     agent: AgentClientHandle,
     pod: Arc<SupervisedPod>,
-    /// The directory of the log, if the end of the log is the termination message of a container that failed without one.
+    /// The log directory, if a failed container without a termination message uses the end of its log.
     fallback_log: Option<PathBuf>,
+    /// Whether the Pod's command line shows its output.
+    is_shown: bool,
 }
 
 impl ContainerRun {
-    /// Announces the streams of an attempt, with its log. None if the Pod has no such container.
+    /// Announces the streams of an attempt, with its log. `None` if the Pod has no such container.
     pub fn expect(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, attempt: ContainerAttempt) -> Option<Self> {
         let spec = pod.container(attempt.container)?;
         let uid = &pod.record.uid;
@@ -50,8 +54,12 @@ impl ContainerRun {
         let id = pod.container_id(attempt);
         let index = u16::try_from(attempt.container).unwrap_or(u16::MAX);
         let taken_file = pod.paths.pod_run(uid).join(format!("stdin-{}", spec.name));
-        let stdin = ContainerStdin::new(spec, &id, taken_file);
-        let streams = pod.guest_streams.expect_container(index, &id, stdin, log);
+        let stdin = ContainerStdin::new(&spec, &id, taken_file);
+        let is_shown = pod.client.is_some() && !pod.is_ephemeral(attempt.container);
+        let streams = match pod.is_ephemeral(attempt.container) {
+            true => pod.guest_streams.expect_added_container(&id, stdin, log),
+            false => pod.guest_streams.expect_container(index, &id, stdin, log),
+        };
         let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         Some(Self {
             attempt,
@@ -60,13 +68,14 @@ impl ContainerRun {
             agent,
             pod: Arc::clone(pod),
             fallback_log: falls_back.then_some(directory),
+            is_shown,
         })
     }
 
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
-        // Without a timeout: the lifecycle has one, and kills a container that it gives up. A call that stopped waiting would leave the
-        // container behind.
+        // No timeout: the lifecycle has one, and kills a container that it abandons. If this call timed out, the
+        // container would be left behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
             Err(error) if error.code() == Code::ALREADY_EXISTS => return self.kill_unfollowed_attempt(error).await,
@@ -90,8 +99,9 @@ impl ContainerRun {
         });
     }
 
-    /// The guest has this attempt already, or starts it (agents that answer so came before those that answer again): of what became of its
-    /// start nobody will hear. It is ended, and over only when it is gone: the next attempt must not run beside it.
+    /// Ends an attempt that the guest already runs or is starting (older agents answer so; newer ones repeat their
+    /// answer), because the result of that start will not be reported. The attempt is over only when it is gone: the
+    /// next one must not run at the same time.
     async fn kill_unfollowed_attempt(self, error: AgentError) {
         let request = SignalContainerRequest {
             id: self.id.clone(),
@@ -99,12 +109,12 @@ impl ContainerRun {
             ..Default::default()
         };
         for _ in 0..KILLS {
-            // A container that cannot be killed yet is killed the next time.
+            // If the container cannot be killed yet, the next round kills it.
             let _ = self.agent.signal_container(with_duration(CALL_TIMEOUT), &request).await;
             match self.wait().await {
                 Ok(response) => return self.ended(response).await,
                 Err(gone) if gone.code() == Code::NOT_FOUND => return self.start_failed(error),
-                // The machine is gone.
+                // The VM is gone.
                 Err(lost) if lost.code() == Code::UNKNOWN => return,
                 Err(_) => tokio::time::sleep(KILL_PERIOD).await,
             }
@@ -119,13 +129,13 @@ impl ContainerRun {
         self.agent.wait_container(with_timeout(0), &request).await
     }
 
-    /// Follows a container that runs, or ended while no supervisor followed it.
+    /// Follows a container that runs, or that ended while no supervisor followed it.
     pub async fn follow(self) {
         match self.wait().await {
             Ok(response) => self.ended(response).await,
-            // The machine is gone, which is reported elsewhere.
+            // The loss of the VM is reported elsewhere.
             Err(error) => {
-                let complaint = format_args!("container {:?} cannot be waited for: {error}", self.id);
+                let complaint = format_args!("cannot wait for container {:?}: {error}", self.id);
                 self.pod.guest_streams.complain(complaint);
             }
         }
@@ -133,7 +143,12 @@ impl ContainerRun {
 
     async fn ended(self, response: WaitContainerResponse) {
         self.streams.end_unopened();
-        self.streams.finished().await;
+        if self.is_shown {
+            // The end is sent to the same command line, after the output.
+            self.streams.finished().await;
+        } else {
+            self.streams.delivered(LAST_OUTPUT_PATIENCE).await;
+        }
         self.pod.guest_streams.forget_container(&self.id);
         let exit = self.exit(response).await;
         self.pod.report(Event::ContainerExited {
@@ -158,8 +173,8 @@ impl ContainerRun {
     }
 }
 
-/// The kubelet's reason and message for a container that was not started: if the container could not be made, the same attempt is tried again;
-/// any other attempt has ended.
+/// The kubelet's reason and message for a container that failed to start. If it could not be created, the same attempt
+/// is tried again; any other attempt has ended.
 fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
     let code = error.code();
     let message = rpc_message(error);
@@ -168,17 +183,19 @@ fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
             let name = id.rsplit_once('-').map_or(id, |(name, _)| name);
             ("CreateContainerConfigError", format!("{message} of container {name:?}"))
         }
-        // One that was there already is gone by now (see `kill_unfollowed_attempt`).
+        // The container whose processes it is to see has ended meanwhile.
+        Code::FAILED_PRECONDITION => ("CreateContainerConfigError", message),
+        // An attempt that already existed is gone by now (see `kill_unfollowed_attempt`).
         Code::INVALID_ARGUMENT | Code::ALREADY_EXISTS => ("CreateContainerError", message),
         _ => ("StartError", message),
     }
 }
 
-/// The user of a process as the guest reports it, if it is possible.
+/// The user of a process as the guest reports it, if it is valid.
 fn shown_user(user: &messages::ProcessUser) -> Option<ProcessUser> {
-    // No process can have the number that means "no change" to the kernel.
+    // No process can have this ID: to the kernel it means "no change".
     if [user.uid, user.gid].contains(&u32::MAX) || user.supplemental_gids.contains(&u32::MAX) {
-        tracing::warn!("the guest claims that a process has the user or group {}", u32::MAX);
+        tracing::warn!("the guest reported a process with user or group {}", u32::MAX);
         return None;
     }
     Some(ProcessUser {
@@ -226,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_could_not_be_made_has_the_kubelets_reason() {
+    fn a_container_that_could_not_be_created_has_the_kubelets_reason() {
         assert_eq!(
             failure(Code::ABORTED, "failed to prepare subPath for volumeMount \"data\""),
             (
@@ -244,15 +261,15 @@ mod tests {
         assert_eq!(start_failure("a-0", lost.into()).0, "StartError");
     }
 
-    /// An agent that is already starting the container it is asked to start, until the container was killed a second time.
-    struct Stranger {
+    /// An agent that is already starting the requested container, until the container is killed a second time.
+    struct AlreadyStartingAgent {
         kills: std::sync::atomic::AtomicU32,
-        /// Whether that start succeeds then, or fails.
+        /// Whether that start then succeeds or fails.
         starts: bool,
     }
 
     #[async_trait::async_trait]
-    impl Agent for Stranger {
+    impl Agent for AlreadyStartingAgent {
         async fn start_container(
             &self,
             _: &TtrpcContext,
@@ -294,23 +311,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_container_that_is_there_already_is_killed_and_over_only_when_it_is_gone() {
+    async fn an_already_existing_container_is_killed_and_ends_only_when_gone() {
         for starts in [false, true] {
             let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
             let connections = futures::stream::iter([Ok(theirs)]).chain(futures::stream::pending());
-            let stranger = Arc::new(Stranger {
+            let already_starting = Arc::new(AlreadyStartingAgent {
                 kills: 0.into(),
                 starts,
             });
             let mut server = ttrpc::r#async::Server::new()
                 .add_listener(ttrpc::r#async::transport::Listener::new(connections))
-                .register_service(create_agent(Arc::clone(&stranger) as Arc<_>));
+                .register_service(create_agent(Arc::clone(&already_starting) as Arc<_>));
             server.start().await.unwrap();
             let (pod, mut messages) = test_pod(true);
             let agent = AgentClientHandle::new(ours);
             let run = ContainerRun::expect(&pod, agent, ContainerAttempt::new(0, 0)).unwrap();
             run.start(StartContainerRequest::default()).await;
-            assert_eq!(stranger.kills.load(Ordering::Relaxed), 2);
+            assert_eq!(already_starting.kills.load(Ordering::Relaxed), 2);
             let Some(Message::Event(event)) = messages.recv().await else {
                 panic!("nothing was reported")
             };
@@ -323,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_says_of_users_is_checked() {
+    fn user_data_from_the_guest_is_validated() {
         let claimed = |uid, gid, supplemental_gids| messages::ProcessUser {
             uid,
             gid,

@@ -1,63 +1,67 @@
-//! How a Pod ends, for `run`: the cause and the exit code.
+//! How a Pod ends from the view of `run`: the cause and the exit code.
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::lifecycle::{Event, Lifecycle, is_create_error};
+use crate::pod::pod_update::has_finalizers;
 
-/// Exit code of a `run` that was interrupted before anything ran, as in a shell.
+/// Exit code of a `run` that was interrupted before any container ran, as in a shell.
 const INTERRUPTED: u8 = 130;
 
-/// How a Pod ended, for `run`.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What `run` exits with.
+    /// The exit code of `run`.
     pub exit_code: u8,
-    /// Why the Pod could not be run to its end, if so.
+    /// Why the Pod could not run to its end, if it could not.
     pub error: Option<String>,
     /// Whether its records are removed.
     pub forget: bool,
 }
 
-/// What has happened that may be the cause of the end.
+/// Events that may be the cause of the end.
 #[derive(Debug, Default)]
 pub struct Ending {
     sandbox_was_ready: bool,
     interrupted: bool,
-    /// Why the Pod cannot go on.
+    /// Why the Pod cannot continue.
     failure: Option<String>,
-    /// How its machine was lost, until there is another.
+    /// How its VM was lost, until the next one is ready.
     loss: Option<String>,
 }
 
 impl Ending {
-    /// A command line has asked for the end.
+    /// A command line has requested the end.
     pub fn was_ordered(&mut self) {
         self.interrupted = true;
     }
 
-    /// The machine was lost.
+    /// The VM was lost.
     pub fn machine_was_lost(&mut self, how: String) {
         self.loss = Some(how);
     }
 
-    /// A machine is ready; returns how the one before it was lost.
+    /// A VM is ready; returns how the previous one was lost.
     pub fn machine_is_ready(&mut self) -> Option<String> {
         self.sandbox_was_ready = true;
         self.loss.take()
     }
 
-    /// Whether the event is a failure that Kubernetes would retry indefinitely. Foreground runs do not: the Pod is killed and the command line
-    /// gets the reason.
+    /// Whether the event is a failure that Kubernetes would retry indefinitely. Foreground runs do not: the Pod is
+    /// killed, and the command line gets the reason.
     #[must_use]
     pub fn is_hopeless(&mut self, pod: &SupervisedPod, event: &Event) -> bool {
         if pod.record.detached {
             return false;
         }
         let error = match event {
+            Event::ImageFailed { container, .. } if pod.is_ephemeral(*container) => return false,
+            Event::ContainerStartFailed { attempt, .. } if pod.is_ephemeral(attempt.container) => return false,
             Event::ImageFailed { container, message, .. } => {
                 format!("container {:?}: {message}", pod.container_name(*container))
             }
-            Event::SandboxFailed { message } => message.clone(),
-            // The container could not be created: the same attempt would be made again and again.
+            Event::SandboxFailed { message } | Event::Rejected { message, .. } | Event::Invalid { message } => {
+                message.clone()
+            }
+            // The container could not be created: the same attempt would be repeated forever.
             Event::ContainerStartFailed {
                 attempt,
                 reason,
@@ -73,18 +77,18 @@ impl Ending {
         true
     }
 
-    /// How the Pod has ended.
+    /// The cause and the exit code.
     pub fn outcome(self, pod: &SupervisedPod, lifecycle: &Lifecycle) -> Outcome {
         Outcome {
             exit_code: match (&self.failure, self.interrupted) {
                 (Some(_), _) if !self.sandbox_was_ready => 1,
                 (None, true) if !self.sandbox_was_ready => INTERRUPTED,
-                // All its containers may have succeeded before the kill.
+                // All containers may have succeeded before the kill.
                 (Some(_), _) => lifecycle.exit_code().max(1),
                 _ => lifecycle.exit_code(),
             },
             error: self.failure.or(self.loss),
-            forget: lifecycle.deletion().is_some() || !pod.record.detached,
+            forget: !pod.record.detached || (lifecycle.deletion().is_some() && !has_finalizers(&pod.current())),
         }
     }
 }
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_kubernetes_tries_for_ever_ends_a_pod_in_the_foreground_with_its_error() {
+    async fn a_retryable_error_ends_a_foreground_pod() {
         let (pod, _messages) = test_pod(false);
         let mut ending = Ending::default();
         assert!(ending.is_hopeless(&pod, &image_failed()));
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_container_that_cannot_be_created_is_hopeless_in_the_foreground_and_one_that_does_not_start_has_ended() {
+    async fn an_uncreatable_container_ends_a_foreground_pod_and_an_unstartable_one_has_exited() {
         let failed = |reason: &str| Event::ContainerStartFailed {
             attempt: ContainerAttempt::new(0, 0),
             reason: reason.to_owned(),
@@ -141,7 +145,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_detached_pod_goes_on_trying_and_keeps_its_records() {
+    async fn a_foreground_pod_waits_for_missing_objects() {
+        let (pod, _messages) = test_pod(false);
+        let unavailable = Event::ContainerConfigUnavailable {
+            attempt: ContainerAttempt::new(0, 0),
+            message: "configmap \"x\" not found".to_owned(),
+        };
+        assert!(!Ending::default().is_hopeless(&pod, &unavailable));
+    }
+
+    #[tokio::test]
+    async fn a_detached_pod_keeps_retrying_and_keeps_its_records() {
         let (pod, _messages) = test_pod(true);
         let mut ending = Ending::default();
         assert!(!ending.is_hopeless(&pod, &image_failed()));
@@ -149,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_that_is_interrupted_before_it_runs_has_not_failed() {
+    async fn a_pod_interrupted_before_it_runs_has_not_failed() {
         let (pod, _messages) = test_pod(false);
         let mut ending = Ending::default();
         ending.was_ordered();
@@ -158,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_machine_is_the_error_until_there_is_another() {
+    async fn a_lost_vm_is_the_error_until_it_is_replaced() {
         let (pod, _messages) = test_pod(false);
         let lost = || {
             let mut ending = Ending::default();

@@ -1,4 +1,4 @@
-//! Runs probes and hooks, each in a task that reports when it is done.
+//! Runs probes and hooks. Each runs in a task that reports its result.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,16 +14,15 @@ use crate::pod::guest_process::{GuestProcesses, RunError};
 use crate::pod::lifecycle::{ContainerAttempt, Event, Hook, HookOutcome, ProbeKind, ProbeOutcome};
 use crate::pod::probe::{self, Exec, ExecError, ExecOutput, Outcome, Target};
 
-/// The probes and hooks of a Pod.
+/// The running probes and hooks of a Pod.
 #[derive(Debug)]
 pub struct Handlers {
     pod: Arc<SupervisedPod>,
-    /// Hooks that run and can be cancelled.
+    /// Running hooks that can be cancelled.
     hooks: HashMap<(ContainerAttempt, Hook), AbortHandle>,
 }
 
 impl Handlers {
-    /// Without any that run.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
         Self {
             pod,
@@ -52,14 +51,13 @@ impl Handlers {
         self.hooks.insert((attempt, hook), task.abort_handle());
     }
 
-    /// Forgets a hook that has ended.
+    /// Removes a hook that has ended.
     pub fn note(&mut self, event: &Event) {
         if let Event::HookEnded { attempt, hook, .. } = event {
             self.hooks.remove(&(*attempt, *hook));
         }
     }
 
-    /// Cancels a hook.
     pub fn cancel_hook(&mut self, attempt: ContainerAttempt, hook: Hook) {
         if let Some(running) = self.hooks.remove(&(attempt, hook)) {
             running.abort();
@@ -92,11 +90,11 @@ impl Handlers {
         });
     }
 
-    /// The container of an attempt. None if the Pod has no such container.
+    /// Finds the container of an attempt. `None` if the Pod has no such container.
     fn reach(&self, guest: Guest, attempt: ContainerAttempt) -> Option<GuestContainer> {
         Some(GuestContainer {
             pod: Arc::clone(&self.pod),
-            spec: self.pod.container(attempt.container)?.clone(),
+            spec: self.pod.container(attempt.container)?,
             pod_ip: guest.pod_ip,
             exec: GuestExec {
                 processes: guest.processes,
@@ -106,7 +104,7 @@ impl Handlers {
     }
 }
 
-/// A container as its probes and hooks reach it.
+/// A container, with the means to reach it.
 #[derive(Debug)]
 struct GuestContainer {
     pod: Arc<SupervisedPod>,
@@ -125,7 +123,7 @@ impl GuestContainer {
     }
 }
 
-/// Runs commands of probes and hooks in one container.
+/// Runs the commands of probes and hooks in one container.
 #[derive(Debug)]
 struct GuestExec {
     processes: GuestProcesses,
@@ -154,7 +152,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_hook_that_has_ended_is_not_kept() {
+    async fn finished_hooks_are_removed() {
         let (pod, _messages) = test_pod(true);
         let mut handlers = Handlers::new(pod);
         let attempt = |number| ContainerAttempt::new(0, number);

@@ -1,32 +1,38 @@
-//! The images of a Pod's containers: pulled, and held until a machine has opened them.
+//! Pulls the images of a Pod's containers, and protects them until a VM has opened them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Container;
 use microkube_base::causes::with_causes;
-use microkube_image::{Image, ImageStore, StoreLock};
+use microkube_image::{Image, ImageStore, PullSecret, StoreLock};
 
-use super::message::Message;
+use super::message::{ImageNews, Message};
 use super::supervised_pod::SupervisedPod;
 use crate::pod::container_images;
 use crate::pod::container_order::containers;
-use crate::pod::lifecycle::Event;
+use crate::pod::lifecycle::PodEvent;
+use crate::pod::node_objects::NodeObjects;
+use crate::pod::pull_secrets;
 use crate::pod::timings::Stage;
 
-/// The images that were found so far.
+/// The images found so far.
 #[derive(Debug)]
 pub struct Images {
     pod: Arc<SupervisedPod>,
-    /// By the container's number.
+    /// By container number, without ephemeral containers.
     found: Vec<Option<Image>>,
-    /// Keeps layers from being removed between finding them and opening them.
+    /// The last request for the image of each container.
+    requests: BTreeMap<usize, u64>,
+    /// Prevents the removal of layers between finding and opening them.
     hold: Option<StoreLock>,
-    /// When the first pull began; `None` once all are there.
+    /// When the first pull started; `None` once all images are available.
     start: Option<Instant>,
 }
 
-/// The images for one start of a machine.
+/// The images for one start of a VM.
 #[derive(Debug)]
 pub struct HeldImages {
     found: Vec<Option<Image>>,
@@ -34,26 +40,33 @@ pub struct HeldImages {
 }
 
 impl Images {
-    /// None is there yet.
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
         let count = containers(&pod.record.pod).count();
         Self {
             pod,
             found: vec![None; count],
+            requests: BTreeMap::new(),
             hold: None,
             start: None,
         }
     }
 
-    /// Begins to pull the image of a container, or to look it up; the answer comes as a message.
+    /// Starts to pull or look up the image of a container; the result arrives as a message.
     ///
     /// # Errors
-    /// When this process is about to end.
+    /// If this process is about to exit.
     pub async fn pull(&mut self, index: usize) -> anyhow::Result<()> {
-        let Some(container) = self.pod.container(index).cloned() else {
+        let Some(container) = self.pod.container(index) else {
             return Ok(());
         };
-        self.start.get_or_insert_with(Instant::now);
+        // An earlier answer is not for this request: the container's image may have changed.
+        let request = self.requests.entry(index).or_default();
+        *request = request.wrapping_add(1);
+        let request = *request;
+        if let Some(found) = self.found.get_mut(index) {
+            *found = None;
+            self.start.get_or_insert_with(Instant::now);
+        }
         let hold = match &self.hold {
             Some(_) => None,
             // From here until the layers are open, they cannot be removed.
@@ -75,28 +88,40 @@ impl Images {
             let result = match hold_failure {
                 Some(error) => Err(error),
                 None => {
-                    if container_images::must_be_pulled(&pod.paths, &container) {
-                        pod.report(Event::ImagePullStarted { container: index });
+                    let must_be_pulled = container_images::must_be_pulled(&pod.paths, &container);
+                    if must_be_pulled {
+                        pod.send(Message::Image {
+                            container: index,
+                            request,
+                            news: ImageNews::PullStarted,
+                        });
                     }
-                    container_images::ensure(&pod.paths, &container, &pod.record.pull_secrets, pod.client.clone()).await
+                    let secrets = secrets_for_pull(&pod, must_be_pulled).await;
+                    container_images::ensure(&pod.paths, &container, &secrets, pod.client.clone()).await
                 }
             };
-            pod.send(match result {
-                Ok(image) => Message::Image {
-                    container: index,
-                    image: Box::new(image),
-                },
-                Err(error) => Message::Event(Event::ImageFailed {
-                    container: index,
+            let news = match result {
+                Ok(image) => ImageNews::Ready(Box::new(image)),
+                Err(error) => ImageNews::Failed {
                     reason: error.reason().to_owned(),
                     message: with_causes(&error),
-                }),
+                },
+            };
+            pod.send(Message::Image {
+                container: index,
+                request,
+                news,
             });
         });
         Ok(())
     }
 
-    /// Adds an image; returns how long all of them took, when this was the last.
+    /// Whether this is the last request for the image of a container.
+    pub fn is_current(&self, container: usize, request: u64) -> bool {
+        self.requests.get(&container) == Some(&request)
+    }
+
+    /// Adds an image. Returns how long all of them took if this was the last.
     pub fn add(&mut self, container: usize, image: Image) -> Option<Stage> {
         if let Some(slot) = self.found.get_mut(container) {
             *slot = Some(image);
@@ -107,7 +132,12 @@ impl Images {
         self.start.take().map(|start| Stage::since("image", start))
     }
 
-    /// The images for the next start of a machine, with the lock that keeps them.
+    /// The lock that protects an image until its layers are on the disk of the running VM.
+    pub fn take_hold(&mut self) -> Option<StoreLock> {
+        self.hold.take()
+    }
+
+    /// The images for the next start of a VM, with the lock that protects them.
     pub fn for_machine(&mut self) -> HeldImages {
         HeldImages {
             found: self.found.clone(),
@@ -117,22 +147,56 @@ impl Images {
 }
 
 impl HeldImages {
-    /// The images of all containers: those that this process has not looked up itself were there for the supervisor before it. Layers may be
-    /// removed again once the hold is dropped.
+    /// Allows the removal of images while the VM has to wait. Those of this Pod are in use, as its record says.
+    pub fn release(&mut self) {
+        self.hold = None;
+    }
+
+    /// The images of all containers. Those that this process has not looked up itself were found by the previous
+    /// supervisor. Once the lock is dropped, layers may be removed again.
     ///
     /// # Errors
-    /// When one of them can neither be found nor pulled.
-    pub async fn complete(self, pod: &SupervisedPod) -> anyhow::Result<(Vec<Image>, Option<StoreLock>)> {
+    /// If one of them can neither be found nor pulled.
+    pub async fn complete(self, pod: &Arc<SupervisedPod>) -> anyhow::Result<(Vec<Image>, Option<StoreLock>)> {
         let mut images = Vec::new();
-        for (container, found) in containers(&pod.record.pod).zip(self.found) {
+        let current = pod.current();
+        for (container, found) in containers(&current).zip(self.found) {
             images.push(match found {
                 Some(image) => image,
-                None => {
-                    let image = container_images::ensure(&pod.paths, container, &pod.record.pull_secrets, None).await;
-                    image.with_context(|| format!("container {:?}", container.name))?
-                }
+                None => find(pod, container).await?,
             });
         }
         Ok((images, self.hold))
     }
+}
+
+/// The image of a container, which is pulled if it must be.
+///
+/// # Errors
+/// If it can neither be found nor pulled.
+pub async fn find(pod: &Arc<SupervisedPod>, container: &Container) -> anyhow::Result<Image> {
+    let must_be_pulled = container_images::must_be_pulled(&pod.paths, container);
+    let secrets = secrets_for_pull(pod, must_be_pulled).await;
+    let image = container_images::ensure(&pod.paths, container, &secrets, None).await;
+    image.with_context(|| format!("container {:?}", container.name))
+}
+
+/// The Secrets to pull an image with, if it must be pulled. Reports those that are missing.
+async fn secrets_for_pull(pod: &Arc<SupervisedPod>, must_be_pulled: bool) -> Vec<PullSecret> {
+    if !must_be_pulled {
+        return Vec::new();
+    }
+    let copy = Arc::clone(pod);
+    let found = tokio::task::spawn_blocking(move || pull_secrets::find(&copy.record, &NodeObjects::new(&copy.paths)));
+    let secrets = found.await.unwrap_or_default();
+    if let Some(message) = secrets.complaint() {
+        pod.warn(message.clone()).await;
+        pod.send(Message::Emit(PodEvent {
+            warning: true,
+            reason: "FailedToRetrieveImagePullSecret",
+            message,
+            container: None,
+        }));
+    }
+    secrets.found
 }

@@ -1,25 +1,47 @@
-//! What comes back from the tasks that carry actions out.
+//! Messages from the tasks that carry out actions.
 
 use microkube_image::Image;
 
 use super::running_machine::StartedMachine;
-use crate::pod::lifecycle::Event;
+use crate::pod::container_spec::PlannedContainer;
+use crate::pod::lifecycle::{ContainerAttempt, Event, PodEvent};
 use crate::state::ProcessIdentity;
 
-/// A task's report to the loop of the Pod's life.
+/// What happened to an image.
+#[derive(Debug)]
+pub enum ImageNews {
+    /// It is being pulled.
+    PullStarted,
+    Ready(Box<Image>),
+    Failed {
+        /// The kubelet's reason.
+        reason: String,
+        message: String,
+    },
+}
+
+/// A task's report to the supervisor's main loop.
 #[derive(Debug)]
 pub enum Message {
-    /// For the lifecycle.
+    /// An event for the lifecycle.
     Event(Event),
-    /// An image is there.
+    /// An event to record that the lifecycle does not depend on.
+    Emit(PodEvent),
+    /// News of an image that was asked for.
     Image {
-        /// Number of the container that it is for.
+        /// Number of the container that uses it.
         container: usize,
-        /// The image.
-        image: Box<Image>,
+        /// Which request this answers: the container's image may have changed since.
+        request: u64,
+        news: ImageNews,
     },
-    /// The machine's process was started; the machine itself comes later.
+    /// The VMM's process was started; the VM itself follows later.
     VmmStarted(Option<ProcessIdentity>),
-    /// The machine runs, and its agent has made the sandbox.
+    /// An added container can be started.
+    ContainerPrepared {
+        attempt: ContainerAttempt,
+        planned: Box<PlannedContainer>,
+    },
+    /// The VM runs, and its agent has created the sandbox.
     MachineStarted(Box<StartedMachine>),
 }

@@ -1,15 +1,19 @@
-//! The process that drives one Pod: prepares what it needs, starts its machine, carries out what the lifecycle decides, keeps the
-//! records, serves command lines, and releases everything at the end.
+//! The process that drives one Pod: acquires its resources, starts its VM, carries out the lifecycle's decisions,
+//! keeps the records, serves command lines, and releases everything at the end.
 //!
-//! The decisions are in `lifecycle`; here is the I/O around them. `pod_run` is the loop. Its parts: `images` (pulled and held), `machine` (the
-//! VM that is made or runs, and its containers), `handlers` (probes and hooks), `record_keeper` (the records on disk), `client_report` (what the
-//! attached command line is told), `ending` (the cause of the end). `server` and `session` serve command lines, which see the Pod through
-//! `pod_view`.
+//! `lifecycle` makes the decisions; this module does the I/O. `pod_run` is the main loop. Its parts are `images` (pulls
+//! and protects them), `machine` (the VM and its containers), `added_container` (ephemeral containers),
+//! `container_config` and `volumes` (what these take from objects), `handlers` (probes and hooks), `record_keeper`
+//! (records on disk), `client_report` (reports to the attached command line) and `ending` (the cause of the end).
+//! `server` and `session` serve command lines, which access the Pod through `pod_view`.
 
+mod added_container;
+mod admission;
 mod client;
 mod client_report;
 mod clock;
 mod container;
+mod container_config;
 mod ending;
 mod handlers;
 mod images;
@@ -24,6 +28,7 @@ mod running_machine;
 mod server;
 mod session;
 mod supervised_pod;
+mod volumes;
 
 use tokio::sync::mpsc;
 
@@ -37,26 +42,25 @@ use crate::pod::patience::KILL_PATIENCE;
 use crate::privileged::{Privileges, VmmError};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
 
-/// What a supervisor is started with.
+/// What a supervisor needs to start.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// Where microkube keeps its files.
+    /// The directories of microkube's files.
     pub paths: Paths,
-    /// The Pod.
     pub record: PodRecord,
-    /// The lock that shows that the Pod has an owner.
+    /// The lock that proves that the Pod has an owner.
     pub lock: LockedFile,
-    /// The attached command line; none of a detached Pod.
+    /// The attached command line; `None` for a detached Pod.
     pub client: Option<std::os::unix::net::UnixStream>,
-    /// Pass the guest's log on to the client.
+    /// Whether to send the guest's log to the client.
     pub debug: bool,
 }
 
 impl Supervisor {
-    /// Drives the Pod to its end. If the Pod has lost its owner and cannot go on, releases what is left.
+    /// Drives the Pod to its end. If the Pod has lost its owner and cannot continue, releases what is left.
     ///
     /// # Errors
-    /// Only what neither the client nor the records can be told.
+    /// Only errors that can be reported neither to the client nor in the records.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self {
             paths,
@@ -66,7 +70,7 @@ impl Supervisor {
             debug,
         } = self;
         let records = PodRecords::new(paths.clone());
-        // Before anything of the Pod is changed or released.
+        // Check this before any resource of the Pod is changed or released.
         records.refuse_newer(&record.uid)?;
         if client.is_none() && !sweep::continues_without_owner(&records, &record) {
             return sweep::release_ended(&paths, &records, &record).await;
@@ -94,16 +98,16 @@ impl Supervisor {
         if let Some(error) = &outcome.error {
             tracing::error!("{error}");
         }
-        // A machine that could not be taken over, or did not end in time, still has the Pod's address.
+        // A VM that could not be taken over, or did not end in time, still uses the Pod's address.
         let released = match end_machine(&paths, &records, &uid, has_run).await {
             Ok(()) => release(&paths, &records, &uid, outcome.forget).await,
             Err(error) => Err(error),
         };
         let error = match (outcome.error, released) {
-            (None, Err(error)) => Some(format!("cannot release everything of the Pod: {error:#}")),
+            (None, Err(error)) => Some(format!("cannot release all resources of the Pod: {error:#}")),
             (error, _) => error,
         };
-        // The Pod's name must be free again before anybody is told that the Pod is over.
+        // The Pod's name must be free before the end of the Pod is reported.
         drop(lock);
         if let Some(client) = client {
             client
@@ -117,23 +121,24 @@ impl Supervisor {
     }
 }
 
-/// Ends the Pod's virtual machine: before that, nothing of the Pod may be released. After a run it is mostly gone; if not, the record names it.
+/// Ends the Pod's VM: none of the Pod's resources may be released before that. After a run the VM is usually gone; if
+/// not, the record names it.
 async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str, has_run: bool) -> anyhow::Result<()> {
     let record = records.get(uid).unwrap_or_else(|error| {
-        tracing::warn!("which virtual machine the Pod had is not known: {error}");
+        tracing::warn!("cannot tell which VM the Pod had: {error}");
         None
     });
     let vmm = record.and_then(|record| record.vmm);
     let privileges = Privileges::new(paths).of_pod(uid)?;
     let has_ended = match vmm {
         Some(vmm) if has_run => match privileges.kill_vmm(vmm, KILL_PATIENCE).await {
-            // The record is wrong: the process it names is not the Pod's.
+            // The record is wrong: it names a process that does not belong to the Pod.
             Err(VmmError::NotOfPod(_)) => true,
             killed => killed?,
         },
         None if has_run => true,
         vmm => privileges.end_vmms(vmm, KILL_PATIENCE).await?,
     };
-    anyhow::ensure!(has_ended, "its virtual machine does not end");
+    anyhow::ensure!(has_ended, "cannot kill its VM");
     Ok(())
 }

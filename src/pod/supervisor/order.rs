@@ -1,33 +1,36 @@
-//! What command lines want of the Pod as a whole.
+//! Orders from command lines about the Pod as a whole.
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::EphemeralContainer;
 use tokio::sync::oneshot;
 
-use crate::pod::lifecycle::Event;
+use crate::pod::supervisor_protocol::{Notice, UpdateRequest};
 
-/// An order to end the Pod.
+/// An order to end or change the Pod.
 #[derive(Debug)]
 pub enum Order {
-    /// Gracefully.
+    /// End gracefully.
     Terminate {
-        /// Instead of the Pod's own grace period.
+        /// Replaces the Pod's own grace period.
         grace: Option<Duration>,
-        /// The Pod's records go with it.
+        /// Whether to delete the Pod's records, too.
         deletion: bool,
-        /// Told when the records say so.
+        /// Notified when the order is recorded.
         noted: Option<oneshot::Sender<()>>,
     },
-    /// At once.
+    /// End at once.
     Kill,
-}
-
-impl Order {
-    /// What it means to the lifecycle, and who is to be told when that is noted.
-    pub fn into_event(self) -> (Event, Option<oneshot::Sender<()>>) {
-        match self {
-            Self::Terminate { grace, deletion, noted } => (Event::TerminateRequested { grace, deletion }, noted),
-            Self::Kill => (Event::KillRequested, None),
-        }
-    }
+    /// Add a container.
+    AddEphemeralContainer {
+        container: Box<EphemeralContainer>,
+        /// Gets the answer to the client, once the container is recorded or refused.
+        answer: oneshot::Sender<Notice>,
+    },
+    /// Change it.
+    Update {
+        request: UpdateRequest,
+        /// Gets the answer to the client, once the change is recorded or refused.
+        answer: oneshot::Sender<Notice>,
+    },
 }

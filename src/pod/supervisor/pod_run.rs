@@ -1,35 +1,47 @@
-//! The loop of a Pod's life: what happened goes into the lifecycle, what it decides is carried out.
+//! The main loop of a supervisor: passes events to the lifecycle and carries out its actions.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+use microkube_manifest::ephemeral;
 use microkube_vmm::config::VmmEvent;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::admission::{first_event, forbidden};
 use super::client_report::ClientReport;
 use super::clock::Clock;
 use super::ending::{Ending, Outcome};
 use super::handlers::Handlers;
 use super::images::Images;
-use super::machine::Machine;
-use super::message::Message;
+use super::machine::{Machine, MachineEnd};
+use super::message::{ImageNews, Message};
 use super::order::Order;
 use super::pod_view::PodView;
-use super::record_keeper::RecordKeeper;
+use super::record_keeper::{RecordKeeper, timestamp};
 use super::recovery;
 use super::server::Server;
-use super::supervised_pod::SupervisedPod;
+use super::supervised_pod::{SupervisedPod, current_of};
+use crate::pod::container_order;
 use crate::pod::guest_log::{self, GuestLog};
 use crate::pod::guest_streams::GuestStreams;
-use crate::pod::lifecycle::{Action, Event, Lifecycle, PodEvent};
+use crate::pod::lifecycle::{Action, Event, Lifecycle, PodChange, PodEvent, Time};
 use crate::pod::machine_plan;
+use crate::pod::object_watch::ObjectChanges;
+use crate::pod::patience::LAST_OUTPUT_PATIENCE;
+use crate::pod::pod_update::{self, has_scheduling_gates};
 use crate::pod::resolved_pod::node_name;
 use crate::pod::sandbox::{describe_loss, vmm_end};
-use crate::pod::supervisor_protocol::SupervisorFrame;
+use crate::pod::security_policy::SecurityPolicy;
+use crate::pod::supervisor_protocol::{Change, Notice, SupervisorFrame, UpdateRequest};
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
 
-/// A file system with less than this is full, bytes.
+/// Most ephemeral containers of a Pod. They are never removed, and the Pod's records must stay small.
+const MAX_EPHEMERAL_CONTAINERS: usize = 64;
+
+/// A file system with fewer free bytes than this is full.
 const FULL_DISK_BYTES: u64 = 64 << 10;
 
 /// A Pod, and the parts of its supervisor.
@@ -39,7 +51,7 @@ pub struct PodRun {
     lifecycle: Lifecycle,
     clock: Clock,
     messages: mpsc::UnboundedReceiver<Message>,
-    /// The first event.
+    /// The initial events.
     first: Vec<Event>,
     keeper: RecordKeeper,
     images: Images,
@@ -48,12 +60,14 @@ pub struct PodRun {
     view: PodView,
     report: ClientReport,
     ending: Ending,
-    /// Serves command lines as long as the Pod lives.
+    /// Changes of the objects that the Pod refers to.
+    changes: ObjectChanges,
+    /// Serves command lines while the Pod lives.
     server: Option<Server>,
 }
 
 impl PodRun {
-    /// Opens the Pod's records, and takes over what a supervisor before this one left running.
+    /// Opens the Pod's records, and takes over what the previous supervisor left running.
     pub async fn new(
         paths: Paths,
         record: PodRecord,
@@ -63,15 +77,21 @@ impl PodRun {
     ) -> anyhow::Result<Self> {
         let privileges = Privileges::new(&paths).of_pod(&record.uid)?;
         let mut keeper = RecordKeeper::new(&paths, record.clone())?;
-        keeper.note_scheduled(&node_name());
+        let is_gated = has_scheduling_gates(&record.pod);
+        if !is_gated {
+            keeper.note_scheduled(&node_name());
+        }
         let clock = Clock::new();
         let lifecycle = Lifecycle::new(&record.pod, clock.now());
         let log = GuestLog::begin(guest_log::path(&paths, &record));
         let (inbox, messages) = mpsc::unbounded_channel();
         let pod = Arc::new(SupervisedPod {
             guest_streams: GuestStreams::new(client.clone(), log, debug),
+            changes: ObjectChanges::of_pod(&paths, &record.pod),
+            tokens: Arc::default(),
             paths,
             privileges,
+            current: current_of(&record),
             record,
             client,
             debug,
@@ -82,7 +102,7 @@ impl PodRun {
             lifecycle,
             clock,
             messages,
-            first: vec![Event::Begin],
+            first: Vec::new(),
             keeper,
             images: Images::new(Arc::clone(&pod)),
             machine: Machine::new(Arc::clone(&pod), view.clone()),
@@ -90,20 +110,31 @@ impl PodRun {
             view,
             report: ClientReport::new(Arc::clone(&pod)),
             ending: Ending::default(),
+            changes: pod.changes.clone(),
             server: None,
             pod,
         };
         if let Some(lifecycle) = run.keeper.restore()? {
             run.lifecycle = lifecycle;
-            run.first = vec![run.take_over().await];
+            // The previous supervisor may have died between recording a change and the lifecycle.
+            let change = PodChange::of(&run.pod.record.pod);
+            run.first = vec![run.take_over().await, Event::PodChanged { change }];
         }
-        // Only now that the Pod is known, which clients of the socket rely on.
+        if !run.lifecycle.has_begun() {
+            let decided = match is_gated {
+                true => Event::Begin,
+                false => first_event(&run.pod.record, &SecurityPolicy::of_environment()?),
+            };
+            // Nothing was left running.
+            run.first.splice(..run.first.len().min(1), [decided]);
+        }
+        // Start to listen only now: clients of the socket rely on the Pod being known.
         let (paths, uid) = (&run.pod.paths, &run.pod.record.uid);
         run.server = Some(Server::listen(paths, uid, run.view.clone(), orders)?);
         Ok(run)
     }
 
-    /// What has become of the machine in the meantime, for the restored lifecycle.
+    /// Returns the event that tells the restored lifecycle what has happened to the VM.
     async fn take_over(&mut self) -> Event {
         let found = recovery::take_over(&self.pod, &mut self.machine, &self.view, &self.lifecycle).await;
         match found {
@@ -114,7 +145,7 @@ impl PodRun {
             None => {
                 self.lose_machine().await;
                 Event::SupervisorRestartedAlone {
-                    message: "the Pod's virtual machine was lost together with its supervisor".to_owned(),
+                    message: "the Pod's VM was lost together with its supervisor".to_owned(),
                 }
             }
         }
@@ -124,14 +155,22 @@ impl PodRun {
     pub async fn drive(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<Outcome> {
         let result = self.run(&mut orders).await;
         drop(self.server.take());
-        // In any case: no machine may stay without a supervisor that knows of it.
-        self.stop_machine(result.is_ok()).await;
+        // Even after an error: no VM may run without a supervisor.
+        let end = match result {
+            Ok(_) => MachineEnd::PowerOff,
+            Err(_) => MachineEnd::Kill,
+        };
+        self.stop_machine(end).await;
         result?;
         Ok(self.ending.outcome(&self.pod, &self.lifecycle))
     }
 
     async fn run(&mut self, orders: &mut mpsc::Receiver<Order>) -> anyhow::Result<()> {
         let mut pending = VecDeque::from(std::mem::take(&mut self.first));
+        if let Some(event) = pending.pop_front() {
+            self.take(event).await?;
+        }
+        self.add_missing().await?;
         loop {
             while let Some(event) = pending.pop_front() {
                 self.take(event).await?;
@@ -142,10 +181,23 @@ impl PodRun {
             }
             tokio::select! {
                 biased;
-                Some(message) = self.messages.recv() => pending.extend(self.event_of(message)),
+                Some(message) = self.messages.recv() => pending.extend(self.event_of(message).await),
                 Some(order) = orders.recv() => {
+                    let (event, noted) = match order {
+                        Order::Terminate { grace, deletion, noted } => {
+                            (Event::TerminateRequested { grace, deletion }, noted)
+                        }
+                        Order::Kill => (Event::KillRequested, None),
+                        Order::AddEphemeralContainer { container, answer } => {
+                            let _ = answer.send(self.add_container(*container).await?);
+                            continue;
+                        }
+                        Order::Update { request, answer } => {
+                            let _ = answer.send(self.update(request).await?);
+                            continue;
+                        }
+                    };
                     self.ending.was_ordered();
-                    let (event, noted) = order.into_event();
                     self.take(event).await?;
                     if let Some(noted) = noted {
                         let _ = noted.send(());
@@ -162,23 +214,33 @@ impl PodRun {
                     self.ending.machine_was_lost(message.clone());
                     pending.push_back(Event::SandboxLost { message });
                 }
+                () = self.changes.changed() => pending.push_back(Event::ObjectsChanged),
                 () = self.clock.wait_until(self.lifecycle.deadline()) => pending.push_back(Event::DeadlineReached),
             }
         }
     }
 
-    /// What a message means to the lifecycle.
-    fn event_of(&mut self, message: Message) -> Option<Event> {
+    /// Converts a message to an event for the lifecycle.
+    async fn event_of(&mut self, message: Message) -> Option<Event> {
         match message {
             Message::Event(event) => Some(event),
-            Message::Image { container, image } => {
-                let image_id = image.kubernetes_id().to_owned();
-                self.report.add_stages(self.images.add(container, *image));
-                Some(Event::ImageReady { container, image_id })
+            Message::Emit(event) => {
+                self.emit(&event);
+                None
             }
+            Message::Image { container, request, .. } if !self.images.is_current(container, request) => None,
+            Message::Image { container, news, .. } => Some(self.event_of_image(container, news)),
             Message::VmmStarted(identity) => {
                 self.machine.vmm_started(identity.clone());
                 self.keeper.note_vmm(identity);
+                None
+            }
+            Message::ContainerPrepared { attempt, planned } => {
+                self.machine.container_prepared(attempt.container, *planned);
+                // It may have been given up meanwhile.
+                if self.lifecycle.expects(attempt) {
+                    self.machine.start_container(attempt).await;
+                }
                 None
             }
             Message::MachineStarted(started) => {
@@ -189,12 +251,87 @@ impl PodRun {
         }
     }
 
-    /// Takes in what happened, and what follows from it at once.
+    /// Converts news about the image of a container to an event.
+    fn event_of_image(&mut self, container: usize, news: ImageNews) -> Event {
+        let is_ephemeral = self.pod.is_ephemeral(container);
+        match news {
+            ImageNews::PullStarted => Event::ImagePullStarted { container },
+            ImageNews::Ready(image) => {
+                let image_id = image.kubernetes_id().to_owned();
+                if is_ephemeral {
+                    self.machine.add_image(container, *image);
+                } else {
+                    self.report.add_stages(self.images.add(container, *image));
+                }
+                Event::ImageReady { container, image_id }
+            }
+            ImageNews::Failed { reason, message } => {
+                if is_ephemeral {
+                    // No layers need protection until the next pull.
+                    drop(self.images.take_hold());
+                }
+                Event::ImageFailed {
+                    container,
+                    reason,
+                    message,
+                }
+            }
+        }
+    }
+
+    /// Changes the Pod. Returns the answer to the client.
+    async fn update(&mut self, request: UpdateRequest) -> anyhow::Result<Notice> {
+        let current = self.pod.current();
+        if request.since != current.metadata.resource_version {
+            return Ok(Notice::Outdated);
+        }
+        let wanted = match request.change {
+            Change::Pod(wanted) => wanted,
+            Change::Conditions { since, .. } if self.lifecycle.client_conditions() != since => {
+                return Ok(Notice::Outdated);
+            }
+            Change::Conditions { wanted: conditions, .. } => {
+                self.step(Event::ConditionsSet { conditions }).await?;
+                return Ok(Notice::Done);
+            }
+        };
+        let deleted_at = self.lifecycle.deletion().map(|(at, _)| timestamp(at));
+        let changed = match pod_update::changed(&current, deleted_at.as_ref(), &wanted) {
+            Ok(Some(changed)) => changed,
+            Ok(None) => return Ok(Notice::Done),
+            Err(problems) => {
+                let messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
+                return Ok(refused(messages.join(", ")));
+            }
+        };
+        // Record it before anything acts on it.
+        let changed = match self.keeper.change(changed).await {
+            Ok(changed) => changed,
+            Err(error) => return Ok(refused(format!("cannot record the change: {error:#}"))),
+        };
+        if !has_scheduling_gates(&changed) {
+            self.keeper.note_scheduled(&node_name());
+            if !self.lifecycle.has_begun() {
+                // Security contexts do not change.
+                let decided = first_event(&self.pod.record, &SecurityPolicy::of_environment()?);
+                if decided != Event::Begin {
+                    self.take(decided).await?;
+                }
+            }
+        }
+        let change = PodChange::of(&changed);
+        self.pod.current.send_replace(Arc::new(changed));
+        self.step(Event::PodChanged { change }).await?;
+        Ok(Notice::Done)
+    }
+
+    /// Processes an event and its immediate consequences.
     async fn take(&mut self, event: Event) -> anyhow::Result<()> {
         if self.ending.is_hopeless(&self.pod, &event) {
-            // First, so that nothing more is started.
+            // Kill the Pod first, so nothing more is started.
             self.step(Event::KillRequested).await?;
-            // The lifecycle still waits for this start; it waits for no image and no machine any more.
+            // After the kill, the lifecycle still waits for a container that was starting, but not for images or a
+            // VM.
             if !matches!(event, Event::ContainerStartFailed { .. }) {
                 return Ok(());
             }
@@ -206,7 +343,7 @@ impl PodRun {
         if let Event::SandboxReady { .. } = &event
             && let Some(loss) = self.ending.machine_is_ready()
         {
-            let warning = format!("{loss}; the Pod was started again in another one");
+            let warning = format!("{loss}; the Pod was restarted in a new VM");
             self.report.warn(warning).await;
         }
         self.view.note(&event);
@@ -214,9 +351,13 @@ impl PodRun {
         self.report.note(&event).await;
         let now = self.clock.now();
         let actions = self.lifecycle.step(now, event);
+        self.keep_and_carry_out(now, actions).await
+    }
+
+    async fn keep_and_carry_out(&mut self, now: Time, actions: Vec<Action>) -> anyhow::Result<()> {
         if let Err(error) = self.keeper.keep(&self.lifecycle, now).await {
-            // A full disk is no reason to end what runs. The next step tries again.
-            tracing::error!("the Pod's records cannot be written: {error:#}");
+            // A full disk does not end running containers. The next step tries again.
+            tracing::error!("cannot write the Pod's records: {error:#}");
         }
         for action in actions {
             self.carry_out(action).await?;
@@ -224,22 +365,80 @@ impl PodRun {
         Ok(())
     }
 
-    /// Carries out what the lifecycle decided. What takes time goes on by itself and reports when it is done.
+    /// Adds an ephemeral container to the Pod. Returns the answer to the client.
+    async fn add_container(&mut self, mut container: EphemeralContainer) -> anyhow::Result<Notice> {
+        ephemeral::set_defaults(&mut container);
+        let current = self.pod.current();
+        if let Err(message) = check_added(&current, &container, &self.lifecycle) {
+            return Ok(refused(message));
+        }
+        let mut changed = Pod::clone(&current);
+        changed
+            .spec
+            .get_or_insert_default()
+            .ephemeral_containers
+            .get_or_insert_default()
+            .push(container.clone());
+        let generation = changed
+            .metadata
+            .generation
+            .map(|generation| generation.saturating_add(1));
+        changed.metadata.generation = generation;
+        if let Some(problems) = forbidden(&changed, &SecurityPolicy::of_environment()?) {
+            let name = &self.pod.record.name;
+            return Ok(refused(format!("Pod {name:?} is invalid: {problems}")));
+        }
+        let changed = match self.keeper.change(changed).await {
+            Ok(changed) => changed,
+            Err(error) => return Ok(refused(format!("cannot record the container: {error:#}"))),
+        };
+        self.pod.current.send_replace(Arc::new(changed));
+        self.view.add_container(&container.name);
+        self.start_added(&container).await?;
+        Ok(Notice::Done)
+    }
+
+    /// Adds a recorded container to the lifecycle.
+    async fn start_added(&mut self, container: &EphemeralContainer) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        let generation = self.pod.current().metadata.generation;
+        let actions = self.lifecycle.add_ephemeral(now, container, generation);
+        self.keep_and_carry_out(now, actions).await
+    }
+
+    /// Adds the containers that the previous supervisor recorded, but no longer added to the lifecycle.
+    async fn add_missing(&mut self) -> anyhow::Result<()> {
+        let current = self.pod.current();
+        let known = self.lifecycle.ephemeral_count();
+        for container in container_order::ephemeral_containers(&current).skip(known) {
+            self.start_added(container).await?;
+        }
+        Ok(())
+    }
+
+    /// Carries out an action of the lifecycle. Slow work runs in tasks that report when they are done.
     async fn carry_out(&mut self, action: Action) -> anyhow::Result<()> {
         match action {
             Action::PullImage { container } => {
-                // At the same time, because the first machine cannot start without.
+                // Acquire resources at the same time: the first VM needs them.
                 self.machine.acquire_resources();
                 self.images.pull(container).await?;
             }
             Action::StartSandbox => self.machine.start(self.images.for_machine()),
             Action::StopSandbox => {
-                self.stop_machine(true).await;
+                let end = match self.lifecycle.replaces_sandbox() {
+                    true => MachineEnd::Replace,
+                    false => MachineEnd::PowerOff,
+                };
+                self.stop_machine(end).await;
                 self.pod.report(Event::SandboxLost {
-                    message: "the Pod's virtual machine was turned off".to_owned(),
+                    message: "the Pod's VM was turned off".to_owned(),
                 });
             }
-            Action::StartContainer { attempt } => self.machine.start_container(attempt),
+            Action::StartContainer { attempt } if self.machine.needs_preparation(attempt.container) => {
+                self.machine.prepare_container(attempt, self.images.take_hold());
+            }
+            Action::StartContainer { attempt } => self.machine.start_container(attempt).await,
             Action::StopContainer { attempt } => self.machine.stop_container(attempt),
             Action::KillContainer { attempt } => self.machine.kill_container(attempt),
             Action::RunHook { attempt, hook, timeout } => {
@@ -253,35 +452,45 @@ impl PodRun {
                     self.handlers.run_probe(guest, attempt, probe);
                 }
             }
-            Action::Emit(event) => {
-                let field_path = event.container.map(|container| self.pod.field_path(container));
-                self.keeper.add(&event, field_path);
-            }
+            Action::Emit(event) => self.emit(&event),
         }
         Ok(())
     }
 
+    fn emit(&mut self, event: &PodEvent) {
+        let field_path = event.container.map(|container| self.pod.field_path(container));
+        self.keeper.add(event, field_path);
+    }
+
     async fn lose_machine(&mut self) {
         self.machine.discard_lost().await;
+        // Nothing may report the end of its containers before their output is complete.
+        self.pod
+            .guest_streams
+            .drained(Instant::now() + LAST_OUTPUT_PATIENCE)
+            .await;
         self.forget_machine();
     }
 
-    async fn stop_machine(&mut self, gracefully: bool) {
-        self.machine.stop(gracefully).await;
+    async fn stop_machine(&mut self, end: MachineEnd) {
+        self.machine.stop(end).await;
         self.forget_machine();
     }
 
-    /// Removes a machine that has ended from the records.
+    /// Removes a VM that has ended from the records.
     fn forget_machine(&mut self) {
         self.keeper.note_vmm(None);
-        // There may have been none.
-        let _ = std::fs::remove_file(machine_plan::path(&self.pod.paths, &self.pod.record.uid));
+        // The files may not exist.
+        let (paths, uid) = (&self.pod.paths, &self.pod.record.uid);
+        for path in [machine_plan::path(paths, uid), machine_plan::added_path(paths, uid)] {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
-    /// Reports that the Pod's disk cannot be written any more. A guest that notices it ends its machine.
+    /// Reports that the Pod's disk can no longer be written. A guest that notices this ends its VM.
     async fn disk_failed(&mut self, error: String) {
         let directory = self.pod.paths.state_dir().display();
-        let message = format!("The Pod's scratch disk in {directory} cannot be written: {error}");
+        let message = format!("Cannot write the Pod's scratch disk in {directory}: {error}");
         tracing::error!("{message}");
         let event = PodEvent {
             warning: true,
@@ -295,7 +504,30 @@ impl PodRun {
     }
 }
 
-/// A VMM that was taken over reports nothing: why its machine was lost may still be seen.
+/// Checks an ephemeral container before it is added to a Pod.
+fn check_added(pod: &Pod, container: &EphemeralContainer, lifecycle: &Lifecycle) -> Result<(), String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    if lifecycle.is_terminating() {
+        return Err(format!("cannot add a container to pod {name:?}: it is ending"));
+    }
+    let problems = ephemeral::validate_added(pod, container);
+    if !problems.is_empty() {
+        let messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
+        return Err(format!("Pod {name:?} is invalid: {}", messages.join(", ")));
+    }
+    if lifecycle.ephemeral_count() >= MAX_EPHEMERAL_CONTAINERS {
+        return Err(format!(
+            "cannot add a container to pod {name:?}: it has {MAX_EPHEMERAL_CONTAINERS} ephemeral containers already"
+        ));
+    }
+    Ok(())
+}
+
+fn refused(message: String) -> Notice {
+    Notice::Refused { message }
+}
+
+/// An adopted VMM sends no reports, but a full disk may still be visible as the cause of its loss.
 fn note_full_disk(pod: &SupervisedPod) {
     let state_dir = pod.paths.state_dir();
     let is_full = nix::sys::statvfs::statvfs(state_dir)

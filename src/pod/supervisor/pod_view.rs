@@ -1,42 +1,46 @@
-//! What sessions of command lines see of a Pod while its supervisor drives it.
+//! The view of a Pod for command-line sessions, while its supervisor drives it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use k8s_openapi::api::core::v1::Pod;
 use microkube_base::lock::lock;
+use tokio::sync::watch;
 
 use super::supervised_pod::{SupervisedPod, container_id};
-use crate::pod::container_order::containers;
+use crate::pod::container_order;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::guest_streams::GuestStreams;
 use crate::pod::lifecycle::Event;
+use crate::pod::pod_update;
 use crate::pod::sandbox::AgentClientHandle;
 use crate::state::PodRecords;
 
-/// What sessions see of a Pod.
+/// What sessions can access of a Pod.
 #[derive(Debug, Clone)]
 pub struct PodView {
-    names: Arc<Vec<String>>,
-    /// The Pod's streams.
+    /// By container number.
+    names: Arc<Mutex<Vec<String>>>,
     pub guest_streams: Arc<GuestStreams>,
     records: PodRecords,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
+    current: watch::Receiver<Arc<Pod>>,
 }
 
-/// A container is not available, in kubectl's words.
+/// A container is not available. The messages are kubectl's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerError {
-    /// The Pod has none of this name.
+    /// The Pod has no container with this name.
     #[error("container not found ({name:?})")]
     NotFound {
-        /// As given.
+        /// The requested name.
         name: String,
     },
-    /// It has not started, or has ended.
+    /// The container has not started, or has ended.
     #[error("container {name:?} is not running")]
     NotRunning {
-        /// As given.
+        /// The requested name.
         name: String,
     },
 }
@@ -44,24 +48,30 @@ pub enum ContainerError {
 #[derive(Debug, Default)]
 struct State {
     machine: Option<(AgentClientHandle, GuestProcesses)>,
-    /// By name, the ids of containers that run.
+    /// Ids of the running containers, by name.
     containers: HashMap<String, String>,
 }
 
 impl PodView {
-    /// Nothing runs yet.
+    /// No VM runs yet.
     pub fn new(pod: &SupervisedPod) -> Self {
-        let names = containers(&pod.record.pod).map(|container| container.name.clone());
+        let names = container_order::names(&pod.current()).map(str::to_owned).collect();
         Self {
-            names: Arc::new(names.collect()),
+            names: Arc::new(Mutex::new(names)),
             guest_streams: Arc::clone(&pod.guest_streams),
             records: PodRecords::new(pod.paths.clone()),
             uid: pod.record.uid.as_str().into(),
             state: Arc::default(),
+            current: pod.current.subscribe(),
         }
     }
 
-    /// Hides the Pod from all but this supervisor.
+    /// Whether finalizers keep the Pod after its end, so it cannot disappear at once.
+    pub fn has_finalizers(&self) -> bool {
+        pod_update::has_finalizers(&self.current.borrow())
+    }
+
+    /// Hides the Pod from everyone but this supervisor.
     ///
     /// # Errors
     /// If that cannot be recorded.
@@ -74,57 +84,66 @@ impl PodView {
         lock(&self.state)
     }
 
-    /// The machine has changed, and no container runs in the new one yet.
-    pub fn machine_is(&self, machine: Option<(AgentClientHandle, GuestProcesses)>) {
+    /// Sets a new VM, or none. No container runs in it yet.
+    pub fn set_machine(&self, machine: Option<(AgentClientHandle, GuestProcesses)>) {
         *self.state() = State {
             machine,
             containers: HashMap::new(),
         };
     }
 
+    /// A container was added to the Pod.
+    pub fn add_container(&self, name: &str) {
+        lock(&self.names).push(name.to_owned());
+    }
+
+    fn name(&self, container: usize) -> Option<String> {
+        lock(&self.names).get(container).cloned()
+    }
+
     /// A container was found running.
     pub fn found(&self, container: usize, id: &str) {
-        if let Some(name) = self.names.get(container) {
-            self.state().containers.insert(name.clone(), id.to_owned());
+        if let Some(name) = self.name(container) {
+            self.state().containers.insert(name, id.to_owned());
         }
     }
 
-    /// Notes what an event says of containers.
+    /// Updates the running containers from an event.
     pub fn note(&self, event: &Event) {
         match event {
             Event::ContainerStarted {
                 attempt, container_id, ..
             } => self.found(attempt.container, container_id),
             Event::ContainerExited { attempt, .. } => {
-                let Some(name) = self.names.get(attempt.container) else {
+                let Some(name) = self.name(attempt.container) else {
                     return;
                 };
-                let ended = container_id(name, attempt.number);
+                let ended = container_id(&name, attempt.number);
                 self.state().containers.retain(|_, id| *id != ended);
             }
             _ => {}
         }
     }
 
-    /// The agent.
     pub fn agent(&self) -> Option<AgentClientHandle> {
         self.state().machine.as_ref().map(|(agent, _)| agent.clone())
     }
 
-    /// The containers that run, with their ids.
+    /// Names and ids of the running containers.
     pub fn containers(&self) -> Vec<(String, String)> {
         let state = self.state();
         let entries = state.containers.iter();
         entries.map(|(name, id)| (name.clone(), id.clone())).collect()
     }
 
-    /// Where a container runs.
+    /// Id of a running container, and the means to start processes in it.
     ///
     /// # Errors
     /// [`ContainerError`].
     pub fn container(&self, name: &str) -> Result<(String, GuestProcesses), ContainerError> {
+        let is_known = lock(&self.names).iter().any(|known| known == name);
         let state = self.state();
-        if !self.names.iter().any(|known| known == name) {
+        if !is_known {
             return Err(ContainerError::NotFound { name: name.to_owned() });
         }
         let (Some((_, processes)), Some(id)) = (&state.machine, state.containers.get(name)) else {

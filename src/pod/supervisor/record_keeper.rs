@@ -1,26 +1,30 @@
-//! Keeps a Pod's records on disk true to its lifecycle.
+//! Keeps a Pod's records on disk in step with its lifecycle.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::pod::lifecycle::{Lifecycle, PodEvent, Time};
+use crate::pod::pod_version::PodVersions;
 use crate::state::{
     EventLog, POD_RECORDS_VERSION, Paths, PodRecord, PodRecords, ProcessIdentity, RecordFormat, StatusRecord,
     encode_record, read_record, replace_file,
 };
 
-/// Name of the lifecycle's record among the Pod's.
+/// The reason of the scheduler's event.
+const SCHEDULED: &str = "Scheduled";
+/// Name of the lifecycle's file among the Pod's records.
 const LIFECYCLE_FILE: &str = "lifecycle.json";
 
 impl RecordFormat for Lifecycle {
     const VERSION: u32 = POD_RECORDS_VERSION;
 }
 
-/// What was last written, so that nothing is written twice.
+/// What was last written, to avoid writing it again.
 #[derive(Debug)]
 pub struct RecordKeeper {
     records: PodRecords,
@@ -30,13 +34,14 @@ pub struct RecordKeeper {
     lifecycle: Vec<u8>,
     status: Option<StatusRecord>,
     events: EventLog,
+    versions: PodVersions,
 }
 
 impl RecordKeeper {
     /// Records that this process is the Pod's supervisor, and reads the Pod's events.
     ///
     /// # Errors
-    /// When the events cannot be read.
+    /// If the events cannot be read.
     pub fn new(paths: &Paths, record: PodRecord) -> anyhow::Result<Self> {
         let records = PodRecords::new(paths.clone());
         save(&records, &record);
@@ -50,25 +55,27 @@ impl RecordKeeper {
             lifecycle: Vec::new(),
             status: None,
             events,
+            versions: PodVersions::new(paths),
         })
     }
 
-    /// Notes the VMM of the Pod's machine. Without it the machine is found by the Pod's UID in the VMM's arguments.
+    /// Records the VMM of the Pod's VM. Without this, the VM is found by the Pod's UID among the VMM's
+    /// arguments.
     pub fn note_vmm(&mut self, vmm: Option<ProcessIdentity>) {
         self.record.vmm = vmm;
         save(&self.records, &self.record);
     }
 
-    /// The lifecycle as a supervisor before this one left it.
+    /// The lifecycle as the previous supervisor left it.
     pub fn restore(&self) -> anyhow::Result<Option<Lifecycle>> {
         Ok(read_record(&self.lifecycle_path)?)
     }
 
-    /// Writes what has changed. It must be called before the change is acted upon.
+    /// Writes what has changed. Call this before acting on the change.
     pub async fn keep(&mut self, lifecycle: &Lifecycle, now: Time) -> anyhow::Result<()> {
-        // A later supervisor will read it.
+        // A later supervisor reads it.
         if self.record.detached {
-            let content = encode_record(lifecycle).context("cannot write the Pod's lifecycle down")?;
+            let content = encode_record(lifecycle).context("cannot encode the Pod's lifecycle")?;
             if content != self.lifecycle {
                 let (path, bytes) = (self.lifecycle_path.clone(), content.clone());
                 tokio::task::spawn_blocking(move || replace_file(&path, &bytes)).await??;
@@ -77,22 +84,53 @@ impl RecordKeeper {
         }
         let status = status_record(lifecycle, now);
         if self.status.as_ref() != Some(&status) {
-            let (records, uid, copy) = (self.records.clone(), self.record.uid.clone(), status.clone());
-            tokio::task::spawn_blocking(move || records.save_status(&uid, &copy)).await??;
+            let (records, versions, mut copy) = (self.records.clone(), self.versions.clone(), status.clone());
+            let (uid, namespace, name) = self.identity();
+            tokio::task::spawn_blocking(move || {
+                // Without a version, the status still counts.
+                copy.resource_version = versions.next(&namespace, &name).ok();
+                records.save_status(&uid, &copy)
+            })
+            .await??;
             self.status = Some(status);
         }
         Ok(())
     }
 
-    /// Records as the first event that the Pod is on this host. Kubernetes' scheduler says so, not the kubelet: the lifecycle begins with a Pod
-    /// that has a host. A supervisor that takes a Pod over finds the event recorded.
+    /// Records a change of the Pod. Returns the Pod with its new version.
+    pub async fn change(&mut self, pod: Pod) -> anyhow::Result<Pod> {
+        let (records, versions) = (self.records.clone(), self.versions.clone());
+        let mut record = PodRecord {
+            pod,
+            ..self.record.clone()
+        };
+        self.record = tokio::task::spawn_blocking(move || {
+            let version = versions.next(&record.namespace, &record.name)?;
+            record.pod.metadata.resource_version = Some(version);
+            records.save(&record)?;
+            anyhow::Ok(record)
+        })
+        .await??;
+        Ok(self.record.pod.clone())
+    }
+
+    fn identity(&self) -> (String, String, String) {
+        let PodRecord {
+            uid, namespace, name, ..
+        } = &self.record;
+        (uid.clone(), namespace.clone(), name.clone())
+    }
+
+    /// Records as the first event that the Pod is assigned to this host. In Kubernetes this event comes from the
+    /// scheduler, not the kubelet, so the lifecycle does not emit it. A supervisor that takes a Pod over finds the
+    /// event already recorded.
     pub fn note_scheduled(&mut self, node_name: &str) {
-        if !self.events.list().is_empty() {
+        if self.events.list().iter().any(|event| event.reason == SCHEDULED) {
             return;
         }
         let scheduled = PodEvent {
             warning: false,
-            reason: "Scheduled",
+            reason: SCHEDULED,
             message: format!(
                 "Successfully assigned {}/{} to {node_name}",
                 self.record.namespace, self.record.name
@@ -102,27 +140,27 @@ impl RecordKeeper {
         self.add(&scheduled, None);
     }
 
-    /// Adds an event to the Pod's.
+    /// Adds an event to the Pod's events.
     pub fn add(&mut self, event: &PodEvent, field_path: Option<String>) {
         let now = SystemTime::now();
         let added = self
             .events
             .add(event.warning, event.reason, &event.message, field_path, now);
         if let Err(error) = added {
-            tracing::warn!("an event cannot be kept: {error}");
+            tracing::warn!("cannot save an event: {error}");
         }
     }
 }
 
 fn save(records: &PodRecords, record: &PodRecord) {
     if let Err(error) = records.save(record) {
-        // A full disk is no reason to give up a Pod that runs.
-        tracing::error!("the Pod's record cannot be written: {error}");
+        // A full disk does not end a running Pod.
+        tracing::error!("cannot write the Pod's record: {error}");
     }
 }
 
-/// A point in time as Kubernetes writes it.
-fn timestamp(time: Time) -> meta::Time {
+/// Converts a time to Kubernetes' format.
+pub fn timestamp(time: Time) -> meta::Time {
     let nanoseconds = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
     meta::Time(Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX))
 }
@@ -133,6 +171,7 @@ fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
         status: lifecycle.status(now),
         deletion_timestamp: deletion.map(|(at, _)| timestamp(at)),
         deletion_grace_period_seconds: deletion.map(|(_, grace)| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)),
+        resource_version: None,
     }
 }
 
@@ -145,7 +184,7 @@ mod tests {
     use crate::state::MAX_RECORD_BYTES;
 
     #[test]
-    fn a_pod_is_scheduled_before_anything_else_and_once_for_all_its_supervisors() {
+    fn a_pod_is_scheduled_first_and_only_once_across_supervisors() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
         let record: PodRecord = serde_json::from_value(serde_json::json!({
@@ -161,7 +200,7 @@ mod tests {
             message: "Pulling image".to_owned(),
             container: None,
         };
-        // The first supervisor dies before anything else has happened, the second one after that.
+        // The first supervisor dies before any other event, the second one after that.
         for events in [&[][..], &[pulling], &[]] {
             let mut keeper = RecordKeeper::new(&paths, record.clone()).unwrap();
             keeper.note_scheduled("host-1");
@@ -191,11 +230,11 @@ mod tests {
     /// More containers than an agent keeps.
     const MANY_CONTAINERS: u64 = 512;
 
-    /// What a hostile guest, a registry or a VMM may say.
+    /// Text that a hostile guest, registry or VMM may send.
     fn hostile_text() -> impl Strategy<Value = String> {
         prop_oneof![
             "(?s).{0,40}",
-            // As long as a message can be, of the characters that take most room in JSON.
+            // The longest possible message, of the character that JSON encodes longest.
             Just("\u{1}".repeat(4 << 20)),
             Just("\u{10ffff}\"\\\n".repeat(100_000)),
         ]
@@ -245,7 +284,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn whatever_a_guest_says_the_records_can_be_written_and_read_again(
+        fn records_survive_any_guest_data(
             said in proptest::collection::vec((hostile_text(), 0_u8..8, 0_u32..3), 1..12),
         ) {
             let dir = tempfile::tempdir().unwrap();
@@ -287,7 +326,8 @@ mod tests {
             }
             runtime.block_on(keeper.keep(&lifecycle, now)).unwrap();
             prop_assert_eq!(keeper.restore().unwrap(), Some(lifecycle));
-            prop_assert_eq!(records.status("u").unwrap(), keeper.status.clone());
+            let status = records.status("u").unwrap().map(|status| StatusRecord { resource_version: None, ..status });
+            prop_assert_eq!(status, keeper.status.clone());
             prop_assert_eq!(records.events("u").unwrap(), keeper.events.list());
             for file in ["lifecycle.json", "status.json"] {
                 let bytes = std::fs::metadata(paths.pod_state("u").join(file)).unwrap().len();

@@ -1,4 +1,4 @@
-//! Takes over what a supervisor before this one left: its lifecycle, and its machine if that still runs.
+//! Takes over what the previous supervisor left: its lifecycle, and its VM if that still runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,18 +11,19 @@ use ttrpc::context::with_duration;
 use super::container::ContainerRun;
 use super::machine::Machine;
 use super::pod_view::PodView;
-use super::running_machine::RunningMachine;
+use super::running_machine::{Additions, RunningMachine};
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::lifecycle::{ContainerAttempt, FoundAttempt, Lifecycle};
-use crate::pod::machine_plan::MachinePlan;
+use crate::pod::machine_plan::{AddedPlan, MachinePlan};
 use crate::pod::patience::KILL_PATIENCE;
 use crate::pod::sandbox;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// Takes the Pod's machine over, if it runs and the restored lifecycle can go on with it, and returns what runs in it. Otherwise ends it.
+/// Takes over the Pod's VM if it runs and fits the restored lifecycle, and returns its containers. Otherwise ends
+/// it.
 pub async fn take_over(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -32,14 +33,14 @@ pub async fn take_over(
     let noted = pod.record.vmm.clone();
     let adopted = match noted.clone() {
         Some(vmm) if lifecycle.has_sandbox() => adopt(pod, machine, view, lifecycle, vmm).await,
-        // A machine that was still being started is started anew.
-        _ => Err(anyhow::anyhow!("none was ready")),
+        // A VM that was still booting is started again.
+        _ => Err(anyhow::anyhow!("it was not ready")),
     };
     let error = match adopted {
         Ok(found) => return Some(found),
         Err(error) => error,
     };
-    tracing::info!("the Pod has no machine any more: {error:#}");
+    tracing::info!("cannot take over the Pod's VM: {error:#}");
     let ended = pod.privileges.end_vmms(noted, KILL_PATIENCE).await;
     if !matches!(ended, Ok(true)) {
         tracing::error!("cannot kill the VMM: {ended:?}");
@@ -47,7 +48,7 @@ pub async fn take_over(
     None
 }
 
-/// Connects to the machine, follows its containers again and returns them.
+/// Connects to the VM, follows its containers again, and returns them.
 async fn adopt(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -56,10 +57,10 @@ async fn adopt(
     identity: ProcessIdentity,
 ) -> anyhow::Result<Found> {
     let mut vm = VirtualMachine::adopt(pod.privileges.clone(), identity.clone())?.context("its VMM has ended")?;
-    let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("what was planned for it is not known")?;
+    let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("its plan is missing")?;
     if plan.vmm_version > PROTOCOL_VERSION {
         let version = plan.vmm_version;
-        bail!("its VMM speaks version {version} of its protocol, this supervisor versions up to {PROTOCOL_VERSION}");
+        bail!("its VMM speaks protocol version {version}, this supervisor versions up to {PROTOCOL_VERSION}");
     }
     let expected = lifecycle.expected_attempts();
     pod.guest_streams
@@ -77,9 +78,22 @@ async fn adopt(
     let MachinePlan {
         pod_ip,
         host_ip,
-        vmm_version: _,
+        vmm_version,
+        layer_disk,
         containers,
     } = plan;
+    let added = match AddedPlan::load(&pod.paths, &pod.record.uid)? {
+        Some(added) => Some(added),
+        None => layer_disk.map(Additions::of_disk),
+    };
+    let added_containers = added.as_ref().map(|added| added.containers.clone());
+    let additions = Additions {
+        sandbox: sandbox.clone(),
+        vmm_version,
+        pod_ip: pod_ip.clone(),
+        host_ip: host_ip.clone(),
+        added: Arc::new(tokio::sync::Mutex::new(added)),
+    };
     let running = RunningMachine {
         vm,
         processes: GuestProcesses::new(agent.clone(), Arc::clone(&pod.guest_streams)),
@@ -87,12 +101,13 @@ async fn adopt(
         pod_ip,
         host_ip,
         last_start: None,
+        additions,
     };
-    machine.adopted(identity, running, containers);
+    machine.adopted(identity, running, containers, added_containers.unwrap_or_default());
     let found = Found::among(listed.containers, |id| pod.attempt_of(id), lifecycle);
     if let Some(id) = &found.strange {
         pod.guest_streams.complain(format_args!(
-            "the guest has containers that the Pod does not have, as {id:?}"
+            "the guest has containers that are not part of the Pod, such as {id:?}"
         ));
     }
     for &FoundAttempt { attempt, has_ended } in &found.known {
@@ -108,22 +123,24 @@ async fn adopt(
         tokio::spawn(run.follow());
     }
     for &attempt in &found.starting {
-        if lifecycle.expects(attempt) {
-            machine.start_container(attempt);
+        // The guest cannot be starting a container that was never prepared.
+        if lifecycle.expects(attempt) && !machine.needs_preparation(attempt.container) {
+            machine.follow_start(attempt).await;
         }
     }
     pod.guest_streams.unpark();
     Ok(found)
 }
 
-/// What the guest says it has, as far as it fits what is known of the Pod.
+/// The guest's containers that match the Pod's records.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Each attempt once, without ended ones that are not waited for.
+    /// Each attempt once, except for ended ones that nothing waits for.
     pub known: Vec<FoundAttempt>,
-    /// Attempts whose start is under way, in the order of the Pod's containers. The agent answers once to all who ask for the same one.
+    /// Attempts that are starting, in the order of the Pod's containers. The agent sends one answer to all requests for
+    /// the same attempt.
     pub starting: Vec<ContainerAttempt>,
-    /// One of the containers that the Pod cannot have.
+    /// A container that the Pod cannot have, if the guest listed any.
     strange: Option<String>,
 }
 
@@ -240,15 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn only_attempts_that_the_pod_knows_of_are_taken_over_and_each_once() {
+    fn only_known_attempts_are_adopted_and_each_once() {
         let lifecycle = lifecycle();
         let expected: Vec<_> = lifecycle.expected_attempts().collect();
         assert_eq!(expected, [ContainerAttempt::new(0, 2)]);
         let flood: Vec<(&str, bool)> = std::iter::repeat_n(("web-2", false), 100_000).collect();
         assert_eq!(among(&flood).known, [found(2, false)]);
-        // The first word counts.
+        // The first entry counts.
         assert_eq!(among(&[("web-2", true), ("web-2", false)]).known, [found(2, true)]);
-        // Old ones that run are killed, old ones that have ended are ignored.
+        // Old attempts that run are killed; old ones that have ended are ignored.
         assert_eq!(
             among(&[("web-0", false), ("web-1", true), ("web-0", false)]).known,
             [found(0, false)]
@@ -260,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_is_under_way_is_not_taken_for_a_container_and_counts_once() {
+    fn a_pending_start_is_not_a_container_and_counts_once() {
         let starting = |id: &str| ContainerSummary {
             id: id.to_owned(),
             starting: true,
@@ -274,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_and_unknown_containers_are_ignored_and_said_once() {
+    fn invalid_and_unknown_containers_are_ignored_and_reported_once() {
         let listed = [("web-4294967295", false), ("web-3", false), ("other-0", true)];
         let found = among(&listed);
         assert_eq!(found.known, []);

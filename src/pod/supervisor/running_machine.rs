@@ -1,57 +1,87 @@
-//! A machine that runs: its VMM, its agent, and how it ends.
+//! A running VM: its VMM, its agent, and how it ends.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use microkube_protocol::messages::ShutdownRequest;
 use microkube_vmm::config::VmmEvent;
+use tokio::sync::Mutex;
 use ttrpc::context::with_duration;
 
 use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
-use crate::pod::patience::{LAST_WORD_PATIENCE, POWER_OFF_PATIENCE};
+use crate::pod::layer_disk::LayerDisk;
+use crate::pod::machine_plan::AddedPlan;
+use crate::pod::patience::{MACHINE_END_PATIENCE, POWER_OFF_PATIENCE, SYNC_PATIENCE};
 use crate::pod::sandbox::ReadySandbox;
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
+use crate::pod::written_volumes::WrittenVolumes;
 
-/// A machine that runs.
 #[derive(Debug)]
 pub struct RunningMachine {
-    /// Its VMM.
     pub vm: VirtualMachine,
-    /// Its agent.
     pub sandbox: ReadySandbox,
-    /// Starts further processes in it.
+    /// Starts exec processes in it.
     pub processes: GuestProcesses,
-    /// Address of the Pod.
+    /// IP address of the Pod.
     pub pod_ip: String,
-    /// Address of the host in the Pod's network.
+    /// IP address of the host in the Pod's network.
     pub host_ip: String,
-    /// The container that was asked for last: the next one starts after it.
+    /// The container requested last: the next one starts after it.
     pub last_start: Option<String>,
+    /// What can be added to it.
+    pub additions: Additions,
 }
 
-/// A machine that has just been started.
+/// What can be added to a running VM, and what was. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Additions {
+    pub sandbox: ReadySandbox,
+    /// The version of the VMM's protocol with which the VM was started.
+    pub vmm_version: u32,
+    pub pod_ip: String,
+    pub host_ip: String,
+    /// Held while the disk is extended. `None` if an older build started the VM and recorded no layers.
+    pub added: Arc<Mutex<Option<AddedPlan>>>,
+}
+
+impl Additions {
+    pub fn of_disk(layer_disk: LayerDisk) -> AddedPlan {
+        AddedPlan {
+            layer_disk,
+            containers: BTreeMap::new(),
+        }
+    }
+}
+
+/// A VM that has just started.
 #[derive(Debug)]
 pub struct StartedMachine {
-    /// The machine.
     pub machine: RunningMachine,
-    /// The containers that are to be started in it, or why one of them cannot be created.
+    /// The layers on its disk.
+    pub layer_disk: LayerDisk,
+    /// The containers to start in it, or why one of them cannot be created.
     pub plan: Vec<Result<PlannedContainer, PlanFailure>>,
-    /// How long the stages of its start took.
+    /// The files that its volumes have.
+    pub written: WrittenVolumes,
+    /// Durations of the stages of its start.
     pub stages: Vec<Stage>,
 }
 
-/// Where probes and hooks reach a Pod's containers.
+/// How probes and hooks reach a Pod's containers.
 #[derive(Debug)]
 pub struct Guest {
-    /// Runs commands in them.
+    /// Runs commands in the containers.
     pub processes: GuestProcesses,
-    /// Address of the Pod.
+    /// IP address of the Pod.
     pub pod_ip: IpAddr,
 }
 
 impl RunningMachine {
-    /// Where its containers are reached.
+    /// How to reach its containers, if its address is valid.
     pub fn guest(&self) -> Option<Guest> {
         Some(Guest {
             processes: self.processes.clone(),
@@ -59,15 +89,15 @@ impl RunningMachine {
         })
     }
 
-    /// What its VMM reports next; the loss of its agent ends it, too.
+    /// The next report of its VMM. The loss of its agent ends the VM, too.
     pub async fn next_event(&mut self) -> Option<VmmEvent> {
         let lost = tokio::select! {
             biased;
             event = self.vm.next_event() => return event,
             lost = self.sandbox.agent.lost() => lost,
         };
-        // A machine that ends loses its agent, too: it has a moment to say so.
-        let end = tokio::time::timeout_at(lost.at + LAST_WORD_PATIENCE, self.vm.next_event());
+        // A VM that ends also loses its agent: give it a moment to report its end.
+        let end = tokio::time::timeout_at(lost.at + MACHINE_END_PATIENCE, self.vm.next_event());
         end.await.unwrap_or_else(|_| {
             Some(VmmEvent::Failed {
                 message: format!("its agent {}", lost.why),
@@ -75,17 +105,23 @@ impl RunningMachine {
         })
     }
 
-    /// Turns it off through its agent, and sees to it that its VMM ends.
-    pub async fn turn_off(mut self) {
-        // Whether it answers does not matter: what counts is that the VMM ends, and `end` sees to that.
-        let agent = &self.sandbox.agent;
-        let _ = agent
-            .shutdown(with_duration(POWER_OFF_PATIENCE), &Default::default())
-            .await;
+    /// Powers it off through its agent, and makes sure that its VMM ends. `keep_volumes`: the next VM uses the same
+    /// scratch disk.
+    pub async fn turn_off(mut self, keep_volumes: bool) {
+        let request = ShutdownRequest {
+            keep_volumes,
+            ..Default::default()
+        };
+        let patience = match keep_volumes {
+            true => SYNC_PATIENCE,
+            false => POWER_OFF_PATIENCE,
+        };
+        // The answer does not matter: `end` makes sure that the VMM ends.
+        let _ = self.sandbox.agent.shutdown(with_duration(patience), &request).await;
         self.vm.end(POWER_OFF_PATIENCE).await;
     }
 
-    /// Ends its VMM at once.
+    /// Ends its VMM immediately.
     pub async fn kill(mut self) {
         self.vm.end(Duration::ZERO).await;
     }

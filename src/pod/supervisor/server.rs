@@ -1,4 +1,4 @@
-//! The Pod's socket, where command lines reach its supervisor.
+//! The Pod's socket, on which its supervisor serves command lines.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use super::session;
 use crate::pod::supervisor_protocol;
 use crate::state::Paths;
 
-/// Command lines that are served at once.
+/// Maximum number of command lines served at a time.
 const MAX_SESSIONS: usize = 256;
 
-/// Accepts command lines as long as it lives.
+/// Accepts command lines until it is dropped.
 #[derive(Debug)]
 pub struct Server {
     task: AbortHandle,
@@ -49,7 +49,7 @@ impl Drop for Server {
 async fn accept(listener: UnixListener, view: PodView, orders: mpsc::Sender<Order>) {
     let sessions = Arc::new(Semaphore::new(MAX_SESSIONS));
     loop {
-        // Waits for a session to end rather than refusing the next one.
+        // Wait for a session to end instead of refusing the next one.
         let Ok(permit) = Arc::clone(&sessions).acquire_owned().await else {
             return;
         };
@@ -61,7 +61,7 @@ async fn accept(listener: UnixListener, view: PodView, orders: mpsc::Sender<Orde
                     drop(permit);
                 });
             }
-            Err(error) => return tracing::error!("command lines cannot reach this Pod any more: {error}"),
+            Err(error) => return tracing::error!("cannot accept connections from commands any more: {error}"),
         }
     }
 }

@@ -1,83 +1,123 @@
-//! The Pod as every part of its supervisor sees it: what stays the same for the life of this process, and where to report to.
+//! The Pod as all parts of its supervisor see it: what stays the same for the life of this process, and where to send
+//! reports.
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Container;
-use tokio::sync::mpsc;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::{mpsc, watch};
 
 use super::message::Message;
-use crate::pod::container_order::containers;
+use crate::pod::container_order::{self, containers};
 use crate::pod::guest_streams::GuestStreams;
 use crate::pod::lifecycle::{ContainerAttempt, Event};
-use crate::pod::supervisor_protocol::SupervisorFrame;
+use crate::pod::object_watch::ObjectChanges;
+use crate::pod::service_account_token::PodTokens;
+use crate::pod::supervisor_protocol::{PodNotice, SupervisorFrame};
 use crate::privileged::PodPrivileges;
 use crate::state::{Paths, PodRecord};
 
-/// The Pod of this process.
 #[derive(Debug)]
 pub struct SupervisedPod {
-    /// Where microkube keeps its files.
+    /// The directories of microkube's files.
     pub paths: Paths,
-    /// What is done for the Pod with root's privileges.
+    /// Operations for the Pod that need root.
     pub privileges: PodPrivileges,
-    /// As this process found it; the record keeper has its changes.
+    /// As this process found it; later changes are in the record keeper. Only [`Self::current`] has the Pod's labels,
+    /// annotations and images of now.
     pub record: PodRecord,
-    /// The Pod's streams.
+    /// The Pod after its last change. Only ephemeral containers are added to it, and names never change.
+    pub current: watch::Sender<Arc<Pod>>,
     pub guest_streams: Arc<GuestStreams>,
-    /// The command line that stays attached.
+    /// Changes of the objects that the Pod refers to.
+    pub changes: ObjectChanges,
+    /// The tokens of its service account.
+    pub tokens: Arc<PodTokens>,
+    /// The attached command line.
     pub client: Option<mpsc::Sender<SupervisorFrame>>,
-    /// Pass the guest's log on to the client.
+    /// Whether to send the guest's log to the client.
     pub debug: bool,
-    /// To the loop of the Pod's life.
+    /// Messages to the main loop.
     pub inbox: mpsc::UnboundedSender<Message>,
 }
 
-/// Id in the guest of the attempt with this number.
+/// The Pod of a record, for [`SupervisedPod::current`].
+pub fn current_of(record: &PodRecord) -> watch::Sender<Arc<Pod>> {
+    watch::Sender::new(Arc::new(record.pod.clone()))
+}
+
+/// The guest's id for an attempt.
 #[must_use]
 pub fn container_id(name: &str, number: u32) -> String {
     format!("{name}-{number}")
 }
 
 impl SupervisedPod {
-    /// Tells the loop of the Pod's life.
+    /// Sends a message to the main loop.
     pub fn send(&self, message: Message) {
         // Fails only when the Pod is over.
         let _ = self.inbox.send(message);
     }
 
-    /// Tells the lifecycle.
+    /// Sends an event to the lifecycle.
     pub fn report(&self, event: Event) {
         self.send(Message::Event(event));
     }
 
+    /// Sends a warning to the attached command line; the Pod continues.
+    pub async fn warn(&self, text: String) {
+        if let Some(client) = &self.client {
+            let _ = client.send(PodNotice::Warning(text).into()).await;
+        }
+    }
+
+    /// The Pod after its last change.
+    pub fn current(&self) -> Arc<Pod> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// The record with the Pod after its last change.
+    pub fn current_record(&self) -> PodRecord {
+        PodRecord {
+            pod: Pod::clone(&self.current()),
+            ..self.record.clone()
+        }
+    }
+
     /// A container by its number.
-    pub fn container(&self, container: usize) -> Option<&Container> {
-        containers(&self.record.pod).nth(container)
+    pub fn container(&self, container: usize) -> Option<Container> {
+        container_order::container(&self.current(), container)
     }
 
-    /// Name of a container.
-    pub fn container_name(&self, container: usize) -> &str {
-        self.container(container)
-            .map_or("", |container| container.name.as_str())
+    pub fn container_name(&self, container: usize) -> String {
+        let current = self.current();
+        let name = container_order::names(&current).nth(container);
+        name.unwrap_or_default().to_owned()
     }
 
-    /// Id of an attempt in the guest.
+    /// Whether this is the number of an ephemeral container.
+    pub fn is_ephemeral(&self, container: usize) -> bool {
+        container >= containers(&self.record.pod).count()
+    }
+
+    /// The guest's id for an attempt.
     pub fn container_id(&self, attempt: ContainerAttempt) -> String {
-        container_id(self.container_name(attempt.container), attempt.number)
+        container_id(&self.container_name(attempt.container), attempt.number)
     }
 
-    /// The attempt that has this id in the guest.
+    /// The attempt with this id in the guest.
     pub fn attempt_of(&self, id: &str) -> Option<ContainerAttempt> {
         let (name, number) = id.rsplit_once('-')?;
-        let container = containers(&self.record.pod).position(|container| container.name == name)?;
+        let container = container_order::names(&self.current()).position(|known| known == name)?;
         let number = number.parse().ok()?;
         (container_id(name, number) == id).then_some(ContainerAttempt::new(container, number))
     }
 
-    /// Where a container is in the Pod, as events have it.
+    /// Path of a container within the Pod, as used in events.
     pub fn field_path(&self, container: usize) -> String {
         let init = self.record.pod.spec.iter().flat_map(|spec| &spec.init_containers);
-        let list = if container < init.map(Vec::len).sum() {
+        let list = if self.is_ephemeral(container) {
+            "ephemeralContainers"
+        } else if container < init.map(Vec::len).sum() {
             "initContainers"
         } else {
             "containers"
@@ -87,7 +127,7 @@ impl SupervisedPod {
 }
 
 #[cfg(test)]
-pub use tests::{test_pod, test_pod_with};
+pub use tests::{test_pod, test_pod_in, test_pod_with};
 
 #[cfg(test)]
 mod tests {
@@ -95,7 +135,7 @@ mod tests {
     use crate::pod::guest_log::GuestLog;
     use crate::privileged::Privileges;
 
-    /// A Pod with the container `web`, and what is reported of it.
+    /// A Pod with the container `web`, and the messages about it.
     pub fn test_pod(detached: bool) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
         test_pod_with(detached, None)
     }
@@ -104,7 +144,7 @@ mod tests {
         detached: bool,
         client: Option<mpsc::Sender<SupervisorFrame>>,
     ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
-        let record = serde_json::from_value(serde_json::json!({
+        let record: PodRecord = serde_json::from_value(serde_json::json!({
             "uid": "u", "namespace": "default", "name": "p", "detached": detached,
             "client": null, "supervisor": null, "vmm": null,
             "pod": {
@@ -113,12 +153,23 @@ mod tests {
             },
         }))
         .unwrap();
-        let dir = std::path::Path::new("/nonexistent");
+        test_pod_in(std::path::Path::new("/nonexistent"), record, client)
+    }
+
+    /// A Pod with this record and microkube's directories in `dir`.
+    pub fn test_pod_in(
+        dir: &std::path::Path,
+        record: PodRecord,
+        client: Option<mpsc::Sender<SupervisorFrame>>,
+    ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
         let (inbox, messages) = mpsc::unbounded_channel();
         let paths = Paths::new(dir.join("state"), dir.join("run"));
         let pod = SupervisedPod {
             privileges: Privileges::new(&paths).of_pod("u").unwrap(),
+            changes: ObjectChanges::of_pod(&paths, &record.pod),
+            tokens: Arc::default(),
             paths,
+            current: current_of(&record),
             record,
             guest_streams: GuestStreams::new(client.clone(), GuestLog::begin(dir.join("log")), false),
             client,
@@ -129,7 +180,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_id_in_the_guest_names_container_and_attempt() {
+    async fn ephemeral_containers_follow_the_others() {
+        let (pod, _messages) = test_pod(true);
+        assert_eq!(pod.container(1), None);
+        let mut changed = Pod::clone(&pod.current());
+        let added = serde_json::json!([{ "name": "debug", "image": "b", "targetContainerName": "web" }]);
+        changed.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+        pod.current.send_replace(Arc::new(changed));
+        assert!(pod.is_ephemeral(1) && !pod.is_ephemeral(0));
+        assert_eq!(pod.container(1).unwrap().image.as_deref(), Some("b"));
+        assert_eq!(pod.attempt_of("debug-0"), Some(ContainerAttempt::new(1, 0)));
+        assert_eq!(pod.field_path(1), "spec.ephemeralContainers{debug}");
+    }
+
+    #[tokio::test]
+    async fn a_guest_id_contains_container_and_attempt() {
         let (pod, _messages) = test_pod(false);
         assert_eq!(pod.container_id(ContainerAttempt::new(0, 3)), "web-3");
         assert_eq!(pod.attempt_of("web-3"), Some(ContainerAttempt::new(0, 3)));

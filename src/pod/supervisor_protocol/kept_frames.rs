@@ -1,7 +1,9 @@
-//! Frames of every version as they were on the wire, byte for byte. They never change: a Pod's supervisor of the build that sent them may
-//! still run. New versions are added.
+//! Frames of every version as they were on the wire, byte for byte. They never change, because a Pod's supervisor of
+//! the build that sent them may still run. Frames of new versions are added.
 
 use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::*;
 
@@ -14,7 +16,7 @@ fn version_0() -> Vec<(&'static [u8], SupervisorFrame)> {
         (b"\x04\x00\x00\x00\x19{\"delete\":{\"grace\":null}}", SupervisorFrame::Request(SupervisorRequest::Delete { grace: None })),
         (b"\x04\x00\x00\x00){\"delete\":{\"grace\":{\"secs\":0,\"nanos\":0}}}", SupervisorFrame::Request(SupervisorRequest::Delete { grace: Some(Duration::ZERO) })),
         (b"\x04\x00\x00\x00\x08\"follow\"", SupervisorFrame::Request(SupervisorRequest::Follow)),
-        (b"\x04\x00\x00\x00O{\"attach\":{\"container\":\"web\",\"stdin\":true,\"tty_size\":{\"rows\":24,\"columns\":80}}}", SupervisorFrame::Request(SupervisorRequest::Attach(AttachOptions { container: "web".to_owned(), stdin: true, tty_size: Some(SIZE) }))),
+        (b"\x04\x00\x00\x00O{\"attach\":{\"container\":\"web\",\"stdin\":true,\"tty_size\":{\"rows\":24,\"columns\":80}}}", SupervisorFrame::Request(SupervisorRequest::Attach(AttachOptions { container: "web".to_owned(), stdin: true, tty_size: Some(SIZE), from_start_of: None }))),
         (b"\x04\x00\x00\x00i{\"exec\":{\"container\":\"web\",\"command\":[\"sh\",\"-c\",\"echo \\\"\xc3\xa4\\\"\"],\"stdin\":false,\"tty\":true,\"tty_size\":null}}", SupervisorFrame::Request(SupervisorRequest::Exec(ExecOptions { container: "web".to_owned(), command: ["sh", "-c", "echo \"\u{e4}\""].map(str::to_owned).into(), stdin: false, tty: true, tty_size: None }))),
         (b"\x04\x00\x00\x00#{\"resize\":{\"rows\":24,\"columns\":80}}", SupervisorFrame::Request(SupervisorRequest::Resize(SIZE))),
         (b"\x04\x00\x00\x00\x07\"stats\"", SupervisorFrame::Request(SupervisorRequest::Stats)),
@@ -47,7 +49,7 @@ fn greeting() -> Greeting {
     }
 }
 
-/// What version 1 has beyond version 0.
+/// The frames that version 1 adds to version 0.
 fn version_1() -> Vec<(&'static [u8], SupervisorFrame)> {
     vec![
         (
@@ -61,9 +63,67 @@ fn version_1() -> Vec<(&'static [u8], SupervisorFrame)> {
     ]
 }
 
+/// The frames that version 2 adds to version 1.
+fn version_2() -> Vec<(&'static [u8], SupervisorFrame)> {
+    vec![
+        (b"\x04\x00\x00\x00T{\"attach\":{\"container\":\"web\",\"stdin\":false,\"tty_size\":null,\"from_start_of\":\"web-0\"}}", SupervisorFrame::Request(SupervisorRequest::Attach(AttachOptions { container: "web".to_owned(), stdin: false, tty_size: None, from_start_of: Some("web-0".to_owned()) }))),
+        (b"\x03\x00\x00\x005{\"attached_at\":{\"stdout_bytes\":300,\"stderr_bytes\":0}}", SupervisorFrame::Notice(Notice::AttachedAt { stdout_bytes: 300, stderr_bytes: 0 })),
+    ]
+}
+
+/// The frames that version 3 adds to version 2.
+fn version_3() -> Vec<(&'static [u8], SupervisorFrame)> {
+    let container = EphemeralContainer {
+        name: "d".to_owned(),
+        image: Some("b".to_owned()),
+        target_container_name: Some("web".to_owned()),
+        ..EphemeralContainer::default()
+    };
+    let update = |since: Option<&str>, change| {
+        let since = since.map(str::to_owned);
+        SupervisorFrame::Request(SupervisorRequest::Update(UpdateRequest { since, change }))
+    };
+    vec![
+        (
+            b"\x04\x00\x00\x00\x70{\"update\":{\"since\":\"7\",\"change\":{\"pod\":{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"labels\":{\"tier\":\"back\"}}}}}}",
+            update(
+                Some("7"),
+                Change::Pod(Box::new(Pod {
+                    metadata: ObjectMeta {
+                        labels: Some([("tier".to_owned(), "back".to_owned())].into()),
+                        ..ObjectMeta::default()
+                    },
+                    ..Pod::default()
+                })),
+            ),
+        ),
+        (
+            b"\x04\x00\x00\x00\x72{\"update\":{\"since\":null,\"change\":{\"conditions\":{\"since\":[],\"wanted\":[{\"status\":\"True\",\"type\":\"example.com/a\"}]}}}}",
+            update(
+                None,
+                Change::Conditions {
+                    since: Vec::new(),
+                    wanted: vec![PodCondition {
+                        type_: "example.com/a".to_owned(),
+                        status: "True".to_owned(),
+                        ..PodCondition::default()
+                    }],
+                },
+            ),
+        ),
+        (b"\x03\x00\x00\x00\x0a\"outdated\"", SupervisorFrame::Notice(Notice::Outdated)),
+        (b"\x04\x00\x00\x00P{\"add_ephemeral_container\":{\"image\":\"b\",\"name\":\"d\",\"targetContainerName\":\"web\"}}", SupervisorFrame::Request(SupervisorRequest::AddEphemeralContainer(Box::new(container)))),
+    ]
+}
+
 #[tokio::test]
-async fn frames_of_every_version_are_read_and_written_as_ever() {
-    for (bytes, frame) in version_0().into_iter().chain(version_1()) {
+async fn frames_of_all_versions_are_unchanged() {
+    for (bytes, frame) in version_0()
+        .into_iter()
+        .chain(version_1())
+        .chain(version_2())
+        .chain(version_3())
+    {
         let mut rest = bytes;
         assert_eq!(read_frame(&mut rest).await.unwrap(), Some(frame.clone()));
         assert!(rest.is_empty(), "{frame:?}");
@@ -74,7 +134,7 @@ async fn frames_of_every_version_are_read_and_written_as_ever() {
 }
 
 #[tokio::test]
-async fn fields_that_a_later_build_adds_are_ignored_and_what_must_be_understood_is_told() {
+async fn unknown_fields_are_ignored_and_unknown_requests_reported() {
     let read = async |kind: u8, json: &str| {
         let length = u32::try_from(json.len()).unwrap().to_be_bytes();
         let bytes = [&[kind], &length[..], json.as_bytes()].concat();
@@ -94,7 +154,7 @@ async fn fields_that_a_later_build_adds_are_ignored_and_what_must_be_understood_
         let length = json.len();
         assert_eq!(
             error,
-            format!("received a frame of kind {kind} and {length} bytes that is not understood")
+            format!("received an unknown frame of kind {kind} and {length} bytes")
         );
     }
 }

@@ -20,11 +20,12 @@ fn round_trip(frame: &SupervisorFrame) -> SupervisorFrame {
 }
 
 #[test]
-fn nobody_waits_for_a_supervisor_that_accepts_no_connection_any_more() {
+fn connecting_to_a_supervisor_that_accepts_nothing_fails_without_waiting() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(connect(dir.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
     let listener = listen(dir.path()).unwrap();
-    // SAFETY: listen(2) takes integers; the descriptor is open. Otherwise the queue may be longer than this process may have files.
+    // SAFETY: listen(2) takes integers, and the descriptor is open. The short queue keeps the test within this
+    // process's limit of open files.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
     let mut queue = Vec::new();
     let full = loop {
@@ -56,6 +57,7 @@ fn every_kind_of_frame_survives_the_round_trip() {
             container: "web".to_owned(),
             stdin: true,
             tty_size: Some(size),
+            from_start_of: None,
         }),
         SupervisorRequest::Exec(ExecOptions {
             container: "web".to_owned(),
@@ -74,6 +76,10 @@ fn every_kind_of_frame_survives_the_round_trip() {
         }),
         Notice::Done,
         Notice::Attached,
+        Notice::AttachedAt {
+            stdout_bytes: 7,
+            stderr_bytes: 0,
+        },
         Notice::Started,
         Notice::Exited { exit_code: 137 },
         Notice::InputEnded,
@@ -111,7 +117,7 @@ fn every_kind_of_frame_survives_the_round_trip() {
 }
 
 #[test]
-fn the_socket_is_found_below_a_directory_of_any_length_and_a_dead_ones_is_replaced() {
+fn the_socket_works_under_a_path_of_any_length_and_a_stale_one_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("x".repeat(200));
     std::fs::create_dir(&run_dir).unwrap();
@@ -123,7 +129,7 @@ fn the_socket_is_found_below_a_directory_of_any_length_and_a_dead_ones_is_replac
 }
 
 #[test]
-fn a_closed_connection_is_the_end_but_half_a_frame_is_an_error() {
+fn a_closed_connection_ends_the_stream_but_a_partial_frame_is_an_error() {
     assert!(matches!(block_on(read_frame(&mut [].as_slice())), Ok(None)));
     assert!(matches!(
         block_on(read_frame(&mut [KIND_LOG, 0, 0, 0, 9, 1].as_slice())),
@@ -132,7 +138,7 @@ fn a_closed_connection_is_the_end_but_half_a_frame_is_an_error() {
 }
 
 #[test]
-fn a_frame_longer_than_the_limit_is_refused_before_memory_is_taken_for_it() {
+fn an_oversized_frame_is_refused_before_memory_is_allocated() {
     let bytes = [KIND_LOG, 0xff, 0xff, 0xff, 0xff];
     assert!(matches!(
         block_on(read_frame(&mut bytes.as_slice())),

@@ -47,7 +47,7 @@ fn an_abandoned_pod_can_be_claimed_and_removed_without_a_trace() {
 }
 
 #[test]
-fn the_record_is_the_first_thing_of_a_pod_that_is_removed() {
+fn a_pods_record_is_removed_before_its_other_files() {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
     let (dir, records) = records();
@@ -64,7 +64,7 @@ fn the_record_is_the_first_thing_of_a_pod_that_is_removed() {
 }
 
 #[test]
-fn of_many_processes_that_create_one_name_exactly_one_wins() {
+fn exactly_one_of_many_concurrent_creations_of_a_name_succeeds() {
     let (_dir, records) = records();
     let won: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -82,7 +82,7 @@ fn of_many_processes_that_create_one_name_exactly_one_wins() {
 }
 
 #[test]
-fn a_pod_that_is_being_created_or_removed_is_never_taken_over() {
+fn a_pod_being_created_or_removed_is_never_claimed() {
     let (_dir, records) = records();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -121,7 +121,7 @@ fn an_ended_detached_pod_keeps_its_name_until_it_is_removed() {
 }
 
 #[test]
-fn a_hidden_pod_is_none_to_all_but_its_owner_and_its_name_is_free() {
+fn a_hidden_pod_is_visible_only_to_its_owner_and_its_name_is_free() {
     let (_dir, records) = records();
     let mut first = record("u1", "web");
     first.detached = true;
@@ -138,7 +138,7 @@ fn a_hidden_pod_is_none_to_all_but_its_owner_and_its_name_is_free() {
     let _other = records.create(&record("u2", "web")).unwrap();
     assert_eq!(records.find("default", "web").unwrap().unwrap().uid, "u2");
 
-    // Its owner goes on with it, and so does who takes care of dead owners.
+    // Its owner continues with it, and so does the sweep for dead owners.
     records.save(&first).unwrap();
     records.save_status("u1", &StatusRecord::default()).unwrap();
     assert_eq!(records.get("u1").unwrap(), Some(first));
@@ -149,7 +149,7 @@ fn a_hidden_pod_is_none_to_all_but_its_owner_and_its_name_is_free() {
 }
 
 #[test]
-fn a_pod_without_a_status_or_events_has_none_and_one_that_vanished_is_no_error() {
+fn missing_status_and_events_are_none_and_a_vanished_pod_is_not_an_error() {
     let (_dir, records) = records();
     let _lock = records.create(&record("u1", "web")).unwrap();
     assert_eq!(records.status("u1").unwrap(), None);
@@ -166,7 +166,7 @@ fn a_pod_without_a_status_or_events_has_none_and_one_that_vanished_is_no_error()
 }
 
 #[test]
-fn nobody_waits_for_the_disk_to_have_the_records_of_a_pod_that_ends_with_its_command_line() {
+fn records_of_an_attached_pod_are_not_synced_to_disk() {
     let (_dir, records) = records();
     let syncs_of = |uid: &str, detached: bool| {
         let before = record::SYNCS.get();
@@ -191,7 +191,7 @@ fn nobody_waits_for_the_disk_to_have_the_records_of_a_pod_that_ends_with_its_com
 }
 
 #[test]
-fn what_a_power_cut_tore_of_a_pod_that_ended_with_it_is_no_record_and_can_be_removed() {
+fn records_torn_by_a_power_cut_are_ignored_and_removable() {
     let (dir, records) = records();
     drop(records.create(&record("u1", "web")).unwrap());
     for file in [STATUS_FILE, EVENTS_FILE] {
@@ -201,7 +201,7 @@ fn what_a_power_cut_tore_of_a_pod_that_ended_with_it_is_no_record_and_can_be_rem
     assert_eq!(records.events("u1").unwrap(), []);
     std::fs::write(dir.path().join("state/pods/u1/pod.json"), "").unwrap();
     assert_eq!(records.get("u1").unwrap(), None);
-    // It is in nobody's way, and found by the sweep.
+    // It blocks no other Pod, and the sweep finds it.
     let _lock = records.create(&record("u2", "web")).unwrap();
     assert_eq!(records.uids().unwrap(), ["u1", "u2"]);
     assert!(records.claim("u1").unwrap().is_some());
@@ -210,14 +210,14 @@ fn what_a_power_cut_tore_of_a_pod_that_ended_with_it_is_no_record_and_can_be_rem
 }
 
 #[test]
-fn a_pod_that_is_gone_is_hidden() {
+fn a_removed_pod_counts_as_hidden() {
     let (dir, records) = records();
     records.hide("u1").unwrap();
     assert!(records.is_gone("u1") && !dir.path().join("state/pods/u1").exists());
 }
 
 #[test]
-fn a_damaged_record_is_named_and_hides_no_other() {
+fn a_damaged_record_is_reported_and_hides_no_other() {
     let (dir, records) = records();
     let detached = |name| PodRecord {
         detached: true,
@@ -236,13 +236,16 @@ fn a_damaged_record_is_named_and_hides_no_other() {
         "{error}"
     );
     assert_eq!(records.find("default", "c").unwrap().unwrap().uid, "c");
-    assert!(records.find("default", "b").is_err(), "it may be the damaged one");
+    assert!(
+        records.find("default", "b").is_err(),
+        "the damaged Pod may have this name"
+    );
     std::fs::write(dir.path().join("state/pods/a/status.json"), "[]").unwrap();
     assert!(records.status("a").unwrap_err().to_string().contains("a/status.json"));
 }
 
 #[test]
-fn reading_all_pods_while_they_come_and_go_never_fails() {
+fn listing_pods_during_creations_and_removals_never_fails() {
     let (_dir, records) = records();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -270,7 +273,7 @@ fn reading_all_pods_while_they_come_and_go_never_fails() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
-    fn any_content_of_a_status_is_read_or_refused_by_its_name(content in "[\\PC]{0,80}") {
+    fn any_status_content_is_read_or_refused_by_file_name(content in "[\\PC]{0,80}") {
         let (dir, records) = records();
         let detached = PodRecord { detached: true, ..record("u1", "web") };
         let _lock = records.create(&detached).unwrap();

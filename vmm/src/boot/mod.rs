@@ -1,6 +1,6 @@
-//! What lies in the guest's memory before its first instruction: kernel, initramfs, boot parameters, MP table.
+//! Prepares guest memory for the first instruction: kernel, initramfs, boot parameters, MP table.
 //!
-//! Linux's 64-bit boot protocol (Documentation/arch/x86/boot.rst). Processor state belongs to [`crate::cpu`].
+//! This follows Linux's 64-bit boot protocol (Documentation/arch/x86/boot.rst). Processor state is in [`crate::cpu`].
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -19,18 +19,16 @@ mod params;
 pub use error::BootError;
 use params::Initramfs;
 
-/// What is to be booted.
 #[derive(Debug)]
 pub struct BootSource<'a> {
     /// ELF vmlinux.
     pub kernel: &'a mut File,
-    /// Initial RAM file system.
     pub initramfs: Option<&'a mut File>,
     /// The complete command line.
     pub cmdline: &'a str,
 }
 
-/// Loads everything; the address of the guest's first instruction.
+/// Loads everything and returns the address of the guest's first instruction.
 ///
 /// `interrupt_lines` are the I/O APIC's lines that have a device.
 pub fn load(
@@ -53,8 +51,8 @@ pub fn load(
     Ok(loaded.kernel_load)
 }
 
-/// Puts the initramfs at the end of memory below the gap: the kernel's own memory (bss, early page tables) follows its
-/// image and must not be overlapped.
+/// Puts the initramfs at the end of the memory below the gap, because the kernel's own memory (bss, early page tables)
+/// follows its image and must not be overlapped.
 fn load_initramfs(memory: &GuestMemory, file: &mut File, kernel_end: u64) -> Result<Initramfs, BootError> {
     const PAGE: u64 = 4096;
     let size = file.metadata().map_err(BootError::ReadInitramfs)?.size();
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_initramfs_ends_at_the_end_of_low_memory_on_a_page_boundary() {
+    fn an_initramfs_is_page_aligned_at_the_end_of_low_memory() {
         let memory = crate::memory::map(32).unwrap();
         let mut file = file_of(&[7u8; 5000]);
         let initramfs = load_initramfs(&memory, &mut file, 0).unwrap();
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_elf_is_no_kernel() {
+    fn a_file_that_is_not_elf_is_not_a_kernel() {
         let memory = crate::memory::map(32).unwrap();
         let mut kernel = file_of(&[0x1f; 4096]);
         let source = BootSource {

@@ -1,4 +1,5 @@
-//! The MP table: tells a kernel without ACPI of the processors and interrupt lines (Intel MultiProcessor Specification 1.4).
+//! The MP table describes processors and interrupt lines to a kernel without ACPI (Intel
+//! MultiProcessor Specification 1.4).
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -9,7 +10,7 @@ use crate::memory::GuestMemory;
 const APIC_VERSION: u8 = 0x14;
 const BUS_ISA: u8 = 0;
 
-/// Sum of all bytes must be zero (section 4.1): the byte that makes it so.
+/// The byte that makes the sum of all bytes zero (section 4.1).
 fn checksum(bytes: &[u8]) -> u8 {
     bytes
         .iter()
@@ -17,9 +18,10 @@ fn checksum(bytes: &[u8]) -> u8 {
         .wrapping_neg()
 }
 
-/// The table for a machine of `vcpu_count` processors with devices at `interrupt_lines`, as it lies at `address`: floating pointer, header, entries.
+/// Builds the table (floating pointer, header, entries) to be placed at `address`, for a VM of `vcpu_count`
+/// processors with devices at `interrupt_lines`.
 fn build(vcpu_count: u8, interrupt_lines: &[u8], address: u32) -> Vec<u8> {
-    let ioapic_id = vcpu_count; // The first id that is no processor's.
+    let ioapic_id = vcpu_count; // The first id that no processor has.
     let mut entries: Vec<u8> = Vec::with_capacity(1024);
     let mut entry_count = 0u16;
     let mut push = |bytes: &[u8]| {
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn both_checksums_come_out_as_zero() {
+    fn both_checksums_add_up_to_zero() {
         for vcpus in [1, 2, MAX_VCPU_COUNT] {
             let table = build(vcpus, &[4, 5, 6], 0x9_fc00);
             assert_eq!(sum(&table[..16]), 0);
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_table_fits_its_room() {
+    fn the_largest_table_fits_its_reserved_space() {
         assert!(build(MAX_VCPU_COUNT, &ALL_LINES, 0).len() as u64 <= layout::MPTABLE_END - layout::MPTABLE);
     }
 

@@ -1,4 +1,4 @@
-//! `struct boot_params`: what the kernel learns of memory, initramfs and command line
+//! `struct boot_params`: tells the kernel about memory, initramfs and command line
 //! (Documentation/arch/x86/{boot,zero-page}.rst).
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_map_covers_ram_but_neither_the_legacy_hole_nor_the_mmio_gap() {
+    fn the_memory_map_covers_ram_without_the_legacy_hole_and_the_mmio_gap() {
         let memory = crate::memory::map(4096).unwrap();
         let map = memory_map(&memory);
         let ram: Vec<(u64, u64)> = map
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_that_the_kernel_would_cut_is_refused() {
+    fn a_command_line_that_the_kernel_would_truncate_is_refused() {
         let memory = crate::memory::map(32).unwrap();
         assert!(write(&memory, &"a".repeat(2047), None).is_ok());
         assert!(matches!(

@@ -1,6 +1,6 @@
-//! Which device answers an access to an I/O port or to memory that is not RAM.
+//! Passes accesses to I/O ports, and to memory that is not RAM, to the device at that address.
 //!
-//! A bus is filled before the guest runs and never changes afterwards, so looking up needs no lock.
+//! A bus is filled before the guest runs and never changes afterwards, so lookups need no lock.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,13 +8,13 @@ use crate::lock::lock;
 
 /// A device with registers.
 pub trait BusDevice: Send {
-    /// Fills `data` from the register at `offset`. Nothing to say leaves zeros.
+    /// Fills `data` from the register at `offset`. Bytes that the device leaves alone read as zero.
     fn read(&mut self, offset: u64, data: &mut [u8]);
     /// Writes `data` to the register at `offset`.
     fn write(&mut self, offset: u64, data: &[u8]);
 }
 
-/// Two devices would answer the same address.
+/// Two devices claim the same address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("devices overlap at {0:#x}")]
 pub struct Overlap(pub u64);
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// Puts a device at `start`, `size` addresses long.
+    /// Adds a device that covers `size` addresses from `start`.
     pub fn insert(&mut self, start: u64, size: u64, device: Arc<Mutex<dyn BusDevice>>) -> Result<(), Overlap> {
         let end = start.checked_add(size).ok_or(Overlap(start))?;
         let at = self.ranges.partition_point(|range| range.start < start);
@@ -64,7 +64,7 @@ impl Bus {
         Some((&range.device, address - range.start))
     }
 
-    /// Reads; where no device is, all bits are one, as on a PC's bus.
+    /// Reads from a device. Where there is none, all bits are one, as on a PC's bus.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         let Some((device, offset)) = self.find(address) else {
             return data.fill(0xff);
@@ -73,7 +73,7 @@ impl Bus {
         lock(device).read(offset, data);
     }
 
-    /// Writes; where no device is, nothing happens.
+    /// Writes to a device. Where there is none, the write is ignored.
     pub fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address) {
             lock(device).write(offset, data);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_reaches_the_device_that_covers_its_address() {
+    fn an_access_reaches_the_device_at_its_address() {
         let mut bus = Bus::default();
         bus.insert(0x100, 8, Arc::new(Mutex::new(Echo(0)))).unwrap();
         bus.insert(0x108, 8, Arc::new(Mutex::new(Echo(100)))).unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answers_with_ones() {
+    fn unmapped_addresses_read_as_all_ones() {
         let mut bus = Bus::default();
         bus.insert(0x100, 8, Arc::new(Mutex::new(Echo(0)))).unwrap();
         for address in [0, 0xff, 0x108, u64::MAX] {

@@ -1,8 +1,8 @@
-//! What the guest's CPUID instruction says: what KVM supports, made consistent for each virtual CPU.
+//! The guest's CPUID: what KVM supports, made consistent for each virtual CPU.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
-/// Leaf 1 ECX: VMX. Guests run no guests.
+/// Leaf 1 ECX: VMX. Guests get no nested virtualization.
 const VMX: u32 = 1 << 5;
 /// Leaf 1 ECX: the TSC-deadline mode of the APIC timer, which needs no calibration at boot.
 const TSC_DEADLINE: u32 = 1 << 24;
@@ -12,27 +12,27 @@ const HYPERVISOR: u32 = 1 << 31;
 const HTT: u32 = 1 << 28;
 /// Leaf 0x8000_0001 ECX: HTT means several cores rather than threads.
 const CMP_LEGACY: u32 = 1 << 1;
-/// Leaf 0x8000_0001 ECX: SVM, for the same reason as VMX.
+/// Leaf 0x8000_0001 ECX: SVM, hidden for the same reason as VMX.
 const SVM: u32 = 1 << 2;
-/// Leaf 0x8000_0001 ECX: AMD's extended performance counters; the guest gets none.
+/// Leaf 0x8000_0001 ECX: AMD's extended performance counters, hidden from the guest.
 const PERFCTR: u32 = (1 << 23) | (1 << 24) | (1 << 28);
 
-/// The machine as far as CPUID is concerned.
+/// The parts of the VM that CPUID describes.
 #[derive(Debug, Clone, Copy)]
 pub struct Topology {
-    /// Number of virtual CPUs; each is a core of one package.
+    /// Number of virtual CPUs; each is one core of a single package.
     pub vcpu_count: u8,
 }
 
-/// Bits of an APIC id that `vcpu_count` processors need.
+/// Number of APIC id bits that `vcpu_count` processors need.
 fn apic_id_bits(vcpu_count: u8) -> u32 {
     u32::from(vcpu_count).next_power_of_two().trailing_zeros()
 }
 
-/// KVM's asynchronous page faults (`KVM_FEATURE_ASYNC_PF`, `_VMEXIT` and `_INT`, kernel: Documentation/virt/kvm/x86/cpuid.rst). They
-/// let a guest do something else while the host reads swapped-out memory back, which is no way to run a host of many Pods; they are
-/// state that a snapshot would have to carry; and QEMU's software emulation of SVM loses the guest's registers when one
-/// is injected.
+/// KVM's asynchronous page faults (`KVM_FEATURE_ASYNC_PF`, `_VMEXIT` and `_INT`, kernel:
+/// Documentation/virt/kvm/x86/cpuid.rst). They are hidden from the guest. They let it do something else while the host
+/// reads swapped-out memory back, but a host of many Pods should not swap; a snapshot would have to carry their state;
+/// and QEMU's software emulation of SVM loses the guest's registers when one is injected.
 const ASYNC_PAGE_FAULTS: u32 = 1 << 4 | 1 << 10 | 1 << 14;
 
 fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
@@ -41,7 +41,8 @@ fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
     match (entry.function, entry.index) {
         (1, _) => {
             entry.ebx = (entry.ebx & 0xff00) | (count << 16) | (id << 24) | (entry.ebx & 0xff);
-            // KVM_GET_SUPPORTED_CPUID leaves the deadline timer out, because it depends on the local APIC being in the kernel.
+            // KVM_GET_SUPPORTED_CPUID omits the deadline timer, because it depends on the local
+            // APIC being in the kernel.
             entry.ecx = (entry.ecx & !VMX) | TSC_DEADLINE | HYPERVISOR;
             entry.edx = if count > 1 { entry.edx | HTT } else { entry.edx & !HTT };
         }
@@ -53,7 +54,7 @@ fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
         }
         // No performance counters.
         (0xa | 0x8000_0022, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
-        // Extended topology: level 0 is the thread (one a core), level 1 the core.
+        // Extended topology: level 0 is the thread (one per core), level 1 the core.
         (0xb | 0x1f, index) => {
             let (shift, logical, kind) = match index {
                 0 => (0, 1, 1),
@@ -81,7 +82,7 @@ fn adjust_entry(entry: &mut kvm_cpuid_entry2, apic_id: u8, topology: Topology) {
             let sharing = if level >= 3 { count - 1 } else { 0 };
             entry.eax = (entry.eax & 0x3fff) | (sharing << 14);
         }
-        // AMD: extended APIC id, one thread a core, one node.
+        // AMD: extended APIC id, one thread per core, one node.
         (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (id, id, 0),
         _ => {}
     }

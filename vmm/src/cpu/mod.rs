@@ -11,8 +11,8 @@ pub mod vcpu;
 
 pub use error::CpuError;
 
-/// Creates and configures one virtual CPU. `entry` is given for the boot processor; the others wait for its start-up
-/// interrupt.
+/// Creates and configures one virtual CPU. Only the boot processor gets an `entry`; the others wait
+/// for its start-up interrupt.
 pub fn create(
     vm: &VmFd,
     id: u8,

@@ -1,4 +1,4 @@
-//! Register state of the boot processor: long mode with paging on, as Linux's 64-bit boot protocol wants it
+//! Register state of the boot processor: long mode with paging enabled, as required by Linux's 64-bit boot protocol
 //! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
@@ -20,7 +20,7 @@ const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 const TSS_SELECTOR: u16 = 0x20;
 
-/// Flat segments: none, none, 64-bit code, data, a busy TSS of 64 KiB.
+/// Flat segments: two null descriptors, 64-bit code, data, a busy TSS of 64 KiB.
 const GDT: [u64; 5] = [
     0,
     0,
@@ -31,7 +31,7 @@ const GDT: [u64; 5] = [
 
 /// Page table entry: present and writable.
 const PTE_TABLE: u64 = 3;
-/// The same, a page of 2 MiB.
+/// The same for a page of 2 MiB.
 const PTE_LARGE: u64 = 0x83;
 
 const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
@@ -74,7 +74,7 @@ fn tss_segment() -> kvm_segment {
     }
 }
 
-/// Writes the GDT, an empty IDT and page tables that map the first GiB onto itself.
+/// Writes the GDT, an empty IDT and page tables that identity-map the first GiB.
 pub fn write_tables(memory: &GuestMemory) -> Result<(), CpuError> {
     let write = |value: u64, address: u64| {
         memory
@@ -96,7 +96,7 @@ pub fn write_tables(memory: &GuestMemory) -> Result<(), CpuError> {
         .map_err(CpuError::WriteTables)
 }
 
-/// Puts the boot processor at the kernel's entry point.
+/// Makes the boot processor start at the kernel's entry point.
 pub fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), CpuError> {
     let mut sregs = vcpu.get_sregs().map_err(|source| CpuError::Registers {
         what: "KVM_GET_SREGS",
@@ -130,7 +130,7 @@ pub fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), CpuError
     })
 }
 
-/// Sets the MSRs whose state after reset differs from what firmware would leave.
+/// Sets the MSRs whose reset values differ from what firmware would leave.
 pub fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
     let entries = [
         kvm_msr_entry {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_tables_map_the_first_gib_onto_itself() {
+    fn page_tables_identity_map_the_first_gib() {
         let memory = crate::memory::map(32).unwrap();
         write_tables(&memory).unwrap();
         let read = |address| memory.read_obj::<u64>(GuestAddress(address)).unwrap();

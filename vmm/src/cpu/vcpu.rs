@@ -1,4 +1,4 @@
-//! The thread of a virtual CPU: runs the guest, and answers its accesses to devices.
+//! The thread of a virtual CPU: runs the guest and handles its accesses to devices.
 
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use super::error::CpuError;
 use crate::bus::Bus;
 
-/// Stack of a vCPU thread: it only dispatches.
+/// Stack size of a vCPU thread, which only dispatches.
 const STACK_BYTES: usize = 128 << 10;
 
 /// Why a virtual CPU stopped running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// The guest ended its machine.
+    /// The guest ended its VM.
     Guest(GuestEnd),
-    /// It was kicked.
+    /// Another thread stopped it.
     Kicked,
-    /// KVM cannot go on.
+    /// KVM cannot continue, for this reason.
     Failed(String),
 }
 
-/// How a guest ended its machine.
+/// How a guest ended its VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestEnd {
-    /// It asked for a reset or to be turned off.
+    /// It requested a reset or power-off.
     Reset,
-    /// It failed so badly that the processor gave up, which resets a PC. Some kernels do it on purpose.
+    /// A triple fault, which resets a PC. Some kernels cause one on purpose to reset.
     TripleFault,
 }
 
@@ -40,22 +40,22 @@ pub trait Machine: Send + Sync + 'static {
     fn pio(&self) -> &Bus;
     /// Memory-mapped devices.
     fn mmio(&self) -> &Bus;
-    /// Whether the guest asked a device for a reset of the machine.
+    /// Whether the guest asked a device to reset the VM.
     fn reset_requested(&self) -> bool;
-    /// Called once by the thread when it ends.
+    /// Called once by each thread when it ends.
     fn stopped(&self, id: u8, stop: Stop);
-    /// Called by each thread before it runs the guest; `false` if it is not to run at all.
+    /// Called by each thread before it runs the guest; `false` if it must not run at all.
     fn enter(&self) -> bool;
 }
 
-/// The signal that gets a thread out of `KVM_RUN`.
+/// The signal that makes a thread leave `KVM_RUN`.
 pub(crate) fn kick_signal() -> libc::c_int {
     vmm_sys_util::signal::SIGRTMIN()
 }
 
 extern "C" fn ignore_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
-/// Installs the handler that makes the kick interrupt `KVM_RUN` rather than end the process.
+/// Installs the handler that makes the kick signal interrupt `KVM_RUN` instead of ending the process.
 pub fn install_kick_handler() -> Result<(), std::io::Error> {
     vmm_sys_util::signal::register_signal_handler(kick_signal(), ignore_kick)
         .map_err(|error| std::io::Error::from_raw_os_error(error.errno()))
@@ -64,14 +64,14 @@ pub fn install_kick_handler() -> Result<(), std::io::Error> {
 /// A running vCPU thread.
 #[derive(Debug)]
 pub struct VcpuThread {
-    /// The vCPU's `kvm_run`, mapped as long as the vCPU lives, which the thread hands back only when it is joined.
+    /// The vCPU's `kvm_run`. It is mapped while the vCPU lives, and the thread returns the vCPU only when it is joined.
     run: AtomicPtr<kvm_run>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<VcpuFd>,
 }
 
 impl VcpuThread {
-    /// Starts the thread of virtual CPU `id`. A panic in it must end the process (the commands see to that).
+    /// Starts the thread of virtual CPU `id`. A panic in it must end the process; the commands ensure this.
     pub fn start<M: Machine>(id: u8, mut vcpu: VcpuFd, machine: Arc<M>) -> Result<Self, CpuError> {
         let run = AtomicPtr::new(std::ptr::from_mut(vcpu.get_kvm_run()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -93,24 +93,24 @@ impl VcpuThread {
     }
 }
 
-/// A thread that ends when it is asked to.
+/// A thread that ends on request.
 trait Ending {
-    /// Asks it, without waiting.
+    /// Requests the end without waiting.
     fn request_stop(&self);
     /// Waits until it has ended.
     fn join(self);
 }
 
 impl Ending for VcpuThread {
-    /// Gets the vCPU out of the guest.
+    /// Makes the vCPU leave the guest.
     fn request_stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         let run = self.run.load(Ordering::SeqCst);
-        // SAFETY: the mapping lives as long as the vCPU, which only `join` below hands over to be dropped. The kernel reads
-        // the byte concurrently, hence the atomic.
+        // SAFETY: the mapping lives as long as the vCPU, and only `join` below returns the vCPU to be dropped. The
+        // kernel reads the byte concurrently, hence the atomic.
         unsafe { AtomicU8::from_ptr(&raw mut (*run).immediate_exit) }.store(1, Ordering::SeqCst);
         // SAFETY: the thread has not been joined, so its id is valid; the signal has a handler.
-        unsafe { libc::pthread_kill(self.thread.as_pthread_t(), kick_signal()) };
+        unsafe { libc::pthread_kill(self.thread.as_pthread_t() as libc::pthread_t, kick_signal()) };
     }
 
     fn join(self) {
@@ -118,18 +118,19 @@ impl Ending for VcpuThread {
     }
 }
 
-/// Ends the threads of all virtual CPUs.
+/// Stops the threads of all virtual CPUs.
 pub fn stop_all(threads: Vec<VcpuThread>) {
     end_all(threads);
 }
 
-/// Asks all before it waits for any: one may wait, for a device's reset, until another stops to keep the device busy.
+/// Asks all threads before waiting for any: a thread may wait for a device to reset, which another thread keeps busy
+/// until it stops.
 fn end_all<T: Ending>(threads: Vec<T>) {
     threads.iter().for_each(T::request_stop);
     threads.into_iter().for_each(T::join);
 }
 
-/// Runs the guest until it, KVM or another thread ends it.
+/// Runs the guest until the guest, KVM or another thread stops it.
 fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: &AtomicBool) -> Stop {
     loop {
         match vcpu.run() {
@@ -142,8 +143,8 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
             Ok(VcpuExit::IoIn(port, data)) => machine.pio().read(u64::from(port), data),
             Ok(VcpuExit::MmioRead(address, data)) => machine.mmio().read(address, data),
             Ok(VcpuExit::MmioWrite(address, data)) => machine.mmio().write(address, data),
-            // With the interrupt controller in the kernel, HLT does not get here; a guest that halts for good is stopped by
-            // whoever watches it.
+            // With the local APIC in the kernel, HLT does not exit to here. A guest that halts for good has to be
+            // stopped from outside.
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
             Ok(VcpuExit::Shutdown) => return Stop::Guest(GuestEnd::TripleFault),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET, _)) => {
@@ -156,14 +157,12 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
             }
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
                 return Stop::Failed(format!(
-                    "virtual CPU {id}: the processor refused to enter the guest on host CPU {cpu}, reason {reason:#x}"
+                    "virtual CPU {id}: the processor failed to enter the guest on host CPU {cpu}, reason {reason:#x}"
                 ));
             }
             Ok(VcpuExit::InternalError) => return Stop::Failed(describe_internal_error(id, vcpu)),
             Ok(exit) => {
-                return Stop::Failed(format!(
-                    "virtual CPU {id}: KVM exit that no guest here should cause: {exit:?}"
-                ));
+                return Stop::Failed(format!("virtual CPU {id}: unexpected KVM exit: {exit:?}"));
             }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(error) => return Stop::Failed(format!("virtual CPU {id}: KVM_RUN failed: {error}")),
@@ -174,13 +173,13 @@ fn run_guest(id: u8, vcpu: &mut VcpuFd, machine: &impl Machine, stop_requested: 
     }
 }
 
-/// What `KVM_EXIT_INTERNAL_ERROR` says, with the place in the guest.
+/// Describes a `KVM_EXIT_INTERNAL_ERROR` and where in the guest it happened.
 fn describe_internal_error(id: u8, vcpu: &mut VcpuFd) -> String {
     // SAFETY: the exit reason says that `internal` is the valid member of the union.
     let suberror = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
     let place = vcpu
         .get_regs()
-        .map_or_else(|_| "an unknown place".to_owned(), |regs| format!("{:#x}", regs.rip));
+        .map_or_else(|_| "an unknown address".to_owned(), |regs| format!("{:#x}", regs.rip));
     let meaning = match suberror {
         1 => "it cannot emulate an instruction of the guest; run `microkube doctor` to check this host's KVM",
         2 => "simultaneous exceptions",
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn all_vcpus_are_asked_to_stop_before_any_is_waited_for() {
+    fn all_vcpus_are_asked_to_stop_before_any_is_joined() {
         let events = RefCell::new(Vec::new());
         end_all((0..3).map(|id| Recorded(id, &events)).collect());
         let expected = ["asked", "joined"].map(|what| (0..3).map(move |id| (what, id)));
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vcpu_that_waits_for_a_device_which_another_keeps_busy_is_stopped_with_it() {
+    fn a_vcpu_waiting_for_another_vcpus_busy_device_is_stopped() {
         let is_busy = Arc::new(AtomicBool::new(true));
         let stops = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let [resetting, busy] = stops.clone();

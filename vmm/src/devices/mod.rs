@@ -1,5 +1,5 @@
-//! The guest's devices. What they share on the virtio side is in [`virtio`]; each device folder has `device.rs` (identity,
-//! features, configuration space), `worker.rs` (what its thread does) and the formats it speaks.
+//! The guest's devices. [`virtio`] has what the virtio devices share. Each device's folder has `device.rs` (identity,
+//! features, configuration space), `worker.rs` (its thread) and the formats it uses.
 
 pub mod blk;
 pub mod ioapic;

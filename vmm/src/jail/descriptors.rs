@@ -1,5 +1,5 @@
-//! Closing what the process inherited and nobody named: a descriptor that its caller left open is one that a guest who takes the
-//! process over could read and write.
+//! Closes inherited descriptors that the configuration does not name: a guest that takes over the process could read
+//! and write any descriptor that the caller left open.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 
 use super::error::JailError;
 
-/// The numbers from `first` on that are not among `kept`.
+/// The ranges of numbers from `first` on that are not in `kept`.
 fn gaps(first: u32, kept: &[RawFd]) -> Vec<RangeInclusive<u32>> {
     let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     kept.sort_unstable();
@@ -23,14 +23,16 @@ fn gaps(first: u32, kept: &[RawFd]) -> Vec<RangeInclusive<u32>> {
     gaps
 }
 
-/// Closes all descriptors but the standard streams and `kept`. While there is one thread, and nothing open that is not named.
+/// Closes all descriptors except the standard streams and `kept`. Must be called while there is one thread
+/// and nothing else is open.
 pub fn close_all_but(kept: &[RawFd]) -> Result<(), JailError> {
     for gap in gaps(3, kept) {
-        // SAFETY: close_range(2) takes integers. Nobody in this process uses these descriptors: they are not known to it.
+        // SAFETY: close_range(2) takes integers. No code in this process uses these descriptors, because the
+        // configuration does not name them.
         let closed = unsafe { libc::syscall(libc::SYS_close_range, *gap.start(), *gap.end(), 0) };
         if closed < 0 {
             return Err(JailError::Step {
-                what: "close inherited descriptors (close_range(2): Linux 5.9 or newer has it)",
+                what: "close inherited descriptors (close_range(2) needs Linux 5.9 or newer)",
                 source: io::Error::last_os_error(),
             });
         }
@@ -45,17 +47,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_between_the_kept_descriptors_is_closed() {
+    fn descriptors_between_the_kept_ones_are_closed() {
         assert_eq!(gaps(3, &[7, 1, 4, 5]), [3..=3, 6..=6, 8..=u32::MAX]);
         assert_eq!(gaps(3, &[3, -1]), [4..=u32::MAX]);
         assert_eq!(gaps(3, &[]), [3..=u32::MAX]);
     }
 
     #[test]
-    fn a_descriptor_that_nobody_named_is_closed_and_a_named_one_stays() {
+    fn unlisted_descriptors_are_closed_and_listed_ones_kept() {
         let (leaked, kept) = std::io::pipe().unwrap();
         let (leaked, kept) = (leaked.as_raw_fd(), kept.as_raw_fd());
-        // SAFETY: the child makes system calls only, and ends without running anything of the parent's.
+        // SAFETY: the child only makes system calls, and exits without running any of the parent's code.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let closed = close_all_but(&[kept]).is_ok();

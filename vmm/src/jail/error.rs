@@ -1,31 +1,27 @@
-//! Why the process could not be confined.
+//! Errors from confining the process.
 
 use std::io;
 
-/// Why the process could not be confined. It must not run a guest then.
+/// Why the process could not be confined. It must then not run a guest.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
-    /// The supervisor ended meanwhile.
     #[error("the supervisor has ended")]
     Orphaned,
-    /// A step was refused.
     #[error("cannot {what}")]
     Step {
-        /// The step.
         what: &'static str,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
-    /// There are threads that would escape.
-    #[error("cannot jail a process that has {0} threads already")]
+    /// The threads that exist already would escape the jail.
+    #[error("cannot jail a process with {0} threads")]
     Threads(usize),
-    /// A filter could not be made, which is a bug.
+    /// Building a filter failed, which is a bug.
     #[error("cannot build the system call filter of a {0} thread")]
     Filter(&'static str, #[source] seccompiler::BackendError),
 }
 
-/// Turns the result of a system call into one with the step's name.
+/// Turns the result of a system call into a `Result` that names the step.
 pub(super) fn check(returned: libc::c_int, what: &'static str) -> Result<(), JailError> {
     if returned < 0 {
         Err(JailError::Step {

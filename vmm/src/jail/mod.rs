@@ -1,8 +1,8 @@
-//! What the process gives up before the guest runs: the file system, the network, privileges, and every system call that its
-//! threads do not need.
+//! What the process gives up before the guest runs: the file system, the network, privileges, and every system call
+//! that its threads do not need.
 //!
-//! [`enter`] is called while the process has one thread, with everything opened; the filters of [`seccomp`] are installed by
-//! each thread for itself, before the guest's first instruction.
+//! [`enter`] is called while the process has one thread and after everything is opened. Each thread installs its own
+//! filter from [`seccomp`] before the guest's first instruction.
 
 use crate::config::JailConfig;
 
@@ -14,11 +14,11 @@ pub mod seccomp;
 pub use error::JailError;
 use error::check;
 
-/// Most descriptors of a VMM: 1024 connections, each with one being handed over, and its files.
+/// Maximum number of descriptors of a VMM: 1024 connections, another one in transit for each, and its files.
 const MAX_DESCRIPTORS: libc::rlim_t = 4096;
 
-/// Confines the process, except for its system calls. It dies with its supervisor unless it is to outlive it, and writes no file
-/// beyond `largest_file` bytes.
+/// Confines the process, except for its system calls. The process dies with its supervisor unless
+/// `outlives_supervisor`, and cannot write a file beyond `largest_file` bytes.
 pub fn enter(config: &JailConfig, outlives_supervisor: bool, largest_file: u64) -> Result<(), JailError> {
     // SAFETY: getppid(2) takes nothing and always succeeds.
     let parent = unsafe { libc::getppid() };
@@ -29,7 +29,7 @@ pub fn enter(config: &JailConfig, outlives_supervisor: bool, largest_file: u64) 
     limit(
         libc::RLIMIT_CORE,
         0,
-        "forbid core dumps, which would hold the guest's memory",
+        "forbid core dumps, which would contain guest memory",
     )?;
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS, "limit the number of descriptors")?;
     limit_file_size(largest_file)?;
@@ -41,12 +41,12 @@ pub fn enter(config: &JailConfig, outlives_supervisor: bool, largest_file: u64) 
     die_with(parent)
 }
 
-/// Has the kernel kill this process when its parent ends. A change of user revokes such a wish of the parent's (prctl(2),
-/// `PR_SET_PDEATHSIG`), so it is made here, after it.
+/// Makes the kernel kill this process when its parent ends. A change of user clears this setting if the parent
+/// requested it (prctl(2), `PR_SET_PDEATHSIG`), so it is requested here, after the change.
 fn die_with(parent: libc::pid_t) -> Result<(), JailError> {
     // SAFETY: this option of prctl(2) takes integers only.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    check(result, "ask to be killed with the supervisor")?;
+    check(result, "arrange to be killed with the supervisor")?;
     // SAFETY: getppid(2) takes nothing and always succeeds.
     if unsafe { libc::getppid() } != parent {
         return Err(JailError::Orphaned);
@@ -54,8 +54,14 @@ fn die_with(parent: libc::pid_t) -> Result<(), JailError> {
     Ok(())
 }
 
-/// Lowers a limit; one that is lower already stays.
-fn limit(resource: libc::__rlimit_resource_t, value: libc::rlim_t, what: &'static str) -> Result<(), JailError> {
+/// The type of a limit's name, which differs between C libraries.
+#[cfg(target_env = "gnu")]
+type RlimitResource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type RlimitResource = libc::c_int;
+
+/// Lowers a limit; a limit that is lower already stays.
+fn limit(resource: RlimitResource, value: libc::rlim_t, what: &'static str) -> Result<(), JailError> {
     let mut current = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -71,7 +77,8 @@ fn limit(resource: libc::__rlimit_resource_t, value: libc::rlim_t, what: &'stati
     check(unsafe { libc::setrlimit(resource, &raw const lowered) }, what)
 }
 
-/// Has writes beyond `bytes` fail (`EFBIG`): what the guest's disk has is what a process that the guest took over can fill.
+/// Makes writes beyond `bytes` fail (`EFBIG`): a process that the guest has taken over can fill no more than the
+/// guest's disk has.
 fn limit_file_size(bytes: u64) -> Result<(), JailError> {
     const WHAT: &str = "limit the size of files";
     // Without this, such a write ends the process.
@@ -105,7 +112,7 @@ fn drop_privileges(config: &JailConfig) -> Result<(), JailError> {
     unsafe {
         check(libc::setgroups(0, std::ptr::null()), "give up supplementary groups")?;
         for capability in 0..64 as libc::c_ulong {
-            // The first that does not exist ends the list.
+            // The first capability that does not exist ends the list.
             if libc::prctl(libc::PR_CAPBSET_READ, capability, ZERO, ZERO, ZERO) < 0 {
                 break;
             }
@@ -121,10 +128,10 @@ fn drop_privileges(config: &JailConfig) -> Result<(), JailError> {
             "change to the jail's user",
         )?;
         let no_new = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as libc::c_ulong, ZERO, ZERO, ZERO);
-        check(no_new, "give up gaining privileges (PR_SET_NO_NEW_PRIVS)")?;
+        check(no_new, "set PR_SET_NO_NEW_PRIVS")?;
         check(
             libc::prctl(libc::PR_SET_DUMPABLE, ZERO, ZERO, ZERO, ZERO),
-            "forbid other processes to look inside",
+            "forbid other processes to inspect it",
         )?;
     }
     let header = CapabilityHeader {
@@ -149,7 +156,7 @@ mod tests {
         const LIMIT: u64 = 8192;
         let file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
         let fd = file.as_raw_fd();
-        // SAFETY: the child makes system calls only, and ends without running anything of the parent's.
+        // SAFETY: the child only makes system calls, and exits without running any of the parent's code.
         let child = unsafe { libc::fork() };
         if child == 0 {
             // SAFETY: as above; the pointers are those of locals.

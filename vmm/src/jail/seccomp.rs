@@ -14,7 +14,7 @@ use crate::report::report;
 /// What a thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Waits for the end of the machine and takes it apart.
+    /// Waits for the VM to end and tears it down.
     Main,
     /// Runs a virtual CPU.
     Vcpu,
@@ -43,7 +43,7 @@ impl Role {
         }
     }
 
-    /// System calls beyond [`COMMON`].
+    /// System calls allowed in addition to [`COMMON`].
     fn system_calls(self) -> &'static [i64] {
         match self {
             Self::Main => &[libc::SYS_tgkill, libc::SYS_getpid],
@@ -84,16 +84,18 @@ impl Role {
         const KVM_RUN: u64 = 0xae80;
         const KVM_GET_REGS: u64 = 0x8090_ae81;
         const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
+        const TUNSETOFFLOAD: u64 = 0x4004_54d0;
         match self {
-            // The last one by the I/O APIC, whose registers a vCPU writes.
+            // The last one is for the I/O APIC, whose registers a vCPU writes.
             Self::Vcpu => &[KVM_RUN, KVM_GET_REGS, KVM_SET_GSI_ROUTING],
-            Self::Net => &[libc::TUNSETOFFLOAD],
+            Self::Net => &[TUNSETOFFLOAD],
             _ => &[],
         }
     }
 }
 
-/// What any thread needs: eventfds, locks, memory, time, ending, and reporting to whoever may not read ([`crate::report`]).
+/// What every thread needs: eventfds, locks, memory, time, exiting, and reporting to a reader that may not read
+/// ([`crate::report`]).
 const COMMON: &[i64] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -132,12 +134,12 @@ fn build(role: Role) -> Result<BpfProgram, seccompiler::BackendError> {
     for call in COMMON.iter().chain(role.system_calls()) {
         rules.insert(*call, Vec::new());
     }
-    // Memory may be allocated, never be made executable.
+    // Memory may be allocated, but never made executable.
     let executable = u64::from(libc::PROT_EXEC.cast_unsigned());
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![condition(2, Dword, SeccompCmpOp::MaskedEq(executable), 0)?]);
     }
-    // The allocator gives memory back, threads their stacks.
+    // The allocator returns memory, and threads return their stacks.
     let advice = [libc::MADV_DONTNEED, libc::MADV_FREE].map(|advice| u64::from(advice.cast_unsigned()));
     let advice = advice
         .into_iter()
@@ -170,16 +172,16 @@ fn build(role: Role) -> Result<BpfProgram, seccompiler::BackendError> {
     .try_into()
 }
 
-/// The system call filter of a thread, ready to be installed by it.
+/// The system call filter of a thread, which the thread itself installs.
 #[derive(Debug, Clone)]
 pub struct ThreadFilter {
     role: Role,
-    /// `None`: not confined.
+    /// `None` if the thread is not confined.
     program: Option<Arc<BpfProgram>>,
 }
 
 impl ThreadFilter {
-    /// A filter for a thread; nothing is filtered unless `confined`.
+    /// Builds the filter of a thread; it filters nothing unless `confined`.
     pub fn new(role: Role, confined: bool) -> Result<Self, JailError> {
         let program = if confined {
             Some(build(role).map_err(|error| JailError::Filter(role.name(), error))?)
@@ -192,7 +194,7 @@ impl ThreadFilter {
         })
     }
 
-    /// Installs it for the calling thread, for good.
+    /// Installs the filter for the calling thread, permanently.
     pub fn install(&self) -> Result<(), JailError> {
         let Some(program) = &self.program else { return Ok(()) };
         seccompiler::apply_filter(program).map_err(|error| JailError::Step {
@@ -201,7 +203,8 @@ impl ThreadFilter {
         })
     }
 
-    /// Installs it in a thread that has nobody to report to: without its filter it must not go on, nor may the process.
+    /// Installs the filter in a thread that cannot report an error: without it, neither the thread nor
+    /// the process may continue.
     pub fn install_or_abort(&self) {
         if let Err(error) = self.install() {
             report(format_args!("{} thread: {error}", self.role.name()));
@@ -224,10 +227,11 @@ pub(crate) mod tests {
         Role::Console,
     ];
 
-    /// Runs `act` in a child process with the role's filter, after `prepare` without it; the signal that ended it, or 0.
+    /// Runs `prepare` and then, under the role's filter, `act` in a child process; returns the
+    /// signal that ended it, or 0.
     pub(crate) fn signal_of(role: Role, prepare: fn(), act: fn()) -> i32 {
         let filter = ThreadFilter::new(role, true).unwrap();
-        // SAFETY: the child makes system calls only, and ends without running anything of the parent's.
+        // SAFETY: the child only makes system calls, and exits without running any of the parent's code.
         let child = unsafe { libc::fork() };
         if child == 0 {
             // SAFETY: as above.
@@ -291,7 +295,7 @@ pub(crate) mod tests {
     fn memory_may_be_mapped_but_not_be_made_executable() {
         fn map(protection: libc::c_int) {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            // SAFETY: a new mapping, which nobody uses.
+            // SAFETY: a new mapping, which no other code uses.
             unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
         }
         for role in ROLES {
@@ -309,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_socket_option_that_limits_a_buffer_is_the_only_one() {
+    fn only_the_send_buffer_socket_option_is_allowed() {
         fn set(option: libc::c_int) {
             // SAFETY: fails with EBADF.
             unsafe { libc::setsockopt(-1, libc::SOL_SOCKET, option, (&raw const option).cast(), 4) };

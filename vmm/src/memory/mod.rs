@@ -1,6 +1,7 @@
-//! Guest RAM: its layout in the guest's physical address space, its mapping here, and handing it to KVM.
+//! Guest RAM: its layout in the guest's physical address space, its mapping in this process, and
+//! its registration with KVM.
 //!
-//! What lies in RAM at boot belongs to [`crate::boot`].
+//! The content of RAM at boot is in [`crate::boot`].
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -10,50 +11,43 @@ use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, Gu
 /// The guest's RAM as this process maps it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 
-/// First address of the hole below 4 GiB in which devices and the interrupt controllers live.
+/// First address of the gap below 4 GiB, which holds the devices and the interrupt controllers.
 pub const MMIO_GAP_START: u64 = 0xc000_0000;
 
-/// First address above the hole.
+/// First address above the gap.
 pub const MMIO_GAP_END: u64 = 1 << 32;
 
-/// Least RAM that a Linux guest can boot with, MiB.
+/// Minimum RAM that a Linux guest can boot with, in MiB.
 pub const MIN_MEM_SIZE_MIB: u32 = 32;
 
-/// Most RAM of a guest, MiB: 4 TiB, far below the 46 bits of physical address that every KVM host has.
+/// Maximum RAM of a guest in MiB: 4 TiB, far below the 46 bits of physical address that every KVM host has.
 pub const MAX_MEM_SIZE_MIB: u32 = 4 << 20;
 
 /// Why guest RAM could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// The size is out of range.
-    #[error("{0} MiB of guest memory: it must be between {MIN_MEM_SIZE_MIB} and {MAX_MEM_SIZE_MIB} MiB")]
+    #[error("invalid guest memory size of {0} MiB: it must be between {MIN_MEM_SIZE_MIB} and {MAX_MEM_SIZE_MIB} MiB")]
     Size(u32),
-    /// The host refused the mapping.
     #[error("cannot map {size} bytes of guest memory")]
     Map {
-        /// Size of the mapping, bytes.
         size: u64,
-        /// What mmap said.
         #[source]
         source: vm_memory::mmap::MmapRegionError,
     },
     /// The regions contradict each other, which is a bug.
     #[error("cannot lay out guest memory")]
     Layout(#[source] vm_memory::GuestRegionCollectionError),
-    /// KVM refused a region.
     #[error("KVM refused guest memory at {address:#x}, {size} bytes (KVM_SET_USER_MEMORY_REGION)")]
     Register {
         /// Guest physical address.
         address: u64,
-        /// Bytes.
         size: u64,
-        /// What KVM said.
         #[source]
         source: kvm_ioctls::Error,
     },
 }
 
-/// The physical address ranges of `mem_size_mib` MiB of RAM: below the gap, and what does not fit there from 4 GiB on.
+/// The physical address ranges of `mem_size_mib` MiB of RAM: below the gap, and from 4 GiB on what does not fit there.
 fn ranges(mem_size_mib: u32) -> Vec<(GuestAddress, u64)> {
     let size = u64::from(mem_size_mib) << 20;
     if size <= MMIO_GAP_START {
@@ -66,7 +60,7 @@ fn ranges(mem_size_mib: u32) -> Vec<(GuestAddress, u64)> {
     }
 }
 
-/// Maps guest RAM. Pages cost nothing until the guest touches them.
+/// Maps guest RAM. A page costs nothing until the guest touches it.
 pub fn map(mem_size_mib: u32) -> Result<GuestMemory, MemoryError> {
     if !(MIN_MEM_SIZE_MIB..=MAX_MEM_SIZE_MIB).contains(&mem_size_mib) {
         return Err(MemoryError::Size(mem_size_mib));
@@ -84,7 +78,7 @@ pub fn map(mem_size_mib: u32) -> Result<GuestMemory, MemoryError> {
     GuestMemory::from_regions(regions).map_err(MemoryError::Layout)
 }
 
-/// Tells KVM of the guest's RAM. The mapping must outlive the VM: the caller keeps `memory` as long as `vm`.
+/// Registers guest RAM with KVM. The mapping must outlive the VM: the caller keeps `memory` as long as `vm`.
 pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
     for (slot, region) in (0u32..).zip(memory.iter()) {
         let (address, size) = (region.start_addr().raw_value(), region.len());
@@ -95,7 +89,7 @@ pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
             memory_size: size,
             userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the range is a mapping of ours, `memory` keeps it alive and only guest RAM is in it.
+        // SAFETY: the range is one of our mappings, `memory` keeps it alive, and it contains only guest RAM.
         unsafe { vm.set_user_memory_region(kvm_region) }.map_err(|source| MemoryError::Register {
             address,
             size,
@@ -129,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_memory_has_the_size_asked_for() {
+    fn mapped_memory_has_the_requested_size() {
         let memory = map(5000).unwrap();
         assert_eq!(memory.iter().map(GuestMemoryRegion::len).sum::<u64>(), 5000 << 20);
         assert!(memory.find_region(GuestAddress(MMIO_GAP_START)).is_none());

@@ -1,8 +1,8 @@
-//! Whether KVM on this host can really run a guest: asked by running one of twenty instructions.
+//! Tests whether KVM on this host can really run a guest, by running one of twenty instructions.
 //!
-//! That `/dev/kvm` exists says little. There are hosts whose KVM emulates every instruction of a guest's kernel one by one,
-//! a thousand times too slow, and gives up at the ones it does not know (`popcnt`, `int3`, `cmpxchg16b`), which every Linux
-//! kernel uses.
+//! The existence of `/dev/kvm` says little. On some hosts KVM emulates every instruction of a guest's kernel one by
+//! one. That is a thousand times too slow, and it fails at instructions that KVM's emulator lacks (`popcnt`, `int3`,
+//! `cmpxchg16b`), which every Linux kernel uses.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -20,19 +20,20 @@ mod watchdog;
 
 use watchdog::Watchdog;
 
-/// Where the guest's program begins; everything below is tables.
+/// Address of the guest's program; the tables lie below it.
 const CODE: u64 = 0x2_0000;
-/// Where the handler of its breakpoint is.
+/// Address of the breakpoint handler.
 const HANDLER: u64 = 0x2_1000;
-/// The 16 bytes it exchanges.
+/// Address of the 16 bytes that the program exchanges.
 const DATA: u64 = 0x2_2000;
-/// Its interrupt descriptor table: only the breakpoint's entry is there.
+/// Address of the interrupt descriptor table, which has only the breakpoint's entry.
 const IDT: u64 = 0x2_3000;
 const STACK: u64 = 0x2_5000;
 
-/// Iterations of the loop whose time is limited: 0.3 ms on a processor, 2.3 ms under a software emulation of one.
+/// Iterations of the timed loop: 0.3 ms on a processor, 2.3 ms under software emulation of one.
 const LOOP_COUNT: u32 = 1_000_000;
-/// CPU time the guest may use, milliseconds: a hundred times as much as the slowest host on which a guest is of use.
+/// CPU time that the guest may use, in milliseconds: a hundred times what it takes on the slowest host where guests are
+/// usable.
 const CPU_LIMIT_MS: u32 = 250;
 
 /// The population count of this is 32.
@@ -41,73 +42,77 @@ const PATTERN: u64 = 0xf0f0_f0f0_f0f0_f0f0;
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// There is no such device.
     #[error(
         "{path} does not exist: load the KVM module of this processor (modprobe kvm-intel or kvm-amd) and enable \
          virtualization in the firmware; in a virtual machine, nested virtualization must be enabled"
     )]
-    Missing {
-        /// The device.
-        path: PathBuf,
-    },
-    /// It may not be opened.
-    #[error("no permission for {path}: run as root, or join the group that owns it (usually kvm)")]
-    Permission {
-        /// The device.
-        path: PathBuf,
-    },
-    /// It cannot be opened for another reason.
+    Missing { path: PathBuf },
+    /// The device file exists, but not the driver. systemd creates the file on every machine.
+    #[error(
+        "cannot open {path}: {why}; load the KVM module of this processor (modprobe kvm-intel or kvm-amd) and enable \
+         virtualization in the firmware; in a virtual machine, nested virtualization must be enabled"
+    )]
+    NoDriver { path: PathBuf, why: io::Error },
+    #[error("cannot open {path}: {why}; {}", advice_on_permission(.why, is_root()))]
+    Permission { path: PathBuf, why: io::Error },
     #[error("cannot open {path}")]
     Open {
-        /// The device.
         path: PathBuf,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
-    /// It is not KVM, or not this one.
     #[error("{path} speaks KVM API version {version}, not {KVM_API_VERSION}")]
     ApiVersion {
-        /// The device.
         path: PathBuf,
         /// What it answered; negative if it is not KVM.
         version: i32,
     },
-    /// Something every KVM of the last ten years has.
-    #[error("this KVM lacks {0}: a newer kernel is needed")]
+    /// It lacks something that every KVM of the last ten years has.
+    #[error("this KVM lacks {0}: use a newer kernel")]
     Capability(&'static str),
-    /// A step of the set-up was refused.
     #[error("KVM refused to {what}")]
     Refused {
-        /// The step.
         what: &'static str,
-        /// What KVM said.
         #[source]
         source: kvm_ioctls::Error,
     },
-    /// The guest's memory or registers could not be set up.
     #[error("cannot set up the test guest: {0}")]
     SetUp(String),
-    /// KVM emulates instead of running, and does not know an instruction.
+    /// KVM emulates instead of running the guest, and its emulator lacks an instruction.
     #[error(
-        "KVM cannot run a guest here: it emulates guest instructions and failed at {instruction} \
-         (KVM_EXIT_INTERNAL_ERROR, suberror {suberror}); this host offers no hardware virtualization"
+        "KVM emulates guest instructions and failed at {instruction} (KVM_EXIT_INTERNAL_ERROR, suberror {suberror}): this \
+         machine offers no hardware virtualization"
     )]
-    NotEmulated {
-        /// What it stopped at.
-        instruction: &'static str,
-        /// KVM's code.
-        suberror: u32,
-    },
-    /// KVM runs, but too slowly for anything.
+    NotEmulated { instruction: &'static str, suberror: u32 },
+    /// KVM runs, but too slowly to be of any use.
     #[error(
-        "KVM is far too slow here: a loop of {LOOP_COUNT} iterations used more than {CPU_LIMIT_MS} ms; this host offers no \
-         hardware virtualization"
+        "KVM is too slow: a loop of {LOOP_COUNT} iterations took more than {CPU_LIMIT_MS} ms; this machine offers no hardware \
+         virtualization"
     )]
     TooSlow,
-    /// The guest came to another result than a processor does.
-    #[error("KVM runs a guest wrongly here: {0}")]
+    /// The guest's result differs from what a processor computes.
+    #[error("KVM runs a test guest incorrectly: {0}")]
     Wrong(String),
+}
+
+/// What to do about a missing permission to open the device.
+fn advice_on_permission(why: &io::Error, is_root: bool) -> &'static str {
+    match (why.raw_os_error(), is_root) {
+        // From the device cgroup: for a missing permission of the file it is EACCES.
+        (Some(libc::EPERM), _) => {
+            "this container may not use the device: start it with that device (docker and podman: --device /dev/kvm)"
+        }
+        (_, false) => "run as root, or add this user to the group that owns the device (usually kvm)",
+        (_, true) => {
+            "this is the root user of a rootless container, or a security module (AppArmor, SELinux) forbids it: run as \
+             root of the host, or change the security module's policy"
+        }
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid(2) has no arguments and always succeeds.
+    unsafe { libc::geteuid() == 0 }
 }
 
 /// Runs a tiny 64-bit guest on the KVM device at `path` (`/dev/kvm`). Takes a few milliseconds where KVM is usable.
@@ -116,20 +121,17 @@ pub fn check_kvm(path: &Path) -> Result<(), ProbeError> {
     let memory = memory::map(memory::MIN_MEM_SIZE_MIB).map_err(|error| ProbeError::SetUp(error.to_string()))?;
     let (vm, mut vcpu) = create(&kvm, &memory)?;
     let result = run(&mut vcpu).and_then(|()| check_results(&vcpu, &memory));
-    // Explicit: the virtual machine must not outlive its memory.
+    // Explicit, because the virtual machine must not outlive its memory.
     drop((vcpu, vm));
     result
 }
 
 fn open(path: &Path) -> Result<Kvm, ProbeError> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|source| {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::NotFound => ProbeError::Missing { path },
-            io::ErrorKind::PermissionDenied => ProbeError::Permission { path },
-            _ => ProbeError::Open { path, source },
-        }
-    })?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|error| not_opened(path, error))?;
     // SAFETY: the descriptor is ours and given away here.
     let kvm = unsafe { Kvm::from_raw_fd(file.into_raw_fd()) };
     let version = kvm.get_api_version();
@@ -152,6 +154,16 @@ fn open(path: &Path) -> Result<Kvm, ProbeError> {
     Ok(kvm)
 }
 
+fn not_opened(path: &Path, error: io::Error) -> ProbeError {
+    let path = path.to_owned();
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => ProbeError::Missing { path },
+        Some(libc::ENODEV | libc::ENXIO) => ProbeError::NoDriver { path, why: error },
+        Some(libc::EACCES | libc::EPERM) => ProbeError::Permission { path, why: error },
+        _ => ProbeError::Open { path, source: error },
+    }
+}
+
 /// A virtual machine that never runs. See [`hold`].
 #[derive(Debug)]
 pub struct KvmHold {
@@ -159,12 +171,12 @@ pub struct KvmHold {
     _vm: VmFd,
 }
 
-/// Keeps KVM in the state it has while virtual machines exist, until the result is dropped.
+/// Keeps KVM in the state that it has while virtual machines exist, until the result is dropped.
 ///
-/// The first and the last virtual machine of a host, and the first virtual CPU whose APIC is off, make its kernel switch
-/// processor features and patch its own code (`preempt_notifier_inc`, `static_branch_inc`). QEMU's software emulation of
-/// several processors does not always survive that: the emulated host's kernel then dies of a stray `int3` in `__schedule`.
-/// A host that is emulated holds one machine as long as it is up.
+/// The first and the last virtual machine of a host, and the first virtual CPU whose APIC is off, make its kernel
+/// switch processor features and patch its own code (`preempt_notifier_inc`, `static_branch_inc`). QEMU's software
+/// emulation of several processors does not always survive that: the emulated host's kernel then dies from a stray
+/// `int3` in `__schedule`. An emulated host therefore holds one VM while it is up.
 pub fn hold(path: &Path) -> Result<KvmHold, ProbeError> {
     let kvm = open(path)?;
     let refused = |what| move |source| ProbeError::Refused { what, source };
@@ -179,7 +191,7 @@ pub fn hold(path: &Path) -> Result<KvmHold, ProbeError> {
     Ok(KvmHold { _vcpu: vcpu, _vm: vm })
 }
 
-/// The guest's program, and where in it the instructions are that a bad KVM stops at.
+/// The guest's program, and the offsets of the instructions at which a bad KVM stops.
 fn program() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     let mut code = vec![0x48, 0xb8]; // mov rax, PATTERN
     code.extend_from_slice(&PATTERN.to_le_bytes());
@@ -249,14 +261,15 @@ fn create(kvm: &Kvm, memory: &GuestMemory) -> Result<(VmFd, VcpuFd), ProbeError>
 }
 
 fn run(vcpu: &mut VcpuFd) -> Result<(), ProbeError> {
-    let watchdog = Watchdog::start(CPU_LIMIT_MS).map_err(|error| ProbeError::SetUp(format!("a timer: {error}")))?;
+    let watchdog =
+        Watchdog::start(CPU_LIMIT_MS).map_err(|error| ProbeError::SetUp(format!("cannot start a timer: {error}")))?;
     loop {
         match vcpu.run() {
             Ok(VcpuExit::Hlt) => return Ok(()),
             Ok(VcpuExit::Intr) => {}
             Ok(VcpuExit::InternalError) => return Err(not_emulated(vcpu)),
-            Ok(VcpuExit::Shutdown) => return Err(ProbeError::Wrong("it shuts down where a processor goes on".into())),
-            Ok(exit) => return Err(ProbeError::Wrong(format!("an exit that no processor makes: {exit:?}"))),
+            Ok(VcpuExit::Shutdown) => return Err(ProbeError::Wrong("it shut down unexpectedly".into())),
+            Ok(exit) => return Err(ProbeError::Wrong(format!("unexpected exit: {exit:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(source) => {
                 return Err(ProbeError::Refused {
@@ -310,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_device_and_one_that_is_not_kvm_are_told_apart() {
+    fn a_missing_device_and_a_non_kvm_device_are_distinguished() {
         assert!(matches!(
             check_kvm(Path::new("/nonexistent/kvm")),
             Err(ProbeError::Missing { .. })
@@ -319,6 +332,35 @@ mod tests {
             check_kvm(Path::new("/dev/null")),
             Err(ProbeError::ApiVersion { version: -1, .. })
         ));
+    }
+
+    #[test]
+    fn an_error_of_open_says_what_failed_and_what_to_do() {
+        let of = |errno| not_opened(Path::new("/dev/kvm"), io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::ENOENT), ProbeError::Missing { .. }));
+        for errno in [libc::ENODEV, libc::ENXIO] {
+            assert!(matches!(of(errno), ProbeError::NoDriver { .. }));
+        }
+        assert!(of(libc::ENODEV).to_string().starts_with(
+            "cannot open /dev/kvm: No such device (os error 19); load the KVM module of this processor (modprobe kvm-intel or kvm-amd)"
+        ));
+        // The device cgroup of a container answers EPERM.
+        assert_eq!(
+            of(libc::EPERM).to_string(),
+            "cannot open /dev/kvm: Operation not permitted (os error 1); this container may not use the device: start it \
+             with that device (docker and podman: --device /dev/kvm)"
+        );
+        let denied = of(libc::EACCES);
+        assert!(
+            denied
+                .to_string()
+                .starts_with("cannot open /dev/kvm: Permission denied (os error 13); ")
+        );
+        let ProbeError::Permission { why, .. } = denied else {
+            panic!("{denied:?}")
+        };
+        assert!(advice_on_permission(&why, false).starts_with("run as root, or add this user to the group"));
+        assert!(!advice_on_permission(&why, true).starts_with("run as root, "));
     }
 
     #[test]
@@ -332,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_leads_to_the_handler() {
+    fn the_interrupt_gate_points_to_the_handler() {
         let gate = breakpoint_gate();
         let offset = u64::from(u16::from_le_bytes([gate[0], gate[1]]))
             | (u64::from(u16::from_le_bytes([gate[6], gate[7]])) << 16);

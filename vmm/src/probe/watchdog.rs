@@ -1,19 +1,19 @@
-//! Gets this thread out of a guest that uses too much CPU time.
+//! Interrupts a guest that uses too much CPU time.
 //!
-//! CPU time, not wall time: on a busy host a usable KVM may have to wait for its turn.
+//! It measures CPU time, not wall time, because on a busy host a usable KVM may have to wait for its turn.
 
 use std::io;
 
 use crate::cpu::vcpu::{install_kick_handler, kick_signal};
 
-/// While it lives, this thread is interrupted each time it has used the limit.
+/// While this exists, its thread is interrupted each time it has used the limit.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     timer: libc::timer_t,
     deadline_ns: u64,
 }
 
-/// CPU time of this thread, nanoseconds.
+/// CPU time of this thread in nanoseconds.
 fn cpu_time_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes a timespec.
@@ -22,7 +22,7 @@ fn cpu_time_ns() -> u64 {
 }
 
 impl Watchdog {
-    /// Starts to count for this thread.
+    /// Starts counting for this thread.
     pub fn start(limit_ms: u32) -> io::Result<Self> {
         install_kick_handler()?;
         let limit_ns = u64::from(limit_ms) * 1_000_000;

@@ -1,6 +1,7 @@
-//! The seccomp filter of a container: Docker's default profile, compiled for its capabilities.
+//! The seccomp filters of a container: those that the host has compiled, or Docker's default profile, compiled for the
+//! container's capabilities.
 //!
-//! Calls of another architecture kill the process. x32 calls carry a bit that no rule has and fail with EPERM.
+//! Calls of another architecture kill the process. x32 calls have a bit that no rule has, so they fail with EPERM.
 
 mod profile;
 
@@ -10,18 +11,37 @@ use std::io;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 use super::capabilities::Capabilities;
+use super::spec::SeccompSpec;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Compiled filters, to be installed in any order.
+/// Compiled filters, which may be installed in any order.
 #[derive(Debug)]
 pub struct Filters(Vec<BpfProgram>);
 
 impl Filters {
+    /// The filters of a process with these capabilities.
+    pub fn new(spec: &SeccompSpec, capabilities: Capabilities) -> Result<Self> {
+        match spec {
+            SeccompSpec::Unconfined => Ok(Self::none()),
+            SeccompSpec::Default => Self::default_profile(capabilities),
+            SeccompSpec::Programs(programs) => {
+                let program = |program: &Vec<u64>| program.iter().copied().map(instruction).collect();
+                Ok(Self(programs.iter().map(program).collect()))
+            }
+        }
+    }
+
+    /// No filter.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Compiles the default profile for a process with these capabilities.
     pub fn default_profile(capabilities: Capabilities) -> Result<Self> {
         let mut programs = vec![compile(
@@ -30,8 +50,9 @@ impl Filters {
             SeccompAction::Allow,
         )?];
         if !capabilities.has("CAP_SYS_ADMIN") {
-            // The flags of clone3 lie in memory, where a filter cannot look. "No such call" makes libraries use clone. A
-            // filter has one action besides the default, so this is a second one; the stricter of the two answers wins.
+            // The flags of clone3 are in memory, where a filter cannot look. "No such call" makes libraries use clone
+            // instead. A filter has only one action besides its default, so this takes a second filter; the stricter
+            // result of the two wins.
             let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
             programs.push(compile(
                 clone3,
@@ -64,13 +85,24 @@ impl Filters {
     }
 }
 
+/// An instruction from its little-endian form.
+fn instruction(number: u64) -> sock_filter {
+    let [code_low, code_high, jt, jf, rest @ ..] = number.to_le_bytes();
+    sock_filter {
+        code: u16::from_le_bytes([code_low, code_high]),
+        jt,
+        jf,
+        k: u32::from_le_bytes(rest),
+    }
+}
+
 fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram> {
     let filter =
         SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64).context("cannot build the seccomp filter")?;
     BpfProgram::try_from(filter).context("cannot compile the seccomp filter")
 }
 
-/// The rules of the allow list. An empty list of rules for a call allows it whatever its arguments are.
+/// The rules of the allow list. An empty list of rules allows a call with any arguments.
 fn allowed(capabilities: Capabilities) -> Result<Rules> {
     let mut rules: Rules = profile::ALWAYS.iter().map(|&call| (call, Vec::new())).collect();
     for (capability, calls) in profile::WITH_CAPABILITY {
@@ -96,8 +128,8 @@ fn allowed(capabilities: Capabilities) -> Result<Rules> {
     Ok(rules)
 }
 
-/// Conditions that all hold for the first argument. The calls they are used for take an int or look at the low half only,
-/// so that is what is compared: what is in the high half cannot smuggle a value past the filter.
+/// A rule whose conditions must all hold for the first argument. The calls it is used for take an int or use only the
+/// low half, so only that is compared: a value cannot get past the filter in the high half.
 fn rule<const N: usize>(conditions: [(SeccompCmpOp, u64); N]) -> Result<SeccompRule> {
     let conditions: Result<Vec<_>, _> = conditions
         .into_iter()
@@ -116,7 +148,7 @@ mod tests {
     const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
-    /// What the kernel would answer: the filters are run, the answer with the most severe action wins.
+    /// The kernel's answer: all filters run, and the most severe action wins.
     fn answer(filters: &Filters, arch: u32, call: i64, argument: u64) -> u32 {
         let mut data = [0_u32; 16];
         data[0] = u32::try_from(call).unwrap();
@@ -160,7 +192,8 @@ mod tests {
             libc::SYS_openat,
             libc::SYS_futex,
             libc::SYS_rseq,
-            // Without it no container starts: the agent's priority is taken back when the filters are in force.
+            // Without this call no container starts: the agent's priority is reset when the
+            // filters are already in force.
             libc::SYS_setpriority,
         ] {
             assert_eq!(answer(&filters, X86_64, call, 0), ALLOW, "{call}");
@@ -177,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_brings_its_calls() {
+    fn a_capability_allows_its_system_calls() {
         assert_eq!(answer(&filters(&["CAP_SYS_ADMIN"]), X86_64, libc::SYS_mount, 0), ALLOW);
         assert_eq!(
             answer(&filters(&["CAP_SYS_CHROOT"]), X86_64, libc::SYS_chroot, 0),
@@ -187,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn clone_makes_processes_but_no_namespaces() {
+    fn clone_may_create_processes_but_not_namespaces() {
         let none = filters(&[]);
         let flags = |flags: i32| u64::from(flags as u32);
         assert_eq!(answer(&none, X86_64, libc::SYS_clone, flags(libc::SIGCHLD)), ALLOW);
@@ -258,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn other_architectures_get_nothing() {
+    fn other_architectures_are_refused() {
         let filters = filters(&["CAP_SYS_ADMIN"]);
         assert_eq!(
             answer(&filters, I386, libc::SYS_read, 0),
@@ -266,6 +299,27 @@ mod tests {
         );
         let x32 = 0x4000_0000;
         assert_eq!(answer(&filters, X86_64, x32 | libc::SYS_read, 0), EPERM);
+    }
+
+    #[test]
+    fn programs_of_the_host_are_used_as_they_are() {
+        let bytes = |code: u16, jt: u8, jf: u8, k: u32| {
+            let [k0, k1, k2, k3] = k.to_le_bytes();
+            let [c0, c1] = code.to_le_bytes();
+            u64::from_le_bytes([c0, c1, jt, jf, k0, k1, k2, k3])
+        };
+        let program = vec![
+            bytes(0x20, 0, 0, 0),
+            bytes(0x15, 0, 1, u32::try_from(libc::SYS_mkdir).unwrap()),
+            bytes(0x06, 0, 0, EPERM),
+            bytes(0x06, 0, 0, ALLOW),
+        ];
+        let spec = SeccompSpec::Programs(vec![program]);
+        let filters = Filters::new(&spec, Capabilities::default()).unwrap();
+        assert_eq!(answer(&filters, X86_64, libc::SYS_mkdir, 0), EPERM);
+        assert_eq!(answer(&filters, X86_64, libc::SYS_rmdir, 0), ALLOW);
+        let unconfined = Filters::new(&SeccompSpec::Unconfined, Capabilities::default()).unwrap();
+        assert!(unconfined.0.is_empty());
     }
 
     #[test]

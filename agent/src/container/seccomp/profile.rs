@@ -4,7 +4,7 @@
 
 use libc::*;
 
-/// Allowed whatever the arguments and capabilities are.
+/// Calls allowed with any arguments and capabilities.
 pub const ALWAYS: &[c_long] = &[
     SYS_accept,
     SYS_accept4,
@@ -313,7 +313,7 @@ pub const ALWAYS: &[c_long] = &[
     SYS_writev,
 ];
 
-/// Allowed to those who have the capability.
+/// Calls allowed with the given capability.
 pub const WITH_CAPABILITY: &[(&str, &[c_long])] = &[
     ("CAP_DAC_READ_SEARCH", &[SYS_open_by_handle_at]),
     (
@@ -371,8 +371,8 @@ pub const WITH_CAPABILITY: &[(&str, &[c_long])] = &[
     ("CAP_PERFMON", &[SYS_perf_event_open]),
 ];
 
-/// Address families that socket(2) may be asked for, as inclusive ranges. Left out are old or dangerous ones, among them
-/// AF_ALG (38) and AF_VSOCK (40), the way to the host.
+/// Address families that may be passed to socket(2), as inclusive ranges. Old and dangerous ones are missing, among
+/// them AF_ALG (38) and AF_VSOCK (40), which leads to the host.
 pub const SOCKET_FAMILIES: &[(u64, u64)] = &[
     (0, 11),
     (13, 18),
@@ -384,13 +384,13 @@ pub const SOCKET_FAMILIES: &[(u64, u64)] = &[
     (41, 45),
 ];
 
-/// Values that personality(2) may be called with: PER_LINUX, PER_LINUX32, UNAME26 with either, and the query.
+/// Values that may be passed to personality(2): PER_LINUX, PER_LINUX32, UNAME26 with either, and the query.
 pub const PERSONALITIES: &[u64] = &[0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// clone(2) flags that need CAP_SYS_ADMIN: every CLONE_NEW* namespace that an unprivileged clone could ask for.
+/// clone(2) flags that need CAP_SYS_ADMIN: every CLONE_NEW* namespace that an unprivileged clone could request.
 pub const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 
-// Numbers that the libc crate does not have yet (arch/x86/entry/syscalls/syscall_64.tbl).
+// Numbers that are missing in the libc crate (arch/x86/entry/syscalls/syscall_64.tbl).
 const IO_PGETEVENTS: c_long = 333;
 const URETPROBE: c_long = 335;
 const CACHESTAT: c_long = 451;

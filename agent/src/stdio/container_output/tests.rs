@@ -1,4 +1,4 @@
-//! The pump against hosts made by hand: socket pairs instead of vsock, hosts that die wherever they like.
+//! The pump against simulated hosts: socket pairs instead of vsock, and hosts that die at any point.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::stdio::output_pipe;
 
-/// Supervisors come through a channel; each takes the next connection, or refuses it.
+/// Supervisors arrive through a channel; each takes the next connection or refuses it.
 #[derive(Debug)]
 struct TestHost {
     next: Arc<Mutex<VecDeque<Option<UnixStream>>>>,
@@ -38,7 +38,7 @@ impl Host for TestHost {
     }
 }
 
-/// A container's output, its pump, and supervisors to come.
+/// A container's output, its pump, and the supervisors that will arrive.
 struct Pump {
     next: Arc<Mutex<VecDeque<Option<UnixStream>>>>,
     arrive: mpsc::UnboundedSender<()>,
@@ -69,12 +69,21 @@ impl Pump {
         (pump, Supervisor::new(ours).await, File::from(write))
     }
 
-    /// Another supervisor takes over.
+    /// Makes another supervisor take over.
     async fn take_over(&self) -> Supervisor {
         let (theirs, ours) = UnixStream::pair().unwrap();
         self.next.lock().unwrap().push_back(Some(theirs));
         self.arrive.send(()).unwrap();
         Supervisor::new(ours).await
+    }
+
+    /// Makes another supervisor take over, which has stored nothing and gets all output.
+    async fn next_supervisor_gets_all(self, output: &[u8]) {
+        let mut host = self.take_over().await;
+        assert_eq!(host.position, 0);
+        host.say(0).await;
+        assert_eq!(host.finish(0).await, output);
+        self.task.await.unwrap();
     }
 }
 
@@ -103,7 +112,7 @@ impl Supervisor {
         }
     }
 
-    /// Wants the bytes from there, or has them up to there.
+    /// Requests the bytes from this position, or confirms them up to it.
     async fn say(&mut self, position: u64) {
         self.stream.write_u64(position).await.unwrap();
     }
@@ -125,14 +134,14 @@ impl Supervisor {
             }
             all.extend_from_slice(bytes.get(..count).unwrap());
             position += count as u64;
-            // The pump is gone once all was confirmed.
+            // The pump is gone once everything was confirmed.
             let _ = self.stream.write_u64(position).await;
         }
     }
 }
 
 #[tokio::test]
-async fn output_ends_when_all_of_it_was_confirmed() {
+async fn output_ends_when_all_of_it_is_confirmed() {
     let (pump, mut host, mut pipe) = Pump::start().await;
     host.say(0).await;
     pipe.write_all(b"hello").unwrap();
@@ -147,26 +156,22 @@ async fn output_ends_when_all_of_it_was_confirmed() {
 }
 
 #[tokio::test]
-async fn a_container_that_ends_without_a_supervisor_keeps_its_output_for_the_next() {
+async fn output_of_a_container_that_exits_without_a_supervisor_is_kept() {
     let (pump, host, mut pipe) = Pump::start().await;
     drop(host);
     pipe.write_all(b"last words").unwrap();
     drop(pipe);
-    let mut host = pump.take_over().await;
-    assert_eq!(host.position, 0);
-    host.say(0).await;
-    assert_eq!(host.finish(0).await, b"last words");
-    pump.task.await.unwrap();
+    pump.next_supervisor_gets_all(b"last words").await;
 }
 
 #[tokio::test]
-async fn what_the_next_supervisor_has_already_is_not_sent_again() {
+async fn output_already_stored_is_not_resent_to_the_next_supervisor() {
     let (pump, mut host, mut pipe) = Pump::start().await;
     host.say(0).await;
     pipe.write_all(b"abcdef").unwrap();
     assert_eq!(host.read(6).await, b"abcdef");
     host.say(2).await;
-    // Four bytes were durable, two were said to be.
+    // Four bytes were durable, but only two were confirmed.
     drop(host);
     let mut host = pump.take_over().await;
     assert!(host.position <= 4);
@@ -178,21 +183,18 @@ async fn what_the_next_supervisor_has_already_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_refuses_the_stream_is_followed_by_another() {
+async fn output_waits_for_the_next_supervisor_if_one_refuses_the_stream() {
     let (pump, host, mut pipe) = Pump::start().await;
     drop(host);
     pipe.write_all(b"kept").unwrap();
     drop(pipe);
     pump.next.lock().unwrap().push_back(None);
     pump.arrive.send(()).unwrap();
-    let mut host = pump.take_over().await;
-    host.say(0).await;
-    assert_eq!(host.finish(0).await, b"kept");
-    pump.task.await.unwrap();
+    pump.next_supervisor_gets_all(b"kept").await;
 }
 
 #[tokio::test]
-async fn a_host_that_confirms_nothing_is_sent_the_window_and_no_more() {
+async fn a_host_that_confirms_nothing_is_sent_one_window_only() {
     let (pump, mut host, mut pipe) = Pump::start().await;
     host.say(0).await;
     let writer = std::thread::spawn(move || pipe.write_all(&vec![b'x'; 4 * OUTPUT_WINDOW_BYTES]).unwrap());
@@ -208,7 +210,7 @@ async fn a_host_that_confirms_nothing_is_sent_the_window_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_host_that_claims_what_it_never_got_is_cut_off() {
+async fn a_host_that_confirms_unsent_bytes_is_disconnected() {
     let (pump, mut host, mut pipe) = Pump::start().await;
     host.say(0).await;
     pipe.write_all(b"abc").unwrap();
@@ -216,22 +218,19 @@ async fn a_host_that_claims_what_it_never_got_is_cut_off() {
     host.say(1000).await;
     assert_eq!(host.stream.read(&mut [0]).await.unwrap(), 0);
     drop(pipe);
-    let mut host = pump.take_over().await;
-    host.say(0).await;
-    assert_eq!(host.finish(0).await, b"abc");
-    pump.task.await.unwrap();
+    pump.next_supervisor_gets_all(b"abc").await;
 }
 
 /// What one supervisor does before it dies.
 #[derive(Debug, Clone)]
 struct Life {
-    /// Whether it gets as far as saying where to go on.
+    /// Whether it sends the position from which to resume.
     speaks: bool,
-    /// Bytes that it reads, in portions.
+    /// The portions of bytes that it reads.
     reads: Vec<usize>,
-    /// Whether it confirms each portion, which is durable then.
+    /// Whether it confirms each portion, which is then durable.
     confirms: bool,
-    /// Bytes that the container writes meanwhile.
+    /// Number of bytes that the container writes meanwhile.
     written: usize,
 }
 
@@ -254,7 +253,7 @@ async fn live(lives: Vec<Life>) {
     let (pump, mut host, mut pipe) = Pump::start().await;
     let (mut written, mut durable) = (Vec::<u8>::new(), Vec::new());
     for life in lives {
-        // Less than what the pipe takes while nobody reads it.
+        // Less than the pipe can hold while it is not read.
         let bytes: Vec<u8> = (0..life.written)
             .map(|n| (written.len() + n) as u8 ^ (n >> 8) as u8)
             .collect();
@@ -288,7 +287,7 @@ async fn live(lives: Vec<Life>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn whenever_hosts_die_every_byte_arrives_once(lives in proptest::collection::vec(life(), 0..8)) {
+    fn every_byte_arrives_once_across_host_deaths(lives in proptest::collection::vec(life(), 0..8)) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(live(lives));
     }
 }

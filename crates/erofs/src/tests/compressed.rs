@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use super::super::data::FileWriter;
 use super::*;
 
-/// Parts that LZ4 shrinks, does not shrink, and shrinks as far as it goes.
+/// Parts that LZ4 shrinks, cannot shrink, and shrinks as far as possible.
 fn mixed(parts: &[(u8, usize)]) -> Vec<u8> {
     let mut state = 1u64;
     let mut noise = || {
@@ -36,7 +36,7 @@ fn write(tar: &[u8], compression: Compression) -> File {
     image
 }
 
-/// All that a volume says of the file at a path in the root, read in pieces.
+/// Everything a volume returns for a file in the root directory, read in pieces.
 fn content(volume: &Volume, name: &[u8], piece: usize) -> Result<Vec<u8>, VolumeError> {
     let inode = volume.lookup(&volume.root()?, name)?.unwrap();
     let (mut data, mut buffer) = (Vec::new(), vec![0; piece]);
@@ -49,7 +49,7 @@ fn content(volume: &Volume, name: &[u8], piece: usize) -> Result<Vec<u8>, Volume
 }
 
 #[test]
-fn files_that_shrink_take_less_and_others_stay_as_they_are() {
+fn compressible_files_take_less_space_and_others_are_unchanged() {
     let text = mixed(&[(0, 400_000)]);
     let tar = Tar::new().file("text", &text).finish();
     let blocks = |compression| write(&tar, compression).metadata().unwrap().len() / 4096;
@@ -113,7 +113,7 @@ fn a_run_of_zeros_in_a_compressed_file_costs_little() {
 }
 
 #[test]
-fn compressed_files_below_are_copied() {
+fn compressed_files_of_lower_layers_are_copied() {
     let big = mixed(&[(0, 300_000), (2, 2_000_000), (1, 5000), (0, 70_000)]);
     let below = write(&Tar::new().file("big", &big).finish(), Compression::Lz4);
     let below = LowerLayers::open(vec![below]).unwrap();
@@ -128,7 +128,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_mixture_reads_back_in_any_pieces(
+    fn any_content_reads_back_in_any_chunks(
         parts in prop::collection::vec((0u8..3, 0usize..150_000), 1..6),
         piece in 1000usize..200_000,
         offsets in prop::collection::vec(any::<prop::sample::Index>(), 8),
@@ -155,7 +155,7 @@ proptest! {
         let tar = Tar::new().file("file", &mixed(&[(0, 60_000), (2, 200_000), (1, 9000), (0, 5000)])).finish();
         let image = write(&tar, Compression::Lz4);
         let length = image.metadata().unwrap().len();
-        // Most of what matters is in the last block: inodes and the index.
+        // Most of the metadata is in the last block: inodes and the index.
         for (count, (place, byte)) in flips.into_iter().enumerate() {
             let start = if count % 2 == 0 { 4096 } else { length - 4096 };
             image.write_all_at(&[byte], start + place.index((length - start) as usize) as u64).unwrap();

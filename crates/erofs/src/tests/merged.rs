@@ -1,4 +1,4 @@
-//! Several layers as one image.
+//! Merging several layers into one image.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn names(tree: &BTreeMap<Vec<u8>, Node>) -> Vec<&str> {
 }
 
 #[test]
-fn what_upper_layers_hide_is_gone_and_so_is_what_hid_it() {
+fn hidden_entries_and_their_whiteouts_are_dropped() {
     let base = Tar::new()
         .directory("d", 0o700)
         .file("d/removed", b"1")
@@ -74,14 +74,14 @@ fn what_upper_layers_hide_is_gone_and_so_is_what_hid_it() {
 }
 
 #[test]
-fn names_of_one_file_stay_names_of_one_file() {
+fn hard_links_stay_hard_links() {
     let base = Tar::new()
         .file("a", b"content")
         .link("b", EntryType::Link, "a")
         .link("z/c", EntryType::Link, "a")
         .file("alone", b"content")
         .finish();
-    // A file of its own in every layer, whatever its number there is.
+    // Each layer has its own file, with any inode number.
     let middle = Tar::new()
         .file("other", b"content")
         .link("other-too", EntryType::Link, "other")
@@ -92,7 +92,7 @@ fn names_of_one_file_stay_names_of_one_file() {
     assert_eq!((nid("a"), nid("other")), (nid("z/c"), nid("other-too")));
     let distinct: std::collections::BTreeSet<_> = ["a", "alone", "other"].map(nid).into();
     assert_eq!(distinct.len(), 3);
-    // The name that is hidden does not count.
+    // The hidden name does not count.
     assert_eq!((tree[b"a".as_slice()].links, tree[b"alone".as_slice()].links), (2, 1));
 }
 
@@ -136,7 +136,7 @@ fn every_kind_of_file_keeps_its_attributes_and_content() {
 }
 
 #[test]
-fn merging_one_layer_changes_nothing_that_can_be_seen() {
+fn merging_a_single_layer_changes_nothing_visible() {
     let layer = Tar::new()
         .directory("d/e", 0o700)
         .file("d/e/f", &[7; 5000])
@@ -144,7 +144,7 @@ fn merging_one_layer_changes_nothing_that_can_be_seen() {
         .finish();
     let without_numbers = |tree: BTreeMap<Vec<u8>, Node>| -> Vec<_> {
         let changed = tree.into_iter().map(|(path, node)| {
-            // The numbers of the inodes in a directory differ.
+            // Directory data contains inode numbers, which differ.
             let data = if node.mode & S_IFMT == 0o040000 {
                 Vec::new()
             } else {
@@ -160,7 +160,7 @@ fn merging_one_layer_changes_nothing_that_can_be_seen() {
 }
 
 #[test]
-fn limits_hold_for_all_layers_together() {
+fn limits_apply_to_all_layers_together() {
     let layers = [
         Tar::new().file("a", &[1; 3000]).finish(),
         Tar::new().file("b", &[2; 3000]).finish(),

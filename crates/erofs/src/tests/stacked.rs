@@ -1,9 +1,9 @@
-//! Layers that depend on those below them.
+//! Layers that depend on the layers below them.
 
 use super::*;
 
 #[test]
-fn directories_without_an_entry_look_as_they_do_below() {
+fn directories_without_an_entry_keep_their_attributes_from_below() {
     let base = Tar::new()
         .pax(&[("SCHILY.xattr.user.a", b"b")])
         .add("tmp", EntryType::Directory, b"", |header| {
@@ -28,7 +28,7 @@ fn directories_without_an_entry_look_as_they_do_below() {
     let image = convert(&top).unwrap();
     assert!(
         read(&image).contains_key(b"bin/tool".as_slice()),
-        "nothing is known of what lies below"
+        "nothing is known about the layers below"
     );
     let below = lower(&[base, middle]);
     let tree = read(&convert_on(&top, Some(&below)).unwrap());
@@ -47,7 +47,7 @@ fn directories_without_an_entry_look_as_they_do_below() {
 }
 
 #[test]
-fn files_below_that_are_linked_to_are_copied() {
+fn link_targets_in_lower_layers_are_copied() {
     let big = vec![3; 70_000];
     let base = Tar::new()
         .directory("d", 0o750)
@@ -83,7 +83,7 @@ fn files_below_that_are_linked_to_are_copied() {
 }
 
 #[test]
-fn what_depends_on_layers_below_is_noted() {
+fn dependence_on_lower_layers_is_recorded() {
     let needs = |tar: Tar| {
         let image = tempfile::tempfile().unwrap();
         let bytes = tar.finish();

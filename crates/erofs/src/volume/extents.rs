@@ -1,4 +1,5 @@
-//! Reads compressed files: finds in a file's index which block holds a part of the content, and unpacks that block.
+//! Reads compressed files: finds the block that holds a part of the content in the file's index, and unpacks that
+//! block.
 
 use std::os::unix::fs::FileExt;
 
@@ -7,10 +8,10 @@ use lzzzz::lz4;
 use super::super::format::{BLOCK, EXTENT_MAX, INDEX_ENTRY, INDEX_HEADER, IndexEntry};
 use super::{Damaged, Volume, VolumeError, VolumeInode};
 
-/// How many entries after its own an extent reaches at most.
+/// Maximum number of index entries that an extent spans beyond its first.
 const REACH: u64 = (EXTENT_MAX / BLOCK) as u64 + 1;
 
-/// A part of a file that lies in one block.
+/// A part of a file stored in one block.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     start: u64,
@@ -20,7 +21,7 @@ struct Extent {
 }
 
 impl Volume {
-    /// Reads from `offset` on, at least a byte if there is one and if `buffer` has room for it.
+    /// Reads from `offset`: at least one byte, unless the file ends there or `buffer` is empty.
     pub(super) fn read_compressed(
         &self,
         inode: &VolumeInode,
@@ -32,7 +33,7 @@ impl Volume {
             let at = offset + done as u64;
             let extent = self.extent(inode, at)?;
             let room = buffer.get_mut(done..).unwrap_or_default();
-            // No more than EXTENT_MAX, which was checked.
+            // At most EXTENT_MAX, which was checked.
             let (before, length) = ((at - extent.start) as usize, (extent.end - extent.start) as usize);
             if before == 0 && length <= room.len() {
                 self.unpack(&extent, room.get_mut(..length).unwrap_or_default())?;
@@ -40,7 +41,7 @@ impl Volume {
                 continue;
             }
             if done > 0 {
-                // Left to the next call, which then need not unpack its start again.
+                // Left to the next call, which then need not unpack the start of this extent again.
                 break;
             }
             let want = room.len().min(length - before);
@@ -54,18 +55,18 @@ impl Volume {
         Ok(done)
     }
 
-    /// The extent that has the byte at `at`, which is within the file.
+    /// The extent that contains the byte at `at`, which is within the file.
     fn extent(&self, inode: &VolumeInode, at: u64) -> Result<Extent, VolumeError> {
         let number = at / BLOCK as u64;
         let first = number.saturating_sub(1);
         let around = self.index(inode, first, 2)?;
         let mut entries = around.iter().skip((number - first) as usize);
-        let own = *entries.next().ok_or(Damaged("an index is cut short"))?;
+        let own = *entries.next().ok_or(Damaged("an index is truncated"))?;
         let head = match own {
             IndexEntry::Head { offset, .. } if u64::from(offset) <= at % BLOCK as u64 => number,
-            // Begun before; if that entry does not begin it either, it says where it is.
+            // It began earlier. If it did not begin in the previous entry, that entry says where.
             IndexEntry::Head { .. } => match around.first() {
-                _ if number == 0 => return Err(Damaged("a file's start is not in its index")),
+                _ if number == 0 => return Err(Damaged("the start of a file is missing in its index")),
                 Some(IndexEntry::Inner { back, .. }) => back_from(first, *back)?,
                 _ => first,
             },
@@ -78,7 +79,7 @@ impl Volume {
             block,
         }) = entries.first().copied()
         else {
-            return Err(Damaged("an index leads to nothing"));
+            return Err(Damaged("an index entry points to nothing"));
         };
         let mut end = inode.size;
         for (number, entry) in (head + 1..).zip(entries.iter().skip(1)) {
@@ -96,12 +97,12 @@ impl Volume {
         let max = if compressed { EXTENT_MAX } else { BLOCK };
         let length = extent.end.checked_sub(extent.start);
         if length.is_none_or(|length| length > max as u64) || !(extent.start..extent.end).contains(&at) {
-            return Err(Damaged("an index contradicts itself"));
+            return Err(Damaged("an index is inconsistent"));
         }
         Ok(extent)
     }
 
-    /// Entries of a file's index from `first` on: `count` of them, or as many as there are.
+    /// `count` entries of a file's index from `first`, or fewer at its end.
     fn index(&self, inode: &VolumeInode, first: u64, count: u64) -> Result<Vec<IndexEntry>, VolumeError> {
         let count = inode.size.div_ceil(BLOCK as u64).saturating_sub(first).min(count);
         let start = (inode.xattrs_at + inode.xattr_bytes as u64).next_multiple_of(INDEX_ENTRY as u64);
@@ -110,21 +111,20 @@ impl Volume {
             count as usize * INDEX_ENTRY,
         )?;
         let (entries, _) = bytes.as_chunks();
-        let decode =
-            |entry: &[u8; INDEX_ENTRY]| IndexEntry::decode(*entry).ok_or(Damaged("an index of an unknown kind"));
+        let decode = |entry: &[u8; INDEX_ENTRY]| IndexEntry::decode(*entry).ok_or(Damaged("unknown index type"));
         entries.iter().map(decode).collect()
     }
 
-    /// Fills `out` with an extent's content, or the start of it.
+    /// Fills `out` with the first bytes of an extent's content.
     fn unpack(&self, extent: &Extent, out: &mut [u8]) -> Result<(), VolumeError> {
         let mut block = [0; BLOCK];
         let at = u64::from(extent.block) * BLOCK as u64;
         if at + BLOCK as u64 > self.length {
-            return Err(Damaged("content lies outside of it"));
+            return Err(Damaged("content is beyond its end"));
         }
         self.file.read_exact_at(&mut block, at)?;
         if !extent.compressed {
-            let plain = block.get(..out.len()).ok_or(Damaged("an index contradicts itself"))?;
+            let plain = block.get(..out.len()).ok_or(Damaged("an index is inconsistent"))?;
             out.copy_from_slice(plain);
             return Ok(());
         }
@@ -138,14 +138,14 @@ impl Volume {
         };
         match unpacked {
             Ok(length) if length == out.len() => Ok(()),
-            _ => Err(Damaged("compressed content cannot be unpacked")),
+            _ => Err(Damaged("cannot decompress content")),
         }
     }
 }
 
-/// The entry `back` entries before `number`.
+/// The number of the entry `back` entries before `number`.
 fn back_from(number: u64, back: u16) -> Result<u64, VolumeError> {
     let head = number.checked_sub(u64::from(back));
     head.filter(|_| back > 0 && u64::from(back) <= REACH)
-        .ok_or(Damaged("an index leads to nothing"))
+        .ok_or(Damaged("an index entry points to nothing"))
 }

@@ -1,17 +1,17 @@
-//! One credential, whatever it was found in.
+//! One credential, regardless of its origin.
 
 use std::fmt;
 
-/// What proves who one is.
+/// A proof of identity for a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     Password {
         username: String,
         password: String,
     },
-    /// To be exchanged for tokens where the registry says.
+    /// Exchanged for tokens at the registry's token server.
     IdentityToken(String),
-    /// To be presented to the registry as it is.
+    /// Sent to the registry unchanged.
     RegistryToken(String),
 }
 

@@ -1,13 +1,13 @@
-//! What is wrong with where credentials come from. Nothing of it quotes a file or a secret, which would show what is in them.
+//! Errors of the sources of credentials. None of them quotes a file or a secret, because that could reveal credentials.
 
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why a file, secret or helper gives no credentials.
+/// Why a file, secret or helper provides no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    #[error("REGISTRY_AUTH_FILE names it, but it does not exist")]
+    #[error("it does not exist (set by REGISTRY_AUTH_FILE)")]
     Missing,
     #[error("{0}")]
     Read(io::Error),
@@ -30,18 +30,18 @@ pub enum CredentialsError {
 pub enum EntryError {
     #[error("\"auth\" is not base64")]
     NotBase64,
-    #[error("\"auth\" is not text")]
+    #[error("\"auth\" is not UTF-8 text")]
     NotText,
     #[error("\"auth\" is not USERNAME:PASSWORD in base64")]
     NotAPair,
-    #[error("\"auth\" has characters that no password has")]
+    #[error("\"auth\" contains invalid characters")]
     ForbiddenCharacters,
 }
 
-/// Why a credential helper gives no answer.
+/// Why a credential helper gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
-    #[error("this is no name of a credential helper")]
+    #[error("invalid credential helper name")]
     InvalidName,
     #[error("it cannot be started: {0}")]
     Start(io::Error),
@@ -49,15 +49,15 @@ pub enum HelperError {
     Read(io::Error),
     #[error("{0}")]
     Wait(io::Error),
-    #[error("it answered more than {max} bytes")]
+    #[error("its answer is longer than {max} bytes")]
     TooLarge { max: u64 },
     #[error("it did not answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
     #[error("it failed with {0}")]
     Failed(ExitStatus),
-    /// With what it wrote.
+    /// The helper's output.
     #[error("it failed: {0}")]
-    Said(String),
-    #[error("it wrote no credentials as JSON")]
+    Output(String),
+    #[error("it did not write credentials as JSON")]
     Format,
 }

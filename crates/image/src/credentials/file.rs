@@ -1,4 +1,5 @@
-//! The format that Docker's `config.json`, containers' `auth.json` and Secrets of the type dockerconfigjson share.
+//! The format of Docker's `config.json`, the `auth.json` of podman and related tools, and Secrets of type
+//! `kubernetes.io/dockerconfigjson`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,10 +13,9 @@ use serde::Deserialize;
 use super::credential::Credential;
 use super::error::{CredentialsError, EntryError};
 
-/// Names that mean Docker Hub.
+/// Names of Docker Hub.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
-/// An auth file.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AuthFile {
@@ -42,7 +42,7 @@ fn not_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
 }
 
-/// Reads a file, if it is there, up to a size.
+/// Reads a file of at most `max_bytes`; `None` if it does not exist.
 pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, CredentialsError> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -59,14 +59,14 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, Crede
     Ok(Some(bytes))
 }
 
-/// Parses an auth file, with all its entries. The error quotes nothing of the file, which has secrets.
+/// Parses an auth file with all its entries. The error quotes nothing from the file, because it contains secrets.
 pub(crate) fn parse(bytes: &[u8]) -> Result<AuthFile, CredentialsError> {
     let file: AuthFile = serde_json::from_slice(bytes).map_err(|error| {
         use serde_json::error::Category;
         let what = match error.classify() {
-            Category::Data => "an entry of a wrong type",
-            Category::Eof => "it ends too early",
-            Category::Io | Category::Syntax => "it is no JSON",
+            Category::Data => "an entry has the wrong type",
+            Category::Eof => "it is truncated",
+            Category::Io | Category::Syntax => "it is not valid JSON",
         };
         CredentialsError::Format {
             what,
@@ -83,7 +83,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<AuthFile, CredentialsError> {
 }
 
 impl AuthFile {
-    /// The helper for just this registry.
+    /// The helper for this registry only.
     pub(super) fn helper(&self, registry: &str) -> Option<&str> {
         let found = self
             .cred_helpers
@@ -92,8 +92,8 @@ impl AuthFile {
         found.map(|(_, helper)| helper.as_str())
     }
 
-    /// What is written in the file for a repository: the most specific entry first. In Secrets a `*` may stand for parts of
-    /// host names.
+    /// The credentials written in the file for a repository, the most specific entry first. In Secrets, `*` may stand
+    /// for parts of host names.
     pub(crate) fn matching(&self, registry: &str, repository: &str, wildcards: bool) -> Vec<Credential> {
         let mut found: Vec<_> = self
             .auths
@@ -109,7 +109,7 @@ impl AuthFile {
 }
 
 impl Entry {
-    /// `None` for an entry that is empty: its credentials are in a helper.
+    /// `None` if the entry is empty: its credentials are in a helper.
     fn credential(&self) -> Result<Option<Credential>, EntryError> {
         if !self.registrytoken.is_empty() {
             return Ok(Some(Credential::RegistryToken(self.registrytoken.clone())));
@@ -142,8 +142,8 @@ impl Entry {
     }
 }
 
-/// How well a key fits: the length of the path it names, `None` if it is for something else. Keys are hosts, hosts with the
-/// start of a repository, or URLs as old versions of Docker wrote them.
+/// How well a key matches: the length of the path that it names, or `None` if it does not match. Keys are hosts, hosts
+/// with the start of a repository, or URLs, as old versions of Docker wrote them.
 fn specificity(key: &str, registry: &str, repository: &str, wildcards: bool) -> Option<usize> {
     let bare = key
         .strip_prefix("https://")
@@ -163,7 +163,7 @@ fn specificity(key: &str, registry: &str, repository: &str, wildcards: bool) -> 
     fits.then_some(path.len())
 }
 
-/// Kubernetes' rule: equal ports, as many labels, each equal or matched with `*` for any characters.
+/// Kubernetes' rule: equal ports and the same number of labels, each equal or matching with `*` for any characters.
 fn host_fits(pattern: &str, host: &str) -> bool {
     let split = |text: &str| match text.rsplit_once(':') {
         Some((host, port)) => (host.to_owned(), port.to_owned()),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_entry_comes_first_and_half_a_segment_does_not_fit() {
+    fn the_most_specific_entry_wins_and_partial_segments_do_not_match() {
         let json = r#"{"auths":{
             "r.example":{"username":"host","password":"p"},
             "r.example/team":{"username":"team","password":"p"},
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn all_names_of_docker_hub_and_old_urls_fit() {
+    fn all_docker_hub_names_and_legacy_urls_match() {
         for key in [
             "docker.io",
             "https://index.docker.io/v1/",
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_parts_of_host_names_in_secrets_only() {
+    fn wildcards_match_parts_of_host_names_in_secrets_only() {
         let json = r#"{"auths":{"*.reg*y.example:5000":{"auth":"dTpw"}}}"#;
         assert_eq!(usernames(json, "a.registry.example:5000", "x", true), ["u"]);
         for registry in [
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_passwords_and_padding_are_understood() {
+    fn tokens_passwords_and_padding_are_parsed() {
         let one = |entry: &str| {
             let json = format!(r#"{{"auths":{{"r.example":{entry}}}}}"#);
             parse(json.as_bytes()).map(|file| file.matching("r.example", "x", false))
@@ -296,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_file_and_any_key_is_understood_or_refused(text in "\\PC{0,200}", key in "\\PC{0,40}", registry in "\\PC{0,40}") {
+        fn any_file_and_key_are_parsed_or_refused_without_a_panic(text in "\\PC{0,200}", key in "\\PC{0,40}", registry in "\\PC{0,40}") {
             let _ = parse(text.as_bytes());
             let _ = specificity(&key, &registry, "a/b", true);
             let json = serde_json::json!({"auths": {key: {"auth": text}}}).to_string();
@@ -304,7 +304,7 @@ mod tests {
         }
 
         #[test]
-        fn a_host_fits_itself_and_one_star_a_label(labels in prop::collection::vec("[a-z]{1,5}", 1..5)) {
+        fn a_host_matches_itself_and_one_wildcard_per_label(labels in prop::collection::vec("[a-z]{1,5}", 1..5)) {
             let host = labels.join(".");
             prop_assert!(host_fits(&host, &host));
             prop_assert!(host_fits(&vec!["*"; labels.len()].join("."), &host));

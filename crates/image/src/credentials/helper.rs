@@ -1,4 +1,4 @@
-//! Credential helpers: programs called `docker-credential-NAME`, asked for one registry at a time.
+//! Credential helpers: programs named `docker-credential-NAME`, called for one registry at a time.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -12,9 +12,9 @@ use tokio::process::Command;
 use super::credential::Credential;
 use super::error::HelperError;
 
-/// Most bytes a helper may answer.
+/// Maximum size of a helper's answer, in bytes.
 const ANSWER_MAX_BYTES: u64 = 64 << 10;
-/// What is shown of what a helper that failed says.
+/// How much of a failed helper's output an error shows.
 const SHOWN_CHARS: usize = 200;
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ pub(super) async fn get(
     }
     let program = format!("docker-credential-{helper}");
     let program = directory.map_or_else(|| PathBuf::from(&program), |directory| directory.join(&program));
-    // What Docker calls its own registry in front of helpers.
+    // Docker's name for its own registry when it calls helpers.
     let server = match registry {
         "docker.io" => "https://index.docker.io/v1/",
         other => other,
@@ -54,7 +54,7 @@ pub(super) async fn get(
         return Err(if shown.is_empty() {
             HelperError::Failed(status)
         } else {
-            HelperError::Said(shown)
+            HelperError::Output(shown)
         });
     }
     let answer: Answer = serde_json::from_slice(&output).map_err(|_| HelperError::Format)?;
@@ -71,7 +71,7 @@ pub(super) async fn get(
     }))
 }
 
-/// Runs the program; it is killed when this is given up.
+/// Runs the program. It is killed if the future is dropped.
 async fn run(program: &Path, server: &str) -> Result<(ExitStatus, Vec<u8>), HelperError> {
     let mut child = Command::from(child::command(program))
         .arg("get")
@@ -82,7 +82,7 @@ async fn run(program: &Path, server: &str) -> Result<(ExitStatus, Vec<u8>), Help
         .spawn()
         .map_err(HelperError::Start)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read is judged by what it answers.
+        // A helper need not read its input: only its answer counts.
         let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
     }
     let mut output = Vec::new();

@@ -1,5 +1,5 @@
-//! Who to be at a registry: credentials from image pull secrets, from the auth files of containers' tools and Docker's, and
-//! from credential helpers. How they are presented to a registry does not belong here.
+//! Credentials for a registry: from image pull secrets, auth files (podman's and Docker's) and credential helpers. How
+//! they are sent to a registry does not belong here.
 
 mod credential;
 pub(super) mod error;
@@ -17,12 +17,12 @@ use super::error::PullError;
 use error::CredentialsError;
 use file::AuthFile;
 
-/// Most bytes an auth file or a pull secret may have.
+/// Maximum size of an auth file or a pull secret, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
-/// Most credentials that are tried for one image.
+/// Maximum number of credentials tried for one image.
 const CANDIDATES_MAX: usize = 16;
 
-/// The content of a Secret of the type `kubernetes.io/dockerconfigjson`: the value of its key `.dockerconfigjson`.
+/// The content of a Secret of type `kubernetes.io/dockerconfigjson`: the value of its key `.dockerconfigjson`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PullSecret {
     name: String,
@@ -30,7 +30,7 @@ pub struct PullSecret {
 }
 
 impl PullSecret {
-    /// The secret called `name`, which errors name.
+    /// A secret with this name, which appears in errors.
     pub fn new(name: impl Into<String>, docker_config_json: Vec<u8>) -> Self {
         Self {
             name: name.into(),
@@ -50,18 +50,18 @@ impl fmt::Debug for PullSecret {
 /// Where this process looks for credentials.
 #[derive(Debug, Clone)]
 pub(super) struct CredentialFiles {
-    /// In this order; the first one that has something for an image is the one.
+    /// Searched in this order; the first file with credentials for an image is used.
     pub paths: Vec<PathBuf>,
-    /// The first one must exist: somebody asked for it.
+    /// The first file must exist, because the user named it.
     pub required: bool,
     /// How long a credential helper may take.
     pub helper_timeout: Duration,
-    /// Where helpers are looked for instead of in `PATH`.
+    /// The directory to search for helpers instead of `PATH`.
     pub helper_directory: Option<PathBuf>,
 }
 
 impl CredentialFiles {
-    /// As the environment says: `REGISTRY_AUTH_FILE` alone, or the places of containers' tools, then Docker's.
+    /// The files that the environment selects: `REGISTRY_AUTH_FILE` alone, or podman's locations, then Docker's.
     pub fn of_process() -> Self {
         let variable = |name: &str| {
             std::env::var_os(name)
@@ -96,7 +96,8 @@ impl CredentialFiles {
         }
     }
 
-    /// What to try for `repository` of `registry`, in this order: all that the secrets have, then what the files have.
+    /// The credentials to try for `repository` of `registry`, in this order: all from the secrets, then those from the
+    /// files.
     pub async fn find(
         &self,
         secrets: &[PullSecret],
@@ -137,7 +138,7 @@ impl CredentialFiles {
         Ok(found)
     }
 
-    /// What one file has: from the registry's helper, written in the file, or from the helper for all registries.
+    /// The credentials of one file: from the registry's helper, from an entry, or from the helper for all registries.
     async fn of_file(&self, file: &AuthFile, registry: &str, repository: &str) -> Result<Vec<Credential>, PullError> {
         if let Some(helper) = file.helper(registry) {
             return Ok(self.ask(helper, registry).await?.into_iter().collect());
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn secrets_come_before_files_and_the_first_file_with_something_wins() {
+    async fn secrets_precede_files_and_the_first_file_with_a_match_wins() {
         let directory = tempfile::tempdir().unwrap();
         // "dTpw" is u:p, "dTI6cDI=" is u2:p2, "dTM6cDM=" is u3:p3.
         fs::write(
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_helper_that_has_nothing_is_no_error_but_one_that_fails_is() {
+    async fn a_failing_helper_is_an_error_but_one_without_credentials_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.json");
         let mut files = files(directory.path(), &["config.json"]);
@@ -262,9 +263,9 @@ mod tests {
                 Some("the keyring is locked"),
             ),
             ("silent", "exit 3", Some("exit status: 3")),
-            ("rubbish", "echo '<html>'", Some("no credentials as JSON")),
-            ("floods", "exec cat /dev/zero", Some("more than")),
-            ("../evil", "", Some("no name of a credential helper")),
+            ("rubbish", "echo '<html>'", Some("did not write credentials as JSON")),
+            ("floods", "exec cat /dev/zero", Some("longer than")),
+            ("../evil", "", Some("invalid credential helper name")),
             ("missing", "", Some("cannot be started")),
         ] {
             if !script.is_empty() {
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn broken_files_and_secrets_are_errors_that_name_them() {
+    async fn malformed_files_and_secrets_are_errors_that_name_them() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("broken"), "{").unwrap();
         let mut files = files(directory.path(), &["broken"]);

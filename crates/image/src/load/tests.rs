@@ -1,4 +1,4 @@
-//! Archives and layouts in the shapes that tools write.
+//! Archives and layouts in the forms that various tools write.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn config(architecture: &str, layers: &[Vec<u8>]) -> Value {
     json!({ "architecture": architecture, "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } })
 }
 
-/// An archive with manifest.json, of these files for the layers.
+/// An archive with `manifest.json` and these files as layers.
 fn docker_archive(fixture: &Fixture, config: &Value, files: &[Vec<u8>]) -> PathBuf {
     let path = fixture.directory.path().join("docker.tar");
     let mut builder = tar::Builder::new(File::create(&path).unwrap());
@@ -42,7 +42,7 @@ fn docker_archive(fixture: &Fixture, config: &Value, files: &[Vec<u8>]) -> PathB
 }
 
 #[test]
-fn layers_of_docker_archives_may_be_compressed_each_in_its_way() {
+fn docker_archive_layers_may_use_different_compressions() {
     let layers: Vec<_> = (0..3)
         .map(|number| layer_tar(&format!("f{number}"), &[number; 10_000]))
         .collect();
@@ -62,7 +62,7 @@ fn layers_of_docker_archives_may_be_compressed_each_in_its_way() {
             .map(|layer| fs::read(&layer.path).unwrap())
             .collect();
         assert!(*expected.get_or_insert_with(|| contents.clone()) == contents);
-        // Such an image can be saved, and is the same then.
+        // Such an image can be saved, and loads as the same image.
         let saved = fixture.directory.path().join("saved");
         let name = ["example.org/a:v1".to_owned()];
         let target = crate::SaveTo::Directory(&saved);
@@ -77,7 +77,7 @@ fn layers_of_docker_archives_may_be_compressed_each_in_its_way() {
 }
 
 #[test]
-fn layers_of_docker_archives_are_held_to_their_uncompressed_digests() {
+fn docker_archive_layers_are_verified_by_their_uncompressed_digests() {
     let layers = [layer_tar("a", b"1")];
     let other = layer_tar("a", b"2");
     for file in [other.clone(), gzip(&other), zstd(&other)] {
@@ -90,20 +90,20 @@ fn layers_of_docker_archives_are_held_to_their_uncompressed_digests() {
             (0, 0)
         );
     }
-    // More files than the configuration knows, or fewer.
+    // More files than the configuration lists, or fewer.
     for files in [vec![], vec![layers[0].clone(), other]] {
         let fixture = fixture();
         let path = docker_archive(&fixture, &config("amd64", &layers), &files);
         let error = fixture.store.load(&path, None, &Quiet).unwrap_err();
         assert!(
-            chain(&error).contains("it lists 1 layers, the archive"),
+            chain(&error).contains("it lists 1 layers, but the archive"),
             "{}",
             chain(&error)
         );
     }
 }
 
-/// Images for two platforms, whose descriptors say so.
+/// Images for two platforms, as stated in their descriptors.
 fn platforms(blobs: &mut Blobs) -> [Value; 2] {
     ["arm64", "amd64"].map(|architecture| {
         let layers = [layer_tar("which", architecture.as_bytes())];
@@ -126,8 +126,18 @@ fn named(mut descriptor: Value, name: &str) -> Value {
     descriptor
 }
 
-/// Loads a layout with this index.json.
+/// Loads a layout with this `index.json`.
 fn load(fixture: &Fixture, blobs: &Blobs, index: &Value, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+    load_with(fixture, blobs, index, name, &Quiet)
+}
+
+fn load_with(
+    fixture: &Fixture,
+    blobs: &Blobs,
+    index: &Value,
+    name: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<Vec<Image>, ImageError> {
     let layout = fixture.directory.path().join("layout");
     let _ = fs::remove_dir_all(&layout);
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
@@ -135,7 +145,7 @@ fn load(fixture: &Fixture, blobs: &Blobs, index: &Value, name: Option<&str>) -> 
         fs::write(layout.join("blobs").join(digest.replace(':', "/")), bytes).unwrap();
     }
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    fixture.store.load(&layout, name, &Quiet)
+    fixture.store.load(&layout, name, progress)
 }
 
 fn digest(descriptor: &Value) -> &str {
@@ -180,7 +190,7 @@ fn indexes_of_every_shape_lead_to_this_platforms_manifest() {
         let found: Vec<_> = images.iter().map(|image| image.manifest_digest.as_str()).collect();
         assert_eq!(found, [digest(&amd)], "{shape}");
     }
-    // What is for other platforms need not be there.
+    // Content for other platforms may be missing.
     for gone in [digest(&arm).to_owned(), {
         let manifest: Value = serde_json::from_slice(&blobs[digest(&arm)]).unwrap();
         digest(&manifest["config"]).to_owned()
@@ -190,9 +200,9 @@ fn indexes_of_every_shape_lead_to_this_platforms_manifest() {
             let fixture = fixture();
             let images = load(&fixture, &blobs, index, Some("example.org/a:v1"));
             if *shape == "flat, without platforms" {
-                // Nothing says that it is for another one.
+                // Nothing states that it is for another platform.
                 let error = images.unwrap_err();
-                assert!(chain(&error).contains("is missing in it"), "{}", chain(&error));
+                assert!(chain(&error).contains("is missing"), "{}", chain(&error));
             } else {
                 assert_eq!(images.unwrap().len(), 1, "{shape}");
             }
@@ -201,7 +211,7 @@ fn indexes_of_every_shape_lead_to_this_platforms_manifest() {
 }
 
 #[test]
-fn entries_of_one_name_are_one_image_for_several_platforms() {
+fn entries_with_the_same_name_are_one_multi_platform_image() {
     let fixture = fixture();
     let mut blobs = Blobs::new();
     let [arm, amd] = platforms(&mut blobs);
@@ -226,14 +236,138 @@ fn entries_of_one_name_are_one_image_for_several_platforms() {
             ("example.org/b:v1", digest(&other))
         ]
     );
-    // A name that has nothing for this platform is missed.
+    // A named image without an entry for this platform is an error.
     let list = index(&[named(arm, "example.org/c:v1"), named(amd, "example.org/a:v1")]);
     let error = load(&fixture, &blobs, &list, None).unwrap_err();
     assert!(chain(&error).contains("only for linux/arm64"), "{}", chain(&error));
 }
 
+/// Remembers which names were derived from tags.
+#[derive(Default)]
+struct Tags(std::sync::Mutex<Vec<(String, String)>>);
+
+impl Progress for Tags {
+    fn layer_bytes(&self, _digest: &str, _received_bytes: u64, _total_bytes: u64) {}
+    fn layer_done(&self, _digest: &str, _present: bool) {}
+    fn named_after_tag(&self, tag: &str, reference: &str) {
+        self.0.lock().unwrap().push((tag.to_owned(), reference.to_owned()));
+    }
+}
+
+/// The names of the images that are loaded from a layout with these entries, and the tags that they were derived from.
+fn names_and_tags(blobs: &Blobs, entries: &[Value], name: Option<&str>) -> (Vec<String>, Vec<(String, String)>) {
+    let (fixture, tags) = (fixture(), Tags::default());
+    let images = load_with(&fixture, blobs, &index(entries), name, &tags).unwrap();
+    let names = images.into_iter().map(|image| image.reference).collect();
+    (names, tags.0.into_inner().unwrap())
+}
+
 #[test]
-fn several_images_without_names_do_not_get_one_name() {
+fn an_image_that_has_only_a_tag_is_loaded_under_a_name_derived_from_it() {
+    let mut blobs = Blobs::new();
+    let one = image(&mut blobs, &[layer_tar("a", b"1")]);
+    let two = image(&mut blobs, &[layer_tar("a", b"2")]);
+    let made = |tag: &str| (tag.to_owned(), format!("localhost/{tag}:latest"));
+    let check = |entries: &[Value], name, names: &[&str], tags: &[(String, String)]| {
+        let found = names_and_tags(&blobs, entries, name);
+        assert_eq!(
+            (found.0, found.1.as_slice()),
+            (names.iter().map(|name| name.to_string()).collect(), tags)
+        );
+    };
+    check(
+        &[named(one.clone(), "v1")],
+        None,
+        &["localhost/v1:latest"],
+        &[made("v1")],
+    );
+    check(
+        &[named(one.clone(), "v1"), named(two.clone(), "1.2-rc_3")],
+        None,
+        &["localhost/v1:latest", "localhost/1.2-rc_3:latest"],
+        &[made("v1"), made("1.2-rc_3")],
+    );
+    check(
+        &[named(one.clone(), "v1"), named(one.clone(), "latest")],
+        None,
+        &["localhost/v1:latest", "localhost/latest:latest"],
+        &[made("v1"), made("latest")],
+    );
+    // A name takes precedence over a tag.
+    check(
+        &[named(one.clone(), "v1")],
+        Some("app:v2"),
+        &["docker.io/library/app:v2"],
+        &[],
+    );
+    check(
+        &[named(one.clone(), "v1"), named(one.clone(), "example.org/a:v1")],
+        None,
+        &["example.org/a:v1"],
+        &[],
+    );
+    // A tag may have characters that a name may not. Other tags of the image then name it.
+    check(
+        &[named(one.clone(), "V1"), named(one.clone(), "v1"), named(one, "V2")],
+        None,
+        &["localhost/v1:latest"],
+        &[made("v1")],
+    );
+}
+
+#[test]
+fn the_error_for_an_image_that_cannot_be_named_suggests_a_working_remedy() {
+    let mut blobs = Blobs::new();
+    let one = image(&mut blobs, &[layer_tar("a", b"1")]);
+    let two = image(&mut blobs, &[layer_tar("a", b"2")]);
+    let tagged = "an image in it has only the tag \"V1\", which cannot be a name";
+    let unnamed = "it contains an image without a name";
+    let (name_it, save_it) = (
+        "give one with --name",
+        "save that image to an archive without the others, and load that with --name",
+    );
+    for (entries, name, expected) in [
+        (vec![named(one.clone(), "V1")], None, format!("{tagged}; {name_it}")),
+        (vec![one.clone()], None, format!("{unnamed}; {name_it}")),
+        (
+            vec![named(two.clone(), "v2"), named(one.clone(), "V1")],
+            None,
+            format!("{tagged}; {save_it}"),
+        ),
+        (
+            vec![named(two.clone(), "example.org/a:v1"), one.clone()],
+            None,
+            format!("{unnamed}; {save_it}"),
+        ),
+        (
+            vec![named(two, "example.org/a:v1"), named(one, "V1")],
+            Some("a:v1"),
+            "it has 2 images, so --name cannot be used; load it without --name, or load an archive of one image"
+                .to_owned(),
+        ),
+    ] {
+        let error = load(&fixture(), &blobs, &index(&entries), name).unwrap_err();
+        assert!(chain(&error).ends_with(&expected), "{}", chain(&error));
+    }
+}
+
+#[test]
+fn entries_of_one_tag_are_one_image_for_several_platforms_and_tags_for_other_platforms_are_skipped() {
+    let mut blobs = Blobs::new();
+    let [arm, amd] = platforms(&mut blobs);
+    for tags in [["v1", "v1"], ["arm", "v1"]] {
+        let entries = [named(arm.clone(), tags[0]), named(amd.clone(), tags[1])];
+        let (names, _) = names_and_tags(&blobs, &entries, None);
+        assert_eq!(names, ["localhost/v1:latest"], "{tags:?}");
+        let (names, _) = names_and_tags(&blobs, &entries, Some("a:v1"));
+        assert_eq!(names, ["docker.io/library/a:v1"], "{tags:?}");
+    }
+    let error = load(&fixture(), &blobs, &index(&[named(arm, "v1")]), None).unwrap_err();
+    assert!(chain(&error).contains("only for linux/arm64"), "{}", chain(&error));
+}
+
+#[test]
+fn several_unnamed_images_do_not_share_a_name() {
     let mut blobs = Blobs::new();
     let images: Vec<_> = (0..2)
         .map(|number| image(&mut blobs, &[layer_tar("a", &[number])]))
@@ -243,21 +377,17 @@ fn several_images_without_names_do_not_get_one_name() {
 }
 
 #[test]
-fn indexes_that_lie_too_deep_are_refused() {
+fn too_deeply_nested_indexes_are_refused() {
     let mut blobs = Blobs::new();
     let [_, mut inner] = platforms(&mut blobs);
     for _ in 0..20 {
         inner = put_index(&mut blobs, &[inner]);
     }
     let error = load(&fixture(), &blobs, &index(&[inner]), Some("a:v1")).unwrap_err();
-    assert!(
-        chain(&error).contains("indexes lie one in the other"),
-        "{}",
-        chain(&error)
-    );
+    assert!(chain(&error).contains("indexes are nested"), "{}", chain(&error));
 }
 
-/// An image whose manifest and configuration have these types.
+/// An image with these media types of manifest and configuration.
 fn typed(blobs: &mut Blobs, manifest_type: &str, config_type: &str, config: Vec<u8>, layer: &[u8]) -> Value {
     let config = put(blobs, config_type, config);
     let layer = put(blobs, "application/vnd.docker.image.rootfs.diff.tar.gzip", gzip(layer));
@@ -266,7 +396,7 @@ fn typed(blobs: &mut Blobs, manifest_type: &str, config_type: &str, config: Vec<
 }
 
 #[test]
-fn old_images_have_configurations_of_other_types() {
+fn legacy_configuration_media_types_are_accepted() {
     let layers = [layer_tar("a", b"1")];
     let bytes = config("amd64", &layers).to_string().into_bytes();
     for manifest_type in [
@@ -283,23 +413,23 @@ fn old_images_have_configurations_of_other_types() {
 }
 
 #[test]
-fn what_is_no_image_is_refused_with_its_type_or_its_content() {
+fn non_images_are_refused_with_their_type_or_content() {
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
     for (config_type, content, expected) in [
         (
             "application/vnd.cncf.helm.config.v1+json",
             "{}",
-            "describes no container image but \"application/vnd.cncf.helm.config.v1+json\"",
+            "describes \"application/vnd.cncf.helm.config.v1+json\", not a container image",
         ),
         (
             "application/octet-stream",
             "\u{1}binary",
-            "its configuration is not usable",
+            "its configuration is invalid",
         ),
         (
             "application/octet-stream",
             "{\"name\":\"chart\"}",
-            "its configuration is not usable",
+            "its configuration is invalid",
         ),
     ] {
         let mut blobs = Blobs::new();
@@ -311,7 +441,7 @@ fn what_is_no_image_is_refused_with_its_type_or_its_content() {
 }
 
 #[test]
-fn kubernetes_calls_a_loaded_image_by_its_manifest_where_it_has_one() {
+fn a_loaded_image_id_is_its_manifest_digest_where_it_has_one() {
     let fixture = fixture();
     let mut blobs = Blobs::new();
     let [arm, amd] = platforms(&mut blobs);
@@ -327,7 +457,7 @@ fn kubernetes_calls_a_loaded_image_by_its_manifest_where_it_has_one() {
         );
         assert_eq!(image.manifest_digest, digest(&amd));
     }
-    // Another name is another name of the same image.
+    // Another name refers to the same image.
     fixture.store.tag("example.org/team/a:v1", "example.org/b:v1").unwrap();
     let tagged = fixture.store.get("example.org/b:v1").unwrap().unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Which layers are merged, and what becomes of them in the store.
+//! Which layers are merged, and how the store keeps the result.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::tests::{Blobs, Fixture, fixture, image};
 use crate::{ImageConfiguration, Verification};
 
-/// An image of `count` layers, each with a file of its own and one that all have.
+/// An image of `count` layers, each with its own file and one shared by all.
 fn layered(fixture: &Fixture, name: &str, count: usize) -> Image {
     let mut blobs = Blobs::new();
     let layers: Vec<_> = (0..count)
@@ -38,11 +38,11 @@ fn content(layer: &Layer, name: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn the_lowest_layers_of_images_that_do_not_fit_become_one() {
+fn the_lowest_layers_are_merged_if_the_images_do_not_fit() {
     let fixture = fixture();
     let images = vec![layered(&fixture, "a", 12), layered(&fixture, "b", 3)];
     let same = fixture.store.fit(images.clone(), 15).unwrap();
-    assert_eq!(same, images, "what fits stays as it is");
+    assert_eq!(same, images, "images that fit are unchanged");
     let before = fixture.content("layers/sha256");
     let fitted = fixture.store.fit(images.clone(), 11).unwrap();
     assert_eq!(fixture.content("layers/sha256"), before + 1);
@@ -61,7 +61,7 @@ fn the_lowest_layers_of_images_that_do_not_fit_become_one() {
         (content(merged, "last"), content(merged, "a-5")),
         (Some(b"4".to_vec()), None)
     );
-    // The same again is there already.
+    // The second time the file already exists.
     let made = fs::metadata(&merged.path).unwrap().modified().unwrap();
     assert_eq!(fixture.store.fit(images, 11).unwrap(), fitted);
     assert_eq!(fs::metadata(&merged.path).unwrap().modified().unwrap(), made);
@@ -79,7 +79,7 @@ fn the_same_layers_always_give_the_same_file() {
 }
 
 #[test]
-fn layers_that_images_share_count_once() {
+fn layers_shared_by_images_count_once() {
     let fixture = fixture();
     let mut images = vec![layered(&fixture, "a", 9)];
     images.push(images[0].clone());
@@ -89,7 +89,7 @@ fn layers_that_images_share_count_once() {
     assert_eq!(fitted[0].layers, fitted[1].layers);
 }
 
-/// Images whose layers are not there: enough to decide.
+/// Images without layer files: enough to decide what to merge.
 fn fabricated(count: usize, layers: usize) -> Vec<Image> {
     let layer = |image: usize, number: usize| Layer {
         diff_id: format!("sha256:{image}-{number}"),
@@ -134,11 +134,11 @@ fn any_mix_of_containers_fits_on_a_disk_of_255_partitions() {
     let mixed = [fabricated(1, 500), fabricated(40, 3), fabricated(100, 1)].concat();
     assert!(store.step_for(&mixed, 255).is_some());
     let error = store.fit(fabricated(256, 2), 255).unwrap_err().to_string();
-    assert!(error.contains("256 different images; a Pod can have 255"), "{error}");
+    assert!(error.contains("256 different images; the maximum is 255"), "{error}");
 }
 
 #[test]
-fn merged_layers_live_as_long_as_an_image_that_has_them() {
+fn merged_layers_are_kept_while_an_image_uses_them() {
     let fixture = fixture();
     let images = vec![layered(&fixture, "a", 6)];
     let fitted = fixture.store.fit(images, 4).unwrap();
@@ -150,13 +150,13 @@ fn merged_layers_live_as_long_as_an_image_that_has_them() {
     assert!(merged.exists());
     fixture.store.remove("example.org/b:v1").unwrap();
     assert_eq!(fixture.content("layers/sha256"), 0);
-    // Layers that are gone cannot be merged.
+    // Missing layers cannot be merged.
     let error = fixture.store.fit(fitted, 2).unwrap_err();
     assert!(matches!(error, ImageError::Removed { .. }), "{error}");
 }
 
 #[test]
-fn damage_of_merged_layers_is_found_and_repaired() {
+fn damaged_merged_layers_are_found_and_repaired() {
     let fixture = fixture();
     let images = vec![layered(&fixture, "a", 6)];
     let fitted = fixture.store.fit(images.clone(), 4).unwrap();
@@ -175,7 +175,7 @@ fn damage_of_merged_layers_is_found_and_repaired() {
     assert_eq!(verify(false), problem(false));
     assert_eq!(verify(true), problem(true));
     assert!(fs::read(merged).unwrap() == intact);
-    // What is visibly damaged is made again when it is needed.
+    // A visibly damaged file is created again when it is needed.
     for broken in [vec![], vec![0; 8192]] {
         fs::write(merged, broken).unwrap();
         fixture.store.fit(images.clone(), 4).unwrap();
@@ -184,7 +184,7 @@ fn damage_of_merged_layers_is_found_and_repaired() {
 }
 
 #[test]
-fn a_limit_of_files_holds_for_merged_layers_too() {
+fn the_file_limit_applies_to_merged_layers() {
     let mut fixture = fixture();
     let images = vec![layered(&fixture, "a", 6)];
     let mut options = crate::Options::default();
@@ -196,11 +196,11 @@ fn a_limit_of_files_holds_for_merged_layers_too() {
         text.contains("lowest 6 layers") && text.contains("more than 5 files"),
         "{text}"
     );
-    assert_eq!(fixture.content("tmp"), 1, "a lock, no file");
+    assert_eq!(fixture.content("tmp"), 1, "only the lock is left");
 }
 
 #[test]
-fn a_layer_of_one_file_is_nothing_to_merge() {
+fn at_least_two_layers_are_merged_or_none() {
     assert_eq!(split(&[1, 2, 3], 3), ([].as_slice(), [1, 2, 3].as_slice()));
     assert_eq!(split(&[1, 2, 3], 2), ([1, 2].as_slice(), [3].as_slice()));
     assert_eq!(split(&[1, 2, 3], 1), ([1, 2, 3].as_slice(), [].as_slice()));

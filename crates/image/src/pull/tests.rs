@@ -1,4 +1,4 @@
-//! Pulls into a store, from registries of a few lines on the loopback interface.
+//! Pulls into a store, from minimal registries on the loopback interface.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,7 +13,7 @@ use crate::registry::tests::environment;
 use crate::tests::{Blobs, Fixture, chain, fixture, image, image_of, layer_tar, put};
 use crate::{Image, ImageError, Progress, PullPolicy, Quiet};
 
-/// Serves `blobs` by their digests, the rest of one on request, and one under the tag `v1`.
+/// Serves `blobs` by digest, partly on request, and one under the tag `v1`.
 fn serve(blobs: Blobs, tag: &str) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     let tag = tag.to_owned();
     move |request| {
@@ -31,7 +31,7 @@ fn serve(blobs: Blobs, tag: &str) -> impl Fn(&Request) -> Reply + Send + Sync + 
     }
 }
 
-/// An index with a foreign platform first, then the image, then an attestation as builders add it.
+/// An index with another platform first, then the image, then an attestation as builders add it.
 fn index_image(blobs: &mut Blobs) -> String {
     let mut manifest = image(blobs, &[layer_tar("a", &[1; 200_000]), layer_tar("b", b"2")]);
     manifest["platform"] = json!({ "os": "linux", "architecture": "amd64" });
@@ -90,11 +90,11 @@ async fn a_pull_follows_the_index_and_honours_the_policy() {
     assert_eq!(fixture.pull(&name, PullPolicy::Always).await.unwrap(), image);
     let config = format!("/v2/test/app/blobs/{}", image.id);
     let blobs_again = server.paths("/blobs/").split_off(3);
-    assert_eq!(blobs_again, [config], "layers that are here are not fetched again");
+    assert_eq!(blobs_again, [config], "layers in the store are not fetched again");
 }
 
 #[tokio::test]
-async fn cuts_in_the_middle_of_layers_cost_nothing_but_time() {
+async fn interrupted_layer_downloads_resume_without_data_loss() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let tag = index_image(&mut blobs);
     let (serve, count) = (serve(blobs, &tag), AtomicUsize::new(0));
@@ -118,7 +118,7 @@ async fn cuts_in_the_middle_of_layers_cost_nothing_but_time() {
 }
 
 #[tokio::test]
-async fn a_pull_that_fails_leaves_nothing() {
+async fn a_failed_pull_leaves_nothing_behind() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let tag = index_image(&mut blobs);
     let serve = serve(blobs, &tag);
@@ -134,16 +134,19 @@ async fn a_pull_that_fails_leaves_nothing() {
     let error = fixture.pull(&name(&server), PullPolicy::Always).await.unwrap_err();
     assert_eq!(error.reason(), "ErrImagePull");
     let text = chain(&error);
-    assert!(text.contains("broke while the configuration"), "{text}");
+    assert!(
+        text.contains("broke during the transfer of the configuration"),
+        "{text}"
+    );
     assert_eq!((fixture.content("tmp"), fixture.content("references")), (0, 0));
 }
 
 #[tokio::test]
-async fn what_the_registry_lacks_is_said_once() {
+async fn a_missing_image_is_reported_once() {
     let server = TestServer::http(|_| Reply::new(404, "")).await;
     let error = fixture().pull(&name(&server), PullPolicy::Always).await.unwrap_err();
     let expected = format!(
-        "failed to pull image \"{}\": registry {} does not have it: check repository and tag",
+        "failed to pull image \"{}\": registry {} does not have this image: check repository and tag",
         name(&server),
         server.address
     );
@@ -151,7 +154,7 @@ async fn what_the_registry_lacks_is_said_once() {
 }
 
 #[tokio::test]
-async fn a_layer_with_a_flipped_byte_is_called_corrupt_wherever_the_byte_is() {
+async fn a_layer_with_a_flipped_byte_is_reported_as_corrupt() {
     let mut blobs = Blobs::new();
     let tag = image(&mut blobs, &[layer_tar("a", &[1; 200_000])])["digest"]
         .as_str()
@@ -178,7 +181,7 @@ async fn a_layer_with_a_flipped_byte_is_called_corrupt_wherever_the_byte_is() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_lies_about_a_layer_does_not_spoil_the_pull() {
+async fn a_mirror_with_a_corrupt_layer_does_not_fail_the_pull() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let tag = index_image(&mut blobs);
     let last = TestServer::http(serve(blobs.clone(), &tag)).await;
@@ -208,7 +211,7 @@ async fn a_mirror_that_lies_about_a_layer_does_not_spoil_the_pull() {
 }
 
 #[tokio::test]
-async fn manifests_that_lead_nowhere_are_refused() {
+async fn unusable_manifests_are_refused() {
     let manifest = |bytes: &serde_json::Value| bytes.to_string().into_bytes();
     let mut blobs = Blobs::new();
     let oci_index = "application/vnd.oci.image.index.v1+json";
@@ -231,14 +234,17 @@ async fn manifests_that_lead_nowhere_are_refused() {
     let deep = format!("{{\"manifests\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let cases = [
         (blobs[nested["digest"].as_str().unwrap()].clone(), "only for nothing"),
-        (deep.into_bytes(), "its index is not usable"),
-        (b"[2]".to_vec(), "no JSON object"),
+        (deep.into_bytes(), "its index is invalid"),
+        (b"[2]".to_vec(), "not a JSON object"),
         (
             b"{\"schemaVersion\":2,\"manifests\":[],\"layers\":[]}".to_vec(),
-            "at the same time",
+            "both a manifest and an index",
         ),
-        (b"{\"schemaVersion\":1,\"fsLayers\":[]}".to_vec(), "no longer supported"),
-        (b"<html>".to_vec(), "its manifest is not usable"),
+        (
+            b"{\"schemaVersion\":1,\"fsLayers\":[]}".to_vec(),
+            "schema version 1 (Docker before 1.10) is not supported",
+        ),
+        (b"<html>".to_vec(), "its manifest is invalid"),
     ];
     for (bytes, expected) in cases {
         let mut blobs = blobs.clone();
@@ -256,7 +262,7 @@ fn put_index(blobs: &mut Blobs, manifests: &[serde_json::Value]) -> serde_json::
 }
 
 #[tokio::test]
-async fn a_pull_follows_indexes_to_any_sane_depth() {
+async fn a_pull_follows_nested_indexes() {
     for (depth, fits) in [(1, true), (5, true), (30, false)] {
         let (fixture, mut blobs) = (fixture(), Blobs::new());
         let manifest = image(&mut blobs, &[layer_tar("a", b"1")]);
@@ -275,17 +281,17 @@ async fn a_pull_follows_indexes_to_any_sane_depth() {
             assert_eq!(
                 server.paths("/manifests/").len(),
                 depth + 1,
-                "nothing of other platforms"
+                "nothing for other platforms"
             );
         } else {
             let text = chain(&pulled.unwrap_err());
-            assert!(text.contains("indexes lie one in the other"), "{text}");
+            assert!(text.contains("indexes are nested"), "{text}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_index_without_platforms_is_searched_for_what_runs_here() {
+async fn an_index_without_platforms_is_searched_for_a_matching_image() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let fits = image(&mut blobs, &[layer_tar("a", b"1")]);
     let layer = layer_tar("a", b"2");
@@ -312,7 +318,7 @@ async fn an_index_without_platforms_is_searched_for_what_runs_here() {
 }
 
 #[tokio::test]
-async fn kubernetes_calls_a_pulled_image_by_what_its_tag_means() {
+async fn a_pulled_image_id_is_the_digest_behind_its_tag() {
     let (fixture, mut blobs) = (fixture(), Blobs::new());
     let index = index_image(&mut blobs);
     let manifest = image(&mut blobs, &[layer_tar("c", b"3")]);
@@ -321,19 +327,19 @@ async fn kubernetes_calls_a_pulled_image_by_what_its_tag_means() {
         let expected = format!("{}/test/app@{root}", server.address);
         let by_tag = fixture.pull(&name(&server), PullPolicy::IfNotPresent).await.unwrap();
         assert_eq!(by_tag.kubernetes_id(), expected);
-        // The name is one that gets the image again, and stays what it is called.
+        // This name can pull the image again, and stays its name.
         let by_digest = fixture.pull(&expected, PullPolicy::IfNotPresent).await.unwrap();
         assert_eq!((by_digest.id, by_digest.repo_digest), (by_tag.id, Some(expected)));
     }
 }
 
 #[tokio::test]
-async fn old_images_are_pulled_and_charts_are_not() {
+async fn legacy_images_are_pulled_and_helm_charts_are_refused() {
     for (config_type, expected) in [
         ("application/octet-stream", None),
         (
             "application/vnd.cncf.helm.config.v1+json",
-            Some("describes no container image"),
+            Some("not a container image"),
         ),
     ] {
         let (fixture, mut blobs) = (fixture(), Blobs::new());
@@ -370,7 +376,7 @@ async fn layers_are_fetched_at_the_same_time() {
     let arrived = Arc::new((Mutex::new(0), Condvar::new()));
     let server = TestServer::http(move |request| {
         if request.path.contains("/blobs/") && !request.path.ends_with(&config) {
-            // Nobody gets a layer before all have asked for one.
+            // Layers are sent only once all have been requested.
             let (count, all) = &*arrived;
             let mut count = count.lock().unwrap();
             *count += 1;
@@ -415,7 +421,7 @@ async fn pulls_of_the_same_layer_share_one_download() {
     let diff_id = Digest::of(&layer);
     let tag = image(&mut blobs, &[layer])["digest"].as_str().unwrap().to_owned();
     let server = TestServer::http(serve(blobs, &tag)).await;
-    // As another process that is at work on the layer.
+    // Locks the layer like another process that is converting it.
     let (shared, lock) = (
         fixture.store.lock_shared().unwrap(),
         fixture.store.lock_layer(&diff_id).unwrap(),

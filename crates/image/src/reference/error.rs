@@ -1,39 +1,41 @@
-//! What is wrong with a name of an image or with a digest.
+//! Why an image name or digest is invalid.
 
-/// What is wrong with a name of an image.
+/// Why an image name is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("64 hexadecimal digits are an image ID, which cannot be a name")]
+    #[error("64 hexadecimal digits are an image ID, not a name")]
     ImageId,
     #[error("{0:?} is not HOST[:PORT]")]
     Registry(String),
-    #[error("it names no repository")]
+    #[error("it has no repository name")]
     NoRepository,
-    #[error("repository names are lower-case")]
+    #[error("repository names must be lower-case")]
     UpperCase,
     #[error("a repository has at most {max} characters")]
     LongRepository { max: usize },
     #[error("a part of the repository between slashes is empty")]
     EmptyComponent,
     #[error(
-        "{0:?} is no part of a repository: those are letters and digits, with \".\", \"_\", \"__\" or hyphens between them"
+        "{0:?} is not a valid repository component: use letters and digits, separated by \".\", \"_\", \"__\" or hyphens"
     )]
     Component(String),
-    #[error("{0:?} is no tag: those are letters, digits, \"_\", \".\" and \"-\", the last two not in front")]
+    #[error(
+        "{0:?} is not a valid tag: use letters, digits, \"_\", \".\" and \"-\", and do not start with \".\" or \"-\""
+    )]
     Tag(String),
     #[error("a tag has at most {max} characters")]
     LongTag { max: usize },
     #[error(transparent)]
     Digest(#[from] DigestError),
-    /// A name that is to be given has a digest.
+    /// A name to assign must not have a digest.
     #[error("a digest cannot be given, only a tag")]
     GivenDigest,
 }
 
-/// Why a text is no digest.
+/// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    #[error("digest {0:?} is not of the kind sha256")]
+    #[error("digest {0:?} is not a sha256 digest")]
     Algorithm(String),
     #[error("digest {0:?} does not have 64 lower-case hexadecimal digits")]
     Digits(String),

@@ -1,5 +1,5 @@
-//! The grammar of names of images (github.com/distribution/reference), by hand: a regular expression for it takes longer to
-//! compile than a Pod to start.
+//! The grammar of image names (github.com/distribution/reference), implemented by hand: compiling a regular expression
+//! for it takes longer than starting a Pod.
 //!
 //! ```text
 //! name      [registry "/"] component *("/" component) [":" tag] ["@" digest]
@@ -13,21 +13,21 @@ use std::net::Ipv6Addr;
 
 use super::error::NameError;
 
-/// Most bytes a repository may have, the registry not counted.
+/// Maximum length of a repository without its registry, in bytes.
 const REPOSITORY_MAX_BYTES: usize = 255;
-/// Most bytes a tag may have.
+/// Maximum length of a tag, in bytes.
 const TAG_MAX_BYTES: usize = 128;
 
-/// The parts of a name, not checked.
+/// The parts of a name, unchecked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Parts<'a> {
-    /// Registry, if there is one, and repository.
+    /// Registry, if any, and repository.
     pub path: &'a str,
     pub tag: Option<&'a str>,
     pub digest: Option<&'a str>,
 }
 
-/// Takes a name apart.
+/// Splits a name into its parts.
 pub(super) fn split(name: &str) -> Parts<'_> {
     let (name, digest) = match name.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
@@ -41,17 +41,16 @@ pub(super) fn split(name: &str) -> Parts<'_> {
     Parts { path, tag, digest }
 }
 
-/// Whether the first part of a name is a registry, not a part of the repository on Docker Hub.
+/// Whether the first part of a name is a registry and not part of a Docker Hub repository.
 pub(super) fn names_registry(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// Whether a name could be taken for an image ID.
+/// Whether a name could be an image ID.
 pub(super) fn is_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Says what is wrong with a registry.
 pub(super) fn check_registry(registry: &str) -> Result<(), NameError> {
     let invalid = || Err(NameError::Registry(registry.to_owned()));
     let (host, port) = match registry.strip_prefix('[') {
@@ -86,7 +85,6 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Says what is wrong with a repository.
 pub(super) fn check_repository(repository: &str) -> Result<(), NameError> {
     if repository.is_empty() {
         return Err(NameError::NoRepository);
@@ -132,7 +130,6 @@ fn is_component(component: &str) -> bool {
     }
 }
 
-/// Says what is wrong with a tag.
 pub(super) fn check_tag(tag: &str) -> Result<(), NameError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if tag.is_empty() || tag.starts_with(['.', '-']) || !tag.bytes().all(fits) {

@@ -1,4 +1,4 @@
-//! Names that people write, and any text against another implementation.
+//! Names that people write, and random texts compared with another implementation.
 
 use oci_spec::distribution::Reference;
 use proptest::prelude::*;
@@ -40,17 +40,17 @@ fn names_are_completed_as_docker_does() {
 }
 
 #[test]
-fn what_is_no_name_is_refused_with_the_kubelets_reason() {
+fn invalid_names_are_refused_with_the_kubelets_reason() {
     let long = format!("a@sha256:{}", "A".repeat(64));
     let id = "0a".repeat(32);
     for (name, why) in [
-        ("", "names no repository"),
+        ("", "has no repository name"),
         ("Nginx", "lower-case"),
         ("example.org/Nginx", "lower-case"),
-        ("nginx:", "no tag"),
-        ("nginx:a b", "no tag"),
-        ("nginx:.a", "no tag"),
-        ("nginx:\u{fc}", "no tag"),
+        ("nginx:", "not a valid tag"),
+        ("nginx:a b", "not a valid tag"),
+        ("nginx:.a", "not a valid tag"),
+        ("nginx:\u{fc}", "not a valid tag"),
         ("http://x/y", "HOST[:PORT]"),
         ("[::1/x", "HOST[:PORT]"),
         ("[::1]x/y", "HOST[:PORT]"),
@@ -60,12 +60,12 @@ fn what_is_no_name_is_refused_with_the_kubelets_reason() {
         ("-a.b/x", "HOST[:PORT]"),
         ("a..b/x", "HOST[:PORT]"),
         ("a.b:/x", "HOST[:PORT]"),
-        ("-x", "no part of a repository"),
-        ("a___b", "no part of a repository"),
-        ("a.-b", "no part of a repository"),
-        ("a/../b", "no part of a repository"),
+        ("-x", "not a valid repository component"),
+        ("a___b", "not a valid repository component"),
+        ("a.-b", "not a valid repository component"),
+        ("a/../b", "not a valid repository component"),
         ("a//b", "is empty"),
-        ("docker.io/", "names no repository"),
+        ("docker.io/", "has no repository name"),
         ("x@sha256:12", "64 lower-case"),
         ("x@sha512:12", "sha256"),
         (&long, "64 lower-case"),
@@ -82,7 +82,7 @@ fn names_have_the_length_limits_of_registries() {
     let parsed = |name: &str| ImageReference::parse(name).is_ok();
     assert!(parsed(&format!("example.org/{}", "a".repeat(255))));
     assert!(!parsed(&format!("example.org/{}", "a".repeat(256))));
-    // "library/" counts, the registry does not.
+    // "library/" counts towards the limit, the registry does not.
     assert!(parsed(&"a".repeat(247)));
     assert!(!parsed(&"a".repeat(248)));
     assert!(parsed(&format!("{}.org/a", "b".repeat(300))));
@@ -90,7 +90,7 @@ fn names_have_the_length_limits_of_registries() {
     assert!(!parsed(&format!("a:{}", "t".repeat(129))));
 }
 
-/// Names, and texts that are nearly names.
+/// Names, and texts that resemble names.
 fn texts() -> impl Strategy<Value = String> {
     let digest = format!("sha256:{}", "0f".repeat(32));
     let parts = [
@@ -128,27 +128,27 @@ fn texts() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// oci-spec takes its expression from the grammar's reference implementation.
+    /// oci-spec takes its regular expression from the grammar's reference implementation.
     #[test]
-    fn names_mean_the_same_to_oci_spec(text in texts()) {
+    fn names_parse_as_in_oci_spec(text in texts()) {
         let fields = |registry: &str, repository: &str, tag: Option<&str>, digest: Option<&str>| {
             [Some(registry), Some(repository), tag, digest].map(|part| part.map(str::to_owned))
         };
         let ours = ImageReference::parse(&text).ok();
         let ours = ours.map(|name| fields(name.registry(), name.repository(), name.tag(), name.digest()));
         let theirs = Reference::try_from(text.as_str()).ok();
-        // Digests of other kinds are not supported here.
+        // Other kinds of digests are not supported here.
         let theirs = theirs.filter(|name| name.digest().is_none_or(|digest| Digest::parse(digest).is_ok()));
         let theirs = theirs.map(|name| fields(name.registry(), name.repository(), name.tag(), name.digest()));
         let first = text.split_once('/').map_or("", |(first, _)| first);
         if first.starts_with('[') {
-            // oci-spec knows no IPv6 addresses.
+            // oci-spec does not support IPv6 addresses.
             prop_assert_eq!(theirs, None);
         } else if !first.contains(['.', ':']) && first.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            // Since distribution/reference 0.6, what is not lower-case is a registry.
+            // Since distribution/reference 0.6, a first part that is not lower-case is a registry.
             prop_assert!(ours.is_none_or(|[registry, ..]| registry.as_deref() == Some(first)));
         } else if !text.is_ascii() || first.contains('_') && first.contains('.') || grammar::is_id(&text) {
-            // oci-spec takes any script's letters in tags, no host's names for registries, IDs for names.
+            // oci-spec accepts letters of any script in tags, invalid host names as registries, and IDs as names.
             prop_assert_eq!(ours, None);
         } else {
             prop_assert_eq!(ours, theirs);
@@ -164,7 +164,7 @@ proptest! {
 }
 
 #[test]
-fn only_registries_of_this_machine_count_as_loopback() {
+fn only_local_registries_count_as_loopback() {
     for name in [
         "localhost:5000/a",
         "localhost/a",
@@ -187,7 +187,7 @@ fn only_registries_of_this_machine_count_as_loopback() {
 }
 
 #[test]
-fn digests_are_taken_literally_only() {
+fn only_canonical_digests_are_accepted() {
     assert!(Digest::parse(&format!("sha256:{}", "0".repeat(64))).is_ok());
     for text in ["sha512:00", "sha256:../../x", &format!("sha256:{}", "A".repeat(64))] {
         assert!(Digest::parse(text).is_err(), "{text}");

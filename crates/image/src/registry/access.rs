@@ -1,4 +1,4 @@
-//! Getting past a registry's door: which credential is tried next, and the header that shows it.
+//! Authentication at a registry: which credential to try next, and the header that carries it.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use crate::credentials::{Credential, PullSecret};
 use crate::error::PullError;
 
 const NO_CREDENTIALS: &str = "log in with `podman login` or `docker login`, or give the Pod imagePullSecrets";
-const REFUSED: &str = "it does not accept the credentials there are";
+const REFUSED: &str = "it rejected the credentials";
 
-/// What is known of how a registry lets this client in.
+/// The state of authentication at a registry.
 #[derive(Debug)]
 pub(super) struct Access {
     environment: Arc<Environment>,
     secrets: Vec<PullSecret>,
-    /// Looked for when a registry first asks.
+    /// Looked up when the registry first asks.
     candidates: Option<Vec<Credential>>,
-    /// Which of them is being tried.
+    /// The one being tried.
     candidate: usize,
     challenge: Option<Challenge>,
     authorization: Option<HeaderValue>,
-    /// Whether the present authorization was accepted at least once.
+    /// Whether the current authorization was accepted at least once.
     worked: bool,
 }
 
@@ -43,17 +43,18 @@ impl Access {
         }
     }
 
-    /// What to send with requests.
+    /// The authorization header for requests.
     pub fn authorization(&self) -> Option<HeaderValue> {
         self.authorization.clone()
     }
 
-    /// A request with this authorization was answered.
+    /// A request with this authorization succeeded.
     pub fn note_accepted(&mut self, authorization: Option<&HeaderValue>) {
         self.worked |= self.authorization.as_ref() == authorization;
     }
 
-    /// A request with this authorization was refused: finds the next one to try. If there is none, says what to do.
+    /// A request with this authorization was refused: selects the next one to try. If there is none, the error says
+    /// what to do.
     pub async fn next(
         &mut self,
         transport: &Transport,
@@ -61,7 +62,7 @@ impl Access {
         used: Option<&HeaderValue>,
     ) -> Result<Option<&'static str>, PullError> {
         if self.authorization.as_ref() != used {
-            // Another request found one meanwhile.
+            // Another request has found one in the meantime.
             return Ok(None);
         }
         let Some(challenge) = challenge.or(self.challenge.take()) else {
@@ -101,7 +102,7 @@ impl Access {
         Ok(None)
     }
 
-    /// The header for a credential; `None` if it is of no use here.
+    /// The header for a credential; `None` if it is unusable here.
     async fn present(
         &self,
         transport: &Transport,
@@ -119,8 +120,8 @@ impl Access {
     }
 }
 
-/// Asks a token server. It is another host than the registry as a rule, and gets the credentials because the registry says so:
-/// they are for that registry anyhow.
+/// Asks a token server for a token. It is usually a different host, and gets the credentials because the registry names
+/// it: they are meant for that registry.
 async fn fetch(
     transport: &Transport,
     server: &TokenServer,
@@ -130,7 +131,7 @@ async fn fetch(
     let realm = Url::parse(&server.realm).map_err(|error| invalid(error.to_string()))?;
     let realm = transport
         .check(&transport.own_url()?, realm)
-        .map_err(|why| invalid(format!("it leads {why}")))?;
+        .map_err(|why| invalid(format!("it redirects {why}")))?;
     let response = match token::request(server, realm, transport.repository(), credential) {
         TokenRequest::Get { url, authorization } => {
             let get = Get {
@@ -141,7 +142,7 @@ async fn fetch(
             };
             transport.follow(get).await?.0
         }
-        // Not followed elsewhere: the secret is in the body.
+        // Redirects are not followed, because the body contains the secret.
         TokenRequest::Post { url, form } => {
             let request = transport.client(&url).post(url.clone()).form(&form);
             transport.send(request, &url).await?

@@ -1,4 +1,4 @@
-//! What a registry answers, in bounds: small documents, errors, and requests to come later.
+//! Answers of a registry, with limits: small documents, errors, and requests to retry later.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use crate::error::{Cause, PullError};
 
-/// Most bytes of an answer that reports an error.
+/// Maximum size of an error answer, in bytes.
 const ERROR_MAX_BYTES: u64 = 64 << 10;
-/// What is kept of a registry's error message.
+/// Maximum length of a registry's error message, in characters; the rest is cut off.
 const DETAIL_MAX_CHARS: usize = 300;
-/// Errors of one answer that are kept.
+/// Maximum number of errors kept of one answer.
 const ERRORS_MAX: usize = 5;
 
 /// Why a body was not read.
@@ -24,7 +24,7 @@ pub(super) enum BodyError {
     Broken(reqwest::Error),
 }
 
-/// Reads a whole body, refusing more than `max_bytes` before it is in memory, and more time than `timeout`.
+/// Reads a whole body. Refuses more than `max_bytes` before they are in memory, and takes at most `timeout`.
 pub(super) async fn body(mut response: Response, max_bytes: u64, timeout: Duration) -> Result<Vec<u8>, BodyError> {
     if response.content_length().is_some_and(|length| length > max_bytes) {
         return Err(BodyError::TooLarge);
@@ -47,7 +47,7 @@ pub(super) async fn body(mut response: Response, max_bytes: u64, timeout: Durati
 /// The error that an answer with an error status reports.
 pub(super) async fn error(response: Response, registry: &str, timeout: Duration) -> PullError {
     let (status, headers) = (response.status(), response.headers().clone());
-    // Whatever goes wrong with the explanation: the status says enough.
+    // If the explanation cannot be read, the status alone must suffice.
     let body = body(response, ERROR_MAX_BYTES, timeout).await.unwrap_or_default();
     of_status(status, &headers, &body, registry)
 }
@@ -72,7 +72,7 @@ fn of_status(status: StatusCode, headers: &HeaderMap, body: &[u8], registry: &st
     }
 }
 
-/// An entry of the envelope in which registries report errors.
+/// An entry of the JSON in which registries report errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Reported {
@@ -80,7 +80,7 @@ pub(super) struct Reported {
     pub message: String,
 }
 
-/// The errors that a body reports; none if it is of another form.
+/// The errors in a body; empty if it has another format.
 pub(super) fn parse_errors(body: &[u8]) -> Vec<Reported> {
     #[derive(Deserialize)]
     struct Envelope {
@@ -100,13 +100,13 @@ fn detail(status: StatusCode, reported: &[Reported]) -> String {
     printable(&parts.join(": "))
 }
 
-/// A text of a registry, fit for a terminal.
+/// Text from a registry, made safe for a terminal.
 pub(super) fn printable(text: &str) -> String {
     let printable = text.chars().filter(|c| !c.is_control());
     printable.take(DETAIL_MAX_CHARS).collect()
 }
 
-/// How long an answer asks to wait: seconds, or a date.
+/// How long an answer asks to wait: in seconds, or until a date.
 fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -117,12 +117,12 @@ fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// The error at the end of a chain, without addresses: those of storage behind a registry may have secrets in them.
+/// The innermost error, without URLs: those of the storage behind a registry may contain secrets.
 pub(super) fn bare_cause(error: &(dyn std::error::Error + 'static)) -> Cause {
     let innermost = causes::innermost(error);
     let is_client = innermost.downcast_ref::<reqwest::Error>();
     let text = match is_client {
-        Some(error) if error.is_timeout() => "it took too long".to_owned(),
+        Some(error) if error.is_timeout() => "it timed out".to_owned(),
         Some(_) => "the client failed".to_owned(),
         None => innermost.to_string(),
     };
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_registry_reports_decides_what_the_error_is() {
+    fn the_report_of_the_registry_determines_the_error() {
         assert!(matches!(status(404, ""), PullError::NotFound { .. }));
         assert!(matches!(status(401, "<html>"), PullError::Denied { .. }));
         let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn long_reports_are_cut() {
+    fn long_reports_are_truncated() {
         let body =
             serde_json::json!({"errors": vec![serde_json::json!({"code": "X", "message": "y".repeat(500)}); 50]});
         assert!(status(500, &body.to_string()).to_string().len() < 400);
     }
 
     #[test]
-    fn a_wait_is_given_in_seconds_or_as_a_date() {
+    fn retry_after_is_read_as_seconds_or_a_date() {
         let now: jiff::Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let wait = |text: &str| {
             let mut headers = HeaderMap::new();
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_report_is_understood_or_ignored(body in prop::collection::vec(any::<u8>(), 0..200), code in 100_u16..600) {
+        fn any_report_is_parsed_or_ignored(body in prop::collection::vec(any::<u8>(), 0..200), code in 100_u16..600) {
             let _ = of_status(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), &body, "r").to_string();
         }
     }

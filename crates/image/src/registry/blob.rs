@@ -1,4 +1,5 @@
-//! A blob on its way: cut connections are taken up again where they ended, and what arrives is held to size and digest.
+//! Fetches a blob: broken connections are resumed where they ended, and the content is checked against its size and
+//! digest.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use crate::error::PullError;
 use crate::manifest::Blob;
 use crate::reference::Digest;
 
-/// What has to arrive within the time for stalls, and between two failures for the second to count as a first one.
+/// Minimum amount that must arrive within the stall timeout, and between two failures for the backoff to reset.
 const PROGRESS_MIN_BYTES: u64 = 16 << 10;
-/// How often one blob is taken up again at most, however much arrives in between.
+/// Maximum number of resumptions of one blob, however much arrives in between.
 const RESUMES_MAX: u32 = 100;
 
-/// Fetches one blob. Its end comes without an error only after exactly the bytes that the blob's digest stands for.
+/// Fetches one blob. It ends without an error only after exactly the bytes that match the blob's digest.
 #[derive(Debug)]
 pub(crate) struct BlobReader<'a> {
     sources: &'a Sources,
@@ -30,7 +31,7 @@ pub(crate) struct BlobReader<'a> {
     hash: Sha256,
     received_bytes: u64,
     answer: Option<Answer<'a>>,
-    /// Whether to ask for the rest only.
+    /// Whether to request only the missing part.
     ranges: bool,
     backoff: Backoff,
     resumes: u32,
@@ -41,7 +42,7 @@ pub(crate) struct BlobReader<'a> {
 struct Answer<'a> {
     source: &'a Source,
     response: Response,
-    /// What is sent once more because the server does not know how to send the rest only.
+    /// Bytes that are sent again because the server cannot send only the missing part.
     skip_bytes: u64,
     patience: Patience,
 }
@@ -62,7 +63,7 @@ impl<'a> BlobReader<'a> {
         }
     }
 
-    /// How much is still to come.
+    /// Bytes that are still missing.
     pub fn remaining_bytes(&self) -> u64 {
         self.blob.size_bytes.saturating_sub(self.received_bytes)
     }
@@ -79,7 +80,7 @@ impl<'a> BlobReader<'a> {
                 Err(error) => error,
             };
             self.answer = None;
-            // A registry that was there a moment ago may come back.
+            // A registry that was reachable a moment ago may come back.
             let was_there = self.received_bytes > 0 && matches!(error, PullError::Unreachable { .. });
             self.resumes += 1;
             if !(error.is_transient() || was_there) || self.resumes > RESUMES_MAX {
@@ -93,7 +94,7 @@ impl<'a> BlobReader<'a> {
         }
     }
 
-    /// Connects, or receives something; `None` if there is nothing new yet.
+    /// Connects or receives data; `None` if there is nothing new yet.
     async fn step(&mut self) -> Result<Option<Bytes>, PullError> {
         let Some(answer) = &mut self.answer else {
             self.answer = Some(self.connect().await?);
@@ -109,7 +110,7 @@ impl<'a> BlobReader<'a> {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return Err(cut("it ended too early".into())),
             Ok(Err(error)) => return Err(cut(answer::bare_cause(&error))),
-            Err(Stalled) => return Err(cut("it stood still".into())),
+            Err(Stalled) => return Err(cut("it stalled".into())),
         };
         let skipped = answer.skip_bytes.min(chunk.len() as u64);
         answer.skip_bytes -= skipped;
@@ -117,7 +118,7 @@ impl<'a> BlobReader<'a> {
         let length = new.len() as u64;
         if length > self.blob.size_bytes.saturating_sub(self.received_bytes) {
             let source = answer.source;
-            let why = format!("it is longer than the {} bytes announced", self.blob.size_bytes);
+            let why = format!("it is longer than the announced {} bytes", self.blob.size_bytes);
             return Err(self.sources.pass_over(source, PullError::invalid(&self.what, why)));
         }
         self.hash.update(&new);
@@ -153,7 +154,7 @@ impl<'a> BlobReader<'a> {
                         .get(CONTENT_RANGE)
                         .and_then(|value| value.to_str().ok());
                     if range.and_then(parse_content_range) != Some((self.received_bytes, size_bytes)) {
-                        return Err(wrong("the registry sends another part of it than asked for".into()));
+                        return Err(wrong("the registry sent a different range than requested".into()));
                     }
                     return Ok(Answer {
                         source,
@@ -163,7 +164,7 @@ impl<'a> BlobReader<'a> {
                     });
                 }
                 StatusCode::OK => response = Some(partial),
-                // It cannot send parts at all.
+                // The server does not support range requests.
                 _ => self.ranges = false,
             }
         }
@@ -185,7 +186,7 @@ impl<'a> BlobReader<'a> {
         }
     }
 
-    /// All is there: is it what was asked for?
+    /// Everything has arrived: checks the digest.
     fn end(&mut self) -> Result<(), PullError> {
         let actual = Digest::from_hash(self.hash.clone());
         if actual == self.blob.digest {
@@ -203,14 +204,14 @@ impl<'a> BlobReader<'a> {
     }
 }
 
-/// Start and whole length of `bytes START-END/LENGTH`.
+/// Start and total length of `bytes START-END/LENGTH`.
 fn parse_content_range(text: &str) -> Option<(u64, u64)> {
     let (range, length) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (start, _) = range.split_once('-')?;
     Some((start.parse().ok()?, length.parse().ok()?))
 }
 
-/// Time that a server has used up without sending a decent amount. Time that its receiver needs does not count.
+/// Limits how long a server may send too slowly. Time that the receiver takes does not count.
 #[derive(Debug)]
 struct Patience {
     stall_timeout: Duration,
@@ -250,7 +251,7 @@ mod unit_tests {
     use super::*;
 
     #[test]
-    fn a_part_says_where_it_starts_and_how_long_the_whole_is() {
+    fn content_range_gives_the_start_and_the_total_length() {
         assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, 10)));
         for text in [
             "bytes */10",

@@ -1,21 +1,20 @@
-//! What a registry wants to see: the header `WWW-Authenticate`.
+//! The header `WWW-Authenticate`, in which a registry says how to authenticate.
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-/// Longest header that is looked at, and how many of them.
+/// Maximum length of a header that is parsed, and maximum number of headers.
 const HEADER_MAX_BYTES: usize = 8 << 10;
 const HEADERS_MAX: usize = 8;
 
 /// A way to authenticate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// User and password with every request.
+    /// User name and password with every request.
     Basic,
-    /// A token from elsewhere.
+    /// A token from a token server.
     Bearer(TokenServer),
 }
 
-/// Where tokens come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TokenServer {
     pub realm: String,
@@ -23,7 +22,7 @@ pub(super) struct TokenServer {
     pub scope: Option<String>,
 }
 
-/// The best of what an answer offers: tokens rather than passwords. `None` if there is nothing known.
+/// The best challenge in an answer: tokens rather than passwords. `None` if none is supported.
 pub(super) fn of(headers: &HeaderMap) -> Option<Challenge> {
     let values = headers.get_all(WWW_AUTHENTICATE).iter().take(HEADERS_MAX);
     let challenges: Vec<_> = values.filter_map(|value| parse(value.as_bytes())).flatten().collect();
@@ -33,7 +32,7 @@ pub(super) fn of(headers: &HeaderMap) -> Option<Challenge> {
     bearer.or(challenges.first()).cloned()
 }
 
-/// The known challenges of a header; `None` if it makes no sense.
+/// The supported challenges in a header; `None` if it is malformed.
 pub(super) fn parse(header: &[u8]) -> Option<Vec<Challenge>> {
     if header.len() > HEADER_MAX_BYTES {
         return None;
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_preferred_to_passwords() {
+    fn bearer_challenges_are_preferred_to_basic() {
         let server = TokenServer {
             realm: "https://auth.example/token".into(),
             service: Some("r.example".into()),
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_or_makes_no_sense_is_no_challenge() {
+    fn unknown_and_malformed_challenges_are_ignored() {
         let long = format!("Bearer realm=\"{}\"", "x".repeat(HEADER_MAX_BYTES));
         for header in [
             "Negotiate",
@@ -115,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_understood_or_ignored(header in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_header_is_parsed_or_ignored(header in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&header);
         }
     }

@@ -1,4 +1,4 @@
-//! What pulls find on this host: settings, certificates, credentials.
+//! The host's settings, certificates and credentials for pulls.
 
 use super::limits::Limits;
 use super::settings::Settings;
@@ -6,7 +6,7 @@ use super::tls::Certificates;
 use crate::credentials::CredentialFiles;
 use crate::error::PullError;
 
-/// All of this host that pulls depend on.
+/// Everything on this host that affects pulls.
 #[derive(Debug)]
 pub(crate) struct Environment {
     pub settings: Settings,
@@ -16,7 +16,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// As this process finds it.
+    /// Reads this process's environment.
     pub fn of_process() -> Result<Self, PullError> {
         Ok(Self {
             settings: Settings::of_process()?,

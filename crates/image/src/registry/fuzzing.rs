@@ -1,4 +1,4 @@
-//! The entry of the fuzzer: everything that is read of a registry's answers, and of files with credentials and settings.
+//! Entry point for the fuzzer: all parsers of registry answers, credential files and settings.
 
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
@@ -9,7 +9,7 @@ use crate::index::Search;
 use crate::manifest;
 use crate::reference::ImageReference;
 
-/// Reads `data` as what its first byte says.
+/// Parses `data` as the kind of input that its first byte selects.
 pub fn registry_response(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     match kind % 6 {

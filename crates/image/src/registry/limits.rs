@@ -1,22 +1,22 @@
-//! How long and how often a registry is tried.
+//! Timeouts and retries for registries.
 
 use std::time::Duration;
 
-/// How long and how often things are tried.
+/// Timeouts and retries.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// For TCP and TLS together.
     pub connect_timeout: Duration,
-    /// How long a registry may send next to nothing.
+    /// How long a registry may send almost nothing.
     pub stall_timeout: Duration,
     /// How long a whole small document may take.
     pub document_timeout: Duration,
-    /// How often something is tried that fails for a reason that may pass.
+    /// Maximum number of attempts at an operation that fails for a temporary reason.
     pub attempts: u32,
-    /// The first wait between two attempts; each next one is twice as long, up to the longest.
+    /// The first wait between attempts; each later wait is twice as long as the one before, up to the longest.
     pub first_wait: Duration,
     pub longest_wait: Duration,
-    /// The longest wait that a registry may ask for. Longer ones are the caller's (the kubelet's image back-off).
+    /// The longest wait that a registry may ask for. Longer ones are left to the caller (the kubelet's image back-off).
     pub longest_retry_after: Duration,
 }
 

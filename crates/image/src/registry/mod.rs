@@ -1,8 +1,8 @@
-//! Fetching from registries: the documents and blobs of one image, from its registry's mirrors or the registry itself.
+//! Fetches the documents and blobs of one image from its registry or the registry's mirrors.
 //!
-//! A registry is not trusted: nothing it sends is kept in memory beyond a bound, it cannot keep a pull waiting for ever, what
-//! it sends is what was asked for or it is refused, and credentials go to it alone. What the documents mean and where blobs
-//! end up does not belong here.
+//! A registry is not trusted: everything kept in memory is bounded, a registry cannot delay a pull indefinitely,
+//! content that does not match the request is refused, and credentials go only to their registry. What the documents
+//! mean and where blobs are stored does not belong here.
 
 mod access;
 mod answer;
@@ -39,7 +39,7 @@ use retry::Backoff;
 use source::Source;
 use sources::{Sources, nothing_left};
 
-/// Where one image is fetched from.
+/// The registry and mirrors of one image.
 #[derive(Debug)]
 pub(super) struct Registry {
     sources: Sources,
@@ -49,7 +49,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// The places that `reference` can be fetched from. Does not connect yet.
+    /// Finds the sources of `reference`. Does not connect yet.
     pub fn new(
         reference: &ImageReference,
         environment: &Arc<Environment>,
@@ -65,7 +65,7 @@ impl Registry {
         })
     }
 
-    /// The manifest or index that the reference names, or another one of its repository that an index lists.
+    /// Fetches the manifest or index that the reference names, or one that an index lists.
     pub async fn manifest(&self, listed: Option<&Blob>) -> Result<Vec<u8>, PullError> {
         let wanted = listed.map_or(self.wanted.as_str(), |blob| blob.digest.as_str());
         let digest = listed.map(|blob| &blob.digest).or(self.digest.as_ref());
@@ -107,20 +107,20 @@ impl Registry {
         let max_bytes = size_bytes.map_or(MANIFEST_MAX_BYTES, |size| size.min(MANIFEST_MAX_BYTES));
         let bytes = source.document(response, "the manifest", max_bytes).await?;
         if size_bytes.is_some_and(|size| size != bytes.len() as u64) {
-            let why = format!("it has {} bytes, which is not what the index says", bytes.len());
+            let why = format!("it has {} bytes, which differs from the index", bytes.len());
             return Err(PullError::invalid("manifest", why));
         }
-        // What was asked for by a tag has no digest to hold it to but the registry's own.
+        // A document requested by tag can only be checked against the registry's own digest.
         verify("the manifest", digest.or(named.as_ref()), &bytes)?;
         Ok(bytes)
     }
 
-    /// Starts to fetch a blob, which errors call `what`.
+    /// Starts fetching a blob. Errors call it `what`.
     pub fn blob<'a>(&'a self, blob: &'a Blob, what: &str) -> BlobReader<'a> {
         BlobReader::new(&self.sources, blob, what)
     }
 
-    /// A small blob as a whole.
+    /// Fetches a whole small blob.
     pub async fn small_blob(&self, blob: &Blob, what: &str) -> Result<Vec<u8>, PullError> {
         let mut reader = self.blob(blob, what);
         let mut bytes = Vec::new();
@@ -130,13 +130,13 @@ impl Registry {
         Ok(bytes)
     }
 
-    /// How many places are left to ask.
+    /// Number of sources that have not failed.
     pub fn usable_source_count(&self) -> usize {
         self.sources.usable().count()
     }
 }
 
-/// Refuses content that is not what its digest says.
+/// Refuses content that does not match its digest.
 fn verify(what: &str, expected: Option<&Digest>, bytes: &[u8]) -> Result<(), PullError> {
     let Some(expected) = expected else { return Ok(()) };
     let actual = Digest::of(bytes);

@@ -1,4 +1,4 @@
-//! When to try again: after longer and longer waits, as long as the registry asks, and not for ever.
+//! Retries: after increasing waits, for as long as the registry asks, and a limited number of times.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use microkube_base::causes::with_causes;
 use super::limits::Limits;
 use crate::error::PullError;
 
-/// The attempts at one thing.
+/// The attempts at one operation.
 #[derive(Debug)]
 pub(super) struct Backoff {
     limits: Limits,
@@ -25,13 +25,13 @@ impl Backoff {
         }
     }
 
-    /// Forgets failures: there has been success since.
+    /// Resets the failures after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
         self.next_wait = self.limits.first_wait;
     }
 
-    /// Waits until it is time for the next attempt, or gives the error back if there were enough.
+    /// Waits for the next attempt, or returns the error if there were enough attempts.
     pub async fn after(&mut self, error: PullError) -> Result<(), PullError> {
         self.failures += 1;
         let asked = error.retry_after().unwrap_or_default();
@@ -45,7 +45,7 @@ impl Backoff {
     }
 }
 
-/// Between half of it and all of it, so that those who failed together do not come back together.
+/// A random wait between half and all of `wait`, so that clients that failed together do not retry together.
 fn spread(wait: Duration) -> Duration {
     let random = RandomState::new().hash_one(0_u8) % 1024;
     wait / 2 + wait / 2 * u32::try_from(random).unwrap_or(0) / 1024
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_grow_and_end() {
+    async fn waits_grow_up_to_the_last_attempt() {
         let limits = Limits {
             attempts: 4,
             ..Limits::default()
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_may_ask_for_a_wait_but_not_for_any() {
+    async fn a_registry_may_request_a_wait_up_to_the_limit() {
         let mut backoff = Backoff::new(&Limits::default());
         let start = tokio::time::Instant::now();
         backoff.after(busy(Some(Duration::from_secs(40)))).await.unwrap();

@@ -1,5 +1,5 @@
-//! The host's settings of registries: mirrors, insecure and blocked registries, from `registries.conf` (version 2) as podman,
-//! CRI-O and skopeo read it. What is not about fetching images there (short names, signatures) is passed over.
+//! The host's registry settings: mirrors, insecure and blocked registries, from `registries.conf` (version 2), as read
+//! by podman, CRI-O and skopeo. Settings that do not concern fetching images (short names, signatures) are ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -10,24 +10,24 @@ use super::error::ConfigurationError;
 use crate::error::PullError;
 use crate::reference::ImageReference;
 
-/// Most bytes a file of settings may have.
+/// Maximum size of a settings file, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 const SYSTEM_FILE: &str = "/etc/containers/registries.conf";
 const SYSTEM_DIRECTORY: &str = "/etc/containers/registries.conf.d";
 
-/// All settings, of the main file and those of the directory after it.
+/// All settings: of the main file, then of the files in its directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     registries: Vec<Entry>,
 }
 
-/// Somewhere an image can be fetched from.
+/// A place from which an image can be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Host, and port if there is one.
+    /// Host, and port if any.
     pub host: String,
     pub repository: String,
-    /// http, and https with any certificate, are allowed.
+    /// Allows http, and https with any certificate.
     pub insecure: bool,
 }
 
@@ -68,7 +68,8 @@ enum PullFromMirror {
 }
 
 impl Settings {
-    /// The files of this host and user: `CONTAINERS_REGISTRIES_CONF`, or the user's file, or the host's with its directory.
+    /// Reads the files of this host and user: `CONTAINERS_REGISTRIES_CONF`, or the user's file, or the host's with its
+    /// directory.
     pub fn of_process() -> Result<Self, PullError> {
         if let Some(path) = std::env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|path| !path.is_empty()) {
             return Self::read(Path::new(&path), None);
@@ -78,7 +79,7 @@ impl Settings {
         Self::read(&file, Some(Path::new(SYSTEM_DIRECTORY)))
     }
 
-    /// A main file, which may be absent, and the files `*.conf` of a directory, in the order of their names.
+    /// Reads a main file, which may be absent, and the files `*.conf` of a directory, sorted by name.
     fn read(main: &Path, directory: Option<&Path>) -> Result<Self, PullError> {
         let mut paths = vec![main.to_path_buf()];
         if let Some(entries) = directory.and_then(|directory| std::fs::read_dir(directory).ok()) {
@@ -103,7 +104,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds a file's settings; those of the same prefix replace earlier ones.
+    /// Adds the settings of a file. They replace earlier settings of the same prefix.
     pub fn add(&mut self, bytes: &[u8]) -> Result<(), ConfigurationError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ConfigurationError::NotText)?;
         let file: File = toml::from_str(text).map_err(|error| {
@@ -139,7 +140,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Where to fetch an image from: mirrors first, then the registry itself.
+    /// Where to fetch an image: mirrors first, then the registry itself.
     pub fn places(&self, reference: &ImageReference) -> Result<Vec<Place>, PullError> {
         let name = reference.to_string();
         let fitting = self.registries.iter().filter(|entry| entry.fits(&name));
@@ -173,7 +174,7 @@ impl Settings {
 }
 
 impl Entry {
-    /// Whether a full image name is below the prefix, which may be `*.DOMAIN` for all hosts of a domain.
+    /// Whether a full image name matches the prefix, which may be `*.DOMAIN` for all hosts of a domain.
     fn fits(&self, name: &str) -> bool {
         if let Some(domain) = self.prefix.strip_prefix('*') {
             let host = name.split('/').next().unwrap_or_default();
@@ -183,7 +184,7 @@ impl Entry {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']) && !is_port(&self.prefix, rest))
     }
 
-    /// The name with the prefix replaced by a location.
+    /// The name with the prefix replaced with a location.
     fn rewrite(&self, name: &str, location: &str) -> String {
         let rest = if self.prefix.starts_with('*') {
             name.find('/').and_then(|at| name.get(at..))
@@ -197,15 +198,15 @@ impl Entry {
     }
 }
 
-/// Whether what follows a prefix that is only a host is the host's port.
+/// Whether the text after a prefix that is only a host is a port.
 fn is_port(prefix: &str, rest: &str) -> bool {
     rest.starts_with(':') && !prefix.contains('/')
 }
 
-/// Splits a rewritten name. What comes of it goes into URLs, so it is checked like a name that a user gives.
+/// Splits a rewritten name. It becomes part of URLs, so it is checked like a name from the user.
 fn place(name: &str, insecure: bool) -> Result<Place, PullError> {
     let (host, rest) = name.split_once('/').unwrap_or((name, ""));
-    // Unlike in a user's name, what is in front is a host even without a dot.
+    // Unlike in a user's name, the first part is a host even without a dot.
     let path = ImageReference::parse(&format!("host.invalid/{rest}"));
     let (Ok(path), true) = (path, is_host(host)) else {
         return Err(PullError::Configuration {
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_the_hosts_of_a_domain() {
+    fn a_wildcard_matches_the_hosts_of_a_domain() {
         let text = "[[registry]]\nprefix='*.corp.example'\nlocation='proxy.example/corp'";
         assert_eq!(places(text, "a.corp.example/x/y"), ["proxy.example/corp/x/y"]);
         assert_eq!(places(text, "corp.example/x"), ["corp.example/x"]);
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_its_line() {
+    fn invalid_settings_are_refused_with_their_line() {
         for (text, expected) in [
             ("[[registry]]\nlocation = 5", "line 2"),
             ("\n\n[[registry", "line 3"),
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn later_files_replace_what_earlier_ones_say_of_a_prefix() {
+    fn later_files_override_earlier_ones_per_prefix() {
         let directory = tempfile::tempdir().unwrap();
         let main = directory.path().join("registries.conf");
         let more = directory.path().join("d");
@@ -399,7 +400,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_and_any_rewriting_is_understood_or_refused(text in "\\PC{0,100}", prefix in "[a-z.*:/]{0,12}", location in "\\PC{0,12}") {
+        fn any_text_and_rewriting_are_handled_without_a_panic(text in "\\PC{0,100}", prefix in "[a-z.*:/]{0,12}", location in "\\PC{0,12}") {
             let _ = settings(&text);
             let entry = format!("[[registry]]\nprefix={prefix:?}\nlocation={location:?}");
             if let Ok(settings) = settings(&entry) {

@@ -1,4 +1,4 @@
-//! One place that an image is fetched from, with requests that authenticate when asked to.
+//! One source of an image, with requests that authenticate when asked to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use super::transport::Transport;
 use crate::credentials::PullSecret;
 use crate::error::PullError;
 
-/// How often one request may be refused for want of (other) credentials.
+/// How many times one request may be refused for missing or wrong credentials.
 const REFUSALS_MAX: usize = 24;
 
 /// A registry, or a mirror of one, with the repository.
@@ -46,8 +46,8 @@ impl Source {
         self.given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Asks for something of the repository, `manifests/…` or `blobs/…`, and authenticates as far as it is asked to. The answer
-    /// is a success, or says that there are no parts where `from_byte` asks for one.
+    /// Requests something from the repository, `manifests/…` or `blobs/…`, and authenticates if asked to. The answer is
+    /// a success, or reports that the server cannot send the part from `from_byte`.
     pub async fn get(&self, path: &str, accept: &[&str], from_byte: u64) -> Result<Response, PullError> {
         for _ in 0..REFUSALS_MAX {
             let authorization = self.access.lock().await.authorization();
@@ -71,17 +71,17 @@ impl Source {
         }
         Err(PullError::Denied {
             registry: self.name().to_owned(),
-            detail: "it asks for credentials again and again".into(),
+            detail: "it keeps asking for credentials".into(),
         })
     }
 
-    /// Reads the whole of a small answer.
+    /// Reads a whole small answer.
     pub async fn document(&self, response: Response, what: &str, max_bytes: u64) -> Result<Vec<u8>, PullError> {
         self.transport.document(response, what, max_bytes).await
     }
 }
 
-/// Adds to a refusal what the user can do about it.
+/// Adds a hint for the user to a refusal.
 fn with_hint(error: PullError, hint: &str) -> PullError {
     match error {
         PullError::Denied { registry, detail } => PullError::Denied {

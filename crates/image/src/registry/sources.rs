@@ -1,4 +1,4 @@
-//! The places that one image can be fetched from, in the order in which they are asked.
+//! The sources of one image, in the order in which they are tried.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Those of an image. Does not connect yet.
+    /// Finds the sources of an image. Does not connect yet.
     pub fn new(
         reference: &ImageReference,
         environment: &Arc<Environment>,
@@ -40,15 +40,15 @@ impl Sources {
         &self.limits
     }
 
-    /// Those that are left to ask.
+    /// The sources that have not failed.
     pub fn usable(&self) -> impl Iterator<Item = &Source> {
         self.list.iter().filter(|source| source.is_usable())
     }
 
-    /// Notes that a source failed: a mirror is not asked again in this pull.
+    /// Records that a source failed: a failed mirror is not used again in this pull.
     pub fn pass_over(&self, source: &Source, error: PullError) -> PullError {
         if !self.is_last(source) {
-            tracing::warn!(mirror = source.name(), error = %with_causes(&error), "a mirror failed, going on with the next");
+            tracing::warn!(mirror = source.name(), error = %with_causes(&error), "a mirror failed, trying the next one");
             source.give_up();
         }
         error
@@ -59,7 +59,7 @@ impl Sources {
     }
 }
 
-/// The error when no source is left.
+/// The error if no source is left.
 pub(super) fn nothing_left() -> PullError {
-    PullError::invalid("registry", "no mirror and no registry is left to ask")
+    PullError::invalid("registry", "no mirror or registry left to try")
 }

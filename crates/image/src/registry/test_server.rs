@@ -1,4 +1,4 @@
-//! A server for tests that behaves as badly as it is told to, with or without TLS.
+//! A configurable, misbehaving server for tests, with or without TLS.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub method: String,
@@ -19,13 +19,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A header's value, empty if it is not there.
+    /// A header's value, or an empty string.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map_or("", |(_, value)| value)
     }
 
-    /// Where the part that is asked for starts.
+    /// Start of the requested range.
     pub fn range_start(&self) -> Option<usize> {
         self.header("range")
             .strip_prefix("bytes=")?
@@ -35,7 +35,6 @@ impl Request {
     }
 }
 
-/// What is answered.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reply {
     pub status: u16,
@@ -45,19 +44,19 @@ pub(crate) struct Reply {
     pub then: Then,
 }
 
-/// What happens after the body.
+/// What follows the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) enum Then {
-    /// The next request of the connection.
+    /// The next request on the connection.
     #[default]
     Next,
-    /// The connection is cut.
+    /// Cuts the connection.
     Cut,
-    /// Nothing, for ever.
+    /// Nothing, forever.
     Hang,
-    /// A byte each time, for ever.
+    /// One byte at a time, forever.
     Drip(Duration),
-    /// More and more, as fast as it goes.
+    /// Data without end, as fast as possible.
     Flood,
 }
 
@@ -85,7 +84,7 @@ impl Reply {
         self
     }
 
-    /// Announces the whole body and cuts the connection in it.
+    /// Announces the whole body, but cuts the connection within it.
     pub fn cut_at(mut self, length: usize) -> Self {
         self.announced_bytes = Some(self.body.len() as u64);
         self.body.truncate(length);
@@ -95,28 +94,28 @@ impl Reply {
 
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 
-/// The server; it lives as long as the test's runtime.
+/// A server that runs until the test's runtime ends.
 pub(crate) struct TestServer {
     /// Host and port.
     pub address: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
-/// How a server shows who it is.
+/// The server's certificate.
 pub(crate) struct Identity {
     pub certificates: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
-    /// Authorities that clients must have a certificate of.
+    /// The authorities for client certificates, if clients must have one.
     pub clients: Option<Arc<rustls::RootCertStore>>,
 }
 
 impl TestServer {
-    /// Speaks http.
+    /// Starts a server that speaks http.
     pub async fn http(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::start(None, handler).await
     }
 
-    /// Speaks https.
+    /// Starts a server that speaks https.
     pub async fn https(identity: Identity, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -147,7 +146,7 @@ impl TestServer {
                 let (connection, _) = listener.accept().await.unwrap();
                 let (tls, handler, seen) = (tls.clone(), Arc::clone(&handler), Arc::clone(&seen));
                 tokio::spawn(async move {
-                    // A client that has seen enough closes its end.
+                    // A client that has received enough closes its end.
                     let _ = match tls {
                         None => serve(connection, &*handler, &seen).await,
                         Some(config) => match tokio_rustls::TlsAcceptor::from(config).accept(connection).await {
@@ -161,12 +160,12 @@ impl TestServer {
         Self { address, requests }
     }
 
-    /// What was asked for so far, in order.
+    /// The requests so far, in order.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
-    /// The paths of the requests so far that contain a text.
+    /// The paths of the requests so far that contain `part`.
     pub fn paths(&self, part: &str) -> Vec<String> {
         let paths = self.requests().into_iter().map(|request| request.path);
         paths.filter(|path| path.contains(part)).collect()
@@ -210,7 +209,7 @@ async fn serve(
     Ok(())
 }
 
-/// Reads a request; `None` at the end of the connection, or for what is no request (such as the start of a TLS handshake).
+/// Reads a request; `None` at the end of the connection, or for anything else (such as the start of a TLS handshake).
 async fn read_request(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Request>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

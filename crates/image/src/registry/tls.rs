@@ -1,4 +1,4 @@
-//! HTTP clients for one registry: which authorities they trust, whom they claim to be, how long they wait.
+//! HTTP clients for one registry: trusted authorities, client certificates, timeouts.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once, OnceLock};
@@ -12,28 +12,28 @@ use super::error::ConfigurationError;
 use super::limits::Limits;
 use crate::error::PullError;
 
-/// Most bytes a file of certificates or keys may have.
+/// Maximum size of a certificate or key file, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
-/// Where certificates are.
+/// Where certificates are found.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificates {
-    /// Directories with a directory for each registry, named HOST or HOST:PORT.
+    /// Directories with a subdirectory for each registry, named HOST or HOST:PORT.
     pub directories: Vec<PathBuf>,
     /// The authorities that this host trusts.
     pub authorities: Arc<Vec<CertificateDer<'static>>>,
 }
 
 impl Certificates {
-    /// The places of containers' tools and Docker's, and the host's bundle of authorities.
+    /// The locations used by podman and related tools, by Docker, and the host's CA bundle.
     pub fn of_process() -> Self {
         static AUTHORITIES: OnceLock<Arc<Vec<CertificateDer<'static>>>> = OnceLock::new();
         let authorities = AUTHORITIES.get_or_init(|| {
             let loaded = rustls_native_certs::load_native_certs();
             for error in loaded.errors {
-                tracing::debug!(%error, "a certificate of an authority cannot be read");
+                tracing::debug!(%error, "cannot read a CA certificate");
             }
-            // One that TLS does not understand must not spoil the others.
+            // A certificate that the TLS library cannot parse must not make the others unusable.
             Arc::new(loaded.certs.into_iter().filter(is_usable).collect())
         });
         let users = std::env::home_dir().map(|home| home.join(".config/containers/certs.d"));
@@ -53,19 +53,18 @@ fn is_usable(certificate: &CertificateDer<'static>) -> bool {
     rustls::RootCertStore::empty().add(certificate.clone()).is_ok()
 }
 
-/// The clients for a registry.
 #[derive(Debug)]
 pub(super) struct Clients {
     /// For the registry itself: with its client certificate, and without checks if it is insecure.
     pub own: Client,
-    /// For where it redirects to: it trusts what the registry's client trusts, and says nothing of who one is.
+    /// For redirect targets: trusts the same authorities, but sends no client certificate.
     pub other: Client,
     /// Whether there is an authority to check certificates against.
     pub has_authorities: bool,
 }
 
 impl Clients {
-    /// For the registry `host`, and where it can be called `alias`.
+    /// The clients for the registry `host`, which may also be called `alias`.
     pub fn new(
         host: &str,
         alias: &str,
@@ -75,7 +74,7 @@ impl Clients {
         limits: &Limits,
     ) -> Result<Self, PullError> {
         static PROVIDER: Once = Once::new();
-        // Fails only where the process has installed one already, which is as good.
+        // Fails only if the process has already installed a provider, which is fine.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         let mut authorities = Vec::new();
         for der in certificates.authorities.iter() {
@@ -129,7 +128,7 @@ struct Found {
     identity: Option<Identity>,
 }
 
-/// Reads what a registry's directory has: `*.crt` are authorities, `NAME.cert` and `NAME.key` a client's certificate.
+/// Reads a registry's directory: `*.crt` are authorities, `NAME.cert` and `NAME.key` a client certificate.
 fn read_directory(directory: &Path) -> Result<Found, PullError> {
     let mut found = Found::default();
     let failed = |path: &Path, why: ConfigurationError| PullError::Configuration {

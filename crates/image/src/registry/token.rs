@@ -1,4 +1,4 @@
-//! Tokens: asking a registry's token server for one, as Docker's and OAuth's protocols have it.
+//! Requests tokens from a registry's token server, with Docker's or OAuth's protocol.
 
 use std::fmt::Write as _;
 
@@ -12,15 +12,15 @@ use super::challenge::TokenServer;
 use crate::credentials::Credential;
 use crate::error::PullError;
 
-/// Most bytes a token server may answer.
+/// Maximum size of a token server's answer, in bytes.
 pub(super) const ANSWER_MAX_BYTES: u64 = 1 << 20;
 /// Longest token that is sent to a registry.
 const TOKEN_MAX_BYTES: usize = 64 << 10;
 const CLIENT_ID: &str = "microkube";
 
-/// How to ask for a token.
+/// A request for a token.
 pub(super) enum TokenRequest {
-    /// With or without user and password.
+    /// With or without user name and password.
     Get {
         url: Url,
         authorization: Option<HeaderValue>,
@@ -32,14 +32,14 @@ pub(super) enum TokenRequest {
     },
 }
 
-/// The request that gets a token with a credential.
+/// The request that exchanges a credential for a token.
 pub(super) fn request(
     server: &TokenServer,
     url: Url,
     repository: &str,
     credential: Option<&Credential>,
 ) -> TokenRequest {
-    // What a registry asks for may be more than is needed; what it leaves out is this.
+    // The registry may ask for more scopes than needed; if it names none, this one is used.
     let scope = server
         .scope
         .clone()
@@ -69,7 +69,7 @@ pub(super) fn request(
     TokenRequest::Get { url, authorization }
 }
 
-/// The header for user and password; `None` for other credentials.
+/// The header for user name and password; `None` for other credentials.
 pub(super) fn basic(credential: &Credential) -> Option<HeaderValue> {
     let Credential::Password { username, password } = credential else {
         return None;
@@ -79,7 +79,7 @@ pub(super) fn basic(credential: &Credential) -> Option<HeaderValue> {
     header(&text)
 }
 
-/// The header for a token; `None` for what is no token.
+/// The header for a token; `None` if it is not a valid token.
 pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
     let mut text = String::from("Bearer ");
     // Writing to a String cannot fail.
@@ -95,7 +95,7 @@ fn header(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The token in a token server's answer, as a header.
+/// The token from a token server's answer, as a header.
 pub(super) fn parse(answer: &[u8]) -> Result<HeaderValue, PullError> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -104,9 +104,9 @@ pub(super) fn parse(answer: &[u8]) -> Result<HeaderValue, PullError> {
         access_token: Option<String>,
     }
     // The parser's message could quote the token.
-    let answer: Answer = serde_json::from_slice(answer).map_err(|_| PullError::invalid("token", "it is no JSON"))?;
+    let answer: Answer = serde_json::from_slice(answer).map_err(|_| PullError::invalid("token", "it is not JSON"))?;
     let token = answer.token.or(answer.access_token).unwrap_or_default();
-    bearer(&token).ok_or_else(|| PullError::invalid("token", "it is empty, too long or has spaces"))
+    bearer(&token).ok_or_else(|| PullError::invalid("token", "it is empty, too long or contains spaces"))
 }
 
 #[cfg(test)]
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_tokens_travel_in_the_body() {
+    fn identity_tokens_are_sent_in_the_body() {
         let credential = Credential::IdentityToken("secret".into());
         let url = server().realm.parse().unwrap();
         let TokenRequest::Post { url, form } = request(&server(), url, "a/b", Some(&credential)) else {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_have_a_token_under_one_of_two_names() {
+    fn a_token_is_read_from_either_field() {
         assert_eq!(parse(br#"{"token":"a.b-c"}"#).unwrap(), "Bearer a.b-c");
         assert_eq!(
             parse(br#"{"access_token":"t","expires_in":"soon"}"#).unwrap(),
@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_is_a_token_or_refused(answer in "\\PC{0,100}") {
+        fn any_response_is_a_token_or_refused(answer in "\\PC{0,100}") {
             let _ = parse(answer.as_bytes());
             let _ = parse(serde_json::json!({"token": answer}).to_string().as_bytes());
         }

@@ -1,5 +1,5 @@
-//! Requests to one place that an image is fetched from: https or http, redirects, and what goes wrong on the way. What
-//! authorizes them is given from above.
+//! Requests to one source of an image: https or http, redirects, and connection errors. The caller provides the
+//! authorization.
 
 use std::sync::Mutex;
 
@@ -18,28 +18,28 @@ use super::tls::Clients;
 use crate::error::PullError;
 use crate::reference::is_loopback;
 
-/// How often one request may be sent elsewhere.
+/// Maximum number of redirects of one request.
 const REDIRECTS_MAX: usize = 5;
 
-/// A registry's host, or a mirror's, with the repository.
+/// The host of a registry or mirror, with the repository.
 #[derive(Debug)]
 pub(super) struct Transport {
     place: Place,
-    /// Where its API is: for Docker Hub not where its name says.
+    /// Host of the API; Docker Hub's differs from its name.
     api_host: String,
-    /// http is fine: it is this machine, or the host's settings say so.
+    /// http is allowed: the host is this machine, or the settings say so.
     plain_allowed: bool,
     scheme: Mutex<Option<&'static str>>,
     clients: Clients,
     limits: Limits,
 }
 
-/// A request without body.
+/// A GET request.
 pub(super) struct Get<'a> {
     pub url: Url,
     pub authorization: Option<&'a HeaderValue>,
     pub accept: &'a [&'a str],
-    /// From where on, of a blob.
+    /// The first byte requested of a blob.
     pub from_byte: u64,
 }
 
@@ -77,8 +77,8 @@ impl Transport {
         &self.place.repository
     }
 
-    /// Asks once for something of the repository, over https, or over http where that is allowed. Tells whether the answer came from
-    /// the registry itself.
+    /// Sends one request to the repository, over https, or over http where that is allowed. Also returns whether the
+    /// registry itself answered.
     pub async fn get(
         &self,
         path: &str,
@@ -102,13 +102,13 @@ impl Transport {
             return get(scheme).await;
         }
         match get("https").await {
-            // Nothing was sent yet but the start of a TLS handshake.
+            // Nothing but the start of a TLS handshake has been sent yet.
             Err(PullError::NotTls { .. } | PullError::Unreachable { .. }) if self.plain_allowed => get("http").await,
             result => result,
         }
     }
 
-    /// Reads the whole of a small answer.
+    /// Reads a whole small answer.
     pub async fn document(&self, response: Response, what: &str, max_bytes: u64) -> Result<Vec<u8>, PullError> {
         let cut = |source| PullError::Cut {
             registry: self.name().to_owned(),
@@ -119,9 +119,9 @@ impl Transport {
         body.map_err(|error| match error {
             BodyError::TooLarge => PullError::invalid(
                 what.trim_start_matches("the "),
-                format!("it is longer than the {max_bytes} bytes that it may have"),
+                format!("it is longer than {max_bytes} bytes"),
             ),
-            BodyError::TooSlow => cut("it took too long".into()),
+            BodyError::TooSlow => cut("it timed out".into()),
             BodyError::Broken(error) => cut(bare_cause(&error)),
         })
     }
@@ -131,7 +131,7 @@ impl Transport {
         answer::error(response, self.name(), self.limits.stall_timeout).await
     }
 
-    /// Where the registry is, with the scheme that it is known to speak.
+    /// The registry's URL, with the scheme that it is known to use.
     pub fn own_url(&self) -> Result<Url, PullError> {
         let known = *lock(&self.scheme);
         self.url(known.unwrap_or("https"), "")
@@ -142,8 +142,8 @@ impl Transport {
         Url::parse(&text).map_err(|error| PullError::invalid("registry name", error))
     }
 
-    /// Sends a request, also to where it is redirected, within limits: not too often, not from https to http, and with its
-    /// authorization only as long as it goes to where it went first. Tells whether the answer came from there.
+    /// Sends a request and follows redirects, within limits: only a few, never from https to http, and with the
+    /// authorization only for the original host. Also returns whether that host answered.
     pub async fn follow(&self, get: Get<'_>) -> Result<(Response, bool), PullError> {
         let first = get.url.origin();
         let mut url = get.url.clone();
@@ -168,7 +168,7 @@ impl Transport {
         Err(self.redirect_error(RedirectError::TooOften { max: REDIRECTS_MAX }))
     }
 
-    /// Sends one request and waits for the head of its answer.
+    /// Sends one request and waits for the answer's headers.
     pub async fn send(&self, request: reqwest::RequestBuilder, url: &Url) -> Result<Response, PullError> {
         let limit = self.limits.connect_timeout + self.limits.stall_timeout;
         match tokio::time::timeout(limit, request.send()).await {
@@ -177,12 +177,13 @@ impl Transport {
             Err(_) => Err(PullError::Cut {
                 registry: host(url).unwrap_or_else(|| self.name().to_owned()),
                 what: "its answer".into(),
-                source: "it took too long".into(),
+                source: "it timed out".into(),
             }),
         }
     }
 
-    /// The client for an address: only the registry itself gets to see its client certificate and is trusted unchecked.
+    /// The client for a URL. Only the registry itself gets the client certificate and may have its certificate check
+    /// disabled.
     pub fn client(&self, url: &Url) -> &reqwest::Client {
         let own = ["https", "http"].iter().any(|scheme| {
             Url::parse(&format!("{scheme}://{}/", self.api_host)).is_ok_and(|own| own.origin() == url.origin())
@@ -197,7 +198,7 @@ impl Transport {
         self.check(from, target).map_err(|why| self.redirect_error(why))
     }
 
-    /// Makes sure that an address that `from` names may be asked.
+    /// Checks that a URL named by `from` may be requested.
     pub fn check(&self, from: &Url, mut target: Url) -> Result<Url, RedirectError> {
         let host = host(&target).unwrap_or_default();
         match target.scheme() {
@@ -207,7 +208,7 @@ impl Transport {
             "http" => return Err(RedirectError::PlainHttp { host }),
             _ => return Err(RedirectError::NotHttp),
         }
-        // What is in front of an @ would be sent as a password.
+        // The user info before an @ would be sent as a password.
         let removed = target.set_username("").and_then(|()| target.set_password(None));
         removed.map_err(|()| RedirectError::Nowhere)?;
         Ok(target)
@@ -233,7 +234,7 @@ impl Transport {
             Some(rustls::Error::InvalidCertificate(error)) => PullError::Certificate {
                 registry,
                 why: match error {
-                    CertificateError::UnknownIssuer => "no authority that this host trusts has signed it".into(),
+                    CertificateError::UnknownIssuer => "it is not signed by a CA that this host trusts".into(),
                     error => why(&error.to_string()),
                 },
             },
@@ -260,7 +261,7 @@ impl Transport {
     }
 }
 
-/// Host, and port where it is not the scheme's.
+/// Host, and port if it is not the scheme's default.
 fn host(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(match url.port() {

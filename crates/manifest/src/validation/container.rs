@@ -1,18 +1,15 @@
-//! Kubernetes' rules that are the same for every container of a Pod, whatever it is for.
+//! Kubernetes' rules common to all kinds of containers in a Pod.
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ContainerResizePolicy, EnvVar, EnvVarSource, ResourceFieldSelector, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, ContainerResizePolicy};
 
 use super::super::error::FieldPath;
-use super::super::{downward, names};
+use super::super::names;
 use super::found::Found;
 use super::surroundings::Surroundings;
-use super::{resources, restart, security};
+use super::{environment, resources, restart, security};
 
-/// Checks a container.
 pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, path: &FieldPath, found: &mut Found) {
     if container.name.is_empty() {
         found.required(&path.field("name"), "");
@@ -66,13 +63,13 @@ pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, p
         &path.field("ports"),
         found,
     );
-    environment(container.env.as_deref().unwrap_or_default(), &path.field("env"), found);
-    volume_mounts(
-        container.volume_mounts.as_deref().unwrap_or_default(),
-        surroundings.volumes,
-        &path.field("volumeMounts"),
+    environment::variables(container.env.as_deref().unwrap_or_default(), &path.field("env"), found);
+    environment::sources(
+        container.env_from.as_deref().unwrap_or_default(),
+        &path.field("envFrom"),
         found,
     );
+    volume_mounts(container, surroundings.volumes, &path.field("volumeMounts"), found);
     if let Some(needs) = &container.resources {
         resources::validate(needs, &path.field("resources"), found);
     }
@@ -83,7 +80,7 @@ pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, p
         found,
     );
     if let Some(context) = &container.security_context {
-        security::of_container(context, &path.field("securityContext"), found);
+        security::of_container(context, surroundings.host_users, &path.field("securityContext"), found);
     }
 }
 
@@ -141,101 +138,11 @@ fn ports(ports: &[ContainerPort], path: &FieldPath, found: &mut Found) {
     }
 }
 
-fn environment(variables: &[EnvVar], path: &FieldPath, found: &mut Found) {
-    for (index, variable) in variables.iter().enumerate() {
-        let path = path.index(index);
-        if variable.name.is_empty() {
-            found.required(&path.field("name"), "");
-        } else {
-            found.invalid_for_each(
-                &path.field("name"),
-                &variable.name,
-                names::variable_name(&variable.name),
-            );
-        }
-        let value = variable.value.as_deref().unwrap_or_default();
-        found.no_nul(&path.field("value"), value);
-        if let Some(source) = &variable.value_from {
-            let path = path.field("valueFrom");
-            if !value.is_empty() {
-                found.invalid(&path, "", "may not be specified when `value` is not empty");
-            }
-            value_source(source, &path, found);
-        }
-    }
-}
-
-fn value_source(source: &EnvVarSource, path: &FieldPath, found: &mut Found) {
-    let mut sources = 0;
-    if let Some(field) = &source.field_ref {
-        sources += 1;
-        let path = path.field("fieldRef");
-        let version = field.api_version.as_deref().unwrap_or_default();
-        found.one_of(&path.field("apiVersion"), version, &["v1"]);
-        let path = path.field("fieldPath");
-        if field.field_path.is_empty() {
-            found.required(&path, "");
-        } else if !downward::is_field(&field.field_path) {
-            found.one_of(&path, &field.field_path, downward::FIELDS);
-        }
-    }
-    if let Some(field) = &source.resource_field_ref {
-        sources += 1;
-        resource_field(field, &path.field("resourceFieldRef"), found);
-    }
-    let config_map = source
-        .config_map_key_ref
-        .as_ref()
-        .map(|own| ("configMapKeyRef", &own.name, &own.key));
-    let secret = source
-        .secret_key_ref
-        .as_ref()
-        .map(|own| ("secretKeyRef", &own.name, &own.key));
-    for (field, name, key) in config_map.into_iter().chain(secret) {
-        sources += 1;
-        let path = path.field(field);
-        found.invalid_for_each(&path.field("name"), name, names::dns_subdomain(name));
-        if key.is_empty() {
-            found.required(&path.field("key"), "");
-        } else {
-            found.invalid_for_each(&path.field("key"), key, names::config_map_key(key));
-        }
-    }
-    sources += usize::from(source.file_key_ref.is_some());
-    match sources {
-        0 => found.invalid(
-            path,
-            "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        ),
-        1 => {}
-        _ => found.invalid(path, "", "may not have more than one field specified at a time"),
-    }
-}
-
-fn resource_field(field: &ResourceFieldSelector, path: &FieldPath, found: &mut Found) {
-    const RESOURCES: &[&str] = &[
-        "limits.cpu",
-        "limits.ephemeral-storage",
-        "limits.memory",
-        "requests.cpu",
-        "requests.ephemeral-storage",
-        "requests.memory",
-    ];
-    let path = path.field("resource");
-    if field.resource.is_empty() {
-        found.required(&path, "");
-    } else if !["limits.hugepages-", "requests.hugepages-"]
-        .iter()
-        .any(|start| field.resource.starts_with(start))
-    {
-        found.one_of(&path, &field.resource, RESOURCES);
-    }
-}
-
-fn volume_mounts(mounts: &[VolumeMount], volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
+fn volume_mounts(container: &Container, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
+    let context = container.security_context.as_ref();
+    let is_privileged = context.and_then(|context| context.privileged) == Some(true);
     let mut mount_points = HashSet::new();
-    for (index, mount) in mounts.iter().enumerate() {
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let path = path.index(index);
         if mount.name.is_empty() {
             found.required(&path.field("name"), "");
@@ -268,14 +175,28 @@ fn volume_mounts(mounts: &[VolumeMount], volumes: &HashSet<&str>, path: &FieldPa
             found.descending(&path, expression);
         }
         if let Some(propagation) = &mount.mount_propagation {
-            let allowed = ["Bidirectional", "HostToContainer", "None"];
-            found.one_of(&path.field("mountPropagation"), propagation, &allowed);
+            let path = path.field("mountPropagation");
+            found.one_of(&path, propagation, &["Bidirectional", "HostToContainer", "None"]);
+            if propagation == "Bidirectional" && !is_privileged {
+                let detail = "Bidirectional mount propagation is available only to privileged containers";
+                found.forbidden(&path, detail);
+            }
         }
         if let Some(recursive) = &mount.recursive_read_only {
             let path = path.field("recursiveReadOnly");
             found.one_of(&path, recursive, &["Disabled", "Enabled", "IfPossible"]);
-            if matches!(recursive.as_str(), "Enabled" | "IfPossible") && mount.read_only != Some(true) {
-                found.forbidden(&path, "may only be specified when readOnly is true");
+            if matches!(recursive.as_str(), "Enabled" | "IfPossible") {
+                if mount.read_only != Some(true) {
+                    found.forbidden(&path, "may only be specified when readOnly is true");
+                }
+                if mount
+                    .mount_propagation
+                    .as_deref()
+                    .is_some_and(|propagation| propagation != "None")
+                {
+                    let detail = "may only be specified when mountPropagation is None or not specified";
+                    found.forbidden(&path, detail);
+                }
             }
         }
     }

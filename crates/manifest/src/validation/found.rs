@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::error::{FieldPath, MAX_PROBLEMS, Problem};
 use super::super::suggest;
 
-/// What is wrong so far.
+/// The problems found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Found(pub(crate) Vec<Problem>);
 
@@ -22,7 +22,7 @@ impl Found {
         self.add(path, format_args!("Required value{separator}{detail}"));
     }
 
-    pub(super) fn forbidden(&mut self, path: &FieldPath, detail: impl Display) {
+    pub(crate) fn forbidden(&mut self, path: &FieldPath, detail: impl Display) {
         self.add(path, format_args!("Forbidden: {detail}"));
     }
 
@@ -45,12 +45,22 @@ impl Found {
         }
     }
 
-    /// An invalid value somewhere inside of what Kubernetes names.
+    /// An invalid value at a place inside the field that Kubernetes names.
     pub(super) fn invalid_inside(&mut self, path: &FieldPath, place: &FieldPath, value: &str, details: Vec<String>) {
         for detail in details {
             if self.0.len() < MAX_PROBLEMS {
                 let message = format!("{path}: Invalid value: {}: {detail}", value.shown());
                 self.0.push(Problem::new(place, message));
+            }
+        }
+    }
+
+    /// Adds problems found with paths below `outer`, whose places are below `place`.
+    pub(super) fn extend_inside(&mut self, other: Self, outer: &FieldPath, place: &FieldPath) {
+        for mut problem in other.0 {
+            if self.0.len() < MAX_PROBLEMS {
+                problem.path = problem.path.moved(outer, place);
+                self.0.push(problem);
             }
         }
     }
@@ -63,7 +73,7 @@ impl Found {
         self.add(path, format_args!("Not found: {}", value.shown()));
     }
 
-    /// A value that is none of the allowed ones.
+    /// A value that is not among the allowed ones.
     pub(super) fn one_of(&mut self, path: &FieldPath, value: &str, allowed: &[&str]) {
         if allowed.contains(&value) {
             return;
@@ -92,7 +102,7 @@ impl Found {
         }
     }
 
-    /// A string that becomes a C string.
+    /// A string that is passed on as a C string must not contain NUL.
     pub(super) fn no_nul(&mut self, path: &FieldPath, value: &str) {
         if value.contains('\0') {
             self.invalid(path, value, "must not contain a NUL character");
@@ -114,6 +124,20 @@ impl Found {
         if value.starts_with('/') {
             self.invalid(path, value, "must be a relative path");
         }
+        self.no_backsteps(path, value);
+    }
+
+    /// `ValidateLocalNonReservedPath`
+    pub(super) fn local_path(&mut self, path: &FieldPath, value: &str) {
+        self.descending(path, value);
+        // A path that begins with the element `..` has been reported.
+        if value.starts_with("..") && !value.starts_with("../") && value != ".." {
+            self.invalid(path, value, "must not start with '..'");
+        }
+    }
+
+    /// `validatePathNoBacksteps`
+    pub(super) fn no_backsteps(&mut self, path: &FieldPath, value: &str) {
         if value.split('/').any(|part| part == "..") {
             self.invalid(path, value, "must not contain '..'");
         }

@@ -10,7 +10,7 @@ use super::super::names;
 use super::found::Found;
 use super::surroundings::Surroundings;
 
-/// `supportedStopSignalsLinux`, in the order in which Kubernetes lists them.
+/// `supportedStopSignalsLinux`, in Kubernetes' order.
 const STOP_SIGNALS: [&str; 65] = [
     "SIGABRT",
     "SIGALRM",
@@ -118,11 +118,11 @@ pub(super) fn hooks_and_probes(
     }
 }
 
-/// The meaning of a signal depends on the operating system, so that must be named.
+/// The meaning of a signal depends on the operating system, so the Pod must specify one.
 fn stop_signal(signal: &str, os: Option<&str>, path: &FieldPath, found: &mut Found) {
     match os {
         None => found.forbidden(path, "may not be set for containers with empty `spec.os.name`"),
-        // Nothing else runs here, which is said about `spec.os.name`.
+        // Only Linux runs here; the check of `spec.os.name` reports that.
         Some("windows") => {}
         Some(_) => found.one_of(path, signal, &STOP_SIGNALS),
     }
@@ -151,7 +151,7 @@ fn probe(probe: &Probe, grace: i64, path: &FieldPath, found: &mut Found) {
     }
 }
 
-/// What probes and hooks have in common.
+/// The common part of probes and hooks.
 #[derive(Default)]
 struct Handler<'p> {
     exec: Option<&'p ExecAction>,

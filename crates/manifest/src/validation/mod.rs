@@ -1,16 +1,32 @@
-//! Kubernetes' rules for a Pod, in its words and formats (`pkg/apis/core/validation/validation.go`), for the fields that microkube
-//! supports or accepts, and for some that it is going to support. Works on the defaulted Pod and finds all problems.
+//! Kubernetes' rules for objects, with its messages and formats (`pkg/apis/core/validation/validation.go`). Works on the
+//! defaulted object and finds all problems.
+//!
+//! The rules for Pods are here, for the fields that microkube supports or accepts and for some that it will support;
+//! those for each other kind are in a module.
 
+pub(super) mod config_map;
 mod container;
+mod downward_api;
+mod environment;
+pub(super) mod ephemeral;
 mod found;
 mod handlers;
 pub(super) mod metadata;
+pub(super) mod namespace;
 mod network;
+pub(super) mod persistent_volume;
+pub(super) mod persistent_volume_claim;
+pub(super) mod pod_update;
+mod projection;
 mod resources;
 mod restart;
 mod scheduling;
+pub(super) mod secret;
 mod security;
+pub(super) mod service_account;
+pub(super) mod storage_class;
 mod surroundings;
+mod update;
 mod volumes;
 
 use std::collections::HashSet;
@@ -22,8 +38,19 @@ use super::sidecar::is_sidecar;
 pub(super) use found::Found;
 use surroundings::Surroundings;
 
-/// Everything that is wrong with the Pod.
+/// All problems of a new Pod.
 pub(super) fn validate(pod: &Pod) -> Vec<Problem> {
+    let mut found = Found(validate_existing(pod));
+    let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+    if ephemeral.is_some_and(|containers| !containers.is_empty()) {
+        let path = FieldPath::default().field("spec").field("ephemeralContainers");
+        found.forbidden(&path, "cannot be set on create");
+    }
+    found.0
+}
+
+/// All problems of a Pod to which ephemeral containers may have been added. They are not checked again.
+pub(super) fn validate_existing(pod: &Pod) -> Vec<Problem> {
     let mut found = Found::default();
     metadata::validate(&pod.metadata, &mut found);
     let path = FieldPath::default().field("spec");
@@ -56,7 +83,7 @@ fn pod_spec(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
         security::of_pod(context, &path.field("securityContext"), found);
     }
     for (index, reference) in spec.image_pull_secrets.iter().flatten().enumerate() {
-        // Kubernetes takes one without a name, which then means nothing.
+        // Kubernetes accepts a reference without a name, which has no effect.
         if reference.name.is_empty() {
             found.required(&path.field("imagePullSecrets").index(index).field("name"), "");
         }
@@ -89,13 +116,6 @@ fn pod_spec(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
             }
         }
     }
-    if spec
-        .ephemeral_containers
-        .as_ref()
-        .is_some_and(|containers| !containers.is_empty())
-    {
-        found.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
-    }
 }
 
 fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
@@ -104,6 +124,7 @@ fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: 
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or_default(),
         os: spec.os.as_ref().map(|os| os.name.as_str()),
         restart_policy: spec.restart_policy.as_deref().unwrap_or_default(),
+        host_users: spec.host_users != Some(false),
     };
     let regular = path.field("containers");
     if spec.containers.is_empty() {
@@ -122,7 +143,7 @@ fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: 
         let path = path.field("initContainers").index(index);
         container::validate(own, &surroundings, &path, found);
         unique_name(own, &mut names, &path, found);
-        // Init containers run one after the other.
+        // Init containers run one after another.
         unique_host_ports(own, &mut HashSet::new(), &path, found);
         if is_sidecar(own) {
             handlers::hooks_and_probes(own, &surroundings, &path, found);

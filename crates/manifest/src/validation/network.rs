@@ -82,7 +82,7 @@ fn dns_config(config: Option<&PodDNSConfig>, policy: &str, path: &FieldPath, fou
         if name.is_empty() {
             found.required(&field, "must not be empty");
         }
-        // Into resolv.conf they go as they are.
+        // These are written to resolv.conf unchanged.
         for text in [name, option.value.as_deref().unwrap_or_default()] {
             if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
                 found.invalid(&field, text, "must not contain white space");
@@ -91,7 +91,7 @@ fn dns_config(config: Option<&PodDNSConfig>, policy: &str, path: &FieldPath, fou
     }
 }
 
-/// A list as Kubernetes shows it, cut if it is long.
+/// A list as Kubernetes shows it, truncated if it is long.
 fn list(values: &[String]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<String> = values

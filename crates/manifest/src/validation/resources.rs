@@ -28,7 +28,7 @@ pub(super) fn quantity(text: &str, path: &FieldPath, found: &mut Found) -> Optio
     }
 }
 
-/// Checks the amounts of resources by name; those that can be read are returned.
+/// Checks the amounts of resources by name; returns the valid ones.
 pub(super) fn amounts(
     list: Option<&BTreeMap<String, resource::Quantity>>,
     path: &FieldPath,
@@ -42,7 +42,7 @@ pub(super) fn amounts(
             if !details.is_empty() {
                 found.invalid_for_each(&path, name, details);
             } else if name.contains('/') || name.starts_with("hugepages-") {
-                let what = "not supported by microkube yet: the resources are cpu, memory and ephemeral-storage";
+                let what = "not supported by microkube yet: use cpu, memory or ephemeral-storage";
                 found.add(&path, what);
             } else {
                 found.invalid(&path, name.as_str(), "must be a standard resource for containers");
@@ -58,7 +58,7 @@ pub(super) fn amounts(
 /// Checks requests and limits.
 pub(super) fn validate(needs: &ResourceRequirements, path: &FieldPath, found: &mut Found) {
     let limits = amounts(needs.limits.as_ref(), &path.field("limits"), found);
-    // A request that was copied from its limit has the same problem; it is reported once.
+    // A request that was copied from its limit has the same problem, which is reported once.
     let mut own_requests = needs.requests.clone();
     if let (Some(requests), Some(limits)) = (&mut own_requests, &needs.limits) {
         requests.retain(|name, request| limits.get(name) != Some(request));

@@ -8,7 +8,7 @@ use super::found::Found;
 const MAX_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
 
-/// Checks `restartPolicy` and `restartPolicyRules` of a container of any kind.
+/// Checks `restartPolicy` and `restartPolicyRules` of any kind of container.
 pub(super) fn validate(container: &Container, path: &FieldPath, found: &mut Found) {
     let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
     match &container.restart_policy {

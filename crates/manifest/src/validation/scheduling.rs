@@ -1,4 +1,5 @@
-//! Kubernetes' rules for what decides where a Pod runs. All of it is accepted and means nothing on one node, but a mistake in it is one.
+//! Kubernetes' rules for scheduling fields. On a single node these have no effect, but mistakes in them are still
+//! errors.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,7 +16,7 @@ use super::metadata;
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-/// Checks everything of a Pod that the scheduler would look at.
+/// Checks all fields that the scheduler would use.
 pub(super) fn validate(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
     metadata::labels(spec.node_selector.as_ref(), &path.field("nodeSelector"), found);
     if let Some(own) = &spec.affinity {
@@ -56,6 +57,11 @@ pub(super) fn validate(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
         found.invalid_for_each(&path, &gate.condition_type, names::qualified_name(&gate.condition_type));
     }
     let mut gates = HashSet::new();
+    let has_gates = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+    if has_gates && spec.node_name.as_ref().is_some_and(|name| !name.is_empty()) {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        found.forbidden(&path.field("nodeName"), detail);
+    }
     for (index, gate) in spec.scheduling_gates.iter().flatten().enumerate() {
         let path = path.field("schedulingGates").index(index);
         found.invalid_for_each(&path, &gate.name, names::qualified_name(&gate.name));
@@ -120,7 +126,7 @@ fn weight(weight: i32, path: &FieldPath, found: &mut Found) {
     }
 }
 
-fn node_term(term: &NodeSelectorTerm, strict: bool, path: &FieldPath, found: &mut Found) {
+pub(super) fn node_term(term: &NodeSelectorTerm, strict: bool, path: &FieldPath, found: &mut Found) {
     for (index, requirement) in term.match_expressions.iter().flatten().enumerate() {
         node_requirement(requirement, strict, &path.field("matchExpressions").index(index), found);
     }
@@ -190,7 +196,7 @@ fn selector_requirement(name: &str, operator: &str, values: &[String], path: &Fi
     key(name, path, found);
 }
 
-fn label_selector(selector: Option<&LabelSelector>, path: &FieldPath, found: &mut Found) {
+pub(super) fn label_selector(selector: Option<&LabelSelector>, path: &FieldPath, found: &mut Found) {
     let Some(selector) = selector else { return };
     metadata::labels(selector.match_labels.as_ref(), &path.field("matchLabels"), found);
     for (index, requirement) in selector.match_expressions.iter().flatten().enumerate() {

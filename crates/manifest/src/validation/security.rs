@@ -1,12 +1,16 @@
 //! Kubernetes' rules for security contexts.
 
-use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Capabilities, PodSecurityContext, SeccompProfile, SecurityContext};
 
 use super::super::error::FieldPath;
 use super::super::security::capability;
+use super::super::sysctl;
 use super::found::Found;
 
-/// Largest user and group id, as Kubernetes has it.
+/// Longest name of an AppArmor profile, in bytes.
+const MAX_APP_ARMOR_PROFILE_BYTES: usize = 4095;
+
+/// Largest user and group ID in Kubernetes.
 const MAX_ID: i64 = i32::MAX as i64;
 
 /// Checks the Pod's security context.
@@ -46,20 +50,36 @@ pub(super) fn of_pod(context: &PodSecurityContext, path: &FieldPath, found: &mut
         let path = path.field("sysctls").index(index).field("name");
         if sysctl.name.is_empty() {
             found.required(&path, "");
+        } else if let Some(problem) = sysctl::name_problem(&sysctl.name) {
+            found.invalid(&path, sysctl.name.as_str(), problem);
         } else if !names.insert(sysctl.name.as_str()) {
             found.duplicate(&path, sysctl.name.as_str());
         }
     }
     seccomp(context.seccomp_profile.as_ref(), &path.field("seccompProfile"), found);
+    app_armor(
+        context.app_armor_profile.as_ref(),
+        &path.field("appArmorProfile"),
+        found,
+    );
 }
 
-/// Checks a container's security context.
-pub(super) fn of_container(context: &SecurityContext, path: &FieldPath, found: &mut Found) {
+/// Checks a container's security context. `host_users` is the Pod's field: whether it has no user namespace.
+pub(super) fn of_container(context: &SecurityContext, host_users: bool, path: &FieldPath, found: &mut Found) {
     let own = [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)];
     ids(&own, path, found);
     if let Some(mount) = &context.proc_mount {
-        found.one_of(&path.field("procMount"), mount, &["Default", "Unmasked"]);
+        let path = path.field("procMount");
+        found.one_of(&path, mount, &["Default", "Unmasked"]);
+        if mount == "Unmasked" && host_users {
+            found.invalid(&path, mount.as_str(), "`hostUsers` must be false to use `Unmasked`");
+        }
     }
+    app_armor(
+        context.app_armor_profile.as_ref(),
+        &path.field("appArmorProfile"),
+        found,
+    );
     seccomp(context.seccomp_profile.as_ref(), &path.field("seccompProfile"), found);
     if let Some(list) = &context.capabilities {
         capabilities(list, &path.field("capabilities"), found);
@@ -74,7 +94,7 @@ pub(super) fn of_container(context: &SecurityContext, path: &FieldPath, found: &
             .as_ref()
             .and_then(|list| list.add.as_deref())
             .unwrap_or_default();
-        // Kubernetes looks for this one spelling.
+        // Kubernetes checks only this spelling.
         if added.iter().any(|name| name == "CAP_SYS_ADMIN") {
             let detail =
                 "Invalid value: cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
@@ -112,7 +132,38 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &FieldPath, found: &mut Found
     }
 }
 
-/// The capabilities are known ones, so that a misspelt one is not just not there.
+/// `validateAppArmorProfileField`
+fn app_armor(profile: Option<&AppArmorProfile>, path: &FieldPath, found: &mut Found) {
+    const MUST_BE_SET: &str = "must be set when AppArmor type is Localhost";
+    let Some(profile) = profile else { return };
+    let type_path = path.field("type");
+    if profile.type_.is_empty() {
+        return found.required(&type_path, "type is required when appArmorProfile is set");
+    }
+    found.one_of(
+        &type_path,
+        &profile.type_,
+        &["Localhost", "RuntimeDefault", "Unconfined"],
+    );
+    let path = path.field("localhostProfile");
+    match (profile.type_.as_str(), profile.localhost_profile.as_deref()) {
+        ("Localhost", None | Some("")) => found.required(&path, MUST_BE_SET),
+        ("Localhost", Some(name)) => {
+            if name.trim() != name {
+                found.invalid(&path, name, "must not be padded with whitespace");
+            }
+            if name.len() > MAX_APP_ARMOR_PROFILE_BYTES {
+                found.too_long(&path, MAX_APP_ARMOR_PROFILE_BYTES);
+            }
+        }
+        ("RuntimeDefault" | "Unconfined", Some(name)) => {
+            found.invalid(&path, name, "can only be set when AppArmor type is Localhost");
+        }
+        _ => {}
+    }
+}
+
+/// Capabilities must be known, so that a misspelt one is not silently missing.
 fn capabilities(capabilities: &Capabilities, path: &FieldPath, found: &mut Found) {
     for (field, names) in [("add", &capabilities.add), ("drop", &capabilities.drop)] {
         for (index, name) in names.iter().flatten().enumerate() {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Volume;
 use super::super::error::FieldPath;
 use super::super::names;
 use super::found::Found;
-use super::resources;
+use super::{projection, resources};
 
 /// Checks the volumes and returns their names.
 pub(super) fn validate<'s>(volumes: &'s [Volume], path: &FieldPath, found: &mut Found) -> HashSet<&'s str> {
@@ -23,7 +23,7 @@ pub(super) fn validate<'s>(volumes: &'s [Volume], path: &FieldPath, found: &mut 
                 found.duplicate(&name, volume.name.as_str());
             }
         }
-        // Every field but the name is a kind of volume.
+        // Every field except the name is a kind of volume.
         let written = serde_json::to_value(volume).unwrap_or_default();
         let kinds = written
             .as_object()
@@ -34,16 +34,48 @@ pub(super) fn validate<'s>(volumes: &'s [Volume], path: &FieldPath, found: &mut 
         for kind in kinds.skip(1) {
             found.forbidden(&path.field(kind), "may not specify more than 1 volume type");
         }
-        if let Some(empty_dir) = &volume.empty_dir {
-            let path = path.field("emptyDir");
-            let medium = empty_dir.medium.as_deref().unwrap_or_default();
-            if !medium.starts_with("HugePages") {
-                found.one_of(&path.field("medium"), medium, &["", "Memory"]);
-            }
-            if let Some(limit) = &empty_dir.size_limit {
-                resources::quantity(&limit.0, &path.field("sizeLimit"), found);
-            }
-        }
+        source(volume, &path, found);
     }
     names
+}
+
+fn source(volume: &Volume, path: &FieldPath, found: &mut Found) {
+    if let Some(empty_dir) = &volume.empty_dir {
+        let path = path.field("emptyDir");
+        let medium = empty_dir.medium.as_deref().unwrap_or_default();
+        if !medium.starts_with("HugePages") {
+            found.one_of(&path.field("medium"), medium, &["", "Memory"]);
+        }
+        if let Some(limit) = &empty_dir.size_limit {
+            resources::quantity(&limit.0, &path.field("sizeLimit"), found);
+        }
+    }
+    if let Some(config_map) = &volume.config_map {
+        let path = path.field("configMap");
+        projection::object(&config_map.name, &path.field("name"), found);
+        projection::mode(config_map.default_mode, &path.field("defaultMode"), found);
+        projection::items(config_map.items.as_deref(), &path.field("items"), found);
+    }
+    if let Some(secret) = &volume.secret {
+        let path = path.field("secret");
+        let name = secret.secret_name.as_deref().unwrap_or_default();
+        projection::object(name, &path.field("secretName"), found);
+        projection::mode(secret.default_mode, &path.field("defaultMode"), found);
+        projection::items(secret.items.as_deref(), &path.field("items"), found);
+    }
+    if let Some(downward) = &volume.downward_api {
+        let path = path.field("downwardAPI");
+        projection::mode(downward.default_mode, &path.field("defaultMode"), found);
+        projection::files(downward.items.as_deref(), &path, found);
+    }
+    if let Some(projected) = &volume.projected {
+        let path = path.field("projected");
+        projection::mode(projected.default_mode, &path.field("defaultMode"), found);
+        projection::sources(projected.sources.as_deref().unwrap_or_default(), &path, found);
+    }
+    if let Some(claim) = &volume.persistent_volume_claim
+        && claim.claim_name.is_empty()
+    {
+        found.required(&path.field("persistentVolumeClaim").field("claimName"), "");
+    }
 }

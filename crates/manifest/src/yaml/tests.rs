@@ -47,7 +47,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn values_are_what_kubernetes_reads() {
+fn values_are_read_as_by_kubernetes() {
     let node =
         one("a: 1\nb: [x, 1.5, true, ~, yes, \"yes\", 0644]\nc:\n  d: |\n    two\n    lines\n  e: !!str 5\n1: f\n");
     assert_eq!(
@@ -66,10 +66,10 @@ fn duplicates_tags_and_odd_keys_are_all_found() {
     assert_eq!(
         problems("a: 1\nb: {x: 1, x: 2}\na: !secret x\nc:\n- {d: 1}\n- {d: 1, d: 2}\n"),
         [
-            "2:11: duplicate field \"b.x\", it is there in line 2 already",
+            "2:11: duplicate field \"b.x\", already set on line 2",
             "3:4: a: the YAML tag !secret is not allowed here",
-            "3:1: duplicate field \"a\", it is there in line 1 already",
-            "6:10: duplicate field \"c[1].d\", it is there in line 6 already",
+            "3:1: duplicate field \"a\", already set on line 1",
+            "6:10: duplicate field \"c[1].d\", already set on line 6",
         ]
     );
     assert_eq!(problems("a: {[1]: 2}\n"), ["1:5: a: keys must be plain strings"]);
@@ -89,22 +89,22 @@ fn duplicates_tags_and_odd_keys_are_all_found() {
 }
 
 #[test]
-fn tabs_get_a_remedy_and_hide_nothing() {
+fn tabs_get_a_hint_and_hide_no_other_problem() {
     assert_eq!(
         problems("a:\n\tb: 1\n\tc: {d: 1, d: 2}\n"),
         [
-            "3:13: duplicate field \"a.d\", it is there in line 3 already"
+            "3:13: duplicate field \"a.d\", already set on line 3"
                 .replace("3:13", "3:12")
                 .replace("a.d", "a.c.d"),
-            "2:1: not valid YAML: tabs are not allowed for indentation, use spaces (in 1 more line too)".to_owned(),
+            "2:1: not valid YAML: tabs are not allowed for indentation, use spaces (also on 1 more line)".to_owned(),
         ]
     );
-    // In a text they are a text's.
+    // Inside a string, tabs are part of the string.
     assert_eq!(json(&one("a: |\n  \tx\n")), serde_json::json!({"a": "\tx\n"}));
 }
 
 #[test]
-fn comments_and_texts_may_have_any_number_of_brackets() {
+fn comments_and_strings_may_contain_any_number_of_brackets() {
     let comments = "# - {name: x, value: [a]}  # it's optional\n".repeat(1000);
     let script = "  # usage: foo [-x] {y}, don't\n  awk '{ print\n".repeat(1000);
     let node = one(&format!("{comments}a: |\n{script}b: 1\n"));
@@ -112,23 +112,23 @@ fn comments_and_texts_may_have_any_number_of_brackets() {
 }
 
 #[test]
-fn what_ends_a_document_does_not_hide_what_was_found_before() {
+fn a_syntax_error_does_not_hide_earlier_problems() {
     assert_eq!(
         problems("a: 1\na: 2\nb: [1\nc: 3\n"),
         [
-            "2:1: duplicate field \"a\", it is there in line 1 already",
+            "2:1: duplicate field \"a\", already set on line 1",
             "4:2: not valid YAML: illegal placement of ':' indicator",
         ]
     );
 }
 
 #[test]
-fn json_is_faulted_in_words_of_json() {
+fn json_errors_use_json_terms() {
     assert_eq!(
         problems("{\"a\": 1,\n \"ä\": \"x\" \"b\": 2}\n"),
         ["2:11: not valid JSON: expected `,` or `}`"]
     );
-    // YAML, though it begins alike.
+    // This is YAML, although it begins like JSON.
     assert_eq!(
         json(&one("{\"a\": [x, 'y',],}\n")),
         serde_json::json!({"a": ["x", "y"]})
@@ -137,10 +137,10 @@ fn json_is_faulted_in_words_of_json() {
 }
 
 #[test]
-fn templates_get_a_hint_where_they_can_be_read_as_yaml() {
+fn templates_that_parse_as_yaml_get_a_hint() {
     assert_eq!(
         problems("a: {{ .Values.a }}\n"),
-        ["1:5: a: keys must be plain strings; if this is a template, it has to be rendered first"]
+        ["1:5: a: keys must be plain strings; if this is a template, render it first"]
     );
 }
 
@@ -161,7 +161,7 @@ fn merge_keys_and_anchors_are_followed() {
     );
     assert_eq!(
         problems("a: &a [*a]\n"),
-        ["1:8: not valid YAML: the alias refers to what it is itself a part of"]
+        ["1:8: not valid YAML: the alias refers to a node that contains it"]
     );
     assert!(
         problems("a: *nothing\n")[0].contains("unknown anchor"),
@@ -170,30 +170,30 @@ fn merge_keys_and_anchors_are_followed() {
     );
 }
 
-/// What this thread has used: how busy the machine is does not count.
+/// CPU time of this thread: independent of the load on the machine.
 fn cpu_time() -> Duration {
     Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap())
 }
 
 #[test]
-fn bombs_end_soon() {
+fn alias_bombs_are_refused_quickly() {
     let started = cpu_time();
     let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let before = level - 1;
         laughs += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{before}"); 10].join(","));
     }
-    assert!(problems(&laughs)[0].contains("aliases followed"));
+    assert!(problems(&laughs)[0].contains("after expanding aliases"));
     let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(20_000), "*a,".repeat(20_000));
-    assert!(problems(&wide)[0].contains("aliases followed"));
+    assert!(problems(&wide)[0].contains("after expanding aliases"));
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(10_000));
-    assert!(problems(&long)[0].contains("aliases followed"));
+    assert!(problems(&long)[0].contains("after expanding aliases"));
     let merged = format!(
         "a: &a {{{}}}\nb: [{}]\n",
         (0..2000).map(|n| format!("k{n}: 1,")).collect::<String>(),
         "{<<: *a},".repeat(2000)
     );
-    assert!(problems(&merged)[0].contains("aliases followed"));
+    assert!(problems(&merged)[0].contains("after expanding aliases"));
     for unit in ["[", "[\n\n", "{a: ", "{a: #}\n", "{\"a]\": ", "[a, "] {
         for depth in [200, 100_000] {
             let found = problems(&unit.repeat(depth));
@@ -201,7 +201,7 @@ fn bombs_end_soon() {
             assert!(refused, "{depth} {unit:?}: {}", found[0]);
         }
     }
-    // A problem for every few bytes, each with a long path.
+    // A problem every few bytes, each with a long path.
     let duplicates = format!("{}{}", "{a: ".repeat(90), "a,".repeat(150_000));
     let found = problems(&duplicates);
     assert!(found[0].starts_with("1:363: duplicate field"), "{}", found[0]);
@@ -241,7 +241,7 @@ fn bombs_end_soon() {
 }
 
 #[test]
-fn fields_are_found_in_the_text() {
+fn fields_are_located_in_the_text() {
     let (nodes, _) = read("kind: Pod\n---\nspec:\n  containers:\n  - name: a\n    image: b\n  - {name: c}\n");
     let spec = FieldPath::default().field("spec");
     let containers = spec.field("containers");
@@ -254,12 +254,12 @@ fn fields_are_found_in_the_text() {
     assert_eq!(at(&containers.index(0)), (5, 5));
     assert_eq!(at(&containers.index(1).field("name")), (7, 6));
     assert_eq!(at(&containers.index(1)), (7, 5));
-    // The innermost that exists.
+    // The innermost value that exists.
     assert_eq!(at(&containers.index(1).field("image")), (7, 5));
     assert_eq!(at(&spec.field("nothing").index(3)), (3, 1));
 }
 
-/// The paths of all values of a document.
+/// The paths of all values in a document.
 fn paths(value: &serde_json::Value, path: &FieldPath, all: &mut Vec<FieldPath>) {
     all.push(path.clone());
     match value {
@@ -295,7 +295,7 @@ fn any_value() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused_with_a_place_inside(text in "[-a-z:{}\\[\\]&*!|>'\"#?,\\t\\n\\r 0-9.~<\u{e4}]{0,80}") {
+    fn any_text_is_read_or_refused_with_a_position_inside(text in "[-a-z:{}\\[\\]&*!|>'\"#?,\\t\\n\\r 0-9.~<\u{e4}]{0,80}") {
         let lines = documents::lines(&text).count().max(1);
         for problem in read(&text).1 {
             let at = problem.location.unwrap();
@@ -305,7 +305,7 @@ proptest! {
     }
 
     #[test]
-    fn json_comes_through_and_every_value_has_its_place(value in prop::collection::btree_map("[a-z]{1,4}", any_value(), 1..4)) {
+    fn json_is_read_and_every_value_has_a_position(value in prop::collection::btree_map("[a-z]{1,4}", any_value(), 1..4)) {
         let value = serde_json::Value::Object(value.into_iter().collect());
         let text = serde_json::to_string_pretty(&value).unwrap();
         let node = one(&text);

@@ -1,4 +1,5 @@
-//! What is done to a text before the scanner sees it, and when the scanner has given it up: looks at lines and characters only.
+//! Preprocessing of text before the scanner sees it, and after the scanner has failed. Works on lines and characters
+//! only.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,7 +7,7 @@ use std::collections::HashMap;
 use super::super::documents::lines;
 use super::super::error::{FieldPath, Location, Problem};
 
-/// JSON writes characters beyond U+FFFF as two escapes, which YAML does not know.
+/// JSON writes characters beyond U+FFFF as two escapes, which YAML does not support.
 pub(super) fn paired_surrogates(text: &str) -> Cow<'_, str> {
     let hex = |text: &str, range: std::ops::Range<usize>| u16::from_str_radix(text.get(range)?, 16).ok();
     if !text.trim_start().starts_with('{') || !text.contains("\\u") {
@@ -27,7 +28,7 @@ pub(super) fn paired_surrogates(text: &str) -> Cow<'_, str> {
                 replaced.push_str(&format!("\\U{:08X}", u32::from(character)));
                 12
             }
-            // The escaped character may itself be a backslash.
+            // The escaped character may be a backslash.
             None => {
                 let length = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
                 replaced.push_str(&escape[..length]);
@@ -40,16 +41,16 @@ pub(super) fn paired_surrogates(text: &str) -> Cow<'_, str> {
     Cow::Owned(replaced)
 }
 
-/// Lines that are indented with tabs.
+/// Lines indented with tabs.
 pub(super) struct Tabs {
     pub(super) replaced: String,
-    /// By line, how many characters the replacement has put in.
+    /// By line, the number of inserted characters.
     pub(super) counts: HashMap<usize, usize>,
     first: (usize, usize),
 }
 
 impl Tabs {
-    /// The spaces that stand in for a tab.
+    /// The replacement for a tab.
     const SPACES: &'static str = "  ";
 
     pub(super) fn find(text: &str) -> Option<Self> {
@@ -79,8 +80,8 @@ impl Tabs {
     pub(super) fn problem(&self, start: Location) -> Problem {
         let more = match self.counts.len() - 1 {
             0 => String::new(),
-            1 => " (in 1 more line too)".to_owned(),
-            more => format!(" (in {more} more lines too)"),
+            1 => " (also on 1 more line)".to_owned(),
+            more => format!(" (also on {more} more lines)"),
         };
         let message = format!("not valid YAML: tabs are not allowed for indentation, use spaces{more}");
         let mut problem = Problem::new(&FieldPath::default(), message);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Lets a container crash when it has run for so long; says after how many seconds it is started again.
+/// Makes a container crash after running for `after` seconds; returns how many seconds later it is started again.
 fn crash(world: &mut World, attempt: u32, after: u64) -> u64 {
     let end = world.now.as_secs() - EPOCH + after;
     world.go_to(end);
@@ -33,11 +33,7 @@ fn the_first_restart_is_immediate_then_10_seconds_are_doubled_up_to_300() {
 fn ten_minutes_of_clean_run_reset_the_back_off() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     assert_eq!([0, 1, 2].map(|attempt| crash(&mut world, attempt, 1)), [0, 10, 20]);
-    assert_eq!(
-        crash(&mut world, 3, 600),
-        40,
-        "not a second more is needed, but that one is"
-    );
+    assert_eq!(crash(&mut world, 3, 600), 40, "ten minutes include the last second");
     assert_eq!(crash(&mut world, 4, 601), 0);
     assert_eq!(crash(&mut world, 5, 1), 10);
 }
@@ -50,7 +46,11 @@ fn crash_loop_back_off_has_the_kubelets_message_and_event() {
     }
     world.events();
     world.exited("web", 4, exit(1));
-    assert_eq!(world.state("web"), "terminated Error 1", "one sees how it ended first");
+    assert_eq!(
+        world.state("web"),
+        "terminated Error 1",
+        "the status first shows how it ended"
+    );
     world.go_to(world.now.as_secs() - EPOCH + 1);
     let waiting = world.container("web").state.and_then(|state| state.waiting).unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
@@ -84,7 +84,7 @@ fn image_pulls_back_off_from_10_to_300_seconds() {
 }
 
 #[test]
-fn restart_policies_decide_by_the_exit_code() {
+fn restart_policies_depend_on_the_exit_code() {
     for (policy, code, restarted) in [
         ("Always", 0, true),
         ("Always", 1, true),
@@ -100,13 +100,13 @@ fn restart_policies_decide_by_the_exit_code() {
 }
 
 #[test]
-fn an_absent_policy_is_always() {
+fn the_default_policy_is_always() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     assert_eq!(world.exited("web", 0, exit(0)), ["start web 1"]);
 }
 
 #[test]
-fn a_containers_own_policy_and_rules_go_before_the_pods() {
+fn a_containers_policy_and_rules_override_the_pods() {
     let rules =
         |operator: &str| json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": [42, 43]}}]);
     for (own, rules, code, restarted) in [

@@ -10,7 +10,7 @@ const KINDS: [&str; 5] = [
     "Ready",
 ];
 
-fn truths(world: &World) -> String {
+fn condition_letters(world: &World) -> String {
     let truth = |kind: &&str| {
         if world.condition(kind).starts_with("True") {
             'T'
@@ -22,7 +22,7 @@ fn truths(world: &World) -> String {
 }
 
 #[test]
-fn conditions_become_true_in_their_order_and_note_when() {
+fn conditions_become_true_in_order_with_their_times() {
     let mut world = World::new(json!({
         "initContainers": [
             {"name": "init", "image": "i"},
@@ -30,7 +30,7 @@ fn conditions_become_true_in_their_order_and_note_when() {
         ],
         "containers": [{"name": "web", "image": "i", "readinessProbe": {"tcpSocket": {"port": 80}}}],
     }));
-    assert_eq!(truths(&world), "TFFFF");
+    assert_eq!(condition_letters(&world), "TFFFF");
     assert_eq!(
         world.condition("Initialized"),
         "False ContainersNotInitialized: containers with incomplete status: [init mesh]"
@@ -43,7 +43,7 @@ fn conditions_become_true_in_their_order_and_note_when() {
     world.images();
     world.go_to(3);
     world.sandbox();
-    assert_eq!(truths(&world), "TTFFF");
+    assert_eq!(condition_letters(&world), "TTFFF");
     world.started("init", 0);
     world.exited("init", 0, exit(0));
     assert_eq!(
@@ -52,7 +52,7 @@ fn conditions_become_true_in_their_order_and_note_when() {
     );
     world.go_to(5);
     world.started("mesh", 0);
-    assert_eq!(truths(&world), "TTTFF");
+    assert_eq!(condition_letters(&world), "TTTFF");
     world.started("web", 0);
     assert_eq!(
         world.condition("ContainersReady"),
@@ -60,7 +60,7 @@ fn conditions_become_true_in_their_order_and_note_when() {
     );
     world.go_to(8);
     world.probed("web", 0, ProbeKind::Readiness, true);
-    assert_eq!(truths(&world), "TTTTT");
+    assert_eq!(condition_letters(&world), "TTTTT");
     world.go_to(9);
     assert_eq!(KINDS.map(|kind| world.changed_at(kind)), [0, 3, 5, 8, 8]);
 }
@@ -74,7 +74,7 @@ fn without_init_containers_a_pod_is_initialized_at_once() {
 #[test]
 fn a_pod_without_its_sandbox_is_not_ready_to_start_containers() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
-    assert_eq!(truths(&world), "TTTTT");
+    assert_eq!(condition_letters(&world), "TTTTT");
     world.go_to(7);
     world.lose_sandbox();
     assert_eq!(world.condition("PodReadyToStartContainers"), "False");
@@ -99,7 +99,7 @@ fn a_pod_stays_initialized_while_a_sidecar_restarts() {
 }
 
 #[test]
-fn ended_pods_say_pod_completed_or_pod_failed() {
+fn ended_pods_have_the_reason_pod_completed_or_pod_failed() {
     for (code, reason, initialized) in [
         (0, "False PodCompleted", "True PodCompleted"),
         (1, "False PodFailed", "True"),
@@ -113,7 +113,7 @@ fn ended_pods_say_pod_completed_or_pod_failed() {
 }
 
 #[test]
-fn readiness_gates_that_nobody_opens_keep_a_pod_from_being_ready() {
+fn unmet_readiness_gates_keep_a_pod_not_ready() {
     let mut spec = json!({"containers": containers(&["web"])});
     spec["readinessGates"] = json!([{"conditionType": "example.org/gate"}]);
     let world = World::running(spec);

@@ -1,11 +1,16 @@
-//! The lifecycle under a simulated clock. The names of tests say which rule of Kubernetes they prove.
+//! The lifecycle under a simulated clock. Test names state the Kubernetes rule that they prove.
 
+mod admission;
 mod back_off;
 mod conditions;
+mod ephemeral;
+mod missing_objects;
 mod phase;
+mod pod_change;
 mod probes;
 mod properties;
 mod recovery;
+mod restart_all;
 mod running;
 mod shown;
 mod starting;
@@ -17,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// The Pod's life begins at this time, in seconds; tests count from it.
+/// When the Pod's life starts, in seconds. Tests count from here.
 const EPOCH: u64 = 1_700_000_000;
 
 fn at(seconds: u64) -> Time {
@@ -36,7 +41,7 @@ fn killed() -> Exit {
     Exit::of_process(0, 9, false)
 }
 
-/// The supervisor was started again and nothing is being started.
+/// A restart of the supervisor while no container is starting.
 fn restarted_with(found: Vec<FoundAttempt>) -> Event {
     Event::SupervisorRestarted {
         found,
@@ -52,17 +57,17 @@ fn found_running(container: usize) -> FoundAttempt {
     }
 }
 
-/// A Pod of this spec, named web in the namespace default.
+/// A Pod with this spec, named web in the namespace default.
 fn pod_of(spec: Value) -> Pod {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "web", "namespace": "default", "uid": "u-1"},
         "spec": spec,
     });
-    serde_json::from_value(pod).expect("the test's Pod is one")
+    serde_json::from_value(pod).expect("the test's Pod is valid")
 }
 
-/// A Pod under a simulated clock, with a host that does what it is asked unless the test says otherwise.
+/// A Pod under a simulated clock, on a host that carries out every action unless the test says otherwise.
 struct World {
     pod: Lifecycle,
     now: Time,
@@ -71,7 +76,7 @@ struct World {
 }
 
 impl World {
-    /// The Pod before anything has happened.
+    /// A Pod before any event.
     fn new(spec: Value) -> Self {
         Self::of(&pod_of(spec))
     }
@@ -86,7 +91,7 @@ impl World {
         }
     }
 
-    /// The Pod when its sandbox is ready and what comes first is asked for.
+    /// A Pod whose sandbox is ready and whose first containers were requested.
     fn with_sandbox(spec: Value) -> Self {
         let mut world = Self::new(spec);
         world.step(Event::Begin);
@@ -95,7 +100,7 @@ impl World {
         world
     }
 
-    /// The Pod when all of `containers` run; it has no init containers.
+    /// A Pod without init containers in which all of `containers` run.
     fn running(spec: Value) -> Self {
         let mut world = Self::with_sandbox(spec);
         for name in world.names.clone() {
@@ -113,9 +118,14 @@ impl World {
         ContainerAttempt::new(self.index(name), number)
     }
 
-    /// Lets something happen; the Pod's events are kept apart from what is to be done, which is returned in words.
+    /// Processes an event. Collects the Pod's events, and returns the other actions in words.
     fn step(&mut self, event: Event) -> Vec<String> {
         let actions = self.pod.step(self.now, event);
+        self.words(actions)
+    }
+
+    /// Collects the Pod's events, and returns the other actions in words.
+    fn words(&mut self, actions: Vec<Action>) -> Vec<String> {
         let mut words = Vec::new();
         for action in actions {
             let name = |container: usize| self.names[container].as_str();
@@ -142,7 +152,7 @@ impl World {
         words
     }
 
-    /// Goes to a point in time, through all deadlines before it.
+    /// Advances to a point in time, through all deadlines before it.
     fn go_to(&mut self, seconds: u64) -> Vec<String> {
         let mut words = Vec::new();
         while let Some(deadline) = self.pod.deadline().filter(|deadline| *deadline <= at(seconds)) {
@@ -150,7 +160,7 @@ impl World {
             words.extend(self.step(Event::DeadlineReached));
             assert!(
                 self.pod.deadline().is_none_or(|next| next > self.now),
-                "a deadline was reached and stayed"
+                "a deadline was reached and is still due"
             );
         }
         self.now = at(seconds);
@@ -194,6 +204,15 @@ impl World {
             attempt,
             reason: reason.to_owned(),
             message: "it does not work".to_owned(),
+        })
+    }
+
+    /// Objects that the container refers to are missing.
+    fn config_unavailable(&mut self, name: &str, number: u32, message: &str) -> Vec<String> {
+        let attempt = self.attempt(name, number);
+        self.step(Event::ContainerConfigUnavailable {
+            attempt,
+            message: message.to_owned(),
         })
     }
 
@@ -299,10 +318,10 @@ impl World {
         self.pod.deadline().map(|deadline| deadline.as_secs() - EPOCH)
     }
 
-    /// The Pod as another process reads it.
+    /// Saves and restores the Pod, as another process would.
     fn reload(&mut self) {
         let text = serde_json::to_string(&self.pod).expect("a lifecycle can be written");
-        let read: Lifecycle = serde_json::from_str(&text).expect("and read again");
+        let read: Lifecycle = serde_json::from_str(&text).expect("a written lifecycle can be read");
         assert_eq!(read, self.pod);
         self.pod = read;
     }
@@ -321,7 +340,7 @@ fn state_words(state: &ContainerState) -> String {
     }
 }
 
-/// Containers of these names, without anything special.
+/// Plain containers with these names.
 fn containers(names: &[&str]) -> Value {
     names.iter().map(|name| json!({"name": name, "image": "i"})).collect()
 }

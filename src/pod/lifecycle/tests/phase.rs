@@ -69,7 +69,7 @@ fn a_pod_is_pending_until_its_sidecars_have_started_for_the_first_time() {
 }
 
 #[test]
-fn a_container_that_waits_without_having_run_makes_the_pod_pending() {
+fn a_waiting_container_that_never_ran_makes_the_pod_pending() {
     let mut world = World::with_sandbox(pod("Always", &["web", "db"]));
     world.started("web", 0);
     world.start_failed("db", 0, "CreateContainerError");
@@ -93,7 +93,7 @@ fn a_container_in_crash_loop_back_off_leaves_the_pod_running() {
 }
 
 #[test]
-fn a_pod_whose_containers_all_succeeded_has_succeeded() {
+fn a_pod_succeeds_when_all_containers_succeed() {
     for policy in ["Never", "OnFailure"] {
         let mut world = World::running(pod(policy, &["web", "db"]));
         world.exited("web", 0, exit(0));
@@ -104,7 +104,7 @@ fn a_pod_whose_containers_all_succeeded_has_succeeded() {
 }
 
 #[test]
-fn a_pod_of_which_one_container_failed_for_good_has_failed_and_the_first_failure_gives_the_code() {
+fn one_permanent_failure_fails_the_pod_and_the_first_sets_the_exit_code() {
     let mut world = World::running(pod("Never", &["web", "db", "job"]));
     world.exited("job", 0, exit(4));
     world.exited("web", 0, exit(3));
@@ -114,7 +114,7 @@ fn a_pod_of_which_one_container_failed_for_good_has_failed_and_the_first_failure
 }
 
 #[test]
-fn a_container_that_failed_and_succeeded_later_has_succeeded() {
+fn a_container_that_succeeds_after_a_failure_has_succeeded() {
     let mut world = World::running(pod("OnFailure", &["web"]));
     assert_eq!(world.exited("web", 0, exit(3)), ["start web 1"]);
     world.started("web", 1);
@@ -147,12 +147,12 @@ fn a_terminal_phase_is_never_left() {
     assert_eq!(
         world.pod.deletion(),
         Some((at(0), secs(0))),
-        "it needs no grace any more"
+        "an ended Pod needs no grace period"
     );
 }
 
 #[test]
-fn a_lost_container_counts_as_137_and_as_restarted() {
+fn a_lost_container_has_exit_code_137_and_counts_as_restarted() {
     let mut world = World::running(pod("Never", &["web"]));
     assert_eq!(world.lose_sandbox(), [""; 0]);
     assert!(world.pod.has_ended());
@@ -170,7 +170,7 @@ fn a_lost_container_counts_as_137_and_as_restarted() {
 }
 
 #[test]
-fn a_pod_that_was_active_for_too_long_fails_at_once_and_is_ended() {
+fn a_pod_past_its_active_deadline_fails_at_once_and_is_terminated() {
     let mut world = World::new(json!({"containers": containers(&["web"]), "activeDeadlineSeconds": 60}));
     world.go_to(5);
     world.step(Event::Begin);

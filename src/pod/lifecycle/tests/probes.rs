@@ -1,10 +1,10 @@
-//! Probes: when they run, and what follows from their results.
+//! Probes: when they run, and how their results are handled.
 
 use super::*;
 
 fn web(probes: Value) -> Value {
     let mut container = json!({"name": "web", "image": "i"});
-    for (field, probe) in probes.as_object().expect("probes by their field") {
+    for (field, probe) in probes.as_object().expect("an object with probes as fields") {
         container[field] = probe.clone();
         container[field]["tcpSocket"] = json!({"port": 80});
     }
@@ -37,7 +37,7 @@ fn a_probe_without_numbers_runs_at_once_and_every_10_seconds_and_fails_at_the_th
 }
 
 #[test]
-fn initial_delay_and_period_are_kept() {
+fn initial_delay_and_period_are_honoured() {
     let mut world = running(json!({"readinessProbe": {"initialDelaySeconds": 7, "periodSeconds": 4}}));
     assert_eq!(world.go_to(6), [""; 0]);
     assert_eq!(world.go_to(7), ["probe Readiness web 0"]);
@@ -63,7 +63,11 @@ fn readiness_is_false_until_the_first_success_and_follows_its_thresholds() {
         ready.push(world.container("web").ready);
     }
     assert_eq!(ready, [false, true, true, true, true, false, false]);
-    assert_eq!(world.state("web"), "running", "readiness kills nobody");
+    assert_eq!(
+        world.state("web"),
+        "running",
+        "a failed readiness probe kills no container"
+    );
 }
 
 #[test]
@@ -81,7 +85,7 @@ fn without_a_readiness_probe_a_started_container_is_ready() {
 }
 
 #[test]
-fn startup_gates_the_other_probes_and_ends_with_its_success() {
+fn a_startup_probe_gates_the_others_until_it_succeeds() {
     let mut world = World::with_sandbox(json!({"containers": [web(json!({
         "startupProbe": {"periodSeconds": 2}, "livenessProbe": {"initialDelaySeconds": 5}, "readinessProbe": {},
     }))]}));
@@ -116,7 +120,7 @@ fn a_failed_startup_probe_kills_the_container() {
 }
 
 #[test]
-fn a_container_that_is_never_restarted_is_killed_all_the_same() {
+fn a_failed_liveness_probe_kills_even_a_never_restarted_container() {
     let probe = web(json!({"livenessProbe": {"failureThreshold": 1}}));
     let mut world = World::running(json!({"restartPolicy": "Never", "containers": [probe]}));
     world.probed("web", 0, ProbeKind::Liveness, false);
@@ -129,7 +133,7 @@ fn a_container_that_is_never_restarted_is_killed_all_the_same() {
 }
 
 #[test]
-fn a_container_killed_by_a_probe_restarts_on_failure_whatever_its_exit_code() {
+fn a_container_killed_by_a_probe_restarts_on_failure_for_any_exit_code() {
     let probe = web(json!({"livenessProbe": {"failureThreshold": 1}}));
     let mut world = World::running(json!({"restartPolicy": "OnFailure", "containers": [probe]}));
     world.probed("web", 0, ProbeKind::Liveness, false);
@@ -168,7 +172,7 @@ fn a_sidecar_that_fails_its_probe_is_restarted_even_if_the_pod_never_is() {
 }
 
 #[test]
-fn a_probe_that_could_not_be_made_says_nothing_about_the_container() {
+fn a_probe_error_does_not_change_the_containers_health() {
     let mut world = running(json!({"livenessProbe": {"failureThreshold": 1}}));
     world.events();
     let outcome = ProbeOutcome::Unknown("no such port".to_owned());
@@ -186,7 +190,7 @@ fn a_probe_that_could_not_be_made_says_nothing_about_the_container() {
 }
 
 #[test]
-fn a_warning_is_a_success() {
+fn a_probe_warning_counts_as_success() {
     let mut world = running(json!({"readinessProbe": {}}));
     world.events();
     world.step(Event::ProbeEnded {
@@ -208,7 +212,7 @@ fn results_of_an_earlier_attempt_do_not_count() {
 }
 
 #[test]
-fn a_probe_that_is_never_answered_is_made_again() {
+fn an_unanswered_probe_is_repeated() {
     let mut world = World::with_sandbox(json!({"containers": [web(json!({"livenessProbe": {"timeoutSeconds": 5}}))]}));
     world.started("web", 0);
     assert_eq!(world.go_to(34), [""; 0]);

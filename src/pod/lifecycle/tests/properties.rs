@@ -1,4 +1,4 @@
-//! What holds whatever happens, in whatever order, sensible or not.
+//! Invariants under any sequence of events, sensible or not.
 
 use std::collections::HashSet;
 
@@ -20,8 +20,10 @@ fn spec() -> impl Strategy<Value = serde_json::Value> {
             let mut container = json!({"image": "i"});
             if let Some(policy) = ["Always", "OnFailure", "Never"].get(usize::from(own_policy)) {
                 container["restartPolicy"] = json!(policy);
-                container["restartPolicyRules"] =
-                    json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [3]}}]);
+                container["restartPolicyRules"] = json!([
+                    {"action": "Restart", "exitCodes": {"operator": "In", "values": [3]}},
+                    {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [4]}},
+                ]);
             }
             for (field, probe) in [
                 ("startupProbe", probe(start, grace)),
@@ -71,17 +73,36 @@ fn spec() -> impl Strategy<Value = serde_json::Value> {
         })
 }
 
-/// What happens next: an answer to one of the last actions, or anything.
+/// The next event: an answer to a pending action, or anything else.
 #[derive(Debug, Clone)]
 enum Move {
-    /// Answer the action at this place among those not yet answered: well, or else.
+    /// Answers the pending action at this position, with success or failure.
     Answer(prop::sample::Index, bool),
-    /// Let a container that was started end so.
+    /// Ends a started container with this exit code.
     Exit(prop::sample::Index, u8),
     Wait,
     Any(Event),
-    /// The supervisor is restarted; this says who is lost.
+    /// Restarts the supervisor; the flags say which containers are lost.
     Restart([bool; 8]),
+}
+
+/// Changes of the images of up to four containers, and of the deadline.
+fn any_change() -> impl Strategy<Value = Event> {
+    let images = proptest::collection::vec(prop_oneof![Just("i"), Just("j")], 4);
+    let deadline = proptest::option::of(1..200_u64);
+    (images, deadline).prop_map(|(images, deadline)| {
+        let containers: Vec<_> = images
+            .iter()
+            .map(|image| json!({"name": "c", "image": image}))
+            .collect();
+        let mut spec = json!({"terminationGracePeriodSeconds": 5, "containers": containers});
+        if let Some(deadline) = deadline {
+            spec["activeDeadlineSeconds"] = deadline.into();
+        }
+        Event::PodChanged {
+            change: PodChange::of(&pod_of(spec)),
+        }
+    })
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -101,8 +122,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just("RunContainerError".to_owned()),
         Just("CreateContainerError".to_owned())
     ];
+    let attempt_of_missing = (attempt.clone(), text.clone())
+        .prop_map(|(attempt, message)| Event::ContainerConfigUnavailable { attempt, message });
     prop_oneof![
         Just(Event::Begin),
+        text.clone().prop_map(|message| Event::Rejected {
+            reason: "SysctlForbidden",
+            message
+        }),
+        text.clone().prop_map(|message| Event::Invalid { message }),
         text.clone()
             .prop_map(|message| Event::SupervisorRestartedAlone { message }),
         container
@@ -156,6 +184,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         (grace, any::<bool>()).prop_map(|(grace, deletion)| Event::TerminateRequested { grace, deletion }),
         Just(Event::KillRequested),
+        any_change(),
         (
             proptest::collection::vec((attempt.clone(), any::<bool>()), 0..4),
             proptest::collection::vec(attempt, 0..4)
@@ -168,19 +197,25 @@ fn any_event() -> impl Strategy<Value = Event> {
                 starting
             }),
         Just(Event::DeadlineReached),
+        Just(Event::ObjectsChanged),
+        attempt_of_missing,
     ]
 }
 
 fn moves() -> impl Strategy<Value = Vec<(Move, u64)>> {
     let answer =
         (any::<prop::sample::Index>(), prop::bool::weighted(0.85)).prop_map(|(which, fine)| Move::Answer(which, fine));
-    let exit = (any::<prop::sample::Index>(), prop_oneof![Just(0), Just(3), any::<u8>()])
+    let exit = (
+        any::<prop::sample::Index>(),
+        prop_oneof![Just(0), Just(3), Just(4), any::<u8>()],
+    )
         .prop_map(|(which, code)| Move::Exit(which, code));
     let one = prop_oneof![
         24 => answer,
         6 => exit,
         8 => Just(Move::Wait),
         3 => any_event().prop_map(Move::Any),
+        2 => any_change().prop_map(Move::Any),
         1 => any::<[bool; 8]>().prop_map(Move::Restart),
     ];
     proptest::collection::vec((one, prop_oneof![Just(0), 0..20_u64]), 1..120)
@@ -193,7 +228,7 @@ fn hook_outcome(fine: bool) -> HookOutcome {
     }
 }
 
-/// Answers an action as a host would.
+/// The answer of a host to an action.
 fn answer(action: &Action, fine: bool) -> Option<Event> {
     let message = "x".to_owned();
     Some(match *action {
@@ -248,7 +283,7 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
     })
 }
 
-/// Watches the lifecycle from outside.
+/// Observes the lifecycle from outside.
 #[derive(Default)]
 struct Watch {
     phase: Option<Phase>,
@@ -258,7 +293,7 @@ struct Watch {
     grace_ends_at: Option<Time>,
     sandbox_is_stopped: bool,
     sandbox_is_starting: bool,
-    /// Attempts whose postStart hooks run or will.
+    /// Attempts whose postStart hooks are running or will run.
     hooked: HashSet<ContainerAttempt>,
 }
 
@@ -268,6 +303,7 @@ impl Watch {
         match event {
             Event::HookEnded { attempt, .. }
             | Event::ContainerStartFailed { attempt, .. }
+            | Event::ContainerConfigUnavailable { attempt, .. }
             | Event::ContainerExited { attempt, .. } => {
                 self.hooked.remove(attempt);
             }
@@ -277,6 +313,13 @@ impl Watch {
             | Event::SupervisorRestartedAlone { .. } => self.hooked.clear(),
             _ => {}
         }
+        // The hook of a container that is stopped before it runs is never called.
+        self.hooked.retain(|attempt| {
+            let active = pod.containers[attempt.container].active();
+            active.is_none_or(|active| {
+                active.attempt != attempt.number || active.stop.is_none() || active.running.is_some()
+            })
+        });
         let mut last = None;
         for action in actions {
             match action {
@@ -315,11 +358,15 @@ impl Watch {
             self.stopped.clear();
             self.grace_ends_at = None;
         }
-        // No container was made, so the attempt may be repeated.
-        if let Event::ContainerStartFailed { attempt, reason, .. } = event
-            && reason.starts_with("Create")
-        {
-            self.started.remove(attempt);
+        // The container was not created, so the attempt may be repeated.
+        match event {
+            Event::ContainerStartFailed { attempt, reason, .. } if reason.starts_with("Create") => {
+                self.started.remove(attempt);
+            }
+            Event::ContainerConfigUnavailable { attempt, .. } => {
+                self.started.remove(attempt);
+            }
+            _ => {}
         }
         for action in actions {
             match action {
@@ -341,7 +388,8 @@ impl Watch {
                 Action::StopContainer { attempt } => {
                     assert!(self.stopped.insert(*attempt), "{action:?} twice");
                 }
-                Action::StopSandbox => self.sandbox_is_stopped = true,
+                // One that is replaced is not the last.
+                Action::StopSandbox => self.sandbox_is_stopped = !pod.sandbox.is_replaced,
                 Action::KillContainer { .. } | Action::CancelHook { .. } | Action::Emit(_) => {}
             }
         }
@@ -360,7 +408,7 @@ impl Watch {
             .map(|container| container.restart_count)
             .collect();
         for (before, now) in self.restart_counts.iter().zip(&counts) {
-            assert!(before <= now, "a restartCount fell");
+            assert!(before <= now, "a restartCount decreased");
         }
         self.restart_counts = counts;
         assert!(
@@ -381,7 +429,7 @@ proptest! {
         let mut step = |pod: &mut Lifecycle, now: Time, event: Event, open: &mut Vec<Action>, started: &mut Vec<ContainerAttempt>| {
             let actions = pod.step(now, event.clone());
             watch.check(pod, &event, &actions);
-            // Whatever was due has been done.
+            // Everything that was due was done.
             assert!(pod.deadline().is_none_or(|deadline| deadline > now), "{event:?} left {:?} due", pod.deadline());
             for action in &actions {
                 if let Action::StartContainer { attempt } = action {
@@ -390,7 +438,7 @@ proptest! {
             }
             open.extend(actions);
             let text = serde_json::to_string(pod).unwrap();
-            assert_eq!(&serde_json::from_str::<Lifecycle>(&text).unwrap(), pod, "the Pod was not the same when read again");
+            assert_eq!(&serde_json::from_str::<Lifecycle>(&text).unwrap(), pod, "the Pod differs after it was written and read");
         };
         step(&mut pod, now, Event::Begin, &mut open, &mut started);
         for (one, pause) in moves {
@@ -428,7 +476,8 @@ proptest! {
             };
             step(&mut pod, now, event, &mut open, &mut started);
         }
-        // With nobody answering any more, a Pod that is asked to end does so within its grace period and what the kills need.
+        // Without further answers, a Pod that is asked to end does so within its grace period and the time for the
+        // kills.
         step(&mut pod, now, Event::TerminateRequested { grace: None, deletion: true }, &mut open, &mut started);
         let latest = now + secs(40) + MINIMUM_GRACE + MINIMUM_GRACE + KILL_PATIENCE + secs(30);
         let mut steps = 0;
@@ -436,7 +485,7 @@ proptest! {
             now = now.max(deadline);
             step(&mut pod, now, Event::DeadlineReached, &mut open, &mut started);
             steps += 1;
-            prop_assert!(steps < 1000, "the Pod does not come to an end");
+            prop_assert!(steps < 1000, "the Pod does not end");
         }
         prop_assert!(pod.has_ended());
         prop_assert!(now <= latest);

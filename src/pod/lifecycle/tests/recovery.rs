@@ -1,4 +1,4 @@
-//! What is lost and found again: the sandbox, the supervisor.
+//! Loss and recovery of the sandbox and the supervisor.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn restarted_alone(world: &mut World) -> Vec<String> {
 }
 
 #[test]
-fn a_sandbox_that_was_lost_with_its_supervisor_is_made_again_once() {
+fn a_sandbox_lost_with_its_supervisor_is_recreated_once() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
     assert_eq!(restarted_alone(&mut world), ["start sandbox"]);
     assert_eq!(world.sandbox(), ["start web 1", "start db 1"]);
@@ -32,7 +32,7 @@ fn a_sandbox_that_was_lost_with_its_supervisor_is_made_again_once() {
 }
 
 #[test]
-fn a_termination_whose_sandbox_was_lost_with_its_supervisor_is_over() {
+fn a_termination_ends_if_its_sandbox_was_lost_with_the_supervisor() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     world.terminate(None);
     assert_eq!(restarted_alone(&mut world), [""; 0]);
@@ -40,7 +40,7 @@ fn a_termination_whose_sandbox_was_lost_with_its_supervisor_is_over() {
 }
 
 #[test]
-fn a_lost_sandbox_is_made_again_and_what_ran_in_it_is_restarted() {
+fn a_lost_sandbox_is_recreated_and_its_containers_restarted() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
     world.events();
     assert_eq!(world.lose_sandbox(), ["start sandbox"]);
@@ -61,7 +61,7 @@ fn a_lost_sandbox_is_made_again_and_what_ran_in_it_is_restarted() {
 }
 
 #[test]
-fn a_sandbox_that_is_lost_again_and_again_backs_off() {
+fn a_repeatedly_lost_sandbox_backs_off() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     let mut now = 0;
     let mut waits = Vec::new();
@@ -101,7 +101,7 @@ fn init_containers_run_again_in_a_new_sandbox() {
 }
 
 #[test]
-fn a_pod_that_is_never_restarted_ends_with_its_sandbox_unless_nothing_had_run() {
+fn a_never_restarted_pod_ends_with_its_sandbox_unless_nothing_had_run() {
     let mut world = World::running(json!({"restartPolicy": "Never", "containers": containers(&["web", "db"])}));
     world.exited("web", 0, exit(0));
     assert_eq!(world.lose_sandbox(), [""; 0]);
@@ -116,7 +116,7 @@ fn a_pod_that_is_never_restarted_ends_with_its_sandbox_unless_nothing_had_run() 
 }
 
 #[test]
-fn a_sandbox_lost_while_the_pod_ends_is_the_end() {
+fn a_sandbox_lost_during_termination_ends_the_pod() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     world.terminate(None);
     assert_eq!(world.lose_sandbox(), [""; 0]);
@@ -124,7 +124,7 @@ fn a_sandbox_lost_while_the_pod_ends_is_the_end() {
 }
 
 #[test]
-fn a_new_supervisor_restarts_nothing_that_still_runs() {
+fn a_new_supervisor_restarts_no_running_container() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
     world.events();
     assert_eq!(restarted(&mut world, &[("web", 0, false), ("db", 0, false)]), [""; 0]);
@@ -137,7 +137,7 @@ fn a_new_supervisor_restarts_nothing_that_still_runs() {
 }
 
 #[test]
-fn a_container_that_is_not_found_was_lost() {
+fn a_container_that_is_not_found_counts_as_lost() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
     assert_eq!(restarted(&mut world, &[("db", 0, false)]), ["start web 1"]);
     world.started("web", 1);
@@ -146,21 +146,21 @@ fn a_container_that_is_not_found_was_lost() {
 }
 
 #[test]
-fn a_container_that_ended_meanwhile_is_waited_for() {
+fn the_exit_of_a_container_that_ended_meanwhile_is_collected() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     assert_eq!(restarted(&mut world, &[("web", 0, true)]), [""; 0]);
     assert_eq!(world.exited("web", 0, exit(3)), ["start web 1"]);
     world.started("web", 1);
     assert_eq!(world.last_state("web"), "terminated Error 3");
 
-    // It is lost if the news do not come.
+    // It is lost if the report of its end does not arrive.
     assert_eq!(restarted(&mut world, &[("web", 1, true)]), [""; 0]);
     world.go_to(10);
     assert_eq!(world.state("web"), "terminated ContainerStatusUnknown 137");
 }
 
 #[test]
-fn what_was_asked_for_is_asked_for_again() {
+fn pending_requests_are_repeated_after_a_restart() {
     let hooked = json!({"name": "web", "image": "i", "lifecycle": {"postStart": {"exec": {"command": ["true"]}}}});
     let mut world = World::with_sandbox(json!({"containers": [hooked, {"name": "db", "image": "i"}]}));
     world.started("web", 0);
@@ -171,7 +171,7 @@ fn what_was_asked_for_is_asked_for_again() {
 }
 
 #[test]
-fn a_start_whose_answer_was_lost_is_taken_as_made() {
+fn a_start_whose_answer_was_lost_counts_as_started() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     assert_eq!(restarted(&mut world, &[("web", 0, false)]), [""; 0]);
     assert_eq!(world.state("web"), "running");
@@ -183,7 +183,7 @@ fn a_start_whose_answer_was_lost_is_taken_as_made() {
 }
 
 #[test]
-fn a_start_that_was_not_recorded_is_taken_over_and_what_nobody_knows_is_killed() {
+fn an_unrecorded_start_is_adopted_and_unknown_attempts_are_killed() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
     world.exited("web", 0, exit(1));
     world.started("web", 1);
@@ -197,14 +197,14 @@ fn a_start_that_was_not_recorded_is_taken_over_and_what_nobody_knows_is_killed()
 }
 
 #[test]
-fn probes_go_on_after_a_restart() {
+fn probes_continue_after_a_restart() {
     let probe = json!({"tcpSocket": {"port": 80}});
     let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
     assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["probe Liveness web 0"]);
 }
 
 #[test]
-fn without_a_sandbox_pulls_are_asked_for_again() {
+fn without_a_sandbox_pulls_are_repeated() {
     let mut world = World::new(json!({"containers": containers(&["web", "db"])}));
     world.step(Event::Begin);
     world.step(Event::ImageReady {
@@ -227,7 +227,7 @@ fn a_sandbox_that_was_starting_is_started_again_after_its_back_off() {
 }
 
 #[test]
-fn a_kill_under_way_is_made_again_after_a_restart() {
+fn a_pending_kill_is_repeated_after_a_restart() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     world.step(Event::KillRequested);
     assert_eq!(restarted(&mut world, &[("web", 0, false)]), ["kill web 0"]);
@@ -248,7 +248,7 @@ fn a_back_off_does_not_grow_when_the_clock_was_set_back() {
     world.exited("web", 1, exit(1));
     world.now = at(0) - secs(100_000);
     restarted(&mut world, &[]);
-    let deadline = world.pod.deadline().expect("it is restarted some time");
+    let deadline = world.pod.deadline().expect("it is restarted eventually");
     assert!(deadline <= world.now + secs(300));
 }
 
@@ -261,7 +261,7 @@ fn a_deadline_that_passed_without_a_supervisor_ends_the_pod_once() {
     assert_eq!(world.deadline(), Some(130));
 }
 
-/// Restarts the supervisor while the sandbox starts these containers for the one before.
+/// Restarts the supervisor while the sandbox is starting these containers for the previous one.
 fn restarted_while(world: &mut World, starting: &[(&str, u32)]) -> Vec<String> {
     world.reload();
     let starting = starting.iter().map(|(name, number)| world.attempt(name, *number));
@@ -270,18 +270,18 @@ fn restarted_while(world: &mut World, starting: &[(&str, u32)]) -> Vec<String> {
 }
 
 #[test]
-fn a_start_that_is_under_way_is_waited_for_and_not_asked_for_again() {
+fn a_pending_start_is_awaited_and_not_repeated() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web", "db"])}));
     world.go_to(100);
     assert_eq!(restarted_while(&mut world, &[("web", 0)]), ["start db 0"]);
-    // Its patience begins anew.
+    // Its timeout starts again.
     assert_eq!(world.go_to(150), [""; 0]);
     world.started("web", 0);
     world.started("db", 0);
     assert_eq!(world.state("web"), "running");
     assert_eq!(world.container("web").restart_count, 0);
 
-    // Also one that was not recorded.
+    // The same for a start that was not recorded.
     let mut world = World::running(json!({"restartPolicy": "Always", "containers": containers(&["web"])}));
     world.exited("web", 0, exit(1));
     world.started("web", 1);
@@ -292,13 +292,13 @@ fn a_start_that_is_under_way_is_waited_for_and_not_asked_for_again() {
 }
 
 #[test]
-fn a_start_that_is_under_way_but_unwanted_is_killed() {
-    // An attempt that was given up.
+fn a_pending_start_that_is_no_longer_wanted_is_killed() {
+    // An abandoned attempt.
     let mut world = World::running(json!({"restartPolicy": "Always", "containers": containers(&["web"])}));
     world.exited("web", 0, exit(1));
     world.started("web", 1);
     assert_eq!(restarted_while(&mut world, &[("web", 0)]), ["kill web 0"]);
-    // The Pod ends.
+    // The Pod is ending.
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     world.terminate(Some(20));
     world.go_to(5);

@@ -1,9 +1,9 @@
-//! The ordinary course of a Pod: what starts when.
+//! The normal course of a Pod: what starts when.
 
 use super::*;
 
 #[test]
-fn nothing_happens_before_the_beginning() {
+fn nothing_happens_before_the_first_event() {
     let mut world = World::new(json!({"containers": containers(&["web"])}));
     assert_eq!(world.deadline(), None);
     assert_eq!(world.step(Event::DeadlineReached), [""; 0]);
@@ -11,7 +11,7 @@ fn nothing_happens_before_the_beginning() {
 }
 
 #[test]
-fn all_images_are_there_before_the_sandbox_and_the_containers_start_together() {
+fn all_images_are_present_before_the_sandbox_starts_and_containers_start_together() {
     let mut world = World::new(json!({"containers": containers(&["web", "db"])}));
     assert_eq!(world.step(Event::Begin), ["pull web", "pull db"]);
     let ready = |container| Event::ImageReady {
@@ -40,7 +40,7 @@ fn init_containers_run_one_after_the_other() {
 }
 
 #[test]
-fn an_init_container_that_succeeded_is_not_restarted_whatever_the_policy() {
+fn a_succeeded_init_container_is_not_restarted_under_any_policy() {
     let mut world = World::with_sandbox(json!({
         "restartPolicy": "Always", "initContainers": containers(&["one"]), "containers": containers(&["web"]),
     }));
@@ -51,7 +51,7 @@ fn an_init_container_that_succeeded_is_not_restarted_whatever_the_policy() {
 }
 
 #[test]
-fn after_a_sidecar_the_next_starts_when_it_has_started() {
+fn the_container_after_a_sidecar_starts_once_the_sidecar_has_started() {
     let sidecar = json!({
         "name": "mesh", "image": "i", "restartPolicy": "Always",
         "startupProbe": {"tcpSocket": {"port": 80}},
@@ -64,20 +64,20 @@ fn after_a_sidecar_the_next_starts_when_it_has_started() {
 }
 
 #[test]
-fn a_sidecar_without_probe_and_hook_has_started_when_it_runs() {
+fn a_sidecar_without_probe_and_hook_counts_as_started_when_running() {
     let mut world = World::with_sandbox(json!({
         "initContainers": [{"name": "mesh", "image": "i", "restartPolicy": "Always"}, {"name": "init", "image": "i"}],
         "containers": containers(&["web"]),
     }));
     assert_eq!(world.started("mesh", 0), ["start init 0"]);
-    // It is restarted while the Pod still initializes, and holds nobody up any more.
+    // It is restarted while the Pod is still initializing, and no longer delays other containers.
     assert_eq!(world.exited("mesh", 0, exit(1)), ["start mesh 1"]);
     world.started("init", 0);
     assert_eq!(world.exited("init", 0, exit(0)), ["start web 0"]);
 }
 
 #[test]
-fn a_start_that_nobody_answers_is_given_up() {
+fn an_unanswered_start_is_killed_and_retried() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     assert_eq!(world.go_to(119), [""; 0]);
     assert_eq!(world.go_to(120), ["kill web 0"]);
@@ -87,7 +87,7 @@ fn a_start_that_nobody_answers_is_given_up() {
 }
 
 #[test]
-fn a_killed_container_that_is_not_reported_dead_is_lost_and_restarted() {
+fn a_killed_container_without_a_reported_exit_is_lost_and_restarted() {
     let probe = json!({"tcpSocket": {"port": 80}, "failureThreshold": 1, "terminationGracePeriodSeconds": 5});
     let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
     world.probed("web", 0, ProbeKind::Liveness, false);
@@ -99,14 +99,14 @@ fn a_killed_container_that_is_not_reported_dead_is_lost_and_restarted() {
 }
 
 #[test]
-fn an_exit_that_comes_before_the_answer_to_the_start_counts() {
+fn an_exit_before_the_answer_to_the_start_counts() {
     let mut world = World::with_sandbox(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
     assert_eq!(world.exited("web", 0, exit(0)), ["stop sandbox"]);
     assert_eq!(world.phase(), "Succeeded");
 }
 
 #[test]
-fn events_that_fit_nothing_are_ignored() {
+fn unexpected_events_are_ignored() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     let before = world.pod.clone();
     for event in [

@@ -1,4 +1,4 @@
-//! What the status says beside states, phase and conditions.
+//! Fields of the status besides states, phase and conditions.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn observed(world: &World) -> (Option<i64>, Vec<(String, Option<i64>)>) {
 }
 
 #[test]
-fn the_status_tells_which_generation_it_is_about() {
+fn the_status_has_the_observed_generation() {
     let mut pod = pod_of(json!({"containers": containers(&["a"])}));
     pod.metadata.generation = Some(1);
     let mut world = World::of(&pod);
@@ -26,7 +26,7 @@ fn the_status_tells_which_generation_it_is_about() {
     world.images();
     world.sandbox();
     world.started("a", 0);
-    // The Pod's deletion makes another generation of it, once.
+    // The Pod's deletion increments its generation once.
     for grace in [10, 5] {
         world.terminate(Some(grace));
         let (of_status, of_conditions) = observed(&world);
@@ -40,7 +40,7 @@ fn the_status_tells_which_generation_it_is_about() {
 }
 
 #[test]
-fn the_end_of_a_pod_that_is_not_deleted_makes_no_generation_and_an_old_pod_has_none() {
+fn only_a_deletion_increases_the_generation_and_an_old_pod_has_none() {
     let mut pod = pod_of(json!({"containers": containers(&["a"]), "activeDeadlineSeconds": 5}));
     pod.metadata.generation = Some(1);
     let mut world = World::of(&pod);
@@ -53,7 +53,7 @@ fn the_end_of_a_pod_that_is_not_deleted_makes_no_generation_and_an_old_pod_has_n
 }
 
 #[test]
-fn a_container_shows_its_resources_once_it_was_made_and_its_mounts() {
+fn a_created_container_shows_its_resources_and_mounts() {
     let mut world = World::new(json!({"containers": [{
         "name": "a", "image": "i",
         "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "1Gi"}},

@@ -1,8 +1,8 @@
-//! In which order containers start.
+//! The order in which containers start.
 
 use super::*;
 
-/// Containers of these names; those with `+` have a postStart hook.
+/// Containers with these names; a `+` stands for a postStart hook.
 fn spec(names: &[&str]) -> Value {
     let container = |name: &&str| {
         let mut container = json!({"name": name.trim_end_matches('+'), "image": "i"});
@@ -23,13 +23,17 @@ fn starting(spec: Value) -> (World, Vec<String>) {
 }
 
 #[test]
-fn a_post_start_hook_holds_up_the_containers_after_it() {
+fn a_post_start_hook_delays_the_containers_after_it() {
     let (mut world, words) = starting(spec(&["a", "proxy+", "b", "c+", "d"]));
     assert_eq!(words, ["start a 0", "start proxy 0"]);
     assert_eq!(world.started("a", 0), Vec::<String>::new());
     assert_eq!(world.started("proxy", 0), ["run PostStart proxy 0 for ever"]);
     assert_eq!(world.state("b"), "waiting ContainerCreating");
-    assert_eq!(world.go_to(500), Vec::<String>::new(), "however long it takes");
+    assert_eq!(
+        world.go_to(500),
+        Vec::<String>::new(),
+        "containers wait for a hook of any length"
+    );
     assert_eq!(
         world.hook("proxy", 0, Hook::PostStart, Ok(())),
         ["start b 0", "start c 0"]
@@ -43,13 +47,13 @@ fn a_post_start_hook_holds_up_the_containers_after_it() {
 }
 
 #[test]
-fn containers_without_hooks_are_asked_for_together_in_the_order_of_the_spec() {
+fn containers_without_hooks_are_started_together_in_spec_order() {
     let (_, words) = starting(spec(&["c", "a", "b"]));
     assert_eq!(words, ["start c 0", "start a 0", "start b 0"]);
 }
 
 #[test]
-fn a_container_that_fails_or_backs_off_holds_up_no_other() {
+fn a_failed_or_backed_off_container_delays_no_other() {
     let (mut world, _) = starting(spec(&["a+", "b"]));
     assert_eq!(world.start_failed("a", 0, "CreateContainerConfigError"), ["start b 0"]);
     let (mut world, _) = starting(spec(&["a+", "b"]));
@@ -65,33 +69,33 @@ fn a_container_that_fails_or_backs_off_holds_up_no_other() {
     assert_eq!(
         world.exited("a", 0, exit(1)),
         ["cancel PostStart a 0", "start a 1"],
-        "at once the first time"
+        "immediately the first time"
     );
     assert_eq!(world.exited("a", 1, exit(1)), ["start b 0"], "it backs off");
-    // A start that nobody answers is given up.
+    // A start that is not answered is abandoned.
     let (mut world, _) = starting(spec(&["a+", "b"]));
     assert_eq!(world.go_to(120), ["kill a 0", "start b 0"]);
 }
 
 #[test]
-fn a_start_that_hangs_takes_those_behind_it_not_along() {
+fn a_hanging_start_does_not_fail_the_starts_after_it() {
     let (mut world, words) = starting(spec(&["a", "b", "c"]));
     assert_eq!(words, ["start a 0", "start b 0", "start c 0"]);
     assert_eq!(world.go_to(120), ["kill a 0"]);
-    // The guest goes on with the next.
+    // The guest continues with the next container.
     assert_eq!(world.go_to(125), [""; 0]);
     world.started("b", 0);
     assert_eq!(world.state("b"), "running");
-    // The patience with each begins when the one before is over.
+    // The timeout of each starts when the previous one is over.
     assert_eq!(world.go_to(244), ["start a 1"], "it was lost at 130");
     assert_eq!(world.go_to(245), ["kill c 0"]);
-    // a waits since 130, but not for longer than c took.
+    // The second start of a was requested at 130, but its timeout starts when the start of c is over.
     assert_eq!(world.go_to(364), ["start c 1"]);
     assert_eq!(world.go_to(365), ["kill a 1"]);
 }
 
 #[test]
-fn containers_that_are_started_again_wait_for_hooks_too() {
+fn restarted_containers_wait_for_hooks_too() {
     let (mut world, _) = starting(spec(&["a", "b+", "c"]));
     world.started("a", 0);
     world.started("b", 0);
@@ -99,7 +103,7 @@ fn containers_that_are_started_again_wait_for_hooks_too() {
     assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start a 1", "start c 0"]);
     world.started("a", 1);
     world.started("c", 0);
-    // The hook of the next attempt does not hold up those that run, but those that end meanwhile.
+    // The hook of the next attempt does not delay running containers, but those that end meanwhile.
     assert_eq!(world.exited("b", 0, exit(0)), ["start b 1"]);
     assert_eq!(world.exited("c", 0, exit(0)), Vec::<String>::new());
     world.started("b", 1);
@@ -107,7 +111,7 @@ fn containers_that_are_started_again_wait_for_hooks_too() {
 }
 
 #[test]
-fn a_restarted_supervisor_keeps_the_order_of_starts_that_were_under_way() {
+fn a_restarted_supervisor_keeps_the_order_of_pending_starts() {
     let (mut world, words) = starting(spec(&["a", "b+", "c"]));
     assert_eq!(words, ["start a 0", "start b 0"]);
     world.reload();

@@ -1,4 +1,4 @@
-//! States of containers, their reasons, and the Pod's events.
+//! Container states with their reasons, and the Pod's events.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn containers_wait_as_container_creating_or_pod_initializing() {
 }
 
 #[test]
-fn an_ordinary_start_has_the_kubelets_events() {
+fn a_normal_start_has_the_kubelets_events() {
     let mut world =
         World::new(json!({"containers": [{"name": "web", "image": "nginx:1.27", "imagePullPolicy": "IfNotPresent"}]}));
     assert_eq!(world.step(Event::Begin), ["pull web"]);
@@ -60,7 +60,7 @@ fn an_ordinary_start_has_the_kubelets_events() {
 }
 
 #[test]
-fn an_image_that_is_there_is_not_pulled_unless_the_policy_is_always() {
+fn a_present_image_is_pulled_only_if_the_policy_is_always() {
     let mut world = World::new(json!({"containers": [
         {"name": "web", "image": "a", "imagePullPolicy": "IfNotPresent"}, {"name": "db", "image": "b", "imagePullPolicy": "Always"},
     ]}));
@@ -110,7 +110,7 @@ fn a_failed_pull_shows_err_image_pull_and_then_image_pull_back_off() {
 }
 
 #[test]
-fn other_reasons_of_images_are_shown_as_they_are() {
+fn other_image_reasons_are_shown_unchanged() {
     for (reason, event) in [
         (
             "ErrImageNeverPull",
@@ -136,7 +136,7 @@ fn other_reasons_of_images_are_shown_as_they_are() {
 }
 
 #[test]
-fn a_container_that_cannot_be_created_waits_and_is_tried_again_under_the_same_number() {
+fn a_container_that_cannot_be_created_is_retried_with_the_same_attempt() {
     for reason in ["CreateContainerConfigError", "CreateContainerError"] {
         let mut world = World::with_sandbox(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
         world.events();
@@ -153,7 +153,7 @@ fn a_container_that_cannot_be_created_waits_and_is_tried_again_under_the_same_nu
 }
 
 #[test]
-fn the_status_shows_the_user_of_the_container_that_runs_or_ran_last() {
+fn the_status_shows_the_user_of_the_current_or_last_container() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     assert_eq!(world.container("web").user, None);
     world.step(Event::ContainerStarted {
@@ -172,7 +172,7 @@ fn the_status_shows_the_user_of_the_container_that_runs_or_ran_last() {
     assert_eq!(shown(&world), user);
     world.exited("web", 0, exit(1));
     assert_eq!(shown(&world), user);
-    // The next attempt has a user of its own as soon as it runs.
+    // The next attempt has its own user as soon as it runs.
     world.go_to(10);
     assert_eq!(shown(&world), user);
     world.started("web", 1);
@@ -180,7 +180,7 @@ fn the_status_shows_the_user_of_the_container_that_runs_or_ran_last() {
 }
 
 #[test]
-fn a_container_that_cannot_be_run_has_ended_with_start_error_128() {
+fn a_container_that_cannot_run_ends_with_start_error_128() {
     let mut world = World::with_sandbox(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
     assert_eq!(world.start_failed("web", 0, "RunContainerError"), ["stop sandbox"]);
     assert_eq!(world.state("web"), "terminated StartError 128");
@@ -196,7 +196,7 @@ fn a_container_that_cannot_be_run_has_ended_with_start_error_128() {
 }
 
 #[test]
-fn ends_are_completed_error_or_oom_killed() {
+fn termination_reasons_are_completed_error_or_oom_killed() {
     for (exit, shown) in [
         (exit(0), "terminated Completed 0"),
         (exit(7), "terminated Error 7"),
@@ -218,7 +218,7 @@ fn ends_are_completed_error_or_oom_killed() {
 }
 
 #[test]
-fn a_termination_message_is_no_longer_than_kubernetes_allows() {
+fn a_termination_message_is_limited_as_by_kubernetes() {
     let mut world = World::running(json!({"restartPolicy": "Never", "containers": containers(&["web"])}));
     world.exited("web", 0, exit(1).with_message("é".repeat(5000)));
     let terminated = world.container("web").state.and_then(|state| state.terminated).unwrap();
@@ -226,7 +226,7 @@ fn a_termination_message_is_no_longer_than_kubernetes_allows() {
 }
 
 #[test]
-fn the_last_state_is_that_of_the_attempt_before() {
+fn the_last_state_is_that_of_the_previous_attempt() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     world.exited("web", 0, exit(3));
     world.started("web", 1);
@@ -245,7 +245,7 @@ fn the_last_state_is_that_of_the_attempt_before() {
 }
 
 #[test]
-fn a_sandbox_that_cannot_be_created_is_told_and_tried_again() {
+fn a_failed_sandbox_is_reported_and_retried() {
     let mut world = World::new(json!({"containers": containers(&["web"])}));
     world.step(Event::Begin);
     world.images();
@@ -266,7 +266,7 @@ fn a_sandbox_that_cannot_be_created_is_told_and_tried_again() {
 }
 
 #[test]
-fn events_are_about_their_container() {
+fn events_refer_to_their_container() {
     let mut world = World::running(json!({"containers": containers(&["web", "db"])}));
     world.events.clear();
     world.exited("db", 0, exit(1));

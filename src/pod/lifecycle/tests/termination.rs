@@ -22,7 +22,7 @@ fn with_sidecars() -> World {
 }
 
 #[test]
-fn the_grace_is_that_of_the_request_else_that_of_the_pod_else_30_seconds() {
+fn the_grace_period_is_the_requests_else_the_pods_else_30_seconds() {
     for (own, requested, expected) in [
         (None, None, 30),
         (Some(5), None, 5),
@@ -37,7 +37,7 @@ fn the_grace_is_that_of_the_request_else_that_of_the_pod_else_30_seconds() {
 }
 
 #[test]
-fn the_grace_can_only_decrease_and_nobody_is_signalled_twice() {
+fn the_grace_period_can_only_decrease_and_no_container_is_signalled_twice() {
     let mut world = World::running(json!({"containers": containers(&["web"])}));
     world.terminate(Some(20));
     world.go_to(1);
@@ -91,7 +91,7 @@ fn all_containers_get_their_stop_signal_at_once_and_sigkill_at_the_end() {
 }
 
 #[test]
-fn the_pre_stop_hook_runs_first_and_its_time_counts() {
+fn the_pre_stop_hook_runs_first_within_the_grace_period() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     assert_eq!(world.terminate(None), ["run PreStop web 0 for 30s", "stop db 0"]);
     world.exited("db", 0, exit(0));
@@ -101,7 +101,7 @@ fn the_pre_stop_hook_runs_first_and_its_time_counts() {
 }
 
 #[test]
-fn a_hook_that_takes_all_the_grace_is_cut_and_two_seconds_are_added() {
+fn a_hook_that_uses_up_the_grace_period_is_cancelled_and_two_seconds_are_added() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     world.terminate(Some(10));
     assert_eq!(world.go_to(9), [""; 0]);
@@ -111,7 +111,7 @@ fn a_hook_that_takes_all_the_grace_is_cut_and_two_seconds_are_added() {
 }
 
 #[test]
-fn with_a_grace_of_zero_no_hook_runs_and_two_seconds_are_given() {
+fn with_zero_grace_no_hook_runs_and_two_seconds_are_allowed() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     assert_eq!(world.terminate(Some(0)), ["stop web 0"]);
     assert_eq!(world.deadline(), Some(2));
@@ -128,14 +128,14 @@ fn a_hook_ends_with_its_container() {
 }
 
 #[test]
-fn a_probe_kills_with_its_own_grace_else_with_that_of_the_pod() {
+fn a_failed_probe_uses_its_own_grace_period_else_the_pods() {
     for (own, expected) in [(json!(3), 3), (Value::Null, 30)] {
         let probe = json!({"tcpSocket": {"port": 80}, "failureThreshold": 1, "terminationGracePeriodSeconds": own});
         let mut world = World::running(json!({"containers": [{"name": "web", "image": "i", "livenessProbe": probe}]}));
         assert_eq!(world.probed("web", 0, ProbeKind::Liveness, false), ["stop web 0"]);
         assert_eq!(world.go_to(expected - 1), [""; 0]);
         assert_eq!(world.go_to(expected), ["kill web 0"]);
-        // It is the container's end, not the Pod's.
+        // The container ended, not the Pod.
         assert!(!world.events().iter().any(|event| event.contains("ExceededGracePeriod")));
         assert!(!world.pod.is_terminating());
     }
@@ -155,7 +155,7 @@ fn sidecars_end_after_all_containers_in_reverse_order() {
 }
 
 #[test]
-fn when_the_grace_expires_every_container_is_stopped_at_once_with_two_seconds() {
+fn when_the_grace_period_expires_all_containers_get_two_more_seconds() {
     let mut world = with_sidecars();
     world.terminate(Some(10));
     assert_eq!(world.go_to(9), [""; 0]);
@@ -165,18 +165,18 @@ fn when_the_grace_expires_every_container_is_stopped_at_once_with_two_seconds() 
 }
 
 #[test]
-fn a_sidecar_does_not_wait_for_who_does_not_run() {
+fn a_sidecar_does_not_wait_for_containers_that_are_not_running() {
     let mut world = World::with_sandbox(json!({
         "initContainers": [sidecar("log"), sidecar("mesh")], "containers": containers(&["web"]),
     }));
     world.started("log", 0);
-    // mesh is asked for, web is not yet.
+    // mesh was requested, web was not.
     assert_eq!(world.terminate(None), [""; 0]);
     assert_eq!(world.start_failed("mesh", 0, "RunContainerError"), ["stop log 0"]);
 }
 
 #[test]
-fn sidecars_end_when_all_containers_have_ended_for_good() {
+fn sidecars_end_when_all_containers_have_finished() {
     let mut world = World::with_sandbox(json!({
         "restartPolicy": "Never", "initContainers": [sidecar("log")], "containers": containers(&["web"]),
     }));
@@ -190,7 +190,7 @@ fn sidecars_end_when_all_containers_have_ended_for_good() {
 }
 
 #[test]
-fn readiness_is_observed_to_the_end_and_the_other_probes_are_not() {
+fn only_readiness_probes_continue_during_termination() {
     let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 5, "failureThreshold": 1});
     let mut world = World::running(json!({"containers": [
         {"name": "web", "image": "i", "livenessProbe": probe, "readinessProbe": probe},
@@ -206,7 +206,7 @@ fn readiness_is_observed_to_the_end_and_the_other_probes_are_not() {
 }
 
 #[test]
-fn a_kill_leaves_nobody_any_time() {
+fn a_kill_request_kills_all_containers_immediately() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     world.terminate(None);
     assert_eq!(
@@ -228,7 +228,7 @@ fn a_killed_pod_does_not_wait_for_a_container_that_could_not_be_created() {
 }
 
 #[test]
-fn after_a_restart_of_the_supervisor_the_termination_begins_again_with_its_whole_grace() {
+fn a_restarted_supervisor_restarts_the_termination_with_its_full_grace_period() {
     let mut world = World::running(json!({"containers": [hooked("web"), {"name": "db", "image": "i"}]}));
     world.terminate(Some(20));
     world.go_to(15);
@@ -262,7 +262,7 @@ fn a_deleted_pod_reaches_a_terminal_phase_before_it_has_ended() {
 }
 
 #[test]
-fn a_pod_that_is_deleted_before_it_runs_has_failed() {
+fn a_pod_deleted_before_it_runs_has_failed() {
     let mut world = World::new(json!({"containers": containers(&["web"])}));
     world.step(Event::Begin);
     assert_eq!(world.terminate(None), [""; 0]);
@@ -273,7 +273,7 @@ fn a_pod_that_is_deleted_before_it_runs_has_failed() {
     let mut world = World::new(json!({"containers": containers(&["web"])}));
     world.step(Event::Begin);
     world.images();
-    assert_eq!(world.terminate(None), ["stop sandbox"], "it is on its way");
+    assert_eq!(world.terminate(None), ["stop sandbox"], "it was already starting");
     assert_eq!(world.sandbox(), [""; 0]);
     world.step(Event::SandboxFailed {
         message: "stopped".to_owned(),
@@ -282,7 +282,7 @@ fn a_pod_that_is_deleted_before_it_runs_has_failed() {
 }
 
 #[test]
-fn a_failed_pre_stop_hook_is_told_and_stops_nothing() {
+fn a_failed_pre_stop_hook_is_reported_and_does_not_prevent_the_stop() {
     let mut world = World::running(json!({"containers": [hooked("web")]}));
     world.terminate(None);
     world.events();
@@ -300,7 +300,7 @@ fn a_failed_post_start_hook_kills_the_container_which_restarts_by_its_policy() {
         assert_eq!(
             world.state("web"),
             "waiting ContainerCreating",
-            "it waits until the hook has returned"
+            "it counts as waiting until the hook has returned"
         );
         world.events();
         assert_eq!(world.hook("web", 0, Hook::PostStart, Err("exit 1")), ["stop web 0"]);
@@ -318,7 +318,7 @@ fn a_failed_post_start_hook_kills_the_container_which_restarts_by_its_policy() {
 }
 
 #[test]
-fn a_container_that_starts_while_the_pod_ends_gets_what_the_others_have_got() {
+fn a_container_that_starts_during_termination_is_stopped_like_the_others() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     assert_eq!(world.terminate(Some(10)), [""; 0]);
     world.go_to(4);
@@ -328,7 +328,7 @@ fn a_container_that_starts_while_the_pod_ends_gets_what_the_others_have_got() {
 }
 
 #[test]
-fn a_container_that_is_not_heard_of_is_killed_and_given_up() {
+fn an_unresponsive_container_is_killed_and_then_counts_as_lost() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web"])}));
     world.terminate(Some(10));
     assert_eq!(world.go_to(11), [""; 0]);
@@ -337,14 +337,11 @@ fn a_container_that_is_not_heard_of_is_killed_and_given_up() {
     assert_eq!(world.go_to(22), ["stop sandbox"]);
     assert_eq!(world.state("web"), "terminated ContainerStatusUnknown 137");
     world.go_to(60);
-    assert!(
-        world.pod.has_ended(),
-        "a sandbox that does not answer is taken for gone"
-    );
+    assert!(world.pod.has_ended(), "a sandbox that does not answer counts as gone");
 }
 
 #[test]
-fn a_hook_that_nobody_waits_for_any_more_is_cancelled() {
+fn termination_cancels_a_pending_post_start_hook() {
     let mut world = World::with_sandbox(json!({"containers": [
         {"name": "web", "image": "i", "lifecycle": {"postStart": {"exec": {"command": ["true"]}}}},
     ]}));

@@ -1,7 +1,7 @@
-//! Writes what `tar` in a container sends into a directory of the user's.
+//! Extracts the archive from a container's `tar` into a local directory.
 //!
-//! The container may send anything. Nothing is made, changed or linked outside of the target: directories are entered one name at a
-//! time without following symbolic links, and a symbolic link is only made if it cannot lead out.
+//! The container may send anything. Nothing outside the target is created, changed or linked: directories are opened
+//! one name at a time without following symbolic links, and a symbolic link is created only if it cannot point outside.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,22 +21,23 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 /// Longest path of an entry, and longest target of a symbolic link, bytes: the kernel's own limit.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Where the content of a directory, or a single file, goes.
+/// Where the content of a directory, or a single file, is written.
 struct Extraction<'a> {
-    /// Name that all entries start with; `None`: they are what a directory contains.
+    /// The name that all entries start with; `None` if they are the content of a directory.
     base: Option<&'a OsStr>,
     target: &'a Path,
-    /// The target, once it is known to be a directory.
+    /// The target directory, once it is known to be one.
     root: Option<OwnedFd>,
-    /// The one file that was sent is written.
+    /// The requested single file was written.
     is_complete: bool,
     warn: &'a mut dyn FnMut(String),
 }
 
-/// Writes the archive to `target`: a directory's content into it, a file as it or, if it is a directory, into it.
+/// Extracts the archive to `target`. A directory's content goes into it; a file is written to that path, or into it if
+/// it is a directory.
 ///
 /// # Errors
-/// The archive is not one of `base`, or cannot be read or written.
+/// If the archive does not contain `base`, or cannot be read or written.
 pub(super) fn extract(
     archive: impl Read,
     base: Option<&OsStr>,
@@ -51,7 +52,7 @@ pub(super) fn extract(
         warn,
     };
     let mut tar = TarReader::new(archive);
-    while let Some(entry) = tar.next_entry().context("the container does not send an archive")? {
+    while let Some(entry) = tar.next_entry().context("the container did not send a tar archive")? {
         let path = shown(&entry.path);
         extraction
             .entry(&entry, &mut tar)
@@ -72,10 +73,10 @@ fn shown(bytes: &[u8]) -> String {
 impl Extraction<'_> {
     fn entry(&mut self, entry: &Entry, body: &mut impl Read) -> anyhow::Result<()> {
         let Some(names) = self.relative(&entry.path) else {
-            bail!("tar contents corrupted: it is not below what was asked for");
+            bail!("tar contents corrupted: entry outside the requested path");
         };
         if self.is_complete {
-            bail!("tar contents corrupted: it comes after the file that was asked for");
+            bail!("tar contents corrupted: entry after the requested file");
         }
         let Some((name, parents)) = names.split_last() else {
             return self.top(entry, body);
@@ -106,14 +107,14 @@ impl Extraction<'_> {
             Kind::HardLink => {
                 let linked = self.relative(&entry.link);
                 let Some((linked_name, linked_parents)) = linked.as_deref().and_then(<[_]>::split_last) else {
-                    bail!("tar contents corrupted: it is a link to {}", shown(&entry.link));
+                    bail!("tar contents corrupted: link to {}", shown(&entry.link));
                 };
                 let from = self.directory(linked_parents)?;
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let file = openat(&from, linked_name.as_os_str(), flags, Mode::empty())?;
-                // A symbolic link of another depth could lead out.
+                // Only regular files may be linked: a symbolic link moved to another depth could point outside.
                 if fstat(&file)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-                    bail!("it is a link to {}, which is no file", shown(&entry.link));
+                    bail!("it is a link to {}, which is not a file", shown(&entry.link));
                 }
                 let parent = self.directory(parents)?;
                 let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -134,7 +135,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// The entry for what was asked for itself.
+    /// Handles the entry of the requested path itself.
     fn top(&mut self, entry: &Entry, body: &mut impl Read) -> anyhow::Result<()> {
         match (entry.kind, self.base) {
             (Kind::Directory, _) => {
@@ -145,7 +146,7 @@ impl Extraction<'_> {
                 if path.is_dir() {
                     path.push(base);
                 }
-                // The path is the user's: it may lead through symbolic links, and to a device.
+                // The user chose this path: it may contain symbolic links, or name a device.
                 let file = File::options()
                     .write(true)
                     .create(true)
@@ -161,12 +162,12 @@ impl Extraction<'_> {
                 shown(&entry.path),
                 shown(&entry.link)
             )),
-            _ => bail!("tar contents corrupted: it is no file and no directory"),
+            _ => bail!("tar contents corrupted: neither a file nor a directory"),
         }
         Ok(())
     }
 
-    /// The names of a path below the target; `None` if it is not there.
+    /// The components of an entry's path below the target; `None` if it is not below.
     fn relative(&self, path: &[u8]) -> Option<Vec<OsString>> {
         if path.first() == Some(&b'/') || path.len() > MAX_PATH_BYTES {
             return None;
@@ -184,7 +185,7 @@ impl Extraction<'_> {
             .collect()
     }
 
-    /// Opens a directory below the target, making what is missing of it.
+    /// Opens a directory below the target, creating missing ones.
     fn directory(&mut self, names: &[OsString]) -> anyhow::Result<OwnedFd> {
         let root = match self.root.take() {
             Some(root) => root,
@@ -200,7 +201,7 @@ impl Extraction<'_> {
                     mkdirat(&directory, name.as_os_str(), Mode::from_bits_truncate(0o755))?;
                     open()?
                 }
-                Err(Errno::ENOTDIR | Errno::ELOOP) => bail!("{name:?} is there and not a directory"),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => bail!("{name:?} exists and is not a directory"),
                 result => result?,
             };
             directory = next;
@@ -220,12 +221,12 @@ fn open_target(target: &Path) -> anyhow::Result<OwnedFd> {
     Ok(directory.with_context(of)?.into())
 }
 
-/// Permissions as the container has them, without set-user-id and such.
+/// The container's permissions, without set-user-id and similar bits.
 fn mode(entry: &Entry) -> Mode {
     Mode::from_bits_truncate(u32::from(entry.mode) & 0o777)
 }
 
-/// Makes something of this name, in place of what has it.
+/// Creates an entry with this name, and replaces an existing one.
 fn replace<T>(parent: &impl AsFd, name: &OsStr, make: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
     match make() {
         Err(Errno::EEXIST) => {
@@ -258,8 +259,9 @@ fn write_content(file: &File, entry: &Entry, body: &mut impl Read) -> io::Result
     }
 }
 
-/// Whether a symbolic link in a directory so deep in the target leads nowhere else. `..` only at its start: there it is the parent of
-/// a real directory; behind a name, it could be that of what another link leads to.
+/// Whether a symbolic link in a directory at this depth below the target points inside the target. `..` is allowed only
+/// at its start, where it means the parent of a real directory; after a name, it could mean the parent of another
+/// link's target.
 fn stays_inside(link: &[u8], depth: usize) -> bool {
     if link.is_empty() || link.first() == Some(&b'/') || link.len() > MAX_PATH_BYTES {
         return false;

@@ -1,6 +1,6 @@
-//! Copies files to and from containers, by `tar` in the container.
+//! Copies files to and from containers with the container's `tar`.
 //!
-//! The caller runs the commands ([`CommandRunner`]), because the files are this host's even where the Pods are in the emulated host.
+//! The caller provides a [`CommandRunner`]: the files are on this host even if the Pods are in the emulated host.
 
 mod extract;
 mod pack;
@@ -12,84 +12,80 @@ use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// Archives end with padding, of at most so many bytes in practice.
+/// Upper bound for the padding at the end of an archive, in practice.
 const MAX_PADDING_BYTES: u64 = 1 << 20;
 
-/// The streams that a command in the container needs.
+/// Which streams the command in the container uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streams {
-    /// None. Only its exit code matters, and no message about it is wanted.
+    /// None: only the exit code counts, and the command prints no messages.
     None,
-    /// Its input.
     Input,
-    /// Its output.
     Output,
 }
 
 /// Runs commands in a container.
 pub trait CommandRunner {
-    /// A process of this machine whose streams and exit code are those of the command.
+    /// A local process whose streams and exit code are those of the command.
     fn command(&self, streams: Streams, command: &[&str]) -> Command;
 }
 
-/// Nothing was copied, or not all.
+/// The copy failed, perhaps after a part was copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// There is nothing to copy.
+    /// The source does not exist.
     #[error("{} doesn't exist in local filesystem", path.display())]
     NotThere {
-        /// Where nothing is.
+        /// The missing path.
         path: PathBuf,
     },
-    /// Commands in the container take text only.
+    /// The path is not valid UTF-8, as commands in the container require.
     #[error("the name of the file is not UTF-8")]
     NameNotText,
-    /// A file cannot be put there.
-    #[error("{path:?} is not the name of a file")]
+    /// The destination in the container is not a valid file name.
+    #[error("{path:?} is not a file name")]
     NoFileName {
         /// The path in the container.
         path: String,
     },
-    /// The file here has no name to be copied under.
+    /// The local file's path has no file name.
     #[error("{} has no name", path.display())]
     NoName {
         /// Its path.
         path: PathBuf,
     },
-    /// The file here cannot be found.
+    /// The local file's metadata cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// Its path.
         path: PathBuf,
-        /// What the kernel says.
         #[source]
         source: io::Error,
     },
-    /// No command can be run in the container.
+    /// The command could not be run in the container.
     #[error("cannot run microkube exec")]
     Run(#[source] io::Error),
-    /// The command was started without the pipe.
-    #[error("no pipe {direction} microkube exec")]
+    /// The command was started without a pipe.
+    #[error("cannot open the pipe {direction} microkube exec")]
     NoPipe {
-        /// To or from.
+        /// `to` or `from`.
         direction: &'static str,
     },
-    /// The command failed.
-    #[error("copying failed: tar in the container, or connecting to it, failed ({status})")]
+    /// The command in the container failed.
+    #[error("copying failed: cannot connect to the container, or tar failed in it ({status})")]
     Container {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
     },
-    /// The command cannot be waited for.
+    /// The command could not be waited for.
     #[error(transparent)]
     Io(io::Error),
-    /// The archive cannot be made or unpacked.
+    /// The archive could not be created or extracted.
     #[error(transparent)]
     Archive(anyhow::Error),
 }
 
 impl CopyError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// Converts to a report that keeps the types of other modules' errors in its chain.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -100,7 +96,7 @@ impl CopyError {
     }
 }
 
-/// Copies a file or a directory of this machine to a path in the container; into it, if that is a directory.
+/// Copies a local file or directory to a path in the container, or into it if it is a directory.
 ///
 /// # Errors
 /// See [`CopyError`].
@@ -117,7 +113,7 @@ pub fn send(
         });
     }
     let mut path = path.to_owned();
-    // An error here comes again when `tar` is run, with its message.
+    // If this fails, `tar` fails in the same way and shows the message.
     let mut is_dir = container.command(Streams::None, &["test", "-d", &path]);
     let is_dir = is_dir.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if is_dir.status().map_err(CopyError::Run)?.success() {
@@ -143,7 +139,7 @@ pub fn send(
     finish(child, sent)
 }
 
-/// Copies a file, or what a directory contains, from a path in the container to one of this machine.
+/// Copies a file, or a directory's content, from a path in the container to a local path.
 ///
 /// # Errors
 /// See [`CopyError`].
@@ -154,7 +150,7 @@ pub fn fetch(
     warn: &mut dyn FnMut(String),
 ) -> Result<(), CopyError> {
     let (dir, name) = split(path);
-    // "./" so that no name is taken for an option.
+    // "./" keeps the name from being parsed as an option.
     let entry = name.map_or_else(|| ".".to_owned(), |name| format!("./{name}"));
     let dir = if dir.is_empty() { "." } else { dir };
     let mut exec = container.command(Streams::Output, &["tar", "-cf", "-", "-C", dir, &entry]);
@@ -163,7 +159,7 @@ pub fn fetch(
     let mut from = BufReader::with_capacity(64 << 10, from);
     let extracted = extract::extract(&mut from, name.map(OsStr::new), target, warn);
     if extracted.is_ok() {
-        // A pipe that is closed early would look like a failure.
+        // Read the padding: closing the pipe early would make `tar` fail.
         let mut padding = from.by_ref().take(MAX_PADDING_BYTES);
         io::copy(&mut padding, &mut io::sink()).map_err(CopyError::Io)?;
     }
@@ -175,7 +171,7 @@ fn start(command: &mut Command) -> Result<Child, CopyError> {
     command.spawn().map_err(CopyError::Run)
 }
 
-/// Waits for the command. If it failed, that is the cause, unless this side failed for a reason of its own.
+/// Waits for the command. Its failure is reported as the cause, unless this side has an independent error.
 fn finish(mut child: Child, result: anyhow::Result<()>) -> Result<(), CopyError> {
     let status: ExitStatus = child.wait().map_err(CopyError::Io)?;
     match (status.success(), result) {
@@ -185,7 +181,7 @@ fn finish(mut child: Child, result: anyhow::Result<()>) -> Result<(), CopyError>
     }
 }
 
-/// Whether this side fails because the other did.
+/// Whether this error on our side results from the command's failure.
 fn is_consequence(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -193,7 +189,8 @@ fn is_consequence(error: &anyhow::Error) -> bool {
         .any(|error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof))
 }
 
-/// Directory and name of a path in the container; no name for what is only a directory (`/`, `.`, `a/..`).
+/// Splits a path in the container into directory and name. There is no name if the path can only be a directory (`/`,
+/// `.`, `a/..`).
 fn split(path: &str) -> (&str, Option<&str>) {
     let trimmed = match path.trim_end_matches('/') {
         "" => return ("/", None),
@@ -210,7 +207,6 @@ fn split(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The name of a local file or directory.
 fn name_of(path: &Path) -> Result<OsString, CopyError> {
     if let Some(name) = path.file_name() {
         return Ok(name.to_owned());

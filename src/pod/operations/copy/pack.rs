@@ -1,4 +1,4 @@
-//! Turns local files into the archive that `tar` in a container unpacks.
+//! Packs local files into the archive that a container's `tar` extracts.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use tar::{Builder, EntryType, Header};
 
-/// Writes an archive with what is at `source`, a file or a directory, under the name `name`.
+/// Writes an archive with the file or directory at `source`, under the name `name`.
 ///
 /// # Errors
-/// A file cannot be read, or the archive cannot be written.
+/// If a file cannot be read, or the archive cannot be written.
 pub(super) fn pack(source: &Path, name: &OsStr, to: impl Write, warn: &mut dyn FnMut(String)) -> anyhow::Result<()> {
     let mut archive = Builder::new(to);
     let mut pending = vec![(source.to_owned(), PathBuf::from(name))];
@@ -29,7 +29,7 @@ pub(super) fn pack(source: &Path, name: &OsStr, to: impl Write, warn: &mut dyn F
             )?;
             let entries = std::fs::read_dir(&path).with_context(of)?;
             let mut entries = entries.collect::<io::Result<Vec<_>>>().with_context(of)?;
-            // The last is the next.
+            // Entries are taken from the end of the list.
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
             pending.extend(entries.iter().map(|entry| (entry.path(), name.join(entry.file_name()))));
         } else if kind.is_symlink() {
@@ -39,7 +39,7 @@ pub(super) fn pack(source: &Path, name: &OsStr, to: impl Write, warn: &mut dyn F
                 .append_link(&mut header, &name, link)
                 .context("cannot send the archive")?;
         } else if kind.is_file() {
-            // What has been replaced by a pipe meanwhile must not block.
+            // `O_NONBLOCK`: the file may meanwhile have been replaced by a pipe.
             let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
             let file = File::options()
                 .read(true)
@@ -48,10 +48,10 @@ pub(super) fn pack(source: &Path, name: &OsStr, to: impl Write, warn: &mut dyn F
                 .with_context(of)?;
             let metadata = file.metadata().with_context(of)?;
             if !metadata.is_file() {
-                anyhow::bail!("cannot read {}: it is replaced while it is read", path.display());
+                anyhow::bail!("cannot read {}: it was replaced while being read", path.display());
             }
             let length = metadata.len();
-            // A file that gets shorter meanwhile must not shift what comes after it.
+            // If the file has become shorter, pad it, because the entry's size is already written.
             let content = file.take(length).chain(io::repeat(0)).take(length);
             append(
                 &mut archive,

@@ -1,4 +1,4 @@
-//! Copies with this machine's `tar` in the place of a container's, and archives of hostile containers.
+//! Copies with the local `tar` in place of a container's, and archives from hostile containers.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -8,7 +8,7 @@ use tar::{EntryType, Header};
 use super::extract::extract;
 use super::*;
 
-/// This machine in the place of a container.
+/// The local machine in place of a container.
 struct ThisMachine;
 
 impl CommandRunner for ThisMachine {
@@ -28,7 +28,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Everything below a directory: path, kind, permissions, content or target.
+/// Everything below a directory: path, mode, content or link target.
 fn tree(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     let mut all = Vec::new();
     let mut pending = vec![dir.to_owned()];
@@ -65,7 +65,7 @@ fn make_tree(dir: &Path) {
 }
 
 #[test]
-fn a_directory_goes_to_a_container_and_comes_back_as_it_was() {
+fn a_directory_copied_to_a_container_and_back_is_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let (local, container, back) = (
         dir.path().join("local"),
@@ -73,7 +73,7 @@ fn a_directory_goes_to_a_container_and_comes_back_as_it_was() {
         dir.path().join("back"),
     );
     make_tree(&local);
-    // To a new name, and into a directory that is there.
+    // To a new name, and into an existing directory.
     send(&ThisMachine, &local, text(&container), false, &mut no_warning).unwrap();
     assert_eq!(tree(&container), tree(&local));
     send(&ThisMachine, &local, text(&container), true, &mut no_warning).unwrap();
@@ -82,7 +82,7 @@ fn a_directory_goes_to_a_container_and_comes_back_as_it_was() {
 
     fetch(&ThisMachine, text(&container), &back, &mut no_warning).unwrap();
     assert_eq!(tree(&back), tree(&local));
-    // Again, over what is there.
+    // Once more, over the existing files.
     fetch(
         &ThisMachine,
         &format!("{}/.", container.display()),
@@ -94,7 +94,7 @@ fn a_directory_goes_to_a_container_and_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_file_comes_under_the_given_name_or_into_the_given_directory() {
+fn a_file_is_copied_to_the_given_name_or_into_the_given_directory() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("-file");
     std::fs::write(&file, "content").unwrap();
@@ -117,7 +117,7 @@ fn a_file_comes_under_the_given_name_or_into_the_given_directory() {
 }
 
 #[test]
-fn what_fails_on_either_side_is_an_error() {
+fn a_failure_on_either_side_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
     let error = send(&ThisMachine, &missing, "/x", false, &mut no_warning).unwrap_err();
@@ -146,7 +146,7 @@ fn what_fails_on_either_side_is_an_error() {
 }
 
 #[test]
-fn links_that_lead_out_and_special_files_are_skipped_with_a_warning() {
+fn links_outside_the_target_and_special_files_are_skipped_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let container = dir.path().join("container");
     std::fs::create_dir_all(container.join("sub")).unwrap();
@@ -163,7 +163,7 @@ fn links_that_lead_out_and_special_files_are_skipped_with_a_warning() {
 }
 
 #[test]
-fn paths_in_the_container_are_a_directory_and_a_name() {
+fn container_paths_are_split_into_directory_and_name() {
     for (path, expected) in [
         ("/", ("/", None)),
         ("/a", ("/", Some("a"))),
@@ -176,7 +176,7 @@ fn paths_in_the_container_are_a_directory_and_a_name() {
     }
 }
 
-/// An entry as nobody's library writes it.
+/// A raw entry that no library would write.
 fn raw_entry(archive: &mut Vec<u8>, kind: EntryType, name: &str, link: &str, content: &[u8]) {
     let mut header = Header::new_gnu();
     let gnu = header.as_gnu_mut().unwrap();
@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn nothing_is_made_outside_of_the_target_and_no_link_leads_out(
+    fn nothing_is_created_or_linked_outside_the_target(
         entries in proptest::collection::vec((0_u8..6, hostile_path(), hostile_link(), any::<bool>()), 1..14),
         with_base: bool,
     ) {
@@ -225,7 +225,7 @@ proptest! {
             std::fs::write(outer.join(name), "outside").unwrap();
         }
         let before: Vec<_> = tree(&outer).into_iter().filter(|(path, _, _)| !path.starts_with("target")).collect();
-        // One archive a time and each entry once more alone: an error must not hide what comes after it.
+        // All entries in one archive, and each in an archive with only that one: an error must not hide later entries.
         for (kind, path, link, links_to_path) in &entries {
             let mut archive = Vec::new();
             let kind = match kind {

@@ -1,60 +1,59 @@
-//! Sees to it that a Pod ends: its supervisor promises it, or there is none any more and the Pod is released.
+//! Makes a Pod end: its supervisor agrees to delete it, or it has none and is released.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::pod::client::{ClientError, SupervisorClient};
+use crate::pod::log_place::LogPlace;
 use crate::pod::patience::{ANSWER_PATIENCE, FORCE_PATIENCE, KILL_PATIENCE, LOOK_INTERVAL};
 use crate::pod::supervisor_protocol::{FrameError, Notice, SupervisorFrame, SupervisorRequest, read_frame};
 use crate::pod::sweep::remove_ownerless;
 use crate::state::{Paths, PodRecords, ProcessIdentity};
 
-/// Why a Pod's supervisor does not delete it.
+/// Why a Pod could not be deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// It is there and says nothing.
+    /// The supervisor does not answer.
     #[error("its supervisor does not answer on {}", socket.display())]
     NoAnswer {
-        /// Where it was asked.
+        /// The supervisor's socket.
         socket: PathBuf,
     },
-    /// It is there and cannot be asked.
-    #[error("its supervisor does not listen on {} (its log is in {})", socket.display(), logs.display())]
+    /// The Pod has an owner, but it does not listen.
+    #[error("its supervisor does not listen on {}; see {log}", socket.display())]
     NotListening {
-        /// Where it should listen.
+        /// The supervisor's socket.
         socket: PathBuf,
-        /// Where its log is.
-        logs: PathBuf,
+        log: LogPlace,
     },
-    /// It hangs, and the kernel does not end it.
+    /// The supervisor hangs and cannot be killed.
     #[error("its supervisor, process {pid}, does not answer and cannot be killed")]
     Unkillable {
-        /// Its process.
+        /// The supervisor's PID.
         pid: i32,
     },
-    /// It cannot be reached.
+    /// The supervisor cannot be reached.
     #[error("cannot connect to {}", socket.display())]
     Connect {
-        /// Where it listens.
+        /// The supervisor's socket.
         socket: PathBuf,
-        /// What the kernel says.
         #[source]
         source: io::Error,
     },
-    /// It is of another build.
+    /// The supervisor is of an incompatible build.
     #[error(transparent)]
     Incompatible(ClientError),
-    /// It said no.
+    /// The supervisor refused.
     #[error("{0}")]
     Refused(String),
-    /// The Pod has no supervisor, and could not be released without; or its records cannot be read.
+    /// The Pod has no supervisor and could not be released, or its records cannot be read.
     #[error(transparent)]
     Release(#[from] anyhow::Error),
 }
 
 impl AskError {
-    /// The file that cannot be used.
+    /// The file that the error is about, if any.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Connect { socket, .. } => Some(socket),
@@ -62,7 +61,7 @@ impl AskError {
         }
     }
 
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// Converts to a report that keeps the types of other modules' errors in its chain.
     pub fn into_report(self) -> anyhow::Error {
         match self {
             Self::Release(error) => error,
@@ -71,8 +70,8 @@ impl AskError {
     }
 }
 
-/// Makes sure that a Pod ends: its supervisor has promised it, or it had none any more and is gone. By force it is gone in any case, but what
-/// the supervisor still has to end.
+/// Makes a Pod end: returns when its supervisor has agreed to delete it, or when the Pod had none and is gone. A forced
+/// deletion removes the Pod in any case, except for what its supervisor still has to end.
 pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<(), AskError> {
     let records = PodRecords::new(paths.clone());
     let started = tokio::time::Instant::now();
@@ -95,17 +94,18 @@ pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<()
         if is_promised || remove_ownerless(paths, uid).await? || records.is_gone(uid) {
             return Ok(());
         }
-        // It has an owner that does not listen: it has only just been started, or is about to be gone, or hangs.
+        // The Pod has an owner that does not listen: it is starting, exiting, or hanging.
         if is_force(grace) && started.elapsed() > FORCE_PATIENCE {
             kill_supervisor(&records, uid).await?;
         }
         if started.elapsed() > ANSWER_PATIENCE {
+            let record = records.get(uid).ok().flatten();
             return Err(AskError::NotListening {
                 socket: paths.supervisor_socket(uid),
-                logs: paths.logs(),
+                log: LogPlace::new(paths, uid, record.as_ref()),
             });
         }
-        // Whether somebody listens, or a lock is free, is only found out by trying.
+        // A listening socket or a free lock is only found by trying.
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
@@ -114,7 +114,7 @@ fn is_force(grace: Option<Duration>) -> bool {
     grace == Some(Duration::ZERO)
 }
 
-/// Kills a supervisor that does not do its work. Its Pod has no owner then.
+/// Kills a supervisor that hangs. Its Pod then has no owner.
 async fn kill_supervisor(records: &PodRecords, uid: &str) -> Result<(), AskError> {
     let record = records.get(uid).map_err(anyhow::Error::from)?;
     let supervisor = record.and_then(|record| record.supervisor);
@@ -131,7 +131,7 @@ async fn kill_supervisor(records: &PodRecords, uid: &str) -> Result<(), AskError
     }
 }
 
-/// Asks the supervisor to delete its Pod. Returns whether it will; not if none listens.
+/// Asks the supervisor to delete its Pod. Returns whether it agreed; false if none listens.
 pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<bool, AskError> {
     let mut supervisor = match SupervisorClient::connect(paths, uid).await {
         Ok(supervisor) => supervisor,
@@ -152,7 +152,7 @@ pub async fn ask_supervisor(paths: &Paths, uid: &str, grace: Option<Duration>) -
             Ok(Some(SupervisorFrame::Notice(Notice::Done))) => return Ok(true),
             Ok(Some(SupervisorFrame::Notice(Notice::Refused { message }))) => return Err(AskError::Refused(message)),
             Ok(Some(_)) => {}
-            // It has ended meanwhile.
+            // The supervisor has ended meanwhile.
             Ok(None) | Err(_) => return Ok(false),
         }
     }

@@ -1,4 +1,4 @@
-//! Ends Pods and removes them: their supervisors are asked, those that die over it replaced, and the end waited for.
+//! Deletes Pods: asks their supervisors, replaces those that die, and waits for the end.
 
 mod ask;
 #[cfg(test)]
@@ -15,33 +15,32 @@ use crate::pod::changes::{Changed, Changes};
 use crate::pod::sweep::sweep;
 use crate::state::{Paths, PodRecord, PodRecords};
 
-/// How often a supervisor may die while it deletes its Pod before that is given up.
+/// How many times a Pod's supervisor may die during its deletion before the deletion fails.
 const MAX_SUPERVISORS: usize = 3;
 
-/// How Pods are to be deleted.
+/// How to delete Pods.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeleteOptions {
-    /// Instead of the Pods' own grace periods. Zero deletes them by force: they are gone for everybody at once.
+    /// Replaces the Pods' own grace periods. Zero is a forced deletion: the Pods disappear immediately.
     pub grace: Option<Duration>,
-    /// Wait until nothing is left of the Pods.
+    /// Wait until the Pods are gone.
     pub waits: bool,
-    /// How long to wait at most.
+    /// Maximum time to wait.
     pub timeout: Option<Duration>,
 }
 
 /// A Pod could not be deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteError {
-    /// Nobody promises its end.
+    /// The Pod's deletion was not accepted.
     #[error("cannot delete pod {name:?}")]
     Refused {
-        /// Name of the Pod.
         name: String,
         /// Why not.
         #[source]
         source: AskError,
     },
-    /// It was not gone in time.
+    /// The Pod was not gone at the timeout.
     #[error("timed out waiting for the condition on pods/{name}")]
     TimedOut {
         /// Name of the Pod.
@@ -50,7 +49,7 @@ pub enum DeleteError {
 }
 
 impl DeleteError {
-    /// As a report, in whose chain of causes an error of another module keeps its type.
+    /// Converts to a report that keeps the types of other modules' errors in its chain.
     #[must_use]
     pub fn into_report(self) -> anyhow::Error {
         match self {
@@ -60,10 +59,10 @@ impl DeleteError {
     }
 }
 
-/// Deletes a Pod and waits until it is gone. Without `grace`, it has its own grace period.
+/// Deletes a Pod and waits until it is gone. Without `grace`, its own grace period applies.
 ///
 /// # Errors
-/// When it cannot be deleted, or not be waited for.
+/// If the Pod cannot be deleted, or cannot be waited for.
 pub async fn delete_one(paths: &Paths, record: PodRecord, grace: Option<Duration>) -> anyhow::Result<()> {
     let options = DeleteOptions {
         grace,
@@ -77,11 +76,11 @@ pub async fn delete_one(paths: &Paths, record: PodRecord, grace: Option<Duration
         .map_or(Ok(()), |failure| Err(failure.into_report()))
 }
 
-/// Asks for the end of all Pods, all at the same time, tells of each when that is certain, and waits until they are gone. Returns what
-/// went wrong with which Pod.
+/// Requests the deletion of all Pods at the same time, calls `tell` for each that accepted, and waits until they are
+/// gone. Returns an error for each Pod that failed.
 ///
 /// # Errors
-/// What `tell` says, or when the Pods cannot be waited for.
+/// An error from `tell`, or if the Pods cannot be waited for.
 pub async fn delete(
     paths: &Paths,
     records: Vec<PodRecord>,
@@ -115,7 +114,7 @@ pub async fn delete(
     Ok(failures)
 }
 
-/// Waits until nothing is left of the Pods. A supervisor that dies over it is replaced by the sweep, and asked again.
+/// Waits until the Pods are gone. If a supervisor dies meanwhile, the sweep replaces it, and the new one is asked.
 async fn wait_until_gone(
     paths: &Paths,
     mut ending: Vec<PodRecord>,
@@ -136,13 +135,13 @@ async fn wait_until_gone(
             let supervisor = records.get(&record.uid)?.and_then(|record| record.supervisor);
             match supervisor.map(|supervisor| supervisor.exit_event()).transpose()? {
                 Some(Some(exit)) => exits.push(exit),
-                // Not known yet: it will be in the record.
+                // Its supervisor is not recorded yet; the record will change.
                 None => {}
                 Some(None) if records.is_gone(&record.uid) => {}
                 Some(None) => {
                     died += 1;
                     if died > MAX_SUPERVISORS * ending.len() {
-                        anyhow::bail!("the supervisor of pod {:?} dies again and again", record.name);
+                        anyhow::bail!("the supervisor of pod {:?} keeps crashing", record.name);
                     }
                     sweep(paths).await?;
                     ask(paths, &record.uid, grace).await.map_err(AskError::into_report)?;
@@ -150,7 +149,8 @@ async fn wait_until_gone(
                 }
             }
         }
-        // The next supervisor may have died already, and where its records cannot be written nothing would tell of that.
+        // The new supervisor may have died already. If its records cannot be written, no event would report that, so
+        // check again.
         if asked_again {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Deletions with supervisors that the tests play.
+//! Deletions with supervisors that the tests simulate.
 
 use serde_json::json;
 use tokio::net::UnixListener;
@@ -40,7 +40,7 @@ async fn delete_all(pods: &TestPods, options: DeleteOptions) -> (Vec<String>, Ve
     (told, failures.collect())
 }
 
-/// A supervisor that answers one request so, and then does what a real one would do.
+/// A supervisor that gives this answer to one request, and then acts like a real one.
 async fn supervise(listener: UnixListener, answer: Option<Notice>, at_end: impl FnOnce()) -> Option<SupervisorRequest> {
     let (mut stream, _) = listener.accept().await.unwrap();
     let request = asked(&mut stream).await;
@@ -55,7 +55,7 @@ async fn supervise(listener: UnixListener, answer: Option<Notice>, at_end: impl 
 }
 
 #[tokio::test]
-async fn a_supervisor_is_asked_and_the_end_waited_for() {
+async fn the_supervisor_is_asked_and_the_deletion_awaited() {
     let pods = TestPods::new();
     let (uid, lock) = pods.add_owned(&manifest("web"));
     let listener = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
@@ -79,7 +79,7 @@ async fn a_supervisor_is_asked_and_the_end_waited_for() {
 }
 
 #[tokio::test]
-async fn an_ended_pod_without_a_supervisor_is_gone_at_once_with_its_records() {
+async fn an_ended_pod_without_a_supervisor_is_removed_at_once_with_its_records() {
     let pods = TestPods::new();
     let uid = pods.add("job", &[]);
     pods.set_status(&uid, json!({ "phase": "Succeeded" }));
@@ -93,7 +93,7 @@ async fn an_ended_pod_without_a_supervisor_is_gone_at_once_with_its_records() {
 }
 
 #[tokio::test]
-async fn a_socket_that_a_dead_supervisor_left_is_no_supervisor() {
+async fn the_socket_of_a_dead_supervisor_does_not_count_as_a_supervisor() {
     let pods = TestPods::new();
     let uid = pods.add("web", &[]);
     drop(UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap());
@@ -103,7 +103,7 @@ async fn a_socket_that_a_dead_supervisor_left_is_no_supervisor() {
 }
 
 #[tokio::test]
-async fn a_pod_that_takes_longer_than_the_timeout_is_told() {
+async fn a_deletion_that_exceeds_the_timeout_is_reported() {
     let pods = TestPods::new();
     let (uid, _lock) = pods.add_owned(&manifest("web"));
     let listener = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
@@ -115,7 +115,7 @@ async fn a_pod_that_takes_longer_than_the_timeout_is_told() {
 }
 
 #[tokio::test]
-async fn what_a_supervisor_refuses_is_told_and_other_pods_are_deleted() {
+async fn a_refused_deletion_is_reported_and_other_pods_are_deleted() {
     let pods = TestPods::new();
     let (uid, _lock) = pods.add_owned(&manifest("web"));
     let listener = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
@@ -138,7 +138,7 @@ async fn what_a_supervisor_refuses_is_told_and_other_pods_are_deleted() {
 }
 
 #[tokio::test]
-async fn a_pod_deleted_by_force_is_gone_when_its_supervisor_has_hidden_it() {
+async fn a_force_deleted_pod_is_gone_once_its_supervisor_has_hidden_it() {
     let pods = TestPods::new();
     let (uid, _lock) = pods.add_owned(&manifest("web"));
     let listener = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
@@ -155,11 +155,11 @@ async fn a_pod_deleted_by_force_is_gone_when_its_supervisor_has_hidden_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_supervisor_that_hangs_is_killed_by_a_deletion_by_force() {
+async fn a_force_deletion_kills_a_hanging_supervisor() {
     let pods = TestPods::new();
     let (uid, lock) = pods.add_owned(&manifest("web"));
     let _never_accepts = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
-    // It has the Pod's lock, as a supervisor does, and does nothing.
+    // Like a supervisor it holds the Pod's lock, but it does nothing.
     let stuck = std::process::Command::new("sleep")
         .arg("1000")
         .stdin(std::fs::File::from(lock.as_fd().try_clone_to_owned().unwrap()))
@@ -178,13 +178,13 @@ async fn a_supervisor_that_hangs_is_killed_by_a_deletion_by_force() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_is_only_starting_is_waited_for() {
+async fn a_starting_supervisor_is_awaited() {
     let pods = TestPods::new();
     let (uid, lock) = pods.add_owned(&manifest("web"));
     let path = pods.paths.supervisor_socket(&uid);
     let records = pods.records.clone();
     let starting = async move {
-        // Whoever deletes has found no socket by now, or finds it at once: both must end well.
+        // The deletion has either found no socket by now, or finds one immediately: both must work.
         tokio::task::yield_now().await;
         let listener = UnixListener::bind(path).unwrap();
         supervise(listener, Some(Notice::Done), move || {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn commands_decide_by_their_exit_code() {
+async fn a_command_probe_depends_on_the_exit_code() {
     let probe = json!({"exec": {"command": ["cat", "/tmp/healthy"]}, "timeoutSeconds": 5});
     let exec = Answer::new(Ok((0, b"fine")));
     assert_eq!(run_probe(probe.clone(), 1, &exec).await, Outcome::Success);
@@ -20,7 +20,7 @@ async fn commands_decide_by_their_exit_code() {
         run_probe(probe.clone(), 1, &exec).await,
         Outcome::Failure("cat: can't open '/tmp/healthy'\n".into())
     );
-    assert_eq!(exec.asked.lock().unwrap().len(), 1, "a failure is not tried again");
+    assert_eq!(exec.asked.lock().unwrap().len(), 1, "a failure is not retried");
     let exec = Answer::new(Ok((1, &[b'x'; 20_000])));
     assert_eq!(
         run_probe(probe.clone(), 1, &exec).await,

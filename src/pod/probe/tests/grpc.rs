@@ -1,21 +1,21 @@
-//! gRPC probes, against a server that speaks the protocol or something else.
+//! gRPC probes against a server that speaks the protocol, or something else.
 
 use super::*;
 
-/// What a gRPC server answers.
+/// A gRPC server's answer.
 #[derive(Clone)]
 enum Grpc {
-    /// A message, then trailers with this status.
+    /// A message, and trailers with this status.
     Message(Vec<u8>, &'static str),
     /// Trailers only.
     Trailers(&'static str, &'static str),
-    /// An HTTP response that is no gRPC.
+    /// An HTTP response that is not gRPC.
     Http(u16),
     /// A message and no trailers.
     NoTrailers(Vec<u8>),
 }
 
-/// Answers one call, and gives back what was asked: path, headers, body.
+/// Answers one call, and returns the request: path, headers, body.
 async fn grpc_server(answer: Grpc) -> (u16, tokio::task::JoinHandle<(String, http::HeaderMap, Vec<u8>)>) {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -23,7 +23,7 @@ async fn grpc_server(answer: Grpc) -> (u16, tokio::task::JoinHandle<(String, htt
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        // Frames are moved only while the connection is polled.
+        // Frames are only sent while the connection is polled.
         let driver = tokio::spawn(async move { while connection.accept().await.is_some() {} });
         let (head, mut body) = request.into_parts();
         let mut sent = Vec::new();
@@ -70,7 +70,7 @@ async fn grpc_outcome(answer: Grpc) -> Outcome {
 }
 
 #[tokio::test]
-async fn grpc_probes_ask_for_the_service() {
+async fn grpc_probes_send_the_service_name() {
     let (port, served) = grpc_server(Grpc::Message(vec![0, 0, 0, 0, 2, 8, 1], "0")).await;
     let probe = json!({"grpc": {"port": port, "service": "db"}, "timeoutSeconds": 30});
     assert_eq!(run_probe(probe, port, &Answer::none()).await, Outcome::Success);
@@ -88,7 +88,7 @@ async fn grpc_probes_ask_for_the_service() {
 }
 
 #[tokio::test]
-async fn grpc_answers_are_told_in_the_kubelets_words() {
+async fn grpc_results_have_the_kubelets_messages() {
     let message = |status: u8| Grpc::Message(vec![0, 0, 0, 0, 2, 8, status], "0");
     for (answer, expected) in [
         (message(2), "service unhealthy (responded with \"NOT_SERVING\")"),
@@ -139,7 +139,7 @@ async fn grpc_answers_are_told_in_the_kubelets_words() {
 }
 
 #[tokio::test]
-async fn servers_that_speak_no_grpc_are_failures() {
+async fn servers_without_grpc_are_failures() {
     let (address, _) = serve(|_| status("400 Bad Request")).await;
     let probe = json!({"grpc": {"port": address.port()}, "timeoutSeconds": 30});
     let outcome = run_probe(probe, 1, &Answer::none()).await;

@@ -1,4 +1,4 @@
-//! Hooks: commands, requests and sleeps, and what their failures are called.
+//! Hooks: commands, requests and sleeps, and their error messages.
 
 use super::*;
 
@@ -44,7 +44,7 @@ async fn hooks_run_commands_and_call_servers() {
     assert_eq!(exec.asked.lock().unwrap()[0].1, Some(Duration::from_secs(9)));
     let error = run(hook, 1, None, &Answer::none()).await.unwrap_err();
     assert!(error.ends_with("error: nothing runs commands in this test, message: \"\""));
-    // Any answer will do.
+    // Any response is a success.
     let (address, asked) = serve(|_| status("500 Internal Server Error")).await;
     let hook = json!({"httpGet": {"port": "http", "path": "/stop"}});
     assert_eq!(run(hook, address.port(), None, &exec).await, Ok(()));
@@ -66,7 +66,7 @@ async fn hooks_run_commands_and_call_servers() {
 }
 
 #[tokio::test]
-async fn a_command_that_runs_into_its_timeout_has_failed_and_is_not_tried_again() {
+async fn a_command_hook_that_times_out_fails_and_is_not_retried() {
     let mut exec = Answer::none();
     exec.answer = Err(ExecError::TimedOut);
     let probe = json!({"exec": {"command": ["sleep", "9"]}, "timeoutSeconds": 2});
@@ -83,7 +83,7 @@ async fn a_command_that_runs_into_its_timeout_has_failed_and_is_not_tried_again(
 }
 
 #[tokio::test(start_paused = true)]
-async fn hooks_sleep_and_are_cut_at_their_timeout() {
+async fn sleep_hooks_are_cancelled_at_their_timeout() {
     let begun = tokio::time::Instant::now();
     let sleep = json!({"sleep": {"seconds": 20}});
     assert_eq!(run(sleep.clone(), 1, None, &Answer::none()).await, Ok(()));

@@ -1,8 +1,8 @@
-//! Servers that say nothing, or anything.
+//! Servers that never answer, or answer with arbitrary bytes.
 
 use super::*;
 
-/// A server that takes connections and says nothing.
+/// A server that accepts connections and never sends anything.
 async fn silent() -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -16,7 +16,7 @@ async fn silent() -> (SocketAddr, tokio::task::JoinHandle<()>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_ends_at_its_timeout() {
+async fn all_probes_end_at_their_timeout() {
     let (address, _accepting) = silent().await;
     let port = address.port();
     let begun = tokio::time::Instant::now();
@@ -57,9 +57,9 @@ async fn everything_ends_at_its_timeout() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a server sends, as HTTP or as gRPC, there is an outcome of bounded size.
+    /// Whatever a server sends, as HTTP or gRPC, the probe has an outcome of bounded size.
     #[test]
-    fn any_answer_has_an_outcome(
+    fn any_response_has_an_outcome(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         start in prop_oneof![Just(""), Just("HTTP/1.1 200 OK\r\n"), Just("HTTP/1.1 302 Found\r\nLocation: "), Just("\0\0\0\x04\0\0\0\0\0")],
     ) {

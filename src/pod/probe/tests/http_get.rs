@@ -1,4 +1,4 @@
-//! HTTP probes: requests, redirects, and what counts as an answer.
+//! HTTP probes: requests, redirects, and which responses count as success.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn get(handler: Value, answer: impl Fn(usize) -> Vec<u8> + Send + 'static)
 }
 
 #[tokio::test]
-async fn http_status_codes_decide() {
+async fn http_status_codes_determine_the_outcome() {
     for (line, expected) in [
         ("200 OK", Outcome::Success),
         ("204 No Content", Outcome::Success),
@@ -40,7 +40,7 @@ async fn http_status_codes_decide() {
 }
 
 #[tokio::test]
-async fn requests_are_the_kubelets_with_the_manifests_headers() {
+async fn requests_match_the_kubelets_with_the_manifests_headers() {
     let (_, asked, address) = get(json!({"path": "/a?b=c"}), |_| status("200 OK")).await;
     let head = asked[0].to_lowercase();
     assert!(head.starts_with("get /a?b=c http/1.1\r\n"), "{head}");
@@ -75,7 +75,7 @@ async fn requests_are_the_kubelets_with_the_manifests_headers() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_on_the_same_host_and_ten_times() {
+async fn up_to_ten_redirects_on_the_same_host_are_followed() {
     let answer = |number| match number {
         0 => redirect(302, "/next"),
         1 => redirect(307, "other?x=1"),
@@ -112,7 +112,7 @@ async fn redirects_are_followed_on_the_same_host_and_ten_times() {
 }
 
 #[tokio::test]
-async fn http_servers_that_do_not_answer_are_failures_in_gos_words() {
+async fn unresponsive_http_servers_are_failures_with_gos_messages() {
     let port = closed_port().await;
     let probe = json!({"httpGet": {"port": port, "path": "/healthz"}, "timeoutSeconds": 5});
     assert_eq!(
@@ -133,13 +133,13 @@ async fn http_servers_that_do_not_answer_are_failures_in_gos_words() {
     );
 }
 
-/// Whether the request was begun before or not: in a loop, because both happen.
+/// The request may have been started before the close or not: the loop covers both.
 #[tokio::test]
-async fn an_http_server_that_closes_at_once_is_eof() {
+async fn an_http_server_that_closes_at_once_is_reported_as_eof() {
     for _ in 0..50 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        // The stream is kept: to drop it with a request unread would reset the connection.
+        // Keep the stream: dropping it with an unread request would reset the connection.
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.shutdown().await.unwrap();
@@ -178,7 +178,7 @@ async fn endless_responses_are_read_to_a_limit() {
     })
     .await;
     assert!(matches!(outcome, Outcome::Failure(_)), "{outcome:?}");
-    // A body that is cut says nothing about the container; the probe is made again.
+    // A truncated body says nothing about the container, so the probe is repeated.
     let (outcome, asked, _) = get(json!({"path": "/"}), |_| {
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort".to_vec()
     })
@@ -188,7 +188,7 @@ async fn endless_responses_are_read_to_a_limit() {
 }
 
 #[tokio::test]
-async fn https_is_not_verified() {
+async fn https_certificates_are_not_verified() {
     let key = rcgen::generate_simple_self_signed(["another.example.com".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -211,7 +211,7 @@ async fn https_is_not_verified() {
     });
     let probe = json!({"httpGet": {"port": port, "path": "/", "scheme": "HTTPS"}, "timeoutSeconds": 30});
     assert_eq!(run_probe(probe, port, &Answer::none()).await, Outcome::Success);
-    // TLS where there is none is a failure.
+    // A server without TLS is a failure.
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

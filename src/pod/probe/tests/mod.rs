@@ -1,4 +1,4 @@
-//! Probes and hooks against servers in this process: what the tests of all kinds of them have in common.
+//! Probes and hooks against servers in this process: the shared parts of these tests.
 
 mod command;
 mod grpc;
@@ -20,7 +20,7 @@ use super::*;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Runs no command but answers as told, after a while.
+/// Runs no command, but returns a given answer after a delay.
 struct Answer {
     answer: Result<ExecOutput, ExecError>,
     after: Duration,
@@ -83,7 +83,7 @@ async fn run(hook: Value, port: u16, timeout: Option<Duration>, exec: &Answer) -
     ran.map_err(|error| error.to_string())
 }
 
-/// Reads a request's head.
+/// Reads the head of a request.
 async fn read_head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -95,7 +95,7 @@ async fn read_head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Answers each connection's request with the answer to its number, in bytes, and closes. What was asked is collected.
+/// Answers the request of each connection by its number, with raw bytes, and closes it. Collects the requests.
 async fn serve(answer: impl Fn(usize) -> Vec<u8> + Send + 'static) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -106,7 +106,7 @@ async fn serve(answer: impl Fn(usize) -> Vec<u8> + Send + 'static) -> (SocketAdd
             let (mut stream, _) = listener.accept().await.unwrap();
             let head = read_head(&mut stream).await;
             seen.lock().unwrap().push(head);
-            // The client may have had enough.
+            // The client may have closed the connection early.
             let _ = stream.write_all(&answer(number)).await;
         }
     });
@@ -117,7 +117,7 @@ fn status(line: &str) -> Vec<u8> {
     format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nok").into_bytes()
 }
 
-/// A port at which nothing listens.
+/// A port on which no process listens.
 async fn closed_port() -> u16 {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap().port()

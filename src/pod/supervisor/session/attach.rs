@@ -1,4 +1,4 @@
-//! A container's streams, and a command line that is attached to them.
+//! Attaches a command line to a container's streams.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ use crate::pod::supervisor_protocol::{
     AttachOptions, Notice, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
-/// Connects the command line to a container until either has ended.
+/// Connects the command line to a container until either ends.
 pub async fn serve(
     options: AttachOptions,
     view: &PodView,
@@ -32,9 +32,11 @@ pub async fn serve(
         container,
         stdin,
         tty_size,
+        from_start_of,
     } = options;
     let found = view.container(&container).and_then(|(id, _)| {
-        let streams = view.guest_streams.container(&id);
+        let is_wanted = from_start_of.as_ref().is_none_or(|wanted| *wanted == id);
+        let streams = view.guest_streams.container(&id).filter(|_| is_wanted);
         let agent = view.agent();
         streams
             .zip(agent)
@@ -57,7 +59,7 @@ pub async fn serve(
                 ..Default::default()
             };
             if let Err(error) = agent.resize_terminal(with_duration(CALL_TIMEOUT), &request).await {
-                tracing::debug!("a terminal could not be resized: {error}");
+                tracing::debug!("cannot resize a terminal: {error}");
             }
         }
     };
@@ -66,9 +68,14 @@ pub async fn serve(
     }
     let lease = if stdin { streams.stdin.take() } else { None };
     let gone = Gone::of(&from)?;
-    write_frame(&mut to, &SupervisorFrame::Notice(Notice::Attached)).await?;
     let (frames, queue) = mpsc::channel(QUEUED_FRAMES);
-    streams.follow(frames.clone());
+    match from_start_of {
+        Some(_) => streams.follow_after_log(frames.clone()),
+        None => {
+            write_frame(&mut to, &SupervisorFrame::Notice(Notice::Attached)).await?;
+            streams.follow(frames.clone());
+        }
+    }
     let mut writer = tokio::spawn(write_all(queue, to));
     let notice = tokio::select! {
         () = streams.finished() => Notice::Exited { exit_code: 0 },
@@ -93,22 +100,21 @@ pub async fn serve(
     Ok(())
 }
 
-/// How an attached client's input has ended.
+/// How an attached client's input ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
-    /// The client is gone.
     Gone,
-    /// The client's input has ended, and the container's stays open.
+    /// The client's input has ended; the container's stays open.
     InputEnded,
 }
 
-/// Tells when the client is gone, even if what it sent before has not been read.
+/// Detects that the client is gone, even if its last data has not been read.
 #[derive(Debug)]
 struct Gone(UnixStream);
 
 impl Gone {
     fn of(from: &OwnedReadHalf) -> io::Result<Self> {
-        // A descriptor that only this one waits for: it forgets that there is something to read.
+        // Use a separate descriptor: clearing its readiness does not affect the reader.
         let descriptor = from.as_ref().as_fd().try_clone_to_owned()?;
         Ok(Self(UnixStream::from_std(StdUnixStream::from(descriptor))?))
     }
@@ -135,7 +141,7 @@ async fn read_attached<F: Future<Output = ()>>(
         match read_frame(&mut from).await {
             Ok(Some(SupervisorFrame::Stdin(bytes))) if bytes.is_empty() => match lease.take() {
                 Some(lease) if !lease.ends_with_client() => return Left::InputEnded,
-                // Dropped, the container's input has ended. Its output has not.
+                // Dropping the lease has ended the container's input. Its output continues.
                 _ => {}
             },
             Ok(Some(SupervisorFrame::Stdin(bytes))) => {
@@ -162,12 +168,18 @@ mod tests {
     use std::sync::Arc;
 
     use k8s_openapi::api::core::v1::Container;
+    use microkube_protocol::{DataStream, Stdio};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::super::supervised_pod::test_pod;
     use super::*;
+    use crate::pod::guest_process::GuestProcesses;
+    use crate::pod::logs::{Limits, LogWriter};
+    use crate::pod::sandbox::AgentClientHandle;
     use crate::pod::stdin::ContainerStdin;
 
-    /// A container's input, the guest's end of it, and an attached client with the supervisor's end of its connection.
+    /// A container's input with the guest's end of it, and an attached client with the supervisor's end of its
+    /// connection.
     struct Attached {
         stdin: Arc<ContainerStdin>,
         guest: UnixStream,
@@ -209,8 +221,94 @@ mod tests {
         }
     }
 
+    /// A container that has written everything, although its end was not reported yet.
+    struct Written {
+        view: PodView,
+        _dir: tempfile::TempDir,
+        _agent: UnixStream,
+    }
+
+    impl Written {
+        async fn new(text: &[u8]) -> Self {
+            let (pod, _messages) = test_pod(true);
+            let dir = tempfile::tempdir().unwrap();
+            let log = LogWriter::open(dir.path().join("web"), 0, Limits::default());
+            let stdin = ContainerStdin::new(&Container::default(), "web-0", dir.path().join("stdin-web"));
+            let streams = pod.guest_streams.expect_container(0, "web-0", stdin, log);
+            for (stdio, text) in [(Stdio::Stdout, text), (Stdio::Stderr, &[])] {
+                let (mut guest, host) = UnixStream::pair().unwrap();
+                guest.write_all(text).await.unwrap();
+                guest.shutdown().await.unwrap();
+                let stream = DataStream::Container {
+                    id: "web-0".to_owned(),
+                    stdio,
+                    position_bytes: 0,
+                };
+                pod.guest_streams.serve(stream, host).await;
+            }
+            streams.finished().await;
+            let view = PodView::new(&pod);
+            let (agent, guest) = UnixStream::pair().unwrap();
+            let agent = AgentClientHandle::new(agent);
+            let processes = GuestProcesses::new(agent.clone(), Arc::clone(&pod.guest_streams));
+            view.set_machine(Some((agent, processes)));
+            view.found(0, "web-0");
+            Self {
+                view,
+                _dir: dir,
+                _agent: guest,
+            }
+        }
+
+        /// Attaches; returns everything that the supervisor answers.
+        async fn attach(&self, from_start_of: Option<&str>) -> Vec<SupervisorFrame> {
+            let options = AttachOptions {
+                container: "web".to_owned(),
+                stdin: false,
+                tty_size: None,
+                from_start_of: from_start_of.map(str::to_owned),
+            };
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let (from, to) = server.into_split();
+            serve(options, &self.view, from, to).await.unwrap();
+            let mut frames = Vec::new();
+            while let Some(frame) = read_frame(&mut client).await.unwrap() {
+                frames.push(frame);
+            }
+            frames
+        }
+    }
+
     #[tokio::test]
-    async fn the_end_of_a_clients_input_is_the_containers_with_stdin_once_and_the_output_goes_on() {
+    async fn a_session_from_the_start_tells_where_in_the_output_it_begins() {
+        let written = Written::new(b"hello\nworld").await;
+        let exited = SupervisorFrame::Notice(Notice::Exited { exit_code: 0 });
+        let at = Notice::AttachedAt {
+            stdout_bytes: 11,
+            stderr_bytes: 0,
+        };
+        assert_eq!(
+            written.attach(Some("web-0")).await,
+            [SupervisorFrame::Notice(at), exited.clone()]
+        );
+        // Without that request, the answer is the one of earlier versions.
+        assert_eq!(
+            written.attach(None).await,
+            [SupervisorFrame::Notice(Notice::Attached), exited]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_session_from_the_start_of_another_attempt_is_refused() {
+        let written = Written::new(b"").await;
+        let refused = Notice::Refused {
+            message: "container \"web\" is not running".to_owned(),
+        };
+        assert_eq!(written.attach(Some("web-1")).await, [SupervisorFrame::Notice(refused)]);
+    }
+
+    #[tokio::test]
+    async fn with_stdin_once_end_of_client_input_ends_the_containers_input_but_not_its_output() {
         let mut attached = Attached::new(true);
         attached.send(b"typed").await;
         attached.send(b"").await;
@@ -218,7 +316,7 @@ mod tests {
         let until_the_end = async {
             let mut got = Vec::new();
             attached.guest.read_to_end(&mut got).await.unwrap();
-            // Only now: the end of the input was no end of the conversation.
+            // The conversation ends only now: the end of the input did not end it.
             client.shutdown().await.unwrap();
             got
         };
@@ -231,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_a_clients_input_is_only_its_own_where_the_containers_stays_open() {
+    async fn without_stdin_once_end_of_client_input_keeps_the_containers_input_open() {
         let mut attached = Attached::new(false);
         attached.send(b"typed").await;
         attached.send(b"").await;
@@ -248,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_ends_the_containers_input_with_stdin_once_only() {
+    async fn a_disconnected_client_ends_the_containers_input_only_with_stdin_once() {
         for once in [true, false] {
             let mut attached = Attached::new(once);
             attached.send(b"typed").await;
@@ -266,14 +364,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_while_the_container_does_not_read_gives_the_input_back() {
+    async fn a_client_that_disconnects_with_unread_input_releases_the_input() {
         let mut attached = Attached::new(false);
         let lease = attached.stdin.take();
         let server = attached.server.take().unwrap();
         let gone = Gone::of(&server).unwrap();
         let Attached { client, guest, .. } = attached;
         let sending = async move {
-            // More than the socket holds; and more, which is not read any more.
+            // First more than the socket holds, then more that is never read.
             let mut client = client;
             write_frame(&mut client, &SupervisorFrame::Stdin(vec![b'y'; 1 << 20]))
                 .await

@@ -1,4 +1,4 @@
-//! A further process in a container, and the command line that it is for.
+//! Runs a process in a container for a command line.
 
 use std::os::fd::AsRawFd;
 
@@ -16,10 +16,10 @@ use crate::pod::supervisor_protocol::{
     ExecOptions, Notice, OutputStream, SupervisorFrame, SupervisorRequest, TerminalSize, read_frame, write_frame,
 };
 
-/// Bytes read from a process at once.
+/// Size of the read buffer.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Starts a process and connects the command line to it until it has ended.
+/// Starts a process and connects the command line to it until it exits.
 pub async fn serve(
     options: ExecOptions,
     view: &PodView,
@@ -76,7 +76,7 @@ pub async fn serve(
             Err(error) => Refusal::from(error).into(),
         },
         _ = &mut input => {
-            // The client is gone, as when a terminal is hung up. Without a terminal the command goes on.
+            // The client is gone, like a terminal that hangs up. Without a terminal the command continues.
             if tty {
                 process.signal(libc::SIGHUP).await;
             }
@@ -89,8 +89,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Waits until the client has closed its connection. Does not return while there is unread input. Readiness alone proves nothing: it may be left
-/// over from the request until a read finds no more data.
+/// Waits until the client has closed its connection. Does not return while there is unread input. Readiness alone is
+/// not enough: it may be left over from the request until a read finds no more data.
 async fn client_gone(from: &OwnedReadHalf) {
     let stream: &UnixStream = from.as_ref();
     loop {
@@ -122,7 +122,7 @@ async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::
     }
 }
 
-/// Passes on what the command line sends to a process until it is gone.
+/// Passes the command line's frames to a process until either is gone.
 async fn read_input<F: Future<Output = ()>>(
     mut from: OwnedReadHalf,
     mut stdin: Option<UnixStream>,
@@ -132,7 +132,7 @@ async fn read_input<F: Future<Output = ()>>(
         match read_frame(&mut from).await {
             Ok(Some(SupervisorFrame::Stdin(bytes))) => {
                 let Some(stream) = &mut stdin else { continue };
-                // An error says that the process reads no more.
+                // An error means that the process no longer reads.
                 if bytes.is_empty() || stream.write_all(&bytes).await.is_err() {
                     let _ = stream.shutdown().await;
                 }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_is_gone_when_it_closes_and_not_because_of_what_it_has_sent() {
+    async fn a_client_is_gone_only_when_it_closes_the_connection() {
         let (mut client, server) = UnixStream::pair().unwrap();
         let (mut from, _to) = server.into_split();
         client.write_all(b"request").await.unwrap();

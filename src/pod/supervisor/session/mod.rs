@@ -1,4 +1,4 @@
-//! Serves one command line: the Pod's end, a process in a container, a container's streams, statistics.
+//! Serves one command line: ends or changes the Pod, runs a process, attaches to a container, or reports statistics.
 
 mod attach;
 mod exec;
@@ -10,6 +10,7 @@ mod write;
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::EphemeralContainer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -17,11 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::order::Order;
 use super::pod_view::PodView;
 use crate::pod::supervisor_protocol::{
-    FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, VERSIONS, read_frame, write_frame,
+    FrameError, Greeting, Notice, SupervisorFrame, SupervisorRequest, UpdateRequest, VERSIONS, read_frame, write_frame,
 };
 use refusal::Refusal;
 
-/// Serves one command line.
 pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order>) -> anyhow::Result<()> {
     let (mut from, mut to) = stream.into_split();
     let request = match first_request(&mut from, &mut to).await {
@@ -36,10 +36,10 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
     let result = match request {
         SupervisorRequest::Delete {
             grace: Some(Duration::ZERO),
-        } => force_delete(&view, &orders).await,
+        } if !view.has_finalizers() => force_delete(&view, &orders).await,
         SupervisorRequest::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
-            // This supervisor has ended the Pod's life. The client sees the end of the connection, and does what is left.
+            // The Pod has just ended. The client sees the connection close, and does the rest itself.
             None => return Ok(()),
         },
         SupervisorRequest::Terminate { grace } => match order(&orders, grace, false).await {
@@ -50,6 +50,15 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
             let _ = orders.send(Order::Kill).await;
             Ok(Notice::Done)
         }
+        SupervisorRequest::AddEphemeralContainer(container) => match add_container(&orders, container).await {
+            Some(answer) => Ok(answer),
+            // The Pod has just ended, as above.
+            None => return Ok(()),
+        },
+        SupervisorRequest::Update(request) => match update(&orders, request).await {
+            Some(answer) => Ok(answer),
+            None => return Ok(()),
+        },
         SupervisorRequest::Stats => stats::usage(&view).await.map(Notice::Stats),
         SupervisorRequest::Exec(options) => return exec::serve(options, &view, from, to).await,
         SupervisorRequest::Attach(options) => return attach::serve(options, &view, from, to).await,
@@ -62,7 +71,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
     Ok(())
 }
 
-/// Reads the request, after answering a greeting. None if there is no version in common, or no request.
+/// Reads the request, after answering a greeting. `None` if there is no common version, or no request.
 async fn first_request(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -71,7 +80,7 @@ async fn first_request(
     if let Some(SupervisorFrame::Request(SupervisorRequest::Hello(client))) = frame {
         write_frame(to, &SupervisorFrame::Notice(Notice::Hello(Greeting::own()))).await?;
         if VERSIONS.agree(client.versions()).is_err() {
-            // The greeting tells the client so.
+            // Our greeting tells the client.
             return Ok(None);
         }
         frame = read_frame(from).await?;
@@ -82,7 +91,7 @@ async fn first_request(
     })
 }
 
-/// Hides the Pod at once, and leaves its end to this supervisor, whatever else it is doing.
+/// Hides the Pod immediately. Its supervisor ends it later, because it may be busy now.
 async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<Notice, Refusal> {
     let hidden = view.hide().await;
     let order = Order::Terminate {
@@ -90,13 +99,28 @@ async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<No
         deletion: true,
         noted: None,
     };
-    // In any case: what runs must end, even if nothing can be written. It fails if the Pod has ended meanwhile.
+    // Even if the Pod cannot be hidden, its processes must end. Sending fails only if the Pod has ended meanwhile.
     let _ = orders.send(order).await;
     hidden.map_err(Refusal::Hide)?;
     Ok(Notice::Done)
 }
 
-/// Passes an order on; none if the Pod has ended before.
+/// Passes on a container to add; `None` if the Pod has already ended.
+async fn add_container(orders: &mpsc::Sender<Order>, container: Box<EphemeralContainer>) -> Option<Notice> {
+    let (answer, answered) = oneshot::channel();
+    let order = Order::AddEphemeralContainer { container, answer };
+    orders.send(order).await.ok()?;
+    answered.await.ok()
+}
+
+/// Passes on a change; `None` if the Pod has already ended.
+async fn update(orders: &mpsc::Sender<Order>, request: UpdateRequest) -> Option<Notice> {
+    let (answer, answered) = oneshot::channel();
+    orders.send(Order::Update { request, answer }).await.ok()?;
+    answered.await.ok()
+}
+
+/// Passes on an order; `None` if the Pod has already ended.
 async fn order(orders: &mpsc::Sender<Order>, grace: Option<Duration>, deletion: bool) -> Option<Notice> {
     let (noted, answer) = oneshot::channel();
     let order = Order::Terminate {

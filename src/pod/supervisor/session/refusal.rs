@@ -1,4 +1,4 @@
-//! Why a command line does not get what it asks of a Pod.
+//! Why a command line's request is refused.
 
 use super::super::pod_view::ContainerError;
 use crate::build_id::build;
@@ -6,31 +6,27 @@ use crate::pod::agent::AgentError;
 use crate::pod::guest_process::RunError;
 use crate::pod::supervisor_protocol::Notice;
 
-/// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Something that only makes sense after another request.
-    #[error("this is not to be asked first")]
+    /// A request that is only valid after another one.
+    #[error("this request cannot be the first one")]
     NotFirst,
-    /// Something that this build does not know.
-    #[error(
-        "the Pod's supervisor, of microkube {}, does not understand what it is asked",
-        build()
-    )]
+    /// A request that this build does not support.
+    #[error("the Pod's supervisor (microkube {}) does not understand the request", build())]
     NotUnderstood,
     /// The Pod cannot be hidden.
-    #[error("the Pod is being killed, but stays in the list until it has ended: {0:#}")]
+    #[error("the Pod is being killed, but stays listed until it has ended: {0:#}")]
     Hide(anyhow::Error),
-    /// There is no machine.
-    #[error("the Pod does not run")]
+    /// The Pod has no VM.
+    #[error("the Pod is not running")]
     NoMachine,
-    /// The container is not to be had.
+    /// The container is not available.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// The process was not started.
+    /// The process could not be started.
     #[error(transparent)]
     Start(#[from] RunError),
-    /// The agent has no answer.
+    /// The agent did not answer.
     #[error(transparent)]
     Agent(#[from] AgentError),
 }

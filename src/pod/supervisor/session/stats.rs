@@ -1,4 +1,4 @@
-//! What a Pod's containers use.
+//! Resource usage of a Pod's containers.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::refusal::Refusal;
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::supervisor_protocol::ContainerUsage;
 
-/// Between the two looks at the processors' time that make a figure of it.
+/// Time between the two samples of CPU time.
 const STATS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the containers use at this moment.
+/// The containers' current resource usage.
 pub async fn usage(view: &PodView) -> Result<Vec<ContainerUsage>, Refusal> {
     let agent = view.agent().ok_or(Refusal::NoMachine)?;
     let look = async || agent.stats(with_duration(CALL_TIMEOUT), &Default::default()).await;
     let first: StatsResponse = look().await?;
     let start = std::time::Instant::now();
-    // Processors' use is time over time: there is no event to wait for.
+    // CPU usage is a rate, so there is no event to wait for.
     tokio::time::sleep(STATS_INTERVAL).await;
     let second = look().await?;
     let elapsed_us = start.elapsed().as_micros().max(1);

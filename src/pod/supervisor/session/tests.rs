@@ -1,4 +1,4 @@
-//! Command lines of this build and of others, played by the bytes that they send.
+//! Command lines of this and other builds, simulated by the bytes that they send.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -6,7 +6,7 @@ use super::super::supervised_pod::test_pod;
 use super::*;
 use crate::build_id::build;
 
-/// What a supervisor answers to these bytes until it closes the connection. Orders are carried out.
+/// Returns a supervisor's answer to these bytes, until it closes the connection. Orders are carried out.
 async fn answers(sent: &[u8]) -> Vec<u8> {
     let (pod, _messages) = test_pod(true);
     let (order_sender, mut orders) = mpsc::channel::<Order>(1);
@@ -14,7 +14,7 @@ async fn answers(sent: &[u8]) -> Vec<u8> {
     client.write_all(sent).await.unwrap();
     let carry_out = async {
         while let Some(order) = orders.recv().await {
-            if let (_, Some(noted)) = order.into_event() {
+            if let Order::Terminate { noted: Some(noted), .. } = order {
                 noted.send(()).unwrap();
             }
         }
@@ -54,7 +54,7 @@ fn refused(message: &str) -> SupervisorFrame {
 
 /// The bytes are those of `supervisor_protocol::kept_frames`.
 #[tokio::test]
-async fn a_command_line_without_versions_is_answered_as_ever() {
+async fn a_client_without_versions_gets_the_original_protocol() {
     for (asked, answered) in [
         (
             &b"\x04\0\0\0\x19{\"delete\":{\"grace\":null}}"[..],
@@ -62,7 +62,7 @@ async fn a_command_line_without_versions_is_answered_as_ever() {
         ),
         (
             b"\x04\0\0\0\x07\"stats\"",
-            b"\x03\0\0\0\x2e{\"refused\":{\"message\":\"the Pod does not run\"}}",
+            b"\x03\0\0\0\x30{\"refused\":{\"message\":\"the Pod is not running\"}}",
         ),
         (
             b"\x04\0\0\0\x56{\"exec\":{\"container\":\"web\",\"command\":[\"sh\"],\"stdin\":false,\"tty\":true,\"tty_size\":null}}",
@@ -77,7 +77,7 @@ async fn a_command_line_without_versions_is_answered_as_ever() {
 }
 
 #[tokio::test]
-async fn a_command_line_that_greets_is_greeted_and_answered() {
+async fn a_client_that_greets_is_greeted_and_answered() {
     let delete = SupervisorFrame::Request(SupervisorRequest::Delete { grace: None });
     for newest in [0, 1, u32::MAX] {
         let asked = bytes(&[greeting(0, newest), delete.clone()]).await;
@@ -87,15 +87,15 @@ async fn a_command_line_that_greets_is_greeted_and_answered() {
 }
 
 #[tokio::test]
-async fn a_command_line_that_speaks_no_version_in_common_is_told_by_the_greeting_and_orders_nothing() {
+async fn a_client_without_a_common_version_is_told_by_the_greeting_and_not_served() {
     let asked = bytes(&[greeting(7, 9)]).await;
     assert_eq!(answers(&asked).await, bytes(&[own_greeting()]).await);
 }
 
 #[tokio::test]
-async fn what_is_not_understood_or_comes_too_soon_is_refused() {
+async fn unknown_and_premature_requests_are_refused() {
     let why = format!(
-        "the Pod's supervisor, of microkube {}, does not understand what it is asked",
+        "the Pod's supervisor (microkube {}) does not understand the request",
         build()
     );
     for strange in [
@@ -106,6 +106,6 @@ async fn what_is_not_understood_or_comes_too_soon_is_refused() {
         assert_eq!(answers(strange).await, bytes(&[refused(&why)]).await);
     }
     let twice = bytes(&[greeting(0, 1), greeting(0, 1)]).await;
-    let answered = bytes(&[own_greeting(), refused("this is not to be asked first")]).await;
+    let answered = bytes(&[own_greeting(), refused("this request cannot be the first one")]).await;
     assert_eq!(answers(&twice).await, answered);
 }

@@ -1,14 +1,14 @@
-//! The supervisor's side of a conversation: frames on their way to a command line.
+//! Sends the supervisor's frames to a command line.
 
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
 use crate::pod::supervisor_protocol::{Notice, SupervisorFrame, write_frame};
 
-/// Frames on their way to a command line.
+/// Maximum number of frames in the queue to a command line.
 pub const QUEUED_FRAMES: usize = 16;
 
-/// Passes frames on up to the last one of a conversation, or until nobody reads them.
+/// Sends frames up to the last one of a conversation, or until the command line stops reading.
 pub async fn write_all(mut queue: mpsc::Receiver<SupervisorFrame>, mut to: OwnedWriteHalf) {
     let mut is_last = false;
     while !is_last && let Some(frame) = queue.recv().await {
@@ -16,7 +16,7 @@ pub async fn write_all(mut queue: mpsc::Receiver<SupervisorFrame>, mut to: Owned
             frame,
             SupervisorFrame::Notice(Notice::Exited { .. } | Notice::InputEnded | Notice::Refused { .. })
         );
-        // An attached container's index means nothing to who has asked for it by name.
+        // An attached client named its container, so the container's index means nothing to it.
         let frame = match frame {
             SupervisorFrame::Output { stream, bytes, .. } => SupervisorFrame::Output {
                 container: 0,

@@ -1,4 +1,4 @@
-//! The way from a layer's tar stream to a mountable image, and back: what was read is what was written.
+//! From a layer's tar stream to a mountable image and back: the image must contain what the stream does.
 #![no_main]
 
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ const LIMITS: Limits = Limits {
     bytes: 1 << 24,
 };
 
-// What the type's bits of a mode say.
+// The file type bits of a mode.
 const CHARACTER_DEVICE: u16 = 0o020_000;
 const DIRECTORY: u16 = 0o040_000;
 const FILE: u16 = 0o100_000;
@@ -26,12 +26,12 @@ thread_local! {
     static SCRATCH: RefCell<Vec<File>> = RefCell::new((0..3).map(|_| tempfile::tempfile().expect("a scratch file")).collect());
 }
 
-/// An empty file that is used again for the next input.
+/// An empty file, reused for each input.
 fn scratch(index: usize) -> File {
     SCRATCH.with_borrow(|files| {
         let mut file = files[index].try_clone().expect("a descriptor");
-        file.set_len(0).expect("an empty file");
-        file.rewind().expect("its start");
+        file.set_len(0).expect("a file that can be truncated");
+        file.rewind().expect("a file that can be rewound");
         file
     })
 }
@@ -43,17 +43,20 @@ fn tar_to_erofs(data: &[u8]) {
         if let Some(image) = &image {
             compare(&read_back(image), data);
         }
-        // Once more, above something: this stream itself is as good as any.
+        // Again above a lower layer, for which any stream will do: this one.
         if let Some(image) = image {
             let below = copy(image);
             let lower = LowerLayers::open(vec![below.try_clone().expect("a descriptor")]);
-            let lower = lower.expect("what was just written");
+            let lower = lower.expect("a layer that was just written");
             if let Some(image) = convert(data, compression, Some(&lower)) {
                 read_back(&image);
                 let image = copy(image);
                 if let Some(merged) = merge(&[&below, &image], compression) {
                     let hides = |(inode, _): &(VolumeInode, _)| inode.kind() == CHARACTER_DEVICE && inode.device == 0;
-                    assert!(!read_back(&merged).values().any(hides), "what hides is gone");
+                    assert!(
+                        !read_back(&merged).values().any(hides),
+                        "a whiteout is left after merging"
+                    );
                 }
                 damage(&image, data);
                 let _ = merge(&[&below, &image], compression);
@@ -62,11 +65,11 @@ fn tar_to_erofs(data: &[u8]) {
     }
 }
 
-/// The same in a file that lasts.
+/// The same image in a file that is not reused.
 fn copy(mut image: File) -> File {
-    image.rewind().expect("its start");
+    image.rewind().expect("a file that can be rewound");
     let copy = tempfile::tempfile().expect("a file");
-    std::io::copy(&mut image, &mut &copy).expect("a copy");
+    std::io::copy(&mut image, &mut &copy).expect("a file that can be copied");
     copy
 }
 
@@ -79,13 +82,13 @@ fn merge(layers: &[&File], compression: Compression) -> Option<File> {
     Some(image)
 }
 
-/// Reads an image in which bytes were changed: anything but a panic will do.
+/// Reads an image with modified bytes, which must not panic.
 fn damage(image: &File, data: &[u8]) {
     use std::os::unix::fs::FileExt;
-    let length = image.metadata().expect("its length").len();
+    let length = image.metadata().expect("a file with a length").len();
     for change in data.rchunks_exact(4).take(8) {
         let offset = u64::from(u32::from_le_bytes([change[0], change[1], change[2], 0]));
-        // Behind the superblock, which has a checksum.
+        // After the superblock, which has a checksum.
         if let Some(offset) = offset.checked_rem(length - 4096) {
             image.write_all_at(&change[3..], 4096 + offset).expect("a byte");
         }
@@ -112,12 +115,15 @@ fn convert(mut data: &[u8], compression: Compression, lower: Option<&LowerLayers
     let mut image = scratch(0);
     let files = [scratch(1), scratch(2)];
     let summary = write_layer(&mut data, &image, files, &LIMITS, compression, lower).ok()?;
-    assert_eq!(image.metadata().expect("its length").len(), summary.length_bytes);
-    image.rewind().expect("its start");
+    assert_eq!(
+        image.metadata().expect("a file with a length").len(),
+        summary.length_bytes
+    );
+    image.rewind().expect("a file that can be rewound");
     Some(image)
 }
 
-/// Every path of an image with its inode and, of small files, its content.
+/// Every path of an image with its inode and, for small files, its content.
 fn read_back(image: &File) -> BTreeMap<Vec<u8>, (VolumeInode, Vec<u8>)> {
     let volume = Volume::open(image.try_clone().expect("a descriptor")).expect("an image that opens");
     volume.verify().expect("an intact image");
@@ -147,16 +153,16 @@ fn read_back(image: &File) -> BTreeMap<Vec<u8>, (VolumeInode, Vec<u8>)> {
             }
         }
         let content = match inode.kind() {
-            FILE | SYMLINK if inode.size <= 1 << 20 => volume.small_data(&inode, 1 << 20).expect("content"),
+            FILE | SYMLINK if inode.size <= 1 << 20 => volume.small_data(&inode, 1 << 20).expect("readable content"),
             _ => Vec::new(),
         };
-        volume.xattrs(&inode).expect("attributes");
-        assert!(found.insert(path, (inode, content)).is_none(), "a path twice");
+        volume.xattrs(&inode).expect("readable attributes");
+        assert!(found.insert(path, (inode, content)).is_none(), "duplicate path");
     }
     found
 }
 
-/// Where no entry depends on another one, each must have come out as it went in.
+/// If no entry depends on another, the image must contain each one unchanged.
 fn compare(found: &BTreeMap<Vec<u8>, (VolumeInode, Vec<u8>)>, data: &[u8]) {
     let mut expected = BTreeMap::new();
     let mut reader = TarReader::new(data);
@@ -190,7 +196,7 @@ fn compare(found: &BTreeMap<Vec<u8>, (VolumeInode, Vec<u8>)>, data: &[u8]) {
         }
     }
     for (path, (entry, body)) in &expected {
-        let (inode, content) = found.get(path).expect("every entry is there");
+        let (inode, content) = found.get(path).expect("every entry is present");
         assert_eq!(inode.mode & 0o7777, entry.mode);
         assert_eq!((inode.uid, inode.gid), (entry.uid, entry.gid));
         assert_eq!(inode.mtime, (entry.mtime_seconds, entry.mtime_nanoseconds));

@@ -1,4 +1,4 @@
-//! Archives of images: OCI layouts and those of `docker save`.
+//! Image archives: OCI layouts and `docker save` archives.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| microkube_image::fuzzing::image_archive(data));

@@ -1,11 +1,11 @@
-//! The manifest loader: any bytes are loaded or refused, with places inside of them, in bounded time and memory.
+//! The manifest loader: any bytes are loaded or refused, with places inside the input, in bounded time and memory.
 #![no_main]
 
 use microkube_manifest::{Input, load};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check(bytes));
 
-/// Loads the bytes. Panics if a problem lies outside of them, or if what is accepted once is not accepted again.
+/// Loads the bytes. Panics if a problem's place is outside them, or if the loaded Pods are refused when loaded again.
 fn check(text: &[u8]) {
     let input = Input {
         source: "fuzz.yaml",
@@ -20,7 +20,7 @@ fn check(text: &[u8]) {
                     source: "again.json",
                     text: &json,
                 };
-                let again = load(&[again]).expect("a Pod that was accepted is accepted in its own words");
+                let again = load(&[again]).expect("a loaded Pod can be loaded again");
                 assert_eq!(&again.pods[0], pod);
             }
         }

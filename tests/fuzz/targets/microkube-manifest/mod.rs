@@ -2,3 +2,4 @@
 #![allow(unused_attributes)] // `no_main` is for the fuzzer.
 
 mod manifest;
+mod objects;

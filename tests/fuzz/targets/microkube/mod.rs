@@ -2,6 +2,7 @@
 #![allow(unused_attributes)] // `no_main` is for the fuzzer.
 
 mod command_line;
+mod configuration;
 mod container_log;
 mod guest;
 mod health_response;

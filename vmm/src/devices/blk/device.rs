@@ -1,6 +1,7 @@
-//! What the block device says of itself (sections 5.2.3 and 5.2.4).
+//! Identity, features and configuration space of the block device (sections 5.2.3 and 5.2.4).
 
 use std::mem::offset_of;
+use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -9,11 +10,12 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::super::virtio::F_COMMON;
-use super::super::virtio::mmio::Identity;
+use super::super::virtio::mmio::{Identity, copy_config};
 use super::disk::{BLOCK_BYTES, Disk, SECTOR_BYTES};
+use super::growth::DiskSize;
 use super::request::{MAX_RANGE_SECTORS, MAX_RANGES};
 
-/// Number of requests in flight at most; also bounds the buffers of one.
+/// Maximum number of requests in flight; also limits the buffers of one request.
 pub const QUEUE_SIZE: u16 = 256;
 
 const F_SEG_MAX: u64 = 1 << VIRTIO_BLK_F_SEG_MAX;
@@ -23,18 +25,19 @@ const F_FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 const F_DISCARD: u64 = 1 << VIRTIO_BLK_F_DISCARD;
 const F_WRITE_ZEROES: u64 = 1 << VIRTIO_BLK_F_WRITE_ZEROES;
 
-/// The configuration ends before the fields of features that are not offered.
+/// The configuration space ends before the fields of features that are not offered.
 const CONFIG_BYTES: usize = offset_of!(virtio_blk_config, max_secure_erase_sectors);
 
-/// Identity of a disk.
 #[derive(Debug)]
 pub struct BlkIdentity {
     features: u64,
+    /// Without the capacity.
     config: [u8; CONFIG_BYTES],
+    size: Arc<DiskSize>,
 }
 
 impl BlkIdentity {
-    /// What is said of `disk`.
+    /// The identity of `disk`.
     #[must_use]
     pub fn new(disk: &Disk) -> Self {
         let changes = if disk.read_only() {
@@ -49,8 +52,7 @@ impl BlkIdentity {
             }
         };
         let of_u64 = |value: u64| u32::try_from(value).expect("a small constant");
-        let sectors = (disk.length() / SECTOR_BYTES).to_le_bytes();
-        // All but header and status.
+        // All descriptors except header and status.
         put(offset_of!(virtio_blk_config, seg_max), u32::from(QUEUE_SIZE) - 2);
         put(offset_of!(virtio_blk_config, blk_size), of_u64(SECTOR_BYTES));
         if !disk.read_only() {
@@ -67,12 +69,10 @@ impl BlkIdentity {
             put(offset_of!(virtio_blk_config, max_write_zeroes_seg), MAX_RANGES);
             put(offset_of!(virtio_blk_config, write_zeroes_may_unmap), 1);
         }
-        for (to, from) in config.iter_mut().zip(sectors) {
-            *to = from;
-        }
         Self {
             features: F_COMMON | F_SEG_MAX | F_BLK_SIZE | changes,
             config,
+            size: disk.size(),
         }
     }
 }
@@ -90,4 +90,17 @@ impl Identity for BlkIdentity {
     fn config(&self) -> &[u8] {
         &self.config
     }
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        let mut config = self.config;
+        let sectors = (self.size.bytes() / SECTOR_BYTES).to_le_bytes();
+        for (to, from) in config.iter_mut().zip(sectors) {
+            *to = from;
+        }
+        copy_config(&config, offset, data);
+    }
+    fn config_generation(&self) -> u32 {
+        self.size.changes()
+    }
 }
+
+const _: () = assert!(offset_of!(virtio_blk_config, capacity) == 0);

@@ -4,65 +4,50 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
 
 use super::super::virtio::chain::Buffers;
+use super::growth::DiskSize;
 use crate::config::VmmEvent;
 
-/// The unit in which virtio counts.
+/// The unit of virtio's offsets and lengths.
 pub const SECTOR_BYTES: u64 = 512;
-/// Most bytes moved by one system call, after which it is looked whether to go on: a request may have 4 GiB.
+/// Maximum number of bytes moved by one system call. A request may move 4 GiB, so the device checks between calls
+/// whether to continue.
 pub const PART_BYTES: u64 = 4 << 20;
-/// Every segment is a whole number of these.
+/// Every segment's length is a multiple of this.
 pub const BLOCK_BYTES: u64 = 4096;
 
-/// Why files do not make a disk.
+/// Maximum number of segments of a disk that grows. Each holds a descriptor.
+const MAX_SEGMENTS: usize = 1024;
+
+/// Why files cannot form a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// No segments.
-    #[error("a disk without segments")]
+    #[error("the disk has no segments")]
     Empty,
-    /// Length that is no number of blocks.
-    #[error("segment {index} has {length} bytes, which is no whole number of {BLOCK_BYTES}-byte blocks")]
-    Unaligned {
-        /// Which one.
-        index: usize,
-        /// Bytes.
-        length: u64,
-    },
-    /// Shorter file than said.
-    #[error("segment {index}: the file has {actual} bytes, the disk needs {wanted}")]
-    TooShort {
-        /// Which one.
-        index: usize,
-        /// Size of the file, bytes.
-        actual: u64,
-        /// Bytes that should be there.
-        wanted: u64,
-    },
-    /// Neither file nor block device.
+    #[error("the size of segment {index}, {length} bytes, is not a multiple of {BLOCK_BYTES}")]
+    Unaligned { index: usize, length: u64 },
+    #[error("the file of segment {index} has {actual} bytes instead of {wanted}")]
+    TooShort { index: usize, actual: u64, wanted: u64 },
     #[error("segment {index} is neither a regular file nor a block device")]
-    Kind {
-        /// Which one.
-        index: usize,
-    },
-    /// The file cannot be examined.
+    Kind { index: usize },
     #[error("cannot examine segment {index}")]
     Examine {
-        /// Which one.
         index: usize,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
-    /// The sum overflows.
-    #[error("the segments are together longer than any disk")]
+    #[error("the segments exceed the maximum size of a disk")]
     TooLong,
+    #[error("the disk has {MAX_SEGMENTS} segments already")]
+    TooManySegments,
 }
 
 #[derive(Debug)]
 struct Segment {
     file: File,
-    /// Where it begins on the disk, bytes.
+    /// Where it begins on the disk, in bytes.
     start: u64,
     length: u64,
 }
@@ -70,20 +55,21 @@ struct Segment {
 /// A disk as the guest sees it.
 #[derive(Debug)]
 pub struct Disk {
-    /// Without gaps, in order.
+    /// In order, without gaps.
     segments: Vec<Segment>,
     length: u64,
+    size: Arc<DiskSize>,
     read_only: bool,
     /// Where the first failure is reported.
     events: Option<File>,
 }
 
-/// Size of a regular file or block device, bytes.
+/// Size of a regular file or block device in bytes.
 pub fn file_length(file: &File) -> io::Result<Option<u64>> {
     let metadata = file.metadata()?;
     if metadata.file_type().is_block_device() {
         let mut size = 0u64;
-        const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+        const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
         // SAFETY: the ioctl writes a u64 to the address given.
         if unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut size) } < 0 {
             return Err(io::Error::last_os_error());
@@ -94,7 +80,7 @@ pub fn file_length(file: &File) -> io::Result<Option<u64>> {
 }
 
 impl Disk {
-    /// Concatenates files, each with the number of bytes of it that belong to the disk.
+    /// Concatenates files, each given with the number of its bytes that belong to the disk.
     pub fn new(files: Vec<(File, u64)>, read_only: bool) -> Result<Self, DiskError> {
         let mut segments = Vec::with_capacity(files.len());
         let mut start = 0u64;
@@ -123,18 +109,47 @@ impl Disk {
         Ok(Self {
             segments,
             length: start,
+            size: Arc::new(DiskSize::new(start)),
             read_only,
             events: None,
         })
     }
 
-    /// The same, whose first failure is reported as an event on this pipe.
+    /// Appends a file that the supervisor has checked: this thread may not examine it. Reading beyond its end fails.
+    pub fn append(&mut self, file: File, length: u64) -> Result<(), DiskError> {
+        let index = self.segments.len();
+        if index >= MAX_SEGMENTS {
+            return Err(DiskError::TooManySegments);
+        }
+        if length == 0 || !length.is_multiple_of(BLOCK_BYTES) {
+            return Err(DiskError::Unaligned { index, length });
+        }
+        let end = self.length.checked_add(length);
+        let end = end.filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or(DiskError::TooLong)?;
+        self.segments.push(Segment {
+            file,
+            start: self.length,
+            length,
+        });
+        self.length = end;
+        self.size.set(end);
+        Ok(())
+    }
+
+    /// The size that the driver reads.
+    #[must_use]
+    pub fn size(&self) -> Arc<DiskSize> {
+        Arc::clone(&self.size)
+    }
+
+    /// Returns the same disk, which reports its first failure as an event on this pipe.
     #[must_use]
     pub fn reporting_to(self, events: Option<File>) -> Self {
         Self { events, ..self }
     }
 
-    /// Reports that the host cannot do what the guest asks, the first time.
+    /// Reports the first request that the host failed.
     pub fn report_failure(&mut self, error: &io::Error) {
         let Some(mut events) = self.events.take() else { return };
         let event = VmmEvent::DiskFailed {
@@ -142,24 +157,24 @@ impl Disk {
         };
         if let Ok(mut line) = serde_json::to_vec(&event) {
             line.push(b'\n');
-            // A supervisor that is gone misses it.
+            // There may be no supervisor to read it.
             let _ = events.write_all(&line);
         }
     }
 
-    /// Size, bytes.
+    /// Size in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether writes are refused.
     #[must_use]
     pub fn read_only(&self) -> bool {
         self.read_only
     }
 
-    /// The segment that holds byte `offset` of the disk, the offset in it, and the bytes from there to its end.
+    /// The segment that contains byte `offset` of the disk, the offset within it, and the number of
+    /// bytes from there to its end.
     fn locate(&self, offset: u64) -> Option<(&File, u64, u64)> {
         let at = self
             .segments
@@ -174,8 +189,8 @@ impl Disk {
         ))
     }
 
-    /// Runs `operate` on each part of a range that lies in one file: file, offset, length; it answers how much it did.
-    /// `Ok(false)`: `broken_off` said so before the end.
+    /// Runs `operate` (with file, offset and length) on each part of a range that lies in one file; it returns how much
+    /// it did. Returns `Ok(false)` if `broken_off` stopped it before the end.
     fn for_each(
         &self,
         mut offset: u64,
@@ -201,7 +216,7 @@ impl Disk {
         Ok(true)
     }
 
-    /// Moves `buffers`, all of them, with `transfer`, never beyond a segment or more than [`PART_BYTES`] in one call.
+    /// Moves all of `buffers` with `transfer`; no call crosses the end of a segment or moves more than [`PART_BYTES`].
     fn transfer(
         &self,
         offset: u64,
@@ -228,15 +243,15 @@ impl Disk {
         )
     }
 
-    /// Fills `buffers` from byte `offset` of the disk on. `Ok(false)`, here and below: `broken_off`, which is asked between parts of it,
-    /// ended it before its end.
+    /// Fills `buffers` from byte `offset` of the disk onwards. Here and below, `broken_off` is checked between parts,
+    /// and `Ok(false)` means that it ended the operation early.
     pub fn read(&self, offset: u64, buffers: &mut Buffers<'_>, broken_off: &dyn Fn() -> bool) -> io::Result<bool> {
         self.transfer(offset, buffers, broken_off, |buffers, file, inside| {
             buffers.fill_from_file_at(file.as_fd(), inside)
         })
     }
 
-    /// Writes `buffers` to byte `offset` of the disk on.
+    /// Writes `buffers` to the disk from byte `offset` onwards.
     pub fn write(&self, offset: u64, buffers: &mut Buffers<'_>, broken_off: &dyn Fn() -> bool) -> io::Result<bool> {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
@@ -246,7 +261,7 @@ impl Disk {
         })
     }
 
-    /// Gives the space of a range back to the host; it reads as zeros afterwards.
+    /// Returns the space of a range to the host; the range reads as zeros afterwards.
     pub fn punch_hole(&self, offset: u64, length: u64, broken_off: &dyn Fn() -> bool) -> io::Result<bool> {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());

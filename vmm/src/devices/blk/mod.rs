@@ -2,5 +2,6 @@
 
 pub mod device;
 pub mod disk;
+pub mod growth;
 pub mod request;
 pub mod worker;

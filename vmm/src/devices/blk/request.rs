@@ -1,4 +1,4 @@
-//! Requests of the block driver (section 5.2.6): parsing, and nothing else.
+//! Parses the requests of the block driver (section 5.2.6).
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD as TYPE_DISCARD, VIRTIO_BLK_T_FLUSH as TYPE_FLUSH, VIRTIO_BLK_T_GET_ID as TYPE_GET_ID,
@@ -14,12 +14,12 @@ use super::disk::SECTOR_BYTES;
 const HEADER_BYTES: usize = size_of::<virtio_blk_outhdr>();
 /// Bytes of a discard segment (`struct virtio_blk_discard_write_zeroes`).
 const RANGE_BYTES: usize = 16;
-/// Most segments of a discard or write-zeroes request.
+/// Maximum number of segments of a discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 64;
-/// Most sectors of one segment: 1 GiB, so that one request cannot take for ever.
+/// Maximum number of sectors of one segment: 1 GiB, which bounds the time of a request.
 pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
 
-/// What is asked for. Offsets and lengths are bytes, and lie on the disk.
+/// A request. Offsets and lengths are in bytes and lie on the disk.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BlockRequest {
     /// Read from this offset.
@@ -30,24 +30,24 @@ pub enum BlockRequest {
     Flush,
     /// The disk's name.
     GetId,
-    /// Forget these ranges.
+    /// Free the space of these ranges.
     Discard(Vec<(u64, u64)>),
     /// Make these ranges zero.
     WriteZeroes(Vec<(u64, u64)>),
-    /// The driver asked for something that does not exist.
+    /// An operation that does not exist.
     Unsupported,
-    /// The request makes no sense on this disk: out of range, odd length.
+    /// The request is invalid for this disk: out of range, odd length.
     Invalid,
 }
 
-/// Whether `length` bytes at `sector` lie on the disk; the offset in bytes if so.
+/// The offset in bytes, if `length` bytes at `sector` lie on the disk.
 fn on_disk(sector: u64, length: u64, disk_length: u64) -> Option<u64> {
     let offset = sector.checked_mul(SECTOR_BYTES)?;
     let end = offset.checked_add(length)?;
     (end <= disk_length && length.is_multiple_of(SECTOR_BYTES)).then_some(offset)
 }
 
-/// Reads the header, consuming it from `readable`. `writable_data` is the room for data, without the status byte.
+/// Parses the header and consumes it from `readable`. `writable_data` is the space for data, without the status byte.
 pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64) -> Result<BlockRequest, GuestError> {
     let mut header = [0u8; HEADER_BYTES];
     if readable.read(&mut header) != HEADER_BYTES {
@@ -73,8 +73,8 @@ pub fn parse(readable: &mut Buffers<'_>, writable_data: usize, disk_length: u64)
     })
 }
 
-/// The ranges of a discard or write-zeroes request; `None` when one is too long, not on the disk, or has
-/// another flag.
+/// The ranges of a discard or write-zeroes request; `None` if one is too long, is not on the disk, or has a flag that
+/// is not allowed.
 fn parse_ranges(readable: &mut Buffers<'_>, disk_length: u64, allowed_flags: u32) -> Option<Vec<(u64, u64)>> {
     let count = readable.remaining() / RANGE_BYTES;
     if count == 0 || count > MAX_RANGES as usize || !readable.remaining().is_multiple_of(RANGE_BYTES) {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_checked_one_by_one() {
+    fn each_range_is_checked() {
         let discard =
             |ranges: Vec<Vec<u8>>| parse_bytes(&[header(TYPE_DISCARD, 0), ranges.concat()].concat(), 0).unwrap();
         assert_eq!(
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn unmapping_zeroes_are_accepted_and_unknown_types_answered() {
+    fn unmapping_write_zeroes_are_accepted_and_unknown_types_answered() {
         let zeroes = [header(TYPE_WRITE_ZEROES, 0), range(0, 8, 1)].concat();
         assert_eq!(
             parse_bytes(&zeroes, 0).unwrap(),
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_accepted_lies_on_the_disk(
+        fn accepted_requests_lie_on_the_disk(
             kind in prop_oneof![Just(0u32), Just(1), Just(11), Just(13), any::<u32>()],
             sector in prop_oneof![0u64..4096, any::<u64>()],
             rest in proptest::collection::vec(any::<u8>(), 0..128),

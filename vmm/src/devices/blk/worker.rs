@@ -1,14 +1,16 @@
-//! Serves the driver's requests from the disk, straight from and to guest memory.
+//! Serves the driver's requests, moving data directly between the disk and guest memory.
 
 use std::io;
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
+use vmm_sys_util::epoll::EventSet;
 
 use super::super::virtio::GuestError;
 use super::super::virtio::chain::Chain;
 use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
 use super::disk::Disk;
+use super::growth::NewSegments;
 use super::request::{self, BlockRequest};
 use crate::report::report;
 
@@ -19,7 +21,7 @@ const STATUS_UNSUPP: u8 = status(VIRTIO_BLK_S_UNSUPP);
 /// Length of the name that `GET_ID` asks for.
 const ID_BYTES: usize = VIRTIO_BLK_ID_BYTES as usize;
 
-/// A status as it is written.
+/// A status as the byte in guest memory.
 const fn status(value: u32) -> u8 {
     let [status, 0, 0, 0] = value.to_le_bytes() else {
         panic!("a status has one byte")
@@ -27,17 +29,22 @@ const fn status(value: u32) -> u8 {
     status
 }
 
+/// Token of new segments.
+const TOKEN_GROWTH: u32 = 0;
+
 /// The disk's thread.
 #[derive(Debug)]
 pub struct BlkBackend {
     disk: Disk,
+    /// Segments to append, if the disk can grow.
+    growth: Option<NewSegments>,
     id: [u8; ID_BYTES],
-    /// The first host error was reported; the following would say the same.
+    /// Whether a host error has been reported. Later ones would say the same.
     error_reported: bool,
 }
 
 impl BlkBackend {
-    /// Serves `disk`, the `index`th of the machine.
+    /// Serves `disk`, the VM's disk number `index`.
     #[must_use]
     pub fn new(disk: Disk, index: usize) -> Self {
         let mut id = [0; ID_BYTES];
@@ -46,13 +53,23 @@ impl BlkBackend {
         }
         Self {
             disk,
+            growth: None,
             id,
             error_reported: false,
         }
     }
 
-    /// Executes a request; the number of bytes written to guest memory, or `None` when the transport waits: the request may be done
-    /// again from its start, and after a reset of the device nobody waits for it.
+    /// The same disk, which grows by these segments.
+    #[must_use]
+    pub fn growing(self, segments: NewSegments) -> Self {
+        Self {
+            growth: Some(segments),
+            ..self
+        }
+    }
+
+    /// Executes a request and returns the number of bytes written to guest memory. `None` if the transport is waiting:
+    /// the request may be repeated from its start, and after a reset of the device the driver does not wait for it.
     fn execute(&mut self, mut chain: Chain<'_>, poll: &Poll) -> Result<Option<usize>, GuestError> {
         let mut status = chain
             .writable
@@ -110,6 +127,34 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 impl Backend for BlkBackend {
+    fn start(&mut self, poll: &Poll) -> io::Result<()> {
+        match &self.growth {
+            Some(segments) => poll.add(segments.wake_fd(), EventSet::IN, TOKEN_GROWTH),
+            None => Ok(()),
+        }
+    }
+
+    fn host_ready(
+        &mut self,
+        _token: u32,
+        _events: EventSet,
+        active: Option<&mut Active>,
+        _poll: &Poll,
+    ) -> Result<(), GuestError> {
+        let Some(segments) = &self.growth else { return Ok(()) };
+        let mut has_grown = false;
+        while let Some((file, length)) = segments.next() {
+            match self.disk.append(file, length) {
+                Ok(()) => has_grown = true,
+                Err(error) => report(format_args!("cannot grow a disk: {error}")),
+            }
+        }
+        if let Some(active) = active.filter(|_| has_grown) {
+            active.interrupt.signal_config_changed();
+        }
+        Ok(())
+    }
+
     fn queue_ready(&mut self, index: usize, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let Some(queue) = active.queues.get_mut(index) else {
             return Ok(());
@@ -148,8 +193,12 @@ mod tests {
 
     use super::super::super::virtio::chain::Buffers;
     use super::super::super::virtio::driver::{Driver, FREE, WRITE};
+    use super::super::super::virtio::interrupt;
+    use super::super::super::virtio::mmio::Identity;
     use super::super::super::virtio::worker::Worker;
+    use super::super::device::BlkIdentity;
     use super::super::disk::PART_BYTES;
+    use super::super::growth;
     use super::*;
     use crate::memory::GuestMemory;
 
@@ -164,7 +213,7 @@ mod tests {
         GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap()
     }
 
-    /// Runs one request with its data at 0x1000, as `kind` wants it; the status.
+    /// Runs one request of type `kind` with its data at 0x1000 and returns the status.
     fn run(backend: &mut BlkBackend, memory: &GuestMemory, kind: u32, sector: u64, data: usize, to_device: bool) -> u8 {
         memory.write_obj(kind, GuestAddress(0)).unwrap();
         memory.write_obj(sector, GuestAddress(8)).unwrap();
@@ -223,11 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_of_the_host_is_an_event_and_a_guests_mistake_is_none() {
+    fn only_the_first_host_failure_is_an_event_and_guest_errors_are_not() {
         use std::io::Read;
         let (mut events, writer) = io::pipe().unwrap();
         let writer = File::from(std::os::fd::OwnedFd::from(writer));
-        // A file that cannot be written to stands for a disk without space.
+        // A file that cannot be written to stands for a disk without free space.
         let path = vmm_sys_util::tempfile::TempFile::new().unwrap();
         path.as_file().set_len(4096).unwrap();
         let read_only = File::open(path.as_path()).unwrap();
@@ -245,6 +294,47 @@ mod tests {
     }
 
     #[test]
+    fn a_growing_disk_shows_its_new_size_and_its_new_segment() {
+        let disk = Disk::new(vec![(file(1, 4096), 4096)], true).unwrap();
+        let identity = BlkIdentity::new(&disk);
+        let (growth, segments) = growth::pair().unwrap();
+        let mut backend = BlkBackend::new(disk, 1).growing(segments);
+        let (memory, driver) = (memory(), Driver::new(0x2_0000, 1, QUEUE));
+        let (mut active, poll) = (driver.active(0), Poll::new().unwrap());
+        backend.start(&poll).unwrap();
+        let capacity = || {
+            let mut bytes = [0; 8];
+            identity.read_config(0, &mut bytes);
+            (u64::from_le_bytes(bytes), identity.config_generation())
+        };
+        assert_eq!(capacity(), (8, 0));
+        assert_eq!(run(&mut backend, &memory, 0, 8, 512, false), STATUS_IOERR);
+        growth.append(file(2, 8192), 8192);
+        growth.append(file(3, 4096), 512);
+        backend
+            .host_ready(TOKEN_GROWTH, EventSet::IN, Some(&mut active), &poll)
+            .unwrap();
+        assert_eq!(capacity(), (24, 1), "the second segment has an invalid length");
+        assert_eq!(active.interrupt.status(), interrupt::CONFIG);
+        assert_eq!(run(&mut backend, &memory, 0, 23, 512, false), STATUS_OK);
+        let mut data = [0u8; 512];
+        memory.read_slice(&mut data, GuestAddress(0x1000)).unwrap();
+        assert_eq!(data, [2; 512]);
+        let mut size = [0xee; 2];
+        identity.read_config(usize::MAX, &mut size);
+        assert_eq!(size, [0xee; 2], "beyond the configuration space");
+    }
+
+    #[test]
+    fn a_disk_does_not_grow_beyond_its_maximum_size() {
+        let mut disk = Disk::new(vec![(file(1, 4096), 4096)], true).unwrap();
+        for length in [0, 512, !4095, i64::MAX.cast_unsigned() & !4095] {
+            assert!(disk.append(file(2, 4096), length).is_err(), "{length}");
+        }
+        assert_eq!((disk.length(), disk.size().changes()), (4096, 0));
+    }
+
+    #[test]
     fn a_read_only_disk_cannot_be_changed() {
         let disk = Disk::new(vec![(file(1, 4096), 4096)], true).unwrap();
         let mut backend = BlkBackend::new(disk, 0);
@@ -252,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_and_unknown_requests_are_answered() {
+    fn get_id_and_unknown_requests_are_answered() {
         let mut backend = BlkBackend::new(Disk::new(vec![(file(1, 4096), 4096)], true).unwrap(), 3);
         let memory = memory();
         assert_eq!(run(&mut backend, &memory, 8, 0, 20, false), STATUS_OK);
@@ -264,7 +354,7 @@ mod tests {
     }
 
     const QUEUE: u16 = 256;
-    /// Where a request's header, its data and its status are.
+    /// Addresses of a request's header, status and data.
     const HEADER: u64 = FREE;
     const STATUS: u64 = FREE + 0x100;
     const DATA: u64 = FREE + 0x1000;
@@ -276,7 +366,8 @@ mod tests {
         Disk::new(vec![(file, length)], false).unwrap()
     }
 
-    /// A ring that fills itself: requests read from the disk what makes further requests available, as often as the ring goes round.
+    /// A ring that fills itself: requests read from the disk the ring entries that make more requests available,
+    /// endlessly.
     fn self_feeding() -> (Driver, BlkBackend) {
         const STEP: u16 = QUEUE / 2;
         let mut driver = Driver::new(0x2_0000, 1, QUEUE);
@@ -313,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_fills_itself_gets_one_turn_after_the_other() {
+    fn a_self_filling_ring_is_processed_in_limited_turns() {
         let (driver, mut backend) = self_feeding();
         let (mut active, poll) = (driver.active(0), Poll::new().unwrap());
         for turn in 1..=300u32 {
@@ -324,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_a_ring_keeps_busy_is_reset_and_ends() {
+    fn a_device_kept_busy_by_a_ring_can_be_reset_and_stopped() {
         let (driver, backend) = self_feeding();
         let notifier = EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let mut worker = Worker::start("test", backend, vec![notifier.try_clone().unwrap()], || {}).unwrap();
@@ -348,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn giant_requests_are_done_one_a_turn() {
+    fn huge_requests_are_processed_one_per_turn() {
         let mut driver = Driver::new(2 << 20, 1, QUEUE);
         let mut backend = BlkBackend::new(empty_disk(64 << 20), 0);
         let mut descriptors = vec![(HEADER, 16, 0)];
@@ -368,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_giant_request_is_broken_off_when_the_transport_waits() {
+    fn a_huge_request_is_interrupted_when_a_transport_command_waits() {
         use std::cell::Cell;
         let (driver, disk) = (Driver::new(2 << 20, 1, QUEUE), empty_disk(64 << 20));
         let mut buffers = Buffers::default();
@@ -385,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_broken_off_is_done_when_the_device_goes_on() {
+    fn an_interrupted_request_is_completed_when_the_device_resumes() {
         let mut driver = Driver::new(0x2_0000, 1, QUEUE);
         let mut backend = BlkBackend::new(empty_disk(4096), 0);
         driver.offer(0, &[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
@@ -400,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_make_no_disk_are_refused() {
+    fn files_unusable_as_a_disk_are_refused() {
         use super::super::disk::DiskError;
         assert!(matches!(Disk::new(vec![], true), Err(DiskError::Empty)));
         assert!(matches!(

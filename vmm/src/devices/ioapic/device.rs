@@ -1,4 +1,4 @@
-//! The controller's registers, and handing what they say to KVM, which delivers the interrupts.
+//! The controller's registers. KVM gets their content and delivers the interrupts.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use super::redirection::{Message, Redirection};
 use crate::bus::BusDevice;
 use crate::report::report;
 
-/// Size of the register window, bytes.
+/// Size of the register window in bytes.
 pub const IOAPIC_SIZE: u64 = 0x1000;
 /// Index register.
 const SELECT: u64 = 0x00;
-/// The register selected.
+/// Window to the selected register.
 const WINDOW: u64 = 0x10;
 const ID: u8 = 0;
 const VERSION: u8 = 1;
 const ARBITRATION: u8 = 2;
-/// First register of the redirection table, two a line.
+/// First register of the redirection table, which has two registers per line.
 const TABLE: u8 = 0x10;
-/// Version of a discrete 82093AA: without an EOI register.
+/// Version of a discrete 82093AA, which has no EOI register.
 const VERSION_82093AA: u32 = 0x11;
 
-/// Who delivers the interrupts.
+/// Delivers the interrupts.
 pub trait Delivery: Send {
-    /// From now on `lines` send these messages, each by its number, and no others do.
+    /// Replaces all routes: the lines with these numbers send these messages, and no other line sends any.
     fn route(&mut self, lines: &[(u32, Message)]);
 }
 
-/// KVM, which every line's eventfd is attached to (`KVM_IRQFD`).
+/// KVM. Every line's eventfd is attached to it (`KVM_IRQFD`).
 #[derive(Debug)]
 pub struct KvmDelivery(pub Arc<VmFd>);
 
@@ -56,7 +56,7 @@ impl Delivery for KvmDelivery {
             .map_err(|error| format!("{error:?}"))
             .and_then(|routing| self.0.set_gsi_routing(&routing).map_err(|error| error.to_string()));
         if let Err(error) = routed {
-            // The guest goes on without the interrupt it asked for, and its own time-outs say what is missing.
+            // The guest keeps running without this interrupt, and its own timeouts show what is missing.
             report(format_args!(
                 "KVM refused the guest's interrupt routing (KVM_SET_GSI_ROUTING): {error}"
             ));
@@ -64,7 +64,6 @@ impl Delivery for KvmDelivery {
     }
 }
 
-/// The controller.
 #[derive(Debug)]
 pub struct IoApic<D> {
     delivery: D,
@@ -74,7 +73,7 @@ pub struct IoApic<D> {
 }
 
 impl<D: Delivery> IoApic<D> {
-    /// A controller with `line_count` lines, all of them masked.
+    /// A controller with `line_count` lines, all masked.
     #[must_use]
     pub fn new(line_count: u8, delivery: D) -> Self {
         Self {
@@ -85,7 +84,7 @@ impl<D: Delivery> IoApic<D> {
         }
     }
 
-    /// Line and half of the redirection register that is selected.
+    /// Line and half of the selected redirection register.
     fn selected_line(&self) -> Option<(usize, u8)> {
         let register = self.selected.checked_sub(TABLE)?;
         Some((usize::from(register / 2), register % 2))
@@ -117,7 +116,7 @@ impl<D: Delivery> IoApic<D> {
         let Some(entry) = self.lines.get_mut(line) else { return };
         let before = entry.message();
         *entry = entry.with_half(half, value);
-        // Handing routes over costs KVM a grace period: only when something changes for the devices.
+        // New routes cost KVM a grace period, so pass them on only if a message has changed.
         if entry.message() != before {
             let lines = (0u32..).zip(&self.lines);
             let routes: Vec<_> = lines
@@ -177,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn the_version_register_says_how_many_lines_there_are() {
+    fn the_version_register_has_the_number_of_lines() {
         let mut ioapic = IoApic::new(8, Recorded::default());
         assert_eq!(read(&mut ioapic, VERSION), 7 << 16 | 0x11);
     }
 
     #[test]
-    fn an_unmasked_line_is_routed_and_a_masked_one_taken_back() {
+    fn an_unmasked_line_is_routed_and_a_masked_one_unrouted() {
         let mut ioapic = IoApic::new(8, Recorded::default());
         write(&mut ioapic, TABLE + 10, 0x31);
         let message = Message {
@@ -206,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_access_reaches_a_line_that_is_not_there(
+        fn accesses_to_missing_lines_are_ignored(
             accesses in proptest::collection::vec((any::<bool>(), 0u64..0x50, proptest::collection::vec(any::<u8>(), 0..9)), 0..200),
         ) {
             let mut ioapic = IoApic::new(6, Recorded::default());

@@ -1,16 +1,16 @@
 //! An entry of the redirection table (82093AA, section 3.2.4) and the message it stands for (Intel SDM volume 3, section 11.11).
 
-/// Bit 14: an interrupt waits for its end; only the controller changes it.
+/// Bit 14: the interrupt waits for its EOI; only the controller changes it.
 const REMOTE_IRR: u64 = 1 << 14;
 /// Bit 12: delivery is pending; only the controller changes it.
 const DELIVERY_STATUS: u64 = 1 << 12;
 /// Bit 16.
 const MASKED: u64 = 1 << 16;
-/// Vector (bits 0 to 7) and delivery mode (bits 8 to 10), which a message's data has in the same places.
+/// Vector (bits 0 to 7) and delivery mode (bits 8 to 10), at the same places as in a message's data.
 const VECTOR_AND_MODE: u64 = 0x7ff;
 /// Bit 11: the destination is logical.
 const LOGICAL: u64 = 1 << 11;
-/// Where messages to local APICs go.
+/// Address of messages to local APICs.
 const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 
 /// A message-signalled interrupt.
@@ -18,7 +18,7 @@ const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 pub struct Message {
     /// Low half of the address; the high half is zero.
     pub address: u32,
-    /// What is written there.
+    /// The value written to the address.
     pub data: u32,
 }
 
@@ -41,7 +41,7 @@ impl Redirection {
         u32::from_le_bytes(if half == 0 { [a, b, c, d] } else { [e, f, g, h] })
     }
 
-    /// With the low or high register written.
+    /// The entry with its low or high register replaced.
     #[must_use]
     pub fn with_half(self, half: u8, value: u32) -> Self {
         let value = u64::from(value);
@@ -53,8 +53,8 @@ impl Redirection {
         Self(bits)
     }
 
-    /// The message that the line sends; none while it is masked. Every line is edge-triggered whatever the entry says: all devices'
-    /// are.
+    /// The message that the line sends, or none while it is masked. Every line is edge-triggered, regardless of the
+    /// entry, because all devices are.
     #[must_use]
     pub fn message(self) -> Option<Message> {
         if self.0 & MASKED != 0 {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_masked_at_first_and_sends_nothing() {
+    fn a_line_is_masked_initially_and_sends_nothing() {
         assert_eq!(Redirection::default().half(0), 0x1_0000);
         assert_eq!(Redirection::default().message(), None);
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_written_apart_and_status_bits_not_at_all() {
+    fn halves_are_written_separately_and_status_bits_are_read_only() {
         let entry = Redirection::default().with_half(1, 0x0500_0000).with_half(0, u32::MAX);
         assert_eq!(entry.half(1), 0x0500_0000);
         assert_eq!(entry.half(0), !(1 << 12 | 1 << 14));

@@ -1,4 +1,4 @@
-//! What the network device says of itself (sections 5.1.3 and 5.1.4).
+//! Identity, features and configuration space of the network device (sections 5.1.3 and 5.1.4).
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
@@ -9,36 +9,35 @@ use virtio_bindings::virtio_net::{
 use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
 
-/// Places of each queue.
+/// Number of entries of each queue.
 pub const QUEUE_SIZE: u16 = 256;
 
-/// Queue of frames for the guest.
+/// Queue of frames to the guest.
 pub const QUEUE_RX: usize = 0;
-/// Queue of frames of the guest.
+/// Queue of frames from the guest.
 pub const QUEUE_TX: usize = 1;
 
-/// The guest's frames may lack their checksum.
+/// Frames from the guest may lack a checksum.
 const F_CSUM: u64 = 1 << VIRTIO_NET_F_CSUM;
-/// Frames for the guest may.
+/// Frames to the guest may lack a checksum.
 pub const F_GUEST_CSUM: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM;
 const F_MAC: u64 = 1 << VIRTIO_NET_F_MAC;
-/// Frames for the guest may be unsegmented TCP over IPv4.
+/// Frames to the guest may be unsegmented TCP over IPv4.
 pub const F_GUEST_TSO4: u64 = 1 << VIRTIO_NET_F_GUEST_TSO4;
-/// Over IPv6.
+/// Frames to the guest may be unsegmented TCP over IPv6.
 pub const F_GUEST_TSO6: u64 = 1 << VIRTIO_NET_F_GUEST_TSO6;
 const F_HOST_TSO4: u64 = 1 << VIRTIO_NET_F_HOST_TSO4;
 const F_HOST_TSO6: u64 = 1 << VIRTIO_NET_F_HOST_TSO6;
-/// A frame for the guest may fill several buffers.
+/// A frame to the guest may span several buffers.
 pub const F_MRG_RXBUF: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
 
-/// Identity of the network device.
 #[derive(Debug)]
 pub struct NetIdentity {
     mac: [u8; 6],
 }
 
 impl NetIdentity {
-    /// A device with this address.
+    /// A device with this MAC address.
     #[must_use]
     pub fn new(mac: [u8; 6]) -> Self {
         Self { mac }

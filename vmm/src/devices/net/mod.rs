@@ -1,4 +1,5 @@
-//! The network device (section 5.1): frames between the guest and a TAP of the host, with checksum and segmentation offload.
+//! The network device (section 5.1): passes frames between the guest and a host TAP, with checksum
+//! and segmentation offload.
 
 pub mod device;
 pub mod tap;

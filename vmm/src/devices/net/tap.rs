@@ -1,4 +1,4 @@
-//! The host's side of the network device.
+//! The host side of the network device: a TAP.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,21 +7,17 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use virtio_bindings::virtio_net::virtio_net_hdr_v1;
 
-/// Bytes of the header that precedes every frame on the TAP as well as in the queues.
+/// Bytes of the header that precedes every frame, on the TAP and in the queues.
 pub const VNET_HEADER_BYTES: usize = size_of::<virtio_net_hdr_v1>();
 
 /// Why a TAP cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// The name is none.
-    #[error("{0:?} is no interface name: 1 to 15 bytes without zero")]
+    #[error("{0:?} is not an interface name: it must have 1 to 15 bytes without NUL")]
     Name(String),
-    /// A step failed.
     #[error("cannot {what}")]
     Step {
-        /// The step.
         what: &'static str,
-        /// What the host said.
         #[source]
         source: io::Error,
     },
@@ -32,7 +28,8 @@ pub enum TapError {
 pub struct Tap(File);
 
 impl Tap {
-    /// Attaches to the TAP `name`, creating it if there is none. For diagnosis; a supervisor hands over an attached one.
+    /// Attaches to the TAP `name` and creates it if it does not exist. For diagnosis only: a
+    /// supervisor passes an attached TAP.
     pub fn attach(name: &str) -> Result<Self, TapError> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(|byte| byte == 0) {
             return Err(TapError::Name(name.to_owned()));
@@ -59,7 +56,7 @@ impl Tap {
         Self::new(file)
     }
 
-    /// Takes over an attached TAP: sets its header size and what the guest can take.
+    /// Takes over an attached TAP: sets its header size and turns offloads off.
     pub fn new(file: File) -> Result<Self, TapError> {
         set_nonblocking(&file).map_err(|source| TapError::Step {
             what: "make the TAP non-blocking",
@@ -74,14 +71,15 @@ impl Tap {
         Ok(tap)
     }
 
-    /// A socket whose packets are frames, for tests.
+    /// A socket whose packets are frames.
     #[cfg(test)]
     pub(super) fn of_socket(socket: File) -> Self {
         set_nonblocking(&socket).unwrap();
         Self(socket)
     }
 
-    /// Says which frames may be handed to the guest: without checksum, unsegmented TCP over IPv4 and over IPv6.
+    /// Sets which frames may be passed to the guest: without checksum, unsegmented TCP over IPv4,
+    /// unsegmented TCP over IPv6.
     pub fn set_offloads(&self, checksum: bool, tso4: bool, tso6: bool) -> Result<(), TapError> {
         let mut flags: libc::c_uint = 0;
         for (wanted, flag) in [
@@ -100,7 +98,6 @@ impl Tap {
         )
     }
 
-    /// The descriptor.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.0

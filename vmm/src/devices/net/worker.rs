@@ -1,4 +1,4 @@
-//! Moves frames between the queues and the TAP, straight from and to guest memory.
+//! Moves frames directly between the TAP and guest memory.
 
 use std::io;
 use std::mem::offset_of;
@@ -16,23 +16,24 @@ use super::tap::{Tap, VNET_HEADER_BYTES};
 use crate::report::report;
 
 const TOKEN_TAP: u32 = 0;
-/// Where in the header the number of buffers is that a frame fills (section 5.1.6).
+/// Offset in the header of the number of buffers that a frame fills (section 5.1.6).
 const NUM_BUFFERS_OFFSET: usize = offset_of!(virtio_net_hdr_v1, num_buffers);
-/// Largest frame of a TAP with segmentation offload, with its header.
+/// Largest frame from a TAP with segmentation offload, including its header.
 const LARGE_FRAME_BYTES: usize = VNET_HEADER_BYTES + 65_550;
-/// Largest frame without: an MTU of 1500 with Ethernet header and VLAN tag. A longer one is cut, as on a wire it would be.
+/// Largest frame without it: an MTU of 1500 with Ethernet header and VLAN tag. A longer frame is truncated.
 const SMALL_FRAME_BYTES: usize = VNET_HEADER_BYTES + 1518;
 
 /// The network device's thread.
 #[derive(Debug)]
 pub struct NetBackend {
     tap: Tap,
-    /// The TAP may have frames: edge-triggered, so remembered here.
+    /// Whether the TAP may have frames. Remembered, because events are edge-triggered.
     tap_readable: bool,
-    /// The TAP may take frames.
+    /// Whether the TAP may accept frames.
     tap_writable: bool,
-    /// Room for the next frames. Taken from the queue once, not for every look at the TAP: the length of a frame is known only when it
-    /// has been read, so there is always room for the largest. `None` while no driver runs.
+    /// Buffers for the next frames. They are taken from the queue once, not for every read of the TAP: the
+    /// length of a frame is known only after it has been read, so there must always be room for the largest.
+    /// `None` while no driver runs.
     room: Option<HeldChains>,
 }
 
@@ -55,8 +56,8 @@ impl NetBackend {
         }
     }
 
-    /// Takes buffers from the queue until the largest frame fits (or one, when frames may not be spread), lets the TAP fill
-    /// them, returns those that it filled.
+    /// Takes buffers from the queue until the largest frame fits (or one buffer, if frames may not span several), lets
+    /// the TAP fill them, and returns the filled ones to the driver.
     fn receive_one(&mut self, active: &mut Active, turn: &mut Turn<'_>) -> Result<Progress, GuestError> {
         let (Some(queue), Some(room)) = (active.queues.get_mut(QUEUE_RX), &mut self.room) else {
             return Ok(Progress::Done);
@@ -83,7 +84,8 @@ impl NetBackend {
         let frame = match room.buffers().fill_from(self.tap.file().as_fd()) {
             Ok(frame) => frame,
             Err(error) => {
-                // Anything but "nothing there" means that the TAP is gone or down, which brings an event when it changes.
+                // Any error but "nothing there" means that the TAP is gone or down, and a change
+                // of that brings an event.
                 self.tap_readable = error.kind() == io::ErrorKind::Interrupted;
                 return Ok(if self.tap_readable {
                     Progress::More
@@ -140,7 +142,7 @@ impl NetBackend {
                         queue.undo_pop();
                         break;
                     }
-                    // A frame that the TAP does not want (interface down, bad header) is lost, as on a wire.
+                    // A frame that the TAP rejects (interface down, bad header) is lost, as on a wire.
                     _ => {}
                 }
             }
@@ -265,7 +267,7 @@ mod tests {
             self.active.queues[QUEUE_RX].parsed
         }
 
-        /// The next received frame without its header, its buffers given to the device again.
+        /// The next received frame without its header. Its buffers go back to the device.
         fn received(&mut self) -> Vec<u8> {
             let (first, _) = self.driver.used_entry(QUEUE_RX, self.given);
             let count = GuestAddress(Self::address(first) + 10);
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receive_buffer_is_parsed_once_however_often_the_tap_is_looked_at() {
+    fn a_receive_buffer_is_parsed_once_across_tap_polls() {
         let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
         net.tap_readable();
         let for_the_largest = LARGE_FRAME_BYTES.div_ceil(1536);
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_without_room_for_a_frame_are_not_parsed_again_for_each_frame() {
+    fn too_small_buffers_are_not_reparsed_for_each_frame() {
         let mut net = Net::new(MERGED, QUEUE_SIZE, 12);
         for _ in 0..8 {
             net.frame(54, 7);
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_fill_as_many_buffers_as_they_need_and_follow_each_other() {
+    fn consecutive_frames_each_fill_the_buffers_they_need() {
         let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
         let sizes = [54, 1524, 1525, 30_000, 1, 65_000, 3060];
         for (fill, size) in (1..).zip(sizes) {
@@ -320,19 +322,19 @@ mod tests {
     }
 
     #[test]
-    fn without_merged_buffers_each_frame_has_one() {
+    fn without_merged_buffers_each_frame_uses_one_buffer() {
         let mut net = Net::new(0, 4, 2048);
         for fill in 1..9 {
             net.frame(1500, fill);
             net.tap_readable();
             assert_eq!(net.received(), vec![fill; 1500]);
-            // One is held for the next.
+            // One is held for the next frame.
             assert_eq!(net.parsed(), usize::from(fill) + 1);
         }
     }
 
     #[test]
-    fn a_reset_forgets_the_buffers_that_were_taken() {
+    fn a_reset_drops_held_buffers() {
         let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
         net.tap_readable();
         net.backend.reset(&net.poll);
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_frames_takes_turns_with_the_other_direction() {
+    fn a_flood_of_frames_does_not_starve_the_other_direction() {
         let mut net = Net::new(MERGED, QUEUE_SIZE, 1536);
         let head = net.driver.chain(QUEUE_TX, &[(FREE, 8, 0)]);
         for _ in 0..QUEUE_SIZE {

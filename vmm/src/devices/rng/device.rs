@@ -1,11 +1,11 @@
-//! What the entropy device says of itself.
+//! Identity and features of the entropy device.
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use super::super::virtio::F_COMMON;
 use super::super::virtio::mmio::Identity;
 
-/// Identity of the entropy device: there is nothing to configure.
+/// Identity of the entropy device, which has no configuration space.
 #[derive(Debug)]
 pub struct RngIdentity;
 

@@ -1,4 +1,5 @@
-//! The entropy device (section 5.4): the host's random numbers, so that a guest has good ones from its first moment.
+//! The entropy device (section 5.4): passes the host's random numbers to the guest, so that it has
+//! good ones from the start.
 
 pub mod device;
 pub mod worker;

@@ -4,7 +4,7 @@ use super::super::virtio::GuestError;
 use super::super::virtio::turn::Turn;
 use super::super::virtio::worker::{Active, Backend, Poll};
 
-/// Most bytes of one request; the driver asks again for more.
+/// Maximum number of bytes of one request; the driver asks again for more.
 const MAX_REQUEST_BYTES: usize = 4096;
 
 /// The entropy device's thread.
@@ -29,7 +29,7 @@ impl Backend for RngBackend {
             while !chain.writable.is_empty() {
                 match chain.writable.fill_with_random() {
                     Ok(count) if count > 0 => chain.writable.skip(count),
-                    // Interrupted by a signal, which no thread but a vCPU's gets.
+                    // Interrupted by a signal, which only vCPU threads get.
                     _ => break,
                 }
             }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_requests_than_a_turn_has_take_another() {
+    fn requests_beyond_the_limit_of_a_turn_are_processed_in_the_next() {
         let size = u16::try_from(2 * MAX_CHAINS).unwrap();
         let mut driver = Driver::new(0x2_0000, 1, size);
         let head = driver.chain(0, &[(FREE, 64, WRITE)]);

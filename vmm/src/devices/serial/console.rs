@@ -1,5 +1,5 @@
-//! Where the serial port's bytes go: a bounded buffer that a thread empties, so that a reader who has stopped reading
-//! neither stops the guest nor makes this process grow.
+//! Output of the serial port: a bounded buffer that a thread empties. A reader that stops reading blocks neither the
+//! guest nor fills this process's memory.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::lock::{lock, unpoisoned};
 
-/// Most bytes that wait for a slow reader; the newest are dropped beyond.
+/// Maximum number of bytes that wait for a slow reader; newer bytes are dropped.
 const BUFFER_BYTES: usize = 256 << 10;
-/// How long an unfinished line waits for its end before it is written.
+/// How long an unfinished line is held back before it is written.
 const LINE_WAIT: Duration = Duration::from_millis(10);
 const STACK_BYTES: usize = 128 << 10;
 
@@ -21,9 +21,9 @@ struct State {
     pending: VecDeque<u8>,
     /// Bytes dropped since the buffer was last emptied.
     dropped: u64,
-    /// A line end is among `pending`.
+    /// Whether `pending` contains the end of a line.
     line_complete: bool,
-    /// The thread is writing what it took.
+    /// Whether the thread is writing what it took.
     writing: bool,
     closed: bool,
 }
@@ -88,13 +88,12 @@ impl Console {
         Ok(Self { shared, thread })
     }
 
-    /// The guest's side.
     #[must_use]
     pub fn writer(&self) -> ConsoleWriter {
         ConsoleWriter(Arc::clone(&self.shared))
     }
 
-    /// Writes what is left, but waits no longer than `limit` for a reader who does not read.
+    /// Writes what is left, but waits at most `limit` for a reader that does not read.
     pub fn finish(self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.lock();
@@ -135,9 +134,11 @@ fn write_out(shared: &Shared, mut output: File) {
         state.writing = true;
         drop(state);
         if dropped > 0 {
-            chunk.extend_from_slice(format!("\n[{dropped} bytes of console output lost: nobody read it]\n").as_bytes());
+            chunk.extend_from_slice(
+                format!("\n[{dropped} bytes of console output lost: not read in time]\n").as_bytes(),
+            );
         }
-        // A reader who is gone is no reason to stop the guest: what nobody can read is dropped.
+        // Losing the reader is no reason to stop the guest: output without a reader is dropped.
         let _ = output.write_all(&chunk);
     }
 }
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_without_a_line_end_arrives_too() {
+    fn a_prompt_without_a_newline_arrives() {
         let (console, mut reader) = console();
         console.writer().write_all(b"login: ").unwrap();
         let mut bytes = [0; 7];
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_stalls_costs_neither_time_nor_memory_and_is_told_what_it_missed() {
+    fn a_stalled_reader_neither_blocks_nor_uses_memory_and_dropped_bytes_are_reported() {
         let (console, mut reader) = console();
         let mut writer = console.writer();
         for _ in 0..1024 {
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_reader_the_output_is_dropped_and_nobody_waits() {
+    fn without_a_reader_output_is_dropped_without_blocking() {
         let (console, reader) = console();
         drop(reader);
         let mut writer = console.writer();
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn finishing_does_not_wait_for_a_reader_for_ever() {
+    fn finishing_waits_for_a_reader_only_for_a_limited_time() {
         let (console, _reader) = console();
         console.writer().write_all(&[b'x'; BUFFER_BYTES]).unwrap();
         console.finish(Duration::from_millis(20));

@@ -45,8 +45,8 @@ impl SerialDevice {
 
 impl BusDevice for SerialDevice {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        // The registers are a byte wide; wider accesses read zero, as does an impossible offset. A string instruction reads
-        // the same register again and again, and KVM hands it over as one access.
+        // The registers are a byte wide, and impossible offsets read as zero. A string instruction reads the same
+        // register repeatedly, and KVM passes it on as one access.
         let Ok(offset) = u8::try_from(offset) else { return };
         for byte in data {
             *byte = self.0.read(offset);
@@ -56,18 +56,18 @@ impl BusDevice for SerialDevice {
     fn write(&mut self, offset: u64, data: &[u8]) {
         let Ok(offset) = u8::try_from(offset) else { return };
         for byte in data {
-            // The console never fails; an interrupt that cannot be raised is no worse than one the guest has masked.
+            // The console never fails. An interrupt that cannot be raised is no worse than one
+            // that the guest has masked.
             let _ = self.0.write(offset, *byte);
         }
     }
 }
 
-/// Set once the guest has asked for a reset of the machine.
+/// Set once the guest has asked to reset the VM.
 #[derive(Debug, Clone, Default)]
 pub struct ResetRequest(Arc<AtomicBool>);
 
 impl ResetRequest {
-    /// Whether it has.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -82,7 +82,7 @@ impl Trigger for ResetRequest {
     }
 }
 
-/// The keyboard controller, of which only the processor's reset line is there (`reboot=k`).
+/// The keyboard controller, reduced to the processor's reset line (`reboot=k`).
 pub struct ResetDevice(I8042Device<ResetRequest>);
 
 impl std::fmt::Debug for ResetDevice {
@@ -92,7 +92,7 @@ impl std::fmt::Debug for ResetDevice {
 }
 
 impl ResetDevice {
-    /// A controller that sets `request`.
+    /// A controller that sets `request` when the guest pulls the reset line.
     #[must_use]
     pub fn new(request: ResetRequest) -> Self {
         Self(I8042Device::new(request))
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reset_command_and_only_it_requests_a_reset() {
+    fn only_the_reset_command_requests_a_reset() {
         let request = ResetRequest::default();
         let mut device = ResetDevice::new(request.clone());
         device.write(0, &[0xfe]);

@@ -1,4 +1,4 @@
-//! The PC devices every guest has: a serial port for the console, and the reset line.
+//! The PC devices of every guest: a serial port for the console, and the reset line.
 
 pub mod console;
 pub mod device;

@@ -1,6 +1,6 @@
-//! Descriptor chains, checked and turned into host buffers.
+//! Descriptor chains, checked and translated into host buffers.
 //!
-//! The only place where addresses given by the guest become pointers.
+//! This is the only place where addresses from the guest become pointers.
 
 use std::io;
 use std::marker::PhantomData;
@@ -11,30 +11,29 @@ use vm_memory::{ByteValued, GuestMemoryBackend};
 use super::GuestError;
 use crate::memory::GuestMemory;
 
-/// Most descriptors of a chain. Section 2.7.5.3.1 limits a chain to the queue's size; this is the largest queue here.
+/// Maximum number of descriptors of a chain. Section 2.7.5.3.1 limits a chain to the queue's size, which is at most 256
+/// here.
 const MAX_DESCRIPTORS: usize = 1024;
 
-/// Most buffers of one system call (`UIO_MAXIOV`).
+/// Maximum number of buffers of one system call (`UIO_MAXIOV`).
 const MAX_IOVECS: usize = 1024;
 
 /// Buffers in guest memory, consumed from the front.
 #[derive(Debug, Clone, Default)]
 pub struct Buffers<'m> {
     iovecs: Vec<libc::iovec>,
-    /// How many of `iovecs` are consumed.
+    /// How many `iovecs` are consumed.
     first: usize,
     remaining: usize,
     memory: PhantomData<&'m GuestMemory>,
 }
 
 impl<'m> Buffers<'m> {
-    /// Bytes left.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.remaining
     }
 
-    /// Whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.remaining == 0
@@ -50,7 +49,7 @@ impl<'m> Buffers<'m> {
         let total = self
             .remaining
             .checked_add(len)
-            .ok_or(GuestError::Chain("longer than the address space"))?;
+            .ok_or(GuestError::Chain("it is longer than the address space"))?;
         for slice in GuestMemoryBackend::get_slices(memory, address, len) {
             let slice = slice.map_err(GuestError::Memory)?;
             if self.iovecs.len() >= 2 * MAX_DESCRIPTORS {
@@ -66,7 +65,7 @@ impl<'m> Buffers<'m> {
         Ok(())
     }
 
-    /// The same for longer than the borrow: whoever keeps them keeps the guest memory they lie in, too ([`super::held`]).
+    /// Extends the lifetime. The caller must keep the guest memory in which the buffers lie ([`super::held`]).
     pub(super) fn keep(self) -> Buffers<'static> {
         Buffers {
             iovecs: self.iovecs,
@@ -76,9 +75,8 @@ impl<'m> Buffers<'m> {
         }
     }
 
-    /// Appends other buffers.
     pub fn append(&mut self, other: Buffers<'m>) {
-        // What was consumed makes room, once that is worth moving the rest.
+        // Remove the consumed entries once that is worth moving the rest.
         if self.first > self.iovecs.len() / 2 {
             self.iovecs.drain(..self.first);
             self.first = 0;
@@ -87,7 +85,7 @@ impl<'m> Buffers<'m> {
         self.iovecs.extend(other.iovecs.into_iter().skip(other.first));
     }
 
-    /// Drops everything beyond the next `len` bytes.
+    /// Drops everything after the next `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         if len >= self.remaining {
             return;
@@ -106,7 +104,7 @@ impl<'m> Buffers<'m> {
         self.remaining = len;
     }
 
-    /// Takes the last byte away, as buffers of its own; `None` when nothing is left.
+    /// Splits off the last byte as separate buffers; `None` if nothing is left.
     pub fn split_last_byte(&mut self) -> Option<Buffers<'m>> {
         while self.iovecs.len() > self.first && self.iovecs.last().is_some_and(|iovec| iovec.iov_len == 0) {
             self.iovecs.pop();
@@ -124,7 +122,7 @@ impl<'m> Buffers<'m> {
         })
     }
 
-    /// Consumes `len` bytes, or what is left.
+    /// Consumes `len` bytes, or everything that is left if that is less.
     pub fn skip(&mut self, len: usize) {
         let mut left = len.min(self.remaining);
         self.remaining -= left;
@@ -140,14 +138,14 @@ impl<'m> Buffers<'m> {
         }
     }
 
-    /// What is left, at most as much as one system call takes.
+    /// What is left, up to the limit of one system call.
     fn as_iovecs(&self) -> &[libc::iovec] {
-        // `first` never goes past the end.
+        // `first` never exceeds the length.
         let rest = &self.iovecs[self.first..];
         rest.get(..MAX_IOVECS).unwrap_or(rest)
     }
 
-    /// Copies from guest memory, consuming; the number of bytes copied.
+    /// Copies from guest memory and consumes; returns the number of bytes copied.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
         let mut done = 0;
         for iovec in self.iovecs.iter().skip(self.first) {
@@ -167,7 +165,7 @@ impl<'m> Buffers<'m> {
         done
     }
 
-    /// Copies into guest memory, consuming; the number of bytes copied.
+    /// Copies into guest memory and consumes; returns the number of bytes copied.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         let mut done = 0;
         for iovec in self.iovecs.iter().skip(self.first) {
@@ -186,7 +184,7 @@ impl<'m> Buffers<'m> {
         done
     }
 
-    /// Copies into guest memory `offset` bytes from the front, without consuming; the number of bytes copied.
+    /// Copies into guest memory `offset` bytes from the front, without consuming; returns the number of bytes copied.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> usize {
         let mut done = 0;
         let mut before = offset;
@@ -207,7 +205,7 @@ impl<'m> Buffers<'m> {
         done
     }
 
-    /// Reads an object from the front.
+    /// Reads an object from the front and consumes it.
     pub fn read_obj<T: ByteValued + Default>(&mut self) -> Result<T, GuestError> {
         let mut object = T::default();
         let bytes = object.as_mut_slice();
@@ -219,41 +217,42 @@ impl<'m> Buffers<'m> {
         }
     }
 
-    /// `preadv`: fills from the file at `offset`; the number of bytes, without consuming.
+    /// `preadv`: fills from the file at `offset` without consuming; returns the number of bytes.
     pub fn fill_from_file_at(&self, file: BorrowedFd<'_>, offset: libc::off_t) -> io::Result<usize> {
         let iovecs = self.as_iovecs();
         // SAFETY: every iovec lies in guest memory, mapped for 'm and writable; the count is that of the slice.
         result(unsafe { libc::preadv(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) })
     }
 
-    /// `pwritev`: writes to the file at `offset`; the number of bytes, without consuming.
+    /// `pwritev`: writes to the file at `offset` without consuming; returns the number of bytes.
     pub fn drain_to_file_at(&self, file: BorrowedFd<'_>, offset: libc::off_t) -> io::Result<usize> {
         let iovecs = self.as_iovecs();
         // SAFETY: as above, for reading.
         result(unsafe { libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) })
     }
 
-    /// `readv`: fills from a stream, TAP or socket; the number of bytes, without consuming.
+    /// `readv`: fills from a stream, TAP or socket without consuming; returns the number of bytes.
     pub fn fill_from(&self, file: BorrowedFd<'_>) -> io::Result<usize> {
         let iovecs = self.as_iovecs();
         // SAFETY: as for `fill_from_file_at`.
         result(unsafe { libc::readv(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs)) })
     }
 
-    /// `writev`: writes to a TAP; the number of bytes, without consuming.
+    /// `writev`: writes to a TAP without consuming; returns the number of bytes.
     pub fn drain_to(&self, file: BorrowedFd<'_>) -> io::Result<usize> {
         let iovecs = self.as_iovecs();
         // SAFETY: as for `drain_to_file_at`.
         result(unsafe { libc::writev(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs)) })
     }
 
-    /// `sendmsg` without SIGPIPE: writes to a socket; the number of bytes, without consuming.
+    /// `sendmsg` without SIGPIPE: writes to a socket without consuming; returns the number of bytes.
     pub fn drain_to_socket(&self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let iovecs = self.as_iovecs();
         // SAFETY: zeros are a valid msghdr.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = iovecs.as_ptr().cast_mut();
-        message.msg_iovlen = iovecs.len();
+        // The type differs between C libraries; their number is bounded (`2 * MAX_DESCRIPTORS`).
+        message.msg_iovlen = iovecs.len() as _;
         // SAFETY: as for `drain_to_file_at`; sendmsg does not change the iovecs.
         result(unsafe {
             libc::sendmsg(
@@ -264,7 +263,7 @@ impl<'m> Buffers<'m> {
         })
     }
 
-    /// `getrandom`: fills the next buffer with random bytes; the number of bytes, without consuming.
+    /// `getrandom`: fills the next buffer with random bytes without consuming; returns the number of bytes.
     pub fn fill_with_random(&self) -> io::Result<usize> {
         let Some(iovec) = self.as_iovecs().iter().find(|iovec| iovec.iov_len > 0) else {
             return Ok(0);
@@ -282,22 +281,22 @@ fn result(returned: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// A request of the driver: what it says, then where the answer goes.
+/// A request of the driver: buffers for the device to read, then buffers for its answer.
 #[derive(Debug)]
 pub struct Chain<'m> {
     /// Identifies the chain in the used ring.
     pub head: u16,
     /// Number of descriptors, empty ones included.
     pub descriptors: usize,
-    /// Buffers of the driver for the device to read.
+    /// Buffers for the device to read.
     pub readable: Buffers<'m>,
-    /// Buffers of the driver for the device to write.
+    /// Buffers for the device to write.
     pub writable: Buffers<'m>,
 }
 
 impl<'m> Chain<'m> {
-    /// Checks and translates a chain: it ends properly, device-writable buffers follow all others (section 2.7.4.2), and
-    /// all lie in RAM.
+    /// Checks and translates a chain: it must end properly, device-writable buffers must follow all others (section
+    /// 2.7.4.2), and all must lie in RAM.
     pub fn parse(
         memory: &'m GuestMemory,
         mut descriptors: virtio_queue::DescriptorChain<&'m GuestMemory>,
@@ -325,7 +324,7 @@ impl<'m> Chain<'m> {
                 return Err(GuestError::Chain("a readable buffer follows a writable one"));
             }
         }
-        // The iterator also ends at whatever it cannot follow.
+        // The iterator also ends at anything that it cannot follow.
         if ended {
             Ok(chain)
         } else {
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_split_into_what_is_read_and_what_is_written() {
+    fn a_chain_is_split_into_readable_and_writable_parts() {
         let memory = memory();
         memory.write_slice(b"hello world", GuestAddress(0x8000)).unwrap();
         let descriptors = [(0x8000, 5, NEXT, 1), (0x8005, 6, NEXT, 2), (0x9000, 16, WRITE, 0)];

@@ -1,4 +1,4 @@
-//! For tests: a driver made by hand, with real queues in guest memory.
+//! A simulated driver for tests, with real queues in guest memory.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::memory::GuestMemory;
 pub const NEXT: u16 = flag(VRING_DESC_F_NEXT);
 /// Descriptor flag: the device writes.
 pub const WRITE: u16 = flag(VRING_DESC_F_WRITE);
-/// Descriptor flag: it leads to a table of descriptors.
+/// Descriptor flag: the buffer is a table of descriptors.
 pub const INDIRECT: u16 = flag(VRING_DESC_F_INDIRECT);
 
-/// A flag as descriptors have it.
+/// A flag with the width that it has in descriptors.
 const fn flag(value: u32) -> u16 {
     let [low, high, 0, 0] = value.to_le_bytes() else {
         panic!("flags have two bytes")
@@ -27,7 +27,8 @@ const fn flag(value: u32) -> u16 {
     u16::from_le_bytes([low, high])
 }
 
-/// First address of the rings; each queue has a descriptor table, an available and a used ring, at [`AVAILABLE`] and [`USED`].
+/// First address of the rings. Each queue has a descriptor table, and an available and a used ring at
+/// [`AVAILABLE`] and [`USED`].
 const RINGS: u64 = 0x1000;
 const AVAILABLE: u64 = 0x2000;
 const USED: u64 = 0x3000;
@@ -35,17 +36,16 @@ const DISTANCE: u64 = 0x5000;
 /// First address that no ring of the first three queues uses.
 pub const FREE: u64 = 0x1_0000;
 
-/// A driver's side of the queues of a device.
+/// The driver's side of a device's queues.
 #[derive(Debug)]
 pub struct Driver {
-    /// Guest memory.
     pub memory: GuestMemory,
     size: u16,
     next_descriptor: Vec<u16>,
 }
 
 impl Driver {
-    /// Guest memory of this size with `queues` queues of `size` entries.
+    /// Creates guest memory of this size with `queues` queues of `size` entries.
     pub fn new(memory_bytes: usize, queues: usize, size: u16) -> Self {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), memory_bytes)]).unwrap();
         Self {
@@ -59,17 +59,15 @@ impl Driver {
         RINGS + queue as u64 * DISTANCE
     }
 
-    /// Address of a queue's available ring.
     pub fn available_ring(queue: usize) -> u64 {
         Self::ring(queue) + AVAILABLE
     }
 
-    /// Address of a queue's used ring.
     pub fn used_ring(queue: usize) -> u64 {
         Self::ring(queue) + USED
     }
 
-    /// What the device gets from its transport.
+    /// What the transport gives the device.
     pub fn active(&self, features: u64) -> Active {
         let queues = 0..self.next_descriptor.len();
         let queue = |index| {
@@ -97,7 +95,7 @@ impl Driver {
         self.memory.write_obj(rest, GuestAddress(at + 8)).unwrap();
     }
 
-    /// Writes a chain into the descriptor table: address, length, flags without [`NEXT`]. Its head.
+    /// Writes a chain (address, length, flags without [`NEXT`]) into the descriptor table and returns its head.
     pub fn chain(&mut self, queue: usize, descriptors: &[(u64, u32, u16)]) -> u16 {
         let head = self.next_descriptor[queue];
         for (number, (address, len, flags)) in descriptors.iter().enumerate() {
@@ -114,7 +112,7 @@ impl Driver {
         head
     }
 
-    /// Writes a place of the available ring, which does not make it available.
+    /// Writes an entry of the available ring without making it available.
     pub fn put(&self, queue: usize, place: u16, head: u16) {
         let at = Self::available_ring(queue) + 4 + u64::from(place % self.size) * 2;
         self.memory.write_obj(head, GuestAddress(at)).unwrap();
@@ -134,7 +132,7 @@ impl Driver {
         head
     }
 
-    /// Makes a chain available that was before.
+    /// Makes a chain available again.
     pub fn offer_again(&self, queue: usize, head: u16) {
         let index: u16 = self
             .memory
@@ -144,12 +142,12 @@ impl Driver {
         self.set_available(queue, index.wrapping_add(1));
     }
 
-    /// How many chains came back, modulo 65536.
+    /// How many chains the device has returned, modulo 65536.
     pub fn used(&self, queue: usize) -> u16 {
         self.memory.read_obj(GuestAddress(Self::used_ring(queue) + 2)).unwrap()
     }
 
-    /// The chain that came back as the `index`th: its head and the bytes written to it.
+    /// The `index`th chain that the device returned: its head and the bytes written to it.
     pub fn used_entry(&self, queue: usize, index: u16) -> (u16, u32) {
         let at = Self::used_ring(queue) + 4 + u64::from(index % self.size) * 8;
         let [head, written]: [u32; 2] = self.memory.read_obj(GuestAddress(at)).unwrap();

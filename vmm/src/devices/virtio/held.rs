@@ -1,4 +1,4 @@
-//! Receive buffers that a device has taken from a queue before it has something to put into them, and keeps until it has.
+//! Receive buffers that a device takes from a queue before it has data for them, and keeps until it has.
 
 use std::collections::VecDeque;
 
@@ -17,17 +17,18 @@ struct Held {
 /// Chains taken from one queue, filled in order.
 #[derive(Debug)]
 pub struct HeldChains {
-    /// All in this memory, which therefore stays mapped.
+    /// All of them lie in `memory`, which therefore stays mapped.
     buffers: Buffers<'static>,
     chains: VecDeque<Held>,
     memory: GuestMemory,
 }
 
-// SAFETY: what is not Send is the addresses in `buffers`. They lie in the mapping that `memory` keeps, which any thread may use.
+// SAFETY: only the addresses in `buffers` are not Send. They lie in the mapping that `memory` keeps,
+// and any thread may use it.
 unsafe impl Send for HeldChains {}
 
 impl HeldChains {
-    /// None yet; all will be in `memory`.
+    /// Holds no chains yet; all will lie in `memory`.
     #[must_use]
     pub fn new(memory: GuestMemory) -> Self {
         Self {
@@ -37,19 +38,17 @@ impl HeldChains {
         }
     }
 
-    /// Bytes that fit into what is held.
+    /// Bytes that fit into the held chains.
     #[must_use]
     pub fn room(&self) -> usize {
         self.buffers.remaining()
     }
 
-    /// Number of chains.
     #[must_use]
     pub fn len(&self) -> usize {
         self.chains.len()
     }
 
-    /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chains.is_empty()
@@ -61,7 +60,7 @@ impl HeldChains {
         &self.buffers
     }
 
-    /// Takes the next chain of the queue: the number of its descriptors and its length.
+    /// Takes the next chain of the queue; returns its number of descriptors and its length.
     pub fn take_from(&mut self, queue: &mut VirtQueue) -> Result<Option<(usize, usize)>, GuestError> {
         let Some(chain) = queue.pop(&self.memory)? else {
             return Ok(None);
@@ -72,7 +71,7 @@ impl HeldChains {
         Ok(Some((descriptors, length)))
     }
 
-    /// How many chains `bytes` reach into.
+    /// How many chains `bytes` span.
     #[must_use]
     pub fn count_for(&self, bytes: usize) -> usize {
         let mut left = bytes;
@@ -84,7 +83,7 @@ impl HeldChains {
         filled.count()
     }
 
-    /// Returns the first chain, filled with at most `bytes`; how many of them are in it.
+    /// Returns the first chain to the driver, filled with at most `bytes`; returns how many of them it contains.
     pub fn give_back(&mut self, queue: &mut VirtQueue, bytes: usize) -> Result<usize, GuestError> {
         let Some(chain) = self.chains.pop_front() else {
             return Ok(0);

@@ -35,7 +35,7 @@ impl Interrupt {
         }
     }
 
-    /// The line, for connecting it.
+    /// The line, to be connected to the interrupt controller.
     #[must_use]
     pub fn line(&self) -> &EventFd {
         &self.line
@@ -46,7 +46,12 @@ impl Interrupt {
         self.raise(VRING);
     }
 
-    /// Gives up: the driver has to reset the device before it does anything more.
+    /// Tells the driver that the configuration space has changed.
+    pub fn signal_config_changed(&self) {
+        self.raise(CONFIG);
+    }
+
+    /// Tells the driver that the device has failed and does nothing more until it is reset.
     pub fn signal_needs_reset(&self) {
         self.device_status.fetch_or(STATUS_NEEDS_RESET, Ordering::SeqCst);
         self.raise(CONFIG);
@@ -58,7 +63,7 @@ impl Interrupt {
         let _ = self.line.write(1);
     }
 
-    pub(super) fn status(&self) -> u32 {
+    pub(in super::super) fn status(&self) -> u32 {
         self.status.load(Ordering::SeqCst)
     }
 

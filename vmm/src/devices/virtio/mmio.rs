@@ -20,7 +20,7 @@ use crate::memory::GuestMemory;
 
 const MAGIC: u32 = 0x7472_6976;
 const VERSION: u32 = 2;
-/// "MKUB"; no driver looks at it.
+/// "MKUB"; drivers ignore it.
 const VENDOR: u32 = 0x4255_4b4d;
 
 /// Offset of QueueNotify, where the queues' eventfds are attached.
@@ -28,19 +28,34 @@ pub const QUEUE_NOTIFY: u64 = register::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 /// Offset of the device's configuration space.
 const CONFIG_SPACE: u64 = register::VIRTIO_MMIO_CONFIG as u64;
 
-/// What a device is, apart from what it does.
+/// What a device is, as opposed to what it does.
 pub trait Identity: Send {
     /// Device type (section 5).
     fn device_type(&self) -> u32;
-    /// Features offered.
+    /// Offered features.
     fn features(&self) -> u64;
-    /// Sizes of the queues, powers of two.
+    /// Queue sizes, each a power of two.
     fn queue_sizes(&self) -> &[u16];
-    /// The configuration space, as it is now.
+    /// The content of the configuration space.
     fn config(&self) -> &[u8];
+    /// Reads the configuration space; bytes beyond its end stay as they are.
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        copy_config(self.config(), offset, data);
+    }
+    /// Changes whenever the configuration does (section 2.5.1).
+    fn config_generation(&self) -> u32 {
+        0
+    }
 }
 
-/// What the guest has set: everything a snapshot of the transport must hold, apart from the queues.
+/// Copies the part of a configuration space from `offset` on.
+pub fn copy_config(config: &[u8], offset: usize, data: &mut [u8]) {
+    for (to, from) in data.iter_mut().zip(config.get(offset..).unwrap_or_default()) {
+        *to = *from;
+    }
+}
+
+/// The guest's settings: everything that a snapshot of the transport must contain, apart from the queues.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MmioState {
     device_features_select: u32,
@@ -73,7 +88,7 @@ impl std::fmt::Debug for MmioTransport {
 }
 
 impl MmioTransport {
-    /// Puts the registers before a device whose thread runs. `notifiers` are the eventfds `worker` waits for.
+    /// Creates the registers of a device whose thread is running. `notifiers` are the eventfds that `worker` waits for.
     pub fn new(
         identity: Box<dyn Identity>,
         memory: GuestMemory,
@@ -103,13 +118,12 @@ impl MmioTransport {
         &self.notifiers
     }
 
-    /// The device's interrupt.
     #[must_use]
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
 
-    /// Asks the device to end once everything is flushed; [`Self::join`] waits for it.
+    /// Asks the device to end after flushing everything; [`Self::join`] waits for it.
     pub fn request_stop(&self) {
         self.worker.request_stop();
     }
@@ -152,12 +166,12 @@ impl MmioTransport {
             register::VIRTIO_MMIO_QUEUE_READY => self.selected_queue().map_or(0, |queue| u32::from(queue.ready())),
             register::VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt.status(),
             register::VIRTIO_MMIO_STATUS => self.state.status | self.interrupt.device_status(),
-            // Shared memory regions: there are none, which a length of -1 says (section 4.2.2).
+            // There are no shared memory regions; a length of -1 says so (section 4.2.2).
             register::VIRTIO_MMIO_SHM_LEN_LOW
             | register::VIRTIO_MMIO_SHM_LEN_HIGH
             | register::VIRTIO_MMIO_SHM_BASE_LOW
             | register::VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
-            register::VIRTIO_MMIO_CONFIG_GENERATION => 0, // the configuration never changes
+            register::VIRTIO_MMIO_CONFIG_GENERATION => self.identity.config_generation(),
             // Not readable.
             _ => 0,
         }
@@ -179,7 +193,7 @@ impl MmioTransport {
                     queue.set_ready(value == 1);
                 }
             }
-            // Normally KVM's business (ioeventfd); a value that is no queue's gets here and is ignored.
+            // KVM normally handles this (ioeventfd). Only an invalid queue index gets here, and is ignored.
             register::VIRTIO_MMIO_QUEUE_NOTIFY => {
                 if let Some(notifier) = usize::try_from(value).ok().and_then(|index| self.notifiers.get(index)) {
                     let _ = notifier.write(1);
@@ -256,7 +270,7 @@ impl MmioTransport {
         let mut queues = Vec::with_capacity(sizes.len());
         for (queue, size) in self.queues.iter_mut().zip(sizes) {
             queue.set_event_idx(event_idx);
-            // The thread owns the queue from here on; what stays behind answers the registers.
+            // The thread owns the queue from here on; the placeholder answers the registers.
             let Ok(mut placeholder) = Queue::new(*size) else { return };
             placeholder.set_ready(true);
             queues.push(VirtQueue::new(std::mem::replace(queue, placeholder)));
@@ -288,7 +302,6 @@ fn register_at(offset: u64) -> Option<u32> {
     (offset < CONFIG_SPACE && register.is_multiple_of(4)).then_some(register)
 }
 
-/// The low half.
 fn low(value: u64) -> u32 {
     let [a, b, c, d, ..] = value.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
@@ -297,13 +310,8 @@ fn low(value: u64) -> u32 {
 impl BusDevice for MmioTransport {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let Some(config_offset) = offset.checked_sub(CONFIG_SPACE) {
-            let config = self.identity.config();
-            let rest = usize::try_from(config_offset)
-                .ok()
-                .and_then(|start| config.get(start..))
-                .unwrap_or_default();
-            for (to, from) in data.iter_mut().zip(rest) {
-                *to = *from;
+            if let Ok(offset) = usize::try_from(config_offset) {
+                self.identity.read_config(offset, data);
             }
         } else if data.len() == 4
             && let Some(register) = register_at(offset)
@@ -436,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proper_set_up_activates_the_device_and_a_reset_takes_it_back() {
+    fn a_valid_setup_activates_the_device_and_a_reset_deactivates_it() {
         let (mut transport, events) = transport();
         negotiate(&mut transport, F_VERSION_1);
         set_up_queue(&mut transport, 0, 0x1_0000);
@@ -456,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn features_that_were_not_offered_or_an_old_driver_are_refused() {
+    fn features_not_offered_and_legacy_drivers_are_refused() {
         let (mut transport, _events) = transport();
         for features in [F_VERSION_1 | 2, F_EVENT_IDX, 0] {
             negotiate(&mut transport, features);
@@ -466,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_outside_memory_make_the_device_ask_for_a_reset() {
+    fn queues_outside_memory_make_the_device_need_a_reset() {
         let (mut transport, events) = transport();
         negotiate(&mut transport, F_VERSION_1);
         set_up_queue(&mut transport, 0, 0x1_0000);

@@ -7,7 +7,7 @@ use super::chain::Chain;
 use super::interrupt::Interrupt;
 use crate::memory::GuestMemory;
 
-/// A virtqueue with the rules that rust-vmm's leaves to its user.
+/// A virtqueue, with the rules that rust-vmm's leaves to its user.
 #[derive(Debug)]
 pub struct VirtQueue {
     queue: Queue,
@@ -17,7 +17,7 @@ pub struct VirtQueue {
 }
 
 impl VirtQueue {
-    /// Takes over a queue that the transport has found valid.
+    /// Takes over a queue that the transport has validated.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl VirtQueue {
         }
     }
 
-    /// The next request of the driver.
+    /// Takes the next request of the driver.
     pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, GuestError> {
         let descriptors = self.queue.iter(memory).map_err(GuestError::Queue)?.next();
         #[cfg(test)]
@@ -39,19 +39,19 @@ impl VirtQueue {
             .transpose()
     }
 
-    /// Gives the last popped request back: the next [`Self::pop`] returns it again.
+    /// Undoes the last pop: the next [`Self::pop`] returns the same request.
     pub fn undo_pop(&mut self) {
         self.queue.go_to_previous_position();
     }
 
-    /// Returns a request, `written` bytes of whose writable buffers are filled.
+    /// Returns a request to the driver, with `written` bytes of its writable buffers filled.
     pub fn add_used(&mut self, memory: &GuestMemory, head: u16, written: usize) -> Result<(), GuestError> {
         self.queue
             .add_used(memory, head, u32::try_from(written).unwrap_or(u32::MAX))
             .map_err(GuestError::Queue)
     }
 
-    /// Interrupts the driver if it wants to know of the requests returned since the last call.
+    /// Interrupts the driver if it has asked for an interrupt for the requests returned since the last call.
     pub fn signal(&mut self, memory: &GuestMemory, interrupt: &Interrupt) -> Result<(), GuestError> {
         if self.queue.needs_notification(memory).map_err(GuestError::Queue)? {
             interrupt.signal_used();
@@ -59,7 +59,8 @@ impl VirtQueue {
         Ok(())
     }
 
-    /// Asks for a notification when the driver adds a request. `true`: there is one already, and none may come.
+    /// Asks for a notification when the driver adds a request. `true` means that there is one already,
+    /// for which none may come.
     pub fn enable_notification(&mut self, memory: &GuestMemory) -> Result<bool, GuestError> {
         self.queue.enable_notification(memory).map_err(GuestError::Queue)
     }

@@ -1,16 +1,17 @@
-//! How much a device does before its thread looks at anything else: a driver can fill a ring faster than a device empties it, and
-//! a ring can even fill itself, by requests whose answers are written into it.
+//! Limits how much a device does before its thread looks at anything else. A driver can fill a ring faster than a
+//! device empties it, and a ring can even fill itself, through requests whose answers are written into it.
 
 use super::worker::Poll;
 
-/// Most chains of a turn: as many as the largest queue here holds, so that one turn empties what an honest driver has put there.
+/// Maximum number of chains of a turn: the size of the largest queue here, so that one turn serves everything that an
+/// honest driver has queued.
 pub const MAX_CHAINS: usize = 256;
-/// Most descriptors of a turn; a single chain may exceed it.
+/// Maximum number of descriptors of a turn; a single chain may exceed it.
 pub const MAX_DESCRIPTORS: usize = 4096;
-/// Most bytes moved in a turn; a single chain may exceed it.
+/// Maximum number of bytes moved in a turn; a single chain may exceed it.
 pub const MAX_BYTES: usize = 8 << 20;
 
-/// What a device has left to do in its turn with one queue.
+/// What a device may still do in its turn with one queue.
 #[derive(Debug)]
 pub struct Turn<'p> {
     poll: &'p Poll,
@@ -20,7 +21,7 @@ pub struct Turn<'p> {
 }
 
 impl<'p> Turn<'p> {
-    /// A new turn of the device that `poll` belongs to.
+    /// Starts a turn of the device that `poll` belongs to.
     #[must_use]
     pub fn new(poll: &'p Poll) -> Self {
         Self {
@@ -31,8 +32,8 @@ impl<'p> Turn<'p> {
         }
     }
 
-    /// Whether the device may look at its queue once more. `false` ends the turn: all queues of the device are reported again, after
-    /// commands of the transport and after other events.
+    /// Whether the device may look at its queue once more. `false` ends the turn: all queues of the device are reported
+    /// again, after commands of the transport and other events.
     pub fn may_continue(&mut self) -> bool {
         let over = self.descriptors == 0 || self.bytes == 0 || self.poll.command_waits();
         let Some(chains) = self.chains.checked_sub(1).filter(|_| !over) else {
@@ -43,7 +44,7 @@ impl<'p> Turn<'p> {
         true
     }
 
-    /// Accounts for a chain of so many descriptors, for which so many bytes were moved.
+    /// Accounts for a chain with this many descriptors and bytes moved.
     pub fn spend(&mut self, descriptors: usize, bytes: usize) {
         self.descriptors = self.descriptors.saturating_sub(descriptors);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -54,7 +55,7 @@ impl<'p> Turn<'p> {
 mod tests {
     use super::*;
 
-    /// How many chains of this kind a turn has room for.
+    /// How many chains of this kind fit into a turn.
     fn chains(descriptors: usize, bytes: usize) -> usize {
         let poll = Poll::new().unwrap();
         let mut turn = Turn::new(&poll);
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_of_the_transport_ends_the_turn() {
+    fn a_transport_command_ends_the_turn() {
         let poll = Poll::new().unwrap();
         let mut turn = Turn::new(&poll);
         assert!(turn.may_continue());

@@ -1,7 +1,7 @@
-//! The thread of a device: waits for the driver, for the host and for the transport, and lets the device work.
+//! The thread of a device: waits for the driver, the host and the transport, and calls the device.
 //!
-//! A thread per device lives as long as the VM, so that a slow disk holds up nobody else, and no thread is ever started once
-//! the process is jailed.
+//! Each device has a thread, which lives as long as the VM. So a slow disk delays no other device, and no thread starts
+//! after the process is jailed.
 
 use std::cell::Cell;
 use std::io;
@@ -22,17 +22,15 @@ use crate::memory::GuestMemory;
 use crate::report::report;
 
 const STACK_BYTES: usize = 256 << 10;
-/// Broken rules that are reported for each device.
+/// Maximum number of broken rules that are reported for each device.
 const MAX_REPORTS: u32 = 8;
 
 /// What a device needs while its driver is running.
 #[derive(Debug)]
 pub struct Active {
-    /// Guest RAM.
     pub memory: GuestMemory,
     /// In the order of the device's section of the specification.
     pub queues: Vec<VirtQueue>,
-    /// The device's interrupt.
     pub interrupt: Arc<Interrupt>,
     /// Negotiated features.
     pub features: u64,
@@ -40,15 +38,15 @@ pub struct Active {
 
 /// The part of a device that runs in its own thread.
 pub trait Backend: Send + 'static {
-    /// Registers the host's descriptors; tokens are the device's own.
+    /// Registers host descriptors, with tokens of the device's choice.
     fn start(&mut self, _poll: &Poll) -> io::Result<()> {
         Ok(())
     }
-    /// The driver has finished its set-up.
+    /// The driver has finished its setup.
     fn activate(&mut self, _active: &mut Active, _poll: &Poll) -> Result<(), GuestError> {
         Ok(())
     }
-    /// The driver notified queue `index`, or may have.
+    /// The driver notified queue `index`, or may have done so.
     fn queue_ready(&mut self, index: usize, active: &mut Active, poll: &Poll) -> Result<(), GuestError>;
     /// A descriptor registered with `token` is ready. `active` is `None` while no driver runs.
     fn host_ready(
@@ -62,7 +60,7 @@ pub trait Backend: Send + 'static {
     }
     /// The driver reset the device.
     fn reset(&mut self, _poll: &Poll) {}
-    /// The VM ends: whatever the guest was told to be done must be done.
+    /// The VM ends: everything that the guest was told is done must be done.
     fn stop(&mut self, _active: Option<&mut Active>, _poll: &Poll) {}
 }
 
@@ -70,13 +68,13 @@ pub trait Backend: Send + 'static {
 #[derive(Debug)]
 pub struct Poll {
     epoll: Epoll,
-    /// The device broke off before its work was done.
+    /// The device stopped before its work was done.
     again: Cell<bool>,
-    /// The transport waits for the device's thread.
+    /// The transport is waiting for the device's thread.
     command_waits: Arc<AtomicBool>,
 }
 
-/// High half of an epoll token: whose it is.
+/// High half of an epoll token: its owner.
 const OWNER_CONTROL: u64 = 0;
 const OWNER_QUEUE: u64 = 1;
 const OWNER_HOST: u64 = 2;
@@ -86,7 +84,7 @@ fn token(owner: u64, token: u32) -> u64 {
 }
 
 impl Poll {
-    /// One that watches nothing yet.
+    /// An instance that watches nothing yet.
     pub(in super::super) fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: Epoll::new()?,
@@ -95,30 +93,32 @@ impl Poll {
         })
     }
 
-    /// Whether the transport waits for this thread: to reset the device or to end it. What takes long is then broken off.
+    /// Whether the transport is waiting for this thread, to reset the device or to end it. Long work must then stop
+    /// early.
     #[must_use]
     pub fn command_waits(&self) -> bool {
         self.command_waits.load(Ordering::Acquire)
     }
 
-    /// Has the device find a waiting command.
+    /// Simulates a waiting command.
     #[cfg(test)]
     pub(in super::super) fn set_command_waits(&self) {
         self.command_waits.store(true, Ordering::Release);
     }
 
-    /// Whether the device asked for another turn since this was last called.
+    /// Whether the device has asked for another turn since the last call.
     #[cfg(test)]
     pub(in super::super) fn takes_another_turn(&self) -> bool {
         self.again.replace(false)
     }
 
-    /// The device has more to do, but lets other events have their turn: all its queues are reported again after them.
+    /// Says that the device has more to do. Other events get their turn first; then all of its
+    /// queues are reported again.
     pub fn run_again(&self) {
         self.again.set(true);
     }
 
-    /// Watches a descriptor of the host.
+    /// Watches a host descriptor.
     pub fn add(&self, fd: RawFd, events: EventSet, number: u32) -> io::Result<()> {
         self.epoll.ctl(
             ControlOperation::Add,
@@ -134,7 +134,7 @@ enum Command {
     Stop,
 }
 
-/// The transport's and the VM's handle on a device's thread.
+/// A handle to a device's thread, for the transport and the VM.
 #[derive(Debug)]
 pub struct Worker {
     commands: Sender<Command>,
@@ -203,26 +203,26 @@ impl Worker {
     }
 
     fn send(&self, command: Command) {
-        // The thread ends only after Stop, so this cannot fail before.
+        // The thread ends only after Stop, so this cannot fail earlier.
         if self.commands.send(command).is_ok() {
             self.command_waits.store(true, Ordering::Release);
             let _ = self.wake.write(1);
         }
     }
 
-    /// The driver has finished its set-up.
+    /// Tells the thread that the driver has finished its setup.
     pub fn activate(&self, active: Active) {
         self.send(Command::Activate(Box::new(active)));
     }
 
-    /// The driver resets the device. Returns when the device no longer touches guest memory.
+    /// Resets the device. Returns when the device no longer touches guest memory.
     pub fn reset(&self) {
         let (done, wait) = sync_channel(1);
         self.send(Command::Reset(done));
         let _ = wait.recv();
     }
 
-    /// Asks the thread to end once everything is flushed; [`Self::join`] waits for it.
+    /// Asks the thread to end after flushing everything; [`Self::join`] waits for it.
     pub fn request_stop(&self) {
         self.send(Command::Stop);
     }
@@ -237,7 +237,7 @@ impl Worker {
 
 struct Loop<B> {
     name: String,
-    /// A guest may break rules as often as it likes, but not fill the log with it.
+    /// A guest may break rules as often as it likes, but must not fill the log.
     reports_left: u32,
     backend: B,
     poll: Poll,
@@ -258,11 +258,12 @@ impl<B: Backend> Loop<B> {
                     self.poll.again.set(again);
                     continue;
                 }
-                // Only a wrong argument makes epoll_wait fail otherwise. The guest notices a device that does nothing.
+                // Apart from that, epoll_wait fails only if an argument is wrong. The guest notices that
+                // the device does nothing.
                 Err(_) => return,
             };
             for event in events.iter().take(count) {
-                // Between any two events: a thousand sockets may be ready, each with much to do.
+                // Checked between any two events, because a thousand sockets may be ready, each with much to do.
                 if self.poll.command_waits() && !self.run_commands() {
                     return;
                 }
@@ -279,7 +280,7 @@ impl<B: Backend> Loop<B> {
                         let result =
                             self.backend
                                 .host_ready(number, event.event_set(), self.active.as_deref_mut(), &self.poll);
-                        self.settle(result);
+                        self.stop_on_guest_error(result);
                     }
                 }
             }
@@ -294,16 +295,17 @@ impl<B: Backend> Loop<B> {
         }
     }
 
-    /// Runs what the transport asked for; `false` to end.
+    /// Runs the transport's commands; `false` ends the thread.
     fn run_commands(&mut self) -> bool {
-        // Before they are taken: one that comes meanwhile sets it again, and its wake-up brings the thread here.
+        // Cleared before the commands are taken: a command that comes in between sets it again, and
+        // wakes the thread once more.
         self.poll.command_waits.store(false, Ordering::Release);
         while let Ok(command) = self.received.try_recv() {
             match command {
                 Command::Activate(active) => {
                     let active = self.active.insert(active);
                     let result = self.backend.activate(active, &self.poll);
-                    self.settle(result);
+                    self.stop_on_guest_error(result);
                     for index in 0..self.notifiers.len() {
                         self.queue_ready(index);
                     }
@@ -328,12 +330,12 @@ impl<B: Backend> Loop<B> {
         }
         if let Some(active) = self.active.as_deref_mut() {
             let result = self.backend.queue_ready(index, active, &self.poll);
-            self.settle(result);
+            self.stop_on_guest_error(result);
         }
     }
 
-    /// A guest that breaks the rules loses its device until it resets it.
-    fn settle(&mut self, result: Result<(), GuestError>) {
+    /// A device whose guest breaks the rules stops until the guest resets it.
+    fn stop_on_guest_error(&mut self, result: Result<(), GuestError>) {
         if let Err(error) = result {
             if let Some(active) = self.active.take() {
                 active.interrupt.signal_needs_reset();
@@ -342,7 +344,7 @@ impl<B: Backend> Loop<B> {
             if self.reports_left > 0 {
                 self.reports_left -= 1;
                 report(format_args!(
-                    "the guest broke the rules of device {}: {}",
+                    "the guest violated the protocol of device {}: {}",
                     self.name,
                     with_causes(&error)
                 ));

@@ -1,26 +1,28 @@
-//! How much of the guest's data may wait in this process for readers on the host: one sum for all connections of the VM.
+//! Limits how much data from the guest may wait in this process for readers on the host: one total for
+//! all connections of the VM.
 
-/// Most connections of a VM.
+/// Maximum number of connections of a VM.
 pub const MAX_CONNECTIONS: usize = 1024;
-/// What any connection gets, bytes.
+/// Bytes that every connection gets.
 pub const MIN_BYTES: u32 = 4 << 10;
-/// What a connection gets while there are not many, bytes: a sender of 64 KiB packets never has to wait for credit then.
+/// Bytes that a connection gets while there are few of them: a sender of 64 KiB packets then
+/// never has to wait for credit.
 pub const MAX_BYTES: u32 = 256 << 10;
-/// Bytes that all connections together may have, and so the guest may have wait here.
+/// Bytes that all connections together may get, and so the most guest data that can wait here.
 pub const TOTAL_BYTES: u32 = 12 << 20;
 
-/// Of what is not promised to anybody, a connection gets at most one in so many bytes: there is something left for the next.
+/// A connection gets at most one `SHARE`th of what is not promised, so that something is left for the next.
 const SHARE: u32 = 8;
 
-/// [`MIN_BYTES`] for each connection there may be.
+/// [`MIN_BYTES`] for each possible connection.
 const PROMISED_BYTES: u32 = 4 << 20;
 
 const _: () = assert!(PROMISED_BYTES as usize == MIN_BYTES as usize * MAX_CONNECTIONS && PROMISED_BYTES < TOTAL_BYTES);
 
-/// What is left of [`TOTAL_BYTES`].
+/// The part of [`TOTAL_BYTES`] that is left.
 #[derive(Debug)]
 pub struct Budget {
-    /// Beyond [`MIN_BYTES`] for each connection there may be.
+    /// Bytes beyond [`MIN_BYTES`] for each possible connection.
     spare: u32,
 }
 
@@ -33,7 +35,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Room for a connection's bytes, at least [`MIN_BYTES`]; at most [`MAX_CONNECTIONS`] have some at a time.
+    /// Grants a connection its bytes, at least [`MIN_BYTES`]. At most [`MAX_CONNECTIONS`] may have a grant at a time.
     pub fn grant(&mut self) -> u32 {
         let extra = (self.spare / SHARE).min(MAX_BYTES - MIN_BYTES);
         let extra = extra - extra % MIN_BYTES;
@@ -41,7 +43,7 @@ impl Budget {
         MIN_BYTES + extra
     }
 
-    /// A connection is gone, and so is what it had been granted.
+    /// Takes back the grant of a connection that is gone.
     pub fn give_back(&mut self, granted: u32) {
         let extra = granted.saturating_sub(MIN_BYTES);
         self.spare = self.spare.saturating_add(extra).min(TOTAL_BYTES - PROMISED_BYTES);
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_connections_together_get_no_more_than_the_total_and_each_gets_some() {
+    fn grants_never_exceed_the_total_and_every_connection_gets_the_minimum() {
         let mut budget = Budget::default();
         let grants: Vec<u32> = (0..MAX_CONNECTIONS).map(|_| budget.grant()).collect();
         assert!(grants.iter().map(|grant| u64::from(*grant)).sum::<u64>() <= u64::from(TOTAL_BYTES));
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_granted_again() {
+    fn returned_bytes_are_granted_again() {
         let mut budget = Budget::default();
         for _ in 0..3 {
             let grants: Vec<u32> = (0..MAX_CONNECTIONS).map(|_| budget.grant()).collect();

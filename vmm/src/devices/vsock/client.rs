@@ -1,4 +1,4 @@
-//! The socket to the supervisor: messages of [`crate::vsock_control`] with the ends of socket pairs.
+//! The socket to the supervisor: messages of [`crate::vsock_control`], which carry the ends of socket pairs.
 
 use std::fs::File;
 use std::io;
@@ -6,23 +6,24 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::vsock_control::{CONNECT, INCOMING, MESSAGE_BYTES, decode, encode};
+use crate::vsock_control::{BLOCK_BYTES, CONNECT, GROW_DISK, INCOMING, MESSAGE_BYTES, decode, encode};
 
 /// A client's request.
 #[derive(Debug)]
 pub enum Message {
     /// Connect this socket to a port of the guest.
     Connect {
-        /// The guest's port.
         port: u32,
         /// The VMM's end.
         socket: OwnedFd,
     },
-    /// Something that is none; ignored.
+    /// Append this file to the disk that can grow.
+    GrowDisk { file: File, length_bytes: u64 },
+    /// An invalid message; ignored.
     Unknown,
 }
 
-/// One client, connected.
+/// A connected client.
 #[derive(Debug)]
 pub struct SupervisorSocket(OwnedFd);
 
@@ -33,7 +34,6 @@ impl ScmSocket for SupervisorSocket {
 }
 
 impl SupervisorSocket {
-    /// Takes over a connected socket.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         set_nonblocking(socket.as_raw_fd())?;
         Ok(Self(socket))
@@ -53,11 +53,16 @@ impl SupervisorSocket {
                 set_nonblocking(socket.as_raw_fd())?;
                 Message::Connect { port, socket }
             }
+            (Some((GROW_DISK, blocks)), Some(file)) => Message::GrowDisk {
+                file,
+                length_bytes: u64::from(blocks).saturating_mul(BLOCK_BYTES),
+            },
             _ => Message::Unknown,
         }))
     }
 
-    /// Tells the client of a connection of the guest to `port`; our end of it. An error refuses the connection.
+    /// Tells the client about a connection of the guest to `port` and returns our end of it. If this fails, the
+    /// connection is refused.
     pub fn offer(&self, port: u32) -> io::Result<OwnedFd> {
         let (ours, theirs) = socket_pair()?;
         let message = encode(INCOMING, port);
@@ -90,7 +95,6 @@ pub fn accept(listener: &File) -> io::Result<SupervisorSocket> {
     SupervisorSocket::new(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes a descriptor non-blocking.
 pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     // SAFETY: fcntl on an open descriptor.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
@@ -101,11 +105,11 @@ pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel, too, hold no more than so many bytes on their way to the host (twice as much with its own bookkeeping).
+/// Also limits how many bytes the kernel holds on their way to the host (twice as many with its bookkeeping).
 pub fn limit_send_buffer(socket: &impl AsRawFd, bytes: u32) {
     let size = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);
-    // SAFETY: reads an int. It fails for what is no socket, whose buffers are the host's business.
+    // SAFETY: reads an int. It fails for anything but a socket, which then has no limit here.
     unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -117,7 +121,7 @@ pub fn limit_send_buffer(socket: &impl AsRawFd, bytes: u32) {
     };
 }
 
-/// A pair of stream sockets: ours, which does not block, and the client's, which does.
+/// A pair of stream sockets: ours is non-blocking, the client's blocks.
 fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: socketpair writes two descriptors.
@@ -155,7 +159,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_offer_hands_over_the_other_end() {
+    fn an_offer_passes_the_other_end_of_the_connection() {
         use std::io::{Read, Write};
         let (vmm, supervisor) = client_pair();
         let ours = vmm.offer(1025).unwrap();
@@ -169,7 +173,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_message_without_descriptor_is_unknown_and_a_closed_client_gone() {
+    fn a_message_without_a_descriptor_is_unknown_and_a_closed_client_is_gone() {
         let (vmm, supervisor) = client_pair();
         supervisor.send_with_fds(&[encode(CONNECT, 7).as_slice()], &[]).unwrap();
         assert!(matches!(vmm.receive(), Ok(Some(Message::Unknown))));

@@ -1,62 +1,59 @@
-//! The rules of one connection: its state, its credit in both directions, and what has to be said to the guest next.
+//! The rules of one connection: its state, its credit in both directions, and what to send to the guest next.
 //!
 //! No I/O happens here; [`super::worker`] moves the bytes and reports what it moved.
 
 use super::budget::MAX_BYTES;
 use super::packet::{Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 
-/// New credit is announced once it is this part of the buffer.
+/// New credit is announced once it amounts to one `ANNOUNCE_PART`th of the buffer.
 const ANNOUNCE_PART: u32 = 4;
 
-/// How far the opening has come.
+/// The state of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The host wants to connect; the guest has not been told.
+    /// The host requests a connection; the guest has not been told yet.
     RequestPending,
-    /// It has been told.
+    /// The guest has been told.
     Requested,
-    /// The guest wants to connect and is to be told that it is.
+    /// The guest requests a connection; the response to it is due.
     ResponsePending,
-    /// Both know.
+    /// The connection is open on both sides.
     Established,
 }
 
-/// The guest broke the protocol, or refused: the connection ends with a reset.
+/// The guest broke the protocol or refused the connection, which ends with a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reset;
 
 /// A control packet that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// Its operation.
     pub op: Op,
-    /// Its flags.
     pub flags: u32,
 }
 
-/// State of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
     phase: Phase,
-    /// What the guest may have on its way to a host socket that does not take it, bytes.
+    /// Bytes that the guest may have in flight to a host socket that does not accept them.
     buffer_bytes: u32,
     /// Size of the guest's receive buffer.
     peer_buf_alloc: u32,
-    /// What the guest has taken out of it.
+    /// Bytes that the guest has taken out of it.
     peer_fwd_cnt: u32,
     /// Bytes sent to the guest.
     tx_cnt: u32,
-    /// Bytes of the guest that the host's socket has taken.
+    /// Bytes from the guest that the host's socket has accepted.
     fwd_cnt: u32,
-    /// The last of these that the guest was told.
+    /// The value of `fwd_cnt` that the guest was last told.
     announced_fwd_cnt: u32,
-    /// Bytes of the guest that wait for the host's socket.
+    /// Bytes from the guest that wait for the host's socket.
     buffered: u32,
-    /// Directions the guest has ended.
+    /// Directions that the guest has ended.
     peer_shutdown: u32,
-    /// Directions the host has ended.
+    /// Directions that the host has ended.
     shutdown: u32,
-    /// Those of them that the guest has been told.
+    /// Those of `shutdown` that the guest has been told.
     announced_shutdown: u32,
     credit_update_due: bool,
 }
@@ -79,13 +76,13 @@ impl Connection {
         }
     }
 
-    /// The host wants to connect to the guest.
+    /// A connection from the host to the guest.
     #[must_use]
     pub fn outgoing() -> Self {
         Self::new(Phase::RequestPending)
     }
 
-    /// The guest connected to the host, with this credit.
+    /// A connection from the guest to the host, with this credit.
     #[must_use]
     pub fn incoming(buf_alloc: u32, fwd_cnt: u32) -> Self {
         Self {
@@ -95,24 +92,24 @@ impl Connection {
         }
     }
 
-    /// Sets how much the guest may have on its way; before it is told anything.
+    /// Sets how many bytes the guest may have in flight. Must come before anything is sent to the guest.
     pub fn set_buffer_bytes(&mut self, bytes: u32) {
         self.buffer_bytes = bytes;
     }
 
-    /// How much that is.
     #[must_use]
     pub fn buffer_bytes(&self) -> u32 {
         self.buffer_bytes
     }
 
-    /// Whether the guest has not heard of it, so that it survives a reset of the device.
+    /// Whether the guest has not been told about the connection yet, so that it survives a reset of the device.
     #[must_use]
     pub fn is_unknown_to_guest(&self) -> bool {
         self.phase == Phase::RequestPending
     }
 
-    /// A packet of the guest other than a request or a reset. Payload has been announced, not yet moved.
+    /// Handles a packet from the guest other than a request or a reset. Its payload is announced,
+    /// but has not been moved yet.
     pub fn receive(&mut self, op: Op, flags: u32, len: u32, buf_alloc: u32, fwd_cnt: u32) -> Result<(), Reset> {
         self.peer_buf_alloc = buf_alloc;
         self.peer_fwd_cnt = fwd_cnt;
@@ -131,13 +128,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Payload of the guest: `taken` bytes went to the host's socket at once, `kept` bytes wait for it.
+    /// Accounts for payload from the guest: the host's socket accepted `taken` bytes immediately, `kept` bytes wait for
+    /// it.
     pub fn moved_to_host(&mut self, taken: u32, kept: u32) {
         self.buffered = self.buffered.saturating_add(kept);
         self.forwarded(taken);
     }
 
-    /// The host's socket took bytes that had waited.
+    /// Accounts for waiting bytes that the host's socket has accepted.
     pub fn drained_to_host(&mut self, bytes: u32) {
         self.buffered = self.buffered.saturating_sub(bytes);
         self.forwarded(bytes);
@@ -150,19 +148,19 @@ impl Connection {
         }
     }
 
-    /// Bytes of the guest that wait for the host's socket.
+    /// Bytes from the guest that wait for the host's socket.
     #[must_use]
     pub fn buffered(&self) -> u32 {
         self.buffered
     }
 
-    /// How many bytes the guest can take now; zero in any state in which it takes none.
+    /// How many bytes the guest can accept now; zero in any state in which it accepts none.
     #[must_use]
     pub fn credit(&self) -> u32 {
         let may_send = self.phase == Phase::Established
             && self.shutdown & SHUTDOWN_SEND == 0
             && self.peer_shutdown & SHUTDOWN_RECEIVE == 0;
-        // A guest that shrinks its buffer or claims to have taken what it never got has no credit.
+        // A guest has no credit if it shrinks its buffer or claims to have taken what it never got.
         let outstanding = self.tx_cnt.wrapping_sub(self.peer_fwd_cnt);
         if may_send {
             self.peer_buf_alloc.saturating_sub(outstanding)
@@ -171,35 +169,36 @@ impl Connection {
         }
     }
 
-    /// Payload went to the guest.
+    /// Accounts for payload sent to the guest.
     pub fn sent(&mut self, bytes: u32) {
         self.tx_cnt = self.tx_cnt.wrapping_add(bytes);
     }
 
-    /// The host ends directions.
+    /// Records that the host ends these directions.
     pub fn shut_down(&mut self, directions: u32) {
         self.shutdown |= directions;
     }
 
-    /// The guest sends no more, and everything it sent has been taken.
+    /// Whether the guest sends no more and everything it sent has been accepted.
     #[must_use]
     pub fn peer_is_done_sending(&self) -> bool {
         self.peer_shutdown & SHUTDOWN_SEND != 0 && self.buffered == 0
     }
 
-    /// The guest receives no more.
+    /// Whether the guest receives no more.
     #[must_use]
     pub fn peer_is_done_receiving(&self) -> bool {
         self.peer_shutdown & SHUTDOWN_RECEIVE != 0
     }
 
-    /// The guest has closed its socket and everything it sent has been taken: a reset is due as confirmation.
+    /// Whether the guest has closed its socket and everything it sent has been accepted: a reset is
+    /// then due as confirmation.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.peer_is_done_sending() && self.peer_is_done_receiving()
     }
 
-    /// The control packet to send next. The caller says with [`Self::announced`] that it sent it.
+    /// The control packet to send next. The caller confirms with [`Self::announced`] that it was sent.
     #[must_use]
     pub fn due(&self) -> Option<Due> {
         let due = |op, flags| Some(Due { op, flags });
@@ -213,7 +212,7 @@ impl Connection {
         }
     }
 
-    /// A packet was sent. Every packet carries the current credit.
+    /// Records that a packet was sent. Every packet carries the current credit.
     pub fn announced(&mut self, op: Op) {
         self.announced_fwd_cnt = self.fwd_cnt;
         self.credit_update_due = false;
@@ -225,7 +224,7 @@ impl Connection {
         }
     }
 
-    /// The credit that a packet carries: size of the buffer, bytes taken out of it.
+    /// The credit that a packet carries: size of the buffer, and bytes taken out of it.
     #[must_use]
     pub fn credit_fields(&self) -> (u32, u32) {
         (self.buffer_bytes, self.fwd_cnt)
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_the_host_is_requested_once_and_opens_with_the_response() {
+    fn a_host_connection_sends_one_request_and_opens_on_the_response() {
         let mut connection = Connection::outgoing();
         assert!(connection.is_unknown_to_guest());
         assert_eq!(
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_do_not_fit_the_phase_reset() {
+    fn packets_invalid_in_the_current_phase_reset_the_connection() {
         let mut connection = Connection::outgoing();
         assert_eq!(connection.receive(Op::Response, 0, 0, 1000, 0), Err(Reset));
         connection.announced(Op::Request);
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn sending_uses_credit_up_and_the_guest_gives_it_back() {
+    fn sending_consumes_credit_and_the_guest_returns_it() {
         let mut connection = established(100);
         connection.sent(60);
         assert_eq!(connection.credit(), 40);
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_buffer_holds_resets() {
+    fn data_beyond_the_buffer_resets_the_connection() {
         let mut connection = established(0);
         connection.receive(Op::Rw, 0, MAX_BYTES, 0, 0).unwrap();
         connection.moved_to_host(0, MAX_BYTES);
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_announced_when_the_host_has_read_a_quarter() {
+    fn credit_is_announced_after_the_host_reads_a_quarter_of_the_buffer() {
         let mut connection = established(0);
         connection.receive(Op::Rw, 0, 65536, 0, 0).unwrap();
         connection.moved_to_host(65535, 1);
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_buffer_has_its_own_limit_and_announces_earlier() {
+    fn a_small_buffer_has_its_own_limit_and_announces_credit_earlier() {
         let mut connection = Connection::incoming(0, 0);
         connection.set_buffer_bytes(4096);
         connection.announced(Op::Response);
@@ -342,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn each_direction_ends_by_itself() {
+    fn each_direction_ends_independently() {
         let mut connection = established(100);
         connection.receive(Op::Rw, 0, 10, 100, 0).unwrap();
         connection.moved_to_host(0, 10);
@@ -375,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sequence_of_packets_makes_more_wait_than_the_buffer_holds(
+        fn no_sequence_of_packets_exceeds_the_buffer(
             packets in proptest::collection::vec((1u16..8, any::<u32>(), 0u32..100_000, any::<u32>(), any::<u32>(), 0u32..100_000), 0..100),
         ) {
             let mut connection = established(1 << 18);

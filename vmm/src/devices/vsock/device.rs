@@ -1,4 +1,4 @@
-//! What the socket device says of itself (sections 5.10.2 to 5.10.4).
+//! Identity, features and configuration space of the socket device (sections 5.10.2 to 5.10.4).
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
@@ -7,19 +7,18 @@ use super::super::virtio::mmio::Identity;
 
 const QUEUE_SIZE: u16 = 256;
 
-/// Queue of packets for the guest.
+/// Queue of packets to the guest.
 pub const QUEUE_RX: usize = 0;
-/// Queue of packets of the guest.
+/// Queue of packets from the guest.
 pub const QUEUE_TX: usize = 1;
 
-/// Identity of the socket device.
 #[derive(Debug)]
 pub struct VsockIdentity {
     guest_cid: [u8; 8],
 }
 
 impl VsockIdentity {
-    /// A device of the guest with this context id.
+    /// The device of the guest with this context id.
     #[must_use]
     pub fn new(guest_cid: u32) -> Self {
         Self {
@@ -36,7 +35,7 @@ impl Identity for VsockIdentity {
         F_COMMON
     }
     fn queue_sizes(&self) -> &[u16] {
-        // The third is for events, of which there are none: the context id never changes.
+        // The third queue is for events. There are none, because the context id never changes.
         &[QUEUE_SIZE, QUEUE_SIZE, 16]
     }
     fn config(&self) -> &[u8] {

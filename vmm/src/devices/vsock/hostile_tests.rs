@@ -1,4 +1,4 @@
-//! The socket device against a driver that means no good: what it does must end, and what it holds must have a limit.
+//! The socket device against a hostile driver: its work must end, and what it holds must be bounded.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -17,11 +17,11 @@ use super::tests::{Driver, FIRST, SIZE};
 use super::worker::VsockBackend;
 
 #[test]
-fn receive_buffers_that_hold_only_a_header_break_the_rules() {
+fn receive_buffers_with_room_only_for_a_header_are_a_violation() {
     let mut driver = Driver::new();
     let mut socket = driver.connected();
     driver.rx_length = u32::try_from(HEADER_BYTES).unwrap();
-    // All buffers of the usual size are used up; those that follow them are the short ones.
+    // All buffers of the usual size are used up; the short ones follow.
     for _ in 1..SIZE {
         socket.write_all(b"x").unwrap();
         driver.host(FIRST, EventSet::IN);
@@ -39,10 +39,10 @@ fn receive_buffers_that_hold_only_a_header_break_the_rules() {
 }
 
 #[test]
-fn connections_that_come_and_go_while_nobody_can_be_told_leave_nothing_behind() {
+fn connections_that_open_and_close_without_receive_buffers_leave_nothing_behind() {
     let mut driver = Driver::new();
     let mut open = Vec::new();
-    // As many responses as there are receive buffers, none of which is given back, and connections that wait.
+    // As many responses as there are receive buffers, none of which is returned, and connections that wait.
     for port in 0..=u32::from(SIZE) {
         driver.guest_port = 2000 + port;
         driver.send(Op::Request, 5000, 0, &[]);
@@ -60,7 +60,7 @@ fn connections_that_come_and_go_while_nobody_can_be_told_leave_nothing_behind() 
 }
 
 #[test]
-fn all_connections_together_keep_no_more_than_the_budget_for_readers_who_do_not_read() {
+fn buffered_bytes_for_stalled_readers_never_exceed_the_budget() {
     let mut driver = Driver::new();
     let mut hosts = Vec::new();
     let mut granted = 0;
@@ -71,7 +71,7 @@ fn all_connections_together_keep_no_more_than_the_budget_for_readers_who_do_not_
         hosts.push(UnixStream::from(OwnedFd::from(socket.unwrap())));
         let (response, _) = driver.expect(Op::Response);
         granted += response.buf_alloc;
-        // The guest uses all its credit, and whatever more it is given.
+        // The guest uses all its credit, including what it is given later.
         let (mut sent, mut credit) = (0, response.buf_alloc);
         while sent < credit {
             let length = (credit - sent).min(60_000);
@@ -87,7 +87,7 @@ fn all_connections_together_keep_no_more_than_the_budget_for_readers_who_do_not_
     let waiting = u32::try_from(driver.backend.waiting_bytes()).unwrap();
     assert!(waiting > TOTAL_BYTES / 4 && waiting <= TOTAL_BYTES, "{waiting}");
 
-    // With the readers gone and the guest's side closed, the next connection has all that the first had.
+    // Once the readers are gone and the guest's side is closed, the next connection gets as much as the first.
     drop(hosts);
     for port in 0..200 {
         driver.host(FIRST + port, EventSet::OUT | EventSet::HANG_UP);
@@ -101,7 +101,7 @@ fn all_connections_together_keep_no_more_than_the_budget_for_readers_who_do_not_
 }
 
 #[test]
-fn packets_are_handled_to_the_last_however_many_resets_they_cause() {
+fn all_packets_are_handled_despite_many_resets() {
     const PACKETS: u16 = 200;
     let mut rings = Rings::new(1 << 20, 3, 256);
     let header = Header {

@@ -1,10 +1,10 @@
-//! The packet header (section 5.10.6): parsing and building, and nothing else.
+//! Parses and builds the packet header (section 5.10.6).
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 44;
 /// The host's context id.
 pub const HOST_CID: u64 = libc::VMADDR_CID_HOST as u64;
-/// Most payload of one packet: Linux sends no more (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
+/// Maximum payload of one packet: Linux sends no more (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
 pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
 /// `VIRTIO_VSOCK_TYPE_STREAM`.
 pub const TYPE_STREAM: u16 = 1;
@@ -20,7 +20,7 @@ pub enum Op {
     Request,
     /// The connection is open.
     Response,
-    /// There is no connection, or no more.
+    /// The connection does not exist, or no longer does.
     Rst,
     /// One direction or both end.
     Shutdown,
@@ -59,7 +59,7 @@ impl Op {
     }
 }
 
-/// A header as it travels.
+/// A packet header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Context id of the sender.
@@ -70,22 +70,22 @@ pub struct Header {
     pub src_port: u32,
     /// Port of the receiver.
     pub dst_port: u32,
-    /// Payload, bytes.
+    /// Length of the payload in bytes.
     pub len: u32,
     /// Socket type; [`TYPE_STREAM`] is the only one offered.
     pub socket_type: u16,
-    /// `None`: an operation that does not exist.
+    /// `None` if the operation does not exist.
     pub op: Option<Op>,
     /// Flags of the operation.
     pub flags: u32,
-    /// Size of the sender's receive buffer, bytes.
+    /// Size of the sender's receive buffer in bytes.
     pub buf_alloc: u32,
     /// Bytes that the sender has taken out of its receive buffer, modulo 2^32.
     pub fwd_cnt: u32,
 }
 
 impl Header {
-    /// Reads a header; every byte string of this length is one.
+    /// Parses a header; any byte string of this length is valid.
     #[must_use]
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
         let rest = &mut bytes.as_slice();
@@ -113,7 +113,6 @@ impl Header {
         }
     }
 
-    /// The header as bytes.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
@@ -137,7 +136,7 @@ impl Header {
     }
 }
 
-/// Takes the next field of a header, which is as long as all of them.
+/// Takes the next field of a header; the header is exactly as long as all its fields.
 fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
     let (field, after) = rest.split_first_chunk().expect("a header has all its fields");
     *rest = after;
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_where_the_specification_has_them() {
+    fn the_fields_are_at_the_offsets_of_the_specification() {
         let mut bytes = [0u8; HEADER_BYTES];
         for (index, byte) in (0u8..).zip(&mut bytes) {
             *byte = index;

@@ -9,7 +9,7 @@ use super::super::virtio::chain::Buffers;
 use super::packet::{MAX_PAYLOAD_BYTES, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::table::{Link, Table};
 
-/// Takes payload of the guest: to the socket at once as far as it takes it, the rest waits.
+/// Forwards payload from the guest: the socket gets as much as it accepts immediately, the rest waits.
 pub(super) fn forward(link: &mut Link, payload: &mut Buffers<'_>) {
     let length = payload.remaining();
     let mut taken = 0;
@@ -39,7 +39,7 @@ pub(super) fn forward(link: &mut Link, payload: &mut Buffers<'_>) {
         .moved_to_host(u32::try_from(taken).unwrap_or(0), u32::try_from(kept).unwrap_or(0));
 }
 
-/// Grows the buffer as vectors grow, but not beyond what the connection may have.
+/// Grows the buffer as vectors grow, but not beyond what the connection may hold.
 fn make_room(link: &mut Link, more: usize) {
     let needed = link.pending.len() + more;
     if needed > link.pending.capacity() {
@@ -49,7 +49,7 @@ fn make_room(link: &mut Link, more: usize) {
     }
 }
 
-/// Nobody will read what the guest sends: it is told, and what is on its way goes nowhere.
+/// The host no longer reads what the guest sends: tells the guest, and drops the data in flight.
 fn host_stopped_reading(link: &mut Link) {
     let lost = u32::try_from(link.pending.len()).unwrap_or(0);
     link.pending.clear();
@@ -57,7 +57,7 @@ fn host_stopped_reading(link: &mut Link) {
     link.connection.shut_down(SHUTDOWN_RECEIVE);
 }
 
-/// Gives the socket what waits for it.
+/// Sends the socket what waits for it.
 pub(super) fn drain_pending(link: &mut Link) {
     while link.writable && !link.pending.is_empty() {
         let (front, _) = link.pending.as_slices();
@@ -79,12 +79,12 @@ pub(super) fn drain_pending(link: &mut Link) {
         }
     }
     if link.pending.is_empty() {
-        // A connection that was slow once does not keep its largest buffer.
+        // A connection that was slow once must not keep its largest buffer.
         link.pending.shrink_to_fit();
     }
 }
 
-/// Reads from the host into guest memory as much as there is credit for; `None` when there is nothing.
+/// Reads from the host into guest memory, as much as there is credit for; `None` if there is nothing to read.
 pub(super) fn read(link: &mut Link, mut body: Buffers<'_>) -> Option<usize> {
     let credit = usize::try_from(link.connection.credit()).unwrap_or(usize::MAX);
     body.truncate(credit.min(MAX_PAYLOAD_BYTES));
@@ -106,14 +106,14 @@ pub(super) fn read(link: &mut Link, mut body: Buffers<'_>) -> Option<usize> {
     None
 }
 
-/// Shuts a direction of a socket down.
+/// Shuts down one direction of a socket.
 pub(super) fn shut(socket: &File, how: libc::c_int) {
     // SAFETY: shutdown on an open socket; an error means that it is shut already.
     unsafe { libc::shutdown(socket.as_raw_fd(), how) };
 }
 
-/// Hands the host what the guest has sent, until `deadline`, and no longer than `stall` after a reader last took something: a guest
-/// can have connections that nobody reads. How often it looked at the sockets.
+/// Passes to the host what the guest has sent, until `deadline`, or until no reader has accepted anything for `stall`,
+/// because a guest can have connections that the host does not read. Returns how many times it polled the sockets.
 pub(super) fn drain(table: &mut Table, deadline: Instant, stall: Duration) -> usize {
     let mut rounds = 0;
     let mut give_up = deadline.min(Instant::now() + stall);
@@ -127,13 +127,13 @@ pub(super) fn drain(table: &mut Table, deadline: Instant, stall: Duration) -> us
         let mut polled = Vec::with_capacity(tokens.len());
         for token in &tokens {
             polled.push(libc::pollfd {
-                // A negative one is passed over.
+                // poll(2) ignores negative descriptors.
                 fd: table.get_mut(*token).map_or(-1, |link| link.socket.as_raw_fd()),
                 events: libc::POLLOUT,
                 revents: 0,
             });
         }
-        // Rounded up: a poll that ends a moment early would only be followed by another.
+        // Rounded up, because a poll that ends too early would only be followed by another.
         let timeout_ms = libc::c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
         let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
         // SAFETY: pointer and count are those of the vector.
@@ -167,7 +167,7 @@ mod tests {
     use super::super::table::Ports;
     use super::*;
 
-    /// A connection whose socket is full and for which `pending` more bytes wait; the host's end.
+    /// A connection whose socket is full while `pending` more bytes wait for it; returns the host's end.
     fn parked(table: &mut Table, port: u32, pending: usize) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         set_nonblocking(ours.as_raw_fd()).unwrap();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_nobody_reads_are_looked_at_once_when_the_machine_ends() {
+    fn unread_connections_are_polled_once_when_the_vm_ends() {
         let mut table = Table::default();
         let hosts: Vec<UnixStream> = (0..100).map(|port| parked(&mut table, port, 1000)).collect();
         let far = Instant::now() + Duration::from_secs(3600);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_gets_everything_though_others_do_not_read() {
+    fn a_reader_gets_everything_despite_stalled_readers() {
         let mut table = Table::default();
         let _parked: Vec<UnixStream> = (0..3).map(|port| parked(&mut table, port, 1000)).collect();
         let mut host = parked(&mut table, 9, 200_000);

@@ -1,5 +1,5 @@
-//! All connections: found by their ports when the guest speaks, by their token when the host does; and whose turn it is to
-//! say something to the guest.
+//! All connections, found by their ports for the guest and by their token for the host, and the queue of those that
+//! have something to send to the guest.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 use super::budget::{Budget, MAX_CONNECTIONS};
 use super::connection::Connection;
 
-/// First port of the host for its own connections: above all that anybody listens on.
+/// First host port for connections from the host: above all ports on which the host listens.
 const FIRST_HOST_PORT: u32 = 1 << 30;
-/// Tokens below belong to the listener and the client.
+/// Lower tokens belong to the listener and the client.
 pub const FIRST_TOKEN: u32 = 2;
 
 /// A connection as the guest names it.
@@ -25,42 +25,40 @@ pub struct Ports {
 /// A connection and its socket.
 #[derive(Debug)]
 pub struct Link {
-    /// `None` once the guest no longer knows it, and what it sent is still on its way to the host.
+    /// `None` once the connection has ended for the guest, while data from the guest is still on its way to the host.
     pub ports: Option<Ports>,
     /// Rules and counters.
     pub connection: Connection,
-    /// The host's side.
     pub socket: File,
-    /// Bytes of the guest that the socket did not take yet.
+    /// Bytes from the guest that the socket has not accepted yet.
     pub pending: VecDeque<u8>,
-    /// The socket may have something to read; edge-triggered, hence remembered.
+    /// Whether the socket may be readable; remembered, because events are edge-triggered.
     pub readable: bool,
-    /// The socket may take something.
+    /// Whether the socket may be writable.
     pub writable: bool,
-    /// The host has closed its end.
+    /// Whether the host has closed its end.
     pub host_closed: bool,
-    /// The socket's writing side was shut down.
+    /// Whether the socket's writing side was shut down.
     pub write_shut: bool,
-    /// Its place in the queue of those that have something to say.
+    /// Its place in the queue of connections with something to send.
     turn: Option<i64>,
 }
 
 impl Link {
-    /// Whether it has something to say to the guest now.
+    /// Whether it has something to send to the guest now.
     #[must_use]
-    pub fn has_something_to_say(&self) -> bool {
+    pub fn has_packet_to_send(&self) -> bool {
         self.ports.is_some() && (self.connection.due().is_some() || (self.readable && self.connection.credit() > 0))
     }
 }
 
-/// All connections.
 #[derive(Debug)]
 pub struct Table {
     links: HashMap<u32, Link>,
     tokens: HashMap<Ports, u32>,
     next_token: u32,
     next_port: u32,
-    /// Tokens by their place: each of a connection that is there, none twice.
+    /// Tokens by their place: each belongs to an existing connection and appears only once.
     turns: BTreeMap<i64, u32>,
     budget: Budget,
 }
@@ -79,13 +77,13 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Whether another connection is allowed.
+    /// Whether there are as many connections as are allowed.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.links.len() >= MAX_CONNECTIONS
     }
 
-    /// A port of the host that has no connection to `guest` yet.
+    /// A port of the host that has no connection to `guest` yet, with `guest`.
     pub fn free_ports(&mut self, guest: u32) -> Ports {
         loop {
             let ports = Ports {
@@ -97,17 +95,17 @@ impl Table {
                 .checked_add(1)
                 .filter(|port| *port < u32::MAX)
                 .unwrap_or(FIRST_HOST_PORT);
-            // Ends: there are far fewer connections than ports.
+            // This ends, because there are far fewer connections than ports.
             if !self.tokens.contains_key(&ports) {
                 return ports;
             }
         }
     }
 
-    /// Adds a connection, which gets its part of the bytes that may wait; its token.
+    /// Adds a connection, grants it its share of the bytes that may wait, and returns its token.
     pub fn insert(&mut self, ports: Ports, mut connection: Connection, socket: OwnedFd) -> u32 {
         connection.set_buffer_bytes(self.budget.grant());
-        // Ends for the same reason.
+        // This ends for the same reason.
         while self.links.contains_key(&self.next_token) || self.next_token < FIRST_TOKEN {
             self.next_token = self.next_token.wrapping_add(1);
         }
@@ -129,18 +127,18 @@ impl Table {
         token
     }
 
-    /// The token of a connection that the guest names.
+    /// The token of the connection between these ports.
     #[must_use]
     pub fn token(&self, ports: Ports) -> Option<u32> {
         self.tokens.get(&ports).copied()
     }
 
-    /// A connection.
     pub fn get_mut(&mut self, token: u32) -> Option<&mut Link> {
         self.links.get_mut(&token)
     }
 
-    /// The guest no longer knows the connection. It stays until what the guest sent has reached the host; its ports are free.
+    /// Detaches a connection that has ended for the guest. It stays until what the guest sent has reached the host; its
+    /// ports are free immediately.
     pub fn detach(&mut self, token: u32) {
         let Some(link) = self.links.get_mut(&token) else { return };
         if let Some(ports) = link.ports.take() {
@@ -155,7 +153,7 @@ impl Table {
         }
     }
 
-    /// The guest knows no connection any more, apart from those it was never told of.
+    /// Detaches all connections except those that the guest was never told about.
     pub fn detach_known(&mut self) {
         let known: Vec<u32> = self
             .links
@@ -168,7 +166,7 @@ impl Table {
         }
     }
 
-    /// Puts a connection in the queue if it has something to say.
+    /// Queues a connection if it has something to send.
     pub fn queue(&mut self, token: u32) {
         let last = self.turns.last_key_value().map_or(0, |(place, _)| *place);
         self.queue_at(token, last.saturating_add(1));
@@ -177,14 +175,14 @@ impl Table {
     fn queue_at(&mut self, token: u32, place: i64) {
         if let Some(link) = self.links.get_mut(&token)
             && link.turn.is_none()
-            && link.has_something_to_say()
+            && link.has_packet_to_send()
         {
             link.turn = Some(place);
             self.turns.insert(place, token);
         }
     }
 
-    /// Puts all in the queue that have something to say.
+    /// Queues all connections that have something to send.
     pub fn queue_all(&mut self) {
         let tokens: Vec<u32> = self.links.keys().copied().collect();
         for token in tokens {
@@ -192,12 +190,12 @@ impl Table {
         }
     }
 
-    /// Whose turn it is; it leaves the queue.
+    /// Takes the connection whose turn it is out of the queue.
     pub fn next_turn(&mut self) -> Option<u32> {
         while let Some((_, token)) = self.turns.pop_first() {
             if let Some(link) = self.links.get_mut(&token) {
                 link.turn = None;
-                if link.has_something_to_say() {
+                if link.has_packet_to_send() {
                     return Some(token);
                 }
             }
@@ -205,19 +203,19 @@ impl Table {
         None
     }
 
-    /// Gives an unused turn back.
+    /// Returns an unused turn to the front of the queue.
     pub fn undo_turn(&mut self, token: u32) {
         let first = self.turns.first_key_value().map_or(0, |(place, _)| *place);
         self.queue_at(token, first.saturating_sub(1));
     }
 
-    /// How many wait for their turn.
+    /// Number of connections that wait for their turn.
     #[cfg(test)]
     pub fn turns(&self) -> usize {
         self.turns.len()
     }
 
-    /// Those with bytes on their way to the host.
+    /// The connections with bytes on their way to the host.
     #[must_use]
     pub fn tokens_with_pending(&self) -> Vec<u32> {
         self.links
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_connection_frees_its_ports_but_keeps_what_is_on_its_way() {
+    fn a_detached_connection_frees_its_ports_but_keeps_data_in_flight() {
         let mut table = Table::default();
         let ports = Ports { host: 1, guest: 2 };
         let token = table.insert(ports, Connection::incoming(0, 0), socket());
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_go_round_and_an_entry_is_never_there_twice() {
+    fn each_queued_connection_gets_exactly_one_turn() {
         let mut table = Table::default();
         let tokens: Vec<u32> = (0..3)
             .map(|port| table.insert(Ports { host: port, guest: 9 }, Connection::outgoing(), socket()))
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_is_given_back_comes_first_again() {
+    fn a_returned_turn_comes_first_again() {
         let mut table = Table::default();
         let tokens: Vec<u32> = (0..3)
             .map(|port| table.insert(Ports { host: port, guest: 9 }, Connection::outgoing(), socket()))
@@ -277,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_come_and_go_leave_no_turns_behind() {
+    fn closed_connections_leave_no_turns_behind() {
         let mut table = Table::default();
         let ports = Ports { host: 1, guest: 2 };
         for _ in 0..1000 {
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_gone_leaves_its_bytes_to_the_next() {
+    fn a_closed_connection_returns_its_bytes_to_the_budget() {
         let mut table = Table::default();
         let granted = |table: &mut Table, port| {
             let token = table.insert(Ports { host: port, guest: 9 }, Connection::outgoing(), socket());
@@ -305,7 +303,7 @@ mod tests {
                 break;
             }
         }
-        // What still waits for the host keeps its bytes, whatever the guest knows of it.
+        // A connection with bytes for the host keeps them, even if it has ended for the guest.
         table.get_mut(tokens[0]).unwrap().pending.push_back(1);
         tokens.iter().for_each(|token| table.detach(*token));
         assert_eq!(table.tokens_with_pending(), [tokens[0]]);
@@ -313,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_the_guest_was_never_told_of_survive_its_reset() {
+    fn connections_unknown_to_the_guest_survive_its_reset() {
         let mut table = Table::default();
         let kept = table.insert(Ports { host: 1, guest: 9 }, Connection::outgoing(), socket());
         let lost = table.insert(Ports { host: 2, guest: 9 }, Connection::incoming(0, 0), socket());
@@ -322,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_not_given_out_again() {
+    fn a_port_in_use_is_not_allocated_again() {
         let mut table = Table::default();
         let first = table.free_ports(9);
         table.insert(first, Connection::outgoing(), socket());

@@ -1,4 +1,4 @@
-//! The socket device against a driver made by hand: real queues in guest memory, real sockets, no KVM.
+//! The socket device against a simulated driver: real queues in guest memory, real sockets, no KVM.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ use crate::memory::GuestMemory;
 use crate::vsock_control::{CONNECT, INCOMING, decode, encode};
 
 pub(super) const SIZE: u16 = 16;
-/// First token of a connection, which the tests use to say that its socket is ready.
+/// First token of a connection; tests use it to report that its socket is ready.
 pub(super) const FIRST: u32 = 2;
 const RX_RING: u64 = 0;
 const TX_RING: u64 = 0x4000;
@@ -44,7 +44,7 @@ pub(super) struct Driver {
     sent: u16,
     received: u16,
     pub(super) guest_port: u32,
-    /// Length of the receive buffers that are given from now on.
+    /// Length of the receive buffers that are added from now on.
     pub(super) rx_length: u32,
 }
 
@@ -57,9 +57,9 @@ fn queue(base: u64) -> VirtQueue {
     VirtQueue::new(queue)
 }
 
-/// A listening socket as the supervisor makes it, and a way to connect to it.
+/// A listening socket as the supervisor creates it, and a function that connects to it.
 fn listener() -> (OwnedFd, impl Fn() -> SupervisorSocket) {
-    // SAFETY: sockets and an address that outlive the calls; an address of the family alone gets an unused name.
+    // SAFETY: the sockets and the address outlive the calls; an address that has only a family gets an unused name.
     unsafe {
         let listener = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
         let mut address: libc::sockaddr_un = std::mem::zeroed();
@@ -82,7 +82,7 @@ fn listener() -> (OwnedFd, impl Fn() -> SupervisorSocket) {
 
 impl Driver {
     pub(super) fn new() -> Self {
-        // Any descriptor does for a listener that nobody connects to.
+        // This listener gets no connection, so any descriptor will do.
         Self::with_listener(OwnedFd::from(UnixStream::pair().unwrap().0))
     }
 
@@ -180,7 +180,7 @@ impl Driver {
         assert!(self.send_bytes(&[&header.to_bytes()[..], payload].concat()));
     }
 
-    /// Takes the next packet for the guest, and gives its buffer back.
+    /// Takes the next packet for the guest and returns its buffer to the device.
     pub(super) fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
         let used: u16 = self.memory.read_obj(GuestAddress(RX_RING + 0x2002)).unwrap();
         if used == self.received {
@@ -212,12 +212,12 @@ impl Driver {
             .unwrap();
     }
 
-    /// A connection of the guest to port 5000 of the host; the host's end.
+    /// A connection from the guest to port 5000 of the host; returns the host's end.
     pub(super) fn connected(&mut self) -> File {
         self.connected_from(1000)
     }
 
-    /// The same from a port of the guest.
+    /// The same from the given port of the guest.
     pub(super) fn connected_from(&mut self, guest: u32) -> File {
         self.guest_port = guest;
         self.send(Op::Request, 5000, 0, &[]);
@@ -259,18 +259,18 @@ fn without_a_client_a_connection_is_refused() {
 }
 
 #[test]
-fn another_supervisor_takes_over_when_the_first_has_died() {
+fn another_supervisor_takes_over_after_the_first_died() {
     let (listener, connect) = listener();
     let mut driver = Driver::with_listener(listener);
     let socket = driver.connected();
     let (_, other) = client_pair();
-    // Killed: the kernel closes its end of everything.
+    // Killed: the kernel closes its end of every connection.
     drop((socket, std::mem::replace(&mut driver.supervisor, other)));
     driver.host(1, EventSet::IN | EventSet::READ_HANG_UP);
     driver.host(FIRST, EventSet::IN | EventSet::HANG_UP);
     let (end, _) = driver.expect(Op::Shutdown);
     assert_eq!((end.flags, end.dst_port), (SHUTDOWN_SEND | SHUTDOWN_RECEIVE, 1000));
-    // The guest confirms, as its kernel does, and cannot connect while nobody is there.
+    // The guest confirms, as a real kernel does, and cannot connect while there is no client.
     driver.send(Op::Rst, 5000, 0, &[]);
     driver.send(Op::Request, 5000, 0, &[]);
     driver.expect(Op::Rst);
@@ -294,17 +294,17 @@ fn another_supervisor_takes_over_when_the_first_has_died() {
 }
 
 #[test]
-fn the_newest_supervisor_wins_over_one_that_is_still_there() {
+fn the_newest_supervisor_replaces_a_connected_one() {
     let (listener, connect) = listener();
     let mut driver = Driver::with_listener(listener);
     let mut first = driver.connected();
     let old = std::mem::replace(&mut driver.supervisor, connect());
     driver.host(0, EventSet::IN);
-    // The end of the old one must not be taken for that of the new one.
+    // The end of the old client must not be mistaken for the end of the new one.
     drop(old);
     driver.host(1, EventSet::READ_HANG_UP);
     driver.connected_from(1001);
-    // A connection goes on with whoever has it.
+    // A connection continues for the process that holds it.
     driver.guest_port = 1000;
     driver.send(Op::Rw, 5000, 0, b"still here");
     let mut bytes = [0; 10];
@@ -313,7 +313,7 @@ fn the_newest_supervisor_wins_over_one_that_is_still_there() {
 }
 
 #[test]
-fn a_connection_asked_for_before_the_driver_is_there_waits_for_it() {
+fn a_connection_requested_before_the_driver_is_ready_waits() {
     let mut driver = Driver::new();
     let (ours, theirs) = UnixStream::pair().unwrap();
     driver
@@ -351,7 +351,7 @@ fn a_host_that_does_not_read_stops_the_guest_and_loses_nothing() {
     let mut expected = Vec::new();
     let mut credit = BUFFER_BYTES;
     let mut chunk = 0u8;
-    // The guest sends as long as it has credit.
+    // The guest sends while it has credit.
     while credit >= 60_000 {
         let payload = vec![chunk; 60_000];
         driver.send(Op::Rw, 5000, 0, &payload);
@@ -390,7 +390,7 @@ fn a_guest_without_credit_is_sent_nothing() {
 }
 
 #[test]
-fn a_guest_that_ignores_its_credit_is_cut_off() {
+fn a_guest_that_exceeds_its_credit_is_reset() {
     let mut driver = Driver::new();
     let mut socket = driver.connected();
     let mut reset = false;
@@ -401,7 +401,7 @@ fn a_guest_that_ignores_its_credit_is_cut_off() {
         }
     }
     assert!(reset);
-    // What came before still arrives, and then the end.
+    // What was sent before still arrives, followed by the end of the stream.
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
         socket.read_to_end(&mut all).unwrap();
@@ -449,7 +449,7 @@ fn half_closing_leaves_the_other_direction_open() {
 }
 
 #[test]
-fn packets_for_nobody_are_reset_and_resets_are_not_answered() {
+fn unexpected_packets_are_reset_and_resets_are_not_answered() {
     let mut driver = Driver::new();
     driver.send(Op::Rw, 77, 0, b"x");
     assert_eq!(driver.expect(Op::Rst).0.src_port, 77);
@@ -458,7 +458,7 @@ fn packets_for_nobody_are_reset_and_resets_are_not_answered() {
 }
 
 #[test]
-fn a_packet_shorter_than_it_says_breaks_the_rules() {
+fn a_packet_shorter_than_its_length_field_is_a_violation() {
     let mut driver = Driver::new();
     assert!(!driver.send_bytes(&[0; HEADER_BYTES - 1]));
     let mut bytes = [0; HEADER_BYTES];

@@ -1,4 +1,4 @@
-//! Moves packets between the queues and the connections' sockets: payload goes straight from and to guest memory.
+//! Moves packets between the queues and the connections' sockets. Payload goes directly from and to guest memory.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::EventSet;
 
+use super::super::blk::growth::Growth;
 use super::super::virtio::GuestError;
 use super::super::virtio::chain::{Buffers, Chain};
 use super::super::virtio::turn::Turn;
@@ -23,13 +24,14 @@ use super::table::{Ports, Table};
 const TOKEN_LISTENER: u32 = 0;
 const TOKEN_CLIENT: u32 = 1;
 
-/// Resets that wait for room in the guest's queue; no packet of the guest is looked at while there are more.
+/// Maximum number of resets that wait for room in the guest's queue. While there are more, no packet
+/// from the guest is handled.
 const MAX_RESETS: usize = 64;
-/// How long the host's readers may take for what is left when the VM has ended.
+/// How long the host's readers may take for the remaining data after the VM has ended.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long they may take nothing meanwhile.
+/// How long they may accept nothing during that time.
 const DRAIN_STALL: Duration = Duration::from_secs(1);
-/// Turns in which the packets are handled that the guest has sent before it ended: full queues need no more.
+/// Number of turns for the packets that the guest sent before it ended; full queues need no more.
 const LAST_TURNS: usize = 4;
 
 /// The socket device's thread.
@@ -41,10 +43,12 @@ pub struct VsockBackend {
     table: Table,
     /// Resets for ports without a connection.
     resets: VecDeque<Ports>,
+    /// The disk that the client can grow.
+    growth: Option<Growth>,
 }
 
 impl VsockBackend {
-    /// Serves the guest `guest_cid`; clients come through `listener`, the first may be there already.
+    /// Serves the guest `guest_cid`. Clients come through `listener`; the first may be passed as `client`.
     pub fn new(guest_cid: u32, listener: OwnedFd, client: Option<OwnedFd>) -> io::Result<Self> {
         client::set_nonblocking(listener.as_raw_fd())?;
         Ok(Self {
@@ -53,12 +57,19 @@ impl VsockBackend {
             client: client.map(SupervisorSocket::new).transpose()?,
             table: Table::default(),
             resets: VecDeque::new(),
+            growth: None,
         })
+    }
+
+    /// The same device, whose client can grow a disk.
+    #[must_use]
+    pub fn growing(self, growth: Option<Growth>) -> Self {
+        Self { growth, ..self }
     }
 
     // Guest to host.
 
-    /// Handles the guest's packets.
+    /// Handles packets from the guest.
     fn process_tx(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let Active {
             memory,
@@ -71,7 +82,7 @@ impl VsockBackend {
         };
         queue.disable_notification(memory)?;
         let mut turn = Turn::new(poll);
-        // With too many resets waiting, `exchange` goes on when there is room for them.
+        // With too many resets waiting, `exchange` continues here once there is room for them.
         while self.resets.len() < MAX_RESETS && turn.may_continue() {
             let Some(chain) = queue.pop(memory)? else {
                 if queue.enable_notification(memory)? {
@@ -104,7 +115,7 @@ impl VsockBackend {
             guest: header.src_port,
         };
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
-            // Not for this host: nobody to answer.
+            // Not addressed to this host, so no answer is due.
             return Ok(());
         }
         let Some(op) = header.op.filter(|_| header.socket_type == TYPE_STREAM) else {
@@ -132,7 +143,7 @@ impl VsockBackend {
         self.resets.push_back(ports);
     }
 
-    /// The guest connects to a port of the host: whoever serves it is behind the client.
+    /// The guest connects to a port of the host: offers the connection to the client, which serves it.
     fn accept_guest(&mut self, header: &Header, ports: Ports, poll: &Poll) {
         let offered = match &self.client {
             Some(client) if !self.table.is_full() => client.offer(ports.host),
@@ -176,17 +187,18 @@ impl VsockBackend {
             payload::forward(link, bytes);
         }
         if op == Op::Shutdown && link.connection.peer_is_done_receiving() {
-            // The host learns it when it writes.
+            // The host notices when it writes.
             payload::shut(&link.socket, libc::SHUT_RD);
         }
         self.settle(token);
     }
 
-    /// Does what follows from a change: passes the end of the guest's bytes on, confirms a close, queues what is due.
+    /// Applies the consequences of a change: passes on the end of the guest's data, confirms a
+    /// close, queues what is due.
     fn settle(&mut self, token: u32) {
         let Some(link) = self.table.get_mut(token) else { return };
         let Some(ports) = link.ports else {
-            // Only what was on its way had kept it.
+            // It was kept only for data in flight.
             return self.table.detach(token);
         };
         if link.connection.is_finished() {
@@ -201,7 +213,7 @@ impl VsockBackend {
 
     // Host to guest.
 
-    /// Fills the guest's buffers as long as somebody has something to say.
+    /// Fills the guest's buffers while any connection has something to send.
     fn process_rx(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let Active {
             memory,
@@ -231,7 +243,8 @@ impl VsockBackend {
                 break;
             };
             let (head, room) = (chain.head, chain.writable.remaining());
-            // One that holds a header only would have to be given back whenever there is payload, and be looked at again at once.
+            // A buffer that holds only a header would have to be returned whenever there is payload, and would then be
+            // taken again immediately.
             if room <= HEADER_BYTES {
                 return Err(GuestError::Request("a vsock buffer without room for payload"));
             }
@@ -273,7 +286,7 @@ impl VsockBackend {
         Some(buffers.write(&self.header(ports, Op::Rst).to_bytes()))
     }
 
-    /// Lets one connection say what it has to; `None` when it turns out to be nothing.
+    /// Lets one connection send what it has; `None` if it turns out to have nothing.
     fn write_turn(&mut self, token: u32, mut buffers: Buffers<'_>) -> Option<usize> {
         let ports = self.table.get_mut(token)?.ports?;
         let mut header = self.header(ports, Op::Rw);
@@ -298,7 +311,7 @@ impl VsockBackend {
     // Host side.
 
     fn accept_client(&mut self, poll: &Poll) {
-        // The newest wins; dropping the old one closes it.
+        // The newest client wins; dropping the old one closes its socket.
         while let Ok(client) = client::accept(&self.listener) {
             self.set_client(client, poll);
         }
@@ -318,10 +331,15 @@ impl VsockBackend {
         while let Some(client) = &self.client {
             match client.receive() {
                 Ok(Some(Message::Connect { port, socket })) => {
-                    // Dropping the socket refuses.
+                    // Dropping the socket refuses the connection.
                     if !self.table.is_full() {
                         let ports = self.table.free_ports(port);
                         self.add(ports, Connection::outgoing(), socket, poll);
+                    }
+                }
+                Ok(Some(Message::GrowDisk { file, length_bytes })) => {
+                    if let Some(growth) = &self.growth {
+                        growth.append(file, length_bytes);
                     }
                 }
                 Ok(Some(Message::Unknown)) => {}
@@ -392,7 +410,7 @@ impl Backend for VsockBackend {
 
     fn stop(&mut self, active: Option<&mut Active>, poll: &Poll) {
         if let Some(active) = active {
-            // What the guest put into the queue before it ended still counts. A guest that broke the rules just ends.
+            // Packets that the guest queued before it ended still count. If it broke the rules, the rest is ignored.
             for _ in 0..LAST_TURNS {
                 let _ = self.process_tx(active, poll);
             }
@@ -402,13 +420,13 @@ impl Backend for VsockBackend {
 }
 
 impl VsockBackend {
-    /// How many connections wait for their turn.
+    /// Number of connections that wait for their turn.
     #[cfg(test)]
     pub(super) fn turns(&self) -> usize {
         self.table.turns()
     }
 
-    /// Bytes of the guest that wait here, room that was made for more included.
+    /// Bytes from the guest that wait here, including the capacity reserved for more.
     #[cfg(test)]
     pub(super) fn waiting_bytes(&mut self) -> usize {
         let tokens = self.table.tokens_with_pending();
@@ -416,7 +434,7 @@ impl VsockBackend {
         tokens.into_iter().map(capacity).sum()
     }
 
-    /// Both directions, because each makes room for the other: a packet brings credit, room lets a reset out.
+    /// Handles both directions, because each makes room for the other: packets bring credit, and room lets resets out.
     fn exchange(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         self.process_tx(active, poll)?;
         let held_up = self.resets.len() >= MAX_RESETS;

@@ -1,4 +1,4 @@
-//! Passwords, tokens, and to whom they are shown.
+//! Passwords and tokens, and which hosts get them.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ fn unauthorized(header: (&str, &str)) -> Reply {
     Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}"#).header(header.0, header.1)
 }
 
-/// Where a server's own address goes into its answers.
+/// Puts the server's own address into its answer.
 fn bearer(request: &Request) -> (&'static str, String) {
     let realm = format!("http://{}/token", request.header("host"));
     (
@@ -22,7 +22,7 @@ fn bearer(request: &Request) -> (&'static str, String) {
     )
 }
 
-/// A registry that wants the token `good`, and a token server that gives it to `user`.
+/// A registry that requires the token `good`, and a token server that gives it to `user`.
 fn with_tokens(user: &'static str) -> impl Fn(&Request) -> Reply + Send + Sync {
     move |request| {
         if request.path.starts_with("/token") {
@@ -48,7 +48,7 @@ fn with_secrets(server: &TestServer, users: &[(&str, &str)]) -> Registry {
 }
 
 #[tokio::test]
-async fn a_password_is_shown_once_it_is_asked_for() {
+async fn a_password_is_sent_only_when_challenged() {
     let server = TestServer::http(|request| match request.header("authorization") {
         U => Reply::new(200, "{}"),
         _ => unauthorized(BASIC),
@@ -67,7 +67,7 @@ async fn a_password_is_shown_once_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn without_credentials_the_error_says_what_to_do() {
+async fn the_error_without_credentials_suggests_a_remedy() {
     let server = TestServer::http(|_| unauthorized(BASIC)).await;
     let error = registry(&server).manifest(None).await.unwrap_err().to_string();
     assert!(
@@ -79,12 +79,12 @@ async fn without_credentials_the_error_says_what_to_do() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("does not accept the credentials"), "{error}");
+    assert!(error.contains("rejected the credentials"), "{error}");
     assert!(!error.contains("dTpw"), "{error}");
 }
 
 #[tokio::test]
-async fn all_credentials_that_fit_are_tried_in_turn() {
+async fn all_matching_credentials_are_tried_in_order() {
     for status in [401, 403] {
         let server = TestServer::http(move |request| match request.header("authorization") {
             V => Reply::new(200, "{}"),
@@ -105,7 +105,7 @@ async fn all_credentials_that_fit_are_tried_in_turn() {
 }
 
 #[tokio::test]
-async fn a_token_is_fetched_once_also_without_credentials() {
+async fn a_token_is_fetched_once_even_without_credentials() {
     let server = TestServer::http(with_tokens("")).await;
     let registry = registry(&server);
     for _ in 0..3 {
@@ -133,7 +133,7 @@ async fn the_password_goes_to_the_token_server_and_the_token_to_the_registry() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_is_replaced() {
+async fn an_expired_token_is_replaced() {
     let valid = Mutex::new(0);
     let server = TestServer::http(move |request| {
         let mut valid = valid.lock().unwrap();
@@ -145,7 +145,7 @@ async fn a_token_that_expires_is_replaced() {
         if *valid == 0 || request.header("authorization") != format!("Bearer t{valid}") {
             return unauthorized((name, &value));
         }
-        // Good for the manifest and one blob after it.
+        // Valid for the manifest and one blob after it.
         if request.path.ends_with("/expire") {
             *valid += 1;
         }
@@ -185,8 +185,8 @@ async fn identity_tokens_are_exchanged() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_never_satisfied_is_given_up() {
-    // Accepts every token once, so that each refusal looks like the end of a token's life.
+async fn a_registry_that_rejects_every_token_is_given_up() {
+    // Accepts every token once, so that each refusal looks like an expired token.
     let count = Mutex::new(0);
     let server = TestServer::http(move |request| {
         let mut count = count.lock().unwrap();
@@ -209,15 +209,15 @@ async fn a_registry_that_is_never_satisfied_is_given_up() {
 }
 
 #[tokio::test]
-async fn token_servers_cannot_flood_or_confuse() {
+async fn hostile_token_servers_are_refused() {
     for (reply, expected) in [
-        (Reply::new(200, "{").then(Then::Flood), "longer than the 1048576 bytes"),
-        (Reply::new(200, "<html>"), "no JSON"),
-        (Reply::new(200, r#"{"token":"a\nHost: b"}"#), "has spaces"),
+        (Reply::new(200, "{").then(Then::Flood), "longer than 1048576 bytes"),
+        (Reply::new(200, "<html>"), "not JSON"),
+        (Reply::new(200, r#"{"token":"a\nHost: b"}"#), "contains spaces"),
         (Reply::new(302, "").header("Location", "/token"), "more than 5 times"),
         (
             Reply::new(302, "").header("Location", "http://r.example/"),
-            "only http is spoken",
+            "which supports only http",
         ),
     ] {
         let server = TestServer::http(move |request| {
@@ -243,7 +243,7 @@ async fn token_servers_cannot_flood_or_confuse() {
 }
 
 #[tokio::test]
-async fn nothing_secret_goes_where_a_registry_redirects_to() {
+async fn credentials_are_not_sent_to_redirect_targets() {
     let storage = TestServer::http(|_| Reply::new(200, "{}")).await;
     let target = format!("http://user:pass@{}/blob?signature=x", storage.address);
     let server = TestServer::http(move |request| match request.header("authorization") {
@@ -264,7 +264,7 @@ async fn nothing_secret_goes_where_a_registry_redirects_to() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_storage_is_not_answered_with_credentials() {
+async fn a_challenge_from_a_redirect_target_gets_no_credentials() {
     let storage = TestServer::http(|_| Reply::new(401, "").header(BASIC.0, BASIC.1)).await;
     let target = format!("http://{}/blob", storage.address);
     let server = TestServer::http(move |_| Reply::new(307, "").header("Location", &target)).await;
@@ -276,7 +276,7 @@ async fn a_refusal_by_storage_is_not_answered_with_credentials() {
 }
 
 #[tokio::test]
-async fn credentials_are_looked_for_only_when_they_are_asked_for() {
+async fn credentials_are_looked_up_only_when_challenged() {
     let server = TestServer::http(|_| Reply::new(200, "{}")).await;
     let mut environment = environment();
     environment.credentials.paths = vec!["/nonexistent".into()];

@@ -1,4 +1,4 @@
-//! Mirrors that are down, lack the image, or lie.
+//! Mirrors that are down, lack the image, or send wrong content.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn serving(body: &'static str) -> TestServer {
 }
 
 #[tokio::test]
-async fn a_mirror_that_has_it_is_enough() {
+async fn a_mirror_with_the_image_is_sufficient() {
     let (mirror, last) = (serving("{}").await, serving("{}").await);
     let registry = with_mirrors(&[&mirror], &last);
     assert_eq!(registry.manifest(None).await.unwrap(), b"{}");
@@ -26,7 +26,7 @@ async fn a_mirror_that_has_it_is_enough() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_fails_in_any_way_is_passed_over_for_the_rest_of_the_pull() {
+async fn a_failed_mirror_is_skipped_for_the_rest_of_the_pull() {
     let last = serving("{}").await;
     let mut down = serving("{}").await;
     down.address = "127.0.0.1:1".into();
@@ -44,7 +44,7 @@ async fn a_mirror_that_fails_in_any_way_is_passed_over_for_the_rest_of_the_pull(
 }
 
 #[tokio::test]
-async fn when_all_fail_the_registrys_own_error_is_told() {
+async fn if_all_sources_fail_the_error_of_the_registry_is_reported() {
     let (mirror, last) = (
         TestServer::http(|_| Reply::new(500, "")).await,
         TestServer::http(|_| Reply::new(404, "")).await,
@@ -57,7 +57,7 @@ async fn when_all_fail_the_registrys_own_error_is_told() {
 }
 
 #[tokio::test]
-async fn a_transfer_goes_on_at_the_registry_where_the_mirror_cut_it() {
+async fn the_registry_resumes_a_transfer_interrupted_by_a_mirror() {
     let bytes = content(200_000);
     let (whole, rest) = (bytes.clone(), bytes.clone());
     let mirror = TestServer::http(move |request| match request.range_start() {

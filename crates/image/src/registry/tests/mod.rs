@@ -1,4 +1,4 @@
-//! A registry's client against servers that behave badly, each in one way.
+//! The registry client against servers that each misbehave in one way.
 
 mod authentication;
 mod mirrors;
@@ -22,7 +22,7 @@ use crate::error::PullError;
 use crate::manifest::Blob;
 use crate::reference::{Digest, ImageReference};
 
-/// Patient with servers, quick to try again.
+/// Long timeouts, short waits between attempts.
 pub(crate) fn limits() -> Limits {
     Limits {
         first_wait: Duration::from_millis(1),
@@ -31,7 +31,7 @@ pub(crate) fn limits() -> Limits {
     }
 }
 
-/// For servers that keep one waiting.
+/// Short timeouts, for servers that stall.
 fn impatient() -> Limits {
     Limits {
         stall_timeout: Duration::from_millis(200),
@@ -88,7 +88,7 @@ fn blob(bytes: &[u8]) -> Blob {
     }
 }
 
-/// Bytes that are not the same everywhere.
+/// Bytes that do not repeat.
 fn content(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index * 31 / 7) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! Certificates: whose are accepted, and what happens without any.
+//! Which certificates are accepted, and what happens without any.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::registry::test_server::Identity;
 
-/// An authority of the test's own.
+/// A certificate authority for tests.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -43,7 +43,7 @@ impl Authority {
     }
 }
 
-/// A host with files for a registry.
+/// A host with these files for a registry.
 fn host_with(directory: &Path, registry: &str, files: &[(&str, String)]) -> Environment {
     let mut environment = environment();
     let own = directory.join(registry);
@@ -68,7 +68,7 @@ fn ok(_: &Request) -> Reply {
 }
 
 #[tokio::test]
-async fn the_authority_in_a_registrys_directory_is_trusted_for_it() {
+async fn the_authority_in_the_directory_of_a_registry_is_trusted_for_it() {
     let (authority, directory) = (Authority::new("own"), directory());
     let server = TestServer::https(authority.identity("127.0.0.1"), ok).await;
     let environment = host_with(directory.path(), &server.address, &[("ca.crt", authority.pem())]);
@@ -76,7 +76,7 @@ async fn the_authority_in_a_registrys_directory_is_trusted_for_it() {
 }
 
 #[tokio::test]
-async fn the_hosts_authorities_are_trusted_for_all() {
+async fn the_hosts_authorities_are_trusted_for_all_registries() {
     let authority = Authority::new("of the host");
     let server = TestServer::https(authority.identity("127.0.0.1"), ok).await;
     let mut environment = environment();
@@ -85,7 +85,7 @@ async fn the_hosts_authorities_are_trusted_for_all() {
 }
 
 #[tokio::test]
-async fn certificates_of_others_are_refused_and_http_is_not_tried_instead() {
+async fn untrusted_certificates_are_refused_without_fallback_to_http() {
     let (authority, directory) = (Authority::new("evil"), directory());
     let server = TestServer::https(authority.identity("127.0.0.1"), ok).await;
     let trusted = [("ca.crt", Authority::new("trusted").pem())];
@@ -104,7 +104,7 @@ async fn certificates_of_others_are_refused_and_http_is_not_tried_instead() {
 }
 
 #[tokio::test]
-async fn a_host_without_authorities_can_use_http_and_says_why_not_https() {
+async fn a_host_without_authorities_can_use_http_and_explains_https_failures() {
     let plain = TestServer::http(ok).await;
     assert_eq!(registry(&plain).manifest(None).await.unwrap(), b"{}");
     let server = TestServer::https(Authority::new("any").identity("127.0.0.1"), ok).await;
@@ -114,7 +114,7 @@ async fn a_host_without_authorities_can_use_http_and_says_why_not_https() {
 }
 
 #[tokio::test]
-async fn an_insecure_registry_may_show_any_certificate() {
+async fn an_insecure_registry_may_present_any_certificate() {
     let server = TestServer::https(Authority::new("any").identity("other.example"), ok).await;
     let mut environment = environment();
     let text = format!("[[registry]]\nlocation = {:?}\ninsecure = true", server.address);
@@ -123,7 +123,7 @@ async fn an_insecure_registry_may_show_any_certificate() {
 }
 
 #[tokio::test]
-async fn a_registry_that_wants_a_clients_certificate_gets_it_but_no_other_host_does() {
+async fn a_client_certificate_is_sent_only_to_its_registry() {
     let (authority, clients, directory) = (Authority::new("own"), Authority::new("clients"), directory());
     let mut roots = RootCertStore::empty();
     roots.add(clients.0.der().clone()).unwrap();
@@ -179,7 +179,7 @@ async fn redirects_from_https_to_http_are_refused_and_to_https_followed() {
 }
 
 #[tokio::test]
-async fn tokens_are_not_fetched_over_http_for_a_registry_that_speaks_https() {
+async fn tokens_for_an_https_registry_are_not_fetched_over_http() {
     let (authority, directory) = (Authority::new("own"), directory());
     let plain = TestServer::http(|_| Reply::new(200, r#"{"token":"t"}"#)).await;
     let header = format!("Bearer realm=\"http://{}/token\"", plain.address);
@@ -196,7 +196,7 @@ async fn tokens_are_not_fetched_over_http_for_a_registry_that_speaks_https() {
 }
 
 #[tokio::test]
-async fn broken_files_are_errors_that_name_them() {
+async fn malformed_files_are_errors_that_name_them() {
     let (authority, directory) = (Authority::new("own"), directory());
     let (certificate, _) = authority.issue("me");
     for (name, content) in [

@@ -1,10 +1,10 @@
-//! Blobs over connections that break, from servers that lie about them.
+//! Blobs over broken connections and from lying servers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// Serves one blob, and the rest of it on request, as `change` has it.
+/// Serves one blob, or the rest of it, with replies modified by `change`.
 async fn server(bytes: &[u8], change: impl Fn(usize, &Request, Reply) -> Reply + Send + Sync + 'static) -> TestServer {
     let (bytes, count) = (bytes.to_vec(), AtomicUsize::new(0));
     TestServer::http(move |request| {
@@ -25,7 +25,7 @@ fn starts(server: &TestServer) -> Vec<Option<usize>> {
 }
 
 #[tokio::test]
-async fn a_cut_transfer_goes_on_where_it_ended() {
+async fn an_interrupted_transfer_resumes_where_it_ended() {
     let bytes = content(1_000_000);
     let server = server(
         &bytes,
@@ -37,7 +37,7 @@ async fn a_cut_transfer_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_send_parts_sends_everything_again() {
+async fn a_server_without_range_support_sends_everything_again() {
     let bytes = content(200_000);
     let whole = bytes.clone();
     let server = server(&bytes, move |count, _, _| {
@@ -54,7 +54,7 @@ async fn a_server_that_cannot_send_parts_sends_everything_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_parts_is_asked_for_everything() {
+async fn a_server_that_refuses_ranges_is_asked_for_everything() {
     let bytes = content(50_000);
     let server = server(&bytes, |count, request, reply| match (count, request.range_start()) {
         (0, _) => reply.cut_at(20_000),
@@ -67,7 +67,7 @@ async fn a_server_that_refuses_parts_is_asked_for_everything() {
 }
 
 #[tokio::test]
-async fn another_part_than_asked_for_is_refused() {
+async fn a_range_other_than_the_requested_one_is_refused() {
     let bytes = content(50_000);
     for range in [
         "bytes 0-49999/50000",
@@ -81,12 +81,12 @@ async fn another_part_than_asked_for_is_refused() {
         })
         .await;
         let error = fetch(&registry(&server), &blob(&bytes)).await.unwrap_err();
-        assert!(error.to_string().contains("another part"), "{range}: {error}");
+        assert!(error.to_string().contains("different range"), "{range}: {error}");
     }
 }
 
 #[tokio::test]
-async fn a_transfer_without_progress_is_given_up() {
+async fn a_transfer_without_progress_fails() {
     let bytes = content(50_000);
     let cut_off = server(&bytes, |_, _, reply| reply.cut_at(0)).await;
     let error = fetch(&registry(&cut_off), &blob(&bytes)).await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_transfer_without_progress_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_byte_at_a_time_is_no_progress() {
+async fn one_byte_at_a_time_is_not_progress() {
     let bytes = content(50_000);
     let cut_off = server(&bytes, |_, _, reply| reply.cut_at(1)).await;
     let error = fetch(&registry(&cut_off), &blob(&bytes)).await.unwrap_err();
@@ -104,18 +104,18 @@ async fn a_byte_at_a_time_is_no_progress() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_stands_still_or_trickles_is_taken_up_again_and_given_up() {
+async fn a_stalled_or_trickling_transfer_is_resumed_and_then_fails() {
     let bytes = content(50_000);
     for then in [Then::Hang, Then::Drip(Duration::from_millis(1))] {
         let server = server(&bytes, move |_, _, reply| reply.cut_at(0).then(then)).await;
         let error = fetch(&impatient_registry(&server), &blob(&bytes)).await.unwrap_err();
-        assert!(chain(&error).contains("stood still"), "{}", chain(&error));
+        assert!(chain(&error).contains("it stalled"), "{}", chain(&error));
         assert_eq!(server.requests().len(), 2);
     }
 }
 
 #[tokio::test]
-async fn lengths_that_are_not_the_manifests_are_refused() {
+async fn lengths_that_differ_from_the_manifest_are_refused() {
     let bytes = content(50_000);
     let longer = [bytes.clone(), b"more".to_vec()].concat();
     for (announced, body) in [
@@ -136,12 +136,12 @@ async fn lengths_that_are_not_the_manifests_are_refused() {
         let error = fetch(&registry(&server), &blob(&bytes)).await.unwrap_err();
         let is_found_out = matches!(error, PullError::Invalid { .. });
         assert!(is_found_out, "{announced:?}: {error}");
-        assert_eq!(server.requests().len(), 1, "trying again does not help");
+        assert_eq!(server.requests().len(), 1, "a retry would not help");
     }
 }
 
 #[tokio::test]
-async fn a_flipped_byte_is_found_out_also_after_a_cut() {
+async fn a_flipped_byte_is_detected_even_after_an_interruption() {
     let bytes = content(50_000);
     let mut wrong = bytes.clone();
     wrong[49_999] ^= 1;

@@ -1,0 +1,135 @@
+//! Locks between processes: `flock` on a file that exists for this purpose.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Who else may hold the lock at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// No other.
+    Exclusive,
+    /// Others that share it.
+    Shared,
+}
+
+impl Sharing {
+    fn operation(self) -> i32 {
+        match self {
+            Self::Exclusive => libc::LOCK_EX,
+            Self::Shared => libc::LOCK_SH,
+        }
+    }
+}
+
+/// A file on which this process holds a `flock`. The lock is released with the last descriptor, which the kernel closes
+/// if the process dies.
+///
+/// The lock belongs to the open file, not to the process: a child that inherits the descriptor holds it, too.
+#[derive(Debug)]
+pub struct LockedFile(OwnedFd);
+
+impl LockedFile {
+    /// Adopts a descriptor inherited from the process that took the lock.
+    #[must_use]
+    pub fn from_inherited(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for LockedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits for a lock on a file, creating the file if it is missing.
+///
+/// # Errors
+/// If the file cannot be created or locked.
+pub fn lock(path: &Path, sharing: Sharing) -> io::Result<LockedFile> {
+    lock_open(open(path)?.into(), sharing)
+}
+
+/// Waits for a lock on an open file or directory.
+///
+/// # Errors
+/// If the file system has no locks.
+pub fn lock_open(file: OwnedFd, sharing: Sharing) -> io::Result<LockedFile> {
+    flock(&file, sharing.operation())?;
+    Ok(LockedFile(file))
+}
+
+/// Tries to take a lock on a file; `None` if another process holds it.
+///
+/// # Errors
+/// If the file cannot be created or locked.
+pub fn try_lock(path: &Path, sharing: Sharing) -> io::Result<Option<LockedFile>> {
+    let file = open(path)?.into();
+    match flock(&file, sharing.operation() | libc::LOCK_NB) {
+        Ok(()) => Ok(Some(LockedFile(file))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+// nix's wrapper unlocks when it is dropped, which would also take the lock from a child that inherited it.
+fn flock(file: &OwnedFd, operation: i32) -> io::Result<()> {
+    loop {
+        // SAFETY: flock(2) takes two integers; the descriptor is open while `file` lives.
+        if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exclusive_lock_is_held_once_and_freed_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = try_lock(&path, Sharing::Exclusive).unwrap();
+        assert!(held.is_some());
+        assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_none());
+        assert!(try_lock(&path, Sharing::Shared).unwrap().is_none());
+        drop(held);
+        assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_shared_lock_excludes_only_exclusive_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let _held = lock(&path, Sharing::Shared).unwrap();
+        assert!(try_lock(&path, Sharing::Shared).unwrap().is_some());
+        assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_can_be_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || File::open(dir.path()).unwrap().into();
+        let held = lock_open(open(), Sharing::Exclusive).unwrap();
+        assert!(flock(&open(), libc::LOCK_EX | libc::LOCK_NB).is_err());
+        drop(held);
+        lock_open(open(), Sharing::Exclusive).unwrap();
+    }
+}

@@ -1,0 +1,36 @@
+//! What can be wrong with an object or a file. Nothing here contains the content of an object.
+
+/// The value is not a Kubernetes object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidObject {
+    #[error("the object is not a JSON object")]
+    NotAMap,
+    #[error("the object's {field} is not {expected}")]
+    Field {
+        field: &'static str,
+        expected: &'static str,
+    },
+    #[error("the object is nested too deeply")]
+    TooDeep,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("it is not a directory")]
+    NotADirectory,
+    #[error("it is longer than {0} bytes")]
+    TooLong(u64),
+    #[error("it is not JSON ({0})")]
+    NotJson(String),
+    #[error("{0}")]
+    NotAnObject(#[from] InvalidObject),
+    #[error("it contains {0}")]
+    OtherObject(String),
+    #[error("its name is not that of {0}")]
+    ForeignName(&'static str),
+    #[error("it is missing, but there are objects")]
+    Missing,
+}

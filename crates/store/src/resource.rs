@@ -1,0 +1,85 @@
+//! Types of objects, as far as the store must know them.
+
+use std::borrow::Cow;
+
+use crate::label;
+
+/// A type of objects. The caller passes it to each call: the store knows no particular type.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// `apps`; empty for the core group.
+    pub group: Cow<'static, str>,
+    /// `v1`
+    pub version: Cow<'static, str>,
+    /// `Deployment`
+    pub kind: Cow<'static, str>,
+    /// `deployments`
+    pub plural: Cow<'static, str>,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
+    pub generation: Generation,
+}
+
+/// Which changes raise `metadata.generation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Generation {
+    /// The type has no generation.
+    Absent,
+    /// Changes of the specification: of anything but `metadata` and `status`.
+    OfSpec,
+    /// The same, and changes of annotations (Deployment).
+    OfSpecAndAnnotations,
+}
+
+impl Resource {
+    /// The type's value of `apiVersion`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        match self.group.as_ref() {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// The type's name in messages, and of its directory: `configmaps`, `deployments.apps`.
+    #[must_use]
+    pub fn qualified_plural(&self) -> String {
+        qualified(&self.plural, &self.group)
+    }
+
+    /// The kind's name in messages: `ConfigMap`, `Deployment.apps`.
+    #[must_use]
+    pub fn qualified_kind(&self) -> String {
+        qualified(&self.kind, &self.group)
+    }
+
+    /// Whether its name can be that of a directory.
+    pub(crate) fn is_valid(&self) -> bool {
+        label::is_dns_label(&self.plural) && self.qualified_plural().split('.').all(label::is_dns_label)
+    }
+}
+
+fn qualified(name: &str, group: &str) -> String {
+    match group {
+        "" => name.to_owned(),
+        group => format!("{name}.{group}"),
+    }
+}
+
+/// The objects of a type that a list or a watch covers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of the type.
+    All,
+    /// Those in one namespace.
+    Namespace(String),
+}
+
+impl Scope {
+    pub(crate) fn contains(&self, namespace: Option<&str>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(only) => namespace == Some(only),
+        }
+    }
+}

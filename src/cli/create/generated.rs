@@ -1,0 +1,157 @@
+//! The common part of the generators: printing and creating a generated object.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec, NamespaceStatus, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use microkube_manifest::kinds;
+use serde_json::Value;
+
+use super::super::failure::Failure;
+use super::super::namespace::NamespaceArg;
+use super::super::object_failure::as_kubectl_error;
+use super::super::objects::dry_run::DryRun;
+use super::super::objects::table::type_in_names;
+use super::super::pods::format::{Format, Objects as Printed};
+use super::super::pods_host::{self, Place, Purpose};
+use super::super::print::emit;
+use crate::objects::{ObjectError, Objects};
+
+/// Where the object is created, and what is printed.
+#[derive(Debug, clap::Args)]
+pub(super) struct GeneratedArgs {
+    #[command(flatten)]
+    namespace: NamespaceArg,
+    /// Print the object without creating it: client (as generated) or server (with all defaults)
+    #[arg(long, value_enum, default_value_t = DryRun::None, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
+    dry_run: DryRun,
+    /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
+    output: Option<Format>,
+}
+
+/// The metadata of an object with this name.
+pub(super) fn named(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+pub(super) fn service_account(name: &str) -> kinds::Object {
+    let account = ServiceAccount {
+        metadata: named(name),
+        ..ServiceAccount::default()
+    };
+    account.into()
+}
+
+/// With the empty fields that kubectl prints.
+pub(super) fn namespace(name: &str) -> kinds::Object {
+    let namespace = Namespace {
+        metadata: named(name),
+        spec: Some(NamespaceSpec::default()),
+        status: Some(NamespaceStatus::default()),
+    };
+    namespace.into()
+}
+
+/// Creates the object, or only prints it. `failed` precedes the messages of most kinds. `consumed_stdin` is the content
+/// of standard input, if it was read.
+pub(super) fn create(
+    mut object: kinds::Object,
+    args: &GeneratedArgs,
+    failed: Option<&'static str>,
+    consumed_stdin: Option<&[u8]>,
+) -> Result<ExitCode, Failure> {
+    let kind = object.kind();
+    if kind.namespaced {
+        object.metadata_mut().namespace.clone_from(&args.namespace.namespace);
+    }
+    if args.dry_run == DryRun::Client {
+        return print(&object.to_value(), args);
+    }
+    if kind.namespaced {
+        object.metadata_mut().namespace = Some(args.namespace.or_default());
+    }
+    let paths = match pods_host::go_to_pods(Purpose::Start, consumed_stdin)? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let objects = Objects::open(&paths).map_err(|error| worded(error, None))?;
+    let objects = match args.dry_run {
+        DryRun::Server => objects.dry_run(),
+        DryRun::None | DryRun::Client => objects,
+    };
+    match objects.create(kind, &object.to_value()) {
+        Ok(created) => print(created.value(), args),
+        Err(error) if !error.problems().is_empty() => Err(Failure::usage(worded(error, failed))),
+        Err(error) => Err(worded(error, failed).into()),
+    }
+}
+
+/// Words an error as kubectl does.
+fn worded(error: ObjectError, failed: Option<&str>) -> anyhow::Error {
+    match (failed, error.reason()) {
+        (Some(failed), Some(_)) => anyhow!("{failed}: {error}"),
+        _ => as_kubectl_error(error, None),
+    }
+}
+
+fn print(object: &Value, args: &GeneratedArgs) -> Result<ExitCode, Failure> {
+    emit(&text(object, args)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(object: &Value, args: &GeneratedArgs) -> anyhow::Result<String> {
+    if let Some(format) = &args.output {
+        return format.print(&Printed::One(object.clone()), true);
+    }
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let kind = kinds::find(text("/apiVersion"), text("/kind"));
+    Ok(format!(
+        "{}/{} created{}\n",
+        kind.map(type_in_names).unwrap_or_default(),
+        text("/metadata/name"),
+        args.dry_run.note()
+    ))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What `--dry-run=client` prints for an object.
+    pub(in crate::cli::create) fn printed(object: &kinds::Object, words: &[&str]) -> String {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: GeneratedArgs,
+        }
+        let words = ["create"].iter().chain(words);
+        let args = <Cli as clap::Parser>::try_parse_from(words).unwrap().args;
+        text(&object.to_value(), &args).unwrap()
+    }
+
+    #[test]
+    fn generated_objects_are_printed_as_by_kubectl() {
+        let yaml = ["--dry-run=client", "-o", "yaml"];
+        assert_eq!(
+            printed(&namespace("shop"), &yaml),
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\nspec: {}\nstatus: {}\n"
+        );
+        assert_eq!(
+            printed(&service_account("builder"), &yaml),
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: builder\n"
+        );
+        for (words, expected) in [
+            (&[][..], "serviceaccount/a created\n"),
+            (&["--dry-run"], "serviceaccount/a created (dry run)\n"),
+            (&["--dry-run=server"], "serviceaccount/a created (server dry run)\n"),
+            (&["-o", "name"], "serviceaccount/a\n"),
+        ] {
+            assert_eq!(printed(&service_account("a"), words), expected);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Deletes objects other than Pods. Namespaces lose their content first.
+
+use std::time::Instant;
+
+use anyhow::anyhow;
+use microkube_manifest::kinds::Kind;
+use microkube_store::{Key, Object, Resource, Store};
+use serde_json::Value;
+
+use super::super::objects::arguments::not_found;
+use super::super::objects::listing::Listing;
+use super::super::objects::table::type_in_names;
+use crate::objects::{DeletionError, begin_namespace_deletion, delete, key, open, resource, wait_until_gone};
+use crate::pod::operations::delete::DeleteOptions;
+use crate::pod::operations::namespaces;
+use crate::state::{Paths, PodRecord};
+
+/// An object whose deletion was accepted.
+pub(super) struct Deleted<'d> {
+    /// `configmap`, `storageclass.storage.k8s.io`
+    pub(super) kind: String,
+    /// `None` for objects outside of namespaces.
+    pub(super) namespace: Option<&'d str>,
+    pub(super) name: &'d str,
+}
+
+impl<'d> Deleted<'d> {
+    pub(super) fn pod(record: &'d PodRecord) -> Self {
+        Self {
+            kind: "pod".to_owned(),
+            namespace: Some(&record.namespace),
+            name: &record.name,
+        }
+    }
+}
+
+/// Objects to delete.
+#[derive(Debug, Default)]
+pub(super) struct Deletions(Vec<Deletion>);
+
+#[derive(Debug)]
+struct Deletion {
+    kind: &'static Kind,
+    key: Key,
+    uid: String,
+}
+
+impl Deletions {
+    /// Adds the objects of a listing, and its errors to `errors`.
+    pub(super) fn add(&mut self, listing: Listing, ignore_not_found: bool, errors: &mut Vec<anyhow::Error>) {
+        let text = |object: &Value, field: &str| {
+            let text = object.pointer(field).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        for object in &listing.objects {
+            let namespace = text(object, "/metadata/namespace");
+            self.0.push(Deletion {
+                kind: listing.kind,
+                key: key(listing.kind, &namespace, &text(object, "/metadata/name")),
+                uid: text(object, "/metadata/uid"),
+            });
+        }
+        if !ignore_not_found {
+            let missing = listing.missing.iter();
+            errors.extend(missing.map(|name| not_found(listing.kind, &name.name)));
+        }
+        errors.extend(listing.damaged);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Deletes the objects, and begins the deletion of namespaces. Calls `tell` for each that is accepted, and adds the
+    /// others to `errors`. Returns what still exists.
+    ///
+    /// # Errors
+    /// An error from `tell`, or if the store cannot be opened.
+    pub(super) fn begin(
+        self,
+        paths: &Paths,
+        dry_run: bool,
+        tell: &dyn Fn(Deleted<'_>) -> anyhow::Result<()>,
+        errors: &mut Vec<anyhow::Error>,
+    ) -> anyhow::Result<Waiting> {
+        let mut waiting = Waiting::default();
+        if self.0.is_empty() {
+            return Ok(waiting);
+        }
+        let store = open(paths)?;
+        let target = if dry_run { store.dry_run() } else { store.clone() };
+        for Deletion { kind, key, uid } in self.0 {
+            let accepted = match kind.kind {
+                "Namespace" => begin_namespace_deletion(&target, &key.name).map(|namespace| {
+                    waiting.namespaces.push(namespace);
+                }),
+                _ => delete(&target, kind, &key, Some(&uid)).map(|is_gone| {
+                    if !is_gone {
+                        waiting.kept.push((resource(kind), key.clone(), uid));
+                    }
+                }),
+            };
+            match accepted {
+                Ok(()) => tell(Deleted {
+                    kind: type_in_names(kind),
+                    namespace: key.namespace.as_deref(),
+                    name: &key.name,
+                })?,
+                Err(error) => errors.push(worded(error)),
+            }
+        }
+        waiting.store = Some(store);
+        Ok(waiting)
+    }
+}
+
+/// Words Kubernetes' errors as kubectl does.
+fn worded(error: DeletionError) -> anyhow::Error {
+    match error {
+        DeletionError::Forbidden { .. } => anyhow!("Error (Forbidden): {error}"),
+        DeletionError::Store(error) if error.is_not_found() => anyhow!("Error (NotFound): {error}"),
+        DeletionError::Store(error) if error.is_conflict() => anyhow!("Error (Conflict): {error}"),
+        DeletionError::Store(error) => error.into(),
+    }
+}
+
+/// Objects whose deletion has begun.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    store: Option<Store>,
+    namespaces: Vec<Object>,
+    /// Objects that finalizers keep.
+    kept: Vec<(Resource, Key, String)>,
+}
+
+impl Waiting {
+    /// Empties and removes the namespaces, and waits for all objects, as the options say. Returns why objects still exist.
+    ///
+    /// # Errors
+    /// If the store or the set of Pods cannot be read.
+    pub(super) async fn finish(&self, paths: &Paths, options: &DeleteOptions) -> anyhow::Result<Vec<anyhow::Error>> {
+        let Some(store) = &self.store else {
+            return Ok(Vec::new());
+        };
+        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+        let mut errors = Vec::new();
+        for namespace in &self.namespaces {
+            errors.extend(namespaces::empty(paths, store, namespace, options).await?);
+        }
+        for (resource, key, uid) in self.kept.iter().filter(|_| options.waits) {
+            if !wait_until_gone(store, resource, key, uid, deadline)? {
+                errors.push(anyhow!(
+                    "timed out waiting for the condition on {}/{}",
+                    resource.qualified_plural(),
+                    key.name
+                ));
+            }
+        }
+        Ok(errors)
+    }
+}

@@ -1,0 +1,216 @@
+use std::cell::RefCell;
+
+use microkube_manifest::kinds;
+use microkube_store::{Key, Scope};
+use serde_json::json;
+
+use super::super::pods::test_pods::{manifest, record_of};
+use super::*;
+use crate::objects::test_store::{TestStore, config_map};
+use crate::objects::{ensure_namespace, namespace_resource, resource};
+
+fn grace(grace_period: i64, force: bool, now: bool) -> Result<Option<u64>, String> {
+    let args = GraceArgs {
+        grace_period,
+        force,
+        now,
+    };
+    args.period()
+        .map(|period| period.map(|period| period.as_secs()))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn grace_periods_follow_the_rules_of_kubectl() {
+    assert_eq!(grace(-1, false, false), Ok(None));
+    assert_eq!(grace(5, false, false), Ok(Some(5)));
+    assert_eq!(grace(0, false, false), Ok(Some(1)), "a whole second without --force");
+    assert_eq!(grace(0, true, false), Ok(Some(0)));
+    assert_eq!(grace(-1, true, false), Ok(Some(0)));
+    assert_eq!(grace(-1, false, true), Ok(Some(1)));
+    assert!(grace(5, false, true).unwrap_err().contains("--now and --grace-period"));
+    assert!(
+        grace(5, true, false)
+            .unwrap_err()
+            .contains("--force and --grace-period")
+    );
+    assert!(
+        grace(-1, true, true)
+            .unwrap_err()
+            .contains("--force and --grace-period")
+    );
+    assert!(grace(-2, false, false).unwrap_err().contains("-1 or greater"));
+}
+
+/// What `delete` prints with these arguments, and its errors.
+fn deleted(store: &TestStore, words: &str) -> (String, Vec<String>) {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: DeleteArgs,
+    }
+    let words = ["delete"].into_iter().chain(words.split(' '));
+    let args = <Cli as clap::Parser>::try_parse_from(words).unwrap().args;
+    let grace = args.grace.period().unwrap();
+    let told = RefCell::new(String::new());
+    let tell = |text: &str| {
+        told.borrow_mut().push_str(text);
+        Ok(())
+    };
+    let errors = perform(&store.paths, &requested(&args).unwrap(), &args, grace, &tell).unwrap();
+    (told.take(), errors.iter().map(|error| format!("{error:#}")).collect())
+}
+
+fn names(store: &TestStore, kind: &str) -> Vec<String> {
+    let list = store.list(&resource(kinds::named(kind).unwrap()), &Scope::All).unwrap();
+    list.items.iter().map(|object| object.name().to_owned()).collect()
+}
+
+/// ConfigMaps `a`, `b` and `c` in `default`, and a StorageClass.
+fn store() -> TestStore {
+    let store = TestStore::new();
+    for name in ["a", "b", "c"] {
+        let mut value = config_map("default", name);
+        value["metadata"]["labels"] = json!({ "name": name });
+        store.add(kinds::named("cm").unwrap(), value);
+    }
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": "fast" }, "provisioner": "p",
+    });
+    store.add(kinds::named("sc").unwrap(), class);
+    store
+}
+
+#[test]
+fn deleted_objects_are_named_as_by_kubectl() {
+    let store = store();
+    let none = Vec::<String>::new();
+    assert_eq!(
+        deleted(&store, "cm/a sc/fast --dry-run"),
+        (
+            "configmap \"a\" deleted (dry run) from default namespace\nstorageclass.storage.k8s.io \"fast\" deleted (dry run)\n"
+                .to_owned(),
+            none.clone()
+        )
+    );
+    assert_eq!(names(&store, "cm"), ["a", "b", "c"]);
+    assert_eq!(
+        deleted(&store, "cm a -o name --cascade=orphan"),
+        ("configmap/a\n".to_owned(), none.clone())
+    );
+    assert_eq!(
+        deleted(&store, "sc fast --grace-period=0 --force"),
+        (
+            "storageclass.storage.k8s.io \"fast\" force deleted\n".to_owned(),
+            none.clone()
+        )
+    );
+    assert_eq!(
+        deleted(&store, "cm -l name=b"),
+        (
+            "configmap \"b\" deleted from default namespace\n".to_owned(),
+            none.clone()
+        )
+    );
+    assert_eq!(
+        deleted(&store, "cm,secret --all -o name"),
+        ("configmap/c\n".to_owned(), none.clone())
+    );
+    assert_eq!(
+        deleted(&store, "cm --all"),
+        ("No resources found\n".to_owned(), none.clone())
+    );
+    assert_eq!(deleted(&store, "cm --all --ignore-not-found"), (String::new(), none));
+}
+
+#[test]
+fn a_missing_object_does_not_keep_the_others() {
+    let store = store();
+    let (told, errors) = deleted(&store, "cm a none c -o name");
+    assert_eq!(told, "configmap/a\nconfigmap/c\n");
+    assert_eq!(errors, ["Error (NotFound): configmaps \"none\" not found"]);
+    assert_eq!(deleted(&store, "cm none --ignore-not-found").1, [""; 0]);
+}
+
+#[test]
+fn an_object_with_finalizers_is_waited_for() {
+    let store = TestStore::new();
+    let mut value = config_map("default", "kept");
+    value["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    store.add(kinds::named("cm").unwrap(), value);
+    let (told, errors) = deleted(&store, "cm kept --timeout=1ms");
+    assert_eq!(told, "configmap \"kept\" deleted from default namespace\n");
+    assert_eq!(errors, ["timed out waiting for the condition on configmaps/kept"]);
+    assert_eq!(deleted(&store, "cm kept --wait=false").1, [""; 0]);
+    assert_eq!(names(&store, "cm"), ["kept"]);
+}
+
+#[test]
+fn a_namespace_is_deleted_with_its_content() {
+    let store = store();
+    ensure_namespace(&store, "shop").unwrap();
+    store.add(kinds::named("cm").unwrap(), config_map("shop", "in-shop"));
+    assert_eq!(
+        deleted(&store, "ns shop"),
+        ("namespace \"shop\" deleted\n".to_owned(), Vec::new())
+    );
+    assert_eq!(names(&store, "ns"), ["default"]);
+    assert_eq!(names(&store, "cm"), ["a", "b", "c"]);
+    assert_eq!(
+        deleted(&store, "ns default none").1,
+        [
+            "Error (NotFound): namespaces \"none\" not found",
+            "Error (Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted",
+        ]
+    );
+}
+
+#[test]
+fn a_namespace_that_is_not_waited_for_ends_once_it_is_empty() {
+    let store = TestStore::new();
+    ensure_namespace(&store, "shop").unwrap();
+    let mut value = config_map("shop", "kept");
+    value["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    store.add(kinds::named("cm").unwrap(), value);
+    assert_eq!(
+        deleted(&store, "ns shop --wait=false"),
+        ("namespace \"shop\" deleted\n".to_owned(), Vec::new())
+    );
+    let namespace = store.get(&namespace_resource(), &Key::cluster("shop")).unwrap();
+    assert!(namespace.is_terminating());
+    let config_maps = resource(kinds::named("cm").unwrap());
+    store
+        .modify::<microkube_store::StoreError>(&config_maps, &Key::namespaced("shop", "kept"), |current| {
+            let mut value = current.value().clone();
+            value["metadata"]["finalizers"] = json!([]);
+            Ok(Some(microkube_store::Object::new(value)?))
+        })
+        .unwrap();
+    let (_, errors) = deleted(&store, "ns shop");
+    assert_eq!(errors, ["Error (NotFound): namespaces \"shop\" not found"]);
+}
+
+#[test]
+fn a_dry_run_names_pods_and_leaves_them_alone() {
+    let store = TestStore::new();
+    let records = PodRecords::new(store.paths.clone());
+    let _lock = records
+        .create(&record_of(&manifest("web", "nginx:1", "sleep")))
+        .unwrap();
+    assert_eq!(
+        deleted(&store, "pods --field-selector=metadata.name!=web --dry-run").0,
+        "No resources found\n"
+    );
+    assert_eq!(
+        deleted(&store, "pods --field-selector=status.phase=Pending --dry-run -o name").0,
+        "pod/web\n"
+    );
+    assert_eq!(
+        deleted(&store, "pod web --dry-run=server"),
+        (
+            "pod \"web\" deleted (server dry run) from default namespace\n".to_owned(),
+            Vec::new()
+        )
+    );
+    assert!(records.find("default", "web").unwrap().is_some());
+}

@@ -1,0 +1,272 @@
+//! `microkube diff`: what `apply` would change, shown by the program `diff` or another one.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::core::v1::Pod;
+use microkube_base::child;
+use microkube_manifest::kinds::{Kind, Object as Typed};
+use microkube_patch::{kinds, last_applied, merge_patch, strategic};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+use super::failure::Failure;
+use super::manifests::{self, FilenameArgs};
+use super::namespace::NamespaceArg;
+use super::object_failure::as_kubectl_error;
+use super::objects::dry_run::DryRun;
+use super::pods_host::{self, Place, Purpose};
+use super::targets::{NodeObjects, Target};
+use super::yaml;
+
+/// Names another program than `diff`, with options.
+const VARIABLE: &str = "KUBECTL_EXTERNAL_DIFF";
+/// In place of a secret value.
+const MASK: &str = "***";
+const MASK_BEFORE: &str = "*** (before)";
+const MASK_AFTER: &str = "*** (after)";
+/// The exit code if the objects differ, and the lowest one of errors.
+const EXIT_DIFFERENT: u8 = 1;
+const EXIT_FAILED: u8 = 2;
+
+/// Show what `apply` would change
+///
+/// Compares the objects of the node with what they would be after an apply of the files. Values of Secrets are not
+/// shown. The program `diff -u -N` prints the differences, or the one in KUBECTL_EXTERNAL_DIFF.
+///
+/// Exits with 0 if there are no differences, with 1 if there are, and with more if an error occurred.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube diff -f config.yaml\n  KUBECTL_EXTERNAL_DIFF='diff -y' microkube diff -R -f shop/\n  microkube diff -f - < \
+                  config.yaml"
+)]
+#[command(group(clap::ArgGroup::new("manifests").arg("filename").required(true)))]
+pub struct DiffArgs {
+    #[command(flatten)]
+    files: FilenameArgs,
+    #[command(flatten)]
+    namespace: NamespaceArg,
+}
+
+pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {
+    let failed = |error: anyhow::Error| Failure {
+        exit_code: EXIT_FAILED,
+        error,
+    };
+    let loaded = manifests::load(&args.files, &args.namespace)?;
+    let place = pods_host::go_to_pods(Purpose::Objects, loaded.consumed_stdin.as_deref());
+    let paths = match place.map_err(|failure| failed(failure.error))? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let node = NodeObjects::open(paths, DryRun::Server).map_err(failed)?;
+    let directories = Directories::new().map_err(failed)?;
+    for configuration in &loaded.configurations {
+        let (kind, value) = (configuration.kind(), configuration.value());
+        let target = Target::of(kind, &value).map_err(failed)?;
+        let live = node.find(&target).map_err(failed)?;
+        // Like kubectl, without the annotation of the next apply.
+        let merged = match &live {
+            None => node.objects.create(kind, &value),
+            Some(_) => node.objects.apply(kind, &value).map(|applied| applied.object),
+        };
+        let doing = format!("error when applying {:?}", configuration.source());
+        let merged = merged.map_err(|error| failed(as_kubectl_error(error, Some(&doing))))?;
+        directories.add(kind, live, merged.into_value()).map_err(failed)?;
+    }
+    for pod in loaded.manifests.pods {
+        let wanted = Typed::from(pod);
+        let kind = wanted.kind();
+        let target = Target::of(kind, &wanted.to_value()).map_err(failed)?;
+        let live = node.find(&target).map_err(failed)?;
+        let merged = match &live {
+            None => wanted.to_value(),
+            Some(live) => merged_pod(kind, live, &wanted.to_value()).map_err(failed)?,
+        };
+        directories.add(kind, live, merged).map_err(failed)?;
+    }
+    directories.compare().map_err(failed)
+}
+
+/// A Pod after an apply, which would be refused in most cases.
+fn merged_pod(kind: &Kind, live: &Value, wanted: &Value) -> anyhow::Result<Value> {
+    let last = last_applied::read(live)?;
+    let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {
+        Some(schema) => strategic::three_way(last.as_ref(), wanted, live, schema)?,
+        None => merge_patch::three_way(last.as_ref(), wanted, live)?,
+    };
+    let pod: Pod = serde_json::from_value(applied.result)?;
+    Ok(Typed::from(pod).to_value())
+}
+
+/// The two directories that are compared, each with a file an object.
+struct Directories {
+    live: TempDir,
+    merged: TempDir,
+}
+
+impl Directories {
+    fn new() -> anyhow::Result<Self> {
+        let create = |prefix: &str| tempfile::Builder::new().prefix(prefix).tempdir();
+        Ok(Self {
+            live: create("LIVE-").context("cannot create a temporary directory")?,
+            merged: create("MERGED-").context("cannot create a temporary directory")?,
+        })
+    }
+
+    fn add(&self, kind: &Kind, mut live: Option<Value>, mut merged: Value) -> anyhow::Result<()> {
+        if kind.kind == "Secret" {
+            mask(live.as_mut(), &mut merged);
+        }
+        let name = file_name(kind, &merged);
+        if let Some(live) = &live {
+            write(self.live.path(), &name, live)?;
+        }
+        write(self.merged.path(), &name, &merged)
+    }
+
+    fn compare(&self) -> Result<ExitCode, anyhow::Error> {
+        let given = std::env::var(VARIABLE).unwrap_or_default();
+        let (program, options) = program(&given);
+        let mut command = child::command(&program);
+        command.args(options).arg(self.live.path()).arg(self.merged.path());
+        let status = command.status().with_context(|| format!("cannot run {program:?}"))?;
+        match status.code() {
+            Some(0) => Ok(ExitCode::SUCCESS),
+            Some(1) => Ok(ExitCode::from(EXIT_DIFFERENT)),
+            Some(code) => Err(anyhow!("{program:?} failed with exit code {code}")),
+            None => Err(anyhow!("{program:?} was ended by a signal")),
+        }
+    }
+}
+
+/// The program that compares, and its options. kubectl drops options with other characters, too.
+fn program(given: &str) -> (String, Vec<String>) {
+    let is_plain = |option: &&str| option.chars().all(|c| c.is_ascii_alphanumeric() || "-=".contains(c));
+    let mut words = given.split_whitespace();
+    match words.next() {
+        None => ("diff".to_owned(), vec!["-u".to_owned(), "-N".to_owned()]),
+        Some(program) => (program.to_owned(), words.filter(is_plain).map(str::to_owned).collect()),
+    }
+}
+
+/// `v1.ConfigMap.default.web`
+fn file_name(kind: &Kind, object: &Value) -> String {
+    let text = |field: &str| object.pointer(field).and_then(Value::as_str).unwrap_or_default();
+    let group = match kind.group {
+        "" => String::new(),
+        group => format!("{group}."),
+    };
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    // A name may be anything that is the name of a file.
+    format!("{group}{}.{}.{namespace}.{name}", kind.version, kind.kind)
+}
+
+fn write(directory: &Path, name: &str, object: &Value) -> anyhow::Result<()> {
+    let mut object = object.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    let path = directory.join(name);
+    let mut text = yaml::document(&object);
+    // In kubectl's quotes.
+    for mask in [MASK, MASK_BEFORE, MASK_AFTER] {
+        text = text.replace(&format!("{mask:?}\n"), &format!("'{mask}'\n"));
+    }
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Hides the values of a Secret, but shows which ones differ. The last applied configuration contains them, too.
+fn mask(mut live: Option<&mut Value>, merged: &mut Value) {
+    let mut from = live.as_deref_mut().map(take_data).unwrap_or_default();
+    let mut to = take_data(merged);
+    for (key, old) in &mut from {
+        match to.get_mut(key) {
+            Some(new) if new != old => (*old, *new) = (MASK_BEFORE.into(), MASK_AFTER.into()),
+            Some(new) => (*old, *new) = (MASK.into(), MASK.into()),
+            None => *old = MASK.into(),
+        }
+    }
+    for (key, new) in &mut to {
+        if !from.contains_key(key) {
+            *new = MASK.into();
+        }
+    }
+    for (object, data) in [(live, from), (Some(merged), to)] {
+        if let Some(object) = object
+            && !data.is_empty()
+        {
+            object["data"] = Value::Object(data);
+        }
+    }
+}
+
+/// Takes the values out of a Secret.
+fn take_data(secret: &mut Value) -> Map<String, Value> {
+    if let Some(annotations) = secret
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut)
+    {
+        annotations.remove(last_applied::ANNOTATION);
+    }
+    let data = secret.get_mut("data").and_then(Value::as_object_mut);
+    data.map(std::mem::take).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_of_secrets_are_hidden_and_differences_are_visible() {
+        let secret = |data: Value| json!({ "metadata": { "annotations": { last_applied::ANNOTATION: "x", "a": "b" } }, "data": data });
+        let mut live = secret(json!({ "same": "1", "changed": "1", "gone": "1" }));
+        let mut merged = secret(json!({ "same": "1", "changed": "2", "new": "1" }));
+        mask(Some(&mut live), &mut merged);
+        let metadata = json!({ "annotations": { "a": "b" } });
+        assert_eq!(
+            live,
+            json!({ "metadata": metadata, "data": { "same": "***", "changed": "*** (before)", "gone": "***" } })
+        );
+        assert_eq!(
+            merged,
+            json!({ "metadata": metadata, "data": { "same": "***", "changed": "*** (after)", "new": "***" } })
+        );
+        let mut created = secret(json!({ "a": "1" }));
+        mask(None, &mut created);
+        assert_eq!(created["data"], json!({ "a": "***" }));
+    }
+
+    #[test]
+    fn the_program_and_its_options_come_from_the_environment() {
+        let words = |given: &str| {
+            let (program, options) = program(given);
+            (program, options.join(" "))
+        };
+        assert_eq!(words(""), ("diff".to_owned(), "-u -N".to_owned()));
+        assert_eq!(
+            words("colordiff -N -u --color=always ;rm a/b"),
+            ("colordiff".to_owned(), "-N -u --color=always".to_owned())
+        );
+    }
+
+    #[test]
+    fn equal_objects_have_no_difference_and_others_have() {
+        let compare = |live: Option<Value>, merged: Value| {
+            let directories = Directories::new().unwrap();
+            let kind = microkube_manifest::kinds::named("cm").unwrap();
+            directories.add(kind, live, merged).unwrap();
+            let (live, merged) = (directories.live.path(), directories.merged.path());
+            let read = |directory: &Path| std::fs::read_to_string(directory.join("v1.ConfigMap.default.c")).ok();
+            (read(live), read(merged).unwrap())
+        };
+        let object =
+            |value: &str| json!({ "metadata": { "name": "c", "namespace": "default" }, "data": { "a": value } });
+        let (live, merged) = compare(Some(object("1")), object("1"));
+        assert_eq!(live, Some(merged));
+        assert_eq!(compare(None, object("1")).0, None);
+    }
+}

@@ -1,0 +1,267 @@
+//! `microkube edit`: opens objects in an editor, and patches them with the difference. A file with errors is opened again,
+//! with the errors in its header.
+
+mod editor;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use microkube_manifest::Input;
+use microkube_manifest::kinds::read_documents;
+use microkube_patch::kinds::schema_of;
+use microkube_patch::{check_identity, merge_patch, strategic};
+use serde_json::{Value, json};
+
+use self::editor::{Edited, Editor};
+use super::failure::{Failure, complain};
+use super::objects::dry_run::DryRun;
+use super::pods_host::{self, Place, Purpose};
+use super::print::emit;
+use super::results::{OutputArgs, Results};
+use super::targets::{ChangeError, NamedArgs, NodeObjects, Target};
+use super::yaml;
+use crate::emulated_host;
+use crate::objects::{Part, Patch};
+use crate::stderr::say;
+
+const HEADER: &str = "\
+# Please edit the object below. Lines beginning with a '#' will be ignored,
+# and an empty file will abort the edit. If an error occurs while saving this file will be
+# reopened with the relevant failures.
+#
+";
+
+/// Edit objects in an editor
+///
+/// The editor is the one in KUBE_EDITOR or EDITOR, or `vi`. The objects are changed when it ends. If they are invalid,
+/// the file is opened again with the reasons in its header.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube edit configmap app\n  EDITOR=nano microkube edit secret/login -n shop\n  microkube edit configmap app -o json"
+)]
+pub struct EditArgs {
+    #[command(flatten)]
+    objects: NamedArgs,
+    /// The format of the file
+    #[arg(short, long, value_enum, default_value_t = FileFormat::Yaml, value_name = "FORMAT")]
+    output: FileFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FileFormat {
+    Json,
+    Yaml,
+}
+
+pub(super) fn run(args: EditArgs) -> Result<ExitCode, Failure> {
+    let requested = args.objects.requested()?;
+    let paths = match pods_host::go_to_pods(Purpose::Objects, requested.consumed_stdin.as_deref())? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let node = NodeObjects::open(paths, DryRun::None)?;
+    let (originals, errors) = node.requested(&requested)?;
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error.into());
+    }
+    let editor = Editor::from_env(args.output.extension());
+    let output = OutputArgs::default();
+    let mut tell = emit;
+    let mut results = Results::new(&output, &mut tell);
+    let ended = edit(
+        &node,
+        &originals,
+        args.output,
+        &mut |text| editor.edit(text),
+        &mut results,
+    )?;
+    match ended {
+        Ended::Saved => Ok(ExitCode::SUCCESS),
+        Ended::Cancelled(why) => {
+            say!("{why}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Failed { error, path } => {
+            complain(&error);
+            // Files of a command in the emulated host disappear with it.
+            if emulated_host::is_inside() {
+                let _ = std::fs::remove_file(path);
+            } else {
+                say!(
+                    "A copy of your changes has been stored to {:?}",
+                    path.display().to_string()
+                );
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl FileFormat {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Json => ".json",
+            Self::Yaml => ".yaml",
+        }
+    }
+
+    /// The text that is edited, without a header.
+    fn text(self, originals: &[(Target, Value)]) -> String {
+        let document = match originals {
+            [(_, only)] => only.clone(),
+            several => {
+                let items: Vec<&Value> = several.iter().map(|(_, object)| object).collect();
+                json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items })
+            }
+        };
+        match self {
+            Self::Json => format!("{document:#}\n"),
+            Self::Yaml => yaml::document(&document),
+        }
+    }
+
+    /// The text before the objects. JSON has no comments.
+    fn header(self, reasons: &[Reason]) -> String {
+        let mut header = match self {
+            Self::Json => return String::new(),
+            Self::Yaml => HEADER.to_owned(),
+        };
+        let comment = |text: &str| text.replace('\n', "\n# ");
+        for Reason { head, others } in reasons {
+            let colon = if others.is_empty() { "" } else { ":" };
+            let _ = writeln!(header, "# {}{colon}", comment(head));
+            for other in others {
+                let _ = writeln!(header, "# * {}", comment(other));
+            }
+            header.push_str("#\n");
+        }
+        header
+    }
+}
+
+/// How editing ended.
+#[derive(Debug)]
+enum Ended {
+    Saved,
+    Cancelled(&'static str),
+    /// The edited file is kept.
+    Failed {
+        error: anyhow::Error,
+        path: PathBuf,
+    },
+}
+
+/// Why the file is opened again.
+#[derive(Debug, PartialEq)]
+struct Reason {
+    head: String,
+    others: Vec<String>,
+}
+
+/// Edits until everything is saved, or the user gives up.
+fn edit(
+    node: &NodeObjects,
+    originals: &[(Target, Value)],
+    format: FileFormat,
+    launch: &mut dyn FnMut(&str) -> anyhow::Result<Edited>,
+    results: &mut Results<'_>,
+) -> anyhow::Result<Ended> {
+    let original = format.text(originals);
+    let mut text = format.header(&[]) + &original;
+    // What was edited in the round before, which had errors.
+    let mut refused: Option<String> = None;
+    loop {
+        let Edited { text: edited, file } = launch(&text)?;
+        let bare = without_comments(&edited);
+        if refused.as_deref() == Some(&bare) {
+            return Ok(Ended::Failed {
+                error: anyhow!("Edit cancelled, no valid changes were saved."),
+                path: file.keep()?.1,
+            });
+        }
+        if bare == without_comments(&original) {
+            return Ok(Ended::Cancelled("Edit cancelled, no changes made."));
+        }
+        if bare.trim().is_empty() {
+            return Ok(Ended::Cancelled("Edit cancelled, saved file was empty."));
+        }
+        let reasons = match save(node, originals, &edited, results) {
+            Ok(reasons) if reasons.is_empty() => return Ok(Ended::Saved),
+            Ok(reasons) => reasons,
+            Err(error) => {
+                let path = file.keep()?.1;
+                return Ok(Ended::Failed { error, path });
+            }
+        };
+        for reason in &reasons {
+            say!("error: {}", reason.head);
+        }
+        text = format.header(&reasons) + &bare;
+        refused = Some(bare);
+    }
+}
+
+/// The text without lines that are comments. In YAML, no line of a text in several lines begins with `#`.
+fn without_comments(text: &str) -> String {
+    let lines = text.split_inclusive('\n').filter(|line| !line.starts_with('#'));
+    lines.collect()
+}
+
+/// Saves the edited objects. Returns what is wrong with them.
+fn save(
+    node: &NodeObjects,
+    originals: &[(Target, Value)],
+    edited: &str,
+    results: &mut Results<'_>,
+) -> anyhow::Result<Vec<Reason>> {
+    let input = Input {
+        source: "line",
+        text: edited.as_bytes(),
+    };
+    let documents = match read_documents(&[input]) {
+        Ok(documents) => documents,
+        Err(error) => {
+            let reason = Reason {
+                head: "The edited file had a syntax error".to_owned(),
+                others: error.to_string().lines().map(str::to_owned).collect(),
+            };
+            return Ok(vec![reason]);
+        }
+    };
+    let mut reasons = Vec::new();
+    for document in documents {
+        let edited = document.written();
+        let target = Target::of(document.kind(), &edited)?;
+        let Some((target, original)) = originals.iter().find(|(known, _)| known.is(&target)) else {
+            bail!("At least one of apiVersion, kind and name was changed");
+        };
+        if *original == edited {
+            results.add(target.kind, edited, "skipped")?;
+            continue;
+        }
+        let patch = match schema_of(&target.kind.api_version(), target.kind.kind) {
+            Some(schema) => Patch::Strategic(strategic::diff(original, &edited, schema)?),
+            None => Patch::Merge(merge_patch::diff(original, &edited)?),
+        };
+        if let Patch::Strategic(patch) | Patch::Merge(patch) = &patch {
+            check_identity(patch)?;
+        }
+        let changed = node.try_change(target, Part::Main, &mut |current| {
+            Ok(Some(patch.apply(target.kind, current)?))
+        });
+        match changed {
+            Ok(changed) => results.add(target.kind, changed.object, "edited")?,
+            Err(ChangeError::Object(error)) if !error.problems().is_empty() => reasons.push(Reason {
+                head: format!("{} {:?} was not valid", target.kind.qualified_plural(), target.key.name),
+                others: error.problems().iter().map(|problem| problem.message.clone()).collect(),
+            }),
+            Err(error) => return Err(error.into_report()),
+        }
+    }
+    Ok(reasons)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use microkube_store::Key;
+use tempfile::NamedTempFile;
+
+use super::super::pods::test_pods::TestPods;
+use super::*;
+
+struct Node {
+    _pods: TestPods,
+    node: NodeObjects,
+}
+
+impl Node {
+    /// A node with a ConfigMap.
+    fn new() -> Self {
+        let pods = TestPods::new();
+        let node = NodeObjects::open(pods.paths.clone(), DryRun::None).unwrap();
+        let config_map = json!({ "metadata": { "name": "c" }, "data": { "a": "1" } });
+        node.objects.create(target().kind, &config_map).unwrap();
+        Self { _pods: pods, node }
+    }
+
+    fn data(&self) -> Value {
+        self.node.find(&target()).unwrap().unwrap()["data"].clone()
+    }
+
+    /// Edits the ConfigMap with these replacements, one for each time that the editor opens. Returns the end, what was
+    /// printed, and the texts that the editor opened.
+    fn edit(&self, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
+        let originals = [(target(), self.node.find(&target()).unwrap().unwrap())];
+        let (mut opened, mut told) = (Vec::new(), String::new());
+        let mut rounds = replacements.iter();
+        let mut launch = |text: &str| {
+            opened.push(text.to_owned());
+            let (old, new) = rounds.next().expect("the editor is not opened again");
+            Ok(Edited {
+                text: text.replace(old, new),
+                file: NamedTempFile::new()?,
+            })
+        };
+        let output = OutputArgs::default();
+        let mut tell = |text: &str| {
+            told.push_str(text);
+            Ok(())
+        };
+        let mut results = Results::new(&output, &mut tell);
+        let ended = edit(&self.node, &originals, FileFormat::Yaml, &mut launch, &mut results).unwrap();
+        (ended, told, opened)
+    }
+}
+
+fn target() -> Target {
+    Target {
+        kind: microkube_manifest::kinds::named("cm").unwrap(),
+        key: Key::namespaced("default", "c"),
+    }
+}
+
+fn failure(ended: Ended) -> String {
+    match ended {
+        Ended::Failed { error, path } => {
+            std::fs::remove_file(path).unwrap();
+            error.to_string()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_edited_object_is_patched() {
+    let node = Node::new();
+    let (ended, told, opened) = node.edit(&[("a: \"1\"", "a: \"2\"\n  b: \"3\"")]);
+    assert!(matches!(ended, Ended::Saved), "{ended:?}");
+    assert_eq!(
+        (told.as_str(), node.data()),
+        ("configmap/c edited\n", json!({ "a": "2", "b": "3" }))
+    );
+    assert!(opened[0].starts_with("# Please edit the object below."), "{opened:?}");
+}
+
+#[test]
+fn nothing_is_written_without_a_change_or_with_an_empty_file() {
+    let node = Node::new();
+    let (ended, ..) = node.edit(&[("", "")]);
+    assert!(matches!(ended, Ended::Cancelled("Edit cancelled, no changes made.")));
+    let text = FileFormat::Yaml.text(&[(target(), node.node.find(&target()).unwrap().unwrap())]);
+    let (ended, ..) = node.edit(&[(&text, "\n")]);
+    assert!(matches!(
+        ended,
+        Ended::Cancelled("Edit cancelled, saved file was empty.")
+    ));
+    let (_, told, _) = node.edit(&[("a: \"1\"", "a: '1'")]);
+    assert_eq!(told, "configmap/c skipped\n");
+}
+
+#[test]
+fn a_faulty_file_is_opened_again_with_the_reasons() {
+    let node = Node::new();
+    let (ended, _, opened) = node.edit(&[("a: \"1\"", "a: [1"), ("a: [1", "a/b: \"1\""), ("a/b", "b")]);
+    assert!(matches!(ended, Ended::Saved), "{ended:?}");
+    assert_eq!(node.data(), json!({ "b": "1" }));
+    assert!(
+        opened[1].contains("# The edited file had a syntax error:\n# * line:"),
+        "{}",
+        opened[1]
+    );
+    assert!(
+        opened[2].contains("# configmaps \"c\" was not valid:\n# * data[a/b]: Invalid value"),
+        "{}",
+        opened[2]
+    );
+}
+
+#[test]
+fn editing_ends_if_errors_are_not_corrected_or_the_name_is_changed() {
+    let node = Node::new();
+    let (ended, ..) = node.edit(&[("a: \"1\"", "a: [1"), ("", "")]);
+    assert_eq!(failure(ended), "Edit cancelled, no valid changes were saved.");
+    let (ended, ..) = node.edit(&[("name: c", "name: d")]);
+    assert_eq!(failure(ended), "At least one of apiVersion, kind and name was changed");
+    assert_eq!(node.data(), json!({ "a": "1" }));
+}

@@ -1,0 +1,129 @@
+//! `microkube get`.
+
+mod arguments;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::failure::{Failure, complain};
+use super::jsonpath::{self, Template};
+use super::objects::arguments::{Requested, not_found};
+use super::objects::listing::{Listing, Reader};
+use super::pods::format::Objects;
+use super::pods_host::{self, Place, Purpose};
+use super::print::emit;
+use super::table::table;
+use crate::stderr::say;
+pub use arguments::GetArgs;
+use arguments::{Show, shown};
+
+pub(super) fn run(args: GetArgs) -> Result<ExitCode, Failure> {
+    let field_selector = args.field_selector.field_selector.as_ref();
+    let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
+    let follows = args.watch || args.watch_only;
+    if follows && requested.groups.len() != 1 {
+        return Err(Failure::usage(anyhow!(
+            "watch is only supported on individual resources and resource collections - {} resources were found",
+            requested.groups.len()
+        )));
+    }
+    // Objects other than Pods exist even while the emulated host does not run.
+    let purpose = match requested.is_only_pods() && !follows {
+        true => Purpose::Look,
+        false => Purpose::Follow,
+    };
+    match pods_host::go_to_pods(purpose, requested.consumed_stdin.as_deref())? {
+        Place::Elsewhere(exit_code) => Ok(exit_code),
+        Place::Here(paths) if follows => watch::watch(&Reader::new(paths), &requested, &args),
+        Place::Here(paths) => show(&Reader::new(paths), &requested, &args),
+    }
+}
+
+/// Shows the objects once.
+fn show(reader: &Reader, requested: &Requested, args: &GetArgs) -> Result<ExitCode, Failure> {
+    let listings = read(reader, requested, &args.show)?;
+    emit(&text(&listings, requested, &args.show, Timestamp::now())?)?;
+    let mut failed = false;
+    for listing in &listings {
+        for name in listing.missing.iter().filter(|_| !args.ignore_not_found) {
+            complain(&not_found(listing.kind, &name.name));
+            failed = true;
+        }
+    }
+    let is_empty = listings.iter().all(|listing| listing.objects.is_empty());
+    for error in listings.into_iter().flat_map(|listing| listing.damaged) {
+        complain(&error);
+        failed = true;
+    }
+    if args.show.is_table() && is_empty && !requested.has_names() && !args.ignore_not_found {
+        say!("{}", requested.nothing_found());
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Reads the objects of each group, sorted as requested.
+fn read(reader: &Reader, requested: &Requested, show: &Show) -> anyhow::Result<Vec<Listing>> {
+    let mut listings = Vec::new();
+    for group in &requested.groups {
+        let mut listing = reader.read(group, requested)?;
+        if let Some(path) = &show.sort_by {
+            sort(&mut listing.objects, path)?;
+        }
+        listings.push(listing);
+    }
+    Ok(listings)
+}
+
+/// The objects in the requested format.
+fn text(listings: &[Listing], requested: &Requested, show: &Show, now: Timestamp) -> anyhow::Result<String> {
+    let Some(format) = show.output.as_ref().filter(|_| !show.is_table()) else {
+        return Ok(tables(listings, requested, show, now));
+    };
+    let objects = listings.iter().flat_map(|listing| listing.objects.iter().cloned());
+    let objects: Vec<Value> = objects.map(|object| shown(object, show)).collect();
+    // For a named object that does not exist, nothing is printed.
+    if objects.is_empty() && requested.has_names() {
+        return Ok(String::new());
+    }
+    format.print(&Objects::of(&objects, requested.is_single())?, !show.no_headers)
+}
+
+/// A table for each kind, with a line between them.
+fn tables(listings: &[Listing], requested: &Requested, show: &Show, now: Timestamp) -> String {
+    let columns = show.columns(requested);
+    let mut text = String::new();
+    for listing in listings.iter().filter(|listing| !listing.objects.is_empty()) {
+        if !text.is_empty() && !show.no_headers {
+            text.push('\n');
+        }
+        let objects = listing.objects.iter();
+        let mut rows: Vec<Vec<String>> = objects.map(|object| columns.row(listing.kind, object, now)).collect();
+        if !show.no_headers {
+            rows.insert(0, columns.header(listing.kind));
+        }
+        text += &table(&rows);
+    }
+    text
+}
+
+/// Sorts by the first value that a path finds. Objects without one come first.
+fn sort(objects: &mut Vec<Value>, path: &Template) -> anyhow::Result<()> {
+    let mut keyed = Vec::with_capacity(objects.len());
+    for object in objects.drain(..) {
+        let key: Option<Value> = path.find(&object)?.into_iter().next().cloned();
+        keyed.push((key, object));
+    }
+    keyed.sort_by(|(left, _), (right, _)| match (left, right) {
+        (Some(left), Some(right)) => jsonpath::order(left, right).unwrap_or(std::cmp::Ordering::Equal),
+        (left, right) => left.is_some().cmp(&right.is_some()),
+    });
+    objects.extend(keyed.into_iter().map(|(_, object)| object));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

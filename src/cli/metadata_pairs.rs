@@ -1,0 +1,356 @@
+//! What `label` and `annotate` have in common: pairs on the command line, and changes of a map in `metadata`. The messages
+//! of the two differ as in kubectl.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use microkube_manifest::names;
+use serde_json::{Map, Value, json};
+
+use super::failure::Failure;
+use super::manifests::FilenameArgs;
+use super::objects::arguments::{ObjectArgs, Requested};
+use super::objects::dry_run::DryRun;
+use super::pods::arguments::{ScopeArgs, SelectorArg};
+use super::print::emit;
+use super::results::OutputArgs;
+use super::targets::{self, NodeObjects, Target};
+use crate::objects::{Part, Patch};
+use crate::stderr::say;
+
+/// Which map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pairs {
+    Labels,
+    Annotations,
+}
+
+/// The arguments of both verbs.
+#[derive(Debug, clap::Args)]
+pub(super) struct PairArgs {
+    /// The objects (TYPE NAME or TYPE/NAME), then the changes: KEY=VALUE sets, KEY- removes
+    #[arg(value_name = "TYPE NAME|TYPE/NAME|KEY=VALUE|KEY-", allow_hyphen_values = false)]
+    words: Vec<String>,
+    #[command(flatten)]
+    files: FilenameArgs,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    #[command(flatten)]
+    selector: SelectorArg,
+    /// Change all objects of the types in the namespace
+    #[arg(long)]
+    all: bool,
+    /// Replace values of existing keys
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the pairs of each object
+    #[arg(long)]
+    list: bool,
+    /// Change the object only if it has this version; only for a single object
+    #[arg(long, value_name = "VERSION")]
+    resource_version: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Changes on a command line.
+#[derive(Debug, Default, PartialEq)]
+struct Changes {
+    set: BTreeMap<String, String>,
+    remove: Vec<String>,
+}
+
+impl Pairs {
+    fn field(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Annotations => "annotations",
+        }
+    }
+
+    fn one(self) -> &'static str {
+        match self {
+            Self::Labels => "label",
+            Self::Annotations => "annotation",
+        }
+    }
+
+    pub(super) fn run(self, args: &PairArgs) -> Result<ExitCode, Failure> {
+        let (resources, words) = self.split(&args.words).map_err(Failure::usage)?;
+        let changes = self.changes(words).map_err(Failure::usage)?;
+        self.check(args, resources, &changes).map_err(Failure::usage)?;
+        let objects = ObjectArgs {
+            resources: resources.to_vec(),
+            files: args.files.clone(),
+        };
+        let requested = Requested::new(&objects, &args.scope, &args.selector, None)?;
+        if args.all && requested.has_names() {
+            let problem = "name cannot be provided when --all is specified";
+            return Err(Failure::usage(anyhow!(problem)));
+        }
+        if !args.all && args.selector.selector.is_none() {
+            targets::check_names(&requested)?;
+        }
+        let is_alone = requested.is_single() && !requested.is_from_files;
+        if args.resource_version.is_some() && !is_alone {
+            let problem = "--resource-version may only be used with a single resource";
+            return Err(Failure::usage(anyhow!(problem)));
+        }
+        targets::for_each(&requested, &args.output, &mut |node, target, old, results| {
+            let (object, done) = if changes == Changes::default() {
+                (old, None)
+            } else {
+                let (object, done) = self.write(node, target, &old, &changes, args)?;
+                (object, Some(done))
+            };
+            match (args.list, done) {
+                (true, _) => {
+                    if !is_alone {
+                        let (kind, group) = (target.kind.kind, target.kind.group);
+                        say!("Listing {} for {kind}.{group}/{}:", self.field(), target.key.name);
+                    }
+                    emit(&self.list(&object, if is_alone { "" } else { " " }))
+                }
+                (false, Some(done)) => results.add(target.kind, object, done),
+                (false, None) => Ok(()),
+            }
+        })
+    }
+
+    /// The words that name objects, and those that are changes (`GetResourcesAndPairs`).
+    fn split(self, words: &[String]) -> anyhow::Result<(&[String], &[String])> {
+        let is_change = |word: &String| {
+            (word.contains('=') && !word.starts_with('=')) || (word.ends_with('-') && word.as_str() != "-")
+        };
+        let first = words.iter().position(is_change).unwrap_or(words.len());
+        let (resources, changes) = words.split_at_checked(first).unwrap_or((words, &[]));
+        if let Some(word) = changes.iter().find(|word| !is_change(word)) {
+            bail!("all resources must be specified before {} changes: {word}", self.one());
+        }
+        Ok((resources, changes))
+    }
+
+    fn changes(self, words: &[String]) -> anyhow::Result<Changes> {
+        let mut changes = Changes::default();
+        for word in words {
+            match word.split_once('=') {
+                Some((key, value)) => {
+                    if self == Self::Labels {
+                        check_label(word, value)?;
+                    }
+                    changes.set.insert(key.to_owned(), value.to_owned());
+                }
+                None => changes.remove.extend(word.strip_suffix('-').map(str::to_owned)),
+            }
+        }
+        let both: Vec<&str> = changes
+            .remove
+            .iter()
+            .filter(|key| changes.set.contains_key(*key))
+            .map(String::as_str)
+            .collect();
+        match (self, both.as_slice()) {
+            (_, []) => Ok(changes),
+            (Self::Labels, _) => bail!("can not both modify and remove a label in the same command"),
+            (Self::Annotations, keys) => bail!(
+                "can not both modify and remove the following annotation(s) in the same command: {}",
+                keys.join(", ")
+            ),
+        }
+    }
+
+    fn check(self, args: &PairArgs, resources: &[String], changes: &Changes) -> anyhow::Result<()> {
+        if args.all && args.selector.selector.is_some() {
+            bail!("cannot set --all and --selector at the same time");
+        }
+        if resources.is_empty() && args.files.filename.is_empty() {
+            bail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
+        }
+        if *changes == Changes::default() && !args.list {
+            bail!("at least one {} update is required", self.one());
+        }
+        Ok(())
+    }
+
+    /// Changes an object. Returns it, and what has been done.
+    fn write(
+        self,
+        node: &NodeObjects,
+        target: &Target,
+        old: &Value,
+        changes: &Changes,
+        args: &PairArgs,
+    ) -> anyhow::Result<(Value, &'static str)> {
+        let known = self.of(old);
+        if !args.overwrite {
+            self.refuse_overwrites(known, changes)?;
+        }
+        if self == Self::Labels && args.output.dry_run != DryRun::Client && !args.list {
+            let is_missing = |key: &&String| known.is_none_or(|map| !map.contains_key(*key));
+            for key in changes.remove.iter().filter(is_missing) {
+                emit(&format!("label {key:?} not found.\n"))?;
+            }
+        }
+        let set = changes.set.iter().map(|(key, value)| (key.clone(), json!(value)));
+        let removed = changes.remove.iter().map(|key| (key.clone(), Value::Null));
+        let map: Map<String, Value> = set.chain(removed).collect();
+        let mut metadata = json!({ self.field(): map });
+        if let Some(version) = &args.resource_version {
+            metadata["resourceVersion"] = json!(version);
+        }
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        let changed = node.change(target, Part::Main, &mut |current| {
+            Ok(Some(patch.apply(target.kind, current)?))
+        })?;
+        let done = match self {
+            Self::Annotations => "annotated",
+            Self::Labels if !changed.is_changed => "not labeled",
+            // kubectl compares lengths.
+            Self::Labels if !args.overwrite && self.length(&changed.object) < self.length(old) => "unlabeled",
+            Self::Labels => "labeled",
+        };
+        Ok((changed.object, done))
+    }
+
+    fn refuse_overwrites(self, known: Option<&Map<String, Value>>, changes: &Changes) -> anyhow::Result<()> {
+        let conflicts: Vec<String> = changes
+            .set
+            .iter()
+            .filter_map(|(key, new)| {
+                let old = known?.get(key)?.as_str()?;
+                (old != new).then(|| format!("'{key}' already has a value ({old})"))
+            })
+            .collect();
+        match (self, conflicts.as_slice()) {
+            (_, []) => Ok(()),
+            (Self::Labels, several) => {
+                let several = several.iter().map(|one| format!("{one}, and --overwrite is false"));
+                bail!("{}", several.collect::<Vec<_>>().join("\n"))
+            }
+            (Self::Annotations, several) => bail!(
+                "--overwrite is false but found the following declared annotation(s): {}",
+                several.join("; ")
+            ),
+        }
+    }
+
+    fn of(self, object: &Value) -> Option<&Map<String, Value>> {
+        object.get("metadata")?.get(self.field())?.as_object()
+    }
+
+    /// The length of the map as JSON.
+    fn length(self, object: &Value) -> usize {
+        self.of(object).map_or(0, |map| json!(map).to_string().len())
+    }
+
+    fn list(self, object: &Value, indent: &str) -> String {
+        let mut text = String::new();
+        for (key, value) in self.of(object).into_iter().flatten() {
+            let _ = writeln!(text, "{indent}{key}={}", value.as_str().unwrap_or_default());
+        }
+        text
+    }
+}
+
+fn check_label(word: &str, value: &str) -> anyhow::Result<()> {
+    if value.contains('=') {
+        bail!("invalid label spec: {word}");
+    }
+    let errors = names::label_value(value);
+    if !errors.is_empty() {
+        bail!("invalid label value: {word:?}: {}", errors.join(";"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn changes(pairs: Pairs, text: &str) -> Result<(usize, Changes), String> {
+        let words = words(text);
+        let (resources, changes) = pairs.split(&words).map_err(|error| error.to_string())?;
+        let changes = pairs.changes(changes).map_err(|error| error.to_string())?;
+        Ok((resources.len(), changes))
+    }
+
+    #[test]
+    fn objects_come_before_changes() {
+        let expected = Changes {
+            set: BTreeMap::from([("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())]),
+            remove: vec!["old".to_owned()],
+        };
+        assert_eq!(changes(Pairs::Labels, "cm web a=b old- c="), Ok((2, expected)));
+        let (_, annotated) = changes(Pairs::Annotations, "cm/web note=a=b").unwrap();
+        assert_eq!(annotated.set["note"], "a=b");
+    }
+
+    #[test]
+    fn faulty_changes_are_refused_in_the_words_of_kubectl() {
+        let (labels, annotations) = (Pairs::Labels, Pairs::Annotations);
+        for (pairs, text, message) in [
+            (
+                labels,
+                "cm a=b web",
+                "all resources must be specified before label changes: web",
+            ),
+            (
+                annotations,
+                "cm a=b web",
+                "all resources must be specified before annotation changes: web",
+            ),
+            (labels, "cm web a=b=c", "invalid label spec: a=b=c"),
+            (
+                labels,
+                "cm web a=b a-",
+                "can not both modify and remove a label in the same command",
+            ),
+            (
+                annotations,
+                "cm web a=b c=d c- a-",
+                "can not both modify and remove the following annotation(s) in the same command: c, a",
+            ),
+        ] {
+            assert_eq!(changes(pairs, text), Err(message.to_owned()), "{text}");
+        }
+        let error = changes(labels, "cm web a=b/c").unwrap_err();
+        assert!(
+            error.starts_with("invalid label value: \"a=b/c\": a valid label must be"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn other_values_of_existing_keys_are_refused_without_overwrite() {
+        let known = json!({ "a": "1", "b": "2", "c": "3" });
+        let known = known.as_object();
+        let refused = |pairs: Pairs, text: &str| {
+            let (_, changes) = changes(pairs, text).unwrap();
+            let refused = pairs.refuse_overwrites(known, &changes);
+            refused.map_err(|error| error.to_string()).err()
+        };
+        assert_eq!(refused(Pairs::Labels, "cm web a=1 d=4 b-"), None);
+        assert_eq!(
+            refused(Pairs::Labels, "cm web a=2").as_deref(),
+            Some("'a' already has a value (1), and --overwrite is false")
+        );
+        assert_eq!(
+            refused(Pairs::Labels, "cm web a=2 b=3").as_deref(),
+            Some(
+                "'a' already has a value (1), and --overwrite is false\n'b' already has a value (2), and --overwrite is false"
+            )
+        );
+        assert_eq!(
+            refused(Pairs::Annotations, "cm web a=2 b=3").as_deref(),
+            Some(
+                "--overwrite is false but found the following declared annotation(s): 'a' already has a value (1); 'b' already has a value (2)"
+            )
+        );
+    }
+}

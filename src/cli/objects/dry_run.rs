@@ -1,0 +1,24 @@
+//! `--dry-run`: what a verb would do.
+
+/// The values of `--dry-run`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum DryRun {
+    /// Do it
+    #[default]
+    None,
+    /// Only print the object that would be sent
+    Client,
+    /// Do everything except writing
+    Server,
+}
+
+impl DryRun {
+    /// What follows `created` and `deleted`.
+    pub(in crate::cli) fn note(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Client => " (dry run)",
+            Self::Server => " (server dry run)",
+        }
+    }
+}

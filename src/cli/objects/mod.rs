@@ -1,0 +1,12 @@
+//! The common part of the verbs for objects of all kinds: which objects a command line names, reading them, and the
+//! tables that show them.
+
+pub(super) mod arguments;
+mod cells;
+pub(super) mod dry_run;
+pub(super) mod field_selector;
+pub(super) mod listing;
+pub(super) mod manifests;
+pub(super) mod name;
+pub(super) mod table;
+pub(super) mod volumes;

@@ -1,0 +1,144 @@
+//! `microkube replace`.
+
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use k8s_openapi::api::core::v1::Pod;
+use microkube_manifest::kinds::Object as Typed;
+use microkube_store::{Deletion, Written};
+use serde_json::Value;
+
+use super::apply::FileArgs;
+use super::failure::{Failure, complain};
+use super::manifests::{self, Configuration};
+use super::object_failure::as_kubectl_error;
+use super::objects::dry_run::DryRun;
+use super::pods_host::{self, Place, Purpose};
+use super::print::{emit, is_output_closed};
+use super::results::Results;
+use super::targets::{NodeObjects, Target};
+use crate::objects::{Objects, Part};
+use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply};
+use crate::pod::operations::delete::delete_one;
+use crate::state::PodRecords;
+
+/// Replace objects by complete new ones from files or stdin
+///
+/// An object must exist. If the file has a resourceVersion, the object must still have that version. With --force, the
+/// object is deleted and created again.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube replace -f config.yaml\n  microkube get configmap app -o yaml | sed s/slow/fast/ | microkube replace -f -\n  \
+                  microkube replace --force -f pod.yaml"
+)]
+pub struct ReplaceArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Delete the objects and create them again
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
+    let output = &args.files.output;
+    if args.force && output.dry_run != DryRun::None {
+        return Err(Failure::usage(anyhow!("--dry-run can not be used when --force is set")));
+    }
+    let loaded = manifests::load(&args.files.files, &args.files.namespace)?;
+    let purpose = match loaded.manifests.pods.is_empty() || !args.force {
+        true => Purpose::Objects,
+        false => Purpose::Start,
+    };
+    let paths = match pods_host::go_to_pods(purpose, loaded.consumed_stdin.as_deref())? {
+        Place::Elsewhere(exit_code) => return Ok(exit_code),
+        Place::Here(paths) => paths,
+    };
+    let node = NodeObjects::open(paths, output.dry_run)?;
+    let mut errors = Vec::new();
+    let mut tell = emit;
+    let mut results = Results::new(output, &mut tell);
+    for configuration in &loaded.configurations {
+        let replaced = replace(&node, configuration, args.force);
+        match replaced {
+            Ok(object) => results.add(configuration.kind(), object, "replaced")?,
+            Err(error) if is_output_closed(&error) => return Err(error.into()),
+            Err(error) => errors.push(error),
+        }
+    }
+    for pod in &loaded.manifests.pods {
+        let object = Typed::from(pod.clone());
+        match replace_pod(&node, pod, args.force) {
+            Ok(new) => results.add(object.kind(), new, "replaced")?,
+            Err(error) if is_output_closed(&error) => return Err(error.into()),
+            Err(error) => errors.push(error),
+        }
+    }
+    results.print()?;
+    errors.iter().for_each(complain);
+    Ok(ExitCode::from(u8::from(!errors.is_empty())))
+}
+
+fn replace(node: &NodeObjects, configuration: &Configuration, force: bool) -> anyhow::Result<Value> {
+    let (kind, value) = (configuration.kind(), configuration.value());
+    let target = Target::of(kind, &value)?;
+    if force && kind.kind == "Namespace" {
+        bail!(
+            "namespace {:?} cannot be replaced by force, because everything in it would be deleted",
+            target.key.name
+        );
+    }
+    let replaced = if force {
+        delete(&node.objects, &target)?;
+        node.objects.create(kind, &value)
+    } else {
+        node.objects.replace(kind, &value).map(Written::into_object)
+    };
+    let doing = format!("error when replacing {:?}", configuration.source());
+    let replaced = replaced.map_err(|error| as_kubectl_error(error, Some(&doing)))?;
+    Ok(replaced.into_value())
+}
+
+/// Deletes an object, if it exists.
+fn delete(objects: &Objects, target: &Target) -> anyhow::Result<()> {
+    let name = &target.key.name;
+    match objects.delete(target.kind, &target.key, &Deletion::default()) {
+        Ok(Written::Removed(_)) => {
+            let from = target.key.namespace.as_deref();
+            let from = from
+                .map(|namespace| format!(" from {namespace} namespace"))
+                .unwrap_or_default();
+            emit(&format!("{} {name:?} deleted{from}\n", target.kind.singular))
+        }
+        Ok(_) => bail!(
+            "{} {name:?} is being deleted and waits for its finalizers",
+            target.kind.singular
+        ),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(as_kubectl_error(error, None)),
+    }
+}
+
+/// Only a new Pod can have another specification.
+fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool) -> anyhow::Result<Value> {
+    let object = Typed::from(pod.clone());
+    let target = Target::of(object.kind(), &object.to_value())?;
+    if !force {
+        let new = object.to_value();
+        let changed = node.change(&target, Part::Main, &mut |_| Ok(Some(new.clone())))?;
+        return Ok(changed.object);
+    }
+    let records = PodRecords::new(node.paths().clone());
+    let namespace = target.key.namespace.as_deref().unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(record) = records.find(namespace, &target.key.name)? {
+        runtime.block_on(delete_one(node.paths(), record, None))?;
+        emit(&format!(
+            "pod {:?} deleted from {namespace} namespace\n",
+            target.key.name
+        ))?;
+    }
+    let applied = runtime.block_on(apply(node.paths(), pod, Existing::Refuse));
+    let (Applied::Created(pod) | Applied::Configured(pod) | Applied::Unchanged(pod)) =
+        applied.map_err(ApplyError::into_report)?;
+    Ok(Typed::from(pod).to_value())
+}

@@ -1,0 +1,93 @@
+//! `apply`: what is in the configuration is set, what was in the last applied one and is not any more is removed, and what
+//! others have set stays. The last applied configuration is in an annotation, as `kubectl apply` keeps it.
+
+use microkube_manifest::kinds::Kind;
+use microkube_patch::{kinds, last_applied, merge_patch, strategic};
+use microkube_store::{Object, Written};
+use serde_json::Value;
+
+use super::error::ObjectError;
+use super::operations::{Objects, Part, key_in};
+
+/// How often an apply is started again because the object was created or deleted meanwhile, as in kubectl.
+const ATTEMPTS: usize = 5;
+
+/// What applying a configuration did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+/// The result of applying a configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    pub outcome: Outcome,
+    pub object: Object,
+    /// The object was created by other means, so nothing was removed from it.
+    pub lacked_annotation: bool,
+}
+
+impl Objects {
+    /// Applies a configuration, which is the object as its author wrote it, with its namespace.
+    ///
+    /// # Errors
+    /// If the object is invalid, or may not be changed like this.
+    pub fn apply(&self, kind: &'static Kind, configuration: &Value) -> Result<Applied, ObjectError> {
+        let key = key_in(kind, configuration);
+        if key.name.is_empty()
+            && let Some(prefix) = configuration.pointer("/metadata/generateName").and_then(Value::as_str)
+        {
+            let prefix = prefix.to_owned();
+            return Err(ObjectError::GenerateName { prefix });
+        }
+        let modified = last_applied::record(configuration.clone())?;
+        let mut attempts = 1..=ATTEMPTS;
+        loop {
+            attempts.next();
+            let result = match self.find(kind, &key)? {
+                None => self.create(kind, &modified).map(|object| Applied {
+                    outcome: Outcome::Created,
+                    object,
+                    lacked_annotation: false,
+                }),
+                Some(_) => self.configure(kind, &key, &modified),
+            };
+            match result {
+                Err(error) if (error.is_already_exists() || error.is_not_found()) && !attempts.is_empty() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn configure(
+        &self,
+        kind: &'static Kind,
+        key: &microkube_store::Key,
+        modified: &Value,
+    ) -> Result<Applied, ObjectError> {
+        let (mut has_changes, mut lacked_annotation) = (false, false);
+        let written = self.change(kind, key, Part::Main, |current| {
+            let last = last_applied::read(current)?;
+            lacked_annotation = last.is_none();
+            let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {
+                Some(schema) => strategic::three_way(last.as_ref(), modified, current, schema)?,
+                None => merge_patch::three_way(last.as_ref(), modified, current)?,
+            };
+            microkube_patch::check_identity(&applied.patch)?;
+            has_changes = applied.patch.as_object().is_some_and(|patch| !patch.is_empty());
+            Ok(has_changes.then_some(applied.result))
+        })?;
+        Ok(Applied {
+            // kubectl looks at the patch, too: `stringData` is applied each time.
+            outcome: if has_changes {
+                Outcome::Configured
+            } else {
+                Outcome::Unchanged
+            },
+            object: Written::into_object(written),
+            lacked_annotation,
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Why an operation on an object failed, in the API server's words. No error contains a value of a Secret.
+
+use std::fmt;
+
+use microkube_manifest::Problem;
+use microkube_manifest::kinds::Kind;
+use microkube_patch::PatchError;
+use microkube_store::StoreError;
+
+/// An operation on an object failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Among others: it does not exist, exists already, or has been modified.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The object, or its change, breaks a rule of its kind.
+    #[error("{kind} {name:?} is invalid: {}", Messages(.problems))]
+    Invalid {
+        /// `ConfigMap`, `StorageClass.storage.k8s.io`
+        kind: String,
+        name: String,
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+    /// The object has unknown fields or values of the wrong type.
+    #[error("{kind} in version {version:?} cannot be handled as a {kind}: {}", Messages(.problems))]
+    Undecodable {
+        /// `ConfigMap`
+        kind: &'static str,
+        /// `v1`
+        version: String,
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+    #[error("{resource} {name:?} is forbidden: {reason}")]
+    Forbidden {
+        /// `configmaps`
+        resource: String,
+        name: String,
+        reason: String,
+    },
+    /// The patch does not apply, or the result is too large.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    #[error("from {prefix}: cannot use generate name with apply")]
+    GenerateName {
+        /// `metadata.generateName`
+        prefix: String,
+    },
+    #[error("{resource} have no subresource {subresource:?}")]
+    NoSubresource {
+        /// `configmaps`
+        resource: String,
+        subresource: &'static str,
+    },
+}
+
+impl ObjectError {
+    /// The API server's word for this kind of error; `None` for errors of this node.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Store(StoreError::NotFound { .. }) => "NotFound",
+            Self::Store(StoreError::AlreadyExists { .. }) => "AlreadyExists",
+            Self::Store(StoreError::Conflict { .. }) => "Conflict",
+            Self::Store(StoreError::Invalid { .. }) | Self::Invalid { .. } => "Invalid",
+            Self::Store(
+                StoreError::VersionSetOnCreate | StoreError::OtherType { .. } | StoreError::OtherName { .. },
+            )
+            | Self::Undecodable { .. }
+            | Self::GenerateName { .. } => "BadRequest",
+            Self::Store(StoreError::TooLarge { .. }) => "RequestEntityTooLarge",
+            Self::Store(_) => return None,
+            Self::Forbidden { .. } => "Forbidden",
+            Self::NoSubresource { .. } => "NotFound",
+            Self::Patch(error) => match error.status() {
+                400 => "BadRequest",
+                413 => "RequestEntityTooLarge",
+                422 => "Invalid",
+                _ => "InternalError",
+            },
+        })
+    }
+
+    /// What is wrong with the object, if it breaks rules.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Invalid { problems, .. } | Self::Undecodable { problems, .. } => problems,
+            _ => &[],
+        }
+    }
+
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_not_found())
+    }
+
+    #[must_use]
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_already_exists())
+    }
+
+    /// Fails if there are problems.
+    pub(super) fn check(kind: &Kind, name: &str, problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let kind = match kind.group {
+            "" => kind.kind.to_owned(),
+            group => format!("{}.{group}", kind.kind),
+        };
+        Err(Self::Invalid {
+            kind,
+            name: name.to_owned(),
+            problems,
+        })
+    }
+}
+
+/// One message, or all of them in brackets, as Kubernetes writes them.
+struct Messages<'p>(&'p [Problem]);
+
+impl fmt::Display for Messages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [only] => f.write_str(&only.message),
+            several => {
+                let messages: Vec<&str> = several.iter().map(|problem| problem.message.as_str()).collect();
+                write!(f, "[{}]", messages.join(", "))
+            }
+        }
+    }
+}

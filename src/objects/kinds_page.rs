@@ -1,0 +1,69 @@
+//! `docs/kinds.md`, of which the table of kinds is a part.
+
+use std::fmt::Write as _;
+
+use microkube_manifest::kinds;
+
+const BEGIN: &str = "| Kind | `apiVersion` |";
+
+/// What the objects of a kind are for.
+fn use_of(kind: &str) -> &'static str {
+    match kind {
+        "ConfigMap" => "settings for containers",
+        "Namespace" => "a set of names; it is created with the first object in it",
+        "PersistentVolume" | "PersistentVolumeClaim" | "StorageClass" => {
+            "stored and validated; Pods cannot use them yet"
+        }
+        "Pod" => "containers in a virtual machine of their own",
+        "Secret" => "secret settings, registry credentials",
+        "ServiceAccount" => "`imagePullSecrets` for its Pods",
+        _ => "",
+    }
+}
+
+fn table() -> String {
+    let mut text =
+        format!("{BEGIN} Other names | In a namespace | Subresources | Used for |\n|---|---|---|---|---|---|\n");
+    let code = |names: &mut dyn Iterator<Item = &str>| {
+        let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
+    for kind in kinds::all() {
+        let names = [kind.plural].into_iter().chain(kind.short_names.iter().copied());
+        // The subresources of Pods are verbs of their own.
+        let subresources = kind
+            .subresources
+            .iter()
+            .copied()
+            .filter(|name| *name == "status" && kind.kind != "Pod");
+        let _ = writeln!(
+            text,
+            "| {} | `{}` | {} | {} | {} | {} |",
+            kind.kind,
+            kind.api_version(),
+            code(&mut names.into_iter()),
+            if kind.namespaced { "yes" } else { "no" },
+            code(&mut subresources.into_iter()),
+            use_of(kind.kind)
+        );
+    }
+    text
+}
+
+#[test]
+fn the_table_in_the_documentation_has_all_kinds() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/kinds.md");
+    let kept = std::fs::read_to_string(file).unwrap();
+    let begin = kept.find(BEGIN).unwrap();
+    let length = kept[begin..].find("\n\n").unwrap() + 1;
+    if std::env::var_os("MICROKUBE_WRITE_EXPECTED").is_some() {
+        let (before, after) = (&kept[..begin], &kept[begin + length..]);
+        std::fs::write(file, format!("{before}{}{after}", table())).unwrap();
+        return;
+    }
+    assert_eq!(
+        &kept[begin..begin + length],
+        table(),
+        "regenerate it: MICROKUBE_WRITE_EXPECTED=1 cargo test kinds_page"
+    );
+}

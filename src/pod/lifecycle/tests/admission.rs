@@ -1,0 +1,92 @@
+//! Pods that the node does not run.
+
+use super::*;
+
+fn spec() -> Value {
+    json!({ "containers": [{ "name": "a", "image": "i" }] })
+}
+
+fn invalid(world: &mut World) -> Vec<String> {
+    world.step(Event::Invalid {
+        message: "Error validating pod".to_owned(),
+    })
+}
+
+#[test]
+fn a_rejected_pod_fails_without_starting_anything() {
+    let mut world = World::new(spec());
+    let actions = world.step(Event::Rejected {
+        reason: "SysctlForbidden",
+        message: "forbidden sysctl: \"kernel.sem\" not allowlisted".to_owned(),
+    });
+    assert_eq!(actions, [""; 0]);
+    assert!(world.pod.has_ended());
+    assert_eq!(world.pod.deadline(), None);
+    assert_eq!(world.pod.exit_code(), 1);
+    let [event] = &world.events[..] else {
+        panic!("{:?}", world.events)
+    };
+    assert!(event.warning);
+    assert_eq!(event.reason, "SysctlForbidden");
+    assert_eq!(event.message, "forbidden sysctl: \"kernel.sem\" not allowlisted");
+    let status = world.pod.status(world.now);
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("SysctlForbidden"));
+    assert_eq!(
+        status.message.as_deref(),
+        Some("Pod was rejected: forbidden sysctl: \"kernel.sem\" not allowlisted")
+    );
+    assert_eq!(status.container_statuses, None);
+    let conditions: Vec<String> = status.conditions.unwrap().into_iter().map(|one| one.type_).collect();
+    assert_eq!(conditions, ["PodScheduled"]);
+}
+
+#[test]
+fn an_invalid_pod_stays_pending_until_it_is_deleted() {
+    let mut world = World::new(spec());
+    assert_eq!(invalid(&mut world), [""; 0]);
+    assert_eq!(world.events[0].reason, "FailedValidation");
+    assert_eq!(world.pod.deadline(), None);
+    assert!(!world.pod.has_begun());
+    assert_eq!(world.pod.status(world.now).phase.as_deref(), Some("Pending"));
+    let lost = Event::SupervisorRestartedAlone {
+        message: "x".to_owned(),
+    };
+    assert_eq!(world.step(lost), [""; 0], "the supervisor has not checked it again");
+    world.step(Event::TerminateRequested {
+        grace: None,
+        deletion: true,
+    });
+    assert!(world.pod.has_ended());
+}
+
+#[test]
+fn an_invalid_pod_starts_once_the_node_accepts_it() {
+    let mut world = World::new(spec());
+    invalid(&mut world);
+    assert_eq!(world.step(Event::Begin), ["pull a"]);
+    assert_eq!(invalid(&mut world), [""; 0]);
+    assert_eq!(world.events.len(), 1, "it runs already");
+}
+
+#[test]
+fn a_pod_is_checked_when_its_last_scheduling_gate_is_removed() {
+    let mut gated = spec();
+    gated["schedulingGates"] = json!([{ "name": "a" }]);
+    let removed = || Event::PodChanged {
+        change: PodChange::of(&pod_of(spec())),
+    };
+    let mut world = World::new(gated.clone());
+    world.step(Event::Begin);
+    invalid(&mut world);
+    assert_eq!(world.step(removed()), [""; 0]);
+    assert!(!world.pod.has_begun());
+    let mut world = World::new(gated);
+    world.step(Event::Begin);
+    world.step(Event::Rejected {
+        reason: "AppArmor",
+        message: "x".to_owned(),
+    });
+    assert_eq!(world.step(removed()), [""; 0]);
+    assert!(world.pod.has_ended());
+}

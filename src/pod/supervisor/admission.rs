@@ -1,0 +1,95 @@
+//! Whether this node runs the Pod, as the kubelet decides it before anything of the Pod is created.
+
+use k8s_openapi::api::core::v1::Pod;
+use microkube_manifest::admission::{Rejection, forbidden_privileges, rejection};
+
+use crate::pod::lifecycle::Event;
+use crate::pod::security_policy::SecurityPolicy;
+use crate::state::PodRecord;
+
+/// The event with which the life of the Pod starts: [`Event::Begin`] if the node runs it.
+pub fn first_event(record: &PodRecord, policy: &SecurityPolicy) -> Event {
+    if let Some(problems) = forbidden(&record.pod, policy) {
+        // The kubelet's message about a Pod that the API server has accepted.
+        let message = format!(
+            "Error validating pod \"{}\".\"{}\" from api, ignoring: {problems}",
+            record.name, record.namespace
+        );
+        return Event::Invalid { message };
+    }
+    match rejection(&record.pod, &policy.unsafe_sysctls) {
+        Some(Rejection { reason, message }) => Event::Rejected { reason, message },
+        None => Event::Begin,
+    }
+}
+
+/// What the Pod may not have on this node.
+pub fn forbidden(pod: &Pod, policy: &SecurityPolicy) -> Option<String> {
+    (!policy.allow_privileged)
+        .then(|| forbidden_privileges(pod))
+        .and_then(aggregated)
+}
+
+/// Several problems as Kubernetes shows them (`NewAggregate`).
+fn aggregated(problems: Vec<String>) -> Option<String> {
+    match &problems[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use microkube_manifest::sysctl::UnsafeSysctls;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn decided(spec: Value, allow_privileged: bool) -> Event {
+        let record = serde_json::from_value(json!({
+            "uid": "u", "namespace": "shop", "name": "web", "client": null, "supervisor": null, "vmm": null,
+            "pod": { "apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": spec },
+        }));
+        let policy = SecurityPolicy {
+            allow_privileged,
+            unsafe_sysctls: UnsafeSysctls::default(),
+            seccomp_profiles: "/nowhere".into(),
+        };
+        first_event(&record.unwrap(), &policy)
+    }
+
+    #[test]
+    fn a_privileged_pod_is_invalid_if_the_node_does_not_allow_it() {
+        let privileged = |name| json!({ "name": name, "securityContext": { "privileged": true } });
+        let one = json!({ "containers": [privileged("a")] });
+        assert_eq!(decided(one.clone(), true), Event::Begin);
+        let message = |problems: &str| Event::Invalid {
+            message: format!("Error validating pod \"web\".\"shop\" from api, ignoring: {problems}"),
+        };
+        let problem = |index| {
+            format!("spec.containers[{index}].securityContext.privileged: Forbidden: disallowed by cluster policy")
+        };
+        assert_eq!(decided(one, false), message(&problem(0)));
+        let two = json!({ "containers": [privileged("a"), privileged("b")] });
+        assert_eq!(
+            decided(two, false),
+            message(&format!("[{}, {}]", problem(0), problem(1)))
+        );
+    }
+
+    #[test]
+    fn a_pod_with_an_unsafe_sysctl_is_rejected() {
+        let spec = json!({
+            "containers": [{ "name": "a" }],
+            "securityContext": { "sysctls": [{ "name": "kernel.sem", "value": "1" }] },
+        });
+        assert_eq!(
+            decided(spec, false),
+            Event::Rejected {
+                reason: "SysctlForbidden",
+                message: "forbidden sysctl: \"kernel.sem\" not allowlisted".to_owned(),
+            }
+        );
+    }
+}

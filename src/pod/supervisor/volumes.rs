@@ -1,0 +1,395 @@
+//! Writes the files of the Pod's volumes into its VM: all of them before its first container starts, and those that
+//! have changed while it runs.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use super::message::Message;
+use super::supervised_pod::SupervisedPod;
+use crate::pod::lifecycle::PodEvent;
+use crate::pod::node_objects::NodeObjects;
+use crate::pod::pod_on_node::PodOnNode;
+use crate::pod::projected_volumes::{self, FailedVolume, VolumeFiles};
+use crate::pod::sandbox::AgentClientHandle;
+use crate::pod::written_volumes::WrittenVolumes;
+
+/// The kubelet's pauses before it sets up volumes again (`pkg/util/goroutinemap/exponentialbackoff`).
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(122);
+
+/// How often the age of tokens is looked at.
+const LONGEST_TOKEN_WAIT: Duration = Duration::from_secs(60);
+
+/// The next pause.
+#[derive(Debug)]
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(FIRST_RETRY)
+    }
+}
+
+impl Pause {
+    /// The pause after a failure; the next one is twice as long.
+    fn take(&mut self) -> Duration {
+        let doubled = self.0.saturating_mul(2).min(LONGEST_RETRY);
+        std::mem::replace(&mut self.0, doubled)
+    }
+}
+
+/// Computes the files of all volumes, and waits for the objects that are missing. `waits` is called before the first
+/// wait.
+pub async fn wait_for_files(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> Vec<VolumeFiles> {
+    let mut waits = Some(waits);
+    let mut changes = pod.changes.clone();
+    let mut pause = Pause::default();
+    let mut failures = Failures::default();
+    let mut is_retry = false;
+    loop {
+        let (files, failed) = compute(pod).await;
+        if failed.is_empty() {
+            return files;
+        }
+        if let Some(waits) = waits.take() {
+            waits();
+        }
+        failures.report(pod, &failed, is_retry).await;
+        is_retry = tokio::select! {
+            () = changes.changed() => false,
+            () = tokio::time::sleep(pause.take()) => true,
+        };
+    }
+}
+
+async fn compute(pod: &Arc<SupervisedPod>) -> (Vec<VolumeFiles>, Vec<FailedVolume>) {
+    if projected_volumes::projected(&pod.record.pod).next().is_none() {
+        return (Vec::new(), Vec::new());
+    }
+    let copy = Arc::clone(pod);
+    let computed = tokio::task::spawn_blocking(move || {
+        let on_node = PodOnNode::new(&copy.record.uid, &copy.current(), None, None);
+        let objects = NodeObjects::with_tokens(&copy.paths, &copy.record, &copy.tokens);
+        projected_volumes::compute(&on_node.bound(), &objects)
+    });
+    let (mut files, mut failed) = (Vec::new(), Vec::new());
+    match computed.await {
+        Ok(volumes) => {
+            for volume in volumes {
+                match volume {
+                    Ok(computed) => files.push(computed),
+                    Err(failure) => failed.push(failure),
+                }
+            }
+        }
+        // A fault of this program; the panic's message could contain a value.
+        Err(_) => tracing::error!("the files of the Pod's volumes could not be computed"),
+    }
+    (files, failed)
+}
+
+/// The failures that were reported last.
+#[derive(Debug, Default)]
+struct Failures(Vec<FailedVolume>);
+
+impl Failures {
+    /// Records the kubelet's events about these failures, if they are new or after another attempt, and tells an
+    /// attached command line once why its Pod waits.
+    async fn report(&mut self, pod: &SupervisedPod, failed: &[FailedVolume], is_retry: bool) {
+        for failure in failed {
+            let is_new = !self.0.contains(failure);
+            if is_new || is_retry {
+                pod.send(Message::Emit(failed_mount(failure)));
+            }
+            if is_new {
+                pod.warn(format!("the Pod is waiting: {}", failure.message())).await;
+            }
+        }
+        self.0 = failed.to_vec();
+    }
+}
+
+fn failed_mount(failure: &FailedVolume) -> PodEvent {
+    PodEvent {
+        warning: true,
+        reason: "FailedMount",
+        message: failure.message(),
+        container: None,
+    }
+}
+
+/// Keeps the volumes of a running VM up to date, until it is dropped.
+#[derive(Debug)]
+pub struct VolumeUpdates(JoinHandle<()>);
+
+impl VolumeUpdates {
+    /// `None` if the Pod has no such volumes.
+    pub fn start(pod: &Arc<SupervisedPod>, agent: AgentClientHandle, written: WrittenVolumes) -> Option<Self> {
+        projected_volumes::projected(&pod.record.pod).next()?;
+        Some(Self(tokio::spawn(follow(Arc::clone(pod), agent, written))))
+    }
+}
+
+impl Drop for VolumeUpdates {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Writes changed volumes. A volume whose objects are missing keeps its files.
+async fn follow(pod: Arc<SupervisedPod>, agent: AgentClientHandle, mut written: WrittenVolumes) {
+    let mut changes = pod.changes.clone();
+    // Its labels and annotations can be in files.
+    let mut current = pod.current.subscribe();
+    let mut pause = Pause::default();
+    let mut failures = Failures::default();
+    // Another supervisor may have written the files.
+    let mut due_in = Some(Duration::ZERO);
+    loop {
+        let retry = async {
+            match due_in {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_retry = tokio::select! {
+            () = changes.changed() => false,
+            Ok(()) = current.changed() => false,
+            () = retry => true,
+        };
+        let (files, failed) = compute(&pod).await;
+        let mut is_complete = failed.is_empty();
+        for volume in files {
+            let name = volume.volume.clone();
+            if let Err(error) = written.write(&agent, volume).await {
+                is_complete = false;
+                let complaint = format_args!("cannot write the volume {name:?}: {error}");
+                pod.guest_streams.complain(complaint);
+            }
+        }
+        failures.report(&pod, &failed, is_retry).await;
+        due_in = match is_complete {
+            true => renewal_in(&pod),
+            false => Some(pause.take()),
+        };
+        if is_complete {
+            pause = Pause::default();
+        }
+    }
+}
+
+/// When the tokens of the Pod are looked at again. The host's clock can be set, and it may sleep.
+fn renewal_in(pod: &SupervisedPod) -> Option<Duration> {
+    let at = pod.tokens.renewal_at()?;
+    let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(left.clamp(FIRST_RETRY, LONGEST_TOKEN_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use microkube_manifest::kinds;
+    use microkube_protocol::AGENT_VERSIONS;
+    use microkube_protocol::messages::{
+        ListContainersRequest, ListContainersResponse, WriteFileVolumeRequest, WriteFileVolumeResponse,
+    };
+    use microkube_protocol::service::{Agent, create_agent};
+    use microkube_store::{Deletion, Object, Store};
+    use serde_json::json;
+    use tokio::sync::mpsc;
+    use ttrpc::r#async::{Server, TtrpcContext};
+
+    use super::super::supervised_pod::test_pod_in;
+    use super::*;
+    use crate::objects;
+    use crate::pod::agent::CALL_TIMEOUT;
+    use crate::pod::supervisor_protocol::{Notice, PodNotice, SupervisorFrame};
+    use crate::state::{Paths, PodRecord};
+
+    #[test]
+    fn pauses_grow_as_in_the_kubelet() {
+        let mut pause = Pause::default();
+        let pauses: Vec<u128> = (0..10).map(|_| pause.take().as_millis()).collect();
+        assert_eq!(
+            pauses,
+            [500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 122_000, 122_000]
+        );
+    }
+
+    /// A node with a store, and a Pod with the volume `config` from the ConfigMap `a`.
+    struct TestNode {
+        dir: tempfile::TempDir,
+        store: Store,
+    }
+
+    impl TestNode {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+            let store = objects::open(&paths).unwrap();
+            Self { dir, store }
+        }
+
+        fn pod(
+            &self,
+            client: Option<mpsc::Sender<SupervisorFrame>>,
+        ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
+            let record: PodRecord = serde_json::from_value(json!({
+                "uid": "u", "namespace": "shop", "name": "web", "client": null, "supervisor": null, "vmm": null,
+                "pod": {
+                    "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web", "namespace": "shop" },
+                    "spec": {
+                        "containers": [{ "name": "web", "image": "i" }],
+                        "volumes": [
+                            { "name": "config", "configMap": { "name": "a" } },
+                            { "name": "own", "downwardAPI": { "items": [
+                                { "path": "app", "fieldRef": { "fieldPath": "metadata.labels['app']" } },
+                            ] } },
+                        ],
+                    },
+                },
+            }))
+            .unwrap();
+            test_pod_in(self.dir.path(), record, client)
+        }
+
+        fn set(&self, text: &str) {
+            let kind = kinds::find("v1", "ConfigMap").unwrap();
+            let (resource, key) = (objects::resource(kind), objects::key(kind, "shop", "a"));
+            let config_map = |metadata| {
+                Object::new(json!({
+                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": { "key": text },
+                }))
+                .unwrap()
+            };
+            match self.store.find(&resource, &key).unwrap() {
+                Some(old) => {
+                    let metadata = old.value()["metadata"].clone();
+                    self.store.update(&resource, config_map(metadata)).unwrap();
+                }
+                None => {
+                    let metadata = json!({ "name": "a", "namespace": "shop" });
+                    self.store.create(&resource, config_map(metadata)).unwrap();
+                }
+            }
+        }
+
+        fn delete(&self) {
+            let kind = kinds::find("v1", "ConfigMap").unwrap();
+            let (resource, key) = (objects::resource(kind), objects::key(kind, "shop", "a"));
+            self.store.delete(&resource, &key, &Deletion::default()).unwrap();
+        }
+    }
+
+    async fn event(messages: &mut mpsc::UnboundedReceiver<Message>) -> String {
+        match messages.recv().await {
+            Some(Message::Emit(event)) => format!("{}: {}", event.reason, event.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_waits_for_its_volumes_and_continues_when_the_object_exists() {
+        let node = TestNode::new();
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, mut messages) = node.pod(Some(client));
+        let has_waited = std::cell::Cell::new(0);
+        let waiting = wait_for_files(&pod, || has_waited.set(has_waited.get() + 1));
+        let create = async {
+            assert_eq!(
+                event(&mut messages).await,
+                "FailedMount: MountVolume.SetUp failed for volume \"config\" : configmap \"a\" not found"
+            );
+            node.set("x");
+        };
+        let (files, ()) = tokio::join!(waiting, create);
+        assert_eq!((files.len(), has_waited.get()), (2, 1));
+        let Ok(SupervisorFrame::Notice(Notice::Pod(PodNotice::Warning(told)))) = frames.try_recv() else {
+            panic!("the command line is told why the Pod waits");
+        };
+        assert!(
+            told.starts_with("the Pod is waiting: MountVolume.SetUp failed"),
+            "{told}"
+        );
+        assert!(frames.try_recv().is_err(), "once");
+    }
+
+    /// An agent that passes on what is written.
+    struct WritingAgent(mpsc::UnboundedSender<String>);
+
+    #[async_trait::async_trait]
+    impl Agent for WritingAgent {
+        async fn list_containers(
+            &self,
+            _: &TtrpcContext,
+            _: ListContainersRequest,
+        ) -> ttrpc::Result<ListContainersResponse> {
+            Ok(ListContainersResponse {
+                versions: Some(AGENT_VERSIONS.into()).into(),
+                ..Default::default()
+            })
+        }
+
+        async fn write_file_volume(
+            &self,
+            _: &TtrpcContext,
+            request: WriteFileVolumeRequest,
+        ) -> ttrpc::Result<WriteFileVolumeResponse> {
+            let files = request.files.iter();
+            let files: Vec<_> = files
+                .map(|file| format!("{}={}", file.path, String::from_utf8_lossy(&file.content)))
+                .collect();
+            self.0.send(format!("{}: {}", request.volume, files.join(" "))).unwrap();
+            Ok(WriteFileVolumeResponse::default())
+        }
+    }
+
+    async fn agent() -> (AgentClientHandle, mpsc::UnboundedReceiver<String>, Server) {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let connections = futures::stream::iter([Ok(theirs)]).chain(futures::stream::pending());
+        let (sender, written) = mpsc::unbounded_channel();
+        let mut server = Server::new()
+            .add_listener(ttrpc::r#async::transport::Listener::new(connections))
+            .register_service(create_agent(Arc::new(WritingAgent(sender))));
+        server.start().await.unwrap();
+        let agent = AgentClientHandle::new(ours);
+        let context = ttrpc::context::with_duration(CALL_TIMEOUT);
+        agent.list_containers(context).await.unwrap();
+        (agent, written, server)
+    }
+
+    #[tokio::test]
+    async fn only_changed_files_are_written_and_those_of_a_deleted_object_stay() {
+        let node = TestNode::new();
+        node.set("1");
+        let (pod, mut messages) = node.pod(None);
+        let (agent, mut written, _server) = agent().await;
+        // As after the restart of a supervisor.
+        let _updates = VolumeUpdates::start(&pod, agent, WrittenVolumes::default()).unwrap();
+        assert_eq!(written.recv().await.unwrap(), "config: key=1");
+        assert_eq!(written.recv().await.unwrap(), "own: app=");
+        node.set("2");
+        assert_eq!(written.recv().await.unwrap(), "config: key=2");
+        node.delete();
+        assert!(event(&mut messages).await.starts_with("FailedMount: "));
+        node.set("2");
+        node.set("3");
+        assert_eq!(written.recv().await.unwrap(), "config: key=3");
+        pod.current.send_modify(|pod| {
+            let labels = [("app".to_owned(), "web".to_owned())];
+            Arc::make_mut(pod).metadata.labels = Some(labels.into());
+        });
+        assert_eq!(written.recv().await.unwrap(), "own: app=web");
+    }
+
+    #[tokio::test]
+    async fn a_pod_without_such_volumes_has_nothing_to_update() {
+        let (pod, _messages) = super::super::supervised_pod::test_pod(true);
+        let (agent, _written, _server) = agent().await;
+        assert!(VolumeUpdates::start(&pod, agent, WrittenVolumes::default()).is_none());
+        let files = wait_for_files(&pod, || panic!("there is nothing to wait for")).await;
+        assert!(files.is_empty());
+    }
+}
