@@ -3,6 +3,7 @@
 //! They need root and a KVM that can run guests, and fail without it; in that case `make test` runs them in the
 //! emulated host. They run one after another, because they count what is left on the host.
 
+mod applications;
 mod bad_input;
 mod bad_places;
 mod cases;
@@ -41,6 +42,7 @@ mod object_verbs;
 mod objects;
 mod pod_changes;
 mod probes;
+mod readiness_gates;
 mod recovery;
 mod secrets_stay_secret;
 mod security_context;

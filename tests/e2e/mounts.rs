@@ -3,6 +3,7 @@
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
 
+use crate::cases::Cases;
 use crate::detached_pod::Detached;
 use crate::host::{alone, container, host, image, wait_until};
 use crate::layered_image::{append, layout_of};
@@ -136,4 +137,38 @@ fn a_sub_path_outside_its_volume_blocks_only_its_container_until_fixed() {
         finished.stderr.contains(&format!("container \"main\": {message}")),
         "{finished:?}"
     );
+}
+
+#[test]
+fn mounts_reach_other_containers_as_their_mount_propagation_says() {
+    let _alone = alone();
+    let mount =
+        |propagation: &str| json!({ "name": "shared", "mountPath": "/shared", "mountPropagation": propagation });
+    // Only a privileged container may mount for others. It mounts when all containers have their mounts.
+    let mounting = container(
+        "mounting",
+        "until [ $(ls /shared/ready | wc -l) = 2 ]; do sleep 0.1; done; mkdir /shared/inner && mount -t tmpfs none /shared/inner && \
+         echo mounted > /shared/inner/file && touch /shared/mounted; until [ $(ls /shared/ready | wc -l) = 0 ]; do sleep 0.1; done",
+    )
+    .privileged()
+    .volume_mount(mount("Bidirectional"));
+    let looking = |name: &str, propagation: &str| {
+        let script = format!(
+            "touch /shared/ready/{name}; until [ -e /shared/mounted ]; do sleep 0.1; done; ls /shared/inner | wc -l; \
+             rm /shared/ready/{name}"
+        );
+        container(name, &script).volume_mount(mount(propagation))
+    };
+    let cases = Cases::default()
+        .expect::<&str>(mounting, &[])
+        .expect(looking("receiving", "HostToContainer"), &["1"])
+        .expect(looking("private", "None"), &["0"]);
+    let prepare = container("prepare", "mkdir /shared/ready").mount("shared", "/shared");
+    let pod = Pod::named("propagated")
+        .restart_policy("Never")
+        .empty_dir("shared")
+        .init_container(prepare);
+    let finished = host().run(cases.add_to(pod));
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    cases.assert_output(&finished.stdout);
 }
