@@ -5,7 +5,7 @@ use microkube_tests::manifest::{Container, Pod};
 use serde_json::{Value, json};
 
 use crate::cases::Cases;
-use crate::host::{alone, container, host};
+use crate::host::{alone, container, host, image};
 use crate::objects::{Stored, config_map, secret, secret_of_type};
 
 const SITE: &str = "server { listen 8081; root /srv/www; location / { auth_basic members; \
@@ -99,7 +99,7 @@ fn cases() -> Cases {
     let url = with_database(container("url", "echo \"$DATABASE_URL\"")).env(json!({
         "name": "DATABASE_URL", "value": "postgres://$(DB_USER):$(DB_PASSWORD)@$(DB_HOST):5432/$(DB_NAME)?literal=$$(DB_NAME)&unset=$(DB_PORT)",
     }));
-    let arguments = Container::new("arguments", "busybox:latest")
+    let arguments = Container::new("arguments", &image("busybox"))
         .command(&["/bin/echo"])
         .env_of_config_map("LEVEL", "applications-logs", "LEVEL")
         .set("args", json!(["--level=$(LEVEL)", "$$(LEVEL)", "$(NONE)"]));
@@ -119,12 +119,13 @@ fn cases() -> Cases {
     )
     .mount("logs", "/logs")
     .mount("patterns", "/patterns");
+    // The shell drops variables whose names it does not accept.
     let limits = container(
         "limits",
-        "echo \"$APP_LEVEL\"; env | grep -c '^APP_'; env | grep '^APP_rate'",
+        "tr '\\0' '\\n' < /proc/1/environ | grep '^APP_[Lr]' | sort; echo $APP_LEVEL",
     )
     .env_from(json!({ "prefix": "APP_", "configMapRef": { "name": "applications-logs" } }));
-    let script = Container::new("script", "busybox:latest")
+    let script = Container::new("script", &image("busybox"))
         .command(&["/scripts/run.sh", "one", "two"])
         .mount("scripts", "/scripts");
     let registry = container(
@@ -167,7 +168,7 @@ fn cases() -> Cases {
         .expect(heap, &["-Xmx48m -Dpod=applications"])
         .expect::<&str>(logger, &[])
         .expect(shipper, &["error: b", "fatal: c"])
-        .expect(limits, &["debug", "3", "APP_rate-limit=10"])
+        .expect(limits, &["APP_LEVEL=debug", "APP_rate-limit=10", "debug"])
         .expect(script, &["hello one two from /scripts/run.sh"])
         .expect(
             registry,

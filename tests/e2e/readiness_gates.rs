@@ -50,7 +50,7 @@ fn a_pod_is_ready_while_the_conditions_of_its_readiness_gates_are_true() {
     assert!(
         host()
             .succeed(["describe", "pod", "serving"])
-            .contains("example.com/in-service    <none>"),
+            .contains("example.com/in-service   <none>"),
         "{}",
         host().succeed(["describe", "pod", "serving"])
     );
