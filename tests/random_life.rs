@@ -1,4 +1,4 @@
-//! Shared by the tests with random verbs and deaths: repeatable randomness, and what must be true of a Pod in any case.
+//! Shared by the tests with random verbs and kills: repeatable randomness, and invariants of a Pod.
 
 use serde_json::Value;
 

@@ -28,7 +28,7 @@ soak: $what: $result after $(($(date +%s) - begun)) s"
 }
 
 # Without output capture: the seed is worth knowing even if the test passes.
-part "random verbs and deaths for $MICROKUBE_CHAOS_SECONDS s" "$here/on-kvm.sh" "$microkube" test e2e --nocapture chaos::
+part "random verbs and kills for $MICROKUBE_CHAOS_SECONDS s" "$here/on-kvm.sh" "$microkube" test e2e --nocapture chaos::
 part "$MICROKUBE_POWER_CUTS power cuts" cargo --locked test --workspace --test power-cut -- --nocapture
 part "fuzzing for $seconds s per target" "$here/fuzz/run.sh" "$seconds"
 echo "$summary"

@@ -10,11 +10,11 @@ const BEGIN: &str = "| Kind | `apiVersion` |";
 fn use_of(kind: &str) -> &'static str {
     match kind {
         "ConfigMap" => "settings for containers",
-        "Namespace" => "a set of names; it is created with the first object in it",
+        "Namespace" => "a scope for names; created with the first object in it",
         "PersistentVolume" | "PersistentVolumeClaim" | "StorageClass" => {
             "stored and validated; Pods cannot use them yet"
         }
-        "Pod" => "containers in a virtual machine of their own",
+        "Pod" => "containers in a separate virtual machine",
         "Secret" => "secret settings, registry credentials",
         "ServiceAccount" => "`imagePullSecrets` for its Pods",
         _ => "",

@@ -1,4 +1,4 @@
-//! Random verbs and random deaths: afterwards every Pod is in an allowed state, and nothing is left over.
+//! Random verbs and kills of random processes: afterwards every Pod is in an allowed state, and nothing is left over.
 
 use std::time::{Duration, Instant};
 
