@@ -24,7 +24,7 @@ use crate::stderr::{PREFIX, say};
 /// Attach to a running container
 ///
 /// Shows the container's output from now on, and with -i passes stdin to it. If the container is not running yet, waits
-/// until it is. Ctrl-C detaches and leaves the container running. With -it, Ctrl-C goes to the container; press Ctrl-P
+/// for it. Ctrl-C detaches and leaves the container running. With -it, Ctrl-C goes to the container; press Ctrl-P
 /// Ctrl-Q to detach.
 ///
 /// If the container has stdinOnce: true, its stdin closes when the first `attach -i` ends. Otherwise it stays open for

@@ -106,7 +106,7 @@ impl Console<'_> {
     fn tell_missing(&mut self, bytes: u64) {
         if bytes > 0 {
             self.tell(&format!(
-                "{PREFIX}warning: {bytes} bytes of the container's output are lost: they are not in its log"
+                "{PREFIX}warning: {bytes} bytes of the container's output are lost, because its log does not contain them"
             ));
         }
     }
@@ -160,8 +160,8 @@ async fn remove(
     }
 }
 
-/// Follows a container that was added to a Pod: shows its output until it ends. The exit code does not depend on how it
-/// ends, as in kubectl.
+/// Follows a container that was added to a Pod: shows its output until it ends. As in kubectl, the exit code does not
+/// depend on how the container ends.
 pub(super) async fn follow_added(
     paths: &Paths,
     record: &PodRecord,
@@ -205,7 +205,7 @@ pub(super) struct FollowOptions {
     pub(super) pod_running_timeout: Duration,
     /// Whether the Pod is deleted afterwards.
     pub(super) rm: bool,
-    /// Whether the container may be started again after its end.
+    /// Whether the container may be restarted after its end.
     pub(super) may_restart: bool,
 }
 
@@ -220,14 +220,14 @@ struct Following<'a, 'c> {
     console: &'a mut Console<'c>,
 }
 
-/// How the container's exit code is used.
+/// How this command uses the container's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
-    /// It is this command's exit code.
+    /// Exit with the same code.
     Returned,
-    /// The container is restarted until it succeeds, and this command waits for that.
+    /// Wait until the container, which is restarted on failure, succeeds.
     UntilSuccess,
-    /// This command does not wait for the Pod.
+    /// Ignore it: do not wait for the Pod.
     Ignored,
 }
 
@@ -323,7 +323,7 @@ impl Following<'_, '_> {
             .await
     }
 
-    /// A signal ended this side.
+    /// Handles a signal that ended this side of the session.
     fn interrupted(&mut self, number: u8) -> u8 {
         let name = &self.record.name;
         self.console.tell(&match self.options.rm {
@@ -373,7 +373,7 @@ impl Following<'_, '_> {
                     return Ok(Some(self.interrupted(number)));
                 }
             }
-            // What was shown must not be shown twice.
+            // Do not show any output twice.
             None => {
                 let advice = match self.options.rm {
                     true => String::new(),
@@ -501,7 +501,7 @@ impl Following<'_, '_> {
         })
     }
 
-    /// Waits until the Pod has succeeded: the container is restarted while it fails.
+    /// Waits until the Pod has succeeded; a container that fails is restarted.
     async fn success(&mut self, id: Option<&str>) -> anyhow::Result<u8> {
         let (pod, container) = (&self.record.name, &self.container.name);
         let timeout = self.options.pod_running_timeout;

@@ -63,7 +63,7 @@ pub(super) fn run(args: ConfigArgs, config: &Config) -> Result<ExitCode, Failure
 type Settings = [(&'static Setting, Effective)];
 
 /// A configuration file with these settings, and their sources as comments. Defaults are comments as well: some depend
-/// on the host and on the place of the program, so a file that sets them would be wrong elsewhere.
+/// on the host and on where the program is installed, so a file that sets them would be wrong elsewhere.
 fn yaml(file: Option<&str>, settings: &Settings) -> String {
     let lines: Vec<(String, String)> = settings
         .iter()
@@ -97,7 +97,7 @@ fn yaml(file: Option<&str>, settings: &Settings) -> String {
         // A file's name may have line breaks.
         let _ = writeln!(text, "{line:width$} # {}", super::print::on_one_line(source));
     }
-    // YAML does not allow them, not even in comments.
+    // YAML does not allow these characters, not even in comments.
     text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
@@ -144,7 +144,7 @@ mod tests {
             "state" => (json!("/srv/micro kube"), Source::File { line: 3 }),
             "run" => (json!("/run/# odd: \"name\""), Source::Variable),
             "podCIDR" => (json!("10.9.0.0/16"), Source::Variable),
-            // Whether they are found depends on what is built.
+            // Whether microkube finds these files depends on what has been built.
             "vmm" | "guest" | "emulatedHost" => (Value::Null, Source::Default),
             "keepBlobs" => (json!(false), Source::File { line: 12 }),
             _ => {
@@ -187,7 +187,7 @@ log:
   # format: text                            # default
   # output: stderr                          # default
 "#;
-        // In the emulated host guests have more time.
+        // Guests have more time to boot in the emulated host.
         let seconds = crate::pod::default_boot_timeout().as_secs();
         let shown = yaml(Some("/etc/m.yaml"), &settings());
         assert_eq!(shown.replace(&format!("Seconds: {seconds}"), "Seconds: 10"), expected);
@@ -228,7 +228,7 @@ log:
                 "007",
                 "  layerMaxFiles: 7 # MICROKUBE_LAYER_MAX_FILES\n",
             ),
-            // Without a directory to resolve it.
+            // There is no directory to resolve it against.
             ("vmm", "a/b", "  # vmm: a/b # MICROKUBE_VMM, not valid in a file\n"),
             (
                 "vmm",
@@ -244,7 +244,7 @@ log:
     }
 
     proptest! {
-        /// With any accepted values of variables and any name of the file.
+        /// Holds for any accepted values of variables and any name of the file.
         #[test]
         fn what_is_printed_is_always_a_configuration_file(
             texts in proptest::collection::vec(

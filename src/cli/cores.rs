@@ -14,8 +14,8 @@ pub(super) fn forbid() {
 }
 
 fn try_forbid() -> Result<(), Errno> {
-    // The kernel ignores this for cores that it pipes to a program (core(5)), but such programs respect it, and the
-    // programs that this process starts inherit it. They may raise it again.
+    // The kernel ignores this limit for cores that it pipes to a program (core(5)), but such programs respect it. Child
+    // processes inherit it, and may raise it again.
     let (_, maximum) = getrlimit(Resource::RLIMIT_CORE)?;
     setrlimit(Resource::RLIMIT_CORE, 0, maximum)?;
     // Only root can trace this process or read its memory now. execve(2) resets this.
@@ -45,7 +45,7 @@ mod tests {
         try_forbid().unwrap();
         assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap().0, 0);
         assert!(!nix::sys::prctl::get_dumpable().unwrap());
-        // Several modules use them.
+        // Several modules use these functions.
         let root = std::fs::File::open("/").unwrap();
         let path = format!("/proc/self/fd/{}/proc", root.as_raw_fd());
         assert!(std::fs::metadata(path).unwrap().is_dir());

@@ -20,20 +20,20 @@ use super::pods_host::{self, Place, Purpose};
 use super::targets::{NodeObjects, Target};
 use super::yaml;
 
-/// Names another program than `diff`, with options.
+/// The environment variable with a program to use instead of `diff`, and its options.
 const VARIABLE: &str = "KUBECTL_EXTERNAL_DIFF";
-/// In place of a secret value.
+/// Shown in place of a secret value.
 const MASK: &str = "***";
 const MASK_BEFORE: &str = "*** (before)";
 const MASK_AFTER: &str = "*** (after)";
-/// The exit code if the objects differ, and the lowest one of errors.
+/// The exit code if the objects differ. Errors have higher ones.
 const EXIT_DIFFERENT: u8 = 1;
 const EXIT_FAILED: u8 = 2;
 
 /// Show what `apply` would change
 ///
-/// Compares the objects of the node with what they would be after an apply of the files. Values of Secrets are not
-/// shown. The program `diff -u -N` prints the differences, or the one in KUBECTL_EXTERNAL_DIFF.
+/// Compares the objects of the node with the result of applying the files, and does not show values of Secrets. `diff
+/// -u -N`, or the program in KUBECTL_EXTERNAL_DIFF, prints the differences.
 ///
 /// Exits with 0 if there are no differences, with 1 if there are, and with more if an error occurred.
 #[derive(Debug, clap::Args)]
@@ -89,7 +89,7 @@ pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {
     directories.compare().map_err(failed)
 }
 
-/// A Pod after an apply, which would be refused in most cases.
+/// A Pod after an apply. In most cases a supervisor would refuse the change.
 fn merged_pod(kind: &Kind, live: &Value, wanted: &Value) -> anyhow::Result<Value> {
     let last = last_applied::read(live)?;
     let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {
@@ -100,7 +100,7 @@ fn merged_pod(kind: &Kind, live: &Value, wanted: &Value) -> anyhow::Result<Value
     Ok(Typed::from(pod).to_value())
 }
 
-/// The two directories that are compared, each with a file an object.
+/// The two compared directories, with one file per object.
 struct Directories {
     live: TempDir,
     merged: TempDir,
@@ -136,12 +136,12 @@ impl Directories {
             Some(0) => Ok(ExitCode::SUCCESS),
             Some(1) => Ok(ExitCode::from(EXIT_DIFFERENT)),
             Some(code) => Err(anyhow!("{program:?} failed with exit code {code}")),
-            None => Err(anyhow!("{program:?} was ended by a signal")),
+            None => Err(anyhow!("a signal ended {program:?}")),
         }
     }
 }
 
-/// The program that compares, and its options. kubectl drops options with other characters, too.
+/// The diff program and its options. Like kubectl, drops options with other characters.
 fn program(given: &str) -> (String, Vec<String>) {
     let is_plain = |option: &&str| option.chars().all(|c| c.is_ascii_alphanumeric() || "-=".contains(c));
     let mut words = given.split_whitespace();
@@ -159,7 +159,7 @@ fn file_name(kind: &Kind, object: &Value) -> String {
         group => format!("{group}."),
     };
     let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-    // A name may be anything that is the name of a file.
+    // A name may be any valid file name.
     format!("{group}{}.{}.{namespace}.{name}", kind.version, kind.kind)
 }
 

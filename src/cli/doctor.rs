@@ -27,9 +27,9 @@ pub struct DoctorArgs {}
 struct Check {
     name: &'static str,
     result: anyhow::Result<String>,
-    /// None: the error contains it.
+    /// `None` if the error contains it.
     remedy: Option<&'static str>,
-    /// Whether Pods can run elsewhere without it.
+    /// Whether Pods can run in the emulated host if this fails.
     has_fallback: bool,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn run(_: DoctorArgs) -> Result<ExitCode, Failure> {
 /// Runs the checks in the emulated host, where the Pods and the image store are, if it is running.
 fn check_inside() -> Result<ExitCode, Failure> {
     if !matches!(emulated_host::status()?, Status::Running { .. }) {
-        emit("It is not running, so it was not checked (microkube machine start).\n")?;
+        emit("It was not checked, because it is not running; start it with `microkube machine start`.\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     emit("\nThe emulated host:\n")?;

@@ -35,8 +35,8 @@ const HEADER: &str = "\
 
 /// Edit objects in an editor
 ///
-/// The editor is the one in KUBE_EDITOR or EDITOR, or `vi`. The objects are changed when it ends. If they are invalid,
-/// the file is opened again with the reasons in its header.
+/// Starts the editor in KUBE_EDITOR or EDITOR, or `vi`, and changes the objects when it exits. If they are invalid,
+/// opens the file again with the reasons in its header.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube edit configmap app\n  EDITOR=nano microkube edit secret/login -n shop\n  microkube edit configmap app -o json"
@@ -160,7 +160,7 @@ struct Reason {
     others: Vec<String>,
 }
 
-/// Edits until everything is saved, or the user gives up.
+/// Edits until everything is saved or the user cancels.
 fn edit(
     node: &NodeObjects,
     originals: &[(Target, Value)],
@@ -170,7 +170,7 @@ fn edit(
 ) -> anyhow::Result<Ended> {
     let original = format.text(originals);
     let mut text = format.header(&[]) + &original;
-    // What was edited in the round before, which had errors.
+    // The text of the previous round, which had errors.
     let mut refused: Option<String> = None;
     loop {
         let Edited { text: edited, file } = launch(&text)?;
@@ -203,7 +203,7 @@ fn edit(
     }
 }
 
-/// The text without lines that are comments. In YAML, no line of a text in several lines begins with `#`.
+/// The text without comment lines. In YAML, the lines of a multi-line string are indented, so none begins with `#`.
 fn without_comments(text: &str) -> String {
     let lines = text.split_inclusive('\n').filter(|line| !line.starts_with('#'));
     lines.collect()

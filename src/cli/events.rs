@@ -112,7 +112,7 @@ fn show(records: &PodRecords, scope: &Scope, args: &EventsArgs) -> Result<ExitCo
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// The events of all selected Pods, latest last.
+/// The events of all selected Pods, oldest first.
 fn read(
     records: &PodRecords,
     scope: &Scope,

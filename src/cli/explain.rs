@@ -66,7 +66,7 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Which kind it is.
+/// The kind that the path starts with.
 fn head(kind: &Kind) -> String {
     let group = match kind.group {
         "" => String::new(),

@@ -48,7 +48,7 @@ pub(super) fn complain(error: &anyhow::Error) {
     }
 }
 
-/// Whether the error's message has a line per problem with its file, and needs nothing in front.
+/// Whether the error's message has one line per problem, each starting with its file, and needs no prefix.
 fn names_its_file(error: &anyhow::Error) -> bool {
     error.downcast_ref::<ManifestError>().is_some() || matches!(error.downcast_ref(), Some(ConfigError::Wrong(_)))
 }

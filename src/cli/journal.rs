@@ -1,7 +1,7 @@
 //! Writes log lines to systemd's journal, in its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 //!
-//! `tracing-journald` sends on a blocking socket. If journald does not read, that would block a supervisor, and with it
-//! the Pod's probes and deadlines. Here a line that cannot be sent immediately is lost.
+//! `tracing-journald` sends on a blocking socket: a journald that does not read would block a supervisor, and with it
+//! the Pod's probes and deadlines. This module drops a line that it cannot send immediately.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -58,7 +58,7 @@ fn field(entry: &mut Vec<u8>, name: &str, value: &[u8]) {
     entry.push(b'\n');
 }
 
-/// The line, or as many of its characters as an entry may have.
+/// The line, truncated to the maximum length of an entry.
 fn shortened(line: &[u8]) -> &[u8] {
     let Some(start) = line.get(..MAX_LINE_BYTES) else {
         return line;

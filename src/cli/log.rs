@@ -1,4 +1,4 @@
-//! This process's log. By default it has warnings and errors as text; `MICROKUBE_LOG` sets other directives of
+//! This process's log. By default it contains warnings and errors as text; `MICROKUBE_LOG` sets other directives of
 //! `tracing_subscriber`'s `EnvFilter`.
 //!
 //! A directive's target is a prefix of a module path, and each crate is a separate module: `microkube=debug` is all of

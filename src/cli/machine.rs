@@ -46,7 +46,7 @@ enum Verb {
         #[arg(required = true, last = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    // The hidden verbs read no configuration file: `is_part_of_emulated_host` has their names.
+    // The hidden verbs read no configuration file; `is_part_of_emulated_host` lists their names.
     /// PID 1 of the emulated host
     #[command(hide = true)]
     InsideInit,
@@ -118,7 +118,7 @@ impl MachineArgs {
 fn tell_whether_needed(checked: Result<(), ProbeError>) -> Result<(String, ExitCode), Failure> {
     match checked {
         Ok(()) => Ok(("this machine's KVM can run guests\n".to_owned(), ExitCode::FAILURE)),
-        // The user can fix this, so other verbs do not use the emulated host either.
+        // The user can fix this, so no verb falls back to the emulated host.
         Err(error @ ProbeError::Permission { .. }) => Err(not_known(error)),
         Err(error) => {
             let error = anyhow::Error::from(error);
@@ -183,7 +183,7 @@ mod tests {
         for verb in verbs.get_subcommands() {
             let name = verb.get_name();
             assert_eq!(is_part(&["machine", name, "--cwd=/"]), verb.is_hide_set(), "{name}");
-            // As arguments of another verb they mean nothing.
+            // They have no meaning as arguments of another verb.
             assert!(!is_part(&["machine", "exec", "--", "machine", name]));
             assert!(!is_part(&["get", name]) && !is_part(&[name]));
         }

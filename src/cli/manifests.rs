@@ -91,7 +91,8 @@ impl Loaded {
     /// Fails if there is no Pod.
     pub(super) fn with_pods(self) -> Result<Self, Failure> {
         if self.manifests.pods.is_empty() {
-            let problem = "the manifests have no Pod; add one (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)";
+            let problem =
+                "the manifests contain no Pod; add one (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)";
             return Err(Failure::usage(anyhow!(problem)));
         }
         Ok(self)

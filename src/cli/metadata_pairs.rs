@@ -1,5 +1,5 @@
-//! What `label` and `annotate` have in common: pairs on the command line, and changes of a map in `metadata`. The messages
-//! of the two differ as in kubectl.
+//! The common part of `label` and `annotate`: pairs on the command line, and changes of a map in `metadata`. The
+//! messages of the two verbs differ as in kubectl.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use super::targets::{self, NodeObjects, Target};
 use crate::objects::{Part, Patch};
 use crate::stderr::say;
 
-/// Which map.
+/// The map that a verb changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pairs {
     Labels,
@@ -174,7 +174,7 @@ impl Pairs {
         Ok(())
     }
 
-    /// Changes an object. Returns it, and what has been done.
+    /// Changes an object. Returns the object, and the word for the change.
     fn write(
         self,
         node: &NodeObjects,

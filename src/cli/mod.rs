@@ -215,7 +215,7 @@ fn end(result: Result<ExitCode, Failure>) -> ExitCode {
 }
 
 fn run_image(args: image::ImageArgs) -> Result<ExitCode, Failure> {
-    // The store is where the Pods run.
+    // The store is on the host where Pods run.
     if !args.on_this_host
         && let Some(exit_code) = pods_host::delegate_unless_kvm_works(None)?
     {

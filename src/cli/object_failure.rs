@@ -1,4 +1,4 @@
-//! Errors of objects in kubectl's words.
+//! Errors about objects, in kubectl's wording.
 
 use anyhow::anyhow;
 use microkube_manifest::kinds::Kind;
@@ -26,7 +26,7 @@ pub(super) fn as_kubectl_error(error: ObjectError, doing: Option<&str>) -> anyho
         }
         (_, error @ ObjectError::Invalid { .. }) => anyhow!("The {error}"),
         (Some(reason), error) => anyhow!("Error ({reason}): {doing}{error}"),
-        // An error of this node's files: its type decides what to advise.
+        // An error about this node's files: its type decides the remedy.
         (None, ObjectError::Store(error)) => error.into(),
         (None, error) => error.into(),
     }

@@ -29,11 +29,11 @@ pub(super) enum Purpose {
     Look,
     /// Follow changes: starts the emulated host.
     Follow,
-    /// Read or change objects other than Pods, which outlive the emulated host's shutdown: starts the emulated host.
+    /// Read or change objects other than Pods. They persist while the emulated host is off, so this starts it.
     Objects,
     /// Change the current state. First releases what dead owners left behind.
     Change,
-    /// As `Change`, and create Pods. First checks the settings that only their supervisors use.
+    /// Like `Change`, and create Pods. First checks the settings that only supervisors use.
     Start,
 }
 
@@ -74,10 +74,10 @@ pub(super) fn delegate_unless_kvm_works(consumed_stdin: Option<&[u8]>) -> Result
     ))))
 }
 
-/// Pods of this host should run, and its KVM does not work.
+/// Pods of this host should run, but its KVM does not work.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot recover {} of this host ({why}): run `microkube recover` when KVM works, or delete {} if it never will",
+    "cannot recover {} of this host ({why}): run `microkube recover` when KVM works, or delete {} if KVM will never work",
     count(names), pods.display()
 )]
 struct PodsWithoutKvm {
@@ -204,7 +204,7 @@ mod tests {
         let rest = |what: &str| {
             let dir = pods.paths.pods();
             Some(format!(
-                "cannot recover {what} of this host (/dev/kvm does not exist): run `microkube recover` when KVM works, or delete {} if it never will",
+                "cannot recover {what} of this host (/dev/kvm does not exist): run `microkube recover` when KVM works, or delete {} if KVM will never work",
                 dir.display()
             ))
         };

@@ -75,7 +75,7 @@ pub(super) fn on_one_line(text: &str) -> String {
     for_terminal(text).replace('\n', "\\n").replace('\t', " ")
 }
 
-/// JSON for people and programs, without characters that control a terminal.
+/// Pretty-printed JSON without characters that control a terminal.
 pub(super) fn json_text(value: &serde_json::Value) -> String {
     let mut text = escaped(&format!("{value:#}"));
     text.push('\n');

@@ -1,4 +1,4 @@
-//! Whether this user may read Pods.
+//! Checks whether this user may read Pods.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What a user can do about errors of microkube's own directories, records and configuration file. Decided by the types
-//! of errors, not by their texts.
+//! Remedies for errors in microkube's own directories, records and configuration file. They depend on the types of
+//! errors, not on their texts.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -102,7 +102,7 @@ fn of_newer(path: &Path, paths: &Paths) -> &'static str {
 fn of_damaged(path: &Path, paths: &Paths) -> Option<String> {
     let dir = path.parent().filter(|dir| dir.starts_with(paths.pods()))?;
     Some(format!(
-        "restore the file, or give up the Pod: remove {} and run `microkube recover`",
+        "restore the file, or abandon the Pod: remove {} and run `microkube recover`",
         dir.display()
     ))
 }

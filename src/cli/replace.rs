@@ -22,7 +22,7 @@ use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply};
 use crate::pod::operations::delete::delete_one;
 use crate::state::PodRecords;
 
-/// Replace objects by complete new ones from files or stdin
+/// Replace objects with complete new ones from files or stdin
 ///
 /// An object must exist. If the file has a resourceVersion, the object must still have that version. With --force, the
 /// object is deleted and created again.
@@ -118,7 +118,7 @@ fn delete(objects: &Objects, target: &Target) -> anyhow::Result<()> {
     }
 }
 
-/// Only a new Pod can have another specification.
+/// The specification of a Pod cannot change, so a new Pod is needed.
 fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool) -> anyhow::Result<Value> {
     let object = Typed::from(pod.clone());
     let target = Target::of(object.kind(), &object.to_value())?;

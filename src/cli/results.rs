@@ -1,4 +1,4 @@
-//! What a verb prints about the objects that it has written.
+//! The output of verbs that write objects.
 
 use anyhow::bail;
 use microkube_manifest::kinds::Kind;
@@ -44,7 +44,7 @@ impl<'a> Results<'a> {
         }
     }
 
-    /// Adds an object, and what has been done with it: `created`.
+    /// Adds an object, and the word for what was done, such as `created`.
     ///
     /// # Errors
     /// If the line cannot be written.

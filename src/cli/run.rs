@@ -32,16 +32,16 @@ use crate::stderr::{self, PREFIX, report};
 
 /// Run Pods from manifests, or create and run an image in a Pod
 ///
-/// Writes the manifests' other objects as `apply` does, boots each Pod as a microVM, shows the output of its containers,
-/// and returns when all Pods have ended. Exits with 0 if all containers succeeded, otherwise with the exit code of the first that failed (128 + n if
-/// signal n ended it), or with 2 if a manifest is invalid. Ctrl-C stops the Pods gracefully; a second Ctrl-C kills
-/// them.
+/// Writes the manifests' other objects as `apply` does, boots each Pod as a microVM, shows the output of its
+/// containers, and returns when all Pods have ended. Exits with 0 if all containers succeeded, with 2 if a manifest is
+/// invalid, and otherwise with the exit code of the first container that failed (128 + n if signal n ended it). Ctrl-C
+/// stops the Pods gracefully; a second Ctrl-C kills them.
 ///
 /// With --detach, the Pods run in the background.
 ///
 /// With --image, no manifest is needed: like `kubectl run`, the command creates a Pod with this name and image. The Pod
 /// runs in the background unless -i or --attach is given. An attached command waits for the container to run, and
-/// reports why it does not. Its exit code depends on --restart:
+/// meanwhile reports why it is not running. Its exit code depends on --restart:
 ///
 /// Never: the container's exit code, or 128 if the container could not be started.
 ///
@@ -282,13 +282,13 @@ impl Signals {
     }
 }
 
-/// What the user sees.
+/// Writes what the user sees.
 struct View {
     output: ContainerOutput,
     names: Vec<String>,
     /// Precedes messages about the Pod if there are several.
     prefix: String,
-    /// The first stage, if the stages are to be shown.
+    /// The first stage, if the stages are shown (`--timings`).
     timings: Option<Stage>,
     pulling: Option<String>,
     output_broken: bool,
@@ -313,8 +313,7 @@ impl View {
                     self.stopper.terminate().await;
                 }
             }
-            // tokio's standard error is not used: each of its handles writes in the background, and two of them in any
-            // order.
+            // Do not use tokio's standard error: each handle writes in the background, and two handles in any order.
             ForegroundEvent::GuestLog(bytes) => stderr::write_bytes(&bytes),
             ForegroundEvent::Notice(notice) => self.note(notice),
         }

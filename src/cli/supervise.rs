@@ -41,7 +41,8 @@ pub(super) fn run(args: SuperviseArgs) -> Result<ExitCode, Failure> {
         client: client.map(Into::into),
         debug: args.debug,
     };
-    // One thread: the VMM must die with its supervisor, and for the kernel that is the thread that started it.
+    // One thread: the VMM must die with its supervisor, and the kernel sends the death signal when the thread that
+    // started the VMM ends.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime
         .block_on(supervisor.run())

@@ -1,4 +1,4 @@
-//! Changing the objects that a command line names: Pods, which are changed by their supervisors, like all others.
+//! Changes the objects that a command line names: Pods through their supervisors, all others in the store.
 
 use std::process::ExitCode;
 
@@ -139,7 +139,7 @@ impl NodeObjects {
         self.try_change(target, part, change).map_err(ChangeError::into_report)
     }
 
-    /// Does the same, with errors that can be distinguished.
+    /// Like [`Self::change`], with a typed error.
     pub(super) fn try_change(
         &self,
         target: &Target,
@@ -280,7 +280,7 @@ pub(super) fn check_names(requested: &Requested) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Changes each requested object, where the objects are. An error concerns one object only.
+/// Changes each requested object, on this host or in the emulated host. An error concerns one object only.
 pub(super) fn for_each(
     requested: &Requested,
     output: &OutputArgs,

@@ -21,7 +21,7 @@ use crate::pod::supervisor_protocol::ContainerUsage;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::{report, say};
 
-/// How long a supervisor may take to report its Pod's usage. One that hangs does not hide the others.
+/// How long a supervisor may take to report its Pod's usage. A supervisor that hangs does not hide the other Pods.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Display resource (CPU/memory) usage
@@ -124,7 +124,8 @@ fn selected(args: &TopPodArgs, paths: &Paths) -> anyhow::Result<(Vec<PodRecord>,
     select(&PodRecords::new(paths.clone()), &scope)
 }
 
-/// Asks all supervisors concurrently. Pods that do not run have none, which is an error only for a Pod that was named.
+/// Asks all supervisors concurrently. A Pod that does not run has no supervisor; that is an error only if the Pod was
+/// named.
 async fn usage_of(paths: &Paths, args: &TopPodArgs, records: Vec<PodRecord>) -> anyhow::Result<Vec<PodUsage>> {
     let asked = records.into_iter().map(|record| async move {
         let stats = async { SupervisorClient::connect(paths, &record.uid).await?.stats().await };

@@ -182,7 +182,7 @@ struct Waiting {
     uid: Option<String>,
 }
 
-/// Waits for all Pods of the scope and reports each that meets the condition. Returns why the others did not.
+/// Waits for all Pods of the scope and reports each that meets the condition. Returns why the others do not meet it.
 fn wait(
     paths: &Paths,
     scope: &Scope,

@@ -75,7 +75,7 @@ fn scalar(value: &Value, indent: usize) -> String {
     }
 }
 
-/// A string of several lines as a block; `None` if it has only one line, or contains something that would be lost.
+/// A string of several lines as a block; `None` if it has only one line, or if a block would not preserve it.
 fn lines(string: &str, indent: usize) -> Option<String> {
     let (body, indicator) = match string.strip_suffix('\n') {
         Some(body) => (body, "|"),
@@ -188,7 +188,7 @@ number: 3
     }
 
     proptest! {
-        /// Independent YAML 1.2 parsers also read back what was written.
+        /// Independent YAML 1.2 parsers also read the output back unchanged.
         #[test]
         fn independent_yaml_parsers_read_the_same_value(
             text in "[ \\-:#'\"a-z0-9\n.]{0,12}|yes|Off|~|0x1f|1e3|1_000|0o17|\\.inf|-?[0-9]{1,4}([.:eE-][0-9]{1,2}){0,2}",

@@ -73,7 +73,7 @@ impl Config {
         self.file.as_deref()
     }
 
-    /// Every setting with what is in force for it.
+    /// Every setting with its value in force.
     ///
     /// # Errors
     /// A variable has a wrong value.

@@ -43,7 +43,7 @@ impl Environment {
     ) -> Result<Self, ConfigError> {
         let value = |variable| value(variable).filter(|value| !value.is_empty());
         let absolute = |variable, path: &OsStr| match directory() {
-            // By its components, to leave out `.`.
+            // Join by components, to omit `.`.
             Ok(directory) => Ok(directory.join(path).components().collect::<PathBuf>()),
             Err(source) => Err(ConfigError::NoDirectory {
                 variable,
@@ -92,7 +92,7 @@ impl Environment {
     }
 }
 
-/// An empty entry of a list names nothing.
+/// An empty entry in a list has no meaning.
 fn is_relative(path: &OsStr) -> bool {
     !path.is_empty() && std::path::Path::new(path).is_relative()
 }

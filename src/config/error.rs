@@ -13,7 +13,7 @@ pub enum ConfigError {
     /// Its target was removed or renamed, so the administrator's settings would be lost silently.
     #[error("the configuration file {path} is a symbolic link to a file that does not exist")]
     Dangling { path: PathBuf },
-    /// Nothing is read from directories, devices and pipes.
+    /// A directory, device or pipe.
     #[error("the configuration file {path} is not a regular file")]
     NotAFile { path: PathBuf },
     /// Larger than any configuration.
@@ -40,7 +40,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What the user can do.
+    /// The remedy.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {

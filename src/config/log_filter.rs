@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Removes the white space around each directive. `EnvFilter` takes it as part of a module's name, and panics if a
-/// character of several bytes follows it.
+/// Removes the white space around each directive. `EnvFilter` would treat it as part of a module's name, and panics if
+/// a multi-byte character follows it.
 #[must_use]
 pub fn without_spaces(directives: &str) -> String {
     directives.split(',').map(str::trim).collect::<Vec<_>>().join(",")

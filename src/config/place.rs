@@ -1,7 +1,7 @@
 //! Lines and columns of keys and values.
 //!
-//! `serde_yaml` has places only in its errors. To find the place of a key or a value, the text is read again, and this
-//! reading is made to fail there.
+//! `serde_yaml` reports positions only in its errors. To find the position of a key or a value, this module parses the
+//! text again and makes the parser fail there.
 
 use super::walk::{Number, Walk};
 

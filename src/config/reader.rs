@@ -1,4 +1,4 @@
-//! Parses a configuration file: its settings, or everything that is wrong with it.
+//! Parses a configuration file into its settings, or into a list of everything wrong with it.
 
 use super::error::{Problem, Problems};
 use super::place;

@@ -1,4 +1,4 @@
-//! The keys and values of a configuration file, in the order in which `serde_yaml` visits them.
+//! Walks through the keys and values of a configuration file, in the order in which `serde_yaml` visits them.
 //!
 //! They are numbered in this order. A [`Walk`] collects settings and faults by number, or fails at a number.
 
@@ -26,7 +26,7 @@ pub(super) struct Given {
     pub(super) key: Number,
 }
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) at: Number,
@@ -48,7 +48,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// A walk that fails at this key or value. The error has its place.
+    /// A walk that fails at this key or value. The error contains its position.
     pub(super) fn until(number: Number) -> Self {
         Self {
             stop_at: Some(number),
@@ -178,7 +178,7 @@ impl Keys {
     }
 }
 
-/// How a part of the text is read.
+/// How to read a part of the text.
 #[derive(Debug, Clone, Copy)]
 enum Part {
     File,

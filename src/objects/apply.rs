@@ -1,5 +1,6 @@
-//! `apply`: what is in the configuration is set, what was in the last applied one and is not any more is removed, and what
-//! others have set stays. The last applied configuration is in an annotation, as `kubectl apply` keeps it.
+//! `apply`: sets the fields in the configuration, removes fields that were in the last applied configuration but no
+//! longer are, and keeps fields that others have set. Like `kubectl apply`, it keeps the last applied configuration in
+//! an annotation.
 
 use microkube_manifest::kinds::Kind;
 use microkube_patch::{kinds, last_applied, merge_patch, strategic};
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::error::ObjectError;
 use super::operations::{Objects, Part, key_in};
 
-/// How often an apply is started again because the object was created or deleted meanwhile, as in kubectl.
+/// How many times an apply starts again because the object was created or deleted meanwhile, as in kubectl.
 const ATTEMPTS: usize = 5;
 
 /// What applying a configuration did.
@@ -25,12 +26,12 @@ pub enum Outcome {
 pub struct Applied {
     pub outcome: Outcome,
     pub object: Object,
-    /// The object was created by other means, so nothing was removed from it.
+    /// Another command created the object, so this one removed nothing from it.
     pub lacked_annotation: bool,
 }
 
 impl Objects {
-    /// Applies a configuration, which is the object as its author wrote it, with its namespace.
+    /// Applies a configuration: the object as its author wrote it, with its namespace.
     ///
     /// # Errors
     /// If the object is invalid, or may not be changed like this.
@@ -80,7 +81,7 @@ impl Objects {
             Ok(has_changes.then_some(applied.result))
         })?;
         Ok(Applied {
-            // kubectl looks at the patch, too: `stringData` is applied each time.
+            // kubectl also checks the patch: `stringData` counts as a change each time.
             outcome: if has_changes {
                 Outcome::Configured
             } else {

@@ -8,7 +8,7 @@ use microkube_store::{Deletion, Key, ObjectVersion, Resource, Scope, Store, Stor
 
 use super::node_store::resource;
 
-/// The pause after an error of a watch. It may occur again at once.
+/// The pause after an error of a watch, which may occur again immediately.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// An object cannot be deleted.
@@ -20,7 +20,7 @@ pub enum DeletionError {
     Forbidden { name: String },
 }
 
-/// Deletes an object; with `uid` only the one that has it. Returns whether it is gone: finalizers keep it.
+/// Deletes an object; with `uid`, only if it has this UID. Returns whether it is gone: an object with finalizers stays.
 ///
 /// # Errors
 /// If it does not exist, has another UID, or cannot be written.
@@ -67,7 +67,7 @@ fn wait_with(
         match watch.next_until(deadline) {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(false),
-            // It may be about another object.
+            // The error may concern another object.
             Err(error) => {
                 tracing::debug!("cannot follow {}: {}", resource.qualified_plural(), with_causes(&error));
                 let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -118,7 +118,7 @@ mod tests {
         );
     }
 
-    /// Files below a directory whose names begin so.
+    /// Files below a directory whose names begin with `prefix`.
     fn files(directory: &Path, prefix: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(directory).unwrap() {

@@ -1,4 +1,4 @@
-//! Why an operation on an object failed, in the API server's words. No error contains a value of a Secret.
+//! Why an operation on an object failed, with the API server's messages. No error contains a value of a Secret.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use microkube_store::StoreError;
 /// An operation on an object failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// Among others: it does not exist, exists already, or has been modified.
+    /// For example, the object does not exist, exists already, or has been modified.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The object, or its change, breaks a rule of its kind.
@@ -82,7 +82,7 @@ impl ObjectError {
         })
     }
 
-    /// What is wrong with the object, if it breaks rules.
+    /// The broken rules, if the error is about those.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         match self {

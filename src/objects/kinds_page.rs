@@ -1,4 +1,4 @@
-//! `docs/kinds.md`, of which the table of kinds is a part.
+//! The table of kinds in `docs/kinds.md`.
 
 use std::fmt::Write as _;
 
@@ -30,7 +30,7 @@ fn table() -> String {
     };
     for kind in kinds::all() {
         let names = [kind.plural].into_iter().chain(kind.short_names.iter().copied());
-        // The subresources of Pods are verbs of their own.
+        // Separate verbs cover the subresources of Pods.
         let subresources = kind
             .subresources
             .iter()

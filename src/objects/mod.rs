@@ -1,8 +1,8 @@
-//! The node's Kubernetes objects: the store together with the table of kinds. What the command line and Pods do with
-//! objects is here: opening the store, reading and writing objects of any kind by Kubernetes' rules.
+//! The node's Kubernetes objects: opens the store, and reads and writes objects of any kind by Kubernetes' rules, for
+//! the command line and for Pods.
 //!
-//! How files change is the business of `crates/store`, what a valid object is that of `crates/manifest`. Text for people
-//! does not belong here, nor does the life of Pods.
+//! `crates/store` changes the files, and `crates/manifest` defines valid objects. Text for people and the life of Pods
+//! do not belong here.
 
 mod apply;
 mod deletion;

@@ -1,4 +1,4 @@
-//! Deleting namespaces: they lose their content first.
+//! Deletes namespaces, after everything in them.
 
 use microkube_manifest::kinds;
 use microkube_store::{Deletion, Key, Object, Resource, Scope, Store, StoreError};
@@ -20,7 +20,7 @@ pub fn begin_namespace_deletion(store: &Store, name: &str) -> Result<Object, Del
     if IMMORTAL.contains(&name) {
         return Err(DeletionError::Forbidden { name: name.to_owned() });
     }
-    // With a grace period the store only marks it.
+    // With a grace period, the store only marks the namespace.
     let deletion = Deletion {
         grace_period_seconds: 1,
         ..Deletion::default()
@@ -38,7 +38,8 @@ pub fn begin_namespace_deletion(store: &Store, name: &str) -> Result<Object, Del
     Ok(marked.into_object())
 }
 
-/// Deletes all objects in a namespace, except Pods, whose supervisors delete them. Returns what finalizers keep.
+/// Deletes all objects in a namespace, except Pods, whose supervisors delete them. Returns the objects that remain
+/// because of finalizers.
 ///
 /// # Errors
 /// If the store cannot be read or written.
@@ -79,7 +80,7 @@ pub fn is_empty(store: &Store, namespace: &str) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Removes a namespace whose deletion has begun. Finalizers in its `metadata` keep it.
+/// Removes a namespace whose deletion has begun, unless its `metadata` has finalizers.
 ///
 /// # Errors
 /// If the store cannot be read or written.

@@ -1,4 +1,4 @@
-//! Namespaces, which exist as soon as something is created in them: a node has no administrator who creates them first.
+//! Creates namespaces together with the first object in them: a node has no administrator who creates them first.
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

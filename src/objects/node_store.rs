@@ -1,4 +1,4 @@
-//! Where the node's store is, and how the store names the kinds of the table.
+//! The place of the node's store, and the store's names for the kinds in the table.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
 //! Creating, reading, changing and deleting objects of any kind, by the API server's rules: a new object is decoded,
-//! defaulted and validated, a change also against the stored object. Conflicts with other writers are resolved here as on
-//! the API server: a patch is applied again to the newer object.
+//! defaulted and validated; a change is also validated against the stored object. As on the API server, a patch that
+//! conflicts with another writer is applied again to the newer object.
 //!
-//! Pods are not changed here but by their supervisors (`pod::operations::update`).
+//! Pods are changed by their supervisors instead (`pod::operations::update`).
 
 use microkube_manifest::kinds::{Kind, Object as Typed};
 use microkube_store::{Conflict, Deletion, Key, Object, Store, StoreError, Written};
@@ -14,7 +14,7 @@ use super::node_store::{self, key, resource};
 use super::patch::Patch;
 use crate::state::Paths;
 
-/// Which part of an object a change may change.
+/// The part of an object that a change affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Everything but the status.
@@ -95,7 +95,8 @@ impl Objects {
         self.stay(kind, &namespace, created)
     }
 
-    /// Removes a new object if the deletion of its namespace has begun meanwhile: that may not have seen the object.
+    /// Removes a new object if the deletion of its namespace has begun meanwhile, because that deletion may have missed
+    /// the object.
     pub(super) fn stay(&self, kind: &'static Kind, namespace: &str, created: Object) -> Result<Object, ObjectError> {
         let Err(error) = self.enter_namespace(kind, created.name(), namespace) else {
             return Ok(created);
@@ -121,7 +122,7 @@ impl Objects {
         Ok(namespaces::ensure_namespace(&self.store, name)?)
     }
 
-    /// Prepares the creation of an object in a namespace, which is created with it.
+    /// Prepares the creation of an object: creates its namespace if necessary.
     fn enter_namespace(&self, kind: &Kind, name: &str, namespace: &str) -> Result<(), ObjectError> {
         let found = self
             .store
@@ -141,7 +142,7 @@ impl Objects {
         }
     }
 
-    /// Replaces an object by a complete new one. If that has a `resourceVersion`, it must be the stored one.
+    /// Replaces an object with a complete new one. A `resourceVersion` in the new object must equal the stored one.
     ///
     /// # Errors
     /// If the object does not exist, has another version, or may not be changed like this.
@@ -185,7 +186,7 @@ impl Objects {
         })
     }
 
-    /// Deletes an object. One with finalizers is only marked.
+    /// Deletes an object, or only marks it if it has finalizers.
     ///
     /// # Errors
     /// If the object does not exist, or is not the one in the preconditions.
@@ -220,7 +221,7 @@ fn name_of(object: &Typed) -> &str {
     object.metadata().name.as_deref().unwrap_or_default()
 }
 
-/// Refuses a change that was made for another object, or another version of it.
+/// Refuses a change meant for another object or another version.
 fn check_is_same(kind: &'static Kind, current: &Object, new: &Value) -> Result<(), StoreError> {
     let text = |field: &str| {
         new.pointer(field)

@@ -1,4 +1,4 @@
-//! The patches with which clients change objects.
+//! The types of patches that clients send.
 
 use std::fmt;
 

@@ -44,7 +44,7 @@ pub struct Lost {
     pub why: String,
 }
 
-/// Tells the users of a connection when it is lost.
+/// Notifies the users of a connection when it is lost.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     lost: watch::Sender<Option<Lost>>,

@@ -1,4 +1,4 @@
-//! How long a guest may take to boot: a setting.
+//! The setting for how long a guest may take to boot.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
@@ -15,8 +15,8 @@ pub struct BootTimeoutError {
     found: OsString,
 }
 
-/// The time from the start of a guest until its agent answers. A guest needs a hundredth of the default; one that takes
-/// longer hangs.
+/// The time from the start of a guest until its agent answers. A guest needs a hundredth of the default; a guest that
+/// exceeds the timeout hangs.
 ///
 /// # Errors
 /// [`BootTimeoutError`]. Commands that create Pods check this first.

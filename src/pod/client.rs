@@ -1,4 +1,4 @@
-//! The command line's side of the supervisor protocol. The supervisor may be of another build.
+//! The command line's side of the supervisor protocol. The supervisor may be from another build.
 
 use std::io;
 
@@ -29,7 +29,7 @@ pub enum ClientError {
     /// The supervisor closed the connection.
     #[error("the Pod's supervisor closed the connection")]
     WentAway,
-    /// The supervisor is of another build, and no protocol version is common to both.
+    /// The supervisor is from another build, and the two have no common protocol version.
     #[error(
         "the Pod's supervisor (microkube {build}) speaks protocol {peer}, this microkube ({own}) {VERSIONS}; use microkube \
          {build} for this Pod",

@@ -17,7 +17,7 @@ pub fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = &EphemeralContain
         .flat_map(|spec| spec.ephemeral_containers.iter().flatten())
 }
 
-/// The ephemeral container with this number, if it is the number of one.
+/// The ephemeral container with this number, if there is one.
 pub fn ephemeral_container(pod: &Pod, number: usize) -> Option<&EphemeralContainer> {
     let index = number.checked_sub(containers(pod).count())?;
     ephemeral_containers(pod).nth(index)

@@ -18,8 +18,8 @@ pub struct PlannedContainer {
     /// The request that starts it; each attempt sets its own id, command line and environment.
     #[serde(with = "request_bytes")]
     pub request: StartContainerRequest,
-    /// What command line and environment take from the image: they are computed for each attempt
-    /// (`pod_environment`). Plans of earlier builds do not have this, and the request is complete.
+    /// What command line and environment take from the image; both are computed for each attempt (`pod_environment`).
+    /// `None` in plans of earlier builds, whose request is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageProcess>,
     /// Number of its stop signal.

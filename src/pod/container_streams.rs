@@ -19,11 +19,11 @@ use super::supervisor_protocol::{Notice, OutputStream, SupervisorFrame};
 /// Size of the read buffer.
 pub const CHUNK_BYTES: usize = 128 << 10;
 
-/// How many bytes of each stream the followers of a container that must end may be behind its log. More than a guest
-/// and its VMM hold of the output.
+/// How many bytes of each stream the followers of a container that must end may lag behind its log: more output than a
+/// guest and its VMM can hold.
 pub const STOPPED_LAG_BYTES: usize = 8 << 20;
 
-/// The same for a container that is killed: what it wrote since it was asked to end may have used up the first lag.
+/// The same for a container that is killed: output since its stop signal may have used up the first lag.
 pub const KILLED_LAG_BYTES: usize = 2 * STOPPED_LAG_BYTES;
 
 /// The streams of one attempt of a container.
@@ -77,7 +77,7 @@ impl ContainerStreams {
         self.both(|one| matches!(one, Progress::Logged | Progress::Ended)).await;
     }
 
-    /// Waits until no stream is open: what has arrived was passed on.
+    /// Waits until no stream is open, so all received output was passed on.
     pub async fn closed(&self) {
         self.both(|one| matches!(one, Progress::Expected | Progress::Ended))
             .await;
@@ -127,8 +127,8 @@ impl ContainerStreams {
         lock(&self.followers).push(follower);
     }
 
-    /// Also sends to `follower`, a new queue, the container's output from the end of the log on. Tells it first where
-    /// that is.
+    /// Also sends the container's output from the end of the log on to `follower`, a new queue. Sends it the positions
+    /// of that end first.
     pub fn follow_after_log(&self, follower: mpsc::Sender<SupervisorFrame>) {
         // The log stays locked, so every byte is either before these positions or sent to the follower.
         let mut log = lock(&self.log);
@@ -228,7 +228,7 @@ impl ContainerStreams {
             }
             if confirms && durable_bytes != position_bytes {
                 position_bytes = durable_bytes;
-                // A guest may disappear once it has sent everything. What it sent is still read to the end.
+                // A guest may disappear once it has sent everything. Read all of it nevertheless.
                 confirms = connection.write_all(&position_bytes.to_be_bytes()).await.is_ok();
             }
             if bytes.is_empty() {

@@ -3,7 +3,7 @@
 use microkube_protocol::messages::{FileProjection, WriteFileVolumeRequest};
 use microkube_protocol::{MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MAX_VOLUME_BYTES, MAX_VOLUME_FILES};
 
-/// Bytes of a part that are reserved for what is not a file: the volume's name and ttrpc's own fields.
+/// Bytes of a part that are reserved for the volume's name and ttrpc's own fields.
 const RESERVED_BYTES: usize = 64 << 10;
 
 /// Bytes of a file's message besides its path and content: tags, lengths, mode and owner.

@@ -1,5 +1,5 @@
-//! The records of two Pods in every version of their format: `kept_records/vN` are Pods' state directories. Files of
-//! older versions never change.
+//! The records of two Pods in every version of their format; `kept_records/vN` are state directories. Files of older
+//! versions never change.
 //!
 //! `MICROKUBE_WRITE_EXPECTED=1` writes the files of the current version instead of comparing them. Use it only for a
 //! new version.

@@ -1,4 +1,4 @@
-//! The layers on the layers disk of a VM, one after another, and where the next ones are placed.
+//! The layout of a VM's layers disk: which layers it has, and where the next one goes.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::container_images::LAYERS_MAX;
 use crate::privileged::LAYERS_DEVICE;
 
-/// What is on the disk.
+/// The content of the disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerDisk {
     /// The layers by file.

@@ -1,4 +1,4 @@
-//! Where the log of a Pod's supervisor is, for messages that refer to it.
+//! The place of a supervisor's log, for messages that refer to it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,8 +10,8 @@ use crate::state::{Paths, PodRecord};
 /// Where the log of a Pod's supervisor is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPlace {
-    /// The supervisor's standard error, or the directory of all of them. It has panics, and the log if there is no
-    /// journal.
+    /// The file with the supervisor's standard error, or the directory of these files. It contains panics, and the log
+    /// if there is no journal.
     path: PathBuf,
     /// The Pod's UID, if the log goes to the journal.
     uid_in_journal: Option<String>,

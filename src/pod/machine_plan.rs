@@ -26,7 +26,7 @@ pub struct MachinePlan {
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
 }
 
-/// What was added to a running VM. The file exists once something was.
+/// Containers and layers that were added to a running VM. The file exists after the first addition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AddedPlan {
     /// The layers on its disk.

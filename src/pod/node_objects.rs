@@ -1,4 +1,4 @@
-//! What Pods take values from: the objects in the node's store, tokens, and files in the guest.
+//! The sources of a Pod's values: objects in the node's store, tokens, and files in the guest.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use crate::state::{Paths, PodRecord};
 /// How long the guest may take to send all files for an environment. The supervisor waits for them.
 const GUEST_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Looks objects up in the store, which is opened by the first lookup. Lookups block.
+/// Looks up objects in the store. The first lookup opens it. Lookups block.
 #[derive(Debug)]
 pub struct NodeObjects {
     paths: Paths,
@@ -36,7 +36,7 @@ pub struct NodeObjects {
 #[derive(Debug)]
 struct GuestFiles {
     agent: AgentClientHandle,
-    /// The end of the time for all of them.
+    /// The deadline for all files.
     deadline: Instant,
     /// By volume and path.
     read: RefCell<HashMap<(String, String), FileResult>>,
@@ -63,7 +63,7 @@ impl NodeObjects {
         }
     }
 
-    /// The same, with the files in the Pod's volumes. It is used in a blocking task of a runtime.
+    /// Also looks up files in the Pod's volumes. Use it in a blocking task of a tokio runtime.
     #[must_use]
     pub fn with_guest(paths: &Paths, agent: AgentClientHandle) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl NodeObjects {
         }
     }
 
-    /// The same, with the tokens of a Pod.
+    /// Also provides the tokens of a Pod.
     #[must_use]
     pub fn with_tokens(paths: &Paths, record: &PodRecord, tokens: &Arc<PodTokens>) -> Self {
         let subject = Subject {

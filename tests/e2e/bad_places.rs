@@ -285,7 +285,7 @@ fn invalid_records_are_reported_and_kept_and_hide_no_other_pod() {
     assert!(place.run(&["get", "pod", "one"]).success().contains("one"));
     let remedy = &[
         "is damaged",
-        "restore the file, or give up the Pod: remove",
+        "restore the file, or abandon the Pod: remove",
         "microkube recover",
     ];
     let two = place.manifest("two");

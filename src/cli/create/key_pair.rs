@@ -22,7 +22,7 @@ pub(super) fn check(certificate: &[u8], key: &[u8]) -> anyhow::Result<()> {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
             bail!("tls: private key does not match public key")
         }
-        // The kind of key does not tell its public part.
+        // This kind of key does not reveal its public part.
         Err(rustls::Error::InconsistentKeys(_)) => Ok(()),
         Err(error) => bail!("x509: malformed certificate: {error}"),
     }

@@ -54,7 +54,7 @@ struct ServiceAccountArgs {
 
 /// Create a namespace
 ///
-/// Namespaces are also created with the first object in them.
+/// A namespace is also created with the first object in it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  microkube create namespace shop")]
 struct NamespaceArgs {

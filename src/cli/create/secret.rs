@@ -52,7 +52,7 @@ struct GenericArgs {
 
 /// Create a secret with credentials for a registry
 ///
-/// Pods use it for their images: in spec.imagePullSecrets.
+/// Pods refer to it in spec.imagePullSecrets to pull images.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube create secret docker-registry hub --docker-username=me --docker-password=\"$(cat token)\"\n  microkube \
@@ -75,7 +75,7 @@ struct DockerRegistryArgs {
 struct TlsArgs {
     /// Name of the secret
     name: String,
-    /// File with the certificate in PEM, followed by intermediate ones
+    /// File with the certificate in PEM, followed by intermediate certificates
     #[arg(long, value_name = "PATH")]
     cert: String,
     /// File with the private key in PEM

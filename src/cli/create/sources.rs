@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 use microkube_manifest::names;
 
-/// The longest file: as long as all values of an object together (`MaxSecretSize`).
+/// Maximum size of a file: the limit for all values of an object together (`MaxSecretSize`).
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The values of an object.
@@ -189,7 +189,7 @@ fn variable(line: &str) -> anyhow::Result<Option<(&str, String)>> {
     if !errors.is_empty() {
         bail!("{key:?} is not a valid key name: {}", errors.join(";"));
     }
-    // Without a value, the environment has it.
+    // Without a value, take it from the environment.
     let value = value.unwrap_or_else(|| std::env::var(key).unwrap_or_default());
     Ok(Some((key, value)))
 }

@@ -1,4 +1,4 @@
-//! `microkube debug`: adds an ephemeral container to a Pod, or makes a copy of the Pod to look into.
+//! `microkube debug`: adds an ephemeral container to a Pod, or copies the Pod for debugging.
 
 mod copy;
 mod profile;
@@ -31,10 +31,10 @@ use crate::stderr::say;
 
 /// Debug a Pod with an additional container, or with a copy of the Pod
 ///
-/// Adds an ephemeral container to the running Pod. It shares the Pod's network and can mount nothing else of it; with
-/// --target, it also sees the processes of that container. It is never restarted, and ends with the Pod.
+/// Adds an ephemeral container to the running Pod. It shares the Pod's network, host name and IPC; with --target, it
+/// also sees the processes of that container. It is never restarted, and ends with the Pod.
 ///
-/// With --copy-to, creates a copy of the Pod instead, with a new container or with other images and commands.
+/// With --copy-to, copies the Pod instead, with a new container or with other images and commands.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube debug -it web --image=busybox\n  microkube debug -it web --image=busybox --target=main\n  \
@@ -82,7 +82,7 @@ pub struct DebugArgs {
     /// Change images in the copy: CONTAINER=IMAGE; `*` stands for all containers; can be repeated
     #[arg(long, value_name = "CONTAINER=IMAGE", value_delimiter = ',')]
     set_image: Vec<String>,
-    /// Delete the original Pod before the copy is created
+    /// Delete the original Pod before creating the copy
     #[arg(long)]
     replace: bool,
     /// Schedule the copy on the node of the original; there is only one node

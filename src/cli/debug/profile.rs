@@ -5,17 +5,17 @@ use k8s_openapi::api::core::v1::{Capabilities, Pod, SeccompProfile, SecurityCont
 /// The values of `--profile`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Profile {
-    /// Only what the Pod Security Standard "baseline" forbids is left out; may trace processes
+    /// General purpose: may trace processes
     General,
     /// The Pod Security Standard "baseline"
     Baseline,
     /// The Pod Security Standard "restricted": not root, no capabilities
     Restricted,
-    /// Administers the network
+    /// May administer the network
     Netadmin,
     /// Privileged
     Sysadmin,
-    /// Nothing is set
+    /// Sets nothing
     Legacy,
 }
 

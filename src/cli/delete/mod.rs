@@ -24,10 +24,10 @@ use crate::stderr::say;
 
 /// Delete Pods and other objects by file names, stdin, names or label selector
 ///
-/// Each container of a Pod runs its preStop hook, receives its stop signal, and is killed when the grace period ends. The
-/// command returns when the Pods and their resources on the host are gone. With --force, the Pods disappear from all
-/// commands and their names are free immediately; their containers get two seconds to stop. A namespace is deleted with
-/// everything in it. Objects with finalizers stay until these are removed.
+/// Each container of a Pod runs its preStop hook, receives its stop signal, and is killed when the grace period ends.
+/// The command returns when the Pods and their resources on the host are gone. With --force, the Pods disappear from
+/// all commands and their names are free immediately; their containers get two seconds to stop. Deleting a namespace
+/// deletes everything in it. Objects with finalizers stay until the finalizers are removed.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube delete pod web\n  microkube delete -f pod.yaml\n  microkube delete pods -l app=shop --grace-period=5\n  \
@@ -59,7 +59,7 @@ pub struct DeleteArgs {
     /// Print what would be deleted, without deleting it: client, server or none
     #[arg(long, value_enum, default_value_t = DryRun::None, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
     dry_run: DryRun,
-    /// Accepted for kubectl's sake: background, orphan or foreground; objects that others own are left alone
+    /// Accepted for compatibility with kubectl, without effect: background, orphan or foreground
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = Cascade::Background, default_missing_value = "background", value_name = "HOW")]
     cascade: Cascade,
     /// Output format; use "name" for shorter output (pod/NAME)
@@ -208,7 +208,7 @@ fn requested(args: &DeleteArgs) -> Result<Requested, Failure> {
 struct Selected {
     pods: Vec<PodRecord>,
     deletions: Deletions,
-    /// Why other objects may not be deleted: names without an object, unreadable objects.
+    /// Why other objects may remain: names without an object, unreadable objects.
     errors: Vec<anyhow::Error>,
 }
 

@@ -129,7 +129,7 @@ fn worded(error: DeletionError) -> anyhow::Error {
 pub(super) struct Waiting {
     store: Option<Store>,
     namespaces: Vec<Object>,
-    /// Objects that finalizers keep.
+    /// Objects that remain because of their finalizers.
     kept: Vec<(Resource, Key, String)>,
 }
 

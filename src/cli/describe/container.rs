@@ -1,4 +1,4 @@
-//! A container on the page: its configuration, its state, and what it is given.
+//! A container on the page: its configuration, state, environment and mounts.
 
 use std::collections::BTreeMap;
 

@@ -32,8 +32,8 @@ use page::Page;
 
 /// Show details of Pods and other objects, including the events of Pods
 ///
-/// If no object has the given name, shows all objects of the type whose names start with it. Of Secrets, only the sizes of
-/// the values are shown.
+/// If no object has the given name, shows all objects of the type whose names start with it. For Secrets, shows only
+/// the sizes of the values.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube describe pod web\n  microkube describe pods -l app=shop\n  microkube describe cm/settings \

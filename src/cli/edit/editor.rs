@@ -34,7 +34,7 @@ impl Editor {
         )
     }
 
-    /// As kubectl takes the command apart: a shell handles quotes.
+    /// Splits the command like kubectl: a shell handles quotes.
     fn of(command: &str, shell: Option<String>, extension: &'static str) -> Self {
         let is_shell = command.contains(' ') && command.contains(['"', '\'', '\\']);
         let words = if is_shell {
@@ -72,7 +72,7 @@ impl Editor {
         let words = self.command_line(&file.path().display().to_string());
         let shown = self.words.join(" ");
         let Some((program, arguments)) = words.split_first() else {
-            bail!("there is no editor");
+            bail!("there is no editor; set KUBE_EDITOR or EDITOR");
         };
         let status = child::command(program).args(arguments).status();
         let status = status.with_context(|| format!("unable to launch the editor {shown:?}"))?;

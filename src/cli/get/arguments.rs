@@ -1,4 +1,4 @@
-//! The arguments of `get`, and what they say about the form of the output.
+//! The arguments of `get`, and the output format that they select.
 
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ pub struct GetArgs {
     pub(super) ignore_not_found: bool,
 }
 
-/// How objects are shown.
+/// The output format.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Show {
     /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…

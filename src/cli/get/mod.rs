@@ -85,7 +85,7 @@ fn text(listings: &[Listing], requested: &Requested, show: &Show, now: Timestamp
     };
     let objects = listings.iter().flat_map(|listing| listing.objects.iter().cloned());
     let objects: Vec<Value> = objects.map(|object| shown(object, show)).collect();
-    // For a named object that does not exist, nothing is printed.
+    // Print nothing for a named object that does not exist.
     if objects.is_empty() && requested.has_names() {
         return Ok(String::new());
     }

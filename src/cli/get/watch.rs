@@ -43,14 +43,14 @@ pub(super) fn watch(reader: &Reader, requested: &Requested, args: &GetArgs) -> R
     loop {
         match objects.watch.next_until(None) {
             Ok(event) => emit(&output.text(&objects.after(event.as_ref()))?)?,
-            // It is about one object; the watch continues.
+            // The error concerns one object; the watch continues.
             Err(error @ StoreError::Damaged { .. }) => complain(&error.into()),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// What has been printed, as far as it matters for what follows.
+/// The state of the output: what later rows depend on.
 struct Output<'a> {
     kind: &'static Kind,
     requested: &'a Requested,
@@ -240,7 +240,7 @@ impl<'a> ObjectWatch<'a> {
                 self.known.insert(key(object));
                 true
             }
-            // It is gone, or has left the selection: kubectl shows it once more.
+            // The object is gone or no longer selected: kubectl shows it once more.
             _ => self.known.remove(&key(object)),
         };
         let shown = is_shown.then(|| object.value().clone());

@@ -13,7 +13,7 @@ use super::{json_text, print};
 /// List images
 #[derive(Debug, Args)]
 #[command(
-    after_help = "SHARED SIZE is the size of the layers that other images also use; removing the image frees the rest.\n\nExample:\n  microkube image ls --digests"
+    after_help = "SHARED SIZE is the size of the layers that other images also use. Removing the image frees the other layers.\n\nExample:\n  microkube image ls --digests"
 )]
 pub struct LsArgs {
     /// Only print image IDs

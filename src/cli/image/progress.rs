@@ -87,7 +87,7 @@ impl Progress for Bars {
     }
 }
 
-/// No progress, only what the user has to know.
+/// Shows no progress, only messages that the user must see.
 #[derive(Debug)]
 pub(super) struct Notes;
 
@@ -119,7 +119,7 @@ impl<W: Write> Lines<W> {
         let mut state = lock(&self.state);
         let (to, started) = &mut *state;
         if !is_start || started.insert(digest.to_owned()) {
-            // A closed output is no reason to stop.
+            // Continue if the output is closed.
             let _ = writeln!(to, "{}: {text}", short(digest));
         }
     }

@@ -80,7 +80,7 @@ pub(super) fn run(store: &ImageStore, args: &PruneArgs, users: &Users) -> anyhow
     }
     print(&format!("freed {}\n", size(removed.freed_bytes)))?;
     if !removed.swept {
-        report!("images are being added right now; unused content will be removed when that is done");
+        report!("other commands are adding images; unused content will be removed when they are done");
     }
     Ok(())
 }

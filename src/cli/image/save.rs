@@ -34,7 +34,7 @@ enum Format {
 
 pub(super) fn run(store: &ImageStore, args: &SaveArgs) -> anyhow::Result<()> {
     match (args.format, args.output.as_deref()) {
-        (Format::OciDir, None) => bail!("oci-dir needs a directory: give it with --output"),
+        (Format::OciDir, None) => bail!("--format=oci-dir needs a directory; set it with --output"),
         (Format::OciDir, Some(path)) => drop(store.save(&args.images, SaveTo::Directory(path), path)?),
         (Format::OciArchive, Some(path)) => archive(store, &args.images, path)?,
         (Format::OciArchive, None) => {

@@ -1,4 +1,4 @@
-//! Which images are used by which Pods.
+//! Which Pods use which images.
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use super::print;
 /// Check images against their digests
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With MICROKUBE_VERIFY_LAYERS=yes, this is done (with --repair) each time a Pod starts.\n\nExample:\n  microkube image verify --repair"
+    after_help = "With MICROKUBE_VERIFY_LAYERS=yes, microkube verifies and repairs a Pod's layers whenever the Pod starts.\n\nExample:\n  microkube image verify --repair"
 )]
 pub struct VerifyArgs {
     /// Image names, IDs or unique ID prefixes [default: all images]

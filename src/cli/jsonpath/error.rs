@@ -41,7 +41,7 @@ fn start_of(template: &str) -> String {
 /// Why a template is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error("it is longer than {max_bytes} bytes")]
+    #[error("the template is longer than {max_bytes} bytes")]
     TooLong { max_bytes: usize },
     #[error("ranges are nested too deeply")]
     DeepRanges,
@@ -86,11 +86,11 @@ pub enum ParseError {
 /// Why a template cannot be applied to a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
-    #[error("it must be a single path, without text or ranges")]
+    #[error("expected a single path, without text or ranges")]
     NotOnePath,
-    #[error("it visits more than {max} values")]
+    #[error("the template visits more than {max} values")]
     TooManyVisits { max: usize },
-    #[error("its result is too large")]
+    #[error("the result is too large")]
     TooLarge,
     /// The type's name in Go.
     #[error("{go_type} is not array or slice")]

@@ -111,7 +111,7 @@ impl FieldSelector {
     /// Checks that objects of a kind can be selected by these fields.
     ///
     /// # Errors
-    /// In Kubernetes' words, about the first field that its objects cannot be selected by.
+    /// Kubernetes' message for the first field that the kind does not support.
     pub fn check(&self, kind: &Kind) -> anyhow::Result<()> {
         let own = fields_of(kind);
         for Requirement { field, .. } in &self.requirements {

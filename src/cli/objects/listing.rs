@@ -24,7 +24,7 @@ pub(in crate::cli) struct Listing {
     pub(in crate::cli) objects: Vec<Value>,
     /// Names without an object.
     pub(in crate::cli) missing: Vec<ObjectName>,
-    /// Why objects that may be selected cannot be read.
+    /// Why other objects, which the command line may select, cannot be read.
     pub(in crate::cli) damaged: Vec<anyhow::Error>,
 }
 

@@ -9,7 +9,7 @@ use super::cells::cells;
 /// Which columns are shown.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Columns<'a> {
-    /// Also those of `-o wide`.
+    /// Whether to include the columns of `-o wide`.
     pub(in crate::cli) wide: bool,
     /// The namespace as the first column, for kinds that have one.
     pub(in crate::cli) namespace: bool,

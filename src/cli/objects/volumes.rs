@@ -1,4 +1,4 @@
-//! Words about volumes that tables and descriptions have in common (`pkg/apis/core/v1/helper`, `pkg/apis/storage/util`).
+//! Texts about volumes, shared by tables and descriptions (`pkg/apis/core/v1/helper`, `pkg/apis/storage/util`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

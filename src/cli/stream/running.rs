@@ -206,7 +206,7 @@ pub(in crate::cli) fn why_not_running(status: &PodStatus, container: &str) -> Op
     own.or_else(of_init)
 }
 
-/// What prevents a container from running.
+/// The reason in the status why a container does not run.
 fn reason_not_running(status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;
     let name = &status.name;

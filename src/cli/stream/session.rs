@@ -27,7 +27,7 @@ pub(in crate::cli) enum Ended {
     NoMoreInput,
     /// The output is closed.
     BrokenPipe,
-    /// A signal ended this side.
+    /// A signal ended this side of the session.
     Signal(u8),
 }
 
@@ -82,7 +82,7 @@ impl SessionTerminal {
     }
 }
 
-/// Signals that end this side. Once a value exists, they no longer kill this process.
+/// Signals that end this side of the session. While a value exists, they do not kill this process.
 #[derive(Debug)]
 pub(in crate::cli) struct Endings([Signal; 4]);
 
@@ -198,7 +198,7 @@ async fn send_input(
         } else {
             let typed = tokio::select! {
                 read = read_some(&mut input, &mut buffer) => {
-                    // A closed terminal is an end of input too.
+                    // A closed terminal also ends the input.
                     let bytes = read.ok().and_then(|length| buffer.get(..length)).unwrap_or_default();
                     if bytes.is_empty() {
                         input = None;

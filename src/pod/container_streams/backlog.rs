@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::pod::supervisor_protocol::SupervisorFrame;
 
-/// What an entry takes beside its data. Counted, because a guest may send its output byte by byte.
+/// Memory of an entry besides its data. It counts, because a guest may send its output byte by byte.
 const ENTRY_BYTES: usize = 256;
 
 /// Frames of one stream in order, each with the followers that do not have it yet. An entry has at least one follower.
@@ -42,7 +42,7 @@ impl Backlog {
         self.entries.is_empty()
     }
 
-    /// The memory that it takes, about.
+    /// Its approximate size in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

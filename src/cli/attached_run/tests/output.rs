@@ -145,7 +145,7 @@ async fn output_that_is_not_in_the_log_is_reported_as_lost() {
     assert_eq!(run.output.text(), "out\n");
     assert_eq!(
         run.told,
-        ["microkube: warning: 6 bytes of the container's output are lost: they are not in its log"]
+        ["microkube: warning: 6 bytes of the container's output are lost, because its log does not contain them"]
     );
 }
 
