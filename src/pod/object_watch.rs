@@ -1,7 +1,7 @@
-//! Follows the objects that a Pod refers to, so that its supervisor looks at them again when they change.
+//! Follows the objects that a Pod refers to, so that its supervisor rereads them when they change.
 //!
 //! One thread follows each kind. Without a watch, for example because the host's inotify instances are used up, the
-//! objects count as changed once a minute, which is how often the kubelet looks at them.
+//! objects count as changed once a minute, the interval at which the kubelet rereads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::objects;
 use crate::state::Paths;
 
-/// How often the objects are looked at without a watch (`syncFrequency` of the kubelet).
+/// How often the objects are reread without a watch (`syncFrequency` of the kubelet).
 const POLL_PERIOD: Duration = Duration::from_secs(60);
 /// The pause after an error of a watch.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl ObjectChanges {
     }
 }
 
-/// What the Pod refers to. Its own object has the labels and annotations that its files show.
+/// The objects that the Pod refers to, including its own, because its files can show its labels and annotations.
 fn names(pod: &Pod) -> Names {
     let mut names = Names::new();
     for reference in references(pod) {
@@ -100,7 +100,7 @@ impl Followed {
                 }
                 Err(_) => {}
             }
-            // Changes before the watch are not reported by it.
+            // The watch does not report earlier changes.
             self.note_change();
             if self.changes.is_closed() {
                 return;
@@ -109,7 +109,7 @@ impl Followed {
         }
     }
 
-    /// The watch is for the Pod's whole life, so it keeps no values.
+    /// The watch lasts for the Pod's whole life, so it keeps no values.
     fn watch(&self) -> Result<Watch<ObjectVersion>, StoreError> {
         let store = objects::open(&self.paths)?;
         let list = store.list(&objects::resource(self.kind), &Scope::Namespace(self.namespace.clone()))?;

@@ -17,7 +17,7 @@ pub const POWER_OFF_PATIENCE: Duration = Duration::from_secs(3);
 pub const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a VM may take to end after the connection to its agent is lost. If it still runs then, it is killed,
-/// because what runs in it is unknown.
+/// because the state of its containers is unknown.
 pub const MACHINE_END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the readers of the last output may take, after a container that had to end or a VM that ended unexpectedly.
@@ -46,6 +46,6 @@ pub const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 
 const _: () = assert!(FORCE_PATIENCE.as_secs() < ANSWER_PATIENCE.as_secs());
 
-/// Polling interval for conditions that give no event: a lock with a time limit, the first free lock of several, a
+/// Polling interval for conditions without an event: a lock with a time limit, the first free lock of several, a
 /// process that starts to listen.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);

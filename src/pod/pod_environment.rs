@@ -1,6 +1,6 @@
 //! Command line and environment of a container's process, and the paths of its mounts that contain variables. They are
-//! computed for each attempt, because they can contain values of ConfigMaps and Secrets, which change; and they are kept
-//! nowhere on the host.
+//! computed for each attempt, because they can contain values of ConfigMaps and Secrets, which change. They are not
+//! stored on the host.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::resolved_pod::hostname;
 
 /// Bytes of a request to the agent that are left for everything else.
 const RESERVED_BYTES: usize = 256 << 10;
-/// The longest command line and environment together: they are in one request.
+/// Maximum size of command line and environment together: both are in one request.
 const MAX_BYTES: usize = MAX_MESSAGE_BYTES - RESERVED_BYTES;
 /// Bytes of a string's tag and length in a request.
 const STRING_OVERHEAD_BYTES: usize = 6;
@@ -27,7 +27,7 @@ pub struct ProcessValues {
     pub env: Vec<String>,
     /// For each mount, its `subPathExpr` with the values of the variables, if it has one.
     pub sub_paths: Vec<Option<String>>,
-    /// Keys of objects that are no names of variables.
+    /// Keys of objects that are not valid names of variables.
     pub skipped: Vec<SkippedKeys>,
 }
 
@@ -37,7 +37,8 @@ impl fmt::Debug for ProcessValues {
     }
 }
 
-/// Why a container has no environment. The texts are the kubelet's, where it has one, and contain no values.
+/// Why a container's environment cannot be computed. The messages are the kubelet's where it has one, and contain no
+/// values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvironmentError {
     #[error(transparent)]
@@ -100,7 +101,7 @@ fn sub_paths(
         .collect()
 }
 
-/// Whether the container takes variables from objects, so that a change of objects can heal an error.
+/// Whether the container takes variables from objects, so a change of objects can fix an error.
 #[must_use]
 pub fn depends_on_objects(container: &Container) -> bool {
     let sources = container.env.iter().flatten().filter_map(|own| own.value_from.as_ref());

@@ -1,4 +1,4 @@
-//! A Pod with what its node gives it: the values that its variables and files can refer to.
+//! A Pod together with its node's values, to which its variables and files can refer.
 
 use std::net::Ipv4Addr;
 
@@ -50,8 +50,8 @@ impl PodOnNode {
     }
 }
 
-/// What a container without limits can use. That is its VM, not the whole host: a program that sizes its heap by
-/// `limits.memory` would otherwise run out of memory.
+/// The resources of a container without limits: those of its VM, not of the host. Otherwise a program that sizes its
+/// heap by `limits.memory` would run out of memory.
 fn allocatable(pod: &Pod) -> Allocatable {
     let size = vm_size(pod);
     Allocatable {

@@ -1,5 +1,5 @@
-//! What becomes of a Pod when it is changed: the rules of the API server, without any I/O. The Pod's owner applies them;
-//! `operations::update` as well, to report errors before it asks.
+//! The API server's rules for changing a Pod, without I/O. The Pod's owner applies them; `operations::update` applies
+//! them first, to report errors before it asks the owner.
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -9,9 +9,9 @@ use microkube_manifest::{FieldPath, Problem};
 use super::lifecycle::Lifecycle;
 use super::resolved_pod::node_name;
 
-/// The most conditions that clients can set on a Pod.
+/// Maximum number of conditions that clients can set on a Pod.
 const MAX_CONDITIONS: usize = 32;
-/// The longest text in such a condition, in bytes.
+/// Maximum length of a text in such a condition, in bytes.
 const MAX_CONDITION_BYTES: usize = 4096;
 
 /// The recorded Pod after a change, or `None` if nothing changes. `deleted_at` is the Pod's deletion timestamp. The
@@ -109,7 +109,7 @@ pub fn has_scheduling_gates(pod: &Pod) -> bool {
     gates.is_some_and(|gates| !gates.is_empty())
 }
 
-/// Whether finalizers keep the Pod after its end.
+/// Whether the Pod stays after its end because of finalizers.
 #[must_use]
 pub fn has_finalizers(pod: &Pod) -> bool {
     pod.metadata.finalizers.as_ref().is_some_and(|list| !list.is_empty())

@@ -14,7 +14,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The inode and the link of a file.
 const FILE_OVERHEAD_BYTES: u64 = 2048;
 const MIB: u64 = 1 << 20;
-/// The most memory that volumes add to a VM. A Pod with larger ones needs a memory limit that leaves room for them.
+/// Maximum memory that volumes add to a VM. A Pod with larger volumes needs a memory limit that leaves room for them.
 const MAX_MEMORY_MIB: u32 = 1024;
 
 /// The files of one volume. `Debug` does not show their content.
@@ -67,7 +67,7 @@ pub fn declaration(pod: &Pod) -> FileVolume {
 }
 
 impl VolumeFiles {
-    /// Tells this content from others, with the keys of one [`RandomState`].
+    /// A keyed hash of the content, for comparison with others of the same [`RandomState`].
     #[must_use]
     pub fn fingerprint(&self, keys: &RandomState) -> u64 {
         let files = self.files.iter();
@@ -90,7 +90,7 @@ impl VolumeFiles {
         self.files.into_iter().map(message).collect()
     }
 
-    /// The guest's memory that the files use. During an update, the old and the new files exist.
+    /// The guest memory that the files use. During an update, old and new files exist at the same time.
     fn memory_bytes(&self) -> u64 {
         let of_file = |file: &File| {
             let length_bytes = u64::try_from(file.content.as_bytes().len()).unwrap_or(u64::MAX);
@@ -104,8 +104,8 @@ impl VolumeFiles {
     }
 }
 
-/// The memory that a VM needs for the files of these volumes, in MiB. It is in addition to that of the containers,
-/// because the agent writes the files.
+/// The memory that a VM needs for the files of these volumes, in MiB, in addition to that of the containers: the agent
+/// writes the files.
 #[must_use]
 pub fn memory_mib(volumes: &[VolumeFiles]) -> u32 {
     let bytes = volumes

@@ -1,5 +1,5 @@
-//! The Secrets with which a Pod's images are pulled. They are in the node's store; the records of Pods that earlier builds
-//! created have copies of those in their manifests.
+//! The Secrets for pulling a Pod's images. They are in the node's store; records that earlier builds created contain
+//! copies of the Secrets in the Pods' manifests.
 
 use k8s_openapi::api::core::v1::{LocalObjectReference, Secret, ServiceAccount};
 use microkube_image::PullSecret;
@@ -14,7 +14,7 @@ const DOCKER_CONFIG_JSON: (&str, &str) = ("kubernetes.io/dockerconfigjson", ".do
 /// The older type, whose file contains only the registries.
 const DOCKER_CFG: (&str, &str) = ("kubernetes.io/dockercfg", ".dockercfg");
 
-/// What a Pod pulls its images with.
+/// The credentials for a Pod's images.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PullSecrets {
     pub found: Vec<PullSecret>,

@@ -72,7 +72,7 @@ pub fn object(records: &PodRecords, record: PodRecord) -> Result<Option<Pod>, Re
     metadata.name = Some(record.name);
     metadata.namespace = Some(record.namespace);
     if status.deletion_timestamp.is_some() {
-        // As the API server counts it (`BeforeDelete`).
+        // The API server also increments the generation (`BeforeDelete`).
         metadata.generation = metadata.generation.map(|generation| generation.saturating_add(1));
     }
     metadata.deletion_timestamp = status.deletion_timestamp;

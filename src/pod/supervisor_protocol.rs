@@ -12,8 +12,8 @@
 //! Pod and its command line are of the same build, and do not greet.
 //!
 //! A change that readers may ignore (a new field) keeps the version. A change that they must understand (a new request,
-//! notice or frame kind, another framing) raises it, and is not sent in older versions. In every version, a Pod of the
-//! previous build answers `exec`, `attach`, `logs`, `top` and `delete`.
+//! notice or frame kind, another framing) raises it, and is not sent in older versions. In every version, a Pod from
+//! the previous build answers `exec`, `attach`, `logs`, `top` and `delete`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -38,7 +38,7 @@ pub const SOCKET_FILE: &str = "supervisor.sock";
 /// Largest payload that either side accepts, in bytes.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
-/// The versions of this protocol that this build supports. `docs/decisions/versions.md` says when they are raised.
+/// The versions of this protocol that this build supports. `docs/decisions/versions.md` has the rules for raising them.
 pub const VERSIONS: Versions = Versions { oldest: 0, newest: 3 };
 
 /// The version with [`AttachOptions::from_start_of`].
@@ -259,7 +259,7 @@ pub enum Change {
     Pod(Box<Pod>),
     /// The conditions that clients have set.
     Conditions {
-        /// If they are other ones now, the request is outdated.
+        /// The conditions on which the change is based. If they have changed, the request is outdated.
         since: Vec<PodCondition>,
         wanted: Vec<PodCondition>,
     },

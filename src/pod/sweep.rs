@@ -58,12 +58,12 @@ async fn wait_until_settled(
     loop {
         let record = match records.get(uid) {
             Ok(record) => record,
-            // The sweep has warned about this Pod and left it alone.
+            // The sweep has warned about this Pod and skipped it.
             Err(_) => return Ok(()),
         };
         let is_settled = match &record {
             Some(record) if record.released => true,
-            // Its owner is about to finish with it.
+            // Its owner is about to release it.
             Some(_) if records.is_hidden(uid) => false,
             Some(record) if record.detached => supervisor_protocol::connect(&paths.pod_run(uid)).is_ok(),
             Some(record) => !is_orphaned(record),
@@ -148,7 +148,7 @@ async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) ->
             let process = launch::start_supervisor(paths, &record, lock.as_fd(), None, false)?;
             Ok(Some(process))
         }
-        // Its creation or removal was interrupted, or the record was removed from outside.
+        // Its creation or removal was interrupted, or something else removed the record.
         None => release_abandoned(paths, records, uid).await.map(|()| None),
     }
 }
@@ -173,8 +173,8 @@ pub(super) async fn release_ended(paths: &Paths, records: &PodRecords, record: &
     release::release(paths, records, &record.uid, forget).await
 }
 
-/// Releases and forgets a Pod that has no owner, as `delete` does with one that has ended. Returns whether it had no
-/// owner.
+/// Releases a Pod without an owner and removes its records, as `delete` does with a Pod that has ended. Returns whether
+/// the Pod had no owner.
 ///
 /// # Errors
 /// If a resource cannot be released.

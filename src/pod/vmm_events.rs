@@ -14,8 +14,8 @@ pub struct VmmEvents<R> {
     reader: BufReader<R>,
     /// The beginning of the next line.
     line: Vec<u8>,
-    /// A disk failure is reported at most once per VM: it is recorded, logged and shown, and a VMM could repeat it
-    /// without end.
+    /// A disk failure is reported at most once per VM: each report is recorded, logged and shown, and a VMM could
+    /// repeat it endlessly.
     disk_has_failed: bool,
 }
 

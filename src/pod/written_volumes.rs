@@ -1,4 +1,4 @@
-//! The files of volumes that a VM has.
+//! The files of a VM's volumes, as last written.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -7,7 +7,7 @@ use super::agent::AgentError;
 use super::projected_volumes::VolumeFiles;
 use super::sandbox::AgentClientHandle;
 
-/// What the VM has, to send only changes. The files themselves are not kept.
+/// Fingerprints of the VM's files, to send only changes. The files themselves are not kept.
 #[derive(Debug, Default)]
 pub struct WrittenVolumes {
     keys: RandomState,
@@ -15,7 +15,7 @@ pub struct WrittenVolumes {
 }
 
 impl WrittenVolumes {
-    /// Writes a volume, unless the VM has these files.
+    /// Writes a volume, unless the VM already has these files.
     ///
     /// # Errors
     /// If the agent cannot write them.

@@ -26,7 +26,7 @@ pub enum Applied {
     Created(Pod),
     /// The Pod existed and was changed, or would be.
     Configured(Pod),
-    /// The Pod exists already, as wanted.
+    /// The Pod already exists and matches the manifest.
     Unchanged(Pod),
 }
 
@@ -85,7 +85,7 @@ pub async fn apply(paths: &Paths, pod: &Pod, existing: Existing) -> Result<Appli
     .await
 }
 
-/// Does what [`apply`] does, without changing anything.
+/// Like [`apply`], but changes nothing.
 ///
 /// # Errors
 /// See [`ApplyError`].
@@ -136,7 +136,7 @@ async fn apply_with(
     }
 }
 
-/// The existing Pod with everything that the manifest has. What the manifest does not have stays.
+/// The existing Pod with all values of the manifest. Fields that the manifest lacks stay unchanged.
 fn merged(current: &Pod, manifest: &Pod) -> Pod {
     let mut pod = current.clone();
     let (metadata, wanted) = (&mut pod.metadata, &manifest.metadata);

@@ -40,7 +40,7 @@ impl CreateError {
     }
 }
 
-/// Waits until the name of a new Pod is free, if its last user ended with its command line.
+/// Waits until the name of a new Pod is free, if the previous Pod with this name ends with its command line.
 ///
 /// # Errors
 /// If records cannot be read, or a resource of that Pod cannot be released.
@@ -78,7 +78,8 @@ pub(super) fn write_record(paths: &Paths, record: &PodRecord) -> Result<LockedFi
     Ok(lock)
 }
 
-/// Removes a new record if the deletion of its namespace has begun meanwhile: that may not have seen the Pod.
+/// Removes a new record if the deletion of its namespace has begun meanwhile, because that deletion may have missed the
+/// Pod.
 fn stay(paths: &Paths, record: &PodRecord) -> Result<(), CreateError> {
     let checked = namespaces::check(paths, &record.namespace, &record.name);
     if checked.is_err() {
@@ -115,7 +116,7 @@ pub fn new_record(pod: &Pod, detached: bool) -> PodRecord {
         namespace,
         name,
         pod,
-        // They are in the store. No value of a Secret is recorded.
+        // The Secrets are in the store. No value of a Secret is recorded.
         pull_secrets: Vec::new(),
         detached,
         released: false,

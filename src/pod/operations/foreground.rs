@@ -125,7 +125,7 @@ fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod,
             return Err(error.into());
         }
     };
-    // The supervisor has its own copies; the ones of this process would hide its death.
+    // The supervisor has its own copies. Copies in this process would hide its death.
     drop((lock, server));
     client.set_nonblocking(true)?;
     let (frames, to_supervisor) = tokio::net::UnixStream::from_std(client)?.into_split();

@@ -17,8 +17,8 @@ use crate::objects::{
 };
 use crate::state::{Paths, PodRecord, PodRecords};
 
-/// How often a namespace is emptied while its deletion is waited for. Something may appear in it meanwhile, for example
-/// an object whose creation began before the deletion.
+/// How often a waiting deletion empties the namespace again. Objects may still appear in it, for example one whose
+/// creation began before the deletion.
 const ATTEMPTS: usize = 10;
 
 /// A namespace that is being deleted gets no new Pods.
@@ -31,10 +31,10 @@ pub struct NamespaceEnds {
     namespace: String,
 }
 
-/// Checks that a Pod can be created in a namespace. A store that cannot be read is no reason against it.
+/// Checks that a Pod can be created in a namespace. Succeeds if the store cannot be read.
 ///
-/// A deletion that begins later does not see a Pod without a record. So this must be called again once the record exists,
-/// and the record removed if that fails.
+/// A deletion that begins later does not see a Pod without a record. The caller must therefore check again once the
+/// record exists, and remove the record if that check fails.
 ///
 /// # Errors
 /// If the namespace is being deleted.
@@ -61,7 +61,8 @@ pub fn check(paths: &Paths, namespace: &str, name: &str) -> Result<(), Namespace
 }
 
 /// Creates the default namespace and those of Pods if they do not exist, and removes the empty ones among those whose
-/// deletion has begun. A damaged record of a Pod is reported, and keeps all namespaces: the Pod may be in any of them.
+/// deletion has begun. Reports a damaged record of a Pod, and then keeps all namespaces, because the Pod may be in any
+/// of them.
 ///
 /// # Errors
 /// If the store or the set of Pods cannot be read, or the store cannot be written.
@@ -93,8 +94,8 @@ pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deletes everything in a namespace whose deletion has begun, and then the namespace. If it waits, the namespace is gone
-/// afterwards. Returns why Pods or the namespace still exist.
+/// Deletes everything in a namespace whose deletion has begun, and then the namespace. If the options say to wait, the
+/// namespace is gone afterwards. Returns why Pods or the namespace still exist.
 ///
 /// # Errors
 /// If the store or the set of Pods cannot be read, or the Pods cannot be waited for.
@@ -114,7 +115,7 @@ pub async fn empty(
         };
         let failures = delete_pods(paths, pods_in(paths, name)?, &options, &mut |_| Ok(())).await?;
         if !failures.is_empty() {
-            // The other objects are deleted all the same.
+            // Delete the other objects nevertheless.
             delete_content(store, name)?;
             return Ok(failures.into_iter().map(DeleteError::into_report).collect());
         }
@@ -154,7 +155,7 @@ async fn is_gone(
 fn pods_in(paths: &Paths, namespace: &str) -> anyhow::Result<Vec<PodRecord>> {
     let (records, damaged) = PodRecords::new(paths.clone()).list_all()?;
     if let Some(error) = damaged.into_iter().next() {
-        // It may be in this namespace.
+        // The Pod with the damaged record may be in this namespace.
         return Err(error.into());
     }
     let in_namespace = records.into_iter().filter(|record| record.namespace == namespace);

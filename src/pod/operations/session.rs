@@ -32,11 +32,11 @@ pub enum SessionEvent {
 #[derive(Debug)]
 pub struct SessionEvents {
     from: OwnedReadHalf,
-    /// For a session that includes the output before it.
+    /// Present in a session that includes earlier output.
     earlier: Option<EarlierOutput>,
 }
 
-/// The output of a container's attempt that precedes the session and is in its log.
+/// The logged output of a container's attempt from before the session.
 #[derive(Debug)]
 struct EarlierOutput {
     dir: PathBuf,
@@ -46,7 +46,7 @@ struct EarlierOutput {
     received: Received,
 }
 
-/// What a session that includes the output before it has delivered.
+/// What a session that includes earlier output has delivered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Received {
     /// Positions in both streams after what was delivered.
@@ -88,7 +88,7 @@ pub(super) async fn open(
 }
 
 impl SessionEvents {
-    /// Also delivers the output that the supervisor says is in the log of this attempt.
+    /// Also delivers earlier output from the log of this attempt, up to where the supervisor says the session begins.
     pub(super) fn with_log(self, dir: PathBuf, attempt: u32) -> Self {
         let earlier = EarlierOutput {
             dir,
@@ -102,7 +102,7 @@ impl SessionEvents {
         }
     }
 
-    /// What was delivered so far, of a session that includes the output before it.
+    /// What was delivered so far, in a session that includes earlier output.
     #[must_use]
     pub fn received(&self) -> Option<Received> {
         self.earlier.as_ref().map(|earlier| earlier.received)
@@ -128,7 +128,7 @@ impl SessionEvents {
                 }
                 SupervisorFrame::Notice(Notice::Started) => SessionEvent::Started,
                 SupervisorFrame::Notice(Notice::Attached) => {
-                    // An older supervisor: the session begins somewhere in the output.
+                    // An older supervisor does not say where in the output the session begins.
                     self.earlier = None;
                     SessionEvent::Started
                 }

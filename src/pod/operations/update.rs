@@ -24,7 +24,7 @@ use crate::pod::supervisor_protocol::{
 use crate::pod::sweep::forget_ended;
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, RecordsError};
 
-/// How often a change is repeated because the Pod has changed meanwhile (`MaxRetryWhenPatchConflicts`).
+/// How many times a change is repeated because the Pod has changed meanwhile (`MaxRetryWhenPatchConflicts`).
 const ATTEMPTS: usize = 5;
 
 /// The part of a Pod that is changed.
@@ -48,7 +48,7 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Updated {
     Changed(Pod),
-    /// Nothing was to be changed.
+    /// The change had no effect.
     Unchanged(Pod),
 }
 
@@ -78,11 +78,13 @@ pub enum UpdateError<E> {
          version and try again"
     )]
     Conflict { name: String },
-    /// Longer than what can be sent to a supervisor.
+    /// The Pod exceeds the maximum length of a frame to the supervisor.
     #[error("pod {name:?} is too large to be changed: {bytes} bytes exceed the limit of {MAX_FRAME_BYTES}")]
     TooLarge { name: String, bytes: usize },
-    /// The supervisor is of an earlier build.
-    #[error("the Pod's supervisor is of an earlier microkube and cannot change the Pod; delete it and create it again")]
+    /// The supervisor is from an earlier build.
+    #[error(
+        "the Pod's supervisor is from an earlier microkube and cannot change the Pod; delete the Pod and create it again"
+    )]
     Unsupported,
     /// The supervisor did not accept the change.
     #[error("{0}")]
@@ -97,7 +99,7 @@ pub enum UpdateError<E> {
     Launch(#[from] LaunchError),
     #[error(transparent)]
     Records(#[from] RecordsError),
-    /// The change could not be numbered.
+    /// The store gave no number for the change.
     #[error(transparent)]
     Store(#[from] microkube_store::StoreError),
     /// The Pod has no finalizers any more, and could not be removed.
@@ -249,7 +251,7 @@ async fn ask<E>(
             if record.released {
                 return change_ended(paths, records, record, &request, lock).await;
             }
-            // It has lost its supervisor.
+            // The Pod has lost its supervisor.
             start_supervisor(paths, &record, lock.as_fd(), None, false)?;
         }
         if started.elapsed() > ANSWER_PATIENCE {
@@ -292,7 +294,7 @@ async fn ask_supervisor<E>(
     }
 }
 
-/// Changes a Pod of which only the records are left. The lock makes this process its owner.
+/// Changes a Pod that consists only of its records. The lock makes this process its owner.
 async fn change_ended<E>(
     paths: &Paths,
     records: &PodRecords,

@@ -1,4 +1,5 @@
-//! Reports a Pod's progress to the attached command line: once that all containers have started, and how each ended.
+//! Reports a Pod's progress to the attached command line: that all containers have started, once, and how each one
+//! ended.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -35,7 +35,7 @@ impl Clock {
     /// Converts a time for tokio.
     fn instant(&self, time: Time) -> tokio::time::Instant {
         let ahead = time.saturating_sub(self.start_time);
-        // A time centuries ahead never comes.
+        // A time centuries ahead is never reached.
         let far = self.start + Duration::from_secs(1 << 31);
         tokio::time::Instant::from_std(self.start.checked_add(ahead).unwrap_or(far).min(far))
     }

@@ -19,7 +19,7 @@ use crate::pod::sandbox::AgentClientHandle;
 pub struct ConfigFailure {
     /// The kubelet's message.
     message: String,
-    /// Whether a change of objects can heal it.
+    /// Whether a change of objects can fix it.
     can_heal: bool,
 }
 
@@ -70,7 +70,7 @@ pub async fn process_values(
     })
 }
 
-/// The kubelet's event about keys that are no names of variables.
+/// The kubelet's event about keys that are not valid names of variables.
 pub fn skipped_keys(skipped: &SkippedKeys) -> PodEvent {
     PodEvent {
         warning: true,

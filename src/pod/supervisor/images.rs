@@ -121,7 +121,7 @@ impl Images {
         self.requests.get(&container) == Some(&request)
     }
 
-    /// Adds an image. Returns how long all of them took if this was the last.
+    /// Adds an image. If it was the last, returns how long all pulls took.
     pub fn add(&mut self, container: usize, image: Image) -> Option<Stage> {
         if let Some(slot) = self.found.get_mut(container) {
             *slot = Some(image);
@@ -147,7 +147,7 @@ impl Images {
 }
 
 impl HeldImages {
-    /// Allows the removal of images while the VM has to wait. Those of this Pod are in use, as its record says.
+    /// Allows the removal of images while the VM has to wait. The Pod's record protects its own images.
     pub fn release(&mut self) {
         self.hold = None;
     }

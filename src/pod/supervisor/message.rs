@@ -27,11 +27,11 @@ pub enum Message {
     Event(Event),
     /// An event to record that the lifecycle does not depend on.
     Emit(PodEvent),
-    /// News of an image that was asked for.
+    /// The state of a requested image.
     Image {
         /// Number of the container that uses it.
         container: usize,
-        /// Which request this answers: the container's image may have changed since.
+        /// The request that this answers: the container's image may have changed since.
         request: u64,
         news: ImageNews,
     },

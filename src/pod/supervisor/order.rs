@@ -24,13 +24,13 @@ pub enum Order {
     /// Add a container.
     AddEphemeralContainer {
         container: Box<EphemeralContainer>,
-        /// Gets the answer to the client, once the container is recorded or refused.
+        /// Receives the answer for the client, once the container is recorded or refused.
         answer: oneshot::Sender<Notice>,
     },
     /// Change it.
     Update {
         request: UpdateRequest,
-        /// Gets the answer to the client, once the change is recorded or refused.
+        /// Receives the answer for the client, once the change is recorded or refused.
         answer: oneshot::Sender<Notice>,
     },
 }

@@ -38,7 +38,7 @@ use crate::pod::supervisor_protocol::{Change, Notice, SupervisorFrame, UpdateReq
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
 
-/// Most ephemeral containers of a Pod. They are never removed, and the Pod's records must stay small.
+/// Maximum number of ephemeral containers of a Pod. They are never removed, and the Pod's records must stay small.
 const MAX_EPHEMERAL_CONTAINERS: usize = 64;
 
 /// A file system with fewer free bytes than this is full.
@@ -237,7 +237,7 @@ impl PodRun {
             }
             Message::ContainerPrepared { attempt, planned } => {
                 self.machine.container_prepared(attempt.container, *planned);
-                // It may have been given up meanwhile.
+                // The VM may have been abandoned meanwhile.
                 if self.lifecycle.expects(attempt) {
                     self.machine.start_container(attempt).await;
                 }
@@ -304,7 +304,7 @@ impl PodRun {
                 return Ok(refused(messages.join(", ")));
             }
         };
-        // Record it before anything acts on it.
+        // Record the change before anything acts on it.
         let changed = match self.keeper.change(changed).await {
             Ok(changed) => changed,
             Err(error) => return Ok(refused(format!("cannot record the change: {error:#}"))),

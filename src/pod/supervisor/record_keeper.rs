@@ -24,7 +24,7 @@ impl RecordFormat for Lifecycle {
     const VERSION: u32 = POD_RECORDS_VERSION;
 }
 
-/// What was last written, to avoid writing it again.
+/// The last written content, to avoid writing it again.
 #[derive(Debug)]
 pub struct RecordKeeper {
     records: PodRecords,
@@ -87,7 +87,7 @@ impl RecordKeeper {
             let (records, versions, mut copy) = (self.records.clone(), self.versions.clone(), status.clone());
             let (uid, namespace, name) = self.identity();
             tokio::task::spawn_blocking(move || {
-                // Without a version, the status still counts.
+                // Write the status even without a version.
                 copy.resource_version = versions.next(&namespace, &name).ok();
                 records.save_status(&uid, &copy)
             })

@@ -33,7 +33,7 @@ pub async fn take_over(
     let noted = pod.record.vmm.clone();
     let adopted = match noted.clone() {
         Some(vmm) if lifecycle.has_sandbox() => adopt(pod, machine, view, lifecycle, vmm).await,
-        // A VM that was still booting is started again.
+        // A VM that was still booting is replaced.
         _ => Err(anyhow::anyhow!("it was not ready")),
     };
     let error = match adopted {

@@ -32,11 +32,11 @@ pub struct RunningMachine {
     pub host_ip: String,
     /// The container requested last: the next one starts after it.
     pub last_start: Option<String>,
-    /// What can be added to it.
+    /// The means to add layers and containers to it.
     pub additions: Additions,
 }
 
-/// What can be added to a running VM, and what was. Clones share it.
+/// Layers and containers that were added to a running VM, and the means to add more. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Additions {
     pub sandbox: ReadySandbox,

@@ -1,5 +1,5 @@
-//! The Pod as all parts of its supervisor see it: what stays the same for the life of this process, and where to send
-//! reports.
+//! The Pod as all parts of its supervisor see it: the values that stay the same for the life of this process, and the
+//! channels for reports.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ pub struct SupervisedPod {
     pub paths: Paths,
     /// Operations for the Pod that need root.
     pub privileges: PodPrivileges,
-    /// As this process found it; later changes are in the record keeper. Only [`Self::current`] has the Pod's labels,
-    /// annotations and images of now.
+    /// The record that this process found; the record keeper has later changes. Only [`Self::current`] has the Pod's
+    /// current labels, annotations and images.
     pub record: PodRecord,
-    /// The Pod after its last change. Only ephemeral containers are added to it, and names never change.
+    /// The Pod after its last change. Containers' names never change, and only ephemeral containers are added.
     pub current: watch::Sender<Arc<Pod>>,
     pub guest_streams: Arc<GuestStreams>,
     /// Changes of the objects that the Pod refers to.
@@ -40,7 +40,7 @@ pub struct SupervisedPod {
     pub inbox: mpsc::UnboundedSender<Message>,
 }
 
-/// The Pod of a record, for [`SupervisedPod::current`].
+/// The Pod in a record, for [`SupervisedPod::current`].
 pub fn current_of(record: &PodRecord) -> watch::Sender<Arc<Pod>> {
     watch::Sender::new(Arc::new(record.pod.clone()))
 }

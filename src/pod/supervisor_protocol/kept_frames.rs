@@ -1,5 +1,5 @@
-//! Frames of every version as they were on the wire, byte for byte. They never change, because a Pod's supervisor of
-//! the build that sent them may still run. Frames of new versions are added.
+//! Frames of every version as they were on the wire, byte for byte. They never change, because a supervisor from the
+//! build that sent them may still run. New versions add frames.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
-/// Longest path of an entry, and longest target of a symbolic link, bytes: the kernel's own limit.
+/// Maximum length of an entry's path and of a symbolic link's target, in bytes: the kernel's own limit.
 const MAX_PATH_BYTES: usize = 4096;
 
 /// Where the content of a directory, or a single file, is written.

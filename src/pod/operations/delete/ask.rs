@@ -1,4 +1,4 @@
-//! Makes a Pod end: its supervisor agrees to delete it, or it has none and is released.
+//! Makes a Pod end: asks its supervisor to delete it, or releases a Pod without a supervisor.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,8 +70,8 @@ impl AskError {
     }
 }
 
-/// Makes a Pod end: returns when its supervisor has agreed to delete it, or when the Pod had none and is gone. A forced
-/// deletion removes the Pod in any case, except for what its supervisor still has to end.
+/// Makes a Pod end. Returns when its supervisor has agreed to delete it, or when a Pod without a supervisor is gone. A
+/// forced deletion always removes the Pod, except for processes that its supervisor still has to end.
 pub async fn ask(paths: &Paths, uid: &str, grace: Option<Duration>) -> Result<(), AskError> {
     let records = PodRecords::new(paths.clone());
     let started = tokio::time::Instant::now();

@@ -36,7 +36,7 @@ pub enum DeleteError {
     #[error("cannot delete pod {name:?}")]
     Refused {
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: AskError,
     },

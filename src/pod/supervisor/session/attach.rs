@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    /// A container that has written everything, although its end was not reported yet.
+    /// A container that has written all its output, but whose end was not reported yet.
     struct Written {
         view: PodView,
         _dir: tempfile::TempDir,
@@ -316,7 +316,7 @@ mod tests {
         let until_the_end = async {
             let mut got = Vec::new();
             attached.guest.read_to_end(&mut got).await.unwrap();
-            // The conversation ends only now: the end of the input did not end it.
+            // The conversation ends only now; the end of the input did not end it.
             client.shutdown().await.unwrap();
             got
         };

@@ -39,7 +39,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
         } if !view.has_finalizers() => force_delete(&view, &orders).await,
         SupervisorRequest::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
-            // The Pod has just ended. The client sees the connection close, and does the rest itself.
+            // The Pod has just ended. The client sees the connection close, and releases the Pod itself.
             None => return Ok(()),
         },
         SupervisorRequest::Terminate { grace } => match order(&orders, grace, false).await {
@@ -80,7 +80,7 @@ async fn first_request(
     if let Some(SupervisorFrame::Request(SupervisorRequest::Hello(client))) = frame {
         write_frame(to, &SupervisorFrame::Notice(Notice::Hello(Greeting::own()))).await?;
         if VERSIONS.agree(client.versions()).is_err() {
-            // Our greeting tells the client.
+            // The client learns this from our greeting.
             return Ok(None);
         }
         frame = read_frame(from).await?;
