@@ -131,7 +131,7 @@ fn groups() -> [(&'static str, Vec<(&'static str, String)>); 3] {
             Support::Supported => supported.push((*path, String::new())),
             Support::SupportedWith(note) => supported.push((*path, (*note).to_owned())),
             Support::SameAs(other) => {
-                supported.push((*path, format!("its fields have the support of those in {other}")))
+                supported.push((*path, format!("its fields are supported like those in {other}")))
             }
             Support::RefusedIf(values, reason) => supported.push((*path, format!("{values}: {reason}"))),
             Support::Ignored(reason) => ignored.push((*path, (*reason).to_owned())),

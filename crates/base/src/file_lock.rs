@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Who else may hold the lock at the same time.
+/// Which other processes may hold the lock at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// No other.
+    /// None.
     Exclusive,
-    /// Others that share it.
+    /// Those that also share it.
     Shared,
 }
 

@@ -1,6 +1,6 @@
 //! Names from `metadata.generateName`.
 
-/// Characters that make no words (`apimachinery/pkg/util/rand`).
+/// Characters that do not form words (`apimachinery/pkg/util/rand`).
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const MAX_PREFIX_BYTES: usize = 58;
 const SUFFIX_CHARACTERS: usize = 5;

@@ -1,7 +1,7 @@
 //! Locks between threads that ignore poisoning.
 //!
 //! A panic leaves locked data in the state between two statements. All data locked here stays usable in that state, and
-//! continuing without the panicked thread is worth more than a change it may have left half done.
+//! continuing without the panicked thread matters more than a change that it may have left incomplete.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Of the names of files that are not complete.
+/// The prefix of incomplete files' names.
 const PREFIX: &str = ".new-";
 
 /// Replaces a file's content atomically and durably: after this call the new content survives a power cut.
@@ -27,7 +27,7 @@ pub fn replace_unsynced(path: &Path, content: &[u8]) -> io::Result<()> {
     put(path, content, false)
 }
 
-/// Removes what killed processes left in a directory while they replaced a file. No process may replace one meanwhile.
+/// Removes incomplete files that killed processes left in a directory. No process may replace a file in it meanwhile.
 ///
 /// # Errors
 /// If the directory cannot be read, or a file cannot be removed.

@@ -1,4 +1,4 @@
-//! What the kubelet checks before it runs a valid Pod: whether this node can and may run it.
+//! The kubelet's checks before it runs a valid Pod: whether this node can and may run it.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec, SecurityContext};
 
@@ -18,8 +18,8 @@ pub struct Rejection {
 /// What precedes the message of a rejection in the Pod's status (`rejectPod` in `pkg/kubelet/kubelet.go`).
 pub const STATUS_PREFIX: &str = "Pod was rejected: ";
 
-/// Why the kubelet would reject the Pod, if it would: it sets sysctls that it may not, or has AppArmor profiles, which the
-/// guest's kernel cannot enforce.
+/// Why the kubelet would reject the Pod, if it would: the Pod sets forbidden sysctls, or has AppArmor profiles, which
+/// the guest's kernel cannot enforce.
 pub fn rejection(pod: &Pod, allowed: &UnsafeSysctls) -> Option<Rejection> {
     let spec = pod.spec.as_ref()?;
     let sysctls = spec
@@ -52,7 +52,7 @@ fn has_app_armor(spec: &PodSpec) -> bool {
     })
 }
 
-/// What is wrong with a Pod on a node that does not allow privileged containers, in Kubernetes' words
+/// The problems of a Pod on a node that does not allow privileged containers, with Kubernetes' messages
 /// (`spec.containers[0].securityContext.privileged: Forbidden: …`). Empty if the Pod has none.
 pub fn forbidden_privileges(pod: &Pod) -> Vec<String> {
     let mut found = Found::default();

@@ -1,4 +1,5 @@
-//! Ephemeral containers: as ordinary containers, their defaults, and the rules for adding one to a Pod.
+//! Ephemeral containers: their conversion to ordinary containers, their defaults, and the rules for adding one to a
+//! Pod.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
@@ -6,10 +7,10 @@ use super::defaults;
 use super::error::Problem;
 use super::validation;
 
-/// The container that an ephemeral container describes; only its target is left out.
+/// The ephemeral container as an ordinary container, without its target.
 #[must_use]
 pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
-    // Field by field, so that a new one is not forgotten here.
+    // List every field, so that the compiler reports a new one here.
     let EphemeralContainer {
         args,
         command,

@@ -43,7 +43,7 @@ impl FieldPath {
         &self.0
     }
 
-    /// Whether this is `other` or a part of it.
+    /// Whether this is `other`, or is inside it.
     pub fn starts_with(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
     }
@@ -90,7 +90,7 @@ pub struct Problem {
     pub path: FieldPath,
     /// Where it is, if known.
     pub location: Option<Location>,
-    /// What is wrong and how to fix it. Includes the field.
+    /// The problem and its fix, including the field.
     pub message: String,
 }
 

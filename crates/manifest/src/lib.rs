@@ -1,8 +1,8 @@
 //! Turns the text of manifests into Pods that are valid, complete, and limited to what microkube can run; and, with
 //! [`kinds`], into objects of all kinds.
 //!
-//! The stages: `documents` (bytes to documents), `yaml` (to values with their places, within limits), `objects` (which
-//! kind of object it is), `typed` (to Kubernetes' types, strictly), `support` (what microkube can do), `defaults` and
+//! The stages: `documents` (bytes to documents), `yaml` (to values with their places, within limits), `objects` (the
+//! kind of object), `typed` (to Kubernetes' types, strictly), `support` (what microkube can do), `defaults` and
 //! `validation` (what the API server does). Pure functions of the Pod follow, each in its own module: [`process`],
 //! [`resources`], [`security`]. Nothing here reads files, does other I/O, or depends on virtual machines, the image
 //! store or records.
@@ -118,12 +118,12 @@ impl Manifests {
     }
 }
 
-/// Reads manifests, of which at least one has a Pod; objects of other kinds are checked and left out. The error contains
-/// all problems in the parts of the texts that could be parsed.
+/// Reads manifests, of which at least one contains a Pod; checks objects of other kinds and leaves them out. The error
+/// contains all problems in the parts of the texts that could be parsed.
 pub fn load(inputs: &[Input<'_>]) -> Result<Manifests, ManifestError> {
     let (manifests, _) = load_all(inputs)?;
     if manifests.pods.is_empty() {
-        let message = "the manifest has no Pod; add one (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)";
+        let message = "the manifest contains no Pod; add one (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)";
         return Err(ManifestError::of_file(&sources(inputs), message));
     }
     Ok(manifests)
@@ -146,7 +146,7 @@ pub fn load_all(inputs: &[Input<'_>]) -> Result<(Manifests, Vec<Document>), Mani
             };
             let name = metadata.name.clone().unwrap_or_default();
             let here = format!("{}:{}:{}", input.source, place.name_at.line, place.name_at.column);
-            // One without a name gets a generated one.
+            // An object without a name gets a generated one.
             if !name.is_empty() {
                 let namespace = metadata.namespace.as_deref().unwrap_or("default").to_owned();
                 let key = (kind, namespace, name.clone());

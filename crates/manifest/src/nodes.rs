@@ -1,4 +1,4 @@
-//! The documents of a file as values with places, and what readers of all kinds do with them.
+//! The documents of a file as values with places, and functions that readers of all kinds share.
 
 use std::rc::Rc;
 

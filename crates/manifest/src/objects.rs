@@ -56,7 +56,7 @@ fn object(node: &Rc<Node>, source: &str, problems: &mut Problems, objects: &mut 
         }
         Kind::PodList => {
             for item in items(node, problems) {
-                // Items of typed lists leave out what they are.
+                // Items of typed lists omit their type.
                 if item.get("kind").is_some() {
                     object(item, source, problems, objects);
                 } else {
@@ -152,8 +152,7 @@ const KNOWN_KINDS: &[(&str, &str)] = &[
     ("StatefulSet", "apps/v1"),
 ];
 
-/// The kind that the document states. A document that is almost a Pod is read as one, so that all its problems are
-/// found.
+/// The kind that the document states. A document that is almost a Pod is read as a Pod, to find all its problems.
 fn kind(node: &Node, problems: &mut Problems) -> Kind {
     let root = FieldPath::default();
     let mut add = |path: &FieldPath, what: String| {

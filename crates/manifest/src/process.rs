@@ -1,8 +1,9 @@
 //! The process of a container, from the image's configuration and the manifest. Pure functions: the agent looks up
 //! users in the image and starts processes.
 //!
-//! [`container_process`] has what is known before the container starts. [`arguments`] and [`environment`] need the values
-//! of the manifest's variables, which come from other objects and are computed for each start.
+//! [`container_process`] returns the parts that are known before the container starts. [`arguments`] and
+//! [`environment`] need the values of the manifest's variables, which come from other objects and are computed for each
+//! start.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -68,7 +69,7 @@ pub enum ProcessError {
     /// An expanded string is too long.
     #[error("{field} is too long")]
     TooLong {
-        /// Which one.
+        /// The field.
         field: String,
         /// Why.
         #[source]
@@ -91,7 +92,7 @@ pub enum ProcessError {
     StopSignal(String),
 }
 
-/// The longest command line: Linux starts no program with more (`bprm_stack_limits` in `fs/exec.c`).
+/// Maximum length of a command line: Linux starts no program with a longer one (`bprm_stack_limits` in `fs/exec.c`).
 const MAX_ARGUMENTS_BYTES: usize = 6 << 20;
 
 /// containerd's default if the image sets no PATH.

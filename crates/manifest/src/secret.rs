@@ -91,7 +91,7 @@ mod tests {
                 "x.yaml:{line}:23: no Secret \"gone\"; pulling images without it"
             )]
         );
-        // No credentials must get into logs.
+        // Credentials must not get into logs.
         assert!(!format!("{manifests:?}").contains("auths"));
     }
 }

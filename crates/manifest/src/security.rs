@@ -46,11 +46,11 @@ pub(crate) fn capability(name: &str) -> Option<Capability> {
 /// Which system calls a container may make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seccomp {
-    /// All.
+    /// All calls.
     Unconfined,
-    /// Those of the runtime's profile.
+    /// The calls in the runtime's profile.
     RuntimeDefault,
-    /// Those of a profile of the node, given by its path in the directory of profiles.
+    /// The calls in a profile of the node, given by its path in the directory of profiles.
     Localhost(String),
 }
 

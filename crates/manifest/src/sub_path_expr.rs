@@ -6,8 +6,8 @@ use std::hash::BuildHasher;
 
 use super::expansion::{TooLong, expand_with};
 
-/// Why a container with such a mount cannot be created, in the kubelet's words, but with the expression: its value may
-/// come from a Secret. The reason is `CreateContainerConfigError`.
+/// Why a container with such a mount cannot be created. The messages are the kubelet's, but contain the expression
+/// instead of its value, which may come from a Secret. The reason is `CreateContainerConfigError`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubPathExprError {
     /// These variables are empty or do not exist.

@@ -9,7 +9,7 @@ use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
 pub enum Support {
     /// Works as in Kubernetes.
     Supported,
-    /// The same, with a remark.
+    /// Works as in Kubernetes, with a remark.
     SupportedWith(&'static str),
     /// Supported; its subfields have the status of those of another field, whose type is the same or has more fields.
     SameAs(&'static str),
@@ -24,7 +24,7 @@ pub enum Support {
 /// A set of values of a field, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Values {
-    /// These.
+    /// Only these.
     Are(&'static [&'static str]),
     /// All but these.
     AreNot(&'static [&'static str]),
@@ -64,12 +64,12 @@ const ROOT: Values = Values::Are(&["/"]);
 const ONE_NODE: &str = "there is one node, and the Pod runs on it";
 const NOT_COMPARED: &str = "not enforced yet: the Pod runs on this node, regardless of the node's name and labels";
 const NO_CLUSTER: &str = "there is no API server to use it";
-const SERVER: &str = "microkube fills it in, as Kubernetes does";
+const SERVER: &str = "microkube sets it, as Kubernetes does";
 const IN_VM: &str = "each Pod runs in its own virtual machine, which has no access to the host's namespaces";
 const VOLUME: &str = "the supported volume types are emptyDir, configMap, secret, downwardAPI and projected";
 const OLD_VOLUME: &str = "Kubernetes has removed or deprecated this volume type";
 const NO_SIGNER: &str = "there is no signer for certificates";
-const VM_LIMITS: &str = "for a container without a limit, it is what its virtual machine has";
+const VM_LIMITS: &str = "for a container without a limit, the value is that of its virtual machine";
 const WINDOWS: &str = "containers run on Linux";
 const NO_HOST_PORT: &str = "ports are not published on the host; connect to the Pod's own address";
 const NO_LSM: &str = "the guest kernel is built without this security module";
@@ -89,7 +89,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("metadata.deletionTimestamp", Ignored(SERVER)),
     (
         "metadata.finalizers",
-        SupportedWith("a deleted Pod stays until they are removed; a Pod in the foreground does not"),
+        SupportedWith("a deleted Pod stays until they are removed, unless it runs in the foreground"),
     ),
     ("metadata.generateName", Supported),
     ("metadata.generation", Ignored(SERVER)),
@@ -185,7 +185,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.securityContext.fsGroup", Supported),
     (
         "spec.securityContext.fsGroupChangePolicy",
-        SupportedWith("it makes no difference to the supported types of volumes, as in Kubernetes"),
+        SupportedWith("it has no effect on the supported types of volumes, as in Kubernetes"),
     ),
     ("spec.securityContext.runAsGroup", Supported),
     ("spec.securityContext.runAsNonRoot", Supported),
@@ -202,9 +202,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.securityContext.supplementalGroupsPolicy", Supported),
     (
         "spec.securityContext.sysctls",
-        SupportedWith(
-            "those that Kubernetes calls unsafe only if the setting security.allowedUnsafeSysctls allows them",
-        ),
+        SupportedWith("sysctls that Kubernetes calls unsafe must be in the setting security.allowedUnsafeSysctls"),
     ),
     ("spec.securityContext.sysctls[].name", Supported),
     ("spec.securityContext.sysctls[].value", Supported),

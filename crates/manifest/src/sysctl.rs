@@ -3,7 +3,7 @@
 /// Longest name of a sysctl, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
-/// What a name must match, as Kubernetes' message has it.
+/// The pattern for names, as in Kubernetes' message.
 const NAME_PATTERN: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 
 /// Sysctls that every Pod may set: they affect only the Pod itself.

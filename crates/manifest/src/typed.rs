@@ -1,5 +1,5 @@
-//! Strict conversion of values to Kubernetes' types. All unknown fields and wrong types are collected; they are neither
-//! dropped, nor does the first one end the conversion.
+//! Strict conversion of values to Kubernetes' types. Collects all unknown fields and wrong types, instead of dropping
+//! them or stopping at the first one.
 //!
 //! `k8s-openapi`'s types ignore unknown fields and use defaults for missing ones. This [`serde::Deserializer`] compares
 //! the fields in the manifest with those of the type, and continues with a zero value in place of a value of the wrong
@@ -207,7 +207,7 @@ pub(super) fn describe(value: &Value) -> String {
     }
 }
 
-/// The value of an integer, however it is written: `80`, `8e1`.
+/// The value of an integer in any notation: `80`, `8e1`.
 fn as_i64(number: &Number) -> Option<i64> {
     /// Up to this number, floating point represents every integer.
     const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -236,7 +236,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// The problem of a text that was meant as JSON, as the JSON parser describes it.
+    /// The JSON parser's message about a text that was meant as JSON.
     fn json_problem(&self, text: &str) -> Option<Problem> {
         let inside = text.trim_start().strip_prefix('{')?.trim_start();
         if !inside.starts_with('"') {
@@ -539,7 +539,7 @@ impl<'b> Builder<'b> {
                     let message = format!("Invalid value: {}: must be a finite number", suggest::shorten(&text));
                     Problem::at_or_new(&builder.value_path(), message)
                 });
-                // A substitute, so that no further problems are reported.
+                // Return a substitute, to avoid further problems.
                 Value::Number(0.into())
             }
             Plain::Merge | Plain::Text => Value::String(text),

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-/// What `apply` sends, and what becomes of the object.
+/// The patch that `apply` sends, and the resulting object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Applied {
-    /// The patch of the current object, as kubectl sends it. It is empty if there is nothing to change. It has nothing
-    /// but `$setElementOrder` if the current object only has more list elements than the configuration.
+    /// The patch of the current object, as kubectl sends it. It is empty if there is nothing to change, and contains
+    /// only `$setElementOrder` if the current object merely has more list elements than the configuration.
     pub patch: Value,
     /// The current object with the patch applied.
     pub result: Value,

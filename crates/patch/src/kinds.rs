@@ -47,7 +47,7 @@ const SERVICE_ACCOUNT: &[(&str, Merge)] = &[("secrets", Merge::by("name"))];
 
 const PERSISTENT_VOLUME_CLAIM: &[(&str, Merge)] = &[("status.conditions", Merge::by("type"))];
 
-/// Kinds that merge nothing but their metadata.
+/// Kinds of which only the metadata merges.
 const PLAIN: &[(&str, Merge)] = &[];
 
 /// How the fields of a kind merge, or `None` for a kind that has no strategic merge patch here.

@@ -28,7 +28,7 @@ pub fn read(object: &Value) -> Result<Option<Value>, PatchError> {
     Ok(Some(configuration))
 }
 
-/// A configuration with itself in the annotation, as `apply` sends it. A previous annotation is dropped.
+/// The configuration with a copy of itself in the annotation, as `apply` sends it. Replaces a previous annotation.
 pub fn record(mut configuration: Value) -> Result<Value, PatchError> {
     annotations(&mut configuration)?.remove(ANNOTATION);
     let text = written(&configuration);

@@ -11,7 +11,7 @@ pub const MAX_DEPTH: usize = 127;
 /// Maximum number of operations in a JSON patch, as in the API server.
 pub const MAX_OPERATIONS: usize = 10_000;
 
-/// Which value exceeds a limit.
+/// The value that exceeds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Document {
     /// The object before the patch.
@@ -32,7 +32,7 @@ impl std::fmt::Display for Document {
     }
 }
 
-/// How large a value is.
+/// The size of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Length as compact JSON.

@@ -1,4 +1,4 @@
-//! JSON merge patch (RFC 7386): applying, making, and the three-way patch for kinds without a schema.
+//! JSON merge patch (RFC 7386): applies and creates patches, including the three-way patch for kinds without a schema.
 //!
 //! As in the RFC, lists are replaced as they are. The API server also removes the `null` fields of maps in new lists, which
 //! makes no difference to its types.
@@ -39,7 +39,7 @@ pub fn three_way(last_applied: Option<&Value>, modified: &Value, current: &Value
     let changes = only_changes(difference(current_fields, modified_fields));
     let (last_fields, modified_fields) = objects(last_applied, modified)?;
     let mut patch = Value::Object(only_removals(difference(last_fields, modified_fields)));
-    // What is removed is not in `modified`, and what changes is: the two patches have no common values.
+    // Removed fields are not in `modified`, and changed fields are, so the two patches have no common values.
     merge(&mut patch, Value::Object(changes));
     check_identity(&patch)?;
     let result = apply(current, &patch)?;

@@ -13,7 +13,7 @@ pub enum Merge {
     Set,
     /// Replaced as a whole.
     Replace,
-    /// As another field in the same table, subfields included.
+    /// Like another field in the same table, subfields included.
     SameAs(&'static str),
 }
 
@@ -26,7 +26,7 @@ impl Merge {
         }
     }
 
-    /// The same for maps in which exactly one of several fields is set.
+    /// Like [`Self::by`], for maps in which exactly one of several fields is set.
     pub const fn by_retaining_keys(key: &'static str) -> Self {
         Self::List { key, retain_keys: true }
     }

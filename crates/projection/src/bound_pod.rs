@@ -1,4 +1,4 @@
-//! A Pod together with what its node knows about it.
+//! A Pod together with its node's values.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use microkube_manifest::downward::PodStatusFields;

@@ -1,12 +1,12 @@
 //! Files of variables that an init container writes for `fileKeyRef` (`ParseEnv` in `pkg/kubelet/util/env/env_util.go`).
 //!
-//! The format is the part of the POSIX shell's in which every value is in single quotes: `NAME='value'`. A value can span
-//! lines and has no escapes. Blank lines and comments are ignored.
+//! The format is the subset of POSIX shell syntax in which every value is in single quotes: `NAME='value'`. A value can
+//! span lines and has no escapes. Blank lines and comments are ignored.
 
 /// Longest line without its end: `bufio.MaxScanTokenSize` with room for the newline.
 const MAX_LINE_BYTES: usize = 64 * 1024 - 1;
 
-/// What is wrong with the file. The text names no values.
+/// A problem with the file. The message contains no values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvFileError {
     #[error("the file does not exist")]
@@ -56,7 +56,7 @@ pub(crate) fn value(file: &[u8], name: &str) -> Result<Vec<u8>, EnvFileError> {
     Ok(Vec::new())
 }
 
-/// The value whose opening quote is before `text`, up to its closing quote on this or a later line.
+/// The value whose opening quote precedes `text`, up to its closing quote on this or a later line.
 fn quoted<'f>(mut text: &'f [u8], lines: &mut Lines<'f>) -> Result<Vec<u8>, EnvFileError> {
     let first_line = lines.line;
     let mut value = Vec::new();

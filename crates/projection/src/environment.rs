@@ -25,7 +25,7 @@ const BYTES_BESIDES_TEXT: usize = 1 + size_of::<usize>();
 pub struct Environment {
     /// Each name once, in the order of the manifest. Within one object, variables are in the order of its keys.
     pub variables: Vec<Variable>,
-    /// Keys that are no names of variables, one entry for each object of `envFrom` that has such keys.
+    /// Keys that are not valid names of variables, one entry for each object of `envFrom` that has such keys.
     pub skipped: Vec<SkippedKeys>,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for SkippedKeys {
 /// variables before it, those of `envFrom` included. Values from objects and fields are not expanded.
 ///
 /// # Errors
-/// If something that is not optional is missing, or the result is no environment for a program.
+/// If something that is not optional is missing, or the result is not a valid environment for a program.
 pub fn environment(
     pod: &BoundPod<'_>,
     container: &Container,
@@ -205,11 +205,11 @@ fn value_from_file(
     let file = objects
         .env_file(&own.volume_name, &own.path)
         .map_err(|why| faulty(EnvFileError::Unreadable(why.0)))?
-        // `optional` covers only the key in the kubelet.
+        // In the kubelet, `optional` covers only the key.
         .ok_or_else(|| faulty(EnvFileError::Missing))?;
     let value = env_file::value(file.as_bytes(), &own.key).map_err(faulty)?;
     if value.is_empty() {
-        // The kubelet does not tell an empty value from a missing one.
+        // The kubelet does not distinguish an empty value from a missing one.
         if own.optional == Some(true) {
             return Ok(None);
         }
@@ -233,7 +233,7 @@ struct Variables {
 }
 
 impl Variables {
-    /// Sets all entries of an object and returns the keys, with the prefix, that are no names of variables.
+    /// Sets all entries of an object and returns the keys, with the prefix, that are not valid names of variables.
     fn import<'d>(
         &mut self,
         prefix: &str,

@@ -1,4 +1,4 @@
-//! Why a container's environment or a volume's files cannot be computed, in the kubelet's words where it has any.
+//! Why a container's environment or a volume's files cannot be computed, with the kubelet's messages where it has them.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ pub enum ProjectionError {
     Quantity { field: String, text: String },
     #[error("cannot find the volume {} referenced by FileKeyRef", quote(.0))]
     EnvFileVolume(String),
-    /// The kubelet logs the reason, and does not show it in the Pod's status.
+    /// The kubelet logs the reason but does not show it in the Pod's status.
     #[error("couldn't parse env file")]
     EnvFile {
         volume: String,
@@ -91,7 +91,7 @@ pub enum ProjectionError {
     Token(LookupError),
     #[error("projected volume source {0} is not supported")]
     Source(&'static str),
-    /// Different errors, more than one.
+    /// Several different errors.
     #[error("{}", list(.0))]
     Several(Vec<ProjectionError>),
 }

@@ -1,5 +1,5 @@
-//! What a Pod takes from ConfigMaps, Secrets and its own fields: the environment of its containers and the files of its
-//! configMap, secret, downwardAPI and projected volumes, by the kubelet's rules and with its messages.
+//! Computes what a Pod takes from ConfigMaps, Secrets and its own fields: the environment of its containers and the
+//! files of its configMap, secret, downwardAPI and projected volumes, by the kubelet's rules and with its messages.
 //!
 //! Everything here is a pure function of the Pod and of the objects that [`Objects`] finds. Reading objects, signing
 //! tokens and writing files is up to the caller. Values never appear in `Debug` output or in errors, because they may

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The kinds of objects that a Pod takes values from.
+/// A kind of object that a Pod takes values from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     ConfigMap,

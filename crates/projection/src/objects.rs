@@ -30,7 +30,7 @@ pub trait Objects {
     fn token(&self, audience: Option<&str>, expiration_seconds: i64) -> Result<Content, LookupError>;
 
     /// The file at a relative path in a volume of the Pod, for `fileKeyRef`; `None` if it does not exist. The path must
-    /// not lead out of the volume, not through symbolic links either.
+    /// not lead out of the volume, even through symbolic links.
     ///
     /// # Errors
     /// If the file cannot be read.

@@ -6,7 +6,8 @@ use std::ops::Bound;
 use crate::content::Content;
 use crate::error::{PathError, ProjectionError};
 
-/// The largest volume: all its files with their paths. One object has at most 1 MiB; a projected volume can have many.
+/// Maximum size of a volume: all its files with their paths. An object has at most 1 MiB, but a projected volume can
+/// combine many.
 pub const MAX_VOLUME_BYTES: usize = 16 << 20;
 
 const MAX_NAME_BYTES: usize = 255;

@@ -42,9 +42,9 @@ fn push_escaped(quoted: &mut String, character: char) {
     quoted.push_str(short);
 }
 
-/// `unicode.IsPrint`: letters, marks, numbers, punctuation, symbols, and of all spaces only the ASCII one. The standard
-/// library decides this for its own escapes. Behind another character it does not escape combining marks, as Go never
-/// does.
+/// `unicode.IsPrint`: letters, marks, numbers, punctuation, symbols, and and the ASCII space. The standard library
+/// makes this decision for its own escapes. It does not escape combining marks after another character; Go never
+/// escapes them.
 fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return matches!(character, ' '..='~');

@@ -14,7 +14,8 @@ pub struct Reference {
     pub name: String,
 }
 
-/// All objects that the Pod refers to, optional ones and those for pulling images included. Each is there once, sorted.
+/// All objects that the Pod refers to, including optional ones and those for pulling images; sorted, without
+/// duplicates.
 pub fn references(pod: &Pod) -> Vec<Reference> {
     let mut found = Found::default();
     let Some(spec) = &pod.spec else {
@@ -35,7 +36,7 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
     found.0.into_iter().collect()
 }
 
-/// The objects that the files of a volume come from, each once, sorted.
+/// The objects that the files of a volume come from; sorted, without duplicates.
 pub fn volume_references(volume: &Volume) -> Vec<Reference> {
     let mut found = Found::default();
     found.volume(volume);

@@ -9,8 +9,8 @@ use microkube_manifest::quantity::Quantity;
 use crate::bound_pod::{Allocatable, BoundPod};
 use crate::error::ProjectionError;
 
-/// The value for a variable of this container. Another container of the Pod can be named; the kubelet gives only
-/// regular ones the node's limits.
+/// The value for a variable of this container. The selector can name another container of the Pod; the kubelet applies
+/// the node's limits only to regular containers.
 pub(crate) fn for_variable(
     selector: &ResourceFieldSelector,
     pod: &BoundPod<'_>,
@@ -88,7 +88,7 @@ fn limit(limits: &Allocatable, name: &str) -> Option<i64> {
     }
 }
 
-/// Zero if the list does not have it.
+/// Zero if the list does not contain it.
 fn amount(
     amounts: Option<&BTreeMap<String, resource::Quantity>>,
     field: &str,

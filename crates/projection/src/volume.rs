@@ -32,7 +32,7 @@ pub fn is_projected(volume: &Volume) -> bool {
 /// The files of a volume in the order of their paths; none for volumes of other kinds.
 ///
 /// # Errors
-/// If something that is not optional is missing, or the files cannot be in one volume. The text for the event is
+/// If something that is not optional is missing, or the files do not fit into one volume. The text for the event is
 /// [`failed_mount_message`](crate::failed_mount_message).
 pub fn volume_files(pod: &BoundPod<'_>, volume: &Volume, objects: &dyn Objects) -> Result<Vec<File>, ProjectionError> {
     let mut namespaced = Namespaced::new(pod.namespace(), objects);

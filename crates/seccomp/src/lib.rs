@@ -1,7 +1,7 @@
 //! Seccomp profiles of the node: JSON in OCI's format (`LinuxSeccomp` of the runtime specification, with the conditions
 //! of Docker's and containers-common's profiles), compiled to a BPF program that the kernel installs.
 //!
-//! Reading files and installing programs does not belong here.
+//! It neither reads files nor installs programs.
 
 mod profile;
 mod program;
@@ -10,9 +10,9 @@ mod system_calls;
 pub use profile::{MAX_PROFILE_BYTES, ProfileError};
 pub use program::Instruction;
 
-/// Compiles a profile for a process with these capabilities (such as `CAP_CHOWN`), which are conditions in some profiles.
-/// Names of system calls that x86-64 does not have are ignored, as in other runtimes. Calls of another architecture kill
-/// the process.
+/// Compiles a profile for a process with these capabilities (such as `CAP_CHOWN`), on which rules in some profiles
+/// depend. Names of system calls that x86-64 does not have are ignored, as in other runtimes. Calls of another
+/// architecture kill the process.
 ///
 /// # Errors
 /// See [`ProfileError`].

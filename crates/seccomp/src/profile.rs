@@ -1,4 +1,4 @@
-//! The JSON of a profile, and what it means for each system call.
+//! Parses the JSON of a profile, and derives the rules of each system call.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::program::{Condition, MAX_INSTRUCTIONS, Operator, Rules};
 use super::system_calls;
 
-/// Longest profile that is accepted, in bytes. Docker's has 15 KiB.
+/// Maximum size of a profile, in bytes. Docker's has 15 KiB.
 pub const MAX_PROFILE_BYTES: usize = 1 << 20;
 
 /// The error number of `SCMP_ACT_ERRNO` and `SCMP_ACT_TRACE` if the profile gives none: EPERM.
@@ -37,15 +37,15 @@ pub enum ProfileError {
     TooLong,
     #[error("unknown action {0:?}")]
     UnknownAction(String),
-    #[error("SCMP_ACT_NOTIFY is not supported: there is no process to notify")]
+    #[error("SCMP_ACT_NOTIFY is not supported, because there is no process to notify")]
     Notify,
     #[error("unknown operator {0:?}")]
     UnknownOperator(String),
     #[error("unknown flag {0:?}")]
     UnknownFlag(String),
-    #[error("argument {0} of a system call; they have the numbers 0 to 5")]
+    #[error("a system call has no argument {0}; use 0 to 5")]
     ArgumentNumber(u32),
-    #[error("its program would have {0} instructions; Linux allows {MAX_INSTRUCTIONS}")]
+    #[error("the compiled program has {0} instructions; Linux allows {MAX_INSTRUCTIONS}")]
     TooManyRules(usize),
 }
 
@@ -65,7 +65,7 @@ struct Profile {
 struct SystemCalls {
     #[serde(default)]
     names: Vec<String>,
-    /// Of older profiles.
+    /// Used by older profiles.
     name: Option<String>,
     action: String,
     errno_ret: Option<u32>,
@@ -85,7 +85,7 @@ struct Argument {
     op: String,
 }
 
-/// On what a rule depends. The guest's kernel is newer than any `minKernel`.
+/// The conditions of a rule. The guest's kernel is newer than any `minKernel`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Requirements {
@@ -109,7 +109,7 @@ impl SystemCalls {
         is_included && !is_excluded
     }
 
-    /// The conditions of its rules; one empty list without any.
+    /// The conditions of its rules; a single empty list if there are none.
     fn conditions(&self) -> Result<Vec<Vec<Condition>>, ProfileError> {
         let arguments = self.args.iter().flatten();
         let conditions = arguments.map(Argument::condition).collect::<Result<Vec<_>, _>>()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Most instructions of a program (`BPF_MAXINSNS`, linux/bpf_common.h).
+/// Maximum number of instructions of a program (`BPF_MAXINSNS`, linux/bpf_common.h).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
 /// `AUDIT_ARCH_X86_64`, linux/audit.h.
@@ -29,13 +29,13 @@ pub struct Instruction {
     pub code: u16,
     /// How many instructions to skip if the condition holds.
     pub jt: u8,
-    /// How many instructions to skip if it does not.
+    /// How many instructions to skip otherwise.
     pub jf: u8,
     pub k: u32,
 }
 
 impl Instruction {
-    /// As the kernel reads it on x86-64.
+    /// Encodes it for the kernel on x86-64.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 8] {
         let [code_low, code_high] = self.code.to_le_bytes();
@@ -77,12 +77,12 @@ pub struct Condition {
 pub struct Rules {
     /// Conditions that must all hold, and the action then. The first rule that matches counts.
     conditional: Vec<(Vec<Condition>, u32)>,
-    /// The action if none matches. Without one, it is the default.
+    /// The action if no rule matches; `None` means the default.
     otherwise: Option<u32>,
 }
 
 impl Rules {
-    /// Adds a rule. Of several rules without conditions the first counts.
+    /// Adds a rule. If several rules have no conditions, the first counts.
     pub fn add(&mut self, conditions: Vec<Condition>, action: u32) {
         if conditions.is_empty() {
             self.otherwise.get_or_insert(action);
@@ -132,11 +132,11 @@ pub fn assemble(rules: &BTreeMap<u32, Rules>, default: u32) -> Vec<Instruction> 
     program
 }
 
-/// Where a conditional jump leads.
+/// The target of a conditional jump.
 #[derive(Debug, Clone, Copy)]
 enum Target {
     Next,
-    /// Past the condition: it holds.
+    /// To the next condition: this one holds.
     Holds,
     /// Past the rule and its action: a condition does not hold.
     Fails,

@@ -157,7 +157,7 @@ fn what_cannot_be_enforced_is_refused() {
         ),
         (
             with_rule(json!({ "names": ["read"], "action": "SCMP_ACT_NOTIFY" })),
-            "SCMP_ACT_NOTIFY is not supported: there is no process to notify",
+            "SCMP_ACT_NOTIFY is not supported, because there is no process to notify",
         ),
         (
             json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"] }),
@@ -169,7 +169,7 @@ fn what_cannot_be_enforced_is_refused() {
         ),
         (
             with_argument(json!({ "index": 6, "value": 1, "op": "SCMP_CMP_EQ" })),
-            "argument 6 of a system call; they have the numbers 0 to 5",
+            "a system call has no argument 6; use 0 to 5",
         ),
     ] {
         assert_eq!(refused(&profile), expected);
@@ -182,7 +182,7 @@ fn what_cannot_be_enforced_is_refused() {
     ];
     assert_eq!(
         refused(&json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules })),
-        "its program would have 5008 instructions; Linux allows 4096"
+        "the compiled program has 5008 instructions; Linux allows 4096"
     );
     let long = vec![b' '; MAX_PROFILE_BYTES + 1];
     assert_eq!(

@@ -1,8 +1,7 @@
-//! How long it takes to write and list many objects: `list-objects DIRECTORY [COUNT]`.
+//! Measures how long it takes to write and list many objects: `list-objects DIRECTORY [COUNT]`.
 //!
-//! Creates the objects if the directory does not contain a store, and then lists them, once as a process without any
-//! state of its own. For a list without the kernel's caches, run it a second time after
-//! `echo 3 > /proc/sys/vm/drop_caches`.
+//! Creates the objects if the directory does not contain a store, and then lists them, first with no state in memory.
+//! To list without the kernel's caches, run it a second time after `echo 3 > /proc/sys/vm/drop_caches`.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! The one way in which objects change on disk. `docs/decisions/object-store.md` says why the steps have this order.
+//! Commits changes of objects to disk; nothing else changes them. `docs/decisions/object-store.md` explains the order
+//! of the steps.
 
 use microkube_base::file_lock::{self, LockedFile, Sharing};
 
@@ -20,17 +21,17 @@ pub(crate) enum Content<'o> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Committed {
-    /// It is durable, at this version.
+    /// The change is durable, at this version.
     At(u64),
-    /// Nothing is written, because the object is not at the expected version any more.
+    /// Nothing was written, because the object is no longer at the expected version.
     Outdated,
-    /// Nothing is written, because this is a dry run.
+    /// Nothing was written, because this is a dry run.
     DryRun,
 }
 
 impl Store {
-    /// Waits until no other process is writing this object. Without it, writers of one object would only make each
-    /// other start again; nothing depends on it for correctness. `None` if there is no such object.
+    /// Waits until no other process is writing this object. This only saves retries: without it, writers of one object
+    /// would make each other start again. `None` if there is no such object.
     pub(crate) fn turn(&self, resource: &Resource, key: &Key) -> Result<Option<LockedFile>, StoreError> {
         let Some(bucket) = self.bucket(resource, key)? else {
             return Ok(None);
@@ -116,12 +117,12 @@ impl Store {
         drop(turn);
         bucket.sync().map_err(error("write"))?;
         revisions.push(revision);
-        // The answer does not depend on it, and the next writer or sweep tries again.
+        // The result does not depend on this removal; the next writer or sweep tries again.
         let _ = tidy(&bucket, &stem, &revisions);
         Ok(Committed::At(version))
     }
 
-    /// Makes a state durable that the caller has read and reports as written.
+    /// Makes a state durable that the caller has read and will report as written.
     pub(crate) fn confirm(&self, resource: &Resource, key: &Key) -> Result<(), StoreError> {
         match self.bucket(resource, key)? {
             Some(bucket) => bucket.sync().map_err(StoreError::io("write", bucket.path())),
@@ -143,7 +144,7 @@ impl Store {
     }
 }
 
-/// Whether a bucket certainly survives a power cut: a file is put only into one that does.
+/// Whether a bucket is known to survive a power cut. Files are linked only into such buckets.
 fn is_durable(bucket: &Directory) -> Result<bool, StoreError> {
     let entries = bucket.entries().map_err(StoreError::io("read", bucket.path()))?;
     let mut names = entries.iter().filter_map(|entry| entry.name.as_deref());

@@ -1,8 +1,8 @@
 //! The reserved part of the counter of versions: the file `counter.json`.
 //!
-//! It says that all numbers up to `reserved` may have been used, and which journal knows which of them were. A number is
-//! used only after its block is durably reserved. Without that journal, as after a reboot, the whole block counts as
-//! used.
+//! All numbers up to `reserved` may have been used; the journal that the file names records which of them were. A
+//! number is used only after its block is durably reserved. Without that journal, as after a reboot, the whole block
+//! counts as used.
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,9 @@ use crate::error::StoreError;
 const FORMAT_VERSION: u32 = 1;
 const FILE: &str = "counter.json";
 const MAX_BYTES: u64 = 4096;
-/// Numbers that are reserved at a time. The disk is synced once for each block, and a reboot skips at most one.
+/// How many numbers are reserved at a time. The disk is synced once per block, and a reboot skips at most one block.
 const BLOCK: u64 = 1024;
-/// The version of an empty store. Clients give 0 a meaning of its own.
+/// The version of an empty store. It is not 0, which has a special meaning to clients.
 const FIRST: u64 = 1;
 const REMEDY: &str = "write {\"version\":1,\"reserved\":N} to it, where N is at least every resourceVersion ever used";
 
@@ -27,7 +27,7 @@ pub(crate) struct Counter {
     version: u32,
     /// The highest number that may have been used.
     pub reserved: u64,
-    /// [`crate::journal::Journal`] that knows the highest number used.
+    /// The [`crate::journal::Journal`] that records the highest number used.
     #[serde(default)]
     pub journal: String,
 }

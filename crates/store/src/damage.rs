@@ -1,4 +1,4 @@
-//! What can be wrong with an object or a file. Nothing here contains the content of an object.
+//! Damage of objects and files. No error contains the content of an object.
 
 /// The value is not a Kubernetes object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -37,7 +37,7 @@ pub(crate) struct UnnamedFile {
 pub(crate) struct Entry {
     /// `None` if the name is not UTF-8.
     pub name: Option<String>,
-    /// Whether it is something else than a directory; `false` if the file system does not tell.
+    /// Whether it is known to be something other than a directory; some file systems do not report the type.
     pub is_no_directory: bool,
     /// Number of its inode.
     pub inode: u64,

@@ -83,12 +83,12 @@ pub enum StoreError {
         "the file system of {path} has no unnamed files (O_TMPFILE); move the state directory to ext4, XFS, Btrfs or tmpfs"
     )]
     FileSystem { path: PathBuf },
-    /// A file is not as the store wrote it.
+    /// A file differs from what the store wrote.
     #[error("{path} is damaged: {damage}; {remedy}")]
     Damaged {
         path: PathBuf,
         damage: Damage,
-        /// What to do about it.
+        /// The remedy.
         remedy: &'static str,
     },
     #[error(
@@ -96,8 +96,8 @@ pub enum StoreError {
          newer microkube"
     )]
     Newer { path: PathBuf, found: u64, known: u32 },
-    /// Nothing is left of the counter's 64 bits.
-    #[error("{path}: there are no resource versions left")]
+    /// The 64-bit counter is exhausted.
+    #[error("{path}: no resource versions are left")]
     Exhausted { path: PathBuf },
 }
 

@@ -9,8 +9,8 @@ use crate::revisions::{self, Stem};
 use crate::rules;
 use crate::version::ResourceVersion;
 
-/// Reads the name of a file, if the input is one, and the input as the file of the ConfigMap `a`. An object that is read
-/// can be written and read again, and changed by the rules.
+/// Parses the input as a file name, and as the file of the ConfigMap `a`. An object that can be read can be written,
+/// read again, and changed by the rules.
 pub fn object_file(data: &[u8]) {
     journal::parse_lines(data);
     if let Ok(name) = std::str::from_utf8(data)

@@ -1,10 +1,10 @@
-//! The journal: a line for each number that was used since the host booted, and for which object. It tells which number
-//! is next, and what has changed since a list.
+//! The journal: one line per number used since the host booted, with the object. It shows the next number, and what has
+//! changed since a list.
 //!
-//! It is not synced. Only processes that live as long as the page cache depend on it: it belongs to one boot, and
-//! `counter.json` names the one that is valid. A writer appends its line before it changes the object, so a line says
-//! that the object may have changed; the object itself says whether it has. All of this module requires the store's
-//! lock.
+//! It is not synced, because only processes depend on it, and they do not outlive the page cache. A journal belongs to
+//! one boot, and `counter.json` names the valid one. A writer appends its line before it changes the object, so a line
+//! means that the object may have changed; the object itself shows whether it has. Everything in this module requires
+//! the store's lock.
 //!
 //! ```text
 //! changes         the current file: a head, then lines
@@ -26,7 +26,7 @@ use crate::key::Key;
 
 const FILE: &str = "changes";
 const OLD_FILE: &str = "changes.old";
-/// A file that is longer is not continued.
+/// A longer file is not continued.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Longer than a head and any line: names have at most 253 bytes, or twice that when escaped.
 const MAX_LINE_BYTES: usize = 2 << 10;
@@ -42,7 +42,7 @@ pub(crate) struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub name: String,
-    /// Whether the object was to be removed.
+    /// Whether the change removes the object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
 }
@@ -92,12 +92,12 @@ pub(crate) struct Writer<'j> {
     last: u64,
 }
 
-/// Where a reader is.
+/// A reader's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Position {
     /// All changes up to this number have been read.
     pub version: u64,
-    /// Where the next line is, in the file with this start.
+    /// The offset of the next line, in the file with this start.
     place: Option<(u64, u64)>,
 }
 
@@ -107,12 +107,12 @@ impl Position {
     }
 }
 
-/// What a reader finds.
+/// The result of reading.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// The next changes, oldest first. None if there are no more.
+    /// The next changes, oldest first; empty if there are no more.
     Changes(Vec<(Change, Position)>),
-    /// The changes after the position are not known any more.
+    /// The changes after the position are no longer known.
     Gap,
 }
 
@@ -223,7 +223,7 @@ impl Journal {
         line.push(b'\n');
         microkube_base::replaced_file::replace_unsynced(&self.path(), &line)?;
         let file = self.open(FILE, counter)?;
-        file.ok_or_else(|| io::Error::other("it is not what was just written"))
+        file.ok_or_else(|| io::Error::other("the new file is not the one just written"))
     }
 
     /// The next changes after a position. Requires the lock, at least shared: then no writer is between its line and
@@ -315,7 +315,7 @@ impl JournalFile {
             if end == place && !bytes.is_empty() {
                 return Ok(Read::Gap);
             }
-            // Without a known place, the beginning may consist of changes that were read before.
+            // Without a known offset, the first changes may have been read before.
             if !changes.is_empty() || end == place {
                 return Ok(Read::Changes(changes));
             }
@@ -325,7 +325,7 @@ impl JournalFile {
 }
 
 impl Writer<'_> {
-    /// Uses the next number for this change, which the caller makes next.
+    /// Uses the next number for this change. The caller must then make the change.
     pub(crate) fn append(
         &mut self,
         root: &Directory,

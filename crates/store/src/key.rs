@@ -70,7 +70,7 @@ pub(crate) fn check_type(resource: &Resource) -> Result<(), StoreError> {
     })
 }
 
-/// Checks the name of a namespace, in which an object or a scope is.
+/// Checks the name of the namespace of an object or scope.
 pub(crate) fn check_namespace(resource: &Resource, name: &str, namespace: &str) -> Result<(), StoreError> {
     if is_dns_label(namespace) {
         return Ok(());

@@ -1,11 +1,11 @@
-//! Names that are safe as names of directories.
+//! Checks names that become names of directories.
 
-/// Longest name of an object, in bytes: a DNS subdomain. It is also shorter than the longest name of a file.
+/// Maximum length of an object's name, in bytes: that of a DNS subdomain, which is below the limit for file names.
 const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Why this cannot be the name of an object. These are the rules for all types (`IsValidPathSegmentName`); most types have
-/// stricter ones, which are the caller's concern.
+/// Why this cannot be the name of an object. These rules apply to all types (`IsValidPathSegmentName`); most types have
+/// stricter rules, which the caller checks.
 pub(crate) fn problem_of_name(name: &str) -> Option<&'static str> {
     match name {
         "" => return Some("must not be empty"),

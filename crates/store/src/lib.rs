@@ -1,10 +1,11 @@
-//! The store of a node's Kubernetes objects: one JSON file for each, which any process may write.
+//! The store of a node's Kubernetes objects: one JSON file per object, which any process may write.
 //!
-//! - Each write takes the next number of one counter, the object's `resourceVersion`, under one lock. What is written is
+//! - Each write takes the next number of one counter, the object's `resourceVersion`, under one lock. The write is
 //!   durable before the call returns (`commit`, `counter`).
 //! - [`Store::list`] reads the objects of a type as of one version, and [`Store::watch`] continues from there (`journal`).
 //! - The rules of `metadata` are Kubernetes' (`rules`): UID, timestamps, generation, finalizers. The store knows no
-//!   particular type: the caller describes it ([`Resource`]), validates, defaults and decides what may change.
+//!   particular type: the caller describes the type ([`Resource`]), validates and defaults its objects, and decides
+//!   what may change.
 //! - Files are read as if an attacker had written them, and no error contains the content of an object.
 //!
 //! `docs/decisions/object-store.md` has the reasons.

@@ -1,7 +1,7 @@
-//! Power cuts for tests: a record of what the store does to its disk, and what can be left of it.
+//! Power cuts for tests: records the store's operations on its disk, and derives what may be left of them.
 //!
-//! The model is harsher than any file system in use: of the changes of a directory since it was last synced, any may
-//! survive, in any combination, and a file that was not synced is torn.
+//! The model is harsher than any file system in use: any combination of a directory's changes since its last sync may
+//! survive, and a file that was not synced is torn.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ struct Inner {
     record: Mutex<Record>,
 }
 
-/// What happened so far.
+/// The operations so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     /// The content of files; `None` for directories. The first one, which is not listed, is the root.
@@ -62,11 +62,11 @@ const ROOT: Node = 0;
 pub(crate) const KILLED: &str = "killed";
 
 thread_local! {
-    /// How many operations this thread survives.
+    /// How many more operations this thread survives.
     static LIFE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Runs a write, which is killed before this operation: none that follows takes place.
+/// Runs a write and kills it before this operation, so that no later operation takes place.
 pub(crate) fn killed_before<T>(operation: Option<u32>, write: impl FnOnce() -> T) -> T {
     LIFE.set(operation);
     let result = write();

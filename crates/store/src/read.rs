@@ -13,15 +13,15 @@ use crate::revisions::{Revision, Revisions, Stem};
 use crate::store::Store;
 use crate::version::ResourceVersion;
 
-/// How often an object that is being replaced is looked at before the store's lock is taken.
+/// How many times to try to read an object that is being replaced before taking the store's lock.
 const ATTEMPTS: usize = 8;
 
-/// What a look at an object's files finds.
+/// The result of one attempt to read an object.
 #[derive(Debug)]
 enum Look {
     Found(Object),
     Removed,
-    /// No file. A directory that changes while it is read may not show a file that replaces another.
+    /// No file was found. A directory that changes during the read may hide a file that replaces another.
     Nothing,
     /// The newest file was replaced before it was opened.
     Replaced,
@@ -58,7 +58,7 @@ impl Store {
         find_in(&bucket, resource, key)
     }
 
-    /// Does the same for a caller that holds the store's lock.
+    /// Like [`Self::find`], for a caller that holds the store's lock.
     pub(crate) fn find_locked(&self, resource: &Resource, key: &Key) -> Result<Option<Object>, StoreError> {
         match self.bucket(resource, key)? {
             Some(bucket) => find_in(&bucket, resource, key),

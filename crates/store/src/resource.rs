@@ -1,4 +1,4 @@
-//! Types of objects, as far as the store must know them.
+//! What the store must know about a type of objects.
 
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ pub enum Generation {
     Absent,
     /// Changes of the specification: of anything but `metadata` and `status`.
     OfSpec,
-    /// The same, and changes of annotations (Deployment).
+    /// Like [`Self::Specification`], and changes of annotations (Deployment).
     OfSpecAndAnnotations,
 }
 
@@ -69,9 +69,9 @@ fn qualified(name: &str, group: &str) -> String {
 /// The objects of a type that a list or a watch covers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// All of the type.
+    /// All objects of the type.
     All,
-    /// Those in one namespace.
+    /// Only those in one namespace.
     Namespace(String),
 }
 

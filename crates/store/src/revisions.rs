@@ -1,7 +1,7 @@
 //! The files of an object: `NAME%VERSION.json` is the object at that version, `NAME%VERSION.deleted` its removal. The
-//! highest version is the valid one. Others are leftovers.
+//! highest version is the valid one. All others are leftovers.
 //!
-//! Names of objects contain no `%`. A long one is cut, and identified by a digest.
+//! Names of objects contain no `%`. A long name is cut and identified by a digest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::disk::{Directory, Entry};
 use crate::version::decimal;
 
-/// Longest part of a file's name before its version: 255 less `%`, 20 digits and `.deleted`.
+/// Maximum length of a file's name before its version: 255 minus `%`, 20 digits and `.deleted`.
 const MAX_STEM_BYTES: usize = 226;
 const DIGEST_BYTES: usize = 16;
 
@@ -71,11 +71,11 @@ fn digest(name: &str) -> [u8; DIGEST_BYTES] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Revision {
     pub version: u64,
-    /// Whether it says that the object is gone.
+    /// Whether it marks the object's removal.
     pub is_removal: bool,
 }
 
-/// Reads the name of a file; `None` if it is not a revision's.
+/// Parses the name of a file; `None` if it is not a revision.
 pub(crate) fn parse(file_name: &str) -> Option<(Stem, Revision)> {
     let (stem, version) = file_name.rsplit_once('%')?;
     let (number, kind) = version.split_once('.')?;
@@ -126,7 +126,7 @@ impl Revisions {
         self.0.iter().rev().skip(1).copied()
     }
 
-    /// Whether there is nothing but the object.
+    /// Whether the object's current revision is the only file.
     pub(crate) fn is_tidy(&self) -> bool {
         self.current().is_some() && self.0.len() == 1
     }
@@ -137,7 +137,7 @@ impl Revisions {
     }
 }
 
-/// The revisions of all objects in a bucket, each with the inode of its newest one, and the entries that are no
+/// The revisions of all objects in a bucket, each with the inode of its newest revision, and the entries that are not
 /// revisions.
 pub(crate) fn all(entries: Vec<Entry>) -> (BTreeMap<Stem, (Revisions, u64)>, Vec<Entry>) {
     let mut objects: BTreeMap<Stem, Vec<(Revision, u64)>> = BTreeMap::new();
@@ -157,9 +157,9 @@ pub(crate) fn all(entries: Vec<Entry>) -> (BTreeMap<Stem, (Revisions, u64)>, Vec
     (objects.collect(), foreign)
 }
 
-/// Removes what the newest revision replaces. That revision must be durable: then the newest revision is the same
-/// whichever of these removals survive a power cut. A revision that says that the object is gone is removed last, once
-/// the others are durably gone.
+/// Removes the revisions that the newest one replaces. The newest revision must be durable: then it stays the newest,
+/// whichever of these removals survive a power cut. A revision that marks the object's removal is itself removed last,
+/// once the others are durably gone.
 ///
 /// No lock is needed: versions only increase, so nothing that is removed here can become valid again.
 pub(crate) fn tidy(bucket: &Directory, stem: &Stem, revisions: &Revisions) -> io::Result<()> {
@@ -177,7 +177,7 @@ pub(crate) fn tidy(bucket: &Directory, stem: &Stem, revisions: &Revisions) -> io
 
 fn remove(bucket: &Directory, stem: &Stem, revision: Revision) -> io::Result<()> {
     match bucket.remove_file(&stem.file_name(revision)) {
-        // By another process.
+        // Another process has removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn buckets_never_change() {
-        // Objects of earlier builds must be found.
+        // Objects written by earlier builds must be found.
         let buckets: Vec<_> = ["a", "b", "web", "kube-root-ca.crt"].map(bucket).into();
         assert_eq!(buckets, ["a", "e", "b", "9"]);
     }

@@ -10,10 +10,10 @@ use crate::error::{Conflict, StoreError};
 use crate::object::Object;
 use crate::resource::{Generation, Resource};
 
-/// What becomes of a stored object.
+/// The effect on a stored object.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Nothing changes, and the version stays.
+    /// Nothing changes; the version stays.
     Same,
     Put(Object),
     /// The object is removed; this is its last state.
@@ -92,9 +92,9 @@ pub(crate) fn delete(current: &Object, grace_seconds: u32, now: Timestamp) -> Ne
         .map(|at| at.parse::<Timestamp>().unwrap_or(now));
     let deadline = match began {
         None => now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now),
-        // It waits only for its finalizers.
+        // The object waits only for its finalizers.
         Some(_) if pending <= 0 => return at_once(current, now),
-        // A grace period may only become shorter.
+        // A grace period can only become shorter.
         Some(_) if grace >= pending => return Next::Same,
         Some(at) => at
             .saturating_add(SignedDuration::from_secs(grace.saturating_sub(pending)))
@@ -112,7 +112,7 @@ pub(crate) fn delete(current: &Object, grace_seconds: u32, now: Timestamp) -> Ne
     Next::Put(new)
 }
 
-/// Removes the object, or marks it if finalizers keep it.
+/// Removes the object, or only marks it if it has finalizers.
 fn at_once(current: &Object, now: Timestamp) -> Next {
     if current.finalizers().next().is_none() {
         return Next::Remove(current.clone());
@@ -131,7 +131,7 @@ fn at_once(current: &Object, now: Timestamp) -> Next {
     if new == *current { Next::Same } else { Next::Put(new) }
 }
 
-/// Sets `apiVersion` and `kind`, or fails if they are another type's.
+/// Sets `apiVersion` and `kind`; fails if the object has those of another type.
 fn set_type(resource: &Resource, object: &mut Object) -> Result<(), StoreError> {
     for (field, expected) in [
         ("apiVersion", resource.api_version()),

@@ -2,12 +2,10 @@
 //!
 //! ```text
 //! STATE/lock                               flock: exclusive to write, shared to read several files as of one moment
-//! STATE/counter.json                       which versions may have been used
-//! STATE/objects/TYPE/NAMESPACE/BUCKET/     TYPE as in `deployments.apps`; `_cluster` for objects outside of namespaces;
-//!                                          BUCKET one of 16, by the object's name
-//!     NAME%VERSION.json                    the object
-//!     NAME%VERSION.deleted                 says that it is gone, until the files before it are
-//! RUN/changes, RUN/changes.old             the journal
+//! STATE/counter.json                       which versions may have been used STATE/objects/TYPE/NAMESPACE/BUCKET/
+//! TYPE as in `deployments.apps`; `_cluster` for objects outside of namespaces; BUCKET one of 16, by the object's name
+//! NAME%VERSION.json                    the object NAME%VERSION.deleted                 marks its removal until its
+//! older files are removed RUN/changes, RUN/changes.old             the journal
 //! ```
 
 use std::collections::HashSet;
@@ -32,7 +30,7 @@ use crate::revisions;
 
 const LOCK_FILE: &str = "lock";
 const OBJECTS: &str = "objects";
-/// In place of a namespace. No namespace has this name.
+/// Stands in for a namespace. No namespace has this name.
 const CLUSTER: &str = "_cluster";
 
 /// The objects of this node. All calls block. Any number of processes and threads may use the same store.
@@ -98,7 +96,7 @@ impl Store {
         })
     }
 
-    /// The same store, whose writes do everything but write: they check and complete objects, and return them.
+    /// The same store for dry runs: its writes check, complete and return objects without writing them.
     #[must_use]
     pub fn dry_run(&self) -> Self {
         Self {
@@ -157,7 +155,7 @@ impl Store {
     fn make_durable(&self, parent: &Directory, name: &str) -> Result<Directory, StoreError> {
         let path = parent.path().join(name);
         if !lock_mutex(&self.files.durable).contains(&path) {
-            // Even if it exists: the process that created it may have died before it synced.
+            // Sync even an existing directory: the process that created it may have died before it synced.
             parent
                 .make_child(name)
                 .and_then(|()| parent.sync())
@@ -217,7 +215,7 @@ pub(crate) fn open(parent: &Directory, name: &str) -> Result<Option<Directory>, 
     })
 }
 
-/// The store's lock, held. No other process is in the middle of a change.
+/// Holds the store's lock, so no other process is in the middle of a change.
 #[derive(Debug)]
 pub(crate) struct Locked<'s> {
     files: &'s Files,
@@ -236,7 +234,7 @@ impl Locked<'_> {
         self.files.journal.read(&self.counter, position)
     }
 
-    /// Uses the next version for a change, which the caller makes next. Requires the exclusive lock.
+    /// Uses the next version for a change. The caller must then make the change. Requires the exclusive lock.
     pub(crate) fn next_version(&mut self, change: impl FnOnce(u64) -> Change) -> Result<u64, StoreError> {
         let mut writer = self.files.journal.writer(&self.files.root, &mut self.counter)?;
         writer.append(&self.files.root, &mut self.counter, change)

@@ -1,4 +1,4 @@
-//! Removing what dead writers left.
+//! Removes files that dead writers left.
 
 use std::io;
 
@@ -11,8 +11,8 @@ use crate::revisions::{self, tidy};
 use crate::store::{Store, open};
 
 impl Store {
-    /// Removes incomplete files, and replaced and removed revisions of objects, that a writer could not remove because it
-    /// was killed. They do no harm, but revisions may contain old Secrets. Files that the store did not write are left alone.
+    /// Removes incomplete files and outdated revisions of objects that killed writers left. They do no harm, but
+    /// revisions may contain old Secrets. Files that the store did not write stay.
     ///
     /// # Errors
     /// If a directory cannot be read. The others are swept.

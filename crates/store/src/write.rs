@@ -17,7 +17,7 @@ use crate::version::ResourceVersion;
 /// How many names are generated before a clash is an error, as in Kubernetes
 /// (`maxNameGenerationCreateAttempts` in `registry/generic/registry/store.go`).
 const GENERATED_NAMES: usize = 8;
-/// How often a write is started again because another process was faster.
+/// How many times a write starts again because another process was faster.
 const ATTEMPTS: usize = 16;
 
 /// The result of a write.
@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 16;
 pub enum Written {
     /// The object was replaced by this one.
     Changed(Object),
-    /// Nothing was to be changed, so the object and its version are the same.
+    /// The change had no effect, so the object and its version are the same.
     Unchanged(Object),
     /// The object is gone. This was its last state, with the version of its removal.
     Removed(Object),
@@ -109,7 +109,7 @@ impl Store {
         Err(exists(false))
     }
 
-    /// Replaces an object by one with the same name. If it contains a `resourceVersion`, that must be the stored one.
+    /// Replaces an object with one of the same name. A `resourceVersion` in the new object must equal the stored one.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the stored object has another version or UID, [`StoreError::NotFound`].
@@ -145,10 +145,10 @@ impl Store {
         })
     }
 
-    /// Deletes an object. One with finalizers, or with a grace period, is only marked.
+    /// Deletes an object, or only marks it if it has finalizers or a grace period.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Conflict`] if it is not the one to be deleted.
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] if a precondition does not hold.
     pub fn delete(&self, resource: &Resource, key: &Key, deletion: &Deletion) -> Result<Written, StoreError> {
         // Unlike other messages, this one has the kind (`BeforeDelete` in `rest/delete.go`).
         let refused = |conflict| StoreError::Conflict {
@@ -175,8 +175,8 @@ impl Store {
         })
     }
 
-    /// Takes the next version for a change of an object that the caller keeps outside of this store: readers of the store
-    /// find no such object. Unlike other writes, it waits for no disk.
+    /// Takes the next version for a change of an object that the caller keeps outside of this store. Readers of the
+    /// store do not find the object. Unlike other writes, this does not wait for the disk.
     ///
     /// # Errors
     /// If the name is invalid, or the store cannot be written.
@@ -193,7 +193,7 @@ impl Store {
         Ok(ResourceVersion(version))
     }
 
-    /// Writes what `decide` makes of the stored object.
+    /// Writes the result of `decide` for the stored object.
     fn write<E: From<StoreError>>(
         &self,
         resource: &Resource,

@@ -1,4 +1,4 @@
-//! Defaults of texts.
+//! Defaults of strings.
 
 /// Sets a default. Go cannot distinguish an empty string from a missing one, so an explicit empty string gets the
 /// default too.

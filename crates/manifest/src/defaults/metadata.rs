@@ -12,7 +12,7 @@ pub(crate) fn namespaced(metadata: &mut ObjectMeta) {
     missing_name(metadata);
 }
 
-/// Generated name of an object that is in no namespace: a namespace is removed.
+/// Generated name of an object outside of namespaces; removes a namespace.
 pub(super) fn cluster_wide(metadata: &mut ObjectMeta) {
     metadata.namespace = None;
     missing_name(metadata);

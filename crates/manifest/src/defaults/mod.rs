@@ -1,5 +1,5 @@
-//! The defaults that the API server sets in objects (`pkg/apis/core/v1/defaults.go`): those of Pods here, of their
-//! volumes and of other objects in modules.
+//! The defaults that the API server sets in objects (`pkg/apis/core/v1/defaults.go`). This file has those of Pods;
+//! submodules have those of volumes and of other objects.
 
 mod fill;
 pub(super) mod metadata;

@@ -31,7 +31,7 @@ pub(crate) fn config_map(config_map: &mut ConfigMap) {
     namespaced(&mut config_map.metadata);
 }
 
-/// Sets the defaults, and makes `stringData` a part of `data`, where its values win.
+/// Sets the defaults, and merges `stringData` into `data`, where its values take precedence.
 pub(crate) fn secret(secret: &mut Secret) {
     namespaced(&mut secret.metadata);
     fill(&mut secret.type_, "Opaque");

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, EmptyDirVolumeSource, Ho
 
 use super::fill::fill;
 
-/// The permissions of files without own ones: 0644.
+/// The default permissions of files: 0644.
 const DEFAULT_MODE: i32 = 0o644;
 /// The lifetime of a token in seconds.
 const TOKEN_SECONDS: i64 = 3600;

@@ -21,7 +21,7 @@ pub struct Document {
     object: Object,
 }
 
-/// Shows which object it is; values may be secret.
+/// Shows only the object's identity, because values may be secret.
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document")
@@ -51,8 +51,8 @@ impl Document {
         &self.object
     }
 
-    /// The object exactly as written, with `null` where it is written, and with `apiVersion` and `kind`, which the items
-    /// of typed lists leave out.
+    /// The object exactly as written, including `null`, and with `apiVersion` and `kind`, which items of typed lists
+    /// omit.
     pub fn written(&self) -> Json {
         let mut value = json::from_node(&self.node);
         if let Json::Object(fields) = &mut value {
@@ -96,12 +96,12 @@ impl Document {
 }
 
 /// Reads all objects of the given files, without defaults and validation, since a document may be only a part of an
-/// object that exists. The error has all unknown fields, wrong types and unsupported fields, with their places.
+/// object that exists. The error lists all unknown fields, wrong types and unsupported fields, with their places.
 pub fn read_documents(inputs: &[Input<'_>]) -> Result<Vec<Document>, ManifestError> {
     read(inputs, support::check, false)
 }
 
-/// Reads all objects of the given files, with defaults. The error has all problems, with their places.
+/// Reads all objects of the given files, with defaults. The error lists all problems, with their places.
 pub fn read_objects(inputs: &[Input<'_>]) -> Result<Vec<Object>, ManifestError> {
     let documents = read(inputs, support::check, true)?;
     Ok(documents.into_iter().map(|document| document.object).collect())
@@ -159,7 +159,7 @@ struct Reader<'i> {
     documents: Vec<Document>,
 }
 
-/// What a document says that it is.
+/// The type that a document states.
 enum Stated {
     Object(&'static Kind),
     /// A list of objects; a typed one has one kind.

@@ -10,7 +10,7 @@ use super::super::node::{Entry, Node, Value};
 /// Up to this number, floating point represents every integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A value that is in no text.
+/// A value without a place in a text.
 pub(super) fn to_node(value: &Json) -> Node {
     let at = Location { line: 1, column: 1 };
     let child = |value: &Json| Rc::new(to_node(value));

@@ -1,8 +1,8 @@
-//! The table of types: one entry a kind of object.
+//! The table of types, with one entry per kind of object.
 //!
-//! An entry has the names of the kind, what its API has, the columns that `get` prints, and the functions that read,
-//! default and validate its objects. How the fields of a kind merge in patches is in `microkube_patch::kinds`, under the
-//! same [`Kind::api_version`] and [`Kind::kind`].
+//! An entry contains the names of the kind, the features of its API, the columns that `get` prints, and the functions
+//! that read, default and validate its objects. `microkube_patch::kinds` defines how the fields of a kind merge in
+//! patches, under the same [`Kind::api_version`] and [`Kind::kind`].
 
 mod document;
 mod json;

@@ -49,7 +49,7 @@ macro_rules! conversions {
 
 conversions! { ConfigMap Namespace PersistentVolume PersistentVolumeClaim Pod Secret ServiceAccount StorageClass }
 
-/// Shows which object it is; values may be secret.
+/// Shows only the object's identity, because values may be secret.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(self.kind_name())
@@ -120,7 +120,7 @@ impl Object {
         }
     }
 
-    /// Makes a defaulted object a new version of `old`: what only subresources change stays as it is.
+    /// Makes a defaulted object a new version of `old`: keeps the parts that only subresources change.
     pub fn prepare_for_update(&mut self, old: &Self) {
         match (self, old) {
             (Self::Namespace(new), Self::Namespace(old)) => defaults::object::update_namespace(new, old),
@@ -181,7 +181,7 @@ impl Object {
     }
 }
 
-/// An object, unless a value is refused by its type, and all problems of its fields and types.
+/// An object, unless its type refuses a value, and all problems of its fields and types.
 pub(super) type Decoded = (Option<Object>, Vec<Problem>);
 
 /// Converts a value to an object of this type.
@@ -197,7 +197,7 @@ where
     (object.map(Into::into), problems)
 }
 
-/// Says what is wrong with base64, and removes values from the problems of a Secret's data.
+/// Clarifies problems with base64, and removes values from the problems of a Secret's data.
 fn describe_bytes(problem: &mut Problem, is_secret: bool) {
     let is_in = |field: &str| problem.path.starts_with(&FieldPath::default().field(field));
     let (is_text, is_bytes) = (is_in("stringData"), is_in("data") || is_in("binaryData"));

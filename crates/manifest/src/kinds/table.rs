@@ -339,7 +339,7 @@ impl Kind {
         (self.decode)(node, self.schema())
     }
 
-    /// What microkube does not support in an object of this kind.
+    /// The unsupported parts of an object of this kind.
     pub fn unsupported(&self, value: &Value) -> Vec<Problem> {
         self.check_support(&json::to_node(value), support::check)
     }
@@ -364,7 +364,7 @@ impl Object {
 /// Finds what is not supported in a Pod: [`support::check`], except in tests of the rules for unsupported fields.
 pub(super) type SupportCheck = fn(&Node) -> (Vec<Problem>, Vec<support::IgnoredField>);
 
-/// What is wrong with a kind that is not in the table, and the kind that was probably meant.
+/// The message about a kind that is not in the table, with the kind that was probably meant.
 pub(super) fn no_match(api_version: &str, kind: &str) -> String {
     let kinds: Vec<&str> = TABLE.iter().map(|known| known.kind).collect();
     let other = TABLE.iter().find(|known| known.kind == kind);

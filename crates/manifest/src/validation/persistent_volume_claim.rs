@@ -118,7 +118,7 @@ pub(crate) fn validate_update(new: &PersistentVolumeClaim, old: &PersistentVolum
         new.spec.clone().unwrap_or_default(),
         old.spec.clone().unwrap_or_default(),
     );
-    // What may change is made equal before the comparison.
+    // Make the fields that may change equal before the comparison.
     let (mut comparable, mut before) = (new.clone(), old.clone());
     if old.volume_name.as_deref().unwrap_or_default().is_empty() {
         before.volume_name.clone_from(&new.volume_name);

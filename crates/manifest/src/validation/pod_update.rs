@@ -15,8 +15,8 @@ const UPDATABLE: [&str; 5] = [
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
 ];
 
-/// All problems of a change. Kubernetes appends a comparison of the two specifications to the last message; it is left
-/// out here, because it is Go's.
+/// All problems of a change. Kubernetes appends a comparison of the two specifications, in Go's notation, to the last
+/// message; this code omits it.
 pub(crate) fn validate(new: &Pod, old: &Pod) -> Vec<Problem> {
     let mut found = Found::default();
     update::metadata(&new.metadata, &old.metadata, &mut found);
@@ -62,7 +62,7 @@ fn spec(mut new: PodSpec, old: &PodSpec, path: &FieldPath, found: &mut Found) {
             found.forbidden(&path, detail);
         }
     }
-    // What may change is made equal before the comparison.
+    // Make the fields that may change equal before the comparison.
     images(&mut new.containers, &old.containers);
     images(
         new.init_containers.as_deref_mut().unwrap_or_default(),
@@ -85,7 +85,8 @@ fn spec(mut new: PodSpec, old: &PodSpec, path: &FieldPath, found: &mut Found) {
     }
 }
 
-/// Checks a change of the deadline: it may be set or become earlier. Kubernetes reports nothing else if it is wrong.
+/// Checks a change of the deadline, which may be set or become earlier. If this is violated, Kubernetes reports nothing
+/// else.
 fn deadline(new: &PodSpec, old: &PodSpec, path: &FieldPath, found: &mut Found) -> bool {
     let before = found.0.len();
     match (new.active_deadline_seconds, old.active_deadline_seconds) {

@@ -1,5 +1,4 @@
-//! Kubernetes' rules for the files that volumes make of objects: the volumes `configMap`, `secret`, `downwardAPI` and
-//! `projected`.
+//! Kubernetes' rules for volumes with files from objects: `configMap`, `secret`, `downwardAPI` and `projected`.
 
 use std::collections::HashSet;
 

@@ -15,7 +15,7 @@ use super::{metadata, update};
 /// The annotation of a Secret with a token that names its ServiceAccount.
 const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 
-/// What a type of Secrets needs.
+/// The content that a type of Secret requires.
 enum Needs {
     /// All these keys.
     Keys(&'static [&'static str]),

@@ -1,7 +1,7 @@
-//! Kubernetes' rules for changes of any kind of object: what must stay as it is.
+//! Kubernetes' rules for changes of any kind of object: which fields must not change.
 //!
-//! The resource version and the generation are the store's: it compares the one and counts the other. What a new object
-//! leaves out, the API server takes from the old one: UID and timestamps.
+//! The store compares the resource version and counts the generation. As in the API server, a new object without UID
+//! and timestamps keeps those of the old one.
 
 use std::collections::BTreeMap;
 
@@ -67,13 +67,13 @@ pub(super) fn immutable_text(new: &str, old: &str, path: &FieldPath, found: &mut
     }
 }
 
-/// Reports a value that has changed and must not.
+/// Reports a changed value that must not change.
 pub(super) fn immutable(new: &impl Serialize, path: &FieldPath, found: &mut Found) {
     let shown = serde_json::to_string(new).unwrap_or_default();
     found.invalid(path, format_args!("{shown}"), IMMUTABLE);
 }
 
-/// Reports the fields of an immutable ConfigMap or Secret that are not the same.
+/// Reports the fields of an immutable ConfigMap or Secret that have changed.
 pub(super) fn immutable_data(same: &[(&str, bool)], found: &mut Found) {
     for (field, _) in same.iter().filter(|(_, same)| !same) {
         let path = FieldPath::default().field(field);

@@ -1,5 +1,4 @@
-//! Preprocessing of text before the scanner sees it, and after the scanner has failed. Works on lines and characters
-//! only.
+//! Preprocesses text before the scanner reads it, or after the scanner has failed. Works on lines and characters only.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -18,7 +18,7 @@ pub enum Kind {
     Move,
     /// Adds a value from elsewhere.
     Copy,
-    /// Compares.
+    /// Compares a value with the one in the document.
     Test,
 }
 
@@ -90,7 +90,7 @@ pub enum OperationError {
     /// A scalar would replace the whole object.
     #[error("replace operation value must be object or array")]
     BadRoot,
-    /// A value is not the expected one.
+    /// A value differs from the expected one.
     #[error("testing value {path} failed: test failed")]
     TestFailed { path: String },
 }

@@ -1,9 +1,9 @@
 //! JSON patch (RFC 6902) with the behaviour and the messages of the API server (its library is evanphx/json-patch v4).
 //!
-//! It differs from the RFC where the API server does: an index may be negative and counts from the end; `add`, `remove`,
-//! `move` and `copy` cannot address the whole object; `replace` adds a missing field of a map; and a missing field is
-//! `null` for `test` and `copy`. The crate `json-patch` is not used because it bounds neither the size nor the depth of
-//! the result, and its messages are others.
+//! It differs from the RFC where the API server does: an index may be negative and counts from the end; `add`,
+//! `remove`, `move` and `copy` cannot address the whole object; `replace` adds a missing field of a map; and a missing
+//! field is `null` for `test` and `copy`. The crate `json-patch` is not used, because it bounds neither the size nor
+//! the depth of the result, and has other messages.
 
 mod error;
 mod operation;
@@ -22,7 +22,7 @@ use operation::Operation;
 /// costs an eighth of a visit.
 const MAX_WORK: usize = 10_000_000;
 
-/// Applies a JSON patch, or nothing of it.
+/// Applies a JSON patch completely, or not at all.
 pub fn apply(object: &Value, patch: &Value) -> Result<Value, PatchError> {
     bounds::check(Document::Object, object)?;
     bounds::check(Document::Patch, patch)?;

@@ -1,4 +1,4 @@
-//! One operation of a JSON patch, as it is written.
+//! One operation of a JSON patch, as received.
 
 use std::str::FromStr;
 

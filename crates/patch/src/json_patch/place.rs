@@ -1,4 +1,4 @@
-//! Where a JSON pointer (RFC 6901) leads: a map and a key, or a list and an index.
+//! The target of a JSON pointer (RFC 6901): a map and a key, or a list and an index.
 
 use serde_json::{Map, Value};
 
@@ -18,8 +18,8 @@ enum Container<'d> {
     List(&'d mut Vec<Value>),
 }
 
-/// Finds the map or list that has the last part of a pointer, and the number of values visited. `None` if there is no
-/// such map or list, if the pointer is empty, or if it does not begin with `/`.
+/// Finds the map or list that the last part of a pointer refers to, and the number of values visited. `None` if there
+/// is no such map or list, if the pointer is empty, or if it does not begin with `/`.
 pub(super) fn find<'d>(document: &'d mut Value, pointer: &str) -> Option<(Place<'d>, usize)> {
     let (parents, last) = pointer.rsplit_once('/')?;
     let mut value = document;
@@ -138,8 +138,8 @@ impl<'d> Place<'d> {
     }
 }
 
-/// The index in a list of a length, and as it is written. A negative one counts from the end. The result may be beyond the
-/// end.
+/// The index into a list of this length, and its text. A negative index counts from the end. The result may be beyond
+/// the end.
 fn position(key: &str, len: usize) -> Result<(usize, i64), Cause> {
     let written = key.parse::<i64>().map_err(|error| match error.kind() {
         std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => {

@@ -1,4 +1,4 @@
-//! Applying a patch.
+//! Applies strategic merge patches.
 
 use std::collections::HashSet;
 use std::mem;
@@ -179,7 +179,7 @@ fn delete_from_primitive_lists(object: &mut Object, patch: &mut Object, field: F
     }
     for (directive, name) in directives {
         match (patch.remove(&directive), object.get_mut(&name)) {
-            // As in Kubernetes.
+            // Kubernetes does the same.
             (Some(Value::Null), _) => {
                 object.remove(&name);
             }

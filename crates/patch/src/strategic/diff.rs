@@ -1,4 +1,4 @@
-//! Making a patch of two versions of an object.
+//! Creates a patch from two versions of an object.
 
 use std::cmp::Ordering;
 
@@ -18,13 +18,13 @@ pub fn diff(original: &Value, modified: &Value, schema: &Schema) -> Result<Value
     difference(original, modified, schema, Part::All).map(Value::Object)
 }
 
-/// Which differences a patch has.
+/// Which differences a patch contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     All,
-    /// What is new or different in the modified object.
+    /// Values that are new or different in the modified object.
     Changes,
-    /// What only the original object has.
+    /// Values that only the original object has.
     Deletions,
 }
 
@@ -113,7 +113,7 @@ fn lists(original: &[Value], modified: &[Value], field: Field<'_>, part: Part) -
     }
     match Elements::of(&[original, modified], field)? {
         Elements::Maps => {
-            // The empty key of a list of primitive values is in no map.
+            // No map contains the empty key of a list of primitive values.
             let merge_key = field.merge_key().unwrap_or_default();
             items(original, modified, merge_key, field, part)
         }

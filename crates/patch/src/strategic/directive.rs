@@ -88,7 +88,7 @@ pub(super) fn unknown(directive: &Value, map: &Object, field: Field<'_>) -> Patc
     }
 }
 
-/// A map for an error. Of a kind with secret values, only the names of the fields.
+/// A map as an error shows it: for a kind with secret values, only the names of the fields.
 pub(super) fn shown_map(map: &Object, field: Field<'_>) -> String {
     if field.is_confidential() {
         let hidden = map.keys().map(|name| (name.clone(), Value::from("…")));

@@ -1,4 +1,4 @@
-//! What identifies an element of a merged list: its merge key, or the primitive value itself.
+//! The identity of an element in a merged list: its merge key, or the primitive value itself.
 
 use std::collections::HashMap;
 
@@ -45,7 +45,7 @@ impl Key {
     }
 }
 
-/// The place of each key where it occurs first.
+/// The index at which each key occurs first.
 pub(super) fn places(keys: impl IntoIterator<Item = Key>) -> HashMap<Key, usize> {
     let mut places = HashMap::new();
     for (place, key) in keys.into_iter().enumerate() {
@@ -54,7 +54,7 @@ pub(super) fn places(keys: impl IntoIterator<Item = Key>) -> HashMap<Key, usize>
     places
 }
 
-/// The map that an element must be.
+/// The element as a map; anything else is an error.
 pub(super) fn map(element: &Value) -> Result<&Object, PatchError> {
     element.as_object().ok_or_else(|| PatchError::WrongType {
         expected: "map[string]interface {}",
@@ -62,7 +62,7 @@ pub(super) fn map(element: &Value) -> Result<&Object, PatchError> {
     })
 }
 
-/// What the elements of a list are.
+/// The type of a list's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elements {
     /// There are none.
@@ -97,7 +97,7 @@ impl Elements {
     }
 }
 
-/// A list for an error.
+/// A list as an error shows it.
 pub(super) fn shown_list(list: &[Value], field: Field<'_>) -> String {
     if field.is_confidential() {
         return "[…]".to_owned();

@@ -1,4 +1,4 @@
-//! Merging lists, and their order.
+//! Merges and orders lists.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,8 +9,8 @@ use super::key::Key;
 /// An element, and its place in the list before the patch if it was there.
 pub(super) type Placed = (Option<usize>, Value);
 
-/// Merges two ordered lists without a change of the order in each. An element of `old` comes before one of `new` only if
-/// both were in the list before the patch, in this order.
+/// Merges two ordered lists and keeps the order within each. An element of `old` comes before one of `new` only if both
+/// were in the list before the patch, in this order.
 pub(super) fn interleave(old: Vec<Placed>, new: Vec<Placed>) -> Vec<Value> {
     let mut result = Vec::with_capacity(old.len() + new.len());
     let mut old = old.into_iter().peekable();

@@ -15,14 +15,15 @@
 //!
 //! Differences from apimachinery:
 //!
-//! - Content that a patch adds has no directives and no `null` in its maps afterwards, also in new items of lists and
-//!   after `$patch: replace`. apimachinery leaves some, and the API server then refuses them as unknown fields.
-//! - Values that would make Go panic (a merge key that is a map, a list that begins with `null`) are errors. An order for
-//!   an empty list is none.
-//! - The order does not depend on chance: `$deleteFromPrimitiveList` acts before the list of the same name is merged.
-//! - A patch has the order of a list of primitive values only if it changes. apimachinery compares it with the sorted
-//!   original, so it also sends the order of an unsorted list that is unchanged.
-//! - A map that is replaced as a whole is in a patch only if it changes.
+//! - Content that a patch adds contains no directives and no `null` in its maps afterwards, including new items of
+//!   lists and content after `$patch: replace`. apimachinery leaves some, and the API server then refuses them as
+//!   unknown fields.
+//! - Values that would make Go panic (a merge key that is a map, a list that begins with `null`) are errors. An order
+//!   for an empty list has no effect.
+//! - Results are deterministic: `$deleteFromPrimitiveList` acts before the list of the same name is merged.
+//! - A patch contains the order of a list of primitive values only if the list changes. apimachinery compares it with
+//!   the sorted original, so it also sends the order of an unsorted list that is unchanged.
+//! - A patch contains a map that is replaced as a whole only if the map changes.
 //! - Unknown fields are merged or replaced by their type. The validation refuses them.
 
 mod apply;

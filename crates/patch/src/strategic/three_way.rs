@@ -1,4 +1,4 @@
-//! The patch of `apply`.
+//! Creates the patch of `apply`.
 
 use std::collections::HashMap;
 use std::mem;
@@ -15,8 +15,8 @@ use crate::object::Object;
 use crate::schema::{Field, Schema};
 
 /// The strategic merge patch for `apply`, and the object after it: fields and list items that were in the last applied
-/// configuration and are no longer in the modified one are removed, and those that differ from the modified one are set.
-/// What only the current object has remains.
+/// configuration and are no longer in the modified one are removed, and those that differ from the modified one are
+/// set. Fields that only the current object has remain.
 pub fn three_way(
     last_applied: Option<&Value>,
     modified: &Value,
