@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Messages with files, arguments or environments, which may contain Secrets. The generated `Debug` must not print them:
-/// `src/redacted.rs` has another one.
+/// Messages with files, arguments or environments, which may contain Secrets. The generated `Debug` would print them,
+/// so `src/redacted.rs` implements its own.
 const WITH_SECRETS: [&str; 3] = ["FileProjection", "StartContainerRequest", "StartProcessRequest"];
 
 fn remove_debug_of_secrets(generated: &Path) -> Result<(), Box<dyn std::error::Error>> {

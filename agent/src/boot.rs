@@ -70,16 +70,16 @@ fn mount_at(fs_type: &str, target: &str, flags: MsFlags, options: Option<&str>) 
         .with_context(|| format!("cannot mount {fs_type} on {target}"))
 }
 
-/// Opens the agent's own program, to start it again as the helper that becomes a container. Its original path is gone
-/// once the root directory changes.
+/// Opens the agent's own program, to start it again as the helper that becomes a container. Its original path
+/// disappears when the root directory changes.
 pub fn open_own_executable() -> Result<OwnedFd> {
     use nix::fcntl::{OFlag, open};
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     open("/proc/self/exe", flags, Mode::empty()).context("cannot open /proc/self/exe")
 }
 
-/// Makes a panic write to the kernel's log and end the VM. If PID 1 just died, only the kernel's own panic message
-/// would be left.
+/// Makes a panic write to the kernel's log and end the VM. If PID 1 simply died, only the kernel's own panic message
+/// would remain.
 pub fn power_off_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log::write(log::Level::Critical, panic);

@@ -15,7 +15,7 @@ use vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::log;
 
-/// Tells data streams when a new supervisor has taken over, so that they reconnect.
+/// Notifies data streams when a new supervisor has taken over, so that they reconnect.
 #[derive(Debug, Clone)]
 pub struct Supervisors {
     generation: watch::Sender<u64>,
@@ -138,7 +138,8 @@ impl Host for VsockHost {
     }
 }
 
-/// The stream of the log, which continues with the next supervisor. What the previous one did not read is lost.
+/// The stream of the log, which continues with the next supervisor. Data that the previous supervisor did not read is
+/// lost.
 #[derive(Debug)]
 pub struct LogStream {
     host: VsockHost,

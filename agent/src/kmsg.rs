@@ -18,7 +18,7 @@ const MAX_RECORD_BYTES: usize = 8192;
 /// Lines are sent together up to this size in bytes.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// Sends the log until `stop` resolves or is dropped, then sends what is left and waits until the host has taken it.
+/// Sends the log until `stop` resolves or is dropped, then sends the rest and waits until the host has read it.
 pub async fn carry(supervisors: Supervisors, mut stop: oneshot::Receiver<()>) {
     if let Err(error) = carry_until(&supervisors, &mut stop).await {
         log::error!("cannot send the log to the host: {error}");

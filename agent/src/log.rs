@@ -1,6 +1,6 @@
 //! The agent's log: lines in the kernel's ring buffer (`/dev/kmsg`), never on the console.
 //!
-//! This way one buffer holds the messages of kernel and agent in order, and the log stream sends both to the host.
+//! One buffer therefore holds the messages of kernel and agent in order, and the log stream sends both to the host.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};

@@ -51,7 +51,7 @@ impl NewFileSystem {
     pub fn open(fs_type: &CStr) -> io::Result<Self> {
         // SAFETY: the type is a valid C string; the call returns a new descriptor or an error.
         let new = owned(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)?;
-        // What df and /proc/mounts show; the kernel's own default is "none".
+        // The source that df and /proc/mounts show; the kernel's own default is "none".
         new.set(c"source", &fs_type.to_string_lossy())?;
         Ok(new)
     }
@@ -112,7 +112,7 @@ pub fn new_mount(fs_type: &CStr, attributes: u64) -> io::Result<OwnedFd> {
     NewFileSystem::open(fs_type)?.mount(attributes)
 }
 
-/// A detached bind mount of what the descriptor refers to.
+/// A detached bind mount of the descriptor's file or directory.
 pub fn clone_mount(source: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint;
     if recursive {
@@ -168,7 +168,7 @@ fn change_mount(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io:
     })
 }
 
-/// Attaches a detached mount on top of what the target refers to.
+/// Attaches a detached mount on top of the target.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both paths are empty C strings, both descriptors are borrowed for the call.
     check(unsafe {

@@ -14,8 +14,8 @@ use crate::request_field::InvalidRequest;
 /// `IFNAMSIZ`, linux/if.h, without the terminating NUL.
 const MAX_NAME_BYTES: usize = 15;
 
-/// What containerd and Docker set in a Pod's network namespace, for images that rely on it: every user may listen on
-/// every port and use ping.
+/// The sysctls that containerd and Docker set in a Pod's network namespace, because images rely on them: every user may
+/// listen on every port and use ping.
 const POD_SYSCTLS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),

@@ -28,7 +28,7 @@ pub struct Registry<T> {
     slots: Mutex<HashMap<String, Slot<T>>>,
 }
 
-/// What an id refers to.
+/// The object of an id.
 #[derive(Debug)]
 enum Slot<T> {
     /// An object that is being started; notified when the start is cancelled.
@@ -46,7 +46,7 @@ pub struct Reservation<'a, T> {
 }
 
 impl<T> Registry<T> {
-    /// An empty registry. `what` is what one of its objects is called.
+    /// An empty registry. `what` is the name for one of its objects in messages.
     pub fn new(what: &'static str, limit: usize) -> Self {
         Self {
             what,
@@ -177,7 +177,7 @@ mod tests {
         let reservation = registry.reserve("p-1").unwrap();
         let unwanted = reservation.unwanted();
         assert!(registry.give_up_start("p-1"));
-        // Before there is a listener.
+        // Cancel before there is a listener.
         unwanted.notified().await;
         reservation.fill(1);
         assert!(!registry.give_up_start("p-1"));

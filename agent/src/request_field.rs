@@ -1,4 +1,4 @@
-//! Checks of single fields of the host's requests, and the error that says why one cannot be used.
+//! Checks single fields of the host's requests.
 
 use std::path::{Component, Path};
 

@@ -1,6 +1,5 @@
-//! The order in which containers start. The host may name a container that starts before another: the
-//! command of the second is executed when the first has started or has failed to. Everything before that
-//! happens for both at the same time.
+//! The order in which containers start. The host may name a container that starts before another: the command of the
+//! second is executed when the first has started or failed. All preparation happens for both at the same time.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -34,7 +33,7 @@ pub struct Start {
     _over: watch::Sender<()>,
 }
 
-/// What a start waits for.
+/// The start that another start waits for.
 #[derive(Debug)]
 pub enum Turn {
     /// For the end of a start that is in progress or over.
@@ -82,8 +81,8 @@ impl StartOrder {
         (Start { _over: sender }, turn)
     }
 
-    /// Waits until the other start is over, whether it succeeded or not. If that start is not requested, it does not
-    /// wait long.
+    /// Waits until the other start is over, whether it succeeded or not. If that start is not requested, the wait is
+    /// short.
     pub async fn come(&self, turn: Turn) {
         let mut start = match turn {
             Turn::After(start) => start,
@@ -92,7 +91,7 @@ impl StartOrder {
                 Err(_) => return,
             },
         };
-        // Nothing is ever sent: this loop ends with the start.
+        // The channel carries no messages: this loop ends with the start.
         while start.changed().await.is_ok() {}
     }
 

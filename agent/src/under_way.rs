@@ -39,8 +39,8 @@ impl<T: Clone + Send + Sync + 'static> UnderWay<T> {
         }
         let (key, all) = (id.to_owned(), Arc::clone(&self.calls));
         let task = tokio::spawn(async move {
-            // Created only here, because a runtime that is shutting down drops new tasks immediately, while we hold the
-            // lock.
+            // Create the guard only here: a runtime that is shutting down drops new tasks immediately, while we hold
+            // the lock.
             let _end = End { id: key, calls: all };
             call.await
         });

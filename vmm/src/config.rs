@@ -1,7 +1,7 @@
 //! The configuration of one virtual machine, as the supervisor passes it to `microkube-vmm supervised`.
 //!
 //! In that mode the VMM opens nothing by path: every file is an inherited file descriptor, named here by its number.
-//! This allows the jail to take the file system away before the first guest instruction runs.
+//! This allows the jail to remove the file system before the first guest instruction runs.
 //!
 //! Supervisor and VMM may be different builds: a supervisor that has run since before an upgrade starts the newly
 //! installed program. The configuration therefore states the version of this protocol. The VMM uses that version in its
@@ -42,7 +42,7 @@ pub struct VmConfig {
     pub console_fd: RawFd,
     /// A pipe or socket for [`VmmEvent`]s, one JSON object per line.
     pub event_fd: Option<RawFd>,
-    /// What the process gives up before it runs the guest. `None` only for diagnosis.
+    /// The jail that the process enters before it runs the guest. `None` only for diagnosis.
     pub jail: Option<JailConfig>,
     /// Whether the VM keeps running when its supervisor ends, until another one connects to
     /// [`VsockConfig::listener_fd`]. Otherwise the kernel kills it together with its supervisor.
@@ -54,7 +54,7 @@ impl VmConfig {
     /// All descriptors that the configuration names; the process needs no other inherited ones.
     #[must_use]
     pub fn descriptors(&self) -> Vec<RawFd> {
-        // Destructured field by field, so that a new one is not forgotten here.
+        // List every field, so that the compiler reports a new one here.
         let Self {
             version: _,
             mem_size_mib: _,
@@ -124,11 +124,11 @@ pub struct VsockConfig {
     /// A listening `AF_UNIX` `SOCK_SEQPACKET` socket. The VMM serves one client at a time (the newest wins) and
     /// exchanges [`crate::vsock_control`] messages with it.
     pub listener_fd: RawFd,
-    /// A client that is already connected, so that no guest connection can arrive before there is one.
+    /// A client that is already connected, so that no guest connection can arrive without a client.
     pub client_fd: Option<RawFd>,
 }
 
-/// What the VMM gives up before the guest runs.
+/// The identity that the VMM changes to before the guest runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JailConfig {
@@ -155,7 +155,7 @@ pub enum VmmEvent {
     },
     /// The guest reset or powered off its VM; the process then exits with code 0.
     GuestStopped {
-        /// Whether it was a triple fault, which a healthy guest does not end with.
+        /// Whether it was a triple fault; a healthy guest does not end with one.
         triple_fault: bool,
     },
     /// The VMM failed; the process then exits with code 1.

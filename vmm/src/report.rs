@@ -2,8 +2,8 @@
 //! disk. None of this may stop a device or end the process.
 //!
 //! A supervisor gives the VMM a standard error that never blocks (`nonblocking_writer` in
-//! `src/pod/virtual_machine.rs`). The console writes to the same pipe, through an end that blocks. So checking for room
-//! before writing is not enough, because the console may take the room in between.
+//! `src/pod/virtual_machine.rs`). The console writes to the same pipe, through an end that blocks. Checking for room
+//! before writing is therefore not enough: the console may take the room in between.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -33,7 +33,7 @@ fn one_more(reports: u32) -> Option<u32> {
     (reports < MAX_REPORTS).then_some(reports + 1)
 }
 
-/// The same for the report that ends the process, however many reports there were.
+/// Writes the report that ends the process, regardless of how many reports there were.
 pub fn report_end(message: fmt::Arguments<'_>) {
     report_to(libc::STDERR_FILENO, message);
 }
@@ -47,10 +47,9 @@ fn report_to(fd: RawFd, message: fmt::Arguments<'_>) {
         events: libc::POLLOUT,
         revents: 0,
     };
-    // The poll is for a standard error that a user gave, which may block.
-    // SAFETY: one pollfd that lives through the call; then the pointer and length of a vector. Without a reader,
-    // `write` fails, and the signals that could come with that are ignored: SIGPIPE by Rust's start-up code, SIGXFSZ by
-    // the jail.
+    // The poll handles a standard error from a user, which may block. SAFETY: one pollfd that lives through the call;
+    // then the pointer and length of a vector. Without a reader, `write` fails, and the signals that could come with
+    // that are ignored: SIGPIPE by Rust's start-up code, SIGXFSZ by the jail.
     unsafe {
         if libc::poll(&raw mut ready, 1, 0) == 1 && ready.revents & libc::POLLOUT != 0 {
             libc::write(fd, line.as_ptr().cast(), line.len());
@@ -125,7 +124,7 @@ mod tests {
             }
             done.send(()).unwrap();
         });
-        // There is room from time to time, and both compete for it; then there is none.
+        // Both compete for the room that appears from time to time; then there is none.
         let mut page = [0; 4096];
         for _ in 0..2000 {
             reader.read_exact(&mut page).unwrap();

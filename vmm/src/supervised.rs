@@ -95,7 +95,7 @@ impl Inherited {
     }
 }
 
-/// The part of a configuration that is understood in any version: enough to report that the rest is not.
+/// The part of a configuration that every version understands: enough to report that the rest is not understood.
 #[derive(Deserialize)]
 struct ConfigHead {
     #[serde(default)]
@@ -125,7 +125,7 @@ fn read_config(fd: RawFd, inherited: &mut Inherited) -> Result<Vec<u8>, Supervis
     Ok(text)
 }
 
-/// Reports to the supervisor. If that is gone, the VM continues: the next supervisor will examine the process.
+/// Reports to the supervisor. If the supervisor is gone, the VM continues: the next one will examine the process.
 #[derive(Debug)]
 struct Reporter(Option<File>);
 
@@ -214,7 +214,7 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited, reporter: &Reporter) 
 /// Maximum size of a file that is not a disk, in bytes: standard error and the console, if they are files.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
-/// Length of the largest file that the VM has to write.
+/// Length of the largest file that the VM must be able to write.
 fn largest_file(config: &VmConfig) -> u64 {
     let written = config.disks.iter().filter(|disk| !disk.read_only);
     let segments = written.flat_map(|disk| &disk.segments);

@@ -112,7 +112,7 @@ pub enum VmError {
 /// Number of interrupt lines for virtio devices.
 pub const MAX_VIRTIO_DEVICES: u32 = layout::IRQ_COUNT as u32 - layout::VIRTIO_IRQ_FIRST;
 
-/// Where the vCPU threads wait until the process is ready for the guest.
+/// The gate at which vCPU threads wait until the process is ready for the guest.
 #[derive(Debug, Default)]
 struct Gate {
     /// Whether they may run the guest, once that is decided.
@@ -137,7 +137,7 @@ impl Gate {
     }
 }
 
-/// What the vCPU threads share.
+/// The state that vCPU threads share.
 #[derive(Debug)]
 struct Shared {
     pio: Bus,
@@ -178,7 +178,7 @@ pub struct Vm {
     transports: Vec<Arc<Mutex<MmioTransport>>>,
     console: Console,
     vm: Arc<VmFd>,
-    // Kept to the end, because KVM and the devices refer to it.
+    // Keep it to the end, because KVM and the devices refer to it.
     _memory: GuestMemory,
 }
 
@@ -330,7 +330,7 @@ fn create_vcpus(
 }
 
 impl Vm {
-    /// Builds the VM. The threads of its devices run, its processors do not run yet.
+    /// Builds the VM. Afterwards the threads of its devices run, but its processors do not yet.
     pub fn new(mut parts: VmParts) -> Result<Self, VmError> {
         if !(1..=MAX_VCPU_COUNT).contains(&parts.vcpu_count) {
             return Err(VmError::VcpuCount(parts.vcpu_count));
@@ -425,8 +425,8 @@ impl Vm {
         })
     }
 
-    /// Runs the guest until it stops or fails, then tears the VM down. By then everything that the guest was told
-    /// is written has been written, and its output has been handed over.
+    /// Runs the guest until it stops or fails, then tears the VM down. By then, everything reported to the guest as
+    /// written has been written, and its output has been handed over.
     pub fn run(self) -> Result<GuestEnd, VmError> {
         install_kick_handler().map_err(VmError::Signal)?;
         let mut threads = Vec::with_capacity(self.vcpus.len());

@@ -18,7 +18,7 @@ pub enum Stdio {
     Stderr,
 }
 
-/// What a data stream carries, as its header says.
+/// The content of a data stream, as stated in its header.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DataStream {
     /// The guest kernel's log.

@@ -59,7 +59,7 @@ pub fn kill_all() -> io::Result<()> {
     fs::write(parent().join("cgroup.kill"), "1")
 }
 
-/// What the processes of a container use.
+/// The resource usage of a container's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// CPU time since the container started, in microseconds.
@@ -106,7 +106,7 @@ impl Cgroup {
         Ok(directory.into())
     }
 
-    /// What its processes use.
+    /// The resource usage of its processes.
     pub fn usage(&self) -> Result<Usage> {
         let read = |file: &str| {
             let path = self.path.join(file);
@@ -122,7 +122,7 @@ impl Cgroup {
         })
     }
 
-    /// The number of its processes that the kernel has killed because memory ran out.
+    /// How many of its processes the kernel has killed because memory ran out.
     pub fn oom_kills(&self) -> u64 {
         fs::read_to_string(self.path.join("memory.events")).map_or(0, |events| oom_kills(&events))
     }

@@ -1,4 +1,4 @@
-//! The files in a container's /dev, and the /dev/null of the guest.
+//! The device files in a container's /dev, and the guest's /dev/null.
 
 use std::fs::{self, File};
 use std::io;

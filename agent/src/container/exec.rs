@@ -1,4 +1,4 @@
-//! Finds the command in the container's file system and executes it, with the error messages that users of runc know.
+//! Finds the command in the container's file system and executes it, with runc's error messages.
 
 use std::ffi::CString;
 use std::fs;
@@ -13,10 +13,10 @@ use super::spec::FailureKind;
 /// Search path of containers whose image sets none; the same as in containerd and Docker.
 pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Why the command does not run.
+/// Why the command could not be executed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ExecError {
-    /// A plain name that is in no directory of the search path.
+    /// A plain name that no directory of the search path contains.
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NotInPath(String),
     /// A path that stat(2) fails for.

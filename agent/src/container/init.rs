@@ -34,7 +34,7 @@ const EXIT_START_ERROR: i32 = 128;
 /// Maximum length of a reported message in bytes.
 const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
-/// What fails if the kernel refuses a filter.
+/// The failed operation if the kernel refuses a filter.
 const INSTALLING: &str = "cannot install the seccomp filters";
 
 /// Limits on open files of a container: a soft limit for programs that use select(2), a hard limit for those that ask
@@ -50,7 +50,7 @@ pub fn main() -> ! {
             kind: kind(&error),
             message: shortened(message(&error)),
         };
-        // If the agent cannot be told, the exit status still says that the container did not start.
+        // If the report fails, the exit status still shows that the container did not start.
         let _ = send(&mut report, &failed);
     }
     std::process::exit(EXIT_START_ERROR)
@@ -216,8 +216,8 @@ fn join_container() -> Result<()> {
         .context("cannot join the container; it may have ended")
 }
 
-/// Creates the container's file system and enters it. The user and the groups are looked up in the image, so that a
-/// volume at /etc cannot change them; the home directory is looked up in what the container sees, as runc does.
+/// Creates the container's file system and enters it. Looks up the user and the groups in the image, so that a volume
+/// at /etc cannot change them, and the home directory in the container's own view, as runc does.
 fn enter_new_root(spec: &RootSpec, working_dir: &Path, wanted: WantedUser) -> Result<User> {
     // Peers of the VM's own mounts, which the next step makes private.
     let shared = rootfs::clone_propagated(spec)?;
@@ -271,7 +271,7 @@ fn complete_env(env: &mut Vec<String>, user: &User, terminal: bool) {
     add("PATH=", exec::DEFAULT_PATH.to_owned());
     add("HOME=", format!("HOME={}", user.home));
     if terminal {
-        // As in Docker and containerd.
+        // Docker and containerd do the same.
         add("TERM=", "TERM=xterm".to_owned());
     }
 }

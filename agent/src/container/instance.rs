@@ -55,7 +55,7 @@ pub struct Container {
     pub(super) cgroup: Weak<Cgroup>,
     /// Whether the host had it killed.
     pub(super) killed: Arc<AtomicBool>,
-    /// What exec processes inherit from it.
+    /// The settings that exec processes inherit from it.
     pub(super) process: ProcessSpec,
     pub(super) user: User,
 }
@@ -110,7 +110,7 @@ impl Container {
     /// Sends a signal to PID 1 of the container. Does nothing if it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         if signal == libc::SIGKILL {
-            // Set before the signal, because the end may be noticed immediately.
+            // Set this before sending the signal, because the end may be noticed immediately.
             self.killed.store(true, Ordering::Relaxed);
         }
         spawn::signal_unless_ended(self.pidfd.as_fd(), signal)
@@ -125,11 +125,11 @@ impl Container {
     pub async fn remove(&self) {
         self.abandon_output();
         let mut watched = self.watched.clone();
-        // Nothing is ever sent: this loop ends with the watcher.
+        // The channel carries no messages: this loop ends with the watcher.
         while watched.changed().await.is_ok() {}
     }
 
-    /// What its processes use; `None` if they have ended.
+    /// The resource usage of its processes; `None` if they have ended.
     pub fn usage(&self) -> Option<Result<Usage>> {
         self.cgroup.upgrade().map(|cgroup| cgroup.usage())
     }

@@ -51,12 +51,12 @@ pub enum StartError {
     Internal(anyhow::Error),
 }
 
-/// What ends a start that is in progress.
+/// The conditions that end a start in progress.
 #[derive(Debug, Clone, Default)]
 pub struct StartLimit {
     /// Notified to cancel the start.
     pub unwanted: Arc<Notify>,
-    /// When the start is cancelled.
+    /// The time at which the start is cancelled.
     pub deadline: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ impl From<anyhow::Error> for StartError {
     }
 }
 
-/// What is needed to start helpers.
+/// The means to start helpers.
 #[derive(Debug)]
 pub struct Launcher {
     /// The agent's own program.
@@ -124,9 +124,9 @@ fn kill(pidfd: &OwnedFd) {
 }
 
 impl Launcher {
-    /// Starts a helper that becomes what `spec` describes, in new namespaces or in those of a container's first
-    /// process. A new container joins only the PID namespace. Returns when the command runs (after its `turn`, if the specification makes it wait), or when the limit
-    /// is reached and the helper is gone.
+    /// Starts a helper that becomes the process in `spec`, in new namespaces or in those of a container's first
+    /// process. A new container joins only the PID namespace. Returns when the command runs (after its `turn`, if the
+    /// specification makes it wait), or when the limit is reached and the helper is gone.
     pub async fn launch(
         &self,
         spec: &HelperSpec,
@@ -167,7 +167,8 @@ impl Launcher {
                 .spawn(|| spawn::start_helper(self.executable.as_fd(), container, is_new, cgroup.as_fd(), fds))
         };
         let started = match (start(&cgroup.open()?), container) {
-            // A container that distributes its processes over its own cgroups cannot have any in the cgroup above them.
+            // A container that distributes its processes over its own cgroups cannot have processes in the parent
+            // cgroup.
             (Err(error), Some((pid, _))) if !is_new && error.raw_os_error() == Some(libc::EBUSY) => {
                 start(&cgroup.open_of(pid)?)
             }

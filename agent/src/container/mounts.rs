@@ -16,7 +16,7 @@ const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 pub struct Mount<'s> {
     /// Absolute path in the container, without "." and "..".
     pub target: PathBuf,
-    /// What is mounted there.
+    /// The source of the mount.
     pub source: Source<'s>,
 }
 
@@ -315,7 +315,7 @@ mod tests {
                     prop_assert!(kernel || !hides, "{later:?} hides {mount:?}");
                 }
             }
-            // No volume is missing.
+            // Every volume is found.
             let volumes = mounts.iter().filter(|mount| matches!(mount.source, Source::Volume(_))).count();
             prop_assert_eq!(volumes, targets.len());
         }

@@ -1,5 +1,5 @@
-//! When the kernel last killed a process of a container because memory ran out. If the container ends soon after that,
-//! the kill may be the reason; if it ends later, it is not.
+//! Records when the kernel last killed a process of a container because memory ran out. If the container ends soon
+//! afterwards, the kill counts as the reason; if it ends later, it does not.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;

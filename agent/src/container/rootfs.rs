@@ -27,7 +27,7 @@ use crate::mount_api::{
 const DIRECTORY: Missing = Missing::Directory(Mode::from_bits_truncate(0o755));
 const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
-/// Paths hidden from containers, as in Docker: they reveal things about the VM or give access to it.
+/// Paths hidden from containers, as in Docker: they reveal details of the VM or give access to it.
 const MASKED_PATHS: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
@@ -58,7 +58,7 @@ const REPLACEABLE_PROC_FILES: [&str; 9] = [
     "/proc/uptime",
 ];
 
-/// A working directory that cannot be used because of a mistake in the image or the manifest.
+/// The working directory is unusable because of a mistake in the image or the manifest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("cannot use the working directory {path:?}: {}", errno.desc())]
 pub struct WorkingDirError {
@@ -99,7 +99,7 @@ pub fn clone_propagated(spec: &RootSpec) -> Result<PropagatedVolumes> {
         .collect()
 }
 
-/// What a volume mount shows: the volume, or the part of it that `subPath` names.
+/// The source of a volume mount: the volume, or the part of it that `subPath` names.
 fn source_of(volume: &VolumeMount) -> Result<OwnedFd> {
     let whole = open_path(&volume.source)?;
     match volume.sub_path.as_os_str().is_empty() {
@@ -115,7 +115,7 @@ pub fn mount_image(spec: &RootSpec) -> Result<OwnedFd> {
     mount_overlay(spec)
 }
 
-/// Mounts everything else in it and makes it the root directory of the calling process.
+/// Mounts everything else in the image and makes it the root directory of the calling process.
 pub fn enter(root: &OwnedFd, spec: &RootSpec, mut shared: PropagatedVolumes, working_dir: &Path) -> Result<()> {
     let root = root.as_fd();
     for mount in in_order(spec) {
@@ -265,7 +265,7 @@ fn mount_volume(root: BorrowedFd<'_>, volume: &VolumeMount, target: &Path, share
     );
     let mounted = match shared {
         Some(shared) => shared,
-        // With the mounts that other containers have made in it (`rbind` in containerd).
+        // Include the mounts that other containers have made in it (`rbind` in containerd).
         None => clone_mount(source_of(volume)?.as_fd(), true).context("cannot clone the mount")?,
     };
     let missing = if is_directory(&mounted)? {
@@ -291,7 +291,7 @@ pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn hide_and_protect(root: BorrowedFd<'_>) -> Result<()> {
-    // The guest's own, because the container's /dev/null may come from a volume.
+    // Use the guest's /dev/null, because the container's may come from a volume.
     let null = dev::open_null()?;
     for path in MASKED_PATHS {
         let Some(target) = open_if_there(root, path)? else {

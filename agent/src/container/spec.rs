@@ -1,4 +1,5 @@
-//! What the agent tells the helper that becomes a process of a container, and what the helper reports.
+//! The specification that the agent passes to the helper that becomes a process of a container, and the helper's
+//! reports.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub const CONTAINER_FD: i32 = 6;
 /// this pipe reaches its end.
 pub const TURN_FD: i32 = 7;
 
-/// What a helper becomes.
+/// The process that a helper becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperSpec {
     /// The file system of a new container; `None` for a process that joins one.
@@ -105,11 +106,12 @@ impl fmt::Debug for ProcessSpec {
 /// The system calls that a process may make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SeccompSpec {
-    /// All.
+    /// All calls.
     Unconfined,
-    /// Those of the default profile.
+    /// The calls of the default profile.
     Default,
-    /// Those that all these BPF programs allow. Each number is a `struct sock_filter` (linux/filter.h), little-endian.
+    /// The calls that all these BPF programs allow. Each number is a `struct sock_filter` (linux/filter.h),
+    /// little-endian.
     Programs(Vec<Vec<u64>>),
 }
 
@@ -151,7 +153,7 @@ pub struct VolumeMount {
     pub target: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Whether they are refused in mounts in the volume as well.
+    /// Whether writes to mounts inside the volume are refused as well.
     pub recursive_read_only: bool,
     pub propagation: Propagation,
 }
@@ -162,13 +164,13 @@ pub enum Propagation {
     /// Not at all.
     #[default]
     Private,
-    /// The container gets those of others.
+    /// The container receives the mounts of others.
     Slave,
-    /// The same, and others get those of this container.
+    /// The container receives the mounts of others, and others receive those of this container.
     Shared,
 }
 
-/// What the helper reports. End of file after [`Report::Executing`] means that the command runs.
+/// A report of the helper. End of file after [`Report::Executing`] means that the command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// execve is the next call.

@@ -27,12 +27,12 @@ use crate::request_field::InvalidRequest;
 use crate::sandbox::{MountSource, Sandbox};
 use crate::stdio::{self, ContainerStreams, Pumps};
 
-/// What is needed to start containers.
+/// The means to start containers.
 #[derive(Debug)]
 pub struct ContainerStarter {
     /// Starts their processes.
     pub launcher: Launcher,
-    /// Tells their streams about new supervisors.
+    /// Notifies their streams of new supervisors.
     pub supervisors: Supervisors,
 }
 
@@ -290,8 +290,8 @@ struct Resources {
 /// Whether a container ended because memory ran out, given that the kernel has killed a process in it.
 ///
 /// Only the kernel and the host send SIGKILL to PID 1. A shell whose child was killed exits with 137 (128 + SIGKILL) at
-/// once and so passes the reason on; containerd reports OOMKilled in that case, too. Any other exit code, or a later
-/// end, is the process's own decision.
+/// once and so passes the reason on; containerd reports OOMKilled in that case, too. With any other exit code, or at a
+/// later end, the process ended on its own.
 fn is_out_of_memory(status: ExitStatus, killed_by_host: bool, oom_kill: OomKill) -> bool {
     match (status, oom_kill) {
         (ExitStatus::Signal(9), OomKill::Earlier | OomKill::Recent) => !killed_by_host,

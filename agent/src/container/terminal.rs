@@ -23,7 +23,7 @@ use super::spec::Size;
 /// Device number of /dev/ptmx (admin-guide/devices.txt).
 const PTMX: (u64, u64) = (5, 2);
 
-/// Major numbers of the slave sides of terminals.
+/// Major numbers of the slave sides of pseudo-terminals.
 const SLAVE_MAJORS: std::ops::RangeInclusive<u64> = 136..=143;
 
 /// `TIOCGPTPEER` and `TIOCGPTN`, asm-generic/ioctls.h; the libc crate lacks them on some targets.
@@ -82,8 +82,8 @@ pub fn is_slave(status: &libc::stat) -> bool {
 /// Makes a terminal the helper's stdio and the controlling terminal of its session, and sends
 /// its master through `agent`.
 ///
-/// In a running container, what is at /dev/pts/ptmx is under the container's control. With `console` the terminal also
-/// becomes a new container's /dev/console.
+/// In a running container, the container controls the file at /dev/pts/ptmx. With `console` the terminal also becomes a
+/// new container's /dev/console.
 pub fn enter(agent: &File, size: Size, console: bool) -> Result<()> {
     let master = File::options()
         .read(true)

@@ -14,7 +14,7 @@ pub fn create(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o666))
 }
 
-/// Reads the first bytes of what a container has left there.
+/// Reads the beginning of the file as the container left it.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     // A privileged container could have replaced it with anything.
     let file = OpenOptions::new()

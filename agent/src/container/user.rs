@@ -1,7 +1,7 @@
 //! The user and the groups of a container's process: USER of the image or the manifest, looked up in the image's own
 //! files as containerd does (`WithUser` and `WithAdditionalGIDs` in its `pkg/oci/spec_opts.go`).
 //!
-//! These files are the image author's, so they are read with a size limit, and malformed lines are skipped.
+//! The image's author controls these files, so they are read with a size limit, and malformed lines are skipped.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -38,7 +38,7 @@ pub struct User {
     pub home: String,
 }
 
-/// Why a user could not be resolved. Users of Docker and containerd know these texts.
+/// Why a user could not be resolved. The messages are those of Docker and containerd.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UserError {
     /// Neither a number nor in the passwd file.
@@ -81,8 +81,8 @@ pub fn read_database(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Opens what an `O_PATH` descriptor refers to. Anything but a regular file is not even opened: a FIFO would block, and
-/// opening a device can have side effects.
+/// Opens the file behind an `O_PATH` descriptor. Anything but a regular file is not even opened: a FIFO would block,
+/// and opening a device can have side effects.
 fn open_regular(found: &OwnedFd) -> io::Result<File> {
     if SFlag::from_bits_truncate(fstat(found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));

@@ -1,4 +1,4 @@
-//! The directory that holds what a container writes.
+//! The directory for files that a container writes.
 
 use std::fs;
 use std::path::PathBuf;

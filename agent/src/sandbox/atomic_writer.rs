@@ -31,12 +31,12 @@ const NEW_DATA_LINK: &str = "..data_tmp";
 /// Mode of all directories below the volume's root.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// What an fsGroup adds to the mode of a file in a volume that containers cannot write to, and to that of a directory
+/// The bits that an fsGroup adds to the mode of a file in a read-only volume, and to that of a directory
 /// (`changeFilePermission` in `pkg/volume/volume_linux.go`).
 const GROUP_FILE_MODE: u32 = 0o440;
 const GROUP_DIRECTORY_MODE: u32 = 0o2550;
 
-/// Attempts to find an unused name for a directory. Only a clock that was set back makes a second one necessary.
+/// Attempts to find an unused name for a directory. A second attempt is necessary only if the clock was set back.
 const NAME_ATTEMPTS: u32 = 100;
 
 /// The files of a volume by their path. Paths are relative and have only normal components, the first of which does not
@@ -251,7 +251,7 @@ impl<'w> Update<'w> {
 
     fn create_new_data_link(&self) -> Result<()> {
         let link = self.writer.directory.join(NEW_DATA_LINK);
-        // A failed update may have left it.
+        // A failed update may have left the link.
         match fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => symlink(&self.name, &link),

@@ -36,7 +36,7 @@ pub struct FileVolume {
 }
 
 impl FileVolume {
-    /// For an empty directory.
+    /// A volume with this root, an empty directory.
     pub fn new(directory: PathBuf, fs_group: Option<u32>) -> Self {
         Self {
             writer: AtomicWriter::new(directory, fs_group),
@@ -55,7 +55,8 @@ impl FileVolume {
         self.is_written.load(Ordering::Relaxed)
     }
 
-    /// Adds a part of the files, and writes all of them once it was the last. Blocks: there may be thousands of files.
+    /// Adds a part of the files, and writes all files after the last part. Blocks, because there may be thousands of
+    /// files.
     pub fn receive(&self, request: WriteFileVolumeRequest) -> Result<(), WriteError> {
         // Held until the files are written, so that writes do not overlap.
         let mut received = lock(&self.received);

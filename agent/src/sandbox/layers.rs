@@ -20,7 +20,7 @@ const DEVICE_PATIENCE: Duration = Duration::from_secs(20);
 /// How often the size of a device is checked meanwhile.
 const DEVICE_CHECK_PERIOD: Duration = Duration::from_millis(5);
 
-/// A device that ends before a layer does.
+/// A device that ends before its layer.
 #[derive(Debug, thiserror::Error)]
 #[error("{device} has {actual_bytes} bytes, layer {layer} ends at byte {end_bytes}")]
 pub struct DeviceTooSmall {

@@ -1,4 +1,4 @@
-//! The Pod's logical host: what all containers share and what outlives them.
+//! The Pod's logical host: everything that containers share, and everything that outlives them.
 //!
 //! The VM's own net, ipc and uts namespaces are the Pod's. Containers get new namespaces only for mounts, cgroups and,
 //! unless they share one, processes.
@@ -42,13 +42,13 @@ const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 /// Mode of an emptyDir volume.
 const EMPTY_DIR_MODE: u32 = 0o777;
 
-/// What an fsGroup adds to the mode of a directory in a volume that containers can write to.
+/// The bits that an fsGroup adds to the mode of a directory in a writable volume.
 const FS_GROUP_MODE: u32 = 0o2770;
 
 /// Options of the scratch disk's file system. Without `noinit_itable`, the kernel fills the unused inode tables with
-/// zeros as soon as the disk is idle, for minutes and in every Pod. The other two are for a host that can no longer
-/// write to the disk, because its own disk is full: the file system would become read-only, or lose what containers
-/// wrote, and the Pod would continue as if nothing had happened. Instead the VM ends, and the host reports why and
+/// zeros as soon as the disk is idle, for minutes and in every Pod. The other two handle a host that can no longer
+/// write to the disk because its own disk is full: the file system would become read-only or lose data, and the Pod
+/// would continue as if nothing had happened. With these options the VM ends instead, and the host reports why and
 /// starts the Pod again.
 const SCRATCH_OPTIONS: &str = "noinit_itable,errors=panic,data_err=abort";
 
@@ -69,7 +69,7 @@ enum SandboxVolume {
     Files(Arc<FileVolume>),
 }
 
-/// What a container mounts of a volume.
+/// A volume as a container mounts it.
 #[derive(Debug)]
 pub struct MountSource {
     /// The volume's root.
@@ -200,15 +200,15 @@ impl Sandbox {
         Err(InvalidRequest::new("mounts.volume", format!("{problem}: {name:?}")))
     }
 
-    /// Lets mounts in an emptyDir volume reach the containers that mount it from now on, as far as their propagation
-    /// allows it.
+    /// From now on, propagates mounts in an emptyDir volume to the containers that mount it, as their `propagation`
+    /// allows.
     pub fn share_mounts(&self, name: &str) -> Result<()> {
         let Some(SandboxVolume::EmptyDir(directory)) = self.volumes.get(name) else {
             return Ok(());
         };
         let mut shared = lock(&self.shared);
         if !shared.contains(name) {
-            // Only mounts have a propagation.
+            // Only a mount can propagate, so mount the directory on itself.
             mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)
                 .and_then(|()| mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>))
                 .with_context(|| format!("cannot share the mounts in the volume {name:?}"))?;
@@ -322,9 +322,9 @@ fn make_volume(volume: &Volume) -> Result<SandboxVolume> {
     Ok(SandboxVolume::EmptyDir(path))
 }
 
-/// Lets every user write to an emptyDir volume (`setupDir` in `pkg/volume/emptydir`), and gives it to the fsGroup. As the
-/// kubelet does so when it creates the volume (`SetVolumeOwnership` in `pkg/volume/volume_linux.go`), there is nothing in
-/// it that would need the same; the set-group-ID bit gives the group to what containers create.
+/// Lets every user write to an emptyDir volume (`setupDir` in `pkg/volume/emptydir`), and gives it to the fsGroup. Like
+/// the kubelet (`SetVolumeOwnership` in `pkg/volume/volume_linux.go`), does so when the volume is created and empty;
+/// the set-group-ID bit gives the group to files that containers create.
 fn open_to_containers(path: &Path, fs_group: Option<u32>) -> Result<()> {
     let mut mode = EMPTY_DIR_MODE;
     if fs_group.is_some() {

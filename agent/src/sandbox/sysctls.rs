@@ -1,4 +1,4 @@
-//! Settings of the kernel (sysctl(8)). The VM belongs to one Pod, so they are made in the VM's own namespaces, which all
+//! Kernel settings (sysctl(8)). The VM belongs to one Pod, so they apply to the VM's own namespaces, which all
 //! containers share.
 
 use std::fs;
@@ -17,7 +17,7 @@ pub fn check(sysctls: &[Sysctl]) -> Result<(), InvalidRequest> {
     })
 }
 
-/// Makes checked settings.
+/// Applies checked settings.
 pub fn apply(sysctls: &[Sysctl]) -> Result<()> {
     for Sysctl { name, value, .. } in sysctls {
         let path = path(name);

@@ -1,5 +1,5 @@
-//! Reading a file that a container has written to an emptyDir volume, for the host. Containers may have written anything,
-//! and may change it at the same time.
+//! Reads a file that a container has written to an emptyDir volume, for the host. Containers may have written anything,
+//! and may change the file during the read.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
-/// Longest file that is read, in bytes.
+/// Maximum size of a file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 /// openat2(2) fails with EAGAIN if something was renamed at the same time; this is the number of attempts.
 const ATTEMPTS: usize = 16;
@@ -42,7 +42,7 @@ impl From<Errno> for ReadError {
 
 /// Reads the file at a relative path in the volume with this root. Blocks.
 pub fn read(volume: &Path, path: &str) -> Result<Vec<u8>, ReadError> {
-    // A FIFO is opened without a writer, and refused below.
+    // A FIFO opens even without a writer, and is refused below.
     let file = File::from(open_beneath(volume, path)?);
     if !file.metadata()?.is_file() {
         return Err(ReadError::NotRegular);
@@ -55,7 +55,7 @@ pub fn read(volume: &Path, path: &str) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// The kernel refuses to leave the volume, whatever symbolic links say.
+/// The kernel refuses to leave the volume, whatever symbolic links exist.
 fn open_beneath(volume: &Path, path: &str) -> Result<OwnedFd, Errno> {
     let root = open(
         volume,

@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
     }
 
-    /// Does the next possible thing. Cancel-safe.
+    /// Sends or receives the next piece of data. Cancel-safe.
     async fn next(&mut self, window: &Window) -> Event {
         let unsent = window.unsent();
         let has_to_say = self.resumed && (!unsent.is_empty() || (!self.shut && window.is_sent()));

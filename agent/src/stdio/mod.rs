@@ -31,7 +31,7 @@ use crate::log;
 /// container rarely waits for the host.
 const PIPE_BYTES: i32 = 1 << 20;
 
-/// What the helper gets as descriptors 0 to 2. A helper with a terminal replaces them with the terminal.
+/// The helper's descriptors 0 to 2. A helper with a terminal replaces them with the terminal.
 #[derive(Debug)]
 pub struct HelperEnds {
     /// /dev/null if there is no stdin.
@@ -218,7 +218,7 @@ impl ProcessStreams {
         let (source, host) = (pumps.source(ends.stdout), self.host.clone());
         pumps.output.spawn(async move {
             carry_output(source, self.stdout, host).await;
-            // A terminal without a client hangs up: its master is closed everywhere.
+            // A terminal without a client hangs up: all descriptors of its master are closed.
             if let (Some(terminal), Some(input)) = (terminal, input) {
                 input.abort();
                 drop(terminal);
@@ -239,7 +239,7 @@ async fn optional<T>(wanted: bool, open: impl Future<Output = io::Result<T>>) ->
     }
 }
 
-/// A container's stdin, which ends when a host says so, not when a host disappears.
+/// A container's stdin, which ends when the host ends it, not when the host disappears.
 #[derive(Debug)]
 struct ContainerInput {
     stream: DataStream,

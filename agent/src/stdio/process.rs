@@ -32,7 +32,7 @@ pub async fn carry_output<H: Host>(mut source: Source, mut connection: H::Connec
 /// How a stream of input has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputEnd {
-    /// The host says that no more data follows.
+    /// The host has ended the stream.
     Ended,
     /// The connection broke.
     Lost,
@@ -45,8 +45,7 @@ pub async fn carry_input<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut S, 
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match connection.read(&mut buffer).await {
-            // A host that only shut down its sending direction still accepts data; an empty write is enough to find
-            // out.
+            // A host that only shut down its sending direction still accepts data; an empty write detects that.
             Ok(0) => {
                 return match connection.write(&[]).await {
                     Ok(_) => InputEnd::Ended,

@@ -91,7 +91,7 @@ impl Source {
                 }
             };
             return match read {
-                // A terminal that no process has open any more.
+                // No process has the terminal open any more.
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
                 other => other,
             };
@@ -102,7 +102,7 @@ impl Source {
 /// Reads without waiting; zero if there is nothing.
 fn read_now(pipe: &Receiver, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        // Not through tokio, which may not have noticed yet that there is something.
+        // Do not use tokio here, which may not have noticed new data yet.
         match nix::unistd::read(pipe, buffer) {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return Ok(0),

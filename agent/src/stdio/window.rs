@@ -1,4 +1,4 @@
-//! What the agent keeps of an output stream until the host has confirmed it. Bookkeeping only, no I/O.
+//! The part of an output stream that the agent keeps until the host has confirmed it. Bookkeeping only, no I/O.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! `struct boot_params`: tells the kernel about memory, initramfs and command line
+//! `struct boot_params`: describes memory, initramfs and command line to the kernel
 //! (Documentation/arch/x86/{boot,zero-page}.rst).
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};

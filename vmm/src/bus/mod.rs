@@ -8,7 +8,7 @@ use crate::lock::lock;
 
 /// A device with registers.
 pub trait BusDevice: Send {
-    /// Fills `data` from the register at `offset`. Bytes that the device leaves alone read as zero.
+    /// Fills `data` from the register at `offset`. Bytes that the device does not write read as zero.
     fn read(&mut self, offset: u64, data: &mut [u8]);
     /// Writes `data` to the register at `offset`.
     fn write(&mut self, offset: u64, data: &[u8]);

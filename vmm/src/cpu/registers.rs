@@ -31,7 +31,7 @@ const GDT: [u64; 5] = [
 
 /// Page table entry: present and writable.
 const PTE_TABLE: u64 = 3;
-/// The same for a page of 2 MiB.
+/// A present and writable page of 2 MiB.
 const PTE_LARGE: u64 = 0x83;
 
 const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
@@ -130,7 +130,7 @@ pub fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), CpuError
     })
 }
 
-/// Sets the MSRs whose reset values differ from what firmware would leave.
+/// Sets the MSRs that firmware would have changed from their reset values.
 pub fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
     let entries = [
         kvm_msr_entry {

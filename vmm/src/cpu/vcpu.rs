@@ -34,7 +34,7 @@ pub enum GuestEnd {
     TripleFault,
 }
 
-/// What a vCPU thread needs besides its vCPU.
+/// The context of a vCPU thread.
 pub trait Machine: Send + Sync + 'static {
     /// Port I/O devices.
     fn pio(&self) -> &Bus;
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(events.into_inner(), expected.into_iter().flatten().collect::<Vec<_>>());
     }
 
-    /// A virtual CPU that resets a device which the other one keeps busy until it is stopped.
+    /// A virtual CPU that resets a device while the other one keeps that device busy until it is stopped.
     struct Thread {
         stop: Arc<AtomicBool>,
         thread: JoinHandle<()>,

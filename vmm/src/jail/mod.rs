@@ -1,5 +1,5 @@
-//! What the process gives up before the guest runs: the file system, the network, privileges, and every system call
-//! that its threads do not need.
+//! The jail: before the guest runs, the process gives up the file system, the network, privileges, and every system
+//! call that its threads do not need.
 //!
 //! [`enter`] is called while the process has one thread and after everything is opened. Each thread installs its own
 //! filter from [`seccomp`] before the guest's first instruction.
@@ -77,8 +77,8 @@ fn limit(resource: RlimitResource, value: libc::rlim_t, what: &'static str) -> R
     check(unsafe { libc::setrlimit(resource, &raw const lowered) }, what)
 }
 
-/// Makes writes beyond `bytes` fail (`EFBIG`): a process that the guest has taken over can fill no more than the
-/// guest's disk has.
+/// Makes writes beyond `bytes` fail (`EFBIG`): a process that the guest has taken over can write no more than the
+/// guest's disk holds.
 fn limit_file_size(bytes: u64) -> Result<(), JailError> {
     const WHAT: &str = "limit the size of files";
     // Without this, such a write ends the process.

@@ -11,7 +11,7 @@ use seccompiler::{
 use super::error::JailError;
 use crate::report::report;
 
-/// What a thread does.
+/// The role of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Waits for the VM to end and tears it down.
@@ -94,8 +94,8 @@ impl Role {
     }
 }
 
-/// What every thread needs: eventfds, locks, memory, time, exiting, and reporting to a reader that may not read
-/// ([`crate::report`]).
+/// The system calls that every thread needs: for eventfds, locks, memory, time, exiting, and reporting to a reader that
+/// may not read ([`crate::report`]).
 const COMMON: &[i64] = &[
     libc::SYS_read,
     libc::SYS_write,

@@ -47,7 +47,7 @@ pub enum MemoryError {
     },
 }
 
-/// The physical address ranges of `mem_size_mib` MiB of RAM: below the gap, and from 4 GiB on what does not fit there.
+/// The physical address ranges of `mem_size_mib` MiB of RAM: below the gap, and the rest from 4 GiB on.
 fn ranges(mem_size_mib: u32) -> Vec<(GuestAddress, u64)> {
     let size = u64::from(mem_size_mib) << 20;
     if size <= MMIO_GAP_START {
@@ -60,7 +60,7 @@ fn ranges(mem_size_mib: u32) -> Vec<(GuestAddress, u64)> {
     }
 }
 
-/// Maps guest RAM. A page costs nothing until the guest touches it.
+/// Maps guest RAM. A page uses no memory until the guest touches it.
 pub fn map(mem_size_mib: u32) -> Result<GuestMemory, MemoryError> {
     if !(MIN_MEM_SIZE_MIB..=MAX_MEM_SIZE_MIB).contains(&mem_size_mib) {
         return Err(MemoryError::Size(mem_size_mib));

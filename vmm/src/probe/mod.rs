@@ -32,8 +32,7 @@ const STACK: u64 = 0x2_5000;
 
 /// Iterations of the timed loop: 0.3 ms on a processor, 2.3 ms under software emulation of one.
 const LOOP_COUNT: u32 = 1_000_000;
-/// CPU time that the guest may use, in milliseconds: a hundred times what it takes on the slowest host where guests are
-/// usable.
+/// CPU time that the guest may use, in milliseconds: a hundred times as much as on the slowest usable host.
 const CPU_LIMIT_MS: u32 = 250;
 
 /// The population count of this is 32.
@@ -64,10 +63,10 @@ pub enum ProbeError {
     #[error("{path} speaks KVM API version {version}, not {KVM_API_VERSION}")]
     ApiVersion {
         path: PathBuf,
-        /// What it answered; negative if it is not KVM.
+        /// The version that it returned; negative if it is not KVM.
         version: i32,
     },
-    /// It lacks something that every KVM of the last ten years has.
+    /// It lacks a capability that every KVM of the last ten years has.
     #[error("this KVM lacks {0}: use a newer kernel")]
     Capability(&'static str),
     #[error("KVM refused to {what}")]
@@ -95,10 +94,10 @@ pub enum ProbeError {
     Wrong(String),
 }
 
-/// What to do about a missing permission to open the device.
+/// The remedy for a missing permission to open the device.
 fn advice_on_permission(why: &io::Error, is_root: bool) -> &'static str {
     match (why.raw_os_error(), is_root) {
-        // From the device cgroup: for a missing permission of the file it is EACCES.
+        // The device cgroup causes EPERM; a missing permission of the file causes EACCES.
         (Some(libc::EPERM), _) => {
             "this container may not use the device: start it with that device (docker and podman: --device /dev/kvm)"
         }

@@ -148,7 +148,7 @@ mod tests {
     const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
-    /// The kernel's answer: all filters run, and the most severe action wins.
+    /// The kernel's decision: all filters run, and the most severe action wins.
     fn answer(filters: &Filters, arch: u32, call: i64, argument: u64) -> u32 {
         let mut data = [0_u32; 16];
         data[0] = u32::try_from(call).unwrap();

@@ -25,13 +25,13 @@ const F_FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 const F_DISCARD: u64 = 1 << VIRTIO_BLK_F_DISCARD;
 const F_WRITE_ZEROES: u64 = 1 << VIRTIO_BLK_F_WRITE_ZEROES;
 
-/// The configuration space ends before the fields of features that are not offered.
+/// The configuration space ends before the fields of the features that the device does not offer.
 const CONFIG_BYTES: usize = offset_of!(virtio_blk_config, max_secure_erase_sectors);
 
 #[derive(Debug)]
 pub struct BlkIdentity {
     features: u64,
-    /// Without the capacity.
+    /// The configuration space without the capacity.
     config: [u8; CONFIG_BYTES],
     size: Arc<DiskSize>,
 }

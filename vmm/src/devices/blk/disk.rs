@@ -40,7 +40,7 @@ pub enum DiskError {
     },
     #[error("the segments exceed the maximum size of a disk")]
     TooLong,
-    #[error("the disk has {MAX_SEGMENTS} segments already")]
+    #[error("the disk already has {MAX_SEGMENTS} segments")]
     TooManySegments,
 }
 
@@ -60,7 +60,7 @@ pub struct Disk {
     length: u64,
     size: Arc<DiskSize>,
     read_only: bool,
-    /// Where the first failure is reported.
+    /// The pipe for the report of the first failure.
     events: Option<File>,
 }
 
@@ -157,7 +157,7 @@ impl Disk {
         };
         if let Ok(mut line) = serde_json::to_vec(&event) {
             line.push(b'\n');
-            // There may be no supervisor to read it.
+            // There may be no supervisor that reads the event.
             let _ = events.write_all(&line);
         }
     }
@@ -189,8 +189,8 @@ impl Disk {
         ))
     }
 
-    /// Runs `operate` (with file, offset and length) on each part of a range that lies in one file; it returns how much
-    /// it did. Returns `Ok(false)` if `broken_off` stopped it before the end.
+    /// Runs `operate` (with file, offset and length) on each part of a range that lies in one file; `operate` returns
+    /// how many bytes it processed. Returns `Ok(false)` if `broken_off` stopped it before the end.
     fn for_each(
         &self,
         mut offset: u64,

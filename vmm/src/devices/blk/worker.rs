@@ -39,7 +39,7 @@ pub struct BlkBackend {
     /// Segments to append, if the disk can grow.
     growth: Option<NewSegments>,
     id: [u8; ID_BYTES],
-    /// Whether a host error has been reported. Later ones would say the same.
+    /// Whether a host error has been reported. Later errors are not reported, because they would be the same.
     error_reported: bool,
 }
 
@@ -59,7 +59,7 @@ impl BlkBackend {
         }
     }
 
-    /// The same disk, which grows by these segments.
+    /// Lets the disk grow by these segments.
     #[must_use]
     pub fn growing(self, segments: NewSegments) -> Self {
         Self {

@@ -22,7 +22,7 @@ pub struct Message {
     pub data: u32,
 }
 
-/// What a line does when its device raises it.
+/// The effect of a line when its device raises it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Redirection(u64);
 

@@ -84,8 +84,8 @@ impl NetBackend {
         let frame = match room.buffers().fill_from(self.tap.file().as_fd()) {
             Ok(frame) => frame,
             Err(error) => {
-                // Any error but "nothing there" means that the TAP is gone or down, and a change
-                // of that brings an event.
+                // Any error but "would block" means that the TAP is gone or down, and a change of that state causes an
+                // event.
                 self.tap_readable = error.kind() == io::ErrorKind::Interrupted;
                 return Ok(if self.tap_readable {
                     Progress::More
@@ -227,7 +227,7 @@ mod tests {
     }
 
     impl Net {
-        /// With receive buffers of this length.
+        /// A device with receive buffers of this length.
         fn new(features: u64, buffers: u16, length: u32) -> Self {
             let (host, tap) = UnixDatagram::pair().unwrap();
             let mut driver = Driver::new(4 << 20, 2, QUEUE_SIZE);
@@ -328,7 +328,7 @@ mod tests {
             net.frame(1500, fill);
             net.tap_readable();
             assert_eq!(net.received(), vec![fill; 1500]);
-            // One is held for the next frame.
+            // The device holds one buffer for the next frame.
             assert_eq!(net.parsed(), usize::from(fill) + 1);
         }
     }

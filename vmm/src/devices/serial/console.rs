@@ -1,4 +1,4 @@
-//! Output of the serial port: a bounded buffer that a thread empties. A reader that stops reading blocks neither the
+//! Output of the serial port: a bounded buffer that a thread empties. A reader that stops reading neither blocks the
 //! guest nor fills this process's memory.
 
 use std::collections::VecDeque;
@@ -93,7 +93,7 @@ impl Console {
         ConsoleWriter(Arc::clone(&self.shared))
     }
 
-    /// Writes what is left, but waits at most `limit` for a reader that does not read.
+    /// Writes the remaining output, but waits at most `limit` for a reader that does not read.
     pub fn finish(self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.lock();
@@ -138,7 +138,7 @@ fn write_out(shared: &Shared, mut output: File) {
                 format!("\n[{dropped} bytes of console output lost: not read in time]\n").as_bytes(),
             );
         }
-        // Losing the reader is no reason to stop the guest: output without a reader is dropped.
+        // The guest continues without a reader; its output is then dropped.
         let _ = output.write_all(&chunk);
     }
 }

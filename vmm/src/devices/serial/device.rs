@@ -56,8 +56,8 @@ impl BusDevice for SerialDevice {
     fn write(&mut self, offset: u64, data: &[u8]) {
         let Ok(offset) = u8::try_from(offset) else { return };
         for byte in data {
-            // The console never fails. An interrupt that cannot be raised is no worse than one
-            // that the guest has masked.
+            // The console never fails. An interrupt that cannot be raised has the same effect as one that the guest has
+            // masked.
             let _ = self.0.write(offset, *byte);
         }
     }

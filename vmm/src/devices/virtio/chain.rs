@@ -49,7 +49,7 @@ impl<'m> Buffers<'m> {
         let total = self
             .remaining
             .checked_add(len)
-            .ok_or(GuestError::Chain("it is longer than the address space"))?;
+            .ok_or(GuestError::Chain("longer than the address space"))?;
         for slice in GuestMemoryBackend::get_slices(memory, address, len) {
             let slice = slice.map_err(GuestError::Memory)?;
             if self.iovecs.len() >= 2 * MAX_DESCRIPTORS {
@@ -138,7 +138,7 @@ impl<'m> Buffers<'m> {
         }
     }
 
-    /// What is left, up to the limit of one system call.
+    /// The remaining buffers, up to the limit of one system call.
     fn as_iovecs(&self) -> &[libc::iovec] {
         // `first` never exceeds the length.
         let rest = &self.iovecs[self.first..];
@@ -328,7 +328,7 @@ impl<'m> Chain<'m> {
         if ended {
             Ok(chain)
         } else {
-            Err(GuestError::Chain("it does not end"))
+            Err(GuestError::Chain("no valid end"))
         }
     }
 }

@@ -41,17 +41,17 @@ impl Interrupt {
         &self.line
     }
 
-    /// Tells the driver that buffers were used.
+    /// Notifies the driver that buffers were used.
     pub fn signal_used(&self) {
         self.raise(VRING);
     }
 
-    /// Tells the driver that the configuration space has changed.
+    /// Notifies the driver that the configuration space has changed.
     pub fn signal_config_changed(&self) {
         self.raise(CONFIG);
     }
 
-    /// Tells the driver that the device has failed and does nothing more until it is reset.
+    /// Notifies the driver that the device has failed and does nothing until it is reset.
     pub fn signal_needs_reset(&self) {
         self.device_status.fetch_or(STATUS_NEEDS_RESET, Ordering::SeqCst);
         self.raise(CONFIG);

@@ -28,7 +28,7 @@ pub const QUEUE_NOTIFY: u64 = register::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 /// Offset of the device's configuration space.
 const CONFIG_SPACE: u64 = register::VIRTIO_MMIO_CONFIG as u64;
 
-/// What a device is, as opposed to what it does.
+/// The static properties of a device.
 pub trait Identity: Send {
     /// Device type (section 5).
     fn device_type(&self) -> u32;
@@ -166,7 +166,7 @@ impl MmioTransport {
             register::VIRTIO_MMIO_QUEUE_READY => self.selected_queue().map_or(0, |queue| u32::from(queue.ready())),
             register::VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt.status(),
             register::VIRTIO_MMIO_STATUS => self.state.status | self.interrupt.device_status(),
-            // There are no shared memory regions; a length of -1 says so (section 4.2.2).
+            // A length of -1 means that there are no shared memory regions (section 4.2.2).
             register::VIRTIO_MMIO_SHM_LEN_LOW
             | register::VIRTIO_MMIO_SHM_LEN_HIGH
             | register::VIRTIO_MMIO_SHM_BASE_LOW

@@ -59,13 +59,13 @@ impl VirtQueue {
         Ok(())
     }
 
-    /// Asks for a notification when the driver adds a request. `true` means that there is one already,
-    /// for which none may come.
+    /// Asks for a notification when the driver adds a request. `true` means that a request is already waiting, for
+    /// which no notification may arrive.
     pub fn enable_notification(&mut self, memory: &GuestMemory) -> Result<bool, GuestError> {
         self.queue.enable_notification(memory).map_err(GuestError::Queue)
     }
 
-    /// Tells the driver that it need not notify.
+    /// Tells the driver that it need not send notifications.
     pub fn disable_notification(&mut self, memory: &GuestMemory) -> Result<(), GuestError> {
         self.queue.disable_notification(memory).map_err(GuestError::Queue)
     }

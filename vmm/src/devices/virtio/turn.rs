@@ -1,5 +1,5 @@
-//! Limits how much a device does before its thread looks at anything else. A driver can fill a ring faster than a
-//! device empties it, and a ring can even fill itself, through requests whose answers are written into it.
+//! Limits how much a device does before its thread handles other events. A driver can fill a ring faster than a device
+//! empties it, and a ring can even fill itself, through requests whose answers are written into it.
 
 use super::worker::Poll;
 
@@ -11,7 +11,7 @@ pub const MAX_DESCRIPTORS: usize = 4096;
 /// Maximum number of bytes moved in a turn; a single chain may exceed it.
 pub const MAX_BYTES: usize = 8 << 20;
 
-/// What a device may still do in its turn with one queue.
+/// The remaining budget of a device's turn with one queue.
 #[derive(Debug)]
 pub struct Turn<'p> {
     poll: &'p Poll,
@@ -32,8 +32,8 @@ impl<'p> Turn<'p> {
         }
     }
 
-    /// Whether the device may look at its queue once more. `false` ends the turn: all queues of the device are reported
-    /// again, after commands of the transport and other events.
+    /// Whether the device may take another chain from its queue. `false` ends the turn: all queues of the device are
+    /// reported again, after commands of the transport and other events.
     pub fn may_continue(&mut self) -> bool {
         let over = self.descriptors == 0 || self.bytes == 0 || self.poll.command_waits();
         let Some(chains) = self.chains.checked_sub(1).filter(|_| !over) else {

@@ -1,7 +1,7 @@
 //! The thread of a device: waits for the driver, the host and the transport, and calls the device.
 //!
-//! Each device has a thread, which lives as long as the VM. So a slow disk delays no other device, and no thread starts
-//! after the process is jailed.
+//! Each device has a thread, which lives as long as the VM. A slow disk therefore delays no other device, and no thread
+//! starts after the process is jailed.
 
 use std::cell::Cell;
 use std::io;
@@ -25,7 +25,7 @@ const STACK_BYTES: usize = 256 << 10;
 /// Maximum number of broken rules that are reported for each device.
 const MAX_REPORTS: u32 = 8;
 
-/// What a device needs while its driver is running.
+/// The resources of a device while its driver is running.
 #[derive(Debug)]
 pub struct Active {
     pub memory: GuestMemory,
@@ -60,7 +60,7 @@ pub trait Backend: Send + 'static {
     }
     /// The driver reset the device.
     fn reset(&mut self, _poll: &Poll) {}
-    /// The VM ends: everything that the guest was told is done must be done.
+    /// The VM ends: completes everything that was reported to the guest as done.
     fn stop(&mut self, _active: Option<&mut Active>, _poll: &Poll) {}
 }
 
@@ -112,8 +112,7 @@ impl Poll {
         self.again.replace(false)
     }
 
-    /// Says that the device has more to do. Other events get their turn first; then all of its
-    /// queues are reported again.
+    /// Requests another turn for the device. Other events come first; then all of its queues are reported again.
     pub fn run_again(&self) {
         self.again.set(true);
     }
@@ -237,7 +236,7 @@ impl Worker {
 
 struct Loop<B> {
     name: String,
-    /// A guest may break rules as often as it likes, but must not fill the log.
+    /// A guest may break rules any number of times, but must not fill the log.
     reports_left: u32,
     backend: B,
     poll: Poll,

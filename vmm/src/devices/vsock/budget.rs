@@ -11,7 +11,7 @@ pub const MAX_BYTES: u32 = 256 << 10;
 /// Bytes that all connections together may get, and so the most guest data that can wait here.
 pub const TOTAL_BYTES: u32 = 12 << 20;
 
-/// A connection gets at most one `SHARE`th of what is not promised, so that something is left for the next.
+/// A connection gets at most one `SHARE`th of the ungranted bytes, so that some remain for the next connection.
 const SHARE: u32 = 8;
 
 /// [`MIN_BYTES`] for each possible connection.

@@ -61,7 +61,7 @@ impl SupervisorSocket {
         }))
     }
 
-    /// Tells the client about a connection of the guest to `port` and returns our end of it. If this fails, the
+    /// Reports a connection of the guest to `port` to the client and returns our end of it. If this fails, the
     /// connection is refused.
     pub fn offer(&self, port: u32) -> io::Result<OwnedFd> {
         let (ours, theirs) = socket_pair()?;
@@ -105,7 +105,7 @@ pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Also limits how many bytes the kernel holds on their way to the host (twice as many with its bookkeeping).
+/// Also limits how many bytes the kernel buffers on their way to the host (twice as many with its bookkeeping).
 pub fn limit_send_buffer(socket: &impl AsRawFd, bytes: u32) {
     let size = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The rules of one connection: its state, its credit in both directions, and what to send to the guest next.
+//! The rules of one connection: its state, its credit in both directions, and the next packet for the guest.
 //!
 //! No I/O happens here; [`super::worker`] moves the bytes and reports what it moved.
 
@@ -11,9 +11,9 @@ const ANNOUNCE_PART: u32 = 4;
 /// The state of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The host requests a connection; the guest has not been told yet.
+    /// The host requests a connection; the guest has not been notified yet.
     RequestPending,
-    /// The guest has been told.
+    /// The guest has been notified.
     Requested,
     /// The guest requests a connection; the response to it is due.
     ResponsePending,
@@ -45,7 +45,7 @@ pub struct Connection {
     tx_cnt: u32,
     /// Bytes from the guest that the host's socket has accepted.
     fwd_cnt: u32,
-    /// The value of `fwd_cnt` that the guest was last told.
+    /// The last value of `fwd_cnt` sent to the guest.
     announced_fwd_cnt: u32,
     /// Bytes from the guest that wait for the host's socket.
     buffered: u32,
@@ -53,7 +53,7 @@ pub struct Connection {
     peer_shutdown: u32,
     /// Directions that the host has ended.
     shutdown: u32,
-    /// Those of `shutdown` that the guest has been told.
+    /// The part of `shutdown` that the guest has been notified of.
     announced_shutdown: u32,
     credit_update_due: bool,
 }
@@ -102,7 +102,7 @@ impl Connection {
         self.buffer_bytes
     }
 
-    /// Whether the guest has not been told about the connection yet, so that it survives a reset of the device.
+    /// Whether the guest has not been notified of the connection yet, so that it survives a reset of the device.
     #[must_use]
     pub fn is_unknown_to_guest(&self) -> bool {
         self.phase == Phase::RequestPending
@@ -160,7 +160,7 @@ impl Connection {
         let may_send = self.phase == Phase::Established
             && self.shutdown & SHUTDOWN_SEND == 0
             && self.peer_shutdown & SHUTDOWN_RECEIVE == 0;
-        // A guest has no credit if it shrinks its buffer or claims to have taken what it never got.
+        // A guest has no credit if it shrinks its buffer or claims to have taken bytes that it never received.
         let outstanding = self.tx_cnt.wrapping_sub(self.peer_fwd_cnt);
         if may_send {
             self.peer_buf_alloc.saturating_sub(outstanding)

@@ -9,7 +9,7 @@ use super::super::virtio::chain::Buffers;
 use super::packet::{MAX_PAYLOAD_BYTES, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::table::{Link, Table};
 
-/// Forwards payload from the guest: the socket gets as much as it accepts immediately, the rest waits.
+/// Forwards payload from the guest: writes as much as the socket accepts immediately, and queues the rest.
 pub(super) fn forward(link: &mut Link, payload: &mut Buffers<'_>) {
     let length = payload.remaining();
     let mut taken = 0;
@@ -39,7 +39,7 @@ pub(super) fn forward(link: &mut Link, payload: &mut Buffers<'_>) {
         .moved_to_host(u32::try_from(taken).unwrap_or(0), u32::try_from(kept).unwrap_or(0));
 }
 
-/// Grows the buffer as vectors grow, but not beyond what the connection may hold.
+/// Grows the buffer as vectors grow, but not beyond the connection's limit.
 fn make_room(link: &mut Link, more: usize) {
     let needed = link.pending.len() + more;
     if needed > link.pending.capacity() {
@@ -49,7 +49,7 @@ fn make_room(link: &mut Link, more: usize) {
     }
 }
 
-/// The host no longer reads what the guest sends: tells the guest, and drops the data in flight.
+/// The host no longer reads the guest's data: notifies the guest, and drops the data in flight.
 fn host_stopped_reading(link: &mut Link) {
     let lost = u32::try_from(link.pending.len()).unwrap_or(0);
     link.pending.clear();
@@ -57,7 +57,7 @@ fn host_stopped_reading(link: &mut Link) {
     link.connection.shut_down(SHUTDOWN_RECEIVE);
 }
 
-/// Sends the socket what waits for it.
+/// Sends the waiting data to the socket.
 pub(super) fn drain_pending(link: &mut Link) {
     while link.writable && !link.pending.is_empty() {
         let (front, _) = link.pending.as_slices();
@@ -112,8 +112,8 @@ pub(super) fn shut(socket: &File, how: libc::c_int) {
     unsafe { libc::shutdown(socket.as_raw_fd(), how) };
 }
 
-/// Passes to the host what the guest has sent, until `deadline`, or until no reader has accepted anything for `stall`,
-/// because a guest can have connections that the host does not read. Returns how many times it polled the sockets.
+/// Passes the guest's data to the host until `deadline`, or until no reader has accepted anything for `stall`, because
+/// a guest can have connections that the host does not read. Returns how many times it polled the sockets.
 pub(super) fn drain(table: &mut Table, deadline: Instant, stall: Duration) -> usize {
     let mut rounds = 0;
     let mut give_up = deadline.min(Instant::now() + stall);
@@ -133,7 +133,7 @@ pub(super) fn drain(table: &mut Table, deadline: Instant, stall: Duration) -> us
                 revents: 0,
             });
         }
-        // Rounded up, because a poll that ends too early would only be followed by another.
+        // Round up, because a poll that ends too early would only cause another one.
         let timeout_ms = libc::c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
         let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
         // SAFETY: pointer and count are those of the vector.

@@ -1,5 +1,5 @@
-//! All connections, found by their ports for the guest and by their token for the host, and the queue of those that
-//! have something to send to the guest.
+//! All connections, found by their ports for the guest and by their token for the host, and the queue of connections
+//! with data for the guest.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
@@ -95,7 +95,7 @@ impl Table {
                 .checked_add(1)
                 .filter(|port| *port < u32::MAX)
                 .unwrap_or(FIRST_HOST_PORT);
-            // This ends, because there are far fewer connections than ports.
+            // This loop ends, because there are far fewer connections than ports.
             if !self.tokens.contains_key(&ports) {
                 return ports;
             }
@@ -105,7 +105,7 @@ impl Table {
     /// Adds a connection, grants it its share of the bytes that may wait, and returns its token.
     pub fn insert(&mut self, ports: Ports, mut connection: Connection, socket: OwnedFd) -> u32 {
         connection.set_buffer_bytes(self.budget.grant());
-        // This ends for the same reason.
+        // This loop ends for the same reason.
         while self.links.contains_key(&self.next_token) || self.next_token < FIRST_TOKEN {
             self.next_token = self.next_token.wrapping_add(1);
         }
@@ -137,7 +137,7 @@ impl Table {
         self.links.get_mut(&token)
     }
 
-    /// Detaches a connection that has ended for the guest. It stays until what the guest sent has reached the host; its
+    /// Detaches a connection that has ended for the guest. It stays until the guest's data has reached the host; its
     /// ports are free immediately.
     pub fn detach(&mut self, token: u32) {
         let Some(link) = self.links.get_mut(&token) else { return };
@@ -153,7 +153,7 @@ impl Table {
         }
     }
 
-    /// Detaches all connections except those that the guest was never told about.
+    /// Detaches all connections except those that the guest was never notified of.
     pub fn detach_known(&mut self) {
         let known: Vec<u32> = self
             .links

@@ -61,7 +61,7 @@ impl VsockBackend {
         })
     }
 
-    /// The same device, whose client can grow a disk.
+    /// Lets the client grow a disk.
     #[must_use]
     pub fn growing(self, growth: Option<Growth>) -> Self {
         Self { growth, ..self }
@@ -107,7 +107,7 @@ impl VsockBackend {
         let header = Header::parse(&bytes);
         let length = usize::try_from(header.len).unwrap_or(usize::MAX);
         if length > payload.remaining() {
-            return Err(GuestError::Request("a vsock packet shorter than it says"));
+            return Err(GuestError::Request("a vsock packet shorter than its stated length"));
         }
         payload.truncate(length);
         let ports = Ports {
@@ -115,7 +115,7 @@ impl VsockBackend {
             guest: header.src_port,
         };
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
-            // Not addressed to this host, so no answer is due.
+            // The packet is not addressed to this host, so no answer is due.
             return Ok(());
         }
         let Some(op) = header.op.filter(|_| header.socket_type == TYPE_STREAM) else {
@@ -198,7 +198,7 @@ impl VsockBackend {
     fn settle(&mut self, token: u32) {
         let Some(link) = self.table.get_mut(token) else { return };
         let Some(ports) = link.ports else {
-            // It was kept only for data in flight.
+            // The connection was kept only for data in flight.
             return self.table.detach(token);
         };
         if link.connection.is_finished() {
@@ -286,7 +286,7 @@ impl VsockBackend {
         Some(buffers.write(&self.header(ports, Op::Rst).to_bytes()))
     }
 
-    /// Lets one connection send what it has; `None` if it turns out to have nothing.
+    /// Lets one connection send its data; `None` if it has none.
     fn write_turn(&mut self, token: u32, mut buffers: Buffers<'_>) -> Option<usize> {
         let ports = self.table.get_mut(token)?.ports?;
         let mut header = self.header(ports, Op::Rw);
