@@ -4,7 +4,7 @@
 #   make run      builds what is needed, then runs the example Pod: nginx and a sidecar
 #   make check    format, clippy, spelling, doc comments, dependencies (licences, sources), unit tests, and the structure: no import
 #                 cycles between files, no imports upwards, no unused dependencies
-#   make test     what a merge needs: `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host)
+#   make test     everything that a merge requires: `make check`, then end-to-end tests that boot Pods (on this machine's KVM, or in the emulated host)
 #                 and power cuts
 #   make package  builds Debian packages, and an archive for other distributions -> build/packages
 #   make package-test  installs, upgrades and removes the packages in a bare Debian 12 root, in an emulated host

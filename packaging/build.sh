@@ -1,13 +1,13 @@
 #!/bin/sh
-# Builds the packages from what `make build` has built:
+# Builds the packages from the results of `make build`:
 #
 #   OUT_DIR/microkube_VERSION_amd64.deb                  programs, guest kernel and initramfs, service, manual pages, completions, documents
-#   OUT_DIR/microkube-emulated-host_VERSION_amd64.deb    what the emulated host boots
+#   OUT_DIR/microkube-emulated-host_VERSION_amd64.deb    kernel and initramfs of the emulated host
 #   OUT_DIR/microkube-VERSION-x86_64.tar.gz              both, for other distributions, with install.sh and uninstall.sh
 #
 # Usage: build.sh MICROKUBE STATIC_MICROKUBE [OUT_DIR]      (default OUT_DIR: build/packages in the source tree)
 #
-# MICROKUBE is the program of the .deb; microkube-vmm is beside it. STATIC_MICROKUBE is that of the archive. version.sh describes the version; the commit of the release 0.1.0 has the tag v0.1.0.
+# MICROKUBE is the program of the .deb; microkube-vmm is beside it. STATIC_MICROKUBE is the program of the archive. version.sh describes the version; the commit of the release 0.1.0 has the tag v0.1.0.
 # The same files give the same packages: every time in them is SOURCE_DATE_EPOCH, by default the time of the last commit. Older packages in
 # OUT_DIR are deleted.
 set -eu
@@ -44,7 +44,7 @@ work=$(mktemp -d "$out/.work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-# What both kinds of packages have, below their prefix: microkube in $work/prefix, the emulated host in $work/machine.
+# The files that both kinds of packages share, below their prefix: microkube in $work/prefix, the emulated host in $work/machine.
 prefix=$work/prefix
 doc=$prefix/share/doc/microkube
 man=$prefix/share/man/man1

@@ -10,7 +10,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # /proc has paths without symbolic links.
 bin=$(cd -P "$1" && pwd -P)
-# Before the supervisors end, because VMMs are recognised by their supervisors.
+# Find the VMMs before the supervisors end, because VMMs are recognised by their supervisors.
 vmms=$(pids_of "$bin/microkube-vmm")
 vmms_left() {
     for pid in $vmms; do
@@ -29,7 +29,7 @@ if [ -n "$others" ]; then
     echo "microkube: the bridge microkube0 and the nftables rules stay, because another installation is running: $others" >&2
     exit 0
 fi
-# Otherwise these stay until the host reboots.
+# Without these programs, bridge and rules stay until the host reboots.
 if command -v ip >/dev/null; then
     ip link delete microkube0 2>/dev/null || true
 fi

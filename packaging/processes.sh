@@ -5,8 +5,8 @@ argument() {
     tr '\0' '\n' <"$1/cmdline" | awk -v option="$2" 'previous == option { print; exit } { previous = $0 }'
 }
 
-# runs PROCESS FILE: whether it runs this program. The file may have been replaced since. In a chroot with the host's /proc, the host's
-# processes have paths of the host.
+# runs PROCESS FILE: whether it runs this program. The file may have been replaced since. In a chroot with the host's
+# /proc, the paths of the host's processes are those of the host.
 runs() {
     case $(readlink "$1/exe") in
         "$2") [ "$1/exe" -ef "$2" ] ;;

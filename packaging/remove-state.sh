@@ -1,4 +1,4 @@
-# Functions that delete what microkube has stored.
+# Functions that delete microkube's stored files.
 
 # empty DIR: deletes what is in a directory, except mount points and what is below them
 empty() {
@@ -15,8 +15,8 @@ empty() {
     find "$directory" "$@" -delete 2>/dev/null || true
 }
 
-# remove_entry PATH: deletes a file, or a directory with its content. A mount point stays. What is behind a symbolic link is deleted only if the
-# link is in place of one of microkube's own directories.
+# remove_entry PATH: deletes a file, or a directory with its content. A mount point stays. The target of a symbolic link
+# is deleted only if the link stands in for one of microkube's own directories.
 remove_entry() {
     case ${1##*/} in
         images | logs | machine | network | pods | scratch) ;;
@@ -51,7 +51,7 @@ remove_directory() {
 remove_state() {
     file=/etc/microkube/config.yaml
     if [ -f "$file" ]; then
-        # Only paths.state has this name.
+        # Only the key paths.state has this name.
         sed -n '/^[[:space:]]*#/d; s/^\(.*[{,[:space:]]\)\{0,1\}["'\'']\{0,1\}state["'\'']\{0,1\}:[[:space:]]*["'\'']\{0,1\}\(\/[^]"'\'',}#]*\).*/\2/p' "$file" |
             sed 's/[[:space:]]*$//' | while read -r directory; do
                 [ "$directory" = /var/lib/microkube ] ||

@@ -3,7 +3,7 @@
 #
 # Usage: third-party-licences.sh
 #
-# The sources of the packages are those that cargo has unpacked to build the programs.
+# Reads the packages' sources where cargo has unpacked them to build the programs.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -57,7 +57,7 @@ done | LC_ALL=C sort -ru | while read -r directory; do
 done
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    # The service of another installation, which this one had replaced.
+    # Restore the service of another installation, which this one had replaced.
     [ -z "$enabled" ] || [ -z "$(file_of_unit)" ] || systemctl --quiet enable "$unit" || true
 fi
 remove_directory /run/microkube

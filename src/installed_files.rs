@@ -1,4 +1,4 @@
-//! Where the files that belong to this program are installed, or were built.
+//! Locates the files that belong to this program, where they are installed or were built.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Where `make build` puts its results.
+//! The results of `make build`.
 
 use std::path::{Path, PathBuf};
 

@@ -36,7 +36,7 @@ pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Asserts what must be true of a Pod's status after any history.
+/// Asserts the invariants of a Pod's status after any history.
 pub fn assert_allowed(pod: &Value) {
     let status = &pod["status"];
     let phase = status["phase"].as_str().unwrap();

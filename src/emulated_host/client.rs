@@ -29,7 +29,7 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
-/// Variables that refer to things outside the emulated host.
+/// Variables that refer to objects outside the emulated host.
 const NOT_PASSED: [&str; 11] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
@@ -159,7 +159,7 @@ fn receive_output(connection: &mut Connection, outgoing: &Outgoing) -> Result<Ex
         };
         match written {
             Ok(()) => {}
-            // The reader is gone: exit as a program does that writes to a closed pipe. Closing the connection ends the
+            // The reader is gone: exit like a program that writes to a closed pipe. Closing the connection ends the
             // command.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 return Ok(Exit::Signal(libc::SIGPIPE as u8));

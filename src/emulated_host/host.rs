@@ -1,7 +1,7 @@
 //! Starts, stops and finds the emulated host.
 //!
-//! QEMU itself holds the lock that marks the emulated host as running. So neither PID reuse nor the death of the
-//! starting process can make a dead emulated host look alive, or a live one dead.
+//! QEMU itself holds the lock that marks the emulated host as running. Neither PID reuse nor the death of the starting
+//! process can therefore make a dead emulated host look alive, or a live one dead.
 
 use super::connection::Connection;
 use super::control;
@@ -40,7 +40,7 @@ pub struct Record {
     memory_mib: u64,
     /// Start time, in seconds since 1970.
     started_at_s: i64,
-    /// It has answered once. If this is false, its starter has died or is still waiting.
+    /// Whether it has answered once. If not, its starter has died or is still waiting.
     ready: bool,
     /// Number of the protocol [`Version`] that it supports.
     #[serde(default = "first_version")]
@@ -112,7 +112,8 @@ pub fn start() -> Result<bool> {
     ensure_running(&Location::from_env(), None).map(|(_, started)| started)
 }
 
-/// Starts the emulated host if it is not running. Says so on standard error, after `reason`, since it takes seconds.
+/// Starts the emulated host if it is not running, and reports that on standard error, after `reason`, because it takes
+/// seconds.
 pub fn ensure_running(location: &Location, reason: Option<&str>) -> Result<(Record, bool)> {
     location.create()?;
     let _change = lock(&location.change_lock())?;
@@ -448,7 +449,7 @@ fn record_error(error: crate::state::RecordError) -> EmulatedHostError {
 mod tests {
     use super::*;
 
-    /// As written by builds without versions.
+    /// A record as written by builds without versions.
     const VERSION_0: &str = r#"{
         "process": { "pid": 4100003, "start_time_ticks": 123456, "boot_id": "6f1c3b1e-52a4-4c92-8b1b-2c1c6f7f3e11" },
         "port": 40123, "memory_mib": 8192, "started_at_s": 1700000000, "ready": true

@@ -25,7 +25,7 @@ pub use location::files;
 
 use std::path::PathBuf;
 
-/// Exit code if the emulated host itself failed. It does not imitate an exit code of the command.
+/// Exit code if the emulated host itself failed, as distinct from the command.
 pub const EXIT_MACHINE_FAILED: u8 = 125;
 
 /// Set in the environment of every command that runs in the emulated host.

@@ -1,7 +1,7 @@
 //! microkube's nftables rules: Pods reach other networks through the host's address, and cannot spoof addresses.
 //!
 //! The rules are in their own tables, named `microkube`. An accept in these tables does not override a drop in another
-//! program's table (such as Docker's `FORWARD` policy), so they never open what the administrator has closed.
+//! program's table (such as Docker's `FORWARD` policy), so they never allow traffic that the administrator has blocked.
 
 use std::io;
 use std::net::Ipv4Addr;

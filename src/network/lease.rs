@@ -111,8 +111,8 @@ impl LeaseStore {
         })
     }
 
-    /// Leases an address to the Pod: its current one, or the next free one after the last that was leased. So an
-    /// address is reused as late as possible, because neighbours may still have its old owner in their caches.
+    /// Leases an address to the Pod: its current one, or the next free one after the last that was leased. An address
+    /// is thus reused as late as possible, because neighbours may still have its old owner in their caches.
     pub fn acquire(&self, subnet: Ipv4Cidr, pod_uid: &str) -> Result<Ipv4Addr, LeaseError> {
         check_uid(pod_uid)?;
         let held = self
@@ -136,7 +136,7 @@ impl LeaseStore {
     fn link_next_free(&self, subnet: Ipv4Cidr, new: &Path) -> Result<Ipv4Addr, LeaseError> {
         let count = subnet.pod_address_count();
         let cursor_path = self.root.join("last");
-        // Only a hint: if it is missing or damaged, the search starts at the first address.
+        // The cursor is only a hint: if it is missing or damaged, the search starts at the first address.
         let last = read_bounded(&cursor_path)
             .ok()
             .and_then(|text| text.trim().parse().ok());
@@ -151,7 +151,7 @@ impl LeaseStore {
             let path = self.lease_path(address);
             match fs::hard_link(new, &path) {
                 Ok(()) => {
-                    // Written in place rather than renamed, because a torn cursor does no harm.
+                    // Write it in place instead of renaming, because a torn cursor does no harm.
                     fs::write(&cursor_path, address.to_string()).map_err(io_error("write", &cursor_path))?;
                     return Ok(address);
                 }

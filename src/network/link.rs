@@ -48,8 +48,8 @@ impl Links {
             Some(found) => found,
             None => {
                 self.refuse_overlap(config).await?;
-                // Set a fixed MAC address: otherwise the bridge takes the lowest of its ports', which changes as Pods
-                // come and go while Pods still have the old one in their neighbour caches.
+                // Set a fixed MAC address: otherwise the bridge takes the lowest MAC address of its ports. That one
+                // changes as Pods come and go, while other Pods still have the old one in their neighbour caches.
                 let link = LinkBridge::new(name)
                     .address(mac_of(gateway).to_vec())
                     .mtu(config.mtu)

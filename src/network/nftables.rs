@@ -1,7 +1,7 @@
 //! nf_tables over netlink: encodes batches of changes and exchanges them with the kernel. It contains only what
 //! microkube's rules need; the rules themselves are in `firewall`.
 //!
-//! A batch is a transaction: the kernel applies all of it or nothing. All attribute values are big-endian.
+//! A batch is a transaction: the kernel applies all of it or none of it. All attribute values are big-endian.
 
 mod netlink;
 mod uapi;

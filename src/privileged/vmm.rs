@@ -25,11 +25,11 @@ const JAIL_ID: u32 = 0x006d_6b00;
 /// Context id of every guest: each VMM has a separate vsock address space.
 const GUEST_CID: u32 = 3;
 
-/// Parameters of the guest kernel. It prints to the slow serial console only if something is wrong, and a panic
-/// resets the VM immediately, which ends the VMM. The kernel has no SRSO mitigation (`guest-image/kernel.config`) and
-/// would print a warning about it on every boot, with one exit per character, unless the parameters turn it off. For
-/// ITS it is the other way round, so there is no parameter: it prints a warning only if told to turn the mitigation
-/// off. The last two parameters keep it from creating unused dummy and ifb devices.
+/// Parameters of the guest kernel. It prints to the slow serial console only if something is wrong, and a panic resets
+/// the VM immediately, which ends the VMM. The kernel has no SRSO mitigation (`guest-image/kernel.config`) and would
+/// print a warning about it on every boot, with one exit per character, unless the parameters turn it off. The ITS
+/// mitigation needs no parameter, because the kernel prints a warning only if a parameter turns it off. The last two
+/// parameters keep it from creating unused dummy and ifb devices.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check noreplace-smp \
     spec_rstack_overflow=off dummy.numdummies=0 ifb.numifbs=0";
 
@@ -266,8 +266,8 @@ pub fn connect(path: &Path) -> Result<OwnedFd, VmmError> {
     })
 }
 
-/// Kills a VMM of the Pod and waits up to `patience` for it to end; returns whether it has. A VMM cannot protect
-/// itself: if its guest has taken control of it, it can change its arguments, but not its user.
+/// Kills a VMM of the Pod and waits up to `patience` for it to end; returns whether it has. A VMM cannot evade this: if
+/// its guest has taken control of it, it can change its arguments, but not its user.
 pub fn kill(uid: &str, vmm: &ProcessIdentity, patience: Duration) -> Result<bool, VmmError> {
     match kind_of(vmm.pid(), uid) {
         ProcessKind::VmmOfPod | ProcessKind::Jailed | ProcessKind::Nameless => Ok(vmm.kill(patience)?),
@@ -330,7 +330,7 @@ fn kind_of(pid: i32, uid: &str) -> ProcessKind {
     let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
     let matches = arguments.next() == Some(b"supervised")
         && arguments.skip_while(|argument| *argument != b"--pod").nth(1) == Some(uid.as_bytes());
-    // Anyone can start a process with such arguments, but only root can start one as root, the jail's user or this
+    // Any user can start a process with such arguments, but only root can start one as root, the jail's user or this
     // user.
     let owner = std::os::unix::fs::MetadataExt::uid(&metadata);
     let owners = [0, JAIL_ID, nix::unistd::geteuid().as_raw()];

@@ -81,7 +81,7 @@ pub(super) fn version_of(content: &[u8], known: u32) -> Result<u32, FormatError>
         #[serde(default)]
         version: u64,
     }
-    // Lists are older than versions. A list decoded as a `Head` would have its elements taken as fields.
+    // Lists predate versions. Decoding a list as a `Head` would treat its elements as fields.
     if content.trim_ascii_start().first() != Some(&b'{') {
         return Ok(0);
     }

@@ -1,7 +1,6 @@
-//! Records on disk: where they are, how they are replaced, and who owns them when processes die.
+//! Records on disk: their places, their atomic replacement, and their ownership when processes die.
 //!
-//! A record is the authoritative state of a Pod, on which the next process acts. `pod` decides what it means for the
-//! Pod's life.
+//! A record is the authoritative state of a Pod, on which the next process acts. `pod` interprets it.
 
 mod event_log;
 mod format_version;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
 use super::process::ProcessIdentity;
 
-/// What is known about a Pod across processes.
+/// The state of a Pod that processes share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodRecord {
     /// Kubernetes UID of the Pod, which is also the name of its directories.

@@ -135,7 +135,7 @@ impl PodRecords {
     /// [`RecordsError::Record`].
     pub fn hide(&self, uid: &str) -> Result<(), RecordsError> {
         match record::replace_file(&self.paths.pod_state(uid).join(HIDDEN_FILE), b"") {
-            // It is already gone.
+            // The Pod is already gone.
             Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             hidden => Ok(hidden?),
         }
@@ -147,7 +147,7 @@ impl PodRecords {
         self.paths.pod_state(uid).join(HIDDEN_FILE).exists()
     }
 
-    /// Whether nothing remains of the Pod except for what its owner may still have to release.
+    /// Whether the Pod is gone, except for resources that its owner may still have to release.
     #[must_use]
     pub fn is_gone(&self, uid: &str) -> bool {
         self.is_hidden(uid) || !self.paths.pod_state(uid).exists()

@@ -56,7 +56,7 @@ pub enum RecordError {
     NoRecord {
         /// The path.
         path: PathBuf,
-        /// What was found there.
+        /// What was found instead.
         found: &'static str,
     },
 }
@@ -139,7 +139,7 @@ pub fn replace_file_for(lifetime: Lifetime, path: &Path, content: &[u8]) -> Resu
     }
     match lifetime {
         Lifetime::Pod => {
-            // The content and its name.
+            // The content, and the file's name.
             note_sync();
             note_sync();
             replaced_file::replace(path, content)
@@ -169,7 +169,7 @@ fn note_sync() {
     SYNCS.set(SYNCS.get() + 1);
 }
 
-/// Does what [`replace_file`] does, for a record with its format version.
+/// Like [`replace_file`], for a record with its format version.
 ///
 /// # Errors
 /// See [`replace_file`].
@@ -177,7 +177,7 @@ pub fn replace_record<T: RecordFormat>(path: &Path, record: &T) -> Result<(), Re
     replace_record_for(Lifetime::Pod, path, record)
 }
 
-/// Does what [`replace_file_for`] does, for a record.
+/// Like [`replace_file_for`], for a record.
 ///
 /// # Errors
 /// See [`replace_file`].

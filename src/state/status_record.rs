@@ -1,4 +1,4 @@
-//! What a supervisor publishes about its Pod: its status, and whether it is being deleted.
+//! The part of a Pod that its supervisor publishes: its status, and whether it is being deleted.
 
 use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

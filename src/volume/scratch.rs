@@ -3,9 +3,8 @@
 //! Creating a file system takes longer than booting the guest, so a template is created once and copied. Only a few
 //! blocks of metadata must be copied, or nothing at all if the host's file system can share blocks.
 //!
-//! A disk outlives its VM, which may die at any moment, as may the host. So it has a journal, which the guest's
-//! kernel replays at the next mount (the host never reads what a guest wrote), and it gets its name only when it is
-//! complete.
+//! A disk outlives its VM, and VM and host may die at any moment. The disk therefore has a journal, which the guest's
+//! kernel replays at the next mount (the host never reads a guest's data), and gets its name only when it is complete.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -21,7 +20,7 @@ use crate::state::{RecordError, lock_exclusive};
 /// Size of a scratch disk as the guest sees it. The file is sparse and only uses the space that was written.
 pub const SCRATCH_DISK_BYTES: u64 = 16 << 30;
 
-/// Must change with the template's content, because an older template must not be used.
+/// Change this with the template's content, so that older templates are not used.
 const TEMPLATE_NAME: &str = "ext4-16g-v2.img";
 
 /// Size of the journal, in MiB. It uses no space until it is written, and keeps it then. A transaction can have a

@@ -1,4 +1,4 @@
-//! Many cases in one boot: containers of one Pod, each with the lines that it writes.
+//! Many cases in one boot: containers of one Pod, each with its expected lines of output.
 
 use microkube_tests::manifest::{Container, Pod};
 
@@ -20,7 +20,7 @@ impl Cases {
     }
 
     /// Compares the output of the Pod, whose lines begin with the names of the containers in brackets. Reports all
-    /// differences together: another run takes long.
+    /// differences together, because another run takes long.
     #[track_caller]
     pub fn assert_output(&self, output: &str) {
         let mut differences = String::new();

@@ -8,7 +8,7 @@ use crate::detached_pod::Detached;
 use crate::host::{alone, container, host, image};
 use crate::objects::{Stored, config_map, documents, object, secret, secret_of_type};
 
-/// Characters that shells, YAML, URLs and `$(VAR)` give a meaning.
+/// Characters with a special meaning in shells, YAML, URLs or `$(VAR)`.
 const PASSWORD: &str = r#"p@ss'w"o$rd\ $(PGHOST) $$ `x` #%&"#;
 
 /// A text of several lines, with a tab, spaces at the end, and letters outside ASCII.
@@ -182,7 +182,7 @@ fn cases() -> Cases {
                --password=tiger $(JVM_HEAP) $(SERVER_PORT)",
             ],
         )
-        // Without LATER, which is defined after it.
+        // LATER is not expanded, because it is defined afterwards.
         .expect(precedence, &["debug red eu-west-1 green-debug-$(LATER) second"])
         .expect(
             names,
@@ -286,7 +286,7 @@ fn variables_have_the_values_of_the_pods_fields_and_resources() {
     let of_node = json!({ "resourceFieldRef": { "resource": "limits.memory" } });
     let other = container("other", "echo $OTHER; [ $NODE_MEMORY -gt 67108864 ] && echo more")
         .env(json!({ "name": "OTHER", "valueFrom": of_limited }))
-        // Without a limit it is the memory of the virtual machine.
+        // Without a limit, the value is the memory of the virtual machine.
         .env(json!({ "name": "NODE_MEMORY", "valueFrom": of_node }));
     let fields = container(
         "fields",

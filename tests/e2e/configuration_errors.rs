@@ -114,7 +114,7 @@ fn missing_objects_hold_up_volumes_and_containers_until_they_appear() {
     assert!(table.contains(" 1/6     CreateContainerConfigError   0 "), "{table}");
     assert_eq!(pod.get()["status"]["phase"], "Pending");
 
-    // The rest appears: objects, and keys of objects.
+    // Create the missing objects and keys.
     host().succeed(["apply", "-f", later.path()]);
     host().succeed([
         "patch",

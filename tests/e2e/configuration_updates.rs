@@ -157,7 +157,7 @@ fn volumes_follow_their_objects_while_the_pod_runs() {
     pod.wait_for("ls /config", "a\nb\n");
     pod.wait_for_replacements(2);
 
-    // A change of an annotation changes no file. It is noticed before the later change.
+    // A change of an annotation changes no file. The supervisor handles it before the later change.
     host().succeed(["annotate", "configmap", "live", "example.org/note=x"]);
     patch("configmap", "live", &json!({ "data": { "a": "4", "b": "4" } }));
     pod.0.wait_for_log("reader", "saw 4");

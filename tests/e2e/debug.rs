@@ -41,7 +41,7 @@ fn a_container_with_another_image_joins_a_running_pod() {
     );
     assert!(finished.stdout.contains("trap"), "{finished:?}");
 
-    // The original goes on, and one that runs can be reached.
+    // The original keeps running, and its containers can be reached.
     let busybox = image("busybox");
     host().succeed([
         "debug",

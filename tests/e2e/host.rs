@@ -130,7 +130,7 @@ impl Host {
         self.file(&format!("{}.yaml", pod.name()), &pod.to_string())
     }
 
-    /// microkube with these arguments, not started yet.
+    /// A command that runs microkube with these arguments.
     pub fn microkube<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(microkube_program());
         command

@@ -15,8 +15,8 @@ fn apply_merges_three_ways() {
     let _alone = alone();
     let _temporary = Temporary(&["configmap/three-way", "serviceaccount/three-way"]);
     let labels = |labels: Value, data: Value| json!({ "metadata": { "labels": labels }, "data": data });
-    // What is applied first, what another writer patches, what is applied then, its word, and the resulting data and
-    // labels.
+    // The first configuration, another writer's patch, the second configuration, the verb's message, and the resulting
+    // data and labels.
     let cases = [
         (
             "nothing changes",
@@ -207,7 +207,7 @@ fn diff_shows_changes_and_says_with_its_exit_code_whether_there_are_any() {
         assert!(changed.stdout.lines().any(|shown| shown == line), "{line}: {changed:?}");
     }
     assert_eq!(get("configmap", "differing"), before);
-    // Errors are told apart from differences.
+    // Errors have another exit code than differences.
     let faulty = host().output(["diff", "-f", "/no/such/file.yaml"]);
     assert!(faulty.code() > 1, "{faulty:?}");
 
@@ -227,7 +227,7 @@ fn diff_shows_changes_and_says_with_its_exit_code_whether_there_are_any() {
             "{mask}: {changed:?}"
         );
     }
-    // Neither as text nor in base64.
+    // The value appears neither as text nor in base64.
     for value in ["one", "two", "b25l", "dHdv"] {
         assert!(!changed.stdout.contains(value), "{value}: {changed:?}");
     }
@@ -281,7 +281,7 @@ fn dry_runs_report_and_change_nothing() {
         );
         assert_eq!(get("configmap", "rehearsed"), before, "{place}");
     }
-    // What would be stored, with the defaults.
+    // Prints the object that would be stored, with its defaults.
     let shown = host().succeed(["apply", "-f", &file("2"), "--dry-run=server", "-o", "json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["data"], json!({ "a": "2" }));

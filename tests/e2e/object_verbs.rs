@@ -1,4 +1,4 @@
-//! Verbs that create, show and delete objects without any Pod: their words, tables and exit codes, as in kubectl.
+//! Verbs that create, show and delete objects without any Pod: their messages, tables and exit codes, as in kubectl.
 
 use serde_json::{Value, json};
 
@@ -324,7 +324,7 @@ fn several_documents_and_lists_are_applied_and_deleted_whole() {
     let objects = [
         config_map("several-a", &json!({ "a": "1" })),
         config_map("several-b", &json!({ "a": "1" })),
-        // Not `stringData`, which is applied each time.
+        // `stringData` is left out, because it counts as a change each time.
         object("Secret", "several-c", &json!({ "data": { "a": "MQ==" } })),
     ];
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
@@ -353,7 +353,7 @@ fn several_documents_and_lists_are_applied_and_deleted_whole() {
             .collect();
         assert_eq!(host().succeed(["delete", "-f", file]), gone, "{name}");
     }
-    // One that exists does not keep the others from being created.
+    // An existing object does not prevent the creation of the others.
     host().succeed(["create", "configmap", "several-a"]);
     let some = host().output(["create", "-f", &file_of("several-some.json", &objects)]);
     assert_eq!(
@@ -365,7 +365,7 @@ fn several_documents_and_lists_are_applied_and_deleted_whole() {
         some.stderr.contains("configmaps \"several-a\" already exists"),
         "{some:?}"
     );
-    // A faulty document keeps all others from being changed.
+    // A faulty document prevents changes of all others.
     let mut faulty = objects.to_vec();
     faulty[0]["data"]["a"] = "2".into();
     faulty[2]["data"] = json!({ "a": 7 });

@@ -1,4 +1,4 @@
-//! Objects of tests that are no Pods, such as ConfigMaps and Secrets.
+//! Objects of tests other than Pods, such as ConfigMaps and Secrets.
 
 use std::path::PathBuf;
 

@@ -176,7 +176,7 @@ fn an_interrupted_termination_is_restarted_and_completed() {
 }
 
 /// Writes numbered, synced files whose lines are the file's name, with many other changes to files and directories in
-/// between. First it reports what a previous VM left: `found ALL damaged COUNT last NUMBER`.
+/// between. First it reports the files of a previous VM: `found ALL damaged COUNT last NUMBER`.
 const WRITER: &str = r#"
 cd /data; mkdir -p kept churn
 all=0; damaged=0

@@ -15,7 +15,7 @@ use crate::objects::{Stored, documents, object, secret, secret_of_type};
 
 const VALUE: &str = "pw-7391-never-to-be-seen";
 
-/// The value as the store and `-o yaml` write it.
+/// The value in the form of the store and `-o yaml`.
 const BASE64: &str = "cHctNzM5MS1uZXZlci10by1iZS1zZWVu";
 
 /// The value after a byte that is not UTF-8.
@@ -139,7 +139,7 @@ fn pod() -> Pod {
         .mount("all", "/all")
         .volume_mount(json!({ "name": "secret", "mountPath": "/etc/password", "subPath": "password" }))
         .set("lifecycle.postStart", exec_shell("test -n \"$PASSWORD\""));
-    // It ends again and again, so that records of restarts are written.
+    // It exits repeatedly, to cause records of restarts.
     let crashing = container("crashing", "exit 3").env_of_secret("PASSWORD", "hidden", "password");
     Pod::named("secretive")
         .restart_policy("Always")
@@ -211,7 +211,8 @@ fn values_of_secrets_are_nowhere_but_in_containers_and_in_the_store() {
     assert!(open.is_empty(), "{open:?}");
     assert_eq!(processes_that_show_it(), Vec::<String>::new());
 
-    // Faulty changes: their errors name fields, not values. The files keep the values out of command lines.
+    // Faulty changes: their errors name fields, not values. Pass the values in files, to keep them out of command
+    // lines.
     let wrong_kind = host().file(
         "hidden-wrong.yaml",
         &documents(&[object(

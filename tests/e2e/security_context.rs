@@ -141,7 +141,7 @@ fn run_with_config(config: &str, pod: &Pod) -> Finished {
 #[test]
 fn the_hosts_seccomp_profiles_and_allowed_sysctls_apply() {
     let _alone = alone();
-    // Another error than that of the default profile.
+    // This error differs from that of the default profile.
     let profile = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSPC }],

@@ -1,6 +1,6 @@
 //! The end of a Pod as Kubernetes describes it, with the times at which its containers noticed it: hooks first, the
-//! stop signal to the main processes of all containers at once, sidecars last and in reverse order, SIGKILL for what
-//! remains.
+//! stop signal to the main processes of all containers at once, sidecars last and in reverse order, SIGKILL for the
+//! remaining processes.
 
 use jiff::{SignedDuration, Timestamp};
 use microkube_tests::manifest::{Container, Pod, exec_shell};
@@ -21,8 +21,8 @@ fn hook(script: &str) -> Value {
     exec_shell(&format!("exec > /proc/1/fd/1; {SAY}{script}"))
 }
 
-/// The waits here have no limit except the grace period: a script that waits in vain is killed when that ends, and its
-/// output is missing.
+/// The waits here have no limit except the grace period: a script that waits in vain is killed when the grace period
+/// ends, and its output is missing.
 #[test]
 fn termination_runs_hooks_then_stops_containers_and_then_sidecars_in_reverse() {
     let _alone = alone();

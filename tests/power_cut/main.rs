@@ -134,7 +134,7 @@ fn pod(name: &str, policy: &str, script: &str) -> Pod {
         .container(main.shell(script).mount("data", "/data"))
 }
 
-/// Reports what it finds of its previous life, and continues writing: a number is printed once it is on the disk.
+/// Reports the numbers that its previous run left, and continues writing: it prints a number once it is on the disk.
 const KEEPER: &str = "cd /data; mkdir -p kept; number=$(ls kept | sort -n | tail -n 1); number=${number:-0}; echo found $number; \
     while :; do number=$((number+1)); echo $number > kept/$number; sync kept/$number; echo kept $number; \
     rm -f kept/$((number-20)); sleep 0.05; done";
@@ -146,7 +146,8 @@ fn last_number(log: &str, start: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(start)?.parse().ok())
 }
 
-/// What must be true after this many power failures, once the emulated host is up again and has recovered everything.
+/// Asserts the invariants after this many power failures, once the emulated host is up again and has recovered
+/// everything.
 fn assert_recovered(machine: &Machine, cuts: u64, restarts: &mut u64) {
     let pods: Value = serde_json::from_str(&machine.succeed("get pods -o json")).unwrap();
     for pod in pods["items"].as_array().unwrap() {

@@ -76,7 +76,7 @@ fn processes_killed_at_any_time_leave_an_intact_store() {
         for image in fixture.store.verify_named(None, how).unwrap() {
             assert!(image.is_intact(), "round {round}: {image:?}");
         }
-        // What is present must be usable, and what is missing must be addable.
+        // Existing content must be usable, and it must be possible to add missing content.
         let image = fixture
             .store
             .load(&fixture.path("one"), Some("example.org/one:v1"), &Quiet)

@@ -163,7 +163,7 @@ fn names_crate(text: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What is unused in a package with this manifest and these files.
+    /// The unused dependencies of a package with this manifest and these files.
     fn unused(files: &[(&str, &str)]) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {

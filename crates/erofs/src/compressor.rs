@@ -1,6 +1,5 @@
 //! Compresses a file's content with LZ4 while it streams. Each block is filled with as much content as fits, and an
-//! index says for each 4096 bytes of content where they are. The file's first part decides whether the file is
-//! compressed.
+//! index records the place of each 4096 bytes of content. The file's first part decides whether the file is compressed.
 //!
 //! Memory is bounded for files of any size. The output depends only on the content, not on how it is split into calls.
 
@@ -9,7 +8,7 @@ use lzzzz::lz4;
 use super::error::ErofsError;
 use super::format::{BLOCK, EXTENT_MAX, INDEX_HEADER, IndexEntry};
 
-/// Whether files in an image are compressed. Images written with either setting can be used under both.
+/// Whether files in an image are compressed. Images written with either setting can be used with both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
     /// Files are stored uncompressed.

@@ -204,7 +204,7 @@ impl<'a> FileWriter<'a> {
         self.count(bytes.len() as u64)?;
         let mut rest = bytes;
         if self.way == Way::Undecided {
-            // Exactly this much is judged, however it is split into calls.
+            // The decision uses exactly this much content, however it is split into calls.
             let missing = SAMPLE.saturating_sub(self.compressor.content().len());
             let (sample, later) = bytes.split_at(missing.min(bytes.len()));
             rest = later;

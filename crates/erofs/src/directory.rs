@@ -1,4 +1,4 @@
-//! Directories on disk: entries in the order that the kernel's binary search needs, split into blocks.
+//! Directories on disk: entries in the order for the kernel's binary search, split into blocks.
 
 use super::error::ErofsError;
 use super::format::{BLOCK, DIRENT};

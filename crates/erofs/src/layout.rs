@@ -23,7 +23,7 @@ const FREE_MAX: usize = 4096;
 /// How much of a compressed file's index is copied at a time.
 const INDEX_BUFFER: usize = 64 * 1024;
 
-/// The form of an inode, and what follows it.
+/// The form of an inode, and the data that follows it.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     extended: bool,
@@ -84,7 +84,7 @@ pub struct Summary {
     pub length_bytes: u64,
     /// Number of inodes.
     pub inodes: u64,
-    /// What the image needs from the layers below.
+    /// The image's dependencies on the layers below.
     pub needs: Needs,
 }
 

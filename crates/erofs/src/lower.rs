@@ -31,7 +31,7 @@ pub(super) struct LowerFile {
     pub inode: VolumeInode,
 }
 
-/// What a name refers to in the layers below.
+/// The file or directory of a name in the layers below.
 #[derive(Debug)]
 pub(super) enum Found {
     Directory(MergedDirectory),

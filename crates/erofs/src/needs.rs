@@ -1,9 +1,9 @@
-//! What an image needs from the layers below, as recorded in its superblock.
+//! An image's dependencies on the layers below, as recorded in its superblock.
 
-/// What an image needs from the layers below to be correct.
+/// The dependencies of an image on the layers below.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// It has directories without an entry of their own.
+    /// It has directories without entries.
     pub directories: bool,
     /// It has hard links to files of lower layers.
     pub links: bool,
@@ -13,7 +13,7 @@ impl Needs {
     /// Changes whenever the writer's output changes: images of other versions are not used.
     const VERSION: &str = "microkube-2";
 
-    /// Whether the image needs anything.
+    /// Whether the image depends on lower layers.
     pub fn any(self) -> bool {
         self.directories || self.links
     }

@@ -1,4 +1,4 @@
-//! What is known about one inode of a layer, as stored in the scratch file until the inodes are written.
+//! The record of one inode of a layer, stored in the scratch file until the inodes are written.
 
 use super::error::{ErofsError, OutputError};
 use super::spill::{Spill, Window};
@@ -36,7 +36,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Attributes of a directory that has no entry of its own.
+    /// Attributes of a directory without an entry.
     pub fn implied() -> Self {
         Self {
             mode: 0o755,

@@ -61,7 +61,7 @@ struct Node {
 const REPLACED: u8 = 1;
 /// A directory that hides the lower layers' directory in its place.
 const OPAQUE: u8 = 2;
-/// A directory without an entry of its own, whose counterpart in the lower layers is not known.
+/// A directory without an entry, whose counterpart in the lower layers is not known.
 const IMPLIED: u8 = 4;
 
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl<'l> Tree<'l> {
         Ok(tree)
     }
 
-    /// What the image needs from lower layers to be correct.
+    /// The image's dependencies on lower layers.
     pub fn needs(&self) -> Needs {
         Needs {
             directories: self.nodes.iter().any(|node| node.flags & IMPLIED != 0),

@@ -131,7 +131,7 @@ impl Volume {
         self.length
     }
 
-    /// What the image needs from lower layers to be correct.
+    /// The image's dependencies on lower layers.
     pub fn needs(&self) -> Needs {
         self.needs
     }

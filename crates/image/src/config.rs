@@ -1,5 +1,5 @@
-//! Limits on an image's configuration. A configuration that no process could be started with is refused when the image
-//! is added, not when it is run.
+//! Limits on an image's configuration. A configuration with which no process could start is refused when the image is
+//! added, not when it runs.
 
 use oci_spec::image::ImageConfiguration;
 
@@ -18,7 +18,7 @@ const PATH_MAX_BYTES: usize = 4095;
 /// Maximum length of a user and group in bytes, more than any in `/etc/passwd`.
 const USER_MAX_BYTES: usize = 256;
 
-/// Refuses a configuration that no process could be started with.
+/// Refuses a configuration with which no process could start.
 pub(super) fn check(config: &ImageConfiguration) -> Result<(), PullError> {
     let Some(config) = config.config() else { return Ok(()) };
     let refuse = |why: String| Err(PullError::invalid("configuration", why));

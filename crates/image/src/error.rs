@@ -78,9 +78,9 @@ pub enum ImageError {
     /// One Pod cannot hold this many different images.
     #[error("the Pod's containers use {count} different images; the maximum is {max}")]
     TooMany {
-        /// How many there are.
+        /// The number of images.
         count: usize,
-        /// How many there may be.
+        /// The maximum.
         max: usize,
     },
     /// Layers could not be merged.
@@ -253,7 +253,7 @@ pub enum PullError {
         /// How long the registry asks clients to wait.
         retry_after: Option<Duration>,
     },
-    /// The image has nothing for this platform.
+    /// The image is not available for this platform.
     #[error("it has no image for linux/amd64, only for {available}")]
     Platform {
         /// The platforms that it has.

@@ -32,7 +32,7 @@ impl ImageStore {
         if let Ok(reference) = &reference
             && reference.digest().is_some()
         {
-            // The digest decides: the image may have been pulled with a tag as well, or with another tag.
+            // Compare only the digest: the image may have been pulled with a tag as well, or with another tag.
             let mut images = self.list()?;
             images.retain(|image| {
                 ImageReference::parse(&image.reference).is_ok_and(|other| {

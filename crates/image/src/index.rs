@@ -1,5 +1,5 @@
 //! Finds this platform's manifest through indexes. An index may refer to other indexes, and may list documents that
-//! this host need not have: other platforms' manifests, attestations, signatures.
+//! this host does not need: other platforms' manifests, attestations, signatures.
 
 use oci_spec::image::{Arch, Descriptor, Os, Platform};
 

@@ -194,7 +194,7 @@ fn decompress(compressed: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         let result = match plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk) {
-            // Only the end of the source proves that it was complete and its digest right.
+            // Only the end of the source proves that it was complete and had the right digest.
             Ok(0) => plain.drain().map(|_| chunk),
             Ok(_) => Ok(chunk),
             Err(error) => Err(error),

@@ -29,8 +29,8 @@ impl ImageStore {
         images.into_iter().map(|image| self.reduce(image, step)).collect()
     }
 
-    /// The number of files to which every image is reduced, `usize::MAX` if none has to be; `None` if even one file
-    /// each is too many.
+    /// The number of files to which every image is reduced: `usize::MAX` if no reduction is necessary, `None` if even
+    /// one file per image is too many.
     fn step_for(&self, images: &[Image], max: usize) -> Option<usize> {
         let mut steps = std::iter::once(usize::MAX).chain(STEPS);
         steps.find(|step| self.count(images, *step) <= max)

@@ -203,7 +203,7 @@ impl Target for Archive<'_> {
     }
 
     fn file(&mut self, name: &str, content: &mut dyn Read, length: u64) -> io::Result<()> {
-        // The same images give the same archive: no time, no owner.
+        // Write no times and owners, so that the same images give the same archive.
         let mut header = tar::Header::new_ustar();
         header.set_size(length);
         header.set_mode(0o644);

@@ -1,5 +1,5 @@
-//! Layers that depend on the layers below them (directories without an entry of their own, hard links to files of lower
-//! layers). Such a layer is converted once more for every stack of layers that contains it.
+//! Layers that depend on the layers below them (directories without entries, hard links to files of lower layers). Such
+//! a layer is converted once more for every stack of layers that contains it.
 
 use std::fs::File;
 use std::path::PathBuf;

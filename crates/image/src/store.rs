@@ -15,8 +15,8 @@
 //! Files appear under their names complete, by renaming. Layers in use are safe from removal because their users hold
 //! them open ([`super::Image::open_layers`]).
 //!
-//! This module is only files and locks: stacking layers, listing, verifying, repairing and removing images call it from
-//! above.
+//! This module handles only files and locks. The modules that stack layers, and list, verify, repair and remove images,
+//! build on it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -206,7 +206,7 @@ impl ImageStore {
             version: u64,
         }
         match serde_json::from_slice(&bytes) {
-            // It must not count as broken, because then the image's content would be removed.
+            // Do not treat it as broken, because then the image's content would be removed.
             Ok(Head { version }) if version > RECORD_VERSION.into() => {
                 let why = format!(
                     "it was written by a newer microkube, in format version {version}; this one reads versions up to \

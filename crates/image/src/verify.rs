@@ -175,7 +175,7 @@ impl ImageStore {
                 });
             }
         }
-        // After the layers, because they may have been repaired.
+        // Check this after the layers, because they may have been repaired.
         for (merged, path) in self.merged_files(image) {
             if let Some(why) = volume_damage(&path)? {
                 let mut repaired = false;
@@ -197,7 +197,7 @@ impl ImageStore {
         let path = self.layer_blob_path(&layer.blob.digest);
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            // Its presence is optional.
+            // This file is optional.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::of("open", &path)(error)),
         };

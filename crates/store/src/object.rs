@@ -66,7 +66,7 @@ impl Object {
         &self.value
     }
 
-    /// The content, to be changed and made an object again.
+    /// Takes the content out, to change it.
     #[must_use]
     pub fn into_value(self) -> Value {
         self.value
@@ -95,7 +95,7 @@ impl Object {
         self.text("resourceVersion").and_then(decimal).map(ResourceVersion)
     }
 
-    /// The version that a client states. 0 means none.
+    /// The version that a client states; 0 counts as none.
     pub(crate) fn given_version(&self) -> Option<&str> {
         self.text("resourceVersion").filter(|version| *version != "0")
     }
@@ -128,7 +128,7 @@ impl Object {
         self.value.get("metadata").and_then(Value::as_object)
     }
 
-    /// A text of `metadata` that is not empty.
+    /// A non-empty string in `metadata`.
     pub(crate) fn text(&self, field: &str) -> Option<&str> {
         let text = self.metadata()?.get(field)?.as_str()?;
         (!text.is_empty()).then_some(text)
@@ -138,7 +138,7 @@ impl Object {
         self.metadata()?.get(field)?.as_i64()
     }
 
-    /// A text of the object itself that is not empty.
+    /// A non-empty string at the top level of the object.
     pub(crate) fn top_level_text(&self, field: &str) -> Option<&str> {
         let text = self.value.get(field)?.as_str()?;
         (!text.is_empty()).then_some(text)
@@ -171,12 +171,12 @@ impl Object {
         self
     }
 
-    /// The content of the object's file. The file's name has the resourceVersion.
+    /// The content of the object's file. The resourceVersion is in the file's name.
     pub(crate) fn to_file(&self) -> Result<Vec<u8>, InvalidObject> {
         let mut bare = self.clone();
         bare.set("resourceVersion", None);
         let mut bytes = serde_json::to_vec(&bare.value).map_err(|_| InvalidObject::NotAMap)?;
-        // What cannot be read must not be written.
+        // Never write a file that is too long to be read.
         if serde_json::from_slice::<Value>(&bytes).is_err() {
             return Err(InvalidObject::TooDeep);
         }
@@ -186,7 +186,7 @@ impl Object {
 
     /// Reads what [`Self::to_file`] returned.
     pub(crate) fn from_file(bytes: &[u8]) -> Result<Self, Damage> {
-        // The messages of serde_json about JSON's syntax contain a place, but no content.
+        // serde_json's messages about syntax contain a position, but no content.
         let value = serde_json::from_slice(bytes).map_err(|error| Damage::NotJson(error.to_string()))?;
         Ok(Self::new(value)?)
     }

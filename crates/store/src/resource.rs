@@ -20,14 +20,14 @@ pub struct Resource {
     pub generation: Generation,
 }
 
-/// Which changes raise `metadata.generation`.
+/// The changes that raise `metadata.generation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Generation {
     /// The type has no generation.
     Absent,
     /// Changes of the specification: of anything but `metadata` and `status`.
     OfSpec,
-    /// Like [`Self::Specification`], and changes of annotations (Deployment).
+    /// Changes of the specification or of annotations (Deployment).
     OfSpecAndAnnotations,
 }
 

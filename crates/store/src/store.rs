@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! STATE/lock                               flock: exclusive to write, shared to read several files as of one moment
-//! STATE/counter.json                       which versions may have been used STATE/objects/TYPE/NAMESPACE/BUCKET/
-//! TYPE as in `deployments.apps`; `_cluster` for objects outside of namespaces; BUCKET one of 16, by the object's name
-//! NAME%VERSION.json                    the object NAME%VERSION.deleted                 marks its removal until its
-//! older files are removed RUN/changes, RUN/changes.old             the journal
+//! STATE/counter.json                       which versions may have been used
+//! STATE/objects/TYPE/NAMESPACE/BUCKET/     TYPE as in `deployments.apps`; `_cluster` for objects outside of namespaces;
+//!                                          BUCKET one of 16, by the object's name
+//!     NAME%VERSION.json                    the object
+//!     NAME%VERSION.deleted                 marks its removal until its older files are removed
+//! RUN/changes, RUN/changes.old             the journal
 //! ```
 
 use std::collections::HashSet;

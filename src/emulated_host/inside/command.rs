@@ -1,8 +1,8 @@
 //! Runs a command in the emulated host: its process, its pipes or pseudo terminal, and the connection that carries
 //! them.
 //!
-//! The command leads a separate session and process group. When the outer side disappears, the command is treated as by
-//! a closing terminal: a hang-up first, then force.
+//! The command leads a separate session and process group. When the outer side disappears, the command is ended as by a
+//! closing terminal: first by a hang-up, then by force.
 
 use crate::emulated_host::INSIDE_DIR;
 use crate::emulated_host::protocol::{
@@ -267,7 +267,7 @@ fn pid_of(pid: u32) -> io::Result<Pid> {
     i32::try_from(pid).map(Pid::from_raw).map_err(io::Error::other)
 }
 
-/// Waits for the command to end, and forces it to once the outer side has disappeared.
+/// Waits for the command to end. Kills it if it still runs some time after the outer side has disappeared.
 fn await_end(received: &Receiver<Event>, process: &Process) -> Exit {
     // The sender of `Exited` lives until it has sent that event.
     let mut limits = [(Signal::SIGTERM, HANG_UP_LIMIT), (Signal::SIGKILL, TERMINATION_LIMIT)].into_iter();

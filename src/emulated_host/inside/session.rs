@@ -112,7 +112,7 @@ fn enter_root() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Mounts a share that is not in use; returns false if all are, by as many concurrent commands.
+/// Mounts an unused share; returns false if concurrent commands use all of them.
 fn mount_fresh_share(target: &str) -> io::Result<bool> {
     const OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=524288,cache=loose";
     for number in 1..ROOT_SHARES {

@@ -41,7 +41,7 @@ impl Volume {
                 continue;
             }
             if done > 0 {
-                // Left to the next call, which then need not unpack the start of this extent again.
+                // Leave the rest to the next call, which then need not unpack the start of this extent again.
                 break;
             }
             let want = room.len().min(length - before);
@@ -64,7 +64,7 @@ impl Volume {
         let own = *entries.next().ok_or(Damaged("an index is truncated"))?;
         let head = match own {
             IndexEntry::Head { offset, .. } if u64::from(offset) <= at % BLOCK as u64 => number,
-            // It began earlier. If it did not begin in the previous entry, that entry says where.
+            // The extent began earlier. If it did not begin in the previous entry, that entry records where.
             IndexEntry::Head { .. } => match around.first() {
                 _ if number == 0 => return Err(Damaged("the start of a file is missing in its index")),
                 Some(IndexEntry::Inner { back, .. }) => back_from(first, *back)?,

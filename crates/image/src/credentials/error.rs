@@ -38,7 +38,7 @@ pub enum EntryError {
     ForbiddenCharacters,
 }
 
-/// Why a credential helper gave no answer.
+/// Why a credential helper did not provide credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
     #[error("invalid credential helper name")]

@@ -53,8 +53,8 @@ impl Access {
         self.worked |= self.authorization.as_ref() == authorization;
     }
 
-    /// A request with this authorization was refused: selects the next one to try. If there is none, the error says
-    /// what to do.
+    /// A request with this authorization was refused: selects the next one to try. If there is none, the error contains
+    /// the remedy.
     pub async fn next(
         &mut self,
         transport: &Transport,

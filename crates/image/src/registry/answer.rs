@@ -1,4 +1,4 @@
-//! Answers of a registry, with limits: small documents, errors, and requests to retry later.
+//! Reads answers of a registry, within limits: small documents, errors, and requests to retry later.
 
 use std::time::Duration;
 

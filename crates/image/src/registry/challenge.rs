@@ -1,4 +1,4 @@
-//! The header `WWW-Authenticate`, in which a registry says how to authenticate.
+//! Parses the header `WWW-Authenticate`, which describes how to authenticate.
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 

@@ -44,7 +44,7 @@ pub(crate) struct Reply {
     pub then: Then,
 }
 
-/// What follows the body.
+/// The server's behaviour after the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) enum Then {
     /// The next request on the connection.

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check(bytes));
 
-/// The bytes are JSON documents: a kind, an object, and a patch, which is also another version of the object. Panics if a
-/// result is too deep to be read again, or if an object that was applied is not what the same configuration asks for.
+/// The bytes are JSON documents: a kind, an object, and a patch, which is also another version of the object. Panics if
+/// a result is too deep to be read again, or if applying a configuration to its own result changes it.
 fn check(bytes: &[u8]) {
     let mut documents = serde_json::Deserializer::from_slice(bytes)
         .into_iter::<Value>()
