@@ -101,7 +101,7 @@ impl StartOrder {
             let found = self.lock().iter().find(|(other, _)| other == id).cloned();
             match found {
                 Some((_, start)) => return start,
-                // This object itself owns the sender.
+                // This object owns the sender, so the wait cannot fail.
                 None => drop(arrivals.changed().await),
             }
         }

@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn a_process_leaves_no_core_and_its_own_files_in_proc_stay_usable() {
         if std::env::var_os(IN_CHILD).is_none() {
-            // In a process of its own: other tests must stay dumpable.
+            // Use a separate process, because other tests must stay dumpable.
             let mut child = Command::new(std::env::current_exe().unwrap());
             let name = "cli::cores::tests::a_process_leaves_no_core_and_its_own_files_in_proc_stay_usable";
             child.args(["--exact", name, "--nocapture"]).env(IN_CHILD, "yes");

@@ -170,7 +170,7 @@ fn write(directory: &Path, name: &str, object: &Value) -> anyhow::Result<()> {
     }
     let path = directory.join(name);
     let mut text = yaml::document(&object);
-    // In kubectl's quotes.
+    // Quote like kubectl.
     for mask in [MASK, MASK_BEFORE, MASK_AFTER] {
         text = text.replace(&format!("{mask:?}\n"), &format!("'{mask}'\n"));
     }

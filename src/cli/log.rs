@@ -72,7 +72,7 @@ fn one_of(variable: &str, values: &[&'static str]) -> &'static str {
 enum Style {
     Terminal,
     File,
-    /// Without the level, which the journal has as the priority.
+    /// Lines without the level, which the journal stores as the priority.
     Journal,
 }
 

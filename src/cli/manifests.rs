@@ -166,7 +166,7 @@ fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
 /// The texts of manifests.
 #[derive(Debug)]
 pub(super) struct Texts {
-    /// With their names in messages.
+    /// The texts, with their names in messages.
     pub(super) texts: Vec<(String, Vec<u8>)>,
     /// The content of standard input, if it was read.
     pub(super) consumed_stdin: Option<Vec<u8>>,

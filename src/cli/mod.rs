@@ -128,7 +128,7 @@ enum Verb {
 /// Runs this process's command line.
 pub fn main() -> ExitCode {
     cores::forbid();
-    // Before the command line: the shell's completion has settings too.
+    // Load the configuration before parsing the command line, because completion in the shell also has settings.
     let config = if machine::is_part_of_emulated_host(std::env::args_os().skip(1)) {
         Config::without_file()
     } else {

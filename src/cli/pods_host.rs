@@ -22,7 +22,7 @@ pub(super) enum Place {
     Elsewhere(ExitCode),
 }
 
-/// What a verb will do with Pods.
+/// What a verb intends to do with Pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Show the current state. If Pods run in the emulated host and it is not running, there are none.
@@ -97,7 +97,7 @@ fn count(names: &[String]) -> String {
 }
 
 /// Fails if Pods of this host should run, but its KVM does not work. While the host boots, KVM may not work yet. The
-/// emulated host cannot run these Pods, because it has records and images of its own.
+/// emulated host cannot run these Pods, because it has separate records and images.
 pub(super) fn check_kvm_for_pods() -> Result<(), Failure> {
     match why_unusable()? {
         Some(why) => check_no_pods(&Paths::from_env(), &why).map_err(Failure::from),

@@ -126,7 +126,7 @@ mod tests {
                 path: path.to_owned(),
                 source: std::io::Error::from(kind),
             };
-            // As in verbs: with the attempted operation in front.
+            // Verbs also put the attempted operation in front.
             of(&anyhow::Error::from(error).context("cannot go on"), &paths)
         };
         for (kind, part) in [

@@ -230,7 +230,7 @@ impl From<anyhow::Error> for ChangeError {
 }
 
 impl ChangeError {
-    /// The error in kubectl's words.
+    /// The error as kubectl words it.
     pub(super) fn into_report(self) -> anyhow::Error {
         match self {
             Self::Object(error) => as_kubectl_error(error, None),

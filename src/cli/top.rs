@@ -41,7 +41,7 @@ enum What {
     Pod(TopPodArgs),
 }
 
-/// What rows are sorted by, the largest first.
+/// The column by which rows are sorted, largest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SortBy {
     Cpu,

@@ -18,7 +18,7 @@ const PATHS_OF_PULLS: [&str; 6] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// As [`PATHS_OF_PULLS`], with paths that are separated by colons.
+/// Like [`PATHS_OF_PULLS`], with several paths separated by colons.
 const PATH_LISTS_OF_PULLS: [&str; 1] = ["SSL_CERT_DIR"];
 
 /// The variables that matter to configuration.

@@ -53,7 +53,7 @@ impl ConfigError {
     }
 }
 
-/// What is wrong with the content of a file.
+/// The problems in the content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     /// The file's name.
@@ -64,12 +64,12 @@ pub struct Problems {
     pub omitted: usize,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Line and column (in characters), both counted from 1.
     pub place: Option<(usize, usize)>,
-    /// What is wrong, where in the structure, and what was expected.
+    /// The problem, its place in the structure, and the expected value.
     pub message: String,
 }
 

@@ -17,7 +17,7 @@ pub enum Expectation {
     Cidr,
     /// A whole number from 1 to `max`.
     Number {
-        /// What is counted.
+        /// The counted unit.
         of: &'static str,
         max: u64,
     },
@@ -57,11 +57,11 @@ pub enum Plain {
     Bool(bool),
     Number {
         shown: String,
-        /// None: negative, larger than 64 bits, or not a whole number.
+        /// `None` if it is negative, larger than 64 bits, or not a whole number.
         whole: Option<u64>,
     },
     Text(String),
-    /// With the elements that are texts; the others are None.
+    /// The elements that are strings; the others are `None`.
     List(Vec<Option<String>>),
     Mapping,
     Tagged(String),

@@ -5,7 +5,7 @@ use super::place;
 use super::settings::Setting;
 use super::walk::{Given, Walk};
 
-/// What a file sets.
+/// The settings in a file.
 #[derive(Debug, Clone, Default)]
 pub struct FileSettings {
     text: String,

@@ -123,7 +123,7 @@ impl LeaseStore {
             if subnet.pod_index(lease.address).is_some() {
                 return Ok(lease.address);
             }
-            // It belongs to a network that was configured earlier.
+            // The address belongs to a network that was configured earlier.
             self.remove(lease.address)?;
         }
         let new = self.root.join("new").join(pod_uid);

@@ -13,7 +13,7 @@ use super::operations::{Objects, Part, key_in};
 /// How many times an apply starts again because the object was created or deleted meanwhile, as in kubectl.
 const ATTEMPTS: usize = 5;
 
-/// What applying a configuration did.
+/// The effect of applying a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Created,

@@ -6,7 +6,7 @@ use microkube_manifest::kinds;
 
 const BEGIN: &str = "| Kind | `apiVersion` |";
 
-/// What the objects of a kind are for.
+/// The purpose of a kind's objects.
 fn use_of(kind: &str) -> &'static str {
     match kind {
         "ConfigMap" => "settings for containers",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::state::Paths;
 
-/// A store of its own.
+/// A separate store.
 struct Node {
     _directory: tempfile::TempDir,
     objects: Objects,

@@ -40,7 +40,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(60);
 pub struct Lost {
     /// When it was lost.
     pub at: Instant,
-    /// What the agent did, to be read after "its agent".
+    /// A predicate with the subject "its agent".
     pub why: String,
 }
 

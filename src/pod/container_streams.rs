@@ -31,7 +31,7 @@ pub const KILLED_LAG_BYTES: usize = 2 * STOPPED_LAG_BYTES;
 pub struct ContainerStreams {
     index: u16,
     log: Mutex<LogWriter>,
-    /// For stdout and stderr.
+    /// The progress of stdout and stderr.
     progress: watch::Sender<[Progress; 2]>,
     /// How many bytes of each stream the followers may be behind the log.
     lag_bytes: watch::Sender<usize>,

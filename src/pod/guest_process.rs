@@ -182,7 +182,7 @@ impl GuestProcesses {
                 id,
             },
             guest_streams: Arc::clone(&self.guest_streams),
-            // Use a task: if the caller gives up, the answer is still needed, because it shows whether there is a
+            // Use a task: if the caller stops waiting, the answer is still needed, because it shows whether there is a
             // process to kill.
             start: Some(tokio::spawn(async move {
                 let answer = agent.start_process(with_timeout(0), &request).await;
@@ -348,7 +348,7 @@ fn exit_code(end: &WaitProcessResponse) -> u8 {
     }
 }
 
-/// For the agent, which takes zero as no limit.
+/// The timeout in milliseconds for the agent: at least 1, because 0 means no limit.
 fn whole_milliseconds(timeout: Duration) -> u64 {
     u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,4 +1,4 @@
-//! What a later supervisor needs to start containers in a running VM. The file exists while the VM does.
+//! The plan with which a later supervisor starts containers in a running VM. The file exists while the VM does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -166,7 +166,7 @@ mod tests {
         let store = objects::open(&paths).unwrap();
         let spec = json!({ "containers": [], "volumes": [{ "name": "v", "configMap": { "name": "a" } }] });
         let mut changes = ObjectChanges::of_pod(&paths, &pod(spec));
-        // Once the watch exists.
+        // Change the object once the watch exists.
         changes.changed().await;
         create(&store, "a");
         changes.changed().await;

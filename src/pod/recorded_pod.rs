@@ -62,7 +62,7 @@ impl RecordedPod {
 pub fn object(records: &PodRecords, record: PodRecord) -> Result<Option<Pod>, RecordsError> {
     let status = match records.status(&record.uid)? {
         Some(status) => status,
-        // It does not exist yet, or no longer exists.
+        // The status does not exist yet, or no longer exists.
         None if records.visible(&record.uid)?.is_none() => return Ok(None),
         None => StatusRecord::pending(),
     };

@@ -361,7 +361,7 @@ mod tests {
         good.write_all(&header).await.unwrap();
         let served = tokio::time::timeout(Duration::from_secs(30), expected).await;
         let mut served = served.unwrap().unwrap();
-        // It has given up its place, but its stream stays open.
+        // The stream has lost its place in the list, but stays open.
         for _ in 0..MAX_UNNAMED_STREAMS {
             silent.push(open(&vmm).await);
         }

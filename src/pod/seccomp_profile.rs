@@ -7,7 +7,7 @@ use std::path::Path;
 
 use microkube_seccomp::{Instruction, MAX_PROFILE_BYTES, ProfileError};
 
-/// Why a profile cannot be used, in containerd's words.
+/// Why a profile cannot be used, with containerd's messages.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompProfileError {
     #[error("cannot load seccomp profile {path:?}: open {path}: {cause}")]
@@ -27,7 +27,7 @@ pub fn program(directory: &Path, name: &str, capabilities: &[&str]) -> Result<Ve
     let text = read(&path).map_err(|error| SeccompProfileError::Load {
         path: shown.clone(),
         cause: match error.kind() {
-            // As Go shows it, in lower case and without the number.
+            // Format the error like Go, in lower case and without the number.
             io::ErrorKind::NotFound => "no such file or directory".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             _ => error.to_string(),

@@ -1,4 +1,4 @@
-//! What this node allows Pods: settings.
+//! The settings for what this node allows Pods to do.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -115,7 +115,7 @@ impl Greeting {
     }
 }
 
-/// What the supervisor sends to its client.
+/// A notice from the supervisor to its client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
@@ -251,7 +251,7 @@ pub struct UpdateRequest {
     pub change: Change,
 }
 
-/// What changes.
+/// The change itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {

@@ -33,7 +33,7 @@ pub async fn sweep(paths: &Paths) -> anyhow::Result<()> {
 /// each Pod that failed.
 ///
 /// # Errors
-/// As [`sweep`].
+/// See [`sweep`].
 pub async fn recover(paths: &Paths) -> anyhow::Result<Vec<anyhow::Error>> {
     let start = Instant::now();
     let mut launched = sweep_and_launch(paths).await?;
@@ -67,7 +67,7 @@ async fn wait_until_settled(
             Some(_) if records.is_hidden(uid) => false,
             Some(record) if record.detached => supervisor_protocol::connect(&paths.pod_run(uid)).is_ok(),
             Some(record) => !is_orphaned(record),
-            // It is being created or removed.
+            // The Pod is being created or removed.
             None => !paths.pod_state(uid).exists() && !paths.pod_run(uid).exists(),
         };
         if is_settled {

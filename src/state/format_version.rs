@@ -32,7 +32,7 @@ pub trait RecordFormat: Serialize + DeserializeOwned {
 pub(super) enum FormatError {
     /// Its version is later than the latest one known to this build.
     Newer { found: u64, known: u32 },
-    /// It is not valid.
+    /// The content is not valid.
     Damaged(serde_json::Error),
 }
 

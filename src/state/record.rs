@@ -111,9 +111,9 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Recor
 /// How durable data on disk must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
-    /// It may be lost when the host stops or crashes.
+    /// The data may be lost when the host stops or crashes.
     Boot,
-    /// It must survive a power cut.
+    /// The data must survive a power cut.
     Pod,
 }
 

@@ -138,7 +138,7 @@ pub struct JailConfig {
     pub gid: u32,
 }
 
-/// What the VMM reports about its virtual machine, one JSON object per line on [`VmConfig::event_fd`].
+/// An event that the VMM reports about its virtual machine: one JSON object per line on [`VmConfig::event_fd`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum VmmEvent {

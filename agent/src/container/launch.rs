@@ -96,7 +96,7 @@ pub struct Launcher {
 /// A running command.
 #[derive(Debug)]
 pub struct Launched {
-    /// In the VM's PID namespace.
+    /// Its PID in the VM's PID namespace.
     pub pid: Pid,
     /// The pidfd of the process (pidfd_open(2)).
     pub pidfd: OwnedFd,

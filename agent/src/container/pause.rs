@@ -86,7 +86,7 @@ pub fn main() -> ! {
     }
     drop(report);
     loop {
-        // Only returns after a signal handler, and there is none.
+        // pause(2) returns only after a signal handler, and there is none.
         pause();
     }
 }

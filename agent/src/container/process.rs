@@ -53,7 +53,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// In the VM's PID namespace.
+    /// Its PID in the VM's PID namespace.
     pub fn pid(&self) -> Pid {
         self.pid
     }

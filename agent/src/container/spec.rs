@@ -161,7 +161,7 @@ pub struct VolumeMount {
 /// How mounts that appear in a volume reach other containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Propagation {
-    /// Not at all.
+    /// Mounts do not propagate.
     #[default]
     Private,
     /// The container receives the mounts of others.

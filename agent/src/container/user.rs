@@ -163,9 +163,9 @@ fn wanted(text: &str) -> Option<Wanted<'_>> {
 /// Supplementary groups by number, with Kubernetes' `supplementalGroupsPolicy`.
 #[derive(Debug, Clone, Copy)]
 pub enum Groups<'g> {
-    /// In addition to those of the image.
+    /// Groups in addition to those of the image.
     Merge(&'g [u32]),
-    /// Instead of those of the image.
+    /// Groups instead of those of the image.
     Strict(&'g [u32]),
 }
 

@@ -58,7 +58,7 @@ impl FileVolume {
     /// Adds a part of the files, and writes all files after the last part. Blocks, because there may be thousands of
     /// files.
     pub fn receive(&self, request: WriteFileVolumeRequest) -> Result<(), WriteError> {
-        // Held until the files are written, so that writes do not overlap.
+        // Hold the lock until the files are written, so that writes do not overlap.
         let mut received = lock(&self.received);
         let added = received.add(request.part, request.files);
         if added.is_err() || request.last {

@@ -52,7 +52,7 @@ const FS_GROUP_MODE: u32 = 0o2770;
 /// starts the Pod again.
 const SCRATCH_OPTIONS: &str = "noinit_itable,errors=panic,data_err=abort";
 
-/// What the sandbox provides to containers.
+/// The resources that the sandbox provides to containers.
 #[derive(Debug)]
 pub struct Sandbox {
     layers: Mutex<Layers>,

@@ -26,7 +26,7 @@ struct Connection<S> {
     shut: bool,
 }
 
-/// What happened on a connection.
+/// An event on a connection.
 #[derive(Debug)]
 enum Event {
     Position(u64),

@@ -71,7 +71,7 @@ impl Source {
                     late,
                 }) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + DESCENDANTS_TIME);
-                    // Checked first, because a writer that never stops is always ready.
+                    // Check the deadline first, because a writer that never stops is always ready.
                     if Instant::now() >= deadline {
                         let room = buffer.len().min(*late);
                         let read = read_now(&self.pipe, buffer.get_mut(..room).unwrap_or_default());

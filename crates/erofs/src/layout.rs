@@ -66,13 +66,13 @@ struct Extent {
 
 struct Layout<'t> {
     tree: &'t Tree<'t>,
-    /// By inode; zero if the inode is unreachable.
+    /// Link counts by inode; zero if the inode is unreachable.
     links: Vec<u32>,
-    /// By inode: its number in EROFS, which is its position in slots from the start of the metadata.
+    /// EROFS inode numbers by inode: the position in slots from the start of the metadata.
     nids: Vec<u32>,
     /// The inodes of all directories' entries, directory by directory.
     children: Vec<InodeId>,
-    /// In inode order.
+    /// The places of directories and symbolic links, in inode order.
     extents: Vec<Extent>,
     build_time: (i64, u32),
 }

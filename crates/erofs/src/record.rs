@@ -89,11 +89,11 @@ impl Place {
 pub(super) struct Record {
     pub name: Vec<u8>,
     pub attributes: Attributes,
-    /// For a file.
+    /// The content, for a file.
     pub data: Data,
-    /// For a device, its number; for a link, the target inode.
+    /// The number of a device, or the target inode of a hard link.
     pub number: u32,
-    /// For a symbolic link.
+    /// The target, for a symbolic link.
     pub target: Vec<u8>,
 }
 

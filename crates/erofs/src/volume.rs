@@ -20,10 +20,10 @@ const DIRENTS_MAX: usize = BLOCK / DIRENT;
 /// Why an image cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// It is damaged.
+    /// The image is damaged.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-    /// It was written by another version of microkube.
+    /// Another version of microkube wrote the image.
     #[error("it was written by another version of microkube")]
     Version,
     /// Reading it failed.

@@ -169,7 +169,7 @@ pub enum PullError {
         #[source]
         source: Cause,
     },
-    /// This host trusts no certificate authorities.
+    /// This host trusts no certificate authority.
     #[error(
         "cannot verify the certificate of {registry}: this host has no CA certificates; install ca-certificates, or put this \
          registry's CA certificate into /etc/containers/certs.d/{registry}/ca.crt"
@@ -331,7 +331,7 @@ impl PullError {
 /// Why a layer could not be written as a disk image or layers could not be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
-    /// It is larger than a setting allows.
+    /// The layer is larger than a setting allows.
     #[error("{error}; {variable} sets this limit")]
     Limit {
         /// Which limit.

@@ -135,7 +135,7 @@ impl Search {
         match error {
             error if candidate.stated => return Err(error),
             PullError::Platform { available } => self.note(available),
-            // Not an image, or missing.
+            // The document is not an image, or is missing.
             error @ (PullError::Invalid { .. } | PullError::NotFound { .. } | PullError::Archive(_)) => {
                 self.refusal.get_or_insert(error);
             }

@@ -18,7 +18,7 @@ use super::registry::{Environment, Registry};
 use super::store::{ImageStore, StoreLock};
 use super::{Image, Progress, PullPolicy};
 
-/// As many as containerd and Docker fetch at once.
+/// How many layers are fetched at the same time, as in containerd and Docker.
 const LAYERS_AT_ONCE: usize = 3;
 /// Maximum number of chunks that wait between network and decompression. Each is what one read of the connection
 /// returns.

@@ -154,7 +154,7 @@ impl ImageStore {
             .is_ok_and(|volume| volume.needs().any());
             if self.options.keep_blobs || depends {
                 let path = self.layer_blob_path(&digest);
-                // Not synced to disk: its digest is checked at each use.
+                // The file is not synced to disk, because its digest is checked at each use.
                 let persisted = blob.persist(&path);
                 persisted.map_err(|error| StoreError::of("create", &path)(error.error))?;
             }

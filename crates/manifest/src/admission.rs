@@ -15,7 +15,7 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// What precedes the message of a rejection in the Pod's status (`rejectPod` in `pkg/kubelet/kubelet.go`).
+/// The prefix of a rejection's message in the Pod's status (`rejectPod` in `pkg/kubelet/kubelet.go`).
 pub const STATUS_PREFIX: &str = "Pod was rejected: ";
 
 /// Why the kubelet would reject the Pod, if it would: the Pod sets forbidden sysctls, or has AppArmor profiles, which

@@ -188,7 +188,7 @@ mod tests {
             parts("{\"a\": 1}{\"b\": 2}\n {\"c\": 3}\n"),
             [("{\"a\": 1}", 1, 1), ("{\"b\": 2}", 1, 9), ("{\"c\": 3}", 2, 2)]
         );
-        // Not JSON: left to the YAML parser.
+        // These are not JSON, so the YAML parser handles them.
         assert_eq!(parts("{a: 1}\n{b: 2}\n").len(), 1);
     }
 

@@ -191,7 +191,7 @@ fn kind(node: &Node, problems: &mut Problems) -> Kind {
         Some("PodList") if is_v1 => Kind::PodList,
         Some("") => return Kind::Unknown,
         Some(kind) if is_other(api_version.as_deref(), kind) => return Kind::Other,
-        // Only its version is missing, which has been reported.
+        // Only the version is missing, which has been reported.
         Some(kind) if api_version.is_none() && kinds::all().iter().any(|known| known.kind == kind) => {
             return Kind::Unknown;
         }

@@ -1,4 +1,4 @@
-//! What a Pod's resources translate to: cgroup settings of its containers, its QoS class, and the size of its virtual
+//! Translates a Pod's resources to the cgroup settings of its containers, its QoS class, and the size of its virtual
 //! machine.
 //!
 //! The VM's memory is the sum of the memory limits of containers that run at the same time, plus [`VM_OVERHEAD_MIB`]

@@ -1,5 +1,4 @@
-//! What a container may do: its capabilities and other confinement, from the security contexts of the Pod and the
-//! container.
+//! The confinement of a container (capabilities and more), from the security contexts of the Pod and the container.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use microkube_protocol::CAPABILITIES;
@@ -71,7 +70,7 @@ pub struct Confinement {
     pub no_new_privileges: bool,
     /// The root file system is read-only.
     pub read_only_rootfs: bool,
-    /// All devices, and no masked paths.
+    /// The container has all devices, and no masked paths.
     pub privileged: bool,
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use Support::{Ignored, Refused, RefusedIf, SameAs, Supported, SupportedWith};
 
-/// What microkube does with a field.
+/// The support of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
     /// Works as in Kubernetes.
@@ -43,7 +43,7 @@ impl Values {
     }
 }
 
-/// What is supported if these values are refused: `except true`, `but only 0`.
+/// Describes the supported values if these are refused: `except true`, `but only 0`.
 impl fmt::Display for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

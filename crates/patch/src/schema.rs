@@ -91,7 +91,7 @@ impl Schema {
         }
     }
 
-    /// Finds a field, or adds it without a line of its own.
+    /// Finds a field, or adds it without a line in the table.
     fn insert(&mut self, path: &'static str) -> usize {
         let mut node = ROOT;
         for name in path.split('.') {

@@ -12,8 +12,8 @@ pub struct BoundPod<'p> {
     pub allocatable: Allocatable,
 }
 
-/// What a node offers to Pods (`status.allocatable` of a Node). The downward API shows it for a container without a
-/// limit.
+/// The resources that a node offers to Pods (`status.allocatable` of a Node). The downward API shows it for a container
+/// without a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allocatable {
     pub cpu_millis: i64,

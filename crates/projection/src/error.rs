@@ -96,7 +96,7 @@ pub enum ProjectionError {
     Several(Vec<ProjectionError>),
 }
 
-/// What is wrong with a path in a volume (`validatePath` in `pkg/volume/util/atomic_writer.go`).
+/// A problem with a path in a volume (`validatePath` in `pkg/volume/util/atomic_writer.go`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     #[error("must not be empty: {}", quote(.0))]

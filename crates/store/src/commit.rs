@@ -12,7 +12,7 @@ use crate::resource::Resource;
 use crate::revisions::{self, Revision, Revisions, Stem, tidy};
 use crate::store::Store;
 
-/// What a commit writes.
+/// The content of a commit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Content<'o> {
     Object(&'o Object),

@@ -14,7 +14,7 @@ pub enum InvalidObject {
     TooDeep,
 }
 
-/// What is wrong with a file.
+/// The damage of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     #[error("it is not a regular file")]

@@ -101,7 +101,7 @@ pub enum StoreError {
     Exhausted { path: PathBuf },
 }
 
-/// What differs from the caller's expectation.
+/// A difference from the caller's expectation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     #[error("the object has been modified; please apply your changes to the latest version and try again")]

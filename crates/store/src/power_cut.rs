@@ -45,7 +45,7 @@ pub(crate) enum Operation {
         directory: Node,
         name: String,
     },
-    /// Of a file or a directory.
+    /// Sync of a file or a directory.
     Sync {
         node: Node,
     },

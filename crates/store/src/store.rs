@@ -211,7 +211,7 @@ pub(crate) fn namespace_of(directory_name: &str) -> Option<String> {
 pub(crate) fn open(parent: &Directory, name: &str) -> Result<Option<Directory>, StoreError> {
     let path = || parent.path().join(name);
     parent.open_child(name).map_err(|error| match error.kind() {
-        // A symbolic link is ENOTDIR, too.
+        // A symbolic link also causes ENOTDIR.
         io::ErrorKind::NotADirectory => StoreError::damaged_object(&path(), Damage::NotADirectory),
         _ => StoreError::io("open", &path())(error),
     })

@@ -24,7 +24,7 @@ pub enum TarError {
     Io(#[from] io::Error),
 }
 
-/// What is wrong with a header, an extension record or the map of a sparse file.
+/// A problem with a header, an extension record or the map of a sparse file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformation {
     #[error("header without a checksum")]

@@ -3,7 +3,7 @@
 //! Supports what layers and image archives contain: ustar, the old Unix form, GNU (long names, base-256 numbers, sparse
 //! files) and PAX (`path`, `linkpath`, `size`, `uid`, `gid`, `mtime`, `SCHILY.xattr.*`, `GNU.sparse.*`). The `tar`
 //! crate is not used for reading because it keeps extension records of any size in memory and ignores PAX sparse files.
-//! What an entry means for a file system (confining paths, whiteouts) does not belong here.
+//! The meaning of entries for a file system (confining paths, whiteouts) does not belong here.
 
 mod error;
 mod header;
@@ -20,7 +20,7 @@ pub use sparse::{Segment, SparseMap};
 /// Docker.
 const EXTENSION_MAX: u64 = 1 << 20;
 
-/// What kind of file an entry describes.
+/// The kind of file that an entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file; its content follows.

@@ -57,7 +57,7 @@ pub(super) fn content(args: &RegistryArgs) -> Option<String> {
         ("email", args.docker_email.as_str()),
         ("auth", auth.as_str()),
     ];
-    // In this order, without the empty ones.
+    // Write the fields in this order, without empty ones.
     let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
     let fields = fields.map(|(name, value)| format!("\"{name}\":{}", go_json(&Value::from(value))));
     let fields = fields.collect::<Vec<_>>().join(",");

@@ -47,7 +47,7 @@ pub(super) fn service_account(name: &str) -> kinds::Object {
     account.into()
 }
 
-/// With the empty fields that kubectl prints.
+/// Adds the empty fields that kubectl prints.
 pub(super) fn namespace(name: &str) -> kinds::Object {
     let namespace = Namespace {
         metadata: named(name),
@@ -122,7 +122,7 @@ fn text(object: &Value, args: &GeneratedArgs) -> anyhow::Result<String> {
 pub(super) mod tests {
     use super::*;
 
-    /// What `--dry-run=client` prints for an object.
+    /// The output of `--dry-run=client` for an object.
     pub(in crate::cli::create) fn printed(object: &kinds::Object, words: &[&str]) -> String {
         #[derive(clap::Parser)]
         struct Cli {

@@ -48,7 +48,7 @@ impl Profile {
         Some(context)
     }
 
-    /// What the profile changes in the copy of a Pod, apart from the debug container.
+    /// Applies the profile to the copy of a Pod, apart from the debug container.
     pub(super) fn change_copy(self, pod: &mut Pod) {
         if self == Self::Legacy {
             return;

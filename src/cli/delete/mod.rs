@@ -173,7 +173,7 @@ fn perform(
     Ok(errors)
 }
 
-/// What is printed about a deleted object.
+/// The line about a deleted object.
 fn line(deleted: &Deleted<'_>, args: &DeleteArgs, at_once: bool) -> String {
     let Deleted { kind, namespace, name } = deleted;
     if args.output.is_some() {

@@ -8,7 +8,7 @@ pub enum JsonPathError {
     Parse {
         /// The start of the template.
         template: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: ParseError,
     },
     /// It cannot be applied to the value.
@@ -16,7 +16,7 @@ pub enum JsonPathError {
     Evaluate {
         /// The start of the template.
         template: String,
-        /// What does not match.
+        /// The mismatch.
         reason: EvaluateError,
     },
 }

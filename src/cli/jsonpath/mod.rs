@@ -38,7 +38,7 @@ impl Template {
     /// columns, `--sort-by` and `wait`.
     ///
     /// # Errors
-    /// As [`Self::parse`].
+    /// See [`Self::parse`].
     pub fn parse_relaxed(expression: &str) -> Result<Self, JsonPathError> {
         let inner = expression
             .strip_prefix('{')
@@ -64,7 +64,7 @@ impl Template {
     /// The values found by the template's expressions.
     ///
     /// # Errors
-    /// As [`Self::render`].
+    /// See [`Self::render`].
     pub fn find<'v>(&'v self, root: &'v Value) -> Result<Vec<&'v Value>, JsonPathError> {
         evaluate::find(&self.nodes, root).map_err(|reason| JsonPathError::evaluate(&self.text, reason))
     }

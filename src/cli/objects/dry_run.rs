@@ -13,7 +13,7 @@ pub(in crate::cli) enum DryRun {
 }
 
 impl DryRun {
-    /// What follows `created` and `deleted`.
+    /// The text after `created` and `deleted`.
     pub(in crate::cli) fn note(self) -> &'static str {
         match self {
             Self::None => "",

@@ -174,7 +174,7 @@ mod tests {
 
     const BOTH: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 
-    /// What a reader returns of each stream, and how many bytes were missing.
+    /// The bytes that a reader returns of each stream, and how many were missing.
     fn read(dir: &Path, start: Positions, end: Option<Positions>) -> ([Vec<u8>; 2], u64) {
         let mut reader = OutputReader::open(dir, 0, start, end).unwrap();
         let mut streams = [Vec::new(), Vec::new()];

@@ -14,15 +14,15 @@ use crate::state::Paths;
 /// An event of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEvent {
-    /// It is running and accepts input.
+    /// The process is running and accepts input.
     Started,
-    /// It wrote something.
+    /// The process wrote output.
     Output {
         stream: OutputStream,
         /// The bytes; empty at the end of the stream.
         bytes: Vec<u8>,
     },
-    /// It has exited with this code, and all its output was received.
+    /// The process has exited with this code, and all its output was received.
     Exited(u8),
     /// The client's input has ended; the container's input stays open.
     InputEnded,

@@ -205,7 +205,7 @@ pub async fn update<E>(
             let now = record
                 .map(|record| recorded_pod::object(&records, record))
                 .transpose()?;
-            // It may have ended and be gone by now.
+            // The Pod may have ended and be gone by now.
             return Ok(Updated::Changed(now.flatten().unwrap_or(after)));
         }
     }

@@ -47,7 +47,7 @@ pub enum HttpGetError {
     BodyTimedOut,
 }
 
-/// Why there was no response, in the words of Go's client.
+/// Why there was no response, with the messages of Go's client.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The URL is not valid.

@@ -1,4 +1,4 @@
-//! Executes probes and hooks: one request, connection or command each, with the result in the kubelet's words.
+//! Executes probes and hooks: one request, connection or command each, with the kubelet's result messages.
 //!
 //! The lifecycle decides when to probe, and how to react to an outcome. Commands run through [`Exec`], which the
 //! supervisor provides. The servers run in a container and are attackers: answers are read up to a limit, and

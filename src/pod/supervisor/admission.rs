@@ -23,7 +23,7 @@ pub fn first_event(record: &PodRecord, policy: &SecurityPolicy) -> Event {
     }
 }
 
-/// What the Pod may not have on this node.
+/// The parts of a Pod that this node forbids.
 pub fn forbidden(pod: &Pod, policy: &SecurityPolicy) -> Option<String> {
     (!policy.allow_privileged)
         .then(|| forbidden_privileges(pod))

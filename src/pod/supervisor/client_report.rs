@@ -10,7 +10,7 @@ use crate::pod::lifecycle::{Event, is_create_error};
 use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::timings::Stage;
 
-/// What was reported, and what is collected for the next report.
+/// The reported state, and the collected data for the next report.
 #[derive(Debug)]
 pub struct ClientReport {
     pod: Arc<SupervisedPod>,

@@ -7,10 +7,10 @@ use crate::pod::container_spec::PlannedContainer;
 use crate::pod::lifecycle::{ContainerAttempt, Event, PodEvent};
 use crate::state::ProcessIdentity;
 
-/// What happened to an image.
+/// The state of an image.
 #[derive(Debug)]
 pub enum ImageNews {
-    /// It is being pulled.
+    /// The image is being pulled.
     PullStarted,
     Ready(Box<Image>),
     Failed {

@@ -16,7 +16,7 @@ use crate::pod::pod_update;
 use crate::pod::sandbox::AgentClientHandle;
 use crate::state::PodRecords;
 
-/// What sessions can access of a Pod.
+/// The parts of a Pod that sessions can access.
 #[derive(Debug, Clone)]
 pub struct PodView {
     /// By container number.

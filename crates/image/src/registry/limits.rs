@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Timeouts and retries.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// For TCP and TLS together.
+    /// Timeout of TCP and TLS connection setup together.
     pub connect_timeout: Duration,
     /// How long a registry may send almost nothing.
     pub stall_timeout: Duration,

@@ -1,11 +1,11 @@
-//! Why an operation of a JSON patch does not apply, in the words of evanphx/json-patch v4.
+//! Why an operation of a JSON patch does not apply, with the messages of evanphx/json-patch v4.
 
 use std::str::FromStr;
 
 use crate::go_text::shorten;
 use crate::limits::MAX_BYTES;
 
-/// What an operation does.
+/// The kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Inserts into a list, or sets a field.
@@ -95,7 +95,7 @@ pub enum OperationError {
     TestFailed { path: String },
 }
 
-/// What is wrong with a path.
+/// A problem with a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     #[error("missing value")]

@@ -22,7 +22,7 @@ const DIRECTORY: &str = "MICROKUBE_TEST_STORE_DIRECTORY";
 const WRITER: &str = "MICROKUBE_TEST_STORE_WRITER";
 const COUNTED: &str = "counted";
 
-/// Not a test by itself: what each writer runs.
+/// The code of each writer process; tests nothing when run alone.
 #[test]
 fn writer() {
     let (Ok(directory), Ok(name)) = (std::env::var(DIRECTORY), std::env::var(WRITER)) else {

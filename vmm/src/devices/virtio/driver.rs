@@ -67,7 +67,7 @@ impl Driver {
         Self::ring(queue) + USED
     }
 
-    /// What the transport gives the device.
+    /// The resources that the transport passes to the device.
     pub fn active(&self, features: u64) -> Active {
         let queues = 0..self.next_descriptor.len();
         let queue = |index| {

@@ -13,7 +13,7 @@ pub const SHUTDOWN_RECEIVE: u32 = 1;
 /// Flag of [`Op::Shutdown`]: the sender sends no more.
 pub const SHUTDOWN_SEND: u32 = 2;
 
-/// What a packet is for.
+/// The operation of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Open a connection.
