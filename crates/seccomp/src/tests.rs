@@ -1,4 +1,4 @@
-//! Profiles and what their programs answer.
+//! Profiles, and the results of their programs.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ const EPERM: u32 = 0x0005_0001;
 const ENOSYS: u32 = 0x0005_0026;
 const KILL_PROCESS: u32 = 0x8000_0000;
 
-/// What the kernel does with a system call, given by its name.
+/// The kernel's action for a system call, given by its name.
 fn answer(program: &[Instruction], name: &str, arguments: [u64; 6]) -> u32 {
     run(program, X86_64, system_calls::number(name).unwrap(), arguments)
 }

@@ -39,7 +39,7 @@ struct Run {
     errors: Shown,
 }
 
-/// What was written to a standard stream.
+/// The output on a standard stream.
 #[derive(Clone, Default)]
 struct Shown {
     bytes: Rc<RefCell<Vec<u8>>>,
@@ -48,7 +48,7 @@ struct Shown {
 
 #[derive(Clone, Copy)]
 enum Fault {
-    /// It is not read. The user notices that, and sends this signal.
+    /// Nothing reads it. The user notices that, and sends this signal.
     Stopped(Signal),
     DiskFull,
 }

@@ -42,7 +42,7 @@ fn grace_periods_follow_the_rules_of_kubectl() {
     assert!(grace(-2, false, false).unwrap_err().contains("-1 or greater"));
 }
 
-/// What `delete` prints with these arguments, and its errors.
+/// The output of `delete` with these arguments, and its errors.
 fn deleted(store: &TestStore, words: &str) -> (String, Vec<String>) {
     #[derive(clap::Parser)]
     struct Cli {

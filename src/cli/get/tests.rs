@@ -39,7 +39,7 @@ pub(super) fn requested(args: &GetArgs) -> Result<Requested, Failure> {
     Requested::new(&args.objects, &args.scope, &args.selector, field_selector)
 }
 
-/// What `get` finds with these arguments, and prints.
+/// The result and the output of `get` with these arguments.
 fn found(paths: &Paths, words: &str) -> (Vec<Listing>, String) {
     let args = args(words);
     let requested = requested(&args).unwrap();

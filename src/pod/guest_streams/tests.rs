@@ -98,7 +98,7 @@ async fn everything_that_a_vm_sent_before_it_ended_is_passed_on_and_logged() {
     text.extend(b"\nthe last line, without a newline");
     let ending = async {
         assert_eq!(guest.read_u64().await.unwrap(), 0);
-        // In one go into the socket's buffer, before anything is read.
+        // Write it into the socket's buffer at once, before anything is read.
         assert_eq!(guest.try_write(&text).unwrap(), text.len());
         drop(guest);
         guest_streams.drained(Instant::now() + Duration::from_secs(3600)).await;

@@ -138,7 +138,7 @@ fn a_hidden_pod_is_visible_only_to_its_owner_and_its_name_is_free() {
     let _other = records.create(&record("u2", "web")).unwrap();
     assert_eq!(records.find("default", "web").unwrap().unwrap().uid, "u2");
 
-    // Its owner continues with it, and so does the sweep for dead owners.
+    // Its owner still handles the Pod, and so does the sweep for dead owners.
     records.save(&first).unwrap();
     records.save_status("u1", &StatusRecord::default()).unwrap();
     assert_eq!(records.get("u1").unwrap(), Some(first));
@@ -201,7 +201,7 @@ fn records_torn_by_a_power_cut_are_ignored_and_removable() {
     assert_eq!(records.events("u1").unwrap(), []);
     std::fs::write(dir.path().join("state/pods/u1/pod.json"), "").unwrap();
     assert_eq!(records.get("u1").unwrap(), None);
-    // It blocks no other Pod, and the sweep finds it.
+    // The hidden Pod blocks no other Pod, and the sweep finds it.
     let _lock = records.create(&record("u2", "web")).unwrap();
     assert_eq!(records.uids().unwrap(), ["u1", "u2"]);
     assert!(records.claim("u1").unwrap().is_some());

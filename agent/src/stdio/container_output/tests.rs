@@ -221,7 +221,7 @@ async fn a_host_that_confirms_unsent_bytes_is_disconnected() {
     pump.next_supervisor_gets_all(b"abc").await;
 }
 
-/// What one supervisor does before it dies.
+/// The actions of one supervisor before it dies.
 #[derive(Debug, Clone)]
 struct Life {
     /// Whether it sends the position from which to resume.

@@ -200,7 +200,7 @@ fn indexes_of_every_shape_lead_to_this_platforms_manifest() {
             let fixture = fixture();
             let images = load(&fixture, &blobs, index, Some("example.org/a:v1"));
             if *shape == "flat, without platforms" {
-                // Nothing states that it is for another platform.
+                // The layout does not state that the image is for another platform.
                 let error = images.unwrap_err();
                 assert!(chain(&error).contains("is missing"), "{}", chain(&error));
             } else {

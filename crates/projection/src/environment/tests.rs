@@ -171,7 +171,7 @@ fn missing_objects_and_keys_have_the_kubelets_words() {
             key("configMapKeyRef", "settings", "k"),
             "couldn't find key k in ConfigMap ns/settings",
         ),
-        // A key of binaryData is no variable.
+        // A key of binaryData does not become a variable.
         (
             json!(null),
             key("configMapKeyRef", "settings", "BIN"),

@@ -8,7 +8,7 @@ use crate::resource::Scope;
 use crate::test_types::{config_map, config_maps};
 use crate::write::Deletion;
 
-/// Replaces the file of an object by something else, and returns its path.
+/// Replaces the file of an object with something else, and returns its path.
 fn replace_file(bucket: &Path, with: impl FnOnce(&Path)) -> PathBuf {
     let path = bucket.join("a%2.json");
     if path.is_dir() {
@@ -110,7 +110,7 @@ fn foreign_files_are_reported_and_left_alone() {
             let said = format!("/{name} is damaged: it");
             assert!(damaged.iter().any(|text| text.contains(&said)), "{name}: {damaged:#?}");
         }
-        // Which reports the links and files in place of directories.
+        // The sweep reports the links and files in place of directories.
         assert!(store.sweep().is_ok());
         store
             .update(&config_maps(), config_map("a", &round.to_string()))

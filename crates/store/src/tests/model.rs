@@ -21,7 +21,7 @@ enum Verb {
         finalizer: bool,
         text: u8,
     },
-    /// With the current version, an old one, or none.
+    /// Expects the current version, an old one, or none.
     Update {
         name: usize,
         version: Which,

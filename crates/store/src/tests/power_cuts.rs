@@ -1,4 +1,4 @@
-//! The power fails between any two operations on the disk, and of what is not synced anything may be lost.
+//! The power fails between any two operations on the disk, and any unsynced data may be lost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn random_write(store: &Store, recorder: &Recorder, dice: &mut Dice, texts: &Ato
             "{error}"
         ),
     };
-    // Most verbs have between 9 and 20 operations, those that only read included.
+    // Most verbs take between 9 and 20 operations, including those that only read.
     let killed = (dice.roll(2) == 0).then(|| dice.roll(20));
     let verb = dice.roll(6);
     if verb == 5 {

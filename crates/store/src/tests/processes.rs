@@ -75,7 +75,7 @@ fn start(directory: &Path, name: &str) -> Child {
         .unwrap()
 }
 
-/// What a writer reported before it was killed.
+/// The report of a writer before it was killed.
 struct Report {
     /// The last count that was answered.
     count: u64,
@@ -83,7 +83,7 @@ struct Report {
     versions: Vec<u64>,
 }
 
-/// Kills the writer and reads what it said.
+/// Kills the writer and reads its report.
 fn end(mut writer: Child) -> Report {
     writer.kill().unwrap();
     let mut report = Report {

@@ -38,7 +38,7 @@ fn object_files(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The version that a list is as of.
+/// The version of a list.
 fn latest_version(store: &crate::Store) -> u64 {
     let list = store.list(&config_maps(), &Scope::All).unwrap();
     list.resource_version.number()
@@ -366,10 +366,10 @@ fn the_sweep_removes_what_killed_writers_left() {
     store.create(&config_maps(), config_map("a", "1")).unwrap();
     store.create(&config_maps(), config_map("b", "1")).unwrap();
     let file = |name: &str, version: &str| bucket_path(directory.path(), name).join(format!("{name}%{version}"));
-    // Replaced, and removed.
+    // A replaced and a removed revision.
     std::fs::write(file("a", "1.json"), "old").unwrap();
     std::fs::write(file("b", "9.deleted"), "").unwrap();
-    // Of the counter and the journal.
+    // Incomplete files of the counter and the journal.
     let incomplete = ["state/.new-1", "run/.new-1"].map(|name| directory.path().join(name));
     for path in &incomplete {
         std::fs::write(path, "").unwrap();

@@ -73,7 +73,7 @@ fn a_directory_copied_to_a_container_and_back_is_unchanged() {
         dir.path().join("back"),
     );
     make_tree(&local);
-    // To a new name, and into an existing directory.
+    // Copy to a new name, and into an existing directory.
     send(&ThisMachine, &local, text(&container), false, &mut no_warning).unwrap();
     assert_eq!(tree(&container), tree(&local));
     send(&ThisMachine, &local, text(&container), true, &mut no_warning).unwrap();
@@ -82,7 +82,7 @@ fn a_directory_copied_to_a_container_and_back_is_unchanged() {
 
     fetch(&ThisMachine, text(&container), &back, &mut no_warning).unwrap();
     assert_eq!(tree(&back), tree(&local));
-    // Once more, over the existing files.
+    // Copy again, over the existing files.
     fetch(
         &ThisMachine,
         &format!("{}/.", container.display()),

@@ -1,4 +1,4 @@
-//! The socket device against a hostile driver: its work must end, and what it holds must be bounded.
+//! The socket device against a hostile driver: its work must end, and its memory must be bounded.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;

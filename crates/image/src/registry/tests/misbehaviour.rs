@@ -1,4 +1,4 @@
-//! Floods, lies, loops and silence.
+//! Servers that send too much, wrong data, endless redirects, or nothing.
 
 use super::*;
 

@@ -1,5 +1,5 @@
 //! Faulty documents with their exact messages and places, in `tests/manifests/kinds`: the lines that begin with `#!`
-//! before a document are what is wrong with it.
+//! before a document are its expected messages.
 //!
 //! With `MICROKUBE_WRITE_EXPECTED=1` these lines are written instead of compared; review the difference before you
 //! commit it.

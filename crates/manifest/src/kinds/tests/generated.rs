@@ -152,7 +152,7 @@ proptest! {
         if read.is_ok() {
             prop_assert_eq!(messages(defaulted.validate()), [""; 0]);
             let again = objects(&text.to_string()).map_err(|error| error.to_string()).unwrap();
-            // A name made from `generateName` is another one each time.
+            // A name generated from `generateName` differs each time.
             if value.pointer("/metadata/name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
                 prop_assert_eq!(again, read.unwrap());
             }

@@ -1,4 +1,4 @@
-//! Changes of objects, with what must stay as it is.
+//! Changes of objects, with the fields that must not change.
 
 use super::*;
 
