@@ -1,8 +1,8 @@
 //! Identifies the build of this program for people, because several builds can have the same version.
 //!
-//! The linker writes a build ID, a hash of what it links, into the program's file (`--build-id`, which `build.rs` asks for). The same
-//! sources and tools give the same build, with or without git, and nothing is recompiled for it. A program without a build ID has only
-//! its version.
+//! The linker writes a build ID, a hash of what it links, into the program's file (`--build-id`, which `build.rs` asks
+//! for). The same sources and tools give the same build, with or without git, and nothing is recompiled for it. A
+//! program without a build ID has only its version.
 
 use std::fmt::Write as _;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! The host side of microkube: everything but the virtual machine monitor and the agent in the guest.
 //!
-//! Dependencies point one way: `cli` → `config` → `pod` → `objects`, `privileged` → `emulated_host`, `network`, `volume` → `state`
-//! → `build_id`, `frame_header`, `installed_files`, `stderr`, `terminal`. Independent parts, and those shared with other programs, are
-//! crates under `crates/`. `tests/structure` checks this.
+//! Dependencies point one way: `cli` → `config` → `pod` → `objects`, `privileged` → `emulated_host`, `network`,
+//! `volume` → `state` → `build_id`, `frame_header`, `installed_files`, `stderr`, `terminal`. Independent parts, and
+//! those shared with other programs, are crates under `crates/`. `tests/structure` checks this.
 
 // The fuzz targets refer to this crate and their fuzzer by these names.
 #[cfg(test)]

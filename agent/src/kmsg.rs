@@ -77,8 +77,8 @@ fn read_batch(mut kmsg: &File, batch: &mut Vec<u8>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Appends a record ("priority,sequence,microseconds,flags[,…];text\n[ KEY=value\n…]", Documentation/ABI/testing/dev-kmsg)
-/// as a line in dmesg's form.
+/// Appends a record ("priority,sequence,microseconds,flags[,…];text\n[ KEY=value\n…]",
+/// Documentation/ABI/testing/dev-kmsg) as a line in dmesg's form.
 fn append_line(record: &[u8], lines: &mut Vec<u8>) {
     let Some(separator) = record.iter().position(|byte| *byte == b';') else {
         return;

@@ -20,7 +20,8 @@ use crate::state::POD_RECORDS_VERSION;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The start of the first line that a kernel prints, which is a constant in its file (`linux_banner` in `init/version-timestamp.c`).
+/// The start of the first line that a kernel prints, which is a constant in its file (`linux_banner` in
+/// `init/version-timestamp.c`).
 const BANNER: &[u8] = b"Linux version ";
 
 const MAX_KERNEL_VERSION_BYTES: usize = 128;

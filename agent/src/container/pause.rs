@@ -39,8 +39,8 @@ const PAUSE_ID: u32 = 65_535;
 const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 
 impl Launcher {
-    /// Starts the process in a new PID namespace and returns its PID and its pidfd (pidfd_open(2)). The VM ends with the process,
-    /// because all containers end with it.
+    /// Starts the process in a new PID namespace and returns its PID and its pidfd (pidfd_open(2)). The VM ends with
+    /// the process, because all containers end with it.
     pub fn start_pause(&self) -> Result<(Pid, OwnedFd)> {
         let (report, helper_report) = pipe2(OFlag::O_CLOEXEC).context("cannot create a pipe")?;
         let null =

@@ -1,4 +1,5 @@
-//! The files of configMap, secret, downwardAPI and projected volumes (`pkg/volume/{configmap,secret,downwardapi,projected}`).
+//! The files of configMap, secret, downwardAPI and projected volumes
+//! (`pkg/volume/{configmap,secret,downwardapi,projected}`).
 
 use std::collections::BTreeMap;
 

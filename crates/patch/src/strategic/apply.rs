@@ -145,8 +145,9 @@ fn check_order(change: &[Value], order: &[Value], field: Field<'_>) -> Result<()
     Ok(())
 }
 
-/// The order of a list before a patch, as apimachinery sees it when it sets the order of the patched list: deleted items are
-/// gone, and as many new ones are at the end in their place. (apimachinery deletes and adds in the same array.)
+/// The order of a list before a patch, as apimachinery sees it when it sets the order of the patched list: deleted
+/// items are gone, and as many new ones are at the end in their place. (apimachinery deletes and adds in the same
+/// array.)
 fn after_deletions(before: Vec<Key>, change: &[Value], field: Field<'_>) -> Result<Vec<Key>, PatchError> {
     if field.merge_key().is_none() {
         return Ok(before);

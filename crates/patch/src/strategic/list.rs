@@ -26,8 +26,8 @@ pub(super) fn interleave(old: Vec<Placed>, new: Vec<Placed>) -> Vec<Value> {
     result
 }
 
-/// Gives the elements the order of a patch: `ranks` has the elements of the patch, `before` the list before it. Each element
-/// comes with its key.
+/// Gives the elements the order of a patch: `ranks` has the elements of the patch, `before` the list before it. Each
+/// element comes with its key.
 pub(super) fn order(
     elements: Vec<(Key, Value)>,
     ranks: &HashMap<Key, usize>,

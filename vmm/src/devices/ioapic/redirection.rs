@@ -1,4 +1,5 @@
-//! An entry of the redirection table (82093AA, section 3.2.4) and the message it stands for (Intel SDM volume 3, section 11.11).
+//! An entry of the redirection table (82093AA, section 3.2.4) and the message it stands for (Intel SDM volume 3,
+//! section 11.11).
 
 /// Bit 14: the interrupt waits for its EOI; only the controller changes it.
 const REMOTE_IRR: u64 = 1 << 14;
