@@ -212,8 +212,8 @@ async fn serve_streams(
 }
 
 /// The streams whose header has not arrived yet. If all places are taken, the oldest stream is closed in favour of the
-/// next, so silent streams cannot block others for long. Each has a minimum time first: after a takeover, a guest opens
-/// all its streams at once.
+/// next, so silent streams cannot block others for long. Each stream is protected for a minimum time: after a takeover,
+/// a guest opens all its streams at once.
 #[derive(Debug)]
 struct UnnamedStreams {
     free: Arc<Semaphore>,
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(silent.await.unwrap(), None);
         let is_lost = |place: &mut Place| place.lost.try_recv() != Err(oneshot::error::TryRecvError::Empty);
         assert!(!places.iter_mut().any(is_lost), "a new stream displaces only one");
-        // The next one to be displaced has sent its header, which is only read now.
+        // The next stream to be displaced has sent its header, which is read only now.
         let spoken = places.remove(0);
         let next = tokio::spawn(async move {
             let place = unnamed.admit().await.unwrap();

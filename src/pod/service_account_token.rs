@@ -42,7 +42,7 @@ pub fn service_account(pod: &Pod) -> &str {
     own.filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ACCOUNT)
 }
 
-/// A token cannot be made.
+/// A token cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("cannot {action} the key of service accounts {path}")]
@@ -52,13 +52,13 @@ pub enum TokenError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path} is not a key for ES256; remove it, and a new one is created")]
+    #[error("{path} is not a key for ES256; remove it, and microkube creates a new one")]
     InvalidKey { path: PathBuf },
     #[error("cannot sign a token")]
     Sign,
 }
 
-/// Whom a token identifies.
+/// The identity in a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     pub namespace: String,
@@ -110,7 +110,7 @@ impl Signer {
     /// A token for an audience. Without one it is for the API server.
     ///
     /// # Errors
-    /// If there is no randomness.
+    /// If random numbers are not available.
     pub fn sign(
         &self,
         subject: &Subject,
@@ -205,10 +205,10 @@ struct Issued {
 }
 
 impl PodTokens {
-    /// The token for this audience and lifetime. `sign` makes a new one if there is none that is young enough.
+    /// The token for this audience and lifetime. `sign` creates a new one unless there is a recent one.
     ///
     /// # Errors
-    /// That of `sign`.
+    /// An error from `sign`.
     pub fn token<E>(
         &self,
         audience: Option<&str>,
@@ -218,7 +218,7 @@ impl PodTokens {
     ) -> Result<Content, E> {
         let key = (audience.map(str::to_owned), lifetime_seconds);
         if let Some(issued) = lock(&self.issued).get(&key)
-            // A clock that was set back makes tokens that are not valid yet.
+            // If the clock was set back, tokens may not be valid yet.
             && (issued.at..issued.renewed_at).contains(&now)
         {
             return Ok(issued.token.clone());
@@ -325,7 +325,7 @@ mod tests {
         std::fs::write(&path, "not a key").unwrap();
         let error = Signer::open(&path).unwrap_err().to_string();
         assert!(
-            error.ends_with("is not a key for ES256; remove it, and a new one is created"),
+            error.ends_with("is not a key for ES256; remove it, and microkube creates a new one"),
             "{error}"
         );
     }

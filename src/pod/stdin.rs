@@ -18,7 +18,7 @@ use tokio::sync;
 #[derive(Debug)]
 pub struct ContainerStdin {
     ends_with_client: bool,
-    /// Tells a later supervisor which attempt's input was taken by its only client.
+    /// The file that records, for a later supervisor, which attempt's input was taken by its only client.
     taken_file: PathBuf,
     id: String,
     state: Mutex<State>,
@@ -33,8 +33,8 @@ enum State {
     Open(Arc<Connection>),
     /// Its only client holds it.
     Lent,
-    /// Its end was sent. The connection stays open, because the agent treats a closed one as the death of the
-    /// supervisor.
+    /// Its end was sent. The connection stays open, because the agent interprets a closed connection as the death of
+    /// the supervisor.
     Ended {
         _connected: Arc<Connection>,
     },

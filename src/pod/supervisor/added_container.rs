@@ -21,7 +21,7 @@ impl Additions {
     /// Prepares the container with this number. `hold` protects its image until the layers are on the disk.
     ///
     /// # Errors
-    /// Why it cannot be created, with the kubelet's reason.
+    /// If the container cannot be created, with the kubelet's reason.
     pub async fn prepare(
         &self,
         pod: &Arc<SupervisedPod>,
@@ -40,7 +40,7 @@ impl Additions {
             .map_err(create_error)?;
         let image = match image.filter(|image| image.open_layers().is_ok()) {
             Some(image) => image,
-            // The previous supervisor has found it, or it was removed meanwhile.
+            // The previous supervisor has found the image, or it was removed meanwhile.
             None => find(pod, &as_container(container)).await.map_err(create_error)?,
         };
         let mut added = self.added.lock().await;
@@ -87,7 +87,7 @@ impl Additions {
             added.layer_disk = layer_disk.clone();
             self.save(pod, added);
         }
-        // An earlier attempt may have failed at this point, so all of them are requested.
+        // An earlier attempt may have failed at this point, so request all layers.
         let wanted = if layers.is_empty() {
             layer_disk.layers_of(image)
         } else {
@@ -103,7 +103,7 @@ impl Additions {
             return;
         }
         if let Err(error) = added.save(&pod.paths, &pod.record.uid) {
-            // Without it, the next supervisor would start the Pod in another VM.
+            // Without this record, the next supervisor would start the Pod in another VM.
             tracing::error!("cannot write the state for a later supervisor: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Whether this node runs the Pod, as the kubelet decides it before anything of the Pod is created.
+//! Decides whether this node runs the Pod, as the kubelet does before it creates anything for the Pod.
 
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::admission::{Rejection, forbidden_privileges, rejection};
