@@ -1,6 +1,6 @@
 # Functions that delete microkube's stored files.
 
-# empty DIR: deletes what is in a directory, except mount points and what is below them
+# empty DIR: deletes the content of a directory, except mount points and everything below them
 empty() {
     directory=$1
     set -- -xdev -depth -mindepth 1

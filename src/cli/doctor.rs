@@ -23,7 +23,7 @@ use crate::state::Paths;
 #[command(after_help = "Example:\n  microkube doctor")]
 pub struct DoctorArgs {}
 
-/// A check: what it is called, what it does, and what to do when it fails.
+/// A check: its name, its result, and the remedy if it fails.
 struct Check {
     name: &'static str,
     result: anyhow::Result<String>,

@@ -1,4 +1,4 @@
-//! What the guest kernel offers to containers: mitigations of CPU vulnerabilities, and networks that containers build
+//! Features of the guest kernel for containers: mitigations of CPU vulnerabilities, and networks that containers build
 //! themselves.
 
 use microkube_tests::manifest::{Container, Pod};

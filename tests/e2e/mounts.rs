@@ -1,4 +1,4 @@
-//! What containers find at mount paths, and which user and groups they run as.
+//! The content of mount paths in containers, and the user and groups that containers run as.
 
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;

@@ -283,8 +283,8 @@ fn mount_scratch(device: &str) -> Result<()> {
         mount(Some(&source), SCRATCH_DIR, Some("ext4"), flags, Some(SCRATCH_OPTIONS))
             .with_context(|| format!("cannot mount the scratch disk {}", source.display()))?;
     }
-    // The disk may come from a previous VM that was lost. What containers wrote to their own file systems is gone
-    // with that VM; volumes stay.
+    // The disk may come from a previous VM that was lost. The containers' own file systems are gone with that VM;
+    // volumes stay.
     let containers = Path::new(SCRATCH_DIR).join("containers");
     match fs::remove_dir_all(&containers) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -17,7 +17,7 @@ pub enum ErofsError {
     Entry {
         /// The entry's path, escaped.
         path: String,
-        /// What is wrong, as a predicate.
+        /// The problem, as a predicate.
         why: String,
     },
     /// More files than are allowed.

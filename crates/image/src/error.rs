@@ -19,7 +19,7 @@ pub enum ImageError {
     InvalidName {
         /// As given.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         why: NameError,
     },
     /// The pull policy forbids fetching it (the kubelet's message).
@@ -186,7 +186,7 @@ pub enum PullError {
     Certificate {
         /// Host and port.
         registry: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
     /// The registry does not speak TLS.
@@ -213,7 +213,7 @@ pub enum PullError {
     Credentials {
         /// File, secret or helper.
         origin: String,
-        /// What is wrong with it.
+        /// The problem.
         why: CredentialsError,
     },
     /// The host's registry settings are unusable.
@@ -221,7 +221,7 @@ pub enum PullError {
     Configuration {
         /// File.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: ConfigurationError,
     },
     /// The host's registry settings block this registry.
@@ -264,7 +264,7 @@ pub enum PullError {
     Invalid {
         /// Which document.
         what: String,
-        /// What is wrong.
+        /// The problem.
         why: String,
     },
     /// Content does not match its digest.

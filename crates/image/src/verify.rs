@@ -34,7 +34,7 @@ pub struct Verified {
 pub struct Problem {
     /// The affected part of the image.
     pub what: String,
-    /// What is wrong with it.
+    /// The problem.
     pub why: String,
     /// Whether it has been repaired.
     pub repaired: bool,

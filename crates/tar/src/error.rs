@@ -16,7 +16,7 @@ pub enum TarError {
     Malformed {
         /// Position in the stream in bytes.
         offset: u64,
-        /// What is wrong.
+        /// The problem.
         what: Malformation,
     },
     /// Reading the underlying stream failed.

@@ -18,7 +18,7 @@ use super::super::pods_host::{self, Place, Purpose};
 use super::super::print::emit;
 use crate::objects::{ObjectError, Objects};
 
-/// Where the object is created, and what is printed.
+/// Where the object is created, and the output.
 #[derive(Debug, clap::Args)]
 pub(super) struct GeneratedArgs {
     #[command(flatten)]

@@ -77,7 +77,7 @@ impl OutputReader {
                 }
             }
         }
-        // What is held is of the other stream.
+        // The held bytes belong to the other stream.
         *self.returned.of_mut(stream) = self.next.of(stream);
         Ok(Some((stream, bytes)))
     }

@@ -42,7 +42,7 @@ use crate::pod::patience::KILL_PATIENCE;
 use crate::privileged::{Privileges, VmmError};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity};
 
-/// What a supervisor needs to start.
+/// The parameters of a supervisor.
 #[derive(Debug)]
 pub struct Supervisor {
     /// The directories of microkube's files.

@@ -25,7 +25,7 @@ pub enum CredentialsError {
     Helper(#[from] HelperError),
 }
 
-/// What is wrong with an entry of an auth file.
+/// A problem with an entry of an auth file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     #[error("\"auth\" is not base64")]

@@ -1,8 +1,8 @@
 //! Fetches the documents and blobs of one image from its registry or the registry's mirrors.
 //!
 //! A registry is not trusted: everything kept in memory is bounded, a registry cannot delay a pull indefinitely,
-//! content that does not match the request is refused, and credentials go only to their registry. What the documents
-//! mean and where blobs are stored does not belong here.
+//! content that does not match the request is refused, and credentials go only to their registry. The meaning of
+//! documents and the storage of blobs do not belong here.
 
 mod access;
 mod answer;

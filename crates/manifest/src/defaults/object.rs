@@ -1,4 +1,4 @@
-//! The defaults of objects other than Pods, and what the API server changes when it creates and updates an object
+//! The defaults of objects other than Pods, and the API server's changes when it creates and updates an object
 //! (`pkg/registry/core/*/strategy.go`).
 
 use k8s_openapi::ByteString;

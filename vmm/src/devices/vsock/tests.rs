@@ -401,7 +401,7 @@ fn a_guest_that_exceeds_its_credit_is_reset() {
         }
     }
     assert!(reset);
-    // What was sent before still arrives, followed by the end of the stream.
+    // Data that was sent before still arrives, followed by the end of the stream.
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
         socket.read_to_end(&mut all).unwrap();

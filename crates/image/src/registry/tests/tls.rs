@@ -1,4 +1,4 @@
-//! Which certificates are accepted, and what happens without any.
+//! Which certificates are accepted, and the effect of missing ones.
 
 use std::path::Path;
 use std::sync::Arc;
