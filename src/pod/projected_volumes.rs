@@ -28,14 +28,31 @@ pub struct VolumeFiles {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedVolume {
     pub volume: String,
-    error: ProjectionError,
+    why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Why {
+    #[error(transparent)]
+    Projection(ProjectionError),
+    #[error("its files cannot be computed: internal error")]
+    Internal,
 }
 
 impl FailedVolume {
+    /// Of a volume whose computation has panicked.
+    #[must_use]
+    pub fn not_computed(volume: &str) -> Self {
+        Self {
+            volume: volume.to_owned(),
+            why: Why::Internal,
+        }
+    }
+
     /// The message of the kubelet's event `FailedMount`.
     #[must_use]
     pub fn message(&self) -> String {
-        failed_mount_message(&self.volume, &self.error)
+        failed_mount_message(&self.volume, &self.why)
     }
 }
 
@@ -51,7 +68,10 @@ pub fn compute(pod: &BoundPod<'_>, objects: &dyn Objects) -> Vec<Result<VolumeFi
         let name = volume.name.clone();
         match volume_files(pod, volume, objects) {
             Ok(files) => Ok(VolumeFiles { volume: name, files }),
-            Err(error) => Err(FailedVolume { volume: name, error }),
+            Err(error) => Err(FailedVolume {
+                volume: name,
+                why: Why::Projection(error),
+            }),
         }
     };
     projected(pod.pod).map(of_volume).collect()

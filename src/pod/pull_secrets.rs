@@ -23,6 +23,20 @@ pub struct PullSecrets {
 }
 
 impl PullSecrets {
+    /// Those of a Pod whose lookup has panicked.
+    #[must_use]
+    pub fn unreadable(record: &PodRecord) -> Self {
+        let own = record
+            .pod
+            .spec
+            .iter()
+            .filter_map(|spec| spec.image_pull_secrets.as_deref());
+        Self {
+            found: Vec::new(),
+            missing: own.flat_map(written).collect(),
+        }
+    }
+
     /// The message of the kubelet's event `FailedToRetrieveImagePullSecret`, if any are missing.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
@@ -181,5 +195,10 @@ mod tests {
         let of_account = found(&[], "");
         assert_eq!((of_account.found.len(), of_account.complaint()), (1, None));
         assert_eq!(found(&[], "unknown"), PullSecrets::default());
+        let unreadable = PullSecrets::unreadable(&record(&["cfg", "", "json"], ""));
+        assert_eq!(
+            (unreadable.found, unreadable.missing),
+            (vec![], vec!["cfg".to_owned(), "json".to_owned()])
+        );
     }
 }

@@ -147,7 +147,7 @@ fn list(errors: &[ProjectionError]) -> String {
 
 /// The message of the event `FailedMount` for a volume whose files cannot be computed (`GenerateError` in
 /// `pkg/volume/util/operationexecutor`).
-pub fn failed_mount_message(volume: &str, error: &ProjectionError) -> String {
+pub fn failed_mount_message(volume: &str, error: &impl std::error::Error) -> String {
     format!("MountVolume.SetUp failed for volume {} : {error}", quote(volume))
 }
 

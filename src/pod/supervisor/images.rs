@@ -15,7 +15,7 @@ use crate::pod::container_images;
 use crate::pod::container_order::containers;
 use crate::pod::lifecycle::PodEvent;
 use crate::pod::node_objects::NodeObjects;
-use crate::pod::pull_secrets;
+use crate::pod::pull_secrets::{self, PullSecrets};
 use crate::pod::timings::Stage;
 
 /// The images found so far.
@@ -188,7 +188,7 @@ async fn secrets_for_pull(pod: &Arc<SupervisedPod>, must_be_pulled: bool) -> Vec
     }
     let copy = Arc::clone(pod);
     let found = tokio::task::spawn_blocking(move || pull_secrets::find(&copy.record, &NodeObjects::new(&copy.paths)));
-    let secrets = found.await.unwrap_or_default();
+    let secrets = found.await.unwrap_or_else(|_| PullSecrets::unreadable(&pod.record));
     if let Some(message) = secrets.complaint() {
         pod.warn(message.clone()).await;
         pod.send(Message::Emit(PodEvent {

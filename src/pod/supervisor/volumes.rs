@@ -1,10 +1,13 @@
 //! Writes the files of the Pod's volumes into its VM: all of them before its first container starts, and those that
 //! have changed while it runs.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use microkube_projection::{BoundPod, Objects};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
@@ -18,6 +21,10 @@ use crate::pod::written_volumes::WrittenVolumes;
 /// The kubelet's pauses before it sets up volumes again (`pkg/util/goroutinemap/exponentialbackoff`).
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(122);
+
+/// How long the kubelet waits for volumes before it reports those that are missing (`podAttachAndMountTimeout` in
+/// `pkg/kubelet/volumemanager`).
+const MOUNT_TIMEOUT: Duration = Duration::from_secs(123);
 
 /// How often the age of tokens is looked at.
 const LONGEST_TOKEN_WAIT: Duration = Duration::from_secs(60);
@@ -46,8 +53,9 @@ pub async fn wait_for_files(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> V
     let mut waits = Some(waits);
     let mut changes = pod.changes.clone();
     let mut pause = Pause::default();
-    let mut failures = Failures::default();
+    let mut failures = Failures::of_waiting_pod();
     let mut is_retry = false;
+    let mut timeout = pin!(tokio::time::sleep(MOUNT_TIMEOUT));
     loop {
         let (files, failed) = compute(pod).await;
         if failed.is_empty() {
@@ -57,14 +65,27 @@ pub async fn wait_for_files(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> V
             waits();
         }
         failures.report(pod, &failed, is_retry).await;
-        is_retry = tokio::select! {
-            () = changes.changed() => false,
-            () = tokio::time::sleep(pause.take()) => true,
+        let mut retry = pin!(tokio::time::sleep(pause.take()));
+        is_retry = loop {
+            tokio::select! {
+                () = changes.changed() => break false,
+                () = &mut retry => break true,
+                () = &mut timeout => {
+                    pod.send(Message::Emit(failed_mount(unmounted_message(&failed))));
+                    timeout.as_mut().reset(Instant::now() + MOUNT_TIMEOUT);
+                }
+            }
         };
     }
 }
 
 async fn compute(pod: &Arc<SupervisedPod>) -> (Vec<VolumeFiles>, Vec<FailedVolume>) {
+    compute_by(pod, projected_volumes::compute).await
+}
+
+type Computation = fn(&BoundPod<'_>, &dyn Objects) -> Vec<Result<VolumeFiles, FailedVolume>>;
+
+async fn compute_by(pod: &Arc<SupervisedPod>, computation: Computation) -> (Vec<VolumeFiles>, Vec<FailedVolume>) {
     if projected_volumes::projected(&pod.record.pod).next().is_none() {
         return (Vec::new(), Vec::new());
     }
@@ -72,50 +93,87 @@ async fn compute(pod: &Arc<SupervisedPod>) -> (Vec<VolumeFiles>, Vec<FailedVolum
     let computed = tokio::task::spawn_blocking(move || {
         let on_node = PodOnNode::new(&copy.record.uid, &copy.current(), None, None);
         let objects = NodeObjects::with_tokens(&copy.paths, &copy.record, &copy.tokens);
-        projected_volumes::compute(&on_node.bound(), &objects)
+        computation(&on_node.bound(), &objects)
     });
+    // It ends without a result only if it panics. The panic's message could contain a value.
+    let Ok(volumes) = computed.await else {
+        let volumes = projected_volumes::projected(&pod.record.pod);
+        let failed = volumes.map(|volume| FailedVolume::not_computed(&volume.name)).collect();
+        return (Vec::new(), failed);
+    };
     let (mut files, mut failed) = (Vec::new(), Vec::new());
-    match computed.await {
-        Ok(volumes) => {
-            for volume in volumes {
-                match volume {
-                    Ok(computed) => files.push(computed),
-                    Err(failure) => failed.push(failure),
-                }
-            }
+    for volume in volumes {
+        match volume {
+            Ok(computed) => files.push(computed),
+            Err(failure) => failed.push(failure),
         }
-        // A fault of this program; the panic's message could contain a value.
-        Err(_) => tracing::error!("the files of the Pod's volumes could not be computed"),
     }
     (files, failed)
 }
 
 /// The failures that were reported last.
-#[derive(Debug, Default)]
-struct Failures(Vec<FailedVolume>);
+#[derive(Debug)]
+struct Failures {
+    reported: Vec<FailedVolume>,
+    /// Whether the VM has not booted because of them.
+    pod_waits: bool,
+}
 
 impl Failures {
+    /// Of a Pod whose VM boots when its volumes have files.
+    fn of_waiting_pod() -> Self {
+        Self {
+            reported: Vec::new(),
+            pod_waits: true,
+        }
+    }
+
+    /// Of a Pod whose volumes keep the files that they have.
+    fn of_running_pod() -> Self {
+        Self {
+            reported: Vec::new(),
+            pod_waits: false,
+        }
+    }
+
     /// Records the kubelet's events about these failures, if they are new or after another attempt, and tells an
-    /// attached command line once why its Pod waits.
+    /// attached command line each of them once.
     async fn report(&mut self, pod: &SupervisedPod, failed: &[FailedVolume], is_retry: bool) {
         for failure in failed {
-            let is_new = !self.0.contains(failure);
+            let is_new = !self.reported.contains(failure);
             if is_new || is_retry {
-                pod.send(Message::Emit(failed_mount(failure)));
+                pod.send(Message::Emit(failed_mount(failure.message())));
             }
             if is_new {
-                pod.warn(format!("the Pod is waiting: {}", failure.message())).await;
+                let message = failure.message();
+                pod.warn(match self.pod_waits {
+                    true => format!("the Pod is waiting: {message}"),
+                    false => message,
+                })
+                .await;
             }
         }
-        self.0 = failed.to_vec();
+        self.reported = failed.to_vec();
     }
 }
 
-fn failed_mount(failure: &FailedVolume) -> PodEvent {
+/// The message of the kubelet's event about volumes that are still missing after [`MOUNT_TIMEOUT`]
+/// (`WaitForAttachAndMount` in `pkg/kubelet/volumemanager`).
+fn unmounted_message(failed: &[FailedVolume]) -> String {
+    let mut names: Vec<_> = failed.iter().map(|failure| failure.volume.as_str()).collect();
+    names.sort_unstable();
+    format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], failed to process volumes=[]: \
+         context deadline exceeded",
+        names.join(" ")
+    )
+}
+
+fn failed_mount(message: String) -> PodEvent {
     PodEvent {
         warning: true,
         reason: "FailedMount",
-        message: failure.message(),
+        message,
         container: None,
     }
 }
@@ -144,7 +202,7 @@ async fn follow(pod: Arc<SupervisedPod>, agent: AgentClientHandle, mut written: 
     // Its labels and annotations can be in files.
     let mut current = pod.current.subscribe();
     let mut pause = Pause::default();
-    let mut failures = Failures::default();
+    let mut failures = Failures::of_running_pod();
     // Another supervisor may have written the files.
     let mut due_in = Some(Duration::ZERO);
     loop {
@@ -316,6 +374,44 @@ mod tests {
         assert!(frames.try_recv().is_err(), "once");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn volumes_that_stay_missing_are_reported_together_as_by_the_kubelet() {
+        let node = TestNode::new();
+        let (pod, mut messages) = node.pod(None);
+        let began = Instant::now();
+        let both = async {
+            loop {
+                let said = event(&mut messages).await;
+                if !said.contains("MountVolume.SetUp failed") {
+                    return said;
+                }
+            }
+        };
+        let said = tokio::select! {
+            said = both => said,
+            files = wait_for_files(&pod, || {}) => panic!("{files:?}"),
+        };
+        assert_eq!(
+            said,
+            "FailedMount: Unable to attach or mount volumes: unmounted volumes=[config], unattached volumes=[], failed to \
+             process volumes=[]: context deadline exceeded"
+        );
+        assert_eq!(began.elapsed().as_secs(), 123);
+    }
+
+    #[tokio::test]
+    async fn no_volume_is_empty_because_its_computation_panicked() {
+        let node = TestNode::new();
+        let (pod, _messages) = node.pod(None);
+        let (files, failed) = compute_by(&pod, |_, _| panic!("a fault")).await;
+        assert!(files.is_empty());
+        let messages: Vec<_> = failed.iter().map(FailedVolume::message).collect();
+        let expected = ["config", "own"].map(|volume| {
+            format!("MountVolume.SetUp failed for volume \"{volume}\" : its files cannot be computed: internal error")
+        });
+        assert_eq!(messages, expected);
+    }
+
     /// An agent that passes on what is written.
     struct WritingAgent(mpsc::UnboundedSender<String>);
 
@@ -364,7 +460,8 @@ mod tests {
     async fn only_changed_files_are_written_and_those_of_a_deleted_object_stay() {
         let node = TestNode::new();
         node.set("1");
-        let (pod, mut messages) = node.pod(None);
+        let (client, mut frames) = mpsc::channel(8);
+        let (pod, mut messages) = node.pod(Some(client));
         let (agent, mut written, _server) = agent().await;
         // As after the restart of a supervisor.
         let _updates = VolumeUpdates::start(&pod, agent, WrittenVolumes::default()).unwrap();
@@ -374,6 +471,13 @@ mod tests {
         assert_eq!(written.recv().await.unwrap(), "config: key=2");
         node.delete();
         assert!(event(&mut messages).await.starts_with("FailedMount: "));
+        let Some(SupervisorFrame::Notice(Notice::Pod(PodNotice::Warning(told)))) = frames.recv().await else {
+            panic!("the command line is told why its files are old");
+        };
+        assert_eq!(
+            told,
+            "MountVolume.SetUp failed for volume \"config\" : configmap \"a\" not found"
+        );
         node.set("2");
         node.set("3");
         assert_eq!(written.recv().await.unwrap(), "config: key=3");
