@@ -31,7 +31,7 @@ pub fn start_container(request: &StartContainerRequest) -> Result<(), InvalidReq
     for variable in &request.env {
         text("env", variable)?;
         if variable.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
-            return Err(InvalidRequest::new("env", format!("is not NAME=value: {variable:?}")));
+            return Err(InvalidRequest::new("env", "has a variable that is not NAME=value"));
         }
     }
     if !request.working_dir.is_empty() {
@@ -110,6 +110,16 @@ mod tests {
             .collect(),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn a_refusal_does_not_show_a_variable() {
+        let refused = StartContainerRequest {
+            env: vec!["=hunter2".to_owned()],
+            ..request()
+        };
+        let error = start_container(&refused).unwrap_err().to_string();
+        assert_eq!(error, "env has a variable that is not NAME=value");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reads the manifests named on a command line: files, directories and standard input, within limits.
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -163,13 +164,18 @@ fn move_into(manifests: &mut Manifests, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The texts of manifests.
-#[derive(Debug)]
+/// The texts of manifests. `Debug` shows only their names: Secrets are among them.
 pub(super) struct Texts {
     /// The texts, with their names in messages.
     pub(super) texts: Vec<(String, Vec<u8>)>,
     /// The content of standard input, if it was read.
     pub(super) consumed_stdin: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.texts.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// Reads everything in these paths.
@@ -271,6 +277,15 @@ mod tests {
 
     fn named(name: &str) -> String {
         pod(json!({ "name": name }))
+    }
+
+    #[test]
+    fn debug_shows_only_the_names_of_texts() {
+        let texts = Texts {
+            texts: vec![("secret.yaml".to_owned(), b"hunter2".to_vec())],
+            consumed_stdin: Some(b"hunter2".to_vec()),
+        };
+        assert_eq!(format!("{texts:?}"), r#"["secret.yaml"]"#);
     }
 
     fn load_names(paths: &[PathBuf]) -> Result<Vec<String>, String> {

@@ -12,6 +12,7 @@
 use crate::frame_header::{self, HEADER_BYTES};
 use crate::terminal::TerminalSize;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::{self, Read, Write};
 
 /// Maximum data in a frame of standard input or output, in bytes.
@@ -96,8 +97,8 @@ pub struct Preface {
     pub token: [u8; TOKEN_LEN],
 }
 
-impl std::fmt::Debug for Preface {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Preface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Preface")
     }
 }
@@ -145,8 +146,9 @@ pub enum CommandRequest {
     Shutdown,
 }
 
-/// A command to run. Strings are bytes, as in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A command to run. Strings are bytes, as in the kernel. `Debug` does not show arguments and variables, which can
+/// contain passwords.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// Program (searched in `PATH` of `env`) and arguments.
@@ -157,6 +159,17 @@ pub struct Command {
     pub cwd: Vec<u8>,
     /// Size of the terminal for the command; `None` for pipes.
     pub terminal: Option<TerminalSize>,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("argv", &format_args!("({})", self.argv.len()))
+            .field("env", &format_args!("({})", self.env.len()))
+            .field("cwd", &String::from_utf8_lossy(&self.cwd))
+            .field("terminal", &self.terminal)
+            .finish()
+    }
 }
 
 /// How a command ended.
@@ -176,7 +189,8 @@ impl Exit {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A message between the client and the emulated host. `Debug` does not show the bytes of streams.
+#[derive(Clone, PartialEq, Eq)]
 pub enum CommandFrame {
     /// Emulated host: the secret is correct.
     Ready,
@@ -200,6 +214,24 @@ pub enum CommandFrame {
     Exited(Exit),
     /// Emulated host: the command could not be run.
     Failed(String),
+}
+
+impl fmt::Debug for CommandFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => f.write_str("Ready"),
+            Self::Request(request) => f.debug_tuple("Request").field(request).finish(),
+            Self::Stdin(bytes) => write!(f, "Stdin({} bytes)", bytes.len()),
+            Self::StdinEnd => f.write_str("StdinEnd"),
+            Self::StdinCredit(bytes) => write!(f, "StdinCredit({bytes})"),
+            Self::Signal { number, group } => write!(f, "Signal({number}, group: {group})"),
+            Self::Resized(size) => f.debug_tuple("Resized").field(size).finish(),
+            Self::Stdout(bytes) => write!(f, "Stdout({} bytes)", bytes.len()),
+            Self::Stderr(bytes) => write!(f, "Stderr({} bytes)", bytes.len()),
+            Self::Exited(exit) => f.debug_tuple("Exited").field(exit).finish(),
+            Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
+        }
+    }
 }
 
 impl CommandFrame {
@@ -403,6 +435,28 @@ mod tests {
     }
 
     const VERSIONS: [Version; 2] = [Version::One, Version::Two];
+
+    #[test]
+    fn debug_shows_neither_streams_nor_command_lines() {
+        let secret = b"hunter2".to_vec();
+        let command = Command {
+            argv: vec![b"login".to_vec(), secret.clone()],
+            env: vec![(b"PASSWORD".to_vec(), secret.clone())],
+            cwd: b"/".to_vec(),
+            terminal: None,
+        };
+        for (frame, expected) in [
+            (CommandFrame::Stdin(secret.clone()), "Stdin(7 bytes)"),
+            (CommandFrame::Stdout(secret.clone()), "Stdout(7 bytes)"),
+            (CommandFrame::Stderr(secret), "Stderr(7 bytes)"),
+            (
+                CommandFrame::Request(CommandRequest::Exec(command)),
+                "Request(Exec(Command { argv: (2), env: (1), cwd: \"/\", terminal: None }))",
+            ),
+        ] {
+            assert_eq!(format!("{frame:?}"), expected);
+        }
+    }
 
     /// Builds whose records have no version send and understand these frames: they never change.
     #[test]

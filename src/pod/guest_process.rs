@@ -1,5 +1,6 @@
 //! Additional processes in a Pod's containers, for `exec`, probes and hooks.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,8 +45,8 @@ pub struct GuestProcesses {
     pending: PendingStarts,
 }
 
-/// A process to start.
-#[derive(Debug, Clone, Default)]
+/// A process to start. `Debug` does not show its arguments, which can contain passwords.
+#[derive(Clone, Default)]
 pub struct ProcessSpec {
     /// The container's id in the guest.
     pub container_id: String,
@@ -57,6 +58,19 @@ pub struct ProcessSpec {
     pub tty_size: Option<TerminalSize>,
     /// How long after the start request the agent kills it, even if this supervisor is gone.
     pub timeout: Option<Duration>,
+}
+
+impl fmt::Debug for ProcessSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessSpec")
+            .field("container_id", &self.container_id)
+            .field("args", &format_args!("({})", self.args.len()))
+            .field("stdin", &self.stdin)
+            .field("tty", &self.tty)
+            .field("tty_size", &self.tty_size)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
 }
 
 /// The unanswered start requests, including those whose callers have given up. Their memory is bounded whatever the

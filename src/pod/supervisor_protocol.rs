@@ -15,6 +15,7 @@
 //! notice or frame kind, another framing) raises it, and is not sent in older versions. In every version, a Pod from
 //! the previous build answers `exec`, `attach`, `logs`, `top` and `delete`.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net as blocking;
@@ -62,8 +63,8 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// A message between supervisor and client.
-#[derive(Debug, Clone, PartialEq)]
+/// A message between supervisor and client. `Debug` does not show the bytes of streams.
+#[derive(Clone, PartialEq)]
 pub enum SupervisorFrame {
     /// Bytes that a container wrote. An empty payload ends the stream.
     Output {
@@ -83,6 +84,22 @@ pub enum SupervisorFrame {
     /// Client to supervisor: standard input for [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`]. An empty
     /// payload ends it.
     Stdin(Vec<u8>),
+}
+
+impl fmt::Debug for SupervisorFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output {
+                container,
+                stream,
+                bytes,
+            } => write!(f, "Output({container}, {stream:?}, {} bytes)", bytes.len()),
+            Self::Log(bytes) => write!(f, "Log({} bytes)", bytes.len()),
+            Self::Notice(notice) => f.debug_tuple("Notice").field(notice).finish(),
+            Self::Request(request) => f.debug_tuple("Request").field(request).finish(),
+            Self::Stdin(bytes) => write!(f, "Stdin({} bytes)", bytes.len()),
+        }
+    }
 }
 
 /// The build of a peer, and the protocol versions it supports.
@@ -229,8 +246,8 @@ pub struct AttachOptions {
     pub from_start_of: Option<String>,
 }
 
-/// A process to run in a running container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A process to run in a running container. `Debug` does not show its command line, which can contain passwords.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecOptions {
     /// Name of the container in the manifest.
     pub container: String,
@@ -241,6 +258,18 @@ pub struct ExecOptions {
     /// Whether the process gets a terminal. All its output is then standard output.
     pub tty: bool,
     pub tty_size: Option<TerminalSize>,
+}
+
+impl fmt::Debug for ExecOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecOptions")
+            .field("container", &self.container)
+            .field("command", &format_args!("({})", self.command.len()))
+            .field("stdin", &self.stdin)
+            .field("tty", &self.tty)
+            .field("tty_size", &self.tty_size)
+            .finish()
+    }
 }
 
 /// A change of the Pod.

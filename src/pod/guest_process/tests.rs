@@ -268,3 +268,15 @@ async fn a_guest_that_never_answers_has_bounded_memory() {
     assert!(alive_tasks() <= MAX_TASKS + 1, "{}", alive_tasks());
     assert!(processes.pending.bytes.available_permits() < 1 << 20, "as much as fits");
 }
+
+#[test]
+fn debug_does_not_show_the_arguments_of_a_process() {
+    let spec = ProcessSpec {
+        container_id: "web-0".to_owned(),
+        args: vec!["login".to_owned(), "--password=hunter2".to_owned()],
+        ..Default::default()
+    };
+    let shown = format!("{spec:?}");
+    assert!(shown.contains(r#"container_id: "web-0", args: (2)"#), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

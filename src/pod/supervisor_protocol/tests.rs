@@ -146,6 +146,36 @@ fn an_oversized_frame_is_refused_before_memory_is_allocated() {
     ));
 }
 
+#[test]
+fn debug_shows_neither_streams_nor_command_lines() {
+    let bytes = b"hunter2".to_vec();
+    let exec = ExecOptions {
+        container: "web".to_owned(),
+        command: vec!["login".to_owned(), "hunter2".to_owned()],
+        stdin: false,
+        tty: false,
+        tty_size: None,
+    };
+    for (frame, expected) in [
+        (SupervisorFrame::Stdin(bytes.clone()), "Stdin(7 bytes)"),
+        (SupervisorFrame::Log(bytes.clone()), "Log(7 bytes)"),
+        (
+            SupervisorFrame::Output {
+                container: 1,
+                stream: OutputStream::Stderr,
+                bytes,
+            },
+            "Output(1, Stderr, 7 bytes)",
+        ),
+        (
+            SupervisorFrame::Request(SupervisorRequest::Exec(exec)),
+            "Request(Exec(ExecOptions { container: \"web\", command: (2), stdin: false, tty: false, tty_size: None }))",
+        ),
+    ] {
+        assert_eq!(format!("{frame:?}"), expected);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_decoded_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
