@@ -76,7 +76,7 @@ pub struct Manifests {
     /// The Pods: at least one, in order, with different names. Kubernetes' defaults are set and its rules are
     /// satisfied. Only `metadata.uid` is left for the caller to set.
     pub pods: Vec<Pod>,
-    /// Registry credentials, with different names.
+    /// The Secrets with registry credentials, with different names.
     pub pull_secrets: Vec<PullSecret>,
     /// References to Secrets that are not in the files.
     pub missing_pull_secrets: Vec<MissingPullSecret>,
@@ -102,7 +102,7 @@ impl fmt::Display for MissingPullSecret {
 }
 
 impl Manifests {
-    /// The credentials that a Pod refers to, in its order. Missing ones are left out, as in Kubernetes.
+    /// The Secrets with credentials that a Pod refers to, in its order. Missing ones are left out, as in Kubernetes.
     pub fn pull_secrets_of<'m>(&'m self, pod: &Pod) -> Vec<&'m PullSecret> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let wanted = pod
