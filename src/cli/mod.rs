@@ -42,6 +42,7 @@ mod metadata_pairs;
 mod namespace;
 mod object_failure;
 mod objects;
+mod panic_report;
 mod patch;
 mod pods;
 mod pods_host;
@@ -128,6 +129,7 @@ enum Verb {
 /// Runs this process's command line.
 pub fn main() -> ExitCode {
     cores::forbid();
+    panic_report::install();
     // Load the configuration before parsing the command line, because completion in the shell also has settings.
     let config = if machine::is_part_of_emulated_host(std::env::args_os().skip(1)) {
         Config::without_file()
