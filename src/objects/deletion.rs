@@ -1,37 +1,12 @@
-//! Deleting objects other than Pods, and waiting until they are gone.
+//! Waiting until deleted objects are gone.
 
 use std::time::{Duration, Instant};
 
 use microkube_base::causes::with_causes;
-use microkube_manifest::kinds::Kind;
-use microkube_store::{Deletion, Key, ObjectVersion, Resource, Scope, Store, StoreError, Watch, Written};
-
-use super::node_store::resource;
+use microkube_store::{Key, ObjectVersion, Resource, Scope, Store, StoreError, Watch};
 
 /// The pause after an error of a watch, which may occur again immediately.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
-
-/// An object cannot be deleted.
-#[derive(Debug, thiserror::Error)]
-pub enum DeletionError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("namespaces {name:?} is forbidden: this namespace may not be deleted")]
-    Forbidden { name: String },
-}
-
-/// Deletes an object; with `uid`, only if it has this UID. Returns whether it is gone: an object with finalizers stays.
-///
-/// # Errors
-/// If it does not exist, has another UID, or cannot be written.
-pub fn delete(store: &Store, kind: &'static Kind, key: &Key, uid: Option<&str>) -> Result<bool, DeletionError> {
-    let deletion = Deletion {
-        uid: uid.map(str::to_owned),
-        ..Deletion::default()
-    };
-    let written = store.delete(&resource(kind), key, &deletion)?;
-    Ok(matches!(written, Written::Removed(_)))
-}
 
 /// Waits until the object with this UID is gone. Returns `false` if it still exists at the deadline.
 ///
@@ -82,9 +57,11 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use microkube_manifest::kinds;
-    use microkube_store::Object;
+    use microkube_store::{Deletion, Object, Written};
     use serde_json::json;
 
+    use super::super::node_store::resource;
+    use super::super::operations::Objects;
     use super::super::test_store::{TestStore, config_map};
     use super::*;
 
@@ -96,8 +73,16 @@ mod tests {
         value["metadata"]["finalizers"] = json!(["example.com/wait"]);
         let uid = store.add(kind, value).uid().to_owned();
         let key = Key::namespaced("default", "a");
-        assert!(delete(&store, kind, &key, Some("other")).is_err());
-        assert!(!delete(&store, kind, &key, Some(&uid)).unwrap());
+        let objects = Objects::of(Store::clone(&store));
+        let delete = |uid: Option<&str>| {
+            let deletion = Deletion {
+                uid: uid.map(str::to_owned),
+                ..Deletion::default()
+            };
+            objects.delete(kind, &key, &deletion)
+        };
+        assert!(delete(Some("other")).is_err());
+        assert!(!matches!(delete(Some(&uid)).unwrap(), Written::Removed(_)));
         let now = Some(Instant::now());
         assert!(!wait_until_gone(&store, &resource(kind), &key, &uid, now).unwrap());
         let waiting = std::thread::spawn({
@@ -112,10 +97,7 @@ mod tests {
             })
             .unwrap();
         assert!(waiting.join().unwrap());
-        assert_eq!(
-            delete(&store, kind, &key, None).unwrap_err().to_string(),
-            "configmaps \"a\" not found"
-        );
+        assert_eq!(delete(None).unwrap_err().to_string(), "configmaps \"a\" not found");
     }
 
     /// Files below a directory whose names begin with `prefix`.

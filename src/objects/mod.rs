@@ -20,7 +20,7 @@ pub(crate) mod test_store;
 mod tests;
 
 pub use apply::{Applied, Outcome};
-pub use deletion::{DeletionError, delete, wait_until_gone};
+pub use deletion::wait_until_gone;
 pub use error::ObjectError;
 pub use namespace_deletion::{begin_namespace_deletion, delete_content, end_namespace, is_empty};
 pub use namespaces::{DEFAULT_NAMESPACE, ensure_namespace, namespace_resource};

@@ -1,10 +1,10 @@
 //! Deletes namespaces, after everything in them.
 
 use microkube_manifest::kinds;
-use microkube_store::{Deletion, Key, Object, Resource, Scope, Store, StoreError};
+use microkube_store::{Deletion, Key, Object, Resource, Scope, Store, StoreError, Written};
 use serde_json::{Value, json};
 
-use super::deletion::{DeletionError, delete};
+use super::error::ObjectError;
 use super::namespaces::{DEFAULT_NAMESPACE, namespace_resource};
 use super::node_store::{key, resource};
 
@@ -14,11 +14,15 @@ const IMMORTAL: [&str; 3] = [DEFAULT_NAMESPACE, "kube-public", "kube-system"];
 /// Begins the deletion of a namespace: it is terminating until [`end_namespace`] removes it. Returns the namespace.
 ///
 /// # Errors
-/// [`DeletionError::Forbidden`] if it cannot be deleted; if it does not exist.
-pub fn begin_namespace_deletion(store: &Store, name: &str) -> Result<Object, DeletionError> {
+/// [`ObjectError::Forbidden`] if it cannot be deleted; if it does not exist.
+pub fn begin_namespace_deletion(store: &Store, name: &str) -> Result<Object, ObjectError> {
     let namespaces = namespace_resource();
     if IMMORTAL.contains(&name) {
-        return Err(DeletionError::Forbidden { name: name.to_owned() });
+        return Err(ObjectError::Forbidden {
+            resource: namespaces.qualified_plural(),
+            name: name.to_owned(),
+            reason: "this namespace may not be deleted".to_owned(),
+        });
     }
     // With a grace period, the store only marks the namespace.
     let deletion = Deletion {
@@ -43,21 +47,25 @@ pub fn begin_namespace_deletion(store: &Store, name: &str) -> Result<Object, Del
 ///
 /// # Errors
 /// If the store cannot be read or written.
-pub fn delete_content(store: &Store, namespace: &str) -> Result<Vec<(Resource, Key, String)>, DeletionError> {
+pub fn delete_content(store: &Store, namespace: &str) -> Result<Vec<(Resource, Key, String)>, StoreError> {
     let mut kept = Vec::new();
     let in_namespaces = kinds::all().iter().filter(|kind| kind.namespaced && kind.kind != "Pod");
     for kind in in_namespaces {
         let list = store.list(&resource(kind), &Scope::Namespace(namespace.to_owned()))?;
         if let Some(error) = list.damaged.into_iter().next() {
-            return Err(error.into());
+            return Err(error);
         }
         for object in list.items {
             let key = key(kind, namespace, object.name());
-            match delete(store, kind, &key, Some(object.uid())) {
-                Ok(true) => {}
-                Ok(false) => kept.push((resource(kind), key, object.uid().to_owned())),
+            let deletion = Deletion {
+                uid: Some(object.uid().to_owned()),
+                ..Deletion::default()
+            };
+            match store.delete(&resource(kind), &key, &deletion) {
+                Ok(Written::Removed(_)) => {}
+                Ok(_) => kept.push((resource(kind), key, object.uid().to_owned())),
                 // Another process was faster.
-                Err(DeletionError::Store(error)) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use microkube_manifest::kinds::Kind;
-use microkube_store::{Key, Object, Resource, Store};
+use microkube_store::{Key, Object, Resource, Store, Written};
 use serde_json::Value;
 
+use super::super::object_failure::as_kubectl_error;
 use super::super::objects::arguments::not_found;
 use super::super::objects::listing::Listing;
 use super::super::objects::table::type_in_names;
-use crate::objects::{DeletionError, begin_namespace_deletion, delete, key, open, resource, wait_until_gone};
+use crate::objects::{Objects, begin_namespace_deletion, key, open, resource, wait_until_gone};
 use crate::pod::operations::delete::DeleteOptions;
 use crate::pod::operations::namespaces;
 use crate::state::{Paths, PodRecord};
@@ -88,17 +89,23 @@ impl Deletions {
             return Ok(waiting);
         }
         let store = open(paths)?;
-        let target = if dry_run { store.dry_run() } else { store.clone() };
+        let target = Objects::of(if dry_run { store.dry_run() } else { store.clone() });
         for Deletion { kind, key, uid } in self.0 {
             let accepted = match kind.kind {
-                "Namespace" => begin_namespace_deletion(&target, &key.name).map(|namespace| {
+                "Namespace" => begin_namespace_deletion(target.store(), &key.name).map(|namespace| {
                     waiting.namespaces.push(namespace);
                 }),
-                _ => delete(&target, kind, &key, Some(&uid)).map(|is_gone| {
-                    if !is_gone {
-                        waiting.kept.push((resource(kind), key.clone(), uid));
-                    }
-                }),
+                _ => {
+                    let deletion = microkube_store::Deletion {
+                        uid: Some(uid.clone()),
+                        ..Default::default()
+                    };
+                    target.delete(kind, &key, &deletion).map(|written| {
+                        if !matches!(written, Written::Removed(_)) {
+                            waiting.kept.push((resource(kind), key.clone(), uid));
+                        }
+                    })
+                }
             };
             match accepted {
                 Ok(()) => tell(Deleted {
@@ -106,21 +113,11 @@ impl Deletions {
                     namespace: key.namespace.as_deref(),
                     name: &key.name,
                 })?,
-                Err(error) => errors.push(worded(error)),
+                Err(error) => errors.push(as_kubectl_error(error, None)),
             }
         }
         waiting.store = Some(store);
         Ok(waiting)
-    }
-}
-
-/// Words Kubernetes' errors as kubectl does.
-fn worded(error: DeletionError) -> anyhow::Error {
-    match error {
-        DeletionError::Forbidden { .. } => anyhow!("Error (Forbidden): {error}"),
-        DeletionError::Store(error) if error.is_not_found() => anyhow!("Error (NotFound): {error}"),
-        DeletionError::Store(error) if error.is_conflict() => anyhow!("Error (Conflict): {error}"),
-        DeletionError::Store(error) => error.into(),
     }
 }
 

@@ -1,13 +1,14 @@
 use std::time::{Duration, Instant};
 
 use microkube_manifest::kinds;
+use microkube_store::Deletion;
 use serde_json::json;
 
 use super::super::super::pods::test_pods::TestPods;
 use super::super::tests::{args, later, requested, running};
 use super::*;
+use crate::objects::resource;
 use crate::objects::test_store::{TestStore, config_map};
-use crate::objects::{delete, resource};
 use crate::state::StatusRecord;
 
 fn deadline() -> Option<Instant> {
@@ -114,7 +115,9 @@ fn changes_of_objects_are_shown_until_they_are_deleted_or_no_longer_selected() {
     assert_eq!(next(), ["b 1"]);
     modify("b", labelled("b", "still gone"));
     assert_eq!(next(), [""; 0]);
-    delete(&store, kind, &Key::namespaced("default", "a"), None).unwrap();
+    store
+        .delete(&resource(kind), &Key::namespaced("default", "a"), &Deletion::default())
+        .unwrap();
     assert_eq!(next(), ["a 2"]);
 }
 
