@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::print::{emit, json_text};
+use super::table::padded;
 use super::yaml::plain_or_quoted;
 use crate::config::{Config, Effective, Setting, Source, read};
 
@@ -95,7 +96,7 @@ fn yaml(file: Option<&str>, settings: &Settings) -> String {
             let _ = writeln!(text, "{section}:");
         }
         // A file's name may have line breaks.
-        let _ = writeln!(text, "{line:width$} # {}", super::print::on_one_line(source));
+        let _ = writeln!(text, "{} # {}", padded(line, width), super::print::on_one_line(source));
     }
     // YAML does not allow these characters, not even in comments.
     text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")

@@ -38,13 +38,19 @@ impl Columns {
         for row in &rows {
             let cells = row.iter().zip(&self.widths);
             let line: String = cells
-                .map(|(cell, width)| format!("{cell:0$}", (width + GAP).max(MIN_WIDTH)))
+                .map(|(cell, width)| padded(cell, (width + GAP).max(MIN_WIDTH)))
                 .collect();
             text += line.trim_end();
             text.push('\n');
         }
         text
     }
+}
+
+/// Fills a text up with spaces. Rust's formatting panics at widths above 65535.
+pub(super) fn padded(text: &str, width: usize) -> String {
+    let missing = width.saturating_sub(text.chars().count());
+    format!("{text}{}", " ".repeat(missing))
 }
 
 /// Aligns lines whose cells end with tabs like Go's `text/tabwriter` for `kubectl describe`: in neighbouring lines, the
@@ -76,7 +82,7 @@ pub(super) fn aligned(text: &str) -> String {
     let mut aligned = String::with_capacity(text.len() * 2);
     for (cells, widths) in lines.drain(..).zip(widths) {
         for (cell, width) in cells.into_iter().zip(widths) {
-            aligned += &format!("{cell:width$}");
+            aligned += &padded(cell, width);
         }
         aligned.truncate(aligned.trim_end_matches(' ').len());
         aligned.push('\n');
@@ -165,6 +171,18 @@ mod tests {
         assert_eq!(age(then, "2026-01-01T00:00:01Z".parse().unwrap()), "1 second ago");
         assert_eq!(age(then, "2026-01-04T00:00:00Z".parse().unwrap()), "3 days ago");
         assert_eq!(age(then, "2025-12-31T00:00:00Z".parse().unwrap()), "0 seconds ago");
+    }
+
+    #[test]
+    fn a_cell_can_have_any_length() {
+        let long = "ä".repeat(100_000);
+        let rows = [vec![long.clone(), "b".to_owned()], vec!["a".to_owned(), "c".to_owned()]];
+        let text = table(&rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], format!("{long}   b"));
+        assert_eq!(lines[1].trim_start_matches("a").trim_start(), "c");
+        assert_eq!(lines[1].len(), 100_004);
+        assert_eq!(aligned(&format!("{long}\tb")), format!("{long}  b\n"));
     }
 
     #[test]
