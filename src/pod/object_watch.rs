@@ -4,15 +4,18 @@
 //! objects count as changed once a minute, the interval at which the kubelet rereads them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use microkube_base::causes::with_causes;
+use microkube_base::lock::lock;
 use microkube_manifest::kinds::{self, Kind};
 use microkube_projection::{ObjectKind, references};
 use microkube_store::{ObjectVersion, Scope, StoreError, Watch};
 use tokio::sync::watch;
 
+use super::service_account_token::service_account;
 use crate::objects;
 use crate::state::Paths;
 
@@ -26,44 +29,81 @@ const ERROR_PAUSE: Duration = Duration::from_secs(1);
 pub struct ObjectChanges {
     /// The number of changes so far.
     count: watch::Receiver<u64>,
+    following: Arc<Following>,
+}
+
+/// What is followed so far.
+#[derive(Debug)]
+struct Following {
+    paths: Paths,
+    namespace: String,
+    changes: watch::Sender<u64>,
+    by_kind: Mutex<BTreeMap<&'static str, SharedNames>>,
 }
 
 /// Names of objects by their kind.
 type Names = BTreeMap<&'static str, BTreeSet<String>>;
 
+/// The names that a thread follows. Others can be added.
+type SharedNames = Arc<Mutex<BTreeSet<String>>>;
+
 impl ObjectChanges {
-    /// Follows the objects that this Pod refers to, and the Pod's own object.
+    /// Follows the objects that this Pod refers to.
     #[must_use]
     pub fn of_pod(paths: &Paths, pod: &Pod) -> Self {
-        let (sender, count) = watch::channel(0);
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        for (kind, names) in names(pod) {
-            let Some(kind) = kinds::find("v1", kind) else { continue };
-            let followed = Followed {
+        let (changes, count) = watch::channel(0);
+        let changes = Self {
+            count,
+            following: Arc::new(Following {
                 paths: paths.clone(),
-                kind,
-                namespace: namespace.clone(),
-                names,
-                changes: sender.clone(),
-            };
-            let thread = std::thread::Builder::new().name(format!("watch-{}", kind.plural));
-            if let Err(error) = thread.spawn(move || followed.follow()) {
-                tracing::warn!("cannot follow the Pod's objects of kind {}: {error}", kind.kind);
+                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+                changes,
+                by_kind: Mutex::default(),
+            }),
+        };
+        changes.follow(pod);
+        changes
+    }
+
+    /// Follows also the objects that the Pod refers to now, after a container was added to it. Call this before they are
+    /// looked up.
+    pub fn follow(&self, pod: &Pod) {
+        let mut by_kind = lock(&self.following.by_kind);
+        for (kind, names) in names(pod) {
+            if let Some(followed) = by_kind.get(kind) {
+                lock(followed).extend(names);
+            } else if let Some(kind) = kinds::find("v1", kind) {
+                let names = Arc::new(Mutex::new(names));
+                by_kind.insert(kind.kind, Arc::clone(&names));
+                self.following.start(kind, names);
             }
         }
-        Self { count }
     }
 
     /// Waits until at least one object may have changed since the last call. Cancel safe.
     pub async fn changed(&mut self) {
-        if self.count.changed().await.is_err() {
-            // The Pod refers to nothing.
-            std::future::pending::<()>().await;
+        // There is always a sender, in `following`.
+        let _ = self.count.changed().await;
+    }
+}
+
+impl Following {
+    fn start(&self, kind: &'static Kind, names: SharedNames) {
+        let followed = Followed {
+            paths: self.paths.clone(),
+            kind,
+            namespace: self.namespace.clone(),
+            names,
+            changes: self.changes.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("watch-{}", kind.plural));
+        if let Err(error) = thread.spawn(move || followed.follow()) {
+            tracing::warn!("cannot follow the Pod's objects of kind {}: {error}", kind.kind);
         }
     }
 }
 
-/// The objects that the Pod refers to, including its own, because its files can show its labels and annotations.
+/// The objects that the Pod refers to.
 fn names(pod: &Pod) -> Names {
     let mut names = Names::new();
     for reference in references(pod) {
@@ -73,7 +113,20 @@ fn names(pod: &Pod) -> Names {
         };
         names.entry(kind).or_default().insert(reference.name);
     }
+    if has_token(pod) {
+        let account = service_account(pod).to_owned();
+        names.entry("ServiceAccount").or_default().insert(account);
+    }
     names
+}
+
+/// Whether a volume has a token of the Pod's service account.
+fn has_token(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut sources = volumes
+        .filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|projected| projected.sources.iter().flatten());
+    sources.any(|source| source.service_account_token.is_some())
 }
 
 /// The objects of one kind that a thread follows.
@@ -81,7 +134,7 @@ struct Followed {
     paths: Paths,
     kind: &'static Kind,
     namespace: String,
-    names: BTreeSet<String>,
+    names: SharedNames,
     changes: watch::Sender<u64>,
 }
 
@@ -121,7 +174,7 @@ impl Followed {
         self.note_change();
         while !self.changes.is_closed() {
             match watch.next_until(Some(Instant::now() + POLL_PERIOD)) {
-                Ok(Some(event)) if self.names.contains(&event.object().key.name) => self.note_change(),
+                Ok(Some(event)) if lock(&self.names).contains(&event.object().key.name) => self.note_change(),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!("cannot follow {}: {}", self.kind.plural, with_causes(&error));
@@ -176,6 +229,43 @@ mod tests {
             .delete(&objects::resource(kind), &key, &Deletion::default())
             .unwrap();
         changes.changed().await;
+    }
+
+    #[tokio::test]
+    async fn objects_that_only_an_added_container_refers_to_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("state"), dir.path().join("run"));
+        let store = objects::open(&paths).unwrap();
+        for volumes in [json!([]), json!([{ "name": "v", "configMap": { "name": "volume" } }])] {
+            let mut changes = ObjectChanges::of_pod(&paths, &pod(json!({ "containers": [], "volumes": volumes })));
+            let is_followed = volumes != json!([]);
+            if is_followed {
+                changes.changed().await;
+            }
+            changes.follow(&pod(
+                json!({ "containers": [], "volumes": volumes, "ephemeralContainers": [
+                { "name": "debug", "envFrom": [{ "configMapRef": { "name": format!("debug-{is_followed}") } }] },
+            ] }),
+            ));
+            if !is_followed {
+                changes.changed().await;
+            }
+            create(&store, &format!("debug-{is_followed}"));
+            changes.changed().await;
+        }
+    }
+
+    #[test]
+    fn the_service_account_of_a_pod_with_a_token_is_followed() {
+        let of = |sources: Value| {
+            let volumes = json!([{ "name": "v", "projected": { "sources": sources } }]);
+            names(&pod(
+                json!({ "containers": [], "volumes": volumes, "serviceAccountName": "web" }),
+            ))
+        };
+        assert_eq!(of(json!([])), Names::new());
+        let names = of(json!([{ "serviceAccountToken": { "path": "token" } }]));
+        assert_eq!(names, [("ServiceAccount", ["web".to_owned()].into())].into());
     }
 
     #[tokio::test(start_paused = true)]

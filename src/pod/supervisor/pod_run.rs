@@ -392,6 +392,7 @@ impl PodRun {
             Ok(changed) => changed,
             Err(error) => return Ok(refused(format!("cannot record the container: {error:#}"))),
         };
+        self.pod.changes.follow(&changed);
         self.pod.current.send_replace(Arc::new(changed));
         self.view.add_container(&container.name);
         self.start_added(&container).await?;
