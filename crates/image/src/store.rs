@@ -23,8 +23,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use microkube_base::file_lock::{self, LockedFile, Sharing};
+use microkube_base::replaced_file::sync_directory;
 use microkube_erofs::Volume;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -47,7 +48,7 @@ pub struct ImageStore {
 /// A lock on the store or a layer, released when dropped.
 #[derive(Debug)]
 pub struct StoreLock {
-    _file: Flock<File>,
+    _file: LockedFile,
 }
 
 /// The version of [`Record`]'s format that is written. Older ones are read as well; records without a version are
@@ -104,26 +105,26 @@ impl ImageStore {
 
     /// Prevents the removal of content while an image is added. Waits for a running removal.
     pub(super) fn lock_shared(&self) -> Result<StoreLock, StoreError> {
-        let lock = self.lock(FlockArg::LockShared)?;
-        lock.ok_or_else(|| StoreError::of("lock", &self.root)(io::ErrorKind::WouldBlock.into()))
+        lock_file(&self.root.join("lock"), Sharing::Shared)
     }
 
-    /// The store's lock; `None` if it is held and `how` does not wait.
-    pub(super) fn lock(&self, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
-        lock_file(&self.root.join("lock"), how)
+    /// The lock for removing content; `None` if another process or task holds the lock.
+    pub(super) fn try_lock_exclusive(&self) -> Result<Option<StoreLock>, StoreError> {
+        try_lock_file(&self.root.join("lock"))
     }
 
     /// Waits until no other process or task converts this layer. Requires the shared lock.
     pub(super) fn lock_layer(&self, diff_id: &Digest) -> Result<StoreLock, StoreError> {
-        let path = self.temporary_directory().join(format!("{}.lock", diff_id.hex()));
-        let lock = lock_file(&path, FlockArg::LockExclusive)?;
-        lock.ok_or_else(|| StoreError::of("lock", &path)(io::ErrorKind::WouldBlock.into()))
+        lock_file(&self.layer_lock_path(diff_id), Sharing::Exclusive)
     }
 
     /// Like [`Self::lock_layer`], but without waiting.
     pub(super) fn try_lock_layer(&self, diff_id: &Digest) -> Result<Option<StoreLock>, StoreError> {
-        let path = self.temporary_directory().join(format!("{}.lock", diff_id.hex()));
-        lock_file(&path, FlockArg::LockExclusiveNonblock)
+        try_lock_file(&self.layer_lock_path(diff_id))
+    }
+
+    fn layer_lock_path(&self, diff_id: &Digest) -> PathBuf {
+        self.temporary_directory().join(format!("{}.lock", diff_id.hex()))
     }
 
     pub(super) fn temporary_directory(&self) -> PathBuf {
@@ -286,17 +287,14 @@ impl ImageStore {
     }
 }
 
-fn lock_file(path: &Path, how: FlockArg) -> Result<Option<StoreLock>, StoreError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let mut file = file.map_err(StoreError::of("open", path))?;
-    loop {
-        match Flock::lock(file, how) {
-            Ok(locked) => return Ok(Some(StoreLock { _file: locked })),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((unlocked, nix::errno::Errno::EINTR)) => file = unlocked,
-            Err((_, errno)) => return Err(StoreError::of("lock", path)(errno.into())),
-        }
-    }
+fn lock_file(path: &Path, sharing: Sharing) -> Result<StoreLock, StoreError> {
+    let file = file_lock::lock(path, sharing).map_err(StoreError::of("lock", path))?;
+    Ok(StoreLock { _file: file })
+}
+
+fn try_lock_file(path: &Path) -> Result<Option<StoreLock>, StoreError> {
+    let file = file_lock::try_lock(path, Sharing::Exclusive).map_err(StoreError::of("lock", path))?;
+    Ok(file.map(|file| StoreLock { _file: file }))
 }
 
 /// Makes a complete temporary file durable under its final name.
@@ -305,9 +303,7 @@ fn persist(file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
     file.persist(path)
         .map_err(|error| StoreError::of("create", path)(error.error))?;
     let directory = path.parent().unwrap_or(path);
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(StoreError::of("write", directory))
+    sync_directory(directory).map_err(StoreError::of("write", directory))
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {

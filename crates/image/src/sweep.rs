@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use nix::fcntl::FlockArg;
-
 use super::error::StoreError;
 use super::manifest::{self, CONFIG_MAX_BYTES};
 use super::store::{ImageStore, allocated_bytes, remove_file};
@@ -33,7 +31,7 @@ impl ImageStore {
     /// Removes unreferenced content and leftovers of dead processes, unless images are being added. Returns the number
     /// of freed bytes, or `None` while images are being added.
     pub(super) fn sweep(&self) -> Result<Option<u64>, StoreError> {
-        let Some(_lock) = self.lock(FlockArg::LockExclusiveNonblock)? else {
+        let Some(_lock) = self.try_lock_exclusive()? else {
             return Ok(None);
         };
         let mut keep = BTreeSet::new();
