@@ -136,7 +136,8 @@ fn write(
     let (file, scratch) = new_files(directory)?;
     let diff_id = std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
-        scope.spawn(move || decompress(compressed, &sender));
+        let decompressing = std::thread::Builder::new().spawn_scoped(scope, move || decompress(compressed, &sender));
+        decompressing.map_err(|error| OutputError(io::Error::other(format!("cannot start a thread: {error}"))))?;
         let mut stream = Hashing {
             receiver,
             hash: Sha256::new(),
