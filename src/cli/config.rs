@@ -165,12 +165,12 @@ mod tests {
     fn every_setting_is_printed_with_its_source() {
         let expected = r#"paths:
   state: /srv/micro kube                    # /etc/m.yaml:3
-  run: "/run/# odd: \"name\""               # MICROKUBE_RUN_DIR
+  run: '/run/# odd: "name"'                 # MICROKUBE_RUN_DIR
   # vmm:                                    # not found
   # guest:                                  # not found
   # emulatedHost:                           # not found
 network:
-  podCIDR: "10.9.0.0/16"                    # MICROKUBE_POD_CIDR
+  podCIDR: 10.9.0.0/16                      # MICROKUBE_POD_CIDR
 images:
   # layerMaxFiles: 4000000                  # default
   # layerMaxBytes: 68719476736              # default
@@ -234,7 +234,7 @@ log:
             (
                 "vmm",
                 "/a\u{fffd}",
-                "  # vmm: \"/a\u{fffd}\" # MICROKUBE_VMM, not valid in a file\n",
+                "  # vmm: /a\u{fffd} # MICROKUBE_VMM, not valid in a file\n",
             ),
         ] {
             let setting = SETTINGS.iter().find(|setting| setting.key == key).unwrap();
