@@ -4,10 +4,12 @@
 mod editor;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use microkube_manifest::Input;
 use microkube_manifest::kinds::read_documents;
 use microkube_patch::kinds::schema_of;
@@ -32,6 +34,9 @@ const HEADER: &str = "\
 # reopened with the relevant failures.
 #
 ";
+
+/// Other files of a command in the emulated host disappear with it.
+const KEPT_INSIDE: &str = "/run";
 
 /// Edit objects in an editor
 ///
@@ -85,13 +90,19 @@ pub(super) fn run(args: EditArgs) -> Result<ExitCode, Failure> {
         }
         Ended::Failed { error, path } => {
             complain(&error);
-            // Files of a command in the emulated host disappear with it.
-            if emulated_host::is_inside() {
-                let _ = std::fs::remove_file(path);
-            } else {
+            let is_inside = emulated_host::is_inside();
+            let path = match is_inside {
+                true => moved(&path, Path::new(KEPT_INSIDE))?,
+                false => path,
+            };
+            say!(
+                "A copy of your changes has been stored to {:?}",
+                path.display().to_string()
+            );
+            if is_inside {
                 say!(
-                    "A copy of your changes has been stored to {:?}",
-                    path.display().to_string()
+                    "It is in the emulated host: print it with `microkube machine exec -- cat {}`",
+                    path.display()
                 );
             }
             Ok(ExitCode::FAILURE)
@@ -139,6 +150,23 @@ impl FileFormat {
         }
         header
     }
+}
+
+/// Moves a file to a directory, where only this user can read it.
+fn moved(path: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read(path).context("cannot read the edited file")?;
+    let to = directory.join(path.file_name().unwrap_or_default());
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&to)
+        .with_context(|| format!("cannot create {}", to.display()))?;
+    file.write_all(&text)
+        .with_context(|| format!("cannot write {}", to.display()))?;
+    // If it stays, it is discarded with the other files of this command.
+    let _ = std::fs::remove_file(path);
+    Ok(to)
 }
 
 /// How editing ended.

@@ -119,3 +119,19 @@ fn editing_ends_if_errors_are_not_corrected_or_the_name_is_changed() {
     assert_eq!(failure(ended), "At least one of apiVersion, kind and name was changed");
     assert_eq!(node.data(), json!({ "a": "1" }));
 }
+
+#[test]
+fn a_file_that_is_moved_keeps_its_text_and_is_readable_only_by_its_user() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = from.path().join("edit.yaml");
+    std::fs::write(&path, "a: b\n").unwrap();
+    let kept = moved(&path, to.path()).unwrap();
+    assert_eq!(kept, to.path().join("edit.yaml"));
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "a: b\n");
+    assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!path.exists());
+    // Another file is not replaced.
+    std::fs::write(&path, "").unwrap();
+    assert!(moved(&path, to.path()).is_err());
+}
