@@ -1,4 +1,4 @@
-//! `microkube completion`, and the completion of names of Pods and containers for the shell.
+//! `microkube completion`, and the completion of types and names of objects and containers for the shell.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,17 +8,36 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::{ArgValueCompleter, PathCompleter, ValueCompleter as _};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use microkube_base::child;
-use microkube_manifest::kinds;
+use microkube_manifest::kinds::{self, Kind};
+use microkube_store::Scope;
 
 use super::failure::Failure;
 use super::pods_host;
 use super::print::emit;
+use crate::emulated_host;
+use crate::objects::{self, DEFAULT_NAMESPACE};
 use crate::state::{Paths, PodRecords};
 
 /// Set by the shell's script when it calls this program for completions.
 pub(super) const VARIABLE: &str = "MICROKUBE_COMPLETE";
+/// Flags before a type or a name whose values are separate words.
+const FLAGS_WITH_VALUES: [&str; 13] = [
+    "-f",
+    "--filename",
+    "-l",
+    "--selector",
+    "--field-selector",
+    "-L",
+    "--label-columns",
+    "-o",
+    "--output",
+    "-p",
+    "--patch",
+    "--sort-by",
+    "--type",
+];
 
-/// Output shell completion code for verbs, flags, Pods and containers
+/// Output shell completion code for verbs, flags, types, names of objects and containers
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  source <(microkube completion bash)\n  microkube completion bash > /etc/bash_completion.d/microkube\n  microkube \
@@ -64,21 +83,126 @@ pub(super) fn pods() -> ArgValueCompleter {
     })
 }
 
-/// Completes types, names of Pods after `pods`, and `pod/NAME`.
+/// Completes types, names after a type, and `TYPE/NAME`.
 pub(super) fn objects() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
-        let names = names().into_iter().map(|(pod, _)| pod).collect::<BTreeSet<_>>();
         let current = current.to_string_lossy();
-        let types = types(&current).into_iter().map(str::to_owned);
-        let fitting = fitting(&names, &current).into_iter();
-        types.chain(fitting).map(CompletionCandidate::new).collect()
+        let found = objects_for(&words(), &current, &mut object_names);
+        found.into_iter().map(CompletionCandidate::new).collect()
     })
+}
+
+/// Completes namespaces.
+pub(super) fn namespaces() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let kinds: Vec<&'static Kind> = kinds::named("namespaces").into_iter().collect();
+        let found = fitting(&object_names(&kinds, DEFAULT_NAMESPACE), &current.to_string_lossy());
+        found.into_iter().map(CompletionCandidate::new).collect()
+    })
+}
+
+/// The command line that is completed.
+fn words() -> Vec<String> {
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    // The shell's script passes it after `--`.
+    words.skip_while(|word| word != "--").skip(1).collect()
+}
+
+/// The types or names that match the typed text, which is the last of the words. `names_of` gets types and a namespace.
+fn objects_for(
+    words: &[String],
+    current: &str,
+    names_of: &mut dyn FnMut(&[&'static Kind], &str) -> BTreeSet<String>,
+) -> Vec<String> {
+    let before = match words.split_last() {
+        Some((last, before)) if last == current => before,
+        _ => words,
+    };
+    let line = Line::of(before);
+    let stated = match current.split_once('/') {
+        Some((stated, _)) => kinds_named(stated),
+        None => line.kinds,
+    };
+    match stated {
+        Some(kinds) => fitting(&names_of(&kinds, line.namespace), current),
+        None => types(current).into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// What the words of a command line say about the objects.
+struct Line<'w> {
+    kinds: Option<Vec<&'static Kind>>,
+    namespace: &'w str,
+}
+
+impl<'w> Line<'w> {
+    fn of(words: &'w [String]) -> Self {
+        let mut line = Self {
+            kinds: None,
+            namespace: DEFAULT_NAMESPACE,
+        };
+        let mut words = words.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            if ["-n", "--namespace"].contains(&word) {
+                line.namespace = words.next().unwrap_or(DEFAULT_NAMESPACE);
+            } else if let Some(namespace) = word.strip_prefix("--namespace=").or_else(|| word.strip_prefix("-n")) {
+                line.namespace = namespace.trim_start_matches('=');
+            } else if FLAGS_WITH_VALUES.contains(&word) {
+                words.next();
+            } else if line.kinds.is_none() && !word.starts_with('-') {
+                line.kinds = kinds_named(word);
+            }
+        }
+        line
+    }
 }
 
 /// The plurals of all kinds that match the typed text.
 fn types(current: &str) -> Vec<&'static str> {
     let plurals = kinds::all().iter().map(|kind| kind.plural);
     plurals.filter(|plural| plural.starts_with(current)).collect()
+}
+
+/// The kinds in `cm,secrets`.
+fn kinds_named(types: &str) -> Option<Vec<&'static Kind>> {
+    types.split(',').map(kinds::named).collect()
+}
+
+/// The names of objects of these kinds. Errors are ignored during completion.
+fn object_names(kinds: &[&'static Kind], namespace: &str) -> BTreeSet<String> {
+    if pods_host::pods_are_here() {
+        return names_in(&Paths::from_env(), kinds, namespace);
+    }
+    // No completion starts it.
+    if matches!(emulated_host::status(), Ok(emulated_host::Status::Stopped) | Err(_)) {
+        return BTreeSet::new();
+    }
+    let types: Vec<&str> = kinds.iter().map(|kind| kind.plural).collect();
+    let template = "jsonpath={range .items[*]}{.metadata.name}{\"\\n\"}{end}";
+    let text = printed_inside(&["get", &types.join(","), "-n", namespace, "-o", template]);
+    text.lines().map(str::to_owned).collect()
+}
+
+fn names_in(paths: &Paths, kinds: &[&'static Kind], namespace: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for kind in kinds {
+        if kind.kind == "Pod" {
+            let records = PodRecords::new(paths.clone()).list_all();
+            let records = records.map(|(records, _)| records).unwrap_or_default();
+            let own = records.into_iter().filter(|record| record.namespace == namespace);
+            names.extend(own.map(|record| record.name));
+            continue;
+        }
+        let scope = match kind.namespaced {
+            true => Scope::Namespace(namespace.to_owned()),
+            false => Scope::All,
+        };
+        let listed = objects::open(paths).and_then(|store| store.list(&objects::resource(kind), &scope));
+        if let Ok(listed) = listed {
+            names.extend(listed.items.iter().map(|object| object.name().to_owned()));
+        }
+    }
+    names
 }
 
 /// Completes `NAME` and `pod/NAME`, for verbs that take one Pod.
@@ -153,20 +277,24 @@ fn names() -> Vec<(String, String)> {
     if pods_host::pods_are_here() {
         return of_records(&PodRecords::new(Paths::from_env()));
     }
-    // In the emulated host, if it is running.
     let template = "jsonpath={range .items[*]}{range .spec['initContainers','containers'][*]}{.name}{\"\\n\"}{end}/{.metadata.name}{\"\\n\"}{end}";
+    of_lines(&printed_inside(&["get", "pods", "-A", "-o", template]))
+}
+
+/// What this command prints in the emulated host, if that is running.
+fn printed_inside(arguments: &[&str]) -> String {
     let Ok(program) = std::env::current_exe() else {
-        return Vec::new();
+        return String::new();
     };
     let output = child::command(program)
-        .args(["get", "pods", "-A", "-o", template])
+        .args(arguments)
         .env_remove(VARIABLE)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
     output.map_or_else(
-        |_| Vec::new(),
-        |output| of_lines(&String::from_utf8_lossy(&output.stdout)),
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
     )
 }
 
@@ -199,10 +327,12 @@ fn of_lines(text: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use serde_json::json;
 
     use super::super::Cli;
     use super::super::pods::test_pods::TestPods;
     use super::*;
+    use crate::objects::Objects;
 
     #[test]
     fn every_shell_has_a_script_that_calls_this_program() {
@@ -242,6 +372,62 @@ mod tests {
     }
 
     #[test]
+    fn names_of_the_type_on_the_command_line_are_completed() {
+        let complete = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let current = words.last().unwrap().clone();
+            objects_for(&words, &current, &mut |kinds, namespace| {
+                let names = ["a", "b"].iter().flat_map(|name| {
+                    let kinds = kinds.iter();
+                    kinds.map(move |kind| format!("{name}-{}-{namespace}", kind.singular))
+                });
+                names.collect()
+            })
+        };
+        for (line, found) in [
+            ("microkube get sec", &["secrets"][..]),
+            ("microkube get -n shop cm ", &["a-configmap-shop", "b-configmap-shop"]),
+            ("microkube get configmaps a", &["a-configmap-default"]),
+            ("microkube get cm a -nshop b", &["b-configmap-shop"]),
+            ("microkube get --namespace=shop -o yaml po b", &["b-pod-shop"]),
+            ("microkube get -o cm sec", &["secrets"]),
+            (
+                "microkube delete cm,secrets a",
+                &["a-configmap-default", "a-secret-default"],
+            ),
+            ("microkube get cm/a", &["cm/a-configmap-default"]),
+            (
+                "microkube label pod/x secret/b -n shop secret/b",
+                &["secret/b-secret-shop"],
+            ),
+            ("microkube get nothing/a", &[]),
+        ] {
+            assert_eq!(complete(line), found, "{line}");
+        }
+    }
+
+    #[test]
+    fn names_of_all_kinds_are_read_from_records_and_the_store() {
+        let pods = TestPods::new();
+        pods.add("web", &[]);
+        pods.add_to("shop", "db", &[]);
+        let store = Objects::open(&pods.paths).unwrap();
+        for (kind, name, namespace) in [("cm", "c", "default"), ("cm", "d", "shop"), ("secret", "s", "default")] {
+            let object = json!({ "metadata": { "name": name, "namespace": namespace } });
+            store.create(kinds::named(kind).unwrap(), &object).unwrap();
+        }
+        let names = |types: &str, namespace: &str| {
+            let names = names_in(&pods.paths, &kinds_named(types).unwrap(), namespace);
+            names.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names("pods", "default"), "web");
+        assert_eq!(names("pods", "shop"), "db");
+        assert_eq!(names("cm", "shop"), "d");
+        assert_eq!(names("cm,secrets,pods", "default"), "c s web");
+        assert_eq!(names("ns", "none"), "default shop");
+    }
+
+    #[test]
     fn types_are_completed() {
         assert_eq!(types("s"), ["secrets", "serviceaccounts", "storageclasses"]);
         assert_eq!(types("configmaps"), ["configmaps"]);
@@ -272,7 +458,11 @@ mod tests {
             ("attach", &["pod", "container"]),
             ("cp", &["source", "target", "container"]),
             ("get", &["resources"]),
-            ("describe", &["resources"]),
+            ("describe", &["resources", "namespace"]),
+            ("edit", &["resources"]),
+            ("label", &["words"]),
+            ("annotate", &["words"]),
+            ("patch", &["resources"]),
             ("delete", &["resources"]),
             ("wait", &["resources"]),
             ("events", &["of"]),

@@ -9,6 +9,7 @@ use anyhow::{anyhow, bail};
 use microkube_manifest::names;
 use serde_json::{Map, Value, json};
 
+use super::completion;
 use super::failure::Failure;
 use super::manifests::FilenameArgs;
 use super::objects::arguments::{ObjectArgs, Requested};
@@ -31,7 +32,7 @@ pub(super) enum Pairs {
 #[derive(Debug, clap::Args)]
 pub(super) struct PairArgs {
     /// The objects (TYPE NAME or TYPE/NAME), then the changes: KEY=VALUE sets, KEY- removes
-    #[arg(value_name = "TYPE NAME|TYPE/NAME|KEY=VALUE|KEY-", allow_hyphen_values = false)]
+    #[arg(value_name = "TYPE NAME|TYPE/NAME|KEY=VALUE|KEY-", allow_hyphen_values = false, add = completion::objects())]
     words: Vec<String>,
     #[command(flatten)]
     files: FilenameArgs,

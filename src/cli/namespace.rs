@@ -1,10 +1,12 @@
 //! The namespace argument.
 
+use super::completion;
+
 /// The namespace of the Pods.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct NamespaceArg {
     /// Namespace of the Pods [default: default]
-    #[arg(short, long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", add = completion::namespaces())]
     pub(super) namespace: Option<String>,
 }
 

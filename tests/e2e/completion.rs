@@ -4,8 +4,10 @@ use std::process::Command;
 
 use microkube_tests::built::microkube_program;
 use microkube_tests::manifest::{Container, Pod, documents};
+use serde_json::json;
 
 use crate::host::{alone, host};
+use crate::objects::{Temporary, config_map, file_of, secret};
 
 /// Loads the script, and calls its function with the words after the program's directory.
 const BASH: &str = r#"
@@ -32,6 +34,31 @@ fn offered(line: &str) -> Vec<String> {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_names_of_all_kinds_after_their_types() {
+    let _alone = alone();
+    let _temporary = Temporary(&["configmap/complete-a", "configmap/complete-b", "secret/complete-c"]);
+    let objects = [
+        config_map("complete-a", &json!({})),
+        config_map("complete-b", &json!({})),
+        secret("complete-c", &json!({})),
+    ];
+    host().succeed(["apply", "-f", &file_of("completed.json", &objects)]);
+    for (line, expected) in [
+        ("microkube get configm", &["configmaps"][..]),
+        ("microkube get configmaps complete-", &["complete-a", "complete-b"]),
+        (
+            "microkube describe cm,secrets complete-",
+            &["complete-a", "complete-b", "complete-c"],
+        ),
+        ("microkube delete secret/compl", &["secret/complete-c"]),
+        ("microkube get cm -n nowhere complete-", &[]),
+        ("microkube get pods -n defau", &["default"]),
+    ] {
+        assert_eq!(offered(line), expected, "{line}");
+    }
 }
 
 #[test]
