@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Pod;
-use microkube_manifest::Manifests;
 use microkube_manifest::kinds::{self, Kind};
+use microkube_manifest::{Manifests, WrittenPod};
+use microkube_store::Object;
+use serde_json::Value;
 
 use super::failure::{Failure, complain};
 use super::manifests::{self, Configuration, FilenameArgs, Loaded};
@@ -16,17 +18,20 @@ use super::objects::dry_run::DryRun;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::results::{OutputArgs, Results};
-use crate::objects::{Applied as AppliedObject, ObjectError, Objects, Outcome, key};
-use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply, try_apply};
+use super::save_config::{SaveConfigArg, configuration};
+use super::targets::ChangeError;
+use crate::objects::{ObjectError, Objects, Outcome, key};
+use crate::pod::operations::apply::{ApplyError, apply, create};
 use crate::pod::operations::create::CreateError;
-use crate::pod::operations::update::UpdateError;
+use crate::pod::operations::update::Mode;
+use crate::state::Paths;
 use crate::stderr::{report, say};
 
 /// Create or update objects from files or stdin
 ///
 /// Fields that an earlier apply has set and the file no longer has are removed; fields that others have set stay. The
-/// order of the objects does not matter: Pods start last, in the background. A Pod that exists gets the labels,
-/// annotations, images, tolerations and deadline of its manifest.
+/// order of the objects does not matter: Pods start last, in the background. Of a Pod that exists, only metadata, images,
+/// tolerations, scheduling gates and the deadline can change.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube apply -f pod.yaml\n  microkube apply -f shop/ -n test\n  microkube apply -f - < pods.yaml\n  microkube \
@@ -58,21 +63,39 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
                        configuration in an annotation, as kubectl does";
         return Err(Failure::usage(anyhow!(problem)));
     }
-    from_files(&args.files, Existing::Keep)
+    from_files(&args.files, Writing::Apply)
+}
+
+/// How objects are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Writing {
+    /// Those that exist are changed.
+    Apply,
+    /// All must be new.
+    Create(SaveConfigArg),
+}
+
+impl Writing {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Apply => "applying",
+            Self::Create(_) => "creating",
+        }
+    }
 }
 
 /// Writes the objects and starts the Pods in these files.
-pub(super) fn from_files(args: &FileArgs, existing: Existing) -> Result<ExitCode, Failure> {
+pub(super) fn from_files(args: &FileArgs, writing: Writing) -> Result<ExitCode, Failure> {
     let loaded = manifests::load(&args.files, &args.namespace)?;
-    start_all(loaded, &args.output, existing, existing)
+    start_all(loaded, &args.output, writing, writing)
 }
 
 /// Writes objects, and starts Pods that run independently of this command.
 pub(super) fn start_all(
     loaded: Loaded,
     output: &OutputArgs,
-    objects: Existing,
-    pods: Existing,
+    objects: Writing,
+    pods: Writing,
 ) -> Result<ExitCode, Failure> {
     let purpose = match output.dry_run {
         DryRun::None if !loaded.manifests.pods.is_empty() => Purpose::Start,
@@ -98,11 +121,12 @@ pub(super) fn start_all(
         write_each(&store, &loaded.configurations, objects, &mut results, &mut errors)?;
         prepare_for_pods(&store, &mut manifests).map_err(|error| as_kubectl_error(error, None))?;
     }
-    let mut start = |pod: &Pod| match output.dry_run {
-        DryRun::None => runtime.block_on(apply(&paths, pod, pods)),
-        DryRun::Client | DryRun::Server => runtime.block_on(try_apply(&paths, pod, pods)),
+    let mode = match output.dry_run {
+        DryRun::None => Mode::Write,
+        DryRun::Client | DryRun::Server => Mode::DryRun,
     };
-    start_each(&manifests, &mut start, &mut results, &mut errors)?;
+    let mut start = |pod: &Pod, written: &WrittenPod| runtime.block_on(start_pod(&paths, pod, written, pods, mode));
+    start_each(&manifests, pods, &mut start, &mut results, &mut errors)?;
     results.print()?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
@@ -114,7 +138,7 @@ pub(super) fn write_first(objects: &Objects, configurations: &[Configuration]) -
     let mut tell = |_: &str| Ok(());
     let mut errors = Vec::new();
     let mut results = Results::new(&output, &mut tell);
-    write_each(objects, configurations, Existing::Keep, &mut results, &mut errors)?;
+    write_each(objects, configurations, Writing::Apply, &mut results, &mut errors)?;
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
@@ -145,7 +169,7 @@ pub(super) fn prepare_for_pods(objects: &Objects, manifests: &mut Manifests) -> 
 fn write_each(
     objects: &Objects,
     configurations: &[Configuration],
-    existing: Existing,
+    writing: Writing,
     results: &mut Results<'_>,
     errors: &mut Vec<anyhow::Error>,
 ) -> anyhow::Result<()> {
@@ -153,18 +177,21 @@ fn write_each(
     ordered.sort_by_key(|configuration| configuration.kind().kind != "Namespace");
     for configuration in ordered {
         let (kind, value) = (configuration.kind(), configuration.value());
-        let written = match existing {
-            Existing::Refuse => objects.create(kind, &value).map(|object| (object, "created")),
-            Existing::Keep => objects.apply(kind, &value).map(|applied| outcome(kind, applied)),
+        let written = match writing {
+            Writing::Create(save_config) => save_config
+                .object(value)
+                .and_then(|value| objects.create(kind, &value))
+                .map(Written::created),
+            Writing::Apply => objects.apply(kind, &value).map(|applied| Written {
+                outcome: applied.outcome,
+                object: applied.object.into_value(),
+                lacked_annotation: applied.lacked_annotation,
+            }),
         };
         match written {
-            Ok((object, done)) => results.add(kind, object.into_value(), done)?,
+            Ok(written) => written.tell(kind, results)?,
             Err(error) => {
-                let what = match existing {
-                    Existing::Refuse => "creating",
-                    Existing::Keep => "applying",
-                };
-                let doing = format!("error when {what} {:?}", configuration.source());
+                let doing = format!("error when {} {:?}", writing.word(), configuration.source());
                 errors.push(as_kubectl_error(error, Some(&doing)));
             }
         }
@@ -172,76 +199,135 @@ fn write_each(
     Ok(())
 }
 
-fn outcome(kind: &Kind, applied: AppliedObject) -> (microkube_store::Object, &'static str) {
-    if applied.lacked_annotation && applied.outcome == Outcome::Configured {
-        say!(
-            "Warning: resource {}/{} is missing the kubectl.kubernetes.io/last-applied-configuration annotation which is required by \
-             microkube apply. microkube apply should only be used on resources created declaratively by either microkube create \
-             --save-config or microkube apply. The missing annotation will be patched automatically.",
-            kind.plural,
-            applied.object.name()
-        );
+/// An object that was written.
+struct Written {
+    outcome: Outcome,
+    object: Value,
+    /// Whether an apply found no last applied configuration.
+    lacked_annotation: bool,
+}
+
+impl Written {
+    fn created(object: Object) -> Self {
+        Self {
+            outcome: Outcome::Created,
+            object: object.into_value(),
+            lacked_annotation: false,
+        }
     }
-    let done = match applied.outcome {
-        Outcome::Created => "created",
-        Outcome::Configured => "configured",
-        Outcome::Unchanged => "unchanged",
+
+    /// Tells what became of the object, with kubectl's warnings.
+    fn tell(self, kind: &Kind, results: &mut Results<'_>) -> anyhow::Result<()> {
+        let name = self.object.pointer("/metadata/name").and_then(Value::as_str);
+        let name = name.unwrap_or_default();
+        if self.lacked_annotation {
+            say!(
+                "Warning: resource {}/{name} is missing the kubectl.kubernetes.io/last-applied-configuration annotation which is required \
+                 by microkube apply. microkube apply should only be used on resources created declaratively by either microkube create \
+                 --save-config or microkube apply. The missing annotation will be patched automatically.",
+                kind.plural
+            );
+        }
+        let deleted_at = self.object.pointer("/metadata/deletionTimestamp");
+        if self.outcome != Outcome::Created && deleted_at.is_some_and(|at| !at.is_null()) {
+            say!("Warning: Detected changes to resource {name} which is currently being deleted.");
+        }
+        let done = match self.outcome {
+            Outcome::Created => "created",
+            Outcome::Configured => "configured",
+            Outcome::Unchanged => "unchanged",
+        };
+        results.add(kind, self.object, done)
+    }
+}
+
+/// Creates and starts a Pod, or changes an existing one.
+async fn start_pod(
+    paths: &Paths,
+    pod: &Pod,
+    written: &WrittenPod,
+    writing: Writing,
+    mode: Mode,
+) -> Result<Written, ApplyError> {
+    let (outcome, pod, lacked_annotation) = match writing {
+        Writing::Create(save_config) => {
+            let pod = save_config.pod(pod, written)?;
+            (Outcome::Created, create(paths, &pod, mode).await?, false)
+        }
+        Writing::Apply => {
+            let applied = apply(paths, &configuration(pod, written), mode).await?;
+            (applied.outcome, applied.pod, applied.lacked_annotation)
+        }
     };
-    (applied.object, done)
+    Ok(Written {
+        outcome,
+        object: kinds::Object::from(pod).to_value(),
+        lacked_annotation,
+    })
 }
 
 /// Starts the Pods that do not exist.
 fn start_each(
     manifests: &Manifests,
-    start: &mut dyn FnMut(&Pod) -> Result<Applied, ApplyError>,
+    writing: Writing,
+    start: &mut dyn FnMut(&Pod, &WrittenPod) -> Result<Written, ApplyError>,
     results: &mut Results<'_>,
     errors: &mut Vec<anyhow::Error>,
 ) -> anyhow::Result<()> {
-    for pod in &manifests.pods {
-        let (done, pod) = match start(pod) {
-            Ok(Applied::Created(pod)) => ("created", pod),
-            Ok(Applied::Configured(pod)) => ("configured", pod),
-            Ok(Applied::Unchanged(pod)) => ("unchanged", pod),
+    for (pod, written) in manifests.pods.iter().zip(&manifests.written) {
+        let kind = kinds::Object::from(pod.clone()).kind();
+        match start(pod, written) {
+            Ok(written) => written.tell(kind, results)?,
             Err(error) => {
-                errors.push(as_kubectl_pod_error(error));
-                continue;
+                let doing = format!("error when {} {:?}", writing.word(), written.source);
+                errors.push(as_kubectl_pod_error(kind, error, &doing));
             }
-        };
-        let object = kinds::Object::from(pod);
-        results.add(object.kind(), object.to_value(), done)?;
+        }
     }
     Ok(())
 }
 
 /// Words the API server's errors as kubectl does.
-fn as_kubectl_pod_error(error: ApplyError) -> anyhow::Error {
+fn as_kubectl_pod_error(kind: &'static Kind, error: ApplyError, doing: &str) -> anyhow::Error {
     match error {
-        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {error}"),
-        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {error}"),
-        ApplyError::Update(UpdateError::Invalid { .. }) => anyhow!("The {error}"),
+        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {doing}: {error}"),
+        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {doing}: {error}"),
+        ApplyError::Object(error) => as_kubectl_error(error, Some(doing)),
+        ApplyError::Update(error) => ChangeError::of_pod(kind, error).while_doing(Some(doing)),
         error => error.into_report(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use microkube_manifest::Input;
+    use microkube_patch::last_applied;
 
-    use super::super::pods::test_pods::{TestPods, manifest, record_of};
+    use super::super::pods::test_pods::{TestPods, manifest};
     use super::*;
 
-    /// The output, and the errors.
-    fn started(pods: &TestPods, wanted: &[Value], dry_run: DryRun, existing: Existing) -> (String, Vec<String>) {
-        let wanted = wanted.iter().map(|manifest| record_of(manifest).pod);
-        let manifests = Manifests {
-            pods: wanted.collect(),
-            ..Manifests::default()
-        };
+    const CREATE: Writing = Writing::Create(SaveConfigArg::NO);
+
+    /// The output of a dry run, and the errors.
+    fn tried(pods: &TestPods, wanted: &[Value], dry_run: DryRun, writing: Writing) -> (String, Vec<String>) {
+        let texts: Vec<String> = wanted.iter().map(Value::to_string).collect();
+        let input = |text| Input { source: "x.yaml", text };
+        let inputs: Vec<Input<'_>> = texts.iter().map(|text| input(text.as_bytes())).collect();
+        let manifests = microkube_manifest::load(&inputs).unwrap();
         printed(dry_run, |results, errors| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut start = |pod: &Pod| runtime.block_on(try_apply(&pods.paths, pod, existing));
-            start_each(&manifests, &mut start, results, errors)
+            let mut start = |pod: &Pod, written: &WrittenPod| {
+                runtime.block_on(start_pod(&pods.paths, pod, written, writing, Mode::DryRun))
+            };
+            start_each(&manifests, writing, &mut start, results, errors)
         })
+    }
+
+    /// A manifest with its annotation, as `apply` has created it.
+    fn applied(manifest: &Value) -> Value {
+        let mut placed = manifest.clone();
+        manifests::place(&mut placed, Some("default"));
+        last_applied::record(placed).unwrap()
     }
 
     fn printed(
@@ -259,14 +345,14 @@ mod tests {
     }
 
     /// What is printed about the objects in a file.
-    fn written(pods: &TestPods, text: &str, existing: Existing) -> (String, Vec<String>) {
+    fn written(pods: &TestPods, text: &str, writing: Writing) -> (String, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("x.yaml"), text).unwrap();
         let files = FilenameArgs::of(&[directory.path().join("x.yaml")]);
         let loaded = manifests::load(&files, &NamespaceArg { namespace: None }).unwrap();
         let objects = Objects::open(&pods.paths).unwrap();
         let (told, errors) = printed(DryRun::None, |results, errors| {
-            write_each(&objects, &loaded.configurations, existing, results, errors)
+            write_each(&objects, &loaded.configurations, writing, results, errors)
         });
         let errors = errors
             .iter()
@@ -277,12 +363,12 @@ mod tests {
     #[test]
     fn the_outcome_for_each_pod_is_reported() {
         let pods = TestPods::new();
-        pods.add_pod(&manifest("web", "nginx:1", "a"));
+        pods.add_pod(&applied(&manifest("web", "nginx:1", "a")));
         let wanted = [manifest("web", "nginx:1", "a"), manifest("db", "db:1", "a")];
-        let (told, errors) = started(&pods, &wanted, DryRun::None, Existing::Keep);
+        let (told, errors) = tried(&pods, &wanted, DryRun::None, Writing::Apply);
         assert_eq!(told, "pod/web unchanged\npod/db created\n");
         assert!(errors.is_empty(), "{errors:?}");
-        let (told, _) = started(&pods, &wanted, DryRun::Client, Existing::Keep);
+        let (told, _) = tried(&pods, &wanted, DryRun::Client, Writing::Apply);
         assert_eq!(told, "pod/web unchanged (dry run)\npod/db created (dry run)\n");
     }
 
@@ -296,7 +382,7 @@ mod tests {
             manifest("db", "db:2", "a"),
             manifest("new", "new:1", "a"),
         ];
-        let (told, errors) = started(&pods, &wanted, DryRun::None, Existing::Keep);
+        let (told, errors) = tried(&pods, &wanted, DryRun::None, Writing::Apply);
         assert_eq!(told, "pod/db configured\npod/new created\n");
         assert!(errors[0].starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
         assert_eq!(errors.len(), 1, "{errors:?}");
@@ -307,8 +393,11 @@ mod tests {
         let pods = TestPods::new();
         pods.add_pod(&manifest("web", "nginx:1", "a"));
         let wanted = [manifest("web", "nginx:1", "a")];
-        let (_, errors) = started(&pods, &wanted, DryRun::None, Existing::Refuse);
-        assert_eq!(errors, ["Error (AlreadyExists): pods \"web\" already exists"]);
+        let (_, errors) = tried(&pods, &wanted, DryRun::None, CREATE);
+        assert_eq!(
+            errors,
+            ["Error (AlreadyExists): error when creating \"x.yaml\": pods \"web\" already exists"]
+        );
     }
 
     const OBJECTS: &str =
@@ -324,17 +413,17 @@ mod tests {
         let pods = TestPods::new();
         let created = "namespace/shop created\nconfigmap/c created\nsecret/s created\n";
         assert_eq!(
-            written(&pods, OBJECTS, Existing::Keep),
+            written(&pods, OBJECTS, Writing::Apply),
             (created.to_owned(), Vec::new())
         );
         // As in kubectl, `stringData` is always a change.
         let unchanged = "namespace/shop unchanged\nconfigmap/c unchanged\nsecret/s configured\n";
         assert_eq!(
-            written(&pods, OBJECTS, Existing::Keep),
+            written(&pods, OBJECTS, Writing::Apply),
             (unchanged.to_owned(), Vec::new())
         );
         let changed = OBJECTS.replace("data: {a: b}, immutable", "data: {a: c}, immutable");
-        let (told, errors) = written(&pods, &changed, Existing::Keep);
+        let (told, errors) = written(&pods, &changed, Writing::Apply);
         assert_eq!(told, "namespace/shop unchanged\nsecret/s configured\n");
         assert_eq!(
             errors,
@@ -346,8 +435,8 @@ mod tests {
     fn create_refuses_objects_that_exist() {
         let pods = TestPods::new();
         let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}";
-        assert_eq!(written(&pods, text, Existing::Refuse).0, "configmap/c created\n");
-        let (told, errors) = written(&pods, text, Existing::Refuse);
+        assert_eq!(written(&pods, text, CREATE).0, "configmap/c created\n");
+        let (told, errors) = written(&pods, text, CREATE);
         assert_eq!(told, "");
         assert_eq!(
             errors,

@@ -4,21 +4,21 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use k8s_openapi::api::core::v1::Pod;
 use microkube_base::child;
 use microkube_manifest::kinds::{Kind, Object as Typed};
-use microkube_patch::{kinds, last_applied, merge_patch, strategic};
+use microkube_patch::last_applied;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::failure::Failure;
 use super::manifests::{self, FilenameArgs};
 use super::namespace::NamespaceArg;
-use super::object_failure::as_kubectl_error;
 use super::objects::dry_run::DryRun;
 use super::pods_host::{self, Place, Purpose};
-use super::targets::{NodeObjects, Target};
+use super::save_config::configuration;
+use super::targets::{ChangeError, NodeObjects, Target};
 use super::yaml;
+use crate::objects::{self, ObjectError, Part};
 
 /// The environment variable with a program to use instead of `diff`, and its options.
 const VARIABLE: &str = "KUBECTL_EXTERNAL_DIFF";
@@ -64,40 +64,47 @@ pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {
     let directories = Directories::new().map_err(failed)?;
     for configuration in &loaded.configurations {
         let (kind, value) = (configuration.kind(), configuration.value());
-        let target = Target::of(kind, &value).map_err(failed)?;
-        let live = node.find(&target).map_err(failed)?;
-        // Like kubectl, without the annotation of the next apply.
-        let merged = match &live {
-            None => node.objects.create(kind, &value),
-            Some(_) => node.objects.apply(kind, &value).map(|applied| applied.object),
-        };
         let doing = format!("error when applying {:?}", configuration.source());
-        let merged = merged.map_err(|error| failed(as_kubectl_error(error, Some(&doing))))?;
-        directories.add(kind, live, merged.into_value()).map_err(failed)?;
-    }
-    for pod in loaded.manifests.pods {
-        let wanted = Typed::from(pod);
-        let kind = wanted.kind();
-        let target = Target::of(kind, &wanted.to_value()).map_err(failed)?;
-        let live = node.find(&target).map_err(failed)?;
-        let merged = match &live {
-            None => wanted.to_value(),
-            Some(live) => merged_pod(kind, live, &wanted.to_value()).map_err(failed)?,
+        let mut create = || {
+            node.objects
+                .create(kind, &value)
+                .map(microkube_store::Object::into_value)
         };
+        let (live, merged) = compared(&node, kind, &value, &doing, &mut create).map_err(failed)?;
+        directories.add(kind, live, merged).map_err(failed)?;
+    }
+    for (pod, written) in loaded.manifests.pods.iter().zip(&loaded.manifests.written) {
+        let wanted = Typed::from(pod.clone());
+        let kind = wanted.kind();
+        let value = configuration(pod, written).written;
+        let doing = format!("error when applying {:?}", written.source);
+        let (live, merged) = compared(&node, kind, &value, &doing, &mut || Ok(wanted.to_value())).map_err(failed)?;
         directories.add(kind, live, merged).map_err(failed)?;
     }
     directories.compare().map_err(failed)
 }
 
-/// A Pod after an apply. In most cases a supervisor would refuse the change.
-fn merged_pod(kind: &Kind, live: &Value, wanted: &Value) -> anyhow::Result<Value> {
-    let last = last_applied::read(live)?;
-    let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {
-        Some(schema) => strategic::three_way(last.as_ref(), wanted, live, schema)?,
-        None => merge_patch::three_way(last.as_ref(), wanted, live)?,
+/// An object as it is and as it would be after an apply of its configuration; `create` makes a new one. As in kubectl,
+/// without the annotation of that apply.
+fn compared(
+    node: &NodeObjects,
+    kind: &'static Kind,
+    configuration: &Value,
+    doing: &str,
+    create: &mut dyn FnMut() -> Result<Value, ObjectError>,
+) -> anyhow::Result<(Option<Value>, Value)> {
+    let target = Target::of(kind, configuration)?;
+    let live = node.find(&target)?;
+    let merged = match &live {
+        None => create().map_err(ChangeError::Object),
+        Some(_) => {
+            let plain = last_applied::without(configuration.clone())?;
+            let mut merge = |current: &Value| Ok(objects::merge(kind, &plain, current)?.object);
+            let changed = node.try_change(&target, Part::Main, &mut merge);
+            changed.map(|changed| changed.object)
+        }
     };
-    let pod: Pod = serde_json::from_value(applied.result)?;
-    Ok(Typed::from(pod).to_value())
+    Ok((live, merged.map_err(|error| error.while_doing(Some(doing)))?))
 }
 
 /// The two compared directories, with one file per object.
@@ -169,12 +176,7 @@ fn write(directory: &Path, name: &str, object: &Value) -> anyhow::Result<()> {
         metadata.remove("managedFields");
     }
     let path = directory.join(name);
-    let mut text = yaml::document(&object);
-    // Quote like kubectl.
-    for mask in [MASK, MASK_BEFORE, MASK_AFTER] {
-        text = text.replace(&format!("{mask:?}\n"), &format!("'{mask}'\n"));
-    }
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(&path, yaml::document(&object)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Hides the values of a Secret, but shows which ones differ. The last applied configuration contains them, too.

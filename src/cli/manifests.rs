@@ -65,15 +65,7 @@ impl Configuration {
     /// The object with its namespace.
     pub(super) fn value(&self) -> Value {
         let mut value = self.document.written();
-        if !value["metadata"].is_object() {
-            value["metadata"] = json!({});
-        }
-        if let Some(metadata) = value["metadata"].as_object_mut() {
-            match &self.namespace {
-                Some(namespace) => metadata.insert("namespace".to_owned(), namespace.clone().into()),
-                None => metadata.remove("namespace"),
-            };
-        }
+        place(&mut value, self.namespace.as_deref());
         value
     }
 }
@@ -122,6 +114,19 @@ pub(super) fn load(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loa
 /// Like [`load`], for verbs that need Pods.
 pub(super) fn load_into(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
     load(files, namespace)?.with_pods()
+}
+
+/// Puts an object in a namespace, or outside of all namespaces.
+pub(super) fn place(object: &mut Value, namespace: Option<&str>) {
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        match namespace {
+            Some(namespace) => metadata.insert("namespace".to_owned(), namespace.into()),
+            None => metadata.remove("namespace"),
+        };
+    }
 }
 
 fn configuration(document: Document, given: Option<&str>) -> anyhow::Result<Configuration> {

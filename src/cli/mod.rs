@@ -53,6 +53,7 @@ mod remedy;
 mod replace;
 mod results;
 mod run;
+mod save_config;
 mod selector;
 mod stream;
 mod supervise;

@@ -16,10 +16,12 @@ use super::objects::dry_run::DryRun;
 use super::pods_host::{self, Place, Purpose};
 use super::print::{emit, is_output_closed};
 use super::results::Results;
+use super::save_config::SaveConfigArg;
 use super::targets::{NodeObjects, Target};
 use crate::objects::{Objects, Part};
-use crate::pod::operations::apply::{Applied, ApplyError, Existing, apply};
+use crate::pod::operations::apply::{ApplyError, create};
 use crate::pod::operations::delete::delete_one;
+use crate::pod::operations::update::Mode;
 use crate::state::PodRecords;
 
 /// Replace objects with complete new ones from files or stdin
@@ -37,6 +39,8 @@ pub struct ReplaceArgs {
     /// Delete the objects and create them again
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    save_config: SaveConfigArg,
 }
 
 pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
@@ -58,17 +62,21 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
     let mut tell = emit;
     let mut results = Results::new(output, &mut tell);
     for configuration in &loaded.configurations {
-        let replaced = replace(&node, configuration, args.force);
+        let replaced = replace(&node, configuration, &args);
         match replaced {
             Ok(object) => results.add(configuration.kind(), object, "replaced")?,
             Err(error) if is_output_closed(&error) => return Err(error.into()),
             Err(error) => errors.push(error),
         }
     }
-    for pod in &loaded.manifests.pods {
-        let object = Typed::from(pod.clone());
-        match replace_pod(&node, pod, args.force) {
-            Ok(new) => results.add(object.kind(), new, "replaced")?,
+    for (pod, written) in loaded.manifests.pods.iter().zip(&loaded.manifests.written) {
+        let kind = Typed::from(pod.clone()).kind();
+        let pod = args
+            .save_config
+            .pod(pod, written)
+            .map_err(|error| as_kubectl_error(error, None));
+        match pod.and_then(|pod| replace_pod(&node, &pod, args.force)) {
+            Ok(new) => results.add(kind, new, "replaced")?,
             Err(error) if is_output_closed(&error) => return Err(error.into()),
             Err(error) => errors.push(error),
         }
@@ -78,24 +86,25 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-fn replace(node: &NodeObjects, configuration: &Configuration, force: bool) -> anyhow::Result<Value> {
-    let (kind, value) = (configuration.kind(), configuration.value());
+fn replace(node: &NodeObjects, configuration: &Configuration, args: &ReplaceArgs) -> anyhow::Result<Value> {
+    let kind = configuration.kind();
+    let doing = format!("error when replacing {:?}", configuration.source());
+    let worded = |error| as_kubectl_error(error, Some(&doing));
+    let value = args.save_config.object(configuration.value()).map_err(worded)?;
     let target = Target::of(kind, &value)?;
-    if force && kind.kind == "Namespace" {
+    if args.force && kind.kind == "Namespace" {
         bail!(
             "namespace {:?} cannot be replaced by force, because everything in it would be deleted",
             target.key.name
         );
     }
-    let replaced = if force {
+    let replaced = if args.force {
         delete(&node.objects, &target)?;
         node.objects.create(kind, &value)
     } else {
         node.objects.replace(kind, &value).map(Written::into_object)
     };
-    let doing = format!("error when replacing {:?}", configuration.source());
-    let replaced = replaced.map_err(|error| as_kubectl_error(error, Some(&doing)))?;
-    Ok(replaced.into_value())
+    Ok(replaced.map_err(worded)?.into_value())
 }
 
 /// Deletes an object, if it exists.
@@ -137,8 +146,6 @@ fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool) -> anyhow::Result<Val
             target.key.name
         ))?;
     }
-    let applied = runtime.block_on(apply(node.paths(), pod, Existing::Refuse));
-    let (Applied::Created(pod) | Applied::Configured(pod) | Applied::Unchanged(pod)) =
-        applied.map_err(ApplyError::into_report)?;
-    Ok(Typed::from(pod).to_value())
+    let created = runtime.block_on(create(node.paths(), pod, Mode::Write));
+    Ok(Typed::from(created.map_err(ApplyError::into_report)?).to_value())
 }

@@ -11,7 +11,7 @@ use microkube_manifest::Manifests;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::apply;
+use super::apply::{self, Writing};
 use super::container_output::ContainerOutput;
 use super::failure::Failure;
 use super::generated_pod::ImageArgs;
@@ -20,10 +20,10 @@ use super::namespace::NamespaceArg;
 use super::object_failure::as_kubectl_error;
 use super::objects::dry_run::DryRun;
 use super::results::OutputArgs;
+use super::save_config::SaveConfigArg;
 use super::{attached_run, manifests, pods_host};
 use crate::objects::Objects;
 use crate::pod;
-use crate::pod::operations::apply::Existing;
 use crate::pod::operations::create::new_record;
 use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, PodNotice, Stopper};
 use crate::pod::timings::{self, Stage};
@@ -77,6 +77,8 @@ pub struct RunArgs {
     debug: bool,
     #[command(flatten)]
     generated: ImageArgs,
+    #[command(flatten)]
+    save_config: SaveConfigArg,
 }
 
 impl RunArgs {
@@ -116,9 +118,16 @@ impl RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
     args.check().map_err(Failure::usage)?;
-    let loaded = args.load()?;
+    let mut loaded = args.load()?;
+    let manifests = &mut loaded.manifests;
+    for (pod, written) in manifests.pods.iter_mut().zip(&manifests.written) {
+        *pod = args
+            .save_config
+            .pod(pod, written)
+            .map_err(|error| Failure::usage(as_kubectl_error(error, None)))?;
+    }
     if args.is_detached() || args.output.dry_run != DryRun::None {
-        return apply::start_all(loaded, &args.output, Existing::Keep, Existing::Refuse);
+        return apply::start_all(loaded, &args.output, Writing::Apply, Writing::Create(args.save_config));
     }
     if args.generated.image.is_some() {
         return attached_run::run(loaded, &args.generated);

@@ -193,17 +193,7 @@ impl NodeObjects {
             mode,
             &mut change,
         ));
-        let updated = updated.map_err(|error| match error {
-            UpdateError::Change(error) => ChangeError::Object(error),
-            UpdateError::Invalid { name, problems } => ChangeError::Object(ObjectError::Invalid {
-                kind: target.kind.kind.to_owned(),
-                name,
-                problems,
-            }),
-            UpdateError::NotFound { name } => ChangeError::Other(not_found(target.kind, &name)),
-            UpdateError::Conflict { .. } => ChangeError::Other(anyhow!("Error (Conflict): {error}")),
-            error => ChangeError::Other(error.into_report()),
-        })?;
+        let updated = updated.map_err(|error| ChangeError::of_pod(target.kind, error))?;
         Ok(Changed {
             is_changed: matches!(updated, Updated::Changed(_)),
             object: Typed::from(updated.into_pod()).to_value(),
@@ -230,10 +220,30 @@ impl From<anyhow::Error> for ChangeError {
 }
 
 impl ChangeError {
+    /// Why a Pod was not changed.
+    pub(super) fn of_pod(kind: &'static Kind, error: UpdateError<ObjectError>) -> Self {
+        match error {
+            UpdateError::Change(error) => Self::Object(error),
+            UpdateError::Invalid { name, problems } => Self::Object(ObjectError::Invalid {
+                kind: kind.kind.to_owned(),
+                name,
+                problems,
+            }),
+            UpdateError::NotFound { name } => Self::Other(not_found(kind, &name)),
+            UpdateError::Conflict { .. } => Self::Other(anyhow!("Error (Conflict): {error}")),
+            error => Self::Other(error.into_report()),
+        }
+    }
+
     /// The error as kubectl words it.
     pub(super) fn into_report(self) -> anyhow::Error {
+        self.while_doing(None)
+    }
+
+    /// The error as kubectl words it. `doing` is what was attempted: `error when applying "web.yaml"`.
+    pub(super) fn while_doing(self, doing: Option<&str>) -> anyhow::Error {
         match self {
-            Self::Object(error) => as_kubectl_error(error, None),
+            Self::Object(error) => as_kubectl_error(error, doing),
             Self::Other(error) => error,
         }
     }

@@ -30,6 +30,35 @@ pub struct Applied {
     pub lacked_annotation: bool,
 }
 
+/// What a configuration makes of an object that exists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merged {
+    /// `None` if there is nothing to change.
+    pub object: Option<Value>,
+    /// Another command created the object, so nothing is removed from it.
+    pub lacked_annotation: bool,
+}
+
+/// Merges the last applied configuration, the modified one and the current object. If the modified one is to be the next
+/// last applied one, it contains itself in its annotation.
+///
+/// # Errors
+/// If one of them is not an object of this kind, or a limit is exceeded.
+pub fn merge(kind: &Kind, modified: &Value, current: &Value) -> Result<Merged, ObjectError> {
+    let last = last_applied::read(current)?;
+    let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {
+        Some(schema) => strategic::three_way(last.as_ref(), modified, current, schema)?,
+        None => merge_patch::three_way(last.as_ref(), modified, current)?,
+    };
+    microkube_patch::check_identity(&applied.patch)?;
+    // kubectl also checks the patch: `stringData` counts as a change each time.
+    let has_changes = applied.patch.as_object().is_some_and(|patch| !patch.is_empty());
+    Ok(Merged {
+        object: has_changes.then_some(applied.result),
+        lacked_annotation: last.is_none(),
+    })
+}
+
 impl Objects {
     /// Applies a configuration: the object as its author wrote it, with its namespace.
     ///
@@ -70,18 +99,11 @@ impl Objects {
     ) -> Result<Applied, ObjectError> {
         let (mut has_changes, mut lacked_annotation) = (false, false);
         let written = self.change(kind, key, Part::Main, |current| {
-            let last = last_applied::read(current)?;
-            lacked_annotation = last.is_none();
-            let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {
-                Some(schema) => strategic::three_way(last.as_ref(), modified, current, schema)?,
-                None => merge_patch::three_way(last.as_ref(), modified, current)?,
-            };
-            microkube_patch::check_identity(&applied.patch)?;
-            has_changes = applied.patch.as_object().is_some_and(|patch| !patch.is_empty());
-            Ok(has_changes.then_some(applied.result))
+            let merged = merge(kind, modified, current)?;
+            (has_changes, lacked_annotation) = (merged.object.is_some(), merged.lacked_annotation);
+            Ok(merged.object)
         })?;
         Ok(Applied {
-            // kubectl also checks the patch: `stringData` counts as a change each time.
             outcome: if has_changes {
                 Outcome::Configured
             } else {

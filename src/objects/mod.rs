@@ -19,7 +19,7 @@ pub(crate) mod test_store;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, Outcome};
+pub use apply::{Applied, Merged, Outcome, merge};
 pub use deletion::wait_until_gone;
 pub use error::ObjectError;
 pub use namespace_deletion::{begin_namespace_deletion, delete_content, end_namespace, is_empty};

@@ -162,6 +162,21 @@ fn apply_merges_three_ways() {
     assert_eq!(get("configmap", "three-way")["data"], json!({ "a": "1", "b": "1" }));
     says(&format!("apply -f {file}"), 0, "configmap/three-way unchanged\n");
 
+    // One that keeps its configuration from the start.
+    says(
+        "delete configmap three-way",
+        0,
+        "configmap \"three-way\" deleted from default namespace\n",
+    );
+    says(
+        "create configmap three-way --from-literal=b=1 --save-config",
+        0,
+        "configmap/three-way created\n",
+    );
+    let said = says(&format!("apply -f {file}"), 0, "configmap/three-way configured\n");
+    assert!(!said.contains("Warning"), "{said}");
+    assert_eq!(get("configmap", "three-way")["data"], json!({ "a": "1" }));
+
     // Lists with merge keys.
     let account = |names: &[&str]| {
         let names: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();

@@ -1,10 +1,11 @@
-//! Changes of Pods that exist: images, labels, scheduling gates and finalizers.
+//! Changes of Pods that exist: images, labels, scheduling gates and finalizers, and the three-way merge of `apply`.
 
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
 
 use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, image, shell_pod, wait_until};
+use crate::objects::says;
 
 const SERVE: &str = "echo $0 >> /data/starts; trap 'exit 0' TERM; sleep 1000 & wait";
 
@@ -32,6 +33,8 @@ fn a_container_with_another_image_restarts_and_the_pod_keeps_its_volumes() {
     let pod = Detached::start(&first);
     pod.wait_ready();
     let before = pod.get();
+    // `run` keeps no configuration.
+    apply(&first, "configured");
     apply(&first, "unchanged");
     apply(&pair(&image("small")).label("tier", "back"), "configured");
     wait_until("the container runs with its new image", || {
@@ -132,6 +135,133 @@ fn a_deleted_pod_stays_until_its_finalizers_are_removed() {
     held.0.wait_phase("Succeeded");
     let ended = held.0.get();
     assert!(ended["metadata"]["deletionTimestamp"].is_string(), "{ended}");
-    apply(&Held::pod(&json!([])), "configured");
+    let file = host().manifest(&Held::pod(&json!([])));
+    let warning = says(&format!("apply -f {}", file.display()), 0, "pod/held configured\n");
+    assert_eq!(
+        warning,
+        "Warning: Detected changes to resource held which is currently being deleted.\n"
+    );
     wait_until("the Pod is gone", || host().output(["get", "pod", "held"]).code() == 1);
+}
+
+const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A Pod that waits to be scheduled, so it needs no virtual machine.
+fn waiting(name: &str) -> Pod {
+    shell_pod(name, "sleep 1000").set("spec.schedulingGates", json!([{ "name": "example.com/wait" }]))
+}
+
+#[test]
+fn apply_of_a_pod_removes_what_left_the_file_and_keeps_what_others_set() {
+    let _alone = alone();
+    let first = waiting("merged").label("app", "one").label("tier", "front");
+    apply(&first, "created");
+    let pod = Detached("merged".to_owned());
+    let annotation = |pod: &serde_json::Value| {
+        let text = pod["metadata"]["annotations"][ANNOTATION].as_str().unwrap_or("null");
+        serde_json::from_str::<serde_json::Value>(text).unwrap()
+    };
+    let kept = annotation(&pod.get());
+    assert_eq!(
+        kept["metadata"]["labels"],
+        json!({ "app": "one", "tier": "front" }),
+        "{kept}"
+    );
+    assert_eq!(kept["metadata"]["namespace"], "default");
+    // Only what the author wrote, without defaults.
+    assert!(
+        kept["spec"]["dnsPolicy"].is_null() && kept["metadata"]["uid"].is_null(),
+        "{kept}"
+    );
+    apply(&first, "unchanged");
+    let described = host().succeed(["describe", "pod", "merged"]);
+    assert!(!described.contains("last-applied"), "{described}");
+    let shown = host().succeed(["get", "pod", "merged", "-o", "yaml"]);
+    assert!(
+        shown.contains(&format!("    {ANNOTATION}: |\n      {{\"apiVersion\"")),
+        "{shown}"
+    );
+
+    says("label pod merged theirs=yes", 0, "pod/merged labeled\n");
+    apply(&first, "unchanged");
+    let second = waiting("merged").label("app", "two");
+    let file = host().manifest(&second);
+    let file = file.to_str().unwrap();
+    let before = pod.get();
+    says(
+        &format!("apply -f {file} --dry-run=client"),
+        0,
+        "pod/merged configured (dry run)\n",
+    );
+    says(
+        &format!("apply -f {file} --dry-run=server"),
+        0,
+        "pod/merged configured (server dry run)\n",
+    );
+    let differences = host().output(["diff", "-f", file]);
+    assert_eq!(differences.code(), 1, "{differences:?}");
+    for line in [
+        "-    app: one",
+        "+    app: two",
+        "-    tier: front",
+        "     theirs: \"yes\"",
+    ] {
+        assert!(
+            differences.stdout.lines().any(|shown| shown == line),
+            "{line}: {differences:?}"
+        );
+    }
+    // `diff` shows nothing about the record of the next apply.
+    let changed = |line: &str| line.starts_with(['+', '-']) && line.contains("apiVersion");
+    assert!(!differences.stdout.lines().any(changed), "{differences:?}");
+    assert_eq!(pod.get(), before);
+
+    apply(&second, "configured");
+    let after = pod.get();
+    assert_eq!(after["metadata"]["labels"], json!({ "app": "two", "theirs": "yes" }));
+    assert_eq!(annotation(&after)["metadata"]["labels"], json!({ "app": "two" }));
+    says(&format!("diff -f {file}"), 0, "");
+    apply(&second, "unchanged");
+
+    let refused = second.grace_period_seconds(7);
+    let refused = host().output(["apply", "-f", host().manifest(&refused).to_str().unwrap()]);
+    assert_eq!((refused.code(), &*refused.stdout), (1, ""), "{refused:?}");
+    let said = "The Pod \"merged\" is invalid: spec: Forbidden: pod updates may not change fields other than";
+    assert!(refused.stderr.contains(said), "{refused:?}");
+}
+
+#[test]
+fn the_first_apply_of_a_created_pod_warns_and_records_its_configuration() {
+    let _alone = alone();
+    let labelled = waiting("adopted").label("app", "one");
+    let file = host().manifest(&labelled);
+    let file = file.to_str().unwrap();
+    says(&format!("create -f {file}"), 0, "pod/adopted created\n");
+    let pod = Detached("adopted".to_owned());
+    assert!(pod.get()["metadata"]["annotations"][ANNOTATION].is_null());
+    let plain = host().manifest(&waiting("adopted"));
+    let warning = says(&format!("apply -f {}", plain.display()), 0, "pod/adopted configured\n");
+    assert!(
+        warning.contains(
+            "Warning: resource pods/adopted is missing the kubectl.kubernetes.io/last-applied-configuration annotation"
+        ),
+        "{warning}"
+    );
+    // Nobody knows that the label was in a file.
+    assert_eq!(pod.get()["metadata"]["labels"], json!({ "app": "one" }));
+    assert!(pod.get()["metadata"]["annotations"][ANNOTATION].is_string());
+    let again = says(&format!("apply -f {}", plain.display()), 0, "pod/adopted unchanged\n");
+    assert!(!again.contains("Warning"), "{again}");
+    pod.delete();
+
+    let file = host().manifest(&labelled);
+    says(
+        &format!("create --save-config -f {}", file.display()),
+        0,
+        "pod/adopted created\n",
+    );
+    let plain = host().manifest(&waiting("adopted"));
+    let said = says(&format!("apply -f {}", plain.display()), 0, "pod/adopted configured\n");
+    assert!(!said.contains("Warning"), "{said}");
+    assert!(pod.get()["metadata"]["labels"].is_null());
 }

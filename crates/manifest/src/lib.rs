@@ -61,6 +61,7 @@ mod yaml;
 
 pub use documents::{Input, MAX_TEXT_BYTES};
 pub use error::{FieldPath, FileProblems, Location, ManifestError, Problem, Segment};
+pub use objects::WrittenPod;
 pub use secret::PullSecret;
 pub use sidecar::is_sidecar;
 
@@ -76,6 +77,8 @@ pub struct Manifests {
     /// The Pods: at least one, in order, with different names. Kubernetes' defaults are set and its rules are
     /// satisfied. Only `metadata.uid` is left for the caller to set.
     pub pods: Vec<Pod>,
+    /// The same Pods as their authors wrote them.
+    pub written: Vec<WrittenPod>,
     /// The Secrets with registry credentials, with different names.
     pub pull_secrets: Vec<PullSecret>,
     /// References to Secrets that are not in the files.
@@ -141,7 +144,7 @@ pub fn load_all(inputs: &[Input<'_>]) -> Result<(Manifests, Vec<Document>), Mani
         let mut problems = Problems::default();
         for (place, object) in objects::read(input, &mut problems) {
             let (kind, metadata): (&str, &ObjectMeta) = match &object {
-                Object::Pod(pod) => ("Pod", &pod.metadata),
+                Object::Pod(pod, _) => ("Pod", &pod.metadata),
                 Object::Other(document) => (document.kind().kind, document.object().metadata()),
             };
             let name = metadata.name.clone().unwrap_or_default();
@@ -161,10 +164,11 @@ pub fn load_all(inputs: &[Input<'_>]) -> Result<(Manifests, Vec<Document>), Mani
                 names.insert(key, here);
             }
             match object {
-                Object::Pod(pod) => {
+                Object::Pod(pod, written) => {
                     let own = place.pull_secrets_at.into_iter();
                     references.extend(own.map(|(name, at)| (manifests.pods.len(), name, input.source, at)));
                     manifests.pods.push(*pod);
+                    manifests.written.push(written);
                 }
                 Object::Other(document) => {
                     if let Ok(kinds::Object::Secret(secret)) = document.complete() {

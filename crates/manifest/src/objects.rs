@@ -15,10 +15,19 @@ use super::nodes::{add_problems, each_node, items};
 use super::schema::Schema;
 use super::{defaults, suggest, support, typed, validation};
 
-/// The objects that are loaded: Pods, complete, and others as their authors wrote them. All are valid.
+/// The objects that are loaded: Pods, complete and as written, and others as their authors wrote them. All are valid.
 pub(super) enum Object {
-    Pod(Box<Pod>),
+    Pod(Box<Pod>, WrittenPod),
     Other(Box<Document>),
+}
+
+/// A Pod exactly as its author wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WrittenPod {
+    /// The file it is in, as the user named it.
+    pub source: String,
+    /// With `null` where it is written, and with `apiVersion` and `kind`, which the items of typed lists leave out.
+    pub value: serde_json::Value,
 }
 
 /// Places in an object that are needed to compare it with other objects.
@@ -93,7 +102,13 @@ fn add_pod(node: &Node, source: &str, problems: &mut Problems, objects: &mut Vec
             name_at,
             pull_secrets_at,
         },
-        Object::Pod(Box::new(pod)),
+        Object::Pod(
+            Box::new(pod),
+            WrittenPod {
+                source: source.to_owned(),
+                value: kinds::written(node, "v1", "Pod"),
+            },
+        ),
     ));
 }
 

@@ -8,6 +8,12 @@ use super::object::Object;
 /// The annotation's name.
 pub const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Whether an object has the annotation.
+pub fn is_in(object: &Value) -> bool {
+    let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
+}
+
 /// The configuration that was last applied to an object, if any.
 pub fn read(object: &Value) -> Result<Option<Value>, PatchError> {
     let annotation = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
@@ -28,9 +34,15 @@ pub fn read(object: &Value) -> Result<Option<Value>, PatchError> {
     Ok(Some(configuration))
 }
 
-/// The configuration with a copy of itself in the annotation, as `apply` sends it. Replaces a previous annotation.
-pub fn record(mut configuration: Value) -> Result<Value, PatchError> {
+/// A configuration without the annotation, as `diff` merges it.
+pub fn without(mut configuration: Value) -> Result<Value, PatchError> {
     annotations(&mut configuration)?.remove(ANNOTATION);
+    Ok(configuration)
+}
+
+/// The configuration with a copy of itself in the annotation, as `apply` sends it. Replaces a previous annotation.
+pub fn record(configuration: Value) -> Result<Value, PatchError> {
+    let mut configuration = without(configuration)?;
     let text = written(&configuration);
     annotations(&mut configuration)?.insert(ANNOTATION.to_owned(), Value::String(text));
     Ok(configuration)
@@ -92,6 +104,17 @@ mod tests {
     fn a_previous_annotation_is_not_recorded() {
         let once = record(json!({"metadata": {"annotations": {"a": "b"}}})).unwrap();
         assert_eq!(record(once.clone()).unwrap(), once);
+    }
+
+    #[test]
+    fn a_configuration_without_annotation_has_annotations_like_the_recorded_one() {
+        let plain = json!({"metadata": {"annotations": {}, "name": "c"}});
+        let recorded = record(plain.clone()).unwrap();
+        assert!(is_in(&recorded) && !is_in(&plain) && !is_in(&json!({})));
+        for configuration in [json!({"metadata": {"name": "c"}}), recorded.clone()] {
+            assert_eq!(without(configuration).unwrap(), plain);
+        }
+        assert_eq!(read(&recorded).unwrap(), Some(plain));
     }
 
     #[test]

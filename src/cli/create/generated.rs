@@ -16,6 +16,7 @@ use super::super::objects::table::type_in_names;
 use super::super::pods::format::{Format, Objects as Printed};
 use super::super::pods_host::{self, Place, Purpose};
 use super::super::print::emit;
+use super::super::save_config::SaveConfigArg;
 use crate::objects::{ObjectError, Objects};
 
 /// Where the object is created, and the output.
@@ -26,6 +27,8 @@ pub(super) struct GeneratedArgs {
     /// Print the object without creating it: client (as generated) or server (with all defaults)
     #[arg(long, value_enum, default_value_t = DryRun::None, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
     dry_run: DryRun,
+    #[command(flatten)]
+    save_config: SaveConfigArg,
     /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
     #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
     output: Option<Format>,
@@ -70,7 +73,8 @@ pub(super) fn create(
         object.metadata_mut().namespace.clone_from(&args.namespace.namespace);
     }
     if args.dry_run == DryRun::Client {
-        return print(&object.to_value(), args);
+        let object = args.save_config.object(object.to_value());
+        return print(&object.map_err(|error| worded(error, None))?, args);
     }
     if kind.namespaced {
         object.metadata_mut().namespace = Some(args.namespace.or_default());
@@ -84,7 +88,8 @@ pub(super) fn create(
         DryRun::Server => objects.dry_run(),
         DryRun::None | DryRun::Client => objects,
     };
-    match objects.create(kind, &object.to_value()) {
+    let value = args.save_config.object(object.to_value());
+    match value.and_then(|value| objects.create(kind, &value)) {
         Ok(created) => print(created.value(), args),
         Err(error) if !error.problems().is_empty() => Err(Failure::usage(worded(error, failed))),
         Err(error) => Err(worded(error, failed).into()),
@@ -131,7 +136,8 @@ pub(super) mod tests {
         }
         let words = ["create"].iter().chain(words);
         let args = <Cli as clap::Parser>::try_parse_from(words).unwrap().args;
-        text(&object.to_value(), &args).unwrap()
+        let object = args.save_config.object(object.to_value()).unwrap();
+        text(&object, &args).unwrap()
     }
 
     #[test]
@@ -144,6 +150,19 @@ pub(super) mod tests {
         assert_eq!(
             printed(&service_account("builder"), &yaml),
             "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: builder\n"
+        );
+        let saved = printed(
+            &service_account("a"),
+            &[
+                "--save-config",
+                "--dry-run=client",
+                "-o",
+                "jsonpath={.metadata.annotations}",
+            ],
+        );
+        assert_eq!(
+            saved,
+            r#"{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"kind\":\"ServiceAccount\",\"metadata\":{\"annotations\":{},\"name\":\"a\"}}\n"}"#
         );
         for (words, expected) in [
             (&[][..], "serviceaccount/a created\n"),

@@ -11,9 +11,9 @@ mod sources;
 use std::process::ExitCode;
 
 use self::generated::GeneratedArgs;
-use super::apply::{self, FileArgs};
+use super::apply::{self, FileArgs, Writing};
 use super::failure::Failure;
-use crate::pod::operations::apply::Existing;
+use super::save_config::SaveConfigArg;
 
 /// Create objects from files or stdin, or an object from arguments; fail if one already exists
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,8 @@ pub struct CreateArgs {
     object: Option<Generator>,
     #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    save_config: SaveConfigArg,
 }
 
 /// The objects that can be generated.
@@ -66,7 +68,7 @@ struct NamespaceArgs {
 
 pub(super) fn run(args: CreateArgs) -> Result<ExitCode, Failure> {
     match args.object {
-        None => apply::from_files(&args.files, Existing::Refuse),
+        None => apply::from_files(&args.files, Writing::Create(args.save_config)),
         Some(Generator::Configmap(args)) => config_map::run(&args),
         Some(Generator::Secret(args)) => secret::run(args),
         Some(Generator::Serviceaccount(args)) => {

@@ -22,9 +22,10 @@ use super::print::print;
 use super::stream::running::running_timeout;
 use super::stream::session::Endings;
 use super::stream::target;
-use crate::pod::operations::apply::{Applied, Existing, apply};
+use crate::pod::operations::apply;
 use crate::pod::operations::delete::delete_one;
 use crate::pod::operations::ephemeral;
+use crate::pod::operations::update::Mode;
 use crate::pod::recorded_pod::{self, RecordedPod};
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::say;
@@ -319,10 +320,8 @@ async fn create_copy(
     if args.replace {
         delete_one(paths, original.clone(), Some(Duration::ZERO)).await?;
     }
-    let created = apply(paths, pod, Existing::Refuse).await;
-    let Applied::Created(created) = created.map_err(|error| error.into_report())? else {
-        bail!("pods {name:?} already exists");
-    };
+    let created = apply::create(paths, pod, Mode::Write).await;
+    let created = created.map_err(|error| error.into_report())?;
     let record = PodRecords::new(paths.clone()).find(&original.namespace, name)?;
     let record = record.ok_or_else(|| anyhow!("pod {name:?} is gone"))?;
     let container =

@@ -54,14 +54,7 @@ impl Document {
     /// The object exactly as written, including `null`, and with `apiVersion` and `kind`, which items of typed lists
     /// omit.
     pub fn written(&self) -> Json {
-        let mut value = json::from_node(&self.node);
-        if let Json::Object(fields) = &mut value {
-            fields
-                .entry("apiVersion")
-                .or_insert_with(|| self.kind.api_version().into());
-            fields.entry("kind").or_insert_with(|| self.kind.kind.into());
-        }
-        value
+        written(&self.node, &self.kind.api_version(), self.kind.kind)
     }
 
     /// The object with its defaults, or all its problems with their places.
@@ -93,6 +86,16 @@ impl Document {
         locate(&self.node, self.kind, problems, &mut located);
         located.of(&self.source)
     }
+}
+
+/// The object of a node exactly as written, with `apiVersion` and `kind`.
+pub(crate) fn written(node: &Node, api_version: &str, kind: &str) -> Json {
+    let mut value = json::from_node(node);
+    if let Json::Object(fields) = &mut value {
+        fields.entry("apiVersion").or_insert_with(|| api_version.into());
+        fields.entry("kind").or_insert_with(|| kind.into());
+    }
+    value
 }
 
 /// Reads all objects of the given files, without defaults and validation, since a document may be only a part of an

@@ -11,7 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use document::valid_documents;
 pub use document::{Document, read_documents, read_objects};
+pub(crate) use document::{valid_documents, written};
 pub use object::Object;
 pub use table::{Column, Kind, all, find, named};
