@@ -71,18 +71,6 @@ fn script(shell: Shell) -> anyhow::Result<String> {
     Ok(String::from_utf8(script)?)
 }
 
-/// Completes `pods`, names after it, and `pod/NAME`.
-pub(super) fn pods() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| {
-        let names = names().into_iter().map(|(pod, _)| pod).collect::<BTreeSet<_>>();
-        let current = current.to_string_lossy();
-        resources(&names, &current)
-            .into_iter()
-            .map(CompletionCandidate::new)
-            .collect()
-    })
-}
-
 /// Completes types, names after a type, and `TYPE/NAME`.
 pub(super) fn objects() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
@@ -265,13 +253,6 @@ fn fitting(names: &BTreeSet<String>, current: &str) -> Vec<String> {
     full.filter(|name| name.starts_with(current)).collect()
 }
 
-/// The names that match the typed text.
-fn resources(names: &BTreeSet<String>, current: &str) -> Vec<String> {
-    let kind = "pods".to_owned();
-    let kind = [kind].into_iter().filter(|kind| kind.starts_with(current));
-    kind.chain(fitting(names, current)).collect()
-}
-
 /// Pods with each of their containers. Errors are ignored during completion.
 fn names() -> Vec<(String, String)> {
     if pods_host::pods_are_here() {
@@ -365,10 +346,10 @@ mod tests {
     #[test]
     fn pods_are_completed_in_both_notations() {
         let names = ["db", "web-1", "web-2"].map(str::to_owned).into();
-        assert_eq!(resources(&names, ""), ["pods", "db", "web-1", "web-2"]);
-        assert_eq!(resources(&names, "we"), ["web-1", "web-2"]);
-        assert_eq!(resources(&names, "pod/we"), ["pod/web-1", "pod/web-2"]);
-        assert_eq!(resources(&names, "po/d"), ["po/db"]);
+        assert_eq!(fitting(&names, ""), ["db", "web-1", "web-2"]);
+        assert_eq!(fitting(&names, "we"), ["web-1", "web-2"]);
+        assert_eq!(fitting(&names, "pod/we"), ["pod/web-1", "pod/web-2"]);
+        assert_eq!(fitting(&names, "po/d"), ["po/db"]);
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::bail;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use microkube_manifest::kinds::Kind;
 
 use super::failure::{Failure, complain};
-use super::pods::arguments::{Scope, ScopeArgs, pod_name};
+use super::objects::arguments::kind_and_name;
+use super::pods::arguments::{Scope, ScopeArgs};
 use super::pods::format::{Format, Objects};
 use super::pods::snapshot::is_in_scope;
 use super::pods_host::{self, Place, Purpose};
@@ -30,9 +33,9 @@ pub(super) const COMPONENT: &str = "microkube";
 pub struct EventsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
-    /// Show only events of this Pod
-    #[arg(long = "for", value_name = "pod/NAME", value_parser = pod_name, add = super::completion::pods())]
-    of: Option<String>,
+    /// Show only events of this object; only Pods have events
+    #[arg(long = "for", value_name = "TYPE/NAME", value_parser = str::parse::<Regarding>, add = super::completion::objects())]
+    of: Option<Regarding>,
     /// Show only events of these types: Normal, Warning
     #[arg(long, value_delimiter = ',', value_parser = is_warning, value_name = "TYPE,…")]
     types: Vec<bool>,
@@ -45,6 +48,36 @@ pub struct EventsArgs {
     /// Don't print column headers
     #[arg(long)]
     no_headers: bool,
+}
+
+/// The object whose events are shown.
+#[derive(Debug, Clone)]
+struct Regarding {
+    kind: &'static Kind,
+    name: String,
+}
+
+impl FromStr for Regarding {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (kind, name) = kind_and_name(text)?;
+        let name = name.to_owned();
+        Ok(Self { kind, name })
+    }
+}
+
+impl EventsArgs {
+    /// The Pods whose events are shown.
+    fn pods(&self) -> Scope {
+        let name = self.of.as_ref().map(|of| of.name.as_str());
+        Scope::of_names(self.scope.namespace().as_deref(), name)
+    }
+
+    /// Whether events are requested that cannot exist.
+    fn is_without_events(&self) -> bool {
+        self.of.as_ref().is_some_and(|of| of.kind.kind != "Pod")
+    }
 }
 
 fn is_warning(kind: &str) -> anyhow::Result<bool> {
@@ -62,7 +95,7 @@ pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
         );
         return Err(Failure::usage(error));
     }
-    let scope = Scope::of_names(args.scope.namespace().as_deref(), args.of.as_deref());
+    let scope = args.pods();
     let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };
     match pods_host::go_to_pods(purpose, None)? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
@@ -119,6 +152,9 @@ fn read(
     args: &EventsArgs,
     complain: &mut dyn FnMut(anyhow::Error),
 ) -> anyhow::Result<Vec<Seen>> {
+    if args.is_without_events() {
+        return Ok(Vec::new());
+    }
     let (found, damaged) = records.list_all()?;
     damaged.into_iter().for_each(|error| complain(error.into()));
     let mut seen = Vec::new();
@@ -133,6 +169,9 @@ fn read(
 }
 
 fn of_pod(records: &PodRecords, record: &PodRecord, args: &EventsArgs) -> anyhow::Result<Vec<Seen>> {
+    if args.is_without_events() {
+        return Ok(Vec::new());
+    }
     let events = records.events(&record.uid)?.into_iter();
     Ok(events
         .filter(|event| args.types.is_empty() || args.types.contains(&event.warning))
@@ -305,7 +344,7 @@ mod tests {
 
     fn table(pods: &TestPods, words: &[&str]) -> String {
         let args = args(words);
-        let scope = Scope::of_names(args.scope.namespace().as_deref(), args.of.as_deref());
+        let scope = args.pods();
         let events = read(&pods.records, &scope, &args, &mut |error| panic!("{error}")).unwrap();
         text(&events, &args, &mut Columns::default(), !args.no_headers, at(60)).unwrap()
     }
@@ -329,6 +368,7 @@ data      55s   Normal   Started   Pod/db    Container started
 "
         );
         assert_eq!(table(&pods, &["--for", "pod/other", "--no-headers"]), "");
+        assert_eq!(table(&pods, &["--for", "cm/web", "--no-headers"]), "");
         assert_eq!(
             table(
                 &pods,
@@ -363,6 +403,7 @@ data      55s   Normal   Started   Pod/db    Container started
             is_warning("x").unwrap_err().to_string(),
             "valid --types are Normal or Warning"
         );
-        assert!(pod_name("node/a").is_err());
+        assert!("node/a".parse::<Regarding>().is_err());
+        assert!("pod".parse::<Regarding>().is_err());
     }
 }

@@ -14,6 +14,7 @@ mod namespaces;
 mod node_store;
 mod operations;
 mod patch;
+mod pods;
 #[cfg(test)]
 pub(crate) mod test_store;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use deletion::wait_until_gone;
 pub use error::ObjectError;
 pub use namespace_deletion::{begin_namespace_deletion, delete_content, end_namespace, is_empty};
 pub use namespaces::{DEFAULT_NAMESPACE, ensure_namespace, namespace_resource};
-pub use node_store::{key, open, resource};
+pub use node_store::{PODS, key, open, resource};
 pub use operations::{Objects, Part, read};
 pub use patch::Patch;
+pub use pods::pod_object;

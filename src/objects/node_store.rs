@@ -1,18 +1,32 @@
 //! The place of the node's store, and the store's names for the kinds in the table.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use microkube_manifest::kinds::Kind;
 use microkube_store::{Generation, Key, Resource, Store, StoreError};
 
+use super::pods::PodObjects;
 use crate::state::Paths;
 
-/// Opens the node's store, and creates it if it does not exist.
+/// Pods. Their objects are in their records.
+pub const PODS: Resource = Resource {
+    group: Cow::Borrowed(""),
+    version: Cow::Borrowed("v1"),
+    kind: Cow::Borrowed("Pod"),
+    plural: Cow::Borrowed("pods"),
+    namespaced: true,
+    generation: Generation::OfSpec,
+};
+
+/// Opens the node's store, and creates it if it does not exist. Its lists and watches have the objects of all kinds, Pods
+/// included.
 ///
 /// # Errors
 /// If its directories cannot be created, or it is damaged or of a newer version.
 pub fn open(paths: &Paths) -> Result<Store, StoreError> {
-    Store::open(&paths.objects(), &paths.objects_run())
+    let store = Store::open(&paths.objects(), &paths.objects_run())?;
+    Ok(store.with_records(PODS, Arc::new(PodObjects::new(paths))))
 }
 
 /// The store's description of a kind.
@@ -49,11 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_of_every_kind_can_be_stored() {
+    fn objects_of_every_kind_but_pods_can_be_stored() {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
         let store = open(&paths).unwrap();
-        for kind in kinds::all() {
+        assert_eq!(resource(kinds::find("v1", "Pod").unwrap()), PODS);
+        // Supervisors write Pods.
+        for kind in kinds::all().iter().filter(|kind| kind.kind != "Pod") {
             let mut value = json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": { "name": "a" } });
             if kind.namespaced {
                 value["metadata"]["namespace"] = "default".into();

@@ -1,26 +1,30 @@
-//! The `resourceVersion` of Pods: numbers of the counter that all objects of the node share. A Pod itself is in its
-//! records.
+//! Changes of Pods, as all readers see them. Each takes the next number of the counter that all objects of the node share
+//! as its `resourceVersion`, and so appears in the lists and watches of the store.
+//!
+//! A change is made while the Pod's run directory is locked: readers that have found its number wait for the change.
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use microkube_store::{Generation, Key, Resource, Store, StoreError};
+use microkube_base::causes::with_causes;
+use microkube_store::{Key, RecordChange, Store, StoreError};
 
-use crate::objects;
-use crate::state::Paths;
+use crate::objects::{self, PODS};
+use crate::state::{LockedFile, Paths, PodRecord, PodRecords, RecordsError, StatusRecord};
 
-const PODS: Resource = Resource {
-    group: Cow::Borrowed(""),
-    version: Cow::Borrowed("v1"),
-    kind: Cow::Borrowed("Pod"),
-    plural: Cow::Borrowed("pods"),
-    namespaced: true,
-    generation: Generation::OfSpec,
-};
+/// A Pod could not be written with a new version.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// It gets no version.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+}
 
 /// Opens the node's store when the first version is taken.
 #[derive(Debug, Clone)]
 pub struct PodVersions {
+    records: PodRecords,
     paths: Paths,
     store: Arc<OnceLock<Store>>,
 }
@@ -29,16 +33,84 @@ impl PodVersions {
     #[must_use]
     pub fn new(paths: &Paths) -> Self {
         Self {
+            records: PodRecords::new(paths.clone()),
             paths: paths.clone(),
             store: Arc::default(),
         }
     }
 
-    /// Takes the next version for a change of this Pod. Blocks.
+    /// Creates the record of a new Pod with its first version. The returned lock makes its holder the Pod's owner. Blocks.
     ///
     /// # Errors
-    /// If the store cannot be opened or written.
-    pub fn next(&self, namespace: &str, name: &str) -> Result<String, StoreError> {
+    /// See [`PodRecords::create`].
+    pub fn create(&self, record: &mut PodRecord) -> Result<LockedFile, RecordsError> {
+        self.records.create_with(record, |record| {
+            record.pod.metadata.resource_version = self.next_or_none(record, false);
+        })
+    }
+
+    /// Replaces the Pod in its record. The record then has its version. Only the Pod's owner may call this. Blocks.
+    ///
+    /// # Errors
+    /// If the version cannot be taken, or the record not be written.
+    pub fn save(&self, record: &mut PodRecord) -> Result<(), SaveError> {
+        let _changing = self.records.lock_change(&record.uid)?;
+        let version = self.next(record, false)?;
+        record.pod.metadata.resource_version = Some(version);
+        Ok(self.records.save(record)?)
+    }
+
+    /// Replaces the status of a Pod. Without a version, it still counts. Only the Pod's owner may call this. Blocks.
+    ///
+    /// # Errors
+    /// See [`PodRecords::save_status`].
+    pub fn save_status(&self, record: &PodRecord, mut status: StatusRecord) -> Result<(), RecordsError> {
+        let _changing = self.records.lock_change(&record.uid)?;
+        status.resource_version = self.next_or_none(record, false);
+        self.records.save_status(&record.uid, &status)
+    }
+
+    /// Hides a Pod from all readers. Only the Pod's owner may call this. Blocks.
+    ///
+    /// # Errors
+    /// See [`PodRecords::hide`].
+    pub fn hide(&self, uid: &str) -> Result<(), RecordsError> {
+        let _changing = self.records.lock_change(uid)?;
+        self.number_removal(uid);
+        self.records.hide(uid)
+    }
+
+    /// Removes a Pod's directories with their content. Only the Pod's owner may call this. Blocks.
+    ///
+    /// # Errors
+    /// See [`PodRecords::remove`].
+    pub fn remove(&self, uid: &str) -> Result<(), RecordsError> {
+        let changing = self.records.lock_change(uid)?;
+        self.number_removal(uid);
+        self.records.remove_record(uid)?;
+        // The rest may be large.
+        drop(changing);
+        self.records.remove(uid)
+    }
+
+    fn number_removal(&self, uid: &str) {
+        // Readers do not see a Pod that is hidden or whose record is damaged.
+        if let Ok(Some(record)) = self.records.visible(uid) {
+            self.next_or_none(&record, true);
+        }
+    }
+
+    /// The next version. A Pod must live and end even if the store cannot be written; watches then miss the change.
+    fn next_or_none(&self, record: &PodRecord, is_removal: bool) -> Option<String> {
+        let version = self.next(record, is_removal);
+        if let Err(error) = &version {
+            let uid = &record.uid;
+            tracing::warn!("a change of Pod {uid} gets no version: {}", with_causes(error));
+        }
+        version.ok()
+    }
+
+    fn next(&self, record: &PodRecord, is_removal: bool) -> Result<String, StoreError> {
         let store = match self.store.get() {
             Some(store) => store,
             None => {
@@ -46,26 +118,14 @@ impl PodVersions {
                 self.store.get_or_init(|| opened)
             }
         };
-        let version = store.number_change(&PODS, &Key::namespaced(namespace, name))?;
-        Ok(version.to_string())
+        let change = RecordChange {
+            key: &Key::namespaced(&record.namespace, &record.name),
+            uid: &record.uid,
+            is_removal,
+        };
+        Ok(store.number_change(&PODS, change)?.to_string())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use microkube_manifest::kinds;
-
-    use super::*;
-
-    #[test]
-    fn versions_come_from_the_counter_of_all_objects() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-        let versions = PodVersions::new(&paths);
-        let first: u64 = versions.next("default", "web").unwrap().parse().unwrap();
-        let second: u64 = PodVersions::new(&paths).next("shop", "db").unwrap().parse().unwrap();
-        let third: u64 = versions.next("default", "web").unwrap().parse().unwrap();
-        assert!(first < second && second < third, "{first} {second} {third}");
-        assert_eq!(objects::resource(kinds::find("v1", "Pod").unwrap()), PODS);
-    }
-}
+mod tests;

@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use microkube_manifest::ephemeral::as_container;
 
-use crate::state::{PodRecord, PodRecords, RecordsError, StatusRecord};
+pub use crate::objects::pod_object as object;
+use crate::state::{PodRecord, PodRecords, RecordsError};
 
 #[derive(Debug, Clone)]
 pub struct RecordedPod {
@@ -53,37 +54,6 @@ impl RecordedPod {
         ];
         all.into_iter().flatten().flatten().find(|status| status.name == name)
     }
-}
-
-/// The Pod with its status as a Kubernetes API object; `None` if it is gone.
-///
-/// # Errors
-/// If its status cannot be read.
-pub fn object(records: &PodRecords, record: PodRecord) -> Result<Option<Pod>, RecordsError> {
-    let status = match records.status(&record.uid)? {
-        Some(status) => status,
-        // The status does not exist yet, or no longer exists.
-        None if records.visible(&record.uid)?.is_none() => return Ok(None),
-        None => StatusRecord::pending(),
-    };
-    let mut pod = record.pod;
-    let metadata = &mut pod.metadata;
-    metadata.uid = Some(record.uid);
-    metadata.name = Some(record.name);
-    metadata.namespace = Some(record.namespace);
-    if status.deletion_timestamp.is_some() {
-        // The API server also increments the generation (`BeforeDelete`).
-        metadata.generation = metadata.generation.map(|generation| generation.saturating_add(1));
-    }
-    metadata.deletion_timestamp = status.deletion_timestamp;
-    metadata.deletion_grace_period_seconds = status.deletion_grace_period_seconds;
-    // The Pod and its status are written one after the other, each with its version.
-    let number = |version: &Option<String>| version.as_deref().and_then(|version| version.parse::<u64>().ok());
-    if number(&status.resource_version) > number(&metadata.resource_version) {
-        metadata.resource_version = status.resource_version;
-    }
-    pod.status = Some(status.status);
-    Ok(Some(pod))
 }
 
 /// The containers of a Pod in kubectl's order, init containers and then ephemeral containers last.

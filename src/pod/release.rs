@@ -1,6 +1,7 @@
 //! Releases a Pod's host resources once none of its processes run.
 
 use super::machine_plan;
+use super::pod_version::PodVersions;
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecords};
 
@@ -11,7 +12,7 @@ use crate::state::{Paths, PodRecords};
 pub async fn release(paths: &Paths, records: &PodRecords, uid: &str, forget: bool) -> anyhow::Result<()> {
     let released = Privileges::new(paths).of_pod(uid)?.release().await;
     if forget {
-        records.remove(uid)?;
+        PodVersions::new(paths).remove(uid)?;
         return Ok(released?);
     }
     release_files(paths, uid)?;

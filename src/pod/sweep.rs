@@ -208,8 +208,7 @@ async fn end_for_finalizers(paths: &Paths, records: &PodRecords, record: &PodRec
         status.deletion_timestamp = Some(Time(jiff::Timestamp::now()));
         status.deletion_grace_period_seconds = Some(0);
     }
-    status.resource_version = PodVersions::new(paths).next(&record.namespace, &record.name).ok();
-    records.save_status(&record.uid, &status)?;
+    PodVersions::new(paths).save_status(record, status)?;
     Ok(())
 }
 
@@ -224,7 +223,7 @@ pub(super) async fn forget_ended(paths: &Paths, records: &PodRecords, uid: &str)
 async fn release_abandoned(paths: &Paths, records: &PodRecords, uid: &str) -> anyhow::Result<()> {
     end_processes(paths, uid, records.get(uid)?.as_ref()).await?;
     Privileges::new(paths).of_pod(uid)?.release().await?;
-    records.remove(uid)?;
+    PodVersions::new(paths).remove(uid)?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use microkube_manifest::Input;
 use serde_json::json;
 use tokio::net::UnixStream;
 
+use super::pod_version::PodVersions;
 use super::supervisor_protocol::{Greeting, Notice, SupervisorFrame, SupervisorRequest, read_frame, write_frame};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, StatusRecord};
 
@@ -66,8 +67,8 @@ impl TestPods {
 
     /// Adds a Pod with an owner, as long as the lock is held.
     pub(crate) fn add_owned(&self, manifest: &serde_json::Value) -> (String, LockedFile) {
-        let record = record_of(manifest);
-        let lock = self.records.create(&record).unwrap();
+        let mut record = record_of(manifest);
+        let lock = self.versions().create(&mut record).unwrap();
         (record.uid, lock)
     }
 
@@ -77,7 +78,27 @@ impl TestPods {
             status: serde_json::from_value::<PodStatus>(status).unwrap(),
             ..StatusRecord::default()
         };
-        self.records.save_status(uid, &record).unwrap();
+        self.save_status(uid, record);
+    }
+
+    /// Replaces a Pod's status, as its supervisor does.
+    pub(crate) fn save_status(&self, uid: &str, status: StatusRecord) {
+        let record = self.records.get(uid).unwrap().unwrap();
+        self.versions().save_status(&record, status).unwrap();
+    }
+
+    /// Hides a Pod, as its supervisor does when it is deleted by force.
+    pub(crate) fn hide(&self, uid: &str) {
+        self.versions().hide(uid).unwrap();
+    }
+
+    /// Removes a Pod.
+    pub(crate) fn remove(&self, uid: &str) {
+        self.versions().remove(uid).unwrap();
+    }
+
+    fn versions(&self) -> PodVersions {
+        PodVersions::new(&self.paths)
     }
 }
 

@@ -1,7 +1,13 @@
 //! Creation, removal and ownership of Pods. The owner of a Pod is the process that holds the lock in its run directory.
+//!
+//! The run directory itself is locked while the Pod, as others see it, changes: its record, its status, whether it is
+//! hidden.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use microkube_base::file_lock::{self, Sharing};
 use microkube_base::private_directory;
 
 use super::pod_record::PodRecord;
@@ -17,6 +23,18 @@ impl PodRecords {
     /// [`RecordsError::AlreadyExists`] if a Pod with that namespace and name has an owner, [`RecordsError::MayExist`]
     /// if that is unknown.
     pub fn create(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
+        self.create_with(&mut record.clone(), |_| {})
+    }
+
+    /// Does the same. `complete` changes the record just before it is written, while nobody reads it.
+    ///
+    /// # Errors
+    /// See [`Self::create`].
+    pub fn create_with(
+        &self,
+        record: &mut PodRecord,
+        complete: impl FnOnce(&mut PodRecord),
+    ) -> Result<LockedFile, RecordsError> {
         self.paths.create()?;
         let _all = self.lock_set()?;
         let (others, mut damaged) = self.list_all()?;
@@ -32,7 +50,7 @@ impl PodRecords {
         if let Some(error) = damaged.pop() {
             return Err(RecordsError::MayExist(record.name.clone(), Box::new(error)));
         }
-        let made = self.make(record);
+        let made = self.make(record, complete);
         if made.is_err() {
             // The sweep removes what cannot be removed here; the first error is more relevant.
             let _ = self
@@ -43,7 +61,7 @@ impl PodRecords {
     }
 
     /// Creates the directories and the record of a Pod.
-    fn make(&self, record: &PodRecord) -> Result<LockedFile, RecordsError> {
+    fn make(&self, record: &mut PodRecord, complete: impl FnOnce(&mut PodRecord)) -> Result<LockedFile, RecordsError> {
         for dir in [self.paths.pod_state(&record.uid), self.paths.pod_run(&record.uid)] {
             private_directory::create(&dir).map_err(|source| RecordsError::Io {
                 action: "create",
@@ -61,7 +79,10 @@ impl PodRecords {
                 source,
             })?;
         }
+        let changing = self.lock_change(&record.uid)?;
+        complete(record);
         self.save(record)?;
+        drop(changing);
         if record.detached {
             // The Pod's directory must survive a power cut, too.
             record::sync_dir(&self.paths.pods())?;
@@ -80,7 +101,7 @@ impl PodRecords {
         }
         match record::try_lock_exclusive(&self.lock_path(uid)) {
             Ok(lock) => Ok(lock.is_some()),
-            Err(RecordError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
@@ -106,6 +127,62 @@ impl PodRecords {
         Ok(record::try_lock_exclusive(&self.lock_path(uid))?)
     }
 
+    /// Waits until no reader looks at the Pod, and keeps readers waiting. `None` if the Pod has no run directory.
+    ///
+    /// # Errors
+    /// [`RecordsError::Io`].
+    pub fn lock_change(&self, uid: &str) -> Result<Option<LockedFile>, RecordsError> {
+        let directory = self.paths.pod_run(uid);
+        let lock = opened(&directory).and_then(|directory| {
+            let locked = directory.map(|directory| file_lock::lock_open(directory.into(), Sharing::Exclusive));
+            locked.transpose()
+        });
+        lock.map_err(|source| RecordsError::Io {
+            action: "lock",
+            path: directory,
+            source,
+        })
+    }
+
+    /// Calls `read` while the Pod does not change. `None` if it is being changed, unless this `waits`.
+    ///
+    /// # Errors
+    /// [`RecordsError::Io`], and those of `read`.
+    pub fn read_unchanging<T>(
+        &self,
+        uid: &str,
+        waits: bool,
+        read: impl FnOnce() -> Result<T, RecordsError>,
+    ) -> Result<Option<T>, RecordsError> {
+        let path = self.paths.pod_run(uid);
+        let error = |source| RecordsError::Io {
+            action: "lock",
+            path: path.clone(),
+            source,
+        };
+        // A Pod without this directory has no owner, so nothing changes it.
+        let Some(directory) = opened(&path).map_err(error)? else {
+            return read().map(Some);
+        };
+        let lock = match waits {
+            true => file_lock::lock_open(directory.into(), Sharing::Shared).map(Some),
+            false => file_lock::try_lock_open(directory.into(), Sharing::Shared),
+        };
+        match lock.map_err(error)? {
+            Some(_lock) => read().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Removes a Pod's record: readers find no Pod any more. [`Self::remove`] removes the rest.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    pub fn remove_record(&self, uid: &str) -> Result<(), RecordsError> {
+        let record = self.paths.pod_state(uid).join(RECORD_FILE);
+        gone(std::fs::remove_file(&record), &record)
+    }
+
     /// Removes a Pod's directories with their content. The caller owns the Pod.
     ///
     /// # Errors
@@ -121,8 +198,7 @@ impl PodRecords {
     /// than a Pod that has lost its deletion or its hidden mark and starts again.
     fn remove_content(&self, uid: &str) -> Result<(), RecordsError> {
         let state = self.paths.pod_state(uid);
-        let record = state.join(RECORD_FILE);
-        gone(std::fs::remove_file(&record), &record)?;
+        self.remove_record(uid)?;
         let entries = match std::fs::read_dir(&state) {
             Ok(entries) => entries,
             Err(error) => return gone(Err(error), &state),
@@ -159,10 +235,18 @@ impl PodRecords {
     }
 }
 
+/// Opens a directory; `None` if it does not exist.
+fn opened(directory: &Path) -> io::Result<Option<File>> {
+    match File::open(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
 /// The result of a removal. A missing file is not an error.
-fn gone(removed: std::io::Result<()>, path: &Path) -> Result<(), RecordsError> {
+fn gone(removed: io::Result<()>, path: &Path) -> Result<(), RecordsError> {
     match removed {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RecordsError::Io {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RecordsError::Io {
             action: "remove",
             path: path.to_owned(),
             source,

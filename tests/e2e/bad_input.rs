@@ -103,11 +103,6 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("get cm/", 2, "must have a single resource and name"),
         ("get cm a -A", 2, "cannot be retrieved by name across all namespaces"),
         (
-            "get cm,secrets -w",
-            2,
-            "watch is only supported on individual resources",
-        ),
-        (
             "get cm --field-selector=type=a",
             2,
             "\"type\" is not a known field selector",

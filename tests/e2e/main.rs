@@ -39,6 +39,7 @@ mod nginx;
 mod object_apply;
 mod object_changes;
 mod object_verbs;
+mod object_watch;
 mod objects;
 mod pod_changes;
 mod probes;

@@ -68,6 +68,11 @@ impl Store {
         content: Content<'_>,
         turn: Option<LockedFile>,
     ) -> Result<Committed, StoreError> {
+        if self.records(resource).is_some() {
+            return Err(StoreError::KeptElsewhere {
+                resource: resource.qualified_plural(),
+            });
+        }
         let bytes = match content {
             Content::Object(object) => Some(bytes_of(resource, object)?),
             Content::Removal => None,
@@ -100,6 +105,7 @@ impl Store {
             resource: resource.qualified_plural(),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
+            uid: None,
             deleted: file.is_none(),
         })?;
         let revision = Revision {

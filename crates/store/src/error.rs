@@ -72,6 +72,29 @@ pub enum StoreError {
     /// The caller's type cannot be stored.
     #[error("{name:?} is not the name of a type")]
     InvalidType { name: String },
+    /// Other code keeps the objects of this type ([`crate::Records`]), and is the only one to change them.
+    #[error("{resource} cannot be changed through the store of objects")]
+    KeptElsewhere {
+        /// [`Resource::qualified_plural`]
+        resource: String,
+    },
+    /// An object that is kept outside of the store's files cannot be read.
+    #[error("cannot read {resource} with UID {uid:?}")]
+    Record {
+        /// [`Resource::qualified_plural`]
+        resource: String,
+        uid: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The objects of a type that are kept outside of the store's files cannot be found.
+    #[error("cannot list {resource}")]
+    Records {
+        /// [`Resource::qualified_plural`]
+        resource: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot {action} {path}")]
     Io {
         action: &'static str,
@@ -160,6 +183,12 @@ impl StoreError {
             damage,
             remedy: "repair it, or remove it (the object is then gone)",
         }
+    }
+
+    /// Whether it is about one object, and the others can be read.
+    #[must_use]
+    pub fn is_about_one_object(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Record { .. })
     }
 
     #[must_use]

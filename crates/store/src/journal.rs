@@ -42,6 +42,9 @@ pub(crate) struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub name: String,
+    /// Of an object that is kept outside of the store's files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// Whether the change removes the object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,

@@ -3,6 +3,7 @@
 //! - Each write takes the next number of one counter, the object's `resourceVersion`, under one lock. The write is
 //!   durable before the call returns (`commit`, `counter`).
 //! - [`Store::list`] reads the objects of a type as of one version, and [`Store::watch`] continues from there (`journal`).
+//! - Objects that other code keeps in its own files appear in the same lists and watches (`records`).
 //! - The rules of `metadata` are Kubernetes' (`rules`): UID, timestamps, generation, finalizers. The store knows no
 //!   particular type: the caller describes the type ([`Resource`]), validates and defaults its objects, and decides
 //!   what may change.
@@ -37,6 +38,7 @@ mod object;
 #[cfg(test)]
 mod power_cut;
 mod read;
+mod records;
 mod resource;
 mod revisions;
 mod rules;
@@ -57,8 +59,9 @@ use kept_inputs::fuzz_target;
 pub use key::Key;
 pub use list::List;
 pub use object::{MAX_OBJECT_BYTES, Object};
+pub use records::{Reading, Records, Wait};
 pub use resource::{Generation, Resource, Scope};
 pub use store::Store;
 pub use version::{InvalidResourceVersion, ResourceVersion};
 pub use watch::{Event, ObjectVersion, Watch};
-pub use write::{Deletion, Written};
+pub use write::{Deletion, RecordChange, Written};

@@ -1,30 +1,26 @@
-//! Reading all objects of a type, as of one moment.
+//! Reading all objects of types, as of one moment.
+
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 use std::sync::Arc;
 
 use microkube_base::file_lock::Sharing;
 
-use crate::damage::Damage;
-use crate::disk::{Directory, Entry};
 use crate::error::StoreError;
-use crate::journal::{Position, Read};
+use crate::journal::{Change, Position, Read};
 use crate::key::{Key, check_namespace, check_type};
-use crate::label::is_dns_label;
 use crate::object::Object;
-use crate::read::read_revision;
+use crate::records::{self, Reading, Records, Wait};
 use crate::resource::{Resource, Scope};
-use crate::revisions::{self, Revision, Stem, is_bucket};
-use crate::store::{Store, namespace_of, open};
+use crate::store::Store;
 use crate::version::ResourceVersion;
 
 /// Rounds of reading again what others have changed, before others have to wait.
 const ROUNDS: usize = 64;
 /// How many objects are read while others wait.
 const READ_UNDER_LOCK: usize = 64;
-/// Objects are read by several threads if there are more for each.
-const OBJECTS_FOR_A_THREAD: usize = 256;
-const THREADS: usize = 8;
 
 /// All objects of a type, or of a type in a namespace.
 #[derive(Debug)]
@@ -48,234 +44,220 @@ impl Store {
     /// # Errors
     /// If the type's directory cannot be read. Objects and directories that cannot be read are in [`List::damaged`].
     pub fn list(&self, resource: &Resource, scope: &Scope) -> Result<List, StoreError> {
+        let mut of_type = OfType::new(resource, scope)?;
+        let version = self.read_as_of_one_version(slice::from_mut(&mut of_type))?;
+        Ok(of_type.into_list(version))
+    }
+
+    /// Reads all objects of several types as of the same version. From there [`Store::watch_all`] continues.
+    ///
+    /// # Errors
+    /// See [`Self::list`].
+    pub fn list_all(&self, types: &[(Resource, Scope)]) -> Result<Vec<List>, StoreError> {
+        let types = types.iter().map(|(resource, scope)| OfType::new(resource, scope));
+        let mut types: Vec<OfType> = types.collect::<Result<_, _>>()?;
+        let version = self.read_as_of_one_version(&mut types)?;
+        Ok(types.into_iter().map(|of_type| of_type.into_list(version)).collect())
+    }
+
+    /// Returns the version.
+    fn read_as_of_one_version(&self, types: &mut [OfType]) -> Result<u64, StoreError> {
+        let mut version = self.lock(Sharing::Shared)?.version()?;
+        for of_type in &mut *types {
+            of_type.read(self, Wait::Yes)?;
+        }
+        for round in 0.. {
+            let locked = self.lock(Sharing::Shared)?;
+            let now = locked.version()?;
+            let changed = changed_since(types, version, |position| locked.changes_after(position))?;
+            let are_few = changed.as_ref().is_some_and(|changed| changed.len() <= READ_UNDER_LOCK);
+            let locked = (round >= ROUNDS || are_few).then_some(locked);
+            // A holder of the store's lock must not wait for an object.
+            let wait = if locked.is_some() { Wait::No } else { Wait::Yes };
+            let mut being_changed = Vec::new();
+            match changed {
+                Some(changed) => {
+                    for (index, id) in changed {
+                        if let Some(of_type) = types.get_mut(index)
+                            && !of_type.read_again(self, &id, wait)
+                        {
+                            being_changed.push((index, id));
+                        }
+                    }
+                }
+                None => {
+                    for (index, of_type) in types.iter_mut().enumerate() {
+                        let left = of_type.read(self, wait)?;
+                        being_changed.extend(left.into_iter().map(|id| (index, id)));
+                    }
+                }
+            }
+            version = now;
+            if locked.is_some() && being_changed.is_empty() {
+                break;
+            }
+            drop(locked);
+            // What is read here may be newer than `version`. Then the next round reads it once more.
+            for (index, id) in being_changed {
+                if let Some(of_type) = types.get_mut(index) {
+                    of_type.read_again(self, &id, Wait::Yes);
+                }
+            }
+        }
+        Ok(version)
+    }
+}
+
+/// The name of a changed object, and its UID if it is not in the store's files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    key: Key,
+    uid: Option<String>,
+}
+
+/// The objects of a type while they are read.
+#[derive(Debug)]
+struct OfType {
+    resource: Resource,
+    /// As in the journal.
+    name: String,
+    scope: Scope,
+    objects: Objects,
+    /// Why objects of unknown names, and directories, could not be read.
+    damaged: Vec<StoreError>,
+}
+
+impl OfType {
+    fn new(resource: &Resource, scope: &Scope) -> Result<Self, StoreError> {
         check_type(resource)?;
         if let Scope::Namespace(namespace) = scope {
             check_namespace(resource, "", namespace)?;
         }
-        let mut version = self.lock(Sharing::Shared)?.version()?;
-        let (mut objects, mut foreign) = self.read_all(resource, scope)?;
-        for round in 0.. {
-            let locked = self.lock(Sharing::Shared)?;
-            let now = locked.version()?;
-            let changed = changed_since(resource, scope, version, |position| locked.changes_after(position))?;
-            let holds_lock = match &changed {
-                Some(changed) => round >= ROUNDS || changed.len() <= READ_UNDER_LOCK,
-                None => round >= ROUNDS,
-            };
-            let locked = holds_lock.then_some(locked);
-            match changed {
-                Some(changed) => {
-                    for key in changed {
-                        match self.read_again(resource, &key, locked.is_some()).transpose() {
-                            Some(object) => objects.insert(key, object.map(Arc::new)),
-                            None => objects.remove(&key),
-                        };
-                    }
-                }
-                None => (objects, foreign) = self.read_all(resource, scope)?,
-            }
-            version = now;
-            if locked.is_some() {
-                break;
+        Ok(Self {
+            resource: resource.clone(),
+            name: resource.qualified_plural(),
+            scope: scope.clone(),
+            objects: Objects::new(),
+            damaged: Vec::new(),
+        })
+    }
+
+    fn contains(&self, change: &Change) -> bool {
+        change.resource == self.name && self.scope.contains(change.namespace.as_deref())
+    }
+
+    /// Reads all objects. Returns those that are being changed.
+    fn read(&mut self, store: &Store, wait: Wait) -> Result<Vec<Id>, StoreError> {
+        let Some(records) = store.records(&self.resource) else {
+            (self.objects, self.damaged) = store.read_files(&self.resource, &self.scope)?;
+            return Ok(Vec::new());
+        };
+        self.objects.clear();
+        self.damaged.clear();
+        let mut being_changed = Vec::new();
+        for uid in records::uids(records, &self.resource)? {
+            match records::try_read(records, &self.resource, &uid, wait) {
+                Ok(Reading::Found(object)) => self.put(*object),
+                Ok(Reading::Absent) => {}
+                Ok(Reading::BeingChanged) => being_changed.push(Id {
+                    // It is not known yet, and matters only for errors.
+                    key: Key::cluster(&uid),
+                    uid: Some(uid),
+                }),
+                Err(error) => self.damaged.push(error),
             }
         }
-        let mut list = List {
-            items: Vec::with_capacity(objects.len()),
-            damaged: foreign,
-            resource_version: ResourceVersion(version),
-            resource: resource.clone(),
-            scope: scope.clone(),
+        Ok(being_changed)
+    }
+
+    /// Adds an object, unless it is outside of the scope, or another one has its name by now.
+    fn put(&mut self, object: Object) {
+        let key = object.key();
+        let is_replaced = match self.objects.get(&key) {
+            Some(Ok(other)) => other.uid() != object.uid() && !records::is_newer(&object, other),
+            _ => false,
         };
-        for object in objects.into_values() {
+        if self.scope.contains(object.namespace()) && !is_replaced {
+            self.objects.insert(key, Ok(Arc::new(object)));
+        }
+    }
+
+    /// Reads a changed object. Returns `false` if it is being changed.
+    fn read_again(&mut self, store: &Store, id: &Id, wait: Wait) -> bool {
+        match (store.records(&self.resource), &id.uid) {
+            (Some(records), Some(uid)) => return self.read_record(records, &id.key, uid, wait),
+            // Only a line of another build names such an object without its UID.
+            (Some(_), None) => return true,
+            (None, _) => {}
+        }
+        let found = match wait {
+            Wait::Yes => store.find(&self.resource, &id.key),
+            // The caller holds the store's lock.
+            Wait::No => store.find_locked(&self.resource, &id.key),
+        };
+        match found.transpose() {
+            Some(object) => self.objects.insert(id.key.clone(), object.map(Arc::new)),
+            None => self.objects.remove(&id.key),
+        };
+        true
+    }
+
+    fn read_record(&mut self, records: &dyn Records, key: &Key, uid: &str, wait: Wait) -> bool {
+        let is_other = |known: &Result<Arc<Object>, _>| known.as_ref().is_ok_and(|known| known.uid() != uid);
+        match records::try_read(records, &self.resource, uid, wait) {
+            Ok(Reading::BeingChanged) => return false,
+            Ok(Reading::Found(object)) => self.put(*object),
+            // Another object of the same name stays.
+            Ok(Reading::Absent) if self.objects.get(key).is_some_and(is_other) => {}
+            Ok(Reading::Absent) => {
+                self.objects.remove(key);
+            }
+            Err(_) if self.objects.get(key).is_some_and(is_other) => {}
+            Err(error) => {
+                self.objects.insert(key.clone(), Err(error));
+            }
+        }
+        true
+    }
+
+    fn into_list(self, version: u64) -> List {
+        let mut list = List {
+            items: Vec::with_capacity(self.objects.len()),
+            damaged: self.damaged,
+            resource_version: ResourceVersion(version),
+            resource: self.resource,
+            scope: self.scope,
+        };
+        for object in self.objects.into_values() {
             match object {
                 Ok(object) => list.items.push(object),
                 Err(error) => list.damaged.push(error),
             }
         }
-        Ok(list)
-    }
-
-    /// Reads an object while the store's lock is held or not.
-    fn read_again(&self, resource: &Resource, key: &Key, is_locked: bool) -> Result<Option<Object>, StoreError> {
-        if is_locked {
-            self.find_locked(resource, key)
-        } else {
-            self.find(resource, key)
-        }
-    }
-
-    fn read_all(&self, resource: &Resource, scope: &Scope) -> Result<(Objects, Vec<StoreError>), StoreError> {
-        let mut foreign = Vec::new();
-        let Some(of_type) = self.type_directory(resource)? else {
-            return Ok((Objects::new(), foreign));
-        };
-        let namespaces = match scope {
-            Scope::Namespace(namespace) => vec![namespace.clone()],
-            Scope::All => directories(&of_type, &mut foreign, "a namespace", |name| match namespace_of(name) {
-                Some(namespace) => resource.namespaced && is_dns_label(&namespace),
-                None => !resource.namespaced,
-            })?,
-        };
-        let mut found = Vec::new();
-        for name in namespaces {
-            let namespace = namespace_of(&name);
-            if let Err(error) = find_in_namespace(&of_type, &name, namespace.as_deref(), &mut found, &mut foreign) {
-                foreign.push(error);
-            }
-        }
-        // Their order on disk, approximately.
-        found.sort_unstable_by_key(|file| file.inode);
-        Ok((self.read_each(resource, &found), foreign))
-    }
-
-    /// Reads these objects, by several threads if they are many: most of the time is spent waiting for the disk.
-    fn read_each(&self, resource: &Resource, found: &[ObjectFile]) -> Objects {
-        let read = |found: &[ObjectFile]| -> Vec<_> {
-            found.iter().filter_map(|file| self.read_file(resource, file)).collect()
-        };
-        let threads = (found.len() / OBJECTS_FOR_A_THREAD).clamp(1, THREADS);
-        if threads == 1 {
-            return read(found).into_iter().collect();
-        }
-        std::thread::scope(|scope| {
-            let chunks = found.chunks(found.len().div_ceil(threads));
-            let started: Vec<_> = chunks
-                .map(|chunk| {
-                    let thread = std::thread::Builder::new().spawn_scoped(scope, || read(chunk));
-                    // Without another thread, this one reads.
-                    thread.map_err(|_| chunk)
-                })
-                .collect();
-            let objects = started.into_iter().flat_map(|thread| match thread {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(chunk) => read(chunk),
-            });
-            objects.collect()
-        })
-    }
-
-    /// `None` if the file was replaced or removed: the journal says so.
-    fn read_file(&self, resource: &Resource, file: &ObjectFile) -> Option<(Key, Result<Arc<Object>, StoreError>)> {
-        let namespace = file.namespace.as_deref();
-        let read = read_revision(&file.bucket, resource, namespace, &file.stem, file.revision).transpose()?;
-        let name = match &read {
-            Ok(object) => object.name(),
-            Err(_) => file.stem.as_str(),
-        };
-        let key = Key {
-            namespace: file.namespace.clone(),
-            name: name.to_owned(),
-        };
-        Some((key, read.map(Arc::new)))
+        list
     }
 }
 
-/// The newest file of an object.
-#[derive(Debug)]
-struct ObjectFile {
-    bucket: Arc<Directory>,
-    namespace: Option<String>,
-    stem: Stem,
-    revision: Revision,
-    inode: u64,
-}
-
-/// Adds the objects in a namespace.
-fn find_in_namespace(
-    of_type: &Directory,
-    name: &str,
-    namespace: Option<&str>,
-    found: &mut Vec<ObjectFile>,
-    foreign: &mut Vec<StoreError>,
-) -> Result<(), StoreError> {
-    let Some(directory) = open(of_type, name)? else {
-        return Ok(());
-    };
-    for bucket in directories(&directory, foreign, "a group of objects", is_bucket)? {
-        let files = match open(&directory, &bucket) {
-            Ok(Some(bucket)) => find_files(bucket, namespace, found, foreign),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = files {
-            foreign.push(error);
-        }
-    }
-    Ok(())
-}
-
-/// Adds the objects in a bucket.
-fn find_files(
-    bucket: Directory,
-    namespace: Option<&str>,
-    found: &mut Vec<ObjectFile>,
-    foreign: &mut Vec<StoreError>,
-) -> Result<(), StoreError> {
-    let entries = bucket.entries().map_err(StoreError::io("read", bucket.path()))?;
-    let (objects, others) = revisions::all(entries);
-    for entry in others {
-        foreign.push(foreign_entry(&bucket, entry, Damage::ForeignName("an object")));
-    }
-    let bucket = Arc::new(bucket);
-    for (stem, (revisions, inode)) in objects {
-        if let Some(revision) = revisions.newest().filter(|newest| !newest.is_removal) {
-            found.push(ObjectFile {
-                bucket: Arc::clone(&bucket),
-                namespace: namespace.map(str::to_owned),
-                stem,
-                revision,
-                inode,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Names of the directories in a directory. Other entries are reported.
-fn directories(
-    directory: &Directory,
-    foreign: &mut Vec<StoreError>,
-    what: &'static str,
-    is_valid: impl Fn(&str) -> bool,
-) -> Result<Vec<String>, StoreError> {
-    let entries = directory.entries().map_err(StoreError::io("read", directory.path()))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        match &entry.name {
-            _ if entry.is_no_directory => foreign.push(foreign_entry(directory, entry, Damage::NotADirectory)),
-            Some(name) if is_valid(name) => names.push(name.clone()),
-            _ => foreign.push(foreign_entry(directory, entry, Damage::ForeignName(what))),
-        }
-    }
-    Ok(names)
-}
-
-fn foreign_entry(directory: &Directory, entry: Entry, damage: Damage) -> StoreError {
-    let name = entry.name.as_deref().unwrap_or("(not UTF-8)");
-    StoreError::damaged_object(&directory.path().join(name), damage)
-}
-
-/// The objects that have changed since a version; `None` if that is not known.
+/// The objects that have changed since a version, with the numbers of their types; `None` if that is not known.
 fn changed_since(
-    resource: &Resource,
-    scope: &Scope,
+    types: &[OfType],
     version: u64,
     mut read: impl FnMut(&Position) -> Result<Read, StoreError>,
-) -> Result<Option<BTreeSet<Key>>, StoreError> {
-    let of_type = resource.qualified_plural();
+) -> Result<Option<BTreeSet<(usize, Id)>>, StoreError> {
     let mut position = Position::after(version);
-    let mut keys = BTreeSet::new();
+    let mut changed = BTreeSet::new();
     loop {
         let Read::Changes(changes) = read(&position)? else {
             return Ok(None);
         };
         let Some((_, last)) = changes.last() else {
-            return Ok(Some(keys));
+            return Ok(Some(changed));
         };
         position = last.clone();
         for (change, _) in changes {
-            if change.resource == of_type && scope.contains(change.namespace.as_deref()) {
-                keys.insert(change.key());
+            for (index, _) in types.iter().enumerate().filter(|(_, known)| known.contains(&change)) {
+                let (key, uid) = (change.key(), change.uid.clone());
+                changed.insert((index, Id { key, uid }));
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::error::StoreError;
 use crate::key::Key;
 use crate::label::problem_of_name;
 use crate::object::{MAX_OBJECT_BYTES, Object};
+use crate::records;
 use crate::resource::Resource;
 use crate::revisions::{Revision, Revisions, Stem};
 use crate::store::Store;
@@ -43,6 +44,9 @@ impl Store {
     /// If its file cannot be read.
     pub fn find(&self, resource: &Resource, key: &Key) -> Result<Option<Object>, StoreError> {
         key.check(resource)?;
+        if let Some(records) = self.records(resource) {
+            return records::find(records, resource, key);
+        }
         let Some(bucket) = self.bucket(resource, key)? else {
             return Ok(None);
         };

@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ use crate::journal::{Change, Journal, Position, Read};
 use crate::key::Key;
 #[cfg(test)]
 use crate::power_cut::Recorder;
+use crate::records::Records;
 use crate::resource::Resource;
 use crate::revisions;
 
@@ -39,6 +41,8 @@ const CLUSTER: &str = "_cluster";
 #[derive(Debug, Clone)]
 pub struct Store {
     files: Arc<Files>,
+    /// Types whose objects are kept elsewhere.
+    elsewhere: Vec<(Resource, Arc<dyn Records>)>,
     pub(crate) dry_run: bool,
 }
 
@@ -94,8 +98,24 @@ impl Store {
                 journal,
                 durable: Mutex::default(),
             }),
+            elsewhere: Vec::new(),
             dry_run: false,
         })
+    }
+
+    /// The same store with the objects of another type, which other code keeps and changes: lists and watches show them
+    /// like all others.
+    #[must_use]
+    pub fn with_records(mut self, resource: Resource, records: Arc<dyn Records>) -> Self {
+        self.elsewhere.push((resource, records));
+        self
+    }
+
+    /// Where the objects of this type are, if they are not in this store's files.
+    pub(crate) fn records(&self, resource: &Resource) -> Option<&dyn Records> {
+        let is_type = |known: &Resource| known.plural == resource.plural && known.group == resource.group;
+        let found = self.elsewhere.iter().find(|(known, _)| is_type(known));
+        found.map(|(_, records)| records.as_ref())
     }
 
     /// The same store for dry runs: its writes check, complete and return objects without writing them.
@@ -195,7 +215,17 @@ fn make_objects(root: &Directory) -> Result<Directory, StoreError> {
 
 fn lock_root(root: &Directory, sharing: Sharing) -> Result<LockedFile, StoreError> {
     let path = root.path().join(LOCK_FILE);
-    file_lock::lock(&path, sharing).map_err(StoreError::io("lock", &path))
+    let lock = || {
+        if sharing == Sharing::Shared {
+            // A file system that is mounted read-only can be read.
+            match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return file_lock::lock_open(opened?.into(), sharing),
+            }
+        }
+        file_lock::lock(&path, sharing)
+    };
+    lock().map_err(StoreError::io("lock", &path))
 }
 
 fn directory_name(namespace: Option<&str>) -> &str {

@@ -13,6 +13,11 @@ pub(crate) fn namespaces() -> Resource {
     resource("", "Namespace", "namespaces", false, Generation::Absent)
 }
 
+/// The type of [`crate::tests::kept_records`].
+pub(crate) fn pods() -> Resource {
+    resource("", "Pod", "pods", true, Generation::OfSpec)
+}
+
 pub(crate) fn deployments() -> Resource {
     resource(
         "apps",

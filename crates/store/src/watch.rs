@@ -1,7 +1,11 @@
-//! Following the objects of a type.
+//! Following the objects of types.
+
+mod known;
+mod observed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,111 +15,31 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+use self::known::{Changed, Events, Followed};
+use self::observed::Observed;
+pub use self::observed::{Event, ObjectVersion};
 use crate::error::StoreError;
 use crate::journal::{Position, Read};
 use crate::key::Key;
 use crate::list::List;
 use crate::object::Object;
-use crate::resource::{Resource, Scope};
+use crate::records;
 use crate::store::Store;
 use crate::version::ResourceVersion;
 
 /// How many objects are read while others wait.
 const BATCH: usize = 64;
 
-/// A change of an object. Its version is that of the change.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event<T = Arc<Object>> {
-    Added(T),
-    Modified(T),
-    /// As the watch last reported it.
-    Deleted(T),
-}
-
-impl<T> Event<T> {
-    #[must_use]
-    pub fn object(&self) -> &T {
-        match self {
-            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => object,
-        }
-    }
-}
-
-/// An object without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectVersion {
-    pub key: Key,
-    pub uid: String,
-    pub resource_version: ResourceVersion,
-}
-
-/// What a watch reports of an object, and keeps in memory to compare it with the next version. The module is private, so
-/// only the types here implement it.
-pub trait Observed: Clone {
-    fn of(object: Arc<Object>) -> Self;
-    fn uid(&self) -> &str;
-    fn resource_version(&self) -> Option<ResourceVersion>;
-    /// The same with another version.
-    fn at(&self, version: ResourceVersion) -> Self;
-}
-
-impl Observed for Arc<Object> {
-    fn of(object: Arc<Object>) -> Self {
-        object
-    }
-
-    fn uid(&self) -> &str {
-        Object::uid(self)
-    }
-
-    fn resource_version(&self) -> Option<ResourceVersion> {
-        Object::resource_version(self)
-    }
-
-    fn at(&self, version: ResourceVersion) -> Self {
-        Self::new(Object::clone(self).at(version))
-    }
-}
-
-impl Observed for ObjectVersion {
-    fn of(object: Arc<Object>) -> Self {
-        Self {
-            key: object.key(),
-            uid: object.uid().to_owned(),
-            // A stored object has one.
-            resource_version: object.resource_version().unwrap_or(ResourceVersion(0)),
-        }
-    }
-
-    fn uid(&self) -> &str {
-        &self.uid
-    }
-
-    fn resource_version(&self) -> Option<ResourceVersion> {
-        Some(self.resource_version)
-    }
-
-    fn at(&self, version: ResourceVersion) -> Self {
-        Self {
-            resource_version: version,
-            ..self.clone()
-        }
-    }
-}
-
-/// The changes of a type's objects since a list, in the order of their versions. Changes of one object may be merged:
+/// The changes of the objects of types since a list, in the order of their versions. Changes of one object may be merged:
 /// then the last one is reported.
 ///
-/// [`Self::try_next`] does not wait; [`Self::next_until`] and the iterator do. An event loop waits until the descriptor is
-/// readable, and then calls `try_next` until it returns `None`.
+/// [`Self::try_next`] waits for no change; [`Self::next_until`] and the iterator do. An event loop waits until the
+/// descriptor is readable, and then calls `try_next` until it returns `None`.
 #[derive(Debug)]
 pub struct Watch<T = Arc<Object>> {
     store: Store,
-    resource: Resource,
-    scope: Scope,
+    types: Vec<Followed<T>>,
     position: Position,
-    /// The objects as reported.
-    known: BTreeMap<Key, T>,
     pending: VecDeque<Event<T>>,
     /// Objects that could not be read.
     errors: VecDeque<StoreError>,
@@ -128,7 +52,15 @@ impl Store {
     /// # Errors
     /// If the kernel's limit of inotify instances or watches is reached.
     pub fn watch(&self, list: &List) -> Result<Watch, StoreError> {
-        self.follow(list)
+        self.follow(slice::from_ref(list))
+    }
+
+    /// Follows the objects of several lists. The types must differ, and the versions be those of one [`Store::list_all`].
+    ///
+    /// # Errors
+    /// See [`Self::watch`].
+    pub fn watch_all(&self, lists: &[List]) -> Result<Watch, StoreError> {
+        self.follow(lists)
     }
 
     /// Does what [`Self::watch`] does, but neither reports nor keeps the content of objects.
@@ -136,22 +68,20 @@ impl Store {
     /// # Errors
     /// See [`Self::watch`].
     pub fn watch_versions(&self, list: &List) -> Result<Watch<ObjectVersion>, StoreError> {
-        self.follow(list)
+        self.follow(slice::from_ref(list))
     }
 
-    fn follow<T: Observed>(&self, list: &List) -> Result<Watch<T>, StoreError> {
+    fn follow<T: Observed>(&self, lists: &[List]) -> Result<Watch<T>, StoreError> {
         let directory = self.journal_directory();
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|errno| {
             let action = "watch (fs.inotify.max_user_instances may be reached; raise it with sysctl)";
             StoreError::io(action, directory)(errno.into())
         })?;
-        let items = list.items.iter();
+        let versions = lists.iter().map(|list| list.resource_version.0);
         let watch = Watch {
             store: self.clone(),
-            resource: list.resource.clone(),
-            scope: list.scope.clone(),
-            position: Position::after(list.resource_version.0),
-            known: items.map(|object| (object.key(), T::of(Arc::clone(object)))).collect(),
+            types: lists.iter().map(Followed::new).collect(),
+            position: Position::after(versions.min().unwrap_or_default()),
             pending: VecDeque::new(),
             errors: VecDeque::new(),
             inotify,
@@ -272,20 +202,19 @@ impl<T: Observed> Watch<T> {
                 return Ok(true);
             }
         };
-        // The last change of each object, and its removals.
-        let mut changed: BTreeMap<Key, Changed> = BTreeMap::new();
+        let mut changed: BTreeMap<Id, Changed> = BTreeMap::new();
         let mut position = self.position.clone();
         for (change, after) in changes {
-            if change.resource == self.resource.qualified_plural() && self.scope.contains(change.namespace.as_deref()) {
-                let key = change.key();
-                if changed.len() == BATCH && !changed.contains_key(&key) {
+            if let Some(of_type) = self.types.iter().position(|followed| followed.contains(&change)) {
+                let id = Id {
+                    of_type,
+                    key: change.key(),
+                    uid: change.uid.clone(),
+                };
+                if changed.len() == BATCH && !changed.contains_key(&id) {
                     break;
                 }
-                let entry = changed.entry(key).or_default();
-                entry.last = change.version;
-                if change.deleted {
-                    entry.removals.push(change.version);
-                }
+                changed.entry(id).or_default().add(&change);
             }
             position = after;
         }
@@ -293,16 +222,36 @@ impl<T: Observed> Watch<T> {
             return Ok(false);
         }
         let mut found = Vec::with_capacity(changed.len());
-        for (key, changed) in changed {
-            let object = self.store.find_locked(&self.resource, &key);
-            found.push((key, changed, object));
+        let mut elsewhere = Vec::new();
+        for (id, changed) in changed {
+            let Some(followed) = self.types.get(id.of_type) else {
+                continue;
+            };
+            if self.store.records(&followed.resource).is_some() {
+                elsewhere.push((id, changed));
+            } else {
+                let object = self.store.find_locked(&followed.resource, &id.key);
+                found.push((id, changed, object));
+            }
         }
         drop(locked);
+        // Their writers may still be between the line and the change. A change that comes later is not lost: its line
+        // does, too.
+        for (id, changed) in elsewhere {
+            if let Some(object) = self.read_record(&id) {
+                found.push((id, changed, object));
+            }
+        }
         self.position = position;
+        // An object is compared before another one that has taken its name.
+        found.sort_by_key(|(_, changed, _)| changed.last);
         let mut events = Vec::new();
-        for (key, changed, object) in found {
+        for (id, changed, object) in found {
+            let Some(followed) = self.types.get_mut(id.of_type) else {
+                continue;
+            };
             match object {
-                Ok(object) => self.compare(key, &changed, object, &mut events),
+                Ok(object) => followed.compare(id.key, id.uid.as_deref(), &changed, object, &mut events),
                 Err(error) => self.errors.push_back(error),
             }
         }
@@ -310,97 +259,44 @@ impl<T: Observed> Watch<T> {
         Ok(true)
     }
 
-    /// Reports how an object differs from the one that was reported. A change later than `changed.last` is reported when
-    /// the journal has been read that far.
-    fn compare(&mut self, key: Key, changed: &Changed, object: Option<Object>, events: &mut Vec<(u64, Event<T>)>) {
-        let version = object
-            .as_ref()
-            .and_then(Object::resource_version)
-            .map_or(0, |version| version.0);
-        let is_replaced = |known: &T| object.as_ref().is_none_or(|object| object.uid() != known.uid());
-        if let Some(known) = self.known.get(&key).filter(|known| is_replaced(known)) {
-            // A removal later than the object that exists was announced, but its writer was killed before it.
-            let of_known = |removal: &u64| object.is_none() || *removal < version;
-            if let Some(removal) = changed.removals.iter().copied().rfind(of_known) {
-                events.push((removal, Event::Deleted(known.at(ResourceVersion(removal)))));
-                self.known.remove(&key);
-            }
-        }
-        let Some(object) = object else { return };
-        let known_version = self
-            .known
-            .get(&key)
-            .and_then(|known| known.resource_version())
-            .map_or(0, |version| version.0);
-        if version > changed.last || version <= known_version {
-            return;
-        }
-        if let Some(known) = self.known.get(&key).filter(|known| known.uid() != object.uid()) {
-            // The known object was removed while it could not be read.
-            let removal = version.saturating_sub(1);
-            events.push((removal, Event::Deleted(known.at(ResourceVersion(removal)))));
-            self.known.remove(&key);
-        }
-        let object = T::of(Arc::new(object));
-        let event = match self.known.insert(key, object.clone()) {
-            Some(_) => Event::Modified(object),
-            None => Event::Added(object),
-        };
-        events.push((version, event));
+    /// An object that is kept outside of the store's files, whose UID is in the journal.
+    fn read_record(&self, id: &Id) -> Option<Result<Option<Object>, StoreError>> {
+        let resource = &self.types.get(id.of_type)?.resource;
+        let records = self.store.records(resource)?;
+        Some(records::read(records, resource, id.uid.as_deref()?))
     }
 
-    fn report(&mut self, mut events: Vec<(u64, Event<T>)>) {
+    fn report(&mut self, mut events: Events<T>) {
         events.sort_by_key(|(version, _)| *version);
         self.pending.extend(events.into_iter().map(|(_, event)| event));
     }
 
     /// Lists all objects again, because the journal does not reach back far enough, and reports the differences.
     fn relist(&mut self) -> Result<(), StoreError> {
-        let list = self.store.list(&self.resource, &self.scope)?;
-        let version = list.resource_version.0;
+        let types: Vec<_> = self
+            .types
+            .iter()
+            .map(|followed| (followed.resource.clone(), followed.scope.clone()))
+            .collect();
+        let lists = self.store.list_all(&types)?;
         let mut events = Vec::new();
-        let mut before = std::mem::take(&mut self.known);
-        for object in list.items {
-            let key = object.key();
-            let object = T::of(object);
-            let at = object.resource_version().map_or(version, |version| version.0);
-            match before.remove(&key) {
-                Some(known) if known.uid() != object.uid() => {
-                    // Before the new object is added.
-                    let removed = at.saturating_sub(1);
-                    let gone = known.at(ResourceVersion(removed));
-                    events.push((removed, Event::Deleted(gone)));
-                    events.push((at, Event::Added(object.clone())));
-                }
-                Some(known) if known.resource_version() == object.resource_version() => {}
-                Some(_) => events.push((at, Event::Modified(object.clone()))),
-                None => events.push((at, Event::Added(object.clone()))),
-            }
-            self.known.insert(key, object);
+        for (followed, list) in self.types.iter_mut().zip(lists) {
+            self.position = Position::after(list.resource_version.0);
+            self.errors.extend(followed.compare_all(&self.store, list, &mut events));
         }
-        let unreadable = !list.damaged.is_empty();
-        self.errors.extend(list.damaged);
-        for (key, known) in before {
-            // What cannot be read may exist.
-            if unreadable && !matches!(self.store.find(&self.resource, &key), Ok(None)) {
-                self.known.insert(key, known);
-                continue;
-            }
-            events.push((version, Event::Deleted(known.at(list.resource_version))));
-        }
-        self.position = Position::after(version);
         self.report(events);
         Ok(())
     }
 }
 
-/// What the journal says about an object.
-#[derive(Debug, Clone, Default)]
-struct Changed {
-    /// Version of its last change.
-    last: u64,
-    /// Versions of its removals, lowest first.
-    removals: Vec<u64>,
+/// A changed object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    /// Number of the type.
+    of_type: usize,
+    key: Key,
+    /// Of an object that is kept outside of the store's files.
+    uid: Option<String>,
 }
 
 /// Waits for each change, without end.

@@ -59,6 +59,15 @@ pub struct Deletion {
     pub grace_period_seconds: u32,
 }
 
+/// A change of an object that is kept outside of the store.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordChange<'c> {
+    pub key: &'c Key,
+    pub uid: &'c str,
+    /// Whether the object will be gone.
+    pub is_removal: bool,
+}
+
 impl Store {
     /// Creates an object, in the namespace and with the name or `generateName` of its `metadata`. Sets its UID,
     /// timestamp, generation and version.
@@ -175,12 +184,13 @@ impl Store {
         })
     }
 
-    /// Takes the next version for a change of an object that the caller keeps outside of this store. Readers of the
-    /// store do not find the object. Unlike other writes, this does not wait for the disk.
+    /// Takes the next version for a change of an object that the caller keeps, whose lock it holds, and which it
+    /// changes next. Unlike other writes, it waits for no disk.
     ///
     /// # Errors
     /// If the name is invalid, or the store cannot be written.
-    pub fn number_change(&self, resource: &Resource, key: &Key) -> Result<ResourceVersion, StoreError> {
+    pub fn number_change(&self, resource: &Resource, change: RecordChange<'_>) -> Result<ResourceVersion, StoreError> {
+        let RecordChange { key, uid, is_removal } = change;
         key.check(resource)?;
         let mut locked = self.lock(Sharing::Exclusive)?;
         let version = locked.next_version(|version| Change {
@@ -188,7 +198,8 @@ impl Store {
             resource: resource.qualified_plural(),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
-            deleted: false,
+            uid: Some(uid.to_owned()),
+            deleted: is_removal,
         })?;
         Ok(ResourceVersion(version))
     }

@@ -2,10 +2,12 @@
 
 mod objects;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use microkube_base::causes::with_causes;
 use serde_json::Value;
 
 use self::objects::{Deleted, Deletions};
@@ -19,6 +21,7 @@ use super::pods::selection::{NoSuchPod, select};
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use crate::pod::operations::delete::{DeleteError, DeleteOptions, delete};
+use crate::pod::operations::dependents::Dependents;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::say;
 
@@ -59,7 +62,7 @@ pub struct DeleteArgs {
     /// Print what would be deleted, without deleting it: client, server or none
     #[arg(long, value_enum, default_value_t = DryRun::None, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
     dry_run: DryRun,
-    /// Accepted for compatibility with kubectl, without effect: background, orphan or foreground
+    /// What happens to objects that only the deleted ones own: background, foreground or orphan
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = Cascade::Background, default_missing_value = "background", value_name = "HOW")]
     cascade: Cascade,
     /// Output format; use "name" for shorter output (pod/NAME)
@@ -67,11 +70,14 @@ pub struct DeleteArgs {
     output: Option<String>,
 }
 
-/// The values of `--cascade`.
+/// What happens to the dependents of deleted objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Cascade {
+    /// They are deleted after their owners.
     Background,
+    /// They stay, without these owners.
     Orphan,
+    /// They are deleted before their owners.
     Foreground,
 }
 
@@ -160,20 +166,65 @@ fn perform(
     };
     let tell = |deleted: Deleted<'_>| tell(&line(&deleted, args, at_once));
     let is_dry_run = args.dry_run != DryRun::None;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let owners = pods.iter().map(|record| record.uid.as_str()).chain(deletions.uids());
+    let owners: BTreeSet<String> = owners.map(str::to_owned).collect();
+    if !is_dry_run && args.cascade != Cascade::Background {
+        let failures = runtime.block_on(prepare(paths, &owners, args.cascade, &options))?;
+        if !failures.is_empty() {
+            // The owners stay.
+            errors.extend(failures);
+            return Ok(errors);
+        }
+    }
     let waiting = deletions.begin(paths, is_dry_run, &tell, &mut errors)?;
     if is_dry_run {
         pods.iter().try_for_each(|record| tell(Deleted::pod(record)))?;
         return Ok(errors);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tell_of_pod = &mut |record: &PodRecord| tell(Deleted::pod(record));
     let failures = runtime.block_on(delete(paths, pods, &options, tell_of_pod))?;
     errors.extend(failures.into_iter().map(DeleteError::into_report));
     errors.extend(runtime.block_on(waiting.finish(paths, &options))?);
+    if args.cascade == Cascade::Background {
+        errors.extend(runtime.block_on(delete_dependents(paths, owners))?);
+    }
     Ok(errors)
 }
 
-/// The line about a deleted object.
+/// Deletes the dependents before their owners, or makes them orphans. Returns why it failed for some.
+async fn prepare(
+    paths: &Paths,
+    owners: &BTreeSet<String>,
+    cascade: Cascade,
+    options: &DeleteOptions,
+) -> anyhow::Result<Vec<anyhow::Error>> {
+    let dependents = Dependents::read(paths)?;
+    match cascade {
+        Cascade::Orphan => Ok(dependents.orphan(owners).await),
+        Cascade::Background | Cascade::Foreground => {
+            let options = DeleteOptions {
+                waits: true,
+                ..*options
+            };
+            dependents.precede(owners.clone(), &options).await
+        }
+    }
+}
+
+/// Deletes the dependents of deleted objects. Returns why some still exist.
+async fn delete_dependents(paths: &Paths, owners: BTreeSet<String>) -> anyhow::Result<Vec<anyhow::Error>> {
+    match Dependents::read(paths) {
+        Ok(dependents) => dependents.follow(owners).await,
+        Err(error) => {
+            // Pods can be deleted all the same.
+            tracing::warn!("objects whose owners were deleted stay: {}", with_causes(&error));
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// What is printed about a deleted object.
 fn line(deleted: &Deleted<'_>, args: &DeleteArgs, at_once: bool) -> String {
     let Deleted { kind, namespace, name } = deleted;
     if args.output.is_some() {

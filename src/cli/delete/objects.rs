@@ -68,6 +68,11 @@ impl Deletions {
         errors.extend(listing.damaged);
     }
 
+    /// UIDs of the objects.
+    pub(super) fn uids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|deletion| deletion.uid.as_str())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

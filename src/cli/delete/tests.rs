@@ -214,3 +214,32 @@ fn a_dry_run_names_pods_and_leaves_them_alone() {
     );
     assert!(records.find("default", "web").unwrap().is_some());
 }
+
+#[test]
+fn dependents_go_with_their_owners_unless_they_become_orphans() {
+    for (words, left) in [
+        ("cm a", vec!["b", "c"]),
+        ("cm a --cascade=foreground", vec!["b", "c"]),
+        ("cm a --cascade=orphan", vec!["b", "c", "owned"]),
+        ("cm a --dry-run=server", vec!["a", "b", "c", "owned"]),
+    ] {
+        let store = store();
+        let owner = store
+            .get(&resource(kinds::named("cm").unwrap()), &Key::namespaced("default", "a"))
+            .unwrap();
+        let mut owned = config_map("default", "owned");
+        owned["metadata"]["ownerReferences"] =
+            json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": owner.uid() }]);
+        store.add(kinds::named("cm").unwrap(), owned);
+        let (told, errors) = deleted(&store, words);
+        assert!(
+            told.contains("configmap \"a\" deleted") && !told.contains("owned"),
+            "{told}"
+        );
+        assert_eq!(
+            (errors, names(&store, "cm")),
+            (vec![], left.iter().map(|name| (*name).to_owned()).collect()),
+            "{words}"
+        );
+    }
+}

@@ -1,7 +1,6 @@
 use microkube_manifest::kinds;
 use serde_json::json;
 
-use super::super::pods::snapshot;
 use super::super::pods::test_pods::TestPods;
 use super::*;
 use crate::state::{EventLog, StatusRecord};
@@ -233,12 +232,14 @@ fn an_unknown_name_matches_pods_by_prefix() {
 fn the_page_shows_the_records() {
     let pods = TestPods::new();
     let uid = pods.add("web", &[]);
-    pods.records.save_status(&uid, &StatusRecord::pending()).unwrap();
+    pods.save_status(&uid, StatusRecord::pending());
     let mut log = EventLog::open(&pods.records.events_path(&uid)).unwrap();
     let then: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
     log.add(false, "Scheduled", "here", None, then.into()).unwrap();
     let record = pods.records.get(&uid).unwrap().unwrap();
-    let pod = snapshot::object(&pods.records, record).unwrap().unwrap();
+    let pod = crate::pod::recorded_pod::object(&pods.records, record)
+        .unwrap()
+        .unwrap();
     let events = pods.records.events(&uid).unwrap();
     let shown = page(
         &pod,

@@ -5,7 +5,6 @@ mod watch;
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -25,12 +24,6 @@ pub(super) fn run(args: GetArgs) -> Result<ExitCode, Failure> {
     let field_selector = args.field_selector.field_selector.as_ref();
     let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
     let follows = args.watch || args.watch_only;
-    if follows && requested.groups.len() != 1 {
-        return Err(Failure::usage(anyhow!(
-            "watch is only supported on individual resources and resource collections - {} resources were found",
-            requested.groups.len()
-        )));
-    }
     // Objects other than Pods exist even while the emulated host does not run.
     let purpose = match requested.is_only_pods() && !follows {
         true => Purpose::Look,

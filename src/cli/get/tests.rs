@@ -335,8 +335,8 @@ fn a_deleted_pod_has_a_new_generation() {
         deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(later())),
         ..StatusRecord::pending()
     };
-    pods.records.save_status(&uid, &deleted).unwrap();
+    pods.save_status(&uid, deleted);
     assert_eq!(generation(), "2");
-    pods.records.hide(&uid).unwrap();
+    pods.hide(&uid);
     assert_eq!(generation(), "");
 }

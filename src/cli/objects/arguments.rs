@@ -2,6 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use microkube_manifest::kinds::{self, Kind};
+use microkube_store::Object;
 
 use super::super::completion;
 use super::super::failure::Failure;
@@ -37,6 +38,13 @@ pub(in crate::cli) struct Group {
     pub(in crate::cli) kind: &'static Kind,
     /// If empty, all objects of the kind that are selected.
     pub(in crate::cli) names: Vec<ObjectName>,
+}
+
+impl Group {
+    /// Whether it has this object, as far as names matter.
+    pub(in crate::cli) fn names(&self, object: &Object) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| name.is(object))
+    }
 }
 
 /// The objects that a command line names.
@@ -159,6 +167,20 @@ impl Requested {
         }
     }
 
+    /// The groups, those of the same kind together.
+    pub(in crate::cli) fn by_kind(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for group in &self.groups {
+            match groups.iter_mut().find(|known| known.kind.kind == group.kind.kind) {
+                // Without names, a group has all objects of its kind.
+                Some(known) if known.names.is_empty() || group.names.is_empty() => known.names.clear(),
+                Some(known) => known.names.extend(group.names.iter().cloned()),
+                None => groups.push(group.clone()),
+            }
+        }
+        groups
+    }
+
     /// Whether it has names, and not only types.
     pub(in crate::cli) fn has_names(&self) -> bool {
         self.groups.iter().any(|group| !group.names.is_empty())
@@ -220,7 +242,10 @@ fn kinds_of(types: &str) -> anyhow::Result<Vec<&'static Kind>> {
 }
 
 /// The kind and the name in `TYPE/NAME`.
-fn kind_and_name(word: &str) -> anyhow::Result<(&'static Kind, &str)> {
+///
+/// # Errors
+/// If it has another form, or there is no such kind.
+pub(in crate::cli) fn kind_and_name(word: &str) -> anyhow::Result<(&'static Kind, &str)> {
     match word.split_once('/') {
         Some((kind, name)) if !kind.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok((kind_named(kind)?, name))

@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use microkube_manifest::kinds::Kind;
-use microkube_store::{List, Object, Scope, Store, StoreError};
+use microkube_manifest::kinds::{self, Kind};
+use microkube_store::{List, Object, Resource, Scope, Store, StoreError, Watch};
 use serde_json::Value;
 
 use super::super::pods::snapshot::Snapshot;
@@ -14,7 +14,7 @@ use super::arguments::{Group, Requested};
 use super::name::ObjectName;
 use crate::objects;
 use crate::pod::operations::namespaces;
-use crate::state::{Paths, PodRecords};
+use crate::state::{Paths, PodRecords, RecordsError};
 
 /// The selected objects of one kind, and why others cannot be shown.
 #[derive(Debug)]
@@ -81,19 +81,29 @@ impl Reader {
     }
 
     /// All objects of a kind in the requested namespaces, as of one version.
-    ///
-    /// # Errors
-    /// If the objects cannot be read at all.
-    pub(in crate::cli) fn list(&self, kind: &'static Kind, requested: &Requested) -> anyhow::Result<List> {
+    fn list(&self, kind: &'static Kind, requested: &Requested) -> anyhow::Result<List> {
         let store = self.store()?;
         if kind.kind == "Namespace" {
             namespaces::tidy(&self.paths, store)?;
         }
-        let scope = match &requested.namespace {
-            Some(namespace) if kind.namespaced => Scope::Namespace(namespace.clone()),
-            _ => Scope::All,
-        };
-        Ok(store.list(&objects::resource(kind), &scope)?)
+        let (resource, scope) = scope(kind, requested);
+        Ok(store.list(&resource, &scope)?)
+    }
+
+    /// All objects of the kinds of these groups in the requested namespaces, Pods included, as of one version, and a watch
+    /// that continues from there.
+    ///
+    /// # Errors
+    /// If the objects cannot be read at all, or not be watched.
+    pub(in crate::cli) fn follow(&self, groups: &[Group], requested: &Requested) -> anyhow::Result<(Vec<List>, Watch)> {
+        let store = self.store()?;
+        if groups.iter().any(|group| group.kind.kind == "Namespace") {
+            namespaces::tidy(&self.paths, store)?;
+        }
+        let types: Vec<_> = groups.iter().map(|group| scope(group.kind, requested)).collect();
+        let lists = store.list_all(&types).map_err(report)?;
+        let watch = store.watch_all(&lists)?;
+        Ok((lists, watch))
     }
 
     fn named(&self, group: &Group) -> anyhow::Result<Listing> {
@@ -138,6 +148,34 @@ impl Reader {
             missing: missing.collect(),
             damaged: snapshot.damaged.into_iter().map(Into::into).collect(),
         })
+    }
+}
+
+/// Where the requested objects of a kind are.
+fn scope(kind: &'static Kind, requested: &Requested) -> (Resource, Scope) {
+    let scope = match &requested.namespace {
+        Some(namespace) if kind.namespaced => Scope::Namespace(namespace.clone()),
+        _ => Scope::All,
+    };
+    (objects::resource(kind), scope)
+}
+
+/// The kind of an object in the store.
+pub(in crate::cli) fn kind_of(object: &Object) -> Option<&'static Kind> {
+    let text = |field: &str| object.value().get(field).and_then(Value::as_str).unwrap_or_default();
+    kinds::find(text("apiVersion"), text("kind"))
+}
+
+/// The error about an object that cannot be read; that about a Pod as its records report it.
+pub(in crate::cli) fn report(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Record { source, .. } | StoreError::Records { source, .. } => {
+            match source.downcast::<RecordsError>() {
+                Ok(error) => anyhow::Error::from(*error),
+                Err(other) => anyhow::Error::from_boxed(other),
+            }
+        }
+        error => error.into(),
     }
 }
 

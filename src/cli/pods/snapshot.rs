@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use super::arguments::{PodName, Scope};
-pub(in crate::cli) use crate::pod::recorded_pod::object;
+use crate::pod::recorded_pod::object;
 use crate::state::{PodRecord, PodRecords, RecordsError};
 
 /// The selected Pods, and why some cannot be shown.

@@ -8,8 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::namespaces::{self, NamespaceEnds};
 use crate::pod::launch::{LaunchError, start_supervisor};
 use crate::pod::pod_update;
+use crate::pod::pod_version::PodVersions;
 use crate::pod::sweep;
-use crate::state::{LockedFile, Paths, PodRecord, PodRecords, ProcessIdentity, RecordsError};
+use crate::state::{LockedFile, Paths, PodRecord, ProcessIdentity, RecordsError};
 
 /// A Pod could not be created. It leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
@@ -57,23 +58,22 @@ pub async fn free_name(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
 /// # Errors
 /// See [`CreateError`].
 pub fn start_detached(paths: &Paths, pod: &Pod) -> Result<PodRecord, CreateError> {
-    let record = new_record(pod, true);
-    let records = PodRecords::new(paths.clone());
-    let lock = write_record(paths, &record)?;
+    let mut record = new_record(pod, true);
+    let lock = write_record(paths, &mut record)?;
     match start_supervisor(paths, &record, lock.as_fd(), None, false) {
         // The supervisor now runs independently; init reaps it.
         Ok(_child) => Ok(record),
         Err(error) => {
-            records.remove(&record.uid)?;
+            PodVersions::new(paths).remove(&record.uid)?;
             Err(error.into())
         }
     }
 }
 
-/// Writes the record of a new Pod.
-pub(super) fn write_record(paths: &Paths, record: &PodRecord) -> Result<LockedFile, CreateError> {
+/// Writes the record of a new Pod, which gets its first version.
+pub(super) fn write_record(paths: &Paths, record: &mut PodRecord) -> Result<LockedFile, CreateError> {
     namespaces::check(paths, &record.namespace, &record.name)?;
-    let lock = PodRecords::new(paths.clone()).create(record)?;
+    let lock = PodVersions::new(paths).create(record)?;
     stay(paths, record)?;
     Ok(lock)
 }
@@ -83,7 +83,7 @@ pub(super) fn write_record(paths: &Paths, record: &PodRecord) -> Result<LockedFi
 fn stay(paths: &Paths, record: &PodRecord) -> Result<(), CreateError> {
     let checked = namespaces::check(paths, &record.namespace, &record.name);
     if checked.is_err() {
-        PodRecords::new(paths.clone()).remove(&record.uid)?;
+        PodVersions::new(paths).remove(&record.uid)?;
     }
     Ok(checked?)
 }
@@ -165,8 +165,9 @@ mod tests {
         ensure_namespace(&store, "shop").unwrap();
         let mut wanted = manifest("web", "nginx:1", "sleep");
         wanted["metadata"]["namespace"] = "shop".into();
-        let record = record_of(&wanted);
-        let _lock = write_record(&pods.paths, &record).unwrap();
+        let mut record = record_of(&wanted);
+        let _lock = write_record(&pods.paths, &mut record).unwrap();
+        assert!(record.pod.metadata.resource_version.is_some());
         begin_namespace_deletion(&store, "shop").unwrap();
         assert_eq!(
             stay(&pods.paths, &record).unwrap_err().to_string(),

@@ -12,12 +12,13 @@ use tokio::sync::mpsc;
 use super::create::{CreateError, write_record};
 use crate::pod::launch::start_supervisor;
 use crate::pod::log_place::LogPlace;
+use crate::pod::pod_version::PodVersions;
 pub use crate::pod::supervisor_protocol::PodNotice;
 use crate::pod::supervisor_protocol::{
     Notice, OutputStream, SupervisorFrame, SupervisorRequest, read_frame, write_frame,
 };
 use crate::pod::sweep;
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::state::{Paths, PodRecord};
 
 /// An event of a foreground Pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,13 +116,13 @@ pub async fn start(paths: Paths, record: PodRecord, debug: bool) -> Result<Foreg
     Ok(create(paths, record, debug)?)
 }
 
-fn create(paths: Paths, record: PodRecord, debug: bool) -> Result<ForegroundPod, CreateError> {
-    let lock = write_record(&paths, &record)?;
+fn create(paths: Paths, mut record: PodRecord, debug: bool) -> Result<ForegroundPod, CreateError> {
+    let lock = write_record(&paths, &mut record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
     let supervisor = match start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), debug) {
         Ok(supervisor) => supervisor,
         Err(error) => {
-            PodRecords::new(paths).remove(&record.uid)?;
+            PodVersions::new(&paths).remove(&record.uid)?;
             return Err(error.into());
         }
     };

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod copy;
 pub mod create;
 pub mod delete;
+pub mod dependents;
 pub mod ephemeral;
 pub mod exec;
 pub mod foreground;

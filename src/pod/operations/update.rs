@@ -15,7 +15,7 @@ use crate::pod::launch::{LaunchError, start_supervisor};
 use crate::pod::log_place::LogPlace;
 use crate::pod::patience::{ANSWER_PATIENCE, LOOK_INTERVAL};
 use crate::pod::pod_update::{self, has_finalizers};
-use crate::pod::pod_version::PodVersions;
+use crate::pod::pod_version::{PodVersions, SaveError};
 use crate::pod::recorded_pod;
 use crate::pod::supervisor_protocol::{
     Change, FrameError, MAX_FRAME_BYTES, Notice, SupervisorFrame, SupervisorRequest, UpdateRequest, VERSION_UPDATE,
@@ -105,6 +105,15 @@ pub enum UpdateError<E> {
     /// The Pod has no finalizers any more, and could not be removed.
     #[error(transparent)]
     Release(anyhow::Error),
+}
+
+impl<E> From<SaveError> for UpdateError<E> {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Store(error) => error.into(),
+            SaveError::Records(error) => error.into(),
+        }
+    }
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> UpdateError<E> {
@@ -311,23 +320,21 @@ async fn change_ended<E>(
     {
         return Ok(Answer::Outdated);
     }
-    let version = PodVersions::new(paths).next(&record.namespace, &record.name)?;
+    let versions = PodVersions::new(paths);
     match &request.change {
         Change::Pod(changed) => {
             record.pod = Pod::clone(changed);
-            record.pod.metadata.resource_version = Some(version);
             if status.deletion_timestamp.is_some() && !has_finalizers(&record.pod) {
                 forget_ended(paths, records, &record.uid)
                     .await
                     .map_err(UpdateError::Release)?;
             } else {
-                records.save(&record)?;
+                versions.save(&mut record)?;
             }
         }
         Change::Conditions { wanted, .. } => {
             pod_update::set_client_conditions(&mut status.status, wanted);
-            status.resource_version = Some(version);
-            records.save_status(&record.uid, &status)?;
+            versions.save_status(&record, status)?;
         }
     }
     drop(lock);

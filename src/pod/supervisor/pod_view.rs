@@ -13,8 +13,8 @@ use crate::pod::guest_process::GuestProcesses;
 use crate::pod::guest_streams::GuestStreams;
 use crate::pod::lifecycle::Event;
 use crate::pod::pod_update;
+use crate::pod::pod_version::PodVersions;
 use crate::pod::sandbox::AgentClientHandle;
-use crate::state::PodRecords;
 
 /// The parts of a Pod that sessions can access.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct PodView {
     /// By container number.
     names: Arc<Mutex<Vec<String>>>,
     pub guest_streams: Arc<GuestStreams>,
-    records: PodRecords,
+    versions: PodVersions,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
     current: watch::Receiver<Arc<Pod>>,
@@ -59,7 +59,7 @@ impl PodView {
         Self {
             names: Arc::new(Mutex::new(names)),
             guest_streams: Arc::clone(&pod.guest_streams),
-            records: PodRecords::new(pod.paths.clone()),
+            versions: PodVersions::new(&pod.paths),
             uid: pod.record.uid.as_str().into(),
             state: Arc::default(),
             current: pod.current.subscribe(),
@@ -76,8 +76,8 @@ impl PodView {
     /// # Errors
     /// If that cannot be recorded.
     pub async fn hide(&self) -> anyhow::Result<()> {
-        let (records, uid) = (self.records.clone(), Arc::clone(&self.uid));
-        Ok(tokio::task::spawn_blocking(move || records.hide(&uid)).await??)
+        let (versions, uid) = (self.versions.clone(), Arc::clone(&self.uid));
+        Ok(tokio::task::spawn_blocking(move || versions.hide(&uid)).await??)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

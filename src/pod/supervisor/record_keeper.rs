@@ -84,14 +84,8 @@ impl RecordKeeper {
         }
         let status = status_record(lifecycle, now);
         if self.status.as_ref() != Some(&status) {
-            let (records, versions, mut copy) = (self.records.clone(), self.versions.clone(), status.clone());
-            let (uid, namespace, name) = self.identity();
-            tokio::task::spawn_blocking(move || {
-                // Write the status even without a version.
-                copy.resource_version = versions.next(&namespace, &name).ok();
-                records.save_status(&uid, &copy)
-            })
-            .await??;
+            let (versions, copy, record) = (self.versions.clone(), status.clone(), self.record.clone());
+            tokio::task::spawn_blocking(move || versions.save_status(&record, copy)).await??;
             self.status = Some(status);
         }
         Ok(())
@@ -99,26 +93,17 @@ impl RecordKeeper {
 
     /// Records a change of the Pod. Returns the Pod with its new version.
     pub async fn change(&mut self, pod: Pod) -> anyhow::Result<Pod> {
-        let (records, versions) = (self.records.clone(), self.versions.clone());
+        let versions = self.versions.clone();
         let mut record = PodRecord {
             pod,
             ..self.record.clone()
         };
         self.record = tokio::task::spawn_blocking(move || {
-            let version = versions.next(&record.namespace, &record.name)?;
-            record.pod.metadata.resource_version = Some(version);
-            records.save(&record)?;
+            versions.save(&mut record)?;
             anyhow::Ok(record)
         })
         .await??;
         Ok(self.record.pod.clone())
-    }
-
-    fn identity(&self) -> (String, String, String) {
-        let PodRecord {
-            uid, namespace, name, ..
-        } = &self.record;
-        (uid.clone(), namespace.clone(), name.clone())
     }
 
     /// Records as the first event that the Pod is assigned to this host. In Kubernetes this event comes from the

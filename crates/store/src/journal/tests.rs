@@ -57,6 +57,7 @@ fn change(version: u64) -> Change {
         resource: "configmaps".to_owned(),
         namespace: Some("default".to_owned()),
         name: "\"é\\".repeat(50),
+        uid: None,
         deleted: version.is_multiple_of(2),
     }
 }

@@ -1,10 +1,12 @@
 //! Tests of the store as a whole.
 
 mod hostile_files;
+mod kept_records;
 mod lists;
 mod model;
 mod power_cuts;
 mod processes;
+mod records;
 mod verbs;
 
 use std::path::{Path, PathBuf};

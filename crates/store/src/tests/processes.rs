@@ -1,4 +1,5 @@
-//! Several processes write at the same time, and are killed at random moments.
+//! Several processes write at the same time, and are killed at random moments. They write objects in the store's files and
+//! objects that are kept elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -8,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{all, data, directory, key, open, version};
+use super::kept_records::open_with_records;
+use super::{data, directory, key, version};
 use crate::error::StoreError;
+use crate::list::List;
 use crate::object::Object;
 use crate::resource::Scope;
 use crate::store::Store;
-use crate::test_types::{config_map, config_maps, object};
+use crate::test_types::{config_map, config_maps, object, pods};
 use crate::watch::{Event, Watch};
 use crate::write::Deletion;
 
@@ -28,7 +31,7 @@ fn writer() {
     let (Ok(directory), Ok(name)) = (std::env::var(DIRECTORY), std::env::var(WRITER)) else {
         return;
     };
-    let store = open(Path::new(&directory));
+    let (store, records) = open_with_records(Path::new(&directory));
     let mut own = 0;
     loop {
         // Each writer has its own count in the object that all write.
@@ -56,6 +59,12 @@ fn writer() {
             Err(error) => panic!("{error}"),
         };
         say(&format!("wrote {}", version(&written)));
+        // As a supervisor does: only this process writes these objects, each again and again until it is gone.
+        let pod = format!("{name}-pod-{}", own % 4);
+        let existing = store.find(&pods(), &key(&pod)).unwrap();
+        let uid = existing.map_or_else(|| uuid::Uuid::new_v4().to_string(), |pod| pod.uid().to_owned());
+        let text = (own % 3 != 0 || !records.exists(&uid)).then(|| own.to_string());
+        say(&format!("wrote {}", records.write(&store, &pod, &uid, text.as_deref())));
     }
 }
 
@@ -113,7 +122,7 @@ fn follow(watch: &mut Watch, known: &mut BTreeMap<String, u64>, last: &mut u64) 
         let at = version(event.object());
         assert!(at > *last, "{at} after {last}");
         *last = at;
-        let name = event.object().name().to_owned();
+        let name = name(event.object());
         let before = match event {
             Event::Added(_) => known.insert(name, at).is_none(),
             Event::Modified(_) => known.insert(name, at).is_some(),
@@ -123,12 +132,45 @@ fn follow(watch: &mut Watch, known: &mut BTreeMap<String, u64>, last: &mut u64) 
     }
 }
 
+/// `KIND/NAME`
+fn name(object: &Object) -> String {
+    format!("{}/{}", object.value()["kind"].as_str().unwrap(), object.name())
+}
+
+fn all_types(store: &Store) -> Vec<List> {
+    let types = [(config_maps(), Scope::All), (pods(), Scope::All)];
+    store.list_all(&types).unwrap()
+}
+
+/// Names and versions of all objects. None may be damaged.
+fn all(store: &Store) -> Vec<(String, u64)> {
+    let lists = all_types(store);
+    assert!(lists.iter().all(|list| list.damaged.is_empty()), "{lists:?}");
+    let items = lists.iter().flat_map(|list| &list.items);
+    items.map(|object| (name(object), version(object))).collect()
+}
+
+/// Follows objects from lists that are made while others write: there is no gap and no repetition between both.
+fn follow_from_new_lists(store: &Store, until: Instant) {
+    while Instant::now() < until {
+        let lists = all_types(store);
+        let listed = lists[0].resource_version.number();
+        let items = lists.iter().flat_map(|list| &list.items);
+        let mut known: BTreeMap<String, u64> = items.map(|object| (name(object), version(object))).collect();
+        assert!(known.values().all(|version| *version <= listed), "newer than {listed}");
+        let mut watch = store.watch_all(&lists).unwrap();
+        let mut last = listed;
+        for _ in 0..5 {
+            follow(&mut watch, &mut known, &mut last);
+        }
+    }
+}
+
 fn kill_writers_at_random(seconds: u64, store: &Store, directory: &Path) {
     let counted = object(json!({"metadata": {"namespace": "default", "name": COUNTED}, "data": {"key": "x"}}));
     let mut last = version(&store.create(&config_maps(), counted).unwrap());
-    let list = store.list(&config_maps(), &Scope::All).unwrap();
-    let mut watch = store.watch(&list).unwrap();
-    let mut known = BTreeMap::from([(COUNTED.to_owned(), last)]);
+    let mut watch = store.watch_all(&all_types(store)).unwrap();
+    let mut known = BTreeMap::from([(format!("ConfigMap/{COUNTED}"), last)]);
 
     let names = ["w0", "w1", "w2", "w3"];
     let mut writers: Vec<Option<Child>> = names.iter().map(|name| Some(start(directory, name))).collect();
@@ -136,6 +178,8 @@ fn kill_writers_at_random(seconds: u64, store: &Store, directory: &Path) {
     let mut kills: BTreeMap<&str, u64> = BTreeMap::new();
     let mut versions = Vec::new();
     let until = Instant::now() + Duration::from_secs(seconds);
+    let other = store.clone();
+    let following = std::thread::spawn(move || follow_from_new_lists(&other, until));
     let mut note = |name, report: Report| {
         if report.count > 0 {
             counts.insert(name, report.count);
@@ -157,6 +201,7 @@ fn kill_writers_at_random(seconds: u64, store: &Store, directory: &Path) {
     for (name, writer) in names.iter().zip(writers) {
         note(name, end(writer.unwrap()));
     }
+    following.join().unwrap();
 
     follow(&mut watch, &mut known, &mut last);
     let objects = all(store);
@@ -186,8 +231,8 @@ fn kill_writers_at_random(seconds: u64, store: &Store, directory: &Path) {
 #[test]
 fn killed_writers_lose_no_update_and_tear_no_file() {
     let directory = directory();
-    let store = open(directory.path());
+    let (store, _records) = open_with_records(directory.path());
     kill_writers_at_random(3, &store, directory.path());
     store.sweep().unwrap();
-    assert!(all(&store).iter().any(|(name, _)| name == COUNTED));
+    assert!(all(&store).iter().any(|(name, _)| name.ends_with(COUNTED)));
 }

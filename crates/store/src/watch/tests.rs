@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::error::StoreError;
 use crate::journal::Change;
+use crate::resource::Scope;
 use crate::test_types::{config_map, config_maps, deployments, object};
 use crate::tests::{bucket_path, key, open, store};
 use crate::write::Deletion;
@@ -125,6 +126,7 @@ fn announce(store: &Store, name: &str, deleted: bool) {
         resource: "configmaps".to_owned(),
         namespace: Some("default".to_owned()),
         name: name.to_owned(),
+        uid: None,
         deleted,
     };
     locked.next_version(change).unwrap();

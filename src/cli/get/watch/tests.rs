@@ -1,7 +1,5 @@
-use std::time::{Duration, Instant};
-
 use microkube_manifest::kinds;
-use microkube_store::Deletion;
+use microkube_store::{Deletion, StoreError};
 use serde_json::json;
 
 use super::super::super::pods::test_pods::TestPods;
@@ -11,12 +9,13 @@ use crate::objects::resource;
 use crate::objects::test_store::{TestStore, config_map};
 use crate::state::StatusRecord;
 
-fn deadline() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_secs(60))
-}
-
-fn pods_kind() -> &'static Kind {
-    kinds::named("pods").unwrap()
+/// The text for all changes since the last call.
+fn next(watch: &mut ObjectWatch<'_>, output: &mut Output<'_>) -> String {
+    let mut text = String::new();
+    while let Some(event) = watch.watch.try_next().unwrap() {
+        text += &output.text(watch.after(&event).as_slice()).unwrap();
+    }
+    text
 }
 
 #[test]
@@ -25,24 +24,18 @@ fn a_watch_shows_every_change_once_and_a_deleted_pod_one_last_time() {
     let uid = pods.add("web", &[]);
     let args = args("pods -w");
     let requested = requested(&args).unwrap();
-    let mut changes = Changes::of(&pods.paths).unwrap();
-    let scope = requested.pods(&requested.groups[0]);
-    let (mut watch, first) = PodWatch::start(pods.records.clone(), scope, &requested, &args).unwrap();
-    let mut output = Output::new(pods_kind(), &requested, &args);
+    let (mut watch, first) = ObjectWatch::start(&Reader::new(pods.paths.clone()), &requested, &args).unwrap();
+    let mut output = Output::new(&requested, &args);
     assert_eq!(output.text(&first).unwrap().lines().count(), 2);
-    let mut next = || {
-        let shown = watch.after(&changes.wait(deadline(), &[]).unwrap()).unwrap();
-        output.text(&shown).unwrap()
-    };
+    let mut next = || next(&mut watch, &mut output);
     pods.set_status(&uid, running("10.88.0.5"));
     let line = next();
     assert!(line.starts_with("web    1/1     Running   0          "), "{line:?}");
     assert_eq!(line.lines().count(), 1);
-    pods.set_status(&uid, running("10.88.0.5"));
     assert_eq!(next(), "");
     pods.add("a-longer-name", &[]);
     assert!(next().starts_with("a-longer-name   0/1     Pending   0 "));
-    pods.records.remove(&uid).unwrap();
+    pods.remove(&uid);
     assert!(next().starts_with("web             1/1     Running"));
 }
 
@@ -54,20 +47,46 @@ fn a_force_deleted_pod_is_shown_one_last_time() {
         deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(later())),
         ..StatusRecord::pending()
     };
-    pods.records.save_status(&uid, &deleted).unwrap();
-    let args = args("pods --watch-only");
+    pods.save_status(&uid, deleted);
+    let args = args("pods --watch-only -o jsonpath={.metadata.deletionTimestamp}");
     let requested = requested(&args).unwrap();
-    let mut changes = Changes::of(&pods.paths).unwrap();
-    let scope = requested.pods(&requested.groups[0]);
-    let (mut watch, first) = PodWatch::start(pods.records.clone(), scope, &requested, &args).unwrap();
-    assert_eq!(first, Vec::<Value>::new());
-    let mut next = || watch.after(&changes.wait(deadline(), &[]).unwrap()).unwrap();
-    pods.records.hide(&uid).unwrap();
-    let shown = next();
-    assert_eq!(shown.len(), 1);
-    assert!(shown[0]["metadata"]["deletionTimestamp"].is_string());
+    let (mut watch, first) = ObjectWatch::start(&Reader::new(pods.paths.clone()), &requested, &args).unwrap();
+    assert!(first.is_empty());
+    let mut output = Output::new(&requested, &args);
+    pods.hide(&uid);
+    assert!(next(&mut watch, &mut output).starts_with("20"));
     pods.set_status(&uid, running("10.88.0.5"));
-    assert_eq!(next(), Vec::<Value>::new());
+    assert_eq!(next(&mut watch, &mut output), "");
+}
+
+#[test]
+fn several_kinds_are_watched_together_each_with_its_columns() {
+    let pods = TestPods::new();
+    let uid = pods.add("web", &[]);
+    let store = crate::objects::open(&pods.paths).unwrap();
+    let config_maps = resource(kinds::named("cm").unwrap());
+    let args = args("pods,cm -w");
+    let requested = requested(&args).unwrap();
+    let (mut watch, first) = ObjectWatch::start(&Reader::new(pods.paths.clone()), &requested, &args).unwrap();
+    let mut output = Output::new(&requested, &args);
+    let first = output.text(&first).unwrap();
+    assert!(
+        first.starts_with("NAME      READY ") && first.contains("\npod/web   0/1 "),
+        "{first}"
+    );
+    let create = |name: &str| {
+        let object = Object::new(config_map("default", name)).unwrap();
+        store.create(&config_maps, object).unwrap();
+    };
+    create("a");
+    create("b");
+    pods.set_status(&uid, running("10.88.0.5"));
+    let text = next(&mut watch, &mut output);
+    let first_words: Vec<_> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        first_words,
+        ["", "NAME", "configmap/a", "configmap/b", "", "NAME", "pod/web"]
+    );
 }
 
 #[test]
@@ -84,8 +103,8 @@ fn changes_of_objects_are_shown_until_they_are_deleted_or_no_longer_selected() {
     let args = args("cm -w -l app=web");
     let requested = requested(&args).unwrap();
     let reader = Reader::new(store.paths.clone());
-    let (mut watch, first) = ObjectWatch::start(&reader, &requested.groups[0], &requested, &args).unwrap();
-    let mut output = Output::new(kind, &requested, &args);
+    let (mut watch, first) = ObjectWatch::start(&reader, &requested, &args).unwrap();
+    let mut output = Output::new(&requested, &args);
     let first = output.text(&first).unwrap();
     assert!(first.starts_with("NAME   DATA   AGE\na      1      "), "{first}");
 
@@ -97,7 +116,7 @@ fn changes_of_objects_are_shown_until_they_are_deleted_or_no_longer_selected() {
     let mut next = || {
         let mut shown = Vec::new();
         while let Some(event) = watch.watch.try_next().unwrap() {
-            for object in watch.after(Some(&event)) {
+            if let Some((_, object)) = watch.after(&event) {
                 let data = object["data"].as_object().unwrap().len();
                 shown.push(format!("{} {data}", object["metadata"]["name"].as_str().unwrap()));
             }
@@ -127,9 +146,7 @@ fn a_watch_of_a_missing_object_fails() {
     let args = args("cm a -w");
     let requested = requested(&args).unwrap();
     let reader = Reader::new(store.paths.clone());
-    let failure = ObjectWatch::start(&reader, &requested.groups[0], &requested, &args)
-        .err()
-        .unwrap();
+    let failure = ObjectWatch::start(&reader, &requested, &args).err().unwrap();
     assert_eq!(
         failure.error.to_string(),
         "Error (NotFound): configmaps \"a\" not found"

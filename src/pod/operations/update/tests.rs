@@ -103,6 +103,8 @@ async fn the_supervisor_records_the_change_and_an_outdated_one_is_repeated() {
     let (uid, _lock) = pods.add_owned(&web());
     let listener = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
     let records = pods.records.clone();
+    let created = records.get(&uid).unwrap().unwrap().pod.metadata.resource_version;
+    assert!(created.is_some());
     let supervisor = async {
         let mut asked_for = Vec::new();
         for number in 1..3 {
@@ -137,7 +139,7 @@ async fn the_supervisor_records_the_change_and_an_outdated_one_is_repeated() {
     };
     let changed = change(&pods, Part::Pod, Mode::Write, &mut tier);
     let (asked_for, changed) = tokio::join!(supervisor, changed);
-    assert_eq!(asked_for, [(None, 1), (Some("1".to_owned()), 2)]);
+    assert_eq!(asked_for, [(created, 1), (Some("1".to_owned()), 2)]);
     let Updated::Changed(pod) = changed.unwrap() else {
         panic!("unchanged")
     };
