@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use microkube_image::StoreLock;
 use microkube_manifest::security::{self, Seccomp};
+use microkube_projection::SkippedKeys;
 use microkube_protocol::messages::{RemoveContainerRequest, SignalContainerRequest, StartContainerRequest};
 use ttrpc::context::with_duration;
 
@@ -114,7 +115,14 @@ impl MachineContainers {
     pub async fn start(&mut self, attempt: ContainerAttempt) {
         let Some(planned) = self.planned(attempt) else { return };
         match self.complete(attempt, planned).await {
-            Ok(request) => self.request_start(attempt, request),
+            Ok((request, skipped)) => {
+                for keys in &skipped {
+                    self.pod.send(Message::Emit(skipped_keys(keys)));
+                }
+                if let Some((run, request)) = self.expect(attempt, request) {
+                    tokio::spawn(run.start(request));
+                }
+            }
             Err(failure) => self.pod.report(failure),
         }
     }
@@ -122,10 +130,16 @@ impl MachineContainers {
     /// Requests again a start that the previous supervisor requested: the guest answers when that start is done.
     pub async fn follow_start(&mut self, attempt: ContainerAttempt) {
         let Some(planned) = self.planned(attempt) else { return };
-        let request = planned.request.clone();
-        // Objects and profiles may have been deleted meanwhile; the guest has the values.
-        let request = self.complete(attempt, planned).await.unwrap_or(request);
-        self.request_start(attempt, request);
+        // Objects and profiles may have been deleted meanwhile. The guest has what they contained, but does not start
+        // the container again without them: it refuses a request without layers.
+        let (request, failure) = match self.complete(attempt, planned).await {
+            // The previous supervisor has reported the keys.
+            Ok((request, _skipped)) => (request, None),
+            Err(failure) => (StartContainerRequest::default(), Some(failure)),
+        };
+        if let Some((run, request)) = self.expect(attempt, request) {
+            tokio::spawn(run.join_start(request, failure));
+        }
     }
 
     /// How to start the container of an attempt; reports why if it cannot be created.
@@ -144,7 +158,8 @@ impl MachineContainers {
     }
 
     /// The request for one attempt of a container, with everything that may differ from the last one: its command line and
-    /// environment, its seccomp profile, and the container whose processes it is to see.
+    /// environment, its seccomp profile, and the container whose processes it is to see. Also returns keys of objects that
+    /// are no names of variables.
     ///
     /// # Errors
     /// The event that says why the container cannot be started.
@@ -152,16 +167,15 @@ impl MachineContainers {
         &self,
         attempt: ContainerAttempt,
         planned: PlannedContainer,
-    ) -> Result<StartContainerRequest, Event> {
+    ) -> Result<(StartContainerRequest, Vec<SkippedKeys>), Event> {
         let PlannedContainer { mut request, image, .. } = planned;
+        let mut skipped = Vec::new();
         if let (Some(image), Some(running)) = (image, &self.running) {
             let Additions { pod_ip, host_ip, .. } = &running.additions;
             let addresses = (pod_ip.parse().ok(), host_ip.parse().ok());
             let values = process_values(&self.pod, attempt.container, image, running.agent(), addresses).await;
             let values = values.map_err(|failure| failure.into_event(attempt))?;
-            for skipped in &values.skipped {
-                self.pod.send(Message::Emit(skipped_keys(skipped)));
-            }
+            skipped = values.skipped;
             request.args = values.args;
             request.env = values.env;
             // The mounts are those of the manifest, in the same order.
@@ -179,12 +193,12 @@ impl MachineContainers {
         request.pid_namespace_of = self
             .target_of(attempt.container)
             .map_err(|message| failed("CreateContainerConfigError", message))?;
-        let program = seccomp_program(&self.pod, attempt.container);
+        let program = seccomp_program(&self.pod, attempt.container).await;
         let program = program.map_err(|error| failed("CreateContainerError", format!("{error:#}")))?;
         if let Some(program) = program {
             request.security.mut_or_insert_default().seccomp_programs = vec![program];
         }
-        Ok(request)
+        Ok((request, skipped))
     }
 
     /// The id of the running container whose processes an ephemeral container is to see.
@@ -200,8 +214,13 @@ impl MachineContainers {
         }
     }
 
-    fn request_start(&mut self, attempt: ContainerAttempt, mut request: StartContainerRequest) {
-        let Some(running) = &mut self.running else { return };
+    /// Expects the attempt in the guest, and completes the request with the fields that depend on other starts.
+    fn expect(
+        &mut self,
+        attempt: ContainerAttempt,
+        mut request: StartContainerRequest,
+    ) -> Option<(ContainerRun, StartContainerRequest)> {
+        let running = self.running.as_mut()?;
         let agent = running.agent();
         request.id = self.pod.container_id(attempt);
         request.start_after = running.last_start.replace(request.id.clone()).unwrap_or_default();
@@ -209,9 +228,8 @@ impl MachineContainers {
             let earlier = ContainerAttempt::new(attempt.container, number);
             remove_from_guest(&self.pod, &agent, self.pod.container_id(earlier));
         }
-        if let Some(run) = ContainerRun::expect(&self.pod, agent, attempt) {
-            tokio::spawn(run.start(request));
-        }
+        let run = ContainerRun::expect(&self.pod, agent, attempt)?;
+        Some((run, request))
     }
 
     /// Sends an attempt of a container its stop signal.
@@ -253,7 +271,7 @@ impl MachineContainers {
 
 /// The program of the container's seccomp profile of type Localhost, if it has one. The file may have changed since the
 /// last attempt.
-fn seccomp_program(pod: &SupervisedPod, container: usize) -> anyhow::Result<Option<Vec<u8>>> {
+async fn seccomp_program(pod: &SupervisedPod, container: usize) -> anyhow::Result<Option<Vec<u8>>> {
     let Some(container) = pod.container(container) else {
         return Ok(None);
     };
@@ -262,8 +280,9 @@ fn seccomp_program(pod: &SupervisedPod, container: usize) -> anyhow::Result<Opti
         return Ok(None);
     };
     let directory = SecurityPolicy::of_environment()?.seccomp_profiles;
-    let program = seccomp_profile::program(&directory, &name, &confinement.capabilities)?;
-    Ok(Some(program))
+    let capabilities = confinement.capabilities;
+    let compiled = tokio::task::spawn_blocking(move || seccomp_profile::program(&directory, &name, &capabilities));
+    Ok(Some(compiled.await??))
 }
 
 fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: String) {
