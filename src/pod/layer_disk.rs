@@ -111,6 +111,15 @@ impl LayerDisk {
             .collect()
     }
 
+    /// How many layers on the disk are not among these ids, and their bytes.
+    #[must_use]
+    pub fn unused(&self, used: &HashSet<String>) -> (usize, u64) {
+        let unused = self.layers.values().filter(|layer| !used.contains(&layer.id));
+        unused.fold((0, 0), |(count, bytes), layer| {
+            (count.saturating_add(1), bytes.saturating_add(layer.length_bytes))
+        })
+    }
+
     /// The layers of a container, lowest first. If an image contains a layer more than once (often an empty one), only
     /// the topmost is stacked: overlayfs rejects duplicate directories, and the topmost hides the others anyway.
     #[must_use]
@@ -186,6 +195,9 @@ mod tests {
         assert_eq!(offsets(&second), [("l2".to_owned(), 8192)]);
         assert_eq!(second.files.len(), 1);
         assert_eq!(disk.stack(&image(&[b.clone(), c])), ["l1", "l2"]);
+        let used = ["l0", "l2"].map(str::to_owned);
+        assert_eq!(disk.unused(&HashSet::from(used)), (1, 4096));
+        assert_eq!(disk.unused(&HashSet::new()), (3, 3 * 4096));
 
         let missing = image(&[dir.path().join("missing")]);
         let before = disk.clone();

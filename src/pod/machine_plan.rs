@@ -24,6 +24,10 @@ pub struct MachinePlan {
     pub layer_disk: Option<LayerDisk>,
     /// The Pod's containers, or why one of them cannot be created.
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
+    /// Their images as the Pod named them. Empty for builds that record none: the VM then gets the image of a container
+    /// before it starts the container again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
 }
 
 /// Containers and layers that were added to a running VM. The file exists after the first addition.
@@ -31,8 +35,11 @@ pub struct MachinePlan {
 pub struct AddedPlan {
     /// The layers on its disk.
     pub layer_disk: LayerDisk,
-    /// The containers, by number.
+    /// The containers, by number: ephemeral ones, and those whose image was added.
     pub containers: BTreeMap<usize, PlannedContainer>,
+    /// The images of the containers as the Pod named them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<usize, String>,
 }
 
 impl RecordFormat for AddedPlan {

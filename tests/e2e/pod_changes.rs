@@ -4,19 +4,37 @@ use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
 
 use crate::detached_pod::{Detached, status_of};
-use crate::host::{alone, container, host, image, shell_pod, wait_until};
+use crate::host::{alone, container, host, image, processes, shell_pod, wait_until};
 use crate::objects::says;
 
-const SERVE: &str = "echo $0 >> /data/starts; trap 'exit 0' TERM; sleep 1000 & wait";
+/// Prints what depends on the image, and runs until it is stopped.
+const SERVE: &str = "id -un; pwd; echo $FROM; trap 'exit 0' TERM; sleep 1000 & wait";
 
 fn pair(main_image: &str) -> Pod {
-    let mounted = |container: Container| container.shell(SERVE).mount("data", "/data");
+    let mounted = |container: Container| {
+        let container = container.shell(SERVE).mount("data", "/data");
+        container.mount("memory", "/memory")
+    };
     Pod::named("changed")
         .restart_policy("Never")
         .grace_period_seconds(5)
         .empty_dir("data")
+        .volume(json!({ "name": "memory", "emptyDir": { "medium": "Memory" } }))
         .container(mounted(Container::new("main", main_image)))
         .container(mounted(container("other", SERVE)))
+}
+
+/// Runs a command in a container of the Pod `changed`.
+fn in_container(container: &str, script: &str) -> String {
+    host().succeed(["exec", "changed", "-c", container, "--", "/bin/sh", "-c", script])
+}
+
+/// Waits until the container `main` of the Pod runs with this image.
+fn wait_for_image(pod: &Detached, image: &str) {
+    wait_until("the container runs with its new image", || {
+        let status = status_of(&pod.get(), "main").unwrap_or_default();
+        status["image"] == image && status["state"]["running"].is_object()
+    });
 }
 
 #[track_caller]
@@ -27,22 +45,33 @@ fn apply(pod: &Pod, outcome: &str) {
 }
 
 #[test]
-fn a_container_with_another_image_restarts_and_the_pod_keeps_its_volumes() {
+fn a_container_with_another_image_restarts_alone_and_the_pod_keeps_its_volumes() {
     let _alone = alone();
     let first = pair(&image("busybox"));
     let pod = Detached::start(&first);
     pod.wait_ready();
+    pod.wait_for_log("main", "root\n/\n\n");
+    in_container(
+        "other",
+        "echo memory > /memory/kept; echo disk > /data/kept; echo root > /kept",
+    );
     let before = pod.get();
     // `run` keeps no configuration.
     apply(&first, "configured");
     apply(&first, "unchanged");
-    apply(&pair(&image("small")).label("tier", "back"), "configured");
-    wait_until("the container runs with its new image", || {
-        let status = status_of(&pod.get(), "main").unwrap_or_default();
-        status["image"] == image("small") && status["state"]["running"].is_object()
-    });
+    apply(&pair(&image("configured")).label("tier", "back"), "configured");
+    wait_for_image(&pod, &image("configured"));
     let after = pod.get();
     assert_eq!(pod.container("main")["restartCount"], 1, "{after}");
+    // Nothing happens to the other container.
+    assert_eq!(status_of(&after, "other"), status_of(&before, "other"));
+    assert_eq!(in_container("main", "cat /memory/kept /data/kept"), "memory\ndisk\n");
+    assert_eq!(
+        in_container("other", "cat /memory/kept /data/kept /kept"),
+        "memory\ndisk\nroot\n"
+    );
+    // Its layers, its user, its working directory and its variables are those of the new image.
+    pod.wait_for_log("main", "worker\n/srv/data\nfrom-image\n");
     for field in ["uid", "creationTimestamp", "name"] {
         assert_eq!(after["metadata"][field], before["metadata"][field]);
     }
@@ -54,22 +83,12 @@ fn a_container_with_another_image_restarts_and_the_pod_keeps_its_volumes() {
         version.and_then(|version| version.parse::<u64>().ok()).unwrap()
     };
     assert!(version(&before) < version(&after), "{after}");
-    let starts = host().succeed([
-        "exec",
-        "changed",
-        "-c",
-        "main",
-        "--",
-        "/bin/sh",
-        "-c",
-        "wc -l < /data/starts",
-    ]);
-    assert!(starts.trim().parse::<u32>().unwrap() >= 3, "{starts}");
     let events = host().succeed(["events", "--for", "pod/changed", "-o", "json"]);
     assert!(
         events.contains("Container main definition changed, will be restarted"),
         "{events}"
     );
+    assert!(!events.contains("SandboxChanged"), "{events}");
     let refused = host().output([
         "apply",
         "-f",
@@ -82,6 +101,25 @@ fn a_container_with_another_image_restarts_and_the_pod_keeps_its_volumes() {
             .contains("spec: Forbidden: pod updates may not change fields other than"),
         "{refused:?}"
     );
+}
+
+#[test]
+fn images_change_again_and_back_even_after_the_supervisor_has_died() {
+    let _alone = alone();
+    let pod = Detached::start(&pair(&image("busybox")));
+    pod.wait_ready();
+    let other = pod.container("other");
+    for (restarts, name) in [(1, "configured"), (2, "busybox"), (3, "debian-tools")] {
+        for supervisor in processes(&["supervise"]) {
+            // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
+            unsafe { libc::kill(supervisor, libc::SIGKILL) };
+            wait_until("it is gone", || !processes(&["supervise"]).contains(&supervisor));
+        }
+        apply(&pair(&image(name)), "configured");
+        wait_for_image(&pod, &image(name));
+        assert_eq!(pod.container("main")["restartCount"], restarts);
+        assert_eq!(pod.container("other"), other);
+    }
 }
 
 #[test]

@@ -81,6 +81,10 @@ pub fn start_failed(container: usize, message: &str) -> Action {
     warning("Failed", format!("Error: {message}"), container)
 }
 
+pub fn image_not_added(container: usize, message: &str) -> Action {
+    start_failed(container, &format!("cannot add the image to the running VM: {message}"))
+}
+
 pub fn created(container: usize) -> Action {
     normal("Created", "Container created".to_owned(), container)
 }

@@ -112,8 +112,8 @@ impl Lifecycle {
         }
         let container = self.containers.get(index)?;
         let has_sandbox = !matches!(self.sandbox.stage, Stage::Absent { .. });
-        if has_sandbox && container.boot_image.is_some() && container.has_ended_in_sandbox() {
-            // Its new image is needed only in the next sandbox.
+        if has_sandbox && container.has_ended_in_sandbox() {
+            // Its image has changed, and is needed only in the next sandbox.
             return None;
         }
         match &container.image {

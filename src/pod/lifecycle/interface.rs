@@ -287,6 +287,14 @@ pub enum Event {
         /// The kubelet's message.
         message: String,
     },
+    /// Answers [`Action::StartContainer`]: the container's image cannot be added to the sandbox. The container was not
+    /// created. Another sandbox replaces this one, unless the container is ephemeral.
+    ImageNotAdded {
+        /// Which attempt.
+        attempt: ContainerAttempt,
+        /// Why.
+        message: String,
+    },
     /// Objects that the Pod refers to have changed: containers that could not be created are tried again.
     ObjectsChanged,
     /// The container has ended, and all its output was received.
@@ -340,6 +348,9 @@ pub enum Event {
 /// The kubelet's reason for a container whose configuration cannot be used, or not yet.
 pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
+/// The kubelet's reason for a container that the runtime cannot create.
+pub(super) const CREATE_ERROR: &str = "CreateContainerError";
+
 /// Whether this reason means that a container could not be created, so the same attempt is repeated.
 pub fn is_create_error(reason: &str) -> bool {
     reason.starts_with("Create")
@@ -356,6 +367,7 @@ impl Event {
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::ContainerConfigUnavailable { message, .. }
+            | Self::ImageNotAdded { message, .. }
             | Self::HookEnded {
                 outcome: HookOutcome::Failure(message),
                 ..
@@ -412,6 +424,7 @@ pub enum Action {
     },
     /// Start the virtual machine. The supervisor must answer eventually.
     StartSandbox,
+    /// Start the container. If its image is not in the sandbox, add it first.
     StartContainer {
         /// Which attempt.
         attempt: ContainerAttempt,

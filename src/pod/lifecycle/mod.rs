@@ -110,6 +110,7 @@ impl Lifecycle {
             Event::ContainerConfigUnavailable { attempt, message } => {
                 self.container_start_failed(now, attempt, CONFIG_ERROR.to_owned(), message, out);
             }
+            Event::ImageNotAdded { attempt, message } => self.image_not_added(now, attempt, message, out),
             Event::ObjectsChanged => self.objects_changed(now),
             Event::ContainerExited { attempt, exit } => self.container_exited(now, attempt, exit, out),
             Event::HookEnded { attempt, hook, outcome } => self.hook_ended(now, attempt, hook, outcome, out),

@@ -1,14 +1,14 @@
 //! Changes of a Pod while it lives. A container whose image changes is restarted, whatever its restart policy
 //! (`containerChanged` in `pkg/kubelet/kuberuntime`).
 //!
-//! A sandbox has the images with which it was started, because their layers are on one of its disks. When a container
-//! needs another image for its next start, the sandbox is replaced: all containers are stopped, and start again in the
-//! next one. The Pod keeps its address and its volumes on disk.
+//! The supervisor adds the new image to the sandbox before it starts the container there. If it reports that the image
+//! cannot be added, the sandbox is replaced: all containers are stopped, and start again in the next one, which has the
+//! images of then. The Pod keeps its address and its volumes on disk.
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use super::event;
-use super::interface::{Action, PodChange, Time};
+use super::interface::{Action, CREATE_ERROR, ContainerAttempt, PodChange, Time};
 use super::plan::{self, PodPlan, Role};
 use super::restart::BackOff;
 use super::sandbox::STOP_PATIENCE;
@@ -61,7 +61,6 @@ impl Lifecycle {
     }
 
     fn image_changed(&mut self, now: Time, index: usize, image: String, out: &mut Vec<Action>) {
-        let has_sandbox = !matches!(self.sandbox.stage, Stage::Absent { .. } | Stage::Gone);
         let Some(container) = self.containers.get_mut(index) else {
             return;
         };
@@ -74,10 +73,10 @@ impl Lifecycle {
                 Image::Ready { id } => id.clone(),
                 Image::Unasked | Image::Wanted { .. } | Image::Failed { .. } => String::new(),
             };
-            container.ran_image = Some(RanImage { name: old.clone(), id });
+            container.ran_image = Some(RanImage { name: old, id });
         }
-        let booted = container.boot_image.take().unwrap_or(old);
-        container.boot_image = Some(booted).filter(|booted| has_sandbox && *booted != container.plan.image);
+        // The sandbox may still have room for this one, or have it.
+        container.needs_sandbox = false;
         container.image = Image::Unasked;
         // The kubelet counts failures per definition of a container.
         container.back_off = BackOff::default();
@@ -119,17 +118,42 @@ impl Lifecycle {
         self.stop_with(now, index, stop, out);
     }
 
-    /// Starts to replace the sandbox if a container is due to start with an image that the sandbox does not have.
-    /// Nothing is started until the next sandbox is ready.
+    /// The image of a container that is due to start cannot be added to the sandbox. The container was not created.
+    pub(super) fn image_not_added(
+        &mut self,
+        now: Time,
+        attempt: ContainerAttempt,
+        message: String,
+        out: &mut Vec<Action>,
+    ) {
+        let index = attempt.container;
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
+        if container.plan.is_ephemeral() {
+            // The sandbox stays as it is, and the attempt is repeated.
+            return self.container_start_failed(now, attempt, CREATE_ERROR.to_owned(), message, out);
+        }
+        let active = container.attempt_mut(attempt.number);
+        let Some(active) = active.filter(|active| active.running.is_none()) else {
+            return;
+        };
+        // While it is being stopped, its image may have changed again.
+        container.needs_sandbox = active.stop.is_none();
+        container.next_attempt = attempt.number;
+        container.state = State::Waiting;
+        out.push(event::image_not_added(index, &message));
+    }
+
+    /// Starts to replace the sandbox if a container is due to start with an image that cannot be added to it. Nothing is
+    /// started until the next sandbox is ready.
     pub(super) fn begin_replacement(&mut self, now: Time, out: &mut Vec<Action>) {
-        let lacks_image = (0..self.containers.len()).any(|index| {
-            self.start_due_at(index).is_some_and(|at| at <= now)
-                && self
-                    .containers
-                    .get(index)
-                    .is_some_and(|container| container.boot_image.is_some())
+        let is_needed = (0..self.containers.len()).any(|index| {
+            let container = self.containers.get(index);
+            container.is_some_and(|container| container.needs_sandbox)
+                && self.start_due_at(index).is_some_and(|at| at <= now)
         });
-        if !lacks_image {
+        if !is_needed {
             return;
         }
         self.sandbox.is_replaced = true;
@@ -169,10 +193,10 @@ impl Lifecycle {
         self.reset_init_containers();
     }
 
-    /// A sandbox is started with the images that the containers have now.
-    pub(super) fn note_boot_images(&mut self) {
+    /// A sandbox is started, with the images that the containers have now.
+    pub(super) fn note_new_sandbox(&mut self) {
         for container in &mut self.containers {
-            container.boot_image = None;
+            container.needs_sandbox = false;
         }
     }
 }

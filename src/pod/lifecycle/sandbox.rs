@@ -107,7 +107,7 @@ impl Lifecycle {
                     self.sandbox.back_off.lengthen(lost_at, now);
                 }
                 self.sandbox.stage = Stage::Starting;
-                self.note_boot_images();
+                self.note_new_sandbox();
                 out.push(Action::StartSandbox);
             }
             Stage::Stopping { .. } => {
@@ -146,7 +146,7 @@ impl Lifecycle {
         match &mut self.sandbox.stage {
             Stage::Starting if !is_terminating => {
                 out.push(Action::StartSandbox);
-                self.note_boot_images();
+                self.note_new_sandbox();
             }
             Stage::Stopping { give_up_at } => {
                 *give_up_at = now.saturating_add(STOP_PATIENCE);

@@ -20,7 +20,7 @@ impl Lifecycle {
             return None;
         }
         let container = self.containers.get(index)?;
-        // Its image may have changed after the start of the sandbox.
+        // Its image may have changed after the start of the sandbox, and is then added to it.
         if !matches!(container.image, Image::Ready { .. }) {
             return None;
         }

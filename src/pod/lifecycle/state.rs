@@ -103,9 +103,9 @@ pub struct Container {
     pub back_off: BackOff,
     /// In this sandbox, the next init container may start: this one succeeded or, if it is a sidecar, was started once.
     pub is_initialized: bool,
-    /// The image of this container in the running sandbox, if another one is wanted now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub boot_image: Option<String>,
+    /// Its image cannot be added to the running sandbox, so its next start needs another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_sandbox: bool,
     /// The image of its current or last attempt, if another one is wanted now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_image: Option<RanImage>,
@@ -360,7 +360,7 @@ impl Container {
             restart_count: 0,
             back_off: BackOff::default(),
             is_initialized: false,
-            boot_image: None,
+            needs_sandbox: false,
             ran_image: None,
         }
     }

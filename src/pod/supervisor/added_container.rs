@@ -1,101 +1,157 @@
-//! Prepares a container that was added to a running VM: puts the layers of its image on the VM's disk, and plans it.
+//! Prepares a container whose image the running VM may not have, because the container or another image was added to
+//! the Pod: puts the layers of the image on the VM's disk, and plans the container.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
-use microkube_image::{Image, StoreLock};
-use microkube_manifest::ephemeral::as_container;
+use anyhow::{Context as _, anyhow};
+use microkube_image::StoreLock;
 use microkube_vmm::vsock_control::GROW_DISK_VERSION;
+use ttrpc::Code;
 
-use super::images::find;
+use super::container_plans::AddedContainer;
+use super::images::{FoundImage, find};
 use super::running_machine::Additions;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::container_order;
-use crate::pod::container_spec::{self, PlanFailure, PlannedContainer};
-use crate::pod::layer_disk::NewLayers;
+use crate::pod::container_spec::{self, PlanFailure};
+use crate::pod::layer_disk::{LayerDisk, NewLayers};
+use crate::pod::lifecycle::{ContainerAttempt, Event};
 use crate::pod::machine_plan::AddedPlan;
 use crate::pod::resolved_pod::ResolvedPod;
 
+/// Another image is added to a VM only while its disk has at most this many layers, and this many bytes of layers, that no
+/// container is made of any more. They cannot be removed from the disk, and the VMM keeps their files.
+const UNUSED_LAYERS_MAX: usize = 64;
+const UNUSED_BYTES_MAX: u64 = 4 << 30;
+
+/// Why a container cannot be started in the running VM.
+#[derive(Debug)]
+pub enum NotPrepared {
+    /// It cannot be created, neither in this VM nor in another one.
+    NotCreated(PlanFailure),
+    /// Its image cannot be added to this VM.
+    ImageNotAdded(anyhow::Error),
+}
+
+impl NotPrepared {
+    fn create_error(error: &anyhow::Error) -> Self {
+        Self::NotCreated(PlanFailure {
+            reason: "CreateContainerError".to_owned(),
+            message: format!("{error:#}"),
+        })
+    }
+
+    /// The event for the lifecycle.
+    pub fn into_event(self, attempt: ContainerAttempt) -> Event {
+        match self {
+            Self::NotCreated(PlanFailure { reason, message }) => Event::ContainerStartFailed {
+                attempt,
+                reason,
+                message,
+            },
+            Self::ImageNotAdded(error) => Event::ImageNotAdded {
+                attempt,
+                message: format!("{error:#}"),
+            },
+        }
+    }
+}
+
 impl Additions {
-    /// Prepares the container with this number. `hold` protects its image until the layers are on the disk.
+    /// Prepares the container with this number. `used` are the layers of which containers are made, and `hold` protects
+    /// the image until its layers are on the disk.
     ///
     /// # Errors
-    /// If the container cannot be created, with the kubelet's reason.
+    /// [`NotPrepared`].
     pub async fn prepare(
         &self,
         pod: &Arc<SupervisedPod>,
         number: usize,
-        image: Option<Image>,
+        found: Option<FoundImage>,
+        used: HashSet<String>,
         hold: Option<StoreLock>,
-    ) -> Result<PlannedContainer, PlanFailure> {
-        let create_error = |error: anyhow::Error| PlanFailure {
-            reason: "CreateContainerError".to_owned(),
-            message: format!("{error:#}"),
-        };
+    ) -> Result<AddedContainer, NotPrepared> {
+        let create_error = |error: anyhow::Error| NotPrepared::create_error(&error);
         let record = pod.current_record();
-        let container = container_order::ephemeral_container(&record.pod, number);
+        let container = container_order::container(&record.pod, number);
         let container = container
             .context("the Pod has no such container")
             .map_err(create_error)?;
-        let image = match image.filter(|image| image.open_layers().is_ok()) {
-            Some(image) => image,
+        let FoundImage { name, image } = match found.filter(|found| found.image.open_layers().is_ok()) {
+            Some(found) => found,
             // The previous supervisor has found the image, or it was removed meanwhile.
-            None => find(pod, &as_container(container)).await.map_err(create_error)?,
+            None => find(pod, &container).await.map_err(create_error)?,
         };
         let mut added = self.added.lock().await;
-        let layer_ids = self.add_layers(pod, &mut added, &image).await.map_err(create_error)?;
+        let Some(added) = added.as_mut() else {
+            let error = anyhow!("an older microkube started the Pod's VM, so no image can be added to it");
+            return Err(NotPrepared::ImageNotAdded(error));
+        };
+        let mut layer_disk = added.layer_disk.clone();
+        let new = layer_disk.place(&image).map_err(NotPrepared::ImageNotAdded)?;
+        let is_ephemeral = pod.is_ephemeral(number);
+        if !new.files.is_empty() && !is_ephemeral {
+            check_unused(added, used).map_err(NotPrepared::ImageNotAdded)?;
+        }
+        self.extend_disk(pod, added, &layer_disk, new)
+            .await
+            .map_err(NotPrepared::ImageNotAdded)?;
+        // An earlier attempt may have failed after it extended the disk, so all layers of the image are requested.
+        let mounted = self.sandbox.agent.add_layers(layer_disk.layers_of(&image)).await;
+        mounted.map_err(|error| {
+            let is_lost = error.code() == Code::UNKNOWN;
+            let error = anyhow::Error::from(error).context("the guest cannot mount the image");
+            match is_lost {
+                // The loss of the VM is reported elsewhere.
+                true => create_error(error),
+                false => NotPrepared::ImageNotAdded(error),
+            }
+        })?;
         drop(hold);
         let address = |text: &str| text.parse::<Ipv4Addr>().context("the Pod's VM has no valid address");
         let resolved = address(&self.pod_ip)
             .and_then(|pod_ip| Ok((pod_ip, address(&self.host_ip)?)))
             .and_then(|(pod_ip, host_ip)| ResolvedPod::of_addresses(&record, pod_ip, host_ip))
             .map_err(create_error)?;
-        let mut planned = container_spec::plan(&resolved, &as_container(container), &image, layer_ids)?;
-        // Ephemeral containers have no resources of their own: the Pod's VM bounds them.
-        planned.request.resources = None.into();
-        if let Some(added) = added.as_mut() {
-            added.containers.insert(number, planned.clone());
-            self.save(pod, added);
+        let mut planned = container_spec::plan(&resolved, &container, &image, layer_disk.stack(&image))
+            .map_err(NotPrepared::NotCreated)?;
+        if is_ephemeral {
+            // Ephemeral containers have no resources of their own: the Pod's VM bounds them.
+            planned.request.resources = None.into();
         }
-        Ok(planned)
+        added.containers.insert(number, planned.clone());
+        added.images.insert(number, name.clone());
+        self.save(pod, added);
+        Ok(AddedContainer { image: name, planned })
     }
 
-    /// Puts the layers of the image on the disk, and has the guest mount them. Returns their ids, lowest first.
-    async fn add_layers(
+    /// Appends new layers to the disk, which then has the content of `grown`.
+    async fn extend_disk(
         &self,
         pod: &SupervisedPod,
-        added: &mut Option<AddedPlan>,
-        image: &Image,
-    ) -> anyhow::Result<Vec<String>> {
-        let Some(added) = added else {
-            bail!("an older microkube started the Pod's VM, so no image can be added to it");
-        };
-        let mut layer_disk = added.layer_disk.clone();
-        let NewLayers { layers, files } = layer_disk.place(image)?;
-        if !files.is_empty() {
-            if self.vmm_version < GROW_DISK_VERSION {
-                bail!("the VMM of an older microkube runs the Pod, so no image can be added to it");
-            }
-            // A supervisor that dies before the end must not leave a wrong length behind.
-            added.layer_disk = layer_disk.with_unknown_end();
-            self.save(pod, added);
-            for (file, length_bytes) in &files {
-                let grown = self.sandbox.vsock.grow_disk(file, *length_bytes).await;
-                grown.context("cannot extend the disk of the Pod's VM")?;
-            }
-            added.layer_disk = layer_disk.clone();
-            self.save(pod, added);
+        added: &mut AddedPlan,
+        grown: &LayerDisk,
+        new: NewLayers,
+    ) -> anyhow::Result<()> {
+        if new.files.is_empty() {
+            return Ok(());
         }
-        // An earlier attempt may have failed at this point, so request all layers.
-        let wanted = if layers.is_empty() {
-            layer_disk.layers_of(image)
-        } else {
-            layers
-        };
-        let mounted = self.sandbox.agent.add_layers(wanted).await;
-        mounted.context("the guest cannot mount the image")?;
-        Ok(layer_disk.stack(image))
+        anyhow::ensure!(
+            self.vmm_version >= GROW_DISK_VERSION,
+            "the VMM of an older microkube runs the Pod, so no image can be added to it"
+        );
+        // A supervisor that dies before the end must not leave a wrong length behind.
+        added.layer_disk = grown.with_unknown_end();
+        self.save(pod, added);
+        for (file, length_bytes) in &new.files {
+            let extended = self.sandbox.vsock.grow_disk(file, *length_bytes).await;
+            extended.context("cannot extend the disk of the Pod's VM")?;
+        }
+        added.layer_disk = grown.clone();
+        self.save(pod, added);
+        Ok(())
     }
 
     fn save(&self, pod: &SupervisedPod, added: &AddedPlan) {
@@ -108,3 +164,19 @@ impl Additions {
         }
     }
 }
+
+/// Checks that the disk does not have too many layers that no container is made of any more.
+fn check_unused(added: &AddedPlan, mut used: HashSet<String>) -> anyhow::Result<()> {
+    let planned = added.containers.values();
+    used.extend(planned.flat_map(|planned| planned.request.layer_ids.iter().cloned()));
+    let (layers, bytes) = added.layer_disk.unused(&used);
+    anyhow::ensure!(
+        layers <= UNUSED_LAYERS_MAX && bytes <= UNUSED_BYTES_MAX,
+        "its disk has {layers} layers with {bytes} bytes of images that are no longer used; it may have \
+         {UNUSED_LAYERS_MAX} layers and {UNUSED_BYTES_MAX} bytes"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

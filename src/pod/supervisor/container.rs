@@ -74,12 +74,27 @@ impl ContainerRun {
 
     /// Starts it and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
+        self.join_start(request, None).await;
+    }
+
+    /// Waits for a start that was requested before, and follows the container to its end. If the guest does not know that
+    /// start any more, it starts the container as requested. If `failure` says why there is no complete request, it
+    /// refuses this one, and the failure is reported.
+    pub async fn join_start(self, request: StartContainerRequest, failure: Option<Event>) {
         // No timeout: the lifecycle has one, and kills a container that it abandons. If this call timed out, the
         // container would be left behind.
         let started = match self.agent.start_container(with_timeout(0), &request).await {
             Ok(started) => started,
             Err(error) if error.code() == Code::ALREADY_EXISTS => return self.kill_unfollowed_attempt(error).await,
-            Err(error) => return self.start_failed(error),
+            Err(error) => {
+                return match failure.filter(|_| error.code() == Code::INVALID_ARGUMENT) {
+                    Some(failure) => {
+                        self.pod.guest_streams.forget_container(&self.id);
+                        self.pod.report(failure);
+                    }
+                    None => self.start_failed(error),
+                };
+            }
         };
         self.pod.report(Event::ContainerStarted {
             attempt: self.attempt,
@@ -337,6 +352,43 @@ mod tests {
                 (_, event) => panic!("{event:?}"),
             }
         }
+    }
+
+    /// An agent that knows nothing of a start, and refuses requests without layers.
+    struct ForgetfulAgent;
+
+    #[async_trait::async_trait]
+    impl Agent for ForgetfulAgent {
+        async fn start_container(
+            &self,
+            _: &TtrpcContext,
+            request: StartContainerRequest,
+        ) -> ttrpc::Result<messages::StartContainerResponse> {
+            assert!(request.layer_ids.is_empty() && request.args.is_empty(), "{request:?}");
+            let status = ttrpc::get_status(Code::INVALID_ARGUMENT, "layer_ids is empty");
+            Err(ttrpc::Error::RpcStatus(status))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_start_that_cannot_be_repeated_fails_for_its_own_reason() {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let connections = futures::stream::iter([Ok(theirs)]).chain(futures::stream::pending());
+        let mut server = ttrpc::r#async::Server::new()
+            .add_listener(ttrpc::r#async::transport::Listener::new(connections))
+            .register_service(create_agent(Arc::new(ForgetfulAgent)));
+        server.start().await.unwrap();
+        let (pod, mut messages) = test_pod(true);
+        let agent = AgentClientHandle::new(ours);
+        let attempt = ContainerAttempt::new(0, 0);
+        let failure = Event::ContainerConfigUnavailable {
+            attempt,
+            message: "configmap \"x\" not found".to_owned(),
+        };
+        let run = ContainerRun::expect(&pod, agent.clone(), attempt).unwrap();
+        run.join_start(StartContainerRequest::default(), Some(failure.clone()))
+            .await;
+        assert!(matches!(messages.recv().await, Some(Message::Event(event)) if event == failure));
     }
 
     #[test]

@@ -18,14 +18,30 @@ use crate::pod::node_objects::NodeObjects;
 use crate::pod::pull_secrets::{self, PullSecrets};
 use crate::pod::timings::Stage;
 
+/// An image that was found for a container.
+#[derive(Debug, Clone)]
+pub struct FoundImage {
+    /// As the Pod names it.
+    pub name: String,
+    pub image: Image,
+}
+
+/// The last request for the image of a container.
+#[derive(Debug, Default)]
+struct Request {
+    number: u64,
+    /// The image as the Pod names it.
+    name: String,
+}
+
 /// The images found so far.
 #[derive(Debug)]
 pub struct Images {
     pod: Arc<SupervisedPod>,
-    /// By container number, without ephemeral containers.
-    found: Vec<Option<Image>>,
-    /// The last request for the image of each container.
-    requests: BTreeMap<usize, u64>,
+    /// By container number.
+    found: BTreeMap<usize, FoundImage>,
+    /// By container number.
+    requests: BTreeMap<usize, Request>,
     /// Prevents the removal of layers between finding and opening them.
     hold: Option<StoreLock>,
     /// When the first pull started; `None` once all images are available.
@@ -35,16 +51,16 @@ pub struct Images {
 /// The images for one start of a VM.
 #[derive(Debug)]
 pub struct HeldImages {
-    found: Vec<Option<Image>>,
+    /// By container number.
+    found: BTreeMap<usize, FoundImage>,
     hold: Option<StoreLock>,
 }
 
 impl Images {
     pub fn new(pod: Arc<SupervisedPod>) -> Self {
-        let count = containers(&pod.record.pod).count();
         Self {
             pod,
-            found: vec![None; count],
+            found: BTreeMap::new(),
             requests: BTreeMap::new(),
             hold: None,
             start: None,
@@ -60,11 +76,12 @@ impl Images {
             return Ok(());
         };
         // An earlier answer is not for this request: the container's image may have changed.
-        let request = self.requests.entry(index).or_default();
-        *request = request.wrapping_add(1);
-        let request = *request;
-        if let Some(found) = self.found.get_mut(index) {
-            *found = None;
+        let last = self.requests.entry(index).or_default();
+        last.number = last.number.wrapping_add(1);
+        last.name = container.image.clone().unwrap_or_default();
+        let request = last.number;
+        self.found.remove(&index);
+        if !self.pod.is_ephemeral(index) {
             self.start.get_or_insert_with(Instant::now);
         }
         let hold = match &self.hold {
@@ -118,18 +135,23 @@ impl Images {
 
     /// Whether this is the last request for the image of a container.
     pub fn is_current(&self, container: usize, request: u64) -> bool {
-        self.requests.get(&container) == Some(&request)
+        self.requests.get(&container).is_some_and(|last| last.number == request)
     }
 
-    /// Adds an image. If it was the last, returns how long all pulls took.
+    /// Adds the image of the last request. If it was the last image, returns how long all pulls took.
     pub fn add(&mut self, container: usize, image: Image) -> Option<Stage> {
-        if let Some(slot) = self.found.get_mut(container) {
-            *slot = Some(image);
-        }
-        if !self.found.iter().all(Option::is_some) {
+        let name = self.requests.get(&container)?.name.clone();
+        self.found.insert(container, FoundImage { name, image });
+        let mut needed = 0..containers(&self.pod.record.pod).count();
+        if !needed.all(|container| self.found.contains_key(&container)) {
             return None;
         }
         self.start.take().map(|start| Stage::since("image", start))
+    }
+
+    /// The image of a container, if it was found.
+    pub fn get(&self, container: usize) -> Option<FoundImage> {
+        self.found.get(&container).cloned()
     }
 
     /// The lock that protects an image until its layers are on the disk of the running VM.
@@ -157,12 +179,12 @@ impl HeldImages {
     ///
     /// # Errors
     /// If one of them can neither be found nor pulled.
-    pub async fn complete(self, pod: &Arc<SupervisedPod>) -> anyhow::Result<(Vec<Image>, Option<StoreLock>)> {
+    pub async fn complete(mut self, pod: &Arc<SupervisedPod>) -> anyhow::Result<(Vec<FoundImage>, Option<StoreLock>)> {
         let mut images = Vec::new();
         let current = pod.current();
-        for (container, found) in containers(&current).zip(self.found) {
-            images.push(match found {
-                Some(image) => image,
+        for (number, container) in containers(&current).enumerate() {
+            images.push(match self.found.remove(&number) {
+                Some(found) => found,
                 None => find(pod, container).await?,
             });
         }
@@ -174,11 +196,14 @@ impl HeldImages {
 ///
 /// # Errors
 /// If it can neither be found nor pulled.
-pub async fn find(pod: &Arc<SupervisedPod>, container: &Container) -> anyhow::Result<Image> {
+pub async fn find(pod: &Arc<SupervisedPod>, container: &Container) -> anyhow::Result<FoundImage> {
     let must_be_pulled = container_images::must_be_pulled(&pod.paths, container);
     let secrets = secrets_for_pull(pod, must_be_pulled).await;
     let image = container_images::ensure(&pod.paths, container, &secrets, None).await;
-    image.with_context(|| format!("container {:?}", container.name))
+    Ok(FoundImage {
+        name: container.image.clone().unwrap_or_default(),
+        image: image.with_context(|| format!("container {:?}", container.name))?,
+    })
 }
 
 /// The Secrets to pull an image with, if it must be pulled. Reports those that are missing.

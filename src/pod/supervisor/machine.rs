@@ -1,24 +1,19 @@
-//! The Pod's VM: starts it, takes it over, loses it, powers it off; and sends requests to its containers.
+//! The Pod's VM: starts it, takes it over, loses it, powers it off.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use microkube_image::{Image, StoreLock};
-use microkube_manifest::security::{self, Seccomp};
-use microkube_protocol::messages::{
-    CreateSandboxRequest, CreateSandboxResponse, RemoveContainerRequest, SignalContainerRequest, StartContainerRequest,
-};
+use microkube_protocol::messages::{CreateSandboxRequest, CreateSandboxResponse};
 use microkube_vmm::config::{PROTOCOL_VERSION, VmmEvent};
-use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use ttrpc::context::with_duration;
 
-use super::container::ContainerRun;
-use super::container_config::{ConfigFailure, process_values, skipped_keys};
+use super::container_plans::ContainerPlans;
 use super::images::HeldImages;
+use super::machine_containers::MachineContainers;
 use super::message::Message;
+use super::pending_resources::PendingResources;
 use super::pod_view::PodView;
 use super::running_machine::{Additions, Guest, RunningMachine, StartedMachine};
 use super::supervised_pod::SupervisedPod;
@@ -27,25 +22,16 @@ use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::boot_plan::{self, BootPlan};
 use crate::pod::boot_slot::BootSlot;
 use crate::pod::container_images;
-use crate::pod::container_order;
-use crate::pod::container_spec::{PlanFailure, PlannedContainer};
-use crate::pod::container_streams::{KILLED_LAG_BYTES, STOPPED_LAG_BYTES};
 use crate::pod::guest_process::GuestProcesses;
-use crate::pod::host_resources::{self, HostResources};
-use crate::pod::lifecycle::{ContainerAttempt, Event};
+use crate::pod::lifecycle::Event;
 use crate::pod::machine_plan::MachinePlan;
 use crate::pod::patience::KILL_PATIENCE;
 use crate::pod::projected_volumes::{VolumeFiles, memory_mib};
 use crate::pod::sandbox::{self, AgentClientHandle, describe_loss, vmm_end};
-use crate::pod::seccomp_profile;
-use crate::pod::security_policy::SecurityPolicy;
 use crate::pod::timings::Stage;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::pod::written_volumes::WrittenVolumes;
 use crate::state::ProcessIdentity;
-
-/// The stop signal of a container without a plan.
-const DEFAULT_STOP_SIGNAL: u32 = libc::SIGTERM.unsigned_abs();
 
 /// How a VM is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +52,8 @@ pub struct Machine {
     /// The VMM's process, from its start, even while the VM is still booting.
     vmm: Option<ProcessIdentity>,
     running: Option<RunningMachine>,
-    /// By container number: how to start it, or why it cannot be created.
-    plan: Vec<Result<PlannedContainer, PlanFailure>>,
-    /// The same for containers that were added to this VM.
-    added: BTreeMap<usize, PlannedContainer>,
-    /// Images of ephemeral containers, until they are added to the running VM.
-    added_images: BTreeMap<usize, Image>,
+    /// The containers of the running VM.
+    pub containers: MachineContainers,
     /// Keeps the volumes of the running VM up to date.
     updates: Option<VolumeUpdates>,
 }
@@ -80,15 +62,13 @@ impl Machine {
     /// Starts without a VM. The view is updated whenever one starts or ends.
     pub fn new(pod: Arc<SupervisedPod>, view: PodView) -> Self {
         Self {
+            containers: MachineContainers::new(Arc::clone(&pod), view.clone()),
             pod,
             view,
             resources: None,
             starting: None,
             vmm: None,
             running: None,
-            plan: Vec::new(),
-            added: BTreeMap::new(),
-            added_images: BTreeMap::new(),
             updates: None,
         }
     }
@@ -115,7 +95,8 @@ impl Machine {
                 let paths = &pod.paths;
                 let mut images = images;
                 let volumes = volumes::wait_for_files(&pod, || images.release()).await;
-                let (images, hold) = images.complete(&pod).await?;
+                let (found, hold) = images.complete(&pod).await?;
+                let (names, images) = found.into_iter().map(|found| (found.name, found.image)).unzip();
                 let images = container_images::fit_layers(paths, images).await?;
                 let resources = resources.context("the VM's resources were not acquired")?.await??;
                 let network_stage = resources.stage.clone();
@@ -124,6 +105,7 @@ impl Machine {
                 drop(hold);
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
                 let mut started = boot(&pod, plan, volumes).await?;
+                started.plan.images = names;
                 started.stages.insert(0, network_stage);
                 anyhow::Ok(started)
             };
@@ -147,7 +129,7 @@ impl Machine {
     pub fn started(&mut self, started: StartedMachine) -> Option<(Event, Vec<Stage>)> {
         let StartedMachine {
             machine,
-            layer_disk,
+            additions,
             plan,
             written,
             stages,
@@ -155,30 +137,22 @@ impl Machine {
         // It was abandoned meanwhile; dropping it kills it.
         self.starting.take()?;
         let is_detached = self.pod.record.detached;
-        let event = match plan.iter().find_map(|planned| planned.as_ref().err()) {
+        let event = match plan.containers.iter().find_map(|planned| planned.as_ref().err()) {
             // Kubernetes would wait for a corrected manifest; in the foreground there cannot be one.
             Some(failure) if !is_detached => Event::SandboxFailed {
                 message: failure.message.clone(),
             },
             _ => Event::SandboxReady {
-                pod_ip: machine.pod_ip.clone(),
-                host_ip: machine.host_ip.clone(),
+                pod_ip: plan.pod_ip.clone(),
+                host_ip: plan.host_ip.clone(),
             },
         };
-        if is_detached {
-            let record = MachinePlan {
-                pod_ip: machine.pod_ip.clone(),
-                host_ip: machine.host_ip.clone(),
-                vmm_version: PROTOCOL_VERSION,
-                layer_disk: Some(layer_disk),
-                containers: plan.clone(),
-            };
-            if let Err(error) = record.save(&self.pod.paths, &self.pod.record.uid) {
-                // Without the plan, the next supervisor would start the Pod in another VM.
-                tracing::error!("cannot write the state for a later supervisor: {error}");
-            }
+        if is_detached && let Err(error) = plan.save(&self.pod.paths, &self.pod.record.uid) {
+            // Without the plan, the next supervisor would start the Pod in another VM.
+            tracing::error!("cannot write the state for a later supervisor: {error}");
         }
-        self.runs(machine, plan, BTreeMap::new(), written);
+        let plans = ContainerPlans::new(plan.containers, plan.images);
+        self.runs(machine, additions, plans, written);
         Some((event, stages))
     }
 
@@ -187,22 +161,15 @@ impl Machine {
         &mut self,
         vmm: ProcessIdentity,
         machine: RunningMachine,
-        plan: Vec<Result<PlannedContainer, PlanFailure>>,
-        added: BTreeMap<usize, PlannedContainer>,
+        additions: Additions,
+        plans: ContainerPlans,
     ) {
         self.vmm = Some(vmm);
-        self.runs(machine, plan, added, WrittenVolumes::default());
+        self.runs(machine, additions, plans, WrittenVolumes::default());
     }
 
-    fn runs(
-        &mut self,
-        machine: RunningMachine,
-        plan: Vec<Result<PlannedContainer, PlanFailure>>,
-        added: BTreeMap<usize, PlannedContainer>,
-        written: WrittenVolumes,
-    ) {
-        self.plan = plan;
-        self.added = added;
+    fn runs(&mut self, machine: RunningMachine, additions: Additions, plans: ContainerPlans, written: WrittenVolumes) {
+        self.containers.attach(additions, plans);
         self.updates = VolumeUpdates::start(&self.pod, machine.sandbox.agent.clone(), written);
         self.view
             .set_machine(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
@@ -234,6 +201,7 @@ impl Machine {
         if let Some(machine) = self.running.take() {
             machine.kill().await;
         }
+        self.containers.detach().await;
         self.vmm = None;
     }
 
@@ -248,6 +216,7 @@ impl Machine {
                 MachineEnd::Replace => machine.turn_off(true).await,
             }
         }
+        self.containers.detach().await;
         if let Some(starting) = self.starting.take() {
             // Dropping a VMM kills it, but does not wait until it has ended.
             starting.abort();
@@ -260,221 +229,6 @@ impl Machine {
         }
         self.vmm = None;
     }
-
-    /// Takes the image of an ephemeral container.
-    pub fn add_image(&mut self, container: usize, image: Image) {
-        self.added_images.insert(container, image);
-    }
-
-    /// Whether a container must be prepared before it can be started in this VM.
-    pub fn needs_preparation(&self, container: usize) -> bool {
-        self.pod.is_ephemeral(container) && !self.added.contains_key(&container)
-    }
-
-    /// Prepares a container that was added to the Pod; the result arrives as a message.
-    pub fn prepare_container(&self, attempt: ContainerAttempt, hold: Option<StoreLock>) {
-        let Some(machine) = &self.running else { return };
-        let (additions, pod) = (machine.additions.clone(), Arc::clone(&self.pod));
-        let image = self.added_images.get(&attempt.container).cloned();
-        tokio::spawn(async move {
-            let prepared = additions.prepare(&pod, attempt.container, image, hold).await;
-            pod.send(match prepared {
-                Ok(planned) => Message::ContainerPrepared {
-                    attempt,
-                    planned: Box::new(planned),
-                },
-                Err(PlanFailure { reason, message }) => Message::Event(Event::ContainerStartFailed {
-                    attempt,
-                    reason,
-                    message,
-                }),
-            });
-        });
-    }
-
-    /// A container was prepared for this VM.
-    pub fn container_prepared(&mut self, container: usize, planned: PlannedContainer) {
-        self.added.insert(container, planned);
-    }
-
-    /// The id of the running container whose processes an ephemeral container is to see.
-    fn target_of(&self, container: usize) -> Result<String, String> {
-        let current = self.pod.current();
-        let ephemeral = container_order::ephemeral_container(&current, container);
-        match ephemeral.and_then(|ephemeral| ephemeral.target_container_name.as_deref()) {
-            None | Some("") => Ok(String::new()),
-            Some(target) => match self.view.container(target) {
-                Ok((id, _)) => Ok(id),
-                Err(_) => Err(format!("unable to find target container {target:?}")),
-            },
-        }
-    }
-
-    /// Starts an attempt of a container; its progress arrives as events.
-    pub async fn start_container(&mut self, attempt: ContainerAttempt) {
-        let Some(planned) = self.planned(attempt) else { return };
-        let mut request = match self.complete(attempt.container, planned).await {
-            Ok(request) => request,
-            Err(failure) => return self.pod.report(failure.into_event(attempt)),
-        };
-        match self.target_of(attempt.container) {
-            Ok(target) => request.pid_namespace_of = target,
-            Err(message) => {
-                return self.pod.report(Event::ContainerStartFailed {
-                    attempt,
-                    reason: "CreateContainerConfigError".to_owned(),
-                    message,
-                });
-            }
-        }
-        match add_seccomp_profile(&self.pod, attempt.container, &mut request) {
-            Ok(()) => self.request_start(attempt, request),
-            Err(error) => self.pod.report(Event::ContainerStartFailed {
-                attempt,
-                reason: "CreateContainerError".to_owned(),
-                message: format!("{error:#}"),
-            }),
-        }
-    }
-
-    /// Requests again a start that the previous supervisor requested: the guest answers when that start is done.
-    pub async fn follow_start(&mut self, attempt: ContainerAttempt) {
-        let Some(planned) = self.planned(attempt) else { return };
-        let request = planned.request.clone();
-        // Objects and profiles may have been deleted meanwhile; the guest has the values.
-        let mut request = self.complete(attempt.container, planned).await.unwrap_or(request);
-        request.pid_namespace_of = self.target_of(attempt.container).unwrap_or_default();
-        let _ = add_seccomp_profile(&self.pod, attempt.container, &mut request);
-        self.request_start(attempt, request);
-    }
-
-    /// How to start the container of an attempt; reports why if it cannot be created.
-    fn planned(&self, attempt: ContainerAttempt) -> Option<PlannedContainer> {
-        match self.plan.get(attempt.container) {
-            Some(Ok(planned)) => Some(planned.clone()),
-            Some(Err(failure)) => {
-                self.pod.report(Event::ContainerStartFailed {
-                    attempt,
-                    reason: failure.reason.clone(),
-                    message: failure.message.clone(),
-                });
-                None
-            }
-            None => self.added.get(&attempt.container).cloned(),
-        }
-    }
-
-    /// The request for one attempt of a container, with its command line and environment.
-    async fn complete(
-        &self,
-        container: usize,
-        planned: PlannedContainer,
-    ) -> Result<StartContainerRequest, ConfigFailure> {
-        let PlannedContainer { mut request, image, .. } = planned;
-        let (Some(image), Some(machine)) = (image, &self.running) else {
-            return Ok(request);
-        };
-        let addresses = (machine.pod_ip.parse().ok(), machine.host_ip.parse().ok());
-        let values = process_values(&self.pod, container, image, machine.sandbox.agent.clone(), addresses).await?;
-        for skipped in &values.skipped {
-            self.pod.send(Message::Emit(skipped_keys(skipped)));
-        }
-        request.args = values.args;
-        request.env = values.env;
-        // The mounts are those of the manifest, in the same order.
-        for (mount, sub_path) in request.mounts.iter_mut().zip(values.sub_paths) {
-            if let Some(sub_path) = sub_path {
-                mount.sub_path = sub_path;
-            }
-        }
-        Ok(request)
-    }
-
-    fn request_start(&mut self, attempt: ContainerAttempt, mut request: StartContainerRequest) {
-        let Some(machine) = &mut self.running else { return };
-        let agent = machine.sandbox.agent.clone();
-        request.id = self.pod.container_id(attempt);
-        request.start_after = machine.last_start.replace(request.id.clone()).unwrap_or_default();
-        if let Some(number) = attempt.number.checked_sub(1) {
-            let earlier = ContainerAttempt::new(attempt.container, number);
-            remove_from_guest(&self.pod, &agent, self.pod.container_id(earlier));
-        }
-        if let Some(run) = ContainerRun::expect(&self.pod, agent, attempt) {
-            tokio::spawn(run.start(request));
-        }
-    }
-
-    /// Sends an attempt of a container its stop signal.
-    pub fn stop_container(&self, attempt: ContainerAttempt) {
-        let planned = self.plan.get(attempt.container);
-        let planned = planned.and_then(|planned| planned.as_ref().ok());
-        let planned = planned.or_else(|| self.added.get(&attempt.container));
-        let signal = planned.map_or(DEFAULT_STOP_SIGNAL, |planned| planned.stop_signal);
-        self.signal_container(attempt, signal, STOPPED_LAG_BYTES);
-    }
-
-    /// Sends an attempt of a container SIGKILL.
-    pub fn kill_container(&self, attempt: ContainerAttempt) {
-        self.signal_container(attempt, libc::SIGKILL.unsigned_abs(), KILLED_LAG_BYTES);
-    }
-
-    fn signal_container(&self, attempt: ContainerAttempt, signal: u32, lag_bytes: usize) {
-        let Some(machine) = &self.running else { return };
-        // A client that does not read must not delay the end: the guest reports it once all output was received.
-        if let Some(streams) = self.pod.guest_streams.container(&self.pod.container_id(attempt)) {
-            streams.let_followers_lag(lag_bytes);
-        }
-        let agent = machine.sandbox.agent.clone();
-        let request = SignalContainerRequest {
-            id: self.pod.container_id(attempt),
-            signal,
-            ..Default::default()
-        };
-        let pod = Arc::clone(&self.pod);
-        tokio::spawn(async move {
-            if let Err(error) = agent.signal_container(with_duration(CALL_TIMEOUT), &request).await {
-                pod.guest_streams.complain(format_args!(
-                    "cannot send container {} signal {}: {error}",
-                    request.id, request.signal
-                ));
-            }
-        });
-    }
-}
-
-/// Adds the container's seccomp profile of type Localhost, if it has one, to the request for an attempt. The file may have
-/// changed since the last one.
-fn add_seccomp_profile(
-    pod: &SupervisedPod,
-    container: usize,
-    request: &mut StartContainerRequest,
-) -> anyhow::Result<()> {
-    let Some(container) = pod.container(container) else {
-        return Ok(());
-    };
-    let confinement = security::confinement(&pod.record.pod, &container);
-    if let Seccomp::Localhost(name) = &confinement.seccomp {
-        let policy = SecurityPolicy::of_environment()?;
-        let program = seccomp_profile::program(&policy.seccomp_profiles, name, &confinement.capabilities)?;
-        request.security.mut_or_insert_default().seccomp_programs = vec![program];
-    }
-    Ok(())
-}
-
-fn remove_from_guest(pod: &Arc<SupervisedPod>, agent: &AgentClientHandle, id: String) {
-    let (agent, pod) = (agent.clone(), Arc::clone(pod));
-    let request = RemoveContainerRequest {
-        id,
-        ..Default::default()
-    };
-    tokio::spawn(async move {
-        if let Err(error) = agent.remove_container(with_duration(CALL_TIMEOUT), &request).await {
-            pod.guest_streams.complain(format_args!(
-                "cannot remove container {} from the guest: {error}",
-                request.id
-            ));
-        }
-    });
 }
 
 /// Kills a VMM that is only known by its process identity, and waits until it has ended: its address must not be leased
@@ -524,26 +278,24 @@ async fn boot(pod: &SupervisedPod, plan: BootPlan, volumes: Vec<VolumeFiles>) ->
     };
     sandbox::boot_stages(&mut stages, vmm_start, agent_start, &created);
     let processes = GuestProcesses::new(sandbox.agent.clone(), Arc::clone(guest_streams));
-    let added = Additions::of_disk(layer_disk.clone());
-    let additions = Additions {
-        sandbox: sandbox.clone(),
+    let plan = MachinePlan {
+        pod_ip,
+        host_ip,
         vmm_version: PROTOCOL_VERSION,
-        pod_ip: pod_ip.clone(),
-        host_ip: host_ip.clone(),
-        added: Arc::new(tokio::sync::Mutex::new(Some(added))),
+        layer_disk: Some(layer_disk.clone()),
+        containers,
+        images: Vec::new(),
     };
+    let additions = Additions::new(sandbox.clone(), &plan, Some(Additions::of_disk(layer_disk)));
     Ok(StartedMachine {
         machine: RunningMachine {
             vm,
             sandbox,
             processes,
-            pod_ip,
-            host_ip,
-            last_start: None,
-            additions,
+            pod_ip: plan.pod_ip.clone(),
         },
-        layer_disk,
-        plan: containers,
+        additions,
+        plan,
         written,
         stages,
     })
@@ -563,68 +315,4 @@ async fn create_sandbox(
         files_written.with_context(|| format!("the guest's agent cannot write the volume {volume:?}"))?;
     }
     Ok(created)
-}
-
-/// The host resources of a VM, while a task acquires them. The task cannot be stopped half-way, and resources that
-/// it created after the Pod's release would be leaked, so a release waits for it.
-#[derive(Debug)]
-struct PendingResources {
-    making: JoinHandle<()>,
-    result: Option<oneshot::Receiver<anyhow::Result<HostResources>>>,
-}
-
-impl PendingResources {
-    /// Starts to acquire them.
-    fn begin(pod: &Arc<SupervisedPod>) -> Self {
-        let pod = Arc::clone(pod);
-        Self::of(async move { host_resources::acquire(&pod.privileges, &pod.record).await })
-    }
-
-    fn of(make: impl Future<Output = anyhow::Result<HostResources>> + Send + 'static) -> Self {
-        let (sender, receiver) = oneshot::channel();
-        let making = tokio::spawn(async move {
-            // The receiver is gone if the VM was abandoned.
-            let _ = sender.send(make.await);
-        });
-        Self {
-            making,
-            result: Some(receiver),
-        }
-    }
-
-    /// Waits until the task has ended.
-    async fn finish(self) {
-        drop(self.result);
-        let _ = self.making.await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn abandoned_resources_are_awaited_even_after_a_cancelled_start() {
-        for is_taken in [false, true] {
-            let made = Arc::new(AtomicBool::new(false));
-            let mut pending = PendingResources::of({
-                let made = Arc::clone(&made);
-                async move {
-                    tokio::time::sleep(Duration::from_secs(60)).await;
-                    made.store(true, Ordering::Relaxed);
-                    anyhow::bail!("no resources")
-                }
-            });
-            if is_taken {
-                let result = pending.result.take().unwrap();
-                let starting = tokio::spawn(result);
-                tokio::task::yield_now().await;
-                starting.abort();
-            }
-            pending.finish().await;
-            assert!(made.load(Ordering::Relaxed), "{is_taken}");
-        }
-    }
 }

@@ -2,8 +2,8 @@
 
 use microkube_image::Image;
 
+use super::container_plans::AddedContainer;
 use super::running_machine::StartedMachine;
-use crate::pod::container_spec::PlannedContainer;
 use crate::pod::lifecycle::{ContainerAttempt, Event, PodEvent};
 use crate::state::ProcessIdentity;
 
@@ -37,10 +37,10 @@ pub enum Message {
     },
     /// The VMM's process was started; the VM itself follows later.
     VmmStarted(Option<ProcessIdentity>),
-    /// An added container can be started.
+    /// The VM has the image of a container, which can be started.
     ContainerPrepared {
         attempt: ContainerAttempt,
-        planned: Box<PlannedContainer>,
+        added: Box<AddedContainer>,
     },
     /// The VM runs, and its agent has created the sandbox.
     MachineStarted(Box<StartedMachine>),

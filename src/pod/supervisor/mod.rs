@@ -2,8 +2,9 @@
 //! keeps the records, serves command lines, and releases everything at the end.
 //!
 //! `lifecycle` makes the decisions; this module does the I/O. `pod_run` is the main loop. Its parts are `images` (pulls
-//! and protects them), `machine` (the VM and its containers), `added_container` (ephemeral containers),
-//! `container_config` and `volumes` (what these take from objects), `handlers` (probes and hooks), `record_keeper`
+//! and protects them), `machine` (the VM), `machine_containers` (what is asked of its containers), `container_plans` and
+//! `added_container` (how they are started, and images that are added to the VM), `container_config` and `volumes` (what
+//! containers take from objects), `handlers` (probes and hooks), `record_keeper`
 //! (records on disk), `client_report` (reports to the attached command line) and `ending` (the cause of the end).
 //! `server` and `session` serve command lines, which access the Pod through `pod_view`.
 
@@ -14,12 +15,15 @@ mod client_report;
 mod clock;
 mod container;
 mod container_config;
+mod container_plans;
 mod ending;
 mod handlers;
 mod images;
 mod machine;
+mod machine_containers;
 mod message;
 mod order;
+mod pending_resources;
 mod pod_run;
 mod pod_view;
 mod record_keeper;

@@ -235,11 +235,11 @@ impl PodRun {
                 self.keeper.note_vmm(identity);
                 None
             }
-            Message::ContainerPrepared { attempt, planned } => {
-                self.machine.container_prepared(attempt.container, *planned);
-                // The VM may have been abandoned meanwhile.
+            Message::ContainerPrepared { attempt, added } => {
+                self.machine.containers.prepared(attempt.container, *added);
+                // The attempt may have been given up meanwhile.
                 if self.lifecycle.expects(attempt) {
-                    self.machine.start_container(attempt).await;
+                    self.machine.containers.start(attempt).await;
                 }
                 None
             }
@@ -253,20 +253,15 @@ impl PodRun {
 
     /// Converts news about the image of a container to an event.
     fn event_of_image(&mut self, container: usize, news: ImageNews) -> Event {
-        let is_ephemeral = self.pod.is_ephemeral(container);
         match news {
             ImageNews::PullStarted => Event::ImagePullStarted { container },
             ImageNews::Ready(image) => {
                 let image_id = image.kubernetes_id().to_owned();
-                if is_ephemeral {
-                    self.machine.add_image(container, *image);
-                } else {
-                    self.report.add_stages(self.images.add(container, *image));
-                }
+                self.report.add_stages(self.images.add(container, *image));
                 Event::ImageReady { container, image_id }
             }
             ImageNews::Failed { reason, message } => {
-                if is_ephemeral {
+                if self.lifecycle.has_sandbox() {
                     // No layers need protection until the next pull.
                     drop(self.images.take_hold());
                 }
@@ -436,12 +431,18 @@ impl PodRun {
                     message: "the Pod's VM was turned off".to_owned(),
                 });
             }
-            Action::StartContainer { attempt } if self.machine.needs_preparation(attempt.container) => {
-                self.machine.prepare_container(attempt, self.images.take_hold());
+            Action::StartContainer { attempt } => {
+                let hold = self.images.take_hold();
+                match self.machine.containers.is_prepared(attempt.container) {
+                    true => self.machine.containers.start(attempt).await,
+                    false => {
+                        let image = self.images.get(attempt.container);
+                        self.machine.containers.prepare(attempt, image, hold);
+                    }
+                }
             }
-            Action::StartContainer { attempt } => self.machine.start_container(attempt).await,
-            Action::StopContainer { attempt } => self.machine.stop_container(attempt),
-            Action::KillContainer { attempt } => self.machine.kill_container(attempt),
+            Action::StopContainer { attempt } => self.machine.containers.stop(attempt),
+            Action::KillContainer { attempt } => self.machine.containers.kill(attempt),
             Action::RunHook { attempt, hook, timeout } => {
                 if let Some(guest) = self.machine.guest() {
                     self.handlers.run_hook(guest, attempt, hook, timeout);

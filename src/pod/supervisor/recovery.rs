@@ -9,6 +9,7 @@ use microkube_vmm::config::PROTOCOL_VERSION;
 use ttrpc::context::with_duration;
 
 use super::container::ContainerRun;
+use super::container_plans::ContainerPlans;
 use super::machine::Machine;
 use super::pod_view::PodView;
 use super::running_machine::{Additions, RunningMachine};
@@ -75,35 +76,24 @@ async fn adopt(
     };
     let (sandbox, listed) = adopted?;
     let agent = sandbox.agent.clone();
-    let MachinePlan {
-        pod_ip,
-        host_ip,
-        vmm_version,
-        layer_disk,
-        containers,
-    } = plan;
     let added = match AddedPlan::load(&pod.paths, &pod.record.uid)? {
         Some(added) => Some(added),
-        None => layer_disk.map(Additions::of_disk),
+        None => plan.layer_disk.clone().map(Additions::of_disk),
     };
-    let added_containers = added.as_ref().map(|added| added.containers.clone());
-    let additions = Additions {
-        sandbox: sandbox.clone(),
-        vmm_version,
-        pod_ip: pod_ip.clone(),
-        host_ip: host_ip.clone(),
-        added: Arc::new(tokio::sync::Mutex::new(added)),
+    let MachinePlan { containers, images, .. } = &plan;
+    let plans = ContainerPlans::new(containers.clone(), images.clone());
+    let plans = match &added {
+        Some(added) => plans.with_added(added),
+        None => plans,
     };
+    let additions = Additions::new(sandbox.clone(), &plan, added);
     let running = RunningMachine {
         vm,
         processes: GuestProcesses::new(agent.clone(), Arc::clone(&pod.guest_streams)),
         sandbox,
-        pod_ip,
-        host_ip,
-        last_start: None,
-        additions,
+        pod_ip: plan.pod_ip,
     };
-    machine.adopted(identity, running, containers, added_containers.unwrap_or_default());
+    machine.adopted(identity, running, additions, plans);
     let found = Found::among(listed.containers, |id| pod.attempt_of(id), lifecycle);
     if let Some(id) = &found.strange {
         pod.guest_streams.complain(format_args!(
@@ -123,9 +113,9 @@ async fn adopt(
         tokio::spawn(run.follow());
     }
     for &attempt in &found.starting {
-        // The guest cannot be starting a container that was never prepared.
-        if lifecycle.expects(attempt) && !machine.needs_preparation(attempt.container) {
-            machine.follow_start(attempt).await;
+        // Its image may have changed since; the guest cannot be starting a container that was never planned.
+        if lifecycle.expects(attempt) {
+            machine.containers.follow_start(attempt).await;
         }
     }
     pod.guest_streams.unpark();

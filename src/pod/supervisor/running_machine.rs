@@ -10,10 +10,9 @@ use microkube_vmm::config::VmmEvent;
 use tokio::sync::Mutex;
 use ttrpc::context::with_duration;
 
-use crate::pod::container_spec::{PlanFailure, PlannedContainer};
 use crate::pod::guest_process::GuestProcesses;
 use crate::pod::layer_disk::LayerDisk;
-use crate::pod::machine_plan::AddedPlan;
+use crate::pod::machine_plan::{AddedPlan, MachinePlan};
 use crate::pod::patience::{MACHINE_END_PATIENCE, POWER_OFF_PATIENCE, SYNC_PATIENCE};
 use crate::pod::sandbox::ReadySandbox;
 use crate::pod::timings::Stage;
@@ -28,12 +27,6 @@ pub struct RunningMachine {
     pub processes: GuestProcesses,
     /// IP address of the Pod.
     pub pod_ip: String,
-    /// IP address of the host in the Pod's network.
-    pub host_ip: String,
-    /// The container requested last: the next one starts after it.
-    pub last_start: Option<String>,
-    /// The means to add layers and containers to it.
-    pub additions: Additions,
 }
 
 /// Layers and containers that were added to a running VM, and the means to add more. Clones share the state.
@@ -42,18 +35,38 @@ pub struct Additions {
     pub sandbox: ReadySandbox,
     /// The version of the VMM's protocol with which the VM was started.
     pub vmm_version: u32,
+    /// IP address of the Pod.
     pub pod_ip: String,
+    /// IP address of the host in the Pod's network.
     pub host_ip: String,
-    /// Held while the disk is extended. `None` if an older build started the VM and recorded no layers.
+    /// Held while the disk is extended. `None` if an older build started the VM and recorded no layers,
+    /// or the VM is gone.
     pub added: Arc<Mutex<Option<AddedPlan>>>,
 }
 
 impl Additions {
+    /// `added` is `None` if an older build started the VM and recorded no layers.
+    pub fn new(sandbox: ReadySandbox, plan: &MachinePlan, added: Option<AddedPlan>) -> Self {
+        Self {
+            sandbox,
+            vmm_version: plan.vmm_version,
+            pod_ip: plan.pod_ip.clone(),
+            host_ip: plan.host_ip.clone(),
+            added: Arc::new(Mutex::new(added)),
+        }
+    }
+
     pub fn of_disk(layer_disk: LayerDisk) -> AddedPlan {
         AddedPlan {
             layer_disk,
             containers: BTreeMap::new(),
+            images: BTreeMap::new(),
         }
+    }
+
+    /// The VM is gone: nothing is added and recorded any more.
+    pub async fn close(&self) {
+        *self.added.lock().await = None;
     }
 }
 
@@ -61,10 +74,10 @@ impl Additions {
 #[derive(Debug)]
 pub struct StartedMachine {
     pub machine: RunningMachine,
-    /// The layers on its disk.
-    pub layer_disk: LayerDisk,
-    /// The containers to start in it, or why one of them cannot be created.
-    pub plan: Vec<Result<PlannedContainer, PlanFailure>>,
+    /// What can be added to it.
+    pub additions: Additions,
+    /// What a later supervisor needs to start containers in it.
+    pub plan: MachinePlan,
     /// The files that its volumes have.
     pub written: WrittenVolumes,
     /// Durations of the stages of its start.

@@ -32,54 +32,98 @@ fn stopped(world: &mut World) -> Vec<String> {
     })
 }
 
+/// The supervisor cannot add the image of the container to the sandbox.
+fn not_added(world: &mut World, name: &str, number: u32) -> Vec<String> {
+    let attempt = world.attempt(name, number);
+    world.step(Event::ImageNotAdded {
+        attempt,
+        message: "its disk is full".to_owned(),
+    })
+}
+
 #[test]
-fn a_container_with_another_image_is_restarted_whatever_its_policy() {
+fn a_container_with_another_image_is_restarted_whatever_its_policy_and_no_other_is() {
     for policy in ["Always", "OnFailure", "Never"] {
-        let mut world = World::running(spec(policy, &[("main", "i:1")]));
+        let of = |image| spec(policy, &[("main", image), ("other", "i:1")]);
+        let mut world = World::running(of("i:1"));
         world.events();
-        let asked = world.step(changed(spec(policy, &[("main", "i:2")])));
-        assert_eq!(asked, ["stop main 0", "pull main"], "{policy}");
+        assert_eq!(world.step(changed(of("i:2"))), ["stop main 0", "pull main"], "{policy}");
         assert_eq!(
             world.events(),
             ["Killing: Container main definition changed, will be restarted"]
         );
         assert_eq!(world.container("main").image, "i:1");
-        world.step(image_ready(0));
-        // The running sandbox does not have the image.
-        assert_eq!(world.exited("main", 0, killed()), ["stop sandbox"], "{policy}");
+        assert_eq!(world.exited("main", 0, killed()), [""; 0], "{policy}");
         assert_eq!(world.phase(), "Running");
-        assert_eq!(stopped(&mut world), ["start sandbox"]);
-        assert_eq!(world.sandbox(), ["start main 1"]);
+        world.reload();
+        assert_eq!(world.step(image_ready(0)), ["start main 1"], "{policy}");
         world.started("main", 1);
         let main = world.container("main");
         assert_eq!((main.restart_count, main.image.as_str()), (1, "i:2"));
         assert_eq!(main.image_id, "sha256:new");
-        world.reload();
+        assert_eq!(world.container("other").restart_count, 0);
+        assert_eq!(world.state("other"), "running");
+        assert_eq!(
+            world.events(),
+            [
+                "Pulled: Container image \"i:2\" already present on machine",
+                "Created: Container created",
+                "Started: Container started",
+            ]
+        );
     }
 }
 
 #[test]
-fn the_other_containers_restart_with_the_sandbox_and_only_once_the_image_is_there() {
+fn an_image_that_cannot_be_added_restarts_the_others_in_another_sandbox() {
     let of = |image| spec("Never", &[("a", "i:1"), ("b", image)]);
     let mut world = World::running(of("i:1"));
-    assert_eq!(world.step(changed(of("i:2"))), ["stop b 0", "pull b"]);
-    assert_eq!(world.exited("b", 0, exit(0)), [""; 0]);
-    assert_eq!(world.state("a"), "running");
+    world.step(changed(of("i:2")));
+    world.exited("b", 0, exit(0));
+    assert_eq!(world.step(image_ready(1)), ["start b 1"]);
     world.events();
-    assert_eq!(world.step(image_ready(1)), ["stop a 0"]);
+    assert_eq!(not_added(&mut world, "b", 1), ["stop a 0"]);
     assert_eq!(
         world.events(),
         [
-            "Pulled: Container image \"i:2\" already present on machine",
+            "!Failed: Error: cannot add the image to the running VM: its disk is full",
             "SandboxChanged: Pod sandbox changed, it will be killed and re-created.",
             "Killing: Stopping container a",
         ]
     );
+    assert_eq!(world.state("b"), "waiting ContainerCreating");
+    assert_eq!(world.last_state("b"), "terminated Completed 0");
     assert_eq!(world.exited("a", 0, exit(143)), ["stop sandbox"]);
     world.reload();
     assert_eq!(stopped(&mut world), ["start sandbox"]);
     assert_eq!(world.sandbox(), ["start a 1", "start b 1"]);
+    world.started("b", 1);
+    assert_eq!(world.container("b").restart_count, 1);
     assert_eq!(world.phase(), "Running");
+    // The next image may fit again.
+    assert_eq!(world.step(changed(of("i:3"))), ["stop b 1", "pull b"]);
+    world.exited("b", 1, exit(0));
+    assert_eq!(world.step(image_ready(1)), ["start b 2"]);
+}
+
+#[test]
+fn an_image_that_changes_again_is_tried_before_the_sandbox_is_replaced() {
+    let of = |image| spec("Always", &[("main", image)]);
+    let mut world = World::running(of("i:1"));
+    world.step(changed(of("i:2")));
+    world.exited("main", 0, exit(0));
+    assert_eq!(world.step(image_ready(0)), ["start main 1"]);
+    // It is not known to run yet, so it is stopped once it does.
+    assert_eq!(world.step(changed(of("i:3"))), ["pull main"]);
+    assert_eq!(not_added(&mut world, "main", 1), [""; 0]);
+    assert_eq!(world.step(image_ready(0)), ["start main 1"]);
+    assert_eq!(not_added(&mut world, "main", 1), ["stop sandbox"]);
+    // A late answer changes nothing.
+    assert_eq!(not_added(&mut world, "main", 1), [""; 0]);
+    assert_eq!(stopped(&mut world), ["start sandbox"]);
+    assert_eq!(world.sandbox(), ["start main 1"]);
+    world.started("main", 1);
+    assert_eq!(not_added(&mut world, "main", 1), [""; 0], "it runs");
 }
 
 #[test]
@@ -99,7 +143,6 @@ fn an_image_that_cannot_be_pulled_shows_and_is_retried_or_changed_back() {
     assert_eq!(world.state("main"), "waiting ImagePullBackOff");
     assert_eq!(world.phase(), "Running");
     assert_eq!(world.go_to(10), ["pull main"]);
-    // The sandbox still has the first image.
     assert_eq!(world.step(changed(of("i:1"))), ["pull main"]);
     assert_eq!(world.step(image_ready(0)), ["start main 1"]);
 }
@@ -114,7 +157,7 @@ fn a_change_ends_a_back_off_and_does_not_start_what_has_ended_for_good() {
     assert_eq!(world.go_to(2), [""; 0]);
     assert_eq!(world.state("main"), "waiting CrashLoopBackOff");
     assert_eq!(world.step(changed(of("i:2"))), ["pull main"]);
-    assert_eq!(world.step(image_ready(0)), ["stop sandbox"]);
+    assert_eq!(world.step(image_ready(0)), ["start main 2"]);
 
     let of = |image| spec("Never", &[("a", image), ("b", "i:1")]);
     let mut world = World::running(of("i:1"));
@@ -129,7 +172,7 @@ fn a_change_ends_a_back_off_and_does_not_start_what_has_ended_for_good() {
 }
 
 #[test]
-fn init_containers_run_again_in_the_next_sandbox_and_their_own_image_restarts_nothing() {
+fn an_init_containers_image_restarts_nothing_and_a_sidecars_only_the_sidecar() {
     let of = |init: &str, side: &str| {
         json!({
             "restartPolicy": "Always",
@@ -151,7 +194,9 @@ fn init_containers_run_again_in_the_next_sandbox_and_their_own_image_restarts_no
     assert_eq!(world.step(changed(of("i:2", "i:2"))), ["stop side 0", "pull side"]);
     assert_eq!(world.events(), ["Killing: Init container side definition changed"]);
     world.exited("side", 0, exit(143));
-    assert_eq!(world.step(image_ready(1)), ["stop main 0"]);
+    assert_eq!(world.step(image_ready(1)), ["start side 1"]);
+    // Init containers run again only in another sandbox.
+    assert_eq!(not_added(&mut world, "side", 1), ["stop main 0"]);
     assert_eq!(world.exited("main", 0, exit(143)), ["stop sandbox"]);
     assert_eq!(stopped(&mut world), ["pull init"]);
     assert_eq!(world.step(image_ready(0)), ["start sandbox"]);
@@ -193,11 +238,11 @@ fn a_termination_during_the_replacement_ends_the_pod() {
     let mut world = World::running(of("i:1"));
     world.step(changed(of("i:2")));
     world.step(image_ready(0));
-    world.exited("main", 0, exit(0));
+    assert_eq!(world.exited("main", 0, exit(0)), ["start main 1"]);
+    assert_eq!(not_added(&mut world, "main", 1), ["stop sandbox"]);
     world.terminate(None);
     stopped(&mut world);
     assert!(world.pod.has_ended());
-    assert_eq!(world.phase(), "Succeeded");
 }
 
 #[test]
@@ -212,7 +257,17 @@ fn a_supervisor_that_takes_over_continues_the_restart() {
     );
     assert_eq!(world.step(changed(of("i:2"))), [""; 0]);
     world.step(image_ready(0));
-    assert_eq!(world.exited("main", 0, exit(0)), ["stop sandbox"]);
+    assert_eq!(world.exited("main", 0, exit(0)), ["start main 1"]);
+    // It was not started: its image was being added.
+    world.reload();
+    assert_eq!(world.step(restarted_with(Vec::new())), ["start main 1"]);
+    assert_eq!(not_added(&mut world, "main", 1), ["stop sandbox"]);
+    world.reload();
+    let alone = Event::SupervisorRestartedAlone {
+        message: "lost".to_owned(),
+    };
+    assert_eq!(world.step(alone), ["start sandbox"]);
+    assert_eq!(world.sandbox(), ["start main 1"]);
 }
 
 #[test]

@@ -124,6 +124,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     let attempt_of_missing = (attempt.clone(), text.clone())
         .prop_map(|(attempt, message)| Event::ContainerConfigUnavailable { attempt, message });
+    let attempt_without_image =
+        (attempt.clone(), text.clone()).prop_map(|(attempt, message)| Event::ImageNotAdded { attempt, message });
     prop_oneof![
         Just(Event::Begin),
         text.clone().prop_map(|message| Event::Rejected {
@@ -199,6 +201,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::DeadlineReached),
         Just(Event::ObjectsChanged),
         attempt_of_missing,
+        attempt_without_image,
     ]
 }
 
@@ -251,6 +254,7 @@ fn answer(action: &Action, fine: bool) -> Option<Event> {
             container_id: message,
             user: None,
         },
+        Action::StartContainer { attempt } if attempt.number % 2 == 1 => Event::ImageNotAdded { attempt, message },
         Action::StartContainer { attempt } => Event::ContainerStartFailed {
             attempt,
             reason: "RunContainerError".to_owned(),
@@ -304,6 +308,7 @@ impl Watch {
             Event::HookEnded { attempt, .. }
             | Event::ContainerStartFailed { attempt, .. }
             | Event::ContainerConfigUnavailable { attempt, .. }
+            | Event::ImageNotAdded { attempt, .. }
             | Event::ContainerExited { attempt, .. } => {
                 self.hooked.remove(attempt);
             }
@@ -363,7 +368,7 @@ impl Watch {
             Event::ContainerStartFailed { attempt, reason, .. } if reason.starts_with("Create") => {
                 self.started.remove(attempt);
             }
-            Event::ContainerConfigUnavailable { attempt, .. } => {
+            Event::ContainerConfigUnavailable { attempt, .. } | Event::ImageNotAdded { attempt, .. } => {
                 self.started.remove(attempt);
             }
             _ => {}

@@ -1,0 +1,147 @@
+//! How the containers of the running VM are started, and with which images: as planned when the VM was started, or
+//! as planned later, when a container or another image was added to it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::pod::container_spec::{PlanFailure, PlannedContainer};
+use crate::pod::machine_plan::AddedPlan;
+
+/// A container that was planned for the running VM.
+#[derive(Debug, Clone)]
+pub struct AddedContainer {
+    /// Its image as the Pod names it.
+    pub image: String,
+    pub planned: PlannedContainer,
+}
+
+/// The plans of all containers, by number.
+#[derive(Debug, Default)]
+pub struct ContainerPlans {
+    /// How to start each container, or why it cannot be created.
+    booted: Vec<Result<PlannedContainer, PlanFailure>>,
+    /// The images of these plans as the Pod names them. Empty for VMs of builds that do not record them.
+    boot_images: Vec<String>,
+    /// Plans that replace these, and those of ephemeral containers.
+    added: BTreeMap<usize, PlannedContainer>,
+    added_images: BTreeMap<usize, String>,
+}
+
+impl ContainerPlans {
+    /// The plans at the start of a VM, and the images that they are for.
+    pub fn new(booted: Vec<Result<PlannedContainer, PlanFailure>>, boot_images: Vec<String>) -> Self {
+        Self {
+            booted,
+            boot_images,
+            ..Self::default()
+        }
+    }
+
+    /// The same with what was added to the VM since.
+    pub fn with_added(self, added: &AddedPlan) -> Self {
+        Self {
+            added: added.containers.clone(),
+            added_images: added.images.clone(),
+            ..self
+        }
+    }
+
+    /// How to start a container, or why it cannot be created. `None` if it is not planned yet.
+    pub fn get(&self, container: usize) -> Option<Result<&PlannedContainer, &PlanFailure>> {
+        match self.added.get(&container) {
+            Some(planned) => Some(Ok(planned)),
+            None => self.booted.get(container).map(Result::as_ref),
+        }
+    }
+
+    /// Whether a container is planned with this image.
+    pub fn has_image(&self, container: usize, image: &str) -> bool {
+        let planned = match self.added.contains_key(&container) {
+            true => self.added_images.get(&container),
+            false => self.boot_images.get(container),
+        };
+        planned.is_some_and(|planned| planned == image)
+    }
+
+    /// Plans a container, instead of an earlier plan.
+    pub fn add(&mut self, container: usize, added: AddedContainer) {
+        self.added_images.insert(container, added.image);
+        self.added.insert(container, added.planned);
+    }
+
+    /// The ids of all layers that containers are made of.
+    pub fn layer_ids(&self) -> HashSet<String> {
+        let containers = 0..self.booted.len();
+        let numbers = containers.chain(self.added.keys().copied());
+        let planned = numbers.filter_map(|container| self.get(container)?.ok());
+        planned
+            .flat_map(|planned| planned.request.layer_ids.iter().cloned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use microkube_protocol::messages::StartContainerRequest;
+
+    use super::*;
+    use crate::pod::layer_disk::LayerDisk;
+
+    fn planned(layer: &str) -> PlannedContainer {
+        PlannedContainer {
+            name: "web".to_owned(),
+            request: StartContainerRequest {
+                layer_ids: vec![layer.to_owned()],
+                ..Default::default()
+            },
+            image: None,
+            stop_signal: 15,
+        }
+    }
+
+    fn layers(plans: &ContainerPlans) -> Vec<String> {
+        let mut layers: Vec<_> = plans.layer_ids().into_iter().collect();
+        layers.sort();
+        layers
+    }
+
+    #[test]
+    fn a_later_plan_replaces_the_one_of_the_boot() {
+        let failure = PlanFailure {
+            reason: "CreateContainerConfigError".to_owned(),
+            message: "no".to_owned(),
+        };
+        let images = ["i:1", "i:1"].map(str::to_owned).to_vec();
+        let mut plans = ContainerPlans::new(vec![Ok(planned("l0")), Err(failure)], images);
+        assert!(plans.has_image(0, "i:1") && !plans.has_image(0, "i:2"));
+        assert!(plans.has_image(1, "i:1"), "although it cannot be created");
+        assert!(plans.get(2).is_none());
+        for container in [0, 2] {
+            let added = AddedContainer {
+                image: "i:2".to_owned(),
+                planned: planned("l1"),
+            };
+            plans.add(container, added);
+            assert!(plans.has_image(container, "i:2") && !plans.has_image(container, "i:1"));
+        }
+        assert_eq!(
+            layers(&plans),
+            ["l1"],
+            "no container is made of the first layer any more"
+        );
+        assert!(matches!(plans.get(1), Some(Err(_))));
+    }
+
+    #[test]
+    fn the_image_of_a_plan_without_one_is_not_known() {
+        let plans = ContainerPlans::new(vec![Ok(planned("l0"))], Vec::new());
+        assert!(!plans.has_image(0, "i:1"));
+        let added = AddedPlan {
+            layer_disk: LayerDisk::empty(),
+            containers: BTreeMap::from([(0, planned("l1"))]),
+            images: BTreeMap::new(),
+        };
+        let plans = ContainerPlans::new(vec![Ok(planned("l0"))], vec!["i:1".to_owned()]).with_added(&added);
+        assert!(!plans.has_image(0, "i:1"), "the plan is not that of the boot");
+        assert_eq!(layers(&plans), ["l1"]);
+    }
+}
