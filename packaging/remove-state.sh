@@ -1,5 +1,9 @@
 # Functions that delete microkube's stored files.
 
+# The directories that microkube creates in its state and run directories, and its only file there (src/state/paths.rs).
+entries='images logs machine network pods scratch store'
+key=service-account.key
+
 # empty DIR: deletes the content of a directory, except mount points and everything below them
 empty() {
     directory=$1
@@ -18,8 +22,8 @@ empty() {
 # remove_entry PATH: deletes a file, or a directory with its content. A mount point stays. The target of a symbolic link
 # is deleted only if the link stands in for one of microkube's own directories.
 remove_entry() {
-    case ${1##*/} in
-        images | logs | machine | network | pods | scratch) ;;
+    case " $entries " in
+        *" ${1##*/} "*) ;;
         *) [ ! -L "$1" ] || rm -f "$1" ;;
     esac
     if [ -d "$1" ]; then
@@ -37,7 +41,8 @@ remove_entry() {
 remove_directory() {
     if [ -L "$1" ]; then
         # The directory behind the link may have files of others.
-        for name in images logs machine network pods scratch; do remove_entry "$1/$name"; done
+        for name in $entries; do remove_entry "$1/$name"; done
+        rm -f "$1/$key"
         if target=$(cd -P "$1" 2>/dev/null && pwd -P) && ! rmdir "$target" 2>/dev/null; then
             echo "microkube: $target, which $1 links to, is not deleted: it has other files" >&2
         fi

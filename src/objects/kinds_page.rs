@@ -30,12 +30,8 @@ fn table() -> String {
     };
     for kind in kinds::all() {
         let names = [kind.plural].into_iter().chain(kind.short_names.iter().copied());
-        // Separate verbs cover the subresources of Pods.
-        let subresources = kind
-            .subresources
-            .iter()
-            .copied()
-            .filter(|name| *name == "status" && kind.kind != "Pod");
+        // Separate verbs cover the other subresources.
+        let subresources = kind.subresources.iter().copied().filter(|name| *name == "status");
         let _ = writeln!(
             text,
             "| {} | `{}` | {} | {} | {} | {} |",

@@ -169,4 +169,25 @@ mod tests {
         let mode = std::fs::metadata(paths.pods()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }
+
+    #[test]
+    fn packages_delete_every_entry_of_the_state_and_run_directories() {
+        let script = include_str!("../../packaging/remove-state.sh");
+        let line = |start: &str| script.lines().find_map(|line| line.strip_prefix(start)).unwrap();
+        let entries: Vec<&str> = line("entries='").trim_end_matches('\'').split(' ').collect();
+        let paths = Paths::new("/state".into(), "/run".into());
+        for path in [
+            paths.images(),
+            paths.network(),
+            paths.scratch_templates(),
+            paths.logs(),
+            paths.objects(),
+            paths.objects_run(),
+            paths.pods(),
+        ] {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(entries.contains(&name), "{name}");
+        }
+        assert_eq!(paths.service_account_key(), Path::new("/state").join(line("key=")));
+    }
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use microkube_base::file_lock::{self, Sharing};
 use microkube_base::private_directory;
@@ -15,6 +16,9 @@ use super::pod_records::{PodRecords, RECORD_FILE, RecordsError};
 use super::record::{self, LockedFile, RecordError};
 
 const LOCK_FILE: &str = "lock";
+
+/// How long a change waits for a reader. Reading takes milliseconds, unless the reader is stopped.
+const READER_LIMIT: Duration = Duration::from_secs(5);
 
 impl PodRecords {
     /// Creates the record of a new Pod. The returned lock makes its holder the Pod's owner.
@@ -127,19 +131,27 @@ impl PodRecords {
         Ok(record::try_lock_exclusive(&self.lock_path(uid))?)
     }
 
-    /// Waits until no reader looks at the Pod, and keeps readers waiting. `None` if the Pod has no run directory.
+    /// Waits until no reader looks at the Pod, and keeps readers waiting. `None` if the Pod has no run directory, or if a
+    /// reader does not end: a stopped reader must not stop a Pod. It then may see a change early, or not at all.
     ///
     /// # Errors
     /// [`RecordsError::Io`].
     pub fn lock_change(&self, uid: &str) -> Result<Option<LockedFile>, RecordsError> {
-        let directory = self.paths.pod_run(uid);
-        let lock = opened(&directory).and_then(|directory| {
-            let locked = directory.map(|directory| file_lock::lock_open(directory.into(), Sharing::Exclusive));
-            locked.transpose()
-        });
-        lock.map_err(|source| RecordsError::Io {
+        let path = self.paths.pod_run(uid);
+        let lock = || {
+            let Some(directory) = opened(&path)? else {
+                return Ok(None);
+            };
+            let lock = file_lock::lock_open_within(directory.into(), Sharing::Exclusive, READER_LIMIT)?;
+            if lock.is_none() {
+                let limit_s = READER_LIMIT.as_secs();
+                tracing::warn!("changing Pod {uid} although another process has been reading it for {limit_s} s");
+            }
+            Ok(lock)
+        };
+        lock().map_err(|source| RecordsError::Io {
             action: "lock",
-            path: directory,
+            path: path.clone(),
             source,
         })
     }

@@ -16,7 +16,7 @@ shift
 eval "$(microkube completion bash)"
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9
 "$(complete -p microkube | sed 's/.* -F \([^ ]*\).*/\1/')" microkube "${COMP_WORDS[COMP_CWORD]}"
-printf '%s\n' "${COMPREPLY[@]}"
+[ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
 /// The completions that bash offers for the last word.

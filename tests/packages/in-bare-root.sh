@@ -285,7 +285,7 @@ step "uninstall"
 /var/tmp/archive/install.sh
 # The directory behind a link may have files of others.
 mkdir -p /srv/data/other
-touch /srv/data/other/file
+touch /srv/data/other/file /var/lib/microkube/service-account.key
 mv /var/lib/microkube/* /srv/data/
 rmdir /var/lib/microkube
 ln -s /srv/data /var/lib/microkube

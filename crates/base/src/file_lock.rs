@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Which other processes may hold the lock at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,23 @@ pub fn try_lock_open(file: OwnedFd, sharing: Sharing) -> io::Result<Option<Locke
     }
 }
 
+/// Waits for a lock on an open file or directory, but not longer than `limit`; `None` if another process still holds it.
+///
+/// # Errors
+/// If the file system has no locks, or no thread can be started.
+pub fn lock_open_within(file: OwnedFd, sharing: Sharing, limit: Duration) -> io::Result<Option<LockedFile>> {
+    if let Some(locked) = try_lock_open(file.try_clone()?, sharing)? {
+        return Ok(Some(locked));
+    }
+    // flock(2) has no time limit, and repeated attempts could fail for as long as other processes take turns. If the time
+    // is over, the thread releases the lock as soon as it gets it.
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new().name("file-lock".into()).spawn(move || {
+        let _ = sender.send(lock_open(file, sharing));
+    })?;
+    receiver.recv_timeout(limit).ok().transpose()
+}
+
 // nix's wrapper unlocks when it is dropped, which would also take the lock from a child that inherited it.
 fn flock(file: &OwnedFd, operation: i32) -> io::Result<()> {
     loop {
@@ -96,7 +115,11 @@ fn flock(file: &OwnedFd, operation: i32) -> io::Result<()> {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a file for a lock, creating it if it is missing.
+///
+/// # Errors
+/// If the file cannot be created or opened.
+pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -138,5 +161,27 @@ mod tests {
         assert!(try_lock_open(open(), Sharing::Shared).unwrap().is_none());
         drop(held);
         lock_open(open(), Sharing::Exclusive).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_is_waited_for_only_until_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || File::open(dir.path()).unwrap().into();
+        let held = lock_open(open(), Sharing::Shared).unwrap();
+        let within = |limit| lock_open_within(open(), Sharing::Exclusive, limit).unwrap();
+        assert!(within(Duration::ZERO).is_none());
+        drop(held);
+        assert!(within(Duration::MAX).is_some());
+    }
+
+    #[test]
+    fn a_waiting_process_gets_the_lock_when_it_is_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = lock(&path, Sharing::Exclusive).unwrap();
+        let file = open(&path).unwrap().into();
+        let waiting = std::thread::spawn(move || lock_open_within(file, Sharing::Shared, Duration::MAX));
+        drop(held);
+        assert!(waiting.join().unwrap().unwrap().is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! Determines the kind of object of each document, and converts the document's values to the object.
 
+use std::fmt;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
@@ -22,12 +23,22 @@ pub(super) enum Object {
 }
 
 /// A Pod exactly as its author wrote it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct WrittenPod {
     /// The file it is in, as the user named it.
     pub source: String,
     /// With `null` where it is written, and with `apiVersion` and `kind`, which the items of typed lists leave out.
     pub value: serde_json::Value,
+}
+
+/// Without the manifest, whose variables may have passwords.
+impl fmt::Debug for WrittenPod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = &self.source;
+        f.debug_struct("WrittenPod")
+            .field("source", source)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Places in an object that are needed to compare it with other objects.

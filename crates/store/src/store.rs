@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use microkube_base::file_lock::{self, LockedFile, Sharing};
 use microkube_base::lock::lock as lock_mutex;
@@ -33,6 +34,8 @@ use crate::resource::Resource;
 use crate::revisions;
 
 const LOCK_FILE: &str = "lock";
+/// How long a process waits for the store's lock. Its holder writes and syncs a few files at most, unless it is stopped.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
 const OBJECTS: &str = "objects";
 /// Stands in for a namespace. No namespace has this name.
 const CLUSTER: &str = "_cluster";
@@ -215,17 +218,26 @@ fn make_objects(root: &Directory) -> Result<Directory, StoreError> {
 
 fn lock_root(root: &Directory, sharing: Sharing) -> Result<LockedFile, StoreError> {
     let path = root.path().join(LOCK_FILE);
-    let lock = || {
+    let open = || {
         if sharing == Sharing::Shared {
             // A file system that is mounted read-only can be read.
             match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                opened => return file_lock::lock_open(opened?.into(), sharing),
+                opened => return opened,
             }
         }
-        file_lock::lock(&path, sharing)
+        file_lock::open(&path)
     };
-    lock().map_err(StoreError::io("lock", &path))
+    let held = || {
+        let limit_s = LOCK_LIMIT.as_secs();
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("another process has held the lock for {limit_s} s; it may be stopped"),
+        )
+    };
+    open()
+        .and_then(|file| file_lock::lock_open_within(file.into(), sharing, LOCK_LIMIT)?.ok_or_else(held))
+        .map_err(StoreError::io("lock", &path))
 }
 
 fn directory_name(namespace: Option<&str>) -> &str {

@@ -1,6 +1,8 @@
 //! Applies a Pod's configuration: creates the Pod, or changes the existing one by the rules of `kubectl apply`. The Pod
 //! keeps the configuration in an annotation.
 
+use std::fmt;
+
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::kinds::Object as Typed;
 use microkube_patch::last_applied;
@@ -16,12 +18,22 @@ use crate::state::{Paths, PodRecords, RecordsError};
 const ATTEMPTS: usize = 5;
 
 /// A Pod's manifest.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct PodConfiguration {
     /// The Pod, valid and complete.
     pub pod: Pod,
     /// The Pod as its author wrote it, with its namespace.
     pub written: Value,
+}
+
+/// Without the manifest, whose variables may have passwords.
+impl fmt::Debug for PodConfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.pod.metadata.name;
+        f.debug_struct("PodConfiguration")
+            .field("name", name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The result of applying a Pod's configuration.
