@@ -1,4 +1,4 @@
-//! Whether and when a container is restarted after its end.
+//! Decides whether and when a container is restarted after its end.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest back-off (`MaxContainerBackOff`).
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 
-/// After this time without a failure, the next one counts as the first.
+/// After this time without a failure, the next failure counts as the first.
 const RESET_AFTER: Duration = Duration::from_secs(600);
 
 /// Whether a container is restarted after it ended with this code (`ContainerShouldRestart` in
@@ -61,7 +61,7 @@ impl BackOff {
         }
     }
 
-    /// Lengthens the next wait: what failed at `failed_at` is retried, or waits for its retry, at `now`.
+    /// Lengthens the next wait after a failure at `failed_at`. The time until the back-off is reset counts from `now`.
     pub fn lengthen(&mut self, failed_at: Time, now: Time) {
         self.delay = if self.delay.is_zero() || self.is_expired(failed_at) {
             FIRST_BACK_OFF
