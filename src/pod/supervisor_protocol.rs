@@ -320,8 +320,8 @@ pub enum SupervisorRequest {
     Resize(TerminalSize),
     /// Report the containers' resource usage.
     Stats,
-    /// Change the Pod. The answer is [`Notice::Done`] once the change is recorded, or [`Notice::Outdated`]. Since version
-    /// 3.
+    /// Change the Pod. The answer is [`Notice::Done`] once the change is recorded, or [`Notice::Outdated`]. Since
+    /// version 3.
     Update(UpdateRequest),
     /// Add an ephemeral container to the Pod. The answer is [`Notice::Done`], as soon as the container is recorded.
     /// Since version 3.

@@ -22,7 +22,8 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 const RESET_AFTER: Duration = Duration::from_secs(600);
 
 /// Whether a container is restarted after it ended with this code (`ContainerShouldRestart` in
-/// `pkg/api/v1/pod/util.go`). Init containers that succeeded and ephemeral containers are never restarted, under any policy.
+/// `pkg/api/v1/pod/util.go`). Init containers that succeeded and ephemeral containers are never restarted, under any
+/// policy.
 pub fn restarts(pod: &PodPlan, container: &ContainerPlan, exit_code: u8) -> bool {
     if (container.role == Role::Init && exit_code == 0) || container.is_ephemeral() {
         return false;
