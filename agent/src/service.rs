@@ -223,8 +223,8 @@ impl Agent for AgentService {
         // Read this list first, so that a start that succeeds meanwhile appears in both lists.
         let mut starting = self.state.starts.ids();
         let containers = self.state.containers.all();
-        // A supervisor of version 0 treats everything listed as started. It requests the start again, and gets the
-        // answer to the first request.
+        // A supervisor of version 0 treats all listed containers as started, so its list omits those that are starting.
+        // It requests their starts again, and gets the answers to the first requests.
         starting.retain(|id| version >= 1 && containers.iter().all(|(other, _)| other != id));
         let starting = starting.into_iter().map(|id| ContainerSummary {
             id,

@@ -32,7 +32,7 @@ const MAX_UNANSWERED: usize = 2048;
 /// need.
 const MAX_UNANSWERED_BYTES: usize = 64 << 20;
 
-/// How long the agent may take to read one frame. It reads continuously, and a frame is at most 4 MiB long.
+/// How long the agent may take to read one frame. The agent reads continuously, and a frame is at most 4 MiB long.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The connection to an agent was lost.

@@ -139,7 +139,7 @@ impl Directory {
         }
     }
 
-    /// Writes a file without a name, durably. It disappears with its last descriptor unless it is linked.
+    /// Writes a file without a name, durably. The file disappears with its last descriptor unless it is linked.
     pub(crate) fn write_unnamed(&self, content: &[u8]) -> io::Result<UnnamedFile> {
         let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&self.fd, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR)?;

@@ -130,7 +130,7 @@ impl From<NotReadable> for Damage {
     }
 }
 
-/// Parses the object in a file. It must be the object that the file's path names.
+/// Parses the object in a file. The object must be the one that the file's path names.
 pub(crate) fn object_in(
     content: &[u8],
     resource: &Resource,

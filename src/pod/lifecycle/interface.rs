@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A point in time since the Unix epoch. It does not go backwards while a supervisor runs.
+/// A point in time since the Unix epoch. The time does not go backwards while a supervisor runs.
 pub type Time = Duration;
 
 /// A time in Kubernetes' format, in whole seconds.

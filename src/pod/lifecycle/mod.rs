@@ -1,6 +1,6 @@
 //! The life of a Pod as a pure state machine: its input is events and the time, its output is actions, and the Pod's
-//! status can be read at any time. It does no I/O and has no clock and no randomness. The supervisor carries the
-//! actions out and answers with events, in any order or never. It sends [`Event::DeadlineReached`] at
+//! status can be read at any time. The state machine does no I/O and has no clock and no randomness. The supervisor
+//! carries out the actions and answers with events, in any order or never. It sends [`Event::DeadlineReached`] at
 //! [`Lifecycle::deadline`].
 //!
 //! The rules are the kubelet's, and the modules follow its structure: `admission` (Pods that the node does not run),

@@ -38,7 +38,8 @@ use crate::pod::supervisor_protocol::{Change, Notice, SupervisorFrame, UpdateReq
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
 
-/// Maximum number of ephemeral containers of a Pod. They are never removed, and the Pod's records must stay small.
+/// Maximum number of ephemeral containers of a Pod. Ephemeral containers are never removed, and the Pod's records must
+/// stay small.
 const MAX_EPHEMERAL_CONTAINERS: usize = 64;
 
 /// A file system with fewer free bytes than this is full.

@@ -1,5 +1,5 @@
-//! Several processes write at the same time, and are killed at random moments. They write objects in the store's files and
-//! objects that are kept elsewhere.
+//! Several processes write at the same time, and are killed at random moments. The processes write objects in the
+//! store's files and elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
