@@ -1,10 +1,10 @@
 #!/bin/sh
-# Line coverage of the tests that need no virtual machine: unit tests, the store's and the registry's. Prints a line per
-# file and the total; build/coverage/lines has every line with its count.
+# Measures line coverage of the tests that need no virtual machine: unit tests, tests of the store and of the registry.
+# Prints a line per file and the total; build/coverage/lines has every line with its count.
 #
 # Usage: coverage.sh
 #
-# Only the workspace's own crates are compiled for it, next to those for the unit tests; both share their dependencies.
+# Compiles only the workspace's own crates again; the dependencies are shared with the unit tests.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Checks the dependencies of both workspaces by the rules in deny.toml, without advisories: those need the network, and
-# change without a commit, so only the CI workflow checks them. Uses the cargo-deny in PATH. If there is none, compiles
-# one below build/ (two minutes of processor time, once).
+# Checks the dependencies of both workspaces by the rules in deny.toml, without advisories. Advisories need the network
+# and change without a commit, so only the CI workflow checks them. Uses the cargo-deny in PATH. If there is none,
+# compiles one below build/ (two minutes of processor time, once).
 #
 # Usage: deny.sh
 set -eu
@@ -18,11 +18,11 @@ if ! command -v cargo-deny >/dev/null; then
         trap 'rm -rf "$new"' EXIT
         trap 'exit 130' INT
         trap 'exit 143' TERM
-        # Not optimised: the check takes seconds either way.
+        # Build without optimisation: the check takes seconds either way.
         CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked --version "=$version" --root "$new" cargo-deny ||
             { echo "deny: error: cannot install cargo-deny $version from crates.io" >&2; exit 1; }
         chmod 755 "$new"
-        # Fails if another process was faster.
+        # This fails if another process was faster.
         mv -T "$new" "$installed" 2>/dev/null || [ -x "$installed/bin/cargo-deny" ] ||
             { echo "deny: error: cannot create $installed" >&2; exit 1; }
         rm -rf "$new"
@@ -30,7 +30,7 @@ if ! command -v cargo-deny >/dev/null; then
     PATH=$installed/bin:$PATH
 fi
 for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
-    # Downloads what is missing: builds do not download dependencies of other platforms, but cargo-deny reads them.
+    # Download the missing dependencies: cargo-deny also reads those of other platforms, which builds do not download.
     cargo --locked metadata --format-version 1 --manifest-path "$manifest" >/dev/null
     cargo deny --offline --locked --manifest-path "$manifest" --config deny.toml check bans licenses sources
 done

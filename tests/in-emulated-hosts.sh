@@ -14,13 +14,13 @@ mode=$3
 program=$4
 shift 4
 
-# Hosts for this run only: a host that is already running may be of another build, and is not touched.
+# Use hosts for this run only. A host that is already running may be of another build, and is left alone.
 base=$(mktemp -d "/var/tmp/microkube-$name.XXXXXX")
 queue=$base/queue
 results=$base/results
 troubles=$base/troubles
 hosts=1
-# What one process of this run prepares in a host is reused by later ones.
+# Later processes of this run reuse what an earlier one has prepared in a host.
 export MICROKUBE_TEST_RUN="$base"
 
 # of_host NUMBER COMMAND...: runs the command with that host's directories.
@@ -151,7 +151,7 @@ serve() {
         fi
         [ -s "$left" ] || continue
         put_back "$left"
-        # 125: the host itself failed. If a process gave no result at all, another attempt would not either.
+        # 125: the host itself failed. If a process gave no result at all, another attempt would give none either.
         if [ "$code" = 125 ] || cmp -s "$batch" "$left"; then
             echo "$name: gave up on host $number (exit code $code)" | say
             return
@@ -160,7 +160,7 @@ serve() {
 }
 
 # Runs failed tests once more, because the emulated processor sometimes gives a guest wrong flags (docs/testing.md).
-# More than three failures have another cause and are not repeated.
+# More than three failures have another cause, so they are not repeated.
 run_again() {
     awk '$1 == "FAILED" || $1 == "DIED" { print $3 }' "$results" >"$base/failed"
     count=$(wc -l <"$base/failed")
@@ -209,7 +209,7 @@ share() {
     failed=$(grep -c -e '^FAILED ' -e '^DIED ' "$results" || true)
     echo "$name: $passed passed, $failed failed, $ignored ignored, $(wc -l <"$base/not-run") not run;" \
         "$(($(date +%s) - begun)) s in $hosts hosts"
-    # A process may fail although all its tests passed.
+    # A process may fail even if all its tests passed.
     [ ! -s "$troubles" ] || echo "$name: exit codes of processes that failed:" $(cat "$troubles")
     [ "$failed" = 0 ] && [ ! -s "$base/not-run" ] && [ ! -s "$troubles" ]
 }

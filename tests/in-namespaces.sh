@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs the unit tests marked as ignored because they change the network: each in a separate network namespace, as root.
+# Runs the ignored unit tests, which change the network, as root: each in a separate network namespace.
 set -eu
-# Built like the other unit tests: with another selection, dependencies would be rebuilt with different features.
+# Build these tests like the other unit tests: another selection would rebuild dependencies with different features.
 binary=$(cargo --locked test --workspace --lib --bins --no-run --message-format=json \
     | sed -n 's/.*"kind":\["lib"\].*"name":"microkube".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -n "$binary" ] || { echo "in-namespaces: error: the tests were not built" >&2; exit 1; }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a test or benchmark that needs KVM: directly if this machine's KVM can run guests, otherwise in emulated hosts.
-# All tests are then distributed over several (in-emulated-hosts.sh); selected ones run in one.
+# Runs a test or benchmark that needs KVM: directly if this machine's KVM can run guests, otherwise in emulated hosts. A
+# full run is then distributed over several hosts (in-emulated-hosts.sh); selected tests run in a single one.
 #
 # Usage: on-kvm.sh MICROKUBE test|bench NAME [ARGUMENT...]
 set -eu
@@ -13,9 +13,9 @@ shift 3
 MICROKUBE_PROGRAM=$(readlink -f "$microkube")
 export MICROKUBE_PROGRAM
 
-# Built here in both cases, because compiling in the emulated host would be far too slow. Tests only start programs:
-# they are selected from the whole workspace and not optimised, so that only the tests themselves are compiled after the
-# unit tests.
+# Build here in both cases, because compiling in the emulated host would be far too slow. Tests only start programs, so
+# they are built from the whole workspace without optimisation: after the unit tests, only the tests themselves are
+# compiled.
 case $kind in
     test) build="test --workspace --test $name" ;;
     bench) build="bench --bench $name" ;;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests that find more the longer they run, one after another; a failure does not stop the others.
+# Runs the tests that find more the longer they run, one after another. A failure does not stop the others.
 #
 # Usage: soak.sh MICROKUBE
 #        MICROKUBE_CHAOS_SECONDS (1800), MICROKUBE_POWER_CUTS (30) and FUZZ_SECONDS (600 per target) set the durations.
@@ -16,7 +16,7 @@ trap 'exit 143' TERM
 status=0
 summary=
 
-# part WHAT COMMAND...
+# part WHAT COMMAND...: runs a command, and adds its result to the summary
 part() {
     what=$1
     shift
@@ -27,7 +27,7 @@ part() {
 soak: $what: $result after $(($(date +%s) - begun)) s"
 }
 
-# Without output capture: the seed is worth knowing even if the test passes.
+# Do not capture the output, because the seed is useful even if the test passes.
 part "random verbs and kills for $MICROKUBE_CHAOS_SECONDS s" "$here/on-kvm.sh" "$microkube" test e2e --nocapture chaos::
 part "$MICROKUBE_POWER_CUTS power cuts" cargo --locked test --workspace --test power-cut -- --nocapture
 part "fuzzing for $seconds s per target" "$here/fuzz/run.sh" "$seconds"

@@ -24,7 +24,7 @@ if [ ! -x "$installed/bin/typos" ]; then
     "$new/bin/pip" --quiet --disable-pip-version-check install --only-binary :all: --require-hashes --requirement "$new/requirements.txt" ||
         die "cannot install typos $version from PyPI"
     chmod 755 "$new"
-    # Fails if another process was faster.
+    # This fails if another process was faster.
     mv -T "$new" "$installed" 2>/dev/null || [ -x "$installed/bin/typos" ] || die "cannot create $installed"
     rm -rf "$new"
 fi

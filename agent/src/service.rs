@@ -32,12 +32,12 @@ use crate::under_way::UnderWay;
 
 use status::{check_versions, exit_fields, failure, invalid};
 
-/// When the agent came up (CLOCK_BOOTTIME).
+/// When the agent started (CLOCK_BOOTTIME).
 #[derive(Debug, Clone, Copy)]
 pub struct BootTimes {
-    /// When main began.
+    /// When `main` began.
     pub start_ns: u64,
-    /// When it was ready to serve.
+    /// When the agent was ready to serve.
     pub ready_ns: u64,
 }
 
@@ -69,7 +69,7 @@ struct State {
 enum SandboxState {
     #[default]
     Absent,
-    /// It is being created, or its creation failed.
+    /// The sandbox is being created, or its creation failed.
     Unusable,
     Ready(Arc<Sandbox>),
 }
@@ -92,7 +92,8 @@ impl AgentService {
     }
 }
 
-/// No supervisor asks for processes that an earlier one started, so they are forgotten when they end.
+/// Removes the processes that an earlier supervisor started once they end, because no supervisor requests them any
+/// more.
 async fn forget_orphans(state: Arc<State>) {
     let mut host = state.starter.supervisors.host();
     loop {
@@ -103,14 +104,14 @@ async fn forget_orphans(state: Arc<State>) {
     }
 }
 
-/// Makes sure that a process is forgotten when it ends, if it was started for an earlier supervisor.
+/// Removes a process when it ends, if it was started for an earlier supervisor.
 fn forget_if_orphan(state: &Arc<State>, id: String, process: Arc<Process>) {
     if process.generation() == state.starter.supervisors.generation() {
         return;
     }
     let state = Arc::clone(state);
     tokio::spawn(async move {
-        // If the watcher failed, there is nothing left to wait for either.
+        // If the watcher failed, the wait is over as well.
         let _ = process.wait().await;
         state.processes.remove(&id, &process);
     });
@@ -157,7 +158,7 @@ impl Agent for AgentService {
         request: StartContainerRequest,
     ) -> ttrpc::Result<StartContainerResponse> {
         // The start continues if its connection ends, so that the container is not left half started. The next
-        // supervisor requests it again.
+        // supervisor requests the start again.
         let (state, id) = (Arc::clone(&self.state), request.id.clone());
         let start = async move { state.start_container(request).await };
         let broken = |error| Err(failure(Code::INTERNAL, error));
@@ -219,11 +220,11 @@ impl Agent for AgentService {
         let version = check_versions(request.versions.as_ref())?;
         // A start that a supervisor requested before it died is usually over soon.
         self.state.start_order.all_over().await;
-        // Listed first: a start that succeeds meanwhile then appears in both lists.
+        // Read this list first, so that a start that succeeds meanwhile appears in both lists.
         let mut starting = self.state.starts.ids();
         let containers = self.state.containers.all();
-        // A supervisor of version 0 treats everything listed as started. It requests the start again, and gets the
-        // answer to the first request.
+        // A supervisor of version 0 treats all listed containers as started, so its list omits those that are starting.
+        // It requests their starts again, and gets the answers to the first requests.
         starting.retain(|id| version >= 1 && containers.iter().all(|(other, _)| other != id));
         let starting = starting.into_iter().map(|id| ContainerSummary {
             id,
@@ -248,8 +249,8 @@ impl Agent for AgentService {
         _: &TtrpcContext,
         request: StartProcessRequest,
     ) -> ttrpc::Result<StartProcessResponse> {
-        // A separate task, because the call is dropped when its connection ends, and the process must
-        // not be left half started.
+        // Use a separate task: the call is dropped when its connection ends, but the process must not be left half
+        // started.
         let state = Arc::clone(&self.state);
         let started = tokio::spawn(async move { state.start_process(request).await }).await;
         started.unwrap_or_else(|error| Err(failure(Code::INTERNAL, error)))

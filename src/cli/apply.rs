@@ -29,9 +29,9 @@ use crate::stderr::{report, say};
 
 /// Create or update objects from files or stdin
 ///
-/// Fields that an earlier apply has set and the file no longer has are removed; fields that others have set stay. The
-/// order of the objects does not matter: Pods start last, in the background. Of a Pod that exists, only metadata, images,
-/// tolerations, scheduling gates and the deadline can change.
+/// Removes fields that an earlier apply has set and that are no longer in the file; keeps fields that others have set.
+/// The objects may be in any order: Pods start last, in the background. Only metadata, images, tolerations, scheduling
+/// gates and the deadline of an existing Pod can change.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube apply -f pod.yaml\n  microkube apply -f shop/ -n test\n  microkube apply -f - < pods.yaml\n  microkube \
@@ -45,7 +45,7 @@ pub struct ApplyArgs {
     server_side: bool,
 }
 
-/// Which manifests, and what is printed about them.
+/// The manifests, and the output about their objects.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("manifests").arg("filename").required(true)))]
 pub(super) struct FileArgs {
@@ -69,9 +69,9 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
 /// How objects are written.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Writing {
-    /// Those that exist are changed.
+    /// Existing objects are changed.
     Apply,
-    /// All must be new.
+    /// No object may exist.
     Create(SaveConfigArg),
 }
 
@@ -152,7 +152,7 @@ pub(super) fn prepare_for_pods(objects: &Objects, manifests: &mut Manifests) -> 
     for missing in &manifests.missing_pull_secrets {
         let pod = manifests.pods.get(missing.pod);
         let namespace = pod.and_then(|pod| pod.metadata.namespace.as_deref());
-        // A reference without a name is none.
+        // Ignore a reference without a name.
         if let Some(kind) = kinds::find("v1", "Secret").filter(|_| !missing.name.is_empty())
             && objects
                 .find(kind, &key(kind, namespace.unwrap_or_default(), &missing.name))?
@@ -203,7 +203,7 @@ fn write_each(
 struct Written {
     outcome: Outcome,
     object: Value,
-    /// Whether an apply found no last applied configuration.
+    /// Whether `apply` found no last applied configuration.
     lacked_annotation: bool,
 }
 
@@ -216,7 +216,7 @@ impl Written {
         }
     }
 
-    /// Tells what became of the object, with kubectl's warnings.
+    /// Prints the result for the object, with kubectl's warnings.
     fn tell(self, kind: &Kind, results: &mut Results<'_>) -> anyhow::Result<()> {
         let name = self.object.pointer("/metadata/name").and_then(Value::as_str);
         let name = name.unwrap_or_default();
@@ -323,7 +323,7 @@ mod tests {
         })
     }
 
-    /// A manifest with its annotation, as `apply` has created it.
+    /// A manifest with the annotation that `apply` adds.
     fn applied(manifest: &Value) -> Value {
         let mut placed = manifest.clone();
         manifests::place(&mut placed, Some("default"));
@@ -344,7 +344,7 @@ mod tests {
         (told, errors.iter().map(|error| format!("{error:#}")).collect())
     }
 
-    /// What is printed about the objects in a file.
+    /// The output about the objects in a file.
     fn written(pods: &TestPods, text: &str, writing: Writing) -> (String, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("x.yaml"), text).unwrap();

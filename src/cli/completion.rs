@@ -89,7 +89,7 @@ pub(super) fn namespaces() -> ArgValueCompleter {
     })
 }
 
-/// The command line that is completed.
+/// The command line to complete.
 fn words() -> Vec<String> {
     let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     // The shell's script passes it after `--`.
@@ -117,7 +117,7 @@ fn objects_for(
     }
 }
 
-/// What the words of a command line say about the objects.
+/// The objects that the words of a command line name.
 struct Line<'w> {
     kinds: Option<Vec<&'static Kind>>,
     namespace: &'w str,
@@ -161,7 +161,7 @@ fn object_names(kinds: &[&'static Kind], namespace: &str) -> BTreeSet<String> {
     if pods_host::pods_are_here() {
         return names_in(&Paths::from_env(), kinds, namespace);
     }
-    // No completion starts it.
+    // Completion does not start the emulated host.
     if matches!(emulated_host::status(), Ok(emulated_host::Status::Stopped) | Err(_)) {
         return BTreeSet::new();
     }
@@ -262,7 +262,7 @@ fn names() -> Vec<(String, String)> {
     of_lines(&printed_inside(&["get", "pods", "-A", "-o", template]))
 }
 
-/// What this command prints in the emulated host, if that is running.
+/// The output of this command in the emulated host, if that is running.
 fn printed_inside(arguments: &[&str]) -> String {
     let Ok(program) = std::env::current_exe() else {
         return String::new();

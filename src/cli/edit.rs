@@ -35,13 +35,13 @@ const HEADER: &str = "\
 #
 ";
 
-/// Other files of a command in the emulated host disappear with it.
+/// Where an edited file is kept in the emulated host. Other files of a command disappear with the command.
 const KEPT_INSIDE: &str = "/run";
 
 /// Edit objects in an editor
 ///
-/// Starts the editor in KUBE_EDITOR or EDITOR, or `vi`, and changes the objects when it exits. If they are invalid,
-/// opens the file again with the reasons in its header.
+/// Starts the editor from KUBE_EDITOR or EDITOR (default: `vi`), and saves the changes when the editor exits. If an
+/// object is invalid, opens the file again with the errors in its header.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube edit configmap app\n  EDITOR=nano microkube edit secret/login -n shop\n  microkube edit configmap app -o json"
@@ -118,7 +118,7 @@ impl FileFormat {
         }
     }
 
-    /// The text that is edited, without a header.
+    /// The text to edit, without a header.
     fn text(self, originals: &[(Target, Value)]) -> String {
         let document = match originals {
             [(_, only)] => only.clone(),
@@ -164,7 +164,7 @@ fn moved(path: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("cannot create {}", to.display()))?;
     file.write_all(&text)
         .with_context(|| format!("cannot write {}", to.display()))?;
-    // If it stays, it is discarded with the other files of this command.
+    // If the file cannot be removed, it is discarded with the other files of this command.
     let _ = std::fs::remove_file(path);
     Ok(to)
 }
@@ -237,7 +237,7 @@ fn without_comments(text: &str) -> String {
     lines.collect()
 }
 
-/// Saves the edited objects. Returns what is wrong with them.
+/// Saves the edited objects. Returns the errors.
 fn save(
     node: &NodeObjects,
     originals: &[(Target, Value)],

@@ -291,7 +291,7 @@ fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Fa
     }
 }
 
-/// The events shown so far: their counts, by Pod.
+/// The counts of the events shown so far, by Pod.
 type Known = BTreeMap<String, BTreeMap<(String, String, Option<String>), u32>>;
 
 /// The events that have not been shown with their current count.

@@ -1,6 +1,6 @@
-//! `apply`: sets the fields in the configuration, removes fields that were in the last applied configuration but no
-//! longer are, and keeps fields that others have set. Like `kubectl apply`, it keeps the last applied configuration in
-//! an annotation.
+//! `apply`: sets the fields in the configuration, removes fields that were in the last applied configuration but are
+//! not in this one, and keeps fields that others have set. Like `kubectl apply`, it keeps the last applied
+//! configuration in an annotation.
 
 use microkube_manifest::kinds::Kind;
 use microkube_patch::{kinds, last_applied, merge_patch, strategic};
@@ -26,24 +26,24 @@ pub enum Outcome {
 pub struct Applied {
     pub outcome: Outcome,
     pub object: Object,
-    /// Another command created the object, so this one removed nothing from it.
+    /// The object had no last applied configuration, because another command created it. No field was removed.
     pub lacked_annotation: bool,
 }
 
-/// What a configuration makes of an object that exists.
+/// The result of merging a configuration into an existing object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged {
     /// `None` if there is nothing to change.
     pub object: Option<Value>,
-    /// Another command created the object, so nothing is removed from it.
+    /// The object has no last applied configuration, because another command created it. No field is removed.
     pub lacked_annotation: bool,
 }
 
-/// Merges the last applied configuration, the modified one and the current object. If the modified one is to be the next
-/// last applied one, it contains itself in its annotation.
+/// Merges the last applied configuration, the modified configuration and the current object. The modified configuration
+/// has itself in its annotation if it is to become the last applied one.
 ///
 /// # Errors
-/// If one of them is not an object of this kind, or a limit is exceeded.
+/// If one of the three is not an object of this kind, or a limit is exceeded.
 pub fn merge(kind: &Kind, modified: &Value, current: &Value) -> Result<Merged, ObjectError> {
     let last = last_applied::read(current)?;
     let applied = match kinds::schema_of(&kind.api_version(), kind.kind) {

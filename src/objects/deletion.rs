@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use microkube_base::causes::with_causes;
 use microkube_store::{Key, ObjectVersion, Resource, Scope, Store, StoreError, Watch};
 
-/// The pause after an error of a watch, which may occur again immediately.
+/// The pause after an error of a watch, because the error may recur immediately.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits until the object with this UID is gone. Returns `false` if it still exists at the deadline.

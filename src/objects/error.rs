@@ -82,7 +82,7 @@ impl ObjectError {
         })
     }
 
-    /// The broken rules, if the error is about those.
+    /// The broken rules, if there are any.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         match self {
@@ -118,7 +118,7 @@ impl ObjectError {
     }
 }
 
-/// One message, or all of them in brackets, as Kubernetes writes them.
+/// A single message, or all messages in brackets, as Kubernetes writes them.
 struct Messages<'p>(&'p [Problem]);
 
 impl fmt::Display for Messages<'_> {

@@ -1,7 +1,7 @@
 //! The node's Kubernetes objects: opens the store, and reads and writes objects of any kind by Kubernetes' rules, for
 //! the command line and for Pods.
 //!
-//! `crates/store` changes the files, and `crates/manifest` defines valid objects. Text for people and the life of Pods
+//! `crates/store` changes the files, and `crates/manifest` defines valid objects. User-facing text and the life of Pods
 //! do not belong here.
 
 mod apply;

@@ -1,4 +1,4 @@
-//! Deletes namespaces, after everything in them.
+//! Deletes namespaces, after all objects in them.
 
 use microkube_manifest::kinds;
 use microkube_store::{Deletion, Key, Object, Resource, Scope, Store, StoreError, Written};
@@ -11,10 +11,10 @@ use super::node_store::{key, resource};
 /// Namespaces that cannot be deleted (`plugin/pkg/admission/namespace/lifecycle`).
 const IMMORTAL: [&str; 3] = [DEFAULT_NAMESPACE, "kube-public", "kube-system"];
 
-/// Begins the deletion of a namespace: it is terminating until [`end_namespace`] removes it. Returns the namespace.
+/// Begins the deletion of a namespace, which is terminating until [`end_namespace`] removes it. Returns the namespace.
 ///
 /// # Errors
-/// [`ObjectError::Forbidden`] if it cannot be deleted; if it does not exist.
+/// [`ObjectError::Forbidden`] if the namespace cannot be deleted. Also fails if it does not exist.
 pub fn begin_namespace_deletion(store: &Store, name: &str) -> Result<Object, ObjectError> {
     let namespaces = namespace_resource();
     if IMMORTAL.contains(&name) {

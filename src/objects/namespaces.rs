@@ -7,7 +7,7 @@ use microkube_store::{Key, Object, Resource, Store, StoreError};
 
 use super::node_store::resource;
 
-/// The namespace of objects that state none.
+/// The namespace of objects that do not specify one.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The store's description of Namespaces.

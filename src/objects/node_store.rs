@@ -1,4 +1,4 @@
-//! The place of the node's store, and the store's names for the kinds in the table.
+//! Opens the node's store, and describes the kinds in the table to it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use microkube_store::{Generation, Key, Resource, Store, StoreError};
 use super::pods::PodObjects;
 use crate::state::Paths;
 
-/// Pods. Their objects are in their records.
+/// The type of Pods, whose objects are in their records.
 pub const PODS: Resource = Resource {
     group: Cow::Borrowed(""),
     version: Cow::Borrowed("v1"),
@@ -19,11 +19,11 @@ pub const PODS: Resource = Resource {
     generation: Generation::OfSpec,
 };
 
-/// Opens the node's store, and creates it if it does not exist. Its lists and watches have the objects of all kinds, Pods
-/// included.
+/// Opens the node's store, and creates it if it does not exist. Its lists and watches include the objects of all kinds,
+/// also Pods.
 ///
 /// # Errors
-/// If its directories cannot be created, or it is damaged or of a newer version.
+/// If the directories cannot be created, or the store is damaged or of a newer version.
 pub fn open(paths: &Paths) -> Result<Store, StoreError> {
     let store = Store::open(&paths.objects(), &paths.objects_run())?;
     Ok(store.with_records(PODS, Arc::new(PodObjects::new(paths))))

@@ -1,8 +1,8 @@
-//! Creating, reading, changing and deleting objects of any kind, by the API server's rules: a new object is decoded,
+//! Creates, reads, changes and deletes objects of any kind, by the API server's rules: a new object is decoded,
 //! defaulted and validated; a change is also validated against the stored object. As on the API server, a patch that
 //! conflicts with another writer is applied again to the newer object.
 //!
-//! Pods are changed by their supervisors instead (`pod::operations::update`).
+//! Supervisors change Pods instead (`pod::operations::update`).
 
 use microkube_manifest::kinds::{Kind, Object as Typed};
 use microkube_store::{Conflict, Deletion, Key, Object, Store, StoreError, Written};
@@ -46,7 +46,7 @@ impl Objects {
         Self { store }
     }
 
-    /// The same objects, with operations that check everything and write nothing.
+    /// The objects for dry runs: operations check everything and write nothing.
     #[must_use]
     pub fn dry_run(&self) -> Self {
         Self::of(self.store.dry_run())
@@ -59,7 +59,7 @@ impl Objects {
     }
 
     /// # Errors
-    /// If there is no such object ([`ObjectError::is_not_found`]), or it cannot be read.
+    /// If the object does not exist ([`ObjectError::is_not_found`]), or cannot be read.
     pub fn get(&self, kind: &'static Kind, key: &Key) -> Result<Object, ObjectError> {
         Ok(self.store.get(&resource(kind), key)?)
     }
@@ -67,7 +67,7 @@ impl Objects {
     /// The object, if it exists.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the object cannot be read.
     pub fn find(&self, kind: &'static Kind, key: &Key) -> Result<Option<Object>, ObjectError> {
         Ok(self.store.find(&resource(kind), key)?)
     }
@@ -95,7 +95,7 @@ impl Objects {
         self.stay(kind, &namespace, created)
     }
 
-    /// Removes a new object if the deletion of its namespace has begun meanwhile, because that deletion may have missed
+    /// Removes a new object if the deletion of its namespace has begun meanwhile, because the deletion may have missed
     /// the object.
     pub(super) fn stay(&self, kind: &'static Kind, namespace: &str, created: Object) -> Result<Object, ObjectError> {
         let Err(error) = self.enter_namespace(kind, created.name(), namespace) else {
@@ -159,11 +159,11 @@ impl Objects {
         self.change(kind, key, part, |current| Ok(Some(patch.apply(kind, current)?)))
     }
 
-    /// Changes an object: `change` returns its next content, or `None` to leave it alone. It is called again with the
-    /// newer object if another process was faster.
+    /// Changes an object. `change` returns the next content, or `None` to leave the object alone. If another process
+    /// was faster, `change` is called again with the newer object.
     ///
     /// # Errors
-    /// Those of `change`; if the object does not exist, or may not be changed like this.
+    /// The errors of `change`. Also fails if the object does not exist, or may not be changed like this.
     pub fn change(
         &self,
         kind: &'static Kind,
@@ -189,7 +189,7 @@ impl Objects {
     /// Deletes an object, or only marks it if it has finalizers.
     ///
     /// # Errors
-    /// If the object does not exist, or is not the one in the preconditions.
+    /// If the object does not exist, or a precondition does not hold.
     pub fn delete(&self, kind: &'static Kind, key: &Key, deletion: &Deletion) -> Result<Written, ObjectError> {
         Ok(self.store.delete(&resource(kind), key, deletion)?)
     }
@@ -208,7 +208,7 @@ pub(super) fn key_in(kind: &Kind, value: &Value) -> Key {
 /// Decodes an object.
 ///
 /// # Errors
-/// If it has unknown fields, or values of the wrong type.
+/// If the object has unknown fields, or values of the wrong type.
 pub fn read(kind: &'static Kind, value: &Value) -> Result<Typed, ObjectError> {
     kind.read(value).map_err(|problems| ObjectError::Undecodable {
         kind: kind.kind,

@@ -28,7 +28,7 @@ impl Patch {
     /// The object after the patch.
     ///
     /// # Errors
-    /// If it does not apply, or a limit is exceeded.
+    /// If the patch does not apply, or a limit is exceeded.
     pub fn apply(&self, kind: &Kind, object: &Value) -> Result<Value, PatchError> {
         match self {
             Self::Strategic(patch) => match kinds::schema_of(&kind.api_version(), kind.kind) {

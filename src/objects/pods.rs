@@ -1,4 +1,4 @@
-//! Pods as objects of the node's store: their records belong to their supervisors, and take their versions from the store.
+//! Pods as objects of the node's store. Supervisors own the records, whose versions come from the store.
 
 use std::error::Error;
 
@@ -46,7 +46,7 @@ impl Records for PodObjects {
 pub fn pod_object(records: &PodRecords, record: PodRecord) -> Result<Option<Pod>, RecordsError> {
     let status = match records.status(&record.uid)? {
         Some(status) => status,
-        // It does not exist yet, or no longer exists.
+        // The status does not exist yet, or the Pod is gone.
         None if records.visible(&record.uid)?.is_none() => return Ok(None),
         None => StatusRecord::pending(),
     };
@@ -56,7 +56,7 @@ pub fn pod_object(records: &PodRecords, record: PodRecord) -> Result<Option<Pod>
     metadata.name = Some(record.name);
     metadata.namespace = Some(record.namespace);
     if status.deletion_timestamp.is_some() {
-        // As the API server counts it (`BeforeDelete`).
+        // The API server also increments the generation (`BeforeDelete`).
         metadata.generation = metadata.generation.map(|generation| generation.saturating_add(1));
     }
     metadata.deletion_timestamp = status.deletion_timestamp;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::node_store::{open, resource};
 use crate::state::Paths;
 
-/// The store, whose directories are removed when this is dropped.
+/// The store. Its directories are removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct TestStore {
     store: Store,
@@ -37,7 +37,7 @@ impl TestStore {
         }
     }
 
-    /// Adds an object as it is; returns it as stored.
+    /// Adds an object without changes. Returns the stored object.
     pub(crate) fn add(&self, kind: &'static Kind, value: Value) -> Object {
         self.store.create(&resource(kind), Object::new(value).unwrap()).unwrap()
     }

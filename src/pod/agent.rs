@@ -1,4 +1,4 @@
-//! The guest's agent as the supervisor sees it: calls and their answers.
+//! The supervisor's calls to the guest's agent, and their answers.
 //!
 //! The guest can answer anything, up to the maximum size of a message. All answers enter the supervisor here, and their
 //! texts and lists are cut to fixed limits. Code that uses them for records, events, logs or tasks need not check their
@@ -54,7 +54,7 @@ impl std::fmt::Debug for AgentClientHandle {
     }
 }
 
-/// Why a call failed, from the agent or from the transport; at most [`guest_text::MAX_TEXT_BYTES`].
+/// Why a call failed, as the agent or the transport reports it. At most [`guest_text::MAX_TEXT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct AgentError {
@@ -83,8 +83,8 @@ impl From<ttrpc::Error> for AgentError {
     }
 }
 
-/// The protocol version to use with an agent that announced these versions. The guest may announce anything; the result
-/// is a version that this build supports, or an error.
+/// The protocol version to use with an agent that announced these versions. Whatever the guest announces, the result is
+/// a version that this build supports, or an error.
 fn agreed_version(agent: Option<&ProtocolVersions>) -> Result<u32, AgentError> {
     let agreed = AGENT_VERSIONS.agree(Versions::from(agent));
     agreed.map_err(|NoCommonVersion { own, peer }| AgentError {
@@ -107,7 +107,7 @@ fn require(version: u32, needed: u32, what: &str) -> Result<(), AgentError> {
     })
 }
 
-/// Fails if this version lacks a field that the request has. An older agent would ignore it.
+/// Fails if this version lacks a field of the request, because an older agent would ignore the field.
 fn require_fields_of_sandbox(version: u32, request: &CreateSandboxRequest) -> Result<(), AgentError> {
     let has_fs_group = |volume: &Volume| {
         volume
@@ -163,7 +163,7 @@ calls! {
 }
 
 impl AgentClientHandle {
-    /// For the agent at the other end of a connection.
+    /// A client for the agent at the other end of a connection.
     #[must_use]
     pub fn new(connection: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static) -> Self {
         let watch = Watch::default();
@@ -179,7 +179,8 @@ impl AgentClientHandle {
     /// `CreateSandbox`: the first call to the agent of a new VM. Both sides announce their protocol versions.
     ///
     /// # Errors
-    /// See [`AgentError`]. Also fails if there is no common version, or if it lacks a kind of volume in the request.
+    /// See [`AgentError`]. Also fails if there is no common version, or that version lacks a kind of volume in the
+    /// request.
     pub async fn create_sandbox(
         &self,
         context: Context,
@@ -194,7 +195,7 @@ impl AgentClientHandle {
             Err(error) => {
                 let error = AgentError::from(error);
                 let has_files = request.volumes.iter().any(|volume| volume.file_volume.is_some());
-                // An older agent says only that a volume has no empty_dir.
+                // An older agent would only report that a volume has no empty_dir.
                 if has_files
                     && error.code == Code::INVALID_ARGUMENT
                     && self.list_containers(with_duration(CALL_TIMEOUT)).await.is_ok()
@@ -257,8 +258,8 @@ impl AgentClientHandle {
         Ok(answer)
     }
 
-    /// `WriteFileVolume`, in as many parts as the files need: makes these the files of a file volume of the sandbox.
-    /// Each part has [`CALL_TIMEOUT`]. Containers that mount the volume see all files change at once.
+    /// `WriteFileVolume`, in as many parts as the files need: replaces the files of a file volume of the sandbox. Each
+    /// part has [`CALL_TIMEOUT`]. Containers that mount the volume see all files change at once.
     ///
     /// # Errors
     /// See [`AgentError`]. Also fails if the agent's version has no file volumes, or the files exceed a limit; then
@@ -334,7 +335,7 @@ impl AgentClientHandle {
         Ok(())
     }
 
-    /// Remembers the version to use with an agent that announced these versions.
+    /// Sets the version to use with an agent that announced these versions.
     fn agree(&self, agent: Option<&ProtocolVersions>) -> Result<u32, AgentError> {
         let version = agreed_version(agent)?;
         Ok(*self.version.get_or_init(|| version))

@@ -1,9 +1,9 @@
 //! The monitored connection to an agent: every incoming frame must answer an outstanding call, and each call is
 //! answered once.
 //!
-//! The client of ttrpc 0.10 queues all other frames for a call without a limit, such as data frames for a call that
-//! cannot be sent because the guest does not read. A guest must not be able to exhaust its supervisor's memory, so the
-//! connection is closed if the guest sends such frames, stops reading, or leaves too many calls unanswered.
+//! The client of ttrpc 0.10 queues all other frames without a limit, such as data frames for a call that cannot be sent
+//! because the guest does not read. A guest must not be able to exhaust its supervisor's memory, so the connection is
+//! closed if the guest sends such frames, stops reading, or leaves too many calls unanswered.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,17 +28,17 @@ const RESPONSE: u8 = 2;
 const MAX_UNANSWERED: usize = 2048;
 
 /// Maximum total size of the requests of unanswered calls, in bytes, which are kept until the answer arrives.
-/// `pod::guest_process` has a lower limit for the processes that it starts; the rest is more than the containers of a
-/// manifest can need.
+/// `pod::guest_process` has a lower limit for its processes; the rest is more than the containers of a manifest can
+/// need.
 const MAX_UNANSWERED_BYTES: usize = 64 << 20;
 
-/// How long the agent may take to read one frame. It reads continuously, and a frame is at most 4 MiB long.
+/// How long the agent may take to read one frame. The agent reads continuously, and a frame is at most 4 MiB long.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The connection to an agent was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// When it was lost.
+    /// When the connection was lost.
     pub at: Instant,
     /// A predicate with the subject "its agent".
     pub why: String,
@@ -144,7 +144,7 @@ pub struct AgentConnection<S> {
 }
 
 impl<S> AgentConnection<S> {
-    /// Wraps a connection on which nothing was sent yet.
+    /// Wraps a connection on which no data was sent yet.
     #[must_use]
     pub fn new(stream: S, watch: Watch) -> Self {
         Self {
@@ -211,7 +211,7 @@ impl<S> Drop for AgentConnection<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for AgentConnection<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Never read past a header: it is checked before the payload is passed on.
+        // Never read past a header, because it must be checked before the payload is passed on.
         let length = this.incoming.until_next().min(buffer.remaining());
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(length));
         match ready!(Pin::new(&mut this.stream).poll_read(context, &mut part)) {

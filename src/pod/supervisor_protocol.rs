@@ -1,4 +1,4 @@
-//! The protocol between a Pod's supervisor and command lines, over a unix socket: either the one that the foreground
+//! The protocol between a Pod's supervisor and command lines, over a Unix socket: either the socket that the foreground
 //! `run` passes to its supervisor, or a connection to `supervisor.sock` in the Pod's run directory.
 //!
 //! A frame is a header (`frame_header`) and its payload. Input and output are raw bytes, everything else is JSON. A
@@ -6,10 +6,10 @@
 //! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
 //!
 //! The two sides may be of different builds, because a supervisor lives as long as its Pod. A command line starts with
-//! [`SupervisorRequest::Hello`], the supervisor answers with [`Notice::Hello`], and they use the latest version that
-//! both support ([`VERSIONS`]). A supervisor of version 0 does not support the greeting and hangs up; the command line
-//! then connects again without it. A command line that does not greet uses version 0. The supervisor of a foreground
-//! Pod and its command line are of the same build, and do not greet.
+//! [`SupervisorRequest::Hello`], the supervisor answers with [`Notice::Hello`], and both use the latest version that
+//! they have in common ([`VERSIONS`]). A supervisor of version 0 does not support the greeting and hangs up; the
+//! command line then connects again without it. A command line that does not greet uses version 0. The supervisor of a
+//! foreground Pod and its command line are of the same build, and do not greet.
 //!
 //! A change that readers may ignore (a new field) keeps the version. A change that they must understand (a new request,
 //! notice or frame kind, another framing) raises it, and is not sent in older versions. In every version, a Pod from
@@ -56,7 +56,7 @@ const KIND_NOTICE: u8 = 3;
 const KIND_REQUEST: u8 = 4;
 const KIND_STDIN: u8 = 5;
 
-/// One of a container's two output streams.
+/// An output stream of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OutputStream {
     Stdout,
@@ -71,7 +71,7 @@ pub enum SupervisorFrame {
         /// Index of the container in the manifest; 0 after [`SupervisorRequest::Exec`] and
         /// [`SupervisorRequest::Attach`].
         container: u16,
-        /// Which of its streams.
+        /// Which of the container's streams.
         stream: OutputStream,
         bytes: Vec<u8>,
     },
@@ -141,7 +141,7 @@ pub enum Notice {
     /// Answers [`SupervisorRequest::Attach`]: output follows.
     Attached,
     /// Answers [`SupervisorRequest::Attach`] with [`AttachOptions::from_start_of`]: the output from these positions on
-    /// follows, and the log has everything before. Since version 2.
+    /// follows; the log has all output before them. Since version 2.
     AttachedAt { stdout_bytes: u64, stderr_bytes: u64 },
     /// Answers [`SupervisorRequest::Exec`]: the command is running.
     Started,
@@ -157,14 +157,14 @@ pub enum Notice {
         /// Why.
         message: String,
     },
-    /// Answers [`SupervisorRequest::Update`]: the Pod was changed since the version that the request names, so nothing
-    /// was done. Since version 3.
+    /// Answers [`SupervisorRequest::Update`]: the Pod was changed since the version in the request, so the request had
+    /// no effect. Since version 3.
     Outdated,
     /// Answers [`SupervisorRequest::Stats`]: usage of the running containers.
     Stats(Vec<ContainerUsage>),
     /// Answers [`SupervisorRequest::Hello`]. Since version 1.
     Hello(Greeting),
-    /// News of the Pod. On the wire, its variants are at the same level as those of this enum.
+    /// A report about the Pod. On the wire, its variants are at the same level as those of this enum.
     #[serde(untagged)]
     Pod(PodNotice),
 }
@@ -175,7 +175,7 @@ impl From<PodNotice> for SupervisorFrame {
     }
 }
 
-/// News of a Pod, for the command line that follows it.
+/// A report about a Pod, for the command line that follows the Pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PodNotice {
@@ -275,7 +275,7 @@ impl fmt::Debug for ExecOptions {
 /// A change of the Pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UpdateRequest {
-    /// `metadata.resourceVersion` of the recorded Pod that was changed.
+    /// `metadata.resourceVersion` of the recorded Pod on which the change is based.
     pub since: Option<String>,
     pub change: Change,
 }
@@ -284,7 +284,7 @@ pub struct UpdateRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// Metadata and specification, to those of this Pod.
+    /// The Pod gets the metadata and specification of this one.
     Pod(Box<Pod>),
     /// The conditions that clients have set.
     Conditions {
@@ -320,8 +320,8 @@ pub enum SupervisorRequest {
     Resize(TerminalSize),
     /// Report the containers' resource usage.
     Stats,
-    /// Change the Pod. The answer is [`Notice::Done`] once the change is recorded, or [`Notice::Outdated`]. Since version
-    /// 3.
+    /// Change the Pod. The answer is [`Notice::Done`] once the change is recorded, or [`Notice::Outdated`]. Since
+    /// version 3.
     Update(UpdateRequest),
     /// Add an ephemeral container to the Pod. The answer is [`Notice::Done`], as soon as the container is recorded.
     /// Since version 3.

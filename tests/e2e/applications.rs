@@ -1,4 +1,4 @@
-//! Applications as manifests configure them, several in one Pod: a web server with passwords, templates that an init
+//! Applications that manifests configure, several in one Pod: a web server with passwords, templates that an init
 //! container fills in, a migration, a log shipper, scripts.
 
 use microkube_tests::manifest::{Container, Pod};
@@ -11,7 +11,7 @@ use crate::objects::{Stored, config_map, secret, secret_of_type};
 const SITE: &str = "server { listen 8081; root /srv/www; location / { auth_basic members; \
     auth_basic_user_file /etc/nginx/passwords/htpasswd; } }";
 
-/// Asks nginx without and with a password.
+/// Sends requests to nginx without and with a password.
 const ASK: &str = r#"nginx
 ask() { exec 3<>/dev/tcp/127.0.0.1/8081; printf "GET / HTTP/1.0\r\n$1\r\n" >&3; tr -d '\r' <&3; }
 ask | head -n 1

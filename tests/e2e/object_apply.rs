@@ -1,4 +1,4 @@
-//! Applying objects and trying changes without any Pod: three-way merges, `diff` and dry runs, as in kubectl.
+//! `apply`, `diff` and dry runs of objects other than Pods, with three-way merges as in kubectl.
 
 use serde_json::{Value, json};
 
@@ -147,7 +147,7 @@ fn apply_merges_three_ways() {
         );
     }
 
-    // An object that `apply` did not create: nothing is removed, and a warning says so.
+    // `apply` removes nothing from an object that it did not create, and prints a warning.
     let file = file_of("three-way.json", &[config_map("three-way", &json!({ "a": "1" }))]);
     says(
         "create configmap three-way --from-literal=b=1",
@@ -162,7 +162,7 @@ fn apply_merges_three_ways() {
     assert_eq!(get("configmap", "three-way")["data"], json!({ "a": "1", "b": "1" }));
     says(&format!("apply -f {file}"), 0, "configmap/three-way unchanged\n");
 
-    // One that keeps its configuration from the start.
+    // An object that has its configuration from the start.
     says(
         "delete configmap three-way",
         0,

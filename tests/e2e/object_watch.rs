@@ -1,4 +1,4 @@
-//! One watch for objects of all kinds, Pods included: `get -w` and `wait`, and what goes with its owner, as in kubectl.
+//! `get -w` and `wait` for objects of all kinds, Pods included, and the deletion of dependents, as in kubectl.
 
 use serde_json::json;
 
@@ -43,7 +43,7 @@ fn a_forced_deletion_is_seen_at_once() {
     let waiting = host().begin(["wait", "--for=delete", "pod/forced", "--timeout=60s"]);
     host().succeed(["delete", "pod", "forced", "--force", "--grace-period=0"]);
     let finished = waiting.finish();
-    // The wait may begin after the deletion, of which kubectl prints nothing.
+    // The wait may begin after the deletion. kubectl prints nothing then.
     assert!(
         finished.code() == 0 && ["", "pod/forced condition met\n"].contains(&&*finished.stdout),
         "{finished:?}"

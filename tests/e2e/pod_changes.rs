@@ -1,4 +1,4 @@
-//! Changes of Pods that exist: images, labels, scheduling gates and finalizers, and the three-way merge of `apply`.
+//! Changes of existing Pods: images, labels, scheduling gates and finalizers, and the three-way merge of `apply`.
 
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, image, processes, shell_pod, wait_until};
 use crate::objects::says;
 
-/// Prints what depends on the image, and runs until it is stopped.
+/// Prints values that depend on the image, and runs until it is stopped.
 const SERVE: &str = "id -un; pwd; echo $FROM; trap 'exit 0' TERM; sleep 1000 & wait";
 
 fn pair(main_image: &str) -> Pod {
@@ -56,21 +56,21 @@ fn a_container_with_another_image_restarts_alone_and_the_pod_keeps_its_volumes()
         "echo memory > /memory/kept; echo disk > /data/kept; echo root > /kept",
     );
     let before = pod.get();
-    // `run` keeps no configuration.
+    // `run` does not record a configuration.
     apply(&first, "configured");
     apply(&first, "unchanged");
     apply(&pair(&image("configured")).label("tier", "back"), "configured");
     wait_for_image(&pod, &image("configured"));
     let after = pod.get();
     assert_eq!(pod.container("main")["restartCount"], 1, "{after}");
-    // Nothing happens to the other container.
+    // The other container is not affected.
     assert_eq!(status_of(&after, "other"), status_of(&before, "other"));
     assert_eq!(in_container("main", "cat /memory/kept /data/kept"), "memory\ndisk\n");
     assert_eq!(
         in_container("other", "cat /memory/kept /data/kept /kept"),
         "memory\ndisk\nroot\n"
     );
-    // Its layers, its user, its working directory and its variables are those of the new image.
+    // The layers, user, working directory and variables of the container are those of the new image.
     pod.wait_for_log("main", "worker\n/srv/data\nfrom-image\n");
     for field in ["uid", "creationTimestamp", "name"] {
         assert_eq!(after["metadata"][field], before["metadata"][field]);
@@ -206,7 +206,7 @@ fn apply_of_a_pod_removes_what_left_the_file_and_keeps_what_others_set() {
         "{kept}"
     );
     assert_eq!(kept["metadata"]["namespace"], "default");
-    // Only what the author wrote, without defaults.
+    // The configuration is the author's, without defaults.
     assert!(
         kept["spec"]["dnsPolicy"].is_null() && kept["metadata"]["uid"].is_null(),
         "{kept}"
@@ -249,7 +249,7 @@ fn apply_of_a_pod_removes_what_left_the_file_and_keeps_what_others_set() {
             "{line}: {differences:?}"
         );
     }
-    // `diff` shows nothing about the record of the next apply.
+    // `diff` does not show the annotation of the last applied configuration.
     let changed = |line: &str| line.starts_with(['+', '-']) && line.contains("apiVersion");
     assert!(!differences.stdout.lines().any(changed), "{differences:?}");
     assert_eq!(pod.get(), before);
@@ -285,7 +285,7 @@ fn the_first_apply_of_a_created_pod_warns_and_records_its_configuration() {
         ),
         "{warning}"
     );
-    // Nobody knows that the label was in a file.
+    // No record shows that the label was in a file.
     assert_eq!(pod.get()["metadata"]["labels"], json!({ "app": "one" }));
     assert!(pod.get()["metadata"]["annotations"][ANNOTATION].is_string());
     let again = says(&format!("apply -f {}", plain.display()), 0, "pod/adopted unchanged\n");

@@ -35,7 +35,7 @@ case $seconds in '' | *[!0-9]*) die "not a number of seconds: $seconds" ;; esac
 # With --target, build scripts do not get the flags.
 RUSTFLAGS=$flags cargo build --locked --release --quiet --manifest-path "$here/Cargo.toml" --target "$target" --bins
 
-# A target that is not built finds nothing.
+# A target that is missing in Cargo.toml would never run.
 for source in "$here"/targets/*/*.rs; do
     name=$(basename "$source" .rs)
     [ "$name" != mod ] || continue

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Pushes the test images into the storage of a registry, build/registry, which the end-to-end tests then serve read-only: on a slow
-# host it takes much longer to push an image than to pull it. Also makes an archive of one, for `image load`.
+# Pushes the test images into the storage of a registry, build/registry, which the end-to-end tests then serve
+# read-only, because on a slow host pushing an image takes much longer than pulling it. Also makes an archive of one
+# image, for `image load`.
 #
 # Usage: build-registry.sh NAME...     (images made by build.sh)
 set -eu
@@ -29,7 +30,7 @@ registry=$!
 trap 'kill $registry 2>/dev/null; rm -f "$config"' EXIT
 tries=0
 until curl --silent --fail --output /dev/null "http://127.0.0.1:$port/v2/"; do
-    # Wait up to ten seconds: there is no other sign that it is listening.
+    # Wait up to ten seconds, because a connection is the only sign that the registry is listening.
     tries=$((tries + 1))
     [ $tries -lt 100 ] || { cat "$build/registry.log" >&2; echo "images: error: docker-registry does not start" >&2; exit 1; }
     sleep 0.1

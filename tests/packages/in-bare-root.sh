@@ -13,7 +13,7 @@ fail() {
 equal() { [ "$1" = "$2" ] || fail "expected \"$2\", found \"$1\""; }
 absent() { [ ! -e "$1" ] && [ ! -L "$1" ] || fail "$1 is still there"; }
 
-# Everything that the packages need is here: without package lists, apt downloads nothing.
+# All dependencies of the packages are in this root. Without package lists, apt downloads nothing.
 rm -rf /var/lib/apt/lists/*
 # A sync after each file takes long in an emulated host.
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io
@@ -21,10 +21,10 @@ apt() {
     apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends "$@" >/tmp/apt.log 2>&1 || { cat /tmp/apt.log >&2; fail "apt-get $*"; }
 }
 
-# What apt runs. It does not compute checksums of the packages first, which takes long in an emulated host.
+# Run dpkg directly. apt would compute checksums of the packages first, which takes long in an emulated host.
 dpkg_install() { dpkg --install "$@" >/tmp/dpkg.log 2>&1 || { cat /tmp/dpkg.log >&2; fail "dpkg --install $*"; }; }
 
-# processes PROGRAM: PIDs of its processes, even if its file was replaced
+# processes PROGRAM: prints the PIDs of the program's processes, even if its file was replaced
 processes() {
     for process in /proc/[0-9]*; do
         case $(readlink "$process/exe" || true) in "$bin/$1" | "$bin/$1 (deleted)") printf '%s ' "${process#/proc/}" ;; esac
@@ -39,9 +39,9 @@ stand_in() {
     (cd /tmp && exec "$@") &
     stand_in=$!
 }
-# gone PID: the process has ended
+# gone PID: fails if the process still runs
 gone() { [ -z "$(readlink "/proc/$1/exe" || true)" ] || fail "process $1 still runs: $(tr '\0' ' ' <"/proc/$1/cmdline")"; }
-# links_resolve DIR: every relative link of the documents in a directory leads to a file
+# links_resolve DIR: fails if a relative link of a document in the directory does not lead to a file
 links_resolve() {
     find "$1" -name '*.md' >/tmp/documents
     [ -s /tmp/documents ] || fail "no documents in $1"
@@ -51,7 +51,7 @@ links_resolve() {
         done
     done </tmp/documents
 }
-# run_pod PROGRAM: a Pod in the foreground, from start to end
+# run_pod PROGRAM: runs a Pod in the foreground, from start to end
 run_pod() {
     "$1" run hello --image=busybox --image-pull-policy=Never --restart=Never --attach --rm -- echo hello >/tmp/output || fail "run: exit code $?"
     grep -qx hello /tmp/output || fail "run printed: $(cat /tmp/output)"
@@ -64,7 +64,7 @@ END
     microkube wait --for=condition=Ready "pod/$1" --timeout=120s
 }
 restarts() { microkube get pod "$1" -o 'jsonpath={.status.containerStatuses[0].restartCount}'; }
-# all_ended: no process of microkube runs; a supervisor ends a moment after its Pod
+# all_ended: waits until no process of microkube runs; a supervisor ends a moment after its Pod
 all_ended() {
     for attempt in $(seq 50); do
         [ -n "$(processes microkube)$(processes microkube-vmm)" ] || return 0
@@ -72,7 +72,7 @@ all_ended() {
     done
     fail "processes still run: $(processes microkube) $(processes microkube-vmm)"
 }
-# nothing_left WHAT: no file of this root is called microkube, apart from those of the test
+# nothing_left WHAT: fails if a file in this root has microkube in its name, apart from those of the test
 nothing_left() {
     left=$(find / -xdev -name '*microkube*' ! -path '/var/tmp/archive/*')
     [ -z "$left" ] || fail "left after $1: $left"
@@ -133,7 +133,7 @@ uid=$(microkube get pod kept -o 'jsonpath={.metadata.uid}')
 dpkg -L microkube microkube-emulated-host >/tmp/files
 apt remove microkube microkube-emulated-host
 while read -r file; do
-    # Other directories, such as the unit's, also belong to other packages.
+    # Other directories, such as the one of the unit, also belong to other packages.
     case $file in *microkube*) absent "$file" ;; esac
 done </tmp/files
 equal "$(processes microkube)$(processes microkube-vmm)" ''
@@ -150,7 +150,7 @@ equal "$(restarts kept)" 1
 
 step "purge"
 mkdir -p /var/lib/microkube/machine
-# `microkube machine stop` does not reach this one, and reads no configuration file.
+# `microkube machine stop` does not find this machine, and does not read the configuration file.
 mkdir -p /etc/microkube
 echo 'wrong: file' >/etc/microkube/config.yaml
 stand_in /tmp/qemu-system-x86_64 supervise -name microkube-machine -kernel /usr/lib/microkube/machine/vmlinuz -pidfile /tmp/none/machine/qemu.pid
@@ -159,7 +159,7 @@ gone "$stand_in"
 absent /var/lib/microkube/machine
 rm /etc/microkube/config.yaml
 equal "$(microkube get pods -o name)" pod/kept
-# Another installation runs: its Pods need what it shares with this one.
+# Another installation is running, and its Pods need the files that it shares with this one.
 stand_in /opt/other/bin/microkube supervise
 sh /var/lib/dpkg/info/microkube.postrm purge 2>/tmp/said || true
 grep -q "/opt/other/bin/microkube" /tmp/said || fail "postrm does not name the other installation: $(cat /tmp/said)"
@@ -193,7 +193,7 @@ links_resolve /var/tmp/archive
 for licence in Apache-2.0 GPL-2 LGPL-2.1 musl glibc; do
     [ -s "/var/tmp/archive/share/doc/microkube/licences/$licence" ] || fail "the archive lacks the licence $licence"
 done
-# Its programs need no library of the system.
+# The archive's programs do not need libraries of the system.
 mkdir /tmp/empty
 for program in microkube microkube-vmm; do
     cp "/var/tmp/archive/bin/$program" /tmp/empty/
@@ -216,7 +216,7 @@ mkdir -p /usr/local/share
 mv /usr/local/share /srv/share
 ln -s /srv/share /usr/local/share
 ! PATH=/tmp/failing:$PATH /var/tmp/archive/install.sh >/tmp/output 2>&1 || fail "install.sh succeeds without tar"
-# Repeating it completes it.
+# A repeated installation completes an interrupted one.
 printf '#!/bin/sh\necho "$*" >>/tmp/calls\ncase $* in *is-enabled*) exit 1 ;; esac\n' >/tmp/failing/systemctl
 chmod 755 /tmp/failing/systemctl
 rm /tmp/failing/tar
@@ -232,7 +232,7 @@ equal "$(command -v microkube)" /usr/local/bin/microkube
 [ -L /usr/local/share ] || fail "install.sh replaced the link /usr/local/share"
 links_resolve /usr/local/share/doc/microkube
 run_pod microkube
-# An upgrade removes what the new version does not have, and does not enable a service that was disabled.
+# An upgrade removes files that the new version does not have, and does not enable a service that was disabled.
 echo share/zzz >>/usr/local/lib/microkube/installed-files
 touch /usr/local/share/zzz
 mkdir -p /run/systemd/system
@@ -262,7 +262,7 @@ chroot /mnt /end-processes /usr/local/bin 2>/tmp/said
 grep -q "/usr/local/bin/microkube" /tmp/said || fail "end-processes does not name the host's Pods: $(cat /tmp/said)"
 umount -R /mnt
 equal "$(processes microkube)" "$supervisor"
-# Another installation.
+# Another installation is running.
 stand_in /opt/other/bin/microkube supervise
 ! /usr/local/lib/microkube/uninstall.sh 2>/tmp/said || fail "uninstall.sh does not refuse"
 equal "$(processes microkube)" "$supervisor"
@@ -273,7 +273,7 @@ kill "$stand_in"
 rm -r /opt/other
 microkube recover
 microkube wait --for=condition=Ready pod/web --timeout=120s
-# The directory may be given by a symbolic link.
+# The directory may be a symbolic link.
 ln -s /usr/local/bin /tmp/bin
 /usr/local/lib/microkube/end-processes /tmp/bin
 all_ended
@@ -283,7 +283,7 @@ step "uninstall"
 /usr/local/lib/microkube/uninstall.sh
 [ -d /var/lib/microkube/images ] || fail "uninstall.sh removed the images"
 /var/tmp/archive/install.sh
-# The directory behind a link may have files of others.
+# The target directory of a link may contain files of other programs.
 mkdir -p /srv/data/other
 touch /srv/data/other/file /var/lib/microkube/service-account.key
 mv /var/lib/microkube/* /srv/data/

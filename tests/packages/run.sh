@@ -4,8 +4,8 @@
 #
 # Usage: run.sh MICROKUBE PACKAGES
 #
-# MICROKUBE starts the emulated host, PACKAGES is the directory of the packages to test. They are upgraded from the packages in the directory that
-# MICROKUBE_PREVIOUS_PACKAGES names, otherwise from themselves with a lower version.
+# MICROKUBE is the program that starts the emulated host, PACKAGES the directory of the packages to test. The upgrade
+# starts from the packages in the directory MICROKUBE_PREVIOUS_PACKAGES, or from the same packages with a lower version.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,8 @@ microkube=$1
 packages=$(cd "$2" && pwd)
 say() { printf 'packages: %s\n' "$*"; }
 
-# The bare root, which is kept: Debian's required packages and apt, and the programs that end-processes uses if they are installed.
+# The bare root, which is kept for later runs: Debian's required packages, apt, and the optional programs of
+# end-processes.
 root=$tree/build/package-test/root.tar
 recipe='--variant=minbase --include=iproute2,nftables bookworm'
 if [ "$(cat "$root.key" 2>/dev/null)" != "$recipe" ]; then
@@ -48,10 +49,10 @@ else
     for package in "$files"/new/*.deb; do
         unpacked=$files/unpacked/$(basename "$package" .deb)
         dpkg-deb -R "$package" "$unpacked"
-        # Lowers the version, also in the dependencies between the packages.
+        # Lower the version, also in the dependencies between the packages.
         version=$(dpkg-deb -f "$package" Version)
         sed -i "s/\(^Version: \|= \)$version/\1$version~previous/" "$unpacked/DEBIAN/control"
-        # Leaves out most of the emulated host's modules, because unpacking them takes long in an emulated host.
+        # Leave out most of the emulated host's modules, because unpacking them takes long in an emulated host.
         rm -rf "$unpacked"/usr/lib/microkube/machine/modules/*/kernel/*/
         dpkg-deb -Zgzip -z1 --root-owner-group --build "$unpacked" "$files/previous/" >/dev/null
     done
@@ -65,7 +66,7 @@ dpkg-deb --root-owner-group --build "$files/stand-in" "$files/qemu-system-x86.de
 
 say "starting an emulated host"
 "$microkube" machine start
-# Its root is in memory and private to one command, so the bare root is on its state disk.
+# The host's root is in memory and private to one command, so the bare root is on the host's state disk.
 "$microkube" machine exec -- unshare --mount --propagation private sh -euc '
     root=/var/lib/microkube/bare-root
     mkdir "$root"

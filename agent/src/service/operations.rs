@@ -1,4 +1,4 @@
-//! What the calls do with the sandbox, the containers and the exec processes.
+//! The operations of the calls on the sandbox, the containers and the exec processes.
 
 use std::io;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::request;
 use crate::request_field;
 use crate::sandbox::{self, CheckedRequest, DeviceTooSmall, ReadError, Sandbox, WriteError};
 
-/// How long a shutdown waits for containers whose processes were killed and whose output is still in flight. It takes
-/// that long only if the host has stopped reading.
+/// How long a shutdown waits for containers whose processes were killed and whose output is still in flight. The
+/// shutdown takes this long only if the host has stopped reading.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether a start was cancelled at the very moment it succeeded.
+/// Whether a start was cancelled in the moment when it succeeded.
 fn was_notified(unwanted: &Notify) -> bool {
     unwanted.notified().now_or_never().is_some()
 }
@@ -71,7 +71,7 @@ impl State {
     pub async fn write_file_volume(&self, request: WriteFileVolumeRequest) -> ttrpc::Result<()> {
         let name = request.volume.clone();
         let volume = self.sandbox()?.file_volume(&name).map_err(invalid)?;
-        // Thousands of small files take a while. If the connection ends meanwhile, they are still written.
+        // Thousands of small files take a while. They are written even if the connection ends meanwhile.
         let written = tokio::task::spawn_blocking(move || volume.receive(request)).await;
         written
             .map_err(|error| failure(Code::INTERNAL, error))?
@@ -118,7 +118,7 @@ impl State {
         })
     }
 
-    /// Starts a container. For one that has been started, repeats the answer.
+    /// Starts a container. If the container was already started, repeats the answer.
     pub async fn start_container(&self, request: StartContainerRequest) -> ttrpc::Result<StartContainerResponse> {
         if let Ok(container) = self.containers.get(&request.id) {
             return Ok(started(&container));
@@ -220,7 +220,7 @@ impl State {
                     memory_working_set_bytes: usage.memory_working_set_bytes,
                     ..Default::default()
                 }),
-                // It is just ending, or the kernel has no such controller.
+                // The container is just ending, or the kernel lacks the controller.
                 Some(Err(error)) => log::warning!("cannot read the resource usage of {id}: {error:#}"),
                 None => {}
             }
@@ -251,7 +251,7 @@ impl State {
         }
         let (containers, processes) = (self.containers.all(), self.processes.all());
         let all_ended = async {
-            // A watcher that failed has logged that.
+            // A failed watcher has logged its error.
             for (_, process) in &processes {
                 let _ = process.wait().await;
             }

@@ -79,7 +79,7 @@ pub fn start_failed(error: &StartError) -> ttrpc::Error {
         StartError::Internal(_) => Code::INTERNAL,
     };
     match error {
-        // Nothing has been created that could become a process.
+        // No process of the container was created.
         StartError::Failed {
             kind: FailureKind::UnknownUser | FailureKind::SubPath,
             message,

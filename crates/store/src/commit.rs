@@ -1,5 +1,5 @@
-//! Commits changes of objects to disk; nothing else changes them. `docs/decisions/object-store.md` explains the order
-//! of the steps.
+//! Commits changes of objects to disk. All changes of objects go through this module. `docs/decisions/object-store.md`
+//! explains the order of the steps.
 
 use microkube_base::file_lock::{self, LockedFile, Sharing};
 
@@ -30,8 +30,8 @@ pub(crate) enum Committed {
 }
 
 impl Store {
-    /// Waits until no other process is writing this object. This only saves retries: without it, writers of one object
-    /// would make each other start again. `None` if there is no such object.
+    /// Waits until no other process is writing this object. Correctness does not depend on this; it saves writers of
+    /// one object from making each other start again. `None` if there is no such object.
     pub(crate) fn turn(&self, resource: &Resource, key: &Key) -> Result<Option<LockedFile>, StoreError> {
         let Some(bucket) = self.bucket(resource, key)? else {
             return Ok(None);
@@ -45,7 +45,7 @@ impl Store {
         };
         let mut wanted = newest().map_err(StoreError::io("read", bucket.path()))?;
         while let Some(revision) = wanted {
-            // A file that cannot be opened is an error when it is read.
+            // If the file cannot be opened, reading it reports the error.
             let Ok(locked) = lock(revision) else {
                 return Ok(None);
             };
@@ -59,7 +59,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Writes the object if it still is at the expected version; `None`: if it does not exist.
+    /// Writes the object if it is still at the expected version, or, if that is `None`, does not exist.
     pub(crate) fn commit(
         &self,
         resource: &Resource,
@@ -128,7 +128,7 @@ impl Store {
         Ok(Committed::At(version))
     }
 
-    /// Makes a state durable that the caller has read and will report as written.
+    /// Makes durable a state that the caller has read and will report as written.
     pub(crate) fn confirm(&self, resource: &Resource, key: &Key) -> Result<(), StoreError> {
         match self.bucket(resource, key)? {
             Some(bucket) => bucket.sync().map_err(StoreError::io("write", bucket.path())),

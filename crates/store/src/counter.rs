@@ -1,8 +1,8 @@
 //! The reserved part of the counter of versions: the file `counter.json`.
 //!
 //! All numbers up to `reserved` may have been used; the journal that the file names records which of them were. A
-//! number is used only after its block is durably reserved. Without that journal, as after a reboot, the whole block
-//! counts as used.
+//! number is used only after the reservation of its block is durable. Without that journal, as after a reboot, the
+//! whole block counts as used.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ const FILE: &str = "counter.json";
 const MAX_BYTES: u64 = 4096;
 /// How many numbers are reserved at a time. The disk is synced once per block, and a reboot skips at most one block.
 const BLOCK: u64 = 1024;
-/// The version of an empty store. It is not 0, which has a special meaning to clients.
+/// The version of an empty store. Not 0, because 0 has a special meaning to clients.
 const FIRST: u64 = 1;
 const REMEDY: &str = "write {\"version\":1,\"reserved\":N} to it, where N is at least every resourceVersion ever used";
 
@@ -54,7 +54,7 @@ impl Counter {
             Err(NotReadable::NotAFile) => return Err(damaged(Damage::NotAFile)),
             Err(NotReadable::TooLong) => return Err(damaged(Damage::TooLong(MAX_BYTES))),
         };
-        /// The part that exists in every version.
+        /// The part of the file that exists in every version.
         #[derive(Deserialize)]
         struct Head {
             version: u64,

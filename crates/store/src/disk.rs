@@ -1,5 +1,5 @@
-//! Directories and files on disk. Everything that the store changes on disk goes through a [`Directory`], relative to
-//! an open descriptor.
+//! Directories and files on disk. The store makes all changes on disk through a [`Directory`], relative to an open
+//! descriptor.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,7 +24,7 @@ pub(crate) struct Directory {
     recorded: Option<(Recorder, Node)>,
 }
 
-/// A complete file without a name.
+/// A complete file that has no name yet.
 #[derive(Debug)]
 pub(crate) struct UnnamedFile {
     file: File,
@@ -37,9 +37,9 @@ pub(crate) struct UnnamedFile {
 pub(crate) struct Entry {
     /// `None` if the name is not UTF-8.
     pub name: Option<String>,
-    /// Whether it is known to be something other than a directory; some file systems do not report the type.
+    /// Whether the entry is known not to be a directory. Some file systems do not report the type.
     pub is_no_directory: bool,
-    /// Number of its inode.
+    /// Inode number.
     pub inode: u64,
 }
 
@@ -58,7 +58,7 @@ impl Directory {
         })
     }
 
-    /// The same for a test that cuts the power.
+    /// Records the operations, for a test that cuts the power.
     #[cfg(test)]
     pub(crate) fn recorded_by(mut self, recorder: Option<Recorder>) -> Self {
         self.recorded = recorder.map(|recorder| {
@@ -107,7 +107,7 @@ impl Directory {
         })
     }
 
-    /// The entries, except for `.` and `..`. A directory that was removed has none.
+    /// The entries, except for `.` and `..`. A removed directory has no entries.
     pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut dir = match Dir::openat(&self.fd, ".", OPEN_DIRECTORY, Mode::empty()) {
             Ok(dir) => dir,
@@ -139,7 +139,7 @@ impl Directory {
         }
     }
 
-    /// Writes a file without a name, durably. It disappears with its last descriptor unless it is linked.
+    /// Writes a file without a name, durably. The file disappears with its last descriptor unless it is linked.
     pub(crate) fn write_unnamed(&self, content: &[u8]) -> io::Result<UnnamedFile> {
         let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&self.fd, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
@@ -159,7 +159,7 @@ impl Directory {
         })
     }
 
-    /// Gives a file a name in this directory, which must be free.
+    /// Links a file into this directory under a name that must be free.
     pub(crate) fn link(&self, file: &UnnamedFile, name: &str) -> io::Result<()> {
         // Unlike AT_EMPTY_PATH, this needs no capability.
         let path = format!("/proc/self/fd/{}", file.file.as_raw_fd());
@@ -225,7 +225,8 @@ impl Directory {
         })
     }
 
-    /// Runs an operation. In a test that cuts the power, no other thread's operation runs between it and its record.
+    /// Runs an operation. In a test that cuts the power, no operation of another thread runs between this one and its
+    /// record.
     fn recording<T>(&self, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         #[cfg(test)]
         let _turn = self
@@ -243,7 +244,7 @@ pub(crate) fn read(file: File, max_bytes: u64) -> io::Result<Result<Vec<u8>, Not
     if !metadata.is_file() {
         return Ok(Err(NotReadable::NotAFile));
     }
-    // The length decides only how much memory is reserved: the file may change.
+    // The length only determines how much memory is reserved, because the file may change.
     let mut content = Vec::with_capacity(
         usize::try_from(metadata.len().min(max_bytes))
             .unwrap_or(0)

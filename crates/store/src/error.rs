@@ -7,7 +7,7 @@ use crate::damage::{Damage, InvalidObject};
 use crate::resource::Resource;
 use crate::version::ResourceVersion;
 
-/// Kubernetes' texts, where it has one.
+/// The messages are Kubernetes' own where it has one.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{resource} {name:?} not found")]
@@ -59,7 +59,7 @@ pub enum StoreError {
         found: String,
         expected: String,
     },
-    /// The object is longer than any that can be read.
+    /// The object is longer than the store can read.
     #[error("{resource} {name:?} is too large: {bytes} bytes exceed the limit of {limit}")]
     TooLarge {
         resource: String,
@@ -72,7 +72,7 @@ pub enum StoreError {
     /// The caller's type cannot be stored.
     #[error("{name:?} is not the name of a type")]
     InvalidType { name: String },
-    /// Other code keeps the objects of this type ([`crate::Records`]), and is the only one to change them.
+    /// Other code keeps the objects of this type ([`crate::Records`]), and only that code changes them.
     #[error("{resource} cannot be changed through the store of objects")]
     KeptElsewhere {
         /// [`Resource::qualified_plural`]
@@ -176,7 +176,7 @@ impl StoreError {
         }
     }
 
-    /// An object's file or directory that the store did not write.
+    /// Reports an object's file or directory that the store did not write.
     pub(crate) fn damaged_object(path: &Path, damage: Damage) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -185,7 +185,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it is about one object, and the others can be read.
+    /// Whether the error concerns a single object, and the others can be read.
     #[must_use]
     pub fn is_about_one_object(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Record { .. })

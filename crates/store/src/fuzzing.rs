@@ -31,12 +31,12 @@ pub fn object_file(data: &[u8]) {
     };
     let object = object.at(ResourceVersion(7));
     let file = object.to_file().expect("what can be read can be written");
-    // Not the same object: parsing changes the last digit of some numbers.
+    // The object may differ: parsing changes the last digit of some numbers.
     let again = read::object_in(&file, &resource, Some("default"), &Stem::of("a"));
     again.expect("what is written can be read");
     for grace_seconds in [0, 30] {
         rules::delete(&object, grace_seconds, Timestamp::UNIX_EPOCH);
     }
-    // Of the same object, this can only fail because of its apiVersion.
+    // An update with the same object can fail only because of its apiVersion.
     let _ = rules::update(&resource, &object, object.clone());
 }

@@ -1,10 +1,10 @@
-//! The journal: one line per number used since the host booted, with the object. It shows the next number, and what has
-//! changed since a list.
+//! The journal: one line for each number used since the host booted, with the changed object. The journal determines
+//! the next number, and shows which objects have changed since a list.
 //!
-//! It is not synced, because only processes depend on it, and they do not outlive the page cache. A journal belongs to
-//! one boot, and `counter.json` names the valid one. A writer appends its line before it changes the object, so a line
-//! means that the object may have changed; the object itself shows whether it has. Everything in this module requires
-//! the store's lock.
+//! The journal is not synced, because only processes depend on it, and they do not outlive the page cache. A journal is
+//! valid for one boot, and only if `counter.json` names it. A writer appends its line before it changes the object, so
+//! a line means that the object may have changed; the object itself shows whether it has. Everything in this module
+//! requires the store's lock.
 //!
 //! ```text
 //! changes         the current file: a head, then lines
@@ -26,14 +26,14 @@ use crate::key::Key;
 
 const FILE: &str = "changes";
 const OLD_FILE: &str = "changes.old";
-/// A longer file is not continued.
+/// Maximum length of a file that is continued.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Longer than a head and any line: names have at most 253 bytes, or twice that when escaped.
+/// Maximum length of a head or line. Names have at most 253 bytes, or twice that when escaped.
 const MAX_LINE_BYTES: usize = 2 << 10;
-/// How much is read at a time.
+/// Number of bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;
 
-/// A number that was used.
+/// A line: a number that was used, and the change that used it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
     pub version: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub name: String,
-    /// Of an object that is kept outside of the store's files.
+    /// UID of an object that is kept outside of the store's files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
     /// Whether the change removes the object.
@@ -61,7 +61,7 @@ impl Change {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
-    /// The same for all files of a journal.
+    /// ID of the journal, which all of its files have.
     id: String,
     boot: String,
     /// The last number used before the first line.
@@ -115,7 +115,7 @@ impl Position {
 pub(crate) enum Read {
     /// The next changes, oldest first; empty if there are no more.
     Changes(Vec<(Change, Position)>),
-    /// The changes after the position are no longer known.
+    /// The journal no longer has all changes after the position.
     Gap,
 }
 
@@ -147,7 +147,7 @@ impl Journal {
         Ok(current.map_or(counter.reserved, |(_, last)| last))
     }
 
-    /// The current file, if it is this counter's and intact, and the last number in it.
+    /// The current file and the last number in it, if the file is intact and belongs to this counter.
     fn current(&self, counter: &Counter) -> io::Result<Option<(JournalFile, u64)>> {
         let Some(file) = self.open(FILE, counter)? else {
             return Ok(None);
@@ -192,8 +192,8 @@ impl Journal {
         }
     }
 
-    /// Opens the journal for a number to be used. Starts a new journal if there is no valid one: all numbers reserved so
-    /// far then count as used.
+    /// Opens the journal to use a number. Starts a new journal if there is no valid one; all numbers reserved so far
+    /// then count as used.
     pub(crate) fn writer(&self, root: &Directory, counter: &mut Counter) -> Result<Writer<'_>, StoreError> {
         if let Some((file, last)) = self.current(counter).map_err(self.error("read"))? {
             return Ok(Writer {
@@ -203,7 +203,7 @@ impl Journal {
             });
         }
         let last = counter.reserved;
-        // The counter first: a journal that it does not name is ignored.
+        // Write the counter first, because a journal that it does not name is ignored.
         counter.reserve(root, &uuid::Uuid::new_v4().to_string())?;
         let _ = std::fs::remove_file(self.directory.join(OLD_FILE));
         let file = self.create(counter, last).map_err(self.error("write"))?;
@@ -229,7 +229,7 @@ impl Journal {
         file.ok_or_else(|| io::Error::other("the new file is not the one just written"))
     }
 
-    /// The next changes after a position. Requires the lock, at least shared: then no writer is between its line and
+    /// The next changes after a position. Requires the lock, at least shared, so that no writer is between its line and
     /// its change.
     pub(crate) fn read(&self, counter: &Counter, position: &Position) -> Result<Read, StoreError> {
         self.read_files(counter, position).map_err(self.error("read"))
@@ -267,7 +267,7 @@ impl Journal {
 }
 
 impl JournalFile {
-    /// Finds the last complete line: a writer may have been killed while it wrote.
+    /// Finds the last complete line. A writer may have been killed while it wrote a line.
     fn with_end(mut self) -> io::Result<Self> {
         let from = self.length.saturating_sub(MAX_LINE_BYTES as u64).max(self.first);
         let tail = read_at(&self.file, from, MAX_LINE_BYTES)?;
@@ -318,7 +318,7 @@ impl JournalFile {
             if end == place && !bytes.is_empty() {
                 return Ok(Read::Gap);
             }
-            // Without a known offset, the first changes may have been read before.
+            // Without a known offset, the first changes may already have been read.
             if !changes.is_empty() || end == place {
                 return Ok(Read::Changes(changes));
             }

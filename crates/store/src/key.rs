@@ -6,7 +6,7 @@ use crate::error::StoreError;
 use crate::label::{is_dns_label, problem_of_name};
 use crate::resource::Resource;
 
-/// The name of an object among those of its type.
+/// The name of an object, unique within its type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// `None` for objects outside of namespaces.

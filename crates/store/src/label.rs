@@ -1,11 +1,11 @@
 //! Checks names that become names of directories.
 
-/// Maximum length of an object's name, in bytes: that of a DNS subdomain, which is below the limit for file names.
+/// Maximum length of an object's name, in bytes: the limit of DNS subdomains, which is below the limit of file names.
 const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Why this cannot be the name of an object. These rules apply to all types (`IsValidPathSegmentName`); most types have
-/// stricter rules, which the caller checks.
+/// Why this text cannot be the name of an object. These rules apply to all types (`IsValidPathSegmentName`); most types
+/// have stricter rules, which the caller checks.
 pub(crate) fn problem_of_name(name: &str) -> Option<&'static str> {
     match name {
         "" => return Some("must not be empty"),

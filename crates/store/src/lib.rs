@@ -4,9 +4,9 @@
 //!   durable before the call returns (`commit`, `counter`).
 //! - [`Store::list`] reads the objects of a type as of one version, and [`Store::watch`] continues from there (`journal`).
 //! - Objects that other code keeps in its own files appear in the same lists and watches (`records`).
-//! - The rules of `metadata` are Kubernetes' (`rules`): UID, timestamps, generation, finalizers. The store knows no
-//!   particular type: the caller describes the type ([`Resource`]), validates and defaults its objects, and decides
-//!   what may change.
+//! - The rules of `metadata` are Kubernetes' (`rules`): UID, timestamps, generation, finalizers. The store has no
+//!   rules for particular types: the caller describes the type ([`Resource`]), validates and defaults its objects, and
+//!   decides what may change.
 //! - Files are read as if an attacker had written them, and no error contains the content of an object.
 //!
 //! `docs/decisions/object-store.md` has the reasons.

@@ -17,9 +17,9 @@ use crate::resource::{Resource, Scope};
 use crate::store::Store;
 use crate::version::ResourceVersion;
 
-/// Rounds of reading again what others have changed, before others have to wait.
+/// Number of rounds in which changed objects are read again without making writers wait.
 const ROUNDS: usize = 64;
-/// How many objects are read while others wait.
+/// Maximum number of objects that are read while writers wait.
 const READ_UNDER_LOCK: usize = 64;
 
 /// All objects of a type, or of a type in a namespace.
@@ -27,7 +27,7 @@ const READ_UNDER_LOCK: usize = 64;
 pub struct List {
     /// Ordered by namespace and name.
     pub items: Vec<Arc<Object>>,
-    /// Why other objects could not be read. They may exist.
+    /// Why other objects, which may exist, could not be read.
     pub damaged: Vec<StoreError>,
     /// The list is complete as of this version.
     pub resource_version: ResourceVersion,
@@ -39,7 +39,7 @@ pub struct List {
 type Objects = BTreeMap<Key, Result<Arc<Object>, StoreError>>;
 
 impl Store {
-    /// Reads all objects of a type. The result is complete as of one version: from there [`Store::watch`] continues.
+    /// Reads all objects of a type. The result is complete as of one version, from which [`Store::watch`] continues.
     ///
     /// # Errors
     /// If the type's directory cannot be read. Objects and directories that cannot be read are in [`List::damaged`].
@@ -49,7 +49,7 @@ impl Store {
         Ok(of_type.into_list(version))
     }
 
-    /// Reads all objects of several types as of the same version. From there [`Store::watch_all`] continues.
+    /// Reads all objects of several types as of the same version, from which [`Store::watch_all`] continues.
     ///
     /// # Errors
     /// See [`Self::list`].
@@ -97,7 +97,7 @@ impl Store {
                 break;
             }
             drop(locked);
-            // What is read here may be newer than `version`. Then the next round reads it once more.
+            // These objects may be newer than `version`. The next round then reads them once more.
             for (index, id) in being_changed {
                 if let Some(of_type) = types.get_mut(index) {
                     of_type.read_again(self, &id, Wait::Yes);
@@ -119,7 +119,7 @@ struct Id {
 #[derive(Debug)]
 struct OfType {
     resource: Resource,
-    /// As in the journal.
+    /// The type's name in the journal.
     name: String,
     scope: Scope,
     objects: Objects,
@@ -160,7 +160,7 @@ impl OfType {
                 Ok(Reading::Found(object)) => self.put(*object),
                 Ok(Reading::Absent) => {}
                 Ok(Reading::BeingChanged) => being_changed.push(Id {
-                    // It is not known yet, and matters only for errors.
+                    // The name is not known yet. It matters only for errors.
                     key: Key::cluster(&uid),
                     uid: Some(uid),
                 }),
@@ -170,7 +170,7 @@ impl OfType {
         Ok(being_changed)
     }
 
-    /// Adds an object, unless it is outside of the scope, or another one has its name by now.
+    /// Adds an object, unless it is outside of the scope, or another object has taken its name.
     fn put(&mut self, object: Object) {
         let key = object.key();
         let is_replaced = match self.objects.get(&key) {
@@ -186,7 +186,7 @@ impl OfType {
     fn read_again(&mut self, store: &Store, id: &Id, wait: Wait) -> bool {
         match (store.records(&self.resource), &id.uid) {
             (Some(records), Some(uid)) => return self.read_record(records, &id.key, uid, wait),
-            // Only a line of another build names such an object without its UID.
+            // Only lines of other builds name such an object without its UID.
             (Some(_), None) => return true,
             (None, _) => {}
         }
@@ -207,7 +207,7 @@ impl OfType {
         match records::try_read(records, &self.resource, uid, wait) {
             Ok(Reading::BeingChanged) => return false,
             Ok(Reading::Found(object)) => self.put(*object),
-            // Another object of the same name stays.
+            // Keep another object of the same name.
             Ok(Reading::Absent) if self.objects.get(key).is_some_and(is_other) => {}
             Ok(Reading::Absent) => {
                 self.objects.remove(key);

@@ -8,13 +8,13 @@ use crate::damage::{Damage, InvalidObject};
 use crate::key::Key;
 use crate::version::{ResourceVersion, decimal};
 
-/// The longest file of an object. A ConfigMap of 1 MiB can be six times as long in JSON, because of escaped characters,
-/// and its annotations contain it again.
+/// Maximum length of an object's file. A ConfigMap of 1 MiB can be six times as long in JSON, because of escaped
+/// characters, and an annotation can contain it once more.
 pub const MAX_OBJECT_BYTES: u64 = 16 << 20;
 
 /// A Kubernetes object: a JSON object whose `metadata`, where present, has fields of the right types.
 ///
-/// `Debug` prints only which object it is, because it may be a Secret.
+/// `Debug` prints only the identity of the object, because it may be a Secret.
 #[derive(Clone, PartialEq)]
 pub struct Object {
     value: Value,
@@ -66,7 +66,7 @@ impl Object {
         &self.value
     }
 
-    /// Takes the content out, to change it.
+    /// Returns the content, to change it.
     #[must_use]
     pub fn into_value(self) -> Value {
         self.value
@@ -89,7 +89,7 @@ impl Object {
         self.text("uid").unwrap_or_default()
     }
 
-    /// `None` if the object has not been stored, or its text is not a version.
+    /// `None` if the object has not been stored, or the text of the field is not a version.
     #[must_use]
     pub fn resource_version(&self) -> Option<ResourceVersion> {
         self.text("resourceVersion").and_then(decimal).map(ResourceVersion)
@@ -100,7 +100,7 @@ impl Object {
         self.text("resourceVersion").filter(|version| *version != "0")
     }
 
-    /// Whether its deletion has begun.
+    /// Whether the object's deletion has begun.
     #[must_use]
     pub fn is_terminating(&self) -> bool {
         self.text("deletionTimestamp").is_some()
@@ -184,7 +184,7 @@ impl Object {
         Ok(bytes)
     }
 
-    /// Reads what [`Self::to_file`] returned.
+    /// Reads the content that [`Self::to_file`] returned.
     pub(crate) fn from_file(bytes: &[u8]) -> Result<Self, Damage> {
         // serde_json's messages about syntax contain a position, but no content.
         let value = serde_json::from_slice(bytes).map_err(|error| Damage::NotJson(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Power cuts for tests: records the store's operations on its disk, and derives what may be left of them.
+//! Power cuts for tests: records the store's operations on its disk, and derives which state they may leave.
 //!
 //! The model is harsher than any file system in use: any combination of a directory's changes since its last sync may
 //! survive, and a file that was not synced is torn.
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use microkube_base::lock::lock;
 
-/// A file or directory, whatever its names.
+/// A file or directory, independent of its names.
 pub(crate) type Node = usize;
 
 /// Records the operations of a store.
@@ -66,7 +66,7 @@ thread_local! {
     static LIFE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Runs a write and kills it before this operation, so that no later operation takes place.
+/// Runs a write and kills it before this operation. No later operation takes place.
 pub(crate) fn killed_before<T>(operation: Option<u32>, write: impl FnOnce() -> T) -> T {
     LIFE.set(operation);
     let result = write();
@@ -79,7 +79,7 @@ impl Recorder {
         ROOT
     }
 
-    /// Keeps other threads from operating until it is dropped. Fails if this thread is dead.
+    /// Keeps other threads from operating until the result is dropped. Fails if this thread is dead.
     pub(crate) fn turn(&self) -> io::Result<MutexGuard<'_, ()>> {
         match LIFE.get() {
             Some(0) => return Err(io::Error::other(KILLED)),
@@ -160,8 +160,8 @@ impl Record {
         named.collect()
     }
 
-    /// Writes to `target` what is left if the power is cut before the operation number `moment`. `survives` decides about
-    /// each change that is not durable.
+    /// Writes to `target` the files that are left if the power is cut before operation number `moment`. `survives`
+    /// decides for each change that is not durable.
     pub(crate) fn cut(&self, moment: usize, target: &Path, mut survives: impl FnMut() -> bool) {
         let mut last_sync = BTreeMap::new();
         for (index, operation) in self.log[..moment].iter().enumerate() {

@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 8;
 enum Look {
     Found(Object),
     Removed,
-    /// No file was found. A directory that changes during the read may hide a file that replaces another.
+    /// No file was found. In a directory that changes during the read, a file that replaces another may be missed.
     Nothing,
     /// The newest file was replaced before it was opened.
     Replaced,
@@ -71,7 +71,7 @@ impl Store {
     }
 }
 
-/// Requires the store's lock: then the newest file stays.
+/// Requires the store's lock, so that the newest file stays.
 fn find_in(bucket: &Directory, resource: &Resource, key: &Key) -> Result<Option<Object>, StoreError> {
     Ok(match look(bucket, resource, key)? {
         Look::Found(object) => Some(object),
@@ -92,7 +92,7 @@ fn look(bucket: &Directory, resource: &Resource, key: &Key) -> Result<Look, Stor
     Ok(object.map_or(Look::Replaced, Look::Found))
 }
 
-/// Reads an object's file; `None` if it does not exist any more.
+/// Reads an object's file; `None` if it no longer exists.
 pub(crate) fn read_revision(
     bucket: &Directory,
     resource: &Resource,
@@ -105,7 +105,7 @@ pub(crate) fn read_revision(
     let file = match bucket.open_file(&name) {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(None),
-        // A symbolic link, a socket.
+        // A symbolic link or a socket.
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENXIO)) => {
             return Err(StoreError::damaged_object(&path(), Damage::NotAFile));
         }
@@ -130,7 +130,7 @@ impl From<NotReadable> for Damage {
     }
 }
 
-/// The object in a file, which must be the one that the file's path names.
+/// Parses the object in a file. The object must be the one that the file's path names.
 pub(crate) fn object_in(
     content: &[u8],
     resource: &Resource,

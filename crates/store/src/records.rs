@@ -1,5 +1,5 @@
-//! Objects that other code keeps in files of its own, such as Pods. They take their versions from this store, and its
-//! lists and watches show them.
+//! Objects that other code keeps in files of its own, such as Pods. Such objects take their versions from this store,
+//! whose lists and watches show them.
 //!
 //! A writer of such an object
 //!
@@ -8,11 +8,11 @@
 //! 3. changes the object, which then has this version;
 //! 4. releases the lock.
 //!
-//! Readers share the object's lock. So a reader that has found the line waits until the change has been made, or its
-//! writer has died: then the number is lost, and the object is as it was.
+//! Readers share the object's lock. A reader that has found the line therefore waits until the change has been made or
+//! its writer has died. If the writer died before the change, the number is lost, and the object is unchanged.
 //!
-//! A writer waits for the store's lock while it holds that of the object. So a holder of the store's lock must not wait
-//! for an object ([`Wait::No`]).
+//! A writer waits for the store's lock while it holds the object's lock. A holder of the store's lock must therefore
+//! not wait for an object ([`Wait::No`]).
 
 use std::error::Error;
 use std::fmt;
@@ -32,29 +32,29 @@ pub enum Wait {
 /// An object that is read under its lock.
 #[derive(Debug)]
 pub enum Reading {
-    /// With the version of its last change as its `resourceVersion`.
+    /// The object, with the version of its last change as its `resourceVersion`.
     Found(Box<Object>),
     Absent,
-    /// Its writer holds the lock. Only without [`Wait::Yes`].
+    /// The object's writer holds the lock. Returned only for [`Wait::No`].
     BeingChanged,
 }
 
-/// The objects of one type, which other code keeps.
+/// The objects of a type that other code keeps.
 pub trait Records: fmt::Debug + Send + Sync {
-    /// UIDs of all objects. May contain others.
+    /// UIDs of all objects. The result may contain other UIDs.
     ///
     /// # Errors
-    /// If they cannot be found at all.
+    /// If the objects cannot be found at all.
     fn uids(&self) -> Result<Vec<String>, Box<dyn Error + Send + Sync>>;
 
     /// Reads an object while it shares the object's lock.
     ///
     /// # Errors
-    /// If the object cannot be read. It may exist.
+    /// If the object, which may exist, cannot be read.
     fn read(&self, uid: &str, wait: Wait) -> Result<Reading, Box<dyn Error + Send + Sync>>;
 }
 
-/// Reads an object; waits for its writer.
+/// Reads an object, after waiting for its writer.
 pub(crate) fn read(records: &dyn Records, resource: &Resource, uid: &str) -> Result<Option<Object>, StoreError> {
     match try_read(records, resource, uid, Wait::Yes)? {
         Reading::Found(object) => Ok(Some(*object)),
@@ -102,7 +102,7 @@ pub(crate) fn find(records: &dyn Records, resource: &Resource, key: &Key) -> Res
     }
 }
 
-/// Whether an object has replaced another one of the same name. The other may not be gone yet.
+/// Whether an object has replaced another one of the same name, which may still exist.
 pub(crate) fn is_newer(object: &Object, other: &Object) -> bool {
     object.resource_version() > other.resource_version()
 }

@@ -1,10 +1,10 @@
-//! What the store must know about a type of objects.
+//! Descriptions of types for the store.
 
 use std::borrow::Cow;
 
 use crate::label;
 
-/// A type of objects. The caller passes it to each call: the store knows no particular type.
+/// A type of objects. The caller passes it to each call, because the store contains no rules for particular types.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// `apps`; empty for the core group.
@@ -23,9 +23,9 @@ pub struct Resource {
 /// The changes that raise `metadata.generation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Generation {
-    /// The type has no generation.
+    /// Objects of the type have no generation.
     Absent,
-    /// Changes of the specification: of anything but `metadata` and `status`.
+    /// Changes of the specification: all fields except `metadata` and `status`.
     OfSpec,
     /// Changes of the specification or of annotations (Deployment).
     OfSpecAndAnnotations,
@@ -41,7 +41,7 @@ impl Resource {
         }
     }
 
-    /// The type's name in messages, and of its directory: `configmaps`, `deployments.apps`.
+    /// The name of the type in messages, and of its directory: `configmaps`, `deployments.apps`.
     #[must_use]
     pub fn qualified_plural(&self) -> String {
         qualified(&self.plural, &self.group)
@@ -53,7 +53,7 @@ impl Resource {
         qualified(&self.kind, &self.group)
     }
 
-    /// Whether its name can be that of a directory.
+    /// Whether the type's name can be the name of a directory.
     pub(crate) fn is_valid(&self) -> bool {
         label::is_dns_label(&self.plural) && self.qualified_plural().split('.').all(label::is_dns_label)
     }

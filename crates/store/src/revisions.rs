@@ -1,7 +1,7 @@
 //! The files of an object: `NAME%VERSION.json` is the object at that version, `NAME%VERSION.deleted` its removal. The
 //! highest version is the valid one. All others are leftovers.
 //!
-//! Names of objects contain no `%`. A long name is cut and identified by a digest.
+//! Names of objects contain no `%`. A long name is cut, and a digest identifies it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +32,7 @@ impl Stem {
         Self(format!("{}%%{digest}", &name[..end]))
     }
 
-    /// The object's name, unless it is cut.
+    /// The object's name, unless the name was cut.
     #[cfg(test)]
     pub(crate) fn name(&self) -> Option<&str> {
         (!self.0.contains('%')).then_some(&self.0)
@@ -48,13 +48,13 @@ impl Stem {
     }
 }
 
-/// The directory, among 16, in which the files of the object with this name are. Each is small enough to be searched
-/// for every read and write.
+/// The bucket of the object with this name: one of 16 directories, each small enough to be searched for every read and
+/// write.
 pub(crate) fn bucket(name: &str) -> String {
     format!("{:x}", digest(name)[0] & 0xf)
 }
 
-/// Whether a directory can be that of a bucket.
+/// Whether a directory can be a bucket.
 pub(crate) fn is_bucket(name: &str) -> bool {
     matches!(name.as_bytes(), [b'0'..=b'9' | b'a'..=b'f'])
 }
@@ -71,7 +71,7 @@ fn digest(name: &str) -> [u8; DIGEST_BYTES] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Revision {
     pub version: u64,
-    /// Whether it marks the object's removal.
+    /// Whether the file marks the object's removal.
     pub is_removal: bool,
 }
 
@@ -157,11 +157,11 @@ pub(crate) fn all(entries: Vec<Entry>) -> (BTreeMap<Stem, (Revisions, u64)>, Vec
     (objects.collect(), foreign)
 }
 
-/// Removes the revisions that the newest one replaces. The newest revision must be durable: then it stays the newest,
-/// whichever of these removals survive a power cut. A revision that marks the object's removal is itself removed last,
-/// once the others are durably gone.
+/// Removes the revisions that the newest one replaces. The newest revision must be durable, so that it stays the newest
+/// whichever of these removals survive a power cut. A revision that marks the object's removal is removed last, once
+/// the removal of the others is durable.
 ///
-/// No lock is needed: versions only increase, so nothing that is removed here can become valid again.
+/// No lock is needed: versions only increase, so no revision that is removed here can become valid again.
 pub(crate) fn tidy(bucket: &Directory, stem: &Stem, revisions: &Revisions) -> io::Result<()> {
     for older in revisions.older() {
         remove(bucket, stem, older)?;

@@ -1,7 +1,7 @@
-//! Kubernetes' rules for `metadata`: what a write sets, keeps and refuses
+//! Kubernetes' rules for `metadata`: the fields that a write sets, keeps and refuses
 //! (`apiserver/pkg/registry/rest/{create,update,delete}.go`, `registry/generic/registry/store.go`).
 //!
-//! No I/O.
+//! This module does no I/O.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::resource::{Generation, Resource};
 /// The effect on a stored object.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Nothing changes; the version stays.
+    /// The object and its version stay the same.
     Same,
     Put(Object),
     /// The object is removed; this is its last state.
@@ -131,7 +131,7 @@ fn at_once(current: &Object, now: Timestamp) -> Next {
     if new == *current { Next::Same } else { Next::Put(new) }
 }
 
-/// Sets `apiVersion` and `kind`; fails if the object has those of another type.
+/// Sets `apiVersion` and `kind`. Fails if the object has the values of another type.
 fn set_type(resource: &Resource, object: &mut Object) -> Result<(), StoreError> {
     for (field, expected) in [
         ("apiVersion", resource.api_version()),

@@ -37,14 +37,14 @@ const LOCK_FILE: &str = "lock";
 /// How long a process waits for the store's lock. Its holder writes and syncs a few files at most, unless it is stopped.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
 const OBJECTS: &str = "objects";
-/// Stands in for a namespace. No namespace has this name.
+/// Directory of objects outside of namespaces. No namespace can have this name.
 const CLUSTER: &str = "_cluster";
 
 /// The objects of this node. All calls block. Any number of processes and threads may use the same store.
 #[derive(Debug, Clone)]
 pub struct Store {
     files: Arc<Files>,
-    /// Types whose objects are kept elsewhere.
+    /// Types whose objects are outside of the store's files.
     elsewhere: Vec<(Resource, Arc<dyn Records>)>,
     pub(crate) dry_run: bool,
 }
@@ -54,7 +54,7 @@ struct Files {
     root: Directory,
     objects: Directory,
     journal: Journal,
-    /// Directories of types, namespaces and buckets that are durable. They are never removed.
+    /// Directories of types, namespaces and buckets that are durable. Such directories are never removed.
     durable: Mutex<HashSet<PathBuf>>,
 }
 
@@ -106,22 +106,21 @@ impl Store {
         })
     }
 
-    /// The same store with the objects of another type, which other code keeps and changes: lists and watches show them
-    /// like all others.
+    /// Adds the objects of a type that other code keeps and changes. Lists and watches show them like all others.
     #[must_use]
     pub fn with_records(mut self, resource: Resource, records: Arc<dyn Records>) -> Self {
         self.elsewhere.push((resource, records));
         self
     }
 
-    /// Where the objects of this type are, if they are not in this store's files.
+    /// The reader of this type's objects, if they are outside of the store's files.
     pub(crate) fn records(&self, resource: &Resource) -> Option<&dyn Records> {
         let is_type = |known: &Resource| known.plural == resource.plural && known.group == resource.group;
         let found = self.elsewhere.iter().find(|(known, _)| is_type(known));
         found.map(|(_, records)| records.as_ref())
     }
 
-    /// The same store for dry runs: its writes check, complete and return objects without writing them.
+    /// A copy of the store for dry runs: its writes check, complete and return objects without writing them.
     #[must_use]
     pub fn dry_run(&self) -> Self {
         Self {
@@ -138,7 +137,7 @@ impl Store {
         &self.files.objects
     }
 
-    /// Directory of the journal: every change of an object changes a file in it.
+    /// Directory of the journal. Every change of an object changes a file in it.
     pub(crate) fn journal_directory(&self) -> &Path {
         self.files.journal.directory()
     }
@@ -180,7 +179,7 @@ impl Store {
     fn make_durable(&self, parent: &Directory, name: &str) -> Result<Directory, StoreError> {
         let path = parent.path().join(name);
         if !lock_mutex(&self.files.durable).contains(&path) {
-            // Sync even an existing directory: the process that created it may have died before it synced.
+            // Sync even an existing directory, because the process that created it may have died before the sync.
             parent
                 .make_child(name)
                 .and_then(|()| parent.sync())

@@ -11,11 +11,11 @@ use crate::revisions::{self, tidy};
 use crate::store::{Store, open};
 
 impl Store {
-    /// Removes incomplete files and outdated revisions of objects that killed writers left. They do no harm, but
-    /// revisions may contain old Secrets. Files that the store did not write stay.
+    /// Removes incomplete files and outdated revisions of objects that killed writers left. These files are harmless,
+    /// but revisions may contain old Secrets. Files that the store did not write stay.
     ///
     /// # Errors
-    /// If a directory cannot be read. The others are swept.
+    /// If a directory cannot be read. The other directories are swept.
     pub fn sweep(&self) -> Result<(), StoreError> {
         let mut failed = None;
         let mut keep = |swept: Result<(), StoreError>| {
@@ -45,7 +45,7 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Removes incomplete files of the counter and the journal, which are written only by the holder of the lock.
+    /// Removes incomplete files of the counter and the journal, which only the holder of the lock writes.
     fn remove_leftovers(&self) -> Result<(), StoreError> {
         let _locked = self.lock(Sharing::Exclusive)?;
         for directory in [self.root(), self.journal_directory()] {

@@ -1,4 +1,4 @@
-//! Types and objects of the tests.
+//! Types and objects for tests.
 
 use serde_json::{Value, json};
 

@@ -36,7 +36,7 @@ impl FromStr for ResourceVersion {
     }
 }
 
-/// A number as [`fmt::Display`] writes it, without sign or leading zeros.
+/// Parses a number as [`fmt::Display`] writes it, without sign or leading zeros.
 pub(crate) fn decimal(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     plain.then(|| text.parse().ok()).flatten()

@@ -1,4 +1,4 @@
-//! Following the objects of types.
+//! Watches: the changes of objects after a list.
 
 mod known;
 mod observed;
@@ -27,14 +27,14 @@ use crate::records;
 use crate::store::Store;
 use crate::version::ResourceVersion;
 
-/// How many objects are read while others wait.
+/// Maximum number of objects that are read while writers wait.
 const BATCH: usize = 64;
 
-/// The changes of the objects of types since a list, in the order of their versions. Changes of one object may be merged:
-/// then the last one is reported.
+/// The changes of the objects of types since a list, in the order of their versions. Changes of one object may be
+/// merged; the last one is then reported.
 ///
-/// [`Self::try_next`] waits for no change; [`Self::next_until`] and the iterator do. An event loop waits until the
-/// descriptor is readable, and then calls `try_next` until it returns `None`.
+/// [`Self::try_next`] does not wait for a change; [`Self::next_until`] and the iterator do. An event loop waits until
+/// the descriptor is readable, and then calls `try_next` until it returns `None`.
 #[derive(Debug)]
 pub struct Watch<T = Arc<Object>> {
     store: Store,
@@ -55,7 +55,8 @@ impl Store {
         self.follow(slice::from_ref(list))
     }
 
-    /// Follows the objects of several lists. The types must differ, and the versions be those of one [`Store::list_all`].
+    /// Follows the objects of several lists. The types must differ, and the lists must be the result of one
+    /// [`Store::list_all`].
     ///
     /// # Errors
     /// See [`Self::watch`].
@@ -116,7 +117,7 @@ impl<T: Observed> Watch<T> {
             if let Some(error) = self.errors.pop_front() {
                 return Err(error);
             }
-            // Before the journal is read: a later change makes the descriptor readable again.
+            // Do this before reading the journal: a later change makes the descriptor readable again.
             self.drain()?;
             if !self.advance()? {
                 return Ok(None);
@@ -149,7 +150,7 @@ impl<T: Observed> Watch<T> {
         }
     }
 
-    /// Discards the notifications: they only say that the journal has changed, and so does an overflow.
+    /// Discards the notifications. They, and an overflow, only mean that the journal has changed.
     fn drain(&mut self) -> Result<(), StoreError> {
         loop {
             match self.inotify.read_events() {
@@ -158,7 +159,7 @@ impl<T: Observed> Watch<T> {
                         .iter()
                         .any(|event| event.mask.contains(AddWatchFlags::IN_IGNORED))
                     {
-                        // The directory was removed. The journal in it is lost, which is a gap.
+                        // The directory was removed, and the journal with it. This is a gap.
                         self.add_watch()?;
                     }
                 }
@@ -235,8 +236,8 @@ impl<T: Observed> Watch<T> {
             }
         }
         drop(locked);
-        // Their writers may still be between the line and the change. A change that comes later is not lost: its line
-        // does, too.
+        // Read these without the store's lock, because their writers may still be between the line and the change. A
+        // later change is not lost, because its line comes later as well.
         for (id, changed) in elsewhere {
             if let Some(object) = self.read_record(&id) {
                 found.push((id, changed, object));
@@ -295,11 +296,11 @@ struct Id {
     /// Number of the type.
     of_type: usize,
     key: Key,
-    /// Of an object that is kept outside of the store's files.
+    /// UID of an object that is kept outside of the store's files.
     uid: Option<String>,
 }
 
-/// Waits for each change, without end.
+/// Waits for each change, without a deadline.
 impl<T: Observed> Iterator for Watch<T> {
     type Item = Result<Event<T>, StoreError>;
 

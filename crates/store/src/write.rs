@@ -25,9 +25,9 @@ const ATTEMPTS: usize = 16;
 pub enum Written {
     /// The object was replaced by this one.
     Changed(Object),
-    /// The change had no effect, so the object and its version are the same.
+    /// The change had no effect: the object and its version stay the same.
     Unchanged(Object),
-    /// The object is gone. This was its last state, with the version of its removal.
+    /// The object was removed. This is its last state, with the version of its removal.
     Removed(Object),
 }
 
@@ -54,8 +54,8 @@ pub struct Deletion {
     pub uid: Option<String>,
     /// Delete only this version.
     pub resource_version: Option<ResourceVersion>,
-    /// If not 0, the object is only marked: `deletionTimestamp` is in as many seconds. Another deletion can only
-    /// shorten it.
+    /// If this is not 0, the object is only marked: its `deletionTimestamp` is in this many seconds. Another deletion
+    /// can only shorten the period.
     pub grace_period_seconds: u32,
 }
 
@@ -64,7 +64,7 @@ pub struct Deletion {
 pub struct RecordChange<'c> {
     pub key: &'c Key,
     pub uid: &'c str,
-    /// Whether the object will be gone.
+    /// Whether the change removes the object.
     pub is_removal: bool,
 }
 
@@ -134,11 +134,11 @@ impl Store {
         })
     }
 
-    /// Changes an object whatever version it has: `change` returns the new content, or `None` to leave it alone. It is
-    /// called again with the newer object if another process was faster. It must not write the same object.
+    /// Changes an object at any version. `change` returns the new content, or `None` to leave the object alone. If
+    /// another process was faster, `change` is called again with the newer object. It must not write the same object.
     ///
     /// # Errors
-    /// Those of `change`; [`StoreError::NotFound`], [`StoreError::Conflict`] after many attempts.
+    /// The errors of `change`; [`StoreError::NotFound`]; [`StoreError::Conflict`] after many attempts.
     pub fn modify<E: From<StoreError>>(
         &self,
         resource: &Resource,
@@ -159,7 +159,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] if a precondition does not hold.
     pub fn delete(&self, resource: &Resource, key: &Key, deletion: &Deletion) -> Result<Written, StoreError> {
-        // Unlike other messages, this one has the kind (`BeforeDelete` in `rest/delete.go`).
+        // Unlike other messages, this one contains the kind (`BeforeDelete` in `rest/delete.go`).
         let refused = |conflict| StoreError::Conflict {
             resource: resource.qualified_kind(),
             name: key.name.clone(),
@@ -184,8 +184,8 @@ impl Store {
         })
     }
 
-    /// Takes the next version for a change of an object that the caller keeps, whose lock it holds, and which it
-    /// changes next. Unlike other writes, it waits for no disk.
+    /// Takes the next version for a change of an object that the caller keeps. The caller holds the object's lock, and
+    /// makes the change afterwards. Unlike other writes, this one does not wait for the disk.
     ///
     /// # Errors
     /// If the name is invalid, or the store cannot be written.

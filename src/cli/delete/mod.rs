@@ -30,7 +30,7 @@ use crate::stderr::say;
 /// Each container of a Pod runs its preStop hook, receives its stop signal, and is killed when the grace period ends.
 /// The command returns when the Pods and their resources on the host are gone. With --force, the Pods disappear from
 /// all commands and their names are free immediately; their containers get two seconds to stop. Deleting a namespace
-/// deletes everything in it. Objects with finalizers stay until the finalizers are removed.
+/// deletes all objects in it. Objects with finalizers stay until the finalizers are removed.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube delete pod web\n  microkube delete -f pod.yaml\n  microkube delete pods -l app=shop --grace-period=5\n  \
@@ -62,7 +62,7 @@ pub struct DeleteArgs {
     /// Print what would be deleted, without deleting it: client, server or none
     #[arg(long, value_enum, default_value_t = DryRun::None, num_args = 0..=1, require_equals = true, default_missing_value = "client", value_name = "WHERE")]
     dry_run: DryRun,
-    /// What happens to objects that only the deleted ones own: background, foreground or orphan
+    /// Delete the dependents of the deleted objects (background, foreground) or keep them (orphan)
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = Cascade::Background, default_missing_value = "background", value_name = "HOW")]
     cascade: Cascade,
     /// Output format; use "name" for shorter output (pod/NAME)
@@ -70,21 +70,20 @@ pub struct DeleteArgs {
     output: Option<String>,
 }
 
-/// What happens to the dependents of deleted objects.
+/// How the dependents of deleted objects are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Cascade {
-    /// They are deleted after their owners.
+    /// Delete dependents after their owners
     Background,
-    /// They stay, without these owners.
+    /// Keep dependents, without references to the deleted owners
     Orphan,
-    /// They are deleted before their owners.
+    /// Delete dependents before their owners
     Foreground,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 struct GraceArgs {
-    /// Seconds the Pods get to terminate; -1: each Pod's own grace period; 0 works only with --force, otherwise it
-    /// means 1
+    /// Give the Pods this many seconds to terminate; -1 means each Pod's own grace period; without --force, 0 means 1
     #[arg(long, default_value_t = -1, allow_hyphen_values = true, value_name = "SECONDS")]
     grace_period: i64,
     /// Delete immediately, without graceful termination
@@ -130,7 +129,7 @@ pub(super) fn run(args: DeleteArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
 
-/// Deletes the requested objects, and passes a line about each to `tell`. Returns why objects still exist.
+/// Deletes the requested objects, and passes an output line for each to `tell`. Returns why objects still exist.
 fn perform(
     paths: &Paths,
     requested: &Requested,
@@ -172,7 +171,7 @@ fn perform(
     if !is_dry_run && args.cascade != Cascade::Background {
         let failures = runtime.block_on(prepare(paths, &owners, args.cascade, &options))?;
         if !failures.is_empty() {
-            // The owners stay.
+            // The owners are not deleted.
             errors.extend(failures);
             return Ok(errors);
         }
@@ -192,7 +191,7 @@ fn perform(
     Ok(errors)
 }
 
-/// Deletes the dependents before their owners, or makes them orphans. Returns why it failed for some.
+/// Deletes the dependents before their owners, or makes them orphans. Returns the errors.
 async fn prepare(
     paths: &Paths,
     owners: &BTreeSet<String>,
@@ -217,14 +216,14 @@ async fn delete_dependents(paths: &Paths, owners: BTreeSet<String>) -> anyhow::R
     match Dependents::read(paths) {
         Ok(dependents) => dependents.follow(owners).await,
         Err(error) => {
-            // Pods can be deleted all the same.
+            // An error here must not prevent the deletion of Pods.
             tracing::warn!("objects whose owners were deleted stay: {}", with_causes(&error));
             Ok(Vec::new())
         }
     }
 }
 
-/// What is printed about a deleted object.
+/// The output line about a deleted object.
 fn line(deleted: &Deleted<'_>, args: &DeleteArgs, at_once: bool) -> String {
     let Deleted { kind, namespace, name } = deleted;
     if args.output.is_some() {

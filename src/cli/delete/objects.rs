@@ -1,4 +1,4 @@
-//! Deletes objects other than Pods. Namespaces lose their content first.
+//! Deletes objects other than Pods. The content of a namespace is deleted first.
 
 use std::time::Instant;
 
@@ -77,8 +77,8 @@ impl Deletions {
         self.0.is_empty()
     }
 
-    /// Deletes the objects, and begins the deletion of namespaces. Calls `tell` for each that is accepted, and adds the
-    /// others to `errors`. Returns what still exists.
+    /// Deletes the objects, and begins the deletion of namespaces. Calls `tell` for each accepted deletion, and adds
+    /// the errors of the others to `errors`. Returns the objects that still exist.
     ///
     /// # Errors
     /// An error from `tell`, or if the store cannot be opened.
@@ -136,7 +136,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Empties and removes the namespaces, and waits for all objects, as the options say. Returns why objects still exist.
+    /// Empties and removes the namespaces, and waits for all objects if the options require it. Returns why objects
+    /// still exist.
     ///
     /// # Errors
     /// If the store or the set of Pods cannot be read.

@@ -18,7 +18,7 @@ pub(super) struct Edited {
 #[derive(Debug, PartialEq)]
 pub(super) struct Editor {
     words: Vec<String>,
-    /// Whether the last word is a command of a shell.
+    /// Whether the last word is a command for a shell.
     is_shell: bool,
     extension: &'static str,
 }
@@ -79,7 +79,7 @@ impl Editor {
         if !status.success() {
             bail!("there was a problem with the editor {shown:?}");
         }
-        // The editor may have put another file in its place.
+        // The editor may have replaced the file.
         let edited = std::fs::File::open(file.path()).context("cannot read the edited file")?;
         let mut text = String::new();
         edited

@@ -23,8 +23,8 @@ impl Node {
         self.node.find(&target()).unwrap().unwrap()["data"].clone()
     }
 
-    /// Edits the ConfigMap with these replacements, one for each time that the editor opens. Returns the end, what was
-    /// printed, and the texts that the editor opened.
+    /// Edits the ConfigMap with these replacements, one for each time that the editor opens. Returns the end, the
+    /// output, and the texts that the editor opened.
     fn edit(&self, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
         let originals = [(target(), self.node.find(&target()).unwrap().unwrap())];
         let (mut opened, mut told) = (Vec::new(), String::new());
@@ -131,7 +131,7 @@ fn a_file_that_is_moved_keeps_its_text_and_is_readable_only_by_its_user() {
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), "a: b\n");
     assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!path.exists());
-    // Another file is not replaced.
+    // An existing file is not replaced.
     std::fs::write(&path, "").unwrap();
     assert!(moved(&path, to.path()).is_err());
 }

@@ -1,4 +1,4 @@
-//! Which objects a command line names, in kubectl's notations.
+//! Parses the objects that a command line names, in kubectl's notations.
 
 use anyhow::{anyhow, bail};
 use microkube_manifest::kinds::{self, Kind};
@@ -26,8 +26,8 @@ pub(in crate::cli) struct ObjectArgs {
 /// Objects by the values of their fields.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct FieldSelectorArg {
-    /// Field selector to filter objects: FIELD=VALUE, FIELD!=VALUE; the fields are metadata.name, metadata.namespace, the
-    /// type of Secrets, the status.phase of Namespaces and Pods
+    /// Select objects by fields: FIELD=VALUE or FIELD!=VALUE, with metadata.name, metadata.namespace, type (Secrets) or
+    /// status.phase (Namespaces, Pods)
     #[arg(long, value_name = "SELECTOR", value_parser = str::parse::<FieldSelector>)]
     pub(in crate::cli) field_selector: Option<FieldSelector>,
 }
@@ -36,12 +36,12 @@ pub(in crate::cli) struct FieldSelectorArg {
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Group {
     pub(in crate::cli) kind: &'static Kind,
-    /// If empty, all objects of the kind that are selected.
+    /// If this is empty, the group has all selected objects of the kind.
     pub(in crate::cli) names: Vec<ObjectName>,
 }
 
 impl Group {
-    /// Whether it has this object, as far as names matter.
+    /// Whether the group's names include this object.
     pub(in crate::cli) fn names(&self, object: &Object) -> bool {
         self.names.is_empty() || self.names.iter().any(|name| name.is(object))
     }
@@ -52,7 +52,7 @@ impl Group {
 pub(in crate::cli) struct Requested {
     /// In the order of the command line; neighbours have different kinds.
     pub(in crate::cli) groups: Vec<Group>,
-    /// `None` means all namespaces, or those of the names.
+    /// `None` means all namespaces, or the namespaces of the names.
     pub(in crate::cli) namespace: Option<String>,
     pub(in crate::cli) selector: Selector,
     pub(in crate::cli) field_selector: FieldSelector,
@@ -156,7 +156,7 @@ impl Requested {
         Ok(requested)
     }
 
-    /// Adds a name to the last group, if that has its kind, or to a new one.
+    /// Adds a name to the last group if the kinds are the same, otherwise to a new group.
     fn push(&mut self, kind: &'static Kind, name: ObjectName) {
         match self.groups.last_mut() {
             Some(last) if last.kind.kind == kind.kind => last.names.push(name),
@@ -167,7 +167,7 @@ impl Requested {
         }
     }
 
-    /// The groups, those of the same kind together.
+    /// The groups, with those of the same kind merged.
     pub(in crate::cli) fn by_kind(&self) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for group in &self.groups {
@@ -181,12 +181,12 @@ impl Requested {
         groups
     }
 
-    /// Whether it has names, and not only types.
+    /// Whether the request has names, and not only types.
     pub(in crate::cli) fn has_names(&self) -> bool {
         self.groups.iter().any(|group| !group.names.is_empty())
     }
 
-    /// Whether it is exactly one object, by its name.
+    /// Whether the request is for a single object, by its name.
     pub(in crate::cli) fn is_single(&self) -> bool {
         matches!(self.groups.as_slice(), [group] if group.names.len() == 1)
     }
@@ -244,7 +244,7 @@ fn kinds_of(types: &str) -> anyhow::Result<Vec<&'static Kind>> {
 /// The kind and the name in `TYPE/NAME`.
 ///
 /// # Errors
-/// If it has another form, or there is no such kind.
+/// If the text has another form, or there is no such kind.
 pub(in crate::cli) fn kind_and_name(word: &str) -> anyhow::Result<(&'static Kind, &str)> {
     match word.split_once('/') {
         Some((kind, name)) if !kind.is_empty() && !name.is_empty() && !name.contains('/') => {
@@ -261,7 +261,7 @@ pub(in crate::cli) fn kind_and_name(word: &str) -> anyhow::Result<(&'static Kind
 /// The kind that a user names.
 ///
 /// # Errors
-/// If there is none with this name.
+/// If no kind has this name.
 pub(in crate::cli) fn kind_named(name: &str) -> anyhow::Result<&'static Kind> {
     kinds::named(name).ok_or_else(|| {
         anyhow!("microkube doesn't have a resource type {name:?}; `microkube api-resources` lists the types")

@@ -17,7 +17,7 @@ use super::volumes::{access_modes, class, is_default_class};
 
 const UNSET: &str = "<unset>";
 
-/// One cell for each of the kind's columns.
+/// The cells of an object, one for each of the kind's columns.
 pub(super) fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<String> {
     match kind.kind {
         "ConfigMap" => config_map(&typed(object), now),
@@ -34,7 +34,7 @@ pub(super) fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<String> 
     }
 }
 
-/// The object's content, or nothing if it has another form.
+/// The typed object, or an empty one if the content has another form.
 fn typed<T: DeserializeOwned + Default>(object: &Value) -> T {
     T::deserialize(object).unwrap_or_default()
 }

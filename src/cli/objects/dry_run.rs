@@ -1,14 +1,14 @@
-//! `--dry-run`: what a verb would do.
+//! `--dry-run`: prints what a verb would do.
 
 /// The values of `--dry-run`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum DryRun {
-    /// Do it
+    /// Make the changes
     #[default]
     None,
     /// Only print the object that would be sent
     Client,
-    /// Do everything except writing
+    /// Check everything, but write nothing
     Server,
 }
 

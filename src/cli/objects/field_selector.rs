@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 64 << 10;
 /// The fields that select objects of every kind.
 const OF_ALL: [&str; 2] = ["metadata.name", "metadata.namespace"];
 
-/// All requirements must be met. Without any, it selects everything.
+/// A field selector. An object must meet all requirements; without requirements, every object is selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldSelector {
     text: String,
@@ -102,7 +102,7 @@ fn unescaped(value: &str) -> Option<String> {
 }
 
 impl FieldSelector {
-    /// Whether it selects everything.
+    /// Whether the selector selects every object.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()

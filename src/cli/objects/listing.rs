@@ -50,7 +50,7 @@ impl Reader {
     /// The node's store.
     ///
     /// # Errors
-    /// If it cannot be opened.
+    /// If the store cannot be opened.
     pub(in crate::cli) fn store(&self) -> anyhow::Result<&Store> {
         if self.store.get().is_none() {
             let store = objects::open(&self.paths)?;
@@ -94,7 +94,7 @@ impl Reader {
     /// that continues from there.
     ///
     /// # Errors
-    /// If the objects cannot be read at all, or not be watched.
+    /// If the objects cannot be read at all, or cannot be watched.
     pub(in crate::cli) fn follow(&self, groups: &[Group], requested: &Requested) -> anyhow::Result<(Vec<List>, Watch)> {
         let store = self.store()?;
         if groups.iter().any(|group| group.kind.kind == "Namespace") {
@@ -121,7 +121,7 @@ impl Reader {
             let key = objects::key(group.kind, name.namespace.as_deref().unwrap_or_default(), &name.name);
             match store.find(&objects::resource(group.kind), &key) {
                 Ok(Some(object)) => listing.objects.push(object.into_value()),
-                // No object has an invalid name.
+                // An object with an invalid name does not exist.
                 Ok(None) | Err(StoreError::Invalid { .. }) => listing.missing.push(name.clone()),
                 Err(error) => listing.damaged.push(error.into()),
             }
@@ -151,7 +151,7 @@ impl Reader {
     }
 }
 
-/// Where the requested objects of a kind are.
+/// The scope of the requested objects of a kind.
 fn scope(kind: &'static Kind, requested: &Requested) -> (Resource, Scope) {
     let scope = match &requested.namespace {
         Some(namespace) if kind.namespaced => Scope::Namespace(namespace.clone()),
@@ -166,7 +166,7 @@ pub(in crate::cli) fn kind_of(object: &Object) -> Option<&'static Kind> {
     kinds::find(text("apiVersion"), text("kind"))
 }
 
-/// The error about an object that cannot be read; that about a Pod as its records report it.
+/// The error for an object that cannot be read. The error for a Pod is the one of its records.
 pub(in crate::cli) fn report(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Record { source, .. } | StoreError::Records { source, .. } => {

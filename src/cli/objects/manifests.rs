@@ -33,7 +33,7 @@ pub(in crate::cli) fn read(files: &FilenameArgs) -> Result<Documents, Failure> {
     })
 }
 
-/// The name of a document's object. The command line's namespace applies to objects that state none.
+/// The name of a document's object. The command line's namespace applies to objects that do not specify one.
 pub(in crate::cli) fn name_of(document: &Document, namespace: &NamespaceArg) -> anyhow::Result<ObjectName> {
     let metadata = document.object().metadata();
     let Some(name) = metadata.name.clone().filter(|name| !name.is_empty()) else {

@@ -1,5 +1,5 @@
-//! The common part of the verbs for objects of all kinds: which objects a command line names, reading them, and the
-//! tables that show them.
+//! The common part of the verbs for objects of all kinds: parses the names on a command line, reads the objects, and
+//! shows them in tables.
 
 pub(super) mod arguments;
 mod cells;

@@ -11,7 +11,7 @@ pub(in crate::cli) struct ObjectName {
 }
 
 impl ObjectName {
-    /// Whether it is the name of this object.
+    /// Whether this is the name of the object.
     pub(in crate::cli) fn is(&self, object: &Object) -> bool {
         self.name == object.name() && self.namespace.as_deref() == object.namespace()
     }

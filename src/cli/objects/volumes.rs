@@ -17,7 +17,7 @@ pub(in crate::cli) fn access_modes(modes: Option<&[String]>) -> String {
     found.map(|(_, short)| *short).collect::<Vec<_>>().join(",")
 }
 
-/// The StorageClass of a volume or a claim. An old annotation wins.
+/// The StorageClass of a volume or a claim. The deprecated annotation takes precedence.
 pub(in crate::cli) fn class(metadata: &ObjectMeta, of_spec: Option<&str>) -> String {
     let annotation = annotation(metadata, "volume.beta.kubernetes.io/storage-class");
     annotation.or(of_spec).unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! What `wait` waits for.
+//! The conditions of `wait`.
 
 use std::str::FromStr;
 

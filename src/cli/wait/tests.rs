@@ -12,7 +12,7 @@ use crate::objects::{Objects, Part};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// The objects in these words.
+/// The objects that these arguments name.
 fn requested_by(words: &[&str]) -> Requested {
     #[derive(Debug, clap::Parser)]
     struct Cli {
@@ -24,7 +24,7 @@ fn requested_by(words: &[&str]) -> Requested {
     requested(&args).map_err(|failure| failure.error).unwrap()
 }
 
-/// What is printed about objects, and about failures.
+/// The output about objects, and about failures.
 fn result(pods: &TestPods, words: &[&str], condition: &str, timeout: Duration) -> (Vec<String>, Vec<String>) {
     let mut met = Vec::new();
     let condition = condition.parse().unwrap();

@@ -1,4 +1,5 @@
-//! Waits until objects meet a condition: compares the objects of one list, and then what the watch from there reports.
+//! Waits until objects meet a condition: checks the objects of a list, and then the events of the watch that continues
+//! from there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use super::condition::Condition;
 /// An object that has not met the condition yet.
 #[derive(Debug)]
 enum Awaited {
-    /// An object that existed. A new one of the same name does not count.
+    /// An object that existed. A new object of the same name does not count.
     Existing {
         kind: &'static Kind,
         name: ObjectName,
@@ -28,7 +29,7 @@ enum Awaited {
     First { groups: Vec<Group> },
 }
 
-/// What an event means for an awaited object.
+/// The result of checking an event for an awaited object.
 pub(super) enum Check {
     Met,
     NotYet,
@@ -104,7 +105,7 @@ fn selected<'l>(group: &Group, list: &'l List, requested: &Requested) -> Vec<&'l
     list.items.iter().filter(is_requested).collect()
 }
 
-/// Adds the names without an object, and why objects cannot be read.
+/// Handles the names without an object, and adds why objects cannot be read.
 fn begin_without(
     group: &Group,
     list: List,
@@ -115,7 +116,7 @@ fn begin_without(
     let is_missing = |name: &&ObjectName| !list.items.iter().any(|object| name.is(object));
     let missing: Vec<&ObjectName> = group.names.iter().filter(is_missing).collect();
     if !missing.is_empty() || group.names.is_empty() {
-        // What cannot be read may be requested.
+        // An object that cannot be read may be requested.
         failures.extend(list.damaged.into_iter().map(report));
     }
     for name in missing {
@@ -131,7 +132,7 @@ fn begin_without(
     }
 }
 
-/// What an event says about its object.
+/// Checks whether an object meets the condition after an event.
 pub(super) fn check(kind: &'static Kind, event: &Event, condition: &Condition) -> anyhow::Result<Check> {
     let object = event.object();
     Ok(match (event, condition) {
@@ -155,7 +156,7 @@ impl Awaited {
         }
     }
 
-    /// Whether this is the object that is waited for.
+    /// Whether this is the awaited object.
     fn is(&self, of_kind: &Kind, object: &Arc<Object>, requested: &Requested) -> bool {
         match self {
             Self::Existing { kind, name, uid } => {

@@ -21,7 +21,7 @@ pub const MAX_ID_BYTES: usize = 128;
 
 /// Cuts an answer from the guest to the limits above.
 pub trait Answer {
-    /// Most answers contain only numbers, or nothing.
+    /// The default is for answers that contain only numbers, or nothing.
     fn bound(&mut self) {}
 }
 

@@ -59,7 +59,7 @@ async fn a_guest_can_flood_a_ttrpc_client_but_not_the_supervisors() {
     assert_eq!(handle.lost().await.why, "sent a frame that is not an answer");
 }
 
-/// An agent that supports versions up to this one, and records what it gets.
+/// An agent that supports versions up to this one, and records its requests.
 struct RecordingAgent {
     newest: u32,
     parts: std::sync::Mutex<Vec<WriteFileVolumeRequest>>,
@@ -123,7 +123,7 @@ impl Agent for RecordingAgent {
         request: WriteFileVolumeRequest,
     ) -> ttrpc::Result<WriteFileVolumeResponse> {
         self.parts.lock().unwrap().push(request);
-        // Lets other calls come in between, if they can.
+        // Give other calls the chance to come in between.
         tokio::task::yield_now().await;
         Ok(WriteFileVolumeResponse::default())
     }

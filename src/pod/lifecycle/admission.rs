@@ -1,4 +1,5 @@
-//! Pods that this node does not run: the kubelet rejects them, and they fail, or it ignores them as invalid, and they wait.
+//! Handles Pods that this node does not run. As with the kubelet, a rejected Pod fails, and an invalid Pod is ignored
+//! and waits.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use super::interface::{Action, Time};
 use super::state::{Lifecycle, Rejection};
 
 impl Lifecycle {
-    /// The Pod fails without having started (`rejectPod` in `pkg/kubelet/kubelet.go`). A Pod that has begun was accepted.
+    /// The Pod fails without having started (`rejectPod` in `pkg/kubelet/kubelet.go`). A Pod whose life has begun was
+    /// accepted.
     pub(super) fn rejected(&mut self, now: Time, reason: &'static str, message: String, out: &mut Vec<Action>) {
         if self.began_at.is_some() || self.is_terminating() {
             return;
@@ -30,7 +32,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether the Pod's life has begun. Until then it is checked again when its supervisor restarts.
+    /// Whether the Pod's life has begun. Until then, each restart of the supervisor checks the Pod again.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.began_at.is_some()

@@ -68,7 +68,7 @@ impl Lifecycle {
         shown
     }
 
-    /// Whether the condition of this type is the kubelet's or the scheduler's, so clients cannot set it.
+    /// Whether the kubelet or the scheduler sets the condition of this type, so clients cannot.
     #[must_use]
     pub fn owns_condition(kind: &str) -> bool {
         OWN_CONDITIONS.contains(&kind)
@@ -83,7 +83,7 @@ impl Lifecycle {
         if self.has_any_main_started() {
             return condition(true);
         }
-        // A restart of all containers does not change this until they start again.
+        // A restart of all containers changes this condition only when they start again.
         if self.restart_all.is_some() && self.conditions.is_true("Initialized") {
             return condition(true);
         }

@@ -9,8 +9,8 @@ use super::restart::{self, FIRST_BACK_OFF, RELIST_PERIOD};
 use super::state::Lifecycle;
 use super::state::{Active, Cause, Ended, PostStart, Probes, Retry, Running, State, Terminated};
 
-/// How long a start may stay unanswered once it is its turn (`runtimeRequestTimeout` of the kubelet). Then the
-/// container is killed, if it exists.
+/// How long the guest may take for a start, from when it has finished all earlier ones (`runtimeRequestTimeout` of the
+/// kubelet). After that, the container is killed if it exists.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Lifecycle {
@@ -43,7 +43,7 @@ impl Lifecycle {
         (active.running.is_none() && active.stop.is_none()).then(|| turn_at.saturating_add(START_PATIENCE))
     }
 
-    /// Records whose turn it is: the guest performs the requested starts one after another, in this order.
+    /// Records which start is next: the guest performs the requested starts one after another, in this order.
     pub(super) fn note_turn(&mut self, now: Time) {
         let starting = self
             .containers
@@ -72,7 +72,7 @@ impl Lifecycle {
         let next_attempt = container.next_attempt;
         let has_hook = container.plan.post_start;
         let Some(active) = container.attempt_mut(attempt.number) else {
-            // It was abandoned before its start was confirmed.
+            // The attempt was abandoned before its start was confirmed.
             if attempt.number < next_attempt {
                 out.push(Action::KillContainer { attempt });
             }
@@ -148,7 +148,7 @@ impl Lifecycle {
         }
     }
 
-    /// What the containers waited for may be there now.
+    /// Retries the containers that wait for objects, which may exist now.
     pub(super) fn objects_changed(&mut self, now: Time) {
         for container in &mut self.containers {
             if let State::Refused { reason, retry_at, .. } = &mut container.state
@@ -165,7 +165,7 @@ impl Lifecycle {
             return;
         };
         if active.running.is_none() {
-            // The confirmation of its start has not arrived yet.
+            // The confirmation of the start has not arrived yet.
             active.running = Some(Running {
                 container_id: None,
                 user: None,
@@ -182,8 +182,8 @@ impl Lifecycle {
         self.restart_all_if_ruled(now, index);
     }
 
-    /// A container that ran, or may have run, is gone. It counts as restarted, so a container that must run only once
-    /// does not run twice.
+    /// Handles the loss of a container that ran, or may have run. The loss counts as a restart, so a container that
+    /// must run only once does not run twice.
     pub(super) fn container_lost(&mut self, now: Time, index: usize, out: &mut Vec<Action>) {
         self.container_ended(now, index, Exit::lost(), None, out);
         if let Some(container) = self.containers.get_mut(index) {

@@ -1,5 +1,5 @@
-//! Ephemeral containers, which are added to a Pod while it lives. They start as soon as there is a sandbox, even before
-//! init containers have finished, and end with the Pod. The Pod does not wait for them.
+//! Ephemeral containers, which are added to a running Pod. They start as soon as there is a sandbox, even before init
+//! containers have finished, and end with the Pod. The Pod does not wait for them.
 
 use k8s_openapi::api::core::v1::EphemeralContainer;
 
@@ -8,7 +8,7 @@ use super::plan::ContainerPlan;
 use super::state::{Container, Lifecycle};
 
 impl Lifecycle {
-    /// Adds a container. Its number is the next one. `generation` is that of the changed Pod.
+    /// Adds a container, with the next number. `generation` is the generation of the changed Pod.
     pub fn add_ephemeral(&mut self, now: Time, container: &EphemeralContainer, generation: Option<i64>) -> Vec<Action> {
         let mut actions = Vec::new();
         self.containers
@@ -20,7 +20,7 @@ impl Lifecycle {
         actions
     }
 
-    /// How many containers were added.
+    /// The number of containers that were added.
     #[must_use]
     pub fn ephemeral_count(&self) -> usize {
         let containers = self.containers.iter();

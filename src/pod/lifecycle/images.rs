@@ -1,5 +1,5 @@
-//! The containers' images. All but those of ephemeral containers must be available before the sandbox starts, because
-//! their layers are on one of its disks.
+//! The containers' images. All except those of ephemeral containers must be available before the sandbox starts,
+//! because their layers are on one of its disks.
 
 use super::event;
 use super::interface::Action;
@@ -113,7 +113,7 @@ impl Lifecycle {
         let container = self.containers.get(index)?;
         let has_sandbox = !matches!(self.sandbox.stage, Stage::Absent { .. });
         if has_sandbox && container.has_ended_in_sandbox() {
-            // Its image has changed, and is needed only in the next sandbox.
+            // The container's image has changed, but only the next sandbox needs it.
             return None;
         }
         match &container.image {

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A point in time since the Unix epoch. It does not go backwards while a supervisor runs.
+/// A point in time since the Unix epoch. The time does not go backwards while a supervisor runs.
 pub type Time = Duration;
 
 /// A time in Kubernetes' format, in whole seconds.
@@ -16,11 +16,11 @@ pub fn timestamp(time: Time) -> Option<v1::Time> {
     Timestamp::from_second(seconds).ok().map(v1::Time)
 }
 
-/// Longest message that is kept, from a container (`MaxContainerTerminationMessageLength` of the kubelet) or elsewhere:
-/// a Pod's records must stay small enough to be read again, whatever guests and registries send.
+/// Longest message that is kept, in bytes, from a container (`MaxContainerTerminationMessageLength` of the kubelet) or
+/// another source: whatever guests and registries send, a Pod's records must stay small enough to be read again.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// Reason and message of the kubelet for containers that were removed because all containers restart.
+/// The kubelet's reason and message for containers that are removed because all containers restart.
 pub(super) const RESTARTING_ALL: &str = "RestartingAllContainers";
 pub(super) const RESTARTING_ALL_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
 
@@ -45,7 +45,7 @@ impl ContainerAttempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundAttempt {
     pub attempt: ContainerAttempt,
-    /// It has ended; [`Event::ContainerExited`] follows.
+    /// The attempt has ended; [`Event::ContainerExited`] follows.
     pub has_ended: bool,
 }
 
@@ -59,7 +59,7 @@ pub struct Exit {
     /// The reason in the container's status: `Completed`, `Error`, `OOMKilled`, `StartError`,
     /// `RestartingAllContainers` or `ContainerStatusUnknown`.
     pub reason: String,
-    /// Its termination message, or details about its end.
+    /// The termination message, or details about the end.
     pub message: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl Exit {
         self
     }
 
-    /// A container that never ran (containerd reports these with exit code 128).
+    /// The end of a container that never ran (containerd reports exit code 128).
     #[must_use]
     pub fn start_error(message: String) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Exit {
         }
     }
 
-    /// A container that ended with all others, because they all restart.
+    /// The end of a container that was killed because all containers restart.
     #[must_use]
     pub fn restarted_with_all() -> Self {
         Self {
@@ -115,7 +115,7 @@ impl Exit {
         }
     }
 
-    /// A container that ran and has disappeared.
+    /// The end of a container that ran and has disappeared.
     #[must_use]
     pub fn lost() -> Self {
         Self {
@@ -156,9 +156,9 @@ pub enum Hook {
 pub enum ProbeKind {
     /// Whether the container has started; the other probes wait for it.
     Startup,
-    /// Whether it still works; if not, it is restarted.
+    /// Whether the container still works; if not, it is restarted.
     Liveness,
-    /// Whether it is ready to serve.
+    /// Whether the container is ready to serve.
     Readiness,
 }
 
@@ -170,7 +170,7 @@ impl ProbeKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookOutcome {
     Success,
-    /// It failed, with this reason.
+    /// The hook failed, with this reason.
     Failure(String),
 }
 
@@ -178,15 +178,15 @@ pub enum HookOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
     Success,
-    /// It succeeded with a warning (about a redirect to another host, for example).
+    /// The probe succeeded with a warning (about a redirect to another host, for example).
     Warning(String),
-    /// It failed, with its output.
+    /// The probe failed, with this output.
     Failure(String),
-    /// It could not be executed, which says nothing about the container.
+    /// The probe could not be executed, which says nothing about the container.
     Unknown(String),
 }
 
-/// The parts of a Pod that may change while it lives.
+/// The parts of a Pod that may change while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodChange {
     pub(super) generation: Option<i64>,
@@ -208,10 +208,10 @@ pub enum Event {
         reason: &'static str,
         message: String,
     },
-    /// Instead of [`Self::Begin`]: this node ignores the Pod, because it does not allow something in it. The Pod waits; a
+    /// Instead of [`Self::Begin`]: this node ignores the Pod, because it does not allow a part of it. The Pod waits; a
     /// later [`Self::Begin`] starts it.
     Invalid {
-        /// What it does not allow.
+        /// The parts of the Pod that the node does not allow.
         message: String,
     },
     /// The supervisor was restarted, and there is no sandbox to take over. The Pod's life continues, or starts if it
@@ -295,7 +295,7 @@ pub enum Event {
         /// Why.
         message: String,
     },
-    /// Objects that the Pod refers to have changed: containers that could not be created are tried again.
+    /// Objects that the Pod refers to have changed: the creation of containers that failed is retried.
     ObjectsChanged,
     /// The container has ended, and all its output was received.
     ContainerExited {
@@ -339,7 +339,7 @@ pub enum Event {
     },
     /// The Pod was changed.
     PodChanged { change: PodChange },
-    /// These are now the conditions that clients have set.
+    /// Clients have set conditions; these replace all earlier ones.
     ConditionsSet { conditions: Vec<PodCondition> },
     /// The time returned by [`Lifecycle::deadline`](super::Lifecycle::deadline) has been reached.
     DeadlineReached,
@@ -461,7 +461,7 @@ pub enum Action {
         /// Which attempt.
         attempt: ContainerAttempt,
     },
-    /// Power the virtual machine off and answer with [`Event::SandboxLost`]. Nothing more is started.
+    /// Power the virtual machine off and answer with [`Event::SandboxLost`]. No start follows in this sandbox.
     StopSandbox,
     /// Record an event of the Pod.
     Emit(PodEvent),
@@ -474,6 +474,6 @@ pub struct PodEvent {
     pub warning: bool,
     pub reason: &'static str,
     pub message: String,
-    /// Number of the container it is about, if any.
+    /// Number of the container that the event concerns, if any.
     pub container: Option<usize>,
 }

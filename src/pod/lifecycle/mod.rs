@@ -1,15 +1,15 @@
 //! The life of a Pod as a pure state machine: its input is events and the time, its output is actions, and the Pod's
-//! status can be read at any time. It does no I/O and has no clock and no randomness. The supervisor carries the
-//! actions out and answers with events, in any order or never. It sends [`Event::DeadlineReached`] at
+//! status can be read at any time. The state machine does no I/O and has no clock and no randomness. The supervisor
+//! carries out the actions and answers with events, in any order or never. It sends [`Event::DeadlineReached`] at
 //! [`Lifecycle::deadline`].
 //!
-//! The rules are the kubelet's, and the modules follow its structure: `admission` (Pods that the node does not run), `images` (pulls and their back-off), `sandbox`
-//! (the virtual machine), `starting` (init containers, sidecars, restarts), `restart` (policies and the back-off),
-//! `restart_all` (restarts of all containers in place), `ephemeral` (containers that are added later), `probes`,
-//! `hooks`, `termination`, `pod_change` (changes of the Pod while it lives), `recovery` (after a restart of the
-//! supervisor), `phase`, `conditions` and `status` (what a Pod shows), `event` (the text of its events). `plan` has the
-//! required parts of the manifest, `state` the
-//! data that all modules use, and `transitions` the time of each condition's last change.
+//! The rules are the kubelet's, and the modules follow its structure: `admission` (Pods that the node does not run),
+//! `images` (pulls and their back-off), `sandbox` (the virtual machine), `starting` (init containers, sidecars,
+//! restarts), `restart` (policies and the back-off), `restart_all` (restarts of all containers in place), `ephemeral`
+//! (containers that are added later), `probes`, `hooks`, `termination`, `pod_change` (changes of the running Pod),
+//! `recovery` (after a restart of the supervisor), `phase`, `conditions` and `status` (the status of the Pod), `event`
+//! (the text of its events). `plan` has the required parts of the manifest, `state` the data that all modules use, and
+//! `transitions` the time of each condition's last change.
 //!
 //! `probes` decides whether a container is `ready` and `started`, `container` how it ends. For each deadline, one
 //! function ("…_at") both arms and checks it, so a due deadline always has an effect.
@@ -161,7 +161,7 @@ impl Lifecycle {
         self.deletion.map(|deletion| (deletion.at, deletion.grace))
     }
 
-    /// Whether the Pod is in a final phase and its sandbox is gone: nothing more will happen.
+    /// Whether the Pod has ended: it is in a final phase, and its sandbox is gone.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.phase.is_terminal() && self.sandbox.is_gone()
@@ -175,15 +175,15 @@ impl Lifecycle {
         self.sandbox.is_ready()
     }
 
-    /// Whether the Pod's containers are being stopped for good, or were.
+    /// Whether the Pod's containers are being, or have been, stopped for good.
     #[must_use]
     pub fn is_terminating(&self) -> bool {
         self.termination.is_some()
     }
 
     /// The exit code of `run`: 0 if every container succeeded in the end, otherwise the code of the first that failed.
-    /// It is 1 if the Pod failed for another reason (its deadline, or an end before its containers started). The exit codes
-    /// of sidecars and ephemeral containers do not count.
+    /// The code is 1 if the Pod failed for another reason (its deadline, or an end before its containers started). The
+    /// exit codes of sidecars and ephemeral containers do not count.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let failures = self.containers.iter().filter_map(|container| match &container.state {

@@ -5,7 +5,7 @@ use super::restart;
 use super::state::{Lifecycle, Phase, State};
 use super::status::Shown;
 
-/// How many containers are in each state. Terminated sidecars are not counted.
+/// The number of containers in each state. Terminated sidecars are not counted.
 #[derive(Default)]
 struct Count {
     pending_init: usize,
@@ -42,7 +42,7 @@ impl Lifecycle {
             return Phase::Running;
         }
         if !is_over {
-            // A container is between two attempts, or is being stopped before it was known to run.
+            // A container waits for its next attempt, or is being stopped before it is known to run.
             return if count.stopped > 0 {
                 Phase::Running
             } else {

@@ -26,7 +26,7 @@ pub struct PodPlan {
     /// `metadata.generation` without the deletion; `None` for Pods from builds that did not set it.
     #[serde(default)]
     pub generation: Option<i64>,
-    /// The Pod does not start before all of them are removed.
+    /// The Pod starts only when all scheduling gates are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scheduling_gates: Vec<String>,
 }
@@ -38,7 +38,7 @@ pub enum Role {
     Init,
     /// An init container that keeps running alongside the others.
     Sidecar,
-    /// One of `containers`.
+    /// A container in `containers`.
     Main,
     /// Added to the running Pod, for debugging: never restarted, and without effect on the Pod's phase and conditions.
     Ephemeral,
@@ -71,7 +71,7 @@ impl RestartPolicy {
     }
 }
 
-/// One of a container's `restartPolicyRules`. The first that matches an exit code counts.
+/// A rule in a container's `restartPolicyRules`. The first rule that matches an exit code counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartRule {
     /// The action is `RestartAllContainers` instead of `Restart`.
@@ -119,7 +119,7 @@ pub struct ContainerPlan {
     pub restart_rules: Vec<RestartRule>,
     pub post_start: bool,
     pub pre_stop: bool,
-    /// Its requested resources, which are always granted.
+    /// The requested resources, which are always granted.
     #[serde(default)]
     pub resources: ResourceRequirements,
     #[serde(default)]
@@ -129,7 +129,7 @@ pub struct ContainerPlan {
     readiness: Option<ProbePlan>,
 }
 
-/// When a probe is executed, and how its results are judged.
+/// When a probe is executed, and the thresholds for its results.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbePlan {
     pub initial_delay: Duration,
@@ -247,7 +247,7 @@ impl ContainerPlan {
         matches!(self.role, Role::Init | Role::Sidecar)
     }
 
-    /// Whether its failure is a failure of the Pod.
+    /// Whether the container's failure is a failure of the Pod.
     pub fn counts_for_exit_code(&self) -> bool {
         matches!(self.role, Role::Init | Role::Main)
     }

@@ -1,9 +1,9 @@
-//! Changes of a Pod while it lives. A container whose image changes is restarted, whatever its restart policy
+//! Handles changes of a running Pod. A container whose image changes is restarted, whatever its restart policy
 //! (`containerChanged` in `pkg/kubelet/kuberuntime`).
 //!
 //! The supervisor adds the new image to the sandbox before it starts the container there. If it reports that the image
-//! cannot be added, the sandbox is replaced: all containers are stopped, and start again in the next one, which has the
-//! images of then. The Pod keeps its address and its volumes on disk.
+//! cannot be added, the sandbox is replaced: all containers are stopped and start again in a new one, with the images
+//! that the Pod has at that time. The Pod keeps its address and its volumes on disk.
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
@@ -75,7 +75,7 @@ impl Lifecycle {
             };
             container.ran_image = Some(RanImage { name: old, id });
         }
-        // The sandbox may still have room for this one, or have it.
+        // The sandbox may have room for this image, or already have it.
         container.needs_sandbox = false;
         container.image = Image::Unasked;
         // The kubelet counts failures per definition of a container.
@@ -118,7 +118,7 @@ impl Lifecycle {
         self.stop_with(now, index, stop, out);
     }
 
-    /// The image of a container that is due to start cannot be added to the sandbox. The container was not created.
+    /// Handles a start that failed because the image cannot be added to the sandbox. The container was not created.
     pub(super) fn image_not_added(
         &mut self,
         now: Time,
@@ -138,15 +138,15 @@ impl Lifecycle {
         let Some(active) = active.filter(|active| active.running.is_none()) else {
             return;
         };
-        // While it is being stopped, its image may have changed again.
+        // The image may have changed again while the container was being stopped.
         container.needs_sandbox = active.stop.is_none();
         container.next_attempt = attempt.number;
         container.state = State::Waiting;
         out.push(event::image_not_added(index, &message));
     }
 
-    /// Starts to replace the sandbox if a container is due to start with an image that cannot be added to it. Nothing is
-    /// started until the next sandbox is ready.
+    /// Starts to replace the sandbox if a container is due to start with an image that cannot be added to it. No
+    /// container is started until the next sandbox is ready.
     pub(super) fn begin_replacement(&mut self, now: Time, out: &mut Vec<Action>) {
         let is_needed = (0..self.containers.len()).any(|index| {
             let container = self.containers.get(index);
@@ -180,7 +180,7 @@ impl Lifecycle {
         self.sandbox.is_replaced && !self.is_terminating()
     }
 
-    /// The sandbox was stopped: for good, or to be replaced.
+    /// Handles the end of a sandbox that was stopped for good or is being replaced.
     pub(super) fn sandbox_stopped(&mut self, now: Time) {
         if !std::mem::take(&mut self.sandbox.is_replaced) || self.is_terminating() {
             self.sandbox.stage = Stage::Gone;
@@ -193,7 +193,7 @@ impl Lifecycle {
         self.reset_init_containers();
     }
 
-    /// A sandbox is started, with the images that the containers have now.
+    /// Prepares for the start of a sandbox, with the images that the containers have now.
     pub(super) fn note_new_sandbox(&mut self) {
         for container in &mut self.containers {
             container.needs_sandbox = false;

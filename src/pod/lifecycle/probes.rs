@@ -1,4 +1,4 @@
-//! When probes are executed, and how their results are handled (`pkg/kubelet/prober/worker.go`, without its random
+//! Decides when probes are executed, and handles their results (`pkg/kubelet/prober/worker.go`, without its random
 //! delay).
 
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::interface::{Action, ContainerAttempt, ProbeKind, ProbeOutcome};
 use super::state::Lifecycle;
 use super::state::{Active, Cause};
 
-/// How long after its timeout a probe's result may arrive. Then the probe is repeated: a lost result must not end the
-/// probing.
+/// How long after its timeout a probe's result may arrive. After that the probe is repeated, because a lost result must
+/// not end the probing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The startup probe comes before the others. Containers that are being stopped only get readiness probes.
+/// The startup probe comes before the others. A container that is being stopped is only probed for readiness.
 fn is_due(active: &Active, kind: ProbeKind) -> bool {
     let Some(running) = &active.running else { return false };
     active.is_up()

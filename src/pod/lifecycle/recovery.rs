@@ -1,5 +1,5 @@
-//! After a restart of the supervisor: compares the content of the sandbox with the recorded state, repeats unfinished
-//! requests, and restarts a termination with its full grace period, as the kubelet does.
+//! Recovers after a restart of the supervisor: compares the content of the sandbox with the recorded state, repeats
+//! unfinished requests, and restarts a termination with its full grace period, as the kubelet does.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::termination::KILL_PATIENCE;
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 impl Lifecycle {
-    /// The attempts that the sandbox may contain, so a supervisor that takes over must follow them. There is at most
-    /// one per container: the requested or running one, or the next one if its start was not recorded. Other attempts
-    /// found there are killed.
+    /// The attempts that the sandbox may contain, and that a supervisor must follow when it takes over. There is at
+    /// most one per container: the requested or running one, or the next one if its start was not recorded. Other
+    /// attempts found there are killed.
     pub fn expected_attempts(&self) -> impl Iterator<Item = ContainerAttempt> {
         (0..self.containers.len()).filter_map(|container| self.expected_attempt(container))
     }
@@ -35,7 +35,7 @@ impl Lifecycle {
         self.expected_attempt(attempt.container) == Some(attempt)
     }
 
-    /// Whether this is an earlier attempt that nothing waits for any more.
+    /// Whether this is an earlier attempt, whose end no longer matters.
     #[must_use]
     pub fn is_past(&self, attempt: ContainerAttempt) -> bool {
         self.containers
@@ -77,7 +77,7 @@ impl Lifecycle {
             let found = found.iter().find(|found| found.attempt == attempt);
             match found.map(|found| found.has_ended) {
                 None if is_starting && !runs => self.await_start(now, index, out),
-                // It is known to have been started before.
+                // The attempt is known to have started before.
                 None if is_starting => self.compare(now, attempt, Some(false), out),
                 has_ended => self.compare(now, attempt, has_ended, out),
             }
@@ -92,8 +92,8 @@ impl Lifecycle {
         }
     }
 
-    /// Handles the restart and the loss in one step: the actions that follow from the loss are requested by this
-    /// supervisor, and must not be repeated like requests of its predecessor.
+    /// Handles the restart and the loss in one step: this supervisor requests the actions that follow from the loss, so
+    /// they must not be repeated like requests of its predecessor.
     pub(super) fn supervisor_restarted_alone(&mut self, now: Time, message: &str, out: &mut Vec<Action>) {
         if self.began_at.is_none() {
             if !self.is_invalid {
@@ -107,7 +107,7 @@ impl Lifecycle {
         self.sandbox_lost(now, message, out);
     }
 
-    /// Forgets a start that left no trace. The same attempt is repeated in its turn, unless the Pod ends.
+    /// Discards a start that left no trace. The same attempt is repeated in its turn, unless the Pod ends.
     fn forget_start(&mut self, index: usize, is_found: impl Fn(ContainerAttempt) -> bool) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -151,7 +151,7 @@ impl Lifecycle {
         active.asked_at = now;
         active.turn_at = None;
         match (pod_end, active.stop.take()) {
-            // It is killed with the others.
+            // The container is killed with the others.
             _ if is_kill => {}
             (Some((grace, ends_at)), _) => self.stop_container(now, index, Cause::Pod, grace, ends_at, out),
             (None, Some(stop)) => {
@@ -175,11 +175,11 @@ impl Lifecycle {
         };
         let Some(active) = container.active_mut() else { return };
         match (has_ended, &mut active.running) {
-            // It is started again below, once it is clear whether the Pod continues.
+            // The container is started again below, once it is clear whether the Pod continues.
             (None, None) => {}
             (None, Some(_)) => self.container_lost(now, index, out),
             (Some(true), _) => await_end(now, active),
-            // It is killed below.
+            // The container is killed below.
             (Some(false), _) if is_kill => active.stop = None,
             (Some(false), None) => {
                 active.stop = None;
@@ -240,7 +240,7 @@ impl Lifecycle {
 }
 
 impl Container {
-    /// Whether its next attempt may have been started without being recorded.
+    /// Whether the container's next attempt may have been started without being recorded.
     fn may_have_been_started(&self) -> bool {
         match &self.state {
             State::Waiting | State::Refused { .. } => true,
@@ -250,13 +250,13 @@ impl Container {
     }
 }
 
-/// The container has ended, and a later event reports how. If that event does not arrive, the container is lost.
+/// Waits for the event that reports how the container has ended. If the event does not arrive, the container is lost.
 fn await_end(now: Time, active: &mut Active) {
     let (grace, cause) = active
         .stop
         .as_ref()
         .map_or((Duration::ZERO, Cause::Itself), |stop| (stop.grace, stop.cause));
-    // It no longer needs to be stopped, but a failed probe still decides whether it is restarted.
+    // The container no longer needs to be stopped, but a failed probe still decides whether it is restarted.
     let cause = if cause == Cause::Pod { Cause::Itself } else { cause };
     active.stop = Some(Stop {
         cause,

@@ -1,4 +1,4 @@
-//! Whether and when a container is restarted after its end.
+//! Decides whether and when a container is restarted after its end.
 
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ pub const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest back-off (`MaxContainerBackOff`).
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 
-/// After this time without a failure, the next one counts as the first.
+/// After this time without a failure, the next failure counts as the first.
 const RESET_AFTER: Duration = Duration::from_secs(600);
 
 /// Whether a container is restarted after it ended with this code (`ContainerShouldRestart` in
-/// `pkg/api/v1/pod/util.go`). Init containers that succeeded and ephemeral containers are never restarted, under any policy.
+/// `pkg/api/v1/pod/util.go`). Init containers that succeeded and ephemeral containers are never restarted, under any
+/// policy.
 pub fn restarts(pod: &PodPlan, container: &ContainerPlan, exit_code: u8) -> bool {
     if (container.role == Role::Init && exit_code == 0) || container.is_ephemeral() {
         return false;
@@ -61,7 +62,7 @@ impl BackOff {
         }
     }
 
-    /// Lengthens the next wait: what failed at `failed_at` is retried, or waits for its retry, at `now`.
+    /// Lengthens the next wait after a failure at `failed_at`. The time until the back-off is reset counts from `now`.
     pub fn lengthen(&mut self, failed_at: Time, now: Time) {
         self.delay = if self.delay.is_zero() || self.is_expired(failed_at) {
             FIRST_BACK_OFF

@@ -1,6 +1,6 @@
 //! Restarts of all containers in place (KEP-5532): a container's exit matches a rule with the action
-//! `RestartAllContainers`. All containers are killed at once, without preStop hooks and grace periods, and start again
-//! as in a new Pod, init containers first. Sandbox, address, volumes and ephemeral containers stay.
+//! `RestartAllContainers`. All containers are then killed at once, without preStop hooks or grace periods, and start
+//! again as in a new Pod, init containers first. The sandbox, address, volumes and ephemeral containers stay.
 
 use super::event;
 use super::interface::{Action, Exit, Time};
@@ -37,15 +37,15 @@ impl Lifecycle {
         }
     }
 
-    /// When the containers start again. The kubelet notices exits once a second, which also limits how often a Pod
-    /// restarts: these restarts have no back-off.
+    /// When the containers start again. The kubelet notices exits once a second. This also limits how often a Pod
+    /// restarts, because these restarts have no back-off.
     pub(super) fn restart_all_due_at(&self) -> Option<Time> {
         let restart = self.restart_all.as_ref().filter(|restart| restart.is_reset)?;
         Some(restart.began_at.saturating_add(RELIST_PERIOD))
     }
 
-    /// Kills what still runs, resets the containers once all have ended, and ends the restart when it is time to start
-    /// them.
+    /// Kills the containers that still run, resets all once they have ended, and ends the restart when it is time to
+    /// start them.
     pub(super) fn keep_restart_all(&mut self, now: Time, out: &mut Vec<Action>) {
         let Some(restart) = &self.restart_all else { return };
         if !restart.is_reset {

@@ -1,5 +1,6 @@
-//! The sandbox: the virtual machine in which the Pod's containers run. It starts when all images are available, is
-//! restarted if it is lost while something may still run, and is stopped when nothing will run any more.
+//! The sandbox: the virtual machine in which the Pod's containers run. The sandbox starts when all images are
+//! available, is restarted if it is lost while containers may still run, and is stopped when no container will run any
+//! more.
 
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ impl Lifecycle {
             }
             Stage::Stopping { .. } => {
                 self.sandbox_stopped(now);
-                // The next sandbox needs images that this one did not.
+                // The next sandbox may need images that this one did not.
                 self.keep_images(now, out);
                 self.keep_sandbox(now, out);
             }
@@ -120,7 +121,7 @@ impl Lifecycle {
         }
     }
 
-    /// Stops the sandbox once nothing will run in it any more. The Pod is then in a final phase.
+    /// Stops the sandbox once no container will run in it any more. The Pod is then in a final phase.
     pub(super) fn release_sandbox(&mut self, now: Time, out: &mut Vec<Action>) {
         if !self.is_over() {
             return;

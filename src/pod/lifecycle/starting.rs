@@ -1,10 +1,10 @@
-//! Which container may start now: init containers one after another, where a sidecar's successor starts once the
-//! sidecar has started; the others in the order of the spec when all init containers are done; and each again when its
-//! back-off has passed.
+//! Decides which container may start now. Init containers start one after another; the successor of a sidecar starts
+//! once the sidecar has started. The other containers start in the order of the spec when all init containers are done.
+//! A container restarts when its back-off has passed.
 //!
 //! A start includes the container's postStart hook, and only one is in progress at a time (`SyncPod` and
 //! `startContainer` in `pkg/kubelet/kuberuntime`). Starts of containers without a hook are requested together, because
-//! nothing happens between the start of one process and the next; the guest keeps their order.
+//! nothing happens between two such starts; the guest keeps their order.
 
 use super::interface::Action;
 use super::interface::Time;
@@ -20,7 +20,7 @@ impl Lifecycle {
             return None;
         }
         let container = self.containers.get(index)?;
-        // Its image may have changed after the start of the sandbox, and is then added to it.
+        // The image may have changed after the start of the sandbox. It is then added to the sandbox.
         if !matches!(container.image, Image::Ready { .. }) {
             return None;
         }
@@ -54,7 +54,7 @@ impl Lifecycle {
         }
     }
 
-    /// The container runs, and its postStart hook has returned.
+    /// Handles a container that runs and whose postStart hook has returned.
     pub(super) fn container_is_up(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -70,7 +70,7 @@ impl Lifecycle {
         }
     }
 
-    /// The container's startup probe has succeeded, or it has none.
+    /// Handles a container whose startup probe has succeeded, or that has none.
     pub(super) fn container_has_started(&mut self, now: Time, index: usize) {
         let Some(container) = self.containers.get_mut(index) else {
             return;
@@ -86,8 +86,8 @@ impl Lifecycle {
         self.schedule_probes(now, index);
     }
 
-    /// Whether no further container will be started although the Pod was not asked to end: an init container has failed
-    /// for good, or all containers have ended for good.
+    /// Whether no more containers will be started in a Pod that was not asked to end: an init container has failed for
+    /// good, or all containers have ended for good.
     pub(super) fn has_finished(&self) -> bool {
         if self.restart_all.is_some() {
             return false;

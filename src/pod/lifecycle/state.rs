@@ -1,7 +1,8 @@
 //! The state of a Pod's life, with methods that read it without applying rules: containers with their images, probes
-//! and ends, the sandbox, and the termination. It is saved after every step: names and fields are a format on disk.
+//! and ends, the sandbox, and the termination. The state is saved after every step, so the names of types and fields
+//! are a format on disk.
 //!
-//! The other modules decide when it changes.
+//! The other modules decide when the state changes.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::plan::{ContainerPlan, PodPlan};
 use super::restart::BackOff;
 use super::transitions::Conditions;
 
-/// The whole state of a Pod's life. It is saved after every step for another process to continue.
+/// The whole state of a Pod's life, saved after every step so another process can continue it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lifecycle {
     pub(super) plan: PodPlan,
@@ -38,20 +39,20 @@ pub struct Lifecycle {
     /// Why the node has rejected the Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rejection: Option<Rejection>,
-    /// Conditions that are not the kubelet's: clients have set them, for readiness gates.
+    /// Conditions that clients have set for readiness gates. The kubelet's own are not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) client_conditions: Vec<PodCondition>,
 }
 
-/// A restart of all containers, which an exit has triggered.
+/// A restart of all containers, triggered by an exit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartAll {
     pub began_at: Time,
-    /// All containers have ended and wait for their new start.
+    /// All containers have ended and wait to start again.
     pub is_reset: bool,
 }
 
-/// Reason and message of the kubelet for a Pod that it does not run.
+/// The kubelet's reason and message for a Pod that it does not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     pub reason: String,
@@ -63,11 +64,11 @@ pub struct Rejection {
 pub enum Phase {
     /// Not all containers have been started yet.
     Pending,
-    /// At least one runs, or will run again.
+    /// At least one container runs or will run again.
     Running,
-    /// All have ended for good, and all succeeded.
+    /// All containers have ended for good and succeeded.
     Succeeded,
-    /// All have ended for good, and at least one failed.
+    /// All containers have ended for good, and at least one failed.
     Failed,
 }
 
@@ -101,12 +102,13 @@ pub struct Container {
     pub next_attempt: u32,
     pub restart_count: u32,
     pub back_off: BackOff,
-    /// In this sandbox, the next init container may start: this one succeeded or, if it is a sidecar, was started once.
+    /// Whether the next init container may start in this sandbox: this one has succeeded or, if it is a sidecar, has
+    /// started once.
     pub is_initialized: bool,
-    /// Its image cannot be added to the running sandbox, so its next start needs another one.
+    /// The container's image cannot be added to the running sandbox, so its next start needs another sandbox.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_sandbox: bool,
-    /// The image of its current or last attempt, if another one is wanted now.
+    /// The image of the current or last attempt, if the Pod now specifies another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_image: Option<RanImage>,
 }
@@ -119,31 +121,31 @@ pub struct RanImage {
     pub id: String,
 }
 
-/// Where a container is in its life.
+/// The stage of a container's life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum State {
     /// Not started in this sandbox.
     Waiting,
-    /// It could not be created; the same attempt is repeated.
+    /// The container could not be created; the same attempt is repeated.
     Refused {
         reason: String,
         message: String,
         retry_at: Time,
     },
-    /// From the start request to the end.
+    /// The start was requested; the end has not been reported.
     Active(Active),
     Ended(Ended),
 }
 
-/// A container whose start was requested, or that runs.
+/// The current attempt of a container, from the start request to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Active {
     pub attempt: u32,
     pub asked_at: Time,
-    /// When its turn came: the guest performs starts one after another, and all earlier ones were finished.
+    /// When the guest had finished all earlier starts, which it performs one after another.
     #[serde(default)]
     pub turn_at: Option<Time>,
-    /// Set when its start is confirmed.
+    /// Set when the start is confirmed.
     pub running: Option<Running>,
     pub stop: Option<Stop>,
 }
@@ -154,7 +156,7 @@ pub struct Running {
     pub user: Option<ProcessUser>,
     pub started_at: Time,
     pub post_start: PostStart,
-    /// Its startup probe has succeeded, or it has none.
+    /// The container's startup probe has succeeded, or the container has none.
     pub is_started: bool,
     pub is_ready: bool,
     pub probes: Probes,
@@ -172,7 +174,7 @@ pub enum PostStart {
 pub struct Ended {
     pub last: Terminated,
     pub retry: Option<Retry>,
-    /// Reason and message of a failed start, if it ended that way.
+    /// Reason and message of the failed start, if the container never ran.
     pub start_error: Option<(String, String)>,
 }
 
@@ -194,7 +196,7 @@ pub struct Terminated {
     pub user: Option<ProcessUser>,
     pub started_at: Option<Time>,
     pub finished_at: Time,
-    /// Its position among all ends in the Pod.
+    /// The attempt's position among the Pod's attempts, in the order in which they ended.
     pub order: u64,
 }
 
@@ -202,7 +204,7 @@ pub struct Terminated {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {
     Unasked,
-    /// Requested. It is being pulled if that event was recorded.
+    /// The image was requested. It is being pulled if `is_fetched`.
     Wanted {
         asked_at: Time,
         is_fetched: bool,
@@ -257,7 +259,7 @@ pub struct Termination {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
-    /// When its grace period ends.
+    /// The end of the grace period.
     pub at: Time,
     pub grace: Duration,
 }
@@ -266,8 +268,8 @@ pub struct Deletion {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     pub cause: Cause,
-    /// The container starts again afterwards, because this changed. The cause is then [`Cause::Itself`], unless the Pod
-    /// ends.
+    /// If the container starts again afterwards: the change that requires it. The cause is then [`Cause::Itself`],
+    /// unless the Pod ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<Changed>,
     pub grace: Duration,
@@ -283,16 +285,16 @@ pub enum Cause {
     Pod,
     /// This probe failed.
     Probe(ProbeKind),
-    /// Its postStart hook failed.
+    /// The container's postStart hook failed.
     PostStart,
-    /// It ended on its own; the event that reports it has not arrived yet.
+    /// The container ended on its own; the event that reports the end has not arrived yet.
     Itself,
 }
 
-/// What changed so that a container is restarted.
+/// The change that requires the restart of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Changed {
-    /// Its image.
+    /// The container's image has changed.
     Definition,
     /// The sandbox is replaced.
     Sandbox,
@@ -301,9 +303,9 @@ pub enum Changed {
 /// The stage of a container's stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// It was not yet known to run.
+    /// The container is not known to run yet.
     Starting,
-    /// Its preStop hook is running.
+    /// The preStop hook is running.
     PreStop,
     /// A sidecar waits for the containers that need it.
     Turn,
@@ -319,12 +321,12 @@ pub struct SandboxState {
     pub pod_ip: Option<String>,
     pub host_ip: Option<String>,
     pub back_off: BackOff,
-    /// It is being stopped to be replaced by another one.
+    /// The sandbox is being stopped, and another one replaces it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_replaced: bool,
 }
 
-/// Where the sandbox is in its life.
+/// The stage of the sandbox's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     Absent {
@@ -384,7 +386,7 @@ impl Container {
         self.active_mut().filter(|active| active.attempt == number)
     }
 
-    /// The user of its current or last attempt.
+    /// The user of the current or last attempt.
     pub fn user(&self) -> Option<&ProcessUser> {
         let running = self.active().and_then(|active| active.running.as_ref());
         let ended = match &self.state {
@@ -401,8 +403,8 @@ impl Container {
         self.active().is_some()
     }
 
-    /// Whether other containers wait for its postStart hook, which runs or will run. A container that is being stopped
-    /// delays no others.
+    /// Whether other containers wait for this one's postStart hook, which runs or will run. A container that is being
+    /// stopped does not delay others.
     pub fn holds_up_others(&self) -> bool {
         self.plan.post_start
             && self.active().is_some_and(|active| {
@@ -411,31 +413,31 @@ impl Container {
             })
     }
 
-    /// Whether it does not start again in this sandbox.
+    /// Whether the container will not start again in this sandbox.
     pub fn has_ended_in_sandbox(&self) -> bool {
         let is_done_init = self.is_initialized && !self.plan.is_sidecar();
         is_done_init || matches!(&self.state, State::Ended(ended) if ended.retry.is_none())
     }
 
-    /// Whether it was ever started.
+    /// Whether the container was ever started.
     pub fn has_run(&self) -> bool {
         self.is_active() || self.last.is_some() || matches!(self.state, State::Ended(_))
     }
 }
 
 impl Active {
-    /// This attempt as one of the container with this number.
+    /// This attempt, as an attempt of the container with this number.
     pub fn attempt_of(&self, container: usize) -> ContainerAttempt {
         ContainerAttempt::new(container, self.attempt)
     }
 
-    /// Whether its start was neither answered nor abandoned.
+    /// Whether the start was neither answered nor abandoned.
     pub fn is_starting(&self) -> bool {
         let is_given_up = matches!(&self.stop, Some(stop) if matches!(stop.step, Step::Killed { .. }));
         self.running.is_none() && !is_given_up
     }
 
-    /// Whether it runs and its postStart hook has returned.
+    /// Whether the container runs and its postStart hook has returned.
     pub fn is_up(&self) -> bool {
         self.running
             .as_ref()
@@ -471,7 +473,7 @@ impl Probes {
         }
     }
 
-    /// Forgets executions in progress.
+    /// Discards executions in progress.
     pub fn forget_asked(&mut self, now: Time) {
         for kind in ProbeKind::ALL {
             let probing = self.of_mut(kind);

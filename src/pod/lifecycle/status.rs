@@ -64,7 +64,7 @@ impl Lifecycle {
         }
     }
 
-    /// `metadata.generation`: a deletion increments it, and is observed as soon as it is known.
+    /// `metadata.generation`. A deletion increments it, and counts as observed at once.
     pub(super) fn generation(&self) -> Option<i64> {
         let deletions = i64::from(self.deletion.is_some());
         Some(self.plan.generation?.saturating_add(deletions))
@@ -92,7 +92,7 @@ impl Lifecycle {
                 },
                 None => waiting(self.default_waiting_reason(), None),
             },
-            // Its image has changed, and cannot be pulled.
+            // The container's image has changed and cannot be pulled.
             State::Ended(ended) if ended.retry.is_some() && matches!(container.image, Image::Failed { .. }) => {
                 image_failure(container, Some(&ended.last))?
             }
@@ -180,7 +180,7 @@ impl Lifecycle {
             ready: self.is_ready(index),
             started: (!is_ephemeral).then(|| self.is_started(index)),
             restart_count: i32::try_from(container.restart_count).unwrap_or(i32::MAX),
-            // Known only for containers that were created.
+            // This is known only for containers that were created.
             resources: (container.has_run() && !is_ephemeral).then(|| container.plan.resources.clone()),
             allocated_resources: container
                 .plan
@@ -207,7 +207,7 @@ fn rejected(rejection: &Rejection, status: PodStatus) -> PodStatus {
     }
 }
 
-/// How a container is shown whose image is not available.
+/// The state of a container whose image is not available.
 fn image_failure<'l>(container: &'l Container, last: Option<&'l Terminated>) -> Option<Shown<'l>> {
     let Image::Failed {
         reason,

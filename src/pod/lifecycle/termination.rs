@@ -1,7 +1,7 @@
 //! How containers are stopped (`killContainer` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`): preStop hook,
-//! for sidecars the wait for their turn, stop signal, SIGKILL. All of it happens within one grace period, with at least
-//! two seconds between stop signal and SIGKILL. Also why a Pod ends: it is deleted, its deadline has passed, or nothing
-//! is left to run.
+//! for sidecars a wait for their turn, stop signal, SIGKILL. All steps share one grace period, with at least two
+//! seconds between the stop signal and SIGKILL. This module also decides when a Pod ends: it is deleted, its deadline
+//! has passed, or nothing is left to run.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Lifecycle {
         }
     }
 
-    /// From now on nothing is started. Returns the grace period and its end; both can only become shorter.
+    /// Prevents further starts. Returns the grace period and its end; later calls can only shorten them.
     fn enter_termination(&mut self, now: Time, grace: Duration, is_kill: bool) -> (Duration, Time) {
         let ends_at = now.saturating_add(grace);
         let termination = self.termination.get_or_insert(Termination {
@@ -142,7 +142,7 @@ impl Lifecycle {
         self.stop_with(now, index, stop, out);
     }
 
-    /// Starts a stop, in place of an earlier one.
+    /// Starts a stop, which replaces an earlier one.
     pub(super) fn stop_with(&mut self, now: Time, index: usize, stop: Stop, out: &mut Vec<Action>) {
         let Some(active) = self.active_mut(index) else { return };
         active.stop = Some(Stop {
@@ -209,7 +209,8 @@ impl Lifecycle {
         out.push(Action::StopContainer { attempt });
     }
 
-    /// A sidecar ends after the containers it serves: all of `containers`, and the sidecars that started after it.
+    /// A sidecar stops after the containers that it serves: all of `containers`, and the sidecars that started after
+    /// it.
     fn is_turn_of(&self, index: usize) -> bool {
         if self
             .containers
@@ -273,7 +274,7 @@ impl Lifecycle {
         })
     }
 
-    /// Takes the next step for containers whose time is up: the stop signal, SIGKILL, or abandoning them.
+    /// Takes the next step for containers whose time is up: sends the stop signal or SIGKILL, or abandons them.
     pub(super) fn stop_overdue(&mut self, now: Time, out: &mut Vec<Action>) {
         for index in 0..self.containers.len() {
             if self.stop_due_at(index).is_none_or(|at| now < at) {
@@ -351,7 +352,7 @@ impl Lifecycle {
         out.push(Action::KillContainer { attempt });
     }
 
-    /// Ends a Pod in which nothing will be started any more: stops the sidecars that still run.
+    /// Ends a Pod in which no more containers will be started: stops the sidecars that still run.
     pub(super) fn end_if_finished(&mut self, now: Time, out: &mut Vec<Action>) {
         if !self.is_terminating() && self.has_finished() {
             self.begin_termination(now, self.plan.grace, out);

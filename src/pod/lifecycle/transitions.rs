@@ -1,4 +1,4 @@
-//! When each of the Pod's conditions last changed (`lastTransitionTime`). `conditions` decides their values.
+//! Records when each of the Pod's conditions last changed (`lastTransitionTime`). `conditions` decides their values.
 
 use k8s_openapi::api::core::v1::PodCondition;
 use serde::{Deserialize, Serialize};

@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 5;
 /// A Pod's manifest.
 #[derive(Clone, PartialEq)]
 pub struct PodConfiguration {
-    /// The Pod, valid and complete.
+    /// The validated Pod with all defaults.
     pub pod: Pod,
     /// The Pod as its author wrote it, with its namespace.
     pub written: Value,
@@ -40,16 +40,16 @@ impl fmt::Debug for PodConfiguration {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Applied {
     pub outcome: Outcome,
-    /// The Pod after the apply, or as it would be.
+    /// The Pod after the apply, or, in a dry run, as it would be.
     pub pod: Pod,
-    /// Another command created the Pod, so nothing was removed from it.
+    /// The Pod had no last applied configuration, because another command created it. No field was removed.
     pub lacked_annotation: bool,
 }
 
 /// A Pod's configuration cannot be applied, or the Pod cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The Pod must be new, and exists.
+    /// The Pod must not exist, but does.
     #[error("pods {name:?} already exists")]
     AlreadyExists {
         /// Name of the Pod.
@@ -87,7 +87,7 @@ impl ApplyError {
     }
 }
 
-/// Creates a Pod that outlives this process, and keeps its configuration, or changes the one with this name.
+/// Creates a Pod that outlives this process, with its configuration, or changes the existing Pod with this name.
 ///
 /// # Errors
 /// See [`ApplyError`].
@@ -117,7 +117,7 @@ pub async fn create(paths: &Paths, pod: &Pod, mode: Mode) -> Result<Pod, ApplyEr
 /// The new Pod of a configuration, with the configuration in its annotation.
 ///
 /// # Errors
-/// If that makes the annotations too long.
+/// If the annotations become too long.
 pub fn annotated(configuration: &PodConfiguration) -> Result<Pod, ObjectError> {
     let modified = last_applied::record(configuration.written.clone())?;
     with_annotation(&configuration.pod, &modified)
@@ -201,7 +201,7 @@ async fn configure(
         outcome = Outcome::Configured;
         match objects::read(kind, &object)? {
             Typed::Pod(pod) => Ok(*pod),
-            // The kind decides what is read.
+            // Not reached, because the kind is Pod.
             _ => Ok(current.clone()),
         }
     };

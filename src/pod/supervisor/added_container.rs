@@ -1,5 +1,5 @@
-//! Prepares a container whose image the running VM may not have, because the container or another image was added to
-//! the Pod: puts the layers of the image on the VM's disk, and plans the container.
+//! Prepares a container whose image the running VM may lack, because the container was added or its image changed: adds
+//! the image's layers to the VM's disk, and plans the container.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -21,17 +21,17 @@ use crate::pod::lifecycle::{ContainerAttempt, Event};
 use crate::pod::machine_plan::AddedPlan;
 use crate::pod::resolved_pod::ResolvedPod;
 
-/// Another image is added to a VM only while its disk has at most this many layers, and this many bytes of layers, that no
-/// container is made of any more. They cannot be removed from the disk, and the VMM keeps their files.
+/// Limits, in number and in bytes, of the layers on a VM's disk that no container uses any more. Above either limit, no
+/// image is added to the VM: layers cannot be removed from the disk, and the VMM keeps their files open.
 const UNUSED_LAYERS_MAX: usize = 64;
 const UNUSED_BYTES_MAX: u64 = 4 << 30;
 
 /// Why a container cannot be started in the running VM.
 #[derive(Debug)]
 pub enum NotPrepared {
-    /// It cannot be created, neither in this VM nor in another one.
+    /// The container cannot be created, neither in this VM nor in another one.
     NotCreated(PlanFailure),
-    /// Its image cannot be added to this VM.
+    /// The container's image cannot be added to this VM.
     ImageNotAdded(anyhow::Error),
 }
 
@@ -60,8 +60,8 @@ impl NotPrepared {
 }
 
 impl Additions {
-    /// Prepares the container with this number. `used` are the layers of which containers are made, and `hold` protects
-    /// the image until its layers are on the disk.
+    /// Prepares the container with this number. `used` are the layers that containers use. `hold` protects the image
+    /// until its layers are on the disk.
     ///
     /// # Errors
     /// [`NotPrepared`].
@@ -81,7 +81,7 @@ impl Additions {
             .map_err(create_error)?;
         let FoundImage { name, image } = match found.filter(|found| found.image.open_layers().is_ok()) {
             Some(found) => found,
-            // The previous supervisor has found the image, or it was removed meanwhile.
+            // The previous supervisor found the image, or the image was removed meanwhile.
             None => find(pod, &container).await.map_err(create_error)?,
         };
         let mut added = self.added.lock().await;
@@ -142,7 +142,7 @@ impl Additions {
             self.vmm_version >= GROW_DISK_VERSION,
             "the VMM of an older microkube runs the Pod, so no image can be added to it"
         );
-        // A supervisor that dies before the end must not leave a wrong length behind.
+        // A supervisor that dies during the extension must not leave a wrong length behind.
         added.layer_disk = grown.with_unknown_end();
         self.save(pod, added);
         for (file, length_bytes) in &new.files {
@@ -165,7 +165,7 @@ impl Additions {
     }
 }
 
-/// Checks that the disk does not have too many layers that no container is made of any more.
+/// Checks that the disk does not have too many layers that no container uses any more.
 fn check_unused(added: &AddedPlan, mut used: HashSet<String>) -> anyhow::Result<()> {
     let planned = added.containers.values();
     used.extend(planned.flat_map(|planned| planned.request.layer_ids.iter().cloned()));

@@ -24,7 +24,7 @@ impl ForegroundClient {
         let (frames, mut queue) = mpsc::channel::<SupervisorFrame>(QUEUED_FRAMES);
         let writer = tokio::spawn(async move {
             while let Some(frame) = queue.recv().await {
-                // Stop when the client is gone; senders see their channel close.
+                // Stop when the client is gone. Senders detect that their channel is closed.
                 if write_frame(&mut to, &frame).await.is_err() {
                     break;
                 }

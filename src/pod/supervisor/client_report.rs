@@ -17,7 +17,7 @@ pub struct ClientReport {
     stages: Vec<Stage>,
     /// By container number.
     started: Vec<bool>,
-    /// By container number: what it waits for, as reported.
+    /// What each container waits for, as last reported, by container number.
     waits: Vec<Option<String>>,
     start: Instant,
     /// When the VM was ready.

@@ -24,7 +24,7 @@ impl Clock {
         self.start_time.saturating_add(self.start.elapsed())
     }
 
-    /// Waits until this time; forever without one.
+    /// Waits until this time, or forever if there is none.
     pub async fn wait_until(&self, time: Option<Time>) {
         match time {
             Some(time) => tokio::time::sleep_until(self.instant(time)).await,

@@ -19,8 +19,8 @@ use crate::pod::patience::LAST_OUTPUT_PATIENCE;
 use crate::pod::sandbox::{AgentClientHandle, rpc_message};
 use crate::pod::stdin::ContainerStdin;
 
-/// How much of the end of a log the kubelet uses as the termination message (`MaxPodTerminationMessageLogLines` and
-/// `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
+/// How much of the end of a log is used as the termination message, in lines and bytes
+/// (`MaxPodTerminationMessageLogLines` and `MaxPodTerminationMessageLogLength` in `pkg/kubelet/container`).
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
 
@@ -33,7 +33,7 @@ const KILL_PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ContainerRun {
     attempt: ContainerAttempt,
-    /// Its id in the guest.
+    /// The attempt's id in the guest.
     id: String,
     streams: Arc<ContainerStreams>,
     agent: AgentClientHandle,
@@ -72,14 +72,14 @@ impl ContainerRun {
         })
     }
 
-    /// Starts it and follows it to its end.
+    /// Starts the container and follows it to its end.
     pub async fn start(self, request: StartContainerRequest) {
         self.join_start(request, None).await;
     }
 
-    /// Waits for a start that was requested before, and follows the container to its end. If the guest does not know that
-    /// start any more, it starts the container as requested. If `failure` says why there is no complete request, it
-    /// refuses this one, and the failure is reported.
+    /// Waits for a start that was requested before, and follows the container to its end. If the guest no longer has
+    /// that start, it starts the container as requested. `failure` is set if the request is incomplete: the guest then
+    /// refuses to start the container, and the failure is reported.
     pub async fn join_start(self, request: StartContainerRequest, failure: Option<Event>) {
         // No timeout: the lifecycle has one, and kills a container that it abandons. If this call timed out, the
         // container would be left behind.
@@ -114,9 +114,9 @@ impl ContainerRun {
         });
     }
 
-    /// Ends an attempt that the guest already runs or is starting (older agents answer so; newer ones repeat their
-    /// answer), because the result of that start will not be reported. The attempt is over only when it is gone: the
-    /// next one must not run at the same time.
+    /// Kills an attempt that the guest already runs or is starting, because the result of that start will not be
+    /// reported. Only older agents give this answer; newer ones repeat the answer to the first request. Waits until the
+    /// attempt is gone, because the next one must not run at the same time.
     async fn kill_unfollowed_attempt(self, error: AgentError) {
         let request = SignalContainerRequest {
             id: self.id.clone(),
@@ -198,9 +198,9 @@ fn start_failure(id: &str, error: AgentError) -> (&'static str, String) {
             let name = id.rsplit_once('-').map_or(id, |(name, _)| name);
             ("CreateContainerConfigError", format!("{message} of container {name:?}"))
         }
-        // The container whose processes it is to see has ended meanwhile.
+        // The container whose processes this one is to see has ended meanwhile.
         Code::FAILED_PRECONDITION => ("CreateContainerConfigError", message),
-        // An attempt that already existed is gone by now (see `kill_unfollowed_attempt`).
+        // An attempt that already existed is gone now (see `kill_unfollowed_attempt`).
         Code::INVALID_ARGUMENT | Code::ALREADY_EXISTS => ("CreateContainerError", message),
         _ => ("StartError", message),
     }
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(start_failure("a-0", lost.into()).0, "StartError");
     }
 
-    /// An agent that is already starting the requested container, until the container is killed a second time.
+    /// An agent that is already starting the requested container, until the second attempt to kill it.
     struct AlreadyStartingAgent {
         kills: std::sync::atomic::AtomicU32,
         /// Whether that start then succeeds or fails.
@@ -354,7 +354,7 @@ mod tests {
         }
     }
 
-    /// An agent that knows nothing of a start, and refuses requests without layers.
+    /// An agent that has no start of the container, and refuses requests without layers.
     struct ForgetfulAgent;
 
     #[async_trait::async_trait]

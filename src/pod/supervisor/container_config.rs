@@ -19,7 +19,7 @@ use crate::pod::sandbox::AgentClientHandle;
 pub struct ConfigFailure {
     /// The kubelet's message.
     message: String,
-    /// Whether a change of objects can fix it.
+    /// Whether a change of objects can fix the problem.
     can_heal: bool,
 }
 
@@ -38,7 +38,7 @@ impl ConfigFailure {
     }
 }
 
-/// Computes command line and environment of a container of the Pod, which has these addresses: its own and the host's.
+/// Computes the command line and environment of a container. The addresses are the Pod's own and the host's.
 pub async fn process_values(
     pod: &Arc<SupervisedPod>,
     container: usize,

@@ -1,5 +1,5 @@
-//! How the containers of the running VM are started, and with which images: as planned when the VM was started, or
-//! as planned later, when a container or another image was added to it.
+//! Holds the plans by which containers are started in the running VM, and their images. The plans are made when the VM
+//! starts, or later when a container or another image is added.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,7 +9,7 @@ use crate::pod::machine_plan::AddedPlan;
 /// A container that was planned for the running VM.
 #[derive(Debug, Clone)]
 pub struct AddedContainer {
-    /// Its image as the Pod names it.
+    /// The image's name in the Pod.
     pub image: String,
     pub planned: PlannedContainer,
 }
@@ -19,15 +19,15 @@ pub struct AddedContainer {
 pub struct ContainerPlans {
     /// How to start each container, or why it cannot be created.
     booted: Vec<Result<PlannedContainer, PlanFailure>>,
-    /// The images of these plans as the Pod names them. Empty for VMs of builds that do not record them.
+    /// The names of these plans' images in the Pod. Empty for VMs of builds that do not record them.
     boot_images: Vec<String>,
-    /// Plans that replace these, and those of ephemeral containers.
+    /// Plans that replace those in `booted`, and plans of ephemeral containers.
     added: BTreeMap<usize, PlannedContainer>,
     added_images: BTreeMap<usize, String>,
 }
 
 impl ContainerPlans {
-    /// The plans at the start of a VM, and the images that they are for.
+    /// The plans at the start of a VM, and their images.
     pub fn new(booted: Vec<Result<PlannedContainer, PlanFailure>>, boot_images: Vec<String>) -> Self {
         Self {
             booted,
@@ -36,7 +36,7 @@ impl ContainerPlans {
         }
     }
 
-    /// The same with what was added to the VM since.
+    /// Adds the containers and images that were added to the VM since.
     pub fn with_added(self, added: &AddedPlan) -> Self {
         Self {
             added: added.containers.clone(),
@@ -62,13 +62,13 @@ impl ContainerPlans {
         planned.is_some_and(|planned| planned == image)
     }
 
-    /// Plans a container, instead of an earlier plan.
+    /// Adds a plan, which replaces an earlier one of the same container.
     pub fn add(&mut self, container: usize, added: AddedContainer) {
         self.added_images.insert(container, added.image);
         self.added.insert(container, added.planned);
     }
 
-    /// The ids of all layers that containers are made of.
+    /// The ids of all layers that containers use.
     pub fn layer_ids(&self) -> HashSet<String> {
         let containers = 0..self.booted.len();
         let numbers = containers.chain(self.added.keys().copied());

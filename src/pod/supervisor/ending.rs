@@ -1,4 +1,4 @@
-//! How a Pod ends from the view of `run`: the cause and the exit code.
+//! The end of a Pod as `run` reports it: the cause and the exit code.
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::lifecycle::{Event, Lifecycle, is_create_error};
@@ -24,22 +24,22 @@ pub struct Ending {
     interrupted: bool,
     /// Why the Pod cannot continue.
     failure: Option<String>,
-    /// How its VM was lost, until the next one is ready.
+    /// How the VM was lost, until the next one is ready.
     loss: Option<String>,
 }
 
 impl Ending {
-    /// A command line has requested the end.
+    /// Records that a command line has requested the end.
     pub fn was_ordered(&mut self) {
         self.interrupted = true;
     }
 
-    /// The VM was lost.
+    /// Records how the VM was lost.
     pub fn machine_was_lost(&mut self, how: String) {
         self.loss = Some(how);
     }
 
-    /// A VM is ready; returns how the previous one was lost.
+    /// Records that a VM is ready. Returns how the previous one was lost.
     pub fn machine_is_ready(&mut self) -> Option<String> {
         self.sandbox_was_ready = true;
         self.loss.take()
@@ -61,7 +61,7 @@ impl Ending {
             Event::SandboxFailed { message } | Event::Rejected { message, .. } | Event::Invalid { message } => {
                 message.clone()
             }
-            // The container could not be created: the same attempt would be repeated forever.
+            // The container could not be created, and the same attempt would be repeated forever.
             Event::ContainerStartFailed {
                 attempt,
                 reason,

@@ -21,7 +21,7 @@ use crate::pod::timings::Stage;
 /// An image that was found for a container.
 #[derive(Debug, Clone)]
 pub struct FoundImage {
-    /// As the Pod names it.
+    /// The image's name in the Pod.
     pub name: String,
     pub image: Image,
 }
@@ -30,7 +30,7 @@ pub struct FoundImage {
 #[derive(Debug, Default)]
 struct Request {
     number: u64,
-    /// The image as the Pod names it.
+    /// The image's name in the Pod.
     name: String,
 }
 
@@ -75,7 +75,7 @@ impl Images {
         let Some(container) = self.pod.container(index) else {
             return Ok(());
         };
-        // An earlier answer is not for this request: the container's image may have changed.
+        // Answers to earlier requests are ignored, because the container's image may have changed.
         let last = self.requests.entry(index).or_default();
         last.number = last.number.wrapping_add(1);
         last.name = container.image.clone().unwrap_or_default();
@@ -86,7 +86,7 @@ impl Images {
         }
         let hold = match &self.hold {
             Some(_) => None,
-            // From here until the layers are open, they cannot be removed.
+            // Prevents the removal of layers until they are open.
             None => {
                 let images = self.pod.paths.images();
                 Some(tokio::task::spawn_blocking(move || ImageStore::open(images)?.hold()).await?)
@@ -169,13 +169,13 @@ impl Images {
 }
 
 impl HeldImages {
-    /// Allows the removal of images while the VM has to wait. The Pod's record protects its own images.
+    /// Allows the removal of images while the VM has to wait. The Pod's record protects the Pod's own images.
     pub fn release(&mut self) {
         self.hold = None;
     }
 
-    /// The images of all containers. Those that this process has not looked up itself were found by the previous
-    /// supervisor. Once the lock is dropped, layers may be removed again.
+    /// The images of all containers. Looks up the images that the previous supervisor found. Once the lock is dropped,
+    /// layers may be removed again.
     ///
     /// # Errors
     /// If one of them can neither be found nor pulled.
@@ -192,7 +192,7 @@ impl HeldImages {
     }
 }
 
-/// The image of a container, which is pulled if it must be.
+/// The image of a container. Pulls it if necessary.
 ///
 /// # Errors
 /// If it can neither be found nor pulled.
@@ -206,7 +206,7 @@ pub async fn find(pod: &Arc<SupervisedPod>, container: &Container) -> anyhow::Re
     })
 }
 
-/// The Secrets to pull an image with, if it must be pulled. Reports those that are missing.
+/// The Secrets for pulling an image, if it must be pulled. Reports missing Secrets.
 async fn secrets_for_pull(pod: &Arc<SupervisedPod>, must_be_pulled: bool) -> Vec<PullSecret> {
     if !must_be_pulled {
         return Vec::new();

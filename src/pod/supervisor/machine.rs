@@ -1,4 +1,4 @@
-//! The Pod's VM: starts it, takes it over, loses it, powers it off.
+//! Starts, takes over, and ends the Pod's VM.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,11 +38,11 @@ use crate::state::ProcessIdentity;
 pub enum MachineEnd {
     Kill,
     PowerOff,
-    /// Like a power-off, but another VM uses the same scratch disk next.
+    /// Like a power-off, but the next VM uses the same scratch disk.
     Replace,
 }
 
-/// The VM of a Pod. There is at most one at a time.
+/// The VM of a Pod. A Pod has at most one at a time.
 #[derive(Debug)]
 pub struct Machine {
     pod: Arc<SupervisedPod>,
@@ -59,7 +59,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts without a VM. The view is updated whenever one starts or ends.
+    /// A Pod without a VM. The view is updated whenever a VM starts or ends.
     pub fn new(pod: Arc<SupervisedPod>, view: PodView) -> Self {
         Self {
             containers: MachineContainers::new(Arc::clone(&pod), view.clone()),
@@ -84,7 +84,7 @@ impl Machine {
     pub fn start(&mut self, images: HeldImages) {
         let mut pending = match self.resources.take() {
             Some(pending) if pending.result.is_some() => pending,
-            // The previous VM has used them.
+            // The previous VM has used the resources.
             _ => PendingResources::begin(&self.pod),
         };
         let resources = pending.result.take();
@@ -120,7 +120,7 @@ impl Machine {
         self.starting = Some(task.abort_handle());
     }
 
-    /// The VMM's process was started.
+    /// Records that the VMM's process was started.
     pub fn vmm_started(&mut self, vmm: Option<ProcessIdentity>) {
         self.vmm = vmm;
     }
@@ -134,11 +134,11 @@ impl Machine {
             written,
             stages,
         } = started;
-        // It was abandoned meanwhile; dropping it kills it.
+        // If the VM was abandoned meanwhile, dropping it kills it.
         self.starting.take()?;
         let is_detached = self.pod.record.detached;
         let event = match plan.containers.iter().find_map(|planned| planned.as_ref().err()) {
-            // Kubernetes would wait for a corrected manifest; in the foreground there cannot be one.
+            // Kubernetes would wait for a corrected manifest, which a foreground Pod cannot get.
             Some(failure) if !is_detached => Event::SandboxFailed {
                 message: failure.message.clone(),
             },
@@ -194,7 +194,7 @@ impl Machine {
         }
     }
 
-    /// Discards a VM that has ended on its own, and kills what is left of it.
+    /// Discards a VM that has ended on its own, and kills its VMM if that still runs.
     pub async fn discard_lost(&mut self) {
         self.view.set_machine(None);
         self.updates = None;
@@ -205,7 +205,7 @@ impl Machine {
         self.vmm = None;
     }
 
-    /// Ends the VM; one that is still booting is killed.
+    /// Ends the VM. A VM that is still booting is killed.
     pub async fn stop(&mut self, end: MachineEnd) {
         self.view.set_machine(None);
         self.updates = None;
@@ -231,8 +231,8 @@ impl Machine {
     }
 }
 
-/// Kills a VMM that is only known by its process identity, and waits until it has ended: its address must not be leased
-/// before that.
+/// Kills a VMM of which only the process identity is known, and waits until it has ended, because the VM's address must
+/// not be leased again before that.
 async fn kill_vmm(pod: &SupervisedPod, vmm: ProcessIdentity) {
     let killed = pod.privileges.kill_vmm(vmm, KILL_PATIENCE).await;
     if !matches!(killed, Ok(true)) {

@@ -40,7 +40,7 @@ pub struct MachineContainers {
 struct Running {
     additions: Additions,
     plans: ContainerPlans,
-    /// The container requested last: the next one starts after it.
+    /// The container whose start was requested last. The next one starts after it.
     last_start: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl MachineContainers {
         }
     }
 
-    /// A VM runs, in which containers are started like this.
+    /// Sets the running VM and how to start containers in it.
     pub fn attach(&mut self, additions: Additions, plans: ContainerPlans) {
         self.running = Some(Running {
             additions,
@@ -68,7 +68,7 @@ impl MachineContainers {
         });
     }
 
-    /// The VM is gone.
+    /// Clears the VM that has ended.
     pub async fn detach(&mut self) {
         if let Some(running) = self.running.take() {
             running.additions.close().await;
@@ -79,15 +79,15 @@ impl MachineContainers {
     pub fn is_prepared(&self, container: usize) -> bool {
         let Some(running) = &self.running else { return false };
         if self.pod.is_ephemeral(container) {
-            // Its image does not change.
+            // The image of an ephemeral container does not change.
             return running.plans.get(container).is_some();
         }
         let wanted = self.pod.container(container).and_then(|container| container.image);
         running.plans.has_image(container, &wanted.unwrap_or_default())
     }
 
-    /// Adds the image of a container to the VM, and plans the container; the result arrives as a message. `image` is what
-    /// was found, and `hold` protects it.
+    /// Adds the image of a container to the VM, and plans the container; the result arrives as a message. `image` is
+    /// the image that was found, and `hold` protects it.
     pub fn prepare(&self, attempt: ContainerAttempt, image: Option<FoundImage>, hold: Option<StoreLock>) {
         let Some(running) = &self.running else { return };
         let (additions, pod) = (running.additions.clone(), Arc::clone(&self.pod));
@@ -104,7 +104,7 @@ impl MachineContainers {
         });
     }
 
-    /// A container was prepared for this VM.
+    /// Handles a container that was prepared for this VM.
     pub fn prepared(&mut self, container: usize, added: AddedContainer) {
         if let Some(running) = &mut self.running {
             running.plans.add(container, added);
@@ -130,8 +130,8 @@ impl MachineContainers {
     /// Requests again a start that the previous supervisor requested: the guest answers when that start is done.
     pub async fn follow_start(&mut self, attempt: ContainerAttempt) {
         let Some(planned) = self.planned(attempt) else { return };
-        // Objects and profiles may have been deleted meanwhile. The guest has what they contained, but does not start
-        // the container again without them: it refuses a request without layers.
+        // Objects and profiles may have been deleted meanwhile. The request then has no layers: the guest repeats its
+        // answer to an earlier start, but refuses a new one.
         let (request, failure) = match self.complete(attempt, planned).await {
             // The previous supervisor has reported the keys.
             Ok((request, _skipped)) => (request, None),
@@ -142,7 +142,7 @@ impl MachineContainers {
         }
     }
 
-    /// How to start the container of an attempt; reports why if it cannot be created.
+    /// Returns how to start the container of an attempt. Reports a failure if it cannot be created.
     fn planned(&self, attempt: ContainerAttempt) -> Option<PlannedContainer> {
         match self.running.as_ref()?.plans.get(attempt.container)? {
             Ok(planned) => Some(planned.clone()),
@@ -157,12 +157,12 @@ impl MachineContainers {
         }
     }
 
-    /// The request for one attempt of a container, with everything that may differ from the last one: its command line and
-    /// environment, its seccomp profile, and the container whose processes it is to see. Also returns keys of objects that
-    /// are no names of variables.
+    /// The request for one attempt of a container, with everything that may differ from the last one: its command line
+    /// and environment, its seccomp profile, and the container whose processes it is to see. Also returns the keys of
+    /// objects that are not valid names of variables.
     ///
     /// # Errors
-    /// The event that says why the container cannot be started.
+    /// The event with the reason why the container cannot be started.
     async fn complete(
         &self,
         attempt: ContainerAttempt,
@@ -232,7 +232,7 @@ impl MachineContainers {
         Some((run, request))
     }
 
-    /// Sends an attempt of a container its stop signal.
+    /// Sends the stop signal to an attempt of a container.
     pub fn stop(&self, attempt: ContainerAttempt) {
         let plans = self.running.as_ref().map(|running| &running.plans);
         let planned = plans.and_then(|plans| plans.get(attempt.container)?.ok());
@@ -240,14 +240,15 @@ impl MachineContainers {
         self.signal(attempt, signal, STOPPED_LAG_BYTES);
     }
 
-    /// Sends an attempt of a container SIGKILL.
+    /// Sends SIGKILL to an attempt of a container.
     pub fn kill(&self, attempt: ContainerAttempt) {
         self.signal(attempt, libc::SIGKILL.unsigned_abs(), KILLED_LAG_BYTES);
     }
 
     fn signal(&self, attempt: ContainerAttempt, signal: u32, lag_bytes: usize) {
         let Some(running) = &self.running else { return };
-        // A client that does not read must not delay the end: the guest reports it once all output was received.
+        // A client that does not read must not delay the end, which the guest reports only after all output was
+        // received.
         if let Some(streams) = self.pod.guest_streams.container(&self.pod.container_id(attempt)) {
             streams.let_followers_lag(lag_bytes);
         }

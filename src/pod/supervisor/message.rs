@@ -25,19 +25,19 @@ pub enum ImageNews {
 pub enum Message {
     /// An event for the lifecycle.
     Event(Event),
-    /// An event to record that the lifecycle does not depend on.
+    /// An event to record. The lifecycle does not depend on it.
     Emit(PodEvent),
     /// The state of a requested image.
     Image {
         /// Number of the container that uses it.
         container: usize,
-        /// The request that this answers: the container's image may have changed since.
+        /// The request that this message answers. The container's image may have changed since.
         request: u64,
         news: ImageNews,
     },
     /// The VMM's process was started; the VM itself follows later.
     VmmStarted(Option<ProcessIdentity>),
-    /// The VM has the image of a container, which can be started.
+    /// The VM has the image of a container, so the container can be started.
     ContainerPrepared {
         attempt: ContainerAttempt,
         added: Box<AddedContainer>,

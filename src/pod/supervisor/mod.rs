@@ -2,11 +2,11 @@
 //! keeps the records, serves command lines, and releases everything at the end.
 //!
 //! `lifecycle` makes the decisions; this module does the I/O. `pod_run` is the main loop. Its parts are `images` (pulls
-//! and protects them), `machine` (the VM), `machine_containers` (what is asked of its containers), `container_plans` and
-//! `added_container` (how they are started, and images that are added to the VM), `container_config` and `volumes` (what
-//! containers take from objects), `handlers` (probes and hooks), `record_keeper`
-//! (records on disk), `client_report` (reports to the attached command line) and `ending` (the cause of the end).
-//! `server` and `session` serve command lines, which access the Pod through `pod_view`.
+//! and protects them), `machine` (the VM), `machine_containers` (requests to its containers), `container_plans` and
+//! `added_container` (how to start containers, and the images that are added to the VM), `container_config` and
+//! `volumes` (the data that containers take from objects), `handlers` (probes and hooks), `record_keeper` (records on
+//! disk), `client_report` (reports to the attached command line) and `ending` (the cause of the end). `server` and
+//! `session` serve command lines, which access the Pod through `pod_view`.
 
 mod added_container;
 mod admission;
@@ -61,10 +61,10 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Drives the Pod to its end. If the Pod has lost its owner and cannot continue, releases what is left.
+    /// Drives the Pod to its end. If the Pod has lost its owner and cannot continue, releases its resources.
     ///
     /// # Errors
-    /// Only errors that can be reported neither to the client nor in the records.
+    /// Fails only with errors that can be reported neither to the client nor in the records.
     pub async fn run(self) -> anyhow::Result<()> {
         let Self {
             paths,
@@ -125,8 +125,8 @@ impl Supervisor {
     }
 }
 
-/// Ends the Pod's VM: none of the Pod's resources may be released before that. After a run the VM is usually gone; if
-/// not, the record names it.
+/// Ends the Pod's VM. No resource of the Pod may be released before that. After a run the VM is usually gone; if not,
+/// the record has its process.
 async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str, has_run: bool) -> anyhow::Result<()> {
     let record = records.get(uid).unwrap_or_else(|error| {
         tracing::warn!("cannot tell which VM the Pod had: {error}");
@@ -136,7 +136,7 @@ async fn end_machine(paths: &Paths, records: &PodRecords, uid: &str, has_run: bo
     let privileges = Privileges::new(paths).of_pod(uid)?;
     let has_ended = match vmm {
         Some(vmm) if has_run => match privileges.kill_vmm(vmm, KILL_PATIENCE).await {
-            // The record is wrong: it names a process that does not belong to the Pod.
+            // The record is wrong: its process does not belong to the Pod.
             Err(VmmError::NotOfPod(_)) => true,
             killed => killed?,
         },

@@ -27,7 +27,7 @@ pub enum Order {
         /// Receives the answer for the client, once the container is recorded or refused.
         answer: oneshot::Sender<Notice>,
     },
-    /// Change it.
+    /// Change the Pod.
     Update {
         request: UpdateRequest,
         /// Receives the answer for the client, once the change is recorded or refused.

@@ -8,17 +8,17 @@ use tokio::task::JoinHandle;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::host_resources::{self, HostResources};
 
-/// The host resources of a VM, while a task acquires them, or after that. The task cannot be stopped half-way, and resources that
-/// it created after the Pod's release would be leaked, so a release waits for it.
+/// The host resources of a VM, while or after a task acquires them. The task cannot be stopped half-way, and resources
+/// that it created after the Pod's release would be leaked, so a release waits for it.
 #[derive(Debug)]
 pub struct PendingResources {
     making: JoinHandle<()>,
-    /// The resources, once. `None` if a start of the VM has taken them.
+    /// The resources, which can be taken once. `None` if a start of the VM has taken them.
     pub result: Option<oneshot::Receiver<anyhow::Result<HostResources>>>,
 }
 
 impl PendingResources {
-    /// Starts to acquire them.
+    /// Starts to acquire the resources.
     pub fn begin(pod: &Arc<SupervisedPod>) -> Self {
         let pod = Arc::clone(pod);
         Self::of(async move { host_resources::acquire(&pod.privileges, &pod.record).await })

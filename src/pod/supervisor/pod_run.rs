@@ -38,7 +38,8 @@ use crate::pod::supervisor_protocol::{Change, Notice, SupervisorFrame, UpdateReq
 use crate::privileged::Privileges;
 use crate::state::{Paths, PodRecord};
 
-/// Maximum number of ephemeral containers of a Pod. They are never removed, and the Pod's records must stay small.
+/// Maximum number of ephemeral containers of a Pod. Ephemeral containers are never removed, and the Pod's records must
+/// stay small.
 const MAX_EPHEMERAL_CONTAINERS: usize = 64;
 
 /// A file system with fewer free bytes than this is full.
@@ -67,7 +68,7 @@ pub struct PodRun {
 }
 
 impl PodRun {
-    /// Opens the Pod's records, and takes over what the previous supervisor left running.
+    /// Opens the Pod's records, and takes over the VM if the previous supervisor left one.
     pub async fn new(
         paths: Paths,
         record: PodRecord,
@@ -116,7 +117,7 @@ impl PodRun {
         };
         if let Some(lifecycle) = run.keeper.restore()? {
             run.lifecycle = lifecycle;
-            // The previous supervisor may have died between recording a change and the lifecycle.
+            // The previous supervisor may have died after it recorded a change, and before it recorded the lifecycle.
             let change = PodChange::of(&run.pod.record.pod);
             run.first = vec![run.take_over().await, Event::PodChanged { change }];
         }
@@ -125,7 +126,7 @@ impl PodRun {
                 true => Event::Begin,
                 false => first_event(&run.pod.record, &SecurityPolicy::of_environment()?),
             };
-            // Nothing was left running.
+            // The previous supervisor left no VM.
             run.first.splice(..run.first.len().min(1), [decided]);
         }
         // Start to listen only now: clients of the socket rely on the Pod being known.
@@ -237,7 +238,7 @@ impl PodRun {
             }
             Message::ContainerPrepared { attempt, added } => {
                 self.machine.containers.prepared(attempt.container, *added);
-                // The attempt may have been given up meanwhile.
+                // The attempt may have been abandoned meanwhile.
                 if self.lifecycle.expects(attempt) {
                     self.machine.containers.start(attempt).await;
                 }
@@ -251,7 +252,7 @@ impl PodRun {
         }
     }
 
-    /// Converts news about the image of a container to an event.
+    /// Converts a report about the image of a container to an event.
     fn event_of_image(&mut self, container: usize, news: ImageNews) -> Event {
         match news {
             ImageNews::PullStarted => Event::ImagePullStarted { container },
@@ -299,7 +300,7 @@ impl PodRun {
                 return Ok(refused(messages.join(", ")));
             }
         };
-        // Record the change before anything acts on it.
+        // Record the change before acting on it.
         let changed = match self.keeper.change(changed).await {
             Ok(changed) => changed,
             Err(error) => return Ok(refused(format!("cannot record the change: {error:#}"))),
@@ -402,7 +403,7 @@ impl PodRun {
         self.keep_and_carry_out(now, actions).await
     }
 
-    /// Adds the containers that the previous supervisor recorded, but no longer added to the lifecycle.
+    /// Adds the containers that the previous supervisor recorded but did not add to the lifecycle before it died.
     async fn add_missing(&mut self) -> anyhow::Result<()> {
         let current = self.pod.current();
         let known = self.lifecycle.ephemeral_count();
@@ -466,7 +467,7 @@ impl PodRun {
 
     async fn lose_machine(&mut self) {
         self.machine.discard_lost().await;
-        // Nothing may report the end of its containers before their output is complete.
+        // The end of the VM's containers must not be reported before their output is complete.
         self.pod
             .guest_streams
             .drained(Instant::now() + LAST_OUTPUT_PATIENCE)

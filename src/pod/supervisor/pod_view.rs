@@ -53,7 +53,7 @@ struct State {
 }
 
 impl PodView {
-    /// No VM runs yet.
+    /// The view of a Pod without a VM.
     pub fn new(pod: &SupervisedPod) -> Self {
         let names = container_order::names(&pod.current()).map(str::to_owned).collect();
         Self {
@@ -71,7 +71,7 @@ impl PodView {
         pod_update::has_finalizers(&self.current.borrow())
     }
 
-    /// Hides the Pod from everyone but this supervisor.
+    /// Hides the Pod from all processes but this supervisor.
     ///
     /// # Errors
     /// If that cannot be recorded.
@@ -84,7 +84,7 @@ impl PodView {
         lock(&self.state)
     }
 
-    /// Sets a new VM, or none. No container runs in it yet.
+    /// Sets a new VM, in which no container runs yet, or none.
     pub fn set_machine(&self, machine: Option<(AgentClientHandle, GuestProcesses)>) {
         *self.state() = State {
             machine,
@@ -92,7 +92,7 @@ impl PodView {
         };
     }
 
-    /// A container was added to the Pod.
+    /// Adds a container that was added to the Pod.
     pub fn add_container(&self, name: &str) {
         lock(&self.names).push(name.to_owned());
     }
@@ -101,7 +101,7 @@ impl PodView {
         lock(&self.names).get(container).cloned()
     }
 
-    /// A container was found running.
+    /// Adds a container that was found running.
     pub fn found(&self, container: usize, id: &str) {
         if let Some(name) = self.name(container) {
             self.state().containers.insert(name, id.to_owned());

@@ -71,9 +71,9 @@ impl RecordKeeper {
         Ok(read_record(&self.lifecycle_path)?)
     }
 
-    /// Writes what has changed. Call this before acting on the change.
+    /// Writes the records that have changed. Call this before acting on the change.
     pub async fn keep(&mut self, lifecycle: &Lifecycle, now: Time) -> anyhow::Result<()> {
-        // A later supervisor reads it.
+        // A later supervisor reads the lifecycle.
         if self.record.detached {
             let content = encode_record(lifecycle).context("cannot encode the Pod's lifecycle")?;
             if content != self.lifecycle {

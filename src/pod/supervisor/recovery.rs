@@ -1,4 +1,4 @@
-//! Takes over what the previous supervisor left: its lifecycle, and its VM if that still runs.
+//! Takes over from the previous supervisor: restores its lifecycle, and takes over its VM if that still runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use crate::pod::sandbox;
 use crate::pod::virtual_machine::VirtualMachine;
 use crate::state::ProcessIdentity;
 
-/// Takes over the Pod's VM if it runs and fits the restored lifecycle, and returns its containers. Otherwise ends
-/// it.
+/// Takes over the Pod's VM if it runs and fits the restored lifecycle, and returns its containers. Otherwise ends the
+/// VM.
 pub async fn take_over(
     pod: &Arc<SupervisedPod>,
     machine: &mut Machine,
@@ -113,7 +113,7 @@ async fn adopt(
         tokio::spawn(run.follow());
     }
     for &attempt in &found.starting {
-        // Its image may have changed since; the guest cannot be starting a container that was never planned.
+        // The image may have changed since. The guest cannot be starting a container that was never planned.
         if lifecycle.expects(attempt) {
             machine.containers.follow_start(attempt).await;
         }
@@ -125,7 +125,7 @@ async fn adopt(
 /// The guest's containers that match the Pod's records.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Each attempt once, except for ended ones that nothing waits for.
+    /// Each attempt once, except for those that have ended and whose end no longer matters.
     pub known: Vec<FoundAttempt>,
     /// Attempts that are starting, in the order of the Pod's containers. The agent sends one answer to all requests for
     /// the same attempt.

@@ -23,7 +23,7 @@ use crate::pod::written_volumes::WrittenVolumes;
 pub struct RunningMachine {
     pub vm: VirtualMachine,
     pub sandbox: ReadySandbox,
-    /// Starts exec processes in it.
+    /// Starts exec processes in the VM.
     pub processes: GuestProcesses,
     /// IP address of the Pod.
     pub pod_ip: String,
@@ -64,7 +64,7 @@ impl Additions {
         }
     }
 
-    /// The VM is gone: nothing is added and recorded any more.
+    /// Prevents further additions and their records, because the VM is gone.
     pub async fn close(&self) {
         *self.added.lock().await = None;
     }
@@ -74,13 +74,13 @@ impl Additions {
 #[derive(Debug)]
 pub struct StartedMachine {
     pub machine: RunningMachine,
-    /// What can be added to it.
+    /// The means to add layers and containers to the VM.
     pub additions: Additions,
-    /// What a later supervisor needs to start containers in it.
+    /// The data that a later supervisor needs to start containers in the VM.
     pub plan: MachinePlan,
-    /// The files that its volumes have.
+    /// The files in the VM's volumes.
     pub written: WrittenVolumes,
-    /// Durations of the stages of its start.
+    /// Durations of the stages of the VM's start.
     pub stages: Vec<Stage>,
 }
 
@@ -94,7 +94,7 @@ pub struct Guest {
 }
 
 impl RunningMachine {
-    /// How to reach its containers, if its address is valid.
+    /// How to reach the VM's containers, if its address is valid.
     pub fn guest(&self) -> Option<Guest> {
         Some(Guest {
             processes: self.processes.clone(),
@@ -102,7 +102,7 @@ impl RunningMachine {
         })
     }
 
-    /// The next report of its VMM. The loss of its agent ends the VM, too.
+    /// The next report of the VMM. The loss of the agent ends the VM, too.
     pub async fn next_event(&mut self) -> Option<VmmEvent> {
         let lost = tokio::select! {
             biased;
@@ -118,7 +118,7 @@ impl RunningMachine {
         })
     }
 
-    /// Powers it off through its agent, and makes sure that its VMM ends. `keep_volumes`: the next VM uses the same
+    /// Powers the VM off through its agent, and makes sure that its VMM ends. `keep_volumes`: the next VM uses the same
     /// scratch disk.
     pub async fn turn_off(mut self, keep_volumes: bool) {
         let request = ShutdownRequest {
@@ -134,7 +134,7 @@ impl RunningMachine {
         self.vm.end(POWER_OFF_PATIENCE).await;
     }
 
-    /// Ends its VMM immediately.
+    /// Ends the VMM immediately.
     pub async fn kill(mut self) {
         self.vm.end(Duration::ZERO).await;
     }

@@ -16,7 +16,7 @@ use crate::state::Paths;
 /// Maximum number of command lines served at a time.
 const MAX_SESSIONS: usize = 256;
 
-/// Accepts command lines until it is dropped.
+/// Accepts command lines until this is dropped.
 #[derive(Debug)]
 pub struct Server {
     task: AbortHandle,

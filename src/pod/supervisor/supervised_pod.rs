@@ -1,4 +1,4 @@
-//! The Pod as all parts of its supervisor see it: the values that stay the same for the life of this process, and the
+//! The data that all parts of a supervisor share: the values that stay the same for the life of this process, and the
 //! channels for reports.
 
 use std::sync::Arc;
@@ -22,10 +22,10 @@ pub struct SupervisedPod {
     pub paths: Paths,
     /// Operations for the Pod that need root.
     pub privileges: PodPrivileges,
-    /// The record that this process found; the record keeper has later changes. Only [`Self::current`] has the Pod's
-    /// current labels, annotations and images.
+    /// The record as this process found it. The record keeper has later changes, and only [`Self::current`] has the
+    /// Pod's current labels, annotations and images.
     pub record: PodRecord,
-    /// The Pod after its last change. Containers' names never change, and only ephemeral containers are added.
+    /// The Pod after its last change. The names of containers never change, and only ephemeral containers are added.
     pub current: watch::Sender<Arc<Pod>>,
     pub guest_streams: Arc<GuestStreams>,
     /// Changes of the objects that the Pod refers to.
@@ -54,7 +54,7 @@ pub fn container_id(name: &str, number: u32) -> String {
 impl SupervisedPod {
     /// Sends a message to the main loop.
     pub fn send(&self, message: Message) {
-        // Fails only when the Pod is over.
+        // Sending fails only after the end of the Pod.
         let _ = self.inbox.send(message);
     }
 

@@ -1,5 +1,5 @@
-//! Writes the files of the Pod's volumes into its VM: all of them before its first container starts, and those that
-//! have changed while it runs.
+//! Writes the files of the Pod's volumes into its VM: all files before the first container starts, and changed files
+//! while the VM runs.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(122);
 /// `pkg/kubelet/volumemanager`).
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(123);
 
-/// How often the age of tokens is looked at.
+/// How often the age of tokens is checked.
 const LONGEST_TOKEN_WAIT: Duration = Duration::from_secs(60);
 
 /// The next pause.
@@ -95,7 +95,8 @@ async fn compute_by(pod: &Arc<SupervisedPod>, computation: Computation) -> (Vec<
         let objects = NodeObjects::with_tokens(&copy.paths, &copy.record, &copy.tokens);
         computation(&on_node.bound(), &objects)
     });
-    // It ends without a result only if it panics. The panic's message could contain a value.
+    // The task ends without a result only if it panics. The panic's message is not reported, because it could contain a
+    // value.
     let Ok(volumes) = computed.await else {
         let volumes = projected_volumes::projected(&pod.record.pod);
         let failed = volumes.map(|volume| FailedVolume::not_computed(&volume.name)).collect();
@@ -115,12 +116,12 @@ async fn compute_by(pod: &Arc<SupervisedPod>, computation: Computation) -> (Vec<
 #[derive(Debug)]
 struct Failures {
     reported: Vec<FailedVolume>,
-    /// Whether the VM has not booted because of them.
+    /// Whether the VM has not booted because of these failures.
     pod_waits: bool,
 }
 
 impl Failures {
-    /// Of a Pod whose VM boots when its volumes have files.
+    /// For a Pod whose VM boots when its volumes have files.
     fn of_waiting_pod() -> Self {
         Self {
             reported: Vec::new(),
@@ -128,7 +129,7 @@ impl Failures {
         }
     }
 
-    /// Of a Pod whose volumes keep the files that they have.
+    /// For a Pod whose volumes keep the files that they have.
     fn of_running_pod() -> Self {
         Self {
             reported: Vec::new(),
@@ -136,7 +137,7 @@ impl Failures {
         }
     }
 
-    /// Records the kubelet's events about these failures, if they are new or after another attempt, and tells an
+    /// Records the kubelet's events about these failures, if they are new or follow another attempt, and tells an
     /// attached command line each of them once.
     async fn report(&mut self, pod: &SupervisedPod, failed: &[FailedVolume], is_retry: bool) {
         for failure in failed {
@@ -199,7 +200,7 @@ impl Drop for VolumeUpdates {
 /// Writes changed volumes. A volume whose objects are missing keeps its files.
 async fn follow(pod: Arc<SupervisedPod>, agent: AgentClientHandle, mut written: WrittenVolumes) {
     let mut changes = pod.changes.clone();
-    // Its labels and annotations can be in files.
+    // The Pod's labels and annotations can be in files.
     let mut current = pod.current.subscribe();
     let mut pause = Pause::default();
     let mut failures = Failures::of_running_pod();
@@ -238,7 +239,8 @@ async fn follow(pod: Arc<SupervisedPod>, agent: AgentClientHandle, mut written: 
     }
 }
 
-/// When the tokens of the Pod are looked at again. The host's clock can be set, and it may sleep.
+/// When the Pod's tokens are checked again. The wait is limited, because the host's clock can be set, and the host may
+/// sleep.
 fn renewal_in(pod: &SupervisedPod) -> Option<Duration> {
     let at = pod.tokens.renewal_at()?;
     let left = at.duration_since(SystemTime::now()).unwrap_or_default();
@@ -412,7 +414,7 @@ mod tests {
         assert_eq!(messages, expected);
     }
 
-    /// An agent that passes on what is written.
+    /// An agent that passes on the files that it is asked to write.
     struct WritingAgent(mpsc::UnboundedSender<String>);
 
     #[async_trait::async_trait]
@@ -463,7 +465,7 @@ mod tests {
         let (client, mut frames) = mpsc::channel(8);
         let (pod, mut messages) = node.pod(Some(client));
         let (agent, mut written, _server) = agent().await;
-        // As after the restart of a supervisor.
+        // The state is the same after the restart of a supervisor.
         let _updates = VolumeUpdates::start(&pod, agent, WrittenVolumes::default()).unwrap();
         assert_eq!(written.recv().await.unwrap(), "config: key=1");
         assert_eq!(written.recv().await.unwrap(), "own: app=");

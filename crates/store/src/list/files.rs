@@ -19,8 +19,8 @@ const OBJECTS_FOR_A_THREAD: usize = 256;
 const THREADS: usize = 8;
 
 impl Store {
-    /// The objects of a type in the store's files, and why others cannot be read. Objects that are being replaced may be
-    /// missing: the journal names them.
+    /// The objects of a type in the store's files, and why others cannot be read. Objects that are being replaced may
+    /// be missing; the journal names them.
     pub(super) fn read_files(
         &self,
         resource: &Resource,
@@ -44,12 +44,13 @@ impl Store {
                 foreign.push(error);
             }
         }
-        // Their order on disk, approximately.
+        // This is approximately their order on disk.
         found.sort_unstable_by_key(|file| file.inode);
         Ok((self.read_each(resource, &found), foreign))
     }
 
-    /// Reads these objects, by several threads if they are many: most of the time is spent waiting for the disk.
+    /// Reads these objects. Many objects are read by several threads, because most of the time is spent waiting for the
+    /// disk.
     fn read_each(&self, resource: &Resource, found: &[ObjectFile]) -> Objects {
         let read = |found: &[ObjectFile]| -> Vec<_> {
             found.iter().filter_map(|file| self.read_file(resource, file)).collect()
@@ -63,7 +64,7 @@ impl Store {
             let started: Vec<_> = chunks
                 .map(|chunk| {
                     let thread = std::thread::Builder::new().spawn_scoped(scope, || read(chunk));
-                    // Without another thread, this one reads.
+                    // If no other thread can be started, this one reads the objects.
                     thread.map_err(|_| chunk)
                 })
                 .collect();
@@ -75,7 +76,7 @@ impl Store {
         })
     }
 
-    /// `None` if the file was replaced or removed: the journal says so.
+    /// `None` if the file was replaced or removed, which the journal shows.
     fn read_file(&self, resource: &Resource, file: &ObjectFile) -> Option<(Key, Result<Arc<Object>, StoreError>)> {
         let namespace = file.namespace.as_deref();
         let read = read_revision(&file.bucket, resource, namespace, &file.stem, file.revision).transpose()?;

@@ -44,7 +44,7 @@ impl KeptRecords {
         store.number_change(&pods(), change).unwrap().number()
     }
 
-    /// The second half: the object has changed, or is gone.
+    /// The second half of a change: the object changes or is removed.
     pub(super) fn apply(&self, name: &str, uid: &str, version: u64, text: Option<&str>) {
         let Some(text) = text else {
             return std::fs::remove_file(self.record(uid)).unwrap();
@@ -60,7 +60,7 @@ impl KeptRecords {
         std::fs::rename(&new, self.record(uid)).unwrap();
     }
 
-    /// Changes an object; `None`: removes it. Returns the version.
+    /// Changes an object, or removes it for `None`. Returns the version.
     pub(super) fn write(&self, store: &Store, name: &str, uid: &str, text: Option<&str>) -> u64 {
         let _lock = self.lock(uid);
         let version = Self::announce(store, name, uid, text.is_none());

@@ -19,7 +19,7 @@ fn a_list_is_complete_as_of_its_version() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let store = open(directory.path());
-            // Replaced in turn, so that at any moment the numbers are consecutive.
+            // The objects are replaced in turn, so that their numbers are consecutive at any moment.
             let mut number = OBJECTS;
             while !enough.load(Ordering::Relaxed) {
                 let object = config_map(&name(number), &number.to_string());

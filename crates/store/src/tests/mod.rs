@@ -21,7 +21,7 @@ use crate::revisions;
 use crate::store::Store;
 use crate::test_types::config_maps;
 
-/// A directory in memory, where there is one: syncing takes no time there.
+/// A directory in memory if possible, because syncing takes no time there.
 pub(crate) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let directory = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok()).flatten();

@@ -109,7 +109,7 @@ struct Model {
 }
 
 impl Model {
-    /// Compares the result of a write with what it should have done, and takes over its version.
+    /// Compares the result of a write with the expected one, and records its version.
     fn written(&mut self, name: usize, result: Result<Written, StoreError>, mut expected: Option<Expected>) {
         let before = self.objects.get(&name).cloned();
         let written = result.unwrap();

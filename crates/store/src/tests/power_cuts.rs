@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::test_types::{config_map, config_maps, object};
 use crate::write::{Deletion, Written};
 
-/// The same numbers for the same seed.
+/// Random numbers, the same for the same seed.
 struct Dice(TestRng);
 
 impl Dice {
@@ -32,7 +32,7 @@ impl Dice {
     }
 }
 
-/// One random write, which may be killed, and its answer in the record.
+/// Performs a random write, which may be killed, and records its answer.
 fn random_write(store: &Store, recorder: &Recorder, dice: &mut Dice, texts: &AtomicU64) {
     let name = ["a", "b"][dice.roll(2) as usize];
     let text = texts.fetch_add(1, Ordering::Relaxed).to_string();

@@ -1,5 +1,5 @@
-//! Several processes write at the same time, and are killed at random moments. They write objects in the store's files and
-//! objects that are kept elsewhere.
+//! Several processes write at the same time, and are killed at random moments. The processes write objects in the
+//! store's files and elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ const DIRECTORY: &str = "MICROKUBE_TEST_STORE_DIRECTORY";
 const WRITER: &str = "MICROKUBE_TEST_STORE_WRITER";
 const COUNTED: &str = "counted";
 
-/// The code of each writer process; tests nothing when run alone.
+/// Runs as the code of each writer process. Tests nothing when run alone.
 #[test]
 fn writer() {
     let (Ok(directory), Ok(name)) = (std::env::var(DIRECTORY), std::env::var(WRITER)) else {
@@ -59,7 +59,8 @@ fn writer() {
             Err(error) => panic!("{error}"),
         };
         say(&format!("wrote {}", version(&written)));
-        // As a supervisor does: only this process writes these objects, each again and again until it is gone.
+        // Like a supervisor: only this process writes these objects, and changes each several times until it removes
+        // it.
         let pod = format!("{name}-pod-{}", own % 4);
         let existing = store.find(&pods(), &key(&pod)).unwrap();
         let uid = existing.map_or_else(|| uuid::Uuid::new_v4().to_string(), |pod| pod.uid().to_owned());
@@ -69,7 +70,7 @@ fn writer() {
 }
 
 fn say(line: &str) {
-    // One write, so that a killed writer leaves no part of a line that looks whole.
+    // A single write, so that a killed writer leaves no part of a line that looks complete.
     std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
@@ -86,9 +87,9 @@ fn start(directory: &Path, name: &str) -> Child {
 
 /// The report of a writer before it was killed.
 struct Report {
-    /// The last count that was answered.
+    /// The last count that was acknowledged.
     count: u64,
-    /// All versions that were answered.
+    /// All versions that were acknowledged.
     versions: Vec<u64>,
 }
 
@@ -116,7 +117,7 @@ fn end(mut writer: Child) -> Report {
     report
 }
 
-/// The objects as the events describe them. Versions must only increase.
+/// The objects that result from the events. Versions must only increase.
 fn follow(watch: &mut Watch, known: &mut BTreeMap<String, u64>, last: &mut u64) {
     while let Some(event) = watch.try_next().unwrap() {
         let at = version(event.object());
@@ -150,7 +151,8 @@ fn all(store: &Store) -> Vec<(String, u64)> {
     items.map(|object| (name(object), version(object))).collect()
 }
 
-/// Follows objects from lists that are made while others write: there is no gap and no repetition between both.
+/// Follows objects from lists that are made while others write. No change between a list and its watch may be missed or
+/// repeated.
 fn follow_from_new_lists(store: &Store, until: Instant) {
     while Instant::now() < until {
         let lists = all_types(store);
@@ -188,7 +190,7 @@ fn kill_writers_at_random(seconds: u64, store: &Store, directory: &Path) {
         versions.extend(report.versions);
     };
     while Instant::now() < until {
-        // The moment is random enough: it depends on the scheduler.
+        // The moment is random enough, because it depends on the scheduler.
         let random = uuid::Uuid::new_v4().as_u128();
         std::thread::sleep(Duration::from_millis((random % 40) as u64 + 20));
         let victim = (random >> 64) as usize % names.len();

@@ -1,4 +1,4 @@
-//! Objects that are kept outside of the store's files are in its lists and watches.
+//! Objects outside of the store's files, in its lists and watches.
 
 use super::kept_records::{KeptRecords, open_with_records};
 use super::{directory, key, version};
@@ -16,7 +16,7 @@ fn all_types(store: &Store) -> Vec<List> {
         .unwrap()
 }
 
-/// `NAME VERSION` of each object of a list.
+/// `NAME VERSION` of each object in a list.
 fn items(list: &List) -> Vec<String> {
     let items = list.items.iter();
     items

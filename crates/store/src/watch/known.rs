@@ -1,4 +1,4 @@
-//! The objects of a type as a watch has reported them, and how others differ from them.
+//! The objects of a type as a watch has reported them, and their differences from other objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ pub(super) type Events<T> = Vec<(u64, Event<T>)>;
 #[derive(Debug)]
 pub(super) struct Followed<T> {
     pub(super) resource: Resource,
-    /// As in the journal.
+    /// The type's name in the journal.
     name: String,
     pub(super) scope: Scope,
     /// The objects as reported.
     known: BTreeMap<Key, T>,
 }
 
-/// What the journal says about an object.
+/// The changes of an object in the journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changed {
-    /// Version of its last change.
+    /// Version of the last change.
     pub(super) last: u64,
-    /// Versions of its removals, lowest first.
+    /// Versions of the removals, lowest first.
     pub(super) removals: Vec<u64>,
 }
 
@@ -61,8 +61,8 @@ impl<T: Observed> Followed<T> {
         change.resource == self.name && self.scope.contains(change.namespace.as_deref())
     }
 
-    /// Reports how an object differs from the one that was reported. A change later than `changed.last` is reported when
-    /// the journal has been read that far. `uid` is that of the changed object, if the journal has it.
+    /// Reports how an object differs from the one that was last reported. A change later than `changed.last` is
+    /// reported once the journal has been read that far. `uid` is the UID of the changed object, if the journal has it.
     pub(super) fn compare(
         &mut self,
         key: Key,
@@ -73,7 +73,7 @@ impl<T: Observed> Followed<T> {
     ) {
         let is_known = |uid: &str| self.known.get(&key).is_some_and(|known| known.uid() == uid);
         if object.is_none() && uid.is_some_and(|uid| !is_known(uid)) {
-            // Another object has its name.
+            // Another object has the name of the changed object.
             return;
         }
         let version = object
@@ -82,7 +82,7 @@ impl<T: Observed> Followed<T> {
             .map_or(0, |version| version.0);
         let is_replaced = |known: &T| object.as_ref().is_none_or(|object| object.uid() != known.uid());
         if let Some(known) = self.known.get(&key).filter(|known| is_replaced(known)) {
-            // A removal later than the object that exists was announced, but its writer was killed before it.
+            // If a removal in the journal is later than the existing object, its writer was killed before the removal.
             let of_known = |removal: &u64| object.is_none() || *removal < version;
             if let Some(removal) = changed.removals.iter().copied().rfind(of_known) {
                 events.push((removal, Event::Deleted(known.at(ResourceVersion(removal)))));
@@ -112,7 +112,8 @@ impl<T: Observed> Followed<T> {
         events.push((version, event));
     }
 
-    /// Reports how the objects of a new list differ from those that were reported. Returns why objects cannot be read.
+    /// Reports how the objects of a new list differ from those that were last reported. Returns why objects cannot be
+    /// read.
     pub(super) fn compare_all(&mut self, store: &Store, list: List, events: &mut Events<T>) -> Vec<StoreError> {
         let version = list.resource_version.0;
         let mut before = std::mem::take(&mut self.known);
@@ -122,7 +123,7 @@ impl<T: Observed> Followed<T> {
             let at = object.resource_version().map_or(version, |version| version.0);
             match before.remove(&key) {
                 Some(known) if known.uid() != object.uid() => {
-                    // Before the new object is added.
+                    // The removal gets a version before the addition of the new object.
                     let removed = at.saturating_sub(1);
                     let gone = known.at(ResourceVersion(removed));
                     events.push((removed, Event::Deleted(gone)));
@@ -136,7 +137,7 @@ impl<T: Observed> Followed<T> {
         }
         let unreadable = !list.damaged.is_empty();
         for (key, known) in before {
-            // What cannot be read may exist.
+            // An object that cannot be read may exist.
             if unreadable && !self.is_gone(store, &key, &known) {
                 self.known.insert(key, known);
                 continue;

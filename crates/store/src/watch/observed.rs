@@ -1,4 +1,4 @@
-//! What a watch reports.
+//! The events of a watch, and the form of objects in them.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use crate::key::Key;
 use crate::object::Object;
 use crate::version::ResourceVersion;
 
-/// A change of an object. Its version is that of the change.
+/// A change of an object. The object's version is the version of the change.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<T = Arc<Object>> {
     Added(T),
     Modified(T),
-    /// As the watch last reported it.
+    /// The object as the watch last reported it, at the version of its removal.
     Deleted(T),
 }
 
@@ -32,13 +32,13 @@ pub struct ObjectVersion {
     pub resource_version: ResourceVersion,
 }
 
-/// What a watch reports of an object, and keeps in memory to compare it with the next version. The module is private, so
-/// only the types here implement it.
+/// The part of an object that a watch reports, and keeps in memory to compare it with the next version. The trait is in
+/// a private module, so only the types here implement it.
 pub trait Observed: Clone {
     fn of(object: Arc<Object>) -> Self;
     fn uid(&self) -> &str;
     fn resource_version(&self) -> Option<ResourceVersion>;
-    /// The same with another version.
+    /// The object with another version.
     fn at(&self, version: ResourceVersion) -> Self;
 }
 
@@ -65,7 +65,7 @@ impl Observed for ObjectVersion {
         Self {
             key: object.key(),
             uid: object.uid().to_owned(),
-            // A stored object has one.
+            // A stored object has a version.
             resource_version: object.resource_version().unwrap_or(ResourceVersion(0)),
         }
     }

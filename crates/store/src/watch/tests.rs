@@ -118,7 +118,7 @@ fn writes_without_a_change_are_not_reported() {
     assert!(!is_readable(&watch));
 }
 
-/// What a writer leaves that is killed between its line in the journal and its change.
+/// The state after a writer is killed between its line in the journal and its change.
 fn announce(store: &Store, name: &str, deleted: bool) {
     let mut locked = store.lock(Sharing::Exclusive).unwrap();
     let change = |version| Change {
@@ -222,7 +222,7 @@ fn many_changed_objects_are_reported_in_order() {
     assert_eq!(known, expected);
 }
 
-/// Loses the journal, as a process does that removes the directory.
+/// Loses the journal, as if a process had removed the directory.
 fn lose_journal(directory: &Path) {
     std::fs::remove_dir_all(directory.join("run")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Containers that are added to a living Pod.
+//! Containers that are added to a running Pod.
 
 use k8s_openapi::api::core::v1::EphemeralContainer;
 

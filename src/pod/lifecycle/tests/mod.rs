@@ -118,13 +118,13 @@ impl World {
         ContainerAttempt::new(self.index(name), number)
     }
 
-    /// Processes an event. Collects the Pod's events, and returns the other actions in words.
+    /// Processes an event. Collects the Pod's events, and returns the other actions as text.
     fn step(&mut self, event: Event) -> Vec<String> {
         let actions = self.pod.step(self.now, event);
         self.words(actions)
     }
 
-    /// Collects the Pod's events, and returns the other actions in words.
+    /// Collects the Pod's events, and returns the other actions as text.
     fn words(&mut self, actions: Vec<Action>) -> Vec<String> {
         let mut words = Vec::new();
         for action in actions {
@@ -270,7 +270,7 @@ impl World {
             .expect("every container has a status")
     }
 
-    /// The state of a container in words: `running`, `waiting Reason`, `terminated Reason code`.
+    /// The state of a container as text: `running`, `waiting Reason`, `terminated Reason code`.
     fn state(&self, name: &str) -> String {
         state_words(&self.container(name).state.expect("every container has a state"))
     }
@@ -279,7 +279,7 @@ impl World {
         state_words(&self.container(name).last_state.unwrap_or_default())
     }
 
-    /// A condition in words: `True`, or `False Reason: message`.
+    /// A condition as text: `True`, or `False Reason: message`.
     fn condition(&self, kind: &str) -> String {
         let condition = self
             .status()

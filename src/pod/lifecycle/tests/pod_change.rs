@@ -1,4 +1,4 @@
-//! Changes of a Pod while it lives.
+//! Changes of a running Pod.
 
 use k8s_openapi::api::core::v1::PodCondition;
 
@@ -113,7 +113,7 @@ fn an_image_that_changes_again_is_tried_before_the_sandbox_is_replaced() {
     world.step(changed(of("i:2")));
     world.exited("main", 0, exit(0));
     assert_eq!(world.step(image_ready(0)), ["start main 1"]);
-    // It is not known to run yet, so it is stopped once it does.
+    // The container is not known to run yet, so it is stopped once it runs.
     assert_eq!(world.step(changed(of("i:3"))), ["pull main"]);
     assert_eq!(not_added(&mut world, "main", 1), [""; 0]);
     assert_eq!(world.step(image_ready(0)), ["start main 1"]);
@@ -258,7 +258,7 @@ fn a_supervisor_that_takes_over_continues_the_restart() {
     assert_eq!(world.step(changed(of("i:2"))), [""; 0]);
     world.step(image_ready(0));
     assert_eq!(world.exited("main", 0, exit(0)), ["start main 1"]);
-    // It was not started: its image was being added.
+    // The container was not started, because its image was still being added.
     world.reload();
     assert_eq!(world.step(restarted_with(Vec::new())), ["start main 1"]);
     assert_eq!(not_added(&mut world, "main", 1), ["stop sandbox"]);

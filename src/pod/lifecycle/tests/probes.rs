@@ -41,7 +41,7 @@ fn initial_delay_and_period_are_honoured() {
     let mut world = running(json!({"readinessProbe": {"initialDelaySeconds": 7, "periodSeconds": 4}}));
     assert_eq!(world.go_to(6), [""; 0]);
     assert_eq!(world.go_to(7), ["probe Readiness web 0"]);
-    // A slow probe is not overtaken by the next one.
+    // The next execution waits for a slow one.
     assert_eq!(world.go_to(12), [""; 0]);
     assert_eq!(
         world.probed("web", 0, ProbeKind::Readiness, true),

@@ -1,4 +1,4 @@
-//! Invariants under any sequence of events, sensible or not.
+//! Invariants under any sequence of events, valid or not.
 
 use std::collections::HashSet;
 
@@ -318,7 +318,7 @@ impl Watch {
             | Event::SupervisorRestartedAlone { .. } => self.hooked.clear(),
             _ => {}
         }
-        // The hook of a container that is stopped before it runs is never called.
+        // The hook of a container that is stopped before it runs never runs.
         self.hooked.retain(|attempt| {
             let active = pod.containers[attempt.container].active();
             active.is_none_or(|active| {
@@ -393,7 +393,7 @@ impl Watch {
                 Action::StopContainer { attempt } => {
                     assert!(self.stopped.insert(*attempt), "{action:?} twice");
                 }
-                // One that is replaced is not the last.
+                // Another sandbox follows one that is replaced.
                 Action::StopSandbox => self.sandbox_is_stopped = !pod.sandbox.is_replaced,
                 Action::KillContainer { .. } | Action::CancelHook { .. } | Action::Emit(_) => {}
             }
@@ -434,7 +434,7 @@ proptest! {
         let mut step = |pod: &mut Lifecycle, now: Time, event: Event, open: &mut Vec<Action>, started: &mut Vec<ContainerAttempt>| {
             let actions = pod.step(now, event.clone());
             watch.check(pod, &event, &actions);
-            // Everything that was due was done.
+            // Every action that was due was requested.
             assert!(pod.deadline().is_none_or(|deadline| deadline > now), "{event:?} left {:?} due", pod.deadline());
             for action in &actions {
                 if let Action::StartContainer { attempt } = action {

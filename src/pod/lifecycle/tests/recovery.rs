@@ -153,7 +153,7 @@ fn the_exit_of_a_container_that_ended_meanwhile_is_collected() {
     world.started("web", 1);
     assert_eq!(world.last_state("web"), "terminated Error 3");
 
-    // It is lost if the report of its end does not arrive.
+    // The container is lost if the report of its end does not arrive.
     assert_eq!(restarted(&mut world, &[("web", 1, true)]), [""; 0]);
     world.go_to(10);
     assert_eq!(world.state("web"), "terminated ContainerStatusUnknown 137");
@@ -274,14 +274,14 @@ fn a_pending_start_is_awaited_and_not_repeated() {
     let mut world = World::with_sandbox(json!({"containers": containers(&["web", "db"])}));
     world.go_to(100);
     assert_eq!(restarted_while(&mut world, &[("web", 0)]), ["start db 0"]);
-    // Its timeout starts again.
+    // The timeout of the start begins again.
     assert_eq!(world.go_to(150), [""; 0]);
     world.started("web", 0);
     world.started("db", 0);
     assert_eq!(world.state("web"), "running");
     assert_eq!(world.container("web").restart_count, 0);
 
-    // The same for a start that was not recorded.
+    // A start that was not recorded is handled in the same way.
     let mut world = World::running(json!({"restartPolicy": "Always", "containers": containers(&["web"])}));
     world.exited("web", 0, exit(1));
     world.started("web", 1);
@@ -293,7 +293,7 @@ fn a_pending_start_is_awaited_and_not_repeated() {
 
 #[test]
 fn a_pending_start_that_is_no_longer_wanted_is_killed() {
-    // An abandoned attempt.
+    // The attempt was abandoned.
     let mut world = World::running(json!({"restartPolicy": "Always", "containers": containers(&["web"])}));
     world.exited("web", 0, exit(1));
     world.started("web", 1);

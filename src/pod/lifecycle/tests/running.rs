@@ -1,4 +1,4 @@
-//! The normal course of a Pod: what starts when.
+//! The normal course of a Pod: the order of starts.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn a_sidecar_without_probe_and_hook_counts_as_started_when_running() {
         "containers": containers(&["web"]),
     }));
     assert_eq!(world.started("mesh", 0), ["start init 0"]);
-    // It is restarted while the Pod is still initializing, and no longer delays other containers.
+    // The sidecar is restarted while the Pod is still initializing, and no longer delays other containers.
     assert_eq!(world.exited("mesh", 0, exit(1)), ["start mesh 1"]);
     world.started("init", 0);
     assert_eq!(world.exited("init", 0, exit(0)), ["start web 0"]);

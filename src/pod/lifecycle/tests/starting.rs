@@ -86,10 +86,10 @@ fn a_hanging_start_does_not_fail_the_starts_after_it() {
     assert_eq!(world.go_to(125), [""; 0]);
     world.started("b", 0);
     assert_eq!(world.state("b"), "running");
-    // The timeout of each starts when the previous one is over.
+    // The timeout of each start begins when the previous start is over.
     assert_eq!(world.go_to(244), ["start a 1"], "it was lost at 130");
     assert_eq!(world.go_to(245), ["kill c 0"]);
-    // The second start of a was requested at 130, but its timeout starts when the start of c is over.
+    // The second start of a was requested at 130, but its timeout begins when the start of c is over.
     assert_eq!(world.go_to(364), ["start c 1"]);
     assert_eq!(world.go_to(365), ["kill a 1"]);
 }
@@ -103,7 +103,8 @@ fn restarted_containers_wait_for_hooks_too() {
     assert_eq!(world.hook("b", 0, Hook::PostStart, Ok(())), ["start a 1", "start c 0"]);
     world.started("a", 1);
     world.started("c", 0);
-    // The hook of the next attempt does not delay running containers, but those that end meanwhile.
+    // The hook of the next attempt does not delay running containers, but delays the restart of those that end
+    // meanwhile.
     assert_eq!(world.exited("b", 0, exit(0)), ["start b 1"]);
     assert_eq!(world.exited("c", 0, exit(0)), Vec::<String>::new());
     world.started("b", 1);

@@ -172,7 +172,7 @@ fn the_status_shows_the_user_of_the_current_or_last_container() {
     assert_eq!(shown(&world), user);
     world.exited("web", 0, exit(1));
     assert_eq!(shown(&world), user);
-    // The next attempt has its own user as soon as it runs.
+    // The next attempt's own user is shown as soon as it runs.
     world.go_to(10);
     assert_eq!(shown(&world), user);
     world.started("web", 1);

@@ -1,4 +1,4 @@
-//! Applying configurations of Pods that have ended, which are changed without a supervisor.
+//! `apply` on Pods that have ended, which are changed without a supervisor.
 
 use serde_json::json;
 
@@ -36,7 +36,7 @@ async fn applied(pods: &TestPods, manifest: &Value) -> (Result<Applied, String>,
     (applied.map_err(|error| error.to_string()), created)
 }
 
-/// Adds a Pod as `apply` has created it. It has ended.
+/// Adds a Pod that `apply` has created, and that has ended.
 fn add_applied(pods: &TestPods, manifest: &Value) {
     let pod = annotated(&configuration(manifest)).unwrap();
     pods.add_ended(&Typed::from(pod).to_value());
@@ -78,7 +78,7 @@ async fn a_new_pod_keeps_its_configuration_and_an_equal_one_changes_nothing() {
 }
 
 /// A case of a three-way merge: its name, the first metadata and specification, the patch of another writer, the second
-/// metadata and specification, the outcome, and what the Pod then has at some places.
+/// metadata and specification, the outcome, and the Pod's values at some paths.
 type Case = (
     &'static str,
     (Value, Value),

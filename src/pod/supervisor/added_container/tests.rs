@@ -1,4 +1,4 @@
-//! Adding images to a VM whose agent and VMM are played by the tests.
+//! Adding images to a VM whose agent and VMM the tests simulate.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -154,7 +154,7 @@ impl Vm {
         self.additions.prepare(&self.pod, 0, Some(found), used, None).await
     }
 
-    /// What the next supervisor finds.
+    /// The plan that the next supervisor finds.
     fn recorded(&self) -> Option<AddedPlan> {
         AddedPlan::load(&self.pod.paths, "u").unwrap()
     }

@@ -114,7 +114,7 @@ struct Gone(UnixStream);
 
 impl Gone {
     fn of(from: &OwnedReadHalf) -> io::Result<Self> {
-        // Use a separate descriptor: clearing its readiness does not affect the reader.
+        // A separate descriptor, because clearing its readiness must not affect the reader.
         let descriptor = from.as_ref().as_fd().try_clone_to_owned()?;
         Ok(Self(UnixStream::from_std(StdUnixStream::from(descriptor))?))
     }
@@ -141,7 +141,7 @@ async fn read_attached<F: Future<Output = ()>>(
         match read_frame(&mut from).await {
             Ok(Some(SupervisorFrame::Stdin(bytes))) if bytes.is_empty() => match lease.take() {
                 Some(lease) if !lease.ends_with_client() => return Left::InputEnded,
-                // Dropping the lease has ended the container's input. Its output continues.
+                // Dropping the lease has ended the container's input. The output continues.
                 _ => {}
             },
             Ok(Some(SupervisorFrame::Stdin(bytes))) => {
@@ -291,7 +291,7 @@ mod tests {
             written.attach(Some("web-0")).await,
             [SupervisorFrame::Notice(at), exited.clone()]
         );
-        // Without that request, the answer is the one of earlier versions.
+        // Without that option, the answer is the one of earlier versions.
         assert_eq!(
             written.attach(None).await,
             [SupervisorFrame::Notice(Notice::Attached), exited]
@@ -316,7 +316,7 @@ mod tests {
         let until_the_end = async {
             let mut got = Vec::new();
             attached.guest.read_to_end(&mut got).await.unwrap();
-            // The conversation ends only now; the end of the input did not end it.
+            // The conversation ends only now: the end of the input did not end it.
             client.shutdown().await.unwrap();
             got
         };

@@ -90,7 +90,7 @@ pub async fn serve(
 }
 
 /// Waits until the client has closed its connection. Does not return while there is unread input. Readiness alone is
-/// not enough: it may be left over from the request until a read finds no more data.
+/// not enough: it may remain from the request until a read finds no more data.
 async fn client_gone(from: &OwnedReadHalf) {
     let stream: &UnixStream = from.as_ref();
     loop {
@@ -122,7 +122,7 @@ async fn pump_output(from: Option<UnixStream>, stream: OutputStream, to: &mpsc::
     }
 }
 
-/// Passes the command line's frames to a process until either is gone.
+/// Passes the command line's frames to a process until either ends.
 async fn read_input<F: Future<Output = ()>>(
     mut from: OwnedReadHalf,
     mut stdin: Option<UnixStream>,

@@ -39,7 +39,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
         } if !view.has_finalizers() => force_delete(&view, &orders).await,
         SupervisorRequest::Delete { grace } => match order(&orders, grace, true).await {
             Some(done) => Ok(done),
-            // The Pod has just ended. The client sees the connection close, and releases the Pod itself.
+            // The Pod has just ended. The client detects the closed connection, and releases the Pod itself.
             None => return Ok(()),
         },
         SupervisorRequest::Terminate { grace } => match order(&orders, grace, false).await {
@@ -80,7 +80,7 @@ async fn first_request(
     if let Some(SupervisorFrame::Request(SupervisorRequest::Hello(client))) = frame {
         write_frame(to, &SupervisorFrame::Notice(Notice::Hello(Greeting::own()))).await?;
         if VERSIONS.agree(client.versions()).is_err() {
-            // The client learns this from our greeting.
+            // The client gets the versions of this build in the greeting.
             return Ok(None);
         }
         frame = read_frame(from).await?;
@@ -99,7 +99,8 @@ async fn force_delete(view: &PodView, orders: &mpsc::Sender<Order>) -> Result<No
         deletion: true,
         noted: None,
     };
-    // Even if the Pod cannot be hidden, its processes must end. Sending fails only if the Pod has ended meanwhile.
+    // Even if the Pod cannot be hidden, its processes must end. Sending the order fails only if the Pod has ended
+    // meanwhile.
     let _ = orders.send(order).await;
     hidden.map_err(Refusal::Hide)?;
     Ok(Notice::Done)
