@@ -28,6 +28,9 @@ pub struct MachinePlan {
     /// before it starts the container again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
+    /// The ids that the Pod's status showed for these images. Empty for builds that record none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_ids: Vec<String>,
 }
 
 /// Containers and layers that were added to a running VM. The file exists after the first addition.
@@ -40,6 +43,9 @@ pub struct AddedPlan {
     /// The images of the containers as the Pod named them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<usize, String>,
+    /// The ids that the Pod's status showed for these images. Empty for builds that record none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_ids: BTreeMap<usize, String>,
 }
 
 impl RecordFormat for AddedPlan {

@@ -21,6 +21,15 @@ impl Lifecycle {
         }
     }
 
+    /// The id of a container's image as the status shows it, if the image is available.
+    #[must_use]
+    pub fn image_id(&self, container: usize) -> Option<&str> {
+        match &self.containers.get(container)?.image {
+            Image::Ready { id } => Some(id.as_str()),
+            Image::Unasked | Image::Wanted { .. } | Image::Failed { .. } => None,
+        }
+    }
+
     pub(super) fn has_images(&self) -> bool {
         self.containers
             .iter()

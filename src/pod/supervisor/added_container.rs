@@ -60,7 +60,7 @@ impl NotPrepared {
 }
 
 impl Additions {
-    /// Prepares the container with this number. `used` are the layers of which containers are made, and `hold` protects
+    /// Prepares the container with this number, whose image has this id. `used` are the layers of which containers are made, and `hold` protects
     /// the image until its layers are on the disk.
     ///
     /// # Errors
@@ -69,6 +69,7 @@ impl Additions {
         &self,
         pod: &Arc<SupervisedPod>,
         number: usize,
+        image_id: String,
         found: Option<FoundImage>,
         used: HashSet<String>,
         hold: Option<StoreLock>,
@@ -123,8 +124,13 @@ impl Additions {
         }
         added.containers.insert(number, planned.clone());
         added.images.insert(number, name.clone());
+        added.image_ids.insert(number, image_id.clone());
         self.save(pod, added);
-        Ok(AddedContainer { image: name, planned })
+        Ok(AddedContainer {
+            image: name,
+            image_id,
+            planned,
+        })
     }
 
     /// Appends new layers to the disk, which then has the content of `grown`.

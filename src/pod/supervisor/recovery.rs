@@ -80,8 +80,13 @@ async fn adopt(
         Some(added) => Some(added),
         None => plan.layer_disk.clone().map(Additions::of_disk),
     };
-    let MachinePlan { containers, images, .. } = &plan;
-    let plans = ContainerPlans::new(containers.clone(), images.clone());
+    let MachinePlan {
+        containers,
+        images,
+        image_ids,
+        ..
+    } = &plan;
+    let plans = ContainerPlans::new(containers.clone(), images.clone(), image_ids.clone());
     let plans = match &added {
         Some(added) => plans.with_added(added),
         None => plans,

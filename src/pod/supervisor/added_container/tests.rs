@@ -132,6 +132,7 @@ impl Vm {
             layer_disk: Some(layer_disk.clone()),
             containers: Vec::new(),
             images: Vec::new(),
+            image_ids: Vec::new(),
         };
         let additions = Additions::new(sandbox, &plan, Some(Additions::of_disk(layer_disk)));
         Self {
@@ -144,14 +145,16 @@ impl Vm {
         }
     }
 
-    /// Prepares the Pod's container with an image of this name and number of layers.
+    /// Prepares the Pod's container with an image of this name and number of layers. The image's id is `id of NAME`.
     async fn prepare(&self, name: &str, layers: usize) -> Result<AddedContainer, NotPrepared> {
         let found = FoundImage {
             name: name.to_owned(),
             image: image(self.directory.path(), name, layers),
         };
         let used = HashSet::from(["l0".to_owned()]);
-        self.additions.prepare(&self.pod, 0, Some(found), used, None).await
+        let image_id = format!("id of {name}");
+        let prepared = self.additions.prepare(&self.pod, 0, image_id, Some(found), used, None);
+        prepared.await
     }
 
     /// What the next supervisor finds.
@@ -173,7 +176,10 @@ fn refusal(prepared: Result<AddedContainer, NotPrepared>) -> String {
 async fn an_image_is_added_once_and_recorded_with_its_container() {
     let vm = Vm::start().await;
     let added = vm.prepare("second", 2).await.unwrap();
-    assert_eq!(added.image, "second");
+    assert_eq!(
+        (added.image.as_str(), added.image_id.as_str()),
+        ("second", "id of second")
+    );
     assert_eq!(added.planned.request.layer_ids, ["l1", "l2"]);
     assert!(
         added.planned.request.resources.is_some(),
@@ -181,6 +187,7 @@ async fn an_image_is_added_once_and_recorded_with_its_container() {
     );
     let recorded = vm.recorded().unwrap();
     assert_eq!(recorded.images, BTreeMap::from([(0, "second".to_owned())]));
+    assert_eq!(recorded.image_ids, BTreeMap::from([(0, "id of second".to_owned())]));
     assert_eq!(recorded.containers[&0].request.layer_ids, ["l1", "l2"]);
     let disk = recorded.layer_disk;
     vm.prepare("first", 1).await.unwrap();
