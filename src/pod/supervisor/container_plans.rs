@@ -21,7 +21,7 @@ pub struct AddedContainer {
 pub struct ContainerPlans {
     /// How to start each container, or why it cannot be created.
     booted: Vec<Result<PlannedContainer, PlanFailure>>,
-    /// The images of these plans as the Pod names them. Empty for VMs of builds that do not record them.
+    /// The images of these plans as the Pod names them. An empty name is not known.
     boot_images: Vec<String>,
     /// The ids of these images. Empty if they are not known.
     boot_image_ids: Vec<String>,
