@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use microkube_image::StoreLock;
+use microkube_image::{ImageError, StoreLock};
 use microkube_vmm::vsock_control::GROW_DISK_VERSION;
 use ttrpc::Code;
 
@@ -41,6 +41,14 @@ impl NotPrepared {
             reason: "CreateContainerError".to_owned(),
             message: format!("{error:#}"),
         })
+    }
+
+    /// The layers of an image were not placed on the disk. If they cannot be opened, another VM would not help.
+    fn not_placed(error: anyhow::Error) -> Self {
+        match error.is::<ImageError>() {
+            true => Self::create_error(&error),
+            false => Self::ImageNotAdded(error),
+        }
     }
 
     /// The event for the lifecycle.
@@ -80,7 +88,8 @@ impl Additions {
         let container = container
             .context("the Pod has no such container")
             .map_err(create_error)?;
-        let FoundImage { name, image } = match found.filter(|found| found.image.open_layers().is_ok()) {
+        let is_removed = |found: &FoundImage| matches!(found.image.open_layers(), Err(ImageError::Removed { .. }));
+        let FoundImage { name, image } = match found.filter(|found| !is_removed(found)) {
             Some(found) => found,
             // The previous supervisor has found the image, or it was removed meanwhile.
             None => find(pod, &container).await.map_err(create_error)?,
@@ -91,7 +100,7 @@ impl Additions {
             return Err(NotPrepared::ImageNotAdded(error));
         };
         let mut layer_disk = added.layer_disk.clone();
-        let new = layer_disk.place(&image).map_err(NotPrepared::ImageNotAdded)?;
+        let new = layer_disk.place(&image).map_err(NotPrepared::not_placed)?;
         let is_ephemeral = pod.is_ephemeral(number);
         if !new.files.is_empty() && !is_ephemeral {
             check_unused(added, used).map_err(NotPrepared::ImageNotAdded)?;

@@ -216,6 +216,31 @@ async fn a_vm_that_cannot_take_an_image_says_why() {
     assert!(why.contains("no image can be added"), "{why}");
 }
 
+#[tokio::test]
+async fn layers_that_cannot_be_opened_concern_only_their_container() {
+    let vm = Vm::start().await;
+    let mut unreadable = image(vm.directory.path(), "second", 1);
+    // The parent is a file.
+    unreadable.layers[0].path.push("layer");
+    let found = FoundImage {
+        name: "second".to_owned(),
+        image: unreadable,
+    };
+    let prepared = vm
+        .additions
+        .prepare(&vm.pod, 0, String::new(), Some(found), HashSet::new(), None);
+    let failure = prepared.await.expect_err("the container is not prepared");
+    match failure.into_event(ContainerAttempt::new(0, 1)) {
+        Event::ContainerStartFailed { reason, message, .. } => {
+            assert_eq!(reason, "CreateContainerError");
+            assert!(message.contains("second-0/layer"), "{message}");
+        }
+        event => panic!("{event:?}"),
+    }
+    assert!(vm.recorded().is_none());
+    vm.prepare("second", 1).await.unwrap();
+}
+
 #[test]
 fn layers_of_earlier_images_do_not_grow_without_bound() {
     let directory = tempfile::tempdir().unwrap();
