@@ -98,12 +98,33 @@ impl RecordKeeper {
             pod,
             ..self.record.clone()
         };
-        self.record = tokio::task::spawn_blocking(move || {
+        let saving = tokio::task::spawn_blocking(move || {
             versions.save(&mut record)?;
             anyhow::Ok(record)
-        })
-        .await??;
-        Ok(self.record.pod.clone())
+        });
+        match saving.await? {
+            Ok(record) => {
+                self.record = record;
+                Ok(self.record.pod.clone())
+            }
+            Err(error) => self.settle(error).await,
+        }
+    }
+
+    /// Finds out whether a change was made despite an error. If only the directory of the record could not be synced,
+    /// readers see the changed Pod, so the change counts.
+    async fn settle(&mut self, error: anyhow::Error) -> anyhow::Result<Pod> {
+        let (records, uid) = (self.records.clone(), self.record.uid.clone());
+        let read = tokio::task::spawn_blocking(move || records.get(&uid)).await?;
+        let version = &self.record.pod.metadata.resource_version;
+        match read {
+            Ok(Some(read)) if read.pod.metadata.resource_version != *version => {
+                tracing::error!("a change of the Pod may not survive a power cut: {error:#}");
+                self.record.pod = read.pod;
+                Ok(self.record.pod.clone())
+            }
+            _ => Err(error),
+        }
     }
 
     /// Records as the first event that the Pod is assigned to this host. In Kubernetes this event comes from the
@@ -166,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, HookOutcome, ProbeKind, ProbeOutcome};
+    use crate::pod::test_pods::TestPods;
     use crate::state::MAX_RECORD_BYTES;
 
     #[test]
@@ -210,6 +232,27 @@ mod tests {
                 (false, "Pulling", "Pulling image", 1),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_change_that_readers_see_counts_despite_an_error() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        let record = pods.records.get(&uid).unwrap().unwrap();
+        let mut keeper = RecordKeeper::new(&pods.paths, record.clone()).unwrap();
+        let error = keeper.settle(anyhow::anyhow!("cannot write")).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot write");
+        assert_eq!(keeper.record.pod, record.pod);
+
+        let mut changed = record;
+        let labels = changed.pod.metadata.labels.get_or_insert_default();
+        labels.insert("app".to_owned(), "shop".to_owned());
+        PodVersions::new(&pods.paths).save(&mut changed).unwrap();
+        let settled = keeper.settle(anyhow::anyhow!("cannot sync")).await.unwrap();
+        assert_eq!(settled, changed.pod);
+        keeper.note_vmm(None);
+        let read = pods.records.get(&uid).unwrap().unwrap();
+        assert_eq!(read.pod, changed.pod, "the old Pod does not come back");
     }
 
     /// More containers than an agent keeps.
