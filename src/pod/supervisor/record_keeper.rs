@@ -38,7 +38,7 @@ pub struct RecordKeeper {
 }
 
 impl RecordKeeper {
-    /// Records that this process is the Pod's supervisor, and reads the Pod's events.
+    /// Records that this process is the Pod's supervisor, and reads the Pod's events and status.
     ///
     /// # Errors
     /// If the events cannot be read.
@@ -48,12 +48,19 @@ impl RecordKeeper {
         let uid = &record.uid;
         let events = EventLog::open(&records.events_path(uid)).context("cannot read the Pod's events")?;
         let events = events.lasting(records.lifetime(uid));
+        // A status that is damaged, or that watches have missed, is written again.
+        let status = records.status(uid).unwrap_or_default();
+        let status = status.filter(|status| status.resource_version.is_some());
+        let status = status.map(|status| StatusRecord {
+            resource_version: None,
+            ..status
+        });
         Ok(Self {
             lifecycle_path: paths.pod_state(uid).join(LIFECYCLE_FILE),
             records,
             record,
             lifecycle: Vec::new(),
-            status: None,
+            status,
             events,
             versions: PodVersions::new(paths),
         })
@@ -165,10 +172,10 @@ fn save(records: &PodRecords, record: &PodRecord) {
     }
 }
 
-/// Converts a time to Kubernetes' format.
+/// Converts a time to Kubernetes' format, in whole seconds as in records.
 pub fn timestamp(time: Time) -> meta::Time {
-    let nanoseconds = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
-    meta::Time(Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX))
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    meta::Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
 fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
@@ -232,6 +239,33 @@ mod tests {
                 (false, "Pulling", "Pulling image", 1),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_takeover_gives_the_same_status_no_new_version() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        let record = pods.records.get(&uid).unwrap().unwrap();
+        // Times in records are whole seconds.
+        let now = Time::from_millis(1_700_000_000_250);
+        let mut lifecycle = Lifecycle::new(&record.pod, now);
+        let deleted = Event::TerminateRequested {
+            grace: None,
+            deletion: true,
+        };
+        let mut last = None;
+        for event in [Event::Begin, deleted] {
+            lifecycle.step(now, event);
+            let mut versions = Vec::new();
+            for _supervisor in 0..2 {
+                let mut keeper = RecordKeeper::new(&pods.paths, record.clone()).unwrap();
+                keeper.keep(&lifecycle, now).await.unwrap();
+                versions.push(pods.records.status(&uid).unwrap().unwrap().resource_version);
+            }
+            assert!(versions[0].is_some() && versions[0] != last, "the status has changed");
+            assert_eq!(versions[0], versions[1]);
+            last = versions.pop().flatten();
+        }
     }
 
     #[tokio::test]
