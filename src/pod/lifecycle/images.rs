@@ -21,6 +21,25 @@ impl Lifecycle {
         }
     }
 
+    /// The id of a container's image as the status shows it, if the image is available.
+    #[must_use]
+    pub fn image_id(&self, container: usize) -> Option<&str> {
+        match &self.containers.get(container)?.image {
+            Image::Ready { id } => Some(id.as_str()),
+            Image::Unasked | Image::Wanted { .. } | Image::Failed { .. } => None,
+        }
+    }
+
+    /// Name and id of the image of a container's current or last attempt; of its available image if it has not run.
+    #[must_use]
+    pub fn ran_image(&self, container: usize) -> Option<(&str, &str)> {
+        let planned = self.containers.get(container)?;
+        match &planned.ran_image {
+            Some(ran) => Some((ran.name.as_str(), ran.id.as_str())),
+            None => Some((planned.plan.image.as_str(), self.image_id(container)?)),
+        }
+    }
+
     pub(super) fn has_images(&self) -> bool {
         self.containers
             .iter()

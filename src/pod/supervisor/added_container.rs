@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use microkube_image::StoreLock;
+use microkube_image::{ImageError, StoreLock};
 use microkube_vmm::vsock_control::GROW_DISK_VERSION;
 use ttrpc::Code;
 
@@ -43,6 +43,14 @@ impl NotPrepared {
         })
     }
 
+    /// The layers of an image were not placed on the disk. If they cannot be opened, another VM would not help.
+    fn not_placed(error: anyhow::Error) -> Self {
+        match error.is::<ImageError>() {
+            true => Self::create_error(&error),
+            false => Self::ImageNotAdded(error),
+        }
+    }
+
     /// The event for the lifecycle.
     pub fn into_event(self, attempt: ContainerAttempt) -> Event {
         match self {
@@ -60,8 +68,8 @@ impl NotPrepared {
 }
 
 impl Additions {
-    /// Prepares the container with this number. `used` are the layers that containers use. `hold` protects the image
-    /// until its layers are on the disk.
+    /// Prepares the container with this number, whose image has this id. `used` are the layers that containers use. `hold`
+    /// protects the image until its layers are on the disk.
     ///
     /// # Errors
     /// [`NotPrepared`].
@@ -69,6 +77,7 @@ impl Additions {
         &self,
         pod: &Arc<SupervisedPod>,
         number: usize,
+        image_id: String,
         found: Option<FoundImage>,
         used: HashSet<String>,
         hold: Option<StoreLock>,
@@ -79,7 +88,8 @@ impl Additions {
         let container = container
             .context("the Pod has no such container")
             .map_err(create_error)?;
-        let FoundImage { name, image } = match found.filter(|found| found.image.open_layers().is_ok()) {
+        let is_removed = |found: &FoundImage| matches!(found.image.open_layers(), Err(ImageError::Removed { .. }));
+        let FoundImage { name, image } = match found.filter(|found| !is_removed(found)) {
             Some(found) => found,
             // The previous supervisor found the image, or the image was removed meanwhile.
             None => find(pod, &container).await.map_err(create_error)?,
@@ -90,7 +100,7 @@ impl Additions {
             return Err(NotPrepared::ImageNotAdded(error));
         };
         let mut layer_disk = added.layer_disk.clone();
-        let new = layer_disk.place(&image).map_err(NotPrepared::ImageNotAdded)?;
+        let new = layer_disk.place(&image).map_err(NotPrepared::not_placed)?;
         let is_ephemeral = pod.is_ephemeral(number);
         if !new.files.is_empty() && !is_ephemeral {
             check_unused(added, used).map_err(NotPrepared::ImageNotAdded)?;
@@ -123,8 +133,13 @@ impl Additions {
         }
         added.containers.insert(number, planned.clone());
         added.images.insert(number, name.clone());
+        added.image_ids.insert(number, image_id.clone());
         self.save(pod, added);
-        Ok(AddedContainer { image: name, planned })
+        Ok(AddedContainer {
+            image: name,
+            image_id,
+            planned,
+        })
     }
 
     /// Appends new layers to the disk, which then has the content of `grown`.

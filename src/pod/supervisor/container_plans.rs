@@ -11,6 +11,8 @@ use crate::pod::machine_plan::AddedPlan;
 pub struct AddedContainer {
     /// The image's name in the Pod.
     pub image: String,
+    /// The id that the Pod's status shows for this image.
+    pub image_id: String,
     pub planned: PlannedContainer,
 }
 
@@ -19,19 +21,27 @@ pub struct AddedContainer {
 pub struct ContainerPlans {
     /// How to start each container, or why it cannot be created.
     booted: Vec<Result<PlannedContainer, PlanFailure>>,
-    /// The names of these plans' images in the Pod. Empty for VMs of builds that do not record them.
+    /// The names of these plans' images in the Pod. Empty names are unknown.
     boot_images: Vec<String>,
+    /// The ids of these images. Empty if they are unknown.
+    boot_image_ids: Vec<String>,
     /// Plans that replace those in `booted`, and plans of ephemeral containers.
     added: BTreeMap<usize, PlannedContainer>,
     added_images: BTreeMap<usize, String>,
+    added_image_ids: BTreeMap<usize, String>,
 }
 
 impl ContainerPlans {
     /// The plans at the start of a VM, and their images.
-    pub fn new(booted: Vec<Result<PlannedContainer, PlanFailure>>, boot_images: Vec<String>) -> Self {
+    pub fn new(
+        booted: Vec<Result<PlannedContainer, PlanFailure>>,
+        boot_images: Vec<String>,
+        boot_image_ids: Vec<String>,
+    ) -> Self {
         Self {
             booted,
             boot_images,
+            boot_image_ids,
             ..Self::default()
         }
     }
@@ -41,6 +51,7 @@ impl ContainerPlans {
         Self {
             added: added.containers.clone(),
             added_images: added.images.clone(),
+            added_image_ids: added.image_ids.clone(),
             ..self
         }
     }
@@ -53,18 +64,21 @@ impl ContainerPlans {
         }
     }
 
-    /// Whether a container is planned with this image.
-    pub fn has_image(&self, container: usize, image: &str) -> bool {
-        let planned = match self.added.contains_key(&container) {
-            true => self.added_images.get(&container),
-            false => self.boot_images.get(container),
+    /// Whether a container is planned with the image of this name and id. One name can refer to one image after another.
+    /// If the id of the planned image is not known, only the name counts.
+    pub fn has_image(&self, container: usize, image: &str, id: &str) -> bool {
+        let (planned_image, planned_id) = match self.added.contains_key(&container) {
+            true => (self.added_images.get(&container), self.added_image_ids.get(&container)),
+            false => (self.boot_images.get(container), self.boot_image_ids.get(container)),
         };
-        planned.is_some_and(|planned| planned == image)
+        let is_other = planned_id.is_some_and(|planned| !planned.is_empty() && planned != id);
+        planned_image.is_some_and(|planned| planned == image) && !is_other
     }
 
     /// Adds a plan, which replaces an earlier one of the same container.
     pub fn add(&mut self, container: usize, added: AddedContainer) {
         self.added_images.insert(container, added.image);
+        self.added_image_ids.insert(container, added.image_id);
         self.added.insert(container, added.planned);
     }
 
@@ -111,17 +125,18 @@ mod tests {
             message: "no".to_owned(),
         };
         let images = ["i:1", "i:1"].map(str::to_owned).to_vec();
-        let mut plans = ContainerPlans::new(vec![Ok(planned("l0")), Err(failure)], images);
-        assert!(plans.has_image(0, "i:1") && !plans.has_image(0, "i:2"));
-        assert!(plans.has_image(1, "i:1"), "although it cannot be created");
+        let mut plans = ContainerPlans::new(vec![Ok(planned("l0")), Err(failure)], images, Vec::new());
+        assert!(plans.has_image(0, "i:1", "a") && !plans.has_image(0, "i:2", "a"));
+        assert!(plans.has_image(1, "i:1", "a"), "although it cannot be created");
         assert!(plans.get(2).is_none());
         for container in [0, 2] {
             let added = AddedContainer {
                 image: "i:2".to_owned(),
+                image_id: "b".to_owned(),
                 planned: planned("l1"),
             };
             plans.add(container, added);
-            assert!(plans.has_image(container, "i:2") && !plans.has_image(container, "i:1"));
+            assert!(plans.has_image(container, "i:2", "b") && !plans.has_image(container, "i:1", "a"));
         }
         assert_eq!(
             layers(&plans),
@@ -132,16 +147,34 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_for_one_of_the_images_that_a_name_refers_to() {
+        let [name, old] = ["app:latest", "app@sha256:1"].map(str::to_owned);
+        let mut plans = ContainerPlans::new(vec![Ok(planned("l0"))], vec![name.clone()], vec![old]);
+        assert!(plans.has_image(0, &name, "app@sha256:1"));
+        assert!(!plans.has_image(0, &name, "app@sha256:2"), "the tag was moved");
+        let added = AddedContainer {
+            image: name.clone(),
+            image_id: "app@sha256:2".to_owned(),
+            planned: planned("l1"),
+        };
+        plans.add(0, added);
+        assert!(plans.has_image(0, &name, "app@sha256:2"));
+        assert!(!plans.has_image(0, &name, "app@sha256:1"));
+    }
+
+    #[test]
     fn the_image_of_a_plan_without_one_is_not_known() {
-        let plans = ContainerPlans::new(vec![Ok(planned("l0"))], Vec::new());
-        assert!(!plans.has_image(0, "i:1"));
+        let plans = ContainerPlans::new(vec![Ok(planned("l0"))], Vec::new(), Vec::new());
+        assert!(!plans.has_image(0, "i:1", "a"));
         let added = AddedPlan {
             layer_disk: LayerDisk::empty(),
             containers: BTreeMap::from([(0, planned("l1"))]),
             images: BTreeMap::new(),
+            image_ids: BTreeMap::new(),
         };
-        let plans = ContainerPlans::new(vec![Ok(planned("l0"))], vec!["i:1".to_owned()]).with_added(&added);
-        assert!(!plans.has_image(0, "i:1"), "the plan is not that of the boot");
+        let booted = vec![Ok(planned("l0"))];
+        let plans = ContainerPlans::new(booted, vec!["i:1".to_owned()], Vec::new()).with_added(&added);
+        assert!(!plans.has_image(0, "i:1", "a"), "the plan is not that of the boot");
         assert_eq!(layers(&plans), ["l1"]);
     }
 }

@@ -80,8 +80,8 @@ impl Machine {
         }
     }
 
-    /// Starts the VM; the result arrives as a message.
-    pub fn start(&mut self, images: HeldImages) {
+    /// Starts the VM with images that have these ids; the result arrives as a message.
+    pub fn start(&mut self, images: HeldImages, image_ids: Vec<String>) {
         let mut pending = match self.resources.take() {
             Some(pending) if pending.result.is_some() => pending,
             // The previous VM has used the resources.
@@ -106,6 +106,7 @@ impl Machine {
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
                 let mut started = boot(&pod, plan, volumes).await?;
                 started.plan.images = names;
+                started.plan.image_ids = image_ids;
                 started.stages.insert(0, network_stage);
                 anyhow::Ok(started)
             };
@@ -151,7 +152,7 @@ impl Machine {
             // Without the plan, the next supervisor would start the Pod in another VM.
             tracing::error!("cannot write the state for a later supervisor: {error}");
         }
-        let plans = ContainerPlans::new(plan.containers, plan.images);
+        let plans = ContainerPlans::new(plan.containers, plan.images, plan.image_ids);
         self.runs(machine, additions, plans, written);
         Some((event, stages))
     }
@@ -285,6 +286,7 @@ async fn boot(pod: &SupervisedPod, plan: BootPlan, volumes: Vec<VolumeFiles>) ->
         layer_disk: Some(layer_disk.clone()),
         containers,
         images: Vec::new(),
+        image_ids: Vec::new(),
     };
     let additions = Additions::new(sandbox.clone(), &plan, Some(Additions::of_disk(layer_disk)));
     Ok(StartedMachine {

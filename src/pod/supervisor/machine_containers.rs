@@ -75,26 +75,34 @@ impl MachineContainers {
         }
     }
 
-    /// Whether the VM can start a container with the image that the Pod has for it now.
-    pub fn is_prepared(&self, container: usize) -> bool {
+    /// Whether the VM can start a container with the image that the Pod has for it now, which has this id.
+    pub fn is_prepared(&self, container: usize, image_id: &str) -> bool {
         let Some(running) = &self.running else { return false };
         if self.pod.is_ephemeral(container) {
             // The image of an ephemeral container does not change.
             return running.plans.get(container).is_some();
         }
         let wanted = self.pod.container(container).and_then(|container| container.image);
-        running.plans.has_image(container, &wanted.unwrap_or_default())
+        running
+            .plans
+            .has_image(container, &wanted.unwrap_or_default(), image_id)
     }
 
-    /// Adds the image of a container to the VM, and plans the container; the result arrives as a message. `image` is
-    /// the image that was found, and `hold` protects it.
-    pub fn prepare(&self, attempt: ContainerAttempt, image: Option<FoundImage>, hold: Option<StoreLock>) {
+    /// Adds the image of a container, which has this id, to the VM, and plans the container; the result arrives as a
+    /// message. `image` is the image that was found, and `hold` protects it.
+    pub fn prepare(
+        &self,
+        attempt: ContainerAttempt,
+        image_id: String,
+        image: Option<FoundImage>,
+        hold: Option<StoreLock>,
+    ) {
         let Some(running) = &self.running else { return };
         let (additions, pod) = (running.additions.clone(), Arc::clone(&self.pod));
         let used = running.plans.layer_ids();
         tokio::spawn(async move {
-            let prepared = additions.prepare(&pod, attempt.container, image, used, hold).await;
-            pod.send(match prepared {
+            let prepared = additions.prepare(&pod, attempt.container, image_id, image, used, hold);
+            pod.send(match prepared.await {
                 Ok(added) => Message::ContainerPrepared {
                     attempt,
                     added: Box::new(added),

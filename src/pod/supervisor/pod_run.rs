@@ -421,7 +421,11 @@ impl PodRun {
                 self.machine.acquire_resources();
                 self.images.pull(container).await?;
             }
-            Action::StartSandbox => self.machine.start(self.images.for_machine()),
+            Action::StartSandbox => {
+                let image_ids = (0..).map_while(|container| self.lifecycle.image_id(container));
+                let image_ids = image_ids.map(str::to_owned).collect();
+                self.machine.start(self.images.for_machine(), image_ids);
+            }
             Action::StopSandbox => {
                 let end = match self.lifecycle.replaces_sandbox() {
                     true => MachineEnd::Replace,
@@ -434,11 +438,13 @@ impl PodRun {
             }
             Action::StartContainer { attempt } => {
                 let hold = self.images.take_hold();
-                match self.machine.containers.is_prepared(attempt.container) {
+                let image_id = self.lifecycle.image_id(attempt.container).unwrap_or_default();
+                match self.machine.containers.is_prepared(attempt.container, image_id) {
                     true => self.machine.containers.start(attempt).await,
                     false => {
                         let image = self.images.get(attempt.container);
-                        self.machine.containers.prepare(attempt, image, hold);
+                        let image_id = image_id.to_owned();
+                        self.machine.containers.prepare(attempt, image_id, image, hold);
                     }
                 }
             }

@@ -38,7 +38,7 @@ pub struct RecordKeeper {
 }
 
 impl RecordKeeper {
-    /// Records that this process is the Pod's supervisor, and reads the Pod's events.
+    /// Records that this process is the Pod's supervisor, and reads the Pod's events and status.
     ///
     /// # Errors
     /// If the events cannot be read.
@@ -48,12 +48,19 @@ impl RecordKeeper {
         let uid = &record.uid;
         let events = EventLog::open(&records.events_path(uid)).context("cannot read the Pod's events")?;
         let events = events.lasting(records.lifetime(uid));
+        // A status that is damaged, or that watches have missed, is written again.
+        let status = records.status(uid).unwrap_or_default();
+        let status = status.filter(|status| status.resource_version.is_some());
+        let status = status.map(|status| StatusRecord {
+            resource_version: None,
+            ..status
+        });
         Ok(Self {
             lifecycle_path: paths.pod_state(uid).join(LIFECYCLE_FILE),
             records,
             record,
             lifecycle: Vec::new(),
-            status: None,
+            status,
             events,
             versions: PodVersions::new(paths),
         })
@@ -98,12 +105,33 @@ impl RecordKeeper {
             pod,
             ..self.record.clone()
         };
-        self.record = tokio::task::spawn_blocking(move || {
+        let saving = tokio::task::spawn_blocking(move || {
             versions.save(&mut record)?;
             anyhow::Ok(record)
-        })
-        .await??;
-        Ok(self.record.pod.clone())
+        });
+        match saving.await? {
+            Ok(record) => {
+                self.record = record;
+                Ok(self.record.pod.clone())
+            }
+            Err(error) => self.settle(error).await,
+        }
+    }
+
+    /// Finds out whether a change was made despite an error. If only the directory of the record could not be synced,
+    /// readers see the changed Pod, so the change counts.
+    async fn settle(&mut self, error: anyhow::Error) -> anyhow::Result<Pod> {
+        let (records, uid) = (self.records.clone(), self.record.uid.clone());
+        let read = tokio::task::spawn_blocking(move || records.get(&uid)).await?;
+        let version = &self.record.pod.metadata.resource_version;
+        match read {
+            Ok(Some(read)) if read.pod.metadata.resource_version != *version => {
+                tracing::error!("a change of the Pod may not survive a power cut: {error:#}");
+                self.record.pod = read.pod;
+                Ok(self.record.pod.clone())
+            }
+            _ => Err(error),
+        }
     }
 
     /// Records as the first event that the Pod is assigned to this host. In Kubernetes this event comes from the
@@ -144,10 +172,10 @@ fn save(records: &PodRecords, record: &PodRecord) {
     }
 }
 
-/// Converts a time to Kubernetes' format.
+/// Converts a time to Kubernetes' format, in whole seconds as in records.
 pub fn timestamp(time: Time) -> meta::Time {
-    let nanoseconds = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
-    meta::Time(Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX))
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    meta::Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
 fn status_record(lifecycle: &Lifecycle, now: Time) -> StatusRecord {
@@ -166,6 +194,7 @@ mod tests {
 
     use super::*;
     use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, HookOutcome, ProbeKind, ProbeOutcome};
+    use crate::pod::test_pods::TestPods;
     use crate::state::MAX_RECORD_BYTES;
 
     #[test]
@@ -210,6 +239,54 @@ mod tests {
                 (false, "Pulling", "Pulling image", 1),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_takeover_gives_the_same_status_no_new_version() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        let record = pods.records.get(&uid).unwrap().unwrap();
+        // Times in records are whole seconds.
+        let now = Time::from_millis(1_700_000_000_250);
+        let mut lifecycle = Lifecycle::new(&record.pod, now);
+        let deleted = Event::TerminateRequested {
+            grace: None,
+            deletion: true,
+        };
+        let mut last = None;
+        for event in [Event::Begin, deleted] {
+            lifecycle.step(now, event);
+            let mut versions = Vec::new();
+            for _supervisor in 0..2 {
+                let mut keeper = RecordKeeper::new(&pods.paths, record.clone()).unwrap();
+                keeper.keep(&lifecycle, now).await.unwrap();
+                versions.push(pods.records.status(&uid).unwrap().unwrap().resource_version);
+            }
+            assert!(versions[0].is_some() && versions[0] != last, "the status has changed");
+            assert_eq!(versions[0], versions[1]);
+            last = versions.pop().flatten();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_that_readers_see_counts_despite_an_error() {
+        let pods = TestPods::new();
+        let uid = pods.add("web", &[]);
+        let record = pods.records.get(&uid).unwrap().unwrap();
+        let mut keeper = RecordKeeper::new(&pods.paths, record.clone()).unwrap();
+        let error = keeper.settle(anyhow::anyhow!("cannot write")).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot write");
+        assert_eq!(keeper.record.pod, record.pod);
+
+        let mut changed = record;
+        let labels = changed.pod.metadata.labels.get_or_insert_default();
+        labels.insert("app".to_owned(), "shop".to_owned());
+        PodVersions::new(&pods.paths).save(&mut changed).unwrap();
+        let settled = keeper.settle(anyhow::anyhow!("cannot sync")).await.unwrap();
+        assert_eq!(settled, changed.pod);
+        keeper.note_vmm(None);
+        let read = pods.records.get(&uid).unwrap().unwrap();
+        assert_eq!(read.pod, changed.pod, "the old Pod does not come back");
     }
 
     /// More containers than an agent keeps.

@@ -58,7 +58,7 @@ async fn adopt(
     identity: ProcessIdentity,
 ) -> anyhow::Result<Found> {
     let mut vm = VirtualMachine::adopt(pod.privileges.clone(), identity.clone())?.context("its VMM has ended")?;
-    let plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("its plan is missing")?;
+    let mut plan = MachinePlan::load(&pod.paths, &pod.record.uid)?.context("its plan is missing")?;
     if plan.vmm_version > PROTOCOL_VERSION {
         let version = plan.vmm_version;
         bail!("its VMM speaks protocol version {version}, this supervisor versions up to {PROTOCOL_VERSION}");
@@ -76,12 +76,23 @@ async fn adopt(
     };
     let (sandbox, listed) = adopted?;
     let agent = sandbox.agent.clone();
+    if plan.note_images(|container| lifecycle.ran_image(container))
+        && let Err(error) = plan.save(&pod.paths, &pod.record.uid)
+    {
+        // Without the images, the next supervisor would not notice that one has changed.
+        tracing::error!("cannot write the state for a later supervisor: {error}");
+    }
     let added = match AddedPlan::load(&pod.paths, &pod.record.uid)? {
         Some(added) => Some(added),
         None => plan.layer_disk.clone().map(Additions::of_disk),
     };
-    let MachinePlan { containers, images, .. } = &plan;
-    let plans = ContainerPlans::new(containers.clone(), images.clone());
+    let MachinePlan {
+        containers,
+        images,
+        image_ids,
+        ..
+    } = &plan;
+    let plans = ContainerPlans::new(containers.clone(), images.clone(), image_ids.clone());
     let plans = match &added {
         Some(added) => plans.with_added(added),
         None => plans,

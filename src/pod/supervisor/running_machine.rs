@@ -61,6 +61,7 @@ impl Additions {
             layer_disk,
             containers: BTreeMap::new(),
             images: BTreeMap::new(),
+            image_ids: BTreeMap::new(),
         }
     }
 

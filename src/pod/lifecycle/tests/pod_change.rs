@@ -53,10 +53,18 @@ fn a_container_with_another_image_is_restarted_whatever_its_policy_and_no_other_
             ["Killing: Container main definition changed, will be restarted"]
         );
         assert_eq!(world.container("main").image, "i:1");
+        assert_eq!(
+            world.pod.image_id(0),
+            None,
+            "it is not the one that the container has run"
+        );
+        assert_eq!(world.pod.ran_image(0).map(|(name, _)| name), Some("i:1"));
         assert_eq!(world.exited("main", 0, killed()), [""; 0], "{policy}");
         assert_eq!(world.phase(), "Running");
         world.reload();
         assert_eq!(world.step(image_ready(0)), ["start main 1"], "{policy}");
+        assert_eq!(world.pod.image_id(0), Some("sha256:new"));
+        assert_eq!(world.pod.ran_image(0), Some(("i:2", "sha256:new")));
         world.started("main", 1);
         let main = world.container("main");
         assert_eq!((main.restart_count, main.image.as_str()), (1, "i:2"));

@@ -132,6 +132,7 @@ impl Vm {
             layer_disk: Some(layer_disk.clone()),
             containers: Vec::new(),
             images: Vec::new(),
+            image_ids: Vec::new(),
         };
         let additions = Additions::new(sandbox, &plan, Some(Additions::of_disk(layer_disk)));
         Self {
@@ -144,14 +145,16 @@ impl Vm {
         }
     }
 
-    /// Prepares the Pod's container with an image of this name and number of layers.
+    /// Prepares the Pod's container with an image of this name and number of layers. The image's id is `id of NAME`.
     async fn prepare(&self, name: &str, layers: usize) -> Result<AddedContainer, NotPrepared> {
         let found = FoundImage {
             name: name.to_owned(),
             image: image(self.directory.path(), name, layers),
         };
         let used = HashSet::from(["l0".to_owned()]);
-        self.additions.prepare(&self.pod, 0, Some(found), used, None).await
+        let image_id = format!("id of {name}");
+        let prepared = self.additions.prepare(&self.pod, 0, image_id, Some(found), used, None);
+        prepared.await
     }
 
     /// The plan that the next supervisor finds.
@@ -173,7 +176,10 @@ fn refusal(prepared: Result<AddedContainer, NotPrepared>) -> String {
 async fn an_image_is_added_once_and_recorded_with_its_container() {
     let vm = Vm::start().await;
     let added = vm.prepare("second", 2).await.unwrap();
-    assert_eq!(added.image, "second");
+    assert_eq!(
+        (added.image.as_str(), added.image_id.as_str()),
+        ("second", "id of second")
+    );
     assert_eq!(added.planned.request.layer_ids, ["l1", "l2"]);
     assert!(
         added.planned.request.resources.is_some(),
@@ -181,6 +187,7 @@ async fn an_image_is_added_once_and_recorded_with_its_container() {
     );
     let recorded = vm.recorded().unwrap();
     assert_eq!(recorded.images, BTreeMap::from([(0, "second".to_owned())]));
+    assert_eq!(recorded.image_ids, BTreeMap::from([(0, "id of second".to_owned())]));
     assert_eq!(recorded.containers[&0].request.layer_ids, ["l1", "l2"]);
     let disk = recorded.layer_disk;
     vm.prepare("first", 1).await.unwrap();
@@ -207,6 +214,31 @@ async fn a_vm_that_cannot_take_an_image_says_why() {
     vm.additions.close().await;
     let why = refusal(vm.prepare("second", 1).await);
     assert!(why.contains("no image can be added"), "{why}");
+}
+
+#[tokio::test]
+async fn layers_that_cannot_be_opened_concern_only_their_container() {
+    let vm = Vm::start().await;
+    let mut unreadable = image(vm.directory.path(), "second", 1);
+    // The parent is a file.
+    unreadable.layers[0].path.push("layer");
+    let found = FoundImage {
+        name: "second".to_owned(),
+        image: unreadable,
+    };
+    let prepared = vm
+        .additions
+        .prepare(&vm.pod, 0, String::new(), Some(found), HashSet::new(), None);
+    let failure = prepared.await.expect_err("the container is not prepared");
+    match failure.into_event(ContainerAttempt::new(0, 1)) {
+        Event::ContainerStartFailed { reason, message, .. } => {
+            assert_eq!(reason, "CreateContainerError");
+            assert!(message.contains("second-0/layer"), "{message}");
+        }
+        event => panic!("{event:?}"),
+    }
+    assert!(vm.recorded().is_none());
+    vm.prepare("second", 1).await.unwrap();
 }
 
 #[test]
