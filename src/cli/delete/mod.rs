@@ -140,7 +140,7 @@ fn perform(
 ) -> anyhow::Result<Vec<anyhow::Error>> {
     let Selected {
         pods,
-        deletions,
+        mut deletions,
         mut errors,
     } = Selected::read(&Reader::new(paths.clone()), requested, args.ignore_not_found)?;
     if pods.is_empty() && deletions.is_empty() && errors.is_empty() {
@@ -167,6 +167,10 @@ fn perform(
     let tell = |deleted: Deleted<'_>| tell(&line(&deleted, args, at_once));
     let is_dry_run = args.dry_run != DryRun::None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if !is_dry_run && args.cascade != Cascade::Background {
+        // The dependents of objects that stay must stay as they are.
+        deletions.drop_refused(paths, &mut errors)?;
+    }
     let owners = pods.iter().map(|record| record.uid.as_str()).chain(deletions.uids());
     let owners: BTreeSet<String> = owners.map(str::to_owned).collect();
     if !is_dry_run && args.cascade != Cascade::Background {

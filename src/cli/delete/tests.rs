@@ -243,3 +243,25 @@ fn dependents_go_with_their_owners_unless_they_become_orphans() {
         );
     }
 }
+
+#[test]
+fn dependents_of_a_protected_namespace_do_not_change() {
+    for cascade in ["background", "foreground", "orphan"] {
+        let store = TestStore::new();
+        ensure_namespace(&store, "default").unwrap();
+        let default = store.get(&namespace_resource(), &Key::cluster("default")).unwrap();
+        let reference = json!({ "apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": default.uid() });
+        let owned = store.add(
+            kinds::named("ns").unwrap(),
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "owned", "ownerReferences": [reference] } }),
+        );
+        let (told, errors) = deleted(&store, &format!("ns default --cascade={cascade}"));
+        assert_eq!(told, "");
+        assert_eq!(
+            errors,
+            ["Error (Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted"]
+        );
+        let found = store.get(&namespace_resource(), &Key::cluster("owned")).unwrap();
+        assert_eq!(found, owned, "{cascade}");
+    }
+}
