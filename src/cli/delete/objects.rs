@@ -107,9 +107,10 @@ impl Deletions {
         errors.extend(listing.damaged);
     }
 
-    /// UIDs of the objects.
-    pub(super) fn uids(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|deletion| deletion.uid.as_str())
+    /// UIDs of the objects, with their namespaces.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (String, Option<String>)> {
+        let deletions = self.0.iter();
+        deletions.map(|deletion| (deletion.uid.clone(), deletion.key.namespace.clone()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
