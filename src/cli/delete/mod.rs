@@ -1,15 +1,15 @@
 //! `microkube delete`.
 
+mod cascade;
 mod objects;
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use microkube_base::causes::with_causes;
 use serde_json::Value;
 
+use self::cascade::{Cascade, delete_with_dependents, finish, prepare};
 use self::objects::{Deleted, Deletions};
 use super::duration::{Timeout, duration};
 use super::failure::{Failure, complain};
@@ -20,8 +20,8 @@ use super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::pods::selection::{NoSuchPod, select};
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
-use crate::pod::operations::delete::{DeleteError, DeleteOptions, delete};
-use crate::pod::operations::dependents::Dependents;
+use crate::pod::operations::delete::DeleteOptions;
+use crate::pod::operations::dependents::Owners;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::say;
 
@@ -68,17 +68,6 @@ pub struct DeleteArgs {
     /// Output format; use "name" for shorter output (pod/NAME)
     #[arg(short, long, value_parser = ["name"], value_name = "FORMAT")]
     output: Option<String>,
-}
-
-/// How the dependents of deleted objects are handled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Cascade {
-    /// Delete dependents after their owners
-    Background,
-    /// Keep dependents, without references to the deleted owners
-    Orphan,
-    /// Delete dependents before their owners
-    Foreground,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
@@ -139,7 +128,7 @@ fn perform(
 ) -> anyhow::Result<Vec<anyhow::Error>> {
     let Selected {
         pods,
-        deletions,
+        mut deletions,
         mut errors,
     } = Selected::read(&Reader::new(paths.clone()), requested, args.ignore_not_found)?;
     if pods.is_empty() && deletions.is_empty() && errors.is_empty() {
@@ -166,61 +155,48 @@ fn perform(
     let tell = |deleted: Deleted<'_>| tell(&line(&deleted, args, at_once));
     let is_dry_run = args.dry_run != DryRun::None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let owners = pods.iter().map(|record| record.uid.as_str()).chain(deletions.uids());
-    let owners: BTreeSet<String> = owners.map(str::to_owned).collect();
-    if !is_dry_run && args.cascade != Cascade::Background {
-        let failures = runtime.block_on(prepare(paths, &owners, args.cascade, &options))?;
+    if is_dry_run {
+        deletions.begin(paths, true, &tell, &mut errors)?;
+        pods.iter().try_for_each(|record| tell(Deleted::pod(record)))?;
+        return Ok(errors);
+    }
+    if args.cascade != Cascade::Background {
+        // The dependents of objects that stay must stay as they are.
+        deletions.drop_refused(paths, &mut errors)?;
+        let owners = owners(&pods, &deletions);
+        let failures = runtime.block_on(prepare(paths, owners, args.cascade, &options))?;
         if !failures.is_empty() {
             // The owners are not deleted.
             errors.extend(failures);
             return Ok(errors);
         }
     }
-    let waiting = deletions.begin(paths, is_dry_run, &tell, &mut errors)?;
-    if is_dry_run {
-        pods.iter().try_for_each(|record| tell(Deleted::pod(record)))?;
-        return Ok(errors);
-    }
+    let owners = owners(&pods, &deletions);
+    let begun = deletions.begin(paths, false, &tell, &mut errors);
     let tell_of_pod = &mut |record: &PodRecord| tell(Deleted::pod(record));
-    let failures = runtime.block_on(delete(paths, pods, &options, tell_of_pod))?;
-    errors.extend(failures.into_iter().map(DeleteError::into_report));
-    errors.extend(runtime.block_on(waiting.finish(paths, &options))?);
-    if args.cascade == Cascade::Background {
-        errors.extend(runtime.block_on(delete_dependents(paths, owners))?);
-    }
+    let failures = match args.cascade {
+        Cascade::Background => runtime.block_on(delete_with_dependents(
+            paths,
+            owners,
+            begun,
+            pods,
+            &options,
+            tell_of_pod,
+        ))?,
+        Cascade::Orphan | Cascade::Foreground => {
+            let waiting = begun?;
+            runtime.block_on(finish(paths, &waiting, pods, &options, tell_of_pod))?
+        }
+    };
+    errors.extend(failures);
     Ok(errors)
 }
 
-/// Deletes the dependents before their owners, or makes them orphans. Returns the errors.
-async fn prepare(
-    paths: &Paths,
-    owners: &BTreeSet<String>,
-    cascade: Cascade,
-    options: &DeleteOptions,
-) -> anyhow::Result<Vec<anyhow::Error>> {
-    let dependents = Dependents::read(paths)?;
-    match cascade {
-        Cascade::Orphan => Ok(dependents.orphan(owners).await),
-        Cascade::Background | Cascade::Foreground => {
-            let options = DeleteOptions {
-                waits: true,
-                ..*options
-            };
-            dependents.precede(owners.clone(), &options).await
-        }
-    }
-}
-
-/// Deletes the dependents of deleted objects. Returns why some still exist.
-async fn delete_dependents(paths: &Paths, owners: BTreeSet<String>) -> anyhow::Result<Vec<anyhow::Error>> {
-    match Dependents::read(paths) {
-        Ok(dependents) => dependents.follow(owners).await,
-        Err(error) => {
-            // An error here must not prevent the deletion of Pods.
-            tracing::warn!("objects whose owners were deleted stay: {}", with_causes(&error));
-            Ok(Vec::new())
-        }
-    }
+/// The objects whose dependents are concerned.
+fn owners(pods: &[PodRecord], deletions: &Deletions) -> Owners {
+    let pods = pods.iter();
+    let pods = pods.map(|record| (record.uid.clone(), Some(record.namespace.clone())));
+    pods.chain(deletions.owners()).collect()
 }
 
 /// The output line about a deleted object.

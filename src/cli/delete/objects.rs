@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use microkube_manifest::kinds::Kind;
-use microkube_store::{Key, Object, Resource, Store, Written};
+use microkube_store::{Conflict, Key, Object, Resource, Store, StoreError, Written};
 use serde_json::Value;
 
 use super::super::object_failure::as_kubectl_error;
 use super::super::objects::arguments::not_found;
 use super::super::objects::listing::Listing;
 use super::super::objects::table::type_in_names;
-use crate::objects::{Objects, begin_namespace_deletion, key, open, resource, wait_until_gone};
+use crate::objects::{ObjectError, Objects, begin_namespace_deletion, key, open, resource, wait_until_gone};
 use crate::pod::operations::delete::DeleteOptions;
 use crate::pod::operations::namespaces;
 use crate::state::{Paths, PodRecord};
@@ -46,6 +46,45 @@ struct Deletion {
     uid: String,
 }
 
+/// What a deletion that was accepted leaves.
+enum Left {
+    Nothing,
+    /// Finalizers keep the object.
+    Object,
+    /// A namespace that must be emptied.
+    Namespace(Object),
+}
+
+impl Deletion {
+    /// Deletes the object, or begins the deletion of a namespace.
+    fn begin(&self, target: &Objects) -> Result<Left, ObjectError> {
+        let Self { kind, key, uid } = self;
+        if kind.kind == "Namespace" {
+            if let Some(found) = target.find(kind, key)?
+                && found.uid() != uid
+            {
+                return Err(ObjectError::Store(StoreError::Conflict {
+                    resource: resource(kind).qualified_kind(),
+                    name: key.name.clone(),
+                    conflict: Conflict::DeleteUid {
+                        expected: uid.clone(),
+                        found: found.uid().to_owned(),
+                    },
+                }));
+            }
+            return begin_namespace_deletion(target.store(), &key.name).map(Left::Namespace);
+        }
+        let deletion = microkube_store::Deletion {
+            uid: Some(uid.clone()),
+            ..Default::default()
+        };
+        Ok(match target.delete(kind, key, &deletion)? {
+            Written::Removed(_) => Left::Nothing,
+            _ => Left::Object,
+        })
+    }
+}
+
 impl Deletions {
     /// Adds the objects of a listing, and its errors to `errors`.
     pub(super) fn add(&mut self, listing: Listing, ignore_not_found: bool, errors: &mut Vec<anyhow::Error>) {
@@ -68,13 +107,33 @@ impl Deletions {
         errors.extend(listing.damaged);
     }
 
-    /// UIDs of the objects.
-    pub(super) fn uids(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|deletion| deletion.uid.as_str())
+    /// UIDs of the objects, with their namespaces.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (String, Option<String>)> {
+        let deletions = self.0.iter();
+        deletions.map(|deletion| (deletion.uid.clone(), deletion.key.namespace.clone()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Drops the objects whose deletion would be refused, and adds the reasons to `errors`.
+    ///
+    /// # Errors
+    /// If the store cannot be opened.
+    pub(super) fn drop_refused(&mut self, paths: &Paths, errors: &mut Vec<anyhow::Error>) -> anyhow::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let target = Objects::of(open(paths)?.dry_run());
+        self.0.retain(|deletion| match deletion.begin(&target) {
+            Ok(_) => true,
+            Err(error) => {
+                errors.push(as_kubectl_error(error, None));
+                false
+            }
+        });
+        Ok(())
     }
 
     /// Deletes the objects, and begins the deletion of namespaces. Calls `tell` for each accepted deletion, and adds
@@ -95,30 +154,24 @@ impl Deletions {
         }
         let store = open(paths)?;
         let target = Objects::of(if dry_run { store.dry_run() } else { store.clone() });
-        for Deletion { kind, key, uid } in self.0 {
-            let accepted = match kind.kind {
-                "Namespace" => begin_namespace_deletion(target.store(), &key.name).map(|namespace| {
-                    waiting.namespaces.push(namespace);
-                }),
-                _ => {
-                    let deletion = microkube_store::Deletion {
-                        uid: Some(uid.clone()),
-                        ..Default::default()
-                    };
-                    target.delete(kind, &key, &deletion).map(|written| {
-                        if !matches!(written, Written::Removed(_)) {
-                            waiting.kept.push((resource(kind), key.clone(), uid));
-                        }
-                    })
+        for deletion in self.0 {
+            let left = match deletion.begin(&target) {
+                Ok(left) => left,
+                Err(error) => {
+                    errors.push(as_kubectl_error(error, None));
+                    continue;
                 }
             };
-            match accepted {
-                Ok(()) => tell(Deleted {
-                    kind: type_in_names(kind),
-                    namespace: key.namespace.as_deref(),
-                    name: &key.name,
-                })?,
-                Err(error) => errors.push(as_kubectl_error(error, None)),
+            let Deletion { kind, key, uid } = deletion;
+            tell(Deleted {
+                kind: type_in_names(kind),
+                namespace: key.namespace.as_deref(),
+                name: &key.name,
+            })?;
+            match left {
+                Left::Nothing => {}
+                Left::Object => waiting.kept.push((resource(kind), key, uid)),
+                Left::Namespace(namespace) => waiting.namespaces.push(namespace),
             }
         }
         waiting.store = Some(store);

@@ -44,6 +44,12 @@ fn grace_periods_follow_the_rules_of_kubectl() {
 
 /// The output of `delete` with these arguments, and its errors.
 fn deleted(store: &TestStore, words: &str) -> (String, Vec<String>) {
+    let (told, errors) = performed(store, words);
+    let errors = errors.unwrap();
+    (told, errors.iter().map(|error| format!("{error:#}")).collect())
+}
+
+fn performed(store: &TestStore, words: &str) -> (String, anyhow::Result<Vec<anyhow::Error>>) {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
@@ -57,8 +63,8 @@ fn deleted(store: &TestStore, words: &str) -> (String, Vec<String>) {
         told.borrow_mut().push_str(text);
         Ok(())
     };
-    let errors = perform(&store.paths, &requested(&args).unwrap(), &args, grace, &tell).unwrap();
-    (told.take(), errors.iter().map(|error| format!("{error:#}")).collect())
+    let errors = perform(&store.paths, &requested(&args).unwrap(), &args, grace, &tell);
+    (told.take(), errors)
 }
 
 fn names(store: &TestStore, kind: &str) -> Vec<String> {
@@ -215,6 +221,16 @@ fn a_dry_run_names_pods_and_leaves_them_alone() {
     assert!(records.find("default", "web").unwrap().is_some());
 }
 
+/// Adds the ConfigMap `owned`, which this ConfigMap owns.
+fn add_owned(store: &TestStore, owner: &str) {
+    let config_maps = kinds::named("cm").unwrap();
+    let found = store.get(&resource(config_maps), &Key::namespaced("default", owner));
+    let mut owned = config_map("default", "owned");
+    owned["metadata"]["ownerReferences"] =
+        json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": found.unwrap().uid() }]);
+    store.add(config_maps, owned);
+}
+
 #[test]
 fn dependents_go_with_their_owners_unless_they_become_orphans() {
     for (words, left) in [
@@ -224,13 +240,7 @@ fn dependents_go_with_their_owners_unless_they_become_orphans() {
         ("cm a --dry-run=server", vec!["a", "b", "c", "owned"]),
     ] {
         let store = store();
-        let owner = store
-            .get(&resource(kinds::named("cm").unwrap()), &Key::namespaced("default", "a"))
-            .unwrap();
-        let mut owned = config_map("default", "owned");
-        owned["metadata"]["ownerReferences"] =
-            json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": owner.uid() }]);
-        store.add(kinds::named("cm").unwrap(), owned);
+        add_owned(&store, "a");
         let (told, errors) = deleted(&store, words);
         assert!(
             told.contains("configmap \"a\" deleted") && !told.contains("owned"),
@@ -242,4 +252,55 @@ fn dependents_go_with_their_owners_unless_they_become_orphans() {
             "{words}"
         );
     }
+}
+
+#[test]
+fn dependents_of_a_protected_namespace_do_not_change() {
+    for cascade in ["background", "foreground", "orphan"] {
+        let store = TestStore::new();
+        ensure_namespace(&store, "default").unwrap();
+        let default = store.get(&namespace_resource(), &Key::cluster("default")).unwrap();
+        let reference = json!({ "apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": default.uid() });
+        let owned = store.add(
+            kinds::named("ns").unwrap(),
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "owned", "ownerReferences": [reference] } }),
+        );
+        let (told, errors) = deleted(&store, &format!("ns default --cascade={cascade}"));
+        assert_eq!(told, "");
+        assert_eq!(
+            errors,
+            ["Error (Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted"]
+        );
+        let found = store.get(&namespace_resource(), &Key::cluster("owned")).unwrap();
+        assert_eq!(found, owned, "{cascade}");
+    }
+}
+
+#[test]
+fn dependents_go_even_if_the_command_fails_while_it_waits() {
+    let store = store();
+    add_owned(&store, "a");
+    ensure_namespace(&store, "shop").unwrap();
+    // The Pod may be in the namespace, which therefore cannot be emptied.
+    let damaged = store.paths.pod_state("damaged");
+    std::fs::create_dir_all(&damaged).unwrap();
+    std::fs::write(damaged.join("pod.json"), "torn").unwrap();
+    let (_, errors) = performed(&store, "cm/a ns/shop");
+    assert!(errors.is_err(), "{errors:?}");
+    assert_eq!(names(&store, "cm"), ["b", "c"]);
+}
+
+#[test]
+fn dependents_stay_while_finalizers_keep_their_owner() {
+    let store = TestStore::new();
+    let mut kept = config_map("default", "kept");
+    kept["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    store.add(kinds::named("cm").unwrap(), kept);
+    add_owned(&store, "kept");
+    assert_eq!(deleted(&store, "cm kept --wait=false").1, [""; 0]);
+    assert_eq!(
+        deleted(&store, "cm kept --timeout=1ms").1,
+        ["timed out waiting for the condition on configmaps/kept"]
+    );
+    assert_eq!(names(&store, "cm"), ["kept", "owned"]);
 }

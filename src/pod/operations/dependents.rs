@@ -3,49 +3,46 @@
 //! In Kubernetes, the garbage collector does this. Here it is the command that deletes the owners, so only their
 //! dependents are concerned: an object whose owner never existed on this node stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ownership;
+
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use k8s_openapi::api::core::v1::Pod;
 use microkube_base::causes::with_causes;
 use microkube_manifest::kinds::{self, Kind};
-use microkube_store::{Deletion, Key, List, Scope, Store, StoreError, Written};
+use microkube_store::{Deletion, Key, Object, Scope, Store, Written};
 use serde_json::Value;
 
+pub use self::ownership::Owners;
+use self::ownership::{Known, Owned, Ownership, Plan};
 use super::delete::{DeleteError, DeleteOptions, delete as delete_pods};
+use super::namespaces;
 use super::update::{Mode, Part as PodPart, UpdateError, update};
-use crate::objects::{self, Objects, Part, wait_until_gone};
-use crate::state::{Paths, PodRecords};
+use crate::objects::{self, ObjectError, Objects, Part, begin_namespace_deletion, namespace_resource, wait_until_gone};
+use crate::pod::pod_update::has_finalizers;
+use crate::state::{Paths, PodRecord, PodRecords};
 
-/// An object that others own.
-#[derive(Debug, Clone)]
-struct Owned {
-    kind: &'static Kind,
-    key: Key,
-    uid: String,
-    /// UIDs.
-    owners: Vec<String>,
+/// What became of dependents whose deletion was requested.
+#[derive(Debug, Default)]
+struct Requested {
+    /// Why some still exist.
+    errors: Vec<anyhow::Error>,
+    /// UIDs of those whose deletion failed.
+    refused: BTreeSet<String>,
+    /// UIDs of those that exist until their finalizers are removed.
+    held: BTreeSet<String>,
 }
 
-/// All objects of the node, as far as owners matter.
+/// What became of the dependents of deleted owners.
 #[derive(Debug, Default)]
-struct Ownership {
-    /// Of all objects, with whether they are being deleted.
-    uids: BTreeMap<String, bool>,
-    owned: Vec<Owned>,
-    /// Some objects could not be read.
-    is_incomplete: bool,
-}
-
-/// What becomes of the dependents of owners that are deleted.
-#[derive(Debug, Default)]
-struct Plan {
-    /// Those without other owners: each level's owners are in earlier ones.
-    levels: Vec<Vec<Owned>>,
-    /// Those that have other owners.
-    shared: Vec<Owned>,
-    /// UIDs of all that are deleted.
-    gone: BTreeSet<String>,
+pub struct Followed {
+    /// Why some still exist.
+    pub errors: Vec<anyhow::Error>,
+    /// Those that stay because finalizers keep their owners (`configmaps/NAME`).
+    pub waiting: Vec<String>,
+    /// The owners and all dependents: the owners to follow once nothing keeps them any more.
+    pub owners: Owners,
 }
 
 /// The dependents of objects on this node.
@@ -53,75 +50,157 @@ struct Plan {
 pub struct Dependents {
     paths: Paths,
     store: Store,
+    owners: Owners,
     ownership: Ownership,
 }
 
 impl Dependents {
-    /// Reads which object owns which.
+    /// Reads which objects these owners have.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    pub fn read(paths: &Paths) -> Result<Self, StoreError> {
+    /// If the store or the set of Pods cannot be read.
+    pub fn read(paths: &Paths, owners: Owners) -> anyhow::Result<Self> {
         let store = objects::open(paths)?;
-        let types: Vec<_> = kinds::all()
+        let (pods, others): (Vec<&'static Kind>, Vec<&'static Kind>) =
+            kinds::all().iter().partition(|kind| kind.kind == "Pod");
+        let types: Vec<_> = others
             .iter()
-            .map(|kind| (objects::resource(kind), Scope::All))
+            .map(|&kind| (objects::resource(kind), Scope::All))
             .collect();
-        let lists = store.list_all(&types)?;
+        let (mut known, mut is_incomplete) = (Vec::new(), false);
+        let mut note_damage = |error: &(dyn std::error::Error + 'static)| {
+            tracing::warn!("an object may lose its owners or keep them: {}", with_causes(error));
+            is_incomplete = true;
+        };
+        for (kind, list) in others.into_iter().zip(store.list_all(&types)?) {
+            for error in &list.damaged {
+                note_damage(error);
+            }
+            known.extend(list.items.iter().map(|object| Known::object(kind, object)));
+        }
+        // The store's lists wait for each Pod that is being changed. Here the last record suffices.
+        let records = PodRecords::new(paths.clone());
+        for kind in pods {
+            let (pods, damaged) = records.list_all()?;
+            for error in &damaged {
+                note_damage(error);
+            }
+            for record in pods {
+                match records.status(&record.uid) {
+                    Ok(None) if records.is_gone(&record.uid) => {}
+                    Ok(status) => {
+                        let is_terminating = status.is_some_and(|status| status.deletion_timestamp.is_some());
+                        known.push(Known::pod(kind, record, is_terminating));
+                    }
+                    Err(error) => {
+                        note_damage(&error);
+                        known.push(Known::pod(kind, record, false));
+                    }
+                }
+            }
+        }
         Ok(Self {
             paths: paths.clone(),
             store,
-            ownership: Ownership::of(lists),
+            ownership: Ownership::of(known, is_incomplete, &owners),
+            owners,
         })
     }
 
-    /// Deletes what only these owners own, and what that owns, after the owners (`--cascade=background`). Does not wait.
-    /// Owners that were not deleted keep their dependents. Returns why others still exist.
-    ///
-    /// # Errors
-    /// If the Pods cannot be followed.
-    pub async fn follow(&self, owners: BTreeSet<String>) -> anyhow::Result<Vec<anyhow::Error>> {
-        let owners = owners.into_iter().filter(|owner| !self.ownership.stays(owner));
-        let plan = self.ownership.plan(owners.collect());
-        let mut errors = Vec::new();
-        for level in &plan.levels {
-            errors.extend(self.delete(level, &DeleteOptions::default()).await?);
+    /// Whether the owners own nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_owner = |owner: &String| self.owners.contains_key(owner);
+        !self
+            .ownership
+            .owned
+            .iter()
+            .any(|owned| owned.owners.iter().any(is_owner))
+    }
+
+    /// Deletes what only these owners own, and what that owns, once the owners' deletion is requested
+    /// (`--cascade=background`). Does not wait. Owners that were not deleted keep their dependents, and so do those that
+    /// finalizers keep.
+    pub async fn follow(&self) -> Followed {
+        let (mut staying, mut held) = (BTreeSet::new(), BTreeSet::new());
+        let mut deleted = BTreeSet::new();
+        for owner in self.owners.keys() {
+            if let Some(existing) = self.ownership.existing.get(owner) {
+                if !existing.is_terminating {
+                    continue;
+                }
+                if existing.has_finalizers {
+                    held.insert(owner.clone());
+                }
+            }
+            deleted.insert(owner.clone());
         }
-        errors.extend(self.release(&plan.shared, &plan.gone).await);
-        Ok(errors)
+        let plan = self.ownership.plan(deleted);
+        let mut followed = Followed {
+            owners: self.owners.clone(),
+            ..Followed::default()
+        };
+        for level in &plan.levels {
+            let mut free = Vec::new();
+            for owned in level {
+                followed.owners.insert(owned.uid.clone(), owned.key.namespace.clone());
+                if owned.has_owner_in(&staying) {
+                    staying.insert(owned.uid.clone());
+                } else if owned.has_owner_in(&held) {
+                    held.insert(owned.uid.clone());
+                    followed
+                        .waiting
+                        .push(format!("{}/{}", owned.kind.qualified_plural(), owned.key.name));
+                } else {
+                    free.push(owned.clone());
+                }
+            }
+            let requested = self.delete(&free, &DeleteOptions::default()).await;
+            followed.errors.extend(requested.errors);
+            staying.extend(requested.refused);
+            held.extend(requested.held);
+        }
+        let Plan { shared, mut gone, .. } = plan;
+        gone.retain(|uid| !staying.contains(uid) && !held.contains(uid));
+        followed.errors.extend(self.release(&shared, &gone).await);
+        followed
     }
 
     /// Deletes what only these owners own, and what that owns, before the owners, and waits until it is gone
     /// (`--cascade=foreground`). Returns why others still exist.
-    ///
-    /// # Errors
-    /// If the store cannot be read, or the Pods not be followed.
-    pub async fn precede(
-        &self,
-        owners: BTreeSet<String>,
-        options: &DeleteOptions,
-    ) -> anyhow::Result<Vec<anyhow::Error>> {
-        let plan = self.ownership.plan(owners);
-        let mut errors = Vec::new();
+    pub async fn precede(&self, options: &DeleteOptions) -> Vec<anyhow::Error> {
+        let plan = self.ownership.plan(self.owners.keys().cloned().collect());
+        let mut errors = self.refusals(&plan);
         for level in plan.levels.iter().rev() {
-            errors.extend(self.delete(level, options).await?);
             if !errors.is_empty() {
-                return Ok(errors);
+                return errors;
             }
+            errors = self.delete(level, options).await.errors;
         }
-        errors.extend(self.release(&plan.shared, &plan.gone).await);
-        Ok(errors)
+        if errors.is_empty() {
+            errors = self.release(&plan.shared, &plan.gone).await;
+        }
+        errors
     }
 
     /// Removes these owners from their dependents, which stay (`--cascade=orphan`). Returns why others still have them.
-    pub async fn orphan(&self, owners: &BTreeSet<String>) -> Vec<anyhow::Error> {
-        let is_dependent = |owned: &&Owned| owned.owners.iter().any(|owner| owners.contains(owner));
-        let dependents: Vec<Owned> = self.ownership.owned.iter().filter(is_dependent).cloned().collect();
-        self.release(&dependents, owners).await
+    pub async fn orphan(&self) -> Vec<anyhow::Error> {
+        let owners: BTreeSet<String> = self.owners.keys().cloned().collect();
+        self.release(&self.ownership.owned, &owners).await
     }
 
-    async fn delete(&self, dependents: &[Owned], options: &DeleteOptions) -> anyhow::Result<Vec<anyhow::Error>> {
-        let (mut errors, mut pods, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    /// Why namespaces among the dependents cannot be deleted.
+    fn refusals(&self, plan: &Plan) -> Vec<anyhow::Error> {
+        let store = self.store.dry_run();
+        let owned = plan.levels.iter().flatten().filter(|owned| is_namespace(owned.kind));
+        let refusals = owned.filter_map(|owned| begin_namespace(&store, &owned.key, &owned.uid).err());
+        refusals.map(anyhow::Error::from).collect()
+    }
+
+    /// Requests the deletion of dependents, and waits as the options say.
+    async fn delete(&self, dependents: &[Owned], options: &DeleteOptions) -> Requested {
+        let mut requested = Requested::default();
+        let (mut pods, mut ending, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let records = PodRecords::new(self.paths.clone());
         let objects = Objects::of(self.store.clone());
         for dependent in dependents {
@@ -129,7 +208,14 @@ impl Dependents {
             if kind.kind == "Pod" {
                 match records.visible(uid) {
                     Ok(record) => pods.extend(record),
-                    Err(error) => errors.push(error.into()),
+                    Err(error) => requested.refuse(uid, error.into()),
+                }
+                continue;
+            }
+            if is_namespace(kind) {
+                match begin_namespace(&self.store, key, uid) {
+                    Ok(namespace) => ending.extend(namespace),
+                    Err(error) => requested.refuse(uid, error.into()),
                 }
                 continue;
             }
@@ -139,18 +225,49 @@ impl Dependents {
             };
             match objects.delete(kind, key, &deletion) {
                 Ok(Written::Removed(_)) => {}
-                Ok(_) => kept.push(dependent),
+                Ok(_) => {
+                    requested.held.insert(uid.clone());
+                    kept.push(dependent);
+                }
                 // Another process was faster.
                 Err(error) if error.is_not_found() || error.reason() == Some("Conflict") => {}
-                Err(error) => errors.push(error.into()),
+                Err(error) => requested.refuse(uid, error.into()),
             }
         }
-        let failures = delete_pods(&self.paths, pods, options, &mut |_| Ok(())).await?;
-        errors.extend(failures.into_iter().map(DeleteError::into_report));
-        for dependent in kept.into_iter().filter(|_| options.waits) {
-            errors.extend(self.wait_for(dependent, options).await?);
+        self.delete_pods(pods, options, &mut requested).await;
+        for namespace in &ending {
+            if namespace.finalizers().next().is_some() {
+                requested.held.insert(namespace.uid().to_owned());
+            }
+            let emptied = namespaces::empty(&self.paths, &self.store, namespace, options).await;
+            let errors = emptied.unwrap_or_else(|error| vec![error]);
+            requested.errors.extend(errors);
         }
-        Ok(errors)
+        for dependent in kept.into_iter().filter(|_| options.waits) {
+            let error = self.wait_for(dependent, options).await.unwrap_or_else(Some);
+            requested.errors.extend(error);
+        }
+        requested
+    }
+
+    async fn delete_pods(&self, pods: Vec<PodRecord>, options: &DeleteOptions, requested: &mut Requested) {
+        let finalized = pods
+            .iter()
+            .filter(|record| record.detached && has_finalizers(&record.pod));
+        requested.held.extend(finalized.map(|record| record.uid.clone()));
+        let mut refused: BTreeSet<String> = pods.iter().map(|record| record.uid.clone()).collect();
+        let accepted = &mut |record: &PodRecord| {
+            refused.remove(&record.uid);
+            anyhow::Ok(())
+        };
+        match delete_pods(&self.paths, pods, options, accepted).await {
+            Ok(failures) => {
+                let reports = failures.into_iter().map(DeleteError::into_report);
+                requested.errors.extend(reports);
+            }
+            Err(error) => requested.errors.push(error),
+        }
+        requested.refused.extend(refused);
     }
 
     /// Waits until a dependent that finalizers keep is gone.
@@ -165,11 +282,11 @@ impl Dependents {
         Ok((!is_gone).then(timed_out))
     }
 
-    /// Removes owners from objects that stay.
+    /// Removes owners from those of these objects that have them. Returns why others still have them.
     async fn release(&self, dependents: &[Owned], owners: &BTreeSet<String>) -> Vec<anyhow::Error> {
         let mut errors = Vec::new();
         let objects = Objects::of(self.store.clone());
-        for Owned { kind, key, .. } in dependents {
+        for Owned { kind, key, .. } in dependents.iter().filter(|owned| owned.has_owner_in(owners)) {
             if kind.kind == "Pod" {
                 errors.extend(self.release_pod(key, owners).await.err());
                 continue;
@@ -210,65 +327,27 @@ impl Dependents {
     }
 }
 
-impl Ownership {
-    fn of(lists: Vec<List>) -> Self {
-        let mut ownership = Self::default();
-        for (kind, list) in kinds::all().iter().zip(lists) {
-            for error in &list.damaged {
-                tracing::warn!("an object may lose its owners or keep them: {}", with_causes(error));
-                ownership.is_incomplete = true;
-            }
-            for object in &list.items {
-                ownership.uids.insert(object.uid().to_owned(), object.is_terminating());
-                let references = object.value().pointer("/metadata/ownerReferences");
-                let references = references.and_then(Value::as_array).into_iter().flatten();
-                let owners = references.filter_map(|reference| reference.get("uid")?.as_str());
-                let owners: Vec<String> = owners.map(str::to_owned).collect();
-                if !owners.is_empty() {
-                    ownership.owned.push(Owned {
-                        kind,
-                        key: objects::key(kind, object.namespace().unwrap_or_default(), object.name()),
-                        uid: object.uid().to_owned(),
-                        owners,
-                    });
-                }
-            }
-        }
-        ownership
+impl Requested {
+    fn refuse(&mut self, uid: &str, error: anyhow::Error) {
+        self.refused.insert(uid.to_owned());
+        self.errors.push(error);
     }
+}
 
-    /// Whether an object exists and is not being deleted.
-    fn stays(&self, uid: &str) -> bool {
-        self.uids.get(uid).is_some_and(|is_terminating| !is_terminating)
+fn is_namespace(kind: &Kind) -> bool {
+    kind.kind == "Namespace"
+}
+
+/// Begins the deletion of the namespace with this UID, unless it is gone.
+fn begin_namespace(store: &Store, key: &Key, uid: &str) -> Result<Option<Object>, ObjectError> {
+    let found = store.find(&namespace_resource(), key)?;
+    if found.is_none_or(|namespace| namespace.uid() != uid) {
+        return Ok(None);
     }
-
-    /// Which dependents are deleted with these owners.
-    fn plan(&self, owners: BTreeSet<String>) -> Plan {
-        let mut plan = Plan {
-            gone: owners,
-            ..Plan::default()
-        };
-        loop {
-            let gone = &plan.gone;
-            let may_exist =
-                |owner: &String| !gone.contains(owner) && (self.is_incomplete || self.uids.contains_key(owner));
-            let is_next = |owned: &&Owned| {
-                !gone.contains(&owned.uid)
-                    && owned.owners.iter().any(|owner| gone.contains(owner))
-                    && !owned.owners.iter().any(may_exist)
-            };
-            let level: Vec<Owned> = self.owned.iter().filter(is_next).cloned().collect();
-            if level.is_empty() {
-                break;
-            }
-            plan.gone.extend(level.iter().map(|owned| owned.uid.clone()));
-            plan.levels.push(level);
-        }
-        let is_shared = |owned: &&Owned| {
-            !plan.gone.contains(&owned.uid) && owned.owners.iter().any(|owner| plan.gone.contains(owner))
-        };
-        plan.shared = self.owned.iter().filter(is_shared).cloned().collect();
-        plan
+    match begin_namespace_deletion(store, &key.name) {
+        // Another process was faster.
+        Err(error) if error.is_not_found() => Ok(None),
+        begun => begun.map(Some),
     }
 }
 
@@ -286,135 +365,4 @@ fn without_owners(object: &Value, owners: &BTreeSet<String>) -> Option<Value> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::objects::test_store::config_map;
-    use crate::pod::test_pods::{TestPods, manifest};
-
-    fn owned_by(mut object: Value, owners: &[&str]) -> Value {
-        let reference = |uid: &&str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid });
-        object["metadata"]["ownerReferences"] = owners.iter().map(reference).collect();
-        object
-    }
-
-    /// A node with objects that own each other.
-    struct Node {
-        pods: TestPods,
-        objects: Objects,
-        owner: String,
-        other: String,
-    }
-
-    impl Node {
-        /// `owner` owns `child`, the Pod `worker`, and with `other` the ConfigMap `shared` and the Pod `both`. The Pod
-        /// `worker` owns `grandchild`. The owner of `foreign` never existed.
-        fn new() -> Self {
-            let pods = TestPods::new();
-            let objects = Objects::open(&pods.paths).unwrap();
-            let create = |name: &str, owners: &[&str]| {
-                let object = owned_by(config_map("default", name), owners);
-                let created = objects.create(kinds::named("cm").unwrap(), &object).unwrap();
-                created.uid().to_owned()
-            };
-            let (owner, other) = (create("owner", &[]), create("other", &[]));
-            create("child", &[&owner]);
-            let worker = pods.add_ended(&owned_by(manifest("worker", "nginx:1", "a"), &[&owner]));
-            pods.add_ended(&owned_by(manifest("both", "nginx:1", "a"), &[&owner, &other]));
-            create("grandchild", &[&worker]);
-            create("shared", &[&other, &owner]);
-            create("foreign", &["never"]);
-            Self {
-                pods,
-                objects,
-                owner,
-                other,
-            }
-        }
-
-        fn owners(&self) -> BTreeSet<String> {
-            BTreeSet::from([self.owner.clone()])
-        }
-
-        /// `NAME` or `NAME < NUMBER OF OWNERS` of all ConfigMaps and Pods.
-        fn left(&self) -> Vec<String> {
-            let types = ["cm", "pods"].map(|name| (objects::resource(kinds::named(name).unwrap()), Scope::All));
-            let lists = self.objects.store().list_all(&types).unwrap();
-            let items = lists.iter().flat_map(|list| &list.items);
-            let text = |object: &std::sync::Arc<microkube_store::Object>| {
-                let owners = object.value().pointer("/metadata/ownerReferences");
-                match owners.and_then(Value::as_array).map_or(0, Vec::len) {
-                    0 => object.name().to_owned(),
-                    count => format!("{} < {count}", object.name()),
-                }
-            };
-            items.map(text).collect()
-        }
-    }
-
-    #[tokio::test]
-    async fn what_only_deleted_objects_own_is_deleted_with_its_own_dependents() {
-        let waiting = DeleteOptions {
-            waits: true,
-            ..DeleteOptions::default()
-        };
-        for is_first in [true, false] {
-            let node = Node::new();
-            let dependents = Dependents::read(&node.pods.paths).unwrap();
-            let errors = match is_first {
-                true => dependents.precede(node.owners(), &waiting).await.unwrap(),
-                false => {
-                    // Its deletion has failed.
-                    let errors = dependents.follow(node.owners()).await.unwrap();
-                    assert!(errors.is_empty() && node.left().len() == 8, "{errors:?}");
-                    let (cm, key) = (kinds::named("cm").unwrap(), Key::namespaced("default", "owner"));
-                    node.objects.delete(cm, &key, &Deletion::default()).unwrap();
-                    let dependents = Dependents::read(&node.pods.paths).unwrap();
-                    dependents.follow(node.owners()).await.unwrap()
-                }
-            };
-            assert!(errors.is_empty(), "{errors:?}");
-            let left = node.left().into_iter().filter(|name| name != "owner");
-            assert_eq!(
-                left.collect::<Vec<_>>(),
-                ["foreign < 1", "other", "shared < 1", "both < 1"]
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn orphans_stay_without_their_owners() {
-        let node = Node::new();
-        let dependents = Dependents::read(&node.pods.paths).unwrap();
-        let owners = BTreeSet::from([node.owner.clone(), node.other.clone()]);
-        let errors = dependents.orphan(&owners).await;
-        assert!(errors.is_empty(), "{errors:?}");
-        let left = [
-            "child",
-            "foreign < 1",
-            "grandchild < 1",
-            "other",
-            "owner",
-            "shared",
-            "both",
-            "worker",
-        ];
-        assert_eq!(node.left(), left);
-    }
-
-    #[test]
-    fn dependents_with_owners_that_may_exist_are_kept() {
-        let node = Node::new();
-        let mut ownership = Dependents::read(&node.pods.paths).unwrap().ownership;
-        let mut circle = ownership.owned.first().unwrap().clone();
-        circle.owners = vec![node.owner.clone(), "unreadable".to_owned(), circle.uid.clone()];
-        ownership.owned = vec![circle];
-        assert_eq!(ownership.plan(node.owners()).levels.len(), 0, "it owns itself");
-        ownership.owned.first_mut().unwrap().owners.pop();
-        assert_eq!(ownership.plan(node.owners()).levels.len(), 1);
-        ownership.is_incomplete = true;
-        let plan = ownership.plan(node.owners());
-        assert_eq!((plan.levels.len(), plan.shared.len()), (0, 1));
-    }
-}
+mod tests;
