@@ -30,7 +30,8 @@ impl PodRecords {
         self.create_with(&mut record.clone(), |_| {})
     }
 
-    /// Does the same. `complete` changes the record just before it is written, while nobody reads it.
+    /// Creates the record of a new Pod like [`Self::create`]. `complete` changes the record just before it is written,
+    /// while no reader sees it.
     ///
     /// # Errors
     /// See [`Self::create`].
