@@ -23,6 +23,7 @@ mod stdio;
 #[cfg(test)]
 mod test_directory;
 mod under_way;
+mod user_namespace;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -150,6 +150,18 @@ pub fn make_slave(mount: BorrowedFd<'_>) -> io::Result<()> {
     change_mount(mount, &attr, true)
 }
 
+/// Shows the files of a detached mount as those of the users that a user namespace maps theirs to (`MOUNT_ATTR_IDMAP`,
+/// mount_setattr(2)): the owner 0 on disk becomes the namespace's root.
+pub fn map_users(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let attr = MountAttr {
+        attr_set: MOUNT_ATTR_IDMAP,
+        userns_fd: u64::try_from(user_namespace.as_raw_fd()).map_err(io::Error::other)?,
+        ..Default::default()
+    };
+    change_mount(mount, &attr, false)
+}
+
 fn change_mount(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH as libc::c_uint;
     if recursive {

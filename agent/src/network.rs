@@ -1,5 +1,7 @@
 //! Configures the guest's network interface as the host decided: name, address, route, MTU.
 
+mod namespace;
+
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -7,9 +9,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use microkube_protocol::messages::NetworkInterface;
+use nix::net::if_::if_nameindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::request_field::InvalidRequest;
+
+pub use self::namespace::hand_over;
 
 /// `IFNAMSIZ`, linux/if.h, without the terminating NUL.
 const MAX_NAME_BYTES: usize = 15;
@@ -114,6 +119,24 @@ impl Configurator {
         })
     }
 
+    /// The name of the interface with this address, in the network namespace of the calling thread.
+    fn find_by_mac(&self, mac: [u8; 6]) -> Result<String> {
+        for interface in &if_nameindex().context("cannot list the network interfaces")? {
+            let name = interface.name().to_string_lossy();
+            let mut request = ifreq(&name);
+            // SAFETY: SIOCGIFHWADDR takes a pointer to an ifreq, and this one lives for the length of the call.
+            let found =
+                check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFHWADDR as libc::Ioctl, &raw mut request) });
+            // SAFETY: the call has filled this member of the union, and it is plain data in any case.
+            let address = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+            if found.is_ok() && address.iter().zip(mac).all(|(byte, wanted)| *byte as u8 == wanted) {
+                return Ok(name.into_owned());
+            }
+        }
+        let wanted = mac.map(|byte| format!("{byte:02x}")).join(":");
+        bail!("no network interface has the MAC address {wanted}")
+    }
+
     fn bring_up(&self, name: &str) -> io::Result<()> {
         self.interface(libc::SIOCSIFFLAGS, name, |ifreq| {
             ifreq.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
@@ -179,7 +202,7 @@ pub fn configure(interface: Option<&Interface>) -> Result<()> {
         fs::write(path, value).with_context(|| format!("cannot write {value:?} to {path}"))?;
     }
     let Some(interface) = interface else { return Ok(()) };
-    let current = find_by_mac(interface.mac)?;
+    let current = configurator.find_by_mac(interface.mac)?;
     let name = interface.name.as_str();
     if current != name {
         configurator
@@ -216,18 +239,6 @@ pub fn configure(interface: Option<&Interface>) -> Result<()> {
             .with_context(|| format!("cannot add the default route through {gateway}"))?;
     }
     Ok(())
-}
-
-fn find_by_mac(mac: [u8; 6]) -> Result<String> {
-    let wanted = mac.map(|byte| format!("{byte:02x}")).join(":");
-    for entry in fs::read_dir("/sys/class/net").context("cannot list the network interfaces")? {
-        let entry = entry.context("cannot list the network interfaces")?;
-        let address = fs::read_to_string(entry.path().join("address")).unwrap_or_default();
-        if address.trim() == wanted {
-            return Ok(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    bail!("no network interface has the MAC address {wanted}")
 }
 
 #[cfg(test)]

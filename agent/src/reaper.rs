@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
@@ -41,6 +42,22 @@ impl Reaper {
         let (sender, receiver) = oneshot::channel();
         children.insert(pid.as_raw(), sender);
         Ok((pid, other, receiver))
+    }
+
+    /// Registers a child that another child has started for the agent (`CLONE_PARENT`, clone(2)). Returns its pidfd and a
+    /// receiver of its exit status, or `None` if it has ended already.
+    pub fn adopt(&self, pid: Pid) -> io::Result<Option<(OwnedFd, oneshot::Receiver<ExitStatus>)>> {
+        let mut children = lock(&self.children);
+        // SAFETY: no pointers; it returns a new descriptor or an error.
+        let pidfd = match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
+            Err(Errno::ESRCH) => return Ok(None),
+            pidfd => i32::try_from(pidfd?).map_err(io::Error::other)?,
+        };
+        // SAFETY: the kernel has just created this descriptor for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let (sender, receiver) = oneshot::channel();
+        children.insert(pid.as_raw(), sender);
+        Ok(Some((pidfd, receiver)))
     }
 
     /// Starts listening for SIGCHLD.
@@ -102,7 +119,7 @@ fn exit_status(status: i32) -> ExitStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -137,5 +154,15 @@ mod tests {
             assert_eq!(status.await.unwrap(), ExitStatus::Code(code));
         }
         assert_eq!(killed.await.unwrap(), ExitStatus::Signal(9));
+
+        let mut child = Command::new("/bin/sh");
+        let child = child.args(["-c", "read line; exit 7"]).stdin(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let (_, adopted) = reaper.adopt(pid).unwrap().unwrap();
+        drop(child.stdin.take());
+        assert_eq!(adopted.await.unwrap(), ExitStatus::Code(7));
+        assert!(child.wait().is_err(), "the reaper has collected it");
+        assert!(reaper.adopt(pid).unwrap().is_none());
     }
 }

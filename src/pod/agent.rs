@@ -21,7 +21,7 @@ use microkube_protocol::messages::{
 use microkube_protocol::service::AgentClient;
 use microkube_protocol::{
     ADDED_CONTAINERS_VERSION, AGENT_VERSIONS, FILE_VOLUMES_VERSION, NoCommonVersion, SECURITY_CONTEXT_VERSION,
-    VOLUME_FILES_VERSION, Versions,
+    USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION, Versions,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use ttrpc::Code;
@@ -115,13 +115,22 @@ fn require_fields_of_sandbox(version: u32, request: &CreateSandboxRequest) -> Re
             .as_ref()
             .is_some_and(|empty_dir| empty_dir.fs_group.is_some())
     };
-    for (is_used, what) in [
-        (request.share_process_namespace, "shared process namespaces"),
-        (!request.sysctls.is_empty(), "sysctls"),
-        (request.volumes.iter().any(has_fs_group), "groups of emptyDir volumes"),
+    for (is_used, needed, what) in [
+        (
+            request.share_process_namespace,
+            SECURITY_CONTEXT_VERSION,
+            "shared process namespaces",
+        ),
+        (!request.sysctls.is_empty(), SECURITY_CONTEXT_VERSION, "sysctls"),
+        (
+            request.volumes.iter().any(has_fs_group),
+            SECURITY_CONTEXT_VERSION,
+            "groups of emptyDir volumes",
+        ),
+        (request.user_namespace, USER_NAMESPACES_VERSION, "user namespaces"),
     ] {
         if is_used {
-            require(version, SECURITY_CONTEXT_VERSION, what)?;
+            require(version, needed, what)?;
         }
     }
     Ok(())
@@ -222,18 +231,25 @@ impl AgentClientHandle {
         request: &StartContainerRequest,
     ) -> Result<StartContainerResponse, AgentError> {
         let is_special = |mount: &Mount| mount.propagation.value() != 0 || mount.recursive_read_only;
-        for (is_used, what) in [
+        for (is_used, needed, what) in [
             (
                 !request.security.seccomp_programs.is_empty(),
+                SECURITY_CONTEXT_VERSION,
                 "seccomp profiles of type Localhost",
             ),
             (
                 request.mounts.iter().any(is_special),
+                SECURITY_CONTEXT_VERSION,
                 "mountPropagation and recursiveReadOnly",
+            ),
+            (
+                request.security.unmasked_proc,
+                USER_NAMESPACES_VERSION,
+                "containers with procMount Unmasked",
             ),
         ] {
             if is_used {
-                require(self.version(), SECURITY_CONTEXT_VERSION, what)?;
+                require(self.version(), needed, what)?;
             }
         }
         let mut answer = self.client.start_container(context, request).await?;

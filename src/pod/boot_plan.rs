@@ -104,6 +104,7 @@ fn sandbox_request(
         shm_size_bytes: 64 << 20,
         share_process_namespace: resolved.shares_process_namespace(),
         sysctls: resolved.sysctls(),
+        user_namespace: resolved.has_user_namespace(),
         ..Default::default()
     })
 }

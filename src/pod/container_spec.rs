@@ -127,6 +127,7 @@ pub fn plan(
             no_new_privileges: confinement.no_new_privileges,
             read_only_rootfs: confinement.read_only_rootfs,
             privileged: confinement.privileged,
+            unmasked_proc: confinement.unmasked_proc,
             ..Default::default()
         })
         .into(),

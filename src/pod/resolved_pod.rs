@@ -107,6 +107,12 @@ impl<'p> ResolvedPod<'p> {
         self.pod.spec.as_ref().and_then(|spec| spec.share_process_namespace) == Some(true)
     }
 
+    /// Whether the containers run in a user namespace of the Pod.
+    #[must_use]
+    pub fn has_user_namespace(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false)
+    }
+
     /// The kernel's settings for the Pod.
     #[must_use]
     pub fn sysctls(&self) -> Vec<Sysctl> {

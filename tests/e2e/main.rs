@@ -50,4 +50,5 @@ mod security_context;
 mod termination;
 mod timeline;
 mod upgrade;
+mod user_namespaces;
 mod vmm;

@@ -206,11 +206,6 @@ fn what_the_node_does_not_allow_is_refused_with_kubernetes_words() {
             Pod::named("refused").container(of_container(json!({ "seLinuxOptions": { "level": "s0" } }))),
             "spec.containers[0].securityContext.seLinuxOptions",
         ),
-        (
-            "",
-            Pod::named("refused").container(main()).set("spec.hostUsers", false),
-            "spec.hostUsers",
-        ),
     ] {
         let finished = run_with_config(config, &pod);
         assert!(matches!(finished.code(), 1 | 2), "{finished:?}");

@@ -28,7 +28,7 @@ mod generated {
 pub use generated::{agent as messages, agent_ttrpc as service};
 
 /// The versions of this contract that this build supports. `docs/decisions/versions.md` says when to raise which.
-pub const AGENT_VERSIONS: Versions = Versions { oldest: 0, newest: 4 };
+pub const AGENT_VERSIONS: Versions = Versions { oldest: 0, newest: 5 };
 
 /// The first version with file volumes.
 pub const FILE_VOLUMES_VERSION: u32 = 2;
@@ -41,6 +41,9 @@ pub const SECURITY_CONTEXT_VERSION: u32 = 3;
 
 /// The first version with `ReadVolumeFile`.
 pub const VOLUME_FILES_VERSION: u32 = 4;
+
+/// The first version with `user_namespace` and `unmasked_proc`.
+pub const USER_NAMESPACES_VERSION: u32 = 5;
 
 /// Well-known context id of the host (`VMADDR_CID_HOST`, vsock(7)).
 pub const HOST_CID: u32 = 2;

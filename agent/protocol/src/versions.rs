@@ -191,6 +191,23 @@ mod tests {
         assert_eq!(mount.write_to_bytes().unwrap(), b"\x28\x02\x30\x01");
     }
 
+    /// Fields of version 5, byte for byte.
+    #[test]
+    fn fields_of_user_namespaces_are_those_of_version_5() {
+        use crate::messages::{CreateSandboxRequest, Security};
+        use protobuf::Message as _;
+        let sandbox = CreateSandboxRequest {
+            user_namespace: true,
+            ..Default::default()
+        };
+        assert_eq!(sandbox.write_to_bytes().unwrap(), b"\x68\x01");
+        let security = Security {
+            unmasked_proc: true,
+            ..Default::default()
+        };
+        assert_eq!(security.write_to_bytes().unwrap(), b"\x38\x01");
+    }
+
     proptest! {
         #[test]
         fn both_sides_agree_on_the_same_version_and_both_support_it(

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,6 +88,15 @@ impl Cgroup {
             write_value(&cgroup.path, "memory.swap.max", "0")?;
         }
         Ok(cgroup)
+    }
+
+    /// Lets a user create cgroups below this one and move processes to them (`/sys/kernel/cgroup/delegate`).
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        for file in [".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            let path = self.path.join(file);
+            chown(&path, Some(uid), Some(uid)).with_context(|| format!("cannot give away {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Opens the directory, to start a process in it (`CLONE_INTO_CGROUP`) and to attach the device rules to it.

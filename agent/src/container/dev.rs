@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -12,7 +12,6 @@ use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod, mknodat};
 
 use super::devices::DEFAULT_DEVICES;
 use super::mounts::DEV;
-use crate::mount_api::{Missing, open_in_root};
 
 const NULL: &str = "/dev/null";
 
@@ -29,12 +28,12 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Creates the device files of a container. A privileged container gets all of the guest's.
-pub fn make_devices(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
-    let dev = open_in_root(root, Path::new(DEV), Missing::Fail).context("cannot open /dev")?;
+/// Creates the device files of a container in its /dev, and gives /dev and the default devices to the user and group
+/// `owner`. A privileged container gets all of the guest's devices as well, which stay root's.
+pub fn make_devices(dev: &OwnedFd, privileged: bool, owner: u32) -> Result<()> {
     for (name, major, minor) in DEFAULT_DEVICES {
         mknodat(
-            &dev,
+            dev,
             name,
             SFlag::S_IFCHR,
             Mode::from_bits_truncate(0o666),
@@ -45,6 +44,14 @@ pub fn make_devices(root: BorrowedFd<'_>, privileged: bool) -> Result<()> {
     let dev = Path::new("/proc/self/fd").join(dev.as_raw_fd().to_string());
     for (name, target) in DEVICE_LINKS {
         symlink(target, dev.join(name)).with_context(|| format!("cannot create /dev/{name}"))?;
+    }
+    if owner != 0 {
+        chown(&dev, Some(owner), Some(owner)).context("cannot give away /dev")?;
+        let links = DEVICE_LINKS.iter().map(|(name, _)| *name);
+        for name in DEFAULT_DEVICES.iter().map(|(name, _, _)| *name).chain(links) {
+            lchown(dev.join(name), Some(owner), Some(owner))
+                .with_context(|| format!("cannot give away /dev/{name}"))?;
+        }
     }
     if privileged {
         copy_devices(Path::new(DEV), &dev).context("cannot create the VM's devices")?;

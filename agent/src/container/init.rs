@@ -4,29 +4,31 @@
 //! ordinary code. Descriptors 0 to 2 are already the container's stdio; see [`super::spec`] for the others.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
-use nix::unistd::{Gid, Uid, chdir, dup2_stdin, fchown, getcwd, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Uid, chdir, dup2_stdin, fchown, getcwd, pipe2, setgroups, setresgid, setresuid, setsid};
 
 use super::capabilities::Capabilities;
 use super::exec::{self, ExecError};
+use super::prepared_mounts;
 use super::rootfs::{self, WorkingDirError};
 use super::seccomp::Filters;
 use super::spec::{
-    CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, RootSpec, SPEC_FD, TERMINAL_FD, TURN_FD, WantedUser,
+    CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, RootSpec, SPEC_FD, TERMINAL_FD, TURN_FD,
+    USER_NAMESPACE_FD, WantedUser,
 };
 use super::sub_path::SubPathError;
 use super::user::{self, Groups, User, UserError};
-use super::{dev, terminal};
+use super::{dev, spawn, terminal};
 use crate::boot::boottime_ns;
-use crate::priority;
+use crate::{priority, user_namespace};
 
 /// Exit status of a helper that failed. Docker and containerd use it for containers that never started.
 const EXIT_START_ERROR: i32 = 128;
@@ -104,6 +106,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
         root,
         process: spec,
         waits_for_turn,
+        in_user_namespace,
     } = serde_json::from_slice(&spec).context("cannot parse the process's specification")?;
     let capabilities = Capabilities::parse(spec.capabilities.iter().map(String::as_str))
         .map_err(|name| Error::msg(format!("unknown capability {name}")))?;
@@ -111,26 +114,33 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     // The processes already in the container must not be able to inspect this process, which has more
     // rights than the container.
     nix::sys::prctl::set_dumpable(false).context("cannot hide the helper from the container")?;
-    setsid().context("cannot start a session")?;
     reset_signals();
+    // Both need rights over the VM.
     set_oom_score_adj(spec.oom_score_adj)?;
+    raise_open_files();
     umask(Mode::empty());
     let null = dev::open_null()?;
     let user = match &root {
         Some(root) => {
-            // The process is already in the container's cgroup, which therefore becomes the root of the namespace.
-            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot create a cgroup namespace")?;
-            enter_new_root(root, &spec.working_dir, spec.user)?
+            // SAFETY: for a new container of a Pod with a user namespace, the agent has opened this descriptor, and no other
+            // code here uses it.
+            let user_namespace = in_user_namespace.then(|| unsafe { OwnedFd::from_raw_fd(USER_NAMESPACE_FD) });
+            let user_namespace = user_namespace.as_ref().map(AsFd::as_fd);
+            enter_new_root(root, &spec.working_dir, spec.user, user_namespace, report)?
         }
         None => {
-            join_container()?;
-            resolved(spec.user)?
+            let user = resolved(spec.user)?;
+            own_pipes(&user, in_user_namespace)?;
+            join_container(in_user_namespace)?;
+            user
         }
     };
+    setsid().context("cannot start a session")?;
     if let Some(size) = spec.terminal {
         // SAFETY: if there is a terminal, the agent has opened this descriptor, and no other code here uses it.
         let agent = unsafe { File::from_raw_fd(TERMINAL_FD) };
         terminal::enter(&agent, size, root.is_some())?;
+        own_terminal(&user)?;
     } else if root.is_some() && !spec.stdin {
         dup2_stdin(dev::open_own_null(null)).context("cannot set stdin to /dev/null")?;
     }
@@ -141,8 +151,6 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
 
     let mut env = spec.env;
     complete_env(&mut env, &user, spec.terminal.is_some());
-    own_stdio(&user)?;
-    raise_open_files();
     let filters = Filters::new(&spec.seccomp, capabilities)?;
     // As in runc: installing filters needs CAP_SYS_ADMIN or no_new_privs. With the latter they come last, so that a
     // profile need not allow the calls before that.
@@ -160,7 +168,7 @@ fn run(mut spec_file: File, report: &mut File) -> Result<()> {
     if waits_for_turn {
         // SAFETY: if there is a turn to wait for, the agent has opened this descriptor, and no other code here uses it.
         let mut turn = unsafe { File::from_raw_fd(TURN_FD) };
-        io::copy(&mut turn, &mut io::sink()).context("cannot wait for the turn to start")?;
+        turn.read_exact(&mut [0]).context("the start was cancelled")?;
     }
     // As late as possible, because a busy container must not delay what a probe starts in it.
     priority::reset().context("cannot reset the priority")?;
@@ -208,43 +216,90 @@ pub(super) fn set_oom_score_adj(value: i32) -> Result<()> {
 }
 
 /// Joins the namespaces of the process at [`CONTAINER_FD`]; that process's root directory becomes this process's.
-fn join_container() -> Result<()> {
+fn join_container(in_user_namespace: bool) -> Result<()> {
     // SAFETY: for a process that joins a container, the agent has opened this descriptor, and no
     // other code here uses it.
     let container = unsafe { OwnedFd::from_raw_fd(CONTAINER_FD) };
-    setns(container, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-        .context("cannot join the container; it may have ended")
+    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+    if in_user_namespace {
+        namespaces |= CloneFlags::CLONE_NEWUSER;
+    }
+    setns(container, namespaces).context("cannot join the container; it may have ended")?;
+    match in_user_namespace {
+        true => user_namespace::own_root(),
+        false => Ok(()),
+    }
 }
 
 /// Creates the container's file system and enters it. Looks up the user and the groups in the image, so that a volume
 /// at /etc cannot change them, and the home directory in the container's own view, as runc does.
-fn enter_new_root(spec: &RootSpec, working_dir: &Path, wanted: WantedUser) -> Result<User> {
+///
+/// With a user namespace, returns in another process, the container's.
+fn enter_new_root(
+    spec: &RootSpec,
+    working_dir: &Path,
+    wanted: WantedUser,
+    user_namespace: Option<BorrowedFd<'_>>,
+    report: &mut File,
+) -> Result<User> {
     // Peers of the VM's own mounts, which the next step makes private.
-    let shared = rootfs::clone_propagated(spec)?;
-    let root = rootfs::mount_image(spec)?;
-    let wanted = match wanted {
-        WantedUser::Resolved(user) => Ok(user),
+    let prepared = prepared_mounts::prepare(spec, user_namespace)?;
+    let root = prepared_mounts::overlay(spec, user_namespace)?;
+    let mut user = look_up(wanted, &root)?;
+    own_pipes(&user, user_namespace.is_some())?;
+    if let Some(user_namespace) = user_namespace {
+        continue_in(user_namespace, spec.joins_pid_namespace, report)?;
+    }
+    // The process is already in the container's cgroup, which therefore becomes the root of the namespace.
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot create a cgroup namespace")?;
+    rootfs::enter(&root, spec, prepared, working_dir)?;
+    user.home = home(user.uid);
+    Ok(user)
+}
+
+/// Finds the user in the files of the image.
+fn look_up(wanted: WantedUser, root: &OwnedFd) -> Result<User> {
+    let (spec, supplemental_gids, without_image_groups) = match wanted {
+        WantedUser::Resolved(user) => return Ok(user),
         WantedUser::Named {
             spec,
             supplemental_gids,
             without_image_groups,
-        } => {
-            let read = |path: &str| {
-                user::read_database(root.as_fd(), path.as_ref())
-                    .with_context(|| format!("cannot read {path} of the image"))
-            };
-            let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-            let groups = match without_image_groups {
-                true => Groups::Strict(&supplemental_gids),
-                false => Groups::Merge(&supplemental_gids),
-            };
-            user::resolve(&spec, groups, &passwd, &group)
-        }
+        } => (spec, supplemental_gids, without_image_groups),
     };
-    let mut user = wanted?;
-    rootfs::enter(&root, spec, shared, working_dir)?;
-    user.home = home(user.uid);
-    Ok(user)
+    let read = |path: &str| {
+        user::read_database(root.as_fd(), path.as_ref()).with_context(|| format!("cannot read {path} of the image"))
+    };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    let groups = match without_image_groups {
+        true => Groups::Strict(&supplemental_gids),
+        false => Groups::Merge(&supplemental_gids),
+    };
+    Ok(user::resolve(&spec, groups, &passwd, &group)?)
+}
+
+/// Continues in a new process, the root of the user namespace, in mount and PID namespaces that belong to it.
+fn continue_in(user_namespace: BorrowedFd<'_>, joins_pid_namespace: bool, report: &mut File) -> Result<()> {
+    if joins_pid_namespace {
+        // SAFETY: for a container that joins a PID namespace, the agent has opened this descriptor, and no other code here
+        // uses it.
+        let process = unsafe { OwnedFd::from_raw_fd(CONTAINER_FD) };
+        setns(process, CloneFlags::CLONE_NEWPID)
+            .context("cannot join the PID namespace; its process may have ended")?;
+    }
+    // The agent must get the new process's PID before anything else.
+    let (reported, reporting) = pipe2(OFlag::O_CLOEXEC).context("cannot create a pipe")?;
+    user_namespace::become_root(user_namespace)?;
+    let forked = spawn::fork_sibling(!joins_pid_namespace).context("cannot start the container's process")?;
+    if let Some(pid) = forked {
+        send(report, &Report::Forked { pid: pid.as_raw() })?;
+        std::process::exit(0);
+    }
+    drop(reporting);
+    File::from(reported)
+        .read_to_end(&mut Vec::new())
+        .context("cannot wait for the helper")?;
+    Ok(())
 }
 
 /// The user's home directory according to the container's own passwd file. An unreadable file
@@ -276,16 +331,35 @@ fn complete_env(env: &mut Vec<String>, user: &User, terminal: bool) {
     }
 }
 
-/// Gives the pipes or the terminal to the container's user, who could not open /dev/stdout otherwise.
-fn own_stdio(user: &User) -> Result<()> {
+/// Gives the pipes to the container's user, who could not open /dev/stdout otherwise. Must be called before a user
+/// namespace is entered, whose root has no rights over them.
+fn own_pipes(user: &User, in_user_namespace: bool) -> Result<()> {
+    let mut owner = user.uid;
+    if in_user_namespace {
+        for gid in &user.groups {
+            user_namespace::mapped(*gid)?;
+        }
+        user_namespace::mapped(user.gid)?;
+        owner = user_namespace::mapped(user.uid)?;
+    }
+    own_stdio(owner, |status| {
+        SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO
+    })
+}
+
+/// Gives the terminal to the container's user.
+fn own_terminal(user: &User) -> Result<()> {
+    own_stdio(user.uid, terminal::is_slave)
+}
+
+fn own_stdio(owner: u32, is_wanted: impl Fn(&libc::stat) -> bool) -> Result<()> {
     for number in 0..=2 {
         // SAFETY: descriptors 0 to 2 are open for the life of the process.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let status = fstat(fd).with_context(|| format!("cannot examine descriptor {number}"))?;
-        let pipe = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO;
-        if pipe || terminal::is_slave(&status) {
-            fchown(fd, Some(Uid::from_raw(user.uid)), None)
-                .with_context(|| format!("cannot give descriptor {number} to user {}", user.uid))?;
+        if is_wanted(&status) {
+            fchown(fd, Some(Uid::from_raw(owner)), None)
+                .with_context(|| format!("cannot give descriptor {number} to user {owner}"))?;
         }
     }
     Ok(())

@@ -58,6 +58,8 @@ pub struct Container {
     /// The settings that exec processes inherit from it.
     pub(super) process: ProcessSpec,
     pub(super) user: User,
+    /// Whether it runs in the Pod's user namespace.
+    pub(super) in_user_namespace: bool,
 }
 
 impl Container {

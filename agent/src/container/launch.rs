@@ -7,13 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{Pid, pipe2};
-use tokio::io::AsyncReadExt;
+use nix::unistd::{Pid, pipe2, write};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::cgroup::Cgroup;
+use super::spawn::Namespaces;
 use super::spec::{FailureKind, HelperSpec, Report};
 use super::user::User;
 use super::{spawn, terminal};
@@ -93,6 +94,29 @@ pub struct Launcher {
     pub reaper: Reaper,
 }
 
+/// The namespaces of a process to launch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Joined<'f> {
+    /// The process whose container it joins, or whose PID namespace if it is a new container: its PID and pidfd.
+    pub process: Option<(Pid, BorrowedFd<'f>)>,
+    /// The Pod's user namespace.
+    pub user_namespace: Option<BorrowedFd<'f>>,
+}
+
+impl<'f> Joined<'f> {
+    /// Where the helper begins.
+    fn helper_namespaces(&self, is_new: bool) -> Namespaces<'f> {
+        let process = self.process.map(|(_, pidfd)| pidfd);
+        match (is_new, process, self.user_namespace) {
+            // The PID namespace must belong to the user namespace, so the helper creates or joins it later.
+            (true, _, Some(_)) => Namespaces::NewMounts,
+            (true, Some(process), None) => Namespaces::NewMountsIn(process),
+            (false, Some(process), _) => Namespaces::In(process),
+            (_, None, _) => Namespaces::New,
+        }
+    }
+}
+
 /// A running command.
 #[derive(Debug)]
 pub struct Launched {
@@ -125,12 +149,12 @@ fn kill(pidfd: &OwnedFd) {
 
 impl Launcher {
     /// Starts a helper that becomes the process in `spec`, in new namespaces or in those of a container's first
-    /// process. A new container joins only the PID namespace. Returns when the command runs (after its `turn`, if the
-    /// specification makes it wait), or when the limit is reached and the helper is gone.
+    /// process. Returns when the command runs (after its `turn`, if the specification makes it wait), or when the limit is
+    /// reached and the helper is gone.
     pub async fn launch(
         &self,
         spec: &HelperSpec,
-        container: Option<(Pid, BorrowedFd<'_>)>,
+        joined: Joined<'_>,
         cgroup: &Cgroup,
         ends: HelperEnds,
         limit: &StartLimit,
@@ -157,16 +181,17 @@ impl Launcher {
             Some(spec_file.as_fd()),
             Some(helper_report.as_fd()),
             helper_socket.as_ref().map(OwnedFd::as_fd),
-            container.filter(|_| !is_new).map(|(_, pidfd)| pidfd),
+            joined.process.map(|(_, pidfd)| pidfd),
             helper_turn.as_ref().map(OwnedFd::as_fd),
+            joined.user_namespace,
         ];
         let oom_kills = cgroup.oom_kills();
+        let namespaces = joined.helper_namespaces(is_new);
         let start = |cgroup: &OwnedFd| {
-            let container = container.map(|(_, pidfd)| pidfd);
             self.reaper
-                .spawn(|| spawn::start_helper(self.executable.as_fd(), container, is_new, cgroup.as_fd(), fds))
+                .spawn(|| spawn::start_helper(self.executable.as_fd(), namespaces, cgroup.as_fd(), fds))
         };
-        let started = match (start(&cgroup.open()?), container) {
+        let started = match (start(&cgroup.open()?), joined.process) {
             // A container that distributes its processes over its own cgroups cannot have processes in the parent
             // cgroup.
             (Err(error), Some((pid, _))) if !is_new && error.raw_os_error() == Some(libc::EBUSY) => {
@@ -175,11 +200,30 @@ impl Launcher {
             (started, _) => started,
         };
         let (pid, pidfd, ended) = started.context("cannot start the helper that becomes the process")?;
+        let helper = Helper { pid, pidfd, ended };
         drop((ends, helper_report, helper_socket, helper_turn));
 
+        let (known, is_known) = oneshot::channel();
+        let mut known = Some(known);
+        if joined.user_namespace.is_none() || !is_new {
+            // The helper itself becomes the process.
+            known.take().map(|known| known.send(()));
+        }
+        let mut forked = None;
         let becoming = async {
             tokio::join!(
-                read_reports(report),
+                async {
+                    // Dropped at the end, so that a helper that has failed is not waited for.
+                    let mut known = known;
+                    let seen = |report: &Report| {
+                        if let Report::Forked { pid } = report {
+                            forked = self.adopt(Pid::from_raw(*pid))?;
+                            known.take().map(|known| known.send(()));
+                        }
+                        Ok(())
+                    };
+                    read_reports(report, seen).await
+                },
                 async {
                     match socket {
                         Some(socket) => terminal::receive(socket).await,
@@ -189,17 +233,24 @@ impl Launcher {
                 async {
                     if let Some(gate) = gate {
                         turn.await;
-                        drop(gate);
+                        // Nothing may run before the agent can tell its end.
+                        if is_known.await.is_ok() {
+                            // Fails only if the helper has ended.
+                            let _ = write(&gate, b"1");
+                        }
                     }
                 }
             )
         };
-        let (reports, terminal, ()) = tokio::select! {
+        let became = tokio::select! {
             biased;
-            became = becoming => became,
-            over = limit.reached() => {
-                kill(&pidfd);
-                let _ = ended.await;
+            became = becoming => Ok(became),
+            over = limit.reached() => Err(over),
+        };
+        let (reports, terminal, ()) = match became {
+            Ok(became) => became,
+            Err(over) => {
+                Helper::kill_all(helper, forked).await;
                 return Err(over);
             }
         };
@@ -207,6 +258,14 @@ impl Launcher {
             (Ok(Ok((started_boottime_ns, user))), Ok(terminal))
                 if terminal.is_some() == spec.process.terminal.is_some() =>
             {
+                let Helper { pid, pidfd, ended } = match forked {
+                    Some(forked) => {
+                        // The helper ends after it has started this process.
+                        let _ = helper.ended.await;
+                        forked
+                    }
+                    None => helper,
+                };
                 return Ok(Launched {
                     pid,
                     pidfd,
@@ -221,10 +280,39 @@ impl Launcher {
             (_, Err(error)) => Some(anyhow::Error::new(error).context("cannot receive the terminal").into()),
             (_, Ok(_)) => Some(anyhow::Error::msg("the helper did not send the terminal").into()),
         };
-        kill(&pidfd);
-        let status = ended.await.ok();
+        let status = Helper::kill_all(helper, forked).await;
         let out_of_memory = status == Some(ExitStatus::Signal(9)) && cgroup.oom_kills() > oom_kills;
         Err(failure.unwrap_or_else(|| died_early(status, out_of_memory)))
+    }
+
+    /// Takes over a process that a helper has forked, unless it has ended.
+    fn adopt(&self, pid: Pid) -> Result<Option<Helper>> {
+        let adopted = self
+            .reaper
+            .adopt(pid)
+            .context("cannot follow the container's process")?;
+        Ok(adopted.map(|(pidfd, ended)| Helper { pid, pidfd, ended }))
+    }
+}
+
+/// A helper, or the process that it has forked to become a container.
+#[derive(Debug)]
+struct Helper {
+    pid: Pid,
+    pidfd: OwnedFd,
+    ended: oneshot::Receiver<ExitStatus>,
+}
+
+impl Helper {
+    /// Kills both and waits for their ends. Returns the status of the one that would have become the process.
+    async fn kill_all(helper: Self, forked: Option<Self>) -> Option<ExitStatus> {
+        kill(&helper.pidfd);
+        let mut status = helper.ended.await.ok();
+        if let Some(forked) = forked {
+            kill(&forked.pidfd);
+            status = forked.ended.await.ok();
+        }
+        status
     }
 }
 
@@ -253,19 +341,23 @@ fn report_pipe() -> io::Result<(Receiver, OwnedFd)> {
     Ok((Receiver::from_owned_fd(read)?, write))
 }
 
-async fn read_reports(pipe: Receiver) -> Result<Vec<Report>> {
-    let mut text = Vec::new();
-    pipe.take(MAX_REPORT_BYTES)
-        .read_to_end(&mut text)
-        .await
-        .context("cannot read the helper's report")?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let reports: Result<Vec<Report>, _> = lines.map(serde_json::from_slice).collect();
-    reports.context("cannot parse the helper's report")
+/// Reads all reports, and shows each to `seen` when it arrives.
+async fn read_reports(pipe: Receiver, mut seen: impl FnMut(&Report) -> Result<()>) -> Result<Vec<Report>> {
+    let mut lines = BufReader::new(pipe.take(MAX_REPORT_BYTES)).split(b'\n');
+    let mut reports = Vec::new();
+    while let Some(line) = lines.next_segment().await.context("cannot read the helper's report")? {
+        if !line.is_empty() {
+            let report = serde_json::from_slice(&line).context("cannot parse the helper's report")?;
+            seen(&report)?;
+            reports.push(report);
+        }
+    }
+    Ok(reports)
 }
 
 /// When and as which user the command was executed, or why it was not; `None` if the helper reported nothing.
 fn started_as(mut reports: Vec<Report>) -> Result<(u64, User), Option<StartError>> {
+    reports.retain(|report| !matches!(report, Report::Forked { .. }));
     match (reports.pop(), reports.is_empty()) {
         (Some(Report::Executing { boottime_ns, user }), true) => Ok((boottime_ns, user)),
         (Some(Report::Failed { kind, message }), _) => Err(Some(StartError::Failed { kind, message })),
@@ -315,6 +407,9 @@ mod tests {
             error.to_string(),
             "unable to start container process: exec: \"x\": executable file not found in $PATH"
         );
+        let forked = Report::Forked { pid: 9 };
+        assert_eq!(started_as(vec![forked.clone(), executing()]).unwrap().0, 1 << 60);
+        assert!(started_as(vec![forked]).unwrap_err().is_none());
         assert!(started_as(vec![executing(), executing()]).unwrap_err().is_none());
         assert!(started_as(Vec::new()).unwrap_err().is_none());
     }
@@ -343,6 +438,12 @@ mod tests {
         let mut line = serde_json::to_vec(&executing()).unwrap();
         line.push(b'\n');
         io::Write::write_all(&mut File::from(write), &line).unwrap();
-        assert_eq!(read_reports(pipe).await.unwrap(), [executing()]);
+        let mut seen = Vec::new();
+        let all = read_reports(pipe, |report| {
+            seen.push(report.clone());
+            Ok(())
+        });
+        assert_eq!(all.await.unwrap(), [executing()]);
+        assert_eq!(seen, [executing()]);
     }
 }

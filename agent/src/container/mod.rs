@@ -11,6 +11,7 @@ mod launch;
 mod mounts;
 mod oom_kills;
 pub mod pause;
+mod prepared_mounts;
 mod process;
 mod rootfs;
 mod seccomp;

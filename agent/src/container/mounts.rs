@@ -9,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use super::spec::{RootSpec, VolumeMount};
 use crate::mount_api::attr;
 
-const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+/// Attributes of mounts that contain neither programs nor devices.
+pub const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// One mount of a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -201,6 +202,8 @@ mod tests {
             termination_message: Some(("/run/message".into(), "/dev/termination-log".into())),
             read_only_rootfs: false,
             privileged: false,
+            unmasked_proc: false,
+            joins_pid_namespace: false,
         }
     }
 

@@ -7,11 +7,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pause, pipe2, setsid};
@@ -21,13 +20,17 @@ use super::launch::Launcher;
 use super::seccomp::Filters;
 use super::spec::SeccompSpec;
 use super::user::User;
-use super::{init, rootfs, spawn};
+use super::{init, prepared_mounts, rootfs, spawn};
 use crate::boot::CGROUP_ROOT;
 use crate::mount_api::{attach, attr, new_mount};
-use crate::{boot, log, priority};
+use crate::{boot, log, priority, user_namespace};
 
-/// Descriptor to which the process reports that it is ready, or why it is not.
+/// Descriptor to which the process reports that it is ready, or why it is not. In a user namespace, it first reports the
+/// PID of the process that it has forked there.
 const REPORT_FD: i32 = 3;
+
+/// Descriptor of the Pod's user namespace, if it has one.
+const USER_NAMESPACE_FD: i32 = 4;
 
 /// The report of a process that is ready.
 const READY: &str = "ready";
@@ -41,7 +44,7 @@ const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 impl Launcher {
     /// Starts the process in a new PID namespace and returns its PID and its pidfd (pidfd_open(2)). The VM ends with
     /// the process, because all containers end with it.
-    pub fn start_pause(&self) -> Result<(Pid, OwnedFd)> {
+    pub fn start_pause(&self, user_namespace: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd)> {
         let (report, helper_report) = pipe2(OFlag::O_CLOEXEC).context("cannot create a pipe")?;
         let null =
             open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).context("cannot open /dev/null")?;
@@ -52,15 +55,27 @@ impl Launcher {
                 cgroup.as_fd(),
                 null.as_fd(),
                 helper_report.as_fd(),
+                user_namespace,
             )
         });
-        let (pid, pidfd, ended) = started.context("cannot start the process that holds the PID namespace")?;
+        let (mut pid, mut pidfd, mut ended) =
+            started.context("cannot start the process that holds the PID namespace")?;
         drop(helper_report);
         let mut text = String::new();
         File::from(report)
             .read_to_string(&mut text)
             .context("cannot read the report of the process that holds the PID namespace")?;
-        ensure!(text == READY, "the process that holds the PID namespace failed: {text}");
+        let mut report = text.as_str();
+        if let Some((forked, rest)) = text.split_once('\n') {
+            report = rest;
+            pid = Pid::from_raw(forked.parse().context("cannot parse the PID of the forked process")?);
+            let adopted = self.reaper.adopt(pid).context("cannot follow the forked process")?;
+            (pidfd, ended) = adopted.context("the process that holds the PID namespace has ended")?;
+        }
+        ensure!(
+            report == READY,
+            "the process that holds the PID namespace failed: {report}"
+        );
         tokio::spawn(async move {
             let status = ended.await.ok();
             let message = format_args!("the process that holds the PID namespace has ended: {status:?}");
@@ -75,7 +90,7 @@ impl Launcher {
 pub fn main() -> ! {
     // SAFETY: the agent starts the process with this descriptor open, and no other code here uses it.
     let mut report = unsafe { File::from_raw_fd(REPORT_FD) };
-    let is_ready = prepare();
+    let is_ready = prepare(&mut report);
     let text = match &is_ready {
         Ok(()) => READY.to_owned(),
         Err(error) => format!("{error:#}"),
@@ -91,14 +106,21 @@ pub fn main() -> ! {
     }
 }
 
-fn prepare() -> Result<()> {
+fn prepare(report: &mut File) -> Result<()> {
     nix::sys::prctl::set_dumpable(false).context("cannot hide the process from containers")?;
     nix::sys::prctl::set_name(c"pause").context("cannot set the process's name")?;
+    init::set_oom_score_adj(PAUSE_OOM_SCORE_ADJ)?;
+    // Without a user namespace, the agent leaves this descriptor closed.
+    // SAFETY: no pointers; fcntl only reads the flags.
+    if unsafe { libc::fcntl(USER_NAMESPACE_FD, libc::F_GETFD) } >= 0 {
+        // SAFETY: the descriptor is open, and no other code here uses it.
+        let user_namespace = unsafe { OwnedFd::from_raw_fd(USER_NAMESPACE_FD) };
+        continue_in(user_namespace.as_fd(), report)?;
+    }
     setsid().context("cannot start a session")?;
     init::reset_signals();
     // SAFETY: no handler is installed. The kernel collects the children of a process that ignores this signal.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.context("cannot ignore SIGCHLD")?;
-    init::set_oom_score_adj(PAUSE_OOM_SCORE_ADJ)?;
     leave_root()?;
     let user = User {
         uid: PAUSE_ID,
@@ -114,10 +136,25 @@ fn prepare() -> Result<()> {
     nix::sys::prctl::set_dumpable(true).context("cannot show the process as its user's")
 }
 
+/// Continues in a new process, the first of a PID namespace that belongs to the user namespace.
+fn continue_in(user_namespace: BorrowedFd<'_>, report: &mut File) -> Result<()> {
+    let (reported, reporting) = pipe2(OFlag::O_CLOEXEC).context("cannot create a pipe")?;
+    user_namespace::become_root(user_namespace)?;
+    if let Some(pid) = spawn::fork_sibling(true).context("cannot start the process in the user namespace")? {
+        writeln!(report, "{pid}").context("cannot report the process")?;
+        std::process::exit(0);
+    }
+    drop(reporting);
+    // The PID must be the first line.
+    File::from(reported)
+        .read_to_end(&mut Vec::new())
+        .context("cannot wait for the report of the PID")?;
+    Ok(())
+}
+
 /// Replaces the root directory by an empty one.
 fn leave_root() -> Result<()> {
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make all mounts private")?;
+    prepared_mounts::make_private()?;
     let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let root = new_mount(c"tmpfs", attributes).context("cannot mount an empty directory")?;
     let place = open("/tmp", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).context("cannot open /tmp")?;

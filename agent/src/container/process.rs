@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::instance::Container;
-use super::launch::{Launched, StartError, StartLimit, agent_ends, container_is_gone, until};
+use super::launch::{Joined, Launched, StartError, StartLimit, agent_ends, container_is_gone, until};
 use super::spawn;
 use super::spec::{HelperSpec, Size, WantedUser};
 use super::starter::ContainerStarter;
@@ -120,19 +120,17 @@ impl ContainerStarter {
             root: None,
             process,
             waits_for_turn: false,
+            in_user_namespace: container.in_user_namespace,
         };
         let deadline = request.deadline;
         let limit = StartLimit { unwanted, deadline };
+        let joined = Joined {
+            process: Some((container.pid, container.pidfd.as_fd())),
+            user_namespace: None,
+        };
         let launched = self
             .launcher
-            .launch(
-                &spec,
-                Some((container.pid, container.pidfd.as_fd())),
-                &cgroup,
-                helper_ends,
-                &limit,
-                async {},
-            )
+            .launch(&spec, joined, &cgroup, helper_ends, &limit, async {})
             .await;
         let mut launched = match launched {
             Err(error) if container_is_gone(&error) || container.has_ended() => {

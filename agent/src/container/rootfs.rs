@@ -3,29 +3,23 @@
 //! Runs in the helper, inside the container's new mount and PID namespaces. Targets are resolved inside the container's
 //! root with [`open_in_root`], so nothing in an image can redirect a mount.
 
-use std::collections::HashMap;
-use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
-use super::mounts::{DEV, KernelFileSystem, Mount, Source, in_order};
-use super::spec::{Propagation, RootSpec, VolumeMount};
-use super::{dev, sub_path};
-use crate::mount_api::{
-    Missing, NewFileSystem, add_attributes, attach, attr, clone_mount, is_directory, make_slave, new_mount,
-    open_in_root,
-};
+use super::dev;
+use super::mounts::{DEV, KernelFileSystem, Mount, NO_SUID_DEV_EXEC, Source, in_order};
+use super::prepared_mounts::{PreparedMounts, bind, new_kernel_mount, open_path};
+use super::spec::RootSpec;
+use crate::mount_api::{Missing, add_attributes, attach, attr, clone_mount, is_directory, new_mount, open_in_root};
 
 const DIRECTORY: Missing = Missing::Directory(Mode::from_bits_truncate(0o755));
-const NO_SUID_DEV_EXEC: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// Paths hidden from containers, as in Docker: they reveal details of the VM or give access to it.
 const MASKED_PATHS: [&str; 11] = [
@@ -75,57 +69,20 @@ impl WorkingDirError {
     }
 }
 
-/// Mounts of the volumes whose own mounts reach other containers, by their path in the container.
-pub type PropagatedVolumes = HashMap<PathBuf, OwnedFd>;
-
-/// Clones these volumes. Must be called before [`mount_image`].
-pub fn clone_propagated(spec: &RootSpec) -> Result<PropagatedVolumes> {
-    let propagated = spec
-        .mounts
-        .iter()
-        .filter(|volume| volume.propagation != Propagation::Private);
-    propagated
-        .map(|volume| {
-            let clone = || -> Result<OwnedFd> {
-                let mounted = clone_mount(source_of(volume)?.as_fd(), true).context("cannot clone the mount")?;
-                if volume.propagation == Propagation::Slave {
-                    make_slave(mounted.as_fd()).context("cannot set the mount's propagation")?;
-                }
-                Ok(mounted)
-            };
-            let cloned = clone().with_context(|| format!("cannot mount the volume {:?}", volume.volume))?;
-            Ok((volume.target.clone(), cloned))
-        })
-        .collect()
-}
-
-/// The source of a volume mount: the volume, or the part of it that `subPath` names.
-fn source_of(volume: &VolumeMount) -> Result<OwnedFd> {
-    let whole = open_path(&volume.source)?;
-    match volume.sub_path.as_os_str().is_empty() {
-        true => Ok(whole),
-        false => Ok(sub_path::open(whole.as_fd(), &volume.volume, &volume.sub_path)?),
-    }
-}
-
-/// Mounts the container's own root file system, which contains only its image so far.
-pub fn mount_image(spec: &RootSpec) -> Result<OwnedFd> {
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make all mounts private")?;
-    mount_overlay(spec)
-}
-
-/// Mounts everything else in the image and makes it the root directory of the calling process.
-pub fn enter(root: &OwnedFd, spec: &RootSpec, mut shared: PropagatedVolumes, working_dir: &Path) -> Result<()> {
+/// Mounts everything in the image, which is not attached yet, and makes it the root directory of the calling process.
+pub fn enter(root: &OwnedFd, spec: &RootSpec, mut prepared: PreparedMounts, working_dir: &Path) -> Result<()> {
     let root = root.as_fd();
+    // Not all kernels can mount on top of a detached mount, so attach the root first: on the agent's empty /tmp, in this
+    // namespace only.
+    attach(root, open_path("/tmp")?.as_fd()).context("cannot attach the image")?;
     for mount in in_order(spec) {
-        make_mount(root, &mount, spec.privileged, &mut shared)?;
+        make_mount(root, &mount, spec.privileged, &mut prepared)?;
     }
     if let Err(error) = open_in_root(root, working_dir, DIRECTORY) {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         return Err(WorkingDirError::new(working_dir, errno).into());
     }
-    if !spec.privileged {
+    if !spec.privileged && !spec.unmasked_proc {
         hide_and_protect(root)?;
     }
     change_root(root)?;
@@ -136,92 +93,67 @@ pub fn enter(root: &OwnedFd, spec: &RootSpec, mut shared: PropagatedVolumes, wor
     Ok(())
 }
 
-/// Mounts the overlay on the agent's empty /tmp, in this namespace only.
-fn mount_overlay(spec: &RootSpec) -> Result<OwnedFd> {
-    let overlay = NewFileSystem::open(c"overlay").context("cannot open an overlay file system")?;
-    // One option per layer: mount(2) limits all options together to one page, which would limit the number of layers.
-    for layer in spec.layers.iter().rev() {
-        set_path(&overlay, c"lowerdir+", layer)?;
-    }
-    set_path(&overlay, c"upperdir", &spec.upper_dir)?;
-    set_path(&overlay, c"workdir", &spec.work_dir)?;
-    // The writable layer is removed with the container, so fsync has nothing to protect.
-    overlay
-        .set_flag(c"volatile")
-        .context("cannot make the overlay volatile")?;
-    let mounted = overlay.mount(0).context("cannot mount the overlay")?;
-    // Not all kernels can mount on top of a detached mount, so attach the root first.
-    let place = open_path("/tmp")?;
-    attach(mounted.as_fd(), place.as_fd()).context("cannot attach the overlay")?;
-    Ok(mounted)
-}
-
-fn set_path(overlay: &NewFileSystem, key: &CStr, path: &Path) -> Result<()> {
-    let text = path
-        .to_str()
-        .with_context(|| format!("{} is not valid UTF-8", path.display()))?;
-    overlay
-        .set(key, text)
-        .with_context(|| format!("cannot set {} to {text}", key.to_string_lossy()))
-}
-
-fn make_mount(root: BorrowedFd<'_>, mount: &Mount<'_>, privileged: bool, shared: &mut PropagatedVolumes) -> Result<()> {
+fn make_mount(root: BorrowedFd<'_>, mount: &Mount<'_>, privileged: bool, prepared: &mut PreparedMounts) -> Result<()> {
     let target = mount.target.as_path();
-    match &mount.source {
-        Source::Kernel(kernel) => {
+    match (&mount.source, prepared.remove(target)) {
+        (Source::Kernel(kernel), Some(mounted)) => attach_kernel(root, kernel, &mounted),
+        (Source::Kernel(kernel), None) => {
             mount_kernel(root, kernel, privileged)
                 .with_context(|| format!("cannot mount {} at {}", kernel.fs_type.to_string_lossy(), kernel.target))?;
             if kernel.target == DEV {
-                dev::make_devices(root, privileged)?;
+                let dev = open_in_root(root, Path::new(DEV), Missing::Fail).context("cannot open /dev")?;
+                dev::make_devices(&dev, privileged, 0)?;
             }
             Ok(())
         }
-        Source::Volume(volume) => mount_volume(root, volume, target, shared.remove(&volume.target))
-            .with_context(|| format!("cannot mount the volume {:?} at {}", volume.volume, target.display())),
-        Source::File { path, read_only } => {
-            bind_file(root, path, target, *read_only).with_context(|| format!("cannot mount {}", target.display()))
+        (source, mounted) => {
+            let mounted = match mounted {
+                Some(mounted) => mounted,
+                None => source.prepare(None)?,
+            };
+            attach_at(root, target, &mounted).with_context(|| format!("cannot mount {source} at {}", target.display()))
         }
-        Source::SharedMemory(path) => bind_directory(root, path, target, NO_SUID_DEV_EXEC)
-            .with_context(|| format!("cannot mount {}", target.display())),
     }
+}
+
+/// Attaches a mount at a path of the container, which is created if it is missing.
+fn attach_at(root: BorrowedFd<'_>, target: &Path, mounted: &OwnedFd) -> Result<()> {
+    ensure!(
+        target != Path::new("/"),
+        "the container's root file system is mounted there"
+    );
+    let missing = if is_directory(mounted)? {
+        DIRECTORY
+    } else {
+        Missing::File
+    };
+    let place = mount_point(root, target, missing)?;
+    attach(mounted.as_fd(), place.as_fd()).context("cannot attach the mount")
 }
 
 fn mount_kernel(root: BorrowedFd<'_>, kernel: &KernelFileSystem, privileged: bool) -> Result<()> {
-    let file_system = match NewFileSystem::open(kernel.fs_type) {
-        Err(error) if kernel.optional && error.raw_os_error() == Some(libc::ENODEV) => return Ok(()),
-        file_system => file_system?,
-    };
-    for (key, value) in kernel.options {
-        file_system.set(key, value)?;
+    match new_kernel_mount(kernel, privileged)? {
+        Some(mounted) => attach_kernel(root, kernel, &mounted),
+        None => Ok(()),
     }
-    let read_only = match kernel.read_only && !privileged {
-        true => attr::RDONLY,
-        false => 0,
-    };
-    let mounted = file_system.mount(kernel.attributes | read_only)?;
+}
+
+fn attach_kernel(root: BorrowedFd<'_>, kernel: &KernelFileSystem, mounted: &OwnedFd) -> Result<()> {
     let place = open_in_root(root, Path::new(kernel.target), DIRECTORY)?;
     attach(mounted.as_fd(), place.as_fd())?;
     Ok(())
-}
-
-fn bind_file(root: BorrowedFd<'_>, source: &Path, target: &Path, read_only: bool) -> Result<()> {
-    let source = open_path(source)?;
-    let target = mount_point(root, target, Missing::File)?;
-    bind(source.as_fd(), target.as_fd(), if read_only { attr::RDONLY } else { 0 })
 }
 
 /// Makes a terminal of the container's own devpts its /dev/console. Must be called inside the new
 /// root, before anything runs.
 pub fn bind_console(number: u32) -> Result<()> {
     let root = open_path("/")?;
-    let terminal = PathBuf::from(format!("/dev/pts/{number}"));
-    bind_file(root.as_fd(), &terminal, Path::new("/dev/console"), false).context("cannot mount /dev/console")
-}
-
-fn bind_directory(root: BorrowedFd<'_>, source: &Path, target: &Path, attributes: u64) -> Result<()> {
-    let source = open_path(source)?;
-    let target = mount_point(root, target, DIRECTORY)?;
-    bind(source.as_fd(), target.as_fd(), attributes)
+    let bind = || -> Result<()> {
+        let terminal = open_path(format!("/dev/pts/{number}"))?;
+        let console = mount_point(root.as_fd(), Path::new("/dev/console"), Missing::File)?;
+        bind(terminal.as_fd(), console.as_fd(), 0)
+    };
+    bind().context("cannot mount /dev/console")
 }
 
 /// Finds or creates a mount point.
@@ -248,37 +180,6 @@ fn refuse_in_proc(place: &OwnedFd, target: &Path) -> Result<()> {
         "nothing can be mounted at or below /proc"
     );
     Ok(())
-}
-
-fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: u64) -> Result<()> {
-    let mounted = clone_mount(source, false).context("cannot clone the mount")?;
-    if attributes != 0 {
-        add_attributes(mounted.as_fd(), attributes, false).context("cannot set the mount's attributes")?;
-    }
-    attach(mounted.as_fd(), target).context("cannot attach the mount")
-}
-
-fn mount_volume(root: BorrowedFd<'_>, volume: &VolumeMount, target: &Path, shared: Option<OwnedFd>) -> Result<()> {
-    ensure!(
-        target != Path::new("/"),
-        "the container's root file system is mounted there"
-    );
-    let mounted = match shared {
-        Some(shared) => shared,
-        // Include the mounts that other containers have made in it (`rbind` in containerd).
-        None => clone_mount(source_of(volume)?.as_fd(), true).context("cannot clone the mount")?,
-    };
-    let missing = if is_directory(&mounted)? {
-        DIRECTORY
-    } else {
-        Missing::File
-    };
-    let target = mount_point(root, target, missing)?;
-    if volume.read_only {
-        add_attributes(mounted.as_fd(), attr::RDONLY, volume.recursive_read_only)
-            .context("cannot make the mount read-only")?;
-    }
-    attach(mounted.as_fd(), target.as_fd()).context("cannot attach the mount")
 }
 
 /// Makes an attached mount the root directory of the calling process, and detaches the old one.
@@ -314,12 +215,6 @@ fn hide_and_protect(root: BorrowedFd<'_>) -> Result<()> {
             .with_context(|| format!("cannot make {path} read-only"))?;
     }
     Ok(())
-}
-
-fn open_path(path: impl AsRef<Path>) -> Result<OwnedFd> {
-    let path = path.as_ref();
-    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn open_if_there(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>> {

@@ -12,11 +12,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
-use super::spec::{HELPER_ARGUMENT, PAUSE_PROGRAM, TURN_FD};
+use super::spec::{HELPER_ARGUMENT, PAUSE_PROGRAM, USER_NAMESPACE_FD};
 
 /// Number of descriptors passed to the helper: stdio, specification, report and, if they are needed, terminal,
-/// container and turn.
-pub const HELPER_FDS: usize = TURN_FD as usize + 1;
+/// container, turn and user namespace.
+pub const HELPER_FDS: usize = USER_NAMESPACE_FD as usize + 1;
 
 /// Descriptors at or above this number are not overwritten while the helper's descriptors are put in their places.
 const FIRST_SAFE_FD: i32 = 16;
@@ -32,27 +32,55 @@ pub fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Starts `executable` as a helper in a cgroup (given by its directory), with `fds` as its descriptors 0 to 7.
-///
-/// Given a pidfd of a container's process (pidfd_open(2)), the helper starts in that process's PID namespace, and joins
-/// its other namespaces itself unless it gets `new_mounts`. Without one it gets new mount and PID namespaces. Returns
-/// the helper's PID and pidfd.
+/// The namespaces in which a helper begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Namespaces<'f> {
+    /// New mount and PID namespaces.
+    New,
+    /// A new mount namespace; the PID namespace is the agent's.
+    NewMounts,
+    /// A new mount namespace, and the PID namespace of this process (its pidfd).
+    NewMountsIn(BorrowedFd<'f>),
+    /// The PID namespace of this process (its pidfd). The helper joins the others itself.
+    In(BorrowedFd<'f>),
+}
+
+/// Starts `executable` as a helper in a cgroup (given by its directory), with `fds` as its first descriptors. Returns the
+/// helper's PID and pidfd.
 pub fn start_helper(
     executable: BorrowedFd<'_>,
-    container: Option<BorrowedFd<'_>>,
-    new_mounts: bool,
+    namespaces: Namespaces<'_>,
     cgroup: BorrowedFd<'_>,
     fds: [Option<BorrowedFd<'_>>; HELPER_FDS],
 ) -> io::Result<(Pid, OwnedFd)> {
-    match container {
-        None => {
-            let new = (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64;
-            clone_helper(executable, new, cgroup, fds)
+    let new_mounts = libc::CLONE_NEWNS as u64;
+    match namespaces {
+        Namespaces::New => clone_helper(executable, new_mounts | libc::CLONE_NEWPID as u64, cgroup, fds),
+        Namespaces::NewMounts => clone_helper(executable, new_mounts, cgroup, fds),
+        Namespaces::NewMountsIn(process) => {
+            in_pid_namespace(process, || clone_helper(executable, new_mounts, cgroup, fds))
         }
-        Some(container) => {
-            let new = if new_mounts { libc::CLONE_NEWNS as u64 } else { 0 };
-            in_pid_namespace(container, || clone_helper(executable, new, cgroup, fds))
-        }
+        Namespaces::In(process) => in_pid_namespace(process, || clone_helper(executable, 0, cgroup, fds)),
+    }
+}
+
+/// Continues in a new process with its own mount namespace and, if `new_pids`, its own PID namespace. The process is a
+/// sibling of the calling one, which must have a single thread. Returns `None` in the new process, and its PID in the
+/// calling one.
+pub fn fork_sibling(new_pids: bool) -> io::Result<Option<Pid>> {
+    // SAFETY: clone_args is plain data for which zero means "not used".
+    let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
+    clone.flags = (libc::CLONE_PARENT | libc::CLONE_NEWNS) as u64;
+    if new_pids {
+        clone.flags |= libc::CLONE_NEWPID as u64;
+    }
+    // SAFETY: without CLONE_VM the child gets a copy of the memory and returns here as after fork; there is no other
+    // thread that could hold a lock.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const clone, size_of::<libc::clone_args>()) };
+    match result {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?))),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -82,17 +110,28 @@ fn clone_helper(
 }
 
 /// Starts `executable` as the first process of a new PID namespace, with /dev/null as its stdio and `report` as its
-/// descriptor 3. Returns its PID and pidfd.
+/// descriptor 3. With a user namespace, which becomes its descriptor 4, the process starts in the agent's PID namespace.
+/// Returns its PID and pidfd.
 pub fn start_pause(
     executable: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
     null: BorrowedFd<'_>,
     report: BorrowedFd<'_>,
+    user_namespace: Option<BorrowedFd<'_>>,
 ) -> io::Result<(Pid, OwnedFd)> {
-    let fds = [Some(null), Some(null), Some(null), Some(report), None, None, None, None];
+    let mut fds = [None; HELPER_FDS];
+    for (place, fd) in fds
+        .iter_mut()
+        .zip([Some(null), Some(null), Some(null), Some(report), user_namespace])
+    {
+        *place = fd;
+    }
     let command = [CString::new(PAUSE_PROGRAM)?];
-    let new = (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64;
-    clone_program(executable, &command, new, cgroup, fds)
+    let new_pids = match user_namespace {
+        Some(_) => 0,
+        None => libc::CLONE_NEWPID as u64,
+    };
+    clone_program(executable, &command, new_pids | libc::CLONE_NEWNS as u64, cgroup, fds)
 }
 
 fn clone_program(

@@ -23,12 +23,16 @@ pub const REPORT_FD: i32 = 4;
 /// Descriptor through which the helper sends the master of a terminal, if one was requested.
 pub const TERMINAL_FD: i32 = 5;
 
-/// Descriptor of the process whose container the helper joins (pidfd_open(2)), if it joins one.
+/// Descriptor of the process whose container the helper joins (pidfd_open(2)), if it joins one; for a new container in a
+/// user namespace, of the process whose PID namespace it joins.
 pub const CONTAINER_FD: i32 = 6;
 
-/// Descriptor of a pipe. If the helper has to wait for its turn, it executes the command when
-/// this pipe reaches its end.
+/// Descriptor of a pipe. If the helper has to wait for its turn, it executes the command when it can read a byte, and
+/// ends if the pipe ends without one.
 pub const TURN_FD: i32 = 7;
+
+/// Descriptor of the user namespace of a new container, if its Pod has one.
+pub const USER_NAMESPACE_FD: i32 = 8;
 
 /// The process that a helper becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,8 @@ pub struct HelperSpec {
     pub process: ProcessSpec,
     /// Whether it waits for [`TURN_FD`] before it executes the command.
     pub waits_for_turn: bool,
+    /// Whether the process runs in a user namespace: that at [`USER_NAMESPACE_FD`], or that of the container it joins.
+    pub in_user_namespace: bool,
 }
 
 /// The file system of a container, with all names resolved to paths in the guest.
@@ -60,6 +66,10 @@ pub struct RootSpec {
     pub read_only_rootfs: bool,
     /// Whether the container gets all devices, and no masked or read-only paths.
     pub privileged: bool,
+    /// Whether it has no masked or read-only paths.
+    pub unmasked_proc: bool,
+    /// Whether it joins the PID namespace of the process at [`CONTAINER_FD`].
+    pub joins_pid_namespace: bool,
 }
 
 /// A process in a container.
@@ -173,6 +183,12 @@ pub enum Propagation {
 /// A report of the helper. End of file after [`Report::Executing`] means that the command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
+    /// The helper has prepared a container in a user namespace, and started this process, a child of the agent, to become
+    /// the container. The helper itself ends.
+    Forked {
+        /// Its PID in the VM's PID namespace.
+        pid: i32,
+    },
     /// execve is the next call.
     Executing {
         /// CLOCK_BOOTTIME in nanoseconds.

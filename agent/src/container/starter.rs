@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::capabilities::Capabilities;
 use super::cgroup::Cgroup;
 use super::instance::{Container, ContainerExit, Stage};
-use super::launch::{Launcher, StartError, StartLimit, agent_ends, container_is_gone};
+use super::launch::{Joined, Launcher, StartError, StartLimit, agent_ends, container_is_gone};
 use super::oom_kills::{OomKill, OomKills};
 use super::spec::{HelperSpec, ProcessSpec, Propagation, RootSpec, SeccompSpec, Size, VolumeMount, WantedUser};
 use super::terminal::Terminal;
@@ -26,6 +26,7 @@ use crate::reaper::ExitStatus;
 use crate::request_field::InvalidRequest;
 use crate::sandbox::{MountSource, Sandbox};
 use crate::stdio::{self, ContainerStreams, Pumps};
+use crate::user_namespace;
 
 /// The means to start containers.
 #[derive(Debug)]
@@ -69,6 +70,10 @@ impl ContainerStarter {
                 }
                 let resources = request.resources.clone().unwrap_or_default();
                 let cgroup = Cgroup::create(&request.id, &resources)?;
+                if security.privileged && sandbox.user_namespace().is_some() {
+                    // As in runc: such a container may manage its own cgroups.
+                    cgroup.give_to(user_namespace::FIRST_ID)?;
+                }
                 if !security.privileged {
                     devices::restrict(cgroup.open()?.as_fd()).context("cannot restrict the container's devices")?;
                 }
@@ -91,6 +96,8 @@ impl ContainerStarter {
                 termination_message: message_path.map(|path| (layer.termination_message(), path)),
                 read_only_rootfs: security.read_only_rootfs,
                 privileged: security.privileged,
+                unmasked_proc: security.unmasked_proc,
+                joins_pid_namespace: target.is_some() || sandbox.pause().is_some(),
             }),
             process: ProcessSpec {
                 args: request.args,
@@ -112,7 +119,9 @@ impl ContainerStarter {
                 stdin: request.stdin,
                 terminal: request.tty.then(Size::default),
             },
-            waits_for_turn: turn.is_some(),
+            // A process in a user namespace is not the agent's helper itself, and must not run before the agent knows it.
+            waits_for_turn: turn.is_some() || sandbox.user_namespace().is_some(),
+            in_user_namespace: sandbox.user_namespace().is_some(),
         };
         let limit = StartLimit {
             unwanted,
@@ -130,6 +139,7 @@ impl ContainerStarter {
             layer,
             target,
             pause: sandbox.pause(),
+            user_namespace: sandbox.user_namespace(),
         };
         self.start_first_process(request.id, prepared, &limit, turn).await
     }
@@ -148,6 +158,7 @@ impl ContainerStarter {
             layer,
             target,
             pause,
+            user_namespace,
         } = prepared;
         let stdin = spec.process.stdin;
         let (helper_ends, ends) = if spec.process.terminal.is_some() {
@@ -156,9 +167,13 @@ impl ContainerStarter {
             let (helper, agent) = stdio::pipes(stdin).context("cannot create pipes")?;
             (helper, Some(agent))
         };
-        let joined = match &target {
+        let process = match &target {
             Some(target) => Some((target.pid, target.pidfd.as_fd())),
             None => pause,
+        };
+        let joined = Joined {
+            process,
+            user_namespace,
         };
         let launched = self.launcher.launch(&spec, joined, &cgroup, helper_ends, limit, turn);
         let mut launched = match (launched.await, &target) {
@@ -195,6 +210,7 @@ impl ContainerStarter {
             killed: Arc::clone(&killed),
             process: spec.process,
             user: launched.user,
+            in_user_namespace: spec.in_user_namespace,
         };
         let reads_message = spec.root.is_some_and(|root| root.termination_message.is_some());
         let resources = Resources {
@@ -203,7 +219,7 @@ impl ContainerStarter {
             layer,
             reads_message,
             killed,
-            has_own_pid_namespace: joined.is_none(),
+            has_own_pid_namespace: joined.process.is_none(),
         };
         tokio::spawn(async move {
             watch_container(id, launched.ended, resources, &abandon_output, stage_sender).await;
@@ -274,6 +290,8 @@ struct Prepared<'p> {
     target: Option<Arc<Container>>,
     /// Without a target, the process whose PID namespace it joins.
     pause: Option<(Pid, BorrowedFd<'p>)>,
+    /// The Pod's user namespace.
+    user_namespace: Option<BorrowedFd<'p>>,
 }
 
 /// The parts of a container that exist until its end.

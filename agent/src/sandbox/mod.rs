@@ -30,6 +30,7 @@ use crate::container::{Launcher, cgroup};
 use crate::lock::lock;
 use crate::network::{self, Interface};
 use crate::request_field::{self, InvalidRequest};
+use crate::user_namespace::UserNamespace;
 
 const ETC_DIR: &str = "/run/etc";
 const SCRATCH_DIR: &str = "/run/scratch";
@@ -59,6 +60,8 @@ pub struct Sandbox {
     volumes: HashMap<String, SandboxVolume>,
     /// The first process of the PID namespace that the containers share, if they share one.
     pause: Option<(Pid, OwnedFd)>,
+    /// The user namespace of all containers, if they do not run in the VM's.
+    user_namespace: Option<UserNamespace>,
     /// The volumes with shared mounts.
     shared: Mutex<HashSet<String>>,
 }
@@ -135,6 +138,16 @@ impl Sandbox {
     /// Prepares everything. Called once per VM; if it fails, the VM is unusable.
     pub fn create(checked: &CheckedRequest, launcher: &Launcher) -> Result<Self> {
         let CheckedRequest { request, interface } = checked;
+        let user_namespace = match request.user_namespace {
+            true => Some(UserNamespace::create(&launcher.reaper)?),
+            false => None,
+        };
+        if let Some(namespace) = &user_namespace {
+            if let Some(interface) = interface {
+                network::hand_over(interface, namespace.network())?;
+            }
+            namespace.enter_others()?;
+        }
         sethostname(&request.hostname).with_context(|| format!("cannot set the host name {:?}", request.hostname))?;
         network::configure(interface.as_ref())?;
         sysctls::apply(&request.sysctls)?;
@@ -157,13 +170,14 @@ impl Sandbox {
             volumes.insert(volume.name.clone(), made);
         }
         let pause = match request.share_process_namespace {
-            true => Some(launcher.start_pause()?),
+            true => Some(launcher.start_pause(user_namespace.as_ref().map(UserNamespace::as_fd))?),
             false => None,
         };
         Ok(Self {
             layers: Mutex::new(layers),
             volumes,
             pause,
+            user_namespace,
             shared: Mutex::default(),
         })
     }
@@ -236,6 +250,11 @@ impl Sandbox {
     /// The first process of the PID namespace that all containers share, if they share one: its PID and its pidfd.
     pub fn pause(&self) -> Option<(Pid, BorrowedFd<'_>)> {
         self.pause.as_ref().map(|(pid, pidfd)| (*pid, pidfd.as_fd()))
+    }
+
+    /// The user namespace of all containers, if they do not run in the VM's.
+    pub fn user_namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.user_namespace.as_ref().map(UserNamespace::as_fd)
     }
 
     /// The directory with hosts, resolv.conf and hostname.
@@ -431,6 +450,7 @@ mod tests {
             layers: Mutex::default(),
             volumes: volumes.map(|(name, volume)| (name.to_owned(), volume)).into(),
             pause: None,
+            user_namespace: None,
             shared: Mutex::default(),
         };
         assert!(!sandbox.mount_source("data").unwrap().read_only);

@@ -72,6 +72,8 @@ pub struct Confinement {
     pub read_only_rootfs: bool,
     /// The container has all devices, and no masked paths.
     pub privileged: bool,
+    /// Nothing in its /proc and /sys is masked or read-only.
+    pub unmasked_proc: bool,
 }
 
 /// The confinement of a container of a validated Pod.
@@ -100,6 +102,7 @@ pub fn confinement(pod: &Pod, container: &Container) -> Confinement {
         no_new_privileges: own.and_then(|context| context.allow_privilege_escalation) == Some(false),
         read_only_rootfs: own.and_then(|context| context.read_only_root_filesystem) == Some(true),
         privileged,
+        unmasked_proc: own.and_then(|context| context.proc_mount.as_deref()) == Some("Unmasked"),
     }
 }
 

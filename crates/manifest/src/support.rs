@@ -187,7 +187,6 @@ spec:
   readinessGates: []
   initContainers: [{ports: [{hostPort: 81}], resizePolicy: [{resourceName: cpu}]}]
   nodeSelector: {a: b}
-  hostUsers: false
   containers:
   - {volumeDevices: [{}], envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null, volumeMounts: [{mountPath: /}, {mountPath: /a}]}
   - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}, {name: B, valueFrom: {fileKeyRef: {key: k}}}]}
@@ -205,7 +204,6 @@ spec:
                 "spec.containers[0].volumeDevices",
                 "spec.containers[0].volumeMounts[0].mountPath",
                 "spec.hostPID",
-                "spec.hostUsers",
                 "spec.initContainers[0].ports[0].hostPort",
                 "spec.volumes[0].hostPath",
                 "spec.volumes[1].emptyDir.medium",

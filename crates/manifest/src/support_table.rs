@@ -55,7 +55,6 @@ impl fmt::Display for Values {
 }
 
 const TRUE: Values = Values::Are(&["true"]);
-const FALSE: Values = Values::Are(&["false"]);
 const NOT_ZERO: Values = Values::AreNot(&["0"]);
 const HUGE_PAGES: Values = Values::BeginWith("HugePages");
 const NOT_LINUX: Values = Values::Are(&["windows"]);
@@ -123,10 +122,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.hostIPC", RefusedIf(TRUE, IN_VM)),
     ("spec.hostNetwork", RefusedIf(TRUE, IN_VM)),
     ("spec.hostPID", RefusedIf(TRUE, IN_VM)),
-    (
-        "spec.hostUsers",
-        RefusedIf(FALSE, "containers run in the user namespace of their virtual machine"),
-    ),
+    ("spec.hostUsers", Supported),
     ("spec.hostname", Supported),
     ("spec.hostnameOverride", Refused("use spec.hostname")),
     ("spec.imagePullSecrets", Supported),

@@ -196,19 +196,29 @@ async fn fields_that_an_older_agent_would_ignore_are_refused() {
         .into(),
         ..Default::default()
     };
-    for (request, what) in [
+    for (request, needed, what) in [
         (
             CreateSandboxRequest {
                 share_process_namespace: true,
                 ..Default::default()
             },
+            3,
             "shared process namespaces",
+        ),
+        (
+            CreateSandboxRequest {
+                user_namespace: true,
+                ..Default::default()
+            },
+            5,
+            "user namespaces",
         ),
         (
             CreateSandboxRequest {
                 sysctls: vec![Sysctl::default()],
                 ..Default::default()
             },
+            3,
             "sysctls",
         ),
         (
@@ -216,26 +226,34 @@ async fn fields_that_an_older_agent_would_ignore_are_refused() {
                 volumes: vec![volume],
                 ..Default::default()
             },
+            3,
             "groups of emptyDir volumes",
         ),
     ] {
         let created = handle.create_sandbox(with_duration(CALL_TIMEOUT), request).await;
         let expected = format!(
-            "the guest's agent uses protocol version 2, but {what} need version 3: the guest's files are older than \
+            "the guest's agent uses protocol version 2, but {what} need version {needed}: the guest's files are older than \
              this microkube; install those of the same build"
         );
         assert_eq!(created.unwrap_err().to_string(), expected);
     }
-    let request = StartContainerRequest {
-        security: Some(Security {
+    for security in [
+        Security {
             seccomp_programs: vec![Vec::new()],
             ..Default::default()
-        })
-        .into(),
-        ..Default::default()
-    };
-    let started = handle.start_container(with_duration(CALL_TIMEOUT), &request).await;
-    assert_eq!(started.unwrap_err().code(), Code::UNIMPLEMENTED);
+        },
+        Security {
+            unmasked_proc: true,
+            ..Default::default()
+        },
+    ] {
+        let request = StartContainerRequest {
+            security: Some(security).into(),
+            ..Default::default()
+        };
+        let started = handle.start_container(with_duration(CALL_TIMEOUT), &request).await;
+        assert_eq!(started.unwrap_err().code(), Code::UNIMPLEMENTED);
+    }
     let created = handle.create_sandbox(with_duration(CALL_TIMEOUT), CreateSandboxRequest::default());
     created.await.unwrap();
 }
@@ -256,7 +274,7 @@ fn an_agent_of_another_build_is_called_in_a_common_version() {
     let error = says(7, 9).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the guest's agent speaks protocol versions 7 to 9, this supervisor versions 0 to 4"
+        "the guest's agent speaks protocol versions 7 to 9, this supervisor versions 0 to 5"
     );
     assert_eq!(error.code(), Code::FAILED_PRECONDITION);
 }
