@@ -175,6 +175,7 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
             listener_fd: give(listener),
             client_fd: Some(give(vsock_vmm)),
         }),
+        fs: None,
         console_fd: give(console_write),
         event_fd: Some(give(event_write)),
         jail: Some(JailConfig {

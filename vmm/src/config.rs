@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 use serde::{Deserialize, Serialize};
 
 /// The protocol version that a supervisor of this build uses. A VMM of this build also supports all earlier versions.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Everything the VMM needs to run one virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct VmConfig {
     /// The Pod's network interface.
     pub net: Option<NetConfig>,
     pub vsock: Option<VsockConfig>,
+    /// Directories of the host in the guest. Since version 3.
+    #[serde(default)]
+    pub fs: Option<FsConfig>,
     /// Where the serial console's output goes.
     pub console_fd: RawFd,
     /// A pipe or socket for [`VmmEvent`]s, one JSON object per line.
@@ -66,6 +69,7 @@ impl VmConfig {
             disks,
             net,
             vsock,
+            fs,
             console_fd,
             event_fd,
             jail: _,
@@ -79,6 +83,7 @@ impl VmConfig {
             named.push(vsock.listener_fd);
             named.extend(vsock.client_fd);
         }
+        named.extend(fs.iter().map(|fs| fs.server_fd));
         named
     }
 }
@@ -126,6 +131,15 @@ pub struct VsockConfig {
     pub listener_fd: RawFd,
     /// A client that is already connected, so that no guest connection can arrive without a client.
     pub client_fd: Option<RawFd>,
+}
+
+/// The virtio file system device, with the tag `microkube`. Files are the business of another process, the file server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FsConfig {
+    /// A connected `AF_UNIX` `SOCK_STREAM` socket to the file server, which carries FUSE messages. When it reaches its
+    /// end, the guest's requests fail and the VM continues.
+    pub server_fd: RawFd,
 }
 
 /// The identity that the VMM changes to before the guest runs.

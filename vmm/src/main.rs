@@ -130,6 +130,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         disks,
         net,
         vsock: None,
+        fs: None,
         console,
         confined: false,
     };

@@ -8,9 +8,10 @@ use kvm_ioctls::Kvm;
 use serde::Deserialize;
 
 use crate::causes::with_causes;
-use crate::config::{DiskConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VmmEvent, VsockConfig};
+use crate::config::{DiskConfig, FsConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VmmEvent, VsockConfig};
 use crate::cpu::vcpu::GuestEnd;
 use crate::devices::blk::disk::{Disk, DiskError};
+use crate::devices::fs::worker::FsBackend;
 use crate::devices::net::tap::{Tap, TapError};
 use crate::devices::vsock::worker::VsockBackend;
 use crate::jail::{self, JailError};
@@ -58,6 +59,8 @@ pub enum SupervisedError {
     Tap(#[source] TapError),
     #[error("cannot use the sockets of the vsock device")]
     Vsock(#[source] io::Error),
+    #[error("cannot use the socket to the file server")]
+    Fs(#[source] io::Error),
     #[error("cannot enter the jail")]
     Jail(#[from] JailError),
     #[error(transparent)]
@@ -180,6 +183,11 @@ fn take_vsock(config: &VsockConfig, inherited: &mut Inherited) -> Result<(u32, V
     Ok((config.guest_cid, backend))
 }
 
+fn take_fs(config: &FsConfig, inherited: &mut Inherited) -> Result<FsBackend, SupervisedError> {
+    let socket = inherited.take(config.server_fd, "the socket to the file server")?;
+    FsBackend::new(socket).map_err(SupervisedError::Fs)
+}
+
 fn take_parts(config: VmConfig, inherited: &mut Inherited, reporter: &Reporter) -> Result<VmParts, SupervisedError> {
     use std::os::fd::IntoRawFd;
     let kvm = inherited.take(config.kvm_fd, "/dev/kvm")?;
@@ -206,6 +214,7 @@ fn take_parts(config: VmConfig, inherited: &mut Inherited, reporter: &Reporter) 
             .as_ref()
             .map(|vsock| take_vsock(vsock, inherited))
             .transpose()?,
+        fs: config.fs.as_ref().map(|fs| take_fs(fs, inherited)).transpose()?,
         console: inherited.file(config.console_fd, "the console")?,
         confined,
     })
@@ -322,11 +331,11 @@ mod tests {
     fn a_configuration_of_a_newer_supervisor_is_refused_and_reported() {
         let (mut events, writer) = io::pipe().unwrap();
         let event_fd = OwnedFd::from(writer).into_raw_fd();
-        let text = format!(r#"{{"version": 3, "event_fd": {event_fd}, "memory": {{"mib": 64}}}}"#);
+        let text = format!(r#"{{"version": 4, "event_fd": {event_fd}, "memory": {{"mib": 64}}}}"#);
         let error = run(config_pipe(text.as_bytes())).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the supervisor speaks VMM protocol version 3, this microkube-vmm versions up to 2: install microkube-vmm of the same \
+            "the supervisor speaks VMM protocol version 4, this microkube-vmm versions up to 3: install microkube-vmm of the same \
              build as microkube"
         );
         let mut reported = String::new();
@@ -354,12 +363,16 @@ mod tests {
         assert_eq!(old.jail.as_ref().map(|jail| jail.uid), Some(7_170_816));
         let new = VmConfig {
             version: PROTOCOL_VERSION,
+            fs: Some(FsConfig { server_fd: 22 }),
             ..old
         };
         let text = VERSION_0.replacen('{', r#"{"version":1,"#, 1);
         assert_eq!(parse_config(text.as_bytes(), 1).unwrap().version, 1);
         let text = VERSION_0.replacen('{', r#"{"version":2,"#, 1);
-        assert_eq!(parse_config(text.as_bytes(), 2).unwrap(), new);
+        let version_2 = parse_config(text.as_bytes(), 2).unwrap();
+        assert_eq!((version_2.version, &version_2.fs), (2, &None));
+        let text = VERSION_0.replacen('{', r#"{"version":3,"fs":{"server_fd":22},"#, 1);
+        assert_eq!(parse_config(text.as_bytes(), 3).unwrap(), new);
         let written: serde_json::Value = serde_json::to_value(&new).unwrap();
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(&text).unwrap());
         let strange = VERSION_0.replacen('{', r#"{"seccomp":"strict","#, 1);
@@ -410,6 +423,7 @@ mod tests {
             disks: Vec::new(),
             net: None,
             vsock: None,
+            fs: None,
             console_fd: 1 << 22,
             event_fd: None,
             jail: None,
@@ -434,13 +448,14 @@ mod tests {
                 listener_fd: 14,
                 client_fd: Some(15),
             }),
-            event_fd: Some(16),
+            fs: Some(FsConfig { server_fd: 16 }),
+            event_fd: Some(17),
             ..config()
         };
         // The JSON text has as many descriptors, recognised by the end of their names.
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(text.matches("fd\":").count(), config.descriptors().len());
-        assert!((10..17).all(|fd| config.descriptors().contains(&fd)));
+        assert!((10..18).all(|fd| config.descriptors().contains(&fd)));
     }
 
     #[test]

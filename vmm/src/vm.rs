@@ -16,6 +16,7 @@ use crate::config::MAX_VCPU_COUNT;
 use crate::cpu::vcpu::{GuestEnd, Machine, Stop, VcpuThread, install_kick_handler, stop_all};
 use crate::cpu::{self, CpuError, cpuid::Topology, registers};
 use crate::devices::blk::{device::BlkIdentity, disk::Disk, growth, worker::BlkBackend};
+use crate::devices::fs::{device::FsIdentity, worker::FsBackend};
 use crate::devices::ioapic::device::{IOAPIC_SIZE, IoApic, KvmDelivery};
 use crate::devices::net::{device::NetIdentity, tap::Tap, worker::NetBackend};
 use crate::devices::rng::{device::RngIdentity, worker::RngBackend};
@@ -55,6 +56,8 @@ pub struct VmParts {
     pub net: Option<(Tap, [u8; 6])>,
     /// Context id of the guest, and the device that serves it.
     pub vsock: Option<(u32, VsockBackend)>,
+    /// The device for directories of the host.
+    pub fs: Option<FsBackend>,
     /// Where the serial console's output goes.
     pub console: File,
     /// Whether the threads may make only the system calls they need. If so, the process must
@@ -382,6 +385,9 @@ impl Vm {
                 VsockIdentity::new(guest_cid),
                 backend.growing(growth),
             )?;
+        }
+        if let Some(backend) = parts.fs {
+            builder.add_virtio("fs", Role::Fs, FsIdentity, backend)?;
         }
         builder.add_virtio("rng", Role::Rng, RngIdentity, RngBackend)?;
 

@@ -2,6 +2,7 @@
 //! features, configuration space), `worker.rs` (its thread) and the formats it uses.
 
 pub mod blk;
+pub mod fs;
 pub mod ioapic;
 pub mod net;
 pub mod rng;

@@ -24,6 +24,8 @@ pub enum Role {
     Net,
     /// Serves sockets.
     Vsock,
+    /// Serves directories of the host.
+    Fs,
     /// Serves random numbers.
     Rng,
     /// Writes the console's output.
@@ -38,6 +40,7 @@ impl Role {
             Self::Blk => "blk",
             Self::Net => "net",
             Self::Vsock => "vsock",
+            Self::Fs => "fs",
             Self::Rng => "rng",
             Self::Console => "console",
         }
@@ -73,6 +76,13 @@ impl Role {
                 libc::SYS_accept4,
                 libc::SYS_shutdown,
                 libc::SYS_fcntl,
+            ],
+            // Files belong to the file server; this thread has only the socket to it.
+            Self::Fs => &[
+                libc::SYS_epoll_wait,
+                libc::SYS_epoll_pwait,
+                libc::SYS_readv,
+                libc::SYS_sendmsg,
             ],
             Self::Rng => &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_getrandom],
             Self::Console => &[],
@@ -217,12 +227,13 @@ impl ThreadFilter {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) const ROLES: [Role; 7] = [
+    pub(crate) const ROLES: [Role; 8] = [
         Role::Main,
         Role::Vcpu,
         Role::Blk,
         Role::Net,
         Role::Vsock,
+        Role::Fs,
         Role::Rng,
         Role::Console,
     ];
@@ -324,6 +335,35 @@ pub(crate) mod tests {
             libc::SIGSYS
         );
         assert_eq!(signal_of(Role::Net, nothing, || set(libc::SO_SNDBUF)), libc::SIGSYS);
+    }
+
+    #[test]
+    fn the_file_system_device_uses_its_socket_and_gets_no_other() {
+        fn exchange() {
+            let mut bytes = [0u8; 1];
+            let iovec = libc::iovec {
+                iov_base: (&raw mut bytes).cast(),
+                iov_len: 1,
+            };
+            // SAFETY: fails with EBADF; the pointers are those of locals.
+            unsafe {
+                libc::sendmsg(-1, &std::mem::zeroed(), 0);
+                libc::readv(-1, &raw const iovec, 1);
+                libc::read(-1, (&raw mut bytes).cast(), 1);
+            }
+        }
+        fn receive_descriptor() {
+            // SAFETY: as above.
+            unsafe { libc::recvmsg(-1, &mut std::mem::zeroed(), 0) };
+        }
+        fn make_pair() {
+            let mut pair = [0; 2];
+            // SAFETY: writes two descriptors.
+            unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()) };
+        }
+        assert_eq!(signal_of(Role::Fs, nothing, exchange), 0);
+        assert_eq!(signal_of(Role::Fs, nothing, receive_descriptor), libc::SIGSYS);
+        assert_eq!(signal_of(Role::Fs, nothing, make_pair), libc::SIGSYS);
     }
 
     #[test]

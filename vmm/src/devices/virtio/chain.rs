@@ -122,6 +122,28 @@ impl<'m> Buffers<'m> {
         })
     }
 
+    /// Splits off the first `len` bytes, or everything that is left if that is less, as separate buffers.
+    pub fn split_front(&mut self, len: usize) -> Buffers<'m> {
+        let remaining = len.min(self.remaining);
+        let mut left = remaining;
+        let mut iovecs = Vec::new();
+        for iovec in self.iovecs.iter().skip(self.first) {
+            if left == 0 {
+                break;
+            }
+            let iov_len = iovec.iov_len.min(left);
+            iovecs.push(libc::iovec { iov_len, ..*iovec });
+            left -= iov_len;
+        }
+        self.skip(remaining);
+        Buffers {
+            iovecs,
+            first: 0,
+            remaining,
+            memory: PhantomData,
+        }
+    }
+
     /// Consumes `len` bytes, or everything that is left if that is less.
     pub fn skip(&mut self, len: usize) {
         let mut left = len.min(self.remaining);
@@ -247,20 +269,23 @@ impl<'m> Buffers<'m> {
 
     /// `sendmsg` without SIGPIPE: writes to a socket without consuming; returns the number of bytes.
     pub fn drain_to_socket(&self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let iovecs = self.as_iovecs();
-        // SAFETY: zeros are a valid msghdr.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = iovecs.as_ptr().cast_mut();
-        // The type differs between C libraries; their number is bounded (`2 * MAX_DESCRIPTORS`).
-        message.msg_iovlen = iovecs.len() as _;
-        // SAFETY: as for `drain_to_file_at`; sendmsg does not change the iovecs.
-        result(unsafe {
-            libc::sendmsg(
-                socket.as_raw_fd(),
-                &raw const message,
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
-            )
-        })
+        // SAFETY: every iovec lies in guest memory, mapped for 'm.
+        unsafe { send(socket, self.as_iovecs()) }
+    }
+
+    /// As [`Self::drain_to_socket`], but writes `prefix` first, in the same system call; its bytes count as well.
+    pub fn drain_to_socket_after(&self, prefix: &[u8], socket: BorrowedFd<'_>) -> io::Result<usize> {
+        if prefix.is_empty() {
+            return self.drain_to_socket(socket);
+        }
+        let mut iovecs = vec![libc::iovec {
+            iov_base: prefix.as_ptr().cast_mut().cast(),
+            iov_len: prefix.len(),
+        }];
+        iovecs.extend(self.as_iovecs().iter().take(MAX_IOVECS - 1));
+        // SAFETY: the first iovec is a slice that lives through the call, the others lie in guest memory, mapped for
+        // 'm.
+        unsafe { send(socket, &iovecs) }
     }
 
     /// `getrandom`: fills the next buffer with random bytes without consuming; returns the number of bytes.
@@ -271,6 +296,22 @@ impl<'m> Buffers<'m> {
         // SAFETY: as for `fill_from_file_at`.
         result(unsafe { libc::getrandom(iovec.iov_base, iovec.iov_len, 0) })
     }
+}
+
+/// Writes buffers to a socket without blocking and without SIGPIPE.
+///
+/// # Safety
+///
+/// The iovecs must be valid for reading.
+unsafe fn send(socket: BorrowedFd<'_>, iovecs: &[libc::iovec]) -> io::Result<usize> {
+    // SAFETY: zeros are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = iovecs.as_ptr().cast_mut();
+    // The type differs between C libraries; their number is bounded (`MAX_IOVECS`).
+    message.msg_iovlen = iovecs.len() as _;
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the iovecs are valid, and sendmsg does not change them.
+    result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }
 
 fn count(iovecs: &[libc::iovec]) -> libc::c_int {
@@ -416,6 +457,44 @@ mod tests {
         assert_eq!(chain.writable.write(b"wxyz!"), 4);
         assert_eq!(memory.read_obj::<[u8; 4]>(GuestAddress(0x8100)).unwrap(), *b"\0wxy");
         assert_eq!(memory.read_obj::<[u8; 2]>(GuestAddress(0x8200)).unwrap(), *b"z\0");
+    }
+
+    #[test]
+    fn the_front_is_split_off_across_buffers() {
+        let memory = memory();
+        memory.write_slice(b"0123456789", GuestAddress(0x8000)).unwrap();
+        let chain = || {
+            chain_of(
+                &memory,
+                &[(0x8000, 4, NEXT, 1), (0x8004, 0, NEXT, 2), (0x8004, 6, 0, 0)],
+            )
+            .unwrap()
+        };
+        for len in 0..=12 {
+            let mut rest = chain().readable;
+            rest.skip(1);
+            let mut front = rest.split_front(len);
+            let (mut before, mut after) = ([0; 10], [0; 10]);
+            let (before_len, after_len) = (front.read(&mut before), rest.read(&mut after));
+            assert_eq!((before_len, after_len), (len.min(9), 9 - len.min(9)));
+            assert_eq!([&before[..before_len], &after[..after_len]].concat(), b"123456789");
+        }
+    }
+
+    #[test]
+    fn a_prefix_and_the_buffers_are_sent_in_one_call() {
+        use std::io::Read;
+        use std::os::fd::AsFd;
+        let memory = memory();
+        memory.write_slice(b"payload", GuestAddress(0x8000)).unwrap();
+        let chain = chain_of(&memory, &[(0x8000, 4, NEXT, 1), (0x8004, 3, 0, 0)]).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let sent = [&b"header "[..], b""].map(|prefix| chain.readable.drain_to_socket_after(prefix, ours.as_fd()));
+        assert_eq!(sent.map(Result::unwrap), [14, 7]);
+        drop(ours);
+        let mut all = String::new();
+        theirs.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "header payloadpayload");
     }
 
     #[test]

@@ -1,6 +1,10 @@
-//! Receive buffers that a device takes from a queue before it has data for them, and keeps until it has.
+//! Chains that a device takes from a queue and keeps: receive buffers until it has data for them ([`HeldChains`]),
+//! requests until it has their answers ([`HeldRequest`]).
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use super::GuestError;
 use super::chain::Buffers;
@@ -92,5 +96,98 @@ impl HeldChains {
         self.buffers.skip(chain.length);
         queue.add_used(&self.memory, chain.head, written)?;
         Ok(written)
+    }
+}
+
+/// A request whose answer comes later, and not necessarily in order.
+#[derive(Debug)]
+pub struct HeldRequest {
+    head: u16,
+    readable: Buffers<'static>,
+    /// The first writable bytes, for the header of the answer. It is written last, when it is certain.
+    header: Buffers<'static>,
+    /// The writable bytes after the header.
+    body: Buffers<'static>,
+    /// All of the buffers lie in `memory`, which therefore stays mapped.
+    memory: Arc<GuestMemory>,
+}
+
+// SAFETY: as for `HeldChains`.
+unsafe impl Send for HeldRequest {}
+
+impl HeldRequest {
+    /// Takes the next chain of the queue, whose answers begin with a header of `header_bytes`; also returns its number
+    /// of descriptors.
+    pub fn take_from(
+        queue: &mut VirtQueue,
+        memory: &Arc<GuestMemory>,
+        header_bytes: usize,
+    ) -> Result<Option<(Self, usize)>, GuestError> {
+        let Some(chain) = queue.pop(memory)? else {
+            return Ok(None);
+        };
+        let mut body = chain.writable.keep();
+        let request = Self {
+            head: chain.head,
+            readable: chain.readable.keep(),
+            header: body.split_front(header_bytes),
+            body,
+            memory: Arc::clone(memory),
+        };
+        Ok(Some((request, chain.descriptors)))
+    }
+
+    /// Number of readable bytes that are left.
+    #[must_use]
+    pub fn readable_bytes(&self) -> usize {
+        self.readable.remaining()
+    }
+
+    /// Copies readable bytes and consumes them; returns their number.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        self.readable.read(out)
+    }
+
+    /// Writes `prefix` and then the readable bytes to a socket; consumes what the socket accepts of the latter, and
+    /// returns the number of all bytes that it accepted.
+    pub fn send_after(&mut self, prefix: &[u8], socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let sent = self.readable.drain_to_socket_after(prefix, socket)?;
+        self.readable.skip(sent.saturating_sub(prefix.len()));
+        Ok(sent)
+    }
+
+    /// Number of writable bytes of the header.
+    #[must_use]
+    pub fn header_room(&self) -> usize {
+        self.header.remaining()
+    }
+
+    /// Number of writable bytes after the header, or of those that are left.
+    #[must_use]
+    pub fn body_room(&self) -> usize {
+        self.body.remaining()
+    }
+
+    /// Drops everything after the next `len` bytes of the body.
+    pub fn truncate_body(&mut self, len: usize) {
+        self.body.truncate(len);
+    }
+
+    /// Fills the body from a stream and consumes what was filled; returns the number of bytes.
+    pub fn fill_body(&mut self, stream: BorrowedFd<'_>) -> io::Result<usize> {
+        let filled = self.body.fill_from(stream)?;
+        self.body.skip(filled);
+        Ok(filled)
+    }
+
+    /// Returns the request to the driver with this header, after which `body_bytes` were filled.
+    pub fn answer(mut self, queue: &mut VirtQueue, header: &[u8], body_bytes: usize) -> Result<(), GuestError> {
+        let written = self.header.write(header);
+        queue.add_used(&self.memory, self.head, written.saturating_add(body_bytes))
+    }
+
+    /// Returns the request to the driver without an answer.
+    pub fn give_back(self, queue: &mut VirtQueue) -> Result<(), GuestError> {
+        queue.add_used(&self.memory, self.head, 0)
     }
 }

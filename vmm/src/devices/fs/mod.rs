@@ -1,0 +1,20 @@
+//! The file system device (section 5.11): passes the guest's FUSE messages to a file server, another process of the
+//! host, over a connected stream socket.
+//!
+//! The device knows only the headers of messages: it checks their lengths and gives each request a tag of its own, so
+//! that every answer finds its chain. The server never sees guest memory, and files are no business of this process.
+//! `message` has the headers, `request` one request on its way, `server` the socket and the requests in flight, without
+//! queues; `worker` brings the queues and the server together.
+
+pub mod device;
+#[cfg(test)]
+mod driver;
+pub mod message;
+pub mod request;
+pub mod server;
+pub mod worker;
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;
