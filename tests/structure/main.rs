@@ -30,6 +30,7 @@ const CRATES: &[&[&str]] = &[
     &["microkube", "microkube-agent"],
     &["microkube-projection"],
     &[
+        "microkube-file-server",
         "microkube-image",
         "microkube-manifest",
         "microkube-store",

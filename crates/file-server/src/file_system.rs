@@ -1,0 +1,127 @@
+//! What all operations of one Pod's file server work on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+
+use crate::descriptor_paths::DescriptorPaths;
+use crate::handles::Handles;
+use crate::inode::Inode;
+use crate::inodes::{Inodes, ROOT};
+use crate::locks::Locks;
+use crate::share::Shares;
+
+/// Descriptors beyond those of inodes, handles and locks: sockets, standard streams, shares, and those that requests in
+/// progress open for a moment.
+const OTHER_DESCRIPTORS: usize = 2 * crate::share::MAX_SHARES;
+
+/// How much a guest may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub inodes: usize,
+    pub handles: usize,
+    /// Owners of POSIX locks.
+    pub lock_owners: usize,
+}
+
+impl Limits {
+    /// Divides the descriptors that the process may have. Each handle may keep its inode although the guest has
+    /// forgotten it.
+    pub fn of_descriptors(descriptors: usize) -> Self {
+        let available = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+        let lock_owners = (available / 16).min(4096);
+        let handles = (available / 8).min(65_536);
+        Self {
+            inodes: available - lock_owners - 2 * handles,
+            handles,
+            lock_owners,
+        }
+    }
+}
+
+/// The state of one Pod's file server.
+#[derive(Debug)]
+pub struct FileSystem {
+    pub paths: DescriptorPaths,
+    pub shares: Shares,
+    pub inodes: Inodes,
+    pub handles: Handles,
+    pub locks: Locks,
+    /// Whether guest and server have agreed on the protocol.
+    is_initialized: AtomicBool,
+}
+
+/// What the number of an inode refers to.
+#[derive(Debug)]
+pub enum Node {
+    /// The root directory, whose entries are the shares.
+    Root,
+    Inode(Arc<Inode>),
+}
+
+impl FileSystem {
+    pub fn new(paths: DescriptorPaths, shares: Shares, limits: Limits) -> Self {
+        Self {
+            paths,
+            shares,
+            inodes: Inodes::new(limits.inodes),
+            handles: Handles::new(limits.handles),
+            locks: Locks::new(limits.lock_owners),
+            is_initialized: AtomicBool::new(false),
+        }
+    }
+
+    pub fn is_initialized(&self) -> bool {
+        self.is_initialized.load(Ordering::Acquire)
+    }
+
+    pub fn set_initialized(&self) {
+        self.is_initialized.store(true, Ordering::Release);
+    }
+
+    /// Forgets everything of a guest that has unmounted the file system.
+    pub fn reset(&self) {
+        self.is_initialized.store(false, Ordering::Release);
+        self.locks.clear();
+        self.handles.clear();
+        self.inodes.clear();
+    }
+
+    pub fn node(&self, number: u64) -> Result<Node, Errno> {
+        if number == ROOT {
+            return Ok(Node::Root);
+        }
+        self.inodes.get(number).map(Node::Inode)
+    }
+
+    /// An inode of a share; the root directory is refused, because it cannot be changed.
+    pub fn inode(&self, number: u64) -> Result<Arc<Inode>, Errno> {
+        match self.node(number)? {
+            Node::Root => Err(Errno::ROFS),
+            Node::Inode(inode) => Ok(inode),
+        }
+    }
+
+    /// An inode that the request changes.
+    pub fn writable_inode(&self, number: u64) -> Result<Arc<Inode>, Errno> {
+        let inode = self.inode(number)?;
+        inode.share.check_writable()?;
+        Ok(inode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_a_guest_may_hold_fits_into_the_descriptors() {
+        for descriptors in [0, 100, 1024, 4096, 65_536, 524_288, 1 << 20] {
+            let limits = Limits::of_descriptors(descriptors);
+            let held = limits.inodes + 2 * limits.handles + limits.lock_owners;
+            assert!(held <= descriptors.saturating_sub(OTHER_DESCRIPTORS), "{descriptors}");
+        }
+        assert!(Limits::of_descriptors(1 << 20).inodes > 900_000);
+    }
+}
