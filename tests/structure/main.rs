@@ -28,7 +28,7 @@ use workspace::Workspace;
 /// the same layer.
 const CRATES: &[&[&str]] = &[
     &["microkube", "microkube-agent"],
-    &["microkube-projection"],
+    &["microkube-claims", "microkube-projection"],
     &[
         "microkube-file-server",
         "microkube-image",

@@ -41,7 +41,7 @@ pub fn dns_label(name: &str) -> Vec<String> {
 }
 
 /// `IsDNS1123Subdomain`: names of Pods.
-pub(crate) fn dns_subdomain(name: &str) -> Vec<String> {
+pub fn dns_subdomain(name: &str) -> Vec<String> {
     let mut errors = length(name, MAX_SUBDOMAIN_BYTES);
     if !name.split('.').all(is_dns_label) {
         errors.push(SUBDOMAIN_MESSAGE.to_owned());

@@ -1,0 +1,61 @@
+//! What follows from work on a disk that failed.
+
+use crate::change::{About, Change, DiskChange, Event};
+use crate::class;
+use crate::fields::{claim_reference, is_bound_to, is_pending, qualified, text, volume_phase};
+use crate::keys::PROVISIONER;
+use crate::pass::{EXPAND_CONTROLLER, Pass, VOLUME_CONTROLLER, event};
+use crate::provisioning;
+use crate::state::State;
+use crate::volume::fail;
+
+/// The changes after a step that failed with this error. They replace the rest of the plan: the failed step is planned
+/// again the next time. Empty if the step is no work on a disk, or its objects are gone.
+#[must_use]
+pub fn disk_failed(state: &State, step: &Change, error: &str) -> Vec<Change> {
+    let mut pass = Pass::new(state);
+    match step {
+        Change::CreateDisk(disk) => creation(&pass, disk, error).map(Change::Event).into_iter().collect(),
+        Change::GrowDisk(disk) => growth(&pass, disk, error).map(Change::Event).into_iter().collect(),
+        Change::DeleteDisk(disk) => {
+            match pass.volumes.get(&disk.volume).cloned() {
+                // It was never bound, and stays so: another phase would make its policy apply.
+                Some(volume) if is_pending(volume_phase(&volume)) => {
+                    let about = About::volume(&volume);
+                    pass.event(about, true, "VolumeFailedDelete", error, VOLUME_CONTROLLER);
+                }
+                Some(volume) => fail(&mut pass, volume, "VolumeFailedDelete", error),
+                None => {}
+            }
+            pass.finish().changes
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `provisionClaimOperation` in `pv_controller.go`
+fn creation(pass: &Pass<'_>, disk: &DiskChange, error: &str) -> Option<Event> {
+    let claim = claim_of(pass, disk)?;
+    let message = provisioning::failure(class::of_claim(claim), error);
+    let about = About::claim(claim);
+    Some(event(about, true, "ProvisioningFailed", message, VOLUME_CONTROLLER))
+}
+
+/// `GenerateExpandVolumeFunc` in `pkg/volume/util/operationexecutor/operation_generator.go`
+fn growth(pass: &Pass<'_>, disk: &DiskChange, error: &str) -> Option<Event> {
+    let claim = claim_of(pass, disk)?;
+    let name = qualified(&claim.metadata);
+    let message = format!("error expanding volume {name:?} of plugin {PROVISIONER:?}: {error}");
+    let about = About::claim(claim);
+    Some(event(about, true, "VolumeResizeFailed", message, EXPAND_CONTROLLER))
+}
+
+fn claim_of<'p>(
+    pass: &'p Pass<'_>,
+    disk: &DiskChange,
+) -> Option<&'p k8s_openapi::api::core::v1::PersistentVolumeClaim> {
+    let volume = pass.volumes.get(&disk.volume)?;
+    let reference = claim_reference(volume)?;
+    let key = (text(&reference.namespace).to_owned(), text(&reference.name).to_owned());
+    pass.claims.get(&key).filter(|claim| is_bound_to(volume, claim))
+}
