@@ -1,6 +1,6 @@
 # microkube: build, run, test. Results are cached: a second `make` only checks them.
 #
-#   make build    the guest kernel, the agent, microkube, microkube-vmm, the emulated host's files -> build/ and target/
+#   make build    the guest kernel, the agent, microkube, its VMM and file server, the emulated host's files -> build/ and target/
 #   make run      builds what is needed, then runs the example Pod: nginx and a sidecar
 #   make check    format, clippy, spelling, doc comments, dependencies (licences, sources), unit tests, and the structure: no import
 #                 cycles between files, no imports upwards, no unused dependencies
@@ -29,6 +29,9 @@ CARGO := cargo --locked
 # explicit target, the flags do not apply to build scripts and procedural macros, which cannot be static.)
 VMM_TARGET := x86_64-unknown-linux-gnu
 VMM_CONFIG := target.$(VMM_TARGET).rustflags = ["-C", "target-feature=+crt-static"]
+# The file server of Pods; static for the same reason.
+FILE_SERVER_TARGET := x86_64-unknown-linux-musl
+FILE_SERVER_BUILT := $(TARGET_DIR)/$(FILE_SERVER_TARGET)/release/microkube-file-server
 VMM_BUILT := $(TARGET_DIR)/$(VMM_TARGET)/release/microkube-vmm
 STATIC_MICROKUBE := $(TARGET_DIR)/x86_64-unknown-linux-musl/release/microkube
 # The programs find these by themselves if the target directory is inside the source tree.
@@ -49,6 +52,8 @@ programs: requirements
 	@$(CARGO) build --release --package microkube
 	@$(CARGO) build --release --package microkube-vmm --target $(VMM_TARGET) --config '$(VMM_CONFIG)'
 	@cmp -s $(VMM_BUILT) $(TARGET_DIR)/release/microkube-vmm || install $(VMM_BUILT) $(TARGET_DIR)/release/microkube-vmm
+	@$(CARGO) build --release --package microkube-file-server --target $(FILE_SERVER_TARGET)
+	@cmp -s $(FILE_SERVER_BUILT) $(TARGET_DIR)/release/microkube-file-server || install $(FILE_SERVER_BUILT) $(TARGET_DIR)/release/microkube-file-server
 	@$(CARGO) build --profile agent --package microkube-agent --target x86_64-unknown-linux-musl
 
 # The program of the archive for other distributions. With musl, because glibc loads libraries of the system for host

@@ -7,7 +7,7 @@
 #
 # Usage: build.sh MICROKUBE STATIC_MICROKUBE [OUT_DIR]      (default OUT_DIR: build/packages in the source tree)
 #
-# MICROKUBE is the program of the .deb; microkube-vmm is beside it. STATIC_MICROKUBE is the program of the archive. version.sh describes the version; the commit of the release 0.1.0 has the tag v0.1.0.
+# MICROKUBE is the program of the .deb; microkube-vmm and microkube-file-server are beside it. STATIC_MICROKUBE is the program of the archive. version.sh describes the version; the commit of the release 0.1.0 has the tag v0.1.0.
 # The same files give the same packages: every time in them is SOURCE_DATE_EPOCH, by default the time of the last commit. Older packages in
 # OUT_DIR are deleted.
 set -eu
@@ -32,7 +32,7 @@ export SOURCE_DATE_EPOCH
 for tool in dpkg-deb dpkg-shlibdeps readelf; do
     command -v "$tool" >/dev/null || die "$tool is missing (run guest-image/install-requirements.sh)"
 done
-for file in "$programs/microkube" "$programs/microkube-vmm" "$static" "$tree/build/guest/vmlinux" "$tree/build/guest/vmlinux.config" \
+for file in "$programs/microkube" "$programs/microkube-vmm" "$programs/microkube-file-server" "$static" "$tree/build/guest/vmlinux" "$tree/build/guest/vmlinux.config" \
     "$tree/build/guest/initramfs.cpio" "$tree/build/machine/vmlinuz" "$tree/build/machine/initramfs.cpio" "$tree/build/machine/modules"; do
     [ -e "$file" ] || die "$file does not exist (run \`make build\`)"
 done
@@ -49,14 +49,14 @@ prefix=$work/prefix
 doc=$prefix/share/doc/microkube
 man=$prefix/share/man/man1
 mkdir -p "$prefix/bin" "$prefix/lib/microkube/guest" "$prefix/lib/systemd/system" "$man" "$doc/docs" "$doc/examples"
-install -m 755 "$programs/microkube" "$programs/microkube-vmm" "$prefix/bin/"
+install -m 755 "$programs/microkube" "$programs/microkube-vmm" "$programs/microkube-file-server" "$prefix/bin/"
 install -m 644 "$tree/build/guest/vmlinux" "$tree/build/guest/initramfs.cpio" "$prefix/lib/microkube/guest/"
 "$here/expand.sh" "$here/end-processes.sh" >"$prefix/lib/microkube/end-processes"
 chmod 755 "$prefix/lib/microkube/end-processes"
 install -m 644 "$here/microkube-recover.service" "$prefix/lib/systemd/system/"
 
 "$programs/microkube" man "$man"
-sed "s/@VERSION@/$version/" "$here/microkube-vmm.1" >"$man/microkube-vmm.1"
+for program in microkube-vmm microkube-file-server; do sed "s/@VERSION@/$version/" "$here/$program.1" >"$man/$program.1"; done
 completions=$prefix/share/bash-completion/completions
 fish_completions=$prefix/share/fish/vendor_completions.d
 zsh_completions=$prefix/share/zsh/site-functions

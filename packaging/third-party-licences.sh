@@ -19,6 +19,7 @@ tree() {
 tree x86_64-unknown-linux-gnu microkube
 tree x86_64-unknown-linux-musl microkube
 tree x86_64-unknown-linux-gnu microkube-vmm
+tree x86_64-unknown-linux-musl microkube-file-server
 tree x86_64-unknown-linux-musl microkube-agent
 # Name, version and licence of each package that is not microkube's own.
 sed -E '/\(\/.*\)/d; s/ \(proc-macro\)//; s/^([^ ]+) v([^|]+)\|/\1-\2|/' "$work/all" | LC_ALL=C sort -u >"$work/packages"

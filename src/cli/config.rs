@@ -167,6 +167,7 @@ mod tests {
   state: /srv/micro kube                    # /etc/m.yaml:3
   run: '/run/# odd: "name"'                 # MICROKUBE_RUN_DIR
   # vmm:                                    # not found
+  # fileServer:                             # not found
   # guest:                                  # not found
   # emulatedHost:                           # not found
 network:
@@ -183,6 +184,7 @@ security:
   # allowPrivileged: true                   # default
   # allowedUnsafeSysctls: []                # default
   # seccompProfiles: /etc/microkube/seccomp # default
+  # allowedHostPaths: [/]                   # default
 log:
   # level: warn                             # default
   # format: text                            # default

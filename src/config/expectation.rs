@@ -7,6 +7,7 @@ use microkube_manifest::suggest::{nearest, shorten};
 use super::log_filter::{self, LEVELS};
 use crate::network::{CidrError, Ipv4Cidr};
 use crate::pod::security_policy;
+use crate::volume::{AllowedHostPaths, NO_HOST_PATHS};
 
 /// The values that a setting may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Expectation {
     /// A list of sysctls that belong to a namespace; `*` at the end stands for any. In variables they are separated by
     /// commas.
     Sysctls,
+    /// A list of absolute paths of the host. In variables they are separated by commas; an empty list is "none".
+    HostPaths,
     /// A level, or directives of `tracing_subscriber`'s `EnvFilter`.
     LogFilter,
 }
@@ -41,6 +44,7 @@ impl fmt::Display for Expectation {
             Self::Switch => f.write_str("true or false"),
             Self::OneOf(words) => f.write_str(&words.join(" or ")),
             Self::Sysctls => f.write_str("a list of sysctls such as kernel.msg* or net.core.somaxconn"),
+            Self::HostPaths => f.write_str("a list of absolute paths"),
             Self::LogFilter => write!(
                 f,
                 "a log level ({}) or directives such as microkube=debug",
@@ -91,25 +95,30 @@ impl fmt::Display for Plain {
     }
 }
 
-/// The text of the variable for a list of sysctls.
-fn sysctls_of_file(elements: &[Option<String>]) -> Result<String, String> {
+/// The text of the variable for a list.
+fn list_of_file(expectation: &Expectation, elements: &[Option<String>]) -> Result<String, String> {
     let texts: Option<Vec<&str>> = elements.iter().map(Option::as_deref).collect();
     let Some(texts) = texts else {
-        return Err(format!(
-            "expected {}, found a list with other values",
-            Expectation::Sysctls
-        ));
+        return Err(format!("expected {expectation}, found a list with other values"));
     };
     if let Some(text) = texts.iter().find(|text| text.trim().is_empty() || text.contains(',')) {
-        return Err(format!(
-            "expected {}, found the string {:?}",
-            Expectation::Sysctls,
-            shorten(text)
-        ));
+        return Err(format!("expected {expectation}, found the string {:?}", shorten(text)));
     }
-    let text = texts.join(",");
-    security_policy::unsafe_sysctls(&text)?;
+    let text = match (expectation, &texts[..]) {
+        // An empty variable would mean the default.
+        (Expectation::HostPaths, []) => NO_HOST_PATHS.to_owned(),
+        _ => texts.join(","),
+    };
+    check_list(expectation, &text)?;
     Ok(text)
+}
+
+/// Checks the text of the variable for a list.
+fn check_list(expectation: &Expectation, text: &str) -> Result<(), String> {
+    match expectation {
+        Expectation::HostPaths => AllowedHostPaths::parse(text).map(drop),
+        _ => security_policy::unsafe_sysctls(text).map(drop),
+    }
 }
 
 fn patterns(text: &str) -> impl Iterator<Item = &str> {
@@ -124,8 +133,8 @@ impl Expectation {
             (Self::Number { max, .. }, Plain::Number { whole, .. }) => whole
                 .filter(|number| (1..=*max).contains(number))
                 .map(|number| number.to_string()),
-            (Self::Sysctls, Plain::List(elements)) => return sysctls_of_file(elements),
-            (Self::Switch | Self::Number { .. } | Self::Sysctls, _) => None,
+            (Self::Sysctls | Self::HostPaths, Plain::List(elements)) => return list_of_file(self, elements),
+            (Self::Switch | Self::Number { .. } | Self::Sysctls | Self::HostPaths, _) => None,
             (Self::LogFilter, Plain::Text(text)) => {
                 Some(log_filter::without_spaces(text)).filter(|directives| log_filter::is_strict(directives))
             }
@@ -149,6 +158,11 @@ impl Expectation {
                 security_policy::unsafe_sysctls(text)?;
                 Some(patterns(text).collect())
             }
+            Self::HostPaths => {
+                let paths = AllowedHostPaths::parse(text)?;
+                let texts: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+                Some(texts.into())
+            }
             Self::Cidr | Self::OneOf(_) => self.accepts(text).then(|| text.into()),
             Self::Number { max, .. } => {
                 let number = text.parse().ok().filter(|number| (1..=*max).contains(number));
@@ -169,7 +183,7 @@ impl Expectation {
             Self::Path => text.starts_with('/') && !text.contains('\0'),
             Self::Cidr => text.parse::<Ipv4Cidr>().is_ok(),
             Self::OneOf(words) => words.contains(&text),
-            Self::LogFilter | Self::Number { .. } | Self::Switch | Self::Sysctls => false,
+            Self::LogFilter | Self::Number { .. } | Self::Switch | Self::Sysctls | Self::HostPaths => false,
         }
     }
 

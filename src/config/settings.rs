@@ -10,6 +10,7 @@ use crate::network::DEFAULT_POD_CIDR;
 use crate::pod::{self, security_policy};
 use crate::privileged::artifacts;
 use crate::state;
+use crate::volume::ALLOWED_HOST_PATHS;
 
 /// A setting.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub const FILE_VARIABLE: &str = "MICROKUBE_CONFIG";
 pub(super) const SECTIONS: [&str; 6] = ["paths", "network", "images", "vm", "security", "log"];
 
 /// All settings, in the order in which they are shown.
-pub static SETTINGS: [Setting; 18] = [
+pub static SETTINGS: [Setting; 20] = [
     Setting {
         section: "paths",
         key: "state",
@@ -85,6 +86,13 @@ pub static SETTINGS: [Setting; 18] = [
         variable: "MICROKUBE_VMM",
         expectation: Expectation::Path,
         default: Fallback::Searched(|| artifacts::vmm_binary().ok()),
+    },
+    Setting {
+        section: "paths",
+        key: "fileServer",
+        variable: "MICROKUBE_FILE_SERVER",
+        expectation: Expectation::Path,
+        default: Fallback::Searched(|| artifacts::file_server_binary().ok()),
     },
     Setting {
         section: "paths",
@@ -184,6 +192,13 @@ pub static SETTINGS: [Setting; 18] = [
         variable: "MICROKUBE_SECCOMP_PROFILES_DIR",
         expectation: Expectation::Path,
         default: Fallback::Fixed(|| security_policy::DEFAULT_SECCOMP_PROFILES.to_owned()),
+    },
+    Setting {
+        section: "security",
+        key: "allowedHostPaths",
+        variable: ALLOWED_HOST_PATHS,
+        expectation: Expectation::HostPaths,
+        default: Fallback::Fixed(|| "/".to_owned()),
     },
     Setting {
         section: "log",

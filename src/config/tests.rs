@@ -33,16 +33,17 @@ fn given(text: &str) -> Vec<(&'static str, String)> {
 
 #[test]
 fn every_setting_is_read_as_its_variable_has_it() {
-    let text = "paths: {state: /s, run: /r, vmm: /v, guest: '/g h', emulatedHost: \"/e\"}\n\
+    let text = "paths: {state: /s, run: /r, vmm: /v, fileServer: /f, guest: '/g h', emulatedHost: \"/e\"}\n\
                 network:\n  podCIDR: 10.99.0.0/16\n\
                 images:\n  layerMaxFiles: 1\n  layerMaxBytes: 17592186044416\n  layerCompression: lz4\n  keepBlobs: false\n  verifyLayers: true\n\
                 vm: {bootTimeoutSeconds: 0x1E}\n\
-                security:\n  allowPrivileged: false\n  allowedUnsafeSysctls: [kernel.msg*, \"net.core.somaxconn\"]\n  seccompProfiles: /p\n\
+                security:\n  allowPrivileged: false\n  allowedUnsafeSysctls: [kernel.msg*, \"net.core.somaxconn\"]\n  seccompProfiles: /p\n  allowedHostPaths: [/srv/a, \"/b c\"]\n\
                 log:\n  level: warn,microkube::pod=debug\n  format: json\n  output: journal\n";
     let expected = [
         ("MICROKUBE_STATE_DIR", "/s"),
         ("MICROKUBE_RUN_DIR", "/r"),
         ("MICROKUBE_VMM", "/v"),
+        ("MICROKUBE_FILE_SERVER", "/f"),
         ("MICROKUBE_GUEST_DIR", "/g h"),
         ("MICROKUBE_MACHINE_DIR", "/e"),
         ("MICROKUBE_POD_CIDR", "10.99.0.0/16"),
@@ -55,6 +56,7 @@ fn every_setting_is_read_as_its_variable_has_it() {
         ("MICROKUBE_ALLOW_PRIVILEGED", "false"),
         ("MICROKUBE_ALLOWED_UNSAFE_SYSCTLS", "kernel.msg*,net.core.somaxconn"),
         ("MICROKUBE_SECCOMP_PROFILES_DIR", "/p"),
+        ("MICROKUBE_ALLOWED_HOST_PATHS", "/srv/a,/b c"),
         ("MICROKUBE_LOG", "warn,microkube::pod=debug"),
         ("MICROKUBE_LOG_FORMAT", "json"),
         ("MICROKUBE_LOG_OUTPUT", "journal"),

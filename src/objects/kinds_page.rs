@@ -11,9 +11,9 @@ fn use_of(kind: &str) -> &'static str {
     match kind {
         "ConfigMap" => "settings for containers",
         "Namespace" => "a scope for names; created with the first object in it",
-        "PersistentVolume" | "PersistentVolumeClaim" | "StorageClass" => {
-            "stored and validated; Pods cannot use them yet"
-        }
+        "PersistentVolume" => "storage for claims",
+        "PersistentVolumeClaim" => "storage that outlives Pods",
+        "StorageClass" => "how volumes are created for claims",
         "Pod" => "containers in a separate virtual machine",
         "Secret" => "secret settings, registry credentials",
         "ServiceAccount" => "`imagePullSecrets` for its Pods",

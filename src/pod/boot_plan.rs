@@ -10,7 +10,7 @@ use super::host_resources::HostResources;
 use super::layer_disk::LayerDisk;
 use super::resolved_pod::{ResolvedPod, vm_size};
 use crate::network::PodNetwork;
-use crate::privileged::{SCRATCH_DEVICE, VmmRequest};
+use crate::privileged::{SCRATCH_DEVICE, Share, VmmRequest};
 use crate::state::PodRecord;
 
 /// The configuration of a Pod's VM and sandbox, complete before the VM starts.
@@ -29,7 +29,7 @@ pub struct BootPlan {
 }
 
 /// Plans the boot of a Pod. `images` holds the image of every container, and `volumes_mib` is the memory for the files of
-/// its volumes.
+/// its volumes, and `shares` are those of the host.
 ///
 /// # Errors
 /// If a layer is missing, or the Pod cannot run at all.
@@ -38,6 +38,7 @@ pub fn plan(
     images: &[Image],
     resources: HostResources,
     volumes_mib: u32,
+    shares: Vec<Share>,
     debug: bool,
 ) -> anyhow::Result<BootPlan> {
     let HostResources { net, scratch, .. } = resources;
@@ -65,6 +66,7 @@ pub fn plan(
         scratch,
         layers: layer_files,
         net: Some((net.tap, net.mac)),
+        shares,
         debug,
         outlives_supervisor: record.detached,
     };

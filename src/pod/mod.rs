@@ -26,6 +26,7 @@ mod guest_process;
 mod guest_streams;
 mod guest_text;
 mod host_resources;
+mod host_volumes;
 #[cfg(test)]
 mod kept_records;
 mod launch;

@@ -37,6 +37,9 @@ enum Why {
     Projection(ProjectionError),
     #[error("its files cannot be computed: internal error")]
     Internal,
+    /// A volume of the host.
+    #[error("{0}")]
+    Host(String),
 }
 
 impl FailedVolume {
@@ -46,6 +49,15 @@ impl FailedVolume {
         Self {
             volume: volume.to_owned(),
             why: Why::Internal,
+        }
+    }
+
+    /// Of a volume of the host.
+    #[must_use]
+    pub fn not_set_up(volume: &str, why: String) -> Self {
+        Self {
+            volume: volume.to_owned(),
+            why: Why::Host(why),
         }
     }
 

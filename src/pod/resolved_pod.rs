@@ -9,7 +9,7 @@ use microkube_manifest::quantity::Quantity;
 use microkube_manifest::resources::{self, VmSize};
 use microkube_manifest::{security, sysctl};
 use microkube_projection::is_projected;
-use microkube_protocol::messages::{EmptyDir, Sysctl, Volume};
+use microkube_protocol::messages::{EmptyDir, Share, Sysctl, Volume};
 use microkube_vmm::config::MAX_VCPU_COUNT;
 
 use super::projected_volumes;
@@ -145,6 +145,13 @@ impl<'p> ResolvedPod<'p> {
                     return Ok(Volume {
                         name: volume.name.clone(),
                         file_volume: Some(projected_volumes::declaration(self.pod)).into(),
+                        ..Default::default()
+                    });
+                }
+                if volume.host_path.is_some() {
+                    return Ok(Volume {
+                        name: volume.name.clone(),
+                        share: Some(Share::default()).into(),
                         ..Default::default()
                     });
                 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use microkube_manifest::sysctl::UnsafeSysctls;
 
+use crate::volume::{ALLOWED_HOST_PATHS, AllowedHostPaths};
+
 const ALLOW_PRIVILEGED: &str = "MICROKUBE_ALLOW_PRIVILEGED";
 const UNSAFE_SYSCTLS: &str = "MICROKUBE_ALLOWED_UNSAFE_SYSCTLS";
 const SECCOMP_PROFILES: &str = "MICROKUBE_SECCOMP_PROFILES_DIR";
@@ -20,6 +22,7 @@ pub struct SecurityPolicy {
     pub unsafe_sysctls: UnsafeSysctls,
     /// The directory with the profiles of type Localhost.
     pub seccomp_profiles: PathBuf,
+    pub allowed_host_paths: AllowedHostPaths,
 }
 
 /// A variable has a wrong value.
@@ -29,6 +32,8 @@ pub enum SecurityPolicyError {
     Switch(OsString),
     #[error("{UNSAFE_SYSCTLS}: {0}")]
     Sysctls(String),
+    #[error("{ALLOWED_HOST_PATHS}: {0}")]
+    HostPaths(String),
 }
 
 impl SecurityPolicy {
@@ -53,10 +58,15 @@ impl SecurityPolicy {
             Some(text) => unsafe_sysctls(&text.to_string_lossy()).map_err(SecurityPolicyError::Sysctls)?,
         };
         let seccomp_profiles = value(SECCOMP_PROFILES).map_or_else(|| DEFAULT_SECCOMP_PROFILES.into(), PathBuf::from);
+        let allowed_host_paths = match value(ALLOWED_HOST_PATHS) {
+            None => AllowedHostPaths::default(),
+            Some(text) => AllowedHostPaths::parse(&text.to_string_lossy()).map_err(SecurityPolicyError::HostPaths)?,
+        };
         Ok(Self {
             allow_privileged,
             unsafe_sysctls,
             seccomp_profiles,
+            allowed_host_paths,
         })
     }
 }
@@ -87,6 +97,7 @@ mod tests {
             allow_privileged: true,
             unsafe_sysctls: UnsafeSysctls::default(),
             seccomp_profiles: "/etc/microkube/seccomp".into(),
+            allowed_host_paths: AllowedHostPaths::default(),
         };
         assert_eq!(of(&[]), Ok(policy.clone()));
         assert_eq!(of(&[(ALLOW_PRIVILEGED, ""), (UNSAFE_SYSCTLS, "")]), Ok(policy));
@@ -98,11 +109,13 @@ mod tests {
             (ALLOW_PRIVILEGED, "false"),
             (UNSAFE_SYSCTLS, "kernel.msg*, net.core.somaxconn,"),
             (SECCOMP_PROFILES, "/srv/profiles"),
+            (ALLOWED_HOST_PATHS, "/srv/data"),
         ]);
         let expected = SecurityPolicy {
             allow_privileged: false,
             unsafe_sysctls: UnsafeSysctls::new(["kernel.msg*", "net.core.somaxconn"]).unwrap(),
             seccomp_profiles: "/srv/profiles".into(),
+            allowed_host_paths: AllowedHostPaths::parse("/srv/data").unwrap(),
         };
         assert_eq!(policy, Ok(expected));
     }
@@ -112,6 +125,10 @@ mod tests {
         assert_eq!(
             of(&[(ALLOW_PRIVILEGED, "never")]),
             Err("MICROKUBE_ALLOW_PRIVILEGED: expected true or false, found \"never\"".to_owned())
+        );
+        assert_eq!(
+            of(&[(ALLOWED_HOST_PATHS, "data")]),
+            Err("MICROKUBE_ALLOWED_HOST_PATHS: \"data\" is not an absolute path without \"..\"".to_owned())
         );
         assert_eq!(
             of(&[(UNSAFE_SYSCTLS, "net.*,vm.swappiness")]),

@@ -1,4 +1,4 @@
-//! Finds the files that microkube is installed with: the guest kernel and initramfs, and the VMM.
+//! Finds the files that microkube is installed with: the guest kernel and initramfs, the VMM and the file server.
 
 use std::path::PathBuf;
 
@@ -68,24 +68,32 @@ pub fn find_dir(
 /// # Errors
 /// [`ArtifactError`] lists where it looked.
 pub fn vmm_binary() -> Result<PathBuf, ArtifactError> {
-    let tried = match std::env::var_os("MICROKUBE_VMM").filter(|path| !path.is_empty()) {
+    find_program("MICROKUBE_VMM", "microkube-vmm", "the program microkube-vmm")
+}
+
+/// Finds the file server: `MICROKUBE_FILE_SERVER`, or `microkube-file-server` next to this executable.
+///
+/// # Errors
+/// [`ArtifactError`] lists where it looked.
+pub fn file_server_binary() -> Result<PathBuf, ArtifactError> {
+    find_program(
+        "MICROKUBE_FILE_SERVER",
+        "microkube-file-server",
+        "the program microkube-file-server",
+    )
+}
+
+fn find_program(variable: &'static str, name: &str, what: &'static str) -> Result<PathBuf, ArtifactError> {
+    let tried = match std::env::var_os(variable).filter(|path| !path.is_empty()) {
         Some(path) => vec![PathBuf::from(path)],
         None => {
             let exe = std::env::current_exe().unwrap_or_default();
             // Test binaries are one directory below the programs that they test.
-            exe.ancestors()
-                .skip(1)
-                .take(2)
-                .map(|dir| dir.join("microkube-vmm"))
-                .collect()
+            exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).collect()
         }
     };
     match tried.iter().find(|path| path.is_file()) {
         Some(path) => Ok(path.clone()),
-        None => Err(ArtifactError {
-            what: "the program microkube-vmm",
-            variable: "MICROKUBE_VMM",
-            tried,
-        }),
+        None => Err(ArtifactError { what, variable, tried }),
     }
 }

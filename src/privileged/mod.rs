@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | [`PodPrivileges::connect`] | `CAP_NET_ADMIN` (bridge, TAP, nftables, sysctls), root's files (leases) | [`PodPrivileges::release`]; the TAP with its last descriptor |
 //! | [`PodPrivileges::scratch_disk`] | root's files | [`PodPrivileges::release`] |
-//! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail gives up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETPCAP`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end; its socket by [`PodPrivileges::release`] |
+//! | [`PodPrivileges::share_host_path`] | root's files, `CAP_SYS_ADMIN` (the clone of a mount) | the descriptor |
+//! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail and the file server's give up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETPCAP`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end, which ends the file server as well; its socket by [`PodPrivileges::release`] |
 //! | [`PodPrivileges::connect_vmm`] | root's files | the descriptor |
 //! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM runs as another user | |
 //! | [`PodPrivileges::release`] | `CAP_NET_ADMIN`, root's files | |
@@ -17,7 +18,8 @@
 //!
 //! A supervisor will not be trusted, because its guest may have taken control of it. It only gets [`PodPrivileges`],
 //! which are limited to one Pod:
-//! - No caller names a path, a TAP, an address or a user. All of them follow from the Pod's UID, which is checked once
+//! - No caller names a TAP, an address, a user, or a path, except the path of a hostPath volume, which must be one of
+//!   those that the configuration allows. All else follows from the Pod's UID, which is checked once
 //!   ([`Privileges::of_pod`]), and from this host's configuration.
 //! - Files in the Pod's directories are opened without following symbolic links, and only if they are of the expected
 //!   type.
@@ -26,12 +28,13 @@
 //! - A descriptor needs no check, because the caller could use it itself. Only the jailed VMM uses a VMM's descriptors.
 //!
 //! This module excludes everything that needs no privileges (records, logs, the image store, the agent, probes),
-//! decisions about a Pod's life, and waiting for the guest. Cgroups and mounts on the host would belong here; there are
-//! none yet.
+//! decisions about a Pod's life, and waiting for the guest. Cgroups and mounts on the host belong here; there
+//! are none yet.
 
 pub mod artifacts;
 #[cfg(test)]
 pub(crate) mod fake_vmm;
+mod file_server;
 mod vmm;
 
 use std::io;
@@ -41,8 +44,9 @@ use std::time::Duration;
 
 use crate::network::{self, NetworkConfig, NetworkError, PodNetwork};
 use crate::state::{Paths, ProcessIdentity};
-use crate::volume::{self, Lifetime, ScratchError};
+use crate::volume::{self, AllowedHostPaths, HostPathError, HostPathType, Lifetime, ScratchError};
 
+pub use file_server::{FileServerError, Share};
 pub use vmm::{LAYERS_DEVICE, SCRATCH_DEVICE, StartedVmm, VmmError, VmmRequest};
 
 /// The privileged operations of this host.
@@ -167,12 +171,35 @@ impl PodPrivileges {
         })
     }
 
+    /// A share of a file or directory of the host, for [`VmmRequest::shares`]. Blocks.
+    ///
+    /// # Errors
+    /// See [`HostPathError`]; for example, the configuration does not allow the path.
+    pub fn share_host_path(&self, volume: &str, path: &Path, kind: HostPathType) -> Result<Share, HostPathError> {
+        let allowed = AllowedHostPaths::of_environment().map_err(HostPathError::Setting)?;
+        let opened = volume::open_host_path(path, kind, &allowed)?;
+        Ok(Share {
+            name: volume.to_owned(),
+            read_only: false,
+            root: volume::clone_for_share(&opened, path, false)?,
+        })
+    }
+
     /// Starts the Pod's VMM. It dies with this process unless the request says that it outlives its supervisor.
     ///
     /// # Errors
     /// See [`VmmError`]. Errors of the VM itself are among the VMM's events.
-    pub async fn start_vmm(&self, request: VmmRequest) -> Result<StartedVmm, VmmError> {
-        vmm::start(&self.uid, &self.vmm_socket(), request)
+    pub async fn start_vmm(&self, mut request: VmmRequest) -> Result<StartedVmm, VmmError> {
+        let shares = std::mem::take(&mut request.shares);
+        let file_server = match shares.is_empty() {
+            true => None,
+            false => {
+                let started = tokio::task::spawn_blocking(move || file_server::start(shares)).await;
+                Some(started.unwrap_or_else(|error| Err(file_server::ended(error)))?)
+            }
+        };
+        // Not in another thread, because the VMM dies with the thread that has started it.
+        vmm::start(&self.uid, &self.vmm_socket(), request, file_server)
     }
 
     /// Connects to the Pod's VMM, for a supervisor that has not started it.

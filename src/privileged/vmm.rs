@@ -10,13 +10,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use microkube_base::child;
-use microkube_vmm::config::{DiskConfig, DiskSegment, JailConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VsockConfig};
+use microkube_vmm::config::{
+    DiskConfig, DiskSegment, FsConfig, JailConfig, NetConfig, PROTOCOL_VERSION, VmConfig, VsockConfig,
+};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, listen, socket, socketpair,
 };
 use tokio::process::{Child, Command};
 
 use super::artifacts::{self, ArtifactError};
+use super::file_server::{FileServerError, Share};
 use crate::state::{ProcessError, ProcessIdentity};
 
 /// The unprivileged user and group of VMMs. It is outside the ranges of system users, so it owns no files.
@@ -51,6 +54,8 @@ pub struct VmmRequest {
     pub layers: Vec<(File, u64)>,
     /// The Pod's TAP and the guest's MAC address.
     pub net: Option<(OwnedFd, [u8; 6])>,
+    /// Files of the host; a file server starts if there are any.
+    pub shares: Vec<Share>,
     /// Whether the kernel writes its whole log to the console.
     pub debug: bool,
     /// Whether the VM keeps running when its supervisor dies, for the next one to take over.
@@ -78,6 +83,9 @@ pub enum VmmError {
     /// An installed file is missing.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The file server did not start.
+    #[error(transparent)]
+    FileServer(#[from] FileServerError),
     /// A file could not be opened.
     #[error("cannot open {path}")]
     Open {
@@ -117,8 +125,14 @@ pub fn ended(error: tokio::task::JoinError) -> VmmError {
     system("finish an operation on the Pod's VMM")(error.into())
 }
 
-/// Starts the VMM of the Pod `uid`, which listens on `socket` for later supervisors.
-pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm, VmmError> {
+/// Starts the VMM of the Pod `uid`, which listens on `socket` for later supervisors. `file_server` is the socket of the
+/// Pod's file server, if it has one.
+pub fn start(
+    uid: &str,
+    socket: &Path,
+    request: VmmRequest,
+    file_server: Option<OwnedFd>,
+) -> Result<StartedVmm, VmmError> {
     let program = artifacts::vmm_binary()?;
     let guest = artifacts::guest_image()?;
     let kernel = open(&guest.kernel)?;
@@ -175,7 +189,9 @@ pub fn start(uid: &str, socket: &Path, request: VmmRequest) -> Result<StartedVmm
             listener_fd: give(listener),
             client_fd: Some(give(vsock_vmm)),
         }),
-        fs: None,
+        fs: file_server.map(|server| FsConfig {
+            server_fd: give(server),
+        }),
         console_fd: give(console_write),
         event_fd: Some(give(event_write)),
         jail: Some(JailConfig {

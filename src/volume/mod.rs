@@ -1,7 +1,14 @@
 //! Storage of Pods on the host: the scratch disk, on which the guest keeps the containers' writable layers and
-//! disk-backed `emptyDir` volumes.
+//! disk-backed `emptyDir` volumes, and the files of the host
+//! that Pods share.
 
+mod host_path;
+mod mount_api;
 mod scratch;
+
+pub use host_path::{
+    ALLOWED_HOST_PATHS, AllowedHostPaths, HostPathError, HostPathType, NO_HOST_PATHS, clone_for_share, open_host_path,
+};
 
 pub use scratch::{
     Lifetime, SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk, open_scratch_disk, remove_scratch_disk,

@@ -35,6 +35,7 @@ impl Host {
     pub fn leftovers(&self) -> Leftovers {
         let mut processes_left = processes(&["microkube-vmm", "supervised"]);
         processes_left.extend(processes(&["supervise"]));
+        processes_left.extend(processes(&["microkube-file-server"]));
         Leftovers {
             taps: names(Path::new("/sys/class/net"))
                 .into_iter()

@@ -23,6 +23,7 @@ mod faults;
 mod guest_kernel;
 mod hooks;
 mod host;
+mod host_paths;
 mod hostile_guest;
 mod images;
 mod images_store;

@@ -11,7 +11,7 @@ use microkube_tests::manifest::Pod;
 use crate::detached_pod::Detached;
 use crate::host::{PATIENCE, alone, container, host, processes, shell_pod, wait_until};
 
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     // SAFETY: kill(2) takes integers. The PID was found by the victim's command line a moment ago.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }

@@ -83,7 +83,7 @@ nothing_left() {
 step "install the previous packages"
 apt install /packages/previous/*.deb /packages/qemu-system-x86.deb
 previous=$(dpkg-query -W -f '${Version}' microkube)
-for file in bin/microkube-vmm lib/microkube/guest/vmlinux lib/microkube/guest/initramfs.cpio lib/microkube/machine/vmlinuz \
+for file in bin/microkube-vmm bin/microkube-file-server lib/microkube/guest/vmlinux lib/microkube/guest/initramfs.cpio lib/microkube/machine/vmlinuz \
     lib/microkube/machine/modules share/bash-completion/completions/microkube share/man/man1/microkube-run.1.gz \
     share/doc/microkube/copyright share/doc/microkube/examples/hello.yaml share/doc/microkube/examples/config.yaml \
     share/doc/microkube/docs/configuration.md share/doc/microkube/licences/musl share/doc/microkube/licences/glibc; do

@@ -28,7 +28,7 @@ for line in 'first-1.0.0 MIT' 'macro-2.0.0 MIT' 'second-0.3.1 BSD-3-Clause' firs
 done
 ! grep -e '^microkube' -e '^own' "$work/printed" || fail "the list has microkube's own packages"
 # A list without the packages of one program would look complete.
-for package in microkube microkube-vmm microkube-agent; do
+for package in microkube microkube-vmm microkube-file-server microkube-agent; do
     ! print "$package" || fail "succeeds although cargo fails for $package"
 done
 rm -r "$work/registry/src/index/second-0.3.1"

@@ -386,7 +386,14 @@ impl Vm {
                 backend.growing(growth),
             )?;
         }
+        let (stop_sender, stops) = channel();
         if let Some(backend) = parts.fs {
+            // A Pod without its files could only fail.
+            let stop = stop_sender.clone();
+            let backend = backend.on_loss(move |reason| {
+                // The receiver is gone only while the VM is being torn down.
+                let _ = stop.send(Stop::Failed(reason));
+            });
             builder.add_virtio("fs", Role::Fs, FsIdentity, backend)?;
         }
         builder.add_virtio("rng", Role::Rng, RngIdentity, RngBackend)?;
@@ -410,7 +417,6 @@ impl Vm {
             vcpu_count: parts.vcpu_count,
         };
         let vcpus = create_vcpus(&builder.vm, parts.vcpu_count, &cpuid, topology, entry)?;
-        let (stop_sender, stops) = channel();
         let shared = Arc::new(Shared {
             pio,
             mmio: builder.mmio,

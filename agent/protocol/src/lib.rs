@@ -42,8 +42,11 @@ pub const SECURITY_CONTEXT_VERSION: u32 = 3;
 /// The first version with `ReadVolumeFile`.
 pub const VOLUME_FILES_VERSION: u32 = 4;
 
-/// The first version with `user_namespace` and `unmasked_proc`.
+/// The first version with `user_namespace`, `unmasked_proc` and `share`.
 pub const USER_NAMESPACES_VERSION: u32 = 5;
+
+/// The tag of the VM's virtio-fs device.
+pub const SHARES_TAG: &str = "microkube";
 
 /// Well-known context id of the host (`VMADDR_CID_HOST`, vsock(7)).
 pub const HOST_CID: u32 = 2;

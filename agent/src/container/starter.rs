@@ -249,14 +249,14 @@ fn instructions(program: &[u8]) -> Vec<u64> {
 fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<Vec<VolumeMount>, StartError> {
     let mut mounts = Vec::new();
     for mount in &request.mounts {
-        let MountSource { directory, read_only } = sandbox.mount_source(&mount.volume)?;
+        let MountSource { path, read_only } = sandbox.mount_source(&mount.volume)?;
         let propagation = propagation(mount)?;
         if propagation != Propagation::Private {
             sandbox.share_mounts(&mount.volume)?;
         }
         mounts.push(VolumeMount {
             volume: mount.volume.clone(),
-            source: directory,
+            source: path,
             sub_path: mount.sub_path.clone().into(),
             target: mount.mount_path.clone().into(),
             read_only: read_only || mount.read_only,

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
+use microkube_protocol::SHARES_TAG;
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, Volume};
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{Pid, sethostname};
@@ -36,6 +37,7 @@ const ETC_DIR: &str = "/run/etc";
 const SCRATCH_DIR: &str = "/run/scratch";
 const SHM_DIR: &str = "/run/shm";
 const VOLUMES_DIR: &str = "/run/volumes";
+const SHARES_DIR: &str = "/run/shares";
 
 /// Size of /dev/shm in Kubernetes Pods in bytes (containerd's `defaultShmSize`).
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
@@ -70,13 +72,15 @@ pub struct Sandbox {
 enum SandboxVolume {
     EmptyDir(PathBuf),
     Files(Arc<FileVolume>),
+    /// A file or directory of the host.
+    Share(PathBuf),
 }
 
 /// A volume as a container mounts it.
 #[derive(Debug)]
 pub struct MountSource {
-    /// The volume's root.
-    pub directory: PathBuf,
+    /// The volume's root: a directory, or a file of the host.
+    pub path: PathBuf,
     /// Whether all its mounts are read-only.
     pub read_only: bool,
 }
@@ -106,7 +110,12 @@ impl CheckedRequest {
                     format!("appears twice: {:?}", volume.name),
                 ));
             }
-            if volume.empty_dir.is_some() == volume.file_volume.is_some() {
+            let types = [
+                volume.empty_dir.is_some(),
+                volume.file_volume.is_some(),
+                volume.share.is_some(),
+            ];
+            if types.into_iter().filter(|is_given| *is_given).count() != 1 {
                 return Err(InvalidRequest::new(
                     "volumes",
                     format!("has no type, or several, in {:?}", volume.name),
@@ -165,6 +174,9 @@ impl Sandbox {
         let mut layers = Layers::default();
         layers.add(&request.layers)?;
         let mut volumes = HashMap::new();
+        if request.volumes.iter().any(|volume| volume.share.is_some()) {
+            mount_shares()?;
+        }
         for volume in &request.volumes {
             let made = make_volume(volume).with_context(|| format!("cannot create the volume {:?}", volume.name))?;
             volumes.insert(volume.name.clone(), made);
@@ -196,15 +208,15 @@ impl Sandbox {
     /// A volume to mount.
     pub fn mount_source(&self, name: &str) -> Result<MountSource, InvalidRequest> {
         let problem = match self.volumes.get(name) {
-            Some(SandboxVolume::EmptyDir(directory)) => {
+            Some(SandboxVolume::EmptyDir(path) | SandboxVolume::Share(path)) => {
                 return Ok(MountSource {
-                    directory: directory.clone(),
+                    path: path.clone(),
                     read_only: false,
                 });
             }
             Some(SandboxVolume::Files(volume)) if volume.is_written() => {
                 return Ok(MountSource {
-                    directory: volume.directory().to_owned(),
+                    path: volume.directory().to_owned(),
                     read_only: true,
                 });
             }
@@ -317,7 +329,18 @@ fn mount_scratch(device: &str) -> Result<()> {
     Ok(())
 }
 
+/// Mounts the VM's virtio-fs device, which has a directory or file for each share.
+fn mount_shares() -> Result<()> {
+    fs::create_dir(SHARES_DIR).with_context(|| format!("cannot create {SHARES_DIR}"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some(SHARES_TAG), SHARES_DIR, Some("virtiofs"), flags, None::<&str>)
+        .context("cannot mount the files of the host")
+}
+
 fn make_volume(volume: &Volume) -> Result<SandboxVolume> {
+    if volume.share.is_some() {
+        return Ok(SandboxVolume::Share(Path::new(SHARES_DIR).join(&volume.name)));
+    }
     if let Some(file_volume) = volume.file_volume.as_ref() {
         let path = Path::new(VOLUMES_DIR).join(&volume.name);
         // Each volume has its own file system, so a file handle of one (open_by_handle_at(2)) opens nothing of another.
@@ -378,7 +401,7 @@ fn mount_tmpfs(path: &Path, size_bytes: u64, options: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use microkube_protocol::messages::{
-        EmptyDir, FileVolume as FileVolumeRequest, Layer, Sysctl, WriteFileVolumeRequest,
+        EmptyDir, FileVolume as FileVolumeRequest, Layer, Share, Sysctl, WriteFileVolumeRequest,
     };
 
     use super::*;
@@ -418,6 +441,7 @@ mod tests {
             |r| r.volumes[0].name = "a/b".to_owned(),
             |r| r.volumes[0].empty_dir = None.into(),
             |r| r.volumes[0].file_volume = Some(FileVolumeRequest::default()).into(),
+            |r| r.volumes[0].share = Some(Share::default()).into(),
             |r| r.sysctls = vec![Sysctl::default()],
         ] {
             let mut request = request();
@@ -466,6 +490,6 @@ mod tests {
         sandbox.file_volume("config").unwrap().receive(request).unwrap();
         let mounted = sandbox.mount_source("config").unwrap();
         assert!(mounted.read_only);
-        assert_eq!(mounted.directory, directory.path());
+        assert_eq!(mounted.path, directory.path());
     }
 }

@@ -57,18 +57,32 @@ enum CommandError {
 #[error("cannot use the control socket")]
 pub struct ControlError(#[source] Errno);
 
-/// Serves commands until the supervisor closes its end of the socket, or something can be read from `ended`.
-pub fn serve(shares: &Shares, socket: &OwnedFd, ended: &PipeReader) -> Result<(), ControlError> {
+/// Serves commands until something can be read from `ended`. A supervisor that closes its end of the socket only has no
+/// more commands: the virtual machine may outlive it.
+pub fn serve(shares: &Shares, socket: OwnedFd, ended: &PipeReader) -> Result<(), ControlError> {
+    serve_commands(shares, socket, ended)?;
+    while !is_over(None, ended)? {}
+    Ok(())
+}
+
+/// Waits for the supervisor, if there is one, or the end. Returns whether it is the end.
+fn is_over(supervisor: Option<&OwnedFd>, ended: &PipeReader) -> Result<bool, ControlError> {
+    let end = PollFd::new(ended, PollFlags::IN);
+    let mut ready = vec![end];
+    ready.extend(supervisor.map(|socket| PollFd::new(socket, PollFlags::IN)));
+    match poll(&mut ready, None) {
+        Ok(_) => Ok(ready.first().is_some_and(|end| !end.revents().is_empty())),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(ControlError(error)),
+    }
+}
+
+/// Serves commands until the supervisor closes its end of the socket, or the end.
+fn serve_commands(shares: &Shares, socket: OwnedFd, ended: &PipeReader) -> Result<(), ControlError> {
+    let socket = &socket;
     let mut buffer = vec![0; MAX_PACKET_BYTES];
     loop {
-        let mut ready = [PollFd::new(socket, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
-        match poll(&mut ready, None) {
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(ControlError(error)),
-        }
-        let [_, has_ended] = ready;
-        if !has_ended.revents().is_empty() {
+        if is_over(Some(socket), ended)? {
             return Ok(());
         }
         let answer = match receive(socket, &mut buffer) {
@@ -182,11 +196,13 @@ mod tests {
         let shares = Shares::new(false);
         let flags = SocketFlags::CLOEXEC;
         let (supervisor, server) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        let (ended, _writer) = std::io::pipe().unwrap();
+        let (ended, writer) = std::io::pipe().unwrap();
         std::thread::scope(|scope| {
-            let serving = scope.spawn(|| serve(&shares, &server, &ended));
+            let serving = scope.spawn(|| serve(&shares, server, &ended));
             act(&supervisor);
             drop(supervisor);
+            // The supervisor is gone, and the virtual machine ends later.
+            drop(writer);
             serving.join().unwrap().unwrap();
         });
         shares
@@ -244,6 +260,6 @@ mod tests {
         let (_supervisor, server) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let (ended, writer) = std::io::pipe().unwrap();
         drop(writer);
-        serve(&Shares::default(), &server, &ended).unwrap();
+        serve(&Shares::default(), server, &ended).unwrap();
     }
 }

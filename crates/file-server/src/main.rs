@@ -60,7 +60,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let file_system = Arc::new(FileSystem::new(confined.paths, Shares::new(true), limits));
     let (ended, end) = std::io::pipe()?;
     let server = Server::start(file_system.clone(), virtual_machine, end)?;
-    control::serve(&file_system.shares, &supervisor, &ended)?;
+    control::serve(&file_system.shares, supervisor, &ended)?;
     // Threads may be within a request or wait for a lock; they end with the process.
     match server.error() {
         Some(error) => Err(with_causes(error).into()),

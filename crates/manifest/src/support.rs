@@ -190,7 +190,7 @@ spec:
   containers:
   - {volumeDevices: [{}], envFrom: [{}], stdin: true, ports: [{hostPort: 0}, {hostPort: 80}], lifecycle: null, volumeMounts: [{mountPath: /}, {mountPath: /a}]}
   - {env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}, {name: B, valueFrom: {fileKeyRef: {key: k}}}]}
-  volumes: [{name: a, hostPath: {path: /}}, {name: b, emptyDir: {medium: HugePages-2Mi}}]
+  volumes: [{name: a, nfs: {path: /}}, {name: b, emptyDir: {medium: HugePages-2Mi}}]
 ";
         let documents = documents::split(text.as_bytes()).unwrap();
         let (pods, _) = yaml::parse(&documents[0], &mut yaml::Budget::default());
@@ -205,7 +205,7 @@ spec:
                 "spec.containers[0].volumeMounts[0].mountPath",
                 "spec.hostPID",
                 "spec.initContainers[0].ports[0].hostPort",
-                "spec.volumes[0].hostPath",
+                "spec.volumes[0].nfs",
                 "spec.volumes[1].emptyDir.medium",
             ]
         );
@@ -235,10 +235,7 @@ spec:
 
     #[test]
     fn nested_fields_inherit_the_support_of_their_parent() {
-        assert_eq!(
-            support_of("spec.volumes[].hostPath.path"),
-            support_of("spec.volumes[].hostPath")
-        );
+        assert_eq!(support_of("spec.volumes[].nfs.path"), support_of("spec.volumes[].nfs"));
         assert!(matches!(support_of("spec.affinity.nodeAffinity"), Some(Ignored(_))));
         assert!(matches!(support_of("spec.resourceClaims[].name"), Some(Refused(_))));
         assert_eq!(support_of("spec.containers[].nothing"), None);

@@ -59,13 +59,17 @@ const NOT_ZERO: Values = Values::AreNot(&["0"]);
 const HUGE_PAGES: Values = Values::BeginWith("HugePages");
 const NOT_LINUX: Values = Values::Are(&["windows"]);
 const ROOT: Values = Values::Are(&["/"]);
+const HOST_DEVICES: Values = Values::Are(&["BlockDevice", "CharDevice", "Socket"]);
 
 const ONE_NODE: &str = "there is one node, and the Pod runs on it";
 const NOT_COMPARED: &str = "not enforced yet: the Pod runs on this node, regardless of the node's name and labels";
 const NO_CLUSTER: &str = "there is no API server to use it";
 const SERVER: &str = "microkube sets it, as Kubernetes does";
 const IN_VM: &str = "each Pod runs in its own virtual machine, which has no access to the host's namespaces";
-const VOLUME: &str = "the supported volume types are emptyDir, configMap, secret, downwardAPI and projected";
+const NO_BLOCK: &str = "volumes are mounted as file systems, not attached as block devices";
+const NO_CLAIMS: &str =
+    "the supported volume types are emptyDir, hostPath, configMap, secret, downwardAPI and projected";
+const ATTACH_ON_HOST: &str = "attach and mount the disk on the host, and use hostPath";
 const OLD_VOLUME: &str = "Kubernetes has removed or deprecated this volume type";
 const NO_SIGNER: &str = "there is no signer for certificates";
 const VM_LIMITS: &str = "for a container without a limit, the value is that of its virtual machine";
@@ -238,7 +242,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.containers[].terminationMessagePath", Supported),
     ("spec.containers[].terminationMessagePolicy", Supported),
     ("spec.containers[].tty", Supported),
-    ("spec.containers[].volumeDevices", Refused(VOLUME)),
+    ("spec.containers[].volumeDevices", Refused(NO_BLOCK)),
     ("spec.containers[].volumeMounts", Supported),
     ("spec.containers[].workingDir", Supported),
     // EphemeralContainer
@@ -417,7 +421,10 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.volumes[].configMap.items[].path", Supported),
     ("spec.volumes[].configMap.name", Supported),
     ("spec.volumes[].configMap.optional", Supported),
-    ("spec.volumes[].csi", Refused(VOLUME)),
+    (
+        "spec.volumes[].csi",
+        Refused("there are no CSI drivers; use a claim of a StorageClass"),
+    ),
     ("spec.volumes[].downwardAPI", Supported),
     ("spec.volumes[].downwardAPI.defaultMode", Supported),
     ("spec.volumes[].downwardAPI.items", Supported),
@@ -439,19 +446,27 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         "spec.volumes[].emptyDir.sizeLimit",
         SupportedWith("enforced with medium Memory; on disk it is accepted, but not enforced yet"),
     ),
-    ("spec.volumes[].ephemeral", Refused(VOLUME)),
-    ("spec.volumes[].fc", Refused(VOLUME)),
+    ("spec.volumes[].ephemeral", Refused(NO_CLAIMS)),
+    ("spec.volumes[].fc", Refused(ATTACH_ON_HOST)),
     ("spec.volumes[].flexVolume", Refused(OLD_VOLUME)),
     ("spec.volumes[].flocker", Refused(OLD_VOLUME)),
     ("spec.volumes[].gcePersistentDisk", Refused(OLD_VOLUME)),
     ("spec.volumes[].gitRepo", Refused(OLD_VOLUME)),
     ("spec.volumes[].glusterfs", Refused(OLD_VOLUME)),
-    ("spec.volumes[].hostPath", Refused(VOLUME)),
-    ("spec.volumes[].image", Refused(VOLUME)),
-    ("spec.volumes[].iscsi", Refused(VOLUME)),
+    ("spec.volumes[].hostPath", Supported),
+    ("spec.volumes[].hostPath.path", Supported),
+    (
+        "spec.volumes[].hostPath.type",
+        RefusedIf(HOST_DEVICES, "containers cannot use sockets and devices of the host"),
+    ),
+    ("spec.volumes[].image", Refused(NO_CLAIMS)),
+    ("spec.volumes[].iscsi", Refused(ATTACH_ON_HOST)),
     ("spec.volumes[].name", Supported),
-    ("spec.volumes[].nfs", Refused(VOLUME)),
-    ("spec.volumes[].persistentVolumeClaim", Refused(VOLUME)),
+    (
+        "spec.volumes[].nfs",
+        Refused("mount the export on the host, and use hostPath"),
+    ),
+    ("spec.volumes[].persistentVolumeClaim", Refused(NO_CLAIMS)),
     ("spec.volumes[].photonPersistentDisk", Refused(OLD_VOLUME)),
     ("spec.volumes[].portworxVolume", Refused(OLD_VOLUME)),
     ("spec.volumes[].projected", Supported),

@@ -320,8 +320,8 @@ fn each_rule_has_the_message_of_kubernetes() {
             "spec.volumes[1].name: Duplicate value: \"v\"",
         ),
         (
-            "  volumes: [{name: v, hostPath: {path: /}}]\n",
-            "spec.volumes[0].hostPath: not supported by microkube yet: the supported volume types are emptyDir, configMap, secret, downwardAPI and projected",
+            "  volumes: [{name: v, nfs: {server: a, path: /}}]\n",
+            "spec.volumes[0].nfs: not supported by microkube yet: mount the export on the host, and use hostPath",
         ),
         (
             "  volumes: [{name: v, emptyDir: {medium: Disk}}]\n",

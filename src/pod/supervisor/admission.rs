@@ -1,11 +1,14 @@
 //! Decides whether this node runs the Pod, as the kubelet does before it creates anything for the Pod.
 
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::admission::{Rejection, forbidden_privileges, rejection};
 
 use crate::pod::lifecycle::Event;
 use crate::pod::security_policy::SecurityPolicy;
 use crate::state::PodRecord;
+use crate::volume::AllowedHostPaths;
 
 /// The event with which the life of the Pod starts: [`Event::Begin`] if the node runs it.
 pub fn first_event(record: &PodRecord, policy: &SecurityPolicy) -> Event {
@@ -25,9 +28,26 @@ pub fn first_event(record: &PodRecord, policy: &SecurityPolicy) -> Event {
 
 /// The parts of a Pod that this node forbids.
 pub fn forbidden(pod: &Pod, policy: &SecurityPolicy) -> Option<String> {
-    (!policy.allow_privileged)
-        .then(|| forbidden_privileges(pod))
-        .and_then(aggregated)
+    let mut problems = match policy.allow_privileged {
+        true => Vec::new(),
+        false => forbidden_privileges(pod),
+    };
+    problems.extend(forbidden_host_paths(pod, &policy.allowed_host_paths));
+    aggregated(problems)
+}
+
+/// The paths that the Pod may not share, in the words of Kubernetes' PodSecurityPolicy.
+fn forbidden_host_paths(pod: &Pod, allowed: &AllowedHostPaths) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let host_paths = volumes
+        .enumerate()
+        .filter_map(|(index, volume)| Some((index, &volume.host_path.as_ref()?.path)));
+    host_paths
+        .filter(|(_, path)| !allowed.allow(Path::new(path)))
+        .map(|(index, path)| {
+            format!("spec.volumes[{index}].hostPath.pathPrefix: Invalid value: {path:?}: is not allowed to be used")
+        })
+        .collect()
 }
 
 /// Several problems as Kubernetes shows them (`NewAggregate`).
@@ -55,6 +75,7 @@ mod tests {
             allow_privileged,
             unsafe_sysctls: UnsafeSysctls::default(),
             seccomp_profiles: "/nowhere".into(),
+            allowed_host_paths: AllowedHostPaths::parse("/srv").unwrap(),
         };
         first_event(&record.unwrap(), &policy)
     }
@@ -75,6 +96,24 @@ mod tests {
         assert_eq!(
             decided(two, false),
             message(&format!("[{}, {}]", problem(0), problem(1)))
+        );
+    }
+
+    #[test]
+    fn a_pod_that_shares_a_path_outside_of_the_allowed_ones_is_invalid() {
+        let volumes = |path: &str| {
+            json!({
+                "containers": [{ "name": "a" }],
+                "volumes": [{ "name": "a", "emptyDir": {} }, { "name": "b", "hostPath": { "path": path } }],
+            })
+        };
+        assert_eq!(decided(volumes("/srv/data"), true), Event::Begin);
+        let Event::Invalid { message } = decided(volumes("/etc"), true) else {
+            panic!("accepted")
+        };
+        assert_eq!(
+            message,
+            "Error validating pod \"web\".\"shop\" from api, ignoring: spec.volumes[1].hostPath.pathPrefix: Invalid value: \"/etc\": is not allowed to be used"
         );
     }
 

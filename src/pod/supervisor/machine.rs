@@ -17,7 +17,7 @@ use super::pending_resources::PendingResources;
 use super::pod_view::PodView;
 use super::running_machine::{Additions, Guest, RunningMachine, StartedMachine};
 use super::supervised_pod::SupervisedPod;
-use super::volumes::{self, VolumeUpdates};
+use super::volumes::{self, ReadyVolumes, VolumeUpdates};
 use crate::pod::agent::CALL_TIMEOUT;
 use crate::pod::boot_plan::{self, BootPlan};
 use crate::pod::boot_slot::BootSlot;
@@ -94,14 +94,14 @@ impl Machine {
             let start = async {
                 let paths = &pod.paths;
                 let mut images = images;
-                let volumes = volumes::wait_for_files(&pod, || images.release()).await;
+                let ReadyVolumes { files: volumes, shares } = volumes::wait(&pod, || images.release()).await;
                 let (found, hold) = images.complete(&pod).await?;
                 let (names, images) = found.into_iter().map(|found| (found.name, found.image)).unzip();
                 let images = container_images::fit_layers(paths, images).await?;
                 let resources = resources.context("the VM's resources were not acquired")?.await??;
                 let network_stage = resources.stage.clone();
                 let record = pod.current_record();
-                let plan = boot_plan::plan(&record, &images, resources, memory_mib(&volumes), pod.debug)?;
+                let plan = boot_plan::plan(&record, &images, resources, memory_mib(&volumes), shares, pod.debug)?;
                 drop(hold);
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
                 let mut started = boot(&pod, plan, volumes).await?;

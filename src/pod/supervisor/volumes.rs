@@ -1,5 +1,5 @@
-//! Writes the files of the Pod's volumes into its VM: all files before the first container starts, and changed files
-//! while the VM runs.
+//! The Pod's volumes: opens those of the host before the VM starts, and writes the files of others into the VM: all files
+//! before the first container starts, and changed files while the VM runs.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,12 +11,14 @@ use tokio::time::Instant;
 
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
+use crate::pod::host_volumes;
 use crate::pod::lifecycle::PodEvent;
 use crate::pod::node_objects::NodeObjects;
 use crate::pod::pod_on_node::PodOnNode;
 use crate::pod::projected_volumes::{self, FailedVolume, VolumeFiles};
 use crate::pod::sandbox::AgentClientHandle;
 use crate::pod::written_volumes::WrittenVolumes;
+use crate::privileged::Share;
 
 /// The kubelet's pauses before it sets up volumes again (`pkg/util/goroutinemap/exponentialbackoff`).
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -47,9 +49,16 @@ impl Pause {
     }
 }
 
-/// Computes the files of all volumes, and waits for the objects that are missing. `waits` is called before the first
-/// wait.
-pub async fn wait_for_files(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> Vec<VolumeFiles> {
+/// What a VM needs for the Pod's volumes.
+#[derive(Debug)]
+pub struct ReadyVolumes {
+    pub files: Vec<VolumeFiles>,
+    pub shares: Vec<Share>,
+}
+
+/// Prepares all volumes, and waits for objects and for files of the host that are missing. `waits` is called before the
+/// first wait.
+pub async fn wait(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> ReadyVolumes {
     let mut waits = Some(waits);
     let mut changes = pod.changes.clone();
     let mut pause = Pause::default();
@@ -57,9 +66,11 @@ pub async fn wait_for_files(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> V
     let mut is_retry = false;
     let mut timeout = pin!(tokio::time::sleep(MOUNT_TIMEOUT));
     loop {
-        let (files, failed) = compute(pod).await;
+        let (files, mut failed) = compute(pod).await;
+        let (shares, not_shared) = host_volumes::open(&pod.privileges, &pod.record.pod).await;
+        failed.extend(not_shared);
         if failed.is_empty() {
-            return files;
+            return ReadyVolumes { files, shares };
         }
         if let Some(waits) = waits.take() {
             waits();
@@ -356,7 +367,7 @@ mod tests {
         let (client, mut frames) = mpsc::channel(8);
         let (pod, mut messages) = node.pod(Some(client));
         let has_waited = std::cell::Cell::new(0);
-        let waiting = wait_for_files(&pod, || has_waited.set(has_waited.get() + 1));
+        let waiting = wait(&pod, || has_waited.set(has_waited.get() + 1));
         let create = async {
             assert_eq!(
                 event(&mut messages).await,
@@ -364,8 +375,8 @@ mod tests {
             );
             node.set("x");
         };
-        let (files, ()) = tokio::join!(waiting, create);
-        assert_eq!((files.len(), has_waited.get()), (2, 1));
+        let (ready, ()) = tokio::join!(waiting, create);
+        assert_eq!((ready.files.len(), has_waited.get()), (2, 1));
         let Ok(SupervisorFrame::Notice(Notice::Pod(PodNotice::Warning(told)))) = frames.try_recv() else {
             panic!("the command line is told why the Pod waits");
         };
@@ -391,7 +402,7 @@ mod tests {
         };
         let said = tokio::select! {
             said = both => said,
-            files = wait_for_files(&pod, || {}) => panic!("{files:?}"),
+            ready = wait(&pod, || {}) => panic!("{ready:?}"),
         };
         assert_eq!(
             said,
@@ -495,7 +506,7 @@ mod tests {
         let (pod, _messages) = super::super::supervised_pod::test_pod(true);
         let (agent, _written, _server) = agent().await;
         assert!(VolumeUpdates::start(&pod, agent, WrittenVolumes::default()).is_none());
-        let files = wait_for_files(&pod, || panic!("there is nothing to wait for")).await;
+        let ReadyVolumes { files, .. } = wait(&pod, || panic!("there is nothing to wait for")).await;
         assert!(files.is_empty());
     }
 }

@@ -19,6 +19,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sendto,
     libc::SYS_poll,
     libc::SYS_ppoll,
+    libc::SYS_pipe2,
     // Files.
     libc::SYS_openat,
     libc::SYS_openat2,

@@ -2,6 +2,7 @@
 //! submodules have those of volumes and of other objects.
 
 mod fill;
+mod image;
 pub(super) mod metadata;
 pub(super) mod object;
 mod volume;
@@ -50,11 +51,8 @@ pub(super) fn container(container: &mut Container) {
                 .for_each(http_get);
         }
     }
-    let latest = is_latest(container.image.as_deref().unwrap_or_default());
-    fill(
-        &mut container.image_pull_policy,
-        if latest { "Always" } else { "IfNotPresent" },
-    );
+    let image = container.image.as_deref().unwrap_or_default();
+    fill(&mut container.image_pull_policy, image::pull_policy(image));
     fill(&mut container.termination_message_path, "/dev/termination-log");
     fill(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
@@ -97,15 +95,6 @@ fn probe(probe: &mut Probe) {
 fn http_get(action: &mut HTTPGetAction) {
     fill(&mut action.path, "/");
     fill(&mut action.scheme, "HTTP");
-}
-
-/// Whether an image reference has the tag `latest`, or neither a tag nor a digest, which means the same.
-fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or_default();
-    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
 #[cfg(test)]
@@ -165,18 +154,19 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_decides_when_images_are_pulled() {
-        for image in ["nginx", "nginx:latest", "localhost:5000/nginx", "a.b/c/nginx:latest"] {
-            assert!(is_latest(image), "{image}");
-        }
-        for image in [
-            "nginx:1.27",
-            "localhost:5000/nginx:1",
-            "nginx@sha256:0000",
-            "nginx:latest@sha256:0000",
-        ] {
-            assert!(!is_latest(image), "{image}");
-        }
+    fn images_of_volumes_are_pulled_like_those_of_containers() {
+        let pod = defaulted(json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": {"containers": [], "volumes": [
+                {"name": "a", "image": {"reference": "model"}}, {"name": "b", "image": {"reference": "model:v1"}},
+                {"name": "c", "image": {"reference": "model:v1", "pullPolicy": "Always"}},
+            ]}
+        }));
+        let volumes = pod.spec.unwrap().volumes.unwrap();
+        let policies: Vec<_> = volumes
+            .iter()
+            .map(|volume| volume.image.as_ref().unwrap().pull_policy.as_deref().unwrap())
+            .collect();
+        assert_eq!(policies, ["Always", "IfNotPresent", "Always"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, Volume};
 
 use super::fill::fill;
+use super::image;
 
 /// The default permissions of files: 0644.
 const DEFAULT_MODE: i32 = 0o644;
@@ -40,6 +41,10 @@ pub(super) fn volume(volume: &mut Volume) {
         }
     }
     volume.host_path.iter_mut().for_each(host_path);
+    if let Some(image) = &mut volume.image {
+        let reference = image.reference.as_deref().unwrap_or_default();
+        fill(&mut image.pull_policy, image::pull_policy(reference));
+    }
     if let Some(template) = volume
         .ephemeral
         .as_mut()

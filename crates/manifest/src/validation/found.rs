@@ -55,6 +55,13 @@ impl Found {
         }
     }
 
+    /// A forbidden value at a place that Kubernetes names differently.
+    pub(super) fn forbidden_at(&mut self, path: &FieldPath, place: &FieldPath, detail: &str) {
+        if self.0.len() < MAX_PROBLEMS {
+            self.0.push(Problem::new(place, format!("{path}: Forbidden: {detail}")));
+        }
+    }
+
     /// Adds problems found with paths below `outer`, whose places are below `place`.
     pub(super) fn extend_inside(&mut self, other: Self, outer: &FieldPath, place: &FieldPath) {
         for mut problem in other.0 {

@@ -83,7 +83,8 @@ pub(super) fn labels(labels: Option<&BTreeMap<String, String>>, path: &FieldPath
     }
 }
 
-fn annotations(annotations: Option<&BTreeMap<String, String>>, path: &FieldPath, found: &mut Found) {
+/// `ValidateAnnotations`
+pub(super) fn annotations(annotations: Option<&BTreeMap<String, String>>, path: &FieldPath, found: &mut Found) {
     let mut bytes = 0_usize;
     for (key, value) in annotations.into_iter().flatten() {
         found.invalid_inside(path, &path.key(key), key, names::qualified_name(&key.to_lowercase()));

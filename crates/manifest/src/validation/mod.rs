@@ -9,6 +9,7 @@ mod container;
 mod downward_api;
 mod environment;
 pub(super) mod ephemeral;
+mod ephemeral_volume;
 mod found;
 mod handlers;
 pub(super) mod metadata;
@@ -55,15 +56,21 @@ pub(super) fn validate_existing(pod: &Pod) -> Vec<Problem> {
     metadata::validate(&pod.metadata, &mut found);
     let path = FieldPath::default().field("spec");
     match &pod.spec {
-        Some(spec) => pod_spec(spec, &path, &mut found),
+        Some(spec) => pod_spec(
+            spec,
+            pod.metadata.name.as_deref().unwrap_or_default(),
+            &path,
+            &mut found,
+        ),
         None => found.required(&path, ""),
     }
     found.0
 }
 
-fn pod_spec(spec: &PodSpec, path: &FieldPath, found: &mut Found) {
+fn pod_spec(spec: &PodSpec, pod_name: &str, path: &FieldPath, found: &mut Found) {
     let volume_names = volumes::validate(
         spec.volumes.as_deref().unwrap_or_default(),
+        pod_name,
         &path.field("volumes"),
         found,
     );

@@ -219,7 +219,8 @@ fn source(spec: &PersistentVolumeSpec, path: &FieldPath, found: &mut Found) {
     }
 }
 
-fn host_path(source: &HostPathVolumeSource, path: &FieldPath, found: &mut Found) {
+/// `validateHostPathVolumeSource`
+pub(super) fn host_path(source: &HostPathVolumeSource, path: &FieldPath, found: &mut Found) {
     if source.path.is_empty() {
         return found.required(&path.field("path"), "");
     }

@@ -25,7 +25,8 @@ pub(crate) fn validate(claim: &PersistentVolumeClaim) -> Vec<Problem> {
     found.0
 }
 
-fn spec(spec: &PersistentVolumeClaimSpec, path: &FieldPath, found: &mut Found) {
+/// `ValidatePersistentVolumeClaimSpec`
+pub(super) fn spec(spec: &PersistentVolumeClaimSpec, path: &FieldPath, found: &mut Found) {
     let detail = "at least 1 access mode is required";
     access_modes(spec.access_modes.as_deref(), detail, &path.field("accessModes"), found);
     scheduling::label_selector(spec.selector.as_ref(), &path.field("selector"), found);

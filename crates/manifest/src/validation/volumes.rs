@@ -7,10 +7,16 @@ use k8s_openapi::api::core::v1::Volume;
 use super::super::error::FieldPath;
 use super::super::names;
 use super::found::Found;
-use super::{projection, resources};
+use super::{ephemeral_volume, persistent_volume, projection, resources};
 
-/// Checks the volumes and returns their names.
-pub(super) fn validate<'s>(volumes: &'s [Volume], path: &FieldPath, found: &mut Found) -> HashSet<&'s str> {
+/// Checks the volumes of a Pod with this name, which may be empty, and returns their names.
+pub(super) fn validate<'s>(
+    volumes: &'s [Volume],
+    pod_name: &str,
+    path: &FieldPath,
+    found: &mut Found,
+) -> HashSet<&'s str> {
+    let created = ephemeral_volume::claim_names(volumes, pod_name);
     let mut names = HashSet::new();
     for (index, volume) in volumes.iter().enumerate() {
         let path = path.index(index);
@@ -35,11 +41,36 @@ pub(super) fn validate<'s>(volumes: &'s [Volume], path: &FieldPath, found: &mut 
             found.forbidden(&path.field(kind), "may not specify more than 1 volume type");
         }
         source(volume, &path, found);
+        if volume.ephemeral.is_some() {
+            ephemeral_volume::claim_name(&volume.name, pod_name, &name, found);
+        }
+        if let Some(claim) = &volume.persistent_volume_claim
+            && created.contains(&claim.claim_name)
+        {
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            let path = path.field("persistentVolumeClaim").field("claimName");
+            found.invalid(&path, claim.claim_name.as_str(), detail);
+        }
     }
     names
 }
 
 fn source(volume: &Volume, path: &FieldPath, found: &mut Found) {
+    if let Some(host_path) = &volume.host_path {
+        persistent_volume::host_path(host_path, &path.field("hostPath"), found);
+    }
+    if let Some(ephemeral) = &volume.ephemeral {
+        ephemeral_volume::validate(ephemeral, &path.field("ephemeral"), found);
+    }
+    if let Some(image) = &volume.image {
+        let path = path.field("image");
+        if image.reference.as_deref().unwrap_or_default().is_empty() {
+            found.required(&path.field("reference"), "");
+        }
+        let policy = image.pull_policy.as_deref().unwrap_or_default();
+        let policies = ["Always", "IfNotPresent", "Never"];
+        found.one_of(&path.field("pullPolicy"), policy, &policies);
+    }
     if let Some(empty_dir) = &volume.empty_dir {
         let path = path.field("emptyDir");
         let medium = empty_dir.medium.as_deref().unwrap_or_default();

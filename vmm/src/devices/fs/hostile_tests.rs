@@ -251,6 +251,22 @@ fn a_server_that_stops_reading_and_then_ends_fails_the_requests() {
 }
 
 #[test]
+fn the_loss_of_the_server_is_reported_once() {
+    let (sender, lost) = std::sync::mpsc::channel();
+    let mut fs = Fs::new();
+    let placeholder = FsBackend::new(OwnedFd::from(UnixStream::pair().unwrap().0)).unwrap();
+    let backend = std::mem::replace(&mut fs.backend, placeholder);
+    fs.backend = backend.on_loss(move |reason| sender.send(reason).unwrap());
+    fs.ask(1, b"x", 8);
+    fs.notify();
+    fs.server.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    for _ in 0..2 {
+        fs.socket_ready();
+    }
+    assert_eq!(lost.try_iter().count(), 1);
+}
+
+#[test]
 fn events_without_a_driver_do_nothing_and_the_end_of_the_server_is_noticed_later() {
     let mut fs = Fs::new();
     fs.ask(1, b"x", 8);

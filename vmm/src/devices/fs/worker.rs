@@ -1,6 +1,7 @@
 //! Takes requests from the queues for the file server, and returns them with its replies. Data goes directly from and
 //! to guest memory.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,11 +18,14 @@ use crate::report::report;
 
 const TOKEN_SERVER: u32 = 0;
 
+/// Called once, with the reason, when the file server is lost.
+type OnLoss = Box<dyn FnOnce(String) + Send>;
+
 /// The file system device's thread.
-#[derive(Debug)]
 pub struct FsBackend {
-    /// `None` once the server has ended or broken the protocol. Requests then fail, and the VM continues.
+    /// `None` once the server has ended or broken the protocol. Requests then fail.
     server: Option<Server>,
+    on_loss: Option<OnLoss>,
     /// The memory of the requests that are taken; `None` while no driver runs.
     memory: Option<Arc<GuestMemory>>,
 }
@@ -31,8 +35,18 @@ impl FsBackend {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             server: Some(Server::new(socket)?),
+            on_loss: None,
             memory: None,
         })
+    }
+
+    /// Returns the same backend, which calls `on_loss` when the file server is lost.
+    #[must_use]
+    pub fn on_loss(self, on_loss: impl FnOnce(String) + Send + 'static) -> Self {
+        Self {
+            on_loss: Some(Box::new(on_loss)),
+            ..self
+        }
     }
 
     /// Receives replies while there are any.
@@ -110,12 +124,13 @@ impl FsBackend {
         let Some(server) = self.server.take() else {
             return Ok(());
         };
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            report(format_args!("the file server has ended; file shares no longer work"));
-        } else {
-            report(format_args!(
-                "lost the file server: {error}; file shares no longer work"
-            ));
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the file server has ended".to_owned(),
+            _ => format!("lost the file server: {error}"),
+        };
+        report(format_args!("{reason}"));
+        if let Some(on_loss) = self.on_loss.take() {
+            on_loss(reason);
         }
         for request in server.into_requests() {
             request.fail(libc::EIO).give_back(&mut active.queues)?;
@@ -129,6 +144,14 @@ impl FsBackend {
         self.send(active, poll)?;
         let mut queues = active.queues.iter_mut();
         queues.try_for_each(|queue| queue.signal(&active.memory, &active.interrupt))
+    }
+}
+
+impl fmt::Debug for FsBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FsBackend")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 
