@@ -110,6 +110,22 @@ fn a_write_clears_set_user_id_if_the_guest_says_so() {
     let open_kill = Vec::new().u32(flags).u32(1);
     guest.call(opcode::OPEN, node, &open_kill).unwrap();
     assert_eq!(mode(&guest), 0o755);
+    // These requests do not say it.
+    set(&guest);
+    let allocate = Vec::new().u64(handle).u64(0).u64(100).u32(0).u32(0);
+    guest.call(opcode::FALLOCATE, node, &allocate).unwrap();
+    assert_eq!(mode(&guest), 0o755);
+    set(&guest);
+    let copy = Vec::new()
+        .u64(handle)
+        .u64(0)
+        .u64(node)
+        .u64(handle)
+        .u64(50)
+        .u64(10)
+        .u64(0);
+    guest.call(opcode::COPY_FILE_RANGE, node, &copy).unwrap();
+    assert_eq!(mode(&guest), 0o755);
 }
 
 #[test]
