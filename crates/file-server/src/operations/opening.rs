@@ -2,6 +2,7 @@
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use rustix::fs::{FileType, FlockOperation, OFlags, flock};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -61,8 +62,8 @@ pub fn open(
     } else {
         open()?
     };
-    // Pages of a read-only share stay valid while the file does not change.
-    let keep_cache = inode.share.is_read_only() && inode.is_unchanged(&file_status::of(&opened)?);
+    // Otherwise the guest would read the file again from the host each time it opens it.
+    let keep_cache = inode.is_unchanged(&file_status::of(&opened)?, SystemTime::now());
     add_file(file_system, inode, opened, flags, keep_cache, reply)
 }
 
