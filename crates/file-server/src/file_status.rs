@@ -1,6 +1,7 @@
 //! The status of open files, as the guest is told.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 use rustix::io::Errno;
@@ -50,6 +51,10 @@ pub struct ContentVersion {
     changed: Timestamp,
 }
 
+/// Two changes within the resolution of time stamps (a tick of the kernel, at most 10 ms) may look like one. This also
+/// leaves room for the clock of a file server.
+const RESOLUTION: Duration = Duration::from_secs(1);
+
 impl ContentVersion {
     pub fn of(status: &Statx) -> Self {
         Self {
@@ -57,5 +62,45 @@ impl ContentVersion {
             modified: timestamp(status.stx_mtime),
             changed: timestamp(status.stx_ctime),
         }
+    }
+
+    /// Whether every change after `now` will have another time stamp.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let Timestamp { seconds, nanoseconds } = self.changed;
+        let since_1970 = u64::try_from(seconds).map(|seconds| Duration::new(seconds, nanoseconds));
+        // Changed before 1970, according to a clock that is not set.
+        let Ok(since_1970) = since_1970 else { return false };
+        let changed = SystemTime::UNIX_EPOCH.checked_add(since_1970);
+        let age = changed.and_then(|changed| now.duration_since(changed).ok());
+        age.is_some_and(|age| age > RESOLUTION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_settled_when_a_change_would_have_another_time() {
+        let version = ContentVersion {
+            size: 0,
+            modified: Timestamp::default(),
+            changed: Timestamp {
+                seconds: 1000,
+                nanoseconds: 5,
+            },
+        };
+        let at = |milliseconds| SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+        for (now, expected) in [(0, false), (1_000_000, false), (1_001_000, false), (1_001_001, true)] {
+            assert_eq!(version.is_settled(at(now)), expected, "{now}");
+        }
+        let before_1970 = ContentVersion {
+            changed: Timestamp {
+                seconds: -1,
+                nanoseconds: 0,
+            },
+            ..version
+        };
+        assert!(!before_1970.is_settled(at(5000)));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Statx, openat, openat2};
 use rustix::io::Errno;
@@ -71,7 +72,7 @@ pub struct Inode {
     pub file_type: FileType,
     pub share: Arc<Share>,
     descriptor: OwnedFd,
-    /// The content when the guest last opened the file.
+    /// The content when the guest last opened the file, if a later change is sure to be noticed.
     opened: Mutex<Option<ContentVersion>>,
 }
 
@@ -129,10 +130,12 @@ impl Inode {
         )
     }
 
-    /// Records the content that the guest finds when it opens the file. Returns whether it is what it was the last time.
-    pub fn is_unchanged(&self, status: &Statx) -> bool {
+    /// Records the content that the guest finds when it opens the file. Returns whether it is what it was the last time,
+    /// so that what the guest has cached since then is still valid.
+    pub fn is_unchanged(&self, status: &Statx, now: SystemTime) -> bool {
         let version = ContentVersion::of(status);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.replace(version) == Some(version)
+        let last = std::mem::replace(&mut *opened, version.is_settled(now).then_some(version));
+        last == Some(version)
     }
 }

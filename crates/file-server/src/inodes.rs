@@ -124,6 +124,8 @@ mod tests {
     use std::fs::{self, File};
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::protocol::name::Name;
     use crate::share::{Share, Shares};
@@ -185,5 +187,58 @@ mod tests {
         let first = inodes.look_up(find(&share, &path(0))).unwrap();
         inodes.forget(first.number, 2);
         assert!(inodes.look_up(find(&share, &path(3))).is_ok());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        LookUp(usize),
+        Forget(usize, u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let count = prop_oneof![0..4u64, Just(u64::MAX)];
+        let step = prop_oneof![
+            (0..4usize).prop_map(Step::LookUp),
+            (0..4usize, count).prop_map(|(file, count)| Step::Forget(file, count)),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn an_inode_is_known_exactly_while_lookups_are_not_forgotten(steps in steps()) {
+            let directory = tempfile::tempdir().unwrap();
+            let share = share_of(directory.path());
+            let paths: Vec<_> = (0..4).map(|file| directory.path().join(file.to_string())).collect();
+            for path in &paths {
+                fs::write(path, "").unwrap();
+            }
+            let inodes = Inodes::new(3);
+            // Number and lookups of each file, as the guest counts them.
+            let mut known = [None::<(u64, u64)>; 4];
+            for step in steps {
+                match step {
+                    Step::LookUp(file) => {
+                        let has_room = known[file].is_some() || known.iter().flatten().count() < 3;
+                        let result = inodes.look_up(find(&share, &paths[file]));
+                        prop_assert_eq!(result.is_ok(), has_room);
+                        if let Ok(inode) = result {
+                            let (number, lookups) = known[file].unwrap_or((inode.number, 0));
+                            prop_assert_eq!(inode.number, number);
+                            known[file] = Some((number, lookups + 1));
+                        }
+                    }
+                    Step::Forget(file, count) => {
+                        if let Some((number, lookups)) = known[file] {
+                            inodes.forget(number, count);
+                            let left = lookups.saturating_sub(count);
+                            known[file] = (left > 0).then_some((number, left));
+                            prop_assert_eq!(inodes.get(number).is_ok(), left > 0);
+                        }
+                    }
+                }
+                prop_assert_eq!(inodes.count(), known.iter().flatten().count());
+            }
+        }
     }
 }

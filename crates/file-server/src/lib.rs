@@ -8,19 +8,34 @@
 
 pub mod confinement;
 pub mod control;
-mod credentials;
+pub mod credentials;
 pub mod descriptor_paths;
 mod file_status;
 pub mod file_system;
+#[cfg(test)]
+#[path = "../../../tests/fuzz/targets/microkube-file-server/mod.rs"]
+mod fuzz_targets;
 mod handles;
 mod inode;
 mod inodes;
+#[cfg(test)]
+#[path = "../../../tests/fuzz/kept_inputs.rs"]
+mod kept_inputs;
 mod locks;
-mod operations;
+pub mod operations;
 pub mod protocol;
-mod replies;
+pub mod replies;
 mod requests;
 pub mod server;
 pub mod share;
 #[cfg(test)]
 mod tests;
+
+// The fuzz targets refer to this crate and their fuzzer by these names.
+#[cfg(test)]
+extern crate self as libfuzzer_sys;
+#[cfg(test)]
+extern crate self as microkube_file_server;
+
+#[cfg(test)]
+use kept_inputs::fuzz_target;

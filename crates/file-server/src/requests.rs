@@ -48,8 +48,12 @@ impl Requests {
         }
     }
 
-    /// The next request; nothing if the virtual machine has closed the socket.
-    pub fn next(&self) -> Result<Option<(RequestHeader, Buffers)>, RequestsError> {
+    /// The next request; nothing if the virtual machine has closed the socket. `begin` is called with the request
+    /// before any later one is read.
+    pub fn next(
+        &self,
+        begin: impl FnOnce(&RequestHeader, &[u8]),
+    ) -> Result<Option<(RequestHeader, Buffers)>, RequestsError> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = [0; REQUEST_HEADER_BYTES];
         let first = self.first_bytes(&socket, &mut bytes)?;
@@ -63,7 +67,9 @@ impl Requests {
         if buffers.request.len() < length {
             buffers.request.resize(length, 0);
         }
-        read_exactly(&socket, buffers.request.get_mut(..length).unwrap_or_default())?;
+        let body = buffers.request.get_mut(..length).unwrap_or_default();
+        read_exactly(&socket, body)?;
+        begin(&header, body);
         Ok(Some((header, buffers)))
     }
 
@@ -145,13 +151,13 @@ mod tests {
                 guest.write_all(&[byte]).unwrap();
             }
         });
-        let (header, buffers) = requests.next().unwrap().unwrap();
+        let (header, buffers) = requests.next(|_, _| ()).unwrap().unwrap();
         assert_eq!((header.length, &buffers.request[..3]), (43, b"abc".as_slice()));
         requests.return_buffers(buffers);
-        let (header, _) = requests.next().unwrap().unwrap();
+        let (header, _) = requests.next(|_, _| ()).unwrap().unwrap();
         assert_eq!(header.length, 40);
         writer.join().unwrap();
-        assert!(requests.next().unwrap().is_none());
+        assert!(requests.next(|_, _| ()).unwrap().is_none());
     }
 
     #[test]
@@ -159,13 +165,16 @@ mod tests {
         for length in [0, 39, u32::MAX] {
             let (mut guest, requests) = requests();
             guest.write_all(&request(length, b"")).unwrap();
-            assert!(matches!(requests.next(), Err(RequestsError::Length)));
+            assert!(matches!(requests.next(|_, _| ()), Err(RequestsError::Length)));
         }
         for sent in [7, 40, 45] {
             let (mut guest, requests) = requests();
             guest.write_all(&request(50, b"0123456789")[..sent]).unwrap();
             drop(guest);
-            assert!(matches!(requests.next(), Err(RequestsError::Truncated)), "{sent}");
+            assert!(
+                matches!(requests.next(|_, _| ()), Err(RequestsError::Truncated)),
+                "{sent}"
+            );
         }
     }
 
@@ -173,10 +182,10 @@ mod tests {
     fn buffers_are_released_when_no_requests_come() {
         let (mut guest, requests) = requests();
         guest.write_all(&request(40, b"")).unwrap();
-        let (_, buffers) = requests.next().unwrap().unwrap();
+        let (_, buffers) = requests.next(|_, _| ()).unwrap().unwrap();
         requests.return_buffers(buffers);
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| requests.next().unwrap());
+            let reader = scope.spawn(|| requests.next(|_, _| ()).unwrap());
             // The reader is idle until then.
             while !requests.unused().is_empty() {
                 std::thread::yield_now();

@@ -20,7 +20,7 @@ use crate::replies::Replies;
 use crate::requests::{Buffers, Requests, RequestsError};
 
 /// Number of threads that serve requests. Each holds at most one request and one reply of 1 MiB.
-const THREADS: usize = 4;
+pub(crate) const THREADS: usize = 4;
 
 /// Stack of such a thread.
 const STACK_BYTES: usize = 256 * 1024;
@@ -61,6 +61,16 @@ impl Server {
     /// Starts threads that serve the requests from a connected stream socket. Something can be read from the other end
     /// of `ended` when they end.
     pub fn start(file_system: Arc<FileSystem>, socket: OwnedFd, ended: PipeWriter) -> Result<Self, ServerError> {
+        Self::start_with(THREADS, file_system, socket, ended)
+    }
+
+    /// Starts another number of threads. One serves requests in their order.
+    pub(crate) fn start_with(
+        thread_count: usize,
+        file_system: Arc<FileSystem>,
+        socket: OwnedFd,
+        ended: PipeWriter,
+    ) -> Result<Self, ServerError> {
         let replies = Replies::new(fcntl_dupfd_cloexec(&socket, 0).map_err(ServerError::Socket)?);
         let shared = Arc::new(Shared {
             file_system,
@@ -69,8 +79,8 @@ impl Server {
             ended,
             error: OnceLock::new(),
         });
-        let mut threads = Vec::with_capacity(THREADS);
-        for _ in 0..THREADS {
+        let mut threads = Vec::with_capacity(thread_count);
+        for _ in 0..thread_count {
             let shared = shared.clone();
             let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
             let thread = builder.spawn(move || run(&shared)).map_err(ServerError::Thread)?;
@@ -105,7 +115,8 @@ fn run(shared: &Shared) {
 
 fn serve_all(shared: &Shared) -> Result<(), ServerError> {
     let mut credentials = Credentials::of_thread().map_err(ServerError::Credentials)?;
-    while let Some((header, buffers)) = shared.requests.next()? {
+    let begin = |header: &RequestHeader, body: &[u8]| operations::begin(&shared.file_system, header, body);
+    while let Some((header, buffers)) = shared.requests.next(begin)? {
         serve(shared, &mut credentials, &header, buffers)?;
     }
     Ok(())

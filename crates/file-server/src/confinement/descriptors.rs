@@ -13,6 +13,9 @@ use super::error::{ConfinementError, Step};
 /// how many inodes a guest can hold.
 const MAX_DESCRIPTORS: u64 = 1 << 20;
 
+/// With fewer, a guest could hardly use its shares.
+const MIN_DESCRIPTORS: u64 = 4096;
+
 /// Checks that the two descriptors are sockets of the right types.
 pub fn check_sockets(stream: RawFd, packets: RawFd) -> Result<(), ConfinementError> {
     for (number, expected) in [(stream, SocketType::STREAM), (packets, SocketType::SEQPACKET)] {
@@ -49,6 +52,9 @@ pub(super) fn limit() -> Result<usize, ConfinementError> {
     setrlimit(Resource::Core, fixed(0)).step("forbid core dumps")?;
     let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(MAX_DESCRIPTORS);
     let limit = allowed.min(MAX_DESCRIPTORS);
+    if limit < MIN_DESCRIPTORS {
+        return Err(ConfinementError::Descriptors(limit));
+    }
     setrlimit(Resource::Nofile, fixed(limit)).step("limit the number of descriptors")?;
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -10,6 +10,8 @@ pub enum ConfinementError {
     /// The threads that exist already would not be confined.
     #[error("cannot confine a process with {0} threads")]
     Threads(usize),
+    #[error("a limit of {0} descriptors (RLIMIT_NOFILE) is too low")]
+    Descriptors(u64),
     #[error("cannot {what}")]
     Step {
         what: &'static str,

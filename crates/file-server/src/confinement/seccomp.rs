@@ -170,3 +170,102 @@ pub(super) fn install() -> Result<(), ConfinementError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `act` under the filters in a child process; returns the signal that ended it, or 0.
+    fn signal_of(act: fn()) -> i32 {
+        // SAFETY: the child installs its filters and makes system calls, and exits without running any of the parent's
+        // code.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_confined = install().is_ok();
+            if is_confined {
+                act();
+            }
+            // SAFETY: as above.
+            unsafe { libc::_exit(if is_confined { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for our child and writes its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        if libc::WIFSIGNALED(status) {
+            return libc::WTERMSIG(status);
+        }
+        assert_eq!(libc::WEXITSTATUS(status), 0, "the filters could not be installed");
+        0
+    }
+
+    /// Makes a system call with these arguments.
+    fn call(number: libc::c_long, arguments: [i64; 4]) {
+        let [a, b, c, d] = arguments;
+        // SAFETY: the arguments are constants of the tests: integers that name nothing, or null pointers.
+        unsafe { libc::syscall(number, a, b, c, d) };
+    }
+
+    #[test]
+    fn calls_that_have_nothing_to_do_with_shares_end_the_process() {
+        let forbidden: [fn(); 14] = [
+            || call(libc::SYS_socket, [libc::AF_INET.into(), libc::SOCK_STREAM.into(), 0, 0]),
+            || call(libc::SYS_connect, [-1, 0, 0, 0]),
+            || call(libc::SYS_execve, [0; 4]),
+            || call(libc::SYS_fork, [0; 4]),
+            || call(libc::SYS_kill, [0; 4]),
+            || call(libc::SYS_ptrace, [0; 4]),
+            || call(libc::SYS_mount, [0; 4]),
+            || call(libc::SYS_open_tree, [-1, 0, 0, 0]),
+            || call(libc::SYS_chdir, [0; 4]),
+            || call(libc::SYS_chroot, [0; 4]),
+            || call(libc::SYS_setresuid, [0; 4]),
+            || call(libc::SYS_open_by_handle_at, [-1, 0, 0, 0]),
+            || call(libc::SYS_ioctl, [-1, 0, 0, 0]),
+            || call(libc::SYS_io_uring_setup, [0; 4]),
+        ];
+        for (index, act) in forbidden.into_iter().enumerate() {
+            assert_eq!(signal_of(act), libc::SIGSYS, "{index}");
+        }
+    }
+
+    #[test]
+    fn calls_are_allowed_only_with_the_arguments_that_the_server_uses() {
+        let forbidden: [fn(); 7] = [
+            || call(libc::SYS_unshare, [libc::CLONE_NEWUSER.into(), 0, 0, 0]),
+            || call(libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0]),
+            || call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 1, 0, 0]),
+            || call(libc::SYS_fcntl, [-1, libc::F_SETOWN.into(), 0, 0]),
+            || call(libc::SYS_mprotect, [0, 0, libc::PROT_EXEC.into(), 0]),
+            || call(libc::SYS_mknodat, [-1, 0, (libc::S_IFCHR | 0o666).into(), 0x103]),
+            || call(libc::SYS_mknodat, [-1, 0, (libc::S_IFBLK | 0o666).into(), 0x103]),
+        ];
+        for (index, act) in forbidden.into_iter().enumerate() {
+            assert_eq!(signal_of(act), libc::SIGSYS, "{index}");
+        }
+        let allowed: [fn(); 6] = [
+            || call(libc::SYS_unshare, [libc::CLONE_FS.into(), 0, 0, 0]),
+            || call(libc::SYS_fcntl, [-1, libc::F_OFD_SETLK.into(), 0, 0]),
+            || call(libc::SYS_mknodat, [-1, 0, (libc::S_IFIFO | 0o666).into(), 0]),
+            || call(libc::SYS_openat2, [-1, 0, 0, 0]),
+            || call(libc::SYS_setfsuid, [-1, 0, 0, 0]),
+            || call(libc::SYS_getdents64, [-1, 0, 0, 0]),
+        ];
+        for (index, act) in allowed.into_iter().enumerate() {
+            assert_eq!(signal_of(act), 0, "{index}");
+        }
+    }
+
+    #[test]
+    fn threads_are_started_without_clone3() {
+        fn act() {
+            // SAFETY: arguments that the kernel would refuse.
+            let result = unsafe { libc::syscall(libc::SYS_clone3, 0, 0) };
+            let error = std::io::Error::last_os_error().raw_os_error();
+            if result != -1 || error != Some(libc::ENOSYS) {
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(2) };
+            }
+        }
+        assert_eq!(signal_of(act), 0);
+    }
+}

@@ -28,15 +28,14 @@ pub fn create(
     file_system: &FileSystem,
     credentials: &mut Credentials,
     caller: Caller,
-    parent: u64,
-    request: Creation<'_>,
+    (parent, name): (u64, Name<'_>),
+    request: Creation,
     reply: &mut Reply,
 ) -> Result<(), Errno> {
     let parent = file_system.writable_inode(parent)?;
     parent.check_directory()?;
     let flags = host_flags(request.flags)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let name = request.name;
     let created = credentials.as_caller(caller, || {
         openat2(&*parent, name.as_c_str(), flags, permissions(request.mode), resolve)
     });
@@ -71,7 +70,7 @@ pub fn temporary_file(
     credentials: &mut Credentials,
     caller: Caller,
     parent: u64,
-    request: Creation<'_>,
+    request: Creation,
     reply: &mut Reply,
 ) -> Result<(), Errno> {
     let parent = file_system.writable_inode(parent)?;

@@ -27,6 +27,21 @@ use crate::protocol::request::{Operation, RequestError};
 use crate::replies::Replies;
 use outcome::{Outcome, without_special_meaning};
 
+/// Does the part of a request that must have happened before the next one is served.
+///
+/// The guest's kernel does not wait for the reply to RELEASE: close(2) returns before. A process that takes a lock after
+/// another one has closed the file must get it.
+pub fn begin(file_system: &FileSystem, header: &RequestHeader, body: &[u8]) {
+    if header.opcode != opcode::RELEASE {
+        return;
+    }
+    let body = body.get(..header.body_bytes()).unwrap_or_default();
+    if let Ok(Operation::Release { handle, unlock_flock }) = Operation::parse(header, body) {
+        // The request itself reports errors.
+        let _ = opening::end_locks(file_system, handle, unlock_flock);
+    }
+}
+
 /// Serves one request. `body` is everything after the header. `replies` is for a reply that another thread sends later.
 pub fn serve(
     file_system: &Arc<FileSystem>,
@@ -87,16 +102,18 @@ fn perform(
     }
     match operation {
         Operation::Lookup { name } => lookup::lookup(file_system, node, name, reply),
-        Operation::GetAttributes { .. } => attributes::get(file_system, node, reply),
+        Operation::GetAttributes => attributes::get(file_system, node, reply),
         Operation::SetAttributes(request) => attributes::set(file_system, credentials, node, request, reply),
         Operation::ReadLink => lookup::read_link(file_system, node, reply),
         Operation::FileSystemStatus => attributes::file_system_status(file_system, node, reply),
 
-        Operation::Create(request) => {
-            creation::create(file_system, credentials, caller(request.umask), node, request, reply)
+        Operation::Create { creation, name } => {
+            let caller = caller(creation.umask);
+            creation::create(file_system, credentials, caller, (node, name), creation, reply)
         }
-        Operation::TemporaryFile(request) => {
-            creation::temporary_file(file_system, credentials, caller(request.umask), node, request, reply)
+        Operation::TemporaryFile(creation) => {
+            let caller = caller(creation.umask);
+            creation::temporary_file(file_system, credentials, caller, node, creation, reply)
         }
         Operation::MakeNode { mode, umask, name } => {
             creation::make_node(file_system, credentials, caller(umask), node, mode, name, reply)
@@ -134,8 +151,8 @@ fn perform(
             offset,
             length,
             mode,
-        } => data::allocate(file_system, node, handle, (offset, length), mode),
-        Operation::CopyFileRange(request) => data::copy(file_system, node, request, reply),
+        } => data::allocate(file_system, credentials, (node, handle), (offset, length), mode),
+        Operation::CopyFileRange(request) => data::copy(file_system, credentials, node, request, reply),
         Operation::Sync { handle, data_only } => data::sync(file_system, node, handle, data_only),
 
         Operation::ReadDirectory { handle, offset, size } => {

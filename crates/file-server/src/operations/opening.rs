@@ -2,6 +2,7 @@
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use rustix::fs::{FileType, FlockOperation, OFlags, flock};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -61,8 +62,8 @@ pub fn open(
     } else {
         open()?
     };
-    // Pages of a read-only share stay valid while the file does not change.
-    let keep_cache = inode.share.is_read_only() && inode.is_unchanged(&file_status::of(&opened)?);
+    // Otherwise the guest would read the file again from the host each time it opens it.
+    let keep_cache = inode.is_unchanged(&file_status::of(&opened)?, SystemTime::now());
     add_file(file_system, inode, opened, flags, keep_cache, reply)
 }
 
@@ -112,17 +113,26 @@ pub fn flush(file_system: &FileSystem, node: u64, handle: u64, lock_owner: u64) 
     Ok(())
 }
 
-pub fn release(file_system: &FileSystem, handle: u64, unlock_flock: bool) -> Result<(), Errno> {
+/// Ends the locks of an open file that is about to be closed.
+pub fn end_locks(file_system: &FileSystem, handle: u64, unlock_flock: bool) -> Result<(), Errno> {
     let Handle::File(file) = file_system.handles.get(handle)? else {
         return Err(Errno::BADF);
     };
-    file_system.handles.remove(handle)?;
     file_system.locks.close_handle(file.inode.number, handle);
     if unlock_flock {
         // Explicitly, because a request may keep the descriptor open for a moment.
         flock(&file.descriptor, FlockOperation::Unlock)?;
     }
     Ok(())
+}
+
+pub fn release(file_system: &FileSystem, handle: u64, unlock_flock: bool) -> Result<(), Errno> {
+    let ended = end_locks(file_system, handle, unlock_flock);
+    if ended == Err(Errno::BADF) {
+        return ended;
+    }
+    file_system.handles.remove(handle)?;
+    ended
 }
 
 pub fn open_directory(file_system: &FileSystem, node: u64, reply: &mut Reply) -> Result<(), Errno> {

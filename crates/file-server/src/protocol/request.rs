@@ -10,14 +10,13 @@ use super::name::{Name, NameError};
 use super::opcode;
 use super::set_attributes::SetAttributes;
 
-// `open_flags`, `write_flags`, `fsync_flags`, `setxattr_flags`, `release_flags`, `getattr_flags` of the kernel.
+// `open_flags`, `write_flags`, `fsync_flags`, `setxattr_flags`, `release_flags` of the kernel.
 const OPEN_KILL_SUIDGID: u32 = 1;
 const WRITE_CACHE: u32 = 1;
 const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 const FSYNC_DATA: u32 = 1;
 const SETXATTR_ACL_KILL_SGID: u32 = 1;
 const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
-const GETATTR_HANDLE: u32 = 1;
 
 /// Why a request is refused before anything is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +44,12 @@ impl From<NameError> for RequestError {
 
 /// How a file is created (CREATE, TMPFILE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Creation<'a> {
+pub struct Creation {
     /// `O_*`.
     pub flags: u32,
     pub mode: u32,
     pub umask: u32,
     pub drop_privileges: bool,
-    pub name: Name<'a>,
 }
 
 /// The body of WRITE.
@@ -88,9 +86,7 @@ pub enum Operation<'a> {
         count: u64,
     },
     BatchForget(Forgets<'a>),
-    GetAttributes {
-        handle: Option<u64>,
-    },
+    GetAttributes,
     SetAttributes(SetAttributes),
     ReadLink,
     Symlink {
@@ -184,8 +180,11 @@ pub enum Operation<'a> {
     GetLock(LockRequest),
     SetLock(LockRequest),
     WaitForLock(LockRequest),
-    Create(Creation<'a>),
-    TemporaryFile(Creation<'a>),
+    Create {
+        creation: Creation,
+        name: Name<'a>,
+    },
+    TemporaryFile(Creation),
     Destroy,
     Allocate {
         handle: u64,
@@ -218,11 +217,9 @@ fn parse<'a>(opcode: u32, fields: &mut Fields<'a>) -> Result<Operation<'a>, Requ
         opcode::FORGET => Operation::Forget { count: fields.u64()? },
         opcode::BATCH_FORGET => Operation::BatchForget(Forgets::parse(fields)?),
         opcode::GETATTR => {
-            let flags = fields.u32()?;
-            fields.skip(4)?;
-            let handle = fields.u64()?;
-            let handle = (flags & GETATTR_HANDLE != 0).then_some(handle);
-            Operation::GetAttributes { handle }
+            // A handle has the attributes of its inode.
+            fields.skip(16)?;
+            Operation::GetAttributes
         }
         opcode::SETATTR => Operation::SetAttributes(SetAttributes::parse(fields)?),
         opcode::READLINK => Operation::ReadLink,
@@ -322,8 +319,16 @@ fn parse<'a>(opcode: u32, fields: &mut Fields<'a>) -> Result<Operation<'a>, Requ
         opcode::GETLK => Operation::GetLock(LockRequest::parse(fields)?),
         opcode::SETLK => Operation::SetLock(LockRequest::parse(fields)?),
         opcode::SETLKW => Operation::WaitForLock(LockRequest::parse(fields)?),
-        opcode::CREATE => Operation::Create(creation(fields)?),
-        opcode::TMPFILE => Operation::TemporaryFile(creation(fields)?),
+        opcode::CREATE => Operation::Create {
+            creation: creation(fields)?,
+            name: name(fields)?,
+        },
+        opcode::TMPFILE => {
+            let creation = creation(fields)?;
+            // The kernel's name for a file without one is a slash (`vfs_tmpfile`).
+            let _name = fields.text()?;
+            Operation::TemporaryFile(creation)
+        }
         opcode::DESTROY => Operation::Destroy,
         opcode::FALLOCATE => {
             let (handle, offset, length) = (fields.u64()?, fields.u64()?, fields.u64()?);
@@ -400,15 +405,14 @@ fn sync(fields: &mut Fields<'_>) -> Result<(u64, bool), Malformed> {
     Ok((handle, flags & FSYNC_DATA != 0))
 }
 
-/// `struct fuse_create_in` and the name.
-fn creation<'a>(fields: &mut Fields<'a>) -> Result<Creation<'a>, RequestError> {
+/// `struct fuse_create_in`.
+fn creation(fields: &mut Fields<'_>) -> Result<Creation, Malformed> {
     let (flags, mode, umask, open_flags) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
     Ok(Creation {
         flags,
         mode,
         umask,
         drop_privileges: open_flags & OPEN_KILL_SUIDGID != 0,
-        name: name(fields)?,
     })
 }
 

@@ -14,7 +14,7 @@ use crate::file_system::{FileSystem, Limits};
 use crate::inodes::ROOT;
 use crate::protocol::fields::Fields;
 use crate::protocol::opcode;
-use crate::server::{Server, ServerError};
+use crate::server::{Server, ServerError, THREADS};
 use crate::share::Shares;
 
 pub const LIMITS: Limits = Limits {
@@ -89,13 +89,25 @@ fn path_descriptor(path: &Path) -> OwnedFd {
 }
 
 impl Guest {
-    /// A guest that has not sent INIT.
+    /// A guest that has not sent INIT. Its requests are served in their order.
     pub fn unmounted(limits: Limits) -> Self {
+        Self::new(limits, 1)
+    }
+
+    /// A guest with a writable share whose requests are served as those of virtual machines are.
+    pub fn with_threads() -> (Self, u64) {
+        let mut guest = Self::new(LIMITS, THREADS);
+        guest.initialize().unwrap();
+        let share = guest.add_share("data", false);
+        (guest, share)
+    }
+
+    fn new(limits: Limits, threads: usize) -> Self {
         let (guest, server) = UnixStream::pair().unwrap();
         let (ended, end) = std::io::pipe().unwrap();
         let file_system = FileSystem::new(DescriptorPaths::MOUNTED, Shares::new(false), limits);
         let file_system = Arc::new(file_system);
-        let server = Server::start(file_system.clone(), server.into(), end).unwrap();
+        let server = Server::start_with(threads, file_system.clone(), server.into(), end).unwrap();
         // SAFETY: both calls take nothing.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         Self {

@@ -39,7 +39,7 @@ fn open_file(guest: &mut Guest, share: u64, flags: i32) -> Open {
 
 /// Two guests that share a directory, each with an open file of it.
 fn two_guests() -> ((Guest, Open), (Guest, Open)) {
-    let (mut first, share) = Guest::with_share();
+    let (mut first, share) = Guest::with_threads();
     let (mut second, _) = Guest::with_share();
     let of_first = open_file(&mut first, share, libc::O_RDWR);
     let path = first.path("");
@@ -111,6 +111,27 @@ fn closing_a_file_ends_its_owner_s_locks() {
 }
 
 #[test]
+fn a_lock_is_free_for_the_request_after_the_one_that_closes_the_file() {
+    let (mut guest, share) = Guest::with_threads();
+    for flags in [0, 1] {
+        for owner in 0..50 {
+            let closed = open_file(&mut guest, share, libc::O_RDWR);
+            let next = open_file(&mut guest, share, libc::O_RDWR);
+            let request = |open: Open| body(open, 2 * owner, EXCLUSIVE, WHOLE, flags);
+            guest.call(opcode::SETLK, closed.node, &request(closed)).unwrap();
+            // As the kernel does it: both are on their way at the same time.
+            let release = Vec::new().u64(closed.handle).u32(0).u32(2 * flags).u64(0);
+            guest.send(opcode::RELEASE, closed.node, &release);
+            let next_request = body(next, 2 * owner + 1, EXCLUSIVE, WHOLE, flags);
+            guest.send(opcode::SETLK, next.node, &next_request);
+            let answers = [guest.receive(), guest.receive()];
+            assert!(answers.iter().all(|(_, answer)| answer.is_ok()), "{answers:?}");
+            guest.release(next.node, next.handle).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_request_waits_for_a_lock_while_others_are_served() {
     for flags in [0, 1] {
         let ((mut first, a), (mut second, b)) = two_guests();
@@ -129,7 +150,7 @@ fn a_request_waits_for_a_lock_while_others_are_served() {
 
 #[test]
 fn only_some_requests_may_wait_at_a_time() {
-    let (mut guest, share) = Guest::with_share();
+    let (mut guest, share) = Guest::with_threads();
     let open = open_file(&mut guest, share, libc::O_RDWR);
     flock(&mut guest, open, EXCLUSIVE).unwrap();
     let other = open_file(&mut guest, share, libc::O_RDWR);

@@ -172,7 +172,7 @@ fn directories_and_files_are_removed_by_their_own_operations() {
 fn a_temporary_file_has_no_name_until_it_is_linked() {
     let (mut guest, share) = Guest::with_share();
     let create =
-        |guest: &mut Guest, flags| guest.create_with(opcode::TMPFILE, share, b"#1", libc::O_RDWR | flags, (0o600, 0));
+        |guest: &mut Guest, flags| guest.create_with(opcode::TMPFILE, share, b"/", libc::O_RDWR | flags, (0o600, 0));
     let (file, handle) = create(&mut guest, 0).unwrap();
     assert_eq!(file.links, 0);
     guest.write(file.node, handle, 0, b"content").unwrap();
