@@ -9,8 +9,8 @@ use crate::provisioning;
 use crate::state::State;
 use crate::volume::fail;
 
-/// The changes after a step that failed with this error. They replace the rest of the plan: the failed step is planned
-/// again the next time. Empty if the step is no work on a disk, or its objects are gone.
+/// The changes that take the place of work on a disk that has failed with this error. Empty if the step is no work on a
+/// disk, or its objects are gone. `state` has the objects as they are now: the plan has changed some of them.
 #[must_use]
 pub fn disk_failed(state: &State, step: &Change, error: &str) -> Vec<Change> {
     let mut pass = Pass::new(state);

@@ -53,7 +53,8 @@ use pass::Pass;
 
 /// Applies all rules once. Each object is updated at most once, so its `resourceVersion` can be compared.
 ///
-/// A step that fails ends the plan. If it is work on a disk, [`disk_failed`] says what to do.
+/// A write that fails ends the plan. If work on a disk fails, the changes of [`disk_failed`] take its place, the disk is
+/// added to [`State::failed_disks`], and the other steps are carried out.
 #[must_use]
 pub fn reconcile(state: &State) -> Plan {
     let mut pass = Pass::new(state);

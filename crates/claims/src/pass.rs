@@ -95,9 +95,11 @@ impl<'s> Pass<'s> {
         users.is_some_and(|users| *users > 1)
     }
 
-    /// Adds work on a volume's disk.
+    /// Adds work on a volume's disk, unless it has failed.
     pub(crate) fn change_disk(&mut self, volume: &PersistentVolume, bytes: u64, change: fn(DiskChange) -> Change) {
-        let Some(disk) = disk_of(volume) else { return };
+        let Some(disk) = disk_of(volume).filter(|disk| !self.state.failed_disks.contains(*disk)) else {
+            return;
+        };
         let change = change(DiskChange {
             volume: text(&volume.metadata.name).to_owned(),
             disk: disk.to_owned(),

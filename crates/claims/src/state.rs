@@ -1,6 +1,6 @@
 //! What the rules read: the objects, the disks, and the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -19,8 +19,10 @@ pub struct State {
     /// `spec.schedulingGates`, `spec.volumes`, `status.phase` and the condition `PodScheduled` matter. The condition is
     /// true from the moment when [`bound_volumes`](crate::bound_volumes) has succeeded for the Pod.
     pub pods: Vec<Pod>,
-    /// The disk images that exist, by name.
+    /// The disk images that exist, by name. It must be complete: volumes without their disks are cleaned up.
     pub disks: BTreeMap<String, Disk>,
+    /// The disks on which work has failed since the caller began. No more work on them is planned this time.
+    pub failed_disks: BTreeSet<String>,
     /// The node's name.
     pub node: String,
     pub now: Time,

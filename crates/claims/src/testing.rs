@@ -1,6 +1,6 @@
 //! Objects for tests, and a node that carries out plans as its store and its disks would.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -30,6 +30,7 @@ pub(crate) fn state() -> State {
         classes: Vec::new(),
         pods: Vec::new(),
         disks: BTreeMap::new(),
+        failed_disks: BTreeSet::new(),
         node: "node".to_owned(),
         now: time("2026-11-27T10:00:00Z"),
     }
@@ -114,6 +115,8 @@ pub(crate) struct Node {
     pub kept: HashSet<String>,
     /// The error of all work on disks.
     pub disk_error: Option<&'static str>,
+    /// The only disk with that error, unless all have it.
+    pub faulty_disk: Option<&'static str>,
     /// Whether file systems grow only when a Pod starts.
     pub grows_later: bool,
     version: u64,
@@ -127,6 +130,7 @@ impl Default for Node {
             deleted: Vec::new(),
             kept: HashSet::new(),
             disk_error: None,
+            faulty_disk: None,
             grows_later: false,
             version: 1,
         }
@@ -235,8 +239,9 @@ impl Node {
         std::mem::take(&mut self.events)
     }
 
-    /// Reconciles until nothing changes, or work on a disk fails.
+    /// Reconciles until nothing changes.
     pub(crate) fn settle(&mut self) -> &mut Self {
+        self.state.failed_disks.clear();
         for _ in 0..MAX_ROUNDS {
             let plan = reconcile(&self.state);
             if plan.changes.is_empty() {
@@ -244,25 +249,27 @@ impl Node {
                 return self;
             }
             let steps = plan.changes.len();
-            if self.carry_out(plan, steps).is_err() {
-                return self;
-            }
+            self.carry_out(plan, steps);
         }
         panic!("no end: {:#?}", reconcile(&self.state).changes);
     }
 
     /// Carries out the first steps of a plan.
-    pub(crate) fn carry_out(&mut self, plan: Plan, steps: usize) -> Result<(), ()> {
+    pub(crate) fn carry_out(&mut self, plan: Plan, steps: usize) {
         for step in plan.changes.into_iter().take(steps) {
-            if let (true, Some(error)) = (is_disk_work(&step), self.disk_error) {
-                for step in disk_failed(&self.state, &step, error) {
-                    self.step(step);
-                }
-                return Err(());
+            let (Some(disk), Some(error)) = (disk_in(&step), self.disk_error) else {
+                self.step(step);
+                continue;
+            };
+            if self.faulty_disk.is_some_and(|faulty| faulty != disk) {
+                self.step(step);
+                continue;
             }
-            self.step(step);
+            for instead in disk_failed(&self.state, &step, error) {
+                self.step(instead);
+            }
+            self.state.failed_disks.insert(disk);
         }
-        Ok(())
     }
 
     fn step(&mut self, step: Change) {
@@ -354,9 +361,10 @@ impl Node {
     }
 }
 
-fn is_disk_work(step: &Change) -> bool {
-    matches!(
-        step,
-        Change::CreateDisk(_) | Change::GrowDisk(_) | Change::DeleteDisk(_)
-    )
+/// The disk that a step works on.
+fn disk_in(step: &Change) -> Option<String> {
+    match step {
+        Change::CreateDisk(own) | Change::GrowDisk(own) | Change::DeleteDisk(own) => Some(own.disk.clone()),
+        _ => None,
+    }
 }

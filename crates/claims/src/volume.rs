@@ -18,6 +18,10 @@ pub(crate) fn sync(pass: &mut Pass<'_>, name: &str) {
         return;
     };
     let Some(reference) = claim_reference(&volume).filter(|reference| !text(&reference.uid).is_empty()) else {
+        if is_provisioned(&volume) && policy(&volume) == "Delete" && pass.disk(&volume).is_none() {
+            // The user has freed it after its disk was deleted.
+            return delete(pass, volume);
+        }
         // Unused, or reserved for a claim that does not exist yet.
         set_volume_phase(&mut volume, phase::AVAILABLE, "", &pass.state.now);
         return pass.put_volume(volume);

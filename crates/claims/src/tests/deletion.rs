@@ -95,6 +95,20 @@ fn a_free_volume_can_be_deleted() {
 }
 
 #[test]
+fn a_volume_that_is_freed_after_its_disk_was_deleted_is_gone() {
+    let mut node = bound();
+    node.delete_claim("data");
+    while !node.state.disks.is_empty() {
+        let plan = crate::reconcile(&node.state);
+        node.carry_out(plan, usize::MAX);
+    }
+    assert!(node.has_volume("pvc-uid-of-data"));
+    node.volume_mut("pvc-uid-of-data").spec.as_mut().unwrap().claim_ref = None;
+    node.settle();
+    assert!(node.state.volumes.is_empty());
+}
+
+#[test]
 fn a_disk_that_two_volumes_share_is_kept() {
     let mut node = bound();
     let mut other = disk_volume("copy", "pvc-uid-of-data", "1Gi");

@@ -201,7 +201,8 @@ fn act(node: &mut Node, number: usize, action: Action) {
         }
         Action::Die(steps) => {
             let plan = reconcile(&node.state);
-            let _ = node.carry_out(plan, steps);
+            node.state.failed_disks.clear();
+            node.carry_out(plan, steps);
         }
         Action::Settle => {
             node.settle();
@@ -295,6 +296,7 @@ proptest! {
         }
         node.disk_error = None;
         node.settle();
+        node.state.failed_disks.clear();
         check(&node);
         // Without Pods, all claims can go, and only what is to be kept stays.
         node.state.pods.clear();

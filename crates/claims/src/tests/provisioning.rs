@@ -162,6 +162,21 @@ fn a_disk_that_cannot_be_created_is_tried_again() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_created_does_not_stop_others() {
+    let mut node = Node::with(&[class("fast", "Immediate")]);
+    node.disk_error = Some("file too large");
+    node.faulty_disk = Some("pvc-uid-of-a");
+    for name in ["a", "b"] {
+        node.add_claim(claim_of("fast", name, "1Gi"));
+    }
+    node.settle();
+    assert_eq!(
+        node.phases(),
+        ["a=Pending", "b=Bound", "pvc-uid-of-a=Pending", "pvc-uid-of-b=Bound"]
+    );
+}
+
+#[test]
 fn a_claim_that_is_deleted_before_its_disk_exists_leaves_nothing() {
     for policy in ["Delete", "Retain"] {
         let mut class = class("fast", "Immediate");
