@@ -26,6 +26,6 @@ pub use error::ObjectError;
 pub use namespace_deletion::{begin_namespace_deletion, delete_content, end_namespace, is_empty};
 pub use namespaces::{DEFAULT_NAMESPACE, ensure_namespace, namespace_resource};
 pub use node_store::{PODS, key, open, resource};
-pub use operations::{Objects, Part, read};
+pub use operations::{Objects, Part, match_request, read};
 pub use patch::Patch;
 pub use pods::pod_object;

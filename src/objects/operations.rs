@@ -181,8 +181,10 @@ impl Objects {
             let Some(new) = change(current.value())? else {
                 return Ok(None);
             };
+            let mut wanted = read(kind, &new)?;
+            match_request(&mut wanted, key)?;
             check_is_same(kind, current, &new)?;
-            next(kind, current, &new, part).map(Some)
+            next(kind, current, wanted, part).map(Some)
         })
     }
 
@@ -221,7 +223,30 @@ fn name_of(object: &Typed) -> &str {
     object.metadata().name.as_deref().unwrap_or_default()
 }
 
-/// Refuses a change meant for another object or another version.
+/// Refuses a changed object with the name or namespace of another one, and adds a missing namespace (`applyPatch` in
+/// `pkg/endpoints/handlers/patch.go` of the API server).
+///
+/// # Errors
+/// If the object has another namespace, another name, or no name.
+pub fn match_request(object: &mut Typed, key: &Key) -> Result<(), ObjectError> {
+    let metadata = object.metadata_mut();
+    // An object outside of namespaces loses its namespace.
+    let given = std::mem::replace(&mut metadata.namespace, key.namespace.clone());
+    if key.namespace.is_some() && given.is_some_and(|given| !given.is_empty() && Some(given) != key.namespace) {
+        return Err(ObjectError::OtherNamespace);
+    }
+    let expected = || key.name.clone();
+    match metadata.name.as_deref().unwrap_or_default() {
+        "" => Err(ObjectError::NoName { expected: expected() }),
+        found if found != key.name => Err(ObjectError::OtherName {
+            found: found.to_owned(),
+            expected: expected(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a change meant for another instance of the object or another version.
 fn check_is_same(kind: &'static Kind, current: &Object, new: &Value) -> Result<(), StoreError> {
     let text = |field: &str| {
         new.pointer(field)
@@ -247,9 +272,8 @@ fn check_is_same(kind: &'static Kind, current: &Object, new: &Value) -> Result<(
 }
 
 /// The next content of an object, defaulted and validated.
-fn next(kind: &'static Kind, current: &Object, new: &Value, part: Part) -> Result<Object, ObjectError> {
+fn next(kind: &'static Kind, current: &Object, mut object: Typed, part: Part) -> Result<Object, ObjectError> {
     let old = read(kind, current.value())?;
-    let mut object = read(kind, new)?;
     object.set_defaults();
     match part {
         Part::Main => object.prepare_for_update(&old),
