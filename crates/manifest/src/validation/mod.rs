@@ -10,6 +10,7 @@ mod downward_api;
 mod environment;
 pub(super) mod ephemeral;
 mod found;
+mod gated_pod_update;
 mod handlers;
 pub(super) mod metadata;
 pub(super) mod namespace;
