@@ -16,7 +16,7 @@ fn use_of(kind: &str) -> &'static str {
         }
         "Pod" => "containers in a separate virtual machine",
         "Secret" => "secret settings, registry credentials",
-        "ServiceAccount" => "`imagePullSecrets` for its Pods",
+        "ServiceAccount" => "`imagePullSecrets` for its Pods; each namespace has one named `default`",
         _ => "",
     }
 }

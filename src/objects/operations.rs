@@ -4,12 +4,13 @@
 //!
 //! Supervisors change Pods instead (`pod::operations::update`).
 
+use microkube_base::causes::with_causes;
 use microkube_manifest::kinds::{Kind, Object as Typed};
 use microkube_store::{Conflict, Deletion, Key, Object, Store, StoreError, Written};
 use serde_json::Value;
 
 use super::error::ObjectError;
-use super::namespaces::{self, DEFAULT_NAMESPACE};
+use super::namespaces::{self, DEFAULT_ACCOUNT, DEFAULT_NAMESPACE};
 use super::node_store::{self, key, resource};
 use super::patch::Patch;
 use crate::state::Paths;
@@ -87,7 +88,11 @@ impl Objects {
             object.metadata_mut().name = None;
         }
         if !kind.namespaced {
-            return Ok(self.store.create(&resource(kind), stored(&object)?)?);
+            let created = self.store.create(&resource(kind), stored(&object)?)?;
+            if kind.kind == "Namespace" {
+                namespaces::ensure_account(&self.store, &created)?;
+            }
+            return Ok(created);
         }
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         self.enter_namespace(kind, name_of(&object), &namespace)?;
@@ -114,7 +119,7 @@ impl Objects {
         Err(error)
     }
 
-    /// Creates a namespace, unless it exists.
+    /// Creates a namespace and its ServiceAccount, unless they exist.
     ///
     /// # Errors
     /// If its name is invalid, or the store cannot be read or written.
@@ -127,12 +132,8 @@ impl Objects {
         let found = self
             .store
             .find(&namespaces::namespace_resource(), &Key::cluster(namespace))?;
-        let is_ending = |found: &Object| {
-            let phase = found.value().pointer("/status/phase");
-            found.is_terminating() || phase.is_some_and(|phase| phase == "Terminating")
-        };
         match found {
-            Some(found) if is_ending(&found) => Err(ObjectError::Forbidden {
+            Some(found) if namespaces::is_ending(&found) => Err(ObjectError::Forbidden {
                 resource: kind.qualified_plural(),
                 name: name.to_owned(),
                 reason: format!("unable to create new content in namespace {namespace} because it is being terminated"),
@@ -188,12 +189,40 @@ impl Objects {
         })
     }
 
-    /// Deletes an object, or only marks it if it has finalizers.
+    /// Deletes an object, or only marks it if it has finalizers. The ServiceAccount `default` of a namespace comes back as
+    /// another one.
     ///
     /// # Errors
     /// If the object does not exist, or a precondition does not hold.
     pub fn delete(&self, kind: &'static Kind, key: &Key, deletion: &Deletion) -> Result<Written, ObjectError> {
+        let deleted = self.remove(kind, key, deletion)?;
+        if let (Written::Removed(_), Some(namespace)) = (&deleted, &key.namespace)
+            && kind.kind == "ServiceAccount"
+            && key.name == DEFAULT_ACCOUNT
+            && let Err(error) = self.bring_account_back(namespace)
+        {
+            // The deletion has succeeded. Later commands try again.
+            tracing::warn!(
+                "cannot create the service account of namespace {namespace}: {}",
+                with_causes(&error)
+            );
+        }
+        Ok(deleted)
+    }
+
+    /// Like [`Self::delete`], to create the same object again.
+    ///
+    /// # Errors
+    /// See [`Self::delete`].
+    pub fn remove(&self, kind: &'static Kind, key: &Key, deletion: &Deletion) -> Result<Written, ObjectError> {
         Ok(self.store.delete(&resource(kind), key, deletion)?)
+    }
+
+    fn bring_account_back(&self, namespace: &str) -> Result<(), StoreError> {
+        let found = self
+            .store
+            .find(&namespaces::namespace_resource(), &Key::cluster(namespace))?;
+        found.map_or(Ok(()), |found| namespaces::ensure_account(&self.store, &found))
     }
 }
 

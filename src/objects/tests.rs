@@ -276,6 +276,27 @@ fn a_dry_run_checks_everything_and_writes_nothing() {
 }
 
 #[test]
+fn every_namespace_has_the_service_account_default() {
+    let node = Node::new();
+    let objects = &node.objects;
+    objects.create(kind("ns"), &named("made", json!({}))).unwrap();
+    let in_shop = json!({ "metadata": { "name": "c", "namespace": "shop" } });
+    objects.create(kind("cm"), &in_shop).unwrap();
+    for namespace in ["default", "made", "shop"] {
+        let account = json!({ "metadata": { "name": "default", "namespace": namespace } });
+        let error = objects.create(kind("sa"), &account).unwrap_err();
+        assert_eq!(error.to_string(), "serviceaccounts \"default\" already exists");
+        let key = Key::namespaced(namespace, "default");
+        let first = objects.get(kind("sa"), &key).unwrap();
+        objects.delete(kind("sa"), &key, &Deletion::default()).unwrap();
+        assert_ne!(objects.get(kind("sa"), &key).unwrap().uid(), first.uid(), "{namespace}");
+        // A replacement takes its place.
+        objects.remove(kind("sa"), &key, &Deletion::default()).unwrap();
+        objects.create(kind("sa"), &account).unwrap();
+    }
+}
+
+#[test]
 fn a_deleted_object_with_finalizers_waits_for_their_removal() {
     let node = Node::new();
     let objects = &node.objects;

@@ -12,8 +12,8 @@ use microkube_store::{Key, Object, Resource, Scope, Store};
 
 use super::delete::{DeleteError, DeleteOptions, delete as delete_pods};
 use crate::objects::{
-    DEFAULT_NAMESPACE, delete_content, end_namespace, ensure_namespace, is_empty, namespace_resource, open,
-    wait_until_gone,
+    DEFAULT_NAMESPACE, delete_content, end_namespace, ensure_account, ensure_namespace, is_empty, namespace_resource,
+    open, remove_account, wait_until_gone,
 };
 use crate::state::{Paths, PodRecord, PodRecords};
 
@@ -60,8 +60,8 @@ pub fn check(paths: &Paths, namespace: &str, name: &str) -> Result<(), Namespace
     }
 }
 
-/// Creates the default namespace and those of Pods if they do not exist, and removes the empty ones among those whose
-/// deletion has begun. Reports a damaged record of a Pod, and then keeps all namespaces, because the Pod may be in any
+/// Creates the default namespace, those of Pods and the ServiceAccounts of namespaces if they do not exist, and removes
+/// the empty ones among the namespaces whose deletion has begun. Reports a damaged record of a Pod, and then keeps all namespaces, because the Pod may be in any
 /// of them.
 ///
 /// # Errors
@@ -76,8 +76,11 @@ pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
     for namespace in of_pods()?.0 {
         ensure_namespace(store, &namespace)?;
     }
-    let mut ending = store.list(&namespace_resource(), &Scope::All)?.items;
-    ending.retain(|namespace| namespace.is_terminating());
+    let namespaces = store.list(&namespace_resource(), &Scope::All)?.items;
+    let (ending, kept): (Vec<_>, Vec<_>) = namespaces.into_iter().partition(Object::is_terminating);
+    for namespace in &kept {
+        ensure_account(store, namespace)?;
+    }
     if ending.is_empty() {
         return Ok(());
     }
@@ -87,7 +90,12 @@ pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
         tracing::warn!("namespaces that are being deleted stay: {}", with_causes(error));
     }
     for namespace in ending.iter().filter(|_| damaged.is_empty()) {
-        if !with_pods.contains(namespace.name()) && is_empty(store, namespace.name())? {
+        if with_pods.contains(namespace.name()) {
+            continue;
+        }
+        // The command that began the deletion may have died before it deleted the account.
+        remove_account(store, namespace.name(), None)?;
+        if is_empty(store, namespace.name())? {
             end_namespace(store, namespace)?;
         }
     }
@@ -183,6 +191,24 @@ mod tests {
         let store = TestStore::new();
         tidy(&store.paths, &store).unwrap();
         assert_eq!(names(&store), ["default"]);
+    }
+
+    #[test]
+    fn every_namespace_has_a_service_account() {
+        let store = TestStore::new();
+        // Earlier builds created namespaces without accounts.
+        let shop = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } });
+        store.add(kinds::named("ns").unwrap(), shop);
+        tidy(&store.paths, &store).unwrap();
+        let accounts = store
+            .list(&resource(kinds::named("sa").unwrap()), &Scope::All)
+            .unwrap()
+            .items;
+        let found: Vec<_> = accounts
+            .iter()
+            .map(|account| (account.namespace(), account.name()))
+            .collect();
+        assert_eq!(found, [(Some("default"), "default"), (Some("shop"), "default")]);
     }
 
     #[test]
