@@ -72,7 +72,7 @@ fn yaml(file: Option<&str>, settings: &Settings) -> String {
             let value = match &effective.value {
                 Value::Null => return (format!("  # {}:", setting.key), "not found".to_owned()),
                 Value::String(text) => plain_or_quoted(text),
-                other => other.to_string(),
+                other => ascii(&other.to_string()),
             };
             let (mark, source) = match effective.source {
                 Source::Default => ("# ", "default".to_owned()),
@@ -100,6 +100,20 @@ fn yaml(file: Option<&str>, settings: &Settings) -> String {
     }
     // YAML does not allow these characters, not even in comments.
     text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
+}
+
+/// Escapes what is not ASCII in JSON, because YAML allows fewer characters.
+fn ascii(json: &str) -> String {
+    let mut text = String::new();
+    for character in json.chars() {
+        match u32::from(character) {
+            0..0x7f => text.push(character),
+            number => {
+                let _ = write!(text, "\\U{number:08x}");
+            }
+        }
+    }
+    text
 }
 
 /// Whether a configuration file with this YAML has this value. Variables are read less strictly than the file, and may
@@ -184,7 +198,7 @@ security:
   # allowPrivileged: true                   # default
   # allowedUnsafeSysctls: []                # default
   # seccompProfiles: /etc/microkube/seccomp # default
-  # allowedHostPaths: [/]                   # default
+  # allowedHostPaths: ["/"]                 # default
 log:
   # level: warn                             # default
   # format: text                            # default

@@ -110,7 +110,7 @@ fn replace(node: &NodeObjects, configuration: &Configuration, args: &ReplaceArgs
 /// Deletes an object, if it exists.
 fn delete(objects: &Objects, target: &Target) -> anyhow::Result<()> {
     let name = &target.key.name;
-    match objects.delete(target.kind, &target.key, &Deletion::default()) {
+    match objects.remove(target.kind, &target.key, &Deletion::default()) {
         Ok(Written::Removed(_)) => {
             let from = target.key.namespace.as_deref();
             let from = from

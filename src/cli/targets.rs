@@ -176,7 +176,9 @@ impl NodeObjects {
             let Some(new) = change(&Typed::from(pod.clone()).to_value())? else {
                 return Ok(pod.clone());
             };
-            match objects::read(target.kind, &new)? {
+            let mut wanted = objects::read(target.kind, &new)?;
+            objects::match_request(&mut wanted, &target.key)?;
+            match wanted {
                 Typed::Pod(pod) => Ok(*pod),
                 // The kind decides what is read.
                 _ => Ok(pod.clone()),
@@ -367,6 +369,27 @@ mod tests {
             "{invalid}"
         );
         assert_eq!(stored, Some(front()));
+        let node = NodeObjects::open(pods.paths.clone(), DryRun::None).unwrap();
+        for (field, message) in [
+            (
+                "name",
+                "the name of the object (other) does not match the name on the URL (web)",
+            ),
+            (
+                "namespace",
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ),
+        ] {
+            let renamed = node.change(&target("web"), Part::Main, &mut |pod| {
+                let mut pod = pod.clone();
+                pod["metadata"][field] = json!("other");
+                Ok(Some(pod))
+            });
+            assert_eq!(
+                renamed.unwrap_err().to_string(),
+                format!("Error (BadRequest): {message}")
+            );
+        }
         let missing = Err("Error (NotFound): pods \"none\" not found".to_owned());
         assert_eq!(labelled("none", DryRun::None, "front"), (missing, None));
     }

@@ -47,6 +47,15 @@ pub enum ObjectError {
         /// `metadata.generateName`
         prefix: String,
     },
+    /// A changed object has the namespace of another object.
+    #[error("the namespace of the provided object does not match the namespace sent on the request")]
+    OtherNamespace,
+    /// A changed object has the name of another object.
+    #[error("the name of the object ({found}) does not match the name on the URL ({expected})")]
+    OtherName { found: String, expected: String },
+    /// A changed object has no name.
+    #[error("the name of the object ({expected} based on URL) was undeterminable: name must be provided")]
+    NoName { expected: String },
     #[error("{resource} have no subresource {subresource:?}")]
     NoSubresource {
         /// `configmaps`
@@ -68,6 +77,9 @@ impl ObjectError {
                 StoreError::VersionSetOnCreate | StoreError::OtherType { .. } | StoreError::OtherName { .. },
             )
             | Self::Undecodable { .. }
+            | Self::OtherNamespace
+            | Self::OtherName { .. }
+            | Self::NoName { .. }
             | Self::GenerateName { .. } => "BadRequest",
             Self::Store(StoreError::TooLarge { .. }) => "RequestEntityTooLarge",
             Self::Store(_) => return None,

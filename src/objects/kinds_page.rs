@@ -11,12 +11,12 @@ fn use_of(kind: &str) -> &'static str {
     match kind {
         "ConfigMap" => "settings for containers",
         "Namespace" => "a scope for names; created with the first object in it",
-        "PersistentVolume" => "storage for claims",
-        "PersistentVolumeClaim" => "storage that outlives Pods",
-        "StorageClass" => "how volumes are created for claims",
+        "PersistentVolume" => "stored and validated; Pods cannot use them yet",
+        "PersistentVolumeClaim" => "stored and validated; Pods cannot use them yet",
+        "StorageClass" => "stored and validated; Pods cannot use them yet",
         "Pod" => "containers in a separate virtual machine",
         "Secret" => "secret settings, registry credentials",
-        "ServiceAccount" => "`imagePullSecrets` for its Pods",
+        "ServiceAccount" => "`imagePullSecrets` for its Pods; each namespace has one named `default`",
         _ => "",
     }
 }

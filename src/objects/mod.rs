@@ -9,6 +9,7 @@ mod deletion;
 mod error;
 #[cfg(test)]
 mod kinds_page;
+mod namespace_conditions;
 mod namespace_deletion;
 mod namespaces;
 mod node_store;
@@ -23,9 +24,12 @@ mod tests;
 pub use apply::{Applied, Merged, Outcome, merge};
 pub use deletion::wait_until_gone;
 pub use error::ObjectError;
+pub use namespace_conditions::note_remaining;
 pub use namespace_deletion::{begin_namespace_deletion, delete_content, end_namespace, is_empty};
-pub use namespaces::{DEFAULT_NAMESPACE, ensure_namespace, namespace_resource};
+pub use namespaces::{
+    DEFAULT_ACCOUNT, DEFAULT_NAMESPACE, ensure_account, ensure_namespace, is_ending, namespace_resource, remove_account,
+};
 pub use node_store::{PODS, key, open, resource};
-pub use operations::{Objects, Part, read};
+pub use operations::{Objects, Part, match_request, read};
 pub use patch::Patch;
 pub use pods::pod_object;

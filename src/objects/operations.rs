@@ -4,12 +4,13 @@
 //!
 //! Supervisors change Pods instead (`pod::operations::update`).
 
+use microkube_base::causes::with_causes;
 use microkube_manifest::kinds::{Kind, Object as Typed};
 use microkube_store::{Conflict, Deletion, Key, Object, Store, StoreError, Written};
 use serde_json::Value;
 
 use super::error::ObjectError;
-use super::namespaces::{self, DEFAULT_NAMESPACE};
+use super::namespaces::{self, DEFAULT_ACCOUNT, DEFAULT_NAMESPACE};
 use super::node_store::{self, key, resource};
 use super::patch::Patch;
 use crate::state::Paths;
@@ -87,7 +88,11 @@ impl Objects {
             object.metadata_mut().name = None;
         }
         if !kind.namespaced {
-            return Ok(self.store.create(&resource(kind), stored(&object)?)?);
+            let created = self.store.create(&resource(kind), stored(&object)?)?;
+            if kind.kind == "Namespace" {
+                namespaces::ensure_account(&self.store, &created)?;
+            }
+            return Ok(created);
         }
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         self.enter_namespace(kind, name_of(&object), &namespace)?;
@@ -114,7 +119,7 @@ impl Objects {
         Err(error)
     }
 
-    /// Creates a namespace, unless it exists.
+    /// Creates a namespace and its ServiceAccount, unless they exist.
     ///
     /// # Errors
     /// If its name is invalid, or the store cannot be read or written.
@@ -127,12 +132,8 @@ impl Objects {
         let found = self
             .store
             .find(&namespaces::namespace_resource(), &Key::cluster(namespace))?;
-        let is_ending = |found: &Object| {
-            let phase = found.value().pointer("/status/phase");
-            found.is_terminating() || phase.is_some_and(|phase| phase == "Terminating")
-        };
         match found {
-            Some(found) if is_ending(&found) => Err(ObjectError::Forbidden {
+            Some(found) if namespaces::is_ending(&found) => Err(ObjectError::Forbidden {
                 resource: kind.qualified_plural(),
                 name: name.to_owned(),
                 reason: format!("unable to create new content in namespace {namespace} because it is being terminated"),
@@ -181,17 +182,47 @@ impl Objects {
             let Some(new) = change(current.value())? else {
                 return Ok(None);
             };
+            let mut wanted = read(kind, &new)?;
+            match_request(&mut wanted, key)?;
             check_is_same(kind, current, &new)?;
-            next(kind, current, &new, part).map(Some)
+            next(kind, current, wanted, part).map(Some)
         })
     }
 
-    /// Deletes an object, or only marks it if it has finalizers.
+    /// Deletes an object, or only marks it if it has finalizers. The ServiceAccount `default` of a namespace comes back as
+    /// another one.
     ///
     /// # Errors
     /// If the object does not exist, or a precondition does not hold.
     pub fn delete(&self, kind: &'static Kind, key: &Key, deletion: &Deletion) -> Result<Written, ObjectError> {
+        let deleted = self.remove(kind, key, deletion)?;
+        if let (Written::Removed(_), Some(namespace)) = (&deleted, &key.namespace)
+            && kind.kind == "ServiceAccount"
+            && key.name == DEFAULT_ACCOUNT
+            && let Err(error) = self.bring_account_back(namespace)
+        {
+            // The deletion has succeeded. Later commands try again.
+            tracing::warn!(
+                "cannot create the service account of namespace {namespace}: {}",
+                with_causes(&error)
+            );
+        }
+        Ok(deleted)
+    }
+
+    /// Like [`Self::delete`], to create the same object again.
+    ///
+    /// # Errors
+    /// See [`Self::delete`].
+    pub fn remove(&self, kind: &'static Kind, key: &Key, deletion: &Deletion) -> Result<Written, ObjectError> {
         Ok(self.store.delete(&resource(kind), key, deletion)?)
+    }
+
+    fn bring_account_back(&self, namespace: &str) -> Result<(), StoreError> {
+        let found = self
+            .store
+            .find(&namespaces::namespace_resource(), &Key::cluster(namespace))?;
+        found.map_or(Ok(()), |found| namespaces::ensure_account(&self.store, &found))
     }
 }
 
@@ -221,7 +252,30 @@ fn name_of(object: &Typed) -> &str {
     object.metadata().name.as_deref().unwrap_or_default()
 }
 
-/// Refuses a change meant for another object or another version.
+/// Refuses a changed object with the name or namespace of another one, and adds a missing namespace (`applyPatch` in
+/// `pkg/endpoints/handlers/patch.go` of the API server).
+///
+/// # Errors
+/// If the object has another namespace, another name, or no name.
+pub fn match_request(object: &mut Typed, key: &Key) -> Result<(), ObjectError> {
+    let metadata = object.metadata_mut();
+    // An object outside of namespaces loses its namespace.
+    let given = std::mem::replace(&mut metadata.namespace, key.namespace.clone());
+    if key.namespace.is_some() && given.is_some_and(|given| !given.is_empty() && Some(given) != key.namespace) {
+        return Err(ObjectError::OtherNamespace);
+    }
+    let expected = || key.name.clone();
+    match metadata.name.as_deref().unwrap_or_default() {
+        "" => Err(ObjectError::NoName { expected: expected() }),
+        found if found != key.name => Err(ObjectError::OtherName {
+            found: found.to_owned(),
+            expected: expected(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a change meant for another instance of the object or another version.
 fn check_is_same(kind: &'static Kind, current: &Object, new: &Value) -> Result<(), StoreError> {
     let text = |field: &str| {
         new.pointer(field)
@@ -247,9 +301,8 @@ fn check_is_same(kind: &'static Kind, current: &Object, new: &Value) -> Result<(
 }
 
 /// The next content of an object, defaulted and validated.
-fn next(kind: &'static Kind, current: &Object, new: &Value, part: Part) -> Result<Object, ObjectError> {
+fn next(kind: &'static Kind, current: &Object, mut object: Typed, part: Part) -> Result<Object, ObjectError> {
     let old = read(kind, current.value())?;
-    let mut object = read(kind, new)?;
     object.set_defaults();
     match part {
         Part::Main => object.prepare_for_update(&old),

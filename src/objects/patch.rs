@@ -35,7 +35,10 @@ impl Patch {
                 Some(schema) => strategic::apply(object, patch, schema),
                 None => merge_patch::apply(object, patch),
             },
-            Self::Merge(patch) => merge_patch::apply(object, patch),
+            Self::Merge(patch) => {
+                merge_patch::check_is_map(patch)?;
+                merge_patch::apply(object, patch)
+            }
             Self::Json(patch) => json_patch::apply(object, patch),
         }
     }

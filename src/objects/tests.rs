@@ -163,12 +163,45 @@ fn patches_of_each_type_change_an_object_and_one_without_effect_changes_nothing(
         .patch(kind("cm"), &default_key("c"), &test, Part::Main)
         .unwrap_err();
     assert_eq!(error.reason(), Some("Invalid"));
-    let renamed = Patch::Merge(json!({ "metadata": { "name": "d" } }));
-    assert!(
-        objects
-            .patch(kind("cm"), &default_key("c"), &renamed, Part::Main)
-            .is_err()
-    );
+}
+
+#[test]
+fn a_patch_cannot_turn_an_object_into_another_one() {
+    let node = Node::new();
+    let objects = &node.objects;
+    let in_shop = json!({ "metadata": { "name": "c", "namespace": "shop" }, "data": { "a": "1" } });
+    objects.create(kind("cm"), &in_shop).unwrap();
+    let patched = |patch: Patch| objects.patch(kind("cm"), &Key::namespaced("shop", "c"), &patch, Part::Main);
+    for (patch, said) in [
+        (
+            Patch::Merge(json!({ "metadata": { "name": "d" } })),
+            "the name of the object (d) does not match the name on the URL (c)",
+        ),
+        (
+            Patch::Strategic(json!({ "metadata": { "name": "d", "namespace": "default" } })),
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        (
+            Patch::Json(json!([{ "op": "remove", "path": "/metadata/name" }])),
+            "the name of the object (c based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            Patch::Strategic(json!({ "$patch": "delete" })),
+            "the name of the object (c based on URL) was undeterminable: name must be provided",
+        ),
+        (Patch::Merge(Value::Null), "Invalid JSON Patch"),
+    ] {
+        let error = patched(patch).unwrap_err();
+        assert_eq!((error.reason(), error.to_string().as_str()), (Some("BadRequest"), said));
+    }
+    let without_namespace = Patch::Merge(json!({ "metadata": { "namespace": null } }));
+    assert!(matches!(patched(without_namespace).unwrap(), Written::Unchanged(_)));
+
+    let class = named("fast", json!({ "provisioner": "example.com/p" }));
+    objects.create(kind("sc"), &class).unwrap();
+    let with_namespace = Patch::Merge(json!({ "metadata": { "namespace": "shop" } }));
+    let patched = objects.patch(kind("sc"), &Key::cluster("fast"), &with_namespace, Part::Main);
+    assert!(matches!(patched.unwrap(), Written::Unchanged(_)));
 }
 
 #[test]
@@ -240,6 +273,27 @@ fn a_dry_run_checks_everything_and_writes_nothing() {
     );
     assert!(node.objects.find(kind("ns"), &Key::cluster("shop")).unwrap().is_none());
     assert!(dry.create(kind("cm"), &named("C", json!({}))).is_err());
+}
+
+#[test]
+fn every_namespace_has_the_service_account_default() {
+    let node = Node::new();
+    let objects = &node.objects;
+    objects.create(kind("ns"), &named("made", json!({}))).unwrap();
+    let in_shop = json!({ "metadata": { "name": "c", "namespace": "shop" } });
+    objects.create(kind("cm"), &in_shop).unwrap();
+    for namespace in ["default", "made", "shop"] {
+        let account = json!({ "metadata": { "name": "default", "namespace": namespace } });
+        let error = objects.create(kind("sa"), &account).unwrap_err();
+        assert_eq!(error.to_string(), "serviceaccounts \"default\" already exists");
+        let key = Key::namespaced(namespace, "default");
+        let first = objects.get(kind("sa"), &key).unwrap();
+        objects.delete(kind("sa"), &key, &Deletion::default()).unwrap();
+        assert_ne!(objects.get(kind("sa"), &key).unwrap().uid(), first.uid(), "{namespace}");
+        // A replacement takes its place.
+        objects.remove(kind("sa"), &key, &Deletion::default()).unwrap();
+        objects.create(kind("sa"), &account).unwrap();
+    }
 }
 
 #[test]

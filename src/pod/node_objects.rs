@@ -16,8 +16,8 @@ use ttrpc::context::with_duration;
 
 use super::agent::AgentClientHandle;
 use super::resolved_pod::node_name;
-use super::service_account_token::{DEFAULT_ACCOUNT, PodTokens, Signer, Subject, service_account};
-use crate::objects;
+use super::service_account_token::{PodTokens, Signer, Subject, service_account};
+use crate::objects::{self, DEFAULT_ACCOUNT};
 use crate::state::{Paths, PodRecord};
 
 /// How long the guest may take to send all files for an environment. The supervisor waits for them.
@@ -159,9 +159,16 @@ impl Objects for NodeObjects {
         let now = SystemTime::now();
         tokens.token(audience, expiration_seconds, now, || {
             let name = &subject.service_account;
-            let account: Option<Arc<ServiceAccount>> = self.find("ServiceAccount", &subject.namespace, name)?;
-            if account.is_none() && name != DEFAULT_ACCOUNT {
-                return Err(LookupError(format!("serviceaccounts {name:?} not found")));
+            let find = || self.find::<ServiceAccount>("ServiceAccount", &subject.namespace, name);
+            let mut account = find()?;
+            if account.is_none() {
+                if name != DEFAULT_ACCOUNT {
+                    return Err(LookupError(format!("serviceaccounts {name:?} not found")));
+                }
+                // An earlier build has not created it.
+                let ensured = objects::ensure_namespace(self.store()?, &subject.namespace);
+                ensured.map_err(|error| LookupError(with_causes(&error)))?;
+                account = find()?;
             }
             let subject = Subject {
                 service_account_uid: account.and_then(|account| account.metadata.uid.clone()),
@@ -183,7 +190,7 @@ impl Objects for NodeObjects {
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use microkube_store::Object;
+    use microkube_store::{Key, Object};
     use serde_json::{Value, json};
 
     use super::*;
@@ -230,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_needs_its_service_account_unless_it_is_the_default_one() {
+    fn a_token_needs_its_service_account_and_the_default_one_is_created() {
         let dir = tempfile::tempdir().unwrap();
         let (paths, store) = store(&dir);
         create(&store, "ServiceAccount", &json!({}));
@@ -244,7 +251,12 @@ mod tests {
         let known = claims("a").unwrap();
         assert_eq!(known["name"], "a");
         assert!(known["uid"].is_string());
-        assert_eq!(claims("").unwrap(), json!({ "name": "default" }));
+        let accounts = objects::resource(kinds::find("v1", "ServiceAccount").unwrap());
+        let default = Key::namespaced("shop", "default");
+        assert_eq!(store.find(&accounts, &default).unwrap(), None);
+        let created = claims("").unwrap();
+        let uid = store.get(&accounts, &default).unwrap().uid().to_owned();
+        assert_eq!(created, json!({ "name": "default", "uid": uid }));
         assert_eq!(claims("b").unwrap_err().to_string(), "serviceaccounts \"b\" not found");
     }
 

@@ -20,6 +20,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::json;
 
+use crate::objects::DEFAULT_ACCOUNT;
+
 /// The issuer, and the audience of tokens without their own: those of a cluster with default settings.
 const ISSUER: &str = "https://kubernetes.default.svc";
 /// Longer than any key in PKCS #8.
@@ -31,9 +33,6 @@ const P256_SPKI_PREFIX: [u8; 26] = [
 ];
 /// The kubelet renews tokens of this age even if they live longer (`maxTTL` in `pkg/kubelet/token`).
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-
-/// The service account of a Pod without its own. It exists in every namespace, even without an object.
-pub const DEFAULT_ACCOUNT: &str = "default";
 
 /// The name of a Pod's service account.
 #[must_use]
@@ -63,7 +62,7 @@ pub enum TokenError {
 pub struct Subject {
     pub namespace: String,
     pub service_account: String,
-    /// `None` if the service account has no object.
+    /// `None` if the service account `default` has no object, because its namespace is being deleted.
     pub service_account_uid: Option<String>,
     pub pod: String,
     pub pod_uid: String,
@@ -75,6 +74,8 @@ pub struct Signer {
     key: EcdsaKeyPair,
     /// Kubernetes' name of the key: the hash of its public part.
     key_id: String,
+    /// The node's UID, which is as old as the key.
+    node_uid: String,
     random: SystemRandom,
 }
 
@@ -102,6 +103,7 @@ impl Signer {
         let public = [&P256_SPKI_PREFIX, key.public_key().as_ref()].concat();
         Ok(Self {
             key_id: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &public)),
+            node_uid: node_uid(&public),
             key,
             random,
         })
@@ -133,7 +135,7 @@ impl Signer {
             "jti": uuid::Uuid::new_v4().to_string(),
             "kubernetes.io": {
                 "namespace": subject.namespace,
-                "node": { "name": subject.node },
+                "node": { "name": subject.node, "uid": self.node_uid },
                 "pod": { "name": subject.pod, "uid": subject.pod_uid },
                 "serviceaccount": account,
             },
@@ -148,6 +150,14 @@ impl Signer {
             .map_err(|_| TokenError::Sign)?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
+}
+
+/// A UID that only depends on the node's key. There is no Node object that could have one.
+fn node_uid(public_key: &[u8]) -> String {
+    let hash = digest::digest(&digest::SHA256, &[b"node UID ".as_slice(), public_key].concat());
+    let hash: &[u8] = hash.as_ref();
+    let bytes = hash.first_chunk::<16>().copied().unwrap_or_default();
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TokenError + use<> {
@@ -289,7 +299,7 @@ mod tests {
                 "aud": ["vault"], "exp": 1_700_000_600, "iat": 1_700_000_000, "nbf": 1_700_000_000,
                 "iss": "https://kubernetes.default.svc", "jti": null, "sub": "system:serviceaccount:shop:robot",
                 "kubernetes.io": {
-                    "namespace": "shop", "node": { "name": "node-1" }, "pod": { "name": "web", "uid": "p-1" },
+                    "namespace": "shop", "node": { "name": "node-1", "uid": signer.node_uid }, "pod": { "name": "web", "uid": "p-1" },
                     "serviceaccount": { "name": "robot", "uid": "s-1" },
                 },
             })
@@ -309,6 +319,11 @@ mod tests {
         let first = Signer::open(&path).unwrap();
         let second = Signer::open(&path).unwrap();
         assert_eq!(first.key_id, second.key_id);
+        assert_eq!(first.node_uid, second.node_uid);
+        assert_eq!(uuid::Uuid::parse_str(&first.node_uid).unwrap().get_version_num(), 4);
+        let other = Signer::open(&dir.path().join("other")).unwrap();
+        assert_ne!(first.node_uid, other.node_uid);
+        std::fs::remove_file(dir.path().join("other")).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         // Another process was faster.

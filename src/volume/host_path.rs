@@ -381,7 +381,8 @@ mod tests {
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was created");
         // Where everything is allowed, links lead anywhere.
         let opened = open_host_path(&host.path("out"), HostPathType::Directory, &AllowedHostPaths::default());
-        let link = fs::read_link(format!("/proc/self/fd/{}", opened.unwrap().as_raw_fd())).unwrap();
+        let opened = opened.unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).unwrap();
         assert_eq!(link, outside.path());
     }
 

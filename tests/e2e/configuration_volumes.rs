@@ -389,6 +389,8 @@ fn projected_volumes_combine_objects_fields_and_a_token() {
             json!({ "name": "builder", "uid": account }),
             "{claims}"
         );
+        let node = own["node"]["uid"].as_str().unwrap_or_default();
+        assert_eq!(node.len(), 36, "{claims}");
         let number = |claim: &str| claims[claim].as_i64().unwrap_or_else(|| panic!("{claim}: {claims}"));
         assert_eq!(number("exp") - number("iat"), seconds, "{claims}");
         assert_eq!(number("nbf"), number("iat"), "{claims}");

@@ -376,6 +376,23 @@ fn immutable_and_invalid_objects_are_refused_with_kubernetes_words() {
         r#"patch secret typed --type=merge -p {"type":"kubernetes.io/tls"}"#,
         "type: Invalid value: \"kubernetes.io/tls\": field is immutable",
     );
+    for (options, message) in [
+        (
+            r#"-p {"metadata":{"name":"other"}}"#,
+            "Error (BadRequest): the name of the object (other) does not match the name on the URL (typed)",
+        ),
+        (
+            r#"--type=merge -p {"metadata":{"namespace":"other"}}"#,
+            "Error (BadRequest): the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        (
+            r#"-p {"$patch":"delete"}"#,
+            "Error (BadRequest): the name of the object (typed based on URL) was undeterminable: name must be provided",
+        ),
+        ("--type=merge -p null", "Error (BadRequest): Invalid JSON Patch"),
+    ] {
+        refuses(&format!("patch secret typed {options}"), message);
+    }
     let invalid = |kind: &str, fields: &Value, message: &str| {
         let mut object = object(kind, "invalid", fields);
         if let Some(name) = fields.get("name") {

@@ -409,6 +409,21 @@ fn namespaces_come_with_their_objects_and_go_with_them() {
         "namespace/spaces-two created\n"
     );
     refuses("create namespace spaces", "namespaces \"spaces\" already exists");
+    for space in ["default", "spaces", "spaces-two"] {
+        let accounts = table(&format!("get sa -n {space}"));
+        assert!(accounts.iter().any(|line| line.starts_with("default")), "{accounts:?}");
+        refuses(
+            &format!("create sa default -n {space}"),
+            "serviceaccounts \"default\" already exists",
+        );
+    }
+    let account = || get("serviceaccount", "default")["metadata"]["uid"].clone();
+    let first = account();
+    assert_eq!(
+        host().succeed(["delete", "sa", "default"]),
+        "serviceaccount \"default\" deleted from default namespace\n"
+    );
+    assert_ne!(account(), first);
     // The same name in two namespaces.
     let mut other = config_map("inside", &json!({ "a": "2" }));
     other["metadata"]["namespace"] = "spaces-two".into();

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, image, processes, shell_pod, wait_until};
-use crate::objects::says;
+use crate::objects::{refuses, says};
 
 /// Prints values that depend on the image, and runs until it is stopped.
 const SERVE: &str = "id -un; pwd; echo $FROM; trap 'exit 0' TERM; sleep 1000 & wait";
@@ -139,6 +139,11 @@ fn a_gated_pod_starts_when_its_last_gate_is_removed() {
     assert!(waiting["spec"]["nodeName"].is_null(), "{waiting}");
     let table = host().succeed(["get", "pods", "gated"]);
     assert!(table.contains("SchedulingGated"), "{table}");
+    let selector = |value: &str| format!(r#"patch pod gated -p {{"spec":{{"nodeSelector":{{"disk":"{value}"}}}}}}"#);
+    says(&selector("fast"), 0, "pod/gated patched\n");
+    let only_additions =
+        "spec.nodeSelector: Invalid value: {\"disk\":\"slow\"}: only additions to spec.nodeSelector are allowed";
+    refuses(&selector("slow"), only_additions);
     apply(&ungated, "configured");
     pod.wait_ready();
     assert!(pod.get()["spec"]["nodeName"].is_string());
@@ -252,6 +257,10 @@ fn apply_of_a_pod_removes_what_left_the_file_and_keeps_what_others_set() {
     // `diff` does not show the annotation of the last applied configuration.
     let changed = |line: &str| line.starts_with(['+', '-']) && line.contains("apiVersion");
     assert!(!differences.stdout.lines().any(changed), "{differences:?}");
+    // Labels do not count as a generation, and a dry run takes no version.
+    let counted =
+        |line: &str| line.starts_with(['+', '-']) && (line.contains("resourceVersion") || line.contains("generation"));
+    assert!(!differences.stdout.lines().any(counted), "{differences:?}");
     assert_eq!(pod.get(), before);
 
     apply(&second, "configured");

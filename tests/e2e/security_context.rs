@@ -4,7 +4,8 @@ use microkube_tests::manifest::{Container, Pod};
 use serde_json::json;
 
 use crate::cases::Cases;
-use crate::host::{Finished, Running, alone, container, host};
+use crate::detached_pod::Detached;
+use crate::host::{Finished, Running, alone, container, host, wait_until};
 use crate::layered_image::{append, layout_of};
 use crate::objects::{Stored, config_map, secret};
 
@@ -212,4 +213,30 @@ fn what_the_node_does_not_allow_is_refused_with_kubernetes_words() {
         assert_eq!(finished.stdout, "", "{finished:?}");
         assert!(finished.stderr.contains(message), "{message}: {finished:?}");
     }
+}
+
+#[test]
+fn a_pod_that_the_node_ignores_is_pending_without_containers() {
+    let _alone = alone();
+    let config = host().file("unprivileged.yaml", "security:\n  allowPrivileged: false\n");
+    let privileged = Pod::named("ignored").container(container("main", "echo started").privileged());
+    let mut command = host().microkube(["run", "-d", "-"]);
+    command.env("MICROKUBE_CONFIG", &config);
+    let pod = Detached("ignored".to_owned());
+    Running::start(command, Some(&privileged.to_string()))
+        .finish()
+        .success();
+    wait_until("the Pod has its event", || {
+        let events = host().succeed(["events", "--for", "pod/ignored"]);
+        events.contains("FailedValidation")
+            && events.contains("Error validating pod \"ignored\".\"default\" from api, ignoring")
+    });
+    let status = pod.get()["status"].clone();
+    assert_eq!(status["phase"], "Pending", "{status}");
+    assert!(status["containerStatuses"].is_null(), "{status}");
+    let conditions = status["conditions"].as_array().unwrap();
+    assert!(conditions.iter().all(|one| one["type"] == "PodScheduled"), "{status}");
+    let table = host().succeed(["get", "pods", "ignored"]);
+    let row: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!(row.get(1..4), Some(&["0/1", "Pending", "0"][..]), "{table}");
 }

@@ -15,6 +15,12 @@ pub enum PatchError {
     /// An object or a patch is nested too deeply.
     #[error("the {document} is nested more than {MAX_DEPTH} levels deep; use fewer levels")]
     TooDeep { document: Document },
+    /// A merge patch of an object is `null`.
+    #[error("Invalid JSON Patch")]
+    NullMergePatch,
+    /// A merge patch of an object is a list or a scalar; with JSON's name of the type.
+    #[error("error decoding patch: json: cannot unmarshal {received} into Go value of type map[string]interface {{}}")]
+    MergePatchNotAMap { received: &'static str },
 
     /// A JSON patch is not a list of operations.
     #[error("error decoding patch: a JSON patch is a list of operations, each an object")]
@@ -76,6 +82,8 @@ impl PatchError {
         match self {
             Self::NotAnObject
             | Self::TooDeep { .. }
+            | Self::NullMergePatch
+            | Self::MergePatchNotAMap { .. }
             | Self::NotOperations
             | Self::BadPrimitiveList
             | Self::BadRetainKeys

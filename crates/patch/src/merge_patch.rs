@@ -12,6 +12,19 @@ use super::identity::check_identity;
 use super::limits::Document;
 use super::object::Object;
 
+/// Refuses a merge patch that would replace the whole object, as the API server does; RFC 7386 allows it.
+pub fn check_is_map(patch: &Value) -> Result<(), PatchError> {
+    let received = match patch {
+        Value::Object(_) => return Ok(()),
+        Value::Null => return Err(PatchError::NullMergePatch),
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+    };
+    Err(PatchError::MergePatchNotAMap { received })
+}
+
 /// Applies a merge patch: maps are merged, `null` removes, everything else replaces.
 pub fn apply(object: &Value, patch: &Value) -> Result<Value, PatchError> {
     bounds::check(Document::Object, object)?;

@@ -145,6 +145,17 @@ fn namespace(page: &mut Page, namespace: &Namespace) {
     head(page, &namespace.metadata);
     let status = namespace.status.clone().unwrap_or_default();
     page.field(0, "Status", text(&status.phase));
+    let conditions = status.conditions.unwrap_or_default();
+    if !conditions.is_empty() {
+        page.title(0, "Conditions");
+        page.cells(1, &["Type", "Status", "LastTransitionTime", "Reason", "Message"]);
+        page.cells(1, &["----", "------", "------------------", "------", "-------"]);
+    }
+    for condition in &conditions {
+        let time = page.shown_time(condition.last_transition_time.as_ref());
+        let (reason, message) = (text(&condition.reason), text(&condition.message));
+        page.cells(1, &[&condition.type_, &condition.status, &time, reason, message]);
+    }
     page.verbatim("\nNo resource quota.\n\nNo LimitRange resource.");
 }
 

@@ -61,11 +61,16 @@ impl Page {
 
     /// A time as in RFC 1123, with the zone's offset.
     pub(super) fn time(&mut self, level: usize, name: &str, time: Option<&Time>) {
-        let text = time.map_or_else(String::new, |time| {
+        let text = self.shown_time(time);
+        self.field(level, name, &text);
+    }
+
+    /// A time as [`Self::time`] shows it.
+    pub(super) fn shown_time(&self, time: Option<&Time>) -> String {
+        time.map_or_else(String::new, |time| {
             let zoned = time.0.to_zoned(self.zone.clone());
             zoned.strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
-        });
-        self.field(level, name, &text);
+        })
     }
 
     /// Starts a section, whose columns are aligned independently.

@@ -196,7 +196,7 @@ fn one_named_object_is_printed_alone_and_others_as_a_list() {
     assert_eq!(names("cm/a secret/tls"), "List:a tls");
     assert_eq!(names("cm,secret -n shop"), "List:c");
     assert_eq!(names("cm none"), "");
-    assert_eq!(names("sa"), "List:");
+    assert_eq!(names("sa"), "List:default");
 }
 
 #[test]

@@ -59,6 +59,15 @@ impl Reader {
         self.store.get().ok_or_else(|| anyhow::anyhow!("the store is not open"))
     }
 
+    /// The node's store, after the creation of missing objects of these kinds that always exist.
+    fn tidied<'k>(&self, kinds: impl IntoIterator<Item = &'k Kind>) -> anyhow::Result<&Store> {
+        let store = self.store()?;
+        if (kinds.into_iter()).any(|kind| matches!(kind.kind, "Namespace" | "ServiceAccount")) {
+            namespaces::tidy(&self.paths, store)?;
+        }
+        Ok(store)
+    }
+
     /// Reads the selected objects of a group.
     ///
     /// # Errors
@@ -82,10 +91,7 @@ impl Reader {
 
     /// All objects of a kind in the requested namespaces, as of one version.
     fn list(&self, kind: &'static Kind, requested: &Requested) -> anyhow::Result<List> {
-        let store = self.store()?;
-        if kind.kind == "Namespace" {
-            namespaces::tidy(&self.paths, store)?;
-        }
+        let store = self.tidied([kind])?;
         let (resource, scope) = scope(kind, requested);
         Ok(store.list(&resource, &scope)?)
     }
@@ -96,10 +102,7 @@ impl Reader {
     /// # Errors
     /// If the objects cannot be read at all, or cannot be watched.
     pub(in crate::cli) fn follow(&self, groups: &[Group], requested: &Requested) -> anyhow::Result<(Vec<List>, Watch)> {
-        let store = self.store()?;
-        if groups.iter().any(|group| group.kind.kind == "Namespace") {
-            namespaces::tidy(&self.paths, store)?;
-        }
+        let store = self.tidied(groups.iter().map(|group| group.kind))?;
         let types: Vec<_> = groups.iter().map(|group| scope(group.kind, requested)).collect();
         let lists = store.list_all(&types).map_err(report)?;
         let watch = store.watch_all(&lists)?;
@@ -107,10 +110,7 @@ impl Reader {
     }
 
     fn named(&self, group: &Group) -> anyhow::Result<Listing> {
-        let store = self.store()?;
-        if group.kind.kind == "Namespace" {
-            namespaces::tidy(&self.paths, store)?;
-        }
+        let store = self.tidied([group.kind])?;
         let mut listing = Listing {
             kind: group.kind,
             objects: Vec::new(),

@@ -50,7 +50,7 @@ const FAULTY: &[(&str, &[&str])] = &[
     ),
     (
         "paths:\n  state_dir: /srv\n",
-        &["2:3: paths: unknown key \"state_dir\"; expected one of state, run, vmm, guest, emulatedHost"],
+        &["2:3: paths: unknown key \"state_dir\"; expected one of state, run, vmm, fileServer, guest, emulatedHost"],
     ),
     (
         "paths:\n  MICROKUBE_RUN_DIR: /srv\n",

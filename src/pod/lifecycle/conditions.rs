@@ -29,6 +29,10 @@ impl Lifecycle {
             let message = "Scheduling is blocked due to non-empty scheduling gates".to_owned();
             return vec![ConditionState::of("PodScheduled", false).because("SchedulingGated", Some(message))];
         }
+        if self.is_invalid {
+            // The scheduler's condition. The kubelet ignores the Pod, and sets none.
+            return vec![ConditionState::of("PodScheduled", true)];
+        }
         let containers_ready = self.containers_ready();
         let ready = self.pod_ready(&containers_ready);
         let mut states = vec![

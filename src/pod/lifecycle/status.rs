@@ -40,19 +40,20 @@ impl Lifecycle {
         };
         let init = statuses(ContainerPlan::is_init);
         let ephemeral = statuses(ContainerPlan::is_ephemeral);
+        // A Pod with scheduling gates is on no node, and the kubelet does not handle a Pod that it ignores.
+        let has_containers = !self.is_gated() && !self.is_invalid;
         let status = PodStatus {
             phase: Some(self.phase.as_str().to_owned()),
             conditions: Some(self.shown_conditions(now)),
-            // A Pod with scheduling gates is on no node.
-            container_statuses: (!self.is_gated()).then(|| statuses(ContainerPlan::is_main)),
-            init_container_statuses: (!init.is_empty() && !self.is_gated()).then_some(init),
-            ephemeral_container_statuses: (!ephemeral.is_empty() && !self.is_gated()).then_some(ephemeral),
+            container_statuses: has_containers.then(|| statuses(ContainerPlan::is_main)),
+            init_container_statuses: (!init.is_empty() && has_containers).then_some(init),
+            ephemeral_container_statuses: (!ephemeral.is_empty() && has_containers).then_some(ephemeral),
             pod_ip: self.sandbox.pod_ip.clone(),
             pod_ips: self.sandbox.pod_ip.clone().map(|ip| vec![PodIP { ip }]),
             host_ip: self.sandbox.host_ip.clone(),
             host_ips: self.sandbox.host_ip.clone().map(|ip| vec![HostIP { ip }]),
             qos_class: Some(self.plan.qos_class.clone()),
-            observed_generation: self.generation(),
+            observed_generation: self.generation().filter(|_| !self.is_invalid),
             start_time: self.began_at.and_then(timestamp),
             reason: self.deadline_exceeded.then(|| "DeadlineExceeded".to_owned()),
             message: self.deadline_exceeded.then(|| event::DEADLINE_EXCEEDED.to_owned()),

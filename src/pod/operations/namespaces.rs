@@ -12,8 +12,8 @@ use microkube_store::{Key, Object, Resource, Scope, Store};
 
 use super::delete::{DeleteError, DeleteOptions, delete as delete_pods};
 use crate::objects::{
-    DEFAULT_NAMESPACE, delete_content, end_namespace, ensure_namespace, is_empty, namespace_resource, open,
-    wait_until_gone,
+    DEFAULT_NAMESPACE, delete_content, end_namespace, ensure_account, ensure_namespace, is_empty, namespace_resource,
+    note_remaining, open, remove_account, wait_until_gone,
 };
 use crate::state::{Paths, PodRecord, PodRecords};
 
@@ -60,9 +60,9 @@ pub fn check(paths: &Paths, namespace: &str, name: &str) -> Result<(), Namespace
     }
 }
 
-/// Creates the default namespace and those of Pods if they do not exist, and removes the empty ones among those whose
-/// deletion has begun. Reports a damaged record of a Pod, and then keeps all namespaces, because the Pod may be in any
-/// of them.
+/// Creates the default namespace, those of Pods and the ServiceAccounts of namespaces if they do not exist. Removes the
+/// empty ones among the namespaces whose deletion has begun, and notes what keeps the others. Reports a damaged record
+/// of a Pod, and then keeps all namespaces, because the Pod may be in any of them.
 ///
 /// # Errors
 /// If the store or the set of Pods cannot be read, or the store cannot be written.
@@ -76,8 +76,11 @@ pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
     for namespace in of_pods()?.0 {
         ensure_namespace(store, &namespace)?;
     }
-    let mut ending = store.list(&namespace_resource(), &Scope::All)?.items;
-    ending.retain(|namespace| namespace.is_terminating());
+    let namespaces = store.list(&namespace_resource(), &Scope::All)?.items;
+    let (ending, kept): (Vec<_>, Vec<_>) = namespaces.into_iter().partition(|object| object.is_terminating());
+    for namespace in &kept {
+        ensure_account(store, namespace)?;
+    }
     if ending.is_empty() {
         return Ok(());
     }
@@ -87,9 +90,15 @@ pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
         tracing::warn!("namespaces that are being deleted stay: {}", with_causes(error));
     }
     for namespace in ending.iter().filter(|_| damaged.is_empty()) {
-        if !with_pods.contains(namespace.name()) && is_empty(store, namespace.name())? {
-            end_namespace(store, namespace)?;
+        let name = namespace.name();
+        if !with_pods.contains(name) {
+            // The command that began the deletion may have died before it deleted the account.
+            remove_account(store, name, None)?;
+            if is_empty(store, name)? {
+                end_namespace(store, namespace)?;
+            }
         }
+        note_remaining(store, name)?;
     }
     Ok(())
 }
@@ -186,6 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn every_namespace_has_a_service_account() {
+        let store = TestStore::new();
+        // Earlier builds created namespaces without accounts.
+        let shop = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } });
+        store.add(kinds::named("ns").unwrap(), shop);
+        tidy(&store.paths, &store).unwrap();
+        let accounts = store
+            .list(&resource(kinds::named("sa").unwrap()), &Scope::All)
+            .unwrap()
+            .items;
+        let found: Vec<_> = accounts
+            .iter()
+            .map(|account| (account.namespace(), account.name()))
+            .collect();
+        assert_eq!(found, [(Some("default"), "default"), (Some("shop"), "default")]);
+    }
+
+    #[test]
     fn a_namespace_exists_as_long_as_it_has_pods() {
         let store = TestStore::new();
         let mut pod = manifest("web", "nginx:1", "sleep");
@@ -239,6 +266,16 @@ mod tests {
         let _lock = PodRecords::new(store.paths.clone()).create(&record_of(&pod)).unwrap();
         tidy(&store.paths, &store).unwrap();
         assert_eq!(names(&store), ["a", "b", "default"]);
+        let message = |name: &str| {
+            let namespace = store.get(&namespace_resource(), &Key::cluster(name)).unwrap();
+            namespace.value()["status"]["conditions"][3]["message"].clone()
+        };
+        let one = |kind: &str| {
+            json!(format!(
+                "Some resources are remaining: {kind}. has 1 resource instances"
+            ))
+        };
+        assert_eq!((message("a"), message("b")), (one("configmaps"), one("pods")));
     }
 
     #[tokio::test]

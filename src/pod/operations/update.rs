@@ -183,11 +183,7 @@ pub async fn update<E>(
                 let Some(changed) = pod_update::changed(&recorded, deleted_at, &wanted).map_err(invalid)? else {
                     return Ok(Updated::Unchanged(pod));
                 };
-                let mut after = changed.clone();
-                after.status.clone_from(&pod.status);
-                let (metadata, own) = (&mut after.metadata, &pod.metadata);
-                metadata.deletion_timestamp.clone_from(&own.deletion_timestamp);
-                metadata.deletion_grace_period_seconds = own.deletion_grace_period_seconds;
+                let after = as_read(changed.clone(), &pod);
                 (Change::Pod(Box::new(changed)), after)
             }
             Part::Status => {
@@ -219,6 +215,21 @@ pub async fn update<E>(
         }
     }
     Err(UpdateError::Conflict { name: name.to_owned() })
+}
+
+/// The changed record of a Pod as [`recorded_pod::object`] shows it. `live` is the Pod before the change: its status and
+/// deletion stay, and it keeps its version until the change is written.
+fn as_read(mut changed: Pod, live: &Pod) -> Pod {
+    changed.status.clone_from(&live.status);
+    let (metadata, live) = (&mut changed.metadata, &live.metadata);
+    metadata.resource_version.clone_from(&live.resource_version);
+    metadata.deletion_timestamp.clone_from(&live.deletion_timestamp);
+    metadata.deletion_grace_period_seconds = live.deletion_grace_period_seconds;
+    if live.deletion_timestamp.is_some() {
+        // The record does not count the deletion.
+        metadata.generation = metadata.generation.map(|generation| generation.saturating_add(1));
+    }
+    changed
 }
 
 #[derive(Debug, PartialEq, Eq)]

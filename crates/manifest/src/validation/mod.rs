@@ -11,6 +11,7 @@ mod environment;
 pub(super) mod ephemeral;
 mod ephemeral_volume;
 mod found;
+mod gated_pod_update;
 mod handlers;
 pub(super) mod metadata;
 pub(super) mod namespace;

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
 
 use super::super::error::{FieldPath, Problem};
 use super::found::Found;
-use super::update;
+use super::{gated_pod_update, update};
 
 /// `updatablePodSpecFieldsNoResources`
 const UPDATABLE: [&str; 5] = [
@@ -75,6 +75,9 @@ fn spec(mut new: PodSpec, old: &PodSpec, path: &FieldPath, found: &mut Found) {
         && new.termination_grace_period_seconds == Some(1)
     {
         new.termination_grace_period_seconds = old.termination_grace_period_seconds;
+    }
+    if !gates.is_empty() {
+        gated_pod_update::constraints(&mut new, old, path, found);
     }
     if !update::same(&new, old) {
         let fields = UPDATABLE.join(",");

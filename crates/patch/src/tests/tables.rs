@@ -61,6 +61,27 @@ fn merge_patches_apply_as_in_rfc_7386() {
 }
 
 #[test]
+fn merge_patches_of_objects_are_maps() {
+    let decoding = |received: &str| {
+        format!(
+            "error decoding patch: json: cannot unmarshal {received} into Go value of type map[string]interface {{}}"
+        )
+    };
+    for (patch, expected) in [
+        (serde_json::json!({}), None),
+        (Value::Null, Some("Invalid JSON Patch".to_owned())),
+        (serde_json::json!([{}]), Some(decoding("array"))),
+        (serde_json::json!("a"), Some(decoding("string"))),
+        (serde_json::json!(1), Some(decoding("number"))),
+        (serde_json::json!(true), Some(decoding("bool"))),
+    ] {
+        let error = merge_patch::check_is_map(&patch).err();
+        assert!(error.iter().all(|error| error.status() == 400), "{patch}");
+        assert_eq!(error.map(|error| error.to_string()), expected, "{patch}");
+    }
+}
+
+#[test]
 fn apply_without_a_schema_sends_a_merge_patch() {
     for (name, case) in cases(include_str!("merge_three_way.yaml")) {
         let applied = merge_patch::three_way(case.get("last"), &case["modified"], &case["current"]);

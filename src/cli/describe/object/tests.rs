@@ -118,6 +118,34 @@ No LimitRange resource.
 }
 
 #[test]
+fn a_namespace_that_ends_shows_what_keeps_it() {
+    let condition = json!({
+        "type": "NamespaceContentRemaining", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z",
+        "reason": "SomeResourcesRemain", "message": "Some resources are remaining: pods. has 1 resource instances",
+    });
+    let namespace = json!({
+        "metadata": { "name": "shop" }, "status": { "phase": "Terminating", "conditions": [condition] },
+    });
+    assert_eq!(
+        shown("ns", namespace),
+        "\
+Name:         shop
+Labels:       <none>
+Annotations:  <none>
+Status:       Terminating
+Conditions:
+  Type                       Status  LastTransitionTime               Reason               Message
+  ----                       ------  ------------------               ------               -------
+  NamespaceContentRemaining  True    Sat, 21 Nov 2026 10:00:00 +0000  SomeResourcesRemain  Some resources are remaining: pods. has 1 resource instances
+
+No resource quota.
+
+No LimitRange resource.
+"
+    );
+}
+
+#[test]
 fn a_service_account_shows_its_secrets_and_which_are_missing() {
     let account = json!({
         "metadata": { "name": "web", "namespace": "shop", "uid": "u" },

@@ -48,7 +48,19 @@ fn an_invalid_pod_stays_pending_until_it_is_deleted() {
     assert_eq!(world.events[0].reason, "FailedValidation");
     assert_eq!(world.pod.deadline(), None);
     assert!(!world.pod.has_begun());
-    assert_eq!(world.pod.status(world.now).phase.as_deref(), Some("Pending"));
+    let status = world.pod.status(world.now);
+    let scheduled = status.conditions.as_deref().unwrap_or_default();
+    assert!(
+        matches!(scheduled, [only] if only.type_ == "PodScheduled" && only.status == "True"),
+        "{scheduled:?}"
+    );
+    let expected = PodStatus {
+        phase: Some("Pending".to_owned()),
+        qos_class: Some("BestEffort".to_owned()),
+        conditions: status.conditions.clone(),
+        ..PodStatus::default()
+    };
+    assert_eq!(status, expected, "what the API server and the scheduler write");
     let lost = Event::SupervisorRestartedAlone {
         message: "x".to_owned(),
     };
@@ -65,6 +77,9 @@ fn an_invalid_pod_starts_once_the_node_accepts_it() {
     let mut world = World::new(spec());
     invalid(&mut world);
     assert_eq!(world.step(Event::Begin), ["pull a"]);
+    let status = world.pod.status(world.now);
+    assert_eq!(status.container_statuses.map(|all| all.len()), Some(1));
+    assert_eq!(status.conditions.map(|all| all.len()), Some(5));
     assert_eq!(invalid(&mut world), [""; 0]);
     assert_eq!(world.events.len(), 1, "it runs already");
 }

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 
 use k8s_openapi::api::core::v1::PodCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use super::*;
 use crate::pod::supervisor_protocol::write_frame;
 use crate::pod::sweep::remove_ownerless;
-use crate::pod::test_pods::{TestPods, asked, manifest};
+use crate::pod::test_pods::{CREATED, TestPods, asked, manifest};
 
 fn label(pod: &Pod, key: &str, value: &str) -> Pod {
     let mut pod = pod.clone();
@@ -66,6 +67,33 @@ async fn a_dry_run_reports_the_result_and_changes_nothing() {
     };
     assert_eq!(pod.metadata.labels.unwrap()["tier"], "a");
     assert_eq!(pods.records.get(&uid).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_dry_run_differs_from_the_live_pod_only_in_the_change() {
+    let pods = TestPods::new();
+    let uid = pods.add_ended(&web());
+    let live = || {
+        let record = pods.records.get(&uid).unwrap().unwrap();
+        recorded_pod::object(&pods.records, record).unwrap().unwrap()
+    };
+    let dry_run = async || {
+        let changed = change(&pods, Part::Pod, Mode::DryRun, &mut |pod| label(pod, "tier", "a")).await;
+        changed.unwrap().into_pod()
+    };
+    let mut record = pods.records.get(&uid).unwrap().unwrap();
+    record.pod.metadata.generation = Some(1);
+    pod_update::schedule(&mut record.pod);
+    pods.records.save(&record).unwrap();
+    // The status was written after the Pod.
+    assert_ne!(live().metadata.resource_version, record.pod.metadata.resource_version);
+    assert_eq!(dry_run().await, label(&live(), "tier", "a"));
+
+    let mut status = pods.records.status(&uid).unwrap().unwrap();
+    status.deletion_timestamp = Some(Time(CREATED.parse().unwrap()));
+    status.deletion_grace_period_seconds = Some(30);
+    pods.save_status(&uid, status);
+    assert_eq!(dry_run().await, label(&live(), "tier", "a"));
 }
 
 #[tokio::test]

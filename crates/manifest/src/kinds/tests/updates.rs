@@ -202,6 +202,116 @@ fn permitted_changes_are_accepted() {
     }
 }
 
+/// A node affinity with these terms, each with requirements of labels and of fields.
+fn affinity(terms: &[(&[&str], &[&str])]) -> (&'static str, Value) {
+    let requirements = |keys: &[&str]| -> Option<Value> {
+        let keys = keys.iter();
+        let all = keys.map(|key| json!({"key": key, "operator": "In", "values": ["x"]}));
+        (all.len() > 0).then(|| all.collect())
+    };
+    let terms: Value = terms
+        .iter()
+        .map(|(labels, fields)| json!({"matchExpressions": requirements(labels), "matchFields": requirements(fields)}))
+        .collect();
+    let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+    ("/spec/affinity", json!({"nodeAffinity": required}))
+}
+
+/// The problems of a change of a Pod that has scheduling gates before it.
+fn problems_of_gated(old: Option<(&str, Value)>, new: &[(&str, Value)]) -> Vec<String> {
+    let gates = ("/spec/schedulingGates", json!([{"name": "g"}]));
+    let old: Vec<_> = old.into_iter().chain([gates.clone()]).collect();
+    let new: Vec<_> = new.iter().cloned().chain([gates]).collect();
+    problems("Pod", &old, &new)
+}
+
+fn selector(pairs: Value) -> (&'static str, Value) {
+    ("/spec/nodeSelector", pairs)
+}
+
+#[test]
+fn constraints_on_nodes_become_stricter_while_a_pod_has_gates() {
+    const NODE: &str = "metadata.name";
+    let preferred = |weight: i32| {
+        let term = json!({"matchExpressions": [{"key": "p", "operator": "Exists"}]});
+        let terms = json!([{"weight": weight, "preference": term}]);
+        let node = json!({"preferredDuringSchedulingIgnoredDuringExecution": terms});
+        ("/spec/affinity", json!({"nodeAffinity": node}))
+    };
+    for (old, new) in [
+        (None, selector(json!({"a": "b"}))),
+        (Some(selector(json!({"a": "b"}))), selector(json!({"a": "b", "c": "d"}))),
+        (None, affinity(&[(&["a"], &[])])),
+        (Some(affinity(&[(&["a"], &[])])), affinity(&[(&["a", "b"], &[NODE])])),
+        (Some(preferred(1)), preferred(2)),
+        (Some(preferred(1)), affinity(&[(&["a"], &[])])),
+    ] {
+        assert_eq!(problems_of_gated(old, std::slice::from_ref(&new)), [""; 0], "{new:?}");
+        assert_eq!(problems("Pod", &[], &[new]), [POD]);
+    }
+    // The last gate may go at the same time.
+    let gates = [("/spec/schedulingGates", json!([{"name": "g"}]))];
+    assert_eq!(problems("Pod", &gates, &[selector(json!({"a": "b"}))]), [""; 0]);
+}
+
+#[test]
+fn constraints_on_nodes_never_become_less_strict() {
+    let terms = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let requirement = |key: &str| format!("[{{\"Key\":\"{key}\",\"Operator\":\"In\",\"Values\":[\"x\"]}}]");
+    let only_added = |key: &str| {
+        format!(
+            "{terms}[0]: Invalid value: {{\"MatchExpressions\":{},\"MatchFields\":null}}: only additions are allowed (no mutations or deletions)",
+            requirement(key)
+        )
+    };
+    let other_selector = |shown: &str| {
+        format!(
+            "spec.nodeSelector: Invalid value: {shown}: only additions to spec.nodeSelector are allowed (no mutations or deletions)"
+        )
+    };
+    let other_terms = |shown: &str| {
+        format!(
+            "{terms}: Invalid value: {shown}: no additions/deletions to non-empty NodeSelectorTerms list are allowed"
+        )
+    };
+    let one = || affinity(&[(&["a"], &[])]);
+    let shown_one = format!("{{\"MatchExpressions\":{},\"MatchFields\":null}}", requirement("a"));
+    let none = ("/spec/affinity", Value::Null);
+    let pod_affinity =
+        json!({"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "t", "labelSelector": {}}]});
+    for (old, new, expected) in [
+        (
+            selector(json!({"a": "b"})),
+            selector(json!({"a": "c"})),
+            other_selector("{\"a\":\"c\"}"),
+        ),
+        (
+            selector(json!({"a": "b"})),
+            selector(Value::Null),
+            other_selector("null"),
+        ),
+        (one(), affinity(&[(&["b"], &[])]), only_added("b")),
+        (affinity(&[(&["a", "b"], &[])]), one(), only_added("a")),
+        (one(), none, other_terms("null")),
+        (
+            one(),
+            affinity(&[(&["a"], &[]), (&["a"], &[])]),
+            other_terms(&format!("[{shown_one},{shown_one}]")),
+        ),
+        (
+            selector(Value::Null),
+            ("/spec/affinity", json!({"podAffinity": pod_affinity})),
+            POD.to_owned(),
+        ),
+    ] {
+        assert_eq!(
+            problems_of_gated(Some(old), std::slice::from_ref(&new)),
+            [expected],
+            "{new:?}"
+        );
+    }
+}
+
 #[test]
 fn an_object_of_another_kind_is_no_change() {
     let samples = samples();
