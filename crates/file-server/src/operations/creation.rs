@@ -15,9 +15,9 @@ use crate::credentials::{Caller, Credentials};
 use crate::file_system::FileSystem;
 use crate::inode::{FoundFile, Inode};
 use crate::protocol::attributes::write_entry;
+use crate::protocol::bodies::{Creation, Open};
 use crate::protocol::name::Name;
 use crate::protocol::reply::Reply;
-use crate::protocol::request::Creation;
 
 fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)
@@ -50,14 +50,11 @@ pub fn create(
             }
             let entry = entries::of_file(file_system, found, &parent.key)?;
             write_entry(reply, &entry);
-            let opened = opening::open(
-                file_system,
-                credentials,
-                entry.node,
-                request.flags,
-                request.drop_privileges,
-                reply,
-            );
+            let open = Open {
+                flags: request.flags,
+                drop_privileges: request.drop_privileges,
+            };
+            let opened = opening::open(file_system, credentials, entry.node, open, reply);
             opened.inspect_err(|_| file_system.inodes.forget(entry.node, 1))
         }
         Err(error) => Err(error),

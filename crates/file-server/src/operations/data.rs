@@ -9,8 +9,8 @@ use crate::credentials::Credentials;
 use crate::file_system::FileSystem;
 use crate::handles::OpenFile;
 use crate::protocol::MAX_DATA_BYTES;
+use crate::protocol::bodies::{Allocate, CopyFileRange, Fsync, Read, Write};
 use crate::protocol::reply::Reply;
-use crate::protocol::request::{CopyFileRange, Write};
 
 /// What FALLOCATE may be asked for, as the guest's kernel restricts it (`fuse_file_fallocate`).
 const ALLOCATE_FLAGS: FallocateFlags = FallocateFlags::KEEP_SIZE
@@ -27,14 +27,8 @@ fn check_range(offset: u64, length: u64) -> Result<(), Errno> {
     end.map(|_| ()).ok_or(Errno::INVAL)
 }
 
-pub fn read(
-    file_system: &FileSystem,
-    node: u64,
-    handle: u64,
-    offset: u64,
-    size: u32,
-    reply: &mut Reply,
-) -> Result<(), Errno> {
+pub fn read(file_system: &FileSystem, node: u64, request: Read, reply: &mut Reply) -> Result<(), Errno> {
+    let Read { handle, offset, size } = request;
     let file = file_system.handles.file(handle, node)?;
     let size = usize::try_from(size).map_or(MAX_DATA_BYTES, |size| size.min(MAX_DATA_BYTES));
     check_range(offset, size as u64)?;
@@ -127,12 +121,12 @@ pub fn seek(
 pub fn allocate(
     file_system: &FileSystem,
     credentials: &mut Credentials,
-    (node, handle): (u64, u64),
-    (offset, length): (u64, u64),
-    mode: u32,
+    node: u64,
+    request: Allocate,
 ) -> Result<(), Errno> {
-    let file = file_system.handles.file(handle, node)?;
-    let mode = FallocateFlags::from_bits_retain(mode);
+    let Allocate { offset, length, .. } = request;
+    let file = file_system.handles.file(request.handle, node)?;
+    let mode = FallocateFlags::from_bits_retain(request.mode);
     if !ALLOCATE_FLAGS.contains(mode) {
         return Err(Errno::OPNOTSUPP);
     }
@@ -163,9 +157,9 @@ pub fn copy(
     Ok(())
 }
 
-pub fn sync(file_system: &FileSystem, node: u64, handle: u64, data_only: bool) -> Result<(), Errno> {
-    let file = file_system.handles.file(handle, node)?;
-    if data_only {
+pub fn sync(file_system: &FileSystem, node: u64, request: Fsync) -> Result<(), Errno> {
+    let file = file_system.handles.file(request.handle, node)?;
+    if request.data_only {
         fdatasync(&file.descriptor)
     } else {
         fsync(&file.descriptor)

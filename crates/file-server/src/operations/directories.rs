@@ -12,6 +12,7 @@ use crate::handles::{Handle, OpenDirectory};
 use crate::inodes::ROOT;
 use crate::protocol::MAX_DATA_BYTES;
 use crate::protocol::attributes::Entry;
+use crate::protocol::bodies::{Fsync, Read};
 use crate::protocol::directory_entries::{DirectoryEntry, EntryWriter, Full};
 use crate::protocol::name::Name;
 use crate::protocol::reply::Reply;
@@ -20,36 +21,17 @@ use crate::share::Share;
 /// Bytes of host entries that are read at a time.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-pub fn read(
-    file_system: &FileSystem,
-    node: u64,
-    handle: u64,
-    offset: u64,
-    size: u32,
-    reply: &mut Reply,
-) -> Result<(), Errno> {
-    read_entries(file_system, (node, handle), offset, size, reply, |writer, _, entry| {
+pub fn read(file_system: &FileSystem, node: u64, request: Read, reply: &mut Reply) -> Result<(), Errno> {
+    read_entries(file_system, node, request, reply, |writer, _, entry| {
         writer.write(entry)
     })
 }
 
 /// Reads entries with their inodes, each of which counts as a lookup.
-pub fn read_plus(
-    file_system: &FileSystem,
-    node: u64,
-    handle: u64,
-    offset: u64,
-    size: u32,
-    reply: &mut Reply,
-) -> Result<(), Errno> {
-    read_entries(
-        file_system,
-        (node, handle),
-        offset,
-        size,
-        reply,
-        |writer, directory, entry| writer.write_with(entry, || look_up(file_system, directory?, entry.name)),
-    )
+pub fn read_plus(file_system: &FileSystem, node: u64, request: Read, reply: &mut Reply) -> Result<(), Errno> {
+    read_entries(file_system, node, request, reply, |writer, directory, entry| {
+        writer.write_with(entry, || look_up(file_system, directory?, entry.name))
+    })
 }
 
 /// The inode of an entry; nothing for `.`, `..`, and an entry that has just been removed.
@@ -66,20 +48,19 @@ type WriteEntry<'a> =
 
 fn read_entries(
     file_system: &FileSystem,
-    (node, handle): (u64, u64),
-    offset: u64,
-    size: u32,
+    node: u64,
+    request: Read,
     reply: &mut Reply,
     mut write: impl FnMut(&mut EntryWriter<'_>, Option<&OpenDirectory>, &DirectoryEntry<'_>) -> Result<(), Full>,
 ) -> Result<(), Errno> {
-    let limit = usize::try_from(size).map_or(MAX_DATA_BYTES, |size| size.min(MAX_DATA_BYTES));
+    let limit = usize::try_from(request.size).map_or(MAX_DATA_BYTES, |size| size.min(MAX_DATA_BYTES));
     let mut writer = EntryWriter::new(reply, limit);
-    match file_system.handles.get(handle)? {
+    match file_system.handles.get(request.handle)? {
         Handle::Directory(directory) if directory.inode.number == node => {
-            read_directory(&directory, offset, &mut writer, &mut write)
+            read_directory(&directory, request.offset, &mut writer, &mut write)
         }
         Handle::Root(shares) if node == ROOT => {
-            read_root(&shares, offset, &mut writer, &mut write);
+            read_root(&shares, request.offset, &mut writer, &mut write);
             Ok(())
         }
         _ => Err(Errno::BADF),
@@ -145,11 +126,11 @@ fn read_root(shares: &Arc<[Arc<Share>]>, offset: u64, writer: &mut EntryWriter<'
     }
 }
 
-pub fn sync(file_system: &FileSystem, node: u64, handle: u64, data_only: bool) -> Result<(), Errno> {
-    match file_system.handles.get(handle)? {
+pub fn sync(file_system: &FileSystem, node: u64, request: Fsync) -> Result<(), Errno> {
+    match file_system.handles.get(request.handle)? {
         Handle::Directory(directory) if directory.inode.number == node => {
             let descriptor = directory.descriptor.lock().unwrap_or_else(PoisonError::into_inner);
-            if data_only {
+            if request.data_only {
                 fdatasync(&*descriptor)
             } else {
                 fsync(&*descriptor)

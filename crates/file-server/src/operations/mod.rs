@@ -36,9 +36,9 @@ pub fn begin(file_system: &FileSystem, header: &RequestHeader, body: &[u8]) {
         return;
     }
     let body = body.get(..header.body_bytes()).unwrap_or_default();
-    if let Ok(Operation::Release { handle, unlock_flock }) = Operation::parse(header, body) {
+    if let Ok(Operation::Release(request)) = Operation::parse(header, body) {
         // The request itself reports errors.
-        let _ = opening::end_locks(file_system, handle, unlock_flock);
+        let _ = opening::end_locks(file_system, request);
     }
 }
 
@@ -135,33 +135,22 @@ fn perform(
             new_name,
         } => removal::rename(file_system, (node, name), (new_parent, new_name), flags),
 
-        Operation::Open { flags, drop_privileges } => {
-            opening::open(file_system, credentials, node, flags, drop_privileges, reply)
-        }
+        Operation::Open(request) => opening::open(file_system, credentials, node, request, reply),
         Operation::Flush { handle, lock_owner } => opening::flush(file_system, node, handle, lock_owner),
-        Operation::Release { handle, unlock_flock } => opening::release(file_system, handle, unlock_flock),
+        Operation::Release(request) => opening::release(file_system, request),
         Operation::OpenDirectory => opening::open_directory(file_system, node, reply),
         Operation::ReleaseDirectory { handle } => opening::release_directory(file_system, handle),
 
-        Operation::Read { handle, offset, size } => data::read(file_system, node, handle, offset, size, reply),
+        Operation::Read(request) => data::read(file_system, node, request, reply),
         Operation::Write(request) => data::write(file_system, credentials, node, request, reply),
         Operation::Seek { handle, offset, whence } => data::seek(file_system, node, handle, offset, whence, reply),
-        Operation::Allocate {
-            handle,
-            offset,
-            length,
-            mode,
-        } => data::allocate(file_system, credentials, (node, handle), (offset, length), mode),
+        Operation::Allocate(request) => data::allocate(file_system, credentials, node, request),
         Operation::CopyFileRange(request) => data::copy(file_system, credentials, node, request, reply),
-        Operation::Sync { handle, data_only } => data::sync(file_system, node, handle, data_only),
+        Operation::Sync(request) => data::sync(file_system, node, request),
 
-        Operation::ReadDirectory { handle, offset, size } => {
-            directories::read(file_system, node, handle, offset, size, reply)
-        }
-        Operation::ReadDirectoryPlus { handle, offset, size } => {
-            directories::read_plus(file_system, node, handle, offset, size, reply)
-        }
-        Operation::SyncDirectory { handle, data_only } => directories::sync(file_system, node, handle, data_only),
+        Operation::ReadDirectory(request) => directories::read(file_system, node, request, reply),
+        Operation::ReadDirectoryPlus(request) => directories::read_plus(file_system, node, request, reply),
+        Operation::SyncDirectory(request) => directories::sync(file_system, node, request),
 
         Operation::SetExtendedAttribute {
             flags,

@@ -13,6 +13,7 @@ use crate::file_system::{FileSystem, Node};
 use crate::handles::{Handle, OpenDirectory, OpenFile};
 use crate::inode::Inode;
 use crate::locks::OwnerKey;
+use crate::protocol::bodies::{Open, Release};
 use crate::protocol::reply::Reply;
 
 /// `FOPEN_KEEP_CACHE`: the guest keeps what it has cached of the file.
@@ -39,14 +40,13 @@ pub fn open(
     file_system: &FileSystem,
     credentials: &mut Credentials,
     node: u64,
-    flags: u32,
-    drop_privileges: bool,
+    request: Open,
     reply: &mut Reply,
 ) -> Result<(), Errno> {
     let Node::Inode(inode) = file_system.node(node)? else {
         return Err(Errno::ISDIR);
     };
-    let host_flags = host_flags(flags)?;
+    let host_flags = host_flags(request.flags)?;
     if is_writable(host_flags) || host_flags.contains(OFlags::TRUNC) {
         inode.share.check_writable()?;
     }
@@ -57,14 +57,14 @@ pub fn open(
         _ => return Err(Errno::NXIO),
     }
     let open = || inode.open(file_system.paths, host_flags);
-    let opened = if drop_privileges {
+    let opened = if request.drop_privileges {
         credentials.without_set_id(open)?
     } else {
         open()?
     };
     // Otherwise the guest would read the file again from the host each time it opens it.
     let keep_cache = inode.is_unchanged(&file_status::of(&opened)?, SystemTime::now());
-    add_file(file_system, inode, opened, flags, keep_cache, reply)
+    add_file(file_system, inode, opened, request.flags, keep_cache, reply)
 }
 
 /// Tells the guest the number of an open file.
@@ -114,24 +114,24 @@ pub fn flush(file_system: &FileSystem, node: u64, handle: u64, lock_owner: u64) 
 }
 
 /// Ends the locks of an open file that is about to be closed.
-pub fn end_locks(file_system: &FileSystem, handle: u64, unlock_flock: bool) -> Result<(), Errno> {
-    let Handle::File(file) = file_system.handles.get(handle)? else {
+pub fn end_locks(file_system: &FileSystem, request: Release) -> Result<(), Errno> {
+    let Handle::File(file) = file_system.handles.get(request.handle)? else {
         return Err(Errno::BADF);
     };
-    file_system.locks.close_handle(file.inode.number, handle);
-    if unlock_flock {
+    file_system.locks.close_handle(file.inode.number, request.handle);
+    if request.unlock_flock {
         // Explicitly, because a request may keep the descriptor open for a moment.
         flock(&file.descriptor, FlockOperation::Unlock)?;
     }
     Ok(())
 }
 
-pub fn release(file_system: &FileSystem, handle: u64, unlock_flock: bool) -> Result<(), Errno> {
-    let ended = end_locks(file_system, handle, unlock_flock);
+pub fn release(file_system: &FileSystem, request: Release) -> Result<(), Errno> {
+    let ended = end_locks(file_system, request);
     if ended == Err(Errno::BADF) {
         return ended;
     }
-    file_system.handles.remove(handle)?;
+    file_system.handles.remove(request.handle)?;
     ended
 }
 

@@ -110,21 +110,22 @@ pub fn write_lock(reply: &mut Reply, range: LockRange, lock_type: LockType) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_range_survives_the_way_through_the_host_s_structure() {
-        for (first, last) in [
-            (0, END_OF_FILE),
-            (0, 0),
-            (5, 9),
-            (END_OF_FILE, END_OF_FILE),
-            (1, END_OF_FILE - 1),
-        ] {
-            let range = LockRange::new(first, last).unwrap();
+    proptest! {
+        #[test]
+        fn a_range_survives_the_way_through_the_host_s_structure(first in offset(), last in offset()) {
+            let range = LockRange::new(first.min(last), first.max(last)).unwrap();
             let (start, length) = range.start_and_length();
-            assert_eq!(LockRange::of_start_and_length(start, length), range);
+            prop_assert!(start >= 0 && length >= 0 && start.checked_add(length).is_some());
+            prop_assert_eq!(LockRange::of_start_and_length(start, length), range);
         }
+    }
+
+    fn offset() -> impl Strategy<Value = u64> {
+        prop_oneof![0..3u64, END_OF_FILE - 2..=END_OF_FILE, 0..=END_OF_FILE]
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! only what the guest's kernel sends: a body that is too short or too long is malformed.
 
 pub mod attributes;
+pub mod bodies;
 pub mod directory_entries;
 pub mod fields;
 pub mod header;

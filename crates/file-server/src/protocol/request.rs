@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 
+use super::bodies::{Allocate, CopyFileRange, Creation, Forgets, Fsync, Open, Read, Release, Write, length};
 use super::fields::{Fields, Malformed};
 use super::header::RequestHeader;
 use super::initialization::Initialization;
@@ -10,13 +11,8 @@ use super::name::{Name, NameError};
 use super::opcode;
 use super::set_attributes::SetAttributes;
 
-// `open_flags`, `write_flags`, `fsync_flags`, `setxattr_flags`, `release_flags` of the kernel.
-const OPEN_KILL_SUIDGID: u32 = 1;
-const WRITE_CACHE: u32 = 1;
-const WRITE_KILL_SUIDGID: u32 = 1 << 2;
-const FSYNC_DATA: u32 = 1;
+/// `FUSE_SETXATTR_ACL_KILL_SGID`: the caller is not in the group of the file.
 const SETXATTR_ACL_KILL_SGID: u32 = 1;
-const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 
 /// Why a request is refused before anything is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,40 +36,6 @@ impl From<NameError> for RequestError {
             NameError::TooLong => Self::NameTooLong,
         }
     }
-}
-
-/// How a file is created (CREATE, TMPFILE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Creation {
-    /// `O_*`.
-    pub flags: u32,
-    pub mode: u32,
-    pub umask: u32,
-    pub drop_privileges: bool,
-}
-
-/// The body of WRITE.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Write<'a> {
-    pub handle: u64,
-    pub offset: u64,
-    /// `O_*` of the open file at this moment.
-    pub flags: u32,
-    /// The data comes from the page cache of a mapping, and the handle is any that can be written.
-    pub from_mapping: bool,
-    pub drop_privileges: bool,
-    pub data: &'a [u8],
-}
-
-/// The body of COPY_FILE_RANGE, whose source is the inode of the header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CopyFileRange {
-    pub from_handle: u64,
-    pub from_offset: u64,
-    pub to_node: u64,
-    pub to_handle: u64,
-    pub to_offset: u64,
-    pub length: u64,
 }
 
 /// What a request asks for.
@@ -119,25 +81,12 @@ pub enum Operation<'a> {
         node: u64,
         name: Name<'a>,
     },
-    Open {
-        flags: u32,
-        drop_privileges: bool,
-    },
-    Read {
-        handle: u64,
-        offset: u64,
-        size: u32,
-    },
+    Open(Open),
+    Read(Read),
     Write(Write<'a>),
     FileSystemStatus,
-    Release {
-        handle: u64,
-        unlock_flock: bool,
-    },
-    Sync {
-        handle: u64,
-        data_only: bool,
-    },
+    Release(Release),
+    Sync(Fsync),
     SetExtendedAttribute {
         flags: u32,
         drop_set_group_id: bool,
@@ -160,23 +109,12 @@ pub enum Operation<'a> {
     },
     Initialize(Initialization),
     OpenDirectory,
-    ReadDirectory {
-        handle: u64,
-        offset: u64,
-        size: u32,
-    },
-    ReadDirectoryPlus {
-        handle: u64,
-        offset: u64,
-        size: u32,
-    },
+    ReadDirectory(Read),
+    ReadDirectoryPlus(Read),
     ReleaseDirectory {
         handle: u64,
     },
-    SyncDirectory {
-        handle: u64,
-        data_only: bool,
-    },
+    SyncDirectory(Fsync),
     GetLock(LockRequest),
     SetLock(LockRequest),
     WaitForLock(LockRequest),
@@ -186,12 +124,7 @@ pub enum Operation<'a> {
     },
     TemporaryFile(Creation),
     Destroy,
-    Allocate {
-        handle: u64,
-        offset: u64,
-        length: u64,
-        mode: u32,
-    },
+    Allocate(Allocate),
     Seek {
         handle: u64,
         offset: u64,
@@ -252,24 +185,12 @@ fn parse<'a>(opcode: u32, fields: &mut Fields<'a>) -> Result<Operation<'a>, Requ
             node: fields.u64()?,
             name: name(fields)?,
         },
-        opcode::OPEN => Operation::Open {
-            flags: fields.u32()?,
-            drop_privileges: fields.u32()? & OPEN_KILL_SUIDGID != 0,
-        },
-        opcode::READ => {
-            let (handle, offset, size) = handle_offset_size(fields)?;
-            Operation::Read { handle, offset, size }
-        }
-        opcode::WRITE => Operation::Write(write(fields)?),
+        opcode::OPEN => Operation::Open(Open::parse(fields)?),
+        opcode::READ => Operation::Read(Read::parse(fields)?),
+        opcode::WRITE => Operation::Write(Write::parse(fields)?),
         opcode::STATFS => Operation::FileSystemStatus,
-        opcode::RELEASE => {
-            let (handle, unlock_flock) = release(fields)?;
-            Operation::Release { handle, unlock_flock }
-        }
-        opcode::FSYNC => {
-            let (handle, data_only) = sync(fields)?;
-            Operation::Sync { handle, data_only }
-        }
+        opcode::RELEASE => Operation::Release(Release::parse(fields)?),
+        opcode::FSYNC => Operation::Sync(Fsync::parse(fields)?),
         opcode::SETXATTR => {
             let (size, flags, set_flags, _padding) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
             Operation::SetExtendedAttribute {
@@ -300,52 +221,33 @@ fn parse<'a>(opcode: u32, fields: &mut Fields<'a>) -> Result<Operation<'a>, Requ
             fields.skip(8)?;
             Operation::OpenDirectory
         }
-        opcode::READDIR => {
-            let (handle, offset, size) = handle_offset_size(fields)?;
-            Operation::ReadDirectory { handle, offset, size }
-        }
-        opcode::READDIRPLUS => {
-            let (handle, offset, size) = handle_offset_size(fields)?;
-            Operation::ReadDirectoryPlus { handle, offset, size }
-        }
-        opcode::RELEASEDIR => {
-            let (handle, _) = release(fields)?;
-            Operation::ReleaseDirectory { handle }
-        }
-        opcode::FSYNCDIR => {
-            let (handle, data_only) = sync(fields)?;
-            Operation::SyncDirectory { handle, data_only }
-        }
+        opcode::READDIR => Operation::ReadDirectory(Read::parse(fields)?),
+        opcode::READDIRPLUS => Operation::ReadDirectoryPlus(Read::parse(fields)?),
+        opcode::RELEASEDIR => Operation::ReleaseDirectory {
+            handle: Release::parse(fields)?.handle,
+        },
+        opcode::FSYNCDIR => Operation::SyncDirectory(Fsync::parse(fields)?),
         opcode::GETLK => Operation::GetLock(LockRequest::parse(fields)?),
         opcode::SETLK => Operation::SetLock(LockRequest::parse(fields)?),
         opcode::SETLKW => Operation::WaitForLock(LockRequest::parse(fields)?),
         opcode::CREATE => Operation::Create {
-            creation: creation(fields)?,
+            creation: Creation::parse(fields)?,
             name: name(fields)?,
         },
         opcode::TMPFILE => {
-            let creation = creation(fields)?;
+            let creation = Creation::parse(fields)?;
             // The kernel's name for a file without one is a slash (`vfs_tmpfile`).
             let _name = fields.text()?;
             Operation::TemporaryFile(creation)
         }
         opcode::DESTROY => Operation::Destroy,
-        opcode::FALLOCATE => {
-            let (handle, offset, length) = (fields.u64()?, fields.u64()?, fields.u64()?);
-            let (mode, _padding) = (fields.u32()?, fields.u32()?);
-            Operation::Allocate {
-                handle,
-                offset,
-                length,
-                mode,
-            }
-        }
+        opcode::FALLOCATE => Operation::Allocate(Allocate::parse(fields)?),
         opcode::LSEEK => {
             let (handle, offset) = (fields.u64()?, fields.u64()?);
             let (whence, _padding) = (fields.u32()?, fields.u32()?);
             Operation::Seek { handle, offset, whence }
         }
-        opcode::COPY_FILE_RANGE => Operation::CopyFileRange(copy_file_range(fields)?),
+        opcode::COPY_FILE_RANGE => Operation::CopyFileRange(CopyFileRange::parse(fields)?),
         opcode::SYNCFS => {
             fields.skip(8)?;
             Operation::SyncFileSystem
@@ -358,10 +260,6 @@ fn name<'a>(fields: &mut Fields<'a>) -> Result<Name<'a>, RequestError> {
     Ok(Name::new(fields.text()?)?)
 }
 
-fn length(size: u32) -> Result<usize, Malformed> {
-    usize::try_from(size).map_err(|_| Malformed)
-}
-
 fn rename<'a>(new_parent: u64, flags: u32, fields: &mut Fields<'a>) -> Result<Operation<'a>, RequestError> {
     Ok(Operation::Rename {
         flags,
@@ -369,88 +267,4 @@ fn rename<'a>(new_parent: u64, flags: u32, fields: &mut Fields<'a>) -> Result<Op
         new_parent,
         new_name: name(fields)?,
     })
-}
-
-/// `struct fuse_read_in`.
-fn handle_offset_size(fields: &mut Fields<'_>) -> Result<(u64, u64, u32), Malformed> {
-    let (handle, offset, size) = (fields.u64()?, fields.u64()?, fields.u32()?);
-    // read_flags, lock_owner, flags, padding
-    fields.skip(20)?;
-    Ok((handle, offset, size))
-}
-
-/// `struct fuse_write_in` and the data.
-fn write<'a>(fields: &mut Fields<'a>) -> Result<Write<'a>, Malformed> {
-    let (handle, offset, size) = (fields.u64()?, fields.u64()?, fields.u32()?);
-    let (write_flags, _lock_owner, flags, _padding) = (fields.u32()?, fields.u64()?, fields.u32()?, fields.u32()?);
-    Ok(Write {
-        handle,
-        offset,
-        flags,
-        from_mapping: write_flags & WRITE_CACHE != 0,
-        drop_privileges: write_flags & WRITE_KILL_SUIDGID != 0,
-        data: fields.bytes(length(size)?)?,
-    })
-}
-
-/// `struct fuse_release_in`.
-fn release(fields: &mut Fields<'_>) -> Result<(u64, bool), Malformed> {
-    let (handle, _flags, release_flags, _lock_owner) = (fields.u64()?, fields.u32()?, fields.u32()?, fields.u64()?);
-    Ok((handle, release_flags & RELEASE_FLOCK_UNLOCK != 0))
-}
-
-/// `struct fuse_fsync_in`.
-fn sync(fields: &mut Fields<'_>) -> Result<(u64, bool), Malformed> {
-    let (handle, flags, _padding) = (fields.u64()?, fields.u32()?, fields.u32()?);
-    Ok((handle, flags & FSYNC_DATA != 0))
-}
-
-/// `struct fuse_create_in`.
-fn creation(fields: &mut Fields<'_>) -> Result<Creation, Malformed> {
-    let (flags, mode, umask, open_flags) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
-    Ok(Creation {
-        flags,
-        mode,
-        umask,
-        drop_privileges: open_flags & OPEN_KILL_SUIDGID != 0,
-    })
-}
-
-fn copy_file_range(fields: &mut Fields<'_>) -> Result<CopyFileRange, Malformed> {
-    let copy = CopyFileRange {
-        from_handle: fields.u64()?,
-        from_offset: fields.u64()?,
-        to_node: fields.u64()?,
-        to_handle: fields.u64()?,
-        to_offset: fields.u64()?,
-        length: fields.u64()?,
-    };
-    let _flags = fields.u64()?;
-    Ok(copy)
-}
-
-/// The inodes of BATCH_FORGET, each with the number of lookups that the guest forgets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forgets<'a> {
-    /// As many pairs of u64 as the request says.
-    pairs: &'a [u8],
-}
-
-impl<'a> Forgets<'a> {
-    fn parse(fields: &mut Fields<'a>) -> Result<Self, Malformed> {
-        let (count, _padding) = (fields.u32()?, fields.u32()?);
-        let bytes = length(count)?.checked_mul(16).ok_or(Malformed)?;
-        Ok(Self {
-            pairs: fields.bytes(bytes)?,
-        })
-    }
-
-    /// Inodes and counts.
-    pub fn iter(self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
-        let (pairs, _) = self.pairs.as_chunks::<16>();
-        pairs.iter().filter_map(|pair| {
-            let mut fields = Fields::new(pair);
-            Some((fields.u64().ok()?, fields.u64().ok()?))
-        })
-    }
 }

@@ -131,7 +131,7 @@ fn is_costly(operation: &Operation<'_>) -> bool {
         Operation::WaitForLock(_) | Operation::SyncFileSystem => true,
         Operation::SetAttributes(request) => request.size.is_some_and(|size| size > MAX_FILE_BYTES),
         Operation::Write(request) => request.offset > MAX_FILE_BYTES,
-        Operation::Allocate { offset, length, .. } => offset.saturating_add(*length) > MAX_FILE_BYTES,
+        Operation::Allocate(request) => request.offset.saturating_add(request.length) > MAX_FILE_BYTES,
         Operation::CopyFileRange(request) => request.to_offset > MAX_FILE_BYTES,
         _ => false,
     }
