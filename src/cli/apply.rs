@@ -20,6 +20,7 @@ use super::print::emit;
 use super::results::{OutputArgs, Results};
 use super::save_config::{SaveConfigArg, configuration};
 use super::targets::ChangeError;
+use super::validate::ValidateArg;
 use crate::objects::{ObjectError, Objects, Outcome, key};
 use crate::pod::operations::apply::{ApplyError, apply, create};
 use crate::pod::operations::create::CreateError;
@@ -54,6 +55,8 @@ pub(super) struct FileArgs {
     #[command(flatten)]
     pub(super) namespace: NamespaceArg,
     #[command(flatten)]
+    pub(super) validate: ValidateArg,
+    #[command(flatten)]
     pub(super) output: OutputArgs,
 }
 
@@ -86,7 +89,7 @@ impl Writing {
 
 /// Writes the objects and starts the Pods in these files.
 pub(super) fn from_files(args: &FileArgs, writing: Writing) -> Result<ExitCode, Failure> {
-    let loaded = manifests::load(&args.files, &args.namespace)?;
+    let loaded = manifests::load_validated(&args.files, &args.namespace, args.validate)?;
     start_all(loaded, &args.output, writing, writing)
 }
 
@@ -110,6 +113,7 @@ pub(super) fn start_all(
     let mut errors = Vec::new();
     let mut tell = emit;
     let mut results = Results::new(output, &mut tell);
+    loaded.validate.warn(&loaded.manifests.dropped_fields);
     let mut manifests = loaded.manifests;
     if purpose != Purpose::Look {
         let store = Objects::open(&paths).map_err(|error| as_kubectl_error(error, None))?;

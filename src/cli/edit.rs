@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use microkube_manifest::Input;
-use microkube_manifest::kinds::read_documents;
+use microkube_manifest::kinds::read_documents_with;
 use microkube_patch::kinds::schema_of;
 use microkube_patch::{check_identity, merge_patch, strategic};
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::results::{OutputArgs, Results};
 use super::targets::{ChangeError, NamedArgs, NodeObjects, Target};
+use super::validate::ValidateArg;
 use super::yaml;
 use crate::emulated_host;
 use crate::objects::{Part, Patch};
@@ -52,6 +53,15 @@ pub struct EditArgs {
     /// The format of the file
     #[arg(short, long, value_enum, default_value_t = FileFormat::Yaml, value_name = "FORMAT")]
     output: FileFormat,
+    #[command(flatten)]
+    saving: SavingArgs,
+}
+
+/// How edited objects are saved.
+#[derive(Debug, Default, Clone, Copy, clap::Args)]
+struct SavingArgs {
+    #[command(flatten)]
+    validate: ValidateArg,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -79,6 +89,7 @@ pub(super) fn run(args: EditArgs) -> Result<ExitCode, Failure> {
         &node,
         &originals,
         args.output,
+        args.saving,
         &mut |text| editor.edit(text),
         &mut results,
     )?;
@@ -193,6 +204,7 @@ fn edit(
     node: &NodeObjects,
     originals: &[(Target, Value)],
     format: FileFormat,
+    saving: SavingArgs,
     launch: &mut dyn FnMut(&str) -> anyhow::Result<Edited>,
     results: &mut Results<'_>,
 ) -> anyhow::Result<Ended> {
@@ -215,7 +227,7 @@ fn edit(
         if bare.trim().is_empty() {
             return Ok(Ended::Cancelled("Edit cancelled, saved file was empty."));
         }
-        let reasons = match save(node, originals, &edited, results) {
+        let reasons = match save(node, originals, &edited, saving, results) {
             Ok(reasons) if reasons.is_empty() => return Ok(Ended::Saved),
             Ok(reasons) => reasons,
             Err(error) => {
@@ -242,13 +254,14 @@ fn save(
     node: &NodeObjects,
     originals: &[(Target, Value)],
     edited: &str,
+    saving: SavingArgs,
     results: &mut Results<'_>,
 ) -> anyhow::Result<Vec<Reason>> {
     let input = Input {
         source: "line",
         text: edited.as_bytes(),
     };
-    let documents = match read_documents(&[input]) {
+    let documents = match read_documents_with(&[input], saving.validate.unknown_fields()) {
         Ok(documents) => documents,
         Err(error) => {
             let reason = Reason {
@@ -260,6 +273,7 @@ fn save(
     };
     let mut reasons = Vec::new();
     for document in documents {
+        saving.validate.warn(document.dropped_fields());
         let edited = document.written();
         let target = Target::of(document.kind(), &edited)?;
         let Some((target, original)) = originals.iter().find(|(known, _)| known.is(&target)) else {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::namespace::NamespaceArg;
+use super::validate::ValidateArg;
 
 /// Maximum total size of all manifests of a command line, in bytes.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
@@ -76,6 +77,8 @@ pub(super) struct Loaded {
     pub(super) manifests: Manifests,
     /// The objects other than Pods.
     pub(super) configurations: Vec<Configuration>,
+    /// What happened to unknown fields.
+    pub(super) validate: ValidateArg,
     /// The content of standard input, if it was read.
     pub(super) consumed_stdin: Option<Vec<u8>>,
 }
@@ -94,9 +97,20 @@ impl Loaded {
 
 /// Reads and checks everything in these paths. All objects are placed in the namespace given on the command line.
 pub(super) fn load(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
+    load_validated(files, namespace, ValidateArg::default())
+}
+
+/// Like [`load`], possibly without unknown fields. Verbs warn of these once they are on the host where Pods run, because
+/// they read the manifests again there.
+pub(super) fn load_validated(
+    files: &FilenameArgs,
+    namespace: &NamespaceArg,
+    validate: ValidateArg,
+) -> Result<Loaded, Failure> {
     let mut texts = read(files).map_err(Failure::usage)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
-    let (mut manifests, documents) = microkube_manifest::load_all(&inputs).map_err(Failure::usage)?;
+    let read = microkube_manifest::load_all_with(&inputs, validate.unknown_fields());
+    let (mut manifests, documents) = read.map_err(Failure::usage)?;
     let given = namespace.namespace.as_deref();
     if let Some(namespace) = given {
         move_into(&mut manifests, namespace).map_err(Failure::usage)?;
@@ -107,6 +121,7 @@ pub(super) fn load(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loa
     Ok(Loaded {
         manifests,
         configurations,
+        validate,
         consumed_stdin: stdin.map(|index| texts.swap_remove(index).1),
     })
 }

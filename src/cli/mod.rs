@@ -60,6 +60,7 @@ mod supervise;
 mod table;
 mod targets;
 mod top;
+mod validate;
 mod version;
 mod wait;
 mod yaml;

@@ -48,7 +48,7 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
     if args.force && output.dry_run != DryRun::None {
         return Err(Failure::usage(anyhow!("--dry-run can not be used when --force is set")));
     }
-    let loaded = manifests::load(&args.files.files, &args.files.namespace)?;
+    let loaded = manifests::load_validated(&args.files.files, &args.files.namespace, args.files.validate)?;
     let purpose = match loaded.manifests.pods.is_empty() || !args.force {
         true => Purpose::Objects,
         false => Purpose::Start,
@@ -57,6 +57,7 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
+    loaded.validate.warn(&loaded.manifests.dropped_fields);
     let node = NodeObjects::open(paths, output.dry_run)?;
     let mut errors = Vec::new();
     let mut tell = emit;

@@ -136,6 +136,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         mut manifests,
         configurations,
         consumed_stdin,
+        ..
     } = loaded;
     if let Some(exit_code) = pods_host::delegate_unless_kvm_works(consumed_stdin.as_deref())? {
         return Ok(exit_code);

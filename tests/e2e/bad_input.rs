@@ -202,6 +202,8 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("annotate secret/none a=b a-", 2, "can not both modify and remove"),
         ("annotate secret/none", 2, "at least one annotation update is required"),
         ("edit configmap none", 1, "configmaps \"none\" not found"),
+        ("edit configmap none --validate=maybe", 2, "--validate"),
+        ("replace -f /no/such.yaml --validate=maybe", 2, "--validate"),
         ("edit", 2, "one or more resources must be specified"),
         ("edit configmap none -o wide", 2, "wide"),
         ("diff", 2, "--filename"),

@@ -17,6 +17,7 @@ use super::super::pods::format::{Format, Objects as Printed};
 use super::super::pods_host::{self, Place, Purpose};
 use super::super::print::emit;
 use super::super::save_config::SaveConfigArg;
+use super::super::validate::ValidateArg;
 use crate::objects::{ObjectError, Objects};
 
 /// Where the object is created, and the output.
@@ -29,6 +30,9 @@ pub(super) struct GeneratedArgs {
     dry_run: DryRun,
     #[command(flatten)]
     save_config: SaveConfigArg,
+    // Without effect: a generated object has no unknown fields.
+    #[command(flatten)]
+    _validate: ValidateArg,
     /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
     #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
     output: Option<Format>,

@@ -26,6 +26,10 @@ impl Node {
     /// Edits the ConfigMap with these replacements, one for each time that the editor opens. Returns the end, the
     /// output, and the texts that the editor opened.
     fn edit(&self, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
+        self.edit_with(SavingArgs::default(), replacements)
+    }
+
+    fn edit_with(&self, saving: SavingArgs, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
         let originals = [(target(), self.node.find(&target()).unwrap().unwrap())];
         let (mut opened, mut told) = (Vec::new(), String::new());
         let mut rounds = replacements.iter();
@@ -43,7 +47,15 @@ impl Node {
             Ok(())
         };
         let mut results = Results::new(&output, &mut tell);
-        let ended = edit(&self.node, &originals, FileFormat::Yaml, &mut launch, &mut results).unwrap();
+        let ended = edit(
+            &self.node,
+            &originals,
+            FileFormat::Yaml,
+            saving,
+            &mut launch,
+            &mut results,
+        );
+        let ended = ended.unwrap();
         (ended, told, opened)
     }
 }
@@ -108,6 +120,20 @@ fn a_faulty_file_is_opened_again_with_the_reasons() {
         "{}",
         opened[2]
     );
+}
+
+#[test]
+fn unknown_fields_are_refused_or_dropped() {
+    let node = Node::new();
+    let (_, _, opened) = node.edit(&[("\ndata:", "\ndat: {}\ndata:"), ("\ndat: {}", "")]);
+    assert!(opened[1].contains("unknown field \"dat\""), "{}", opened[1]);
+    let saving = SavingArgs {
+        validate: ValidateArg::IGNORE,
+    };
+    let (ended, told, _) = node.edit_with(saving, &[("\ndata:", "\ndat: {}\ndata:\n  b: \"2\"")]);
+    assert!(matches!(ended, Ended::Saved), "{ended:?}");
+    assert_eq!(told, "configmap/c edited\n");
+    assert_eq!(node.data(), json!({ "a": "1", "b": "2" }));
 }
 
 #[test]
