@@ -293,6 +293,33 @@ fn objects_are_sorted_by_any_field() {
 }
 
 #[test]
+fn a_field_to_sort_by_that_no_object_has_is_an_error() {
+    let store = store();
+    let sorted = |words: &str| {
+        let args = args(words);
+        let requested = requested(&args).unwrap();
+        let listings = read(&Reader::new(store.paths.clone()), &requested, &args.show);
+        listings.map(drop).map_err(|error| error.to_string())
+    };
+    let error = "couldn't find any field with path \"{.metadata.nope}\" in the list of objects";
+    for words in [
+        "cm --sort-by=.metadata.nope",
+        "cm a --sort-by metadata.nope",
+        "cm -o name --sort-by={.metadata.nope}",
+        "cm,secrets --sort-by=.metadata.nope",
+    ] {
+        assert_eq!(sorted(words), Err(error.to_owned()), "{words}");
+    }
+    for words in [
+        "sa --sort-by=.metadata.nope",
+        "cm a -o name --sort-by=.metadata.nope",
+        "secrets --sort-by=.metadata.labels.app",
+    ] {
+        assert_eq!(sorted(words), Ok(()), "{words}");
+    }
+}
+
+#[test]
 fn pods_are_sorted_by_a_key_with_dots() {
     let pods = TestPods::new();
     for (name, app) in [("a", "zoo"), ("b", "ant")] {

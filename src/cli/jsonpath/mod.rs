@@ -52,6 +52,12 @@ impl Template {
         Self::parse(&format!("{{{dot}{inner}}}"))
     }
 
+    /// The template, with braces and dot.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Applies the template to `root`. A missing field gives nothing.
     ///
     /// # Errors
