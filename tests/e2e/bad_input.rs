@@ -219,7 +219,7 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         (
             "create cm a --from-literal=b",
             2,
-            "invalid literal source, expected key=value",
+            "invalid literal source b, expected key=value",
         ),
         ("create cm a --from-file=/no/such", 2, "error reading /no/such"),
         (
