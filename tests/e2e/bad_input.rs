@@ -95,6 +95,12 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("get pods -l a=b=c", 2, "--selector"),
         ("get pods -o nope", 2, "--output"),
         ("get pods -o jsonpath={.a", 2, "--output"),
+        (
+            "get pods -o jsonpath-file=/no/such",
+            2,
+            "error reading --template /no/such",
+        ),
+        ("get pods -o custom-columns-file=/dev/null", 2, "missing header line"),
         ("get pods --sort-by={.a", 2, "--sort-by"),
         ("get -f /no/such.yaml", 2, "/no/such.yaml"),
         ("get cm none", 1, "Error (NotFound): configmaps \"none\" not found"),

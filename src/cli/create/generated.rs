@@ -33,7 +33,8 @@ pub(super) struct GeneratedArgs {
     // Without effect: a generated object has no unknown fields.
     #[command(flatten)]
     _validate: ValidateArg,
-    /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    /// Output format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
     output: Option<Format>,
 }

@@ -42,7 +42,8 @@ pub struct GetArgs {
 /// The output format.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Show {
-    /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
     pub(super) output: Option<Format>,
     /// Don't print column headers
