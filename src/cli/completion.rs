@@ -21,7 +21,7 @@ use crate::state::{Paths, PodRecords};
 /// Set by the shell's script when it calls this program for completions.
 pub(super) const VARIABLE: &str = "MICROKUBE_COMPLETE";
 /// Flags before a type or a name whose values are separate words.
-const FLAGS_WITH_VALUES: [&str; 13] = [
+const FLAGS_WITH_VALUES: [&str; 15] = [
     "-f",
     "--filename",
     "-l",
@@ -34,6 +34,8 @@ const FLAGS_WITH_VALUES: [&str; 13] = [
     "-p",
     "--patch",
     "--sort-by",
+    "--subresource",
+    "--chunk-size",
     "--type",
 ];
 

@@ -11,6 +11,7 @@ use microkube_patch::PatchError;
 use serde_json::Value;
 
 use super::failure::Failure;
+use super::objects::arguments::Subresource;
 use super::results::OutputArgs;
 use super::targets::{self, NamedArgs};
 use super::validate::warn;
@@ -49,11 +50,6 @@ enum PatchType {
     Json,
     Merge,
     Strategic,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Subresource {
-    Status,
 }
 
 pub(super) fn run(args: PatchArgs) -> Result<ExitCode, Failure> {

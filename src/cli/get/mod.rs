@@ -21,10 +21,12 @@ use crate::stderr::say;
 pub use arguments::GetArgs;
 use arguments::{Show, shown};
 
-pub(super) fn run(args: GetArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(mut args: GetArgs) -> Result<ExitCode, Failure> {
+    args.show.prepare();
     let field_selector = args.field_selector.field_selector.as_ref();
     let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
-    let follows = args.watch || args.watch_only;
+    args.check(&requested)?;
+    let follows = args.follows();
     // Objects other than Pods exist even while the emulated host does not run.
     let purpose = match requested.is_only_pods() && !follows {
         true => Purpose::Look,

@@ -183,6 +183,60 @@ fn objects_are_selected_by_namespace_labels_and_fields() {
 }
 
 #[test]
+fn types_are_shown_in_names_on_request() {
+    let store = store();
+    assert_eq!(
+        without_ages(&printed(&store.paths, "cm --show-kind")),
+        "NAME          DATA\nconfigmap/a   1\nconfigmap/b   1\n"
+    );
+}
+
+#[test]
+fn contradicting_arguments_are_refused() {
+    for (words, part) in [
+        (
+            "cm --output-watch-events",
+            "can only be used with --watch or --watch-only",
+        ),
+        (
+            "pods --subresource=status",
+            "cannot be used when bulk resources are specified",
+        ),
+        ("cm a --subresource=status", "configmaps have no subresource \"status\""),
+    ] {
+        let args = args(words);
+        let error = args.check(&requested(&args).unwrap()).unwrap_err().error.to_string();
+        assert!(error.contains(part), "{words}: {error}");
+    }
+    for words in [
+        "pod web --subresource=status",
+        "cm --watch-only --output-watch-events",
+        "cm --chunk-size=0",
+    ] {
+        let args = args(words);
+        assert!(args.check(&requested(&args).unwrap()).is_ok(), "{words}");
+    }
+}
+
+#[test]
+fn missing_fields_of_templates_can_be_errors() {
+    let store = store();
+    let shown = |words: &str| {
+        let mut args = args(words);
+        args.show.prepare();
+        let requested = requested(&args).unwrap();
+        let listings = read(&Reader::new(store.paths.clone()), &requested, &args.show).unwrap();
+        let shown = text(&listings, &requested, &args.show, later());
+        shown.map_err(|error| error.to_string())
+    };
+    assert_eq!(shown("cm a -o jsonpath={.none}"), Ok(String::new()));
+    assert_eq!(
+        shown("cm a -o jsonpath={.none} --allow-missing-template-keys=false"),
+        Err("error executing jsonpath \"{.none}\": Error executing template: none is not found".to_owned())
+    );
+}
+
+#[test]
 fn one_named_object_is_printed_alone_and_others_as_a_list() {
     let store = store();
     let names = |words: &str| {
