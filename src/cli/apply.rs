@@ -11,6 +11,7 @@ use microkube_store::Object;
 use serde_json::Value;
 
 use super::failure::{Failure, complain};
+use super::field_manager::FieldManagerArg;
 use super::manifests::{self, Configuration, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::object_failure::as_kubectl_error;
@@ -56,6 +57,8 @@ pub(super) struct FileArgs {
     pub(super) namespace: NamespaceArg,
     #[command(flatten)]
     pub(super) validate: ValidateArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::failure::Failure;
+use super::field_manager::FieldManagerArg;
 use super::manifests::{self, FilenameArgs};
 use super::namespace::NamespaceArg;
 use super::objects::dry_run::DryRun;
@@ -47,6 +48,8 @@ pub struct DiffArgs {
     files: FilenameArgs,
     #[command(flatten)]
     namespace: NamespaceArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
 }
 
 pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use self::editor::{Edited, Editor};
 use super::failure::{Failure, complain};
+use super::field_manager::FieldManagerArg;
 use super::objects::dry_run::DryRun;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
@@ -55,6 +56,8 @@ pub struct EditArgs {
     output: FileFormat,
     #[command(flatten)]
     saving: SavingArgs,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
 }
 
 /// How edited objects are saved.

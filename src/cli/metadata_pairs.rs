@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::completion;
 use super::failure::Failure;
+use super::field_manager::FieldManagerArg;
 use super::manifests::FilenameArgs;
 use super::objects::arguments::{ObjectArgs, Requested};
 use super::objects::dry_run::DryRun;
@@ -52,6 +53,8 @@ pub(super) struct PairArgs {
     /// Change the object only if it has this version; only for a single object
     #[arg(long, value_name = "VERSION")]
     resource_version: Option<String>,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
     #[command(flatten)]
     output: OutputArgs,
 }

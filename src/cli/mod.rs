@@ -25,6 +25,7 @@ mod events;
 mod exec;
 mod explain;
 mod failure;
+mod field_manager;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod generated_pod;

@@ -11,6 +11,7 @@ use microkube_patch::PatchError;
 use serde_json::Value;
 
 use super::failure::Failure;
+use super::field_manager::FieldManagerArg;
 use super::objects::arguments::Subresource;
 use super::results::OutputArgs;
 use super::targets::{self, NamedArgs};
@@ -41,6 +42,8 @@ pub struct PatchArgs {
     /// Change only this subresource
     #[arg(long, value_enum, value_name = "SUBRESOURCE")]
     subresource: Option<Subresource>,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
     #[command(flatten)]
     output: OutputArgs,
 }

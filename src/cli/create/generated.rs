@@ -9,6 +9,7 @@ use microkube_manifest::kinds;
 use serde_json::Value;
 
 use super::super::failure::Failure;
+use super::super::field_manager::FieldManagerArg;
 use super::super::namespace::NamespaceArg;
 use super::super::object_failure::as_kubectl_error;
 use super::super::objects::dry_run::DryRun;
@@ -33,6 +34,8 @@ pub(super) struct GeneratedArgs {
     // Without effect: a generated object has no unknown fields.
     #[command(flatten)]
     _validate: ValidateArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
     /// Output format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
     /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
