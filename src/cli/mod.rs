@@ -34,6 +34,7 @@ mod image;
 mod journal;
 mod jsonpath;
 mod label;
+mod local;
 mod log;
 mod logs;
 mod machine;

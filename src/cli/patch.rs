@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::field_manager::FieldManagerArg;
+use super::local;
 use super::objects::arguments::Subresource;
 use super::results::OutputArgs;
 use super::targets::{self, NamedArgs};
@@ -42,6 +43,9 @@ pub struct PatchArgs {
     /// Change only this subresource
     #[arg(long, value_enum, value_name = "SUBRESOURCE")]
     subresource: Option<Subresource>,
+    /// Patch and print the objects of the files (-f), not those of the node
+    #[arg(long)]
+    local: bool,
     #[command(flatten)]
     _field_manager: FieldManagerArg,
     #[command(flatten)]
@@ -57,6 +61,13 @@ enum PatchType {
 
 pub(super) fn run(args: PatchArgs) -> Result<ExitCode, Failure> {
     let patch = args.patch().map_err(Failure::usage)?;
+    if args.local {
+        let files = args.objects.local_files()?;
+        return local::for_each(files, &args.output, &mut |kind, object, results| {
+            let changed = local::patched(kind, object, &patch)?;
+            results.add(kind, changed.object, done(changed.is_changed))
+        });
+    }
     let requested = args.objects.requested()?;
     let part = match args.subresource {
         None => Part::Main,
@@ -71,13 +82,12 @@ pub(super) fn run(args: PatchArgs) -> Result<ExitCode, Failure> {
         });
         warn(&dropped);
         let changed = changed?;
-        let done = if changed.is_changed {
-            "patched"
-        } else {
-            "patched (no change)"
-        };
-        results.add(target.kind, changed.object, done)
+        results.add(target.kind, changed.object, done(changed.is_changed))
     })
+}
+
+fn done(is_changed: bool) -> &'static str {
+    if is_changed { "patched" } else { "patched (no change)" }
 }
 
 /// The patched object without unknown fields, and these: kubectl does not ask for strict validation of patches.

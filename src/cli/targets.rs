@@ -9,6 +9,7 @@ use microkube_store::{Key, Written};
 use serde_json::Value;
 
 use super::failure::{Failure, complain};
+use super::manifests::FilenameArgs;
 use super::namespace::NamespaceArg;
 use super::object_failure::as_kubectl_error;
 use super::objects::arguments::{ObjectArgs, Requested, not_found};
@@ -259,6 +260,22 @@ pub(super) struct NamedArgs {
 }
 
 impl NamedArgs {
+    /// The files with the objects, for `--local`.
+    ///
+    /// # Errors
+    /// If there are none, or objects of the node are named.
+    pub(super) fn local_files(&self) -> Result<&FilenameArgs, Failure> {
+        let problem = match (
+            self.objects.resources.is_empty(),
+            self.objects.files.filename.is_empty(),
+        ) {
+            (true, false) => return Ok(&self.objects.files),
+            (false, _) => "cannot specify --local and server resources",
+            (true, true) => "--local changes the objects of files: name them with -f",
+        };
+        Err(Failure::usage(anyhow!(problem)))
+    }
+
     /// The named objects; reads manifests.
     ///
     /// # Errors

@@ -213,6 +213,13 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("label a=b", 2, "one or more resources must be specified"),
         ("label configmap none a=b/c", 2, "invalid label value"),
         ("label configmap a=b", 2, "no name was specified"),
+        (
+            "label configmap a=b --field-selector=type=b",
+            2,
+            "not a known field selector",
+        ),
+        ("label configmap none --local a=b", 2, "can only use local files"),
+        ("patch configmap none --local -p {}", 2, "--local and server resources"),
         ("annotate secret/none a=b", 1, "secrets \"none\" not found"),
         ("annotate secret/none a=b a-", 2, "can not both modify and remove"),
         ("annotate secret/none", 2, "at least one annotation update is required"),
