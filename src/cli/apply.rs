@@ -287,20 +287,21 @@ fn start_each(
             Ok(written) => written.tell(kind, results)?,
             Err(error) => {
                 let doing = format!("error when {} {:?}", writing.word(), written.source);
-                errors.push(as_kubectl_pod_error(kind, error, &doing));
+                errors.push(as_kubectl_pod_error(kind, error, Some(&doing)));
             }
         }
     }
     Ok(())
 }
 
-/// Words the API server's errors as kubectl does.
-fn as_kubectl_pod_error(kind: &'static Kind, error: ApplyError, doing: &str) -> anyhow::Error {
+/// Words the API server's errors about Pods as kubectl does. `doing` is what was attempted.
+pub(super) fn as_kubectl_pod_error(kind: &'static Kind, error: ApplyError, doing: Option<&str>) -> anyhow::Error {
+    let prefix = doing.map(|doing| format!("{doing}: ")).unwrap_or_default();
     match error {
-        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {doing}: {error}"),
-        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {doing}: {error}"),
-        ApplyError::Object(error) => as_kubectl_error(error, Some(doing)),
-        ApplyError::Update(error) => ChangeError::of_pod(kind, error).while_doing(Some(doing)),
+        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {prefix}{error}"),
+        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {prefix}{error}"),
+        ApplyError::Object(error) => as_kubectl_error(error, doing),
+        ApplyError::Update(error) => ChangeError::of_pod(kind, error).while_doing(doing),
         error => error.into_report(),
     }
 }
@@ -393,6 +394,20 @@ mod tests {
         assert_eq!(told, "pod/db configured\npod/new created\n");
         assert!(errors[0].starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
         assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+
+    #[test]
+    fn errors_about_pods_may_lack_what_was_attempted() {
+        let error = || ApplyError::AlreadyExists { name: "web".to_owned() };
+        let kind = kinds::named("pod").unwrap();
+        assert_eq!(
+            as_kubectl_pod_error(kind, error(), None).to_string(),
+            "Error (AlreadyExists): pods \"web\" already exists"
+        );
+        assert_eq!(
+            as_kubectl_pod_error(kind, error(), Some("doing")).to_string(),
+            "Error (AlreadyExists): doing: pods \"web\" already exists"
+        );
     }
 
     #[test]

@@ -21,8 +21,8 @@ const MAX_FILES: usize = 10_000;
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 /// Namespace of Pods that specify none.
 const DEFAULT_NAMESPACE: &str = "default";
-/// Name of standard input in messages.
-const STDIN: &str = "standard input";
+/// Name of standard input in messages, as in kubectl.
+const STDIN: &str = "STDIN";
 
 /// Manifests by their paths.
 #[derive(Debug, Clone, clap::Args)]

@@ -8,7 +8,7 @@ use microkube_manifest::kinds::Object as Typed;
 use microkube_store::{Deletion, Written};
 use serde_json::Value;
 
-use super::apply::FileArgs;
+use super::apply::{FileArgs, as_kubectl_pod_error};
 use super::failure::{Failure, complain};
 use super::manifests::{self, Configuration};
 use super::object_failure::as_kubectl_error;
@@ -19,7 +19,7 @@ use super::results::Results;
 use super::save_config::SaveConfigArg;
 use super::targets::{NodeObjects, Target};
 use crate::objects::{Objects, Part};
-use crate::pod::operations::apply::{ApplyError, create};
+use crate::pod::operations::apply::create;
 use crate::pod::operations::delete::delete_one;
 use crate::pod::operations::update::Mode;
 use crate::state::PodRecords;
@@ -76,7 +76,8 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
             .save_config
             .pod(pod, written)
             .map_err(|error| as_kubectl_error(error, None));
-        match pod.and_then(|pod| replace_pod(&node, &pod, args.force)) {
+        let doing = format!("error when replacing {:?}", written.source);
+        match pod.and_then(|pod| replace_pod(&node, &pod, args.force, &doing)) {
             Ok(new) => results.add(kind, new, "replaced")?,
             Err(error) if is_output_closed(&error) => return Err(error.into()),
             Err(error) => errors.push(error),
@@ -129,13 +130,13 @@ fn delete(objects: &Objects, target: &Target) -> anyhow::Result<()> {
 }
 
 /// The specification of a Pod cannot change, so a new Pod is needed.
-fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool) -> anyhow::Result<Value> {
+fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool, doing: &str) -> anyhow::Result<Value> {
     let object = Typed::from(pod.clone());
     let target = Target::of(object.kind(), &object.to_value())?;
     if !force {
         let new = object.to_value();
-        let changed = node.change(&target, Part::Main, &mut |_| Ok(Some(new.clone())))?;
-        return Ok(changed.object);
+        let changed = node.try_change(&target, Part::Main, &mut |_| Ok(Some(new.clone())));
+        return Ok(changed.map_err(|error| error.while_doing(Some(doing)))?.object);
     }
     let records = PodRecords::new(node.paths().clone());
     let namespace = target.key.namespace.as_deref().unwrap_or_default();
@@ -148,5 +149,6 @@ fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool) -> anyhow::Result<Val
         ))?;
     }
     let created = runtime.block_on(create(node.paths(), pod, Mode::Write));
-    Ok(Typed::from(created.map_err(ApplyError::into_report)?).to_value())
+    let created = created.map_err(|error| as_kubectl_pod_error(target.kind, error, Some(doing)))?;
+    Ok(Typed::from(created).to_value())
 }
