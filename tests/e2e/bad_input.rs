@@ -166,6 +166,7 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("wait pod/none --for=nothing", 2, "unrecognized condition"),
         ("wait pod/none --for=delete --timeout=soon", 2, "invalid duration"),
         ("wait pods --for=delete", 2, "no name was specified"),
+        ("wait pod/none --for=delete -o wide", 2, "wide is not supported"),
         ("delete pod none", 1, "pods \"none\" not found"),
         ("delete pods", 2, "no name was specified"),
         ("delete cm none", 1, "configmaps \"none\" not found"),

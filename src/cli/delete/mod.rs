@@ -3,6 +3,7 @@
 mod cascade;
 mod objects;
 
+use std::io::{BufRead, Read as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::pod::operations::delete::DeleteOptions;
 use crate::pod::operations::dependents::Owners;
 use crate::state::{Paths, PodRecord, PodRecords};
 use crate::stderr::say;
+
+/// Maximum length of the answer to --interactive.
+const MAX_ANSWER_BYTES: u64 = 1024;
 
 /// Delete Pods and other objects by file names, stdin, names or label selector
 ///
@@ -65,6 +69,9 @@ pub struct DeleteArgs {
     /// Delete the dependents of the deleted objects (background, foreground) or keep them (orphan)
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = Cascade::Background, default_missing_value = "background", value_name = "HOW")]
     cascade: Cascade,
+    /// Show what would be deleted, and delete it only after "y"
+    #[arg(short, long)]
+    interactive: bool,
     /// Output format; use "name" for shorter output (pod/NAME)
     #[arg(short, long, value_parser = ["name"], value_name = "FORMAT")]
     output: Option<String>,
@@ -137,6 +144,15 @@ fn perform(
         }
         return Ok(errors);
     }
+    let is_dry_run = args.dry_run != DryRun::None;
+    if args.interactive && !is_dry_run {
+        let names = pods.iter().map(|record| format!("pod/{}", record.name));
+        let names: Vec<String> = names.chain(deletions.names()).collect();
+        if !is_confirmed(&names, tell, &mut std::io::stdin().lock())? {
+            tell("deletion is cancelled\n")?;
+            return Ok(errors);
+        }
+    }
     let at_once = grace == Some(Duration::ZERO);
     if at_once {
         say!(
@@ -153,7 +169,6 @@ fn perform(
         timeout: Some(args.timeout.0).filter(|timeout| !timeout.is_zero()),
     };
     let tell = |deleted: Deleted<'_>| tell(&line(&deleted, args, at_once));
-    let is_dry_run = args.dry_run != DryRun::None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if is_dry_run {
         deletions.begin(paths, true, &tell, &mut errors)?;
@@ -190,6 +205,24 @@ fn perform(
     };
     errors.extend(failures);
     Ok(errors)
+}
+
+/// Asks whether to delete these objects.
+fn is_confirmed(
+    names: &[String],
+    tell: &dyn Fn(&str) -> anyhow::Result<()>,
+    input: &mut dyn BufRead,
+) -> anyhow::Result<bool> {
+    let mut question = format!("You are about to delete the following {} resource(s):\n", names.len());
+    for name in names {
+        question += name;
+        question.push('\n');
+    }
+    tell(&(question + "Do you want to continue? (y/N): "))?;
+    let mut answer = String::new();
+    // An answer that cannot be read is none.
+    let is_read = input.take(MAX_ANSWER_BYTES).read_line(&mut answer).is_ok();
+    Ok(is_read && answer.trim().eq_ignore_ascii_case("y"))
 }
 
 /// The objects whose dependents are concerned.

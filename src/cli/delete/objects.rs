@@ -113,6 +113,12 @@ impl Deletions {
         deletions.map(|deletion| (deletion.uid.clone(), deletion.key.namespace.clone()))
     }
 
+    /// `configmap/a`
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        let deletions = self.0.iter();
+        deletions.map(|deletion| format!("{}/{}", type_in_names(deletion.kind), deletion.key.name))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
