@@ -16,10 +16,12 @@ use super::manifests::{self, Configuration, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::object_failure::as_kubectl_error;
 use super::objects::dry_run::DryRun;
+use super::pods::arguments::SelectorArg;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::results::{OutputArgs, Results};
 use super::save_config::{SaveConfigArg, configuration};
+use super::selector::Selector;
 use super::targets::ChangeError;
 use super::validate::ValidateArg;
 use crate::objects::{ObjectError, Objects, Outcome, key};
@@ -42,6 +44,11 @@ use crate::stderr::{report, say};
 pub struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    selector: SelectorArg,
+    /// Apply all objects of the manifests, which is the default
+    #[arg(long)]
+    all: bool,
     /// Not supported
     #[arg(long, hide = true)]
     server_side: bool,
@@ -69,7 +76,11 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
                        configuration in an annotation, as kubectl does";
         return Err(Failure::usage(anyhow!(problem)));
     }
-    from_files(&args.files, Writing::Apply)
+    if args.all && args.selector.selector.is_some() {
+        let problem = "cannot set --all and --selector at the same time";
+        return Err(Failure::usage(anyhow!(problem)));
+    }
+    from_files(&args.files, args.selector.selector.as_ref(), Writing::Apply)
 }
 
 /// How objects are written.
@@ -91,8 +102,11 @@ impl Writing {
 }
 
 /// Writes the objects and starts the Pods in these files.
-pub(super) fn from_files(args: &FileArgs, writing: Writing) -> Result<ExitCode, Failure> {
-    let loaded = manifests::load_validated(&args.files, &args.namespace, args.validate)?;
+pub(super) fn from_files(args: &FileArgs, selector: Option<&Selector>, writing: Writing) -> Result<ExitCode, Failure> {
+    let mut loaded = manifests::load_validated(&args.files, &args.namespace, args.validate)?;
+    if let Some(selector) = selector {
+        loaded.select(selector)?;
+    }
     start_all(loaded, &args.output, writing, writing)
 }
 

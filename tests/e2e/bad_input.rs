@@ -230,6 +230,12 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("edit", 2, "one or more resources must be specified"),
         ("edit configmap none -o wide", 2, "wide"),
         ("diff", 2, "--filename"),
+        (
+            "apply -f /no/such.yaml --all -l a=b",
+            2,
+            "cannot set --all and --selector",
+        ),
+        ("diff -f /no/such.yaml -l a=b=c", 2, "--selector"),
         ("diff -f /no/such.yaml", 2, "/no/such.yaml"),
         ("create", 2, "--filename"),
         ("create job a", 2, "job"),
