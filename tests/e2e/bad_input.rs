@@ -227,6 +227,12 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("edit configmap none", 1, "configmaps \"none\" not found"),
         ("edit configmap none --validate=maybe", 2, "--validate"),
         ("replace -f /no/such.yaml --validate=maybe", 2, "--validate"),
+        (
+            "replace -f /no/such.yaml --grace-period=1",
+            2,
+            "must have --force specified",
+        ),
+        ("replace -f /no/such.yaml --force --timeout=soon", 2, "invalid duration"),
         ("edit", 2, "one or more resources must be specified"),
         ("edit configmap none -o wide", 2, "wide"),
         ("diff", 2, "--filename"),

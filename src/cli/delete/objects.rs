@@ -86,6 +86,12 @@ impl Deletion {
 }
 
 impl Deletions {
+    /// A single object.
+    pub(super) fn of(kind: &'static Kind, key: Key, uid: &str) -> Self {
+        let uid = uid.to_owned();
+        Self(vec![Deletion { kind, key, uid }])
+    }
+
     /// Adds the objects of a listing, and its errors to `errors`.
     pub(super) fn add(&mut self, listing: Listing, ignore_not_found: bool, errors: &mut Vec<anyhow::Error>) {
         let text = |object: &Value, field: &str| {

@@ -8,6 +8,7 @@ use super::super::pods::test_pods::{manifest, record_of};
 use super::*;
 use crate::objects::test_store::{TestStore, config_map};
 use crate::objects::{ensure_namespace, namespace_resource, resource};
+use crate::state::PodRecords;
 
 fn grace(grace_period: i64, force: bool, now: bool) -> Result<Option<u64>, String> {
     let args = GraceArgs {
