@@ -237,6 +237,12 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("edit configmap none -o wide", 2, "wide"),
         ("diff", 2, "--filename"),
         (
+            "apply -f /no/such.yaml --overwrite=false",
+            2,
+            "--overwrite=false is not supported",
+        ),
+        ("apply -f /no/such.yaml --grace-period=soon", 2, "--grace-period"),
+        (
             "apply -f /no/such.yaml --all -l a=b",
             2,
             "cannot set --all and --selector",

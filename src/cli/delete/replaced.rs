@@ -32,6 +32,15 @@ pub(in crate::cli) struct ReplacedArgs {
 }
 
 impl ReplacedArgs {
+    /// The defaults of the flags.
+    #[cfg(test)]
+    pub(in crate::cli) const DEFAULT: Self = Self {
+        grace_period: -1,
+        timeout: Timeout(Duration::ZERO),
+        _wait: true,
+        cascade: Cascade::Background,
+    };
+
     /// Checks that the arguments make sense without `--force`.
     ///
     /// # Errors
