@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow, bail};
 use microkube_manifest::Input;
 use microkube_manifest::kinds::read_documents_with;
 use microkube_patch::kinds::schema_of;
-use microkube_patch::{check_identity, merge_patch, strategic};
+use microkube_patch::{check_identity, last_applied, merge_patch, strategic};
 use serde_json::{Value, json};
 
 use self::editor::{Edited, Editor};
@@ -65,6 +65,12 @@ pub struct EditArgs {
 struct SavingArgs {
     #[command(flatten)]
     validate: ValidateArg,
+    /// Keep the edited object in its annotation as the last applied configuration
+    #[arg(long)]
+    save_config: bool,
+    /// Print the patch of each edited object
+    #[arg(long)]
+    output_patch: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -286,12 +292,19 @@ fn save(
             results.add(target.kind, edited, "skipped")?;
             continue;
         }
+        let edited = match saving.save_config {
+            true => last_applied::record(edited)?,
+            false => edited,
+        };
         let patch = match schema_of(&target.kind.api_version(), target.kind.kind) {
             Some(schema) => Patch::Strategic(strategic::diff(original, &edited, schema)?),
             None => Patch::Merge(merge_patch::diff(original, &edited)?),
         };
         if let Patch::Strategic(patch) | Patch::Merge(patch) = &patch {
             check_identity(patch)?;
+            if saving.output_patch {
+                emit(&format!("Patch: {patch}\n"))?;
+            }
         }
         let changed = node.try_change(target, Part::Main, &mut |current| {
             Ok(Some(patch.apply(target.kind, current)?))

@@ -129,11 +129,30 @@ fn unknown_fields_are_refused_or_dropped() {
     assert!(opened[1].contains("unknown field \"dat\""), "{}", opened[1]);
     let saving = SavingArgs {
         validate: ValidateArg::IGNORE,
+        ..SavingArgs::default()
     };
     let (ended, told, _) = node.edit_with(saving, &[("\ndata:", "\ndat: {}\ndata:\n  b: \"2\"")]);
     assert!(matches!(ended, Ended::Saved), "{ended:?}");
     assert_eq!(told, "configmap/c edited\n");
     assert_eq!(node.data(), json!({ "a": "1", "b": "2" }));
+}
+
+#[test]
+fn the_edited_object_is_kept_in_its_annotation_on_request() {
+    let node = Node::new();
+    let annotation = || {
+        let object = node.node.find(&target()).unwrap().unwrap();
+        object["metadata"]["annotations"][last_applied::ANNOTATION].clone()
+    };
+    node.edit(&[("a: \"1\"", "a: \"2\"")]);
+    assert_eq!(annotation(), Value::Null);
+    let saving = SavingArgs {
+        save_config: true,
+        ..SavingArgs::default()
+    };
+    node.edit_with(saving, &[("a: \"2\"", "a: \"3\"")]);
+    let kept: Value = serde_json::from_str(annotation().as_str().unwrap()).unwrap();
+    assert_eq!(kept["data"], json!({ "a": "3" }));
 }
 
 #[test]
