@@ -1,6 +1,9 @@
 //! `microkube apply`, and its common part with `create` and `run --detach`: writing the objects of manifests and starting
 //! their Pods.
 
+mod set_last_applied;
+mod view_last_applied;
+
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -12,7 +15,10 @@ use microkube_store::Object;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use self::set_last_applied::SetLastAppliedArgs;
+use self::view_last_applied::ViewLastAppliedArgs;
 use super::delete::ReplacedArgs;
+use super::edit::{self, EditLastAppliedArgs};
 use super::failure::{Failure, complain};
 use super::field_manager::FieldManagerArg;
 use super::manifests::{self, Configuration, FilenameArgs, Loaded};
@@ -41,10 +47,14 @@ use crate::stderr::{report, say};
 /// gates and the deadline of an existing Pod can change.
 #[derive(Debug, clap::Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "Examples:\n  microkube apply -f pod.yaml\n  microkube apply -f shop/ -n test\n  microkube apply -f - < pods.yaml\n  microkube \
                   apply -f config.yaml --dry-run=server -o yaml"
 )]
 pub struct ApplyArgs {
+    #[command(subcommand)]
+    last_applied: Option<LastApplied>,
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
@@ -65,6 +75,14 @@ pub struct ApplyArgs {
     server_side: bool,
 }
 
+/// What can be done with last applied configurations.
+#[derive(Debug, clap::Subcommand)]
+enum LastApplied {
+    ViewLastApplied(ViewLastAppliedArgs),
+    SetLastApplied(SetLastAppliedArgs),
+    EditLastApplied(EditLastAppliedArgs),
+}
+
 /// The manifests, and the output about their objects.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("manifests").arg("filename").required(true)))]
@@ -82,6 +100,12 @@ pub(super) struct FileArgs {
 }
 
 pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
+    match args.last_applied {
+        None => {}
+        Some(LastApplied::ViewLastApplied(args)) => return view_last_applied::run(&args),
+        Some(LastApplied::SetLastApplied(args)) => return set_last_applied::run(&args),
+        Some(LastApplied::EditLastApplied(args)) => return edit::run_last_applied(args),
+    }
     if args.server_side {
         let problem = "--server-side is not supported by microkube yet; without it, apply keeps the last applied \
                        configuration in an annotation, as kubectl does";

@@ -242,6 +242,10 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
             "--overwrite=false is not supported",
         ),
         ("apply -f /no/such.yaml --grace-period=soon", 2, "--grace-period"),
+        ("apply view-last-applied cm/none", 1, "configmaps \"none\" not found"),
+        ("apply view-last-applied cm", 2, "no name was specified"),
+        ("apply set-last-applied", 2, "--filename"),
+        ("apply edit-last-applied cm/none", 1, "configmaps \"none\" not found"),
         (
             "apply -f /no/such.yaml --all -l a=b",
             2,

@@ -30,7 +30,16 @@ impl Node {
     }
 
     fn edit_with(&self, saving: SavingArgs, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
-        let originals = [(target(), self.node.find(&target()).unwrap().unwrap())];
+        let originals = vec![(target(), self.node.find(&target()).unwrap().unwrap())];
+        self.edit_what(What::Objects(saving), originals, replacements)
+    }
+
+    fn edit_what(
+        &self,
+        what: What,
+        originals: Vec<(Target, Value)>,
+        replacements: &[(&str, &str)],
+    ) -> (Ended, String, Vec<String>) {
         let (mut opened, mut told) = (Vec::new(), String::new());
         let mut rounds = replacements.iter();
         let mut launch = |text: &str| {
@@ -51,7 +60,7 @@ impl Node {
             &self.node,
             &originals,
             FileFormat::Yaml,
-            saving,
+            what,
             &mut launch,
             &mut results,
         );
@@ -153,6 +162,34 @@ fn the_edited_object_is_kept_in_its_annotation_on_request() {
     node.edit_with(saving, &[("a: \"2\"", "a: \"3\"")]);
     let kept: Value = serde_json::from_str(annotation().as_str().unwrap()).unwrap();
     assert_eq!(kept["data"], json!({ "a": "3" }));
+}
+
+#[test]
+fn the_last_applied_configuration_can_be_edited_alone() {
+    let node = Node::new();
+    let found = || vec![(target(), node.node.find(&target()).unwrap().unwrap())];
+    let error = last_applied_of(found()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("no last-applied-configuration annotation found"),
+        "{error}"
+    );
+    let applied = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c", "namespace": "default" }, "data": { "a": "0" },
+    });
+    let patch = annotation_patch(applied).unwrap();
+    node.node
+        .change(&target(), Part::Main, &mut |current| {
+            Ok(Some(patch.apply(target().kind, current)?))
+        })
+        .unwrap();
+    let what = What::LastApplied(ValidateArg::default());
+    let originals = last_applied_of(found()).unwrap();
+    let (ended, told, opened) = node.edit_what(what, originals, &[("a: \"0\"", "a: \"5\"")]);
+    assert!(matches!(ended, Ended::Saved), "{ended:?}");
+    assert_eq!(told, "configmap/c edited\n");
+    assert!(!opened[0].contains("uid"), "{}", opened[0]);
+    assert_eq!(node.data(), json!({ "a": "1" }));
+    assert_eq!(last_applied_of(found()).unwrap()[0].1["data"], json!({ "a": "5" }));
 }
 
 #[test]
